@@ -1,0 +1,157 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+
+import PackageDescription
+
+// MARK: - Settings
+
+/// Warnings stop the build where the environment says that it is a continuous-integration run.
+let warningsAreErrors = Context.environment["CI"] != nil
+
+let swiftSettings: [SwiftSetting] =
+    [
+        .swiftLanguageMode(.v6),
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    ] + (warningsAreErrors ? [.treatAllWarnings(as: .error)] : [])
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let serviceLifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "switchyard",
+    products: [
+        .library(name: "SwitchyardClient", targets: ["SwitchyardClient"]),
+        .executable(name: "switchyard", targets: ["switchyard"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        // MARK: - C edge
+
+        .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+        .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
+        .target(name: "CSwitchyardProtos", dependencies: ["CProtobufC"]),
+        .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
+        .target(name: "CKernels"),
+
+        // MARK: - The model's wing: knows no network
+
+        .target(
+            name: "TensorKernels",
+            dependencies: ["COpenBLAS", "CKernels"],
+            swiftSettings: swiftSettings
+        ),
+        .target(name: "Checkpoints", swiftSettings: swiftSettings),
+        .target(name: "Tokenization", dependencies: ["CSentencePiece"], swiftSettings: swiftSettings),
+        .target(name: "SwitchModel", dependencies: ["TensorKernels", "Checkpoints"], swiftSettings: swiftSettings),
+
+        // MARK: - The network's wing: knows no model
+
+        .target(name: "RPCCore", swiftSettings: swiftSettings),
+        .target(name: "SwitchyardProtos", dependencies: ["CSwitchyardProtos", "CProtobufC"], swiftSettings: swiftSettings),
+        .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
+        .target(
+            name: "RPCTransport",
+            dependencies: ["RPCCore", "HTTP2Session", nioCore, nioPosix, logging],
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - Pure machines of the serving side
+
+        .target(name: "BatchScheduling", swiftSettings: swiftSettings),
+        .target(name: "ExpertPooling", dependencies: ["RPCCore"], swiftSettings: swiftSettings),
+
+        // MARK: - Serving
+
+        .target(
+            name: "ServiceKit",
+            dependencies: ["RPCTransport", serviceLifecycle, logging, metrics, configuration],
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "ExpertServing",
+            dependencies: [
+                "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit",
+                nioCore, logging, metrics, serviceLifecycle,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "GatewayServing",
+            dependencies: [
+                "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics, serviceLifecycle,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "SwitchyardClient",
+            dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore],
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard",
+            dependencies: [
+                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints", "TensorKernels",
+                argumentParser, serviceLifecycle, logging, nioCore,
+            ],
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - Tests
+
+        .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"], swiftSettings: swiftSettings),
+        .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"], swiftSettings: swiftSettings),
+        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "SwitchModelTests",
+            dependencies: ["SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(name: "RPCCoreTests", dependencies: ["RPCCore"], swiftSettings: swiftSettings),
+        .testTarget(name: "SwitchyardProtosTests", dependencies: ["SwitchyardProtos"], swiftSettings: swiftSettings),
+        .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session", nioCore], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "RPCTransportTests",
+            dependencies: ["RPCTransport", "RPCCore", nioCore, nioPosix, nioEmbedded, logging],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
+        .testTarget(name: "ExpertPoolingTests", dependencies: ["ExpertPooling", "RPCCore"], swiftSettings: swiftSettings),
+        .testTarget(name: "ServiceKitTests", dependencies: ["ServiceKit"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ServingTests",
+            dependencies: [
+                "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
+                "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
+                "ServiceKit", nioCore, logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "ClusterTests",
+            dependencies: ["SwitchyardClient", "RPCCore", "SwitchyardProtos", "switchyard"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),
+    ],
+    cLanguageStandard: .c11,
+    cxxLanguageStandard: .cxx17
+)

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A row-major float32 matrix in memory of its own, aligned to 64 bytes.
+///
+/// Rows are contiguous: element `(r, c)` lies at `pointer[r * columns + c]`. The class is the unit in which
+/// activations travel between layers; whoever fills a matrix does so before handing it on, and nobody writes to it
+/// afterwards.
+public final class FloatMatrix: @unchecked Sendable {
+    // Safety: written only by its creator before it is shared; read-only from then on.
+
+    /// Number of rows.
+    public let rows: Int
+
+    /// Number of columns, which is also the distance between the starts of two rows.
+    public let columns: Int
+
+    /// The first element. Valid for `rows * columns` elements, and for as long as this object lives.
+    public let pointer: UnsafeMutablePointer<Float>
+
+    /// Creates a matrix of zeros.
+    ///
+    /// - Parameters:
+    ///   - rows: Number of rows, zero or more.
+    ///   - columns: Number of columns, zero or more.
+    public init(rows: Int, columns: Int) {
+        precondition(rows >= 0 && columns >= 0, "a matrix cannot have \(rows) x \(columns) elements")
+        self.rows = rows
+        self.columns = columns
+        let bytes = max(rows * columns * MemoryLayout<Float>.stride, 64)
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+        raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+        self.pointer = raw.assumingMemoryBound(to: Float.self)
+    }
+
+    deinit {
+        UnsafeMutableRawPointer(self.pointer).deallocate()
+    }
+
+    /// One row, as a buffer of `columns` elements that lives as long as the matrix does.
+    ///
+    /// - Parameter index: The row's index, below `rows`.
+    /// - Returns: The row's elements.
+    public func row(_ index: Int) -> UnsafeMutableBufferPointer<Float> {
+        precondition(index >= 0 && index < self.rows, "row \(index) of a matrix of \(self.rows) rows")
+        return UnsafeMutableBufferPointer(start: self.pointer + index * self.columns, count: self.columns)
+    }
+}
