@@ -17,6 +17,16 @@ public enum Residual {
         return output
     }
 
+    /// `target += update`, element by element.
+    ///
+    /// - Parameters:
+    ///   - update: `count` floats.
+    ///   - target: `count` floats, to which the update is added.
+    ///   - count: Number of elements.
+    public static func add(_ update: UnsafePointer<Float>, to target: UnsafeMutablePointer<Float>, count: Int) {
+        ck_add(target, update, count, target)
+    }
+
     /// `output = residual + scale * update` for one row, the product rounded before the sum.
     ///
     /// - Parameters:
