@@ -63,8 +63,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
             for expert in indices.sorted() {
                 layers[layer, default: [:]][expert] = Expert(
-                    wi: try loader.packed(.expert(layer, expert, .wi)),
-                    wo: try loader.packed(.expert(layer, expert, .wo))
+                    wi: try loader.packed(.expert(layer, expert: expert, .wi)),
+                    wo: try loader.packed(.expert(layer, expert: expert, .wo))
                 )
             }
         }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import TensorKernels
+
 /// The decoder's memory of one row: which sequence it attends to, and the keys and values of the tokens so far.
 ///
 /// Keys and values lie in pages of a few tokens. A copy shares its pages with the original; whoever next writes into a

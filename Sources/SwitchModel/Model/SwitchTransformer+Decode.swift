@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 public import TensorKernels
 
 /// New tokens for one decoder row.

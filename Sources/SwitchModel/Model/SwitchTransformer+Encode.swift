@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import TensorKernels
+internal import Checkpoints
+internal import TensorKernels
 
 extension SwitchTransformer {
     /// Runs the encoder over sequences of any lengths, concatenated and never padded.
