@@ -11,7 +11,8 @@ struct FrameBudget: Sendable {
         static let windowUpdate = 1
         static let ping = 2
         static let emptyData = 2
-        static let priority = 2
+        /// Priorities and frames of unknown types.
+        static let unused = 2
         static let settings = 10
         /// A stream that the codec had to reset for the peer's fault: it was opened, decoded and torn down for nothing.
         static let fault = 20

@@ -20,10 +20,6 @@ extension HTTP2Codec {
     }
 
     static func install(_ callbacks: OpaquePointer) {
-        nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks) { _, header, context in
-            guard let codec = HTTP2Codec.from(context), let header else { return HTTP2Codec.callbackFailure }
-            return codec.frameBegan(header.pointee)
-        }
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { _, frame, context in
             guard let codec = HTTP2Codec.from(context), let frame else { return HTTP2Codec.callbackFailure }
             return codec.headersBegan(frame)
@@ -77,57 +73,14 @@ extension HTTP2Codec {
         }
     }
 
-    private static var callbackFailure: Int32 { NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
+    static var callbackFailure: Int32 { NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
 
     private static func from(_ context: UnsafeMutableRawPointer?) -> HTTP2Codec? {
         // The session never outlives its codec, so the pointer set at creation is valid in every callback.
         context.map { Unmanaged<HTTP2Codec>.fromOpaque($0).takeUnretainedValue() }
     }
 
-    /// Records an error that ends the connection and makes the library return.
-    private func fail(_ code: HTTP2ErrorCode, _ error: HTTP2CodecError) -> Int32 {
-        if self.pendingConnectionError == nil { self.pendingConnectionError = (code, error) }
-        return HTTP2Codec.callbackFailure
-    }
-
-    private func spend(_ cost: Int, on what: String) -> Int32 {
-        guard self.budget.spend(cost, now: self.now) else {
-            return self.fail(
-                .enhanceYourCalm,
-                HTTP2CodecError(
-                    code: .flooded,
-                    message: "the peer sent more than \(self.configuration.idleFrameBurst) units of frames without use, "
-                        + "the last of them \(what)"
-                )
-            )
-        }
-        return 0
-    }
-
     // MARK: - Receiving
-
-    private func frameBegan(_ header: nghttp2_frame_hd) -> Int32 {
-        let type = UInt32(header.type)
-        let isHeaders = type == NGHTTP2_HEADERS.rawValue
-        guard self.role == .server, isHeaders || type == NGHTTP2_DATA.rawValue else { return 0 }
-        let streamID = header.stream_id
-        guard streamID > 0, streamID & 1 == 1, self.streams[streamID] == nil else { return 0 }
-        switch self.history.verdict(streamID) {
-        case .unremarkable:
-            if isHeaders { self.history.opened(streamID) }
-            return 0
-        case .skipped:
-            return self.fail(
-                .protocolError,
-                HTTP2CodecError(code: .peerFault, message: "stream \(streamID) is below the last one and was never opened")
-            )
-        case .endedByPeer:
-            return self.fail(
-                .streamClosed,
-                HTTP2CodecError(code: .peerFault, message: "stream \(streamID) was ended by the peer and got another frame")
-            )
-        }
-    }
 
     private func headersBegan(_ frame: UnsafePointer<nghttp2_frame>) -> Int32 {
         self.blockFields.removeAll(keepingCapacity: true)
@@ -188,10 +141,9 @@ extension HTTP2Codec {
         case NGHTTP2_HEADERS.rawValue:
             self.budget.earn(1)
             self.headersReceived(streamID: header.stream_id, endStream: endStream)
-        case NGHTTP2_PRIORITY.rawValue:
-            return self.spend(FrameBudget.Cost.priority, on: "PRIORITY")
         case NGHTTP2_RST_STREAM.rawValue:
             self.streams[header.stream_id]?.closeOrigin = .peer
+            self.streams[header.stream_id]?.peerEnded = true
         case NGHTTP2_SETTINGS.rawValue:
             if UInt32(header.flags) & NGHTTP2_FLAG_ACK.rawValue != 0 {
                 self.events.append(.settingsAcknowledged)
@@ -348,7 +300,7 @@ extension HTTP2Codec {
         if stream.unconsumedBytes > 0 {
             _ = nghttp2_session_consume_connection(self.session, stream.unconsumedBytes)
         }
-        if stream.peerEnded && stream.closeOrigin == nil { self.history.closedAfterPeerEnd(streamID) }
+        if stream.peerEnded { self.history.closedAfterPeerEnd(streamID) }
         let origin = stream.closeOrigin ?? (code == .refusedStream ? .neverProcessed : .local)
         self.events.append(.streamClosed(streamID, code: code, origin: origin))
     }

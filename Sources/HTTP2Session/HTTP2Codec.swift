@@ -29,6 +29,7 @@ public final class HTTP2Codec {
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
     var budget: FrameBudget
+    private var scanner: FrameHeaderScanner
 
     // The input that mem_recv reads at present: data callbacks turn their pointers into slices of it.
     var input = ByteBuffer()
@@ -74,6 +75,8 @@ public final class HTTP2Codec {
             capacity: configuration.idleFrameBurst,
             tokensPerSecond: configuration.idleFramesPerSecond
         )
+        // The client's connection preface comes before its first frame (RFC 9113, section 3.4).
+        self.scanner = FrameHeaderScanner(prefaceBytes: role == .server ? 24 : 0)
         self.session = try HTTP2Codec.makeSession(role: role, configuration: configuration)
         nghttp2_session_set_user_data(self.session, Unmanaged.passUnretained(self).toOpaque())
         try self.submitInitialSettings()
@@ -97,6 +100,10 @@ public final class HTTP2Codec {
         let session = self.session
         let result = bytes.withUnsafeReadableBytes { pointer -> Int in
             guard let base = pointer.baseAddress, pointer.count > 0 else { return 0 }
+            var scanner = self.scanner
+            scanner.scan(pointer) { self.frameBegan($0) }
+            self.scanner = scanner
+            guard self.pendingConnectionError == nil else { return 0 }
             self.inputBase = base
             defer { self.inputBase = nil }
             return nghttp2_session_mem_recv(session, base.assumingMemoryBound(to: UInt8.self), pointer.count)
