@@ -33,6 +33,8 @@ final class CodecStream {
     var peerEnded = false
     /// Whether the peer's own first block arrived: the request, or the final response.
     var firstBlockSeen = false
+    /// The code to reset the stream with once this side's END_STREAM has been sent.
+    var resetAfterEnd: HTTP2ErrorCode?
     /// Why the stream closes, once that is known.
     var closeOrigin: StreamCloseOrigin?
 

@@ -123,6 +123,9 @@ extension HTTP2Codec {
         let offset = UnsafeRawPointer(bytes) - base
         guard let slice = self.input.getSlice(at: self.input.readerIndex + offset, length: count) else { return }
         stream.unconsumedBytes += count
+        if self.configuration.creditsConnectionOnArrival {
+            _ = nghttp2_session_consume_connection(self.session, count)
+        }
         self.budget.earn(1 + count >> 10)
         self.events.append(.data(streamID: streamID, bytes: slice))
     }
@@ -275,7 +278,21 @@ extension HTTP2Codec {
     }
 
     private func frameSent(_ frame: UnsafePointer<nghttp2_frame>) {
-        guard UInt32(frame.pointee.hd.type) == NGHTTP2_RST_STREAM.rawValue else { return }
+        let header = frame.pointee.hd
+        switch UInt32(header.type) {
+        case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
+            guard UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0,
+                let stream = self.streams[header.stream_id], let code = stream.resetAfterEnd, !stream.peerEnded
+            else { return }
+            self.reset(streamID: header.stream_id, code: code)
+        case NGHTTP2_RST_STREAM.rawValue:
+            self.resetSent(frame)
+        default:
+            break
+        }
+    }
+
+    private func resetSent(_ frame: UnsafePointer<nghttp2_frame>) {
         let code = HTTP2ErrorCode(rawValue: frame.pointee.rst_stream.error_code)
         if let stream = self.streams[frame.pointee.hd.stream_id] {
             guard stream.closeOrigin == nil else { return }
@@ -297,7 +314,7 @@ extension HTTP2Codec {
 
     private func streamClosed(_ streamID: Int32, code: HTTP2ErrorCode) {
         guard let stream = self.streams.removeValue(forKey: streamID) else { return }
-        if stream.unconsumedBytes > 0 {
+        if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, stream.unconsumedBytes)
         }
         if stream.peerEnded { self.history.closedAfterPeerEnd(streamID) }

@@ -109,6 +109,17 @@ extension HTTP2Codec {
         _ = nghttp2_submit_rst_stream(self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), streamID, code.rawValue)
     }
 
+    /// Resets a stream once this side's body and trailers have been sent, unless both sides have ended by then.
+    ///
+    /// A server that answers before the request is complete tells the client so with `NO_ERROR`.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream.
+    ///   - code: The code for the peer.
+    public func resetAfterEnd(streamID: Int32, code: HTTP2ErrorCode) {
+        self.streams[streamID]?.resetAfterEnd = code
+    }
+
     /// Gives the peer credit for received bytes that were processed or dropped.
     ///
     /// - Parameters:
@@ -119,7 +130,11 @@ extension HTTP2Codec {
         let credit = min(byteCount, stream.unconsumedBytes)
         guard credit > 0 else { return }
         stream.unconsumedBytes -= credit
-        _ = nghttp2_session_consume(self.session, streamID, credit)
+        if self.configuration.creditsConnectionOnArrival {
+            _ = nghttp2_session_consume_stream(self.session, streamID, credit)
+        } else {
+            _ = nghttp2_session_consume(self.session, streamID, credit)
+        }
     }
 
     /// Asks for one ``HTTP2Event/drained(streamID:)`` when the stream's queue is at or below a mark.
@@ -128,6 +143,7 @@ extension HTTP2Codec {
     ///   - streamID: The stream.
     ///   - mark: The queue length in bytes.
     /// - Returns: True when the queue is that short already; no event comes then.
+    @discardableResult
     public func notifyDrained(streamID: Int32, atOrBelow mark: Int) -> Bool {
         guard let stream = self.streams[streamID], stream.queuedBytes > mark else { return true }
         stream.drainMark = mark

@@ -33,6 +33,12 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     /// Payload pieces up to this size, in bytes, are copied next to their frame header instead of being queued apart.
     public var coalesceBytes: Int
 
+    /// Whether the connection's window is credited on arrival, so that only streams hold the peer back.
+    ///
+    /// One slow reader then cannot stop the other streams; what can wait unread is bounded by the windows of the open
+    /// streams together.
+    public var creditsConnectionOnArrival: Bool
+
     /// Settings for connections from anywhere: small windows, tight limits.
     public static let defaults = HTTP2CodecConfiguration()
 
@@ -50,6 +56,7 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     ///   - idleFrameBurst: Frames without use in one burst.
     ///   - idleFramesPerSecond: Frames without use earned back in a second.
     ///   - coalesceBytes: Largest payload piece that is copied.
+    ///   - creditsConnectionOnArrival: Whether only streams hold the peer back.
     public init(
         maxConcurrentStreams: Int = 128,
         streamWindowBytes: Int = 1 << 20,
@@ -61,7 +68,8 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
         resetsPerSecond: Int = 33,
         idleFrameBurst: Int = 2_000,
         idleFramesPerSecond: Int = 100,
-        coalesceBytes: Int = 4_096
+        coalesceBytes: Int = 4_096,
+        creditsConnectionOnArrival: Bool = false
     ) {
         self.maxConcurrentStreams = maxConcurrentStreams
         self.streamWindowBytes = streamWindowBytes
@@ -74,6 +82,7 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
         self.idleFrameBurst = idleFrameBurst
         self.idleFramesPerSecond = idleFramesPerSecond
         self.coalesceBytes = coalesceBytes
+        self.creditsConnectionOnArrival = creditsConnectionOnArrival
     }
 
     /// Checks every value against its range.
