@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 /* A serialized google.protobuf.FileDescriptorSet with every file of Protos/, imports included. */
-extern const unsigned char switchyard_file_descriptor_set[];
-extern const size_t switchyard_file_descriptor_set_size;
+const unsigned char *switchyard_file_descriptor_set(void);
+size_t switchyard_file_descriptor_set_size(void);
 
 #endif
