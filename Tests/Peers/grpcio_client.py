@@ -54,12 +54,12 @@ def main():
                     events = list(stub.GenerateStream(request, timeout=60))
                     answer = {
                         "events": len(events),
-                        "tokens": [e.token.id for e in events if e.WhichOneof("event") == "token"],
-                        "final": generation(events[-1].final),
+                        "tokens": [e.token.token_id for e in events if e.WhichOneof("event") == "token"],
+                        "final": generation(events[-1].response),
                     }
                 elif command == "describe":
                     model = stub.DescribeModel(gateway_pb2.DescribeModelRequest(), timeout=60)
-                    answer = {"experts": model.num_experts, "width": model.d_model}
+                    answer = {"experts": model.experts_per_layer, "width": model.d_model}
                 elif command == "health":
                     health = health_pb2_grpc.HealthStub(channel)
                     reply = health.Check(health_pb2.HealthCheckRequest(service="switchyard.v1.Gateway"), timeout=60)
@@ -81,7 +81,7 @@ def main():
                     stream = stub.GenerateStream(request, timeout=60)
                     first = next(iter(stream))
                     stream.cancel()
-                    answer = {"cancelled": stream.cancelled(), "first": first.token.id}
+                    answer = {"cancelled": stream.cancelled(), "first": first.token.token_id}
                 else:
                     raise SystemExit(f"unknown command {command}")
             except grpc.RpcError as error:

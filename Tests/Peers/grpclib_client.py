@@ -45,7 +45,7 @@ async def call(host, port, command, text):
             response = await stub.Generate(request, timeout=60)
         else:
             events = await stub.GenerateStream(request, timeout=60)
-            response = events[-1].final
+            response = events[-1].response
         return {
             "texts": [g.text for g in response.generations],
             "token_ids": [list(g.token_ids) for g in response.generations],
