@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwitchModel
+import TensorKernels
 import Testing
+import Tokenization
 
 @Suite("The trained miniature")
 struct MiniatureTests {
