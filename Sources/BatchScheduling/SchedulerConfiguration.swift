@@ -83,6 +83,18 @@ public struct StepPlan: Sendable, Equatable {
     /// Sequences whose deadline has passed, waiting or running; they have already left the scheduler.
     public var expired: [SequenceID] = []
 
+    /// Creates a plan.
+    ///
+    /// - Parameters:
+    ///   - encodes: Sequences that join now and must be encoded.
+    ///   - decodes: Sequences whose decoder rows run in this step.
+    ///   - expired: Sequences whose deadline has passed.
+    public init(encodes: [SequenceID] = [], decodes: [SequenceID] = [], expired: [SequenceID] = []) {
+        self.encodes = encodes
+        self.decodes = decodes
+        self.expired = expired
+    }
+
     /// Whether there is nothing to do.
     public var isEmpty: Bool { self.encodes.isEmpty && self.decodes.isEmpty && self.expired.isEmpty }
 }

@@ -180,7 +180,8 @@ public struct ExpertPools: Sendable {
             self.replicas[id]?.describeAgain = now.advanced(by: self.configuration.describeRetry)
         case .probing:
             self.replicas[id]?.ejections += 1
-            self.replicas[id]?.state = .ejected(until: now.advanced(by: self.ejectionTime(id)))
+            let until = now.advanced(by: self.ejectionTime(id))
+            self.replicas[id]?.state = .ejected(until: until)
         case .connecting, .serving, .ejected, .refused, nil:
             break
         }
