@@ -34,9 +34,13 @@ public struct BatchScheduler: Sendable {
     private var waiting: [Waiting] = []
     private var active: [Running] = []
     private var usedSlots = 0
-    private var isDraining = false
-    /// Moving average of the time that a slot was taken, in seconds; nil before the first sequence retired.
-    private var slotSeconds: Double?
+    /// Sequences that expired between two steps; the next plan names them.
+    private var expiredEarly: [SequenceID] = []
+    /// Moving average of the time from admission to retirement, in seconds; nil before the first sequence retired.
+    private var serviceSeconds: Double?
+
+    /// Whether everyone is turned away since ``beginDraining()``.
+    public private(set) var isDraining = false
 
     /// Creates a scheduler without sequences.
     ///
@@ -54,8 +58,8 @@ public struct BatchScheduler: Sendable {
     /// Batch slots that nobody occupies.
     public var freeSlots: Int { self.configuration.batchSlots - self.usedSlots }
 
-    /// Whether nobody waits or runs.
-    public var isIdle: Bool { self.waiting.isEmpty && self.active.isEmpty }
+    /// Whether nobody waits or runs, and no expiry is left to tell.
+    public var isIdle: Bool { self.waiting.isEmpty && self.active.isEmpty && self.expiredEarly.isEmpty }
 
     /// The earliest deadline of all sequences, at which a step plan is due even if nothing else happens.
     public var nextDeadline: ContinuousClock.Instant? {
@@ -65,9 +69,9 @@ public struct BatchScheduler: Sendable {
     /// Asks for a place for a sequence.
     ///
     /// - Parameters:
-    ///   - id: The sequence; it must not be known yet.
-    ///   - slots: Decoder rows that it needs at once, at least 1.
-    ///   - inputTokens: Length of its input.
+    ///   - id: The sequence; it must neither wait nor run.
+    ///   - slots: Decoder rows that it needs at once, at least 1: one for each beam or returned sequence.
+    ///   - inputTokens: Length of its input, at least 0.
     ///   - deadline: When its client gives up, or nil.
     ///   - now: The present.
     /// - Returns: Whether it waits or was turned away.
@@ -78,16 +82,22 @@ public struct BatchScheduler: Sendable {
         deadline: ContinuousClock.Instant?,
         now: ContinuousClock.Instant
     ) -> Admission {
+        precondition(slots >= 1 && inputTokens >= 0, "a sequence needs a slot and cannot have a negative length")
+        precondition(!self.isKnown(id), "the sequence \(id) waits or runs already")
         if self.isDraining {
             return .rejected(.draining, retryAfter: nil)
         }
         guard slots <= self.configuration.batchSlots else {
             return .rejected(.tooWide(slots: slots, limit: self.configuration.batchSlots), retryAfter: nil)
         }
+        if self.waiting.count >= self.configuration.queueLimit {
+            // Those whose client has given up must not keep others out.
+            self.expiredEarly += self.removeExpiredWaiting(now: now)
+        }
         guard self.waiting.count < self.configuration.queueLimit else {
             return .rejected(.queueFull(limit: self.configuration.queueLimit), retryAfter: self.retryHint)
         }
-        self.waiting.append(Waiting(id: id, slots: max(1, slots), inputTokens: inputTokens, deadline: deadline))
+        self.waiting.append(Waiting(id: id, slots: slots, inputTokens: inputTokens, deadline: deadline))
         return .queued(ahead: self.waiting.count - 1)
     }
 
@@ -97,7 +107,8 @@ public struct BatchScheduler: Sendable {
     /// - Returns: The plan; empty where there is nothing to do.
     public mutating func nextStep(now: ContinuousClock.Instant) -> StepPlan {
         var plan = StepPlan()
-        plan.expired = self.removeExpired(now: now)
+        plan.expired = self.expiredEarly + self.removeExpiredWaiting(now: now) + self.removeExpiredRunning(now: now)
+        self.expiredEarly = []
         var budget = self.configuration.encodeTokensPerStep
         var admitted = 0
         while admitted < self.waiting.count {
@@ -118,24 +129,21 @@ public struct BatchScheduler: Sendable {
     /// A sequence finished: its slots are free again.
     ///
     /// - Parameters:
-    ///   - id: The sequence; one that is not running is ignored.
+    ///   - id: The sequence; one that is not running is ignored, since it may have expired or left meanwhile.
     ///   - now: The present.
     public mutating func retired(_ id: SequenceID, now: ContinuousClock.Instant) {
-        guard let index = self.active.firstIndex(where: { $0.id == id }) else { return }
-        let sequence = self.active.remove(at: index)
-        self.usedSlots -= sequence.slots
-        let time = sequence.admitted.duration(to: now)
-        let seconds = Double(time.components.seconds) + Double(time.components.attoseconds) * 1e-18
-        self.slotSeconds = self.slotSeconds.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
+        guard let sequence = self.removeRunning(id) else { return }
+        let time = sequence.admitted.duration(to: now).components
+        let seconds = Double(time.seconds) + Double(time.attoseconds) * 1e-18
+        self.serviceSeconds = self.serviceSeconds.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
     }
 
     /// A sequence leaves early, waiting or running: its client left, or it failed.
     ///
-    /// - Parameter id: The sequence; an unknown one is ignored.
+    /// - Parameter id: The sequence; an unknown one is ignored, since it may have ended meanwhile.
     public mutating func evicted(_ id: SequenceID) {
         self.waiting.removeAll { $0.id == id }
-        guard let index = self.active.firstIndex(where: { $0.id == id }) else { return }
-        self.usedSlots -= self.active.remove(at: index).slots
+        _ = self.removeRunning(id)
     }
 
     /// From now on everyone is turned away; those who wait or run finish.
@@ -143,29 +151,45 @@ public struct BatchScheduler: Sendable {
         self.isDraining = true
     }
 
-    /// When a place in the queue should be free: the time that the slots need to work off one queue's length, between
-    /// 50 ms and 30 s.
+    // MARK: - Inside
+
+    /// How long the batch slots need to work off what waits: mean service time × slots asked for ÷ slots there are.
     private var retryHint: Duration {
-        let waves = Double(self.configuration.queueLimit) / Double(self.configuration.batchSlots)
-        let seconds = (self.slotSeconds ?? 1) * max(1, waves) / 2
-        return .milliseconds(Int64(min(30_000, max(50, seconds * 1000))))
+        let wanted = self.waiting.reduce(0) { $0 + $1.slots }
+        let rounds = Double(wanted) / Double(self.configuration.batchSlots)
+        let hint = Duration.seconds(rounds * (self.serviceSeconds ?? Self.assumedServiceSeconds))
+        let bounds = self.configuration.retryHintBounds
+        return min(max(hint, bounds.lowerBound), bounds.upperBound)
     }
 
-    private mutating func removeExpired(now: ContinuousClock.Instant) -> [SequenceID] {
-        var expired: [SequenceID] = []
-        self.waiting.removeAll { entry in
-            guard let deadline = entry.deadline, deadline <= now else { return false }
-            expired.append(entry.id)
-            return true
-        }
-        var freed = 0
-        self.active.removeAll { entry in
-            guard let deadline = entry.deadline, deadline <= now else { return false }
-            expired.append(entry.id)
-            freed += entry.slots
-            return true
-        }
-        self.usedSlots -= freed
+    /// What the service time is taken for before a sequence has retired.
+    private static let assumedServiceSeconds = 1.0
+
+    private func isKnown(_ id: SequenceID) -> Bool {
+        self.waiting.contains { $0.id == id } || self.active.contains { $0.id == id }
+    }
+
+    private mutating func removeRunning(_ id: SequenceID) -> Running? {
+        guard let index = self.active.firstIndex(where: { $0.id == id }) else { return nil }
+        let sequence = self.active.remove(at: index)
+        self.usedSlots -= sequence.slots
+        return sequence
+    }
+
+    private mutating func removeExpiredWaiting(now: ContinuousClock.Instant) -> [SequenceID] {
+        let expired = self.waiting.filter { Self.hasPassed($0.deadline, now) }.map(\.id)
+        self.waiting.removeAll { Self.hasPassed($0.deadline, now) }
         return expired
+    }
+
+    private mutating func removeExpiredRunning(now: ContinuousClock.Instant) -> [SequenceID] {
+        let expired = self.active.filter { Self.hasPassed($0.deadline, now) }
+        self.active.removeAll { Self.hasPassed($0.deadline, now) }
+        self.usedSlots -= expired.reduce(0) { $0 + $1.slots }
+        return expired.map(\.id)
+    }
+
+    private static func hasPassed(_ deadline: ContinuousClock.Instant?, _ now: ContinuousClock.Instant) -> Bool {
+        deadline.map { $0 <= now } ?? false
     }
 }

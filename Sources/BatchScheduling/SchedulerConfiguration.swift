@@ -8,6 +8,8 @@ public struct SchedulerConfiguration: Sendable, Equatable {
     public var queueLimit: Int
     /// Input tokens that one step may encode; a single longer input is encoded alone.
     public var encodeTokensPerStep: Int
+    /// The shortest and the longest time after which a rejected client is told to try again.
+    public var retryHintBounds: ClosedRange<Duration> = .milliseconds(50) ... .seconds(30)
 
     /// Creates a configuration.
     ///

@@ -221,3 +221,24 @@ void ck_scale(const float *value, float scale, size_t count, float *destination)
         destination[i] = scale * value[i];
     }
 }
+
+void ck_activate(int activation, float *x, size_t count) {
+    switch (activation) {
+    case CK_ACTIVATION_GELU:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.707106781f));
+        }
+        break;
+    case CK_ACTIVATION_GELU_TANH:
+        for (size_t i = 0; i < count; i++) {
+            const float inner = 0.797884561f * (x[i] + 0.044715f * (x[i] * x[i] * x[i]));
+            x[i] = 0.5f * x[i] * (1.0f + tanhf(inner));
+        }
+        break;
+    default:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] / (1.0f + expf(-x[i]));
+        }
+        break;
+    }
+}

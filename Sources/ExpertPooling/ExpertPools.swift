@@ -7,16 +7,21 @@
 /// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with one deviation: a pool of one or two serving
 /// replicas is looked at whole.
 ///
-/// **Ejection.** Failures in a row eject a replica for a time that doubles. Nobody is ejected for errors when no other
+/// **Ejection.** Failures in a row eject a replica for a time that doubles with each ejection, until many successes in a
+/// row are taken for health. Nobody is ejected for errors when no other
 /// replica of its pool serves: a failing host is better than none. Deadline misses are the exception: waiting for a
 /// stalled host costs every sequence of every step a whole deadline, so such a host is left alone even if it is the last,
-/// and its tokens are dropped at once until a probe is answered.
+/// and its tokens are dropped at once until a probe is answered. When the last serving replica of a pool disconnects, the
+/// ejected ones are probed at once instead of at the end of their back-off.
 public struct ExpertPools: Sendable {
     private struct Replica: Sendable {
         var state = ReplicaState.connecting
         var outstanding = 0
         var failuresInARow = 0
+        var successesInARow = 0
         var ejections = 0
+        /// Whether it is no longer named, and is kept only until its last call has ended.
+        var isLeaving = false
         var describeAgain: ContinuousClock.Instant?
         var succeeded: UInt64 = 0
         var failed: UInt64 = 0
@@ -61,26 +66,29 @@ public struct ExpertPools: Sendable {
 
     /// The earliest time at which ``timerFired(now:)`` has something to do.
     public var nextTimer: ContinuousClock.Instant? {
-        self.replicas.values.compactMap { replica in
-            if case .ejected(let until) = replica.state { return until }
-            return replica.describeAgain
-        }.min()
+        self.replicas.values
+            .compactMap { replica in
+                if case .ejected(let until) = replica.state { return until }
+                return replica.describeAgain
+            }
+            .min()
     }
 
     /// All replicas, ordered by pool and address.
     public var reports: [ReplicaReport] {
-        self.replicas.sorted { $0.key < $1.key }.map { id, replica in
-            ReplicaReport(
-                id: id,
-                state: replica.state,
-                outstanding: replica.outstanding,
-                succeeded: replica.succeeded,
-                failed: replica.failed,
-                rows: replica.rows,
-                latency: replica.latencySeconds.map { .nanoseconds(Int64($0 * 1e9)) },
-                description: replica.description
-            )
-        }
+        self.replicas.filter { !$0.value.isLeaving }.sorted { $0.key < $1.key }
+            .map { id, replica in
+                ReplicaReport(
+                    id: id,
+                    state: replica.state,
+                    outstanding: replica.outstanding,
+                    succeeded: replica.succeeded,
+                    failed: replica.failed,
+                    rows: replica.rows,
+                    latency: replica.latencySeconds.map { .nanoseconds(Int64($0 * 1e9)) },
+                    description: replica.description
+                )
+            }
     }
 
     /// Whether a pool has a replica that takes calls.
@@ -109,14 +117,16 @@ public struct ExpertPools: Sendable {
     ///
     /// - Parameter id: The replica; a known one is left as it is.
     public mutating func added(_ id: ReplicaID) {
-        if self.replicas[id] == nil { self.replicas[id] = Replica() }
+        self.replicas[id, default: Replica()].isLeaving = false
     }
 
     /// A replica is no longer named; calls that are out may still be answered.
     ///
     /// - Parameter id: The replica.
     public mutating func removed(_ id: ReplicaID) {
-        self.replicas[id] = nil
+        guard let outstanding = self.replicas[id]?.outstanding else { return }
+        // A name that comes back meanwhile must not be given more calls than it may have.
+        self.replicas[id] = outstanding > 0 ? Replica(outstanding: outstanding, isLeaving: true) : nil
     }
 
     /// A connection to a replica is up.
@@ -124,7 +134,7 @@ public struct ExpertPools: Sendable {
     /// - Parameter id: The replica.
     /// - Returns: The question to ask it.
     public mutating func connected(_ id: ReplicaID) -> [PoolAction] {
-        guard self.replicas[id] != nil, self.replicas[id]?.state == .connecting else { return [] }
+        guard let replica = self.replicas[id], !replica.isLeaving, replica.state == .connecting else { return [] }
         self.replicas[id]?.state = .describing
         return [.describe(id)]
     }
@@ -132,11 +142,23 @@ public struct ExpertPools: Sendable {
     /// The last connection to a replica is gone.
     ///
     /// - Parameter id: The replica.
-    public mutating func disconnected(_ id: ReplicaID) {
+    /// - Returns: Probes of the pool's ejected replicas, where none of it serves now.
+    @discardableResult
+    public mutating func disconnected(_ id: ReplicaID) -> [PoolAction] {
+        guard let state = self.replicas[id]?.state else { return [] }
         self.replicas[id]?.state = .connecting
         self.replicas[id]?.describeAgain = nil
         self.replicas[id]?.failuresInARow = 0
+        self.replicas[id]?.successesInARow = 0
         self.replicas[id]?.description = nil
+        guard state == .serving, !self.isServing(id.pool) else { return [] }
+        var actions: [PoolAction] = []
+        for sibling in self.replicas.keys.filter({ $0.pool == id.pool }).sorted() {
+            guard case .ejected = self.replicas[sibling]?.state else { continue }
+            self.replicas[sibling]?.state = .probing
+            actions.append(.describe(sibling))
+        }
+        return actions
     }
 
     /// A replica said what it holds.
@@ -153,19 +175,16 @@ public struct ExpertPools: Sendable {
         }
         self.replicas[id]?.description = description
         self.replicas[id]?.describeAgain = nil
-        if let reason = self.objection(to: description, from: id.pool) {
+        if let reason = self.objection(to: description, from: id) {
             self.replicas[id]?.state = .refused(reason)
             return [.refused(id, reason: reason)]
         }
-        if !self.isPlacementGiven {
-            for (layer, experts) in description.experts {
-                for expert in experts where self.table.pool(of: expert, in: layer) == nil {
-                    self.table.place(expert, of: layer, on: id.pool)
-                }
-            }
-        }
         self.replicas[id]?.state = .serving
         self.replicas[id]?.failuresInARow = 0
+        self.replicas[id]?.successesInARow = 0
+        if !self.isPlacementGiven {
+            self.learnPlacement(from: id, description)
+        }
         return [.joined(id)]
     }
 
@@ -255,7 +274,10 @@ public struct ExpertPools: Sendable {
         self.replicas[id]?.succeeded += 1
         self.replicas[id]?.rows += UInt64(rows)
         self.replicas[id]?.failuresInARow = 0
-        self.replicas[id]?.ejections = 0
+        self.replicas[id]?.successesInARow += 1
+        if let inARow = self.replicas[id]?.successesInARow, inARow >= self.configuration.successesToForgive {
+            self.replicas[id]?.ejections = 0
+        }
     }
 
     /// A call failed.
@@ -276,6 +298,7 @@ public struct ExpertPools: Sendable {
         // Shedding load is what a healthy host does under too much of it.
         guard failure != .overloaded else { return [] }
         self.replicas[id]?.failuresInARow += 1
+        self.replicas[id]?.successesInARow = 0
         guard let replica = self.replicas[id], replica.state == .serving,
             replica.failuresInARow >= self.configuration.failuresToEject,
             failure == .deadline || self.hasServingSibling(of: id)
@@ -303,6 +326,31 @@ public struct ExpertPools: Sendable {
     private mutating func finishCall(_ id: ReplicaID) {
         guard let outstanding = self.replicas[id]?.outstanding, outstanding > 0 else { return }
         self.replicas[id]?.outstanding = outstanding - 1
+        if outstanding == 1, self.replicas[id]?.isLeaving == true { self.replicas[id] = nil }
+    }
+
+    /// Places the experts of a replica that has just joined on its pool.
+    ///
+    /// An expert that another pool already holds stays there. Where the replica holds less than its pool did, it is the
+    /// only one that serves (``objection(to:from:)``), so the pool's placement is learned anew from it, and the experts
+    /// that it does not have may be found elsewhere.
+    private mutating func learnPlacement(from id: ReplicaID, _ description: ReplicaDescription) {
+        let holdsAll = self.table.experts(of: id.pool)
+            .allSatisfy { layer, experts in
+                experts.isSubset(of: description.experts[layer] ?? [])
+            }
+        var teachers = [id]
+        if !holdsAll {
+            self.table.removeAll(of: id.pool)
+            teachers += self.replicas.filter { $0.key != id && $0.value.state == .serving }.keys.sorted()
+        }
+        for teacher in teachers {
+            for (layer, experts) in self.replicas[teacher]?.description?.experts ?? [:] {
+                for expert in experts where self.table.pool(of: expert, in: layer) == nil {
+                    self.table.place(expert, of: layer, on: teacher.pool)
+                }
+            }
+        }
     }
 
     private func hasServingSibling(of id: ReplicaID) -> Bool {
@@ -315,7 +363,7 @@ public struct ExpertPools: Sendable {
     }
 
     /// Why a replica must not be used; nil where it may.
-    private func objection(to description: ReplicaDescription, from pool: String) -> String? {
+    private func objection(to description: ReplicaDescription, from id: ReplicaID) -> String? {
         func hex(_ value: UInt64) -> String {
             let digits = String(value, radix: 16)
             return String(repeating: "0", count: 16 - digits.count) + digits
@@ -327,24 +375,18 @@ public struct ExpertPools: Sendable {
         guard description.modelWidth == self.modelWidth else {
             return "its token rows are \(description.modelWidth) wide, but this model's are \(self.modelWidth)"
         }
-        guard self.isPlacementGiven else {
-            return description.experts.isEmpty ? "it holds no experts" : nil
+        if !self.isPlacementGiven {
+            guard description.experts.contains(where: { !$0.value.isEmpty }) else { return "it holds no experts" }
+            // Alone it may teach its pool another placement; beside others that serve it must fit theirs.
+            guard self.hasServingSibling(of: id) else { return nil }
         }
-        for (layer, experts) in self.table.experts(of: pool).sorted(by: { $0.key < $1.key }) {
+        for (layer, experts) in self.table.experts(of: id.pool).sorted(by: { $0.key < $1.key }) {
             let missing = experts.subtracting(description.experts[layer] ?? [])
             guard missing.isEmpty else {
                 let list = missing.sorted().map(String.init).joined(separator: ", ")
-                return "it lacks experts \(list) of layer \(layer), which the placement puts on \(pool)"
+                return "it lacks experts \(list) of layer \(layer), which the placement puts on \(id.pool)"
             }
         }
         return nil
     }
-}
-
-/// Why no replica could be chosen for a call.
-public enum NoReplica: Error, Sendable, Hashable {
-    /// No replica of the pool takes calls.
-    case noneServing
-    /// Every serving replica has as many calls out as it may.
-    case allBusy
 }

@@ -43,6 +43,13 @@ public struct PlacementTable: Sendable, Equatable {
         self.pools[layer, default: [:]][expert] = pool
     }
 
+    /// Forgets everything that a pool holds.
+    ///
+    /// - Parameter pool: Name of the pool.
+    public mutating func removeAll(of pool: String) {
+        self.pools = self.pools.mapValues { $0.filter { $0.value != pool } }
+    }
+
     /// The pool that holds an expert.
     ///
     /// - Parameters:

@@ -58,7 +58,8 @@ public final class ProgressBar: Sendable {
         let percent = String(format: "%3d %%", Int(fraction * 100))
         let sizes = "\(Self.megabytes(completed)) / \(Self.megabytes(total)) MB"
         let rate = seconds > 0.05 ? String(format: "%.0f MB/s", Double(completed) / 1e6 / seconds) : ""
-        let left = fraction > 0.02 && fraction < 1 ? String(format: "%.0f s left", seconds / fraction * (1 - fraction)) : ""
+        let left =
+            fraction > 0.02 && fraction < 1 ? String(format: "%.0f s left", seconds / fraction * (1 - fraction)) : ""
         return [self.label, bar, percent, sizes, rate, left].filter { !$0.isEmpty }.joined(separator: "  ")
     }
 

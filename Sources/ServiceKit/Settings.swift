@@ -79,7 +79,8 @@ public struct Settings: Sendable {
     public func strings(_ key: String) throws -> [String]? {
         try self.value(key, type: "a list of texts") { reader, key in
             try reader.requiredStringArray(forKey: key)
-        }?.map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+        }?
+        .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
     }
 
     /// A whole number, or the default where no layer sets it.
@@ -184,7 +185,9 @@ public struct Settings: Sendable {
             throw Failure("\(file): cannot read the configuration file: \(error.localizedDescription)")
         }
         guard let object = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
-            throw Failure("\(file): the configuration file must be one JSON object, such as {\"listen\": \"0.0.0.0:7400\"}")
+            throw Failure(
+                "\(file): the configuration file must be one JSON object, such as {\"listen\": \"0.0.0.0:7400\"}"
+            )
         }
         let unknown = object.keys.filter { !known.contains($0) }.sorted()
         guard unknown.isEmpty else {

@@ -71,10 +71,11 @@ public struct StreamLogHandler: LogHandler {
         _ message: String,
         _ metadata: Logger.Metadata
     ) -> String {
-        let pairs = metadata.sorted { $0.key < $1.key }.map { key, value in
-            let text = "\(value)".replacingOccurrences(of: "\n", with: "\\n")
-            return " \(key)=" + (text.contains(" ") ? "\"\(text)\"" : text)
-        }
+        let pairs = metadata.sorted { $0.key < $1.key }
+            .map { key, value in
+                let text = "\(value)".replacingOccurrences(of: "\n", with: "\\n")
+                return " \(key)=" + (text.contains(" ") ? "\"\(text)\"" : text)
+            }
         let name = level.rawValue + String(repeating: " ", count: max(0, 7 - level.rawValue.count))
         return "\(time) \(name) \(label): \(message.replacingOccurrences(of: "\n", with: "\\n"))\(pairs.joined())"
     }

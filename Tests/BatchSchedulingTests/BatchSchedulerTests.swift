@@ -139,88 +139,39 @@ struct BatchSchedulerTests {
         #expect(scheduler.nextStep(now: start).encodes == [id(1)])
     }
 
-    @Test("whatever happens, slots stay within bounds and every sequence ends once", arguments: [1, 2, 3, 4, 5])
-    func simulation(seed: UInt64) {
-        var generator = SplitMix(state: seed)
-        let configuration = SchedulerConfiguration(batchSlots: 6, queueLimit: 5, encodeTokensPerStep: 40)
-        var scheduler = BatchScheduler(configuration: configuration)
-        var slots: [SequenceID: Int] = [:]
-        var waiting: [SequenceID] = []
-        var running: Set<SequenceID> = []
-        var ended = 0
-        var accepted = 0
-        var next: UInt64 = 0
-        for tick in 0..<20_000 {
-            let now = start.advanced(by: .milliseconds(tick))
-            switch Int.random(in: 0..<10, using: &generator) {
-            case 0..<4:
-                next += 1
-                let width = Int.random(in: 1...7, using: &generator)
-                let deadline =
-                    Bool.random(using: &generator)
-                    ? now.advanced(by: .milliseconds(Int.random(in: 1...60, using: &generator))) : nil
-                let admission = scheduler.enqueue(
-                    id(next),
-                    slots: width,
-                    inputTokens: Int.random(in: 1...60, using: &generator),
-                    deadline: deadline,
-                    now: now
-                )
-                switch admission {
-                case .queued(let ahead):
-                    #expect(ahead == waiting.count)
-                    waiting.append(id(next))
-                    slots[id(next)] = width
-                    accepted += 1
-                case .rejected(let reason, _):
-                    #expect(width > 6 || waiting.count == 5, "\(reason)")
-                }
-            case 4..<7:
-                let plan = scheduler.nextStep(now: now)
-                for expired in plan.expired {
-                    #expect(waiting.contains(expired) != running.contains(expired))
-                    waiting.removeAll { $0 == expired }
-                    running.remove(expired)
-                    ended += 1
-                }
-                #expect(plan.encodes == Array(waiting.prefix(plan.encodes.count)))
-                waiting.removeFirst(plan.encodes.count)
-                running.formUnion(plan.encodes)
-                #expect(Set(plan.decodes) == running)
-            case 7..<9:
-                if let finished = running.sorted().first {
-                    scheduler.retired(finished, now: now)
-                    running.remove(finished)
-                    ended += 1
-                }
-            default:
-                if let left = (waiting + running.sorted()).randomElement(using: &generator) {
-                    scheduler.evicted(left)
-                    waiting.removeAll { $0 == left }
-                    running.remove(left)
-                    ended += 1
-                }
-            }
-            let used = running.reduce(0) { $0 + (slots[$1] ?? 0) }
-            #expect(scheduler.freeSlots == 6 - used)
-            #expect(used <= 6)
-            #expect(scheduler.queuedCount == waiting.count)
-            #expect(scheduler.runningCount == running.count)
-        }
-        #expect(accepted == ended + waiting.count + running.count)
-        #expect(ended > 1000)
+    @Test("a sequence whose client gave up makes room in a full queue, and is told of in the next plan")
+    func expiredMakeRoom() {
+        var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 1))
+        _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: seconds(1), now: start)
+        let admission = scheduler.enqueue(id(2), slots: 1, inputTokens: 1, deadline: nil, now: seconds(1))
+        #expect(admission == .queued(ahead: 0))
+        scheduler.evicted(id(2))
+        #expect(!scheduler.isIdle)
+        #expect(scheduler.nextStep(now: seconds(1)) == StepPlan(encodes: [], decodes: [], expired: [id(1)]))
+        #expect(scheduler.isIdle)
     }
-}
 
-/// SplitMix64, so that a failing simulation can be repeated.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
+    @Test("the retry hint stays within its bounds", arguments: [(0.0001, 0.05), (1000, 30)])
+    func retryHintBounds(serviceSeconds: Double, hintSeconds: Double) {
+        var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 1))
+        _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: nil, now: start)
+        _ = scheduler.nextStep(now: start)
+        scheduler.retired(id(1), now: start.advanced(by: .seconds(serviceSeconds)))
+        _ = scheduler.enqueue(id(2), slots: 1, inputTokens: 1, deadline: nil, now: start)
+        let admission = scheduler.enqueue(id(3), slots: 1, inputTokens: 1, deadline: nil, now: start)
+        #expect(admission == .rejected(.queueFull(limit: 1), retryAfter: .seconds(hintSeconds)))
+    }
 
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
+    @Test("news of a sequence that has left is ignored")
+    func lateNews() {
+        var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 2))
+        _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: seconds(1), now: start)
+        _ = scheduler.nextStep(now: start)
+        #expect(scheduler.nextStep(now: seconds(1)).expired == [id(1)])
+        scheduler.retired(id(1), now: seconds(1))
+        scheduler.evicted(id(1))
+        scheduler.evicted(id(7))
+        #expect(scheduler.freeSlots == 2)
+        #expect(scheduler.isIdle)
     }
 }

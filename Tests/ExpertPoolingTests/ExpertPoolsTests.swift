@@ -163,4 +163,76 @@ struct ExpertPoolsTests {
         #expect(pools.connected(replica(1)).isEmpty)
         #expect(pools.reports.isEmpty)
     }
+
+    @Test("an ejection is forgotten after many successes in a row, and not before")
+    func forgiveness() {
+        var pools = machine()
+        func eject(at time: Double, for back: Duration) {
+            var actions: [PoolAction] = []
+            for _ in 0..<3 { actions += pools.callFailed(replica(1), .badReply, now: seconds(time)) }
+            #expect(actions == [.ejected(replica(1), for: back, after: .badReply)])
+            #expect(pools.timerFired(now: seconds(time + 5)) == [.describe(replica(1))])
+            _ = pools.described(replica(1), description())
+        }
+        eject(at: 0, for: .milliseconds(500))
+        for _ in 0..<99 { pools.callSucceeded(replica(1), rows: 1, time: .milliseconds(1)) }
+        eject(at: 10, for: .seconds(1))
+        for _ in 0..<100 { pools.callSucceeded(replica(1), rows: 1, time: .milliseconds(1)) }
+        eject(at: 20, for: .milliseconds(500))
+    }
+
+    @Test("when the last serving replica disconnects, the ejected ones are probed at once")
+    func lastServingReplicaDisconnects() {
+        var pools = machine(ports: [1, 2, 3])
+        for _ in 0..<3 { _ = pools.callFailed(replica(1), .unavailable, now: start) }
+        #expect(pools.reports[0].state == .ejected(until: seconds(0.5)))
+        #expect(pools.disconnected(replica(3)).isEmpty)
+        #expect(pools.disconnected(replica(2)) == [.describe(replica(1))])
+        #expect(pools.reports[0].state == .probing)
+        #expect(pools.described(replica(1), description()) == [.joined(replica(1))])
+    }
+
+    @Test("a replica that left and came back is not given more calls than may be out")
+    func leavingWithCallsOut() {
+        var pools = machine(ports: [1])
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<64 { _ = pools.startCall(in: "a", using: &generator) }
+        pools.removed(replica(1))
+        #expect(pools.reports.isEmpty)
+        #expect(pools.connected(replica(1)).isEmpty)
+        #expect(pools.startCall(in: "a", using: &generator) == .failure(.noneServing))
+        pools.added(replica(1))
+        _ = pools.connected(replica(1))
+        _ = pools.described(replica(1), description())
+        #expect(pools.startCall(in: "a", using: &generator) == .failure(.allBusy))
+        pools.callCancelled(replica(1))
+        #expect(pools.startCall(in: "a", using: &generator) == .success(replica(1)))
+        pools.removed(replica(1))
+        for _ in 0..<64 { pools.callCancelled(replica(1)) }
+        pools.added(replica(1))
+        #expect(pools.reports[0].outstanding == 0)
+    }
+
+    @Test("a learned placement changes with the only replica of its pool, and not beside another that serves")
+    func relearnedPlacement() {
+        var pools = machine(ports: [1, 2], placement: false)
+        pools.disconnected(replica(2))
+        _ = pools.connected(replica(2))
+        guard case .refused(_, let reason)? = pools.described(replica(2), description([0])).first else {
+            Issue.record("a replica that lacks an expert joined beside one that has it")
+            return
+        }
+        #expect(reason.contains("lacks experts 1"))
+        // Another pool also has expert 1, and gets it when the first one comes back without it.
+        let other = replica(3, pool: "b")
+        pools.added(other)
+        _ = pools.connected(other)
+        #expect(pools.described(other, description([1])) == [.joined(other)])
+        #expect(pools.placement.pool(of: 1, in: layer) == "a")
+        pools.disconnected(replica(1))
+        _ = pools.connected(replica(1))
+        #expect(pools.described(replica(1), description([0])) == [.joined(replica(1))])
+        #expect(pools.placement.pool(of: 0, in: layer) == "a")
+        #expect(pools.placement.pool(of: 1, in: layer) == "b")
+    }
 }

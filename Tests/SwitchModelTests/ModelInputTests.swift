@@ -94,13 +94,36 @@ struct ModelInputTests {
         #expect(records[0].layers[0].choices != records[1].layers[0].choices)
     }
 
-    @Test("settings that are not implemented are refused", arguments: [("dense_act_fn", "\"gelu\""), ("router_dtype", "\"bfloat16\"")])
+    @Test("settings that are not implemented are refused", arguments: [("router_dtype", "\"bfloat16\"")])
     func unsupported(field: String, value: String) throws {
         let error = #expect(throws: ModelError.self) {
             try TinyModel([field: value])
         }
         #expect(error?.code == .unsupported)
         #expect(error?.message.contains(field) == true)
+    }
+
+    @Test("the activation is the configuration's, in dense layers and in experts", arguments: ["gelu", "gelu_new", "silu"])
+    func activations(name: String) throws {
+        let rectified = try TinyModel(seed: 12)
+        let other = try TinyModel(["dense_act_fn": "\"\(name)\""], seed: 12)
+        let layer = SparseLayer(stack: .encoder, block: 1)
+        let tokens = FloatMatrix(rows: 1, columns: 20)
+        tokens.pointer[3] = 2
+        let outputs = [FloatMatrix(rows: 1, columns: 20), FloatMatrix(rows: 1, columns: 20)]
+        for (tiny, output) in zip([rectified, other], outputs) {
+            try tiny.experts.forward(
+                layer: layer, groups: [.init(expert: 0, rows: 1)], tokens: tokens.pointer, outputs: output.pointer
+            )
+        }
+        #expect(outputs[0].bits != outputs[1].bits)
+        var records = [RoutingRecord(), RoutingRecord()]
+        let options = StepOptions(collectHiddenStates: true)
+        for (index, tiny) in [rectified, other].enumerated() {
+            _ = try tiny.model.encode([[4, 5, 1]], experts: tiny.experts, options: options, record: &records[index])
+        }
+        // Block 0 is dense.
+        #expect(records[0].hiddenStates[.encoder]?[1].bits != records[1].hiddenStates[.encoder]?[1].bits)
     }
 
     @Test("loading tells how far it has come, up to the end")

@@ -145,6 +145,24 @@ struct VectorTests {
         #expect(bits(output.values) == bits(a.values.map { 0.7 * $0 }))
     }
 
+    @Test("activations equal their formulas", arguments: Activation.allCases)
+    func activations(activation: Activation) {
+        let inputs: [Float] = [-20, -3, -1, -0.25, 0, 0.5, 1, 2.5, 20]
+        let values = FloatMatrix(inputs, rows: 1, columns: inputs.count)
+        activation.apply(values.pointer, count: inputs.count)
+        for (input, value) in zip(inputs, values.values) {
+            let x = Double(input)
+            let expected =
+                switch activation {
+                case .relu: max(x, 0)
+                case .gelu: x * 0.5 * (1 + erf(x / 2.0.squareRoot()))
+                case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+                case .silu: x / (1 + exp(-x))
+                }
+            #expect(abs(Double(value) - expected) <= 1e-6 * max(1, abs(expected)))
+        }
+    }
+
     @Test("widening float16 gives every value exactly")
     func halves() {
         let patterns = (0...UInt16.max).map { $0 }

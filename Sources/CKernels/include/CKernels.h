@@ -39,6 +39,16 @@ enum {
     CK_TYPE_F16 = 2,
 };
 
+/// Functions between the two matrices of a feed-forward network.
+enum {
+    /// x * Phi(x) with the error function.
+    CK_ACTIVATION_GELU = 0,
+    /// The same by its tanh approximation.
+    CK_ACTIVATION_GELU_TANH = 1,
+    /// x * sigmoid(x).
+    CK_ACTIVATION_SILU = 2,
+};
+
 /// The highest level that this processor and operating system can run.
 int ck_best_level(void);
 
@@ -101,6 +111,9 @@ void ck_attention_scores(int level, const float *query, const float *keys, size_
 /// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain an element.
 void ck_attention_context(int level, const float *weights, const float *values, size_t value_stride, size_t width,
                           size_t count, float *context);
+
+/// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
+void ck_activate(int activation, float *x, size_t count);
 
 /// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.
 float ck_exp(float x);

@@ -30,6 +30,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     private let pool: WorkPool
     private let modelWidth: Int
     private let feedForwardWidth: Int
+    private let activation: Activation
 
     /// Loads and packs experts.
     ///
@@ -39,8 +40,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///   - pool: Threads that share the work, now and later.
     ///   - storage: How to keep the weights.
     ///   - progress: Told after each tensor.
-    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for an activation that is not
-    ///   supported.
+    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
+    ///   is not supported.
     public init(
         checkpoint: Checkpoint,
         experts: ExpertSelection = .held,
@@ -72,6 +73,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.pool = pool
         self.modelWidth = configuration.modelWidth
         self.feedForwardWidth = configuration.feedForwardWidth
+        self.activation = Activation(configuration.activation)
     }
 
     /// The experts of each layer, ascending.
@@ -96,7 +98,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.layers[layer]?[expert] != nil
     }
 
-    /// Computes `wo(relu(wi x))` for rows that are grouped by expert.
+    /// Computes `wo(activation(wi x))` for rows that are grouped by expert.
     ///
     /// - Parameters:
     ///   - layer: The sparse layer.
@@ -126,7 +128,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
                 first.append(
                     Product(
                         part.expert.wi, input: tokens + row * self.modelWidth, rows: part.rows,
-                        output: inner.pointer + innerRow * stride, outputStride: stride, relu: true
+                        output: inner.pointer + innerRow * stride, outputStride: stride,
+                        relu: self.activation == .relu
                     )
                 )
                 second.append(
@@ -138,8 +141,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
                 row += part.rows
                 innerRow += part.rows
             }
-            self.pool.run(first)
-            self.pool.run(second)
+            FeedForward.compute(first, then: second, activation: self.activation, pool: self.pool)
         }
     }
 

@@ -109,7 +109,8 @@ struct BlockBuilder {
         guard self.configuration.isSparse(stack, block: block) else {
             let dense = FeedForward(
                 wi: try self.loader.packed(.dense(stack, block: block, .wi)),
-                wo: try self.loader.packed(.dense(stack, block: block, .wo))
+                wo: try self.loader.packed(.dense(stack, block: block, .wo)),
+                activation: Activation(self.configuration.activation)
             )
             return FeedForwardSublayer(norm: norm, kind: .dense(dense))
         }

@@ -5,13 +5,6 @@ internal import Checkpoints
 extension ModelError {
     /// Checks that a configuration asks for nothing that is not implemented.
     static func requireSupport(for configuration: ModelConfiguration) throws(ModelError) {
-        guard configuration.activation == .relu else {
-            throw ModelError(
-                code: .unsupported,
-                message: "config.json: dense_act_fn is \(configuration.activation.rawValue), only relu is supported;"
-                    + " use a checkpoint with relu"
-            )
-        }
         guard configuration.routerDType == .float32 else {
             throw ModelError(
                 code: .unsupported,
