@@ -147,10 +147,14 @@ extension ClientCallState {
     public mutating func messageSent() -> OnSend {
         self.modify { shape, open in
             guard open.isRequestOpen else {
-                return .refuse(Status(code: .internal, message: "a message after the end of the request; send it before"))
+                return .refuse(
+                    Status(code: .internal, message: "a message after the end of the request; send it before")
+                )
             }
             guard !(shape.hasSingleRequest && open.sentMessages == 1) else {
-                return .refuse(Status(code: .internal, message: "a second message to a method that takes one; send one"))
+                return .refuse(
+                    Status(code: .internal, message: "a second message to a method that takes one; send one")
+                )
             }
             open.sentMessages += 1
             return .send
@@ -295,7 +299,10 @@ extension ClientCallState {
     public mutating func resetReceived(_ code: ResetCode) -> End? {
         let isSafe = code == .refusedStream
         return self.end(
-            ResetCodeMapping.code(for: code), "the peer reset the stream with \(code)", isSafeToRetry: isSafe)
+            ResetCodeMapping.code(for: code),
+            "the peer reset the stream with \(code)",
+            isSafeToRetry: isSafe
+        )
     }
 
     /// The connection is lost, or goes away without having taken the stream.

@@ -45,9 +45,10 @@ enum ContentType {
 enum EncodingList {
     /// The names in a header's value.
     static func parse(_ value: String) -> [String] {
-        value.split(separator: ",").compactMap {
-            let name = $0.filter { $0 != " " }
-            return name.isEmpty ? nil : String(name)
-        }
+        value.split(separator: ",")
+            .compactMap {
+                let name = $0.filter { $0 != " " }
+                return name.isEmpty ? nil : String(name)
+            }
     }
 }

@@ -84,24 +84,26 @@ public struct Metadata: Sendable, Hashable {
     ///
     /// - Parameter key: The key, in any case.
     public subscript(text key: String) -> [String] {
-        self.values(forKey: key).compactMap {
-            guard case .text(let text) = $0 else {
-                return nil
+        self.values(forKey: key)
+            .compactMap {
+                guard case .text(let text) = $0 else {
+                    return nil
+                }
+                return text
             }
-            return text
-        }
     }
 
     /// The binary values of a key, in order.
     ///
     /// - Parameter key: The key, in any case.
     public subscript(binary key: String) -> [[UInt8]] {
-        self.values(forKey: key).compactMap {
-            guard case .binary(let bytes) = $0 else {
-                return nil
+        self.values(forKey: key)
+            .compactMap {
+                guard case .binary(let bytes) = $0 else {
+                    return nil
+                }
+                return bytes
             }
-            return bytes
-        }
     }
 
     /// The first text value of a key.

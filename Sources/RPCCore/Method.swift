@@ -24,10 +24,10 @@ public struct Method: Sendable, Hashable, CustomStringConvertible {
 
     /// Creates the name of a method from the value of `:path`.
     ///
-    /// The last slash divides the service from the method, since a service's name may hold slashes.
+    /// The last slash divides the service from the method, since a service's name may hold slashes. Nothing comes of a
+    /// path in which one of the three parts is missing.
     ///
     /// - Parameter path: A path with a leading slash, a service and a method.
-    /// - Returns: Nothing if one of the three is missing.
     public init?(path: String) {
         let bytes = path.utf8
         guard

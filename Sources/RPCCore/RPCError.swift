@@ -31,12 +31,11 @@ public struct RPCError: Error, Sendable, CustomStringConvertible {
         self.cause = cause
     }
 
-    /// Creates an error from the status of a call.
+    /// Creates an error from the status of a call; nothing comes of `OK`.
     ///
     /// - Parameters:
     ///   - status: How the call ended.
     ///   - metadata: Metadata of the trailers.
-    /// - Returns: Nothing if the status is `OK`.
     public init?(status: Status, metadata: Metadata = Metadata()) {
         guard !status.isOK else {
             return nil

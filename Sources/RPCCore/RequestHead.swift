@@ -25,7 +25,9 @@ public struct RequestHead: Sendable, Hashable {
     /// What the client calls itself.
     public var userAgent: String?
 
-    /// Whether the client said `te: trailers`. A request without it went through something that may lose trailers.
+    /// Whether the client announced that it reads trailers, with `te: trailers`.
+    ///
+    /// A request without it went through something that may lose trailers.
     public var announcesTrailers: Bool
 
     /// The caller's own key-value pairs.
@@ -138,7 +140,9 @@ public struct RequestHead: Sendable, Hashable {
         }
         guard let method = Method(path: path) else {
             let shown = path.prefix(128)
-            return .refused(Status(code: .unimplemented, message: "path \"\(shown)\" names no method; use /service/method"))
+            return .refused(
+                Status(code: .unimplemented, message: "path \"\(shown)\" names no method; use /service/method")
+            )
         }
         head.method = method
         return .call(head)

@@ -67,7 +67,9 @@ public struct ResponseHead: Sendable, Hashable {
         }
         if (100..<200).contains(httpStatus) {
             return endStream
-                ? .failed(Status(code: .internal, message: "the stream ended with the interim HTTP status \(httpStatus)"))
+                ? .failed(
+                    Status(code: .internal, message: "the stream ended with the interim HTTP status \(httpStatus)")
+                )
                 : .interim
         }
         if endStream {

@@ -231,7 +231,10 @@ extension ServerCallState {
             open.isRequestOpen = false
             if open.shape.hasSingleRequest, open.receivedMessages == 0 {
                 self = .init(encodings: self.encodings, state: .ended)
-                let status = Status(code: .unimplemented, message: "the request has no message and the method takes one")
+                let status = Status(
+                    code: .unimplemented,
+                    message: "the request has no message and the method takes one"
+                )
                 return .end(Self.ending(of: open, trailers: Trailers(status: status)))
             }
             self = .init(encodings: self.encodings, state: .open(open))
@@ -293,7 +296,9 @@ extension ServerCallState {
         case .open(var open):
             if open.shape.hasSingleResponse, open.sentMessages == 1 {
                 self = .init(encodings: self.encodings, state: .open(open))
-                return .refuse(Status(code: .internal, message: "a second message from a method that answers with one; send one"))
+                return .refuse(
+                    Status(code: .internal, message: "a second message from a method that answers with one; send one")
+                )
             }
             open.sentMessages += 1
             let isFirst = !open.isHeadSent
@@ -341,7 +346,10 @@ extension ServerCallState {
         case .open(let open):
             self = .init(encodings: self.encodings, state: .ended)
             if status.isOK, open.shape.hasSingleResponse, open.sentMessages == 0 {
-                let fault = Status(code: .internal, message: "the method ended without the message that it answers with")
+                let fault = Status(
+                    code: .internal,
+                    message: "the method ended without the message that it answers with"
+                )
                 return Self.ending(of: open, trailers: Trailers(status: fault, metadata: metadata))
             }
             return Self.ending(of: open, trailers: trailers)

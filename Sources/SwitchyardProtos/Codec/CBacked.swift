@@ -49,7 +49,8 @@ extension CBacked {
         let fields = FieldReader(descriptor: Self.descriptor)
         guard bytes.count <= limits.maxMessageBytes else {
             throw fields.error(
-                .overLimit, "",
+                .overLimit,
+                "",
                 "\(bytes.count) bytes are over the limit of \(limits.maxMessageBytes); send less or raise the limit"
             )
         }
@@ -57,23 +58,30 @@ extension CBacked {
         let arena = ProtoArena(limit: memory)
         let unpacked = arena.withAllocator { allocator in
             protobuf_c_message_unpack(
-                fields.descriptor, allocator, bytes.count, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+                fields.descriptor,
+                allocator,
+                bytes.count,
+                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
             )
         }
         return try withExtendedLifetime(arena) { () throws(ProtoError) in
             guard let unpacked else {
                 throw arena.isExhausted
                     ? fields.error(
-                        .overLimit, "",
+                        .overLimit,
+                        "",
                         "\(bytes.count) bytes unfold to more than \(memory) bytes of memory; send fewer, larger parts"
                     )
                     : fields.error(
-                        .malformed, "", "the \(bytes.count) bytes are no such message; compare both sides' .proto files"
+                        .malformed,
+                        "",
+                        "the \(bytes.count) bytes are no such message; compare both sides' .proto files"
                     )
             }
-            return try UnsafeMutableRawPointer(unpacked).withMemoryRebound(to: C.self, capacity: 1) {
-                c throws(ProtoError) in try Self(reading: c.pointee, fields)
-            }
+            return try UnsafeMutableRawPointer(unpacked)
+                .withMemoryRebound(to: C.self, capacity: 1) {
+                    c throws(ProtoError) in try Self(reading: c.pointee, fields)
+                }
         }
     }
 
@@ -82,12 +90,13 @@ extension CBacked {
         let arena = ProtoArena()
         let c = arena.structure(self)
         return withExtendedLifetime(arena) {
-            UnsafeMutableRawPointer(c).withMemoryRebound(to: ProtobufCMessage.self, capacity: 1) { base in
-                let size = protobuf_c_message_get_packed_size(base)
-                return [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-                    count = buffer.baseAddress.map { protobuf_c_message_pack(base, $0) } ?? 0
+            UnsafeMutableRawPointer(c)
+                .withMemoryRebound(to: ProtobufCMessage.self, capacity: 1) { base in
+                    let size = protobuf_c_message_get_packed_size(base)
+                    return [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+                        count = buffer.baseAddress.map { protobuf_c_message_pack(base, $0) } ?? 0
+                    }
                 }
-            }
         }
     }
 }

@@ -56,7 +56,11 @@ struct FieldReader {
     /// A choice that means something to this side: an unknown one is an error.
     func choice<Choice: ProtoChoice>(_ rawValue: UInt32, _ field: String) throws(ProtoError) -> Choice {
         guard let choice = Choice(rawValue: rawValue) else {
-            throw self.error(.unknownChoice, field, "\(Int32(bitPattern: rawValue)) is not known; use a value of the .proto file")
+            throw self.error(
+                .unknownChoice,
+                field,
+                "\(Int32(bitPattern: rawValue)) is not known; use a value of the .proto file"
+            )
         }
         return choice
     }

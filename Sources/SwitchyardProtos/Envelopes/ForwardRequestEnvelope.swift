@@ -90,7 +90,12 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
         var reader = WireReader(bytes, message: "switchyard.v1.ForwardRequest")
         var tokens = TensorHeader()
         var envelope = ForwardRequestEnvelope(
-            modelFingerprint: 0, stack: .unspecified, layer: 0, groups: [], tokensShape: [], tokensDType: .unspecified
+            modelFingerprint: 0,
+            stack: .unspecified,
+            layer: 0,
+            groups: [],
+            tokensShape: [],
+            tokensDType: .unspecified
         )
         while let (number, type) = try reader.field() {
             switch number {
@@ -124,7 +129,8 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
         envelope.tokensDType = tokens.dtype
         guard let rows = tokens.shape.first, envelope.rowCount == Int(rows) else {
             throw reader.error(
-                .sizeMismatch, "groups",
+                .sizeMismatch,
+                "groups",
                 "they name \(envelope.rowCount) rows, but the shape of `tokens` is \(tokens.shape); name each row once"
             )
         }

@@ -51,8 +51,9 @@ struct TensorHeader {
         writer.append(content.bytes)
     }
 
-    /// Takes over the fields of a `Tensor` message. A message that comes twice is merged, as protobuf demands: of type
-    /// and data the last counts, axes are joined.
+    /// Takes over the fields of a `Tensor` message.
+    ///
+    /// A message that comes twice is merged, as protobuf demands: of type and data the last counts, axes are joined.
     mutating func read(_ reader: WireReader) throws(ProtoError) {
         var reader = reader
         while let (number, type) = try reader.field() {
@@ -60,7 +61,11 @@ struct TensorHeader {
             case 1:
                 let value = UInt32(truncatingIfNeeded: try reader.number(type, "dtype"))
                 guard let dtype = DType(rawValue: value) else {
-                    throw reader.error(.unknownChoice, "dtype", "\(value) is not known; send FLOAT32, BFLOAT16 or FLOAT16")
+                    throw reader.error(
+                        .unknownChoice,
+                        "dtype",
+                        "\(value) is not known; send FLOAT32, BFLOAT16 or FLOAT16"
+                    )
                 }
                 self.dtype = dtype
             case 2 where type == .varint:
@@ -82,11 +87,15 @@ struct TensorHeader {
     func validate(_ field: String, _ reader: WireReader) throws(ProtoError) {
         guard let expected = Self.byteCount(dtype: self.dtype, shape: self.shape) else {
             throw reader.error(
-                .sizeMismatch, field, "type \(self.dtype) and shape \(self.shape) are no tensor; give both")
+                .sizeMismatch,
+                field,
+                "type \(self.dtype) and shape \(self.shape) are no tensor; give both"
+            )
         }
         guard expected == self.data.count else {
             throw reader.error(
-                .sizeMismatch, field,
+                .sizeMismatch,
+                field,
                 "\(self.data.count) bytes of data, but type \(self.dtype) and shape \(self.shape) need \(expected)"
             )
         }

@@ -111,7 +111,8 @@ struct WireReader {
     private func expect(_ type: WireType, _ expected: WireType, _ field: String) throws(ProtoError) {
         if type != expected {
             throw self.error(
-                .malformed, field,
+                .malformed,
+                field,
                 "the wire type is \(type.rawValue), not \(expected.rawValue); compare both sides' .proto files"
             )
         }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One of the two halves of the model. An unknown number is an error where it is read.
+/// One of the two halves of the model.
+///
+/// An unknown number is an error where it is read.
 public enum Stack: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// Not given; refused where a stack is needed.
     case unspecified = 0
@@ -10,7 +12,9 @@ public enum Stack: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     case decoder = 2
 }
 
-/// How the elements of a tensor are stored; always little-endian. An unknown number is an error where it is read.
+/// How the elements of a tensor are stored; always little-endian.
+///
+/// An unknown number is an error where it is read.
 public enum DType: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// Not given; refused where a tensor has data.
     case unspecified = 0
@@ -31,7 +35,9 @@ public enum DType: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// How hidden states become the answer. An unknown number is an error where it is read.
+/// How hidden states become the answer.
+///
+/// An unknown number is an error where it is read.
 public enum Pooling: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// As they are: one row per token.
     case perToken = 0
@@ -39,7 +45,9 @@ public enum Pooling: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     case mean = 1
 }
 
-/// Why a token went on without an expert's output. An unknown number is read as `unspecified`.
+/// Why a token went on without an expert's output.
+///
+/// An unknown number is read as `unspecified`.
 public enum DropReason: UInt32, Sendable, Hashable, CaseIterable {
     /// Not given.
     case unspecified = 0
@@ -55,7 +63,9 @@ public enum DropReason: UInt32, Sendable, Hashable, CaseIterable {
     case badReply = 5
 }
 
-/// Why a sequence ended. An unknown number is read as `unspecified`.
+/// Why a sequence ended.
+///
+/// An unknown number is read as `unspecified`.
 public enum FinishReason: UInt32, Sendable, Hashable, CaseIterable {
     /// Not given.
     case unspecified = 0
@@ -67,7 +77,9 @@ public enum FinishReason: UInt32, Sendable, Hashable, CaseIterable {
     case stop = 3
 }
 
-/// What the gateway thinks of an expert host. An unknown number is read as `unspecified`.
+/// What the gateway thinks of an expert host.
+///
+/// An unknown number is read as `unspecified`.
 public enum ReplicaState: UInt32, Sendable, Hashable, CaseIterable {
     /// Not given.
     case unspecified = 0

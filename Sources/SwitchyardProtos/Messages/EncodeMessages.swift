@@ -53,7 +53,9 @@ extension EncodeRequest: CBacked {
     }
 
     /// The member of the oneof that is set.
-    private static func input(of c: Switchyard__V1__EncodeRequest, _ fields: FieldReader) throws(ProtoError) -> ModelInput? {
+    private static func input(of c: Switchyard__V1__EncodeRequest, _ fields: FieldReader) throws(ProtoError)
+        -> ModelInput?
+    {
         switch c.input_case {
         case SWITCHYARD__V1__ENCODE_REQUEST__INPUT_TEXT: try fields.text(c.text, "text")
         case SWITCHYARD__V1__ENCODE_REQUEST__INPUT_INPUT_IDS: try fields.tokenIDs(c.input_ids)

@@ -53,7 +53,9 @@ extension GenerateRequest: CBacked {
     }
 
     /// The member of the oneof that is set.
-    private static func input(of c: Switchyard__V1__GenerateRequest, _ fields: FieldReader) throws(ProtoError) -> ModelInput? {
+    private static func input(of c: Switchyard__V1__GenerateRequest, _ fields: FieldReader) throws(ProtoError)
+        -> ModelInput?
+    {
         switch c.input_case {
         case SWITCHYARD__V1__GENERATE_REQUEST__INPUT_TEXT: try fields.text(c.text, "text")
         case SWITCHYARD__V1__GENERATE_REQUEST__INPUT_INPUT_IDS: try fields.tokenIDs(c.input_ids)
@@ -62,7 +64,9 @@ extension GenerateRequest: CBacked {
     }
 }
 
-/// How to choose tokens. A zero means the model's own default.
+/// How to choose tokens.
+///
+/// A zero means the model's own default.
 public struct GenerationParameters: Sendable, Hashable {
     /// The most tokens to generate; the default is 20.
     public var maxNewTokens: UInt32

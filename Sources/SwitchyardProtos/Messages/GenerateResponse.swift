@@ -100,7 +100,9 @@ extension Generation: CBacked {
 public struct GenerateEvent: ProtoMessage {
     /// What can happen.
     public enum Event: Sendable, Hashable {
-        /// One sequence has one more token. With beams no token is certain before the end, so none comes.
+        /// One sequence has one more token.
+        ///
+        /// With beams no token is certain before the end, so none comes.
         case token(GeneratedToken)
 
         /// The last event: everything that `Generate` would have returned.
@@ -161,8 +163,9 @@ public struct GeneratedToken: Sendable, Hashable {
     /// The token's id.
     public var tokenID: UInt32
 
-    /// The text that the token adds; empty while a character is not complete. The texts of a sequence joined are its
-    /// text.
+    /// The text that the token adds; empty while a character is not complete.
+    ///
+    /// The texts of a sequence joined are its text.
     public var text: String
 
     /// How likely it was, if top_logprobs asked for it.

@@ -32,7 +32,9 @@ extension HealthCheckRequest: CBacked {
 
 /// The health of a service.
 public struct HealthCheckResponse: ProtoMessage {
-    /// Whether a service takes calls. An unknown number is read as `unknown`.
+    /// Whether a service takes calls.
+    ///
+    /// An unknown number is read as `unknown`.
     public enum ServingStatus: UInt32, Sendable, Hashable, CaseIterable {
         /// Not known.
         case unknown = 0

@@ -73,7 +73,9 @@ extension ScoreRequest: CBacked {
     }
 
     /// The member of the oneof that is set.
-    private static func input(of c: Switchyard__V1__ScoreRequest, _ fields: FieldReader) throws(ProtoError) -> ModelInput? {
+    private static func input(of c: Switchyard__V1__ScoreRequest, _ fields: FieldReader) throws(ProtoError)
+        -> ModelInput?
+    {
         switch c.input_case {
         case SWITCHYARD__V1__SCORE_REQUEST__INPUT_TEXT: try fields.text(c.text, "text")
         case SWITCHYARD__V1__SCORE_REQUEST__INPUT_INPUT_IDS: try fields.tokenIDs(c.input_ids)
@@ -82,7 +84,9 @@ extension ScoreRequest: CBacked {
     }
 
     /// The member of the oneof that is set.
-    private static func target(of c: Switchyard__V1__ScoreRequest, _ fields: FieldReader) throws(ProtoError) -> ModelInput? {
+    private static func target(of c: Switchyard__V1__ScoreRequest, _ fields: FieldReader) throws(ProtoError)
+        -> ModelInput?
+    {
         switch c.target_case {
         case SWITCHYARD__V1__SCORE_REQUEST__TARGET_TARGET_TEXT: try fields.text(c.target_text, "target_text")
         case SWITCHYARD__V1__SCORE_REQUEST__TARGET_TARGET_IDS: try fields.tokenIDs(c.target_ids)
