@@ -13,13 +13,13 @@ checkpoint in Hugging Face layout and
 | tensor | shape | dtype | rows |
 |---|---|---|---|
 | encoder.final | [tokens, d_model] | F32 | every prompt, after the final layer norm |
-| encoder.block.I | [tokens, d_model] | F32 | detailed prompts, output of block I |
-| decoder.block.I | [tokens, d_model] | F32 | detailed prompts' decoder inputs, output of block I |
+| encoder.block.I | [tokens, d_model] | F32 | detailed prompts, output of block I, of all but the last |
+| decoder.block.I | [tokens, d_model] | F32 | the same of the detailed prompts' decoder inputs |
+| decoder.final | [tokens, d_model] | F32 | the same, after the final layer norm |
 | logits | [tokens, vocab] | F32 | every prompt's decoder inputs, fed in one call |
 | STACK.router.I.choice | [tokens] | U8 | every prompt; the expert chosen, before capacity |
 | STACK.router.I.weight | [tokens] | F32 | every prompt; the probability of that expert |
 | STACK.router.I.dropped | [tokens] | U8 | every prompt; 1 where the token was over capacity |
-| STACK.router.I.probabilities | [tokens, experts] | F32 | detailed prompts |
 | greedy.logits | [steps, vocab] | F32 | detailed prompts, each cached step of the generation named greedy |
 | batch.N.encoder, batch.N.logits | as above | F32 | the prompts of batch N, computed right-padded, without the padding |
 
@@ -145,17 +145,23 @@ class Taps:
     """Listens to a model's routers and blocks while it runs."""
 
     def __init__(self, model):
-        self.routers, self.blocks = {}, {}
+        self.routers, self.states = {}, {}
         self.smallest_margin = float("inf")
         for stack_name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
             for index, block in enumerate(stack.block):
-                block.register_forward_hook(self._block_hook(stack_name, index))
+                if index + 1 < len(stack.block):
+                    block.register_forward_hook(self._block_hook(stack_name, index))
                 if block.is_sparse:
                     block.layer[-1].mlp.router.register_forward_hook(self._router_hook(stack_name, index))
 
+        model.decoder.final_layer_norm.register_forward_hook(self._decoder_hook)
+
+    def _decoder_hook(self, _module, _inputs, output):
+        self.states["decoder.final"] = output
+
     def _block_hook(self, stack, index):
         def hook(_module, _inputs, output):
-            self.blocks[stack, index] = output[0].detach()
+            self.states[f"{stack}.block.{index}"] = output[0]
 
         return hook
 
@@ -194,13 +200,12 @@ def forward(model, taps, prompts, decoders, pad):
     rows = []
     for row, (length, decoder_length) in enumerate(zip(lengths, decoder_lengths)):
         tensors = {"encoder.final": encoder[row, :length], "logits": output.logits[row, :decoder_length]}
-        for (stack, block), states in taps.blocks.items():
-            tensors[f"{stack}.block.{block}"] = states[row, : length if stack == "encoder" else decoder_length]
+        for name, states in taps.states.items():
+            tensors[name] = states[row, : length if name.startswith("encoder") else decoder_length]
         for (stack, block), (kept, weight, logits) in taps.routers.items():
             real = slice(length if stack == "encoder" else decoder_length)
             probabilities = torch.softmax(logits[row, real], dim=-1)
             prefix = f"{stack}.router.{block}"
-            tensors[f"{prefix}.probabilities"] = probabilities
             tensors[f"{prefix}.choice"] = probabilities.argmax(-1).to(torch.uint8)
             tensors[f"{prefix}.weight"] = weight[row, real, 0]
             tensors[f"{prefix}.dropped"] = (kept[row, real].sum(-1) == 0).to(torch.uint8)
@@ -334,7 +339,7 @@ def make(fixture: Fixture, folder: pathlib.Path) -> None:
     detailed = set(fixture.detailed)
     tensors = {}
     for name in rows[0]:
-        partial = ".block." in name or name.endswith(".probabilities")
+        partial = ".block." in name or name == "decoder.final"
         parts = [row[name] for i, row in enumerate(rows) if not partial or i in detailed]
         tensors[name] = torch.cat(parts).contiguous()
     tensors["greedy.logits"] = torch.cat([cached[i] for i in fixture.detailed]).contiguous()

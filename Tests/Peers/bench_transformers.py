@@ -92,6 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     dtype = getattr(torch, arguments.dtype)
     torch.manual_seed(0)
 
