@@ -10,8 +10,9 @@ import Testing
     /// ||a - b|| / ||b|| of hidden states and logits: float32 sums in another order.
     static let tolerance = 2e-5
 
-    /// Of router probabilities, which are below one.
-    static let probabilityTolerance: Float = 1e-5
+    /// The largest |a - b| of a router probability. transformers in float32 is up to 4e-5 from itself in float64 on the
+    /// worst token of these models, whose attention is sharper than a trained model's.
+    static let probabilityTolerance: Float = 5e-5
 
     @Test(arguments: ParityFixture.models)
     func encoderMatches(name: String) throws {
@@ -161,8 +162,11 @@ private struct StageComparison {
             let prefix = "\(self.stack).router.\(layer.block)"
             #expect(found.choices == (try self.fixture.tensors.bytes("\(prefix).choice")), "\(self.fixture.name) \(layer)")
             #expect(found.dropped == (try self.fixture.tensors.bytes("\(prefix).dropped")), "\(self.fixture.name) \(layer)")
-            let difference = largestDifference(found.weights, to: try self.fixture.tensors.floats("\(prefix).weight"))
+            let weights = try self.fixture.tensors.floats("\(prefix).weight")
+            let difference = largestDifference(found.weights, to: weights)
             #expect(difference <= ParityForwardTests.probabilityTolerance, "\(self.fixture.name) \(layer)")
+            let error = relativeError(found.weights, to: weights)
+            #expect(error <= ParityForwardTests.tolerance, "\(self.fixture.name) \(layer)")
         }
     }
 }
