@@ -43,6 +43,9 @@ public struct ClusterDescription: ProtoMessage {
     /// Token times sparse layer since the start.
     public var routedTokens: UInt64 = 0
 
+    /// Where the tokens went since the start, one entry per sparse layer, the encoder's first.
+    public var expertLoad: [LayerLoad] = []
+
     /// Creates a message in which nothing is given.
     public init() {}
 
@@ -63,6 +66,7 @@ extension ClusterDescription: CBacked {
         self.complete = c.complete != 0
         self.dropped = try fields.messages(c.n_dropped, c.dropped)
         self.routedTokens = c.routed_tokens
+        self.expertLoad = try fields.messages(c.n_expert_load, c.expert_load)
     }
 
     func write(_ c: inout Switchyard__V1__ClusterDescription, _ arena: ProtoArena) {
@@ -72,6 +76,46 @@ extension ClusterDescription: CBacked {
         c.complete = self.complete ? 1 : 0
         (c.n_dropped, c.dropped) = arena.messages(self.dropped)
         c.routed_tokens = self.routedTokens
+        (c.n_expert_load, c.expert_load) = arena.messages(self.expertLoad)
+    }
+}
+
+/// How many tokens each expert of one sparse layer took.
+public struct LayerLoad: Sendable, Hashable {
+    /// The half of the model.
+    public var stack: Stack
+
+    /// The index of the block that holds the sparse layer.
+    public var layer: UInt32
+
+    /// Token rows that were dispatched, by expert index.
+    public var rows: [UInt64]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(stack: Stack = .unspecified, layer: UInt32 = 0, rows: [UInt64] = []) {
+        self.stack = stack
+        self.layer = layer
+        self.rows = rows
+    }
+}
+
+extension LayerLoad: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__LayerLoad>) {
+        switchyard__v1__layer_load__init(c)
+    }
+
+    init(reading c: Switchyard__V1__LayerLoad, _ fields: FieldReader) throws(ProtoError) {
+        self.init(
+            stack: try fields.choice(c.stack.rawValue, "stack"),
+            layer: c.layer,
+            rows: fields.array(c.n_rows, c.rows)
+        )
+    }
+
+    func write(_ c: inout Switchyard__V1__LayerLoad, _ arena: ProtoArena) {
+        c.stack = Switchyard__V1__Stack(self.stack.rawValue)
+        c.layer = self.layer
+        (c.n_rows, c.rows) = arena.array(self.rows)
     }
 }
 

@@ -727,6 +727,51 @@ void   switchyard__v1__cluster_description__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__cluster_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__layer_load__init
+                     (Switchyard__V1__LayerLoad         *message)
+{
+  static const Switchyard__V1__LayerLoad init_value = SWITCHYARD__V1__LAYER_LOAD__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__layer_load__get_packed_size
+                     (const Switchyard__V1__LayerLoad *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__layer_load__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__layer_load__pack
+                     (const Switchyard__V1__LayerLoad *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__layer_load__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__layer_load__pack_to_buffer
+                     (const Switchyard__V1__LayerLoad *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__layer_load__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__LayerLoad *
+       switchyard__v1__layer_load__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__LayerLoad *)
+     protobuf_c_message_unpack (&switchyard__v1__layer_load__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__layer_load__free_unpacked
+                     (Switchyard__V1__LayerLoad *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__layer_load__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__gateway_load__init
                      (Switchyard__V1__GatewayLoad         *message)
 {
@@ -2172,7 +2217,7 @@ const ProtobufCMessageDescriptor switchyard__v1__describe_cluster_request__descr
   (ProtobufCMessageInit) switchyard__v1__describe_cluster_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__cluster_description__field_descriptors[6] =
+static const ProtobufCFieldDescriptor switchyard__v1__cluster_description__field_descriptors[7] =
 {
   {
     "pools",
@@ -2246,10 +2291,23 @@ static const ProtobufCFieldDescriptor switchyard__v1__cluster_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "expert_load",
+    7,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__ClusterDescription, n_expert_load),
+    offsetof(Switchyard__V1__ClusterDescription, expert_load),
+    &switchyard__v1__layer_load__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__cluster_description__field_indices_by_name[] = {
   3,   /* field[3] = complete */
   4,   /* field[4] = dropped */
+  6,   /* field[6] = expert_load */
   1,   /* field[1] = gateway */
   2,   /* field[2] = model_fingerprint */
   0,   /* field[0] = pools */
@@ -2258,7 +2316,7 @@ static const unsigned switchyard__v1__cluster_description__field_indices_by_name
 static const ProtobufCIntRange switchyard__v1__cluster_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor =
 {
@@ -2268,11 +2326,75 @@ const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor
   "Switchyard__V1__ClusterDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__ClusterDescription),
-  6,
+  7,
   switchyard__v1__cluster_description__field_descriptors,
   switchyard__v1__cluster_description__field_indices_by_name,
   1,  switchyard__v1__cluster_description__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__cluster_description__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descriptors[3] =
+{
+  {
+    "stack",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LayerLoad, stack),
+    &switchyard__v1__stack__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "layer",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LayerLoad, layer),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "rows",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT64,
+    offsetof(Switchyard__V1__LayerLoad, n_rows),
+    offsetof(Switchyard__V1__LayerLoad, rows),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__layer_load__field_indices_by_name[] = {
+  1,   /* field[1] = layer */
+  2,   /* field[2] = rows */
+  0,   /* field[0] = stack */
+};
+static const ProtobufCIntRange switchyard__v1__layer_load__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.LayerLoad",
+  "LayerLoad",
+  "Switchyard__V1__LayerLoad",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__LayerLoad),
+  3,
+  switchyard__v1__layer_load__field_descriptors,
+  switchyard__v1__layer_load__field_indices_by_name,
+  1,  switchyard__v1__layer_load__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__layer_load__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor switchyard__v1__gateway_load__field_descriptors[9] =

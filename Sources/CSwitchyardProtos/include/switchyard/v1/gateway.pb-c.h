@@ -32,6 +32,7 @@ typedef struct Switchyard__V1__DescribeModelRequest Switchyard__V1__DescribeMode
 typedef struct Switchyard__V1__ModelDescription Switchyard__V1__ModelDescription;
 typedef struct Switchyard__V1__DescribeClusterRequest Switchyard__V1__DescribeClusterRequest;
 typedef struct Switchyard__V1__ClusterDescription Switchyard__V1__ClusterDescription;
+typedef struct Switchyard__V1__LayerLoad Switchyard__V1__LayerLoad;
 typedef struct Switchyard__V1__GatewayLoad Switchyard__V1__GatewayLoad;
 typedef struct Switchyard__V1__PoolDescription Switchyard__V1__PoolDescription;
 typedef struct Switchyard__V1__ReplicaDescription Switchyard__V1__ReplicaDescription;
@@ -675,10 +676,40 @@ struct  Switchyard__V1__ClusterDescription
    * Token times sparse layer since the start.
    */
   uint64_t routed_tokens;
+  /*
+   * Where the tokens went since the start, one entry per sparse layer, the encoder's first.
+   */
+  size_t n_expert_load;
+  Switchyard__V1__LayerLoad **expert_load;
 };
 #define SWITCHYARD__V1__CLUSTER_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__cluster_description__descriptor) \
-    , 0,NULL, NULL, 0, 0, 0,NULL, 0 }
+    , 0,NULL, NULL, 0, 0, 0,NULL, 0, 0,NULL }
+
+
+/*
+ * How many tokens each expert of one sparse layer took.
+ */
+struct  Switchyard__V1__LayerLoad
+{
+  ProtobufCMessage base;
+  /*
+   * The half of the model.
+   */
+  Switchyard__V1__Stack stack;
+  /*
+   * The index of the block that holds the sparse layer.
+   */
+  uint32_t layer;
+  /*
+   * Token rows that were dispatched, by expert index.
+   */
+  size_t n_rows;
+  uint64_t *rows;
+};
+#define SWITCHYARD__V1__LAYER_LOAD__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__layer_load__descriptor) \
+    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0,NULL }
 
 
 /*
@@ -1115,6 +1146,25 @@ Switchyard__V1__ClusterDescription *
 void   switchyard__v1__cluster_description__free_unpacked
                      (Switchyard__V1__ClusterDescription *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__LayerLoad methods */
+void   switchyard__v1__layer_load__init
+                     (Switchyard__V1__LayerLoad         *message);
+size_t switchyard__v1__layer_load__get_packed_size
+                     (const Switchyard__V1__LayerLoad   *message);
+size_t switchyard__v1__layer_load__pack
+                     (const Switchyard__V1__LayerLoad   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__layer_load__pack_to_buffer
+                     (const Switchyard__V1__LayerLoad   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__LayerLoad *
+       switchyard__v1__layer_load__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__layer_load__free_unpacked
+                     (Switchyard__V1__LayerLoad *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__GatewayLoad methods */
 void   switchyard__v1__gateway_load__init
                      (Switchyard__V1__GatewayLoad         *message);
@@ -1222,6 +1272,9 @@ typedef void (*Switchyard__V1__DescribeClusterRequest_Closure)
 typedef void (*Switchyard__V1__ClusterDescription_Closure)
                  (const Switchyard__V1__ClusterDescription *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__LayerLoad_Closure)
+                 (const Switchyard__V1__LayerLoad *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__GatewayLoad_Closure)
                  (const Switchyard__V1__GatewayLoad *message,
                   void *closure_data);
@@ -1322,6 +1375,7 @@ extern const ProtobufCMessageDescriptor switchyard__v1__describe_model_request__
 extern const ProtobufCMessageDescriptor switchyard__v1__model_description__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__describe_cluster_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__gateway_load__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor;
