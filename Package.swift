@@ -23,7 +23,10 @@ let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let serviceLifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
+let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
 let package = Package(
@@ -39,6 +42,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2", traits: []),
     ],
     targets: [
         // MARK: - C edge
@@ -81,7 +86,10 @@ let package = Package(
 
         .target(
             name: "ServiceKit",
-            dependencies: ["RPCTransport", serviceLifecycle, logging, metrics, configuration],
+            dependencies: [
+                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics, configuration,
+                systemPackage, unixSignals,
+            ],
             swiftSettings: swiftSettings
         ),
         .target(
@@ -110,7 +118,7 @@ let package = Package(
             dependencies: [
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
                 "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints", "TensorKernels",
-                argumentParser, serviceLifecycle, logging, nioCore,
+                argumentParser, subprocess, systemPackage, serviceLifecycle, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),

@@ -32,6 +32,20 @@ public final class FloatMatrix: @unchecked Sendable {
         self.pointer = raw.assumingMemoryBound(to: Float.self)
     }
 
+    /// Creates a matrix whose elements the caller writes before reading any.
+    ///
+    /// - Parameters:
+    ///   - rows: Number of rows, zero or more.
+    ///   - columns: Number of columns, zero or more.
+    public init(uninitializedRows rows: Int, columns: Int) {
+        precondition(rows >= 0 && columns >= 0, "a matrix cannot have \(rows) x \(columns) elements")
+        self.rows = rows
+        self.columns = columns
+        let bytes = max(rows * columns * MemoryLayout<Float>.stride, 64)
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+        self.pointer = raw.bindMemory(to: Float.self, capacity: max(rows * columns, 16))
+    }
+
     deinit {
         UnsafeMutableRawPointer(self.pointer).deallocate()
     }

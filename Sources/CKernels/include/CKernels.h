@@ -1,1 +1,125 @@
 // SPDX-License-Identifier: Apache-2.0
+
+/// Numeric kernels behind TensorKernels.
+///
+/// Every function that adds numbers up adds them in an order that depends only on the length of the sum, and fuses
+/// multiply-adds exactly where it says so. Hence a result does not depend on the instruction set that computed it, on
+/// how many rows were computed together, or on which thread did it.
+///
+/// All functions are plain leaf code: they allocate nothing, keep no state and trust their arguments, which the Swift
+/// side has checked.
+
+#ifndef SWITCHYARD_CKERNELS_H
+#define SWITCHYARD_CKERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Columns in one panel of a packed matrix.
+#define CK_PANEL_COLUMNS 32
+
+/// Instruction sets a kernel may use. A higher level includes the lower ones.
+enum {
+    /// Portable C with fmaf.
+    CK_LEVEL_SCALAR = 0,
+    /// AVX2 and FMA3 (x86-64).
+    CK_LEVEL_AVX2 = 1,
+    /// AVX-512 F (x86-64).
+    CK_LEVEL_AVX512 = 2,
+};
+
+/// Element types of source tensors and of packed panels.
+enum {
+    CK_TYPE_F32 = 0,
+    CK_TYPE_BF16 = 1,
+    CK_TYPE_F16 = 2,
+};
+
+/// Functions between the two matrices of a feed-forward network.
+enum {
+    /// x * Phi(x) with the error function.
+    CK_ACTIVATION_GELU = 0,
+    /// The same by its tanh approximation.
+    CK_ACTIVATION_GELU_TANH = 1,
+    /// x * sigmoid(x).
+    CK_ACTIVATION_SILU = 2,
+};
+
+/// The highest level that this processor and operating system can run.
+int ck_best_level(void);
+
+/// Tells the processor that the caller is waiting for another thread's write.
+static inline void ck_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// MARK: - Packed product
+
+/// y[r][c] = sum over k of x[r][k] * W[c][k], for the columns of the panels panel_begin ..< panel_end.
+///
+/// Each output element is one chain of fused multiply-adds over k = 0, 1, ... in float32, starting from +0.
+///
+/// - panels: the packed weights, from the first panel on: panel p holds columns 32p ..< 32p+32 as [k][32] elements,
+///   columns past `outputs` being zero.
+/// - type: CK_TYPE_F32 or CK_TYPE_BF16.
+/// - x: `rows` rows of `inputs` floats, `x_stride` floats apart.
+/// - y: `rows` rows of `outputs` floats, `y_stride` floats apart. Must not overlap x.
+/// - relu: when not 0, negative results become 0 (NaN stays NaN).
+void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
+                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu);
+
+/// Packs panels panel_begin ..< panel_end of the row-major tensor `source` [outputs][inputs] (unaligned allowed).
+///
+/// source_type is one of CK_TYPE_*, type is CK_TYPE_F32 or CK_TYPE_BF16 (rounded to nearest even where the source is
+/// wider).
+void ck_pack(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, int type,
+             size_t panel_begin, size_t panel_end);
+
+// MARK: - Vectors
+
+/// Widens `count` elements of `source` (unaligned allowed) to float32. CK_TYPE_F32 copies.
+void ck_widen(const void *source, int source_type, size_t count, float *destination);
+
+/// destination[i] = weight[i] * (x[i] / sqrt(mean(x^2) + epsilon)); the mean in float32, summed in 16 lanes.
+void ck_rms_norm(int level, const float *x, const float *weight, float epsilon, size_t count, float *destination);
+
+/// x = exp(x - max(x)) / sum, in place. The sum runs in 16 lanes. Returns the largest probability.
+float ck_softmax(int level, float *x, size_t count);
+
+/// destination[i] = a[i] + b[i].
+void ck_add(const float *a, const float *b, size_t count, float *destination);
+
+/// destination[i] = residual[i] + scale * value[i], the product rounded before the sum. `value` may be unaligned.
+void ck_scale_add(const float *residual, const void *value, float scale, size_t count, float *destination);
+
+/// destination[i] = scale * value[i].
+void ck_scale(const float *value, float scale, size_t count, float *destination);
+
+/// scores[t] = dot(query, keys + t * key_stride) for t in 0 ..< count, each of `width` elements summed in 16 lanes of
+/// fused multiply-adds; when `bias` is not null, bias[t] is added.
+void ck_attention_scores(int level, const float *query, const float *keys, size_t key_stride, size_t width,
+                         size_t count, const float *bias, float *scores);
+
+/// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain an element.
+void ck_attention_context(int level, const float *weights, const float *values, size_t value_stride, size_t width,
+                          size_t count, float *context);
+
+/// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
+void ck_activate(int activation, float *x, size_t count);
+
+/// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.
+float ck_exp(float x);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+
+SWIFT ?= swift
+VENV ?= .venv
+MODEL ?= deploy/models/switch-mini
+
+# Both build kinds stay side by side in .build: release for people, debug for tests.
+RELEASE = $(SWIFT) build -c release --product switchyard
+
+.PHONY: help build demo test lint format bench protos clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+build: ## build the switchyard executable (release)
+	@deploy/install-packages.sh build
+	$(RELEASE)
+
+demo: ## a whole cluster on this machine, some prompts, and where their tokens went
+	@deploy/install-packages.sh build
+	@echo "Building switchyard (release); the first build takes a few minutes."
+	@$(RELEASE)
+	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
+
+test: $(VENV)/.ready ## the whole test suite, as continuous integration runs it
+	$(SWIFT) build --build-tests
+	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
+
+# Other people's gRPC clients, which the tests call the cluster with.
+$(VENV)/.ready: Tests/Peers/requirements.txt
+	@deploy/install-packages.sh test
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements.txt
+	@touch $@
+
+lint: ## check formatting and documentation comments
+	$(SWIFT) format lint --strict --recursive --parallel Sources Tests Package.swift
+
+format: ## rewrite the sources in the project's format
+	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
+
+bench: build ## the benchmark tables of docs/benchmarks.md
+	@"$$($(RELEASE) --show-bin-path)/switchyard" bench all
+
+protos: ## regenerate the protobuf-c code from Protos/
+	@deploy/install-packages.sh test
+	deploy/generate-protos.sh
+
+clean: ## remove what was built
+	rm -rf .build $(VENV)

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "Internal.h"
+
+CK_INLINE float f16_to_f32(uint16_t bits) {
+    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
+    const uint32_t exponent = (bits >> 10) & 0x1F;
+    uint32_t fraction = bits & 0x3FF;
+    uint32_t wide;
+    if (exponent == 0x1F) {
+        wide = sign | 0x7F800000 | (fraction << 13);
+    } else if (exponent != 0) {
+        wide = sign | ((exponent + 112) << 23) | (fraction << 13);
+    } else if (fraction == 0) {
+        wide = sign;
+    } else {
+        // A subnormal: shift the leading one into its place.
+        uint32_t shifted = 113;
+        while ((fraction & 0x400) == 0) {
+            fraction <<= 1;
+            shifted--;
+        }
+        wide = sign | (shifted << 23) | ((fraction & 0x3FF) << 13);
+    }
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+/// Rounds to nearest even; a NaN keeps its sign and stays a NaN.
+CK_INLINE uint16_t f32_to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7FFFFFFF) > 0x7F800000) {
+        return (uint16_t)((bits >> 16) | 0x40);
+    }
+    return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+CK_INLINE float load_f32(const char *source, int type, size_t index) {
+    if (type == CK_TYPE_F32) {
+        float value;
+        memcpy(&value, source + index * 4, sizeof value);
+        return value;
+    }
+    uint16_t bits;
+    memcpy(&bits, source + index * 2, sizeof bits);
+    return type == CK_TYPE_BF16 ? ck_bf16_to_f32(bits) : f16_to_f32(bits);
+}
+
+CK_INLINE void widen(const char *source, int type, size_t count, float *destination) {
+    for (size_t i = 0; i < count; i++) {
+        destination[i] = load_f32(source, type, i);
+    }
+}
+
+void ck_widen(const void *source, int source_type, size_t count, float *destination) {
+    switch (source_type) {
+    case CK_TYPE_F32:
+        memcpy(destination, source, count * sizeof(float));
+        break;
+    case CK_TYPE_BF16:
+        widen(source, CK_TYPE_BF16, count, destination);
+        break;
+    default:
+        widen(source, CK_TYPE_F16, count, destination);
+        break;
+    }
+}
+
+/// Inputs taken at a time: a cache line or so of every source row.
+#define PACK_BLOCK 32
+
+CK_INLINE void pack(const char *source, int source_type, size_t inputs, size_t outputs, char *panels, int type,
+                    size_t panel_begin, size_t panel_end) {
+    for (size_t panel = panel_begin; panel < panel_end; panel++) {
+        const size_t first = panel * CK_PANEL_COLUMNS;
+        const size_t width = outputs - first < CK_PANEL_COLUMNS ? outputs - first : CK_PANEL_COLUMNS;
+        for (size_t begin = 0; begin < inputs; begin += PACK_BLOCK) {
+            const size_t end = inputs - begin < PACK_BLOCK ? inputs : begin + PACK_BLOCK;
+            for (size_t k = begin; k < end; k++) {
+                const size_t at = (panel * inputs + k) * CK_PANEL_COLUMNS;
+                for (size_t c = 0; c < CK_PANEL_COLUMNS; c++) {
+                    const size_t from = (first + c) * inputs + k;
+                    if (type == CK_TYPE_BF16 && source_type == CK_TYPE_BF16) {
+                        uint16_t bits = 0;
+                        if (c < width) {
+                            memcpy(&bits, source + from * 2, sizeof bits);
+                        }
+                        ((uint16_t *)panels)[at + c] = bits;
+                    } else {
+                        const float value = c < width ? load_f32(source, source_type, from) : 0;
+                        if (type == CK_TYPE_BF16) {
+                            ((uint16_t *)panels)[at + c] = f32_to_bf16(value);
+                        } else {
+                            ((float *)panels)[at + c] = value;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+void ck_pack(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, int type,
+             size_t panel_begin, size_t panel_end) {
+    if (type == CK_TYPE_BF16) {
+        if (source_type == CK_TYPE_BF16) {
+            pack(source, CK_TYPE_BF16, inputs, outputs, panels, CK_TYPE_BF16, panel_begin, panel_end);
+        } else if (source_type == CK_TYPE_F32) {
+            pack(source, CK_TYPE_F32, inputs, outputs, panels, CK_TYPE_BF16, panel_begin, panel_end);
+        } else {
+            pack(source, CK_TYPE_F16, inputs, outputs, panels, CK_TYPE_BF16, panel_begin, panel_end);
+        }
+    } else if (source_type == CK_TYPE_BF16) {
+        pack(source, CK_TYPE_BF16, inputs, outputs, panels, CK_TYPE_F32, panel_begin, panel_end);
+    } else if (source_type == CK_TYPE_F32) {
+        pack(source, CK_TYPE_F32, inputs, outputs, panels, CK_TYPE_F32, panel_begin, panel_end);
+    } else {
+        pack(source, CK_TYPE_F16, inputs, outputs, panels, CK_TYPE_F32, panel_begin, panel_end);
+    }
+}

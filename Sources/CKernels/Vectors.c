@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Vector kernels in portable C, compiled once for each instruction set. Sums run in 16 lanes, which are then added as
+// a tree: the order is the same whether the compiler puts the lanes into one register, two, four or none.
+
+#include "Internal.h"
+
+#include <math.h>
+
+#pragma STDC FP_CONTRACT OFF
+
+#define LANES 16
+
+CK_INLINE float tree_sum(const float lanes[LANES]) {
+    float eight[8], four[4];
+    for (int i = 0; i < 8; i++) {
+        eight[i] = lanes[i] + lanes[i + 8];
+    }
+    for (int i = 0; i < 4; i++) {
+        four[i] = eight[i] + eight[i + 4];
+    }
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+/// exp(x) for x <= 0: x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite, "Software Manual for the
+/// Elementary Functions", 1980, chapter 6), then the Taylor polynomial of degree 7 in r, whose remainder is below
+/// 6e-9, and an exponent set by hand.
+CK_INLINE float exp_negative(float x) {
+    const float bounded = x < -87.3f ? -87.3f : x;
+    // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+    const float shifted = fmaf(bounded, 1.44269504f, 12582912.0f);
+    const float n = shifted - 12582912.0f;
+    float r = fmaf(n, -0.693359375f, bounded);
+    r = fmaf(n, 2.12194440e-4f, r);
+    float p = 1.98412698e-4f;
+    p = fmaf(p, r, 1.38888889e-3f);
+    p = fmaf(p, r, 8.33333333e-3f);
+    p = fmaf(p, r, 4.16666667e-2f);
+    p = fmaf(p, r, 1.66666667e-1f);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    uint32_t scale_bits = (bits << 23) + 0x3F800000u;
+    float scale;
+    memcpy(&scale, &scale_bits, sizeof scale);
+    // Written as a comparison that a NaN fails, so that NaN comes out as NaN.
+    return x < -87.3f ? 0.0f : p * scale;
+}
+
+float ck_exp(float x) { return exp_negative(x); }
+
+CK_INLINE void rms_norm(const float *x, const float *weight, float epsilon, size_t count, float *destination) {
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) {
+            lanes[lane] = fmaf(x[i + lane], x[i + lane], lanes[lane]);
+        }
+    }
+    for (size_t lane = 0; i + lane < count; lane++) {
+        lanes[lane] = fmaf(x[i + lane], x[i + lane], lanes[lane]);
+    }
+    const float inverse = 1.0f / sqrtf(tree_sum(lanes) / (float)count + epsilon);
+    for (size_t j = 0; j < count; j++) {
+        destination[j] = weight[j] * (x[j] * inverse);
+    }
+}
+
+CK_INLINE float softmax(float *x, size_t count) {
+    if (count == 0) {
+        return 0;
+    }
+    float highest = x[0];
+    for (size_t i = 1; i < count; i++) {
+        highest = x[i] > highest ? x[i] : highest;
+    }
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) {
+            const float value = exp_negative(x[i + lane] - highest);
+            x[i + lane] = value;
+            lanes[lane] += value;
+        }
+    }
+    for (size_t lane = 0; i + lane < count; lane++) {
+        const float value = exp_negative(x[i + lane] - highest);
+        x[i + lane] = value;
+        lanes[lane] += value;
+    }
+    const float sum = tree_sum(lanes);
+    for (size_t j = 0; j < count; j++) {
+        x[j] = x[j] / sum;
+    }
+    return 1.0f / sum;
+}
+
+CK_INLINE float dot(const float *a, const float *b, size_t width) {
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) {
+            lanes[lane] = fmaf(a[i + lane], b[i + lane], lanes[lane]);
+        }
+    }
+    for (size_t lane = 0; i + lane < width; lane++) {
+        lanes[lane] = fmaf(a[i + lane], b[i + lane], lanes[lane]);
+    }
+    return tree_sum(lanes);
+}
+
+CK_INLINE void attention_scores(const float *query, const float *keys, size_t key_stride, size_t width, size_t count,
+                                const float *bias, float *scores) {
+    for (size_t t = 0; t < count; t++) {
+        const float score = dot(query, keys + t * key_stride, width);
+        scores[t] = bias ? score + bias[t] : score;
+    }
+}
+
+CK_INLINE void attention_context(const float *weights, const float *values, size_t value_stride, size_t width,
+                                 size_t count, float *context) {
+    size_t d = 0;
+    for (; d + 32 <= width; d += 32) {
+        float sums[32];
+        memcpy(sums, context + d, sizeof sums);
+        for (size_t t = 0; t < count; t++) {
+            const float *value = values + t * value_stride + d;
+            for (size_t lane = 0; lane < 32; lane++) {
+                sums[lane] = fmaf(weights[t], value[lane], sums[lane]);
+            }
+        }
+        memcpy(context + d, sums, sizeof sums);
+    }
+    for (; d < width; d++) {
+        float sum = context[d];
+        for (size_t t = 0; t < count; t++) {
+            sum = fmaf(weights[t], values[t * value_stride + d], sum);
+        }
+        context[d] = sum;
+    }
+}
+
+#if defined(__x86_64__)
+#define AVX2 __attribute__((target("avx2,fma")))
+
+static AVX2 void rms_norm_avx2(const float *x, const float *w, float e, size_t n, float *d) { rms_norm(x, w, e, n, d); }
+static AVX2 float softmax_avx2(float *x, size_t n) { return softmax(x, n); }
+static AVX2 void scores_avx2(const float *q, const float *k, size_t s, size_t w, size_t n, const float *b, float *d) {
+    attention_scores(q, k, s, w, n, b, d);
+}
+static AVX2 void context_avx2(const float *p, const float *v, size_t s, size_t w, size_t n, float *d) {
+    attention_context(p, v, s, w, n, d);
+}
+#endif
+
+void ck_rms_norm(int level, const float *x, const float *weight, float epsilon, size_t count, float *destination) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        rms_norm_avx2(x, weight, epsilon, count, destination);
+        return;
+    }
+#endif
+    (void)level;
+    rms_norm(x, weight, epsilon, count, destination);
+}
+
+float ck_softmax(int level, float *x, size_t count) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        return softmax_avx2(x, count);
+    }
+#endif
+    (void)level;
+    return softmax(x, count);
+}
+
+void ck_attention_scores(int level, const float *query, const float *keys, size_t key_stride, size_t width,
+                         size_t count, const float *bias, float *scores) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        scores_avx2(query, keys, key_stride, width, count, bias, scores);
+        return;
+    }
+#endif
+    (void)level;
+    attention_scores(query, keys, key_stride, width, count, bias, scores);
+}
+
+void ck_attention_context(int level, const float *weights, const float *values, size_t value_stride, size_t width,
+                          size_t count, float *context) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        context_avx2(weights, values, value_stride, width, count, context);
+        return;
+    }
+#endif
+    (void)level;
+    attention_context(weights, values, value_stride, width, count, context);
+}
+
+void ck_add(const float *a, const float *b, size_t count, float *destination) {
+    for (size_t i = 0; i < count; i++) {
+        destination[i] = a[i] + b[i];
+    }
+}
+
+void ck_scale_add(const float *residual, const void *value, float scale, size_t count, float *destination) {
+    const char *bytes = value;
+    for (size_t i = 0; i < count; i++) {
+        float one;
+        memcpy(&one, bytes + i * sizeof(float), sizeof one);
+        const float product = scale * one;
+        destination[i] = residual[i] + product;
+    }
+}
+
+void ck_scale(const float *value, float scale, size_t count, float *destination) {
+    for (size_t i = 0; i < count; i++) {
+        destination[i] = scale * value[i];
+    }
+}
+
+void ck_activate(int activation, float *x, size_t count) {
+    switch (activation) {
+    case CK_ACTIVATION_GELU:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.707106781f));
+        }
+        break;
+    case CK_ACTIVATION_GELU_TANH:
+        for (size_t i = 0; i < count; i++) {
+            const float inner = 0.797884561f * (x[i] + 0.044715f * (x[i] * x[i] * x[i]));
+            x[i] = 0.5f * x[i] * (1.0f + tanhf(inner));
+        }
+        break;
+    default:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] / (1.0f + expf(-x[i]));
+        }
+        break;
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension Checkpoint {
+    /// Names that old files hold and that no model uses: transformers ignores them too.
+    private static let ignoredNames: Set<String> = [
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    ]
+
+    /// Checks that the folder holds every tensor that it should, each with the right shape and type, and no other.
+    ///
+    /// A whole checkpoint must hold the whole model, a part what its manifest says. Copies of tied tensors must agree, as far as
+    /// their sampled digests tell. Reads headers and samples only.
+    ///
+    /// - Throws: `CheckpointError` for the first tensor, by name, that is wrong.
+    public func validate() throws(CheckpointError) {
+        try self.refuseUnknown()
+        if self.manifest?.kind != .experts {
+            for role in self.configuration.gatewayRoles { _ = try self.stored(role) }
+            try self.compareCopies()
+        }
+        for (layer, experts) in self.expectedExperts {
+            for expert in experts {
+                for matrix in FeedForwardMatrix.allCases {
+                    _ = try self.stored(.expert(layer, expert: expert, matrix))
+                }
+            }
+        }
+    }
+
+    /// The experts that this folder must hold.
+    private var expectedExperts: [(SparseLayer, [Int])] {
+        switch self.manifest?.kind {
+        case .gateway: []
+        case .experts: (self.manifest?.expertsByLayer ?? [:]).sorted { $0.key < $1.key }
+        case nil: self.configuration.sparseLayers.map { ($0, Array(0..<self.configuration.expertCount)) }
+        }
+    }
+
+    private func refuseUnknown() throws(CheckpointError) {
+        let held = Dictionary(uniqueKeysWithValues: self.expectedExperts.map { ($0.0, Set($0.1)) })
+        for (name, tensor) in self.tensors.sorted(by: { $0.key < $1.key }) where !Self.ignoredNames.contains(name) {
+            guard let role = TensorRole(name: name) else {
+                throw tensor.failure(.unknownTensor, self.hint(forUnknown: name))
+            }
+            let isTiedHead = role == .lmHead && self.configuration.tiedEmbeddings
+            guard self.configuration.has(role) || isTiedHead else {
+                throw tensor.failure(.unknownTensor, self.hint(forUnplaced: role))
+            }
+            guard let manifest = self.manifest else { continue }
+            let belongs: Bool
+            if case .expert(let layer, let expert, _) = role {
+                belongs = held[layer]?.contains(expert) ?? false
+            } else {
+                belongs = manifest.kind == .gateway
+            }
+            guard belongs else {
+                throw tensor.failure(
+                    .unknownTensor,
+                    "does not belong to \(manifest.name), says its \(ShardManifest.fileName); cut the checkpoint again"
+                )
+            }
+        }
+    }
+
+    private func hint(forUnknown name: String) -> String {
+        if name.contains(".wi_0.") || name.contains(".wi_1.") {
+            return "belongs to a gated feed-forward network, which is not supported; choose another checkpoint"
+        }
+        return "has a name that no Switch Transformer has; remove it from the file, or choose another checkpoint"
+    }
+
+    private func hint(forUnplaced role: TensorRole) -> String {
+        switch role {
+        case .lmHead, .sharedEmbedding, .finalNorm, .relativeBias:
+            return "has no place in this configuration; override tie_word_embeddings"
+        case .attention(let stack, let block, _, _), .layerNorm(let stack, let block, _):
+            return self.blockHint(stack, block)
+        case .dense(let stack, let block, _):
+            guard block < self.configuration.blockCount(stack) else { return self.blockHint(stack, block) }
+            return "is dense where the configuration makes block \(block) sparse; override \(stack)_sparse_step or "
+                + "sparse_step_rule"
+        case .router(let layer), .routerBias(let layer), .expert(let layer, _, _):
+            guard layer.block < self.configuration.blockCount(layer.stack) else {
+                return self.blockHint(layer.stack, layer.block)
+            }
+            guard self.configuration.isSparse(layer.stack, block: layer.block) else {
+                return "is sparse where the configuration makes block \(layer.block) dense; override "
+                    + "\(layer.stack)_sparse_step or sparse_step_rule"
+            }
+            return role == .routerBias(layer)
+                ? "has no place in this configuration; override router_bias=true"
+                : "is beyond the \(self.configuration.expertCount) experts of the configuration; override num_experts"
+        }
+    }
+
+    private func blockHint(_ stack: Stack, _ block: Int) -> String {
+        let key = stack == .encoder ? "num_layers" : "num_decoder_layers"
+        return "belongs to block \(block), and the configuration gives the \(stack) \(self.configuration.blockCount(stack)) blocks; "
+            + "override \(key)"
+    }
+
+    /// All copies of the embedding, and of the output projection, must be one tensor.
+    private func compareCopies() throws(CheckpointError) {
+        let roles: [TensorRole] = self.configuration.tiedEmbeddings ? [.sharedEmbedding] : [.sharedEmbedding, .lmHead]
+        for role in roles {
+            let used = try self.stored(role)
+            let digest = Fingerprint.digest(used)
+            for name in role.names(tiedEmbeddings: self.configuration.tiedEmbeddings) {
+                guard let copy = self.tensors[name], name != used.name else { continue }
+                guard copy.dtype == used.dtype, copy.shape == used.shape, Fingerprint.digest(copy) == digest else {
+                    throw copy.failure(
+                        .conflictingTensors,
+                        "should be the same tensor as \(used.name) and is another; "
+                            + (TensorRole.headNames.contains(name)
+                                ? "override tie_word_embeddings=false if the output projection is its own"
+                                : "choose another checkpoint")
+                    )
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A checkpoint folder, or one part of a checkpoint that was cut: its configuration, and its tensors in mapped files.
+///
+/// Opening reads configuration and headers and samples the tensors for the fingerprint; weights are read when they are used.
+/// Hugging Face layouts are understood as they are: `model.safetensors` or `pytorch_model.bin`, each also in several files with an
+/// index.
+public final class Checkpoint: Sendable {
+    /// The model's shape and constants.
+    public let configuration: ModelConfiguration
+    /// The folder.
+    public let directory: String
+    /// What this folder holds of the whole, if it was cut by `CheckpointSharder`.
+    public let manifest: ShardManifest?
+    /// Identifies the whole checkpoint, also in a part of it: see `Fingerprint`.
+    public let fingerprint: UInt64
+    /// The experts whose tensors are in this folder, ascending; layers without any are absent.
+    public let heldExperts: [SparseLayer: [Int]]
+
+    let tensors: [String: StoredTensor]
+
+    /// Opens a folder.
+    ///
+    /// - Parameters:
+    ///   - directory: A checkpoint's folder, or that of a part.
+    ///   - overrides: Hugging Face configuration keys and the values to use in place of the file's.
+    ///   - progress: Called after every weight file.
+    /// - Returns: The open checkpoint. `validate()` says whether it is complete.
+    /// - Throws: `CheckpointError` that names the file and what is wrong with it.
+    public static func open(
+        _ directory: String,
+        overrides: [String: String] = [:],
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws(CheckpointError) -> Checkpoint {
+        guard FileSystem.isDirectory(directory) else {
+            throw CheckpointError(code: .notFound, message: "is not a folder; name a checkpoint's folder", file: directory)
+        }
+        let manifest = try ShardManifest.load(directory: directory)
+        let configuration = try ModelConfiguration.load(
+            directory: directory,
+            overrides: (manifest?.overrides ?? [:]).merging(overrides) { $1 }
+        )
+        try manifest?.check(against: configuration, directory: directory)
+        let tensors = try WeightFiles.read(directory, progress: progress)
+        return try Checkpoint(directory, configuration, manifest, tensors)
+    }
+
+    private init(
+        _ directory: String,
+        _ configuration: ModelConfiguration,
+        _ manifest: ShardManifest?,
+        _ tensors: [String: StoredTensor]
+    ) throws(CheckpointError) {
+        self.directory = directory
+        self.configuration = configuration
+        self.manifest = manifest
+        self.tensors = tensors
+        self.heldExperts = Self.findExperts(tensors, configuration)
+        let own = Fingerprint.of(tensors, configuration: configuration)
+        self.fingerprint = manifest?.fingerprintValue ?? own
+        if let manifest, manifest.partFingerprintValue != own, !Self.isReconfigured(manifest, configuration, directory) {
+            throw CheckpointError(
+                code: .fingerprintMismatch,
+                message: "holds tensors or a configuration with fingerprint \(Fingerprint.text(own)), but its \(ShardManifest.fileName) "
+                    + "describes \(manifest.partFingerprint); cut the checkpoint again, or copy the whole part",
+                file: directory
+            )
+        }
+    }
+
+    /// Whether the caller's overrides change the configuration that a part was cut with, so that its digest cannot be compared.
+    private static func isReconfigured(
+        _ manifest: ShardManifest,
+        _ configuration: ModelConfiguration,
+        _ directory: String
+    ) -> Bool {
+        guard let cut = try? ModelConfiguration.load(directory: directory, overrides: manifest.overrides) else { return true }
+        return cut != configuration
+    }
+
+    private static func findExperts(
+        _ tensors: [String: StoredTensor],
+        _ configuration: ModelConfiguration
+    ) -> [SparseLayer: [Int]] {
+        var held: [SparseLayer: [Int]] = [:]
+        for name in tensors.keys {
+            guard case .expert(let layer, let expert, .wi)? = TensorRole(name: name),
+                tensors[TensorRole.expert(layer, expert: expert, .wo).name] != nil,
+                configuration.has(.expert(layer, expert: expert, .wi))
+            else { continue }
+            held[layer, default: []].append(expert)
+        }
+        return held.mapValues { $0.sorted() }
+    }
+
+    /// A tensor by its role, whatever name the files give it.
+    ///
+    /// - Parameter role: What the tensor is for. `lmHead` is the shared embedding where the embeddings are tied.
+    /// - Returns: A view of the mapped file; a copy if the file does not hold the tensor row by row.
+    /// - Throws: `missingTensor`, `wrongShape` or `wrongDType`, with file and tensor.
+    public func tensor(_ role: TensorRole) throws(CheckpointError) -> TensorView {
+        let stored = try self.stored(role)
+        return stored.view()
+    }
+
+    /// A tensor's checked description.
+    func stored(_ role: TensorRole) throws(CheckpointError) -> StoredTensor {
+        let names = role.names(tiedEmbeddings: self.configuration.tiedEmbeddings)
+        guard let stored = names.lazy.compactMap({ self.tensors[$0] }).first else {
+            throw CheckpointError(
+                code: .missingTensor,
+                message: "is missing; " + self.hint(forMissing: role),
+                file: self.directory,
+                tensor: role.name
+            )
+        }
+        let shape = self.configuration.shape(of: role)
+        guard stored.shape == shape else {
+            throw stored.failure(
+                .wrongShape,
+                "has the shape \(stored.shape), and the configuration makes it \(shape); correct config.json or override the "
+                    + "fields that are wrong"
+            )
+        }
+        guard stored.dtype.isWeightType else {
+            throw stored.failure(
+                .wrongDType,
+                "has \(stored.dtype) elements; weights must be F32, BF16 or F16, so convert the checkpoint"
+            )
+        }
+        return stored
+    }
+
+    private func hint(forMissing role: TensorRole) -> String {
+        if role.isExpert, self.manifest != nil { return "this part does not hold this expert, choose the one that does" }
+        if role == .lmHead { return "if the model's embeddings are tied, override tie_word_embeddings=true" }
+        return "complete the checkpoint, or override the configuration if it describes another model"
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension ModelConfiguration {
+    /// The number of blocks of a stack.
+    ///
+    /// - Parameter stack: The stack.
+    /// - Returns: `encoderBlocks` or `decoderBlocks`.
+    public func blockCount(_ stack: Stack) -> Int {
+        stack == .encoder ? self.encoderBlocks : self.decoderBlocks
+    }
+
+    /// Whether a block's feed-forward layer has experts.
+    ///
+    /// Transformers' rule, kept with its quirk: a configuration with no sparse layers but with a step equal to the number
+    /// of blocks makes block 1 sparse. `SparseStepRule.google` is the other rule.
+    ///
+    /// - Parameters:
+    ///   - stack: The stack that the block belongs to.
+    ///   - block: The index of the block, from 0.
+    /// - Returns: Whether the block is sparse; `false` for a block that does not exist.
+    public func isSparse(_ stack: Stack, block: Int) -> Bool {
+        let step = stack == .encoder ? self.encoderSparseStep : self.decoderSparseStep
+        guard step > 0, block >= 0, block < self.blockCount(stack) else { return false }
+        switch self.sparseStepRule {
+        case .huggingFace: return block % step == 1 || step == 1
+        case .google: return block % step == step - 1
+        }
+    }
+
+    /// Every sparse layer, ascending: the encoder's first.
+    public var sparseLayers: [SparseLayer] {
+        Stack.allCases.flatMap { stack in
+            (0..<max(0, self.blockCount(stack)))
+                .filter { self.isSparse(stack, block: $0) }
+                .map { SparseLayer(stack: stack, block: $0) }
+        }
+    }
+
+    /// Elements of all heads' queries together: `headCount * keyWidth`, not always `modelWidth`.
+    public var attentionWidth: Int { self.headCount * self.keyWidth }
+
+    /// The shape that a tensor has in this model.
+    ///
+    /// - Parameter role: What the tensor is for. Blocks and experts that do not exist have the shape that they would have.
+    /// - Returns: The extents, slowest first.
+    public func shape(of role: TensorRole) -> [Int] {
+        switch role {
+        case .sharedEmbedding, .lmHead: [self.vocabularySize, self.modelWidth]
+        case .finalNorm, .layerNorm: [self.modelWidth]
+        case .attention(_, _, _, .output): [self.modelWidth, self.attentionWidth]
+        case .attention: [self.attentionWidth, self.modelWidth]
+        case .relativeBias: [self.relativeBuckets, self.headCount]
+        case .dense(_, _, .wi), .expert(_, _, .wi): [self.feedForwardWidth, self.modelWidth]
+        case .dense(_, _, .wo), .expert(_, _, .wo): [self.modelWidth, self.feedForwardWidth]
+        case .router: [self.expertCount, self.modelWidth]
+        case .routerBias: [self.expertCount]
+        }
+    }
+
+    /// Every tensor of the model but the experts', in a fixed order; a tied output projection is not a tensor of its own.
+    public var gatewayRoles: [TensorRole] {
+        var roles: [TensorRole] = [.sharedEmbedding]
+        for stack in Stack.allCases {
+            roles.append(.relativeBias(stack))
+            for block in 0..<self.blockCount(stack) {
+                roles += self.blockRoles(stack, block)
+            }
+            roles.append(.finalNorm(stack))
+        }
+        if !self.tiedEmbeddings { roles.append(.lmHead) }
+        return roles
+    }
+
+    private func blockRoles(_ stack: Stack, _ block: Int) -> [TensorRole] {
+        var roles: [TensorRole] = [.layerNorm(stack, block: block, .selfAttention)]
+        roles += AttentionProjection.allCases.map { .attention(stack, block: block, .selfAttention, $0) }
+        if stack == .decoder {
+            roles.append(.layerNorm(stack, block: block, .crossAttention))
+            roles += AttentionProjection.allCases.map { .attention(stack, block: block, .cross, $0) }
+        }
+        roles.append(.layerNorm(stack, block: block, .feedForward))
+        if self.isSparse(stack, block: block) {
+            let layer = SparseLayer(stack: stack, block: block)
+            roles.append(.router(layer))
+            if self.routerBias { roles.append(.routerBias(layer)) }
+        } else {
+            roles += FeedForwardMatrix.allCases.map { .dense(stack, block: block, $0) }
+        }
+        return roles
+    }
+
+    /// Whether the model has a tensor for this role.
+    ///
+    /// - Parameter role: What the tensor would be for.
+    /// - Returns: `false` for a block, an expert or an own output projection that the configuration does not have.
+    public func has(_ role: TensorRole) -> Bool {
+        switch role {
+        case .sharedEmbedding, .finalNorm, .relativeBias: true
+        case .lmHead: !self.tiedEmbeddings
+        case .attention(let stack, let block, let kind, _):
+            self.hasBlock(stack, block) && (kind == .selfAttention || stack == .decoder)
+        case .layerNorm(let stack, let block, let sublayer):
+            self.hasBlock(stack, block) && (sublayer != .crossAttention || stack == .decoder)
+        case .dense(let stack, let block, _): self.hasBlock(stack, block) && !self.isSparse(stack, block: block)
+        case .router(let layer): self.isSparse(layer.stack, block: layer.block)
+        case .routerBias(let layer): self.routerBias && self.isSparse(layer.stack, block: layer.block)
+        case .expert(let layer, let expert, _):
+            self.isSparse(layer.stack, block: layer.block) && expert >= 0 && expert < self.expertCount
+        }
+    }
+
+    private func hasBlock(_ stack: Stack, _ block: Int) -> Bool {
+        block >= 0 && block < self.blockCount(stack)
+    }
+}

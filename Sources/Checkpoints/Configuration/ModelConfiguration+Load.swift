@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension ModelConfiguration {
+    /// The file that every checkpoint must have.
+    static let configurationFile = "config.json"
+    /// The file with generation's defaults, which a checkpoint may have.
+    static let generationFile = "generation_config.json"
+    private static let maxFileBytes = 4_194_304
+
+    /// Reads `config.json` and, where it exists, `generation_config.json`.
+    ///
+    /// Absent fields have the values of transformers' configuration class (5.23.0), except that `decoder_start_token_id`
+    /// defaults to 0 where transformers refuses to generate: the published base-128, base-256 and large-128 lack it.
+    /// Token ids come from `generation_config.json` where it has them.
+    ///
+    /// - Parameters:
+    ///   - directory: The folder of the checkpoint.
+    ///   - overrides: Hugging Face keys and the text of the values to use in place of the files': `["d_ff": "2048"]`.
+    ///     An override of a number of sparse layers also sets aside the file's sparse step. `sparse_step_rule` (`hf` or
+    ///     `google`) is a key of our own.
+    /// - Returns: A configuration that has passed `validate()`.
+    /// - Throws: `CheckpointError` that names the file, the key, its limits and its value.
+    public static func load(
+        directory: String,
+        overrides: [String: String] = [:]
+    ) throws(CheckpointError) -> ModelConfiguration {
+        let path = "\(directory)/\(self.configurationFile)"
+        let config = try JSONValue.object(contentsOf: path, maxBytes: self.maxFileBytes)
+        let generationPath = "\(directory)/\(self.generationFile)"
+        var generation: [String: JSONValue]?
+        do {
+            generation = try JSONValue.object(contentsOf: generationPath, maxBytes: self.maxFileBytes)
+        } catch {
+            guard error.code == .notFound else { throw error }
+        }
+        return try self.make(
+            config: config,
+            configPath: path,
+            generation: generation,
+            generationPath: generationPath,
+            overrides: ConfigurationFields.parse(overrides: overrides)
+        )
+    }
+
+    private static func make(
+        config: [String: JSONValue],
+        configPath: String,
+        generation: [String: JSONValue]?,
+        generationPath: String,
+        overrides: [String: JSONValue]
+    ) throws(CheckpointError) -> ModelConfiguration {
+        var values = config.merging(overrides) { $1 }
+        for stack in Stack.allCases
+        where overrides["num_sparse_\(stack)_layers"] != nil && overrides["\(stack)_sparse_step"] == nil {
+            // The caller corrects the number of sparse layers: the step that the file derived from its own number is void.
+            values["\(stack)_sparse_step"] = nil
+        }
+        let fields = ConfigurationFields(values: values, file: configPath)
+        let tokens = ConfigurationFields(
+            values: (generation ?? [:]).merging(overrides) { $1 },
+            file: generation == nil ? configPath : generationPath
+        )
+        try self.refuseOtherModels(fields)
+
+        var result = ModelConfiguration()
+        try result.readShape(fields)
+        try result.readSparseSteps(fields)
+        try result.readConstants(fields)
+        func source(_ key: String) -> ConfigurationFields { tokens[key] == nil ? fields : tokens }
+        let ends = try source("eos_token_id").integers("eos_token_id") ?? [1]
+        result.endTokenID = ends.first ?? 1
+        result.padTokenID = try source("pad_token_id").integer("pad_token_id") ?? 0
+        result.decoderStartTokenID = try source("decoder_start_token_id").integer("decoder_start_token_id") ?? 0
+        result.generation = try GenerationDefaults(generation == nil ? fields : tokens, endTokenIDs: ends)
+        do {
+            try result.validate()
+        } catch {
+            throw CheckpointError(code: error.code, message: error.message, file: configPath)
+        }
+        return result
+    }
+
+    private static func refuseOtherModels(_ fields: ConfigurationFields) throws(CheckpointError) {
+        if let type = try fields.text("model_type"), type != "switch_transformers" {
+            throw CheckpointError(
+                code: .unsupported,
+                message: "model_type is \"\(type)\"; only \"switch_transformers\" can be run, choose another checkpoint",
+                file: fields.file
+            )
+        }
+        let projection = try fields.text("feed_forward_proj") ?? ""
+        if try fields.boolean("is_gated_act") == true || projection.hasPrefix("gated") {
+            throw fields.failure(
+                "asks for gated feed-forward networks (is_gated_act, feed_forward_proj), which are not supported; if the "
+                    + "weights are not gated, override is_gated_act=false and feed_forward_proj=relu",
+                code: .unsupported
+            )
+        }
+    }
+
+    private mutating func readShape(_ fields: ConfigurationFields) throws(CheckpointError) {
+        self.vocabularySize = try fields.integer("vocab_size") ?? self.vocabularySize
+        self.modelWidth = try fields.integer("d_model") ?? self.modelWidth
+        self.keyWidth = try fields.integer("d_kv") ?? self.keyWidth
+        self.feedForwardWidth = try fields.integer("d_ff") ?? self.feedForwardWidth
+        self.headCount = try fields.integer("num_heads") ?? self.headCount
+        self.encoderBlocks = try fields.integer("num_layers") ?? self.encoderBlocks
+        // transformers reads an explicit null as "as many as the encoder", an absent key as 12.
+        self.decoderBlocks =
+            try fields.integer("num_decoder_layers")
+            ?? (fields.hasNull("num_decoder_layers") ? self.encoderBlocks : self.decoderBlocks)
+        self.expertCount = try fields.integer("num_experts") ?? self.expertCount
+        self.expertCapacity = try fields.integer("expert_capacity") ?? self.expertCapacity
+        self.relativeBuckets = try fields.integer("relative_attention_num_buckets") ?? self.relativeBuckets
+        self.relativeMaxDistance = try fields.integer("relative_attention_max_distance") ?? self.relativeMaxDistance
+    }
+
+    private mutating func readSparseSteps(_ fields: ConfigurationFields) throws(CheckpointError) {
+        if let name = try fields.text("sparse_step_rule") {
+            guard let rule = SparseStepRule(rawValue: name) else {
+                throw fields.failure("sparse_step_rule must be hf or google, and is \"\(name)\"")
+            }
+            self.sparseStepRule = rule
+        }
+        func step(_ stack: Stack) throws(CheckpointError) -> Int {
+            if let step = try fields.integer("\(stack)_sparse_step") { return step }
+            let count = try fields.integer("num_sparse_\(stack)_layers") ?? 3
+            guard count >= 0 else {
+                throw fields.failure("num_sparse_\(stack)_layers must not be negative, and is \(count)")
+            }
+            return count == 0 ? self.blockCount(stack) : self.blockCount(stack) / count
+        }
+        self.encoderSparseStep = try step(.encoder)
+        self.decoderSparseStep = try step(.decoder)
+    }
+
+    private mutating func readConstants(_ fields: ConfigurationFields) throws(CheckpointError) {
+        self.routerBias = try fields.boolean("router_bias") ?? false
+        self.tiedEmbeddings = try fields.boolean("tie_word_embeddings") ?? true
+        self.layerNormEpsilon = try fields.number("layer_norm_epsilon") ?? self.layerNormEpsilon
+        switch try fields.text("router_dtype") ?? "float32" {
+        case "float32": self.routerDType = .float32
+        case "bfloat16": self.routerDType = .bfloat16
+        case "float16": self.routerDType = .float16
+        case let name: throw fields.failure("router_dtype must be float32, bfloat16 or float16, and is \"\(name)\"")
+        }
+        switch try fields.text("dense_act_fn") ?? "relu" {
+        case "relu": self.activation = .relu
+        case "gelu": self.activation = .gelu
+        case "gelu_new", "gelu_pytorch_tanh": self.activation = .geluTanh
+        case "silu", "swish": self.activation = .silu
+        case let name:
+            throw fields.failure(
+                "dense_act_fn must be relu, gelu, gelu_new, gelu_pytorch_tanh, silu or swish, and is \"\(name)\"",
+                code: .unsupported
+            )
+        }
+    }
+}
+
+extension GenerationDefaults {
+    fileprivate init(_ fields: ConfigurationFields, endTokenIDs: [Int]) throws(CheckpointError) {
+        self.init(endTokenIDs: endTokenIDs)
+        func count(_ key: String, _ range: ClosedRange<Int>) throws(CheckpointError) -> Int? {
+            guard let value = try fields.integer(key) else { return nil }
+            guard range.contains(value) else {
+                throw fields.failure("\(key) must be \(range.lowerBound) through \(range.upperBound), and is \(value)")
+            }
+            return value
+        }
+        func number(_ key: String, _ isValid: (Float) -> Bool, _ rule: String) throws(CheckpointError) -> Float? {
+            guard let value = try fields.number(key) else { return nil }
+            guard value.isFinite, isValid(value) else {
+                throw fields.failure("\(key) must be \(rule), and is \(value)")
+            }
+            return value
+        }
+        let lengths = 0...1_000_000_000
+        self.maxNewTokens = try count("max_new_tokens", lengths)
+        self.maxLength = try count("max_length", lengths)
+        self.minNewTokens = try count("min_new_tokens", lengths)
+        self.minLength = try count("min_length", lengths)
+        self.beamCount = try count("num_beams", 1...1_024)
+        self.returnedSequences = try count("num_return_sequences", 1...1_024)
+        self.topK = try count("top_k", lengths)
+        self.sampling = try fields.boolean("do_sample")
+        self.lengthPenalty = try number("length_penalty", { _ in true }, "finite")
+        self.temperature = try number("temperature", { $0 >= 0 }, "finite and not negative")
+        self.topP = try number("top_p", { $0 >= 0 && $0 <= 1 }, "0 through 1")
+        self.repetitionPenalty = try number("repetition_penalty", { $0 > 0 }, "finite and above 0")
+        switch fields["early_stopping"] {
+        case nil: break
+        case .bool(true): self.earlyStopping = .always
+        case .bool(false): self.earlyStopping = .heuristic
+        case .string("never"): self.earlyStopping = .never
+        case .some(let value):
+            throw fields.failure("early_stopping must be true, false or \"never\", and is \(value.kind)")
+        }
+    }
+}

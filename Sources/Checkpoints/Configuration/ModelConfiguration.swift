@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The shape and the constants of one Switch Transformer, as the files beside its weights describe them.
+///
+/// `load(directory:overrides:)` reads them and checks every field's range. A configuration made with `init` is
+/// checked by `validate()`.
+public struct ModelConfiguration: Sendable, Equatable {
+    /// The function between the two matrices of a feed-forward network.
+    public enum Activation: String, Sendable, Hashable, CaseIterable {
+        /// `max(x, 0)`; every released checkpoint that transformers can run has it.
+        case relu
+        /// `x * Phi(x)` with the error function.
+        case gelu
+        /// `gelu` by its tanh approximation.
+        case geluTanh = "gelu_new"
+        /// `x * sigmoid(x)`.
+        case silu
+    }
+
+    /// Which blocks of a stack are sparse, given the stack's step.
+    public enum SparseStepRule: String, Sendable, Hashable, CaseIterable {
+        /// `block % step == 1`, or every block at step 1: what transformers does (`modeling_switch_transformers.py`, 5.23.0).
+        case huggingFace = "hf"
+        /// `block % step == step - 1`: what Mesh TensorFlow and T5X do. The same as `huggingFace` at steps 1 and 2.
+        case google
+    }
+
+    /// Tokens that have an embedding (`vocab_size`).
+    public var vocabularySize: Int
+    /// Elements of a hidden state (`d_model`).
+    public var modelWidth: Int
+    /// Elements of one head's query, key or value (`d_kv`).
+    public var keyWidth: Int
+    /// Elements between the two matrices of a feed-forward network (`d_ff`).
+    public var feedForwardWidth: Int
+    /// Attention heads (`num_heads`). `headCount * keyWidth` need not be `modelWidth`.
+    public var headCount: Int
+    /// Blocks of the encoder (`num_layers`).
+    public var encoderBlocks: Int
+    /// Blocks of the decoder (`num_decoder_layers`).
+    public var decoderBlocks: Int
+    /// Distance between the encoder's sparse blocks, 0 for none (`encoder_sparse_step`, or from `num_sparse_encoder_layers`).
+    public var encoderSparseStep: Int
+    /// Distance between the decoder's sparse blocks, 0 for none (`decoder_sparse_step`, or from `num_sparse_decoder_layers`).
+    public var decoderSparseStep: Int
+    /// Which blocks the two steps choose.
+    public var sparseStepRule: SparseStepRule
+    /// Experts of each sparse layer (`num_experts`).
+    public var expertCount: Int
+    /// Tokens of one sequence that one expert takes in one layer and one pass (`expert_capacity`).
+    public var expertCapacity: Int
+    /// Whether routers add a bias (`router_bias`).
+    public var routerBias: Bool
+    /// The type in which routers compute (`router_dtype`).
+    public var routerDType: TensorDType
+    /// Added to the mean square in every norm (`layer_norm_epsilon`).
+    public var layerNormEpsilon: Float
+    /// Rows of a relative position bias (`relative_attention_num_buckets`).
+    public var relativeBuckets: Int
+    /// Distance from which on all positions share a bucket (`relative_attention_max_distance`).
+    public var relativeMaxDistance: Int
+    /// Whether the output projection is the embedding, scaled by `modelWidth^-0.5` (`tie_word_embeddings`).
+    public var tiedEmbeddings: Bool
+    /// The token that decoding begins with (`decoder_start_token_id`).
+    public var decoderStartTokenID: Int
+    /// The token that ends a sequence (`eos_token_id`).
+    public var endTokenID: Int
+    /// The token that fills unused positions (`pad_token_id`).
+    public var padTokenID: Int
+    /// The function inside feed-forward networks (`dense_act_fn`).
+    public var activation: Activation
+    /// What the checkpoint asks of generation where a request does not say.
+    public var generation: GenerationDefaults
+
+    /// Makes a configuration; what is left out has the value of transformers' configuration class.
+    ///
+    /// - Parameters:
+    ///   - vocabularySize: Tokens that have an embedding.
+    ///   - modelWidth: Elements of a hidden state.
+    ///   - keyWidth: Elements of one head's query, key or value.
+    ///   - feedForwardWidth: Elements between the two matrices of a feed-forward network.
+    ///   - headCount: Attention heads.
+    ///   - encoderBlocks: Blocks of the encoder.
+    ///   - decoderBlocks: Blocks of the decoder.
+    ///   - encoderSparseStep: Distance between the encoder's sparse blocks.
+    ///   - decoderSparseStep: Distance between the decoder's sparse blocks.
+    ///   - sparseStepRule: Which blocks the two steps choose.
+    ///   - expertCount: Experts of each sparse layer.
+    ///   - expertCapacity: Tokens of one sequence that one expert takes.
+    ///   - routerBias: Whether routers add a bias.
+    ///   - routerDType: The type in which routers compute.
+    ///   - layerNormEpsilon: Added to the mean square in every norm.
+    ///   - relativeBuckets: Rows of a relative position bias.
+    ///   - relativeMaxDistance: Distance from which on all positions share a bucket.
+    ///   - tiedEmbeddings: Whether the output projection is the embedding.
+    ///   - decoderStartTokenID: The token that decoding begins with.
+    ///   - endTokenID: The token that ends a sequence.
+    ///   - padTokenID: The token that fills unused positions.
+    ///   - activation: The function inside feed-forward networks.
+    ///   - generation: What the checkpoint asks of generation.
+    public init(
+        vocabularySize: Int = 32_128,
+        modelWidth: Int = 768,
+        keyWidth: Int = 64,
+        feedForwardWidth: Int = 2_048,
+        headCount: Int = 12,
+        encoderBlocks: Int = 12,
+        decoderBlocks: Int = 12,
+        encoderSparseStep: Int = 4,
+        decoderSparseStep: Int = 4,
+        sparseStepRule: SparseStepRule = .huggingFace,
+        expertCount: Int = 8,
+        expertCapacity: Int = 64,
+        routerBias: Bool = false,
+        routerDType: TensorDType = .float32,
+        layerNormEpsilon: Float = 1e-6,
+        relativeBuckets: Int = 32,
+        relativeMaxDistance: Int = 128,
+        tiedEmbeddings: Bool = true,
+        decoderStartTokenID: Int = 0,
+        endTokenID: Int = 1,
+        padTokenID: Int = 0,
+        activation: Activation = .relu,
+        generation: GenerationDefaults = GenerationDefaults()
+    ) {
+        self.vocabularySize = vocabularySize
+        self.modelWidth = modelWidth
+        self.keyWidth = keyWidth
+        self.feedForwardWidth = feedForwardWidth
+        self.headCount = headCount
+        self.encoderBlocks = encoderBlocks
+        self.decoderBlocks = decoderBlocks
+        self.encoderSparseStep = encoderSparseStep
+        self.decoderSparseStep = decoderSparseStep
+        self.sparseStepRule = sparseStepRule
+        self.expertCount = expertCount
+        self.expertCapacity = expertCapacity
+        self.routerBias = routerBias
+        self.routerDType = routerDType
+        self.layerNormEpsilon = layerNormEpsilon
+        self.relativeBuckets = relativeBuckets
+        self.relativeMaxDistance = relativeMaxDistance
+        self.tiedEmbeddings = tiedEmbeddings
+        self.decoderStartTokenID = decoderStartTokenID
+        self.endTokenID = endTokenID
+        self.padTokenID = padTokenID
+        self.activation = activation
+        self.generation = generation
+    }
+}

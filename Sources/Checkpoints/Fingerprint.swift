@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The 64-bit number by which a gateway and its expert hosts know that they serve the same model.
+///
+/// It covers the configuration as far as it shapes the computation (not the expert capacity, token ids and generation's defaults, which
+/// are the gateway's own affair) and, for every tensor that the configuration has a place for: its canonical name, type, shape and
+/// content. Of a tensor of up to 4 KiB all bytes count; of a larger one four blocks of 1 KiB do, at its start, at one and two
+/// thirds, and at its end, so that opening stays cheap. Two checkpoints that differ only in other bytes of large tensors have
+/// the same fingerprint; training changes all of them. It guards against mix-ups, not against forgery.
+///
+/// File format, sharding, order and copies under other names do not matter.
+public enum Fingerprint {
+    static let blockBytes = 1_024
+    static let blocks = 4
+
+    /// A fingerprint as people and manifests write it.
+    ///
+    /// - Parameter value: The fingerprint.
+    /// - Returns: Sixteen hexadecimal digits.
+    public static func text(_ value: UInt64) -> String {
+        let digits = String(value, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+
+    /// The fingerprint that sixteen hexadecimal digits stand for.
+    ///
+    /// - Parameter text: What `text(_:)` wrote.
+    /// - Returns: `nil` for anything else.
+    public static func value(_ text: String) -> UInt64? {
+        guard text.utf8.count == 16, text.allSatisfy({ $0.isHexDigit && $0.isASCII }) else { return nil }
+        return UInt64(text, radix: 16)
+    }
+
+    static func of(_ tensors: [String: StoredTensor], configuration: ModelConfiguration) -> UInt64 {
+        var found: [String: StoredTensor] = [:]
+        for (name, tensor) in tensors {
+            guard var role = TensorRole(name: name) else { continue }
+            if role == .lmHead, configuration.tiedEmbeddings { role = .sharedEmbedding }
+            let names = role.names(tiedEmbeddings: configuration.tiedEmbeddings)
+            // Of several copies the one counts that is also the one used.
+            guard configuration.has(role), names.first(where: { tensors[$0] != nil }) == name else { continue }
+            found[role.name] = tensor
+        }
+        var message = Array(self.describe(configuration).utf8)
+        for (name, tensor) in found.sorted(by: { $0.key < $1.key }) {
+            message += Array("\n\(name) \(tensor.dtype) \(tensor.shape) ".utf8)
+            withUnsafeBytes(of: self.digest(tensor).littleEndian) { message += Array($0) }
+        }
+        return XXHash64.hash(message)
+    }
+
+    /// The digest of a tensor's content, sampled if it is large.
+    static func digest(_ tensor: StoredTensor) -> UInt64 {
+        tensor.view().withUnsafeBytes { bytes in
+            guard bytes.count > self.blockBytes * self.blocks else { return XXHash64.hash(bytes) }
+            var result: UInt64 = UInt64(bytes.count)
+            for block in 0..<self.blocks {
+                let start = (bytes.count - self.blockBytes) / (self.blocks - 1) * block
+                let offset = block == self.blocks - 1 ? bytes.count - self.blockBytes : start
+                result = XXHash64.hash(
+                    UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + self.blockBytes]),
+                    seed: result
+                )
+            }
+            return result
+        }
+    }
+
+    private static func describe(_ configuration: ModelConfiguration) -> String {
+        let fields: [(String, any CustomStringConvertible)] = [
+            ("vocab_size", configuration.vocabularySize), ("d_model", configuration.modelWidth),
+            ("d_kv", configuration.keyWidth), ("d_ff", configuration.feedForwardWidth),
+            ("num_heads", configuration.headCount), ("num_layers", configuration.encoderBlocks),
+            ("num_decoder_layers", configuration.decoderBlocks), ("sparse", configuration.sparseLayers),
+            ("num_experts", configuration.expertCount), ("router_bias", configuration.routerBias),
+            ("router_dtype", configuration.routerDType.rawValue),
+            ("layer_norm_epsilon", configuration.layerNormEpsilon.bitPattern),
+            ("buckets", configuration.relativeBuckets), ("distance", configuration.relativeMaxDistance),
+            ("tied", configuration.tiedEmbeddings), ("activation", configuration.activation.rawValue),
+        ]
+        return "switchyard fingerprint 1\n" + fields.map { "\($0.0)=\($0.1)" }.joined(separator: "\n")
+    }
+}

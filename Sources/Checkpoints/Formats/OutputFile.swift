@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+
+/// A new file that is written from front to back.
+final class OutputFile {
+    /// Small enough that progress moves, large enough that calls cost nothing.
+    private static let pieceBytes = 8_388_608
+
+    private let path: String
+    private var descriptor: Int32
+
+    /// - Parameter path: The file, which must not exist.
+    init(path: String) throws(CheckpointError) {
+        self.path = path
+        self.descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+        guard self.descriptor >= 0 else { throw FileSystem.writeFailure("cannot be created", path) }
+    }
+
+    deinit {
+        if self.descriptor >= 0 { close(self.descriptor) }
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer, wrote: (Int) -> Void = { _ in }) throws(CheckpointError) {
+        var position = 0
+        while position < bytes.count {
+            let piece = UnsafeRawBufferPointer(
+                rebasing: bytes[position..<min(bytes.count, position + Self.pieceBytes)]
+            )
+            let written = Foundation.write(self.descriptor, piece.baseAddress, piece.count)
+            if written < 0 {
+                if errno == EINTR { continue }
+                throw FileSystem.writeFailure("cannot be written", self.path)
+            }
+            position += written
+            wrote(written)
+        }
+    }
+
+    func write(_ bytes: [UInt8]) throws(CheckpointError) {
+        let result = bytes.withUnsafeBytes { buffer in
+            Result { () throws(CheckpointError) in try self.write(buffer) }
+        }
+        try result.get()
+    }
+
+    /// Waits until the disk has the file, and closes it.
+    func finish() throws(CheckpointError) {
+        guard fsync(self.descriptor) == 0 else { throw FileSystem.writeFailure("cannot be written", self.path) }
+        let result = close(self.descriptor)
+        self.descriptor = -1
+        guard result == 0 else { throw FileSystem.writeFailure("cannot be closed", self.path) }
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Reads the safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
+///
+/// Rules as in https://github.com/huggingface/safetensors (README, "Format"): offsets count from the header's end, tensors neither
+/// overlap nor leave holes, the last one ends with the file.
+enum SafetensorsReader {
+    /// The format's own limit on the header.
+    static let maxHeaderBytes = 100_000_000
+    static let maxRank = 8
+
+    static func read(_ path: String) throws(CheckpointError) -> [StoredTensor] {
+        try self.read(MappedFile(path: path), path: path)
+    }
+
+    static func read(_ storage: any TensorStorage, path: String) throws(CheckpointError) -> [StoredTensor] {
+        let bytes = storage.bytes
+        guard bytes.count >= 8 else {
+            throw self.malformed("is \(bytes.count) bytes long, shorter than the 8 bytes that a header length takes", path)
+        }
+        let announced = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
+        guard announced <= UInt64(self.maxHeaderBytes) else {
+            throw CheckpointError(
+                code: .limitExceeded,
+                message: "announces a header of \(announced) bytes; the limit is \(self.maxHeaderBytes), "
+                    + "so this is not a safetensors file or a damaged one",
+                file: path
+            )
+        }
+        let start = 8 + Int(announced)
+        guard start <= bytes.count else {
+            throw self.malformed("announces a header of \(announced) bytes, but only \(bytes.count - 8) follow", path)
+        }
+        let headerBytes = UnsafeRawBufferPointer(rebasing: bytes[8..<start])
+        guard headerBytes.first == UInt8(ascii: "{") else {
+            throw self.malformed("has a header that does not begin with {", path)
+        }
+        let header = try JSONFile.decode(Header.self, from: headerBytes, file: path)
+        let tensors = try header.entries.map { (name, entry) throws(CheckpointError) in
+            try self.tensor(name, entry, storage, dataStart: start, path)
+        }
+        try self.checkCoverage(tensors, start..<bytes.count, path)
+        return tensors
+    }
+
+    private static func tensor(
+        _ name: String,
+        _ entry: Header.Entry,
+        _ storage: any TensorStorage,
+        dataStart: Int,
+        _ path: String
+    ) throws(CheckpointError) -> StoredTensor {
+        func malformed(_ message: String) -> CheckpointError {
+            CheckpointError(
+                code: .malformed,
+                message: message + "; fetch or convert the file again",
+                file: path,
+                tensor: String(name.prefix(200))
+            )
+        }
+        guard let dtype = TensorDType(rawValue: entry.dtype) else {
+            throw CheckpointError(
+                code: .unsupported,
+                message: "has the unknown element type \"\(entry.dtype.prefix(40))\"; convert the checkpoint to F32, BF16 or F16",
+                file: path,
+                tensor: String(name.prefix(200))
+            )
+        }
+        guard entry.shape.count <= self.maxRank else {
+            throw malformed("has \(entry.shape.count) axes; the limit is \(self.maxRank)")
+        }
+        guard let needed = TensorView.byteCount(shape: entry.shape, dtype: dtype) else {
+            throw malformed("has the impossible shape \(entry.shape)")
+        }
+        guard entry.dataOffsets.count == 2 else {
+            throw malformed("has \(entry.dataOffsets.count) data_offsets where begin and end are needed")
+        }
+        let (begin, end) = (entry.dataOffsets[0], entry.dataOffsets[1])
+        let available = storage.bytes.count - dataStart
+        guard begin >= 0, begin <= end, end <= available else {
+            throw malformed("lies at \(begin) to \(end), outside the \(available) bytes of data in the file")
+        }
+        guard end - begin == needed else {
+            throw malformed("has \(end - begin) bytes, but \(dtype) of shape \(entry.shape) takes \(needed)")
+        }
+        return StoredTensor(
+            name: name,
+            dtype: dtype,
+            shape: entry.shape,
+            storage: storage,
+            range: dataStart + begin..<dataStart + end,
+            strides: nil,
+            file: path
+        )
+    }
+
+    /// Every byte of data belongs to exactly one tensor.
+    private static func checkCoverage(
+        _ tensors: [StoredTensor],
+        _ data: Range<Int>,
+        _ path: String
+    ) throws(CheckpointError) {
+        var reached = data.lowerBound
+        for tensor in tensors.sorted(by: { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }) {
+            if tensor.range.lowerBound < reached {
+                throw tensor.failure(
+                    .malformed,
+                    "begins \(reached - tensor.range.lowerBound) bytes before the tensor in front of it ends; "
+                        + "fetch or convert the file again"
+                )
+            }
+            if tensor.range.lowerBound > reached {
+                throw tensor.failure(
+                    .malformed,
+                    "begins \(tensor.range.lowerBound - reached) bytes after the tensor in front of it ends, "
+                        + "which the format forbids; fetch or convert the file again"
+                )
+            }
+            reached = tensor.range.upperBound
+        }
+        guard reached == data.upperBound else {
+            throw self.malformed("has \(data.upperBound - reached) bytes after its last tensor", path)
+        }
+    }
+
+    private static func malformed(_ complaint: String, _ path: String) -> CheckpointError {
+        CheckpointError(code: .malformed, message: complaint + "; fetch or convert the file again", file: path)
+    }
+}
+
+extension SafetensorsReader {
+    /// The JSON header.
+    private struct Header: Decodable {
+        struct Entry: Decodable {
+            var dtype: String
+            var shape: [Int]
+            var dataOffsets: [Int]
+
+            private enum CodingKeys: String, CodingKey {
+                case dtype
+                case shape
+                case dataOffsets = "data_offsets"
+            }
+        }
+
+        private struct Key: CodingKey {
+            var stringValue: String
+            var intValue: Int? { nil }
+            init(stringValue: String) { self.stringValue = stringValue }
+            init?(intValue: Int) { nil }
+        }
+
+        var entries: [(name: String, entry: Entry)] = []
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: Key.self)
+            for key in container.allKeys {
+                if key.stringValue == "__metadata__" {
+                    _ = try container.decode([String: String].self, forKey: key)
+                } else {
+                    self.entries.append((key.stringValue, try container.decode(Entry.self, forKey: key)))
+                }
+            }
+        }
+    }
+}

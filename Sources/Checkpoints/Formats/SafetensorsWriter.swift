@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+
+/// Writes the safetensors format.
+public enum SafetensorsWriter {
+    /// Where tensors begin in the file, as far as their sizes allow it.
+    public static let alignment = 64
+
+    /// Writes tensors to a new file, in pieces, and waits until the disk has them.
+    ///
+    /// The header is padded with spaces so that the data begins at a multiple of 64 bytes. The format allows no gaps between
+    /// tensors, so those whose size is no multiple of 64 come last: every tensor but the ones after the first of these is aligned.
+    ///
+    /// - Parameters:
+    ///   - tensors: The tensors, each name once.
+    ///   - path: The file, which must not exist.
+    ///   - metadata: Text for the header's `__metadata__`.
+    ///   - wrote: Called after every piece with the number of tensor bytes in it.
+    /// - Returns: The number of tensor bytes in the file.
+    /// - Throws: `writeFailed`, or `invalidArgument` for a name given twice.
+    @discardableResult
+    public static func write(
+        _ tensors: [TensorView],
+        to path: String,
+        metadata: [String: String] = [:],
+        wrote: (Int) -> Void = { _ in }
+    ) throws(CheckpointError) -> Int {
+        let ordered = self.ordered(tensors)
+        let header = try self.header(ordered, metadata: metadata, path: path)
+        let file = try OutputFile(path: path)
+        try file.write(header)
+        var total = 0
+        for tensor in ordered {
+            try withExtendedLifetime(tensor.storage) { () throws(CheckpointError) in
+                let bytes = UnsafeRawBufferPointer(rebasing: tensor.storage.bytes[tensor.range])
+                try file.write(bytes, wrote: wrote)
+            }
+            total += tensor.byteCount
+        }
+        try file.finish()
+        return total
+    }
+
+    private static func ordered(_ tensors: [TensorView]) -> [TensorView] {
+        tensors.filter { $0.byteCount % self.alignment == 0 } + tensors.filter { $0.byteCount % self.alignment != 0 }
+    }
+
+    private static func header(
+        _ tensors: [TensorView],
+        metadata: [String: String],
+        path: String
+    ) throws(CheckpointError) -> [UInt8] {
+        var fields = metadata.isEmpty ? [] : ["\"__metadata__\":\(try self.json(metadata, path))"]
+        var names: Set<String> = ["__metadata__"]
+        var offset = 0
+        for tensor in tensors {
+            guard names.insert(tensor.name).inserted else {
+                throw CheckpointError(
+                    code: .invalidArgument,
+                    message: "is to be written twice; give every tensor a name of its own",
+                    file: path,
+                    tensor: tensor.name
+                )
+            }
+            let end = offset + tensor.byteCount
+            let shape = tensor.shape.map(String.init).joined(separator: ",")
+            fields.append(
+                "\(try self.json(tensor.name, path)):"
+                    + "{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}"
+            )
+            offset = end
+        }
+        var text = Array("{\(fields.joined(separator: ","))}".utf8)
+        let remainder = (8 + text.count) % self.alignment
+        if remainder != 0 { text += Array(repeating: UInt8(ascii: " "), count: self.alignment - remainder) }
+        guard text.count <= SafetensorsReader.maxHeaderBytes else {
+            throw CheckpointError(
+                code: .limitExceeded,
+                message: "would have a header of \(text.count) bytes; the format's limit is "
+                    + "\(SafetensorsReader.maxHeaderBytes), so spread the tensors over more files",
+                file: path
+            )
+        }
+        return withUnsafeBytes(of: UInt64(text.count).littleEndian) { Array($0) } + text
+    }
+
+    private static func json(_ value: some Encodable, _ path: String) throws(CheckpointError) -> String {
+        do {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            return String(decoding: try encoder.encode(value), as: UTF8.self)
+        } catch {
+            throw CheckpointError(code: .writeFailed, message: "has a name that JSON cannot hold", file: path)
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// `manifest.json`: what one part of a cut checkpoint holds, and which whole it came from.
+public struct ShardManifest: Codable, Sendable, Hashable {
+    /// What a part is for.
+    public enum Kind: String, Codable, Sendable, Hashable {
+        /// Everything but the experts.
+        case gateway
+        /// Some experts of every sparse layer.
+        case experts
+    }
+
+    /// The experts that a part holds of one sparse layer.
+    public struct LayerExperts: Codable, Sendable, Hashable {
+        /// `encoder` or `decoder`.
+        public var stack: String
+        /// The index of the block in its stack.
+        public var block: Int
+        /// Expert indices, ascending.
+        public var experts: [Int]
+
+        /// Names the experts of one layer.
+        ///
+        /// - Parameters:
+        ///   - layer: The sparse layer.
+        ///   - experts: Expert indices, ascending.
+        public init(layer: SparseLayer, experts: [Int]) {
+            self.stack = layer.stack.description
+            self.block = layer.block
+            self.experts = experts
+        }
+    }
+
+    /// The file's name in a part's folder.
+    public static let fileName = "manifest.json"
+    /// The version that this library writes, and the only one that it reads.
+    public static let currentVersion = 1
+    private static let maxFileBytes = 268_435_456
+
+    /// The version of the file's layout.
+    public var formatVersion: Int
+    /// What the part is for.
+    public var kind: Kind
+    /// The part's name: `gateway`, `pool-0`, ...
+    public var name: String
+    /// The whole checkpoint's fingerprint, sixteen hexadecimal digits.
+    public var fingerprint: String
+    /// The fingerprint of this part's own tensors, by which a mixed-up part is found out.
+    public var partFingerprint: String
+    /// The model that was cut, for people.
+    public var source: String
+    /// The number of expert parts that the checkpoint was cut into.
+    public var pools: Int
+    /// The overrides that the configuration was read with when the checkpoint was cut; they apply to the part too.
+    public var overrides: [String: String]
+    /// The experts held, by layer; empty for the gateway part.
+    public var experts: [LayerExperts]
+    /// Tensors in the part.
+    public var tensorCount: Int
+    /// Bytes of tensor data in the part.
+    public var byteCount: Int
+
+    /// The experts held, by layer.
+    public var expertsByLayer: [SparseLayer: [Int]] {
+        var result: [SparseLayer: [Int]] = [:]
+        for entry in self.experts {
+            guard let stack = Stack(name: entry.stack) else { continue }
+            result[SparseLayer(stack: stack, block: entry.block)] = entry.experts
+        }
+        return result
+    }
+
+    /// `fingerprint` as a number; 0 for text that `load(directory:)` would have refused.
+    public var fingerprintValue: UInt64 { Fingerprint.value(self.fingerprint) ?? 0 }
+
+    /// `partFingerprint` as a number; 0 for text that `load(directory:)` would have refused.
+    public var partFingerprintValue: UInt64 { Fingerprint.value(self.partFingerprint) ?? 0 }
+
+    /// Reads the manifest of a part.
+    ///
+    /// - Parameter directory: A folder.
+    /// - Returns: `nil` if the folder has no manifest, and so is no part.
+    /// - Throws: `CheckpointError` if the manifest is damaged or of another version.
+    public static func load(directory: String) throws(CheckpointError) -> ShardManifest? {
+        let path = "\(directory)/\(self.fileName)"
+        guard FileSystem.exists(path) else { return nil }
+        let manifest = try JSONFile.decode(ShardManifest.self, contentsOf: path, maxBytes: self.maxFileBytes)
+        func failure(_ complaint: String) -> CheckpointError {
+            CheckpointError(code: .malformed, message: complaint + "; cut the checkpoint again", file: path)
+        }
+        guard manifest.formatVersion == self.currentVersion else {
+            throw CheckpointError(
+                code: .unsupported,
+                message: "has formatVersion \(manifest.formatVersion), and this program reads \(self.currentVersion); "
+                    + "cut the checkpoint again with the same version of the program",
+                file: path
+            )
+        }
+        guard Fingerprint.value(manifest.fingerprint) != nil, Fingerprint.value(manifest.partFingerprint) != nil else {
+            throw failure("has a fingerprint that is not sixteen hexadecimal digits")
+        }
+        for entry in manifest.experts where Stack(name: entry.stack) == nil {
+            throw failure("names a stack \"\(entry.stack.prefix(40))\"")
+        }
+        guard manifest.expertsByLayer.count == manifest.experts.count else {
+            throw failure("names a layer twice")
+        }
+        return manifest
+    }
+
+    /// Checks that the layers and experts named exist.
+    func check(against configuration: ModelConfiguration, directory: String) throws(CheckpointError) {
+        for (layer, experts) in self.expertsByLayer.sorted(by: { $0.key < $1.key }) {
+            let isAscending = zip(experts, experts.dropFirst()).allSatisfy { $0 < $1 }
+            guard configuration.isSparse(layer.stack, block: layer.block), isAscending,
+                (experts.first ?? 0) >= 0, (experts.last ?? 0) < configuration.expertCount
+            else {
+                throw CheckpointError(
+                    code: .malformed,
+                    message: "names experts of layer \(layer) that the configuration beside it does not have; cut the checkpoint again",
+                    file: "\(directory)/\(Self.fileName)"
+                )
+            }
+        }
+    }
+}

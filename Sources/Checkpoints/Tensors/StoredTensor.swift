@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One tensor as a file holds it, bounds already checked: what a reader hands to `Checkpoint`.
+struct StoredTensor: Sendable {
+    let name: String
+    let dtype: TensorDType
+    let shape: [Int]
+    let storage: any TensorStorage
+    /// The tensor's bytes if it is contiguous, else all bytes that its strides may reach.
+    let range: Range<Int>
+    /// Steps in elements along each axis, for a tensor that is not contiguous.
+    let strides: [Int]?
+    /// The file, for messages.
+    let file: String
+
+    /// The tensor, copied only if it is not contiguous.
+    func view() -> TensorView {
+        guard let strides = self.strides else {
+            return TensorView(
+                name: self.name,
+                dtype: self.dtype,
+                shape: self.shape,
+                storage: self.storage,
+                range: self.range
+            )
+        }
+        let size = self.dtype.byteSize
+        let byteCount = self.shape.reduce(size, *)
+        let copy = CopiedStorage(byteCount: byteCount) { target in
+            let source = UnsafeRawBufferPointer(rebasing: self.storage.bytes[self.range])
+            var index = Array(repeating: 0, count: self.shape.count)
+            for position in stride(from: 0, to: byteCount, by: size) {
+                var element = 0
+                for axis in index.indices { element += index[axis] * strides[axis] }
+                for byte in 0..<size { target[position + byte] = source[element * size + byte] }
+                for axis in index.indices.reversed() {
+                    index[axis] += 1
+                    if index[axis] < self.shape[axis] { break }
+                    index[axis] = 0
+                }
+            }
+        }
+        return TensorView(name: self.name, dtype: self.dtype, shape: self.shape, storage: copy, range: 0..<byteCount)
+    }
+
+    /// The same tensor under another name.
+    func renamed(_ name: String) -> StoredTensor {
+        StoredTensor(
+            name: name,
+            dtype: self.dtype,
+            shape: self.shape,
+            storage: self.storage,
+            range: self.range,
+            strides: self.strides,
+            file: self.file
+        )
+    }
+
+    func failure(_ code: CheckpointError.Code, _ message: String) -> CheckpointError {
+        CheckpointError(code: code, message: message, file: self.file, tensor: self.name)
+    }
+}

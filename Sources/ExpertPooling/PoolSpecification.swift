@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Something that cannot be used as a pool or a target, with what was written and what is allowed.
+public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The whole message.
+    public var description: String
+
+    init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// Where replicas are found: one address, or a name whose every address is a replica.
+public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
+    /// `host:port`
+    case address(host: String, port: Int)
+    /// `dns:///name:port`
+    case name(host: String, port: Int)
+
+    /// Parses a target.
+    ///
+    /// - Parameter text: `host:port`, `[v6]:port` or `dns:///name:port`.
+    /// - Throws: ``PoolSpecificationError`` naming what is wrong.
+    public init(parsing text: some StringProtocol) throws(PoolSpecificationError) {
+        let isName = text.hasPrefix("dns:///")
+        let rest = isName ? text.dropFirst("dns:///".count)[...] : text[...]
+        guard !rest.contains("/") else {
+            throw PoolSpecificationError("the target \"\(text)\" must be host:port or dns:///name:port")
+        }
+        guard let colon = rest.lastIndex(of: ":") else {
+            throw PoolSpecificationError("the target \"\(text)\" lacks a port: write host:port or dns:///name:port")
+        }
+        var host = String(rest[..<colon])
+        if host.hasPrefix("["), host.hasSuffix("]") {
+            host = String(host.dropFirst().dropLast())
+        } else if host.contains(":") {
+            throw PoolSpecificationError("the IPv6 address of the target \"\(text)\" must stand in brackets")
+        }
+        guard !host.isEmpty else {
+            throw PoolSpecificationError("the target \"\(text)\" lacks a host before the colon")
+        }
+        let portText = rest[rest.index(after: colon)...]
+        guard let port = Int(portText), (1...65_535).contains(port) else {
+            throw PoolSpecificationError("the port \"\(portText)\" of the target \"\(text)\" must be from 1 to 65535")
+        }
+        self = isName ? .name(host: host, port: port) : .address(host: host, port: port)
+    }
+
+    /// The target as it is written.
+    public var description: String {
+        switch self {
+        case .address(let host, let port): ReplicaID.format(host: host, port: port)
+        case .name(let host, let port): "dns:///\(ReplicaID.format(host: host, port: port))"
+        }
+    }
+}
+
+/// A pool and where its replicas are found: `NAME=TARGET[,TARGET]`.
+public struct PoolSpecification: Sendable, Hashable {
+    /// The pool's name; the name of a shard where a placement file is used.
+    public var name: String
+    /// Where its replicas are found.
+    public var targets: [PoolTarget]
+
+    /// Creates a specification.
+    ///
+    /// - Parameters:
+    ///   - name: The pool's name.
+    ///   - targets: Where its replicas are found.
+    public init(name: String, targets: [PoolTarget]) {
+        self.name = name
+        self.targets = targets
+    }
+
+    /// Parses `NAME=TARGET[,TARGET]`.
+    ///
+    /// - Parameter text: The specification as written.
+    /// - Throws: ``PoolSpecificationError`` naming what is wrong.
+    public init(parsing text: String) throws(PoolSpecificationError) {
+        guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
+            throw PoolSpecificationError(
+                "the pool \"\(text)\" must be NAME=TARGET[,TARGET], such as pool-0=127.0.0.1:7401"
+            )
+        }
+        let name = String(text[..<equals])
+        var targets: [PoolTarget] = []
+        for part in text[text.index(after: equals)...].split(separator: ",", omittingEmptySubsequences: false) {
+            let target = try PoolTarget(parsing: part)
+            guard !targets.contains(target) else {
+                throw PoolSpecificationError("the pool \"\(name)\" names the target \(target) twice")
+            }
+            targets.append(target)
+        }
+        self.init(name: name, targets: targets)
+    }
+}
+
+/// One expert host as a member of a pool.
+public struct ReplicaID: Sendable, Hashable, Comparable, CustomStringConvertible {
+    /// Name of the pool.
+    public let pool: String
+    /// Host name or address.
+    public let host: String
+    /// Port.
+    public let port: Int
+
+    /// Creates an identifier.
+    ///
+    /// - Parameters:
+    ///   - pool: Name of the pool.
+    ///   - host: Host name or address.
+    ///   - port: Port.
+    public init(pool: String, host: String, port: Int) {
+        self.pool = pool
+        self.host = host
+        self.port = port
+    }
+
+    /// `host:port`, an IPv6 address in brackets.
+    public var address: String { Self.format(host: self.host, port: self.port) }
+
+    /// The pool, an at sign and the address: `pool@host:port`.
+    public var description: String { "\(self.pool)@\(self.address)" }
+
+    /// Orders by pool, then host, then port.
+    public static func < (left: ReplicaID, right: ReplicaID) -> Bool {
+        (left.pool, left.host, left.port) < (right.pool, right.host, right.port)
+    }
+
+    static func format(host: String, port: Int) -> String {
+        host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    }
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CNGHTTP2
+public import NIOCore
+
+extension HTTP2Codec {
+    /// Opens a stream with a request (client only).
+    ///
+    /// - Parameters:
+    ///   - fields: The request's fields, pseudo-header fields first.
+    ///   - endStream: Whether the request has no body.
+    /// - Returns: The new stream's identifier.
+    /// - Throws: ``HTTP2CodecError`` when a field is invalid or the connection takes no new streams.
+    public func submitRequest(_ fields: [HTTP2HeaderField], endStream: Bool) throws(HTTP2CodecError) -> Int32 {
+        precondition(self.role == .client, "only a client opens streams")
+        guard self.acceptsNewStreams else {
+            throw HTTP2CodecError(code: .noNewStreams, message: "the connection is going away; use another connection")
+        }
+        let session = self.session
+        let streamID = try self.withFieldVectors(fields) { vectors, count in
+            guard !endStream else { return nghttp2_submit_request(session, nil, vectors, count, nil, nil) }
+            return withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
+                nghttp2_submit_request(session, nil, vectors, count, provider, nil)
+            }
+        }
+        guard streamID > 0 else {
+            throw HTTP2CodecError(
+                code: .noNewStreams,
+                message: "the connection takes no new stream: \(String(cString: nghttp2_strerror(streamID)))"
+            )
+        }
+        let stream = CodecStream(id: streamID)
+        stream.headersSubmitted = true
+        if endStream { stream.bodyEnd = .endStream }
+        self.streams[streamID] = stream
+        return streamID
+    }
+
+    /// Answers a request with its header block (server only).
+    ///
+    /// - Parameters:
+    ///   - streamID: The request's stream. A stream that has closed in the meantime is left alone.
+    ///   - fields: The response's fields, `:status` first.
+    ///   - endStream: Whether nothing follows.
+    /// - Throws: ``HTTP2CodecError`` when a field is invalid or the response was begun before.
+    public func submitResponse(
+        streamID: Int32,
+        _ fields: [HTTP2HeaderField],
+        endStream: Bool
+    ) throws(HTTP2CodecError) {
+        precondition(self.role == .server, "only a server answers")
+        guard let stream = self.streams[streamID] else { return }
+        guard !stream.headersSubmitted else {
+            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) has a response already")
+        }
+        let session = self.session
+        let code = try self.withFieldVectors(fields) { vectors, count in
+            guard !endStream else { return nghttp2_submit_response(session, streamID, vectors, count, nil) }
+            return withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
+                nghttp2_submit_response(session, streamID, vectors, count, provider)
+            }
+        }
+        try HTTP2Codec.check(code)
+        stream.headersSubmitted = true
+        if endStream { stream.bodyEnd = .endStream }
+    }
+
+    /// Queues pieces of a body; their memory is handed to the socket without being joined or copied.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream, whose header block was submitted. A closed stream swallows the bytes.
+    ///   - pieces: The bytes in order.
+    ///   - endStream: Whether the body ends with them.
+    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body was ended before.
+    public func submitData(
+        streamID: Int32,
+        _ pieces: [ByteBuffer],
+        endStream: Bool = false
+    ) throws(HTTP2CodecError) {
+        guard let stream = try self.streamForBody(streamID) else { return }
+        for piece in pieces { stream.append(piece) }
+        if endStream { stream.bodyEnd = .endStream }
+        self.resume(stream)
+    }
+
+    /// Ends a body with trailers.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream, whose header block was submitted. A closed stream ignores the command.
+    ///   - fields: The trailer fields.
+    /// - Throws: ``HTTP2CodecError`` when a field is invalid, the header block is missing or the body was ended before.
+    public func submitTrailers(streamID: Int32, _ fields: [HTTP2HeaderField]) throws(HTTP2CodecError) {
+        guard let stream = try self.streamForBody(streamID) else { return }
+        // The library takes them from inside the body's read callback; what is wrong must be found here.
+        try HTTP2Codec.validate(fields)
+        stream.bodyEnd = .trailers(fields)
+        self.resume(stream)
+    }
+
+    /// Resets a stream; a stream that has closed in the meantime is left alone.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream.
+    ///   - code: The code for the peer.
+    public func reset(streamID: Int32, code: HTTP2ErrorCode) {
+        guard let stream = self.streams[streamID], stream.closeOrigin == nil else { return }
+        stream.closeOrigin = .local
+        // Fails only for want of memory; the stream then stays until its connection ends.
+        _ = nghttp2_submit_rst_stream(self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), streamID, code.rawValue)
+    }
+
+    /// Resets a stream once this side's body and trailers have been sent, unless both sides have ended by then.
+    ///
+    /// A server that answers before the request is complete tells the client so with `NO_ERROR`.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream.
+    ///   - code: The code for the peer.
+    public func resetAfterEnd(streamID: Int32, code: HTTP2ErrorCode) {
+        self.streams[streamID]?.resetAfterEnd = code
+    }
+
+    /// Gives the peer credit for received bytes that were processed or dropped.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream they came on. Nothing is left to credit for a closed stream.
+    ///   - byteCount: How many bytes of ``HTTP2Event/data(streamID:bytes:)`` to credit.
+    public func consume(streamID: Int32, byteCount: Int) {
+        guard let stream = self.streams[streamID] else { return }
+        let credit = min(byteCount, stream.unconsumedBytes)
+        guard credit > 0 else { return }
+        stream.unconsumedBytes -= credit
+        if self.configuration.creditsConnectionOnArrival {
+            _ = nghttp2_session_consume_stream(self.session, streamID, credit)
+        } else {
+            _ = nghttp2_session_consume(self.session, streamID, credit)
+        }
+    }
+
+    /// Asks for one ``HTTP2Event/drained(streamID:)`` when the stream's queue is at or below a mark.
+    ///
+    /// - Parameters:
+    ///   - streamID: The stream.
+    ///   - mark: The queue length in bytes.
+    /// - Returns: True when the queue is that short already; no event comes then.
+    @discardableResult
+    public func notifyDrained(streamID: Int32, atOrBelow mark: Int) -> Bool {
+        guard let stream = self.streams[streamID], stream.queuedBytes > mark else { return true }
+        stream.drainMark = mark
+        return false
+    }
+
+    /// Sends a ping; ``HTTP2Event/pingAcknowledged(opaque:)`` tells of the answer.
+    ///
+    /// - Parameter opaque: Eight bytes that come back.
+    public func ping(opaque: UInt64) {
+        withUnsafeBytes(of: opaque.bigEndian) { bytes in
+            _ = nghttp2_submit_ping(
+                self.session,
+                UInt8(NGHTTP2_FLAG_NONE.rawValue),
+                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+            )
+        }
+    }
+
+    /// Announces that the connection will take no new streams soon (server only): a `GOAWAY` that excludes none yet.
+    public func announceShutdown() {
+        guard self.role == .server else { return }
+        _ = nghttp2_submit_shutdown_notice(self.session)
+    }
+
+    /// Refuses streams from now on: a `GOAWAY` with the last stream that was taken. Open streams go on.
+    ///
+    /// - Parameters:
+    ///   - code: Why.
+    ///   - debug: A word for the peer's log.
+    public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "") {
+        let last = nghttp2_session_get_last_proc_stream_id(self.session)
+        var text = Array(debug.utf8)
+        let count = text.count
+        _ = nghttp2_submit_goaway(
+            self.session,
+            UInt8(NGHTTP2_FLAG_NONE.rawValue),
+            last,
+            code.rawValue,
+            &text,
+            count
+        )
+    }
+
+    /// Ends the connection: a last `GOAWAY`, after which ``isFinished`` becomes true.
+    ///
+    /// - Parameter code: Why.
+    public func terminate(code: HTTP2ErrorCode) {
+        _ = nghttp2_session_terminate_session(self.session, code.rawValue)
+    }
+
+    // MARK: - Private
+
+    private func streamForBody(_ streamID: Int32) throws(HTTP2CodecError) -> CodecStream? {
+        guard let stream = self.streams[streamID] else { return nil }
+        guard stream.headersSubmitted, !stream.bodyIsEnded else {
+            throw HTTP2CodecError(
+                code: .noSuchStream,
+                message: "stream \(streamID) takes no body: "
+                    + (stream.headersSubmitted ? "it was ended before" : "its header block comes first")
+            )
+        }
+        return stream
+    }
+
+    private func resume(_ stream: CodecStream) {
+        guard stream.isDeferred else { return }
+        stream.isDeferred = false
+        _ = nghttp2_session_resume_data(self.session, stream.id)
+    }
+
+    private static func check(_ code: Int32) throws(HTTP2CodecError) {
+        guard code == 0 else {
+            throw HTTP2CodecError(code: .library, message: "libnghttp2: \(String(cString: nghttp2_strerror(code)))")
+        }
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import RPCCore
+
+/// One of a channel's connections over its life: connects, reconnects, and keeps calls that wait.
+///
+/// Belongs to one event loop, which all its connections share.
+final class ConnectionSlot {
+    let eventLoop: any EventLoop
+    private let target: (host: String, port: Int)
+    private let configuration: RPCChannelConfiguration
+    private let logger: Logger
+    private let onPhase: @Sendable (SlotMachine.Phase) -> Void
+    private let onStopped: @Sendable () -> Void
+    private var machine: SlotMachine
+    /// The connection that takes new calls, or is about to.
+    private var current: ClientConnection?
+    /// Connections that only finish their calls.
+    private var leaving: [ClientConnection] = []
+    private var isAttempting = false
+    private var waiting: [ClientCall] = []
+    private var firstWaiting = 0
+    private var waitTimer: Scheduled<Void>?
+    private var lastFailure = "it has not been tried yet"
+    private var reportedStopped = false
+
+    init(
+        eventLoop: any EventLoop,
+        target: (host: String, port: Int),
+        configuration: RPCChannelConfiguration,
+        logger: Logger,
+        onPhase: @escaping @Sendable (SlotMachine.Phase) -> Void,
+        onStopped: @escaping @Sendable () -> Void
+    ) {
+        self.eventLoop = eventLoop
+        self.target = target
+        self.configuration = configuration
+        self.logger = logger
+        self.onPhase = onPhase
+        self.onStopped = onStopped
+        self.machine = SlotMachine(policy: configuration.reconnect)
+    }
+
+    // MARK: - The channel's events
+
+    func start() {
+        self.perform(self.machine.started(now: .now))
+    }
+
+    /// Stops taking calls; calls under way finish when `graceful`.
+    func stop(graceful: Bool) {
+        let wasStopped = self.machine.phase == .stopped
+        self.machine.stopped()
+        self.waitTimer?.cancel()
+        self.waitTimer = nil
+        self.failWaiting { _ in true }
+        for connection in self.leaving + (self.current.map { [$0] } ?? []) {
+            if graceful { connection.beginDrain() } else { connection.close(reason: "the channel was shut down") }
+        }
+        if !wasStopped { self.onPhase(.stopped) }
+        self.reportIfStopped()
+    }
+
+    /// Starts a call, lets it wait or fails it.
+    func submit(_ call: ClientCall) {
+        guard !call.isEnded else { return }
+        if let connection = self.current, connection.acceptsCalls {
+            if self.firstWaiting == self.waiting.count && connection.availableStreams > 0 {
+                call.start(on: connection)
+            } else {
+                self.letWait(call)
+            }
+            return
+        }
+        switch self.machine.phase {
+        case .stopped:
+            call.fail(.notSent(.unavailable, "the channel to \(self.name) was shut down"))
+        case .idle, .connecting, .waiting, .ready:
+            guard call.options.waitForReady else {
+                call.fail(.notSent(.unavailable, "no connection to \(self.name): \(self.lastFailure)"))
+                return
+            }
+            self.letWait(call)
+        }
+    }
+
+    // MARK: - The connection's events
+
+    /// A socket is connected. Of several addresses of a host more than one can answer; the first is kept.
+    func connectionBegan(_ connection: ClientConnection) {
+        if self.current == nil && self.machine.phase == .connecting {
+            self.current = connection
+        } else {
+            self.leaving.append(connection)
+            connection.close(reason: "the connection is not needed")
+        }
+    }
+
+    func connectionReady(_ connection: ClientConnection) {
+        guard connection === self.current else { return }
+        self.machine.connectionReady()
+        self.onPhase(self.machine.phase)
+        self.startWaitingCalls(on: connection)
+    }
+
+    /// The connection takes no new calls, but finishes those it has.
+    func connectionGoesAway(_ connection: ClientConnection) {
+        guard connection === self.current else { return }
+        self.current = nil
+        self.leaving.append(connection)
+        self.lastFailure = "the server goes away"
+        self.currentLost()
+    }
+
+    func connectionEnded(_ connection: ClientConnection, reason: String) {
+        if connection === self.current {
+            self.current = nil
+            self.lastFailure = reason
+            self.currentLost()
+        } else {
+            self.leaving.removeAll { $0 === connection }
+        }
+        self.reportIfStopped()
+    }
+
+    /// Starts calls that waited, as far as the peer takes them.
+    func startWaitingCalls(on connection: ClientConnection) {
+        guard connection === self.current, self.firstWaiting < self.waiting.count else { return }
+        while self.firstWaiting < self.waiting.count, connection.availableStreams > 0 {
+            let call = self.waiting[self.firstWaiting]
+            self.firstWaiting += 1
+            call.start(on: connection)
+        }
+        self.compactWaiting()
+    }
+
+    // MARK: - Private
+
+    private var name: String { "\(self.target.host):\(self.target.port)" }
+
+    private func letWait(_ call: ClientCall) {
+        guard self.waiting.count - self.firstWaiting < self.configuration.maxWaitingCalls else {
+            call.fail(
+                .notSent(
+                    .resourceExhausted,
+                    "\(self.configuration.maxWaitingCalls) calls wait for \(self.name) already; send fewer at once"
+                )
+            )
+            return
+        }
+        self.waiting.append(call)
+        guard let deadline = call.options.deadline else { return }
+        let bound = NIOLoopBound(call, eventLoop: self.eventLoop)
+        call.waitTimer = self.eventLoop.scheduleTask(in: (deadline - .now).timeAmount) { bound.value.deadlineExpired() }
+    }
+
+    /// Drops started and ended calls from the front, and all ended ones when they pile up.
+    private func compactWaiting() {
+        if self.firstWaiting == self.waiting.count {
+            self.waiting.removeAll(keepingCapacity: true)
+            self.firstWaiting = 0
+        } else if self.firstWaiting > 256 {
+            self.waiting.removeFirst(self.firstWaiting)
+            self.firstWaiting = 0
+        }
+    }
+
+    private func failWaiting(_ isDue: (ClientCall) -> Bool) {
+        let calls = self.waiting[self.firstWaiting...].filter { !$0.isEnded }
+        self.firstWaiting = 0
+        self.waiting = calls.filter { !isDue($0) }
+        let message = "no connection to \(self.name): \(self.lastFailure)"
+        for call in calls where isDue(call) { call.fail(.notSent(.unavailable, message)) }
+    }
+
+    private func currentLost() {
+        let action =
+            self.machine.phase == .connecting
+            ? self.machine.attemptFailed(chance: .random(in: 0...1)) : self.machine.connectionLost(now: .now)
+        if action != .none { self.onPhase(self.machine.phase) }
+        self.failWaiting { !$0.options.waitForReady }
+        self.perform(action)
+    }
+
+    private func perform(_ action: SlotMachine.Action) {
+        switch action {
+        case .none:
+            break
+        case .connect:
+            self.onPhase(self.machine.phase)
+            self.connect()
+        case .wait(let duration):
+            self.logger.debug(
+                "waiting to reconnect",
+                metadata: ["target": "\(self.name)", "wait": "\(duration)", "reason": "\(self.lastFailure)"]
+            )
+            let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+            self.waitTimer = self.eventLoop.scheduleTask(in: duration.timeAmount) {
+                bound.value.waitTimer = nil
+                bound.value.perform(bound.value.machine.waitEnded(now: .now))
+            }
+        }
+    }
+
+    private func connect() {
+        self.isAttempting = true
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        ClientBootstrap(group: self.eventLoop)
+            .connectTimeout(self.configuration.reconnect.connectTimeout.timeAmount)
+            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelOption(.recvAllocator, value: self.configuration.limits.readAllocator)
+            .channelOption(.writeBufferWaterMark, value: TransportLimits.waterMark)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try bound.value.setUp(channel) }
+            }
+            .connect(host: self.target.host, port: self.target.port)
+            .hop(to: self.eventLoop)
+            .whenComplete { bound.value.attemptEnded($0) }
+    }
+
+    private func setUp(_ channel: any Channel) throws {
+        let now = ContinuousClock.now
+        let codec = try HTTP2Codec(role: .client, configuration: self.configuration.limits.codecConfiguration, now: now)
+        let connection = ClientConnection(codec: codec, authority: self.name, slot: self, eventLoop: self.eventLoop)
+        let handler = ConnectionHandler(
+            codec: codec,
+            role: connection,
+            timing: self.configuration.timing,
+            eventLoop: self.eventLoop,
+            now: now
+        )
+        try channel.pipeline.syncOperations.addHandler(handler)
+    }
+
+    private func attemptEnded(_ result: Result<any Channel, any Error>) {
+        self.isAttempting = false
+        switch result {
+        case .success(let channel):
+            if self.machine.phase == .stopped { channel.close(promise: nil) }
+        case .failure(let error):
+            guard self.current == nil else { return }
+            self.lastFailure = "\(error)"
+            self.currentLost()
+        }
+        self.reportIfStopped()
+    }
+
+    private func reportIfStopped() {
+        guard self.machine.phase == .stopped, self.current == nil, self.leaving.isEmpty, !self.isAttempting,
+            !self.reportedStopped
+        else { return }
+        self.reportedStopped = true
+        self.onStopped()
+    }
+}
+
+// The slot belongs to its event loop.
+@available(*, unavailable)
+extension ConnectionSlot: Sendable {}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import NIOCore
+
+/// How a channel connects and what its connections may hold.
+public struct RPCChannelConfiguration: Sendable {
+    /// How many connections the channel keeps, each on an event loop of its own as far as there are loops.
+    public var connections: Int
+    /// What one connection may hold.
+    public var limits: TransportLimits
+    /// How long the channel waits between attempts to connect.
+    public var reconnect: ReconnectPolicy
+    /// When a connection is given up or probed.
+    public var timing: ConnectionTiming
+    /// How many calls may wait on each connection: for it to be ready, or for the server to take more streams.
+    public var maxWaitingCalls: Int
+    /// The event loops that carry the connections; nil takes the process's own.
+    public var eventLoopGroup: (any EventLoopGroup)?
+
+    /// One connection with the limits for peers from anywhere.
+    public static let defaults = RPCChannelConfiguration()
+
+    /// Creates a configuration.
+    ///
+    /// - Parameters:
+    ///   - connections: How many connections the channel keeps.
+    ///   - limits: What one connection may hold.
+    ///   - reconnect: How long the channel waits between attempts to connect.
+    ///   - timing: When a connection is given up or probed.
+    ///   - maxWaitingCalls: How many calls may wait on each connection.
+    ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
+    public init(
+        connections: Int = 1,
+        limits: TransportLimits = .defaults,
+        reconnect: ReconnectPolicy = .defaults,
+        timing: ConnectionTiming = .defaults,
+        maxWaitingCalls: Int = 10_000,
+        eventLoopGroup: (any EventLoopGroup)? = nil
+    ) {
+        self.connections = connections
+        self.limits = limits
+        self.reconnect = reconnect
+        self.timing = timing
+        self.maxWaitingCalls = maxWaitingCalls
+        self.eventLoopGroup = eventLoopGroup
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// When a client connects and reconnects: a pure machine for one connection of a channel.
+///
+/// - state `idle`: not started; can go to `connecting`, `stopped`.
+/// - state `connecting`: a socket is being connected or the peer's settings are awaited; can go to `ready`, `waiting`,
+///   `stopped`.
+/// - state `ready`: calls can be made; can go to `connecting` or `waiting` (the connection goes away or is lost), `stopped`.
+/// - state `waiting`: the last attempt failed; can go to `connecting`, `stopped`.
+/// - state `stopped`: stays.
+struct SlotMachine: ~Copyable {
+    /// What the runner has to do.
+    enum Action: Sendable, Hashable {
+        /// Nothing.
+        case none
+        /// Connect.
+        case connect
+        /// Fail the calls that do not want to wait, then call ``waitEnded()`` after this time.
+        case wait(Duration)
+    }
+
+    /// What can be seen from outside.
+    enum Phase: Sendable, Hashable {
+        case idle
+        case connecting
+        case ready
+        case waiting
+        case stopped
+    }
+
+    private let policy: ReconnectPolicy
+    private var failures = 0
+    private var lastAttempt: ContinuousClock.Instant?
+    private(set) var phase = Phase.idle
+
+    init(policy: ReconnectPolicy) {
+        self.policy = policy
+    }
+
+    /// The channel runs.
+    mutating func started(now: ContinuousClock.Instant) -> Action {
+        guard self.phase == .idle else { return .none }
+        return self.connect(now: now)
+    }
+
+    /// The peer's settings arrived: the connection works.
+    mutating func connectionReady() {
+        guard self.phase == .connecting else { return }
+        self.phase = .ready
+        self.failures = 0
+    }
+
+    /// The attempt failed, or the connection ended before its settings arrived.
+    mutating func attemptFailed(chance: Double) -> Action {
+        guard self.phase == .connecting else { return .none }
+        self.failures += 1
+        self.phase = .waiting
+        return .wait(self.policy.wait(afterFailures: self.failures, chance: chance))
+    }
+
+    /// The connection that was ready takes no more calls, or is lost.
+    ///
+    /// The next attempt is made at once, unless the last one is so recent that a server which accepts connections only
+    /// to drop them would keep both sides busy.
+    mutating func connectionLost(now: ContinuousClock.Instant) -> Action {
+        guard self.phase == .ready else { return .none }
+        if let lastAttempt = self.lastAttempt, now < lastAttempt + self.policy.initial {
+            self.phase = .waiting
+            return .wait(lastAttempt + self.policy.initial - now)
+        }
+        return self.connect(now: now)
+    }
+
+    /// The wait is over.
+    mutating func waitEnded(now: ContinuousClock.Instant) -> Action {
+        guard self.phase == .waiting else { return .none }
+        return self.connect(now: now)
+    }
+
+    /// The channel shuts down.
+    mutating func stopped() {
+        self.phase = .stopped
+    }
+
+    private mutating func connect(now: ContinuousClock.Instant) -> Action {
+        self.phase = .connecting
+        self.lastAttempt = now
+        return .connect
+    }
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+internal import NIOCore
+
+/// What a role (client or server) does with its connection's events.
+///
+/// All of it happens on the connection's event loop.
+protocol ConnectionRole: AnyObject {
+    /// The socket is connected and the codec is ready for commands.
+    func connectionBegan(_ connection: ConnectionHandler)
+    /// Something happened on the connection.
+    func handle(_ event: HTTP2Event)
+    /// Streams may have ended: calls that were kept back can go on.
+    func turnEnded()
+    /// The connection has had no call for the configured time.
+    func connectionIdled()
+    /// The connection is gone; nothing can be sent or received any more.
+    func connectionEnded(reason: String)
+    /// How many calls are open.
+    var openCallCount: Int { get }
+}
+
+/// Carries bytes between a socket and a codec.
+///
+/// Bytes go in, the codec's events are dispatched after it returned, and what it then has to send is written with one
+/// flush for each read or turn of the loop. While the socket does not accept bytes, nothing is taken from the codec, so
+/// that a peer which does not read runs into the codec's limits and not into our memory.
+final class ConnectionHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    /// How much is taken from the codec before the socket is asked again.
+    private static let outputChunkBytes = 1 << 20
+
+    let codec: HTTP2Codec
+    let eventLoop: any EventLoop
+    private let role: any ConnectionRole
+    private var watch: ConnectionWatch
+    private var watchTimer: Scheduled<Void>?
+    private var context: ChannelHandlerContext?
+    private var isReading = false
+    private var isFlushScheduled = false
+    private var isFlushing = false
+    private var isClosing = false
+    private var endReason: String?
+
+    init(
+        codec: HTTP2Codec,
+        role: any ConnectionRole,
+        timing: ConnectionTiming,
+        eventLoop: any EventLoop,
+        now: ContinuousClock.Instant
+    ) {
+        self.codec = codec
+        self.role = role
+        self.eventLoop = eventLoop
+        self.watch = ConnectionWatch(timing: timing, now: now)
+    }
+
+    /// Whether the connection can carry commands.
+    var isOpen: Bool { self.context != nil && !self.isClosing }
+
+    /// Sees to it that queued output is written at the end of this turn of the loop.
+    func setNeedsFlush() {
+        guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, self.context != nil else { return }
+        self.isFlushScheduled = true
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.eventLoop.execute {
+            bound.value.isFlushScheduled = false
+            bound.value.flush()
+        }
+    }
+
+    /// Closes the connection without waiting for anything.
+    func close(reason: String) {
+        self.endReason = self.endReason ?? reason
+        self.isClosing = true
+        self.context?.close(promise: nil)
+    }
+
+    // MARK: - ChannelInboundHandler
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        if context.channel.isActive { self.begin(context: context) }
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.begin(context: context)
+        context.fireChannelActive()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !self.isClosing else { return }
+        self.isReading = true
+        let now = ContinuousClock.now
+        self.watch.bytesArrived(now: now)
+        do throws(HTTP2CodecError) {
+            try self.codec.receive(self.unwrapInboundIn(data), now: now)
+        } catch {
+            self.endReason = self.endReason ?? error.message
+        }
+        self.dispatchEvents()
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        self.isReading = false
+        self.flush()
+        context.fireChannelReadComplete()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { self.setNeedsFlush() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.end()
+        context.fireChannelInactive()
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.end()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.close(reason: "the connection failed: \(error)")
+    }
+
+    // MARK: - Private
+
+    private func begin(context: ChannelHandlerContext) {
+        guard self.context == nil, self.endReason == nil else { return }
+        self.context = context
+        self.role.connectionBegan(self)
+        self.scheduleWatch()
+        self.flush()
+    }
+
+    private func end() {
+        guard self.context != nil else { return }
+        self.context = nil
+        self.isClosing = true
+        self.watchTimer?.cancel()
+        self.watchTimer = nil
+        self.role.connectionEnded(reason: self.endReason ?? "the peer closed the connection")
+    }
+
+    @discardableResult
+    private func dispatchEvents() -> Bool {
+        guard self.codec.hasEvents else { return false }
+        while self.codec.hasEvents {
+            for event in self.codec.takeEvents() {
+                switch event {
+                case .settings: self.watch.peerSettingsArrived()
+                case .settingsAcknowledged: self.watch.ownSettingsAcknowledged()
+                default: break
+                }
+                self.role.handle(event)
+            }
+        }
+        return true
+    }
+
+    private func flush() {
+        guard let context = self.context, !self.isFlushing, !self.isClosing else { return }
+        self.isFlushing = true
+        var unflushed = false
+        while context.channel.isWritable {
+            self.role.turnEnded()
+            let output = self.codec.takeOutput(limitBytes: Self.outputChunkBytes)
+            let dispatched = self.dispatchEvents()
+            if output.isEmpty {
+                // Events can have led to new commands; without any, nothing more will come.
+                if dispatched { continue } else { break }
+            }
+            for buffer in output { context.write(self.wrapOutboundOut(buffer), promise: nil) }
+            unflushed = true
+            if !context.channel.isWritable {
+                context.flush()
+                unflushed = false
+            }
+        }
+        if unflushed { context.flush() }
+        self.isFlushing = false
+        guard self.context != nil else { return }
+        self.watch.openCallsChanged(self.role.openCallCount, now: .now)
+        self.scheduleWatchIfDue()
+        if self.codec.isFinished || (self.codec.failure != nil && context.channel.isWritable) {
+            self.closeAfterOutput(context: context)
+        }
+    }
+
+    /// Closes once everything written has left, or after a second.
+    private func closeAfterOutput(context: ChannelHandlerContext) {
+        guard !self.isClosing else { return }
+        self.isClosing = true
+        self.endReason = self.endReason ?? "the connection was closed after a GOAWAY"
+        let bound = NIOLoopBound(context, eventLoop: self.eventLoop)
+        let timer = self.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.close(promise: nil) }
+        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in
+            timer.cancel()
+            bound.value.close(promise: nil)
+        }
+    }
+
+    // MARK: - Time
+
+    private func scheduleWatchIfDue() {
+        if self.watchTimer == nil { self.scheduleWatch() }
+    }
+
+    private func scheduleWatch() {
+        self.watchTimer = nil
+        guard self.isOpen, let due = self.watch.nextDue else { return }
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.watchTimer = self.eventLoop.scheduleTask(in: (due - .now).timeAmount) { bound.value.watchFired() }
+    }
+
+    private func watchFired() {
+        self.watchTimer = nil
+        guard self.isOpen else { return }
+        switch self.watch.timePassed(now: .now) {
+        case .wait:
+            break
+        case .ping:
+            self.codec.ping(opaque: 0)
+            self.setNeedsFlush()
+        case .drain:
+            self.role.connectionIdled()
+        case .close(let reason):
+            self.codec.terminate(code: .settingsTimeout)
+            self.flush()
+            self.close(reason: reason)
+        }
+        self.scheduleWatch()
+    }
+}
+
+// The handler belongs to its channel's event loop.
+@available(*, unavailable)
+extension ConnectionHandler: Sendable {}

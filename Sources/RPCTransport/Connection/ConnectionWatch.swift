@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Decides over time whether a connection is alive: handshake, keepalive and idleness, as a pure machine.
+struct ConnectionWatch: Sendable {
+    /// What the runner has to do.
+    enum Action: Sendable, Hashable {
+        /// Nothing until the next due time.
+        case wait
+        /// Send a ping.
+        case ping
+        /// The connection had no call for too long: say goodbye and close.
+        case drain
+        /// The peer is gone or stuck: close at once.
+        case close(String)
+    }
+
+    private enum Probe: Sendable {
+        case none
+        case sent(ContinuousClock.Instant)
+    }
+
+    private let timing: ConnectionTiming
+    private let started: ContinuousClock.Instant
+    private var settingsArrived = false
+    private var settingsAcknowledged = false
+    private var lastRead: ContinuousClock.Instant
+    private var probe = Probe.none
+    private var idleSince: ContinuousClock.Instant?
+    private var drained = false
+
+    init(timing: ConnectionTiming, now: ContinuousClock.Instant) {
+        self.timing = timing
+        self.started = now
+        self.lastRead = now
+        self.idleSince = now
+    }
+
+    /// Whether both sides know each other's settings.
+    var handshakeIsComplete: Bool { self.settingsArrived && self.settingsAcknowledged }
+
+    /// The peer's settings arrived.
+    mutating func peerSettingsArrived() { self.settingsArrived = true }
+
+    /// The peer acknowledged our settings.
+    mutating func ownSettingsAcknowledged() { self.settingsAcknowledged = true }
+
+    /// Bytes arrived: whatever they are, the peer lives.
+    mutating func bytesArrived(now: ContinuousClock.Instant) {
+        self.lastRead = now
+        self.probe = .none
+    }
+
+    /// The number of open calls changed.
+    mutating func openCallsChanged(_ count: Int, now: ContinuousClock.Instant) {
+        if count > 0 { self.idleSince = nil } else if self.idleSince == nil { self.idleSince = now }
+    }
+
+    /// When ``timePassed(now:)`` must be called next; nil when nothing is due.
+    var nextDue: ContinuousClock.Instant? {
+        var due: ContinuousClock.Instant?
+        func consider(_ instant: ContinuousClock.Instant) { due = due.map { min($0, instant) } ?? instant }
+        if !self.handshakeIsComplete { consider(self.started + self.timing.handshakeTimeout) }
+        if let interval = self.timing.keepaliveInterval {
+            switch self.probe {
+            case .none: consider(self.lastRead + interval)
+            case .sent(let instant): consider(instant + self.timing.keepaliveTimeout)
+            }
+        }
+        if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained { consider(since + timeout) }
+        return due
+    }
+
+    /// Time passed: what is due now?
+    mutating func timePassed(now: ContinuousClock.Instant) -> Action {
+        if !self.handshakeIsComplete && now >= self.started + self.timing.handshakeTimeout {
+            return .close("the peer completed no HTTP/2 handshake within \(self.timing.handshakeTimeout)")
+        }
+        if let interval = self.timing.keepaliveInterval {
+            switch self.probe {
+            case .sent(let instant) where now >= instant + self.timing.keepaliveTimeout:
+                return .close("the peer answered no ping within \(self.timing.keepaliveTimeout)")
+            case .none where now >= self.lastRead + interval:
+                self.probe = .sent(now)
+                return .ping
+            default:
+                break
+            }
+        }
+        if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained, now >= since + timeout {
+            self.drained = true
+            return .drain
+        }
+        return .wait
+    }
+}

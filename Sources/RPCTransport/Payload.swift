@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import NIOCore
+
+/// One message as ordered pieces, written to the socket without being joined.
+public struct Payload: Sendable, Hashable {
+    /// The pieces in order; empty ones are allowed.
+    public var segments: [ByteBuffer]
+
+    /// Creates a message of several pieces.
+    ///
+    /// - Parameter segments: The pieces in order.
+    public init(segments: [ByteBuffer]) {
+        self.segments = segments
+    }
+
+    /// Creates a message of one piece.
+    ///
+    /// - Parameter buffer: The message.
+    public init(_ buffer: ByteBuffer) {
+        self.segments = [buffer]
+    }
+
+    /// Creates a message from bytes, which are copied once.
+    ///
+    /// - Parameter bytes: The message.
+    public init(bytes: [UInt8]) {
+        self.segments = [ByteBuffer(bytes: bytes)]
+    }
+
+    /// The message's length in bytes, without the prefix that frames it.
+    public var byteCount: Int {
+        self.segments.reduce(0) { $0 + $1.readableBytes }
+    }
+
+    /// The pieces behind the five bytes that frame a message: not compressed, and its length.
+    ///
+    /// Small pieces at the front share the prefix's buffer.
+    func framed() -> [ByteBuffer] {
+        let count = self.byteCount
+        var front = ByteBufferAllocator().buffer(capacity: count <= Self.joinedBytes ? 5 + count : 5)
+        front.writeInteger(UInt8(0))
+        front.writeInteger(UInt32(truncatingIfNeeded: count))
+        if count <= Self.joinedBytes {
+            for segment in self.segments { front.writeImmutableBuffer(segment) }
+            return [front]
+        }
+        return [front] + self.segments
+    }
+
+    /// Messages up to this size are copied behind their prefix: cheaper than another entry in a gathering write.
+    private static let joinedBytes = 1_024
+}

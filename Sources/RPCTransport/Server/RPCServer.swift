@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+public import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import RPCCore
+internal import Synchronization
+
+/// A gRPC server on one address, over HTTP/2 without TLS and with prior knowledge.
+///
+/// The server lives in ``run()``: handlers that are tasks are its child tasks, and it returns when the last connection
+/// has closed and the last handler has returned.
+public final class RPCServer: Sendable {
+    private struct Connection {
+        var eventLoop: any EventLoop
+        var role: NIOLoopBound<ServerConnection>
+    }
+
+    private enum Phase {
+        case idle
+        case running
+        case draining
+        case stopped
+    }
+
+    private struct State {
+        var phase = Phase.idle
+        var listener: (any Channel)?
+        var address: Result<(host: String, port: Int), any Error>?
+        var addressWaiters: [CheckedContinuation<(host: String, port: Int), any Error>] = []
+        var connections: [Int: Connection] = [:]
+        var nextConnection = 0
+        var calls: AsyncStream<AcceptedCall>.Continuation?
+        var listenerIsClosed = false
+    }
+
+    private let configuration: RPCServerConfiguration
+    private let methods: [Method: ServiceMethod]
+    private let logger: Logger
+    private let state = Mutex(State())
+
+    /// Creates a server; ``run()`` starts it.
+    ///
+    /// - Parameters:
+    ///   - configuration: Where it listens and what its connections may hold.
+    ///   - methods: What it answers; of two entries for one method the later counts.
+    ///   - logger: Gets debug messages about connections and errors about responses that cannot be sent.
+    public init(configuration: RPCServerConfiguration, methods: [ServiceMethod], logger: Logger) {
+        self.configuration = configuration
+        self.methods = Dictionary(methods.map { ($0.method, $0) }) { _, later in later }
+        self.logger = logger
+    }
+
+    /// Listens and serves until the server has drained. Cancelling the task ends all calls at once.
+    ///
+    /// - Throws: An error when the address cannot be listened at, a limit is out of range, or the server ran before.
+    public func run() async throws {
+        try self.configuration.limits.codecConfiguration.validate()
+        let (calls, continuation) = AsyncStream.makeStream(of: AcceptedCall.self)
+        let mayRun = self.state.withLock { state in
+            guard case .idle = state.phase else { return false }
+            state.phase = .running
+            state.calls = continuation
+            return true
+        }
+        guard mayRun else {
+            self.resolveAddress(.failure(RPCError(.failedPrecondition, "the server ran before; create another one")))
+            throw RPCError(.failedPrecondition, "the server ran before; create another one")
+        }
+        do {
+            try await self.listen()
+        } catch {
+            self.state.withLock { $0.phase = .stopped }
+            self.resolveAddress(.failure(error))
+            throw error
+        }
+        await withTaskCancellationHandler {
+            await withDiscardingTaskGroup { group in
+                for await call in calls { group.addTask { await call.run() } }
+            }
+        } onCancel: {
+            self.beginGracefulShutdown()
+            self.abandonConnections()
+        }
+        self.state.withLock { $0.phase = .stopped }
+    }
+
+    /// The address that the server listens at, once it does.
+    ///
+    /// - Returns: The host as text and the port.
+    /// - Throws: An error when the server could not listen.
+    public func boundAddress() async throws -> (host: String, port: Int) {
+        try await withCheckedThrowingContinuation { continuation in
+            let known = self.state.withLock { state in
+                if state.address == nil { state.addressWaiters.append(continuation) }
+                return state.address
+            }
+            if let known { continuation.resume(with: known) }
+        }
+    }
+
+    /// Drains the server: takes no new connections and calls, lets calls under way finish within the grace of the
+    /// configuration, then closes; ``run()`` returns after that. Further calls of this method do nothing.
+    public func beginGracefulShutdown() {
+        let (listener, connections) = self.state.withLock { state -> ((any Channel)?, [Connection]) in
+            switch state.phase {
+            case .idle:
+                state.phase = .stopped
+                return (nil, [])
+            case .running:
+                state.phase = .draining
+                return (state.listener, Array(state.connections.values))
+            case .draining, .stopped:
+                return (nil, [])
+            }
+        }
+        guard let listener else {
+            self.finishIfDrained()
+            return
+        }
+        listener.close(promise: nil)
+        for connection in connections {
+            connection.eventLoop.execute { connection.role.value.beginDrain() }
+        }
+        listener.eventLoop.scheduleTask(in: self.configuration.drainGrace.timeAmount) { self.abandonConnections() }
+    }
+
+    // MARK: - Private
+
+    private func listen() async throws {
+        let group = self.configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
+        let limits = self.configuration.limits
+        let listener = try await ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 1_024)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.recvAllocator, value: limits.readAllocator)
+            .childChannelOption(.writeBufferWaterMark, value: TransportLimits.waterMark)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try self.setUp(channel) }
+            }
+            .bind(host: self.configuration.host, port: self.configuration.port)
+            .get()
+        let wasStopped = self.state.withLock { state in
+            state.listener = listener
+            if case .draining = state.phase { return true }
+            return false
+        }
+        listener.closeFuture.whenComplete { _ in
+            self.state.withLock { $0.listenerIsClosed = true }
+            self.finishIfDrained()
+        }
+        if wasStopped { listener.close(promise: nil) }
+        let address = (
+            host: listener.localAddress?.ipAddress ?? self.configuration.host,
+            port: listener.localAddress?.port ?? self.configuration.port
+        )
+        self.logger.debug("listening", metadata: ["host": "\(address.host)", "port": "\(address.port)"])
+        self.resolveAddress(.success(address))
+    }
+
+    private func resolveAddress(_ address: Result<(host: String, port: Int), any Error>) {
+        let waiters = self.state.withLock { state in
+            if state.address == nil { state.address = address }
+            let waiters = state.addressWaiters
+            state.addressWaiters = []
+            return waiters
+        }
+        for waiter in waiters { waiter.resume(with: address) }
+    }
+
+    /// Builds the pipeline of a new connection.
+    private func setUp(_ channel: any Channel) throws {
+        let eventLoop = channel.eventLoop
+        let now = ContinuousClock.now
+        let limits = self.configuration.limits
+        let codec = try HTTP2Codec(role: .server, configuration: limits.codecConfiguration, now: now)
+        let (id, calls) = self.state.withLock { state in
+            state.nextConnection += 1
+            return (state.nextConnection, state.calls)
+        }
+        let role = ServerConnection(
+            codec: codec,
+            eventLoop: eventLoop,
+            limits: limits,
+            peer: channel.remoteAddress.map { "\($0.ipAddress ?? "local"):\($0.port ?? 0)" } ?? "unknown",
+            methods: self.methods,
+            logger: self.logger,
+            accept: { call in calls?.yield(call) },
+            onEnd: { self.connectionEnded(id) }
+        )
+        let handler = ConnectionHandler(
+            codec: codec,
+            role: role,
+            timing: self.configuration.timing,
+            eventLoop: eventLoop,
+            now: now
+        )
+        let connection = Connection(eventLoop: eventLoop, role: NIOLoopBound(role, eventLoop: eventLoop))
+        let isRunning = self.state.withLock { state in
+            guard case .running = state.phase else { return false }
+            state.connections[id] = connection
+            return true
+        }
+        guard isRunning else { throw ChannelError.ioOnClosedChannel }
+        // A channel that closes before it becomes active never tells its handler.
+        channel.closeFuture.whenComplete { _ in self.connectionEnded(id) }
+        try channel.pipeline.syncOperations.addHandler(handler)
+    }
+
+    private func connectionEnded(_ id: Int) {
+        self.state.withLock { _ = $0.connections.removeValue(forKey: id) }
+        self.finishIfDrained()
+    }
+
+    private func abandonConnections() {
+        for connection in self.state.withLock({ Array($0.connections.values) }) {
+            connection.eventLoop.execute { connection.role.value.abandon() }
+        }
+    }
+
+    private func finishIfDrained() {
+        let calls = self.state.withLock { state -> AsyncStream<AcceptedCall>.Continuation? in
+            guard state.listenerIsClosed, state.connections.isEmpty else { return nil }
+            return state.calls
+        }
+        calls?.finish()
+    }
+}
+
+extension TransportLimits {
+    /// How much may wait in a socket's queue before it counts as not writable.
+    static let waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 1 << 18, high: 1 << 20)
+
+    /// Reads small at first and as large as the limits allow when much arrives.
+    var readAllocator: AdaptiveRecvByteBufferAllocator {
+        let maximum = max(2_048, self.readBufferBytes)
+        return AdaptiveRecvByteBufferAllocator(minimum: 2_048, initial: min(16_384, maximum), maximum: maximum)
+    }
+}

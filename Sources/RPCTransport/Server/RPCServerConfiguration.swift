@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import NIOCore
+
+/// Where a server listens and what its connections may hold.
+public struct RPCServerConfiguration: Sendable {
+    /// The address to listen at.
+    public var host: String
+    /// The port to listen at; 0 takes a free one.
+    public var port: Int
+    /// The event loops that carry the connections; nil takes the process's own.
+    public var eventLoopGroup: (any EventLoopGroup)?
+    /// What one connection may hold.
+    public var limits: TransportLimits
+    /// When a connection is given up or probed.
+    public var timing: ConnectionTiming
+    /// How long calls under way may take to finish when the server drains.
+    public var drainGrace: Duration
+
+    /// Creates a configuration.
+    ///
+    /// - Parameters:
+    ///   - host: The address to listen at.
+    ///   - port: The port to listen at; 0 takes a free one.
+    ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
+    ///   - limits: What one connection may hold.
+    ///   - timing: When a connection is given up or probed.
+    ///   - drainGrace: How long calls under way may take to finish when the server drains.
+    public init(
+        host: String = "127.0.0.1",
+        port: Int = 0,
+        eventLoopGroup: (any EventLoopGroup)? = nil,
+        limits: TransportLimits = .defaults,
+        timing: ConnectionTiming = .defaults,
+        drainGrace: Duration = .seconds(30)
+    ) {
+        self.host = host
+        self.port = port
+        self.eventLoopGroup = eventLoopGroup
+        self.limits = limits
+        self.timing = timing
+        self.drainGrace = drainGrace
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+internal import NIOCore
+internal import RPCCore
+
+/// One call on a server's connection: runs its machine and carries messages to the handler and back.
+///
+/// Belongs to the connection's event loop.
+final class ServerCall {
+    let streamID: Int32
+    let shared = ServerCallShared()
+    private let connection: ServerConnection
+    private var state = ServerCallState()
+    private var assembler: MessageAssembler
+    private var handler: ServiceMethod.Handler?
+    private var context: ServerContext?
+    /// The message of a method that takes one, until the request has ended.
+    private var request: ByteBuffer?
+    private var inbox: MessageInbox?
+    private var gate: WriteGate?
+    /// Bytes received and not credited yet.
+    private var uncreditedBytes = 0
+
+    init(streamID: Int32, connection: ServerConnection) {
+        self.streamID = streamID
+        self.connection = connection
+        self.assembler = MessageAssembler(maxMessageBytes: connection.limits.maxReceiveMessageBytes)
+    }
+
+    /// Whether the status is decided.
+    var isEnded: Bool { self.state.isEnded }
+
+    // MARK: - The peer's events
+
+    func headersReceived(_ block: HTTP2HeaderBlock, now: ContinuousClock.Instant) {
+        switch self.state.headersReceived(block.callFields, endStream: block.endStream, now: now) {
+        case .route(let head, let deadline):
+            self.route(head, deadline: deadline)
+            if block.endStream { self.requestEnded() }
+        case .end(let ending):
+            self.send(ending)
+        case .reset(let code, let cancelHandler):
+            if cancelHandler { self.cancelHandler("the caller broke the protocol") }
+            self.connection.codec.reset(streamID: self.streamID, code: HTTP2ErrorCode(code))
+        case .ignore:
+            break
+        }
+    }
+
+    /// The request's header block was larger than the limit.
+    func headersTooLarge(sizeBytes: Int, limitBytes: Int, endStream: Bool) {
+        let message = "the header list has \(sizeBytes) bytes, more than the limit of \(limitBytes); send less metadata"
+        switch self.state.phase {
+        case .idle:
+            let fields = Trailers(status: Status(code: .resourceExhausted, message: message)).trailersOnlyFields()
+            // The machine never saw a request; the stream is answered past it and forgotten.
+            _ = self.state.cancelled()
+            self.connection.submitHead(self, fields, endStream: true)
+            self.connection.codec.resetAfterEnd(streamID: self.streamID, code: .noError)
+        case .routing, .open, .ended:
+            self.abort(self.state.cancelled(reset: .protocolError), message)
+        }
+    }
+
+    func dataReceived(_ bytes: ByteBuffer) {
+        self.uncreditedBytes += bytes.readableBytes
+        do throws(RPCError) {
+            try self.assembler.feed(bytes) { self.messageReceived($0) }
+        } catch {
+            self.end(error)
+        }
+        self.creditIfEmptied()
+    }
+
+    func requestEnded() {
+        do throws(RPCError) {
+            try self.assembler.end()
+        } catch {
+            self.end(error)
+            return
+        }
+        switch self.state.requestEnded() {
+        case .deliver:
+            self.inbox?.finish(.success(()))
+            if let request = self.request {
+                self.request = nil
+                self.start(with: request)
+            }
+        case .drop:
+            break
+        case .end(let ending):
+            self.cancelHandler("the request broke the protocol")
+            self.send(ending)
+        }
+    }
+
+    /// The stream is closed, or the connection is lost.
+    func peerLeft() {
+        self.abort(self.state.peerLeft(), "the caller has left")
+    }
+
+    /// The stream's queue has drained.
+    func drained() {
+        self.gate?.drained(queuedBytes: self.connection.codec.queuedBytes(streamID: self.streamID))
+    }
+
+    func deadlineExpired() {
+        self.abort(self.state.deadlineExpired(), "the deadline has passed")
+    }
+
+    /// The server gives up on the call at the end of its drain.
+    func abandon() {
+        self.abort(self.state.cancelled(), "the server is shutting down")
+    }
+
+    /// Gives credit for what the handler has taken.
+    func creditIfEmptied() {
+        guard self.uncreditedBytes > 0, self.inbox?.isEmpty ?? true else { return }
+        self.connection.codec.consume(streamID: self.streamID, byteCount: self.uncreditedBytes)
+        self.uncreditedBytes = 0
+        self.connection.setNeedsFlush()
+    }
+
+    // MARK: - The handler's events
+
+    /// The handler of a method with one response has ended.
+    func finish(_ result: Result<Payload, RPCError>) {
+        switch result {
+        case .success(let payload):
+            guard !self.state.isEnded else { return }
+            self.submit(payload)
+            self.finish(.ok)
+        case .failure(let error):
+            self.finish(error.status, metadata: error.metadata)
+        }
+    }
+
+    /// The handler has ended with a status.
+    func finish(_ status: Status, metadata: Metadata = Metadata()) {
+        var trailing = self.shared.trailing
+        trailing.add(contentsOf: metadata)
+        guard let ending = self.state.statusSent(status, metadata: trailing) else { return }
+        self.gate?.close(RPCError(.internal, "the call has ended; write before the handler returns"))
+        self.inbox?.finish(.failure(RPCError(.cancelled, "the call has ended")))
+        self.shared.finish()
+        self.send(ending)
+    }
+
+    /// Sends one message of the handler.
+    func submit(_ payload: Payload) {
+        let codec = self.connection.codec
+        let count = payload.byteCount + MessagePrefix.byteCount
+        defer {
+            if let gate = self.gate {
+                codec.notifyDrained(streamID: self.streamID, atOrBelow: gate.drainMark)
+                gate.submitted(byteCount: count, queuedBytes: codec.queuedBytes(streamID: self.streamID))
+            }
+        }
+        guard payload.byteCount <= Int(UInt32.max) else {
+            self.end(RPCError(.internal, "a message of \(payload.byteCount) bytes is over gRPC's limit of 4 GiB; send less"))
+            return
+        }
+        switch self.state.messageSent(initialMetadata: self.shared.initial) {
+        case .sendHead(let fields):
+            guard self.connection.submitHead(self, fields, endStream: false) else { return }
+            self.connection.submitBody(self, payload.framed())
+        case .send:
+            self.connection.submitBody(self, payload.framed())
+        case .drop:
+            break
+        case .refuse(let status):
+            self.end(RPCError(status.code, status.message))
+        }
+    }
+
+    /// Ends the call with an error that is not its handler's.
+    func end(_ error: RPCError) {
+        guard !self.state.isEnded else { return }
+        let ending = self.state.statusSent(error.status, metadata: error.metadata)
+        self.cancelHandler(error.message)
+        if let ending { self.send(ending) }
+    }
+
+    // MARK: - Private
+
+    private func route(_ head: RequestHead, deadline: ContinuousClock.Instant?) {
+        guard let method = self.connection.method(for: head.method) else {
+            let message = "this server has no method \(head.method)"
+            if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
+            return
+        }
+        guard self.state.methodFound(method.shape) else { return }
+        let context = ServerContext(
+            method: head.method,
+            metadata: head.metadata,
+            deadline: deadline,
+            peer: self.connection.peer,
+            shared: self.shared
+        )
+        self.context = context
+        self.handler = method.handler
+        if let deadline { self.connection.watchDeadline(of: self, deadline) }
+        if !method.shape.hasSingleRequest { self.startStreaming(method.handler, context) }
+    }
+
+    private func messageReceived(_ message: MessageAssembler.Message) {
+        switch self.state.messageReceived(isCompressed: message.isCompressed) {
+        case .deliver:
+            if let inbox = self.inbox { inbox.push(message.bytes) } else { self.request = message.bytes }
+        case .decompress, .drop:
+            // No encodings are offered, so the machine never asks to decompress.
+            break
+        case .end(let ending):
+            self.cancelHandler("the request broke the protocol")
+            self.send(ending)
+        }
+    }
+
+    private func abort(_ action: ServerCallState.OnAbort, _ reason: String) {
+        guard case .cancelHandler(let reset) = action else { return }
+        self.cancelHandler(reason)
+        if let reset {
+            self.connection.codec.reset(streamID: self.streamID, code: HTTP2ErrorCode(reset))
+            self.connection.setNeedsFlush()
+        }
+    }
+
+    private func cancelHandler(_ reason: String) {
+        let error = RPCError(.cancelled, reason)
+        self.request = nil
+        self.gate?.close(error)
+        self.inbox?.finish(.failure(error))
+        self.shared.cancel()
+    }
+
+    private func send(_ ending: ServerCallState.Ending) {
+        self.connection.submitEnd(self, ending)
+    }
+
+    // MARK: - Handlers
+
+    private func start(with request: ByteBuffer) {
+        guard let handler = self.handler, let context = self.context else { return }
+        let bound = NIOLoopBound(self, eventLoop: self.connection.eventLoop)
+        switch handler {
+        case .eventLoop(let body):
+            body(request, context, UnaryResponder(eventLoop: self.connection.eventLoop, call: bound))
+        case .unary(let body):
+            let responder = UnaryResponder(eventLoop: self.connection.eventLoop, call: bound)
+            self.accept {
+                do {
+                    responder.finish(.success(try await body(request, context)))
+                } catch {
+                    responder.finish(.failure(.thrown(error)))
+                }
+            }
+        case .serverStreaming(let body):
+            let writer = self.makeWriter(bound)
+            self.acceptStreaming { try await body(request, context, writer) }
+        case .clientStreaming, .bidirectional:
+            break
+        }
+    }
+
+    private func startStreaming(_ handler: ServiceMethod.Handler, _ context: ServerContext) {
+        let bound = NIOLoopBound(self, eventLoop: self.connection.eventLoop)
+        let eventLoop = self.connection.eventLoop
+        let inbox = MessageInbox { eventLoop.execute { bound.value.creditIfEmptied() } }
+        self.inbox = inbox
+        let requests = RequestStream(inbox: inbox)
+        switch handler {
+        case .clientStreaming(let body):
+            let responder = UnaryResponder(eventLoop: eventLoop, call: bound)
+            self.accept {
+                do {
+                    responder.finish(.success(try await body(requests, context)))
+                } catch {
+                    responder.finish(.failure(.thrown(error)))
+                }
+            }
+        case .bidirectional(let body):
+            let writer = self.makeWriter(bound)
+            self.acceptStreaming { try await body(requests, context, writer) }
+        case .eventLoop, .unary, .serverStreaming:
+            break
+        }
+    }
+
+    private func makeWriter(_ bound: NIOLoopBound<ServerCall>) -> ResponseWriter {
+        let gate = WriteGate(
+            eventLoop: self.connection.eventLoop,
+            limitBytes: self.connection.limits.writeBufferBytes,
+            submit: { bound.value.submit($0) }
+        )
+        self.gate = gate
+        return ResponseWriter(gate: gate)
+    }
+
+    private func accept(_ body: @escaping @Sendable () async -> Void) {
+        self.connection.accept(AcceptedCall(shared: self.shared, body: body))
+    }
+
+    /// Runs a handler that ends the call by returning.
+    private func acceptStreaming(_ body: @escaping @Sendable () async throws -> Void) {
+        let eventLoop = self.connection.eventLoop
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        self.accept {
+            do {
+                try await body()
+                eventLoop.execute { bound.value.finish(.ok) }
+            } catch {
+                let error = RPCError.thrown(error)
+                eventLoop.execute { bound.value.finish(error.status, metadata: error.metadata) }
+            }
+        }
+    }
+}
+
+// The call belongs to its connection's event loop.
+@available(*, unavailable)
+extension ServerCall: Sendable {}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import RPCCore
+internal import Synchronization
+
+/// The part of a server's call that its handler reaches from any thread.
+final class ServerCallShared: Sendable {
+    private struct State {
+        var isCancelled = false
+        var isOver = false
+        var callbacks: [@Sendable () -> Void] = []
+        var trailing = Metadata()
+        var initial = Metadata()
+        var waiter: CheckedContinuation<Void, Never>?
+    }
+
+    private let state = Mutex(State())
+
+    var isCancelled: Bool { self.state.withLock { $0.isCancelled } }
+    var trailing: Metadata { self.state.withLock { $0.trailing } }
+    var initial: Metadata { self.state.withLock { $0.initial } }
+
+    func setTrailing(_ metadata: Metadata) { self.state.withLock { $0.trailing = metadata } }
+    func setInitial(_ metadata: Metadata) { self.state.withLock { $0.initial = metadata } }
+
+    func onCancel(_ body: @escaping @Sendable () -> Void) {
+        let isCancelled = self.state.withLock { state in
+            if !state.isCancelled && !state.isOver { state.callbacks.append(body) }
+            return state.isCancelled
+        }
+        if isCancelled { body() }
+    }
+
+    /// Nobody waits for the answer any more.
+    func cancel() {
+        let (callbacks, waiter) = self.state.withLock { state -> ([@Sendable () -> Void], CheckedContinuation<Void, Never>?) in
+            guard !state.isOver else { return ([], nil) }
+            state.isCancelled = true
+            state.isOver = true
+            let taken = (state.callbacks, state.waiter)
+            state.callbacks = []
+            state.waiter = nil
+            return taken
+        }
+        for callback in callbacks { callback() }
+        waiter?.resume()
+    }
+
+    /// The call ended by the handler's own doing.
+    func finish() {
+        let waiter = self.state.withLock { state in
+            state.isOver = true
+            state.callbacks = []
+            let waiter = state.waiter
+            state.waiter = nil
+            return waiter
+        }
+        waiter?.resume()
+    }
+
+    /// Suspends until the call is over, however it ends.
+    func waitUntilOver() async {
+        await withCheckedContinuation { continuation in
+            let isOver = self.state.withLock { state in
+                if !state.isOver { state.waiter = continuation }
+                return state.isOver
+            }
+            if isOver { continuation.resume() }
+        }
+    }
+}

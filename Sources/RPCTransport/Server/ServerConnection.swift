@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+internal import Logging
+internal import NIOCore
+internal import RPCCore
+
+/// A server's end of one connection: opens a call for each stream and drains when it is told to.
+///
+/// Belongs to the connection's event loop.
+final class ServerConnection: ConnectionRole {
+    let codec: HTTP2Codec
+    let eventLoop: any EventLoop
+    let limits: TransportLimits
+    let peer: String
+    private let methods: [Method: ServiceMethod]
+    private let acceptCall: @Sendable (AcceptedCall) -> Void
+    private let onEnd: @Sendable () -> Void
+    private let logger: Logger
+    private let deadlines: DeadlineTimer
+    private var calls: [Int32: ServerCall] = [:]
+    private weak var handler: ConnectionHandler?
+    private var drain = Drain.none
+
+    private enum Drain {
+        case none
+        /// The first GOAWAY was sent; the answer to the ping behind it says that the client has seen it.
+        case announced
+        /// The second GOAWAY names the last stream; the connection ends with its calls.
+        case final
+    }
+
+    private static let drainPing: UInt64 = 0x6472_6169_6e00_0001
+
+    init(
+        codec: HTTP2Codec,
+        eventLoop: any EventLoop,
+        limits: TransportLimits,
+        peer: String,
+        methods: [Method: ServiceMethod],
+        logger: Logger,
+        accept: @escaping @Sendable (AcceptedCall) -> Void,
+        onEnd: @escaping @Sendable () -> Void
+    ) {
+        self.codec = codec
+        self.eventLoop = eventLoop
+        self.limits = limits
+        self.peer = peer
+        self.methods = methods
+        self.logger = logger
+        self.acceptCall = accept
+        self.onEnd = onEnd
+        self.deadlines = DeadlineTimer(eventLoop: eventLoop)
+    }
+
+    // MARK: - Drain
+
+    /// Lets the calls under way finish and takes no new ones: GOAWAY twice, with a round trip between (RFC 9113,
+    /// section 6.8).
+    func beginDrain() {
+        guard case .none = self.drain, let handler = self.handler, handler.isOpen else { return }
+        self.drain = .announced
+        self.codec.announceShutdown()
+        self.codec.ping(opaque: Self.drainPing)
+        handler.setNeedsFlush()
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        // A client that answers no ping must not hold the drain up.
+        self.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.finishDrain() }
+    }
+
+    private func finishDrain() {
+        guard case .announced = self.drain else { return }
+        self.drain = .final
+        self.codec.goAway()
+        self.handler?.setNeedsFlush()
+    }
+
+    /// Ends all calls and the connection now.
+    func abandon() {
+        for call in self.calls.values { call.abandon() }
+        self.codec.terminate(code: .noError)
+        self.handler?.setNeedsFlush()
+        let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.eventLoop.scheduleTask(in: .milliseconds(200)) {
+            bound.value.handler?.close(reason: "the server is shutting down")
+        }
+    }
+
+    // MARK: - ConnectionRole
+
+    var openCallCount: Int { self.calls.count }
+
+    func connectionBegan(_ connection: ConnectionHandler) {
+        self.handler = connection
+        self.deadlines.onExpiry = { [unowned self] in self.calls[$0]?.deadlineExpired() }
+    }
+
+    func handle(_ event: HTTP2Event) {
+        switch event {
+        case .headers(let block):
+            self.headersReceived(block)
+        case .headersTooLarge(let streamID, _, let sizeBytes, let limitBytes):
+            let call = self.calls[streamID] ?? self.open(streamID)
+            call.headersTooLarge(sizeBytes: sizeBytes, limitBytes: limitBytes, endStream: false)
+        case .data(let streamID, let bytes):
+            if let call = self.calls[streamID] {
+                call.dataReceived(bytes)
+            } else {
+                self.codec.consume(streamID: streamID, byteCount: bytes.readableBytes)
+            }
+        case .endOfStream(let streamID):
+            self.calls[streamID]?.requestEnded()
+        case .streamClosed(let streamID, _, _):
+            self.calls.removeValue(forKey: streamID)?.peerLeft()
+        case .drained(let streamID):
+            self.calls[streamID]?.drained()
+        case .pingAcknowledged(Self.drainPing):
+            self.finishDrain()
+        case .settings, .settingsAcknowledged, .ping, .pingAcknowledged, .goAway:
+            break
+        }
+    }
+
+    func turnEnded() {}
+
+    func connectionIdled() { self.beginDrain() }
+
+    func connectionEnded(reason: String) {
+        self.logger.debug("connection ended", metadata: ["peer": "\(self.peer)", "reason": "\(reason)"])
+        self.deadlines.stop()
+        let calls = self.calls.values
+        self.calls = [:]
+        for call in calls { call.peerLeft() }
+        self.onEnd()
+    }
+
+    // MARK: - For calls
+
+    func setNeedsFlush() { self.handler?.setNeedsFlush() }
+
+    func method(for method: Method) -> ServiceMethod? { self.methods[method] }
+
+    func accept(_ call: AcceptedCall) { self.acceptCall(call) }
+
+    func watchDeadline(of call: ServerCall, _ deadline: ContinuousClock.Instant) {
+        self.deadlines.sweep(liveCount: self.calls.count) { self.calls[$0] != nil }
+        self.deadlines.add(call.streamID, deadline: deadline)
+    }
+
+    /// Writes a header block. A block that cannot be sent ends the call with a reset.
+    @discardableResult
+    func submitHead(_ call: ServerCall, _ fields: [HeaderField], endStream: Bool) -> Bool {
+        do throws(HTTP2CodecError) {
+            try self.codec.submitResponse(streamID: call.streamID, fields.forCodec, endStream: endStream)
+            self.setNeedsFlush()
+            return true
+        } catch {
+            self.fail(call, error)
+            return false
+        }
+    }
+
+    func submitBody(_ call: ServerCall, _ pieces: [ByteBuffer]) {
+        do throws(HTTP2CodecError) {
+            try self.codec.submitData(streamID: call.streamID, pieces)
+            self.setNeedsFlush()
+        } catch {
+            self.fail(call, error)
+        }
+    }
+
+    /// Writes the block that ends a call: trailers, or all in one when nothing was written before.
+    func submitEnd(_ call: ServerCall, _ ending: ServerCallState.Ending) {
+        if let reset = ending.reset {
+            self.codec.resetAfterEnd(streamID: call.streamID, code: HTTP2ErrorCode(reset))
+        }
+        if ending.fields.first?.name == ":status" {
+            self.submitHead(call, ending.fields, endStream: true)
+            return
+        }
+        do throws(HTTP2CodecError) {
+            try self.codec.submitTrailers(streamID: call.streamID, ending.fields.forCodec)
+            self.setNeedsFlush()
+        } catch {
+            self.fail(call, error)
+        }
+    }
+
+    // MARK: - Private
+
+    private func headersReceived(_ block: HTTP2HeaderBlock) {
+        if let call = self.calls[block.streamID] {
+            call.headersReceived(block, now: .now)
+        } else if block.kind == .request {
+            self.open(block.streamID).headersReceived(block, now: .now)
+        }
+    }
+
+    private func open(_ streamID: Int32) -> ServerCall {
+        let call = ServerCall(streamID: streamID, connection: self)
+        self.calls[streamID] = call
+        return call
+    }
+
+    private func fail(_ call: ServerCall, _ error: HTTP2CodecError) {
+        self.logger.error("a response could not be sent", metadata: ["peer": "\(self.peer)", "error": "\(error)"])
+        self.codec.reset(streamID: call.streamID, code: .internalError)
+        self.setNeedsFlush()
+    }
+}
+
+// The connection belongs to its event loop.
+@available(*, unavailable)
+extension ServerConnection: Sendable {}

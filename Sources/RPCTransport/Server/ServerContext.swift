@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import RPCCore
+
+/// What a handler knows about its call, and what it can say besides its messages.
+public struct ServerContext: Sendable {
+    /// The method that is called.
+    public let method: Method
+    /// The caller's own key-value pairs.
+    public let metadata: Metadata
+    /// When the caller stops waiting; nil means never.
+    public let deadline: ContinuousClock.Instant?
+    /// The caller's address as text.
+    public let peer: String
+
+    let shared: ServerCallShared
+
+    /// Whether nobody waits for the answer any more: the caller left or the deadline passed.
+    public var isCancelled: Bool { self.shared.isCancelled }
+
+    /// Calls a closure once if nobody waits for the answer any more; at once if that is so already.
+    ///
+    /// - Parameter body: Called on the connection's event loop, or on the calling thread. Never called after the call
+    ///   ended by its handler's own doing.
+    public func onCancel(_ body: @escaping @Sendable () -> Void) {
+        self.shared.onCancel(body)
+    }
+
+    /// Sets the key-value pairs that are sent with the status, in place of those set before.
+    ///
+    /// - Parameter metadata: The pairs.
+    public func setTrailing(_ metadata: Metadata) {
+        self.shared.setTrailing(metadata)
+    }
+
+    /// Sets the key-value pairs that are sent before the first message, in place of those set before.
+    ///
+    /// - Parameter metadata: The pairs. They are lost when the first message has been sent.
+    public func setInitial(_ metadata: Metadata) {
+        self.shared.setInitial(metadata)
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+
+/// What one connection may hold, on either side.
+public struct TransportLimits: Sendable, Hashable {
+    /// The largest message taken from the peer, in bytes.
+    public var maxReceiveMessageBytes: Int
+    /// The largest header list taken from the peer, in bytes, counted with 32 bytes for each field.
+    public var maxHeaderListBytes: Int
+    /// How many calls the peer may have open on one connection.
+    public var maxConcurrentStreams: Int
+    /// How many bytes of one call the peer may send before this side takes them.
+    public var streamWindowBytes: Int
+    /// How many bytes of one connection may be on their way to this side.
+    public var connectionWindowBytes: Int
+    /// The largest frame payload in bytes, in either direction.
+    public var maxFrameBytes: Int
+    /// How many bytes of one call may wait to be sent before its writer is suspended.
+    public var writeBufferBytes: Int
+    /// The largest piece of memory a socket is read into at once, in bytes.
+    public var readBufferBytes: Int
+    /// How many calls a peer may cancel in one burst.
+    public var resetBurst: Int
+    /// How many cancelled calls a second the peer earns back.
+    public var resetsPerSecond: Int
+
+    /// Limits for clients from anywhere.
+    public static let defaults = TransportLimits()
+
+    /// Limits for connections between a gateway and its expert hosts: large messages, large windows.
+    public static let dataPlane = TransportLimits(
+        maxReceiveMessageBytes: 64 << 20,
+        maxConcurrentStreams: 1_024,
+        streamWindowBytes: 16 << 20,
+        connectionWindowBytes: 64 << 20,
+        maxFrameBytes: 1 << 20,
+        writeBufferBytes: 1 << 20,
+        readBufferBytes: 1 << 20,
+        resetBurst: 10_000,
+        resetsPerSecond: 2_000
+    )
+
+    /// Creates limits; see the properties for the meaning of each value.
+    ///
+    /// - Parameters:
+    ///   - maxReceiveMessageBytes: Largest message taken.
+    ///   - maxHeaderListBytes: Largest header list taken.
+    ///   - maxConcurrentStreams: Calls open on one connection.
+    ///   - streamWindowBytes: Receive window of a call.
+    ///   - connectionWindowBytes: Receive window of a connection.
+    ///   - maxFrameBytes: Largest frame payload.
+    ///   - writeBufferBytes: Bytes of a call that may wait to be sent.
+    ///   - readBufferBytes: Largest read from a socket.
+    ///   - resetBurst: Calls cancelled in one burst.
+    ///   - resetsPerSecond: Cancelled calls earned back in a second.
+    public init(
+        maxReceiveMessageBytes: Int = 4 << 20,
+        maxHeaderListBytes: Int = 16 << 10,
+        maxConcurrentStreams: Int = 128,
+        streamWindowBytes: Int = 1 << 20,
+        connectionWindowBytes: Int = 4 << 20,
+        maxFrameBytes: Int = 1 << 16,
+        writeBufferBytes: Int = 1 << 16,
+        readBufferBytes: Int = 1 << 16,
+        resetBurst: Int = 1_000,
+        resetsPerSecond: Int = 100
+    ) {
+        self.maxReceiveMessageBytes = maxReceiveMessageBytes
+        self.maxHeaderListBytes = maxHeaderListBytes
+        self.maxConcurrentStreams = maxConcurrentStreams
+        self.streamWindowBytes = streamWindowBytes
+        self.connectionWindowBytes = connectionWindowBytes
+        self.maxFrameBytes = maxFrameBytes
+        self.writeBufferBytes = writeBufferBytes
+        self.readBufferBytes = readBufferBytes
+        self.resetBurst = resetBurst
+        self.resetsPerSecond = resetsPerSecond
+    }
+
+    var codecConfiguration: HTTP2CodecConfiguration {
+        HTTP2CodecConfiguration(
+            maxConcurrentStreams: self.maxConcurrentStreams,
+            streamWindowBytes: self.streamWindowBytes,
+            connectionWindowBytes: max(65_535, self.connectionWindowBytes),
+            maxFrameBytes: self.maxFrameBytes,
+            maxHeaderListBytes: self.maxHeaderListBytes,
+            resetBurst: self.resetBurst,
+            resetsPerSecond: self.resetsPerSecond,
+            creditsConnectionOnArrival: true
+        )
+    }
+}

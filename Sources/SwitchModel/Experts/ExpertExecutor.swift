@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+
+/// The seam between the model and wherever its experts are.
+public protocol ExpertExecutor: Sendable {
+    /// Starts a layer's expert work. Returns soon: the work goes on elsewhere, or in `wait`.
+    ///
+    /// - Parameter request: The layer's work.
+    /// - Returns: A handle for the outputs, to be waited for or cancelled.
+    func begin(_ request: ExpertLayerRequest) -> any PendingExperts
+}
+
+/// Expert work that has begun.
+public protocol PendingExperts: Sendable {
+    /// Blocks the calling thread until every row is answered or dropped. To be called at most once.
+    ///
+    /// - Returns: The outputs.
+    /// - Throws: `StepInterrupted` when the step must not go on.
+    func wait() throws -> ExpertOutputs
+
+    /// Says that nobody will wait for the outputs.
+    func cancel()
+}
+
+extension ExpertExecutor {
+    /// Does a layer's expert work and waits for it.
+    ///
+    /// - Parameter request: The layer's work.
+    /// - Returns: The outputs.
+    /// - Throws: `StepInterrupted` when the step must not go on.
+    public func execute(_ request: ExpertLayerRequest) throws -> ExpertOutputs {
+        try self.begin(request).wait()
+    }
+}
+
+/// An executor's refusal to go on with a step because tokens would have to be dropped that may not be.
+public struct StepInterrupted: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The layer whose outputs are missing.
+    public var layer: SparseLayer
+
+    /// Why they are missing.
+    public var reason: DropReason
+
+    /// The sequences, by their index in the call's inputs, that may not lose tokens.
+    public var sequences: [Int]
+
+    /// What happened, for people.
+    public var message: String
+
+    /// Describes a refusal.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer whose outputs are missing.
+    ///   - reason: Why they are missing.
+    ///   - sequences: The sequences that may not lose tokens.
+    ///   - message: What happened, for people.
+    public init(layer: SparseLayer, reason: DropReason, sequences: [Int], message: String) {
+        self.layer = layer
+        self.reason = reason
+        self.sequences = sequences
+        self.message = message
+    }
+
+    /// The layer, the reason and the message in one line.
+    public var description: String {
+        "\(self.layer.stack) block \(self.layer.block): \(self.message) (\(self.reason))"
+    }
+}

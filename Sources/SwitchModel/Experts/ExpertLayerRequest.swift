@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import TensorKernels
+
+/// One sparse layer's work for an executor.
+public struct ExpertLayerRequest: Sendable {
+    /// The layer.
+    public let layer: SparseLayer
+
+    /// The tokens, sorted by expert; at least one row.
+    public let plan: DispatchPlan
+
+    /// The layer's normalised input, `[tokens, d_model]`.
+    public let hidden: FloatMatrix
+
+    /// For each row of `hidden`, the index of its sequence in the call's inputs.
+    public let sequences: [Int32]
+
+    /// The number that the caller of the model gave the step.
+    public let step: Int
+
+    /// Describes a layer's work.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer.
+    ///   - plan: The tokens, sorted by expert.
+    ///   - hidden: The layer's normalised input, `[tokens, d_model]`.
+    ///   - sequences: For each row of `hidden`, the index of its sequence.
+    ///   - step: The number of the step.
+    public init(layer: SparseLayer, plan: DispatchPlan, hidden: FloatMatrix, sequences: [Int32], step: Int = 0) {
+        self.layer = layer
+        self.plan = plan
+        self.hidden = hidden
+        self.sequences = sequences
+        self.step = step
+    }
+
+    /// Bytes of one dispatched row: `d_model` float32 elements.
+    public var rowByteCount: Int {
+        self.hidden.columns * MemoryLayout<Float>.stride
+    }
+
+    /// Copies dispatched rows, float32, row after row.
+    ///
+    /// - Parameters:
+    ///   - rows: Which rows of the plan.
+    ///   - destination: Room for `rows.count * rowByteCount` bytes; need not be aligned.
+    public func gather(rows: Range<Int>, into destination: UnsafeMutableRawPointer) {
+        precondition(
+            rows.lowerBound >= 0 && rows.upperBound <= self.plan.rowCount,
+            "rows \(rows) of a plan of \(self.plan.rowCount)"
+        )
+        var target = destination
+        for row in rows {
+            let source = self.hidden.row(Int(self.plan.sources[row]))
+            target.copyMemory(from: UnsafeRawPointer(self.hidden.pointer + Int(self.plan.sources[row]) * source.count),
+                byteCount: self.rowByteCount)
+            target += self.rowByteCount
+        }
+    }
+}

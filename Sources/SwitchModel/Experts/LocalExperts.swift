@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import TensorKernels
+
+/// Which of a checkpoint's experts to load.
+public enum ExpertSelection: Sendable, Hashable {
+    /// All whose tensors are in the checkpoint's directory.
+    case held
+
+    /// Those named, for each sparse layer.
+    case only([SparseLayer: [Int]])
+}
+
+/// Experts in this process's memory.
+///
+/// An expert's output row depends on its input row and on the weights, and on nothing else: not on which other rows are
+/// computed with it, not on the number of threads, not on the machine. So `forward` on another host and `begin` here
+/// give the same bits.
+public final class LocalExperts: ExpertExecutor, Sendable {
+    private struct Expert: Sendable {
+        let wi: PackedMatrix
+        let wo: PackedMatrix
+    }
+
+    /// Rows that go through the experts at once, which bounds the memory of the inner activations.
+    private static let slabRows = 2048
+
+    private let layers: [SparseLayer: [Int: Expert]]
+    private let pool: WorkPool
+    private let modelWidth: Int
+    private let feedForwardWidth: Int
+    private let activation: Activation
+
+    /// Loads and packs experts.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: Where the tensors come from.
+    ///   - experts: Which experts to load.
+    ///   - pool: Threads that share the work, now and later.
+    ///   - storage: How to keep the weights.
+    ///   - progress: Told after each tensor.
+    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
+    ///   is not supported.
+    public init(
+        checkpoint: Checkpoint,
+        experts: ExpertSelection = .held,
+        pool: WorkPool,
+        storage: WeightStorage = .checkpoint,
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws {
+        let configuration = checkpoint.configuration
+        try ModelError.requireSupport(for: configuration)
+        let wanted: [SparseLayer: [Int]]
+        switch experts {
+        case .held: wanted = checkpoint.heldExperts
+        case .only(let named): wanted = named
+        }
+        let loader = WeightLoader(
+            checkpoint: checkpoint, pool: pool, storage: storage, label: "Loading experts",
+            total: 2 * wanted.values.reduce(0) { $0 + $1.count }, progress: progress
+        )
+        var layers: [SparseLayer: [Int: Expert]] = [:]
+        for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
+            for expert in indices.sorted() {
+                layers[layer, default: [:]][expert] = Expert(
+                    wi: try loader.packed(.expert(layer, expert: expert, .wi)),
+                    wo: try loader.packed(.expert(layer, expert: expert, .wo))
+                )
+            }
+        }
+        self.layers = layers
+        self.pool = pool
+        self.modelWidth = configuration.modelWidth
+        self.feedForwardWidth = configuration.feedForwardWidth
+        self.activation = Activation(configuration.activation)
+    }
+
+    /// The experts of each layer, ascending.
+    public var held: [SparseLayer: [Int]] {
+        self.layers.mapValues { $0.keys.sorted() }
+    }
+
+    /// Bytes of the packed weights.
+    public var byteCount: Int {
+        self.layers.values.reduce(0) { sum, experts in
+            experts.values.reduce(sum) { $0 + $1.wi.byteCount + $1.wo.byteCount }
+        }
+    }
+
+    /// Whether an expert is held.
+    ///
+    /// - Parameters:
+    ///   - layer: The sparse layer.
+    ///   - expert: The expert's index in the layer.
+    /// - Returns: Whether `forward` would compute it.
+    public func holds(_ layer: SparseLayer, expert: Int) -> Bool {
+        self.layers[layer]?[expert] != nil
+    }
+
+    /// Computes `wo(activation(wi x))` for rows that are grouped by expert.
+    ///
+    /// - Parameters:
+    ///   - layer: The sparse layer.
+    ///   - groups: The experts and their numbers of rows, in the order of the rows.
+    ///   - tokens: The rows, `[rows, d_model]` float32.
+    ///   - outputs: Room for as many rows; must not overlap `tokens`.
+    /// - Throws: `ExpertError` when the layer is unknown, an expert is not held or a group has no rows; nothing has been
+    ///   computed then.
+    public func forward(
+        layer: SparseLayer,
+        groups: [ExpertRows],
+        tokens: UnsafePointer<Float>,
+        outputs: UnsafeMutablePointer<Float>
+    ) throws(ExpertError) {
+        let slabs = try self.slabs(of: groups, layer: layer)
+        guard let tallest = slabs.map({ $0.reduce(0) { $0 + $1.rows } }).max() else {
+            return
+        }
+        let stride = FeedForward.innerStride(width: self.feedForwardWidth)
+        let inner = FloatMatrix(uninitializedRows: tallest, columns: stride)
+        var row = 0
+        for slab in slabs {
+            var first: [Product] = []
+            var second: [Product] = []
+            var innerRow = 0
+            for part in slab {
+                first.append(
+                    Product(
+                        part.expert.wi, input: tokens + row * self.modelWidth, rows: part.rows,
+                        output: inner.pointer + innerRow * stride, outputStride: stride,
+                        relu: self.activation == .relu
+                    )
+                )
+                second.append(
+                    Product(
+                        part.expert.wo, input: inner.pointer + innerRow * stride, inputStride: stride, rows: part.rows,
+                        output: outputs + row * self.modelWidth
+                    )
+                )
+                row += part.rows
+                innerRow += part.rows
+            }
+            FeedForward.compute(first, then: second, activation: self.activation, pool: self.pool)
+        }
+    }
+
+    /// Prepares a layer's work, which `wait` does on the calling thread and the pool.
+    ///
+    /// Rows for experts that are not held are dropped as `unavailable`.
+    ///
+    /// - Parameter request: The layer's work.
+    /// - Returns: A handle for the outputs.
+    public func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
+        LocalPendingExperts(experts: self, request: request)
+    }
+
+    private struct Part {
+        let expert: Expert
+        let rows: Int
+    }
+
+    /// Looks the experts up and cuts the rows into slabs.
+    private func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
+        guard let experts = self.layers[layer] else {
+            throw ExpertError(
+                code: .unknownLayer,
+                message: "no experts of \(layer.stack) block \(layer.block) are held here; ask a host that lists them"
+            )
+        }
+        var slabs: [[Part]] = []
+        var room = 0
+        for group in groups {
+            guard let expert = experts[group.expert] else {
+                throw ExpertError(
+                    code: .notHeld,
+                    message: "expert \(group.expert) of \(layer.stack) block \(layer.block) is not held here;"
+                        + " ask a host that lists it"
+                )
+            }
+            guard group.rows > 0 else {
+                throw ExpertError(
+                    code: .invalidGroup,
+                    message: "expert \(group.expert) has a group of \(group.rows) rows; send groups of at least 1"
+                )
+            }
+            var left = group.rows
+            while left > 0 {
+                if room == 0 {
+                    slabs.append([])
+                    room = LocalExperts.slabRows
+                }
+                let taken = min(left, room)
+                slabs[slabs.count - 1].append(Part(expert: expert, rows: taken))
+                left -= taken
+                room -= taken
+            }
+        }
+        return slabs
+    }
+}
+
+/// A layer's work that is done when it is waited for.
+private struct LocalPendingExperts: PendingExperts {
+    let experts: LocalExperts
+    let request: ExpertLayerRequest
+
+    func wait() throws -> ExpertOutputs {
+        let plan = self.request.plan
+        var held: [ExpertRows] = []
+        var rows: [Range<Int>] = []
+        var dropped: [ExpertOutputs.Dropped] = []
+        var start = 0
+        for group in plan.groups {
+            let range = start..<(start + group.rows)
+            if self.experts.holds(self.request.layer, expert: group.expert) {
+                held.append(group)
+                rows.append(range)
+            } else {
+                dropped.append(.init(rows: range, reason: .unavailable))
+            }
+            start = range.upperBound
+        }
+        guard !held.isEmpty else {
+            return ExpertOutputs(chunks: [], dropped: dropped)
+        }
+        let count = held.reduce(0) { $0 + $1.rows }
+        let width = self.request.hidden.columns
+        let tokens = FloatMatrix(uninitializedRows: count, columns: width)
+        let outputs = FloatMatrix(uninitializedRows: count, columns: width)
+        var chunks: [ExpertOutputs.Chunk] = []
+        var row = 0
+        for range in rows {
+            self.request.gather(rows: range, into: UnsafeMutableRawPointer(tokens.pointer + row * width))
+            chunks.append(
+                .init(rows: range, storage: MatrixOutputs(matrix: outputs, rows: row..<(row + range.count)))
+            )
+            row += range.count
+        }
+        try self.experts.forward(
+            layer: self.request.layer, groups: held, tokens: tokens.pointer, outputs: outputs.pointer
+        )
+        return ExpertOutputs(chunks: chunks, dropped: dropped)
+    }
+
+    func cancel() {}
+}

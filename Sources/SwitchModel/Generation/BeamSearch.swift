@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import TensorKernels
+
+/// Beam search as transformers 5.23 has it.
+///
+/// The algorithm is that of `_beam_search`
+/// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/generation/utils.py) for one input:
+/// each step takes the best `2 * beams` continuations of all beams; those among the best `beams` that end are kept as
+/// finished when their score, normalized by length, is among the best `beams` of such; the best `beams` that do not
+/// end go on. Lengths do not count the start token.
+///
+/// Deviations, none of which changes a result unless scores are tied or not finite:
+/// - Before the first step there is one row, not `beams` equal ones of which all but one are suppressed.
+/// - Of equal scores the one of the lower beam and the lower id comes first; there it is not defined.
+/// - Continuations with a score of minus infinity are never taken.
+/// - A beam can be finished from outside, see ``finish(row:)``.
+struct BeamSearch {
+    /// A sequence in progress.
+    private struct Beam {
+        var tokens: [Int32] = []
+
+        /// The sum of the log probabilities after processing.
+        var score: Float = 0
+
+        /// The model's own log probabilities.
+        var logprobs: [Float] = []
+    }
+
+    private let parameters: GenerationParameters
+    private let vocabulary: GenerationVocabulary
+    private let processing: ScoreProcessing
+
+    /// The sequences in progress, best first; the next step's rows.
+    private var running = [Beam()]
+
+    /// The best finished sequences, best first; at most as many as beams.
+    private var finished: [GeneratedSequence] = []
+
+    /// How many tokens each running sequence has.
+    private var length = 0
+
+    /// See ``GenerationSession/isFinished``.
+    private(set) var isFinished = false
+
+    /// See ``GenerationSession/parents``.
+    private(set) var parents: [Int] = []
+
+    /// Log probabilities after processing, kept so that the memory is made once.
+    private var scratch: [Float] = []
+
+    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
+        self.parameters = parameters
+        self.vocabulary = vocabulary
+        self.processing = ScoreProcessing(parameters: parameters, vocabulary: vocabulary)
+    }
+
+    var nextTokens: [Int32] {
+        self.isFinished ? [] : self.running.map { $0.tokens.last ?? self.vocabulary.startTokenID }
+    }
+
+    var results: [GeneratedSequence] {
+        self.isFinished ? Array(self.finished.prefix(self.parameters.returnedSequences)) : []
+    }
+
+    mutating func advance(logits: FloatMatrix, firstRow: Int) -> GenerationSession.Advance {
+        var advance = GenerationSession.Advance()
+        var selection = TopSelection(capacity: 2 * self.parameters.beamCount)
+        var shifts: [Float] = []
+        for row in self.running.indices {
+            let scores = ScoreRow(scores: UnsafeBufferPointer(logits.row(firstRow + row)))
+            if let best = scores.best() {
+                shifts.append(scores.logSumOfExponentials(greatest: best.score))
+                self.offer(scores, row: row, shift: shifts[row], to: &selection)
+            } else {
+                shifts.append(0)
+                advance.unusableRows.append(row)
+            }
+        }
+
+        self.length += 1
+        let atMaximum = self.length >= self.parameters.maxNewTokens
+        var next: [Beam] = []
+        var ended: [GeneratedSequence] = []
+        self.parents.removeAll(keepingCapacity: true)
+        for (rank, entry) in selection.descending.enumerated() {
+            let row = entry.index / self.vocabulary.size
+            let id = Int32(entry.index % self.vocabulary.size)
+            let isEnd = id == self.vocabulary.endTokenID
+            // The ranks below only make sure that enough sequences go on.
+            guard isEnd || atMaximum ? rank < self.parameters.beamCount : next.count < self.parameters.beamCount else {
+                continue
+            }
+            var beam = self.running[row]
+            beam.tokens.append(id)
+            beam.score = entry.score
+            beam.logprobs.append(ScoreRow.clamped(logits.row(firstRow + row)[Int(id)]) - shifts[row])
+            if isEnd || atMaximum {
+                ended.append(self.finishedSequence(beam, reason: isEnd ? .endOfSequence : .length))
+            } else {
+                next.append(beam)
+                self.parents.append(row)
+            }
+        }
+        self.keepBest(ended)
+        self.concludeIfDone(next: next)
+        advance.parents = self.parents
+        return advance
+    }
+
+    /// Takes a running sequence out of the search as a finished one that competes with the others.
+    ///
+    /// transformers would end it within the step, so that another continuation took its place; here one beam fewer goes
+    /// on.
+    ///
+    /// - Parameter row: The next step's row.
+    mutating func finish(row: Int) {
+        self.keepBest([self.finishedSequence(self.running[row], reason: .stop)])
+        var next = self.running
+        next.remove(at: row)
+        if row < self.parents.count { self.parents.remove(at: row) }
+        self.concludeIfDone(next: next)
+    }
+
+    private mutating func offer(_ scores: ScoreRow, row: Int, shift: Float, to selection: inout TopSelection) {
+        let beam = self.running[row]
+        let firstIndex = row * self.vocabulary.size
+        guard self.processing.isActive(length: beam.tokens.count) else {
+            scores.offer(to: &selection, firstIndex: firstIndex, shift: shift, base: beam.score)
+            return
+        }
+        self.processing.apply(to: &self.scratch, original: scores, shift: shift, tokens: beam.tokens)
+        self.scratch.withUnsafeBufferPointer {
+            ScoreRow(scores: $0).offer(to: &selection, firstIndex: firstIndex, base: beam.score)
+        }
+    }
+
+    private func finishedSequence(_ beam: Beam, reason: FinishReason) -> GeneratedSequence {
+        let score =
+            beam.tokens.isEmpty
+            ? 0 : beam.score / lengthDivisor(beam.tokens.count, penalty: self.parameters.lengthPenalty)
+        return GeneratedSequence(
+            tokenIDs: beam.tokens,
+            finishReason: reason,
+            score: score.isNaN ? -.infinity : score,
+            logprobs: beam.logprobs,
+            topLogprobs: []
+        )
+    }
+
+    /// Merges newly finished sequences with those from before; of equal scores, the older comes first.
+    private mutating func keepBest(_ ended: [GeneratedSequence]) {
+        for sequence in ended {
+            let place = self.finished.firstIndex { $0.score < sequence.score } ?? self.finished.count
+            self.finished.insert(sequence, at: place)
+        }
+        self.finished = Array(self.finished.prefix(self.parameters.beamCount))
+    }
+
+    /// Goes on with the given sequences, or ends the search.
+    private mutating func concludeIfDone(next: [Beam]) {
+        if let best = next.first, self.canImprove(on: best) {
+            self.running = next
+            return
+        }
+        if self.finished.isEmpty {
+            // Only scores without a number in them lead here; something must be returned all the same.
+            self.keepBest((next.isEmpty ? self.running : next).map { self.finishedSequence($0, reason: .length) })
+        }
+        self.isFinished = true
+        self.running = []
+        self.parents = []
+    }
+
+    /// Whether going on could change the result, as ``GenerationParameters/earlyStopping`` says.
+    private func canImprove(on best: Beam) -> Bool {
+        guard self.finished.count == self.parameters.beamCount, let worst = self.finished.last else { return true }
+        let length: Int
+        switch self.parameters.earlyStopping {
+        case .always:
+            return false
+        case .never where self.parameters.lengthPenalty > 0:
+            length = self.parameters.maxNewTokens
+        case .never, .heuristic:
+            length = self.length
+        }
+        return best.score / lengthDivisor(length, penalty: self.parameters.lengthPenalty) > worst.score
+    }
+}

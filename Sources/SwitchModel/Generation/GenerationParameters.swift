@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// When a beam search may stop before its longest sequence is complete.
+public enum EarlyStopping: Sendable, Hashable, CaseIterable {
+    /// When it is unlikely that a better sequence would follow: `early_stopping=False` in transformers, its default.
+    case heuristic
+
+    /// As soon as there are as many finished sequences as beams: `early_stopping=True`.
+    case always
+
+    /// Only when no better sequence can follow: `early_stopping="never"`.
+    case never
+}
+
+/// How tokens are chosen; every default is that of transformers' `generate()`.
+///
+/// Without ``sampling``, one beam is greedy search and more are beam search. Sampling within a beam search is refused.
+public struct GenerationParameters: Sendable, Equatable {
+    /// At most this many tokens are generated, the end token included and the start token not.
+    public var maxNewTokens = 20
+
+    /// The end token is not chosen before this many tokens.
+    public var minNewTokens = 0
+
+    /// The number of beams; 1 is no beam search.
+    public var beamCount = 1
+
+    /// A sequence's score is its log probability divided by this power of its length, so a positive one favours longer
+    /// sequences.
+    public var lengthPenalty: Float = 1
+
+    /// When a beam search may stop.
+    public var earlyStopping = EarlyStopping.heuristic
+
+    /// Whether tokens are drawn at random.
+    public var sampling = false
+
+    /// What the scores are divided by before tokens are drawn.
+    public var temperature: Float = 1
+
+    /// Tokens are drawn from this many of the most probable (and those tied with the last of them); 0 is no limit.
+    public var topK = 50
+
+    /// Tokens are drawn from the fewest most probable ones that together have at least this probability.
+    public var topP: Float = 1
+
+    /// Positive scores of the tokens that a sequence holds, the start token included, are divided by this, and negative
+    /// ones multiplied.
+    public var repetitionPenalty: Float = 1
+
+    /// The seed of the draws: the same seed, parameters and scores give the same tokens on any machine.
+    public var seed: UInt64 = 0
+
+    /// How many sequences are returned: draws, or the best beams.
+    public var returnedSequences = 1
+
+    /// How many of the most probable tokens are reported for each token; not in a beam search.
+    public var topLogprobs = 0
+
+    /// Creates parameters with the defaults.
+    public init() {}
+
+    /// The greatest value of ``maxNewTokens``.
+    public static let maximumNewTokens = 65_536
+
+    /// The greatest value of ``beamCount``, ``returnedSequences`` and ``topLogprobs``.
+    public static let maximumWidth = 1_024
+
+    /// Checks every parameter and their combination.
+    ///
+    /// - Throws: `GenerationError` that names the first parameter at fault, its limit and its value.
+    public func validate() throws(GenerationError) {
+        try Self.check("max_new_tokens", self.maxNewTokens, in: 1...Self.maximumNewTokens)
+        try Self.check("min_new_tokens", self.minNewTokens, in: 0...self.maxNewTokens)
+        try Self.check("num_beams", self.beamCount, in: 1...Self.maximumWidth)
+        try Self.check("num_return_sequences", self.returnedSequences, in: 1...Self.maximumWidth)
+        try Self.check("top_k", self.topK, in: 0...Int(Int32.max))
+        try Self.check("top_logprobs", self.topLogprobs, in: 0...Self.maximumWidth)
+        guard self.lengthPenalty.isFinite else {
+            throw GenerationError(field: "length_penalty", message: "must be finite, but is \(self.lengthPenalty)")
+        }
+        try Self.checkPositive("temperature", self.temperature)
+        try Self.checkPositive("repetition_penalty", self.repetitionPenalty)
+        guard self.topP >= 0, self.topP <= 1 else {
+            throw GenerationError(field: "top_p", message: "must be within 0...1, but is \(self.topP)")
+        }
+        try self.checkCombination()
+    }
+
+    private func checkCombination() throws(GenerationError) {
+        if self.beamCount > 1 {
+            guard !self.sampling else {
+                throw GenerationError(
+                    field: "do_sample",
+                    message: "cannot be combined with num_beams of \(self.beamCount); use one beam or do not sample"
+                )
+            }
+            guard self.returnedSequences <= self.beamCount else {
+                throw GenerationError(
+                    field: "num_return_sequences",
+                    message: "must be at most num_beams, \(self.beamCount), but is \(self.returnedSequences)"
+                )
+            }
+            guard self.topLogprobs == 0 else {
+                throw GenerationError(
+                    field: "top_logprobs",
+                    message: "must be 0 with num_beams of \(self.beamCount), but is \(self.topLogprobs)"
+                )
+            }
+        } else if !self.sampling, self.returnedSequences > 1 {
+            throw GenerationError(
+                field: "num_return_sequences",
+                message: "must be 1 in greedy search, but is \(self.returnedSequences); set do_sample or num_beams"
+            )
+        }
+    }
+
+    private static func check(_ field: String, _ value: Int, in range: ClosedRange<Int>) throws(GenerationError) {
+        guard range.contains(value) else {
+            throw GenerationError(
+                field: field,
+                message: "must be within \(range.lowerBound)...\(range.upperBound), but is \(value)"
+            )
+        }
+    }
+
+    private static func checkPositive(_ field: String, _ value: Float) throws(GenerationError) {
+        guard value > 0, value.isFinite else {
+            throw GenerationError(field: field, message: "must be positive and finite, but is \(value)")
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import TensorKernels
+
+/// What generation needs to know of a model's vocabulary.
+public struct GenerationVocabulary: Sendable, Hashable {
+    /// The number of tokens, and so of scores in a row.
+    public var size: Int
+
+    /// The token that every sequence starts from.
+    public var startTokenID: Int32
+
+    /// The token that ends a sequence.
+    public var endTokenID: Int32
+
+    /// Creates a description.
+    ///
+    /// - Parameters:
+    ///   - size: The number of tokens.
+    ///   - startTokenID: The token that every sequence starts from, below `size`.
+    ///   - endTokenID: The token that ends a sequence, below `size`.
+    public init(size: Int, startTokenID: Int32, endTokenID: Int32) {
+        self.size = size
+        self.startTokenID = startTokenID
+        self.endTokenID = endTokenID
+    }
+}
+
+/// One request's generation: takes the scores of a step, says which tokens the next step needs.
+///
+/// A machine that knows no model and does no I/O. A step goes like this: the caller runs the decoder on ``nextTokens``,
+/// one row each, hands the logits to ``advance(logits:firstRow:)``, ends sequences with ``finish(row:reason:)`` as it
+/// sees fit, and then arranges its caches by ``parents``. It is over when ``isFinished`` says so.
+///
+/// Before the first step there is always one row; from then on a search that goes on has up to as many rows as
+/// sequences or beams.
+public struct GenerationSession: Sendable {
+    /// What a step led to.
+    public struct Advance: Sendable, Equatable {
+        /// For each row of the next step, the row of this step that it continues.
+        public var parents: [Int] = []
+
+        /// The tokens that were chosen, in the order of the rows; none in a beam search, where a token is certain only at
+        /// the end.
+        public var emitted: [EmittedToken] = []
+
+        /// The rows of this step without a single score above minus infinity; their sequences were ended by the end token.
+        ///
+        /// A sound model has none of these.
+        public var unusableRows: [Int] = []
+
+        /// Creates what a finished session answers: nothing.
+        public init() {}
+    }
+
+    // Exactly one of the two is there; optionals, unlike an enum's payloads, are changed in place.
+    private var independent: IndependentSearch?
+    private var beams: BeamSearch?
+
+    /// The vocabulary.
+    public let vocabulary: GenerationVocabulary
+
+    /// The parameters.
+    public let parameters: GenerationParameters
+
+    /// Starts a generation.
+    ///
+    /// - Parameters:
+    ///   - parameters: How tokens are chosen.
+    ///   - vocabulary: The model's vocabulary.
+    /// - Throws: `GenerationError` when the parameters are invalid, by themselves or for this vocabulary.
+    public init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) throws(GenerationError) {
+        try parameters.validate()
+        let ids = 0..<Int32(clamping: vocabulary.size)
+        guard ids.contains(vocabulary.startTokenID) else {
+            throw GenerationError(
+                field: "decoder_start_token_id",
+                message: "must be within the vocabulary of \(vocabulary.size), but is \(vocabulary.startTokenID)"
+            )
+        }
+        guard ids.contains(vocabulary.endTokenID) else {
+            throw GenerationError(
+                field: "eos_token_id",
+                message: "must be within the vocabulary of \(vocabulary.size), but is \(vocabulary.endTokenID)"
+            )
+        }
+        // The first step's one row must have two continuations for each beam.
+        guard 2 * parameters.beamCount <= vocabulary.size || parameters.beamCount == 1 else {
+            throw GenerationError(
+                field: "num_beams",
+                message: "must be at most half the vocabulary of \(vocabulary.size), but is \(parameters.beamCount)"
+            )
+        }
+        self.parameters = parameters
+        self.vocabulary = vocabulary
+        if parameters.beamCount > 1 {
+            self.beams = BeamSearch(parameters: parameters, vocabulary: vocabulary)
+        } else {
+            self.independent = IndependentSearch(parameters: parameters, vocabulary: vocabulary)
+        }
+    }
+
+    /// The number of decoder rows that the next step needs; 0 once finished.
+    public var rowCount: Int { self.nextTokens.count }
+
+    /// One token for each row of the next step; the start token the first time.
+    public var nextTokens: [Int32] {
+        self.independent?.nextTokens ?? self.beams?.nextTokens ?? []
+    }
+
+    /// For each row of the next step, the row of the last step that it continues; empty before the first step.
+    ///
+    /// Unlike ``Advance/parents`` this is without the rows that were finished since.
+    public var parents: [Int] {
+        self.independent?.parents ?? self.beams?.parents ?? []
+    }
+
+    /// Whether every sequence has ended.
+    public var isFinished: Bool {
+        self.independent?.isFinished ?? self.beams?.isFinished ?? true
+    }
+
+    /// The finished sequences: in the order of their numbers, or, once a beam search is finished, the best first.
+    public var results: [GeneratedSequence] {
+        self.independent?.results ?? self.beams?.results ?? []
+    }
+
+    /// Takes a step's scores.
+    ///
+    /// - Parameters:
+    ///   - logits: The scores, float32, [rows, vocabulary]; they are only read.
+    ///   - firstRow: Where this session's ``rowCount`` rows begin.
+    /// - Returns: What the step led to. Nothing when the session is finished already.
+    public mutating func advance(logits: FloatMatrix, firstRow: Int) -> Advance {
+        let count = self.rowCount
+        guard count > 0 else { return Advance() }
+        precondition(
+            logits.columns == self.vocabulary.size,
+            "logits of \(logits.columns) columns for a vocabulary of \(self.vocabulary.size)"
+        )
+        precondition(
+            firstRow >= 0 && count <= logits.rows - firstRow,
+            "rows \(firstRow)..<\(firstRow + count) of logits that have \(logits.rows)"
+        )
+        return self.independent?.advance(logits: logits, firstRow: firstRow)
+            ?? self.beams?.advance(logits: logits, firstRow: firstRow)
+            ?? Advance()
+    }
+
+    /// Ends the sequence that a row of the next step would continue.
+    ///
+    /// The rows above it move down by one, as in ``nextTokens`` and ``parents``, so several are best ended from the
+    /// highest row to the lowest. In a beam search the sequence competes with the other finished ones.
+    ///
+    /// - Parameters:
+    ///   - row: The next step's row, below ``rowCount``.
+    ///   - reason: Why; a beam search always says ``FinishReason/stop``.
+    public mutating func finish(row: Int, reason: FinishReason = .stop) {
+        precondition(row >= 0 && row < self.rowCount, "row \(row) of \(self.rowCount)")
+        self.independent?.finish(row: row, reason: reason)
+        self.beams?.finish(row: row)
+    }
+}
+
+extension ScoreProcessing {
+    /// Takes what matters here out of a request's parameters.
+    ///
+    /// - Parameters:
+    ///   - parameters: The request's parameters.
+    ///   - vocabulary: The model's vocabulary.
+    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
+        self.init(
+            repetitionPenalty: parameters.repetitionPenalty,
+            minNewTokens: parameters.minNewTokens,
+            startTokenID: vocabulary.startTokenID,
+            endTokenID: vocabulary.endTokenID
+        )
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import TensorKernels
+
+/// A sparse feed-forward sublayer: router, dispatch, experts wherever they are, combine.
+struct SparseFeedForward: Sendable {
+    let layer: SparseLayer
+    let router: Router
+    let checkpointCapacity: Int
+
+    /// Computes the sublayer with its residual: `residual + p * expert(input)` for each token that an expert answered,
+    /// the residual alone for the others.
+    ///
+    /// - Parameters:
+    ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
+    ///   - residual: `[tokens, d_model]`, the sublayer's input.
+    ///   - step: What the call of the model is about.
+    ///   - record: Counts what happens to the tokens.
+    /// - Returns: `[tokens, d_model]`.
+    /// - Throws: What the executor throws, and `ModelError` when its outputs do not cover the plan.
+    func callAsFunction(
+        _ input: FloatMatrix,
+        residual: FloatMatrix,
+        step: StepContext,
+        record: inout RoutingRecord
+    ) throws -> FloatMatrix {
+        let decision = self.router(input, pool: step.pool)
+        let plan = DispatchPlan(
+            choices: decision.choices, probabilities: decision.probabilities, sequences: step.sequences,
+            expertCount: self.router.weights.outputs, policy: step.options.capacityPolicy,
+            checkpointCapacity: self.checkpointCapacity
+        )
+        record.noteRouted(sequences: step.sequences)
+        var reasons: [DropReason?] =
+            step.options.collectRouting ? [DropReason?](repeating: nil, count: input.rows) : []
+        func drop(_ row: Int32, _ reason: DropReason) {
+            record.noteDrop(sequence: step.sequences[Int(row)], layer: self.layer, reason: reason)
+            if !reasons.isEmpty {
+                reasons[Int(row)] = reason
+            }
+        }
+        for row in plan.droppedForCapacity {
+            drop(row, .capacity)
+        }
+        var output = residual
+        if plan.rowCount > 0 {
+            let request = ExpertLayerRequest(
+                layer: self.layer, plan: plan, hidden: input, sequences: step.sequences, step: step.options.step
+            )
+            let answer = try step.experts.execute(request)
+            try self.requireCoverage(of: plan, by: answer, width: input.columns)
+            for range in answer.dropped {
+                for row in range.rows {
+                    drop(plan.sources[row], range.reason)
+                }
+            }
+            output = self.combine(residual, plan: plan, outputs: answer)
+        }
+        if step.options.collectRouting {
+            record.append(
+                RoutingRecord.LayerRouting(
+                    layer: self.layer, choices: decision.choices, probabilities: decision.probabilities,
+                    dropped: reasons, expertCount: self.router.weights.outputs
+                )
+            )
+        }
+        return output
+    }
+
+    private func combine(_ residual: FloatMatrix, plan: DispatchPlan, outputs: ExpertOutputs) -> FloatMatrix {
+        let width = residual.columns
+        let combined = FloatMatrix(uninitializedRows: residual.rows, columns: width)
+        combined.pointer.update(from: residual.pointer, count: residual.rows * width)
+        for chunk in outputs.chunks {
+            chunk.storage.withUnsafeBytes { bytes in
+                guard let base = bytes.baseAddress else {
+                    return
+                }
+                for (index, row) in chunk.rows.enumerated() {
+                    let target = combined.pointer + Int(plan.sources[row]) * width
+                    Residual.addScaled(
+                        target, base + index * width * MemoryLayout<Float>.stride, scale: plan.combineWeights[row],
+                        count: width, into: target
+                    )
+                }
+            }
+        }
+        return combined
+    }
+
+    /// An executor is somebody else's code: what it gives back is checked before memory is read by it.
+    private func requireCoverage(of plan: DispatchPlan, by outputs: ExpertOutputs, width: Int) throws(ModelError) {
+        var ranges: [Range<Int>] = []
+        for chunk in outputs.chunks {
+            var count = 0
+            chunk.storage.withUnsafeBytes { count = $0.count }
+            guard count == chunk.rows.count * width * MemoryLayout<Float>.stride else {
+                throw ModelError(
+                    code: .invalidExpertOutputs,
+                    message: "\(self.layer.stack) block \(self.layer.block): \(count) bytes of expert outputs for"
+                        + " \(chunk.rows.count) rows of \(width) float32; mend the expert executor"
+                )
+            }
+            ranges.append(chunk.rows)
+        }
+        ranges.append(contentsOf: outputs.dropped.map(\.rows))
+        ranges.sort { $0.lowerBound < $1.lowerBound }
+        var next = 0
+        for range in ranges where !range.isEmpty {
+            guard range.lowerBound == next else {
+                break
+            }
+            next = range.upperBound
+        }
+        let total = ranges.reduce(0) { $0 + $1.count }
+        guard next == plan.rowCount, total == plan.rowCount else {
+            throw ModelError(
+                code: .invalidExpertOutputs,
+                message: "\(self.layer.stack) block \(self.layer.block): expert outputs and drops name \(total) rows of"
+                    + " \(plan.rowCount), each of which must be named once; mend the expert executor"
+            )
+        }
+    }
+}

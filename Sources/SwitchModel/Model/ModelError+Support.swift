@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+
+extension ModelError {
+    /// Checks that a configuration asks for nothing that is not implemented.
+    static func requireSupport(for configuration: ModelConfiguration) throws(ModelError) {
+        guard configuration.routerDType == .float32 else {
+            throw ModelError(
+                code: .unsupported,
+                message: "config.json: router_dtype is \(configuration.routerDType), routers compute in float32 only;"
+                    + " override router_dtype with float32"
+            )
+        }
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import TensorKernels
+
+/// A Switch Transformer without its experts: embeddings, attention, norms, routers, dense feed-forwards and the
+/// projection onto the vocabulary.
+///
+/// Fedus, Zoph and Shazeer, "Switch Transformers" (2021), on the T5 architecture of Raffel et al. (2020); computes what
+/// transformers 4.52-4.57 and 5.18 onwards compute in float32. Deviations: sequences of a batch are concatenated rather
+/// than padded, so a result never depends on neighbours; sums run in an order of their own.
+public final class SwitchTransformer: Sendable {
+    /// The model's sizes and constants.
+    public let configuration: ModelConfiguration
+
+    /// Threads that compute.
+    public let pool: WorkPool
+
+    let embedding: EmbeddingTable
+    let encoderBias: RelativeBias
+    let decoderBias: RelativeBias
+    let encoderBlocks: [EncoderBlock]
+    let decoderBlocks: [DecoderBlock]
+    let encoderNorm: RMSNorm
+    let decoderNorm: RMSNorm
+    let head: PackedMatrix
+
+    /// By what the decoder's output is multiplied before the projection: `d_model^-0.5` where the projection is the
+    /// embedding itself, 1 otherwise.
+    let headScale: Float
+
+    /// Loads and packs a model's weights, leaving the experts alone.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: Where the tensors come from: a whole checkpoint or its gateway part.
+    ///   - pool: Threads that share the work, now and later.
+    ///   - storage: How to keep the weights.
+    ///   - progress: Told after each tensor.
+    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that is
+    ///   not supported.
+    public init(
+        checkpoint: Checkpoint,
+        pool: WorkPool,
+        storage: WeightStorage = .checkpoint,
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws {
+        let configuration = checkpoint.configuration
+        try ModelError.requireSupport(for: configuration)
+        self.configuration = configuration
+        self.pool = pool
+        let loader = WeightLoader(
+            checkpoint: checkpoint, pool: pool, storage: storage, label: "Loading the model",
+            total: configuration.gatewayRoles.count + (configuration.tiedEmbeddings ? 1 : 0), progress: progress
+        )
+        let build = BlockBuilder(configuration: configuration, loader: loader)
+        self.embedding = try loader.table(.sharedEmbedding)
+        self.encoderBias = try build.relativeBias(.encoder)
+        self.encoderBlocks = try (0..<configuration.encoderBlocks).map { try build.encoderBlock($0) }
+        self.encoderNorm = try build.norm(.finalNorm(.encoder))
+        self.decoderBias = try build.relativeBias(.decoder)
+        self.decoderBlocks = try (0..<configuration.decoderBlocks).map { try build.decoderBlock($0) }
+        self.decoderNorm = try build.norm(.finalNorm(.decoder))
+        self.head = try loader.packed(configuration.tiedEmbeddings ? .sharedEmbedding : .lmHead)
+        self.headScale = configuration.tiedEmbeddings ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
+    }
+
+    /// Checks that ids name embeddings.
+    func requireKnown(_ tokens: [Int32], input index: Int) throws(ModelError) {
+        guard !tokens.isEmpty else {
+            throw ModelError(
+                code: .invalidInput, message: "input \(index) has no tokens; give it at least one, the end token"
+            )
+        }
+        for token in tokens where token < 0 || Int(token) >= self.embedding.rows {
+            throw ModelError(
+                code: .invalidInput,
+                message: "input \(index) has the token id \(token), the vocabulary ends at \(self.embedding.rows - 1);"
+                    + " use the tokenizer of this checkpoint"
+            )
+        }
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import TensorKernels
+
+/// Reads a checkpoint's tensors into the forms that the layers compute with, and tells how far it has come.
+final class WeightLoader {
+    private let checkpoint: Checkpoint
+    private let pool: WorkPool
+    private let storage: WeightStorage
+    private let progress: (@Sendable (WorkProgress) -> Void)?
+    private var state: WorkProgress
+
+    /// Creates a loader.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: Where the tensors come from.
+    ///   - pool: Threads that share the packing.
+    ///   - storage: How to keep packed weights.
+    ///   - label: What is being loaded, for progress.
+    ///   - total: Number of tensors that will be asked for, for progress.
+    ///   - progress: Told after each tensor.
+    init(
+        checkpoint: Checkpoint,
+        pool: WorkPool,
+        storage: WeightStorage,
+        label: String,
+        total: Int,
+        progress: (@Sendable (WorkProgress) -> Void)?
+    ) {
+        self.checkpoint = checkpoint
+        self.pool = pool
+        self.storage = storage
+        self.progress = progress
+        self.state = WorkProgress(label: label, completed: 0, total: total, unit: .tensors)
+    }
+
+    /// A weight matrix, packed.
+    func packed(_ role: TensorRole, storage: WeightStorage? = nil) throws -> PackedMatrix {
+        let (view, type) = try self.view(role)
+        guard view.shape.count == 2, view.shape[0] > 0, view.shape[1] > 0 else {
+            throw self.wrongShape(view, "a matrix")
+        }
+        let matrix = view.withUnsafeBytes { bytes in
+            PackedMatrix(
+                packing: bytes, as: type, outputs: view.shape[0], inputs: view.shape[1],
+                dtype: (storage ?? self.storage).packedDType(for: type), pool: self.pool
+            )
+        }
+        self.advance()
+        return matrix
+    }
+
+    /// A vector or matrix as float32; a vector becomes a matrix of one row.
+    func floats(_ role: TensorRole) throws -> FloatMatrix {
+        let (view, type) = try self.view(role)
+        guard let columns = view.shape.last, view.shape.count <= 2 else {
+            throw self.wrongShape(view, "a vector or a matrix")
+        }
+        let rows = view.shape.count == 2 ? view.shape[0] : 1
+        let matrix = FloatMatrix(rows: rows, columns: columns)
+        view.withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress {
+                type.widen(base, count: rows * columns, into: matrix.pointer)
+            }
+        }
+        self.advance()
+        return matrix
+    }
+
+    /// A tensor whose rows are read one at a time, left where it is.
+    func table(_ role: TensorRole) throws -> EmbeddingTable {
+        let (view, type) = try self.view(role)
+        guard view.shape.count == 2 else {
+            throw self.wrongShape(view, "a matrix")
+        }
+        self.advance()
+        return EmbeddingTable(view: view, type: type, rows: view.shape[0], columns: view.shape[1])
+    }
+
+    private func view(_ role: TensorRole) throws -> (TensorView, ElementType) {
+        let view = try self.checkpoint.tensor(role)
+        switch view.dtype {
+        case .float32: return (view, .float32)
+        case .bfloat16: return (view, .bfloat16)
+        case .float16: return (view, .float16)
+        default:
+            throw ModelError(
+                code: .unsupported,
+                message: "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype); weights must be F32, BF16 or"
+                    + " F16: convert the checkpoint"
+            )
+        }
+    }
+
+    private func wrongShape(_ view: TensorView, _ wanted: String) -> ModelError {
+        ModelError(
+            code: .unsupported,
+            message: "\(self.checkpoint.directory): tensor \(view.name) has shape \(view.shape) where \(wanted) is needed;"
+                + " fetch the checkpoint again"
+        )
+    }
+
+    private func advance() {
+        self.state.completed += 1
+        self.progress?(self.state)
+    }
+}
+
+/// One embedding a token, read from the checkpoint's own memory.
+struct EmbeddingTable: Sendable {
+    let view: TensorView
+    let type: ElementType
+    let rows: Int
+    let columns: Int
+
+    /// Looks tokens up.
+    ///
+    /// - Parameter tokens: Ids, each below `rows`.
+    /// - Returns: `[tokens, columns]`.
+    func callAsFunction(_ tokens: [Int32]) -> FloatMatrix {
+        let output = FloatMatrix(uninitializedRows: tokens.count, columns: self.columns)
+        let stride = self.columns * self.type.byteCount
+        self.view.withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress else {
+                return
+            }
+            for (index, token) in tokens.enumerated() {
+                self.type.widen(
+                    base + Int(token) * stride, count: self.columns, into: output.pointer + index * self.columns
+                )
+            }
+        }
+        return output
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A number of consecutive rows that belong to one expert.
+public struct ExpertRows: Sendable, Hashable {
+    /// The expert's index in its layer.
+    public var expert: Int
+
+    /// Number of rows.
+    public var rows: Int
+
+    /// Names an expert and its number of rows.
+    ///
+    /// - Parameters:
+    ///   - expert: The expert's index in its layer.
+    ///   - rows: Number of rows.
+    public init(expert: Int, rows: Int) {
+        self.expert = expert
+        self.rows = rows
+    }
+}
+
+/// One sparse layer's tokens, sorted by expert.
+///
+/// Groups ascend by expert; inside a group the tokens keep their order. Dispatched row `r` is source row `sources[r]`.
+public struct DispatchPlan: Sendable, Hashable {
+    /// The experts that have rows, ascending.
+    public let groups: [ExpertRows]
+
+    /// For each dispatched row, the row of the layer's input it is a copy of.
+    public let sources: [Int32]
+
+    /// For each dispatched row, the router's probability, by which the expert's output is multiplied.
+    public let combineWeights: [Float]
+
+    /// Rows of the layer's input that found their expert at its capacity, ascending.
+    public let droppedForCapacity: [Int32]
+
+    /// Number of dispatched rows.
+    public var rowCount: Int {
+        self.sources.count
+    }
+
+    /// Sorts a step's tokens by expert and drops those over capacity.
+    ///
+    /// A token counts against its expert's capacity whether or not it is kept, in the order of the tokens, as in
+    /// transformers (the inclusive cumulative sum of the one-hot choices).
+    ///
+    /// - Parameters:
+    ///   - choices: The expert of each token, each below `expertCount`.
+    ///   - probabilities: The router's probability of each token's choice.
+    ///   - sequences: The index of the sequence of each token; a sequence's tokens are consecutive.
+    ///   - expertCount: Experts in the layer.
+    ///   - policy: How the capacity is found.
+    ///   - checkpointCapacity: The checkpoint's integer capacity.
+    public init(
+        choices: [Int32],
+        probabilities: [Float],
+        sequences: [Int32],
+        expertCount: Int,
+        policy: CapacityPolicy,
+        checkpointCapacity: Int
+    ) {
+        let limit = policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity)
+        var seen = [Int](repeating: 0, count: expertCount)
+        var kept = [Int](repeating: 0, count: expertCount)
+        var keeps = [Bool](repeating: true, count: choices.count)
+        var dropped: [Int32] = []
+        for token in choices.indices {
+            if limit.perSequence, token > 0, sequences[token] != sequences[token - 1] {
+                for expert in 0..<expertCount {
+                    seen[expert] = 0
+                }
+            }
+            let expert = Int(choices[token])
+            seen[expert] += 1
+            if seen[expert] <= limit.tokens {
+                kept[expert] += 1
+            } else {
+                keeps[token] = false
+                dropped.append(Int32(token))
+            }
+        }
+
+        var groups: [ExpertRows] = []
+        var next = [Int](repeating: 0, count: expertCount)
+        var total = 0
+        for expert in 0..<expertCount where kept[expert] > 0 {
+            groups.append(ExpertRows(expert: expert, rows: kept[expert]))
+            next[expert] = total
+            total += kept[expert]
+        }
+        var sources = [Int32](repeating: 0, count: total)
+        var weights = [Float](repeating: 0, count: total)
+        for token in choices.indices where keeps[token] {
+            let expert = Int(choices[token])
+            sources[next[expert]] = Int32(token)
+            weights[next[expert]] = probabilities[token]
+            next[expert] += 1
+        }
+        self.groups = groups
+        self.sources = sources
+        self.combineWeights = weights
+        self.droppedForCapacity = dropped
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import TensorKernels
+
+/// What happened to the tokens of a call of the model.
+///
+/// Sequences are named by their index in the call's inputs. Counts are always kept; choices and hidden states only where
+/// `StepOptions` asks for them. A record that is handed to several calls adds them up.
+public struct RoutingRecord: Sendable {
+    /// Names a count of dropped tokens.
+    public struct Drop: Sendable, Hashable {
+        /// The index of the sequence in the call's inputs.
+        public var sequence: Int
+
+        /// The layer in which the tokens had no expert output.
+        public var layer: SparseLayer
+
+        /// Why.
+        public var reason: DropReason
+
+        /// Names a count.
+        ///
+        /// - Parameters:
+        ///   - sequence: The index of the sequence in the call's inputs.
+        ///   - layer: The sparse layer.
+        ///   - reason: Why tokens were dropped.
+        public init(sequence: Int, layer: SparseLayer, reason: DropReason) {
+            self.sequence = sequence
+            self.layer = layer
+            self.reason = reason
+        }
+    }
+
+    /// The decisions of one sparse layer, one element a token in the order of the call's inputs.
+    public struct LayerRouting: Sendable {
+        /// The layer.
+        public var layer: SparseLayer
+
+        /// The router's choice for each token, dropped or not.
+        public var choices: [Int32]
+
+        /// The probability of that choice.
+        public var probabilities: [Float]
+
+        /// Why a token had no expert output; nil where it had one.
+        public var dropped: [DropReason?]
+
+        /// Number of experts in the layer.
+        public var expertCount: Int
+
+        /// How many tokens chose each expert, dropped or not.
+        public var expertCounts: [Int] {
+            var counts = [Int](repeating: 0, count: self.expertCount)
+            for choice in self.choices {
+                counts[Int(choice)] += 1
+            }
+            return counts
+        }
+    }
+
+    /// For each sequence, the number of (token, sparse layer) pairs that the routers saw.
+    public private(set) var routedPerSequence: [Int] = []
+
+    /// Dropped tokens by sequence, layer and reason; only counts above zero are present.
+    public private(set) var drops: [Drop: Int] = [:]
+
+    /// The routers' decisions in the order of the layers, where `StepOptions.collectRouting` asked for them.
+    public private(set) var layers: [LayerRouting] = []
+
+    /// For each stack the embeddings, then each block's output, the last one after the final norm, each
+    /// `[tokens, d_model]`; where `StepOptions.collectHiddenStates` asked for them.
+    public private(set) var hiddenStates: [Stack: [FloatMatrix]] = [:]
+
+    /// An empty record.
+    public init() {}
+
+    /// The number of (token, sparse layer) pairs that the routers saw.
+    public var routedCount: Int {
+        self.routedPerSequence.reduce(0, +)
+    }
+
+    /// The number of (token, sparse layer) pairs without an expert output.
+    public var droppedCount: Int {
+        self.drops.values.reduce(0, +)
+    }
+
+    /// The number of (token, sparse layer) pairs of one sequence without an expert output.
+    ///
+    /// - Parameter sequence: The index of the sequence in the call's inputs.
+    /// - Returns: The count over all layers and reasons.
+    public func dropped(sequence: Int) -> Int {
+        self.drops.reduce(0) { $1.key.sequence == sequence ? $0 + $1.value : $0 }
+    }
+
+    /// The dropped tokens of one sequence in one layer for one reason.
+    ///
+    /// - Parameters:
+    ///   - sequence: The index of the sequence in the call's inputs.
+    ///   - layer: The sparse layer.
+    ///   - reason: Why tokens were dropped.
+    /// - Returns: The count.
+    public func dropped(sequence: Int, layer: SparseLayer, reason: DropReason) -> Int {
+        self.drops[Drop(sequence: sequence, layer: layer, reason: reason)] ?? 0
+    }
+
+    /// The dropped tokens of all sequences and layers for one reason.
+    ///
+    /// - Parameter reason: Why tokens were dropped.
+    /// - Returns: The count.
+    public func dropped(reason: DropReason) -> Int {
+        self.drops.reduce(0) { $1.key.reason == reason ? $0 + $1.value : $0 }
+    }
+
+    /// Counts the tokens that a router saw.
+    mutating func noteRouted(sequences: [Int32]) {
+        for sequence in sequences {
+            let index = Int(sequence)
+            while self.routedPerSequence.count <= index {
+                self.routedPerSequence.append(0)
+            }
+            self.routedPerSequence[index] += 1
+        }
+    }
+
+    /// Counts a dropped token.
+    mutating func noteDrop(sequence: Int32, layer: SparseLayer, reason: DropReason) {
+        self.drops[Drop(sequence: Int(sequence), layer: layer, reason: reason), default: 0] += 1
+    }
+
+    /// Keeps a layer's decisions.
+    mutating func append(_ layer: LayerRouting) {
+        self.layers.append(layer)
+    }
+
+    /// Keeps a hidden state.
+    mutating func append(hiddenState: FloatMatrix, stack: Stack) {
+        self.hiddenStates[stack, default: []].append(hiddenState)
+    }
+}

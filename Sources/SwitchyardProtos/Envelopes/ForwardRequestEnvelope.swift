@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A `ForwardRequest` without its elements, so that the rows themselves are never copied.
+///
+/// To send, write ``header(tensorByteCount:)`` and then the rows: together they are one valid message. To receive, find
+/// the rows in the message with ``parse(_:)``. The wire format is the one of ``ForwardRequest``.
+public struct ForwardRequestEnvelope: Sendable, Hashable {
+    /// The most runs of rows in one call.
+    public static let maxGroups = 65_536
+
+    /// The fingerprint of the checkpoint that the gateway serves.
+    public var modelFingerprint: UInt64
+
+    /// The half of the model.
+    public var stack: Stack
+
+    /// The index of the block that holds the sparse layer.
+    public var layer: UInt32
+
+    /// The expert of each run of rows, in the order of the rows.
+    public var groups: [ExpertRowsMessage]
+
+    /// The lengths of the rows' axes: [rows, d_model].
+    public var tokensShape: [UInt32]
+
+    /// How the rows' elements are stored.
+    public var tokensDType: DType
+
+    /// Creates the envelope; each parameter is the property of that name.
+    public init(
+        modelFingerprint: UInt64,
+        stack: Stack,
+        layer: UInt32,
+        groups: [ExpertRowsMessage],
+        tokensShape: [UInt32],
+        tokensDType: DType = .float32
+    ) {
+        self.modelFingerprint = modelFingerprint
+        self.stack = stack
+        self.layer = layer
+        self.groups = groups
+        self.tokensShape = tokensShape
+        self.tokensDType = tokensDType
+    }
+
+    /// The rows that the groups name together.
+    public var rowCount: Int { self.groups.reduce(0) { $0 + Int($1.rows) } }
+
+    /// The bytes of data that type and shape ask for, or nothing where they are no tensor.
+    public var expectedTensorBytes: Int? { TensorHeader.byteCount(dtype: self.tokensDType, shape: self.tokensShape) }
+
+    /// Everything of the message that stands in front of the rows.
+    ///
+    /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
+    /// - Returns: The message's beginning, up to and including the length of the rows.
+    public func header(tensorByteCount: Int) -> [UInt8] {
+        var writer = WireWriter(capacity: 64 + 8 * self.groups.count)
+        writer.fixed64(1, self.modelFingerprint)
+        writer.number(2, UInt64(self.stack.rawValue))
+        writer.number(3, UInt64(self.layer))
+        for group in self.groups {
+            var content = WireWriter(capacity: 12)
+            content.number(1, UInt64(group.expert))
+            content.number(2, UInt64(group.rows))
+            writer.delimited(4, content.bytes)
+        }
+        TensorHeader.write(
+            to: &writer,
+            field: 5,
+            dtype: self.tokensDType,
+            shape: self.tokensShape,
+            dataByteCount: tensorByteCount
+        )
+        return writer.bytes
+    }
+
+    /// Reads a received message.
+    ///
+    /// Fields may come in any order; of one that comes twice the last counts, parts of a message that comes twice are
+    /// merged; unknown fields are passed over.
+    ///
+    /// - Parameter bytes: The whole message, at any alignment.
+    /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
+    ///   alignment.
+    /// - Throws: ``ProtoError`` if the bytes are no such message, or the rows do not fit the type, the shape and the
+    ///   groups.
+    public static func parse(
+        _ bytes: UnsafeRawBufferPointer
+    ) throws(ProtoError) -> (envelope: ForwardRequestEnvelope, tensorBytes: Range<Int>) {
+        var reader = WireReader(bytes, message: "switchyard.v1.ForwardRequest")
+        var tokens = TensorHeader()
+        var envelope = ForwardRequestEnvelope(
+            modelFingerprint: 0,
+            stack: .unspecified,
+            layer: 0,
+            groups: [],
+            tokensShape: [],
+            tokensDType: .unspecified
+        )
+        while let (number, type) = try reader.field() {
+            switch number {
+            case 1:
+                envelope.modelFingerprint = try reader.fixed64(type, "model_fingerprint")
+            case 2:
+                let value = UInt32(truncatingIfNeeded: try reader.number(type, "stack"))
+                guard let stack = Stack(rawValue: value) else {
+                    throw reader.error(.unknownChoice, "stack", "\(value) is not known; send ENCODER or DECODER")
+                }
+                envelope.stack = stack
+            case 3:
+                envelope.layer = UInt32(truncatingIfNeeded: try reader.number(type, "layer"))
+            case 4:
+                guard envelope.groups.count < Self.maxGroups else {
+                    throw reader.error(.overLimit, "groups", "more than \(Self.maxGroups); send several calls")
+                }
+                let range = try reader.delimited(type, "groups")
+                envelope.groups.append(
+                    try Self.group(reader.inside(range, message: "switchyard.v1.ExpertRows"))
+                )
+            case 5:
+                let range = try reader.delimited(type, "tokens")
+                try tokens.read(reader.inside(range, message: "switchyard.v1.Tensor"))
+            default:
+                try reader.skip(type)
+            }
+        }
+        try tokens.validate("tokens", reader)
+        envelope.tokensShape = tokens.shape
+        envelope.tokensDType = tokens.dtype
+        guard let rows = tokens.shape.first, envelope.rowCount == Int(rows) else {
+            throw reader.error(
+                .sizeMismatch,
+                "groups",
+                "they name \(envelope.rowCount) rows, but the shape of `tokens` is \(tokens.shape); name each row once"
+            )
+        }
+        return (envelope, tokens.data)
+    }
+
+    /// Reads an `ExpertRows` message.
+    private static func group(_ reader: WireReader) throws(ProtoError) -> ExpertRowsMessage {
+        var reader = reader
+        var group = ExpertRowsMessage()
+        while let (number, type) = try reader.field() {
+            switch number {
+            case 1: group.expert = UInt32(truncatingIfNeeded: try reader.number(type, "expert"))
+            case 2: group.rows = UInt32(truncatingIfNeeded: try reader.number(type, "rows"))
+            default: try reader.skip(type)
+            }
+        }
+        return group
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A `ForwardResponse` without its elements, so that the rows themselves are never copied.
+///
+/// To send, write ``header(tensorByteCount:)`` and then the rows: together they are one valid message. To receive, find
+/// the rows in the message with ``parse(_:)``. The wire format is the one of ``ForwardResponse``; the load is written
+/// in front of the rows, which protobuf allows, so that nothing follows them.
+public struct ForwardResponseEnvelope: Sendable, Hashable {
+    /// The lengths of the rows' axes: [rows, d_model].
+    public var outputsShape: [UInt32]
+
+    /// How the rows' elements are stored.
+    public var outputsDType: DType
+
+    /// How busy the host is, if it says so.
+    public var load: HostLoad?
+
+    /// Creates the envelope; each parameter is the property of that name.
+    public init(outputsShape: [UInt32], outputsDType: DType = .float32, load: HostLoad? = nil) {
+        self.outputsShape = outputsShape
+        self.outputsDType = outputsDType
+        self.load = load
+    }
+
+    /// The bytes of data that type and shape ask for, or nothing where they are no tensor.
+    public var expectedTensorBytes: Int? { TensorHeader.byteCount(dtype: self.outputsDType, shape: self.outputsShape) }
+
+    /// Everything of the message that stands in front of the rows.
+    ///
+    /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
+    /// - Returns: The message's beginning, up to and including the length of the rows.
+    public func header(tensorByteCount: Int) -> [UInt8] {
+        var writer = WireWriter(capacity: 96)
+        if let load = self.load {
+            var content = WireWriter(capacity: 48)
+            content.number(1, UInt64(load.activeCalls))
+            content.number(2, load.queuedRows)
+            content.number(3, load.queueRowLimit)
+            content.number(4, load.queueMicroseconds)
+            content.number(5, load.computeMicroseconds)
+            content.number(6, load.draining ? 1 : 0)
+            writer.delimited(2, content.bytes)
+        }
+        TensorHeader.write(
+            to: &writer,
+            field: 1,
+            dtype: self.outputsDType,
+            shape: self.outputsShape,
+            dataByteCount: tensorByteCount
+        )
+        return writer.bytes
+    }
+
+    /// Reads a received message.
+    ///
+    /// Fields may come in any order; of one that comes twice the last counts, parts of a message that comes twice are
+    /// merged; unknown fields are passed over.
+    ///
+    /// - Parameter bytes: The whole message, at any alignment.
+    /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
+    ///   alignment.
+    /// - Throws: ``ProtoError`` if the bytes are no such message, or the rows do not fit the type and the shape.
+    public static func parse(
+        _ bytes: UnsafeRawBufferPointer
+    ) throws(ProtoError) -> (envelope: ForwardResponseEnvelope, tensorBytes: Range<Int>) {
+        var reader = WireReader(bytes, message: "switchyard.v1.ForwardResponse")
+        var outputs = TensorHeader()
+        var load: HostLoad?
+        while let (number, type) = try reader.field() {
+            switch number {
+            case 1:
+                let range = try reader.delimited(type, "outputs")
+                try outputs.read(reader.inside(range, message: "switchyard.v1.Tensor"))
+            case 2:
+                let range = try reader.delimited(type, "load")
+                load = try Self.read(reader.inside(range, message: "switchyard.v1.HostLoad"), into: load ?? HostLoad())
+            default:
+                try reader.skip(type)
+            }
+        }
+        try outputs.validate("outputs", reader)
+        let envelope = ForwardResponseEnvelope(outputsShape: outputs.shape, outputsDType: outputs.dtype, load: load)
+        return (envelope, outputs.data)
+    }
+
+    /// Takes over the fields of a `HostLoad` message.
+    private static func read(_ reader: WireReader, into load: HostLoad) throws(ProtoError) -> HostLoad {
+        var reader = reader
+        var load = load
+        while let (number, type) = try reader.field() {
+            switch number {
+            case 1: load.activeCalls = UInt32(truncatingIfNeeded: try reader.number(type, "active_calls"))
+            case 2: load.queuedRows = try reader.number(type, "queued_rows")
+            case 3: load.queueRowLimit = try reader.number(type, "queue_row_limit")
+            case 4: load.queueMicroseconds = try reader.number(type, "queue_microseconds")
+            case 5: load.computeMicroseconds = try reader.number(type, "compute_microseconds")
+            case 6: load.draining = try reader.number(type, "draining") != 0
+            default: try reader.skip(type)
+            }
+        }
+        return load
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CSwitchyardProtos
+
+/// The descriptors of all `.proto` files, for server reflection.
+public enum FileDescriptors {
+    /// A serialized `google.protobuf.FileDescriptorSet` with every file, imports before the files that import them.
+    public static var serializedSet: [UInt8] {
+        Array(
+            UnsafeBufferPointer(start: switchyard_file_descriptor_set(), count: switchyard_file_descriptor_set_size())
+        )
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import COpenBLAS
+
+/// Products through OpenBLAS, on the calling thread.
+///
+/// OpenBLAS chooses its summation order by the shape of the product and by the machine. So it computes only what
+/// belongs to one sequence alone: a result then still does not depend on the sequence's neighbours.
+public enum BLAS {
+    private static let singleThreaded: Void = openblas_set_num_threads(1)
+
+    /// Makes OpenBLAS compute on the calling thread only.
+    static func prepare() {
+        _ = self.singleThreaded
+    }
+
+    /// `output[m, n] = left[m, k] * right[n, k]^T`, float32, row-major with explicit row strides.
+    ///
+    /// - Parameters:
+    ///   - left: `m` rows of `k` elements.
+    ///   - leftStride: Elements between the starts of two rows of `left`.
+    ///   - right: `n` rows of `k` elements.
+    ///   - rightStride: Elements between the starts of two rows of `right`.
+    ///   - output: `m` rows of `n` elements; overwritten.
+    ///   - outputStride: Elements between the starts of two rows of `output`.
+    ///   - m: Rows of the result.
+    ///   - n: Columns of the result.
+    ///   - k: Length of each sum.
+    public static func multiplyTransposed(
+        _ left: UnsafePointer<Float>,
+        leftStride: Int,
+        _ right: UnsafePointer<Float>,
+        rightStride: Int,
+        into output: UnsafeMutablePointer<Float>,
+        outputStride: Int,
+        m: Int,
+        n: Int,
+        k: Int
+    ) {
+        self.prepare()
+        cblas_sgemm(
+            CblasRowMajor, CblasNoTrans, CblasTrans,
+            blasint(m), blasint(n), blasint(k),
+            1, left, blasint(leftStride), right, blasint(rightStride),
+            0, output, blasint(outputStride)
+        )
+    }
+
+    /// `output[m, n] = left[m, k] * right[k, n]`, float32, row-major with explicit row strides.
+    ///
+    /// - Parameters:
+    ///   - left: `m` rows of `k` elements.
+    ///   - leftStride: Elements between the starts of two rows of `left`.
+    ///   - right: `k` rows of `n` elements.
+    ///   - rightStride: Elements between the starts of two rows of `right`.
+    ///   - output: `m` rows of `n` elements; overwritten.
+    ///   - outputStride: Elements between the starts of two rows of `output`.
+    ///   - m: Rows of the result.
+    ///   - n: Columns of the result.
+    ///   - k: Length of each sum.
+    public static func multiply(
+        _ left: UnsafePointer<Float>,
+        leftStride: Int,
+        _ right: UnsafePointer<Float>,
+        rightStride: Int,
+        into output: UnsafeMutablePointer<Float>,
+        outputStride: Int,
+        m: Int,
+        n: Int,
+        k: Int
+    ) {
+        self.prepare()
+        cblas_sgemm(
+            CblasRowMajor, CblasNoTrans, CblasNoTrans,
+            blasint(m), blasint(n), blasint(k),
+            1, left, blasint(leftStride), right, blasint(rightStride),
+            0, output, blasint(outputStride)
+        )
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CKernels
+
+/// One product `output[rows, outputs] = input[rows, inputs] W^T`, ready to be computed.
+///
+/// Every element of the output is one chain of fused multiply-adds over the inputs in ascending order, in float32. So a
+/// row of the output depends on its row of the input and on the weights, and on nothing else: not on the number of rows,
+/// not on the instruction set, not on the number of threads.
+public struct Product {
+    /// The weights.
+    public var matrix: PackedMatrix
+
+    /// The first row of the input.
+    public var input: UnsafePointer<Float>
+
+    /// Elements between the starts of two rows of the input.
+    public var inputStride: Int
+
+    /// Number of rows.
+    public var rows: Int
+
+    /// The first row of the output, which must not overlap the input.
+    public var output: UnsafeMutablePointer<Float>
+
+    /// Elements between the starts of two rows of the output.
+    public var outputStride: Int
+
+    /// Whether negative results become 0.
+    public var relu: Bool
+
+    /// Describes a product.
+    ///
+    /// - Parameters:
+    ///   - matrix: The weights.
+    ///   - input: The first row of the input, `matrix.inputs` wide.
+    ///   - inputStride: Elements between input rows; the width when omitted.
+    ///   - rows: Number of rows.
+    ///   - output: The first row of the output, `matrix.outputs` wide.
+    ///   - outputStride: Elements between output rows; the width when omitted.
+    ///   - relu: Whether negative results become 0.
+    public init(
+        _ matrix: PackedMatrix,
+        input: UnsafePointer<Float>,
+        inputStride: Int? = nil,
+        rows: Int,
+        output: UnsafeMutablePointer<Float>,
+        outputStride: Int? = nil,
+        relu: Bool = false
+    ) {
+        self.matrix = matrix
+        self.input = input
+        self.inputStride = inputStride ?? matrix.inputs
+        self.rows = rows
+        self.output = output
+        self.outputStride = outputStride ?? matrix.outputs
+        self.relu = relu
+    }
+
+    /// Describes a product of whole matrices.
+    ///
+    /// - Parameters:
+    ///   - matrix: The weights.
+    ///   - input: `[rows, matrix.inputs]`.
+    ///   - output: `[rows, matrix.outputs]`.
+    ///   - relu: Whether negative results become 0.
+    public init(_ matrix: PackedMatrix, _ input: FloatMatrix, into output: FloatMatrix, relu: Bool = false) {
+        precondition(
+            input.columns == matrix.inputs && output.columns == matrix.outputs && input.rows == output.rows,
+            "a product of \(input.rows) x \(input.columns) with \(matrix.outputs) x \(matrix.inputs) weights"
+                + " does not give \(output.rows) x \(output.columns)"
+        )
+        self.init(matrix, input: input.pointer, rows: input.rows, output: output.pointer, relu: relu)
+    }
+
+    /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them.
+    var panelCost: Int {
+        self.matrix.inputs * (self.rows + 4)
+    }
+
+    /// Computes the columns of some panels on the calling thread.
+    func compute(panels: Range<Int>, level: KernelLevel) {
+        ck_product(
+            level.rawValue, self.matrix.storage, self.matrix.dtype.code, self.matrix.inputs, self.matrix.outputs,
+            panels.lowerBound, panels.upperBound, self.input, self.inputStride, self.rows, self.output,
+            self.outputStride, self.relu ? 1 : 0
+        )
+    }
+}
+
+extension WorkPool {
+    /// Panel costs below which waking other threads takes longer than the product.
+    private static let leastSharedCost = 1 << 13
+
+    /// Computes independent products, sharing the panels of all of them among the threads.
+    ///
+    /// - Parameters:
+    ///   - products: The products. No output may overlap another output or any input.
+    ///   - level: The instruction set.
+    public func run(_ products: [Product], level: KernelLevel = .best) {
+        var total = 0
+        for product in products where product.rows > 0 {
+            total += product.panelCost * product.matrix.panelCount
+        }
+        let parts = total < WorkPool.leastSharedCost ? 1 : self.threadCount
+        guard parts > 1 else {
+            for product in products where product.rows > 0 {
+                product.compute(panels: 0..<product.matrix.panelCount, level: level)
+            }
+            return
+        }
+        let sum = total
+        self.run(parts) { range in
+            let low = sum * range.lowerBound / parts
+            let high = sum * range.upperBound / parts
+            var start = 0
+            for product in products where product.rows > 0 {
+                let cost = product.panelCost
+                let count = product.matrix.panelCount
+                // A panel belongs to the part in whose share of the cost it starts.
+                let first = min(max((low - start + cost - 1) / cost, 0), count)
+                let last = min(max((high - start + cost - 1) / cost, 0), count)
+                if first < last {
+                    product.compute(panels: first..<last, level: level)
+                }
+                start += cost * count
+            }
+        }
+    }
+}

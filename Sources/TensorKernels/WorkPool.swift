@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CKernels
+internal import Synchronization
+
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#endif
+
+/// A fixed set of threads that compute parts of one piece of work at a time.
+///
+/// The thread that hands in the work computes the first part itself. Parts are cut statically: part `i` of `n` always
+/// covers the same indices. Threads that call at the same time take turns. Idle threads wait for new work for some
+/// microseconds on their core before they sleep, which is how long the gap between two layers' products is.
+public final class WorkPool: Sendable {
+    /// Threads that take part in a piece of work, the calling one included.
+    public let threadCount: Int
+
+    private let team: WorkTeam?
+    private let turn = Mutex<Void>(())
+
+    /// Starts a pool.
+    ///
+    /// - Parameter threads: Threads that take part in a piece of work, the calling one included; at least 1. Should the
+    ///   system refuse to start so many, the pool has fewer.
+    public init(threads: Int) {
+        precondition(threads >= 1, "a pool of \(threads) threads cannot compute")
+        let team = threads > 1 ? WorkTeam(helpers: threads - 1) : nil
+        self.team = team
+        self.threadCount = 1 + (team?.helperCount ?? 0)
+    }
+
+    deinit {
+        self.team?.stop()
+    }
+
+    /// Computes `body` over all of `0 ..< count`, cut into one range for each thread.
+    ///
+    /// - Parameters:
+    ///   - count: Number of items.
+    ///   - body: Computes a range of items. It runs on several threads at once with disjoint ranges, must write only
+    ///     what belongs to its items, and must not call back into the pool.
+    public func run(_ count: Int, body: (Range<Int>) -> Void) {
+        guard count > 0 else {
+            return
+        }
+        guard let team, count > 1 else {
+            body(0..<count)
+            return
+        }
+        self.turn.withLock { _ in
+            team.run(count: count, body: body)
+        }
+    }
+}
+
+/// The threads of a pool and what they share.
+private final class WorkTeam: @unchecked Sendable {
+    // Safety: `body`, `count` and `parts` are written by the caller before it advances `generation`, and read by the
+    // helpers after they have seen it advance; the caller does not return before every helper has answered.
+
+    private(set) var helperCount = 0
+    private var threads: [pthread_t] = []
+    private var body: ((Range<Int>) -> Void)?
+    private var count = 0
+    private var parts = 0
+
+    private let generation = Atomic<Int>(0)
+    private let unanswered = Atomic<Int>(0)
+    private let stopping = Atomic<Bool>(false)
+    private let sleepers = Atomic<Int>(0)
+    private let callerSleeps = Atomic<Bool>(false)
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let workArrived: UnsafeMutablePointer<pthread_cond_t>
+    private let workDone: UnsafeMutablePointer<pthread_cond_t>
+
+    /// Rounds of waiting on the core, of some 40 nanoseconds each, before a thread sleeps.
+    private static let spins = 1000
+
+    /// What a new thread is started with.
+    private final class Start {
+        let team: WorkTeam
+        let part: Int
+
+        init(team: WorkTeam, part: Int) {
+            self.team = team
+            self.part = part
+        }
+    }
+
+    init(helpers: Int) {
+        self.mutex = .allocate(capacity: 1)
+        self.workArrived = .allocate(capacity: 1)
+        self.workDone = .allocate(capacity: 1)
+        self.mutex.initialize(to: pthread_mutex_t())
+        self.workArrived.initialize(to: pthread_cond_t())
+        self.workDone.initialize(to: pthread_cond_t())
+        pthread_mutex_init(self.mutex, nil)
+        pthread_cond_init(self.workArrived, nil)
+        pthread_cond_init(self.workDone, nil)
+        for index in 0..<helpers {
+            let start = Unmanaged.passRetained(Start(team: self, part: index + 1))
+            var thread = pthread_t()
+            let code = pthread_create(
+                &thread,
+                nil,
+                { argument in
+                    guard let argument else {
+                        return nil
+                    }
+                    let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+                    start.team.help(part: start.part)
+                    return nil
+                },
+                start.toOpaque()
+            )
+            guard code == 0 else {
+                start.release()
+                break
+            }
+            self.threads.append(thread)
+            self.helperCount += 1
+        }
+    }
+
+    deinit {
+        pthread_cond_destroy(self.workDone)
+        pthread_cond_destroy(self.workArrived)
+        pthread_mutex_destroy(self.mutex)
+        self.workDone.deallocate()
+        self.workArrived.deallocate()
+        self.mutex.deallocate()
+    }
+
+    func run(count: Int, body: (Range<Int>) -> Void) {
+        withoutActuallyEscaping(body) { body in
+            self.body = body
+            self.count = count
+            self.parts = min(self.helperCount + 1, count)
+            self.unanswered.store(self.helperCount, ordering: .sequentiallyConsistent)
+            self.generation.add(1, ordering: .sequentiallyConsistent)
+            if self.sleepers.load(ordering: .sequentiallyConsistent) > 0 {
+                pthread_mutex_lock(self.mutex)
+                pthread_cond_broadcast(self.workArrived)
+                pthread_mutex_unlock(self.mutex)
+            }
+            self.compute(part: 0)
+            self.awaitHelpers()
+            self.body = nil
+        }
+    }
+
+    /// Ends the threads and waits until they have ended.
+    func stop() {
+        self.stopping.store(true, ordering: .sequentiallyConsistent)
+        self.generation.add(1, ordering: .sequentiallyConsistent)
+        pthread_mutex_lock(self.mutex)
+        pthread_cond_broadcast(self.workArrived)
+        pthread_mutex_unlock(self.mutex)
+        for thread in self.threads {
+            pthread_join(thread, nil)
+        }
+    }
+
+    private func compute(part: Int) {
+        guard part < self.parts else {
+            return
+        }
+        let range = (self.count * part / self.parts)..<(self.count * (part + 1) / self.parts)
+        self.body?(range)
+    }
+
+    private func awaitHelpers() {
+        for _ in 0..<WorkTeam.spins {
+            if self.unanswered.load(ordering: .acquiring) == 0 {
+                return
+            }
+            ck_pause()
+        }
+        pthread_mutex_lock(self.mutex)
+        self.callerSleeps.store(true, ordering: .sequentiallyConsistent)
+        while self.unanswered.load(ordering: .sequentiallyConsistent) > 0 {
+            pthread_cond_wait(self.workDone, self.mutex)
+        }
+        self.callerSleeps.store(false, ordering: .sequentiallyConsistent)
+        pthread_mutex_unlock(self.mutex)
+    }
+
+    private func help(part: Int) {
+        var seen = 0
+        while true {
+            seen = self.awaitWork(after: seen)
+            if self.stopping.load(ordering: .sequentiallyConsistent) {
+                return
+            }
+            self.compute(part: part)
+            let left = self.unanswered.subtract(1, ordering: .sequentiallyConsistent).newValue
+            if left == 0, self.callerSleeps.load(ordering: .sequentiallyConsistent) {
+                pthread_mutex_lock(self.mutex)
+                pthread_cond_signal(self.workDone)
+                pthread_mutex_unlock(self.mutex)
+            }
+        }
+    }
+
+    private func awaitWork(after seen: Int) -> Int {
+        for _ in 0..<WorkTeam.spins {
+            let current = self.generation.load(ordering: .acquiring)
+            if current != seen {
+                return current
+            }
+            ck_pause()
+        }
+        pthread_mutex_lock(self.mutex)
+        self.sleepers.add(1, ordering: .sequentiallyConsistent)
+        while self.generation.load(ordering: .sequentiallyConsistent) == seen {
+            pthread_cond_wait(self.workArrived, self.mutex)
+        }
+        self.sleepers.subtract(1, ordering: .sequentiallyConsistent)
+        let current = self.generation.load(ordering: .sequentiallyConsistent)
+        pthread_mutex_unlock(self.mutex)
+        return current
+    }
+}

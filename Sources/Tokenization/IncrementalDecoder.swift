@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Turns ids into text one by one, as they are generated.
+///
+/// What ``append(_:)`` returns, concatenated, is what ``Tokenizer/decode(_:skipSpecialTokens:)`` returns for the same
+/// ids: every token's text depends on nothing but the token and on whether it is the first. Tokens are whole code
+/// points, so no text ends in the middle of one.
+public struct IncrementalDecoder: Sendable {
+    private static let marker: Unicode.Scalar = "\u{2581}"
+
+    private let vocabulary: Vocabulary
+    private let skipSpecialTokens: Bool
+    private var isFirst = true
+
+    /// Creates a decoder that has seen nothing.
+    ///
+    /// - Parameters:
+    ///   - vocabulary: Every id's text.
+    ///   - skipSpecialTokens: Whether special tokens are left out.
+    init(vocabulary: Vocabulary, skipSpecialTokens: Bool) {
+        self.vocabulary = vocabulary
+        self.skipSpecialTokens = skipSpecialTokens
+    }
+
+    /// Decodes the next id.
+    ///
+    /// - Parameter id: Any number.
+    /// - Returns: The text that the id adds; empty for an id that stands for nothing or is left out.
+    public mutating func append(_ id: Int32) -> String {
+        guard let token = self.vocabulary.token(id), !(self.skipSpecialTokens && token.isSpecial) else { return "" }
+        defer { self.isFirst = false }
+        var text = ""
+        for scalar in token.text.unicodeScalars {
+            if scalar != Self.marker {
+                text.unicodeScalars.append(scalar)
+            } else if !self.isFirst {
+                text.unicodeScalars.append(" ")
+            }
+        }
+        return text
+    }
+}

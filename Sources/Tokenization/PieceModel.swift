@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import CSentencePiece
+
+/// A unigram model in libsentencepiece: finds the most probable pieces of a word.
+///
+/// The library gets a model without normalization, dummy prefix and control pieces, so that a word's bytes reach the
+/// search as they are. What the library would do with the file as it stands differs from the tokenizer that
+/// checkpoints are used with in transformers (see ``Tokenizer``), and most of a malformed file never reaches C++.
+final class PieceModel: @unchecked Sendable {
+    // Safety: the handle is written once, in `init`, and the library's const methods may be called from any thread.
+
+    private let handle: OpaquePointer
+    private let unknownID: Int32
+    private let unknownAliasID: Int32
+
+    /// Builds the library's model.
+    ///
+    /// - Parameters:
+    ///   - pieces: The texts and scores in the order of their ids, sentinels included.
+    ///   - unknownID: The id of the unknown piece, which stands for what no piece covers.
+    /// - Throws: `WireReader.Malformed` with the library's message when it refuses the pieces.
+    init(pieces: [(text: String, score: Float)], unknownID: Int) throws(WireReader.Malformed) {
+        var model = WireWriter()
+        for (id, piece) in pieces.enumerated() {
+            // The unknown piece's text can appear in a text (written in full-width letters, say), but the library
+            // never looks for it. So the unknown piece gets another text here, and its true text becomes
+            // one more piece, whose id is translated back below.
+            let text = id == unknownID ? Self.unknownText : Array(piece.text.utf8)
+            model.append(
+                bytes: Self.message(text: text, score: piece.score, kind: id == unknownID ? .unknown : .normal),
+                field: 1
+            )
+        }
+        let unknown = pieces[unknownID]
+        model.append(bytes: Self.message(text: Array(unknown.text.utf8), score: unknown.score, kind: .normal), field: 1)
+        model.append(bytes: Self.trainer, field: 2)
+        model.append(bytes: Self.normalizer, field: 3)
+
+        var handle: OpaquePointer?
+        let message = Self.withMessage { buffer, capacity in
+            model.bytes.withUnsafeBytes {
+                switchyard_spm_load($0.baseAddress, $0.count, &handle, buffer, capacity) != SWITCHYARD_SPM_OK
+            }
+        }
+        guard let handle else { throw .init(message: "libsentencepiece refuses the pieces: \(message ?? "")") }
+        self.handle = handle
+        self.unknownID = Int32(unknownID)
+        self.unknownAliasID = Int32(pieces.count)
+        // The search gives ids back by their place, so the library must have counted as this file does.
+        guard
+            switchyard_spm_piece_count(handle) == self.unknownAliasID + 1,
+            switchyard_spm_unknown_id(handle) == self.unknownID
+        else {
+            throw .init(message: "libsentencepiece counts the pieces in another way")
+        }
+    }
+
+    deinit {
+        switchyard_spm_free(self.handle)
+    }
+
+    /// Appends a word's ids, in which unknown pieces that follow one another are one.
+    ///
+    /// - Parameters:
+    ///   - word: The word's UTF-8, U+2581 in front.
+    ///   - ids: The ids are appended to these.
+    ///   - scratch: Room for the ids of one word, kept between calls so that it is made once.
+    /// - Throws: `TokenizerError` when the library fails.
+    func encode(
+        _ word: UnsafeBufferPointer<UInt8>,
+        into ids: inout [Int32],
+        scratch: inout [Int32]
+    ) throws(TokenizerError) {
+        if scratch.count < word.count {
+            scratch = [Int32](repeating: 0, count: word.count)
+        }
+        var count = 0
+        let failure = Self.withMessage { message, messageCapacity in
+            scratch.withUnsafeMutableBufferPointer { found in
+                word.withMemoryRebound(to: CChar.self) { text in
+                    let code = switchyard_spm_encode(
+                        self.handle,
+                        text.baseAddress,
+                        text.count,
+                        found.baseAddress,
+                        found.count,
+                        &count,
+                        message,
+                        messageCapacity
+                    )
+                    return code != SWITCHYARD_SPM_OK
+                }
+            }
+        }
+        if let failure {
+            throw TokenizerError(
+                .encodingFailed,
+                "libsentencepiece could not encode a word of \(word.count) bytes (\(failure)); send a shorter text"
+            )
+        }
+        var previous: Int32 = -1
+        for index in 0..<count {
+            let id = scratch[index] == self.unknownAliasID ? self.unknownID : scratch[index]
+            if id != self.unknownID || previous != self.unknownID {
+                ids.append(id)
+            }
+            previous = id
+        }
+    }
+
+    /// Runs `body` with a buffer for a message and returns the message when `body` says that it failed.
+    private static func withMessage(_ body: (UnsafeMutablePointer<CChar>?, Int) -> Bool) -> String? {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 512) { buffer in
+            buffer.initialize(repeating: 0)
+            guard body(buffer.baseAddress, buffer.count) else { return nil }
+            let text = buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+            return String(decoding: text, as: UTF8.self)
+        }
+    }
+
+    private static func message(text: [UInt8], score: Float, kind: PieceFile.Kind) -> [UInt8] {
+        var message = WireWriter()
+        message.append(bytes: text, field: 1)
+        message.append(float: score, field: 2)
+        message.append(number: kind.rawValue, field: 3)
+        return message.bytes
+    }
+
+    /// The unknown piece's text in the library's model, which no UTF-8 text contains.
+    private static let unknownText: [UInt8] = [0xFF]
+
+    /// A `TrainerSpec` of a unigram model.
+    private static var trainer: [UInt8] {
+        var message = WireWriter()
+        message.append(number: 1, field: 3)
+        message.append(bytes: Self.unknownText, field: 45)  // unk_piece
+        return message.bytes
+    }
+
+    /// A `NormalizerSpec` that leaves every byte as it is.
+    private static var normalizer: [UInt8] {
+        var message = WireWriter()
+        for field: UInt64 in [3, 4, 5] {  // add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces
+            message.append(number: 0, field: field)
+        }
+        return message.bytes
+    }
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What is wrong with a tokenizer's files, or with a text given to it.
+public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kinds of error.
+    public enum Code: Sendable, Hashable {
+        /// A file is missing or cannot be read.
+        case unreadableFile
+
+        /// A file's content is no tokenizer that can be used here.
+        case malformedFile
+
+        /// A text's bytes are no UTF-8.
+        case invalidText
+
+        /// The pieces library failed on a text, which happens only when memory runs out.
+        case encodingFailed
+    }
+
+    /// The kind of error.
+    public let code: Code
+
+    /// What is wrong, and what to do next.
+    public let message: String
+
+    /// The file that is at fault, or nil where it is the text.
+    public let file: String?
+
+    /// Creates an error.
+    ///
+    /// - Parameters:
+    ///   - code: The kind of error.
+    ///   - message: What is wrong, and what to do next.
+    ///   - file: The file that is at fault, or nil where it is the text.
+    public init(_ code: Code, _ message: String, file: String? = nil) {
+        self.code = code
+        self.message = message
+        self.file = file
+    }
+
+    /// The file, where there is one, and the message.
+    public var description: String {
+        self.file.map { "\($0): \(self.message)" } ?? self.message
+    }
+}

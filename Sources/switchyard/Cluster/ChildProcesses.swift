@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Subprocess
+import Synchronization
+import SystemPackage
+
+/// A process to start that, once it listens, writes its address to a file.
+struct ChildSpecification: Sendable {
+    /// Name as people see it: `gateway`, `pool-0/1`.
+    var name: String
+    /// Arguments after the executable.
+    var arguments: [String]
+    /// File that the child writes `host:port` to when it listens.
+    var addressFile: String
+}
+
+/// One child process that is up.
+struct ChildProcess: Sendable, Hashable {
+    var name: String
+    var processIdentifier: Int32
+    /// `host:port`.
+    var address: String
+}
+
+/// Something that happened to a child process.
+enum ChildEvent: Sendable {
+    case started(ChildProcess)
+    case line(name: String, text: String)
+    case exited(name: String, status: String)
+}
+
+/// A child did not come up, or left when it was needed.
+struct ChildProcessError: Error, CustomStringConvertible {
+    var description: String
+}
+
+/// A set of child processes whose lives are bound to the body of ``run(_:executable:restarts:startTimeout:events:body:)``.
+final class ChildProcesses: Sendable {
+    private let state = Mutex<[String: ChildProcess]>([:])
+
+    /// All processes that are up, by name.
+    var running: [ChildProcess] {
+        self.state.withLock { $0.values.sorted { $0.name < $1.name } }
+    }
+
+    /// Starts children, waits until all listen, runs the body, then asks the children to stop.
+    ///
+    /// A child is asked with SIGTERM and killed when it has not left after ten seconds. Its standard input is a pipe
+    /// that closes with this process, however this process ends; children are told to leave on that.
+    ///
+    /// - Parameters:
+    ///   - specifications: What to start.
+    ///   - executable: The program that all of them run.
+    ///   - restarts: Whether a child that leaves is started again, after a second, on the address that it had.
+    ///   - startTimeout: How long all of them together may take until they listen.
+    ///   - events: Called from any thread.
+    ///   - body: Runs while they are up.
+    /// - Returns: What the body returned.
+    /// - Throws: ``ChildProcessError`` where a child does not come up, or leaves and is not to be restarted; what the
+    ///   body throws.
+    static func run<Result: Sendable>(
+        _ specifications: [ChildSpecification],
+        executable: String,
+        restarts: Bool,
+        startTimeout: Duration,
+        events: @escaping @Sendable (ChildEvent) -> Void,
+        body: @escaping @Sendable (ChildProcesses) async throws -> Result
+    ) async throws -> Result {
+        let children = ChildProcesses()
+        return try await withThrowingTaskGroup(of: Outcome<Result>.self) { group in
+            for specification in specifications {
+                group.addTask {
+                    try await children.supervise(
+                        specification,
+                        executable: executable,
+                        restarts: restarts,
+                        events: events
+                    )
+                    return .childLeft
+                }
+            }
+            group.addTask {
+                try await children.waitUntilAllListen(specifications, timeout: startTimeout)
+                return .finished(try await body(children))
+            }
+            defer { group.cancelAll() }
+            while let outcome = try await group.next() {
+                if case .finished(let result) = outcome {
+                    group.cancelAll()
+                    return result
+                }
+            }
+            throw CancellationError()
+        }
+    }
+
+    private enum Outcome<Result: Sendable>: Sendable {
+        case childLeft
+        case finished(Result)
+    }
+
+    private func supervise(
+        _ specification: ChildSpecification,
+        executable: String,
+        restarts: Bool,
+        events: @escaping @Sendable (ChildEvent) -> Void
+    ) async throws {
+        var arguments = specification.arguments
+        while true {
+            try? FileManager.default.removeItem(atPath: specification.addressFile)
+            let status = try await self.launch(
+                specification,
+                arguments: arguments,
+                executable: executable,
+                events: events
+            )
+            let left = self.state.withLock { $0.removeValue(forKey: specification.name) }
+            if Task.isCancelled { return }
+            events(.exited(name: specification.name, status: status))
+            guard restarts else {
+                throw ChildProcessError(description: "\(specification.name) left early: \(status)")
+            }
+            if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
+                // The gateway knows the replica by its address, so the next process takes the same one.
+                arguments[listen + 1] = left.address
+            }
+            try await Task.sleep(for: .seconds(1))
+        }
+    }
+
+    private func launch(
+        _ specification: ChildSpecification,
+        arguments: [String],
+        executable: String,
+        events: @escaping @Sendable (ChildEvent) -> Void
+    ) async throws -> String {
+        var options = PlatformOptions()
+        // A group of its own: an interrupt from the terminal reaches the parent alone, which then stops in order.
+        options.processGroupID = 0
+        options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(10))]
+        let result = try await Subprocess.run(
+            .path(FilePath(executable)),
+            arguments: Arguments(arguments),
+            platformOptions: options,
+            input: .inputWriter,
+            output: .sequence,
+            error: .combinedWithOutput
+        ) { execution in
+            let identifier = execution.processIdentifier.value
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    let address = try await Self.readAddress(specification.addressFile)
+                    let child = ChildProcess(
+                        name: specification.name,
+                        processIdentifier: identifier,
+                        address: address
+                    )
+                    self.state.withLock { $0[specification.name] = child }
+                    events(.started(child))
+                }
+                for try await line in execution.standardOutput.strings() {
+                    events(.line(name: specification.name, text: line.trimmingCharacters(in: .newlines)))
+                }
+                group.cancelAll()
+            }
+        }
+        return "\(result.terminationStatus)"
+    }
+
+    /// Polls for the file that a child writes once it listens; the file appears whole, by a rename.
+    private static func readAddress(_ path: String) async throws -> String {
+        while true {
+            if let text = try? String(contentsOfFile: path, encoding: .utf8) {
+                return text.trimmingCharacters(in: .whitespacesAndNewlines)
+            }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    private func waitUntilAllListen(_ specifications: [ChildSpecification], timeout: Duration) async throws {
+        let deadline = ContinuousClock.now.advanced(by: timeout)
+        while true {
+            let up = self.state.withLock { Set($0.keys) }
+            let missing = specifications.map(\.name).filter { !up.contains($0) }
+            if missing.isEmpty { return }
+            guard ContinuousClock.now < deadline else {
+                throw ChildProcessError(
+                    description: "not listening after \(timeout): \(missing.joined(separator: ", "))"
+                )
+            }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+}

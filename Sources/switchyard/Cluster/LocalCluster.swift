@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// A cluster on this machine: one gateway and, for each pool, some expert hosts, each a process of its own.
+struct LocalCluster: Sendable {
+    /// What to start, and from which files.
+    struct Layout: Sendable {
+        /// The folder that `switchyard shard` wrote.
+        var shards: String
+        /// Names of the pools; each is a folder of `shards`.
+        var pools: [String]
+        /// Expert hosts of each pool.
+        var replicas = 1
+        /// Where the gateway listens; port 0 lets the system choose.
+        var gatewayListen = "127.0.0.1:0"
+        /// Compute threads of the gateway; nil leaves the choice to it.
+        var gatewayThreads: Int?
+        /// Compute threads of each expert host; nil leaves the choice to it.
+        var hostThreads: Int?
+        /// Further arguments of the gateway.
+        var gatewayArguments: [String] = []
+        /// Further arguments of each expert host.
+        var hostArguments: [String] = []
+        /// Whether an expert host that leaves is started again.
+        var restartsHosts = false
+        /// How long the hosts, and then the gateway, may take until they listen.
+        var startTimeout: Duration = .seconds(600)
+    }
+
+    /// `host:port` of the gateway.
+    let gatewayAddress: String
+    /// The expert hosts' processes.
+    let hosts: ChildProcesses
+    /// The gateway's process.
+    let gateway: ChildProcesses
+
+    /// Every process that is up, the gateway first.
+    var processes: [ChildProcess] { self.gateway.running + self.hosts.running }
+
+    /// Starts the cluster, runs the body, and stops the gateway first and the hosts after it.
+    ///
+    /// - Parameters:
+    ///   - layout: What to start.
+    ///   - executable: The `switchyard` program.
+    ///   - events: Called from any thread for starts, exits and lines of output.
+    ///   - body: Runs while the cluster is up.
+    /// - Returns: What the body returned.
+    /// - Throws: ``ChildProcessError`` where a process does not come up or leaves; whatever the body throws.
+    static func run<Result: Sendable>(
+        _ layout: Layout,
+        executable: String = LocalCluster.thisExecutable,
+        events: @escaping @Sendable (ChildEvent) -> Void,
+        body: @escaping @Sendable (LocalCluster) async throws -> Result
+    ) async throws -> Result {
+        let scratch = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: scratch, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: scratch) }
+        return try await ChildProcesses.run(
+            Self.hostSpecifications(layout, scratch: scratch.path),
+            executable: executable,
+            restarts: layout.restartsHosts,
+            startTimeout: layout.startTimeout,
+            events: events
+        ) { hosts in
+            let gateway = Self.gatewaySpecification(layout, hosts: hosts.running, scratch: scratch.path)
+            return try await ChildProcesses.run(
+                [gateway],
+                executable: executable,
+                restarts: false,
+                startTimeout: layout.startTimeout,
+                events: events
+            ) { gateway in
+                guard let address = gateway.running.first?.address else {
+                    throw ChildProcessError(description: "the gateway left as soon as it was up; its output says why")
+                }
+                return try await body(LocalCluster(gatewayAddress: address, hosts: hosts, gateway: gateway))
+            }
+        }
+    }
+
+    /// The program that is running now.
+    static var thisExecutable: String {
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+    }
+
+    private static func hostSpecifications(_ layout: Layout, scratch: String) -> [ChildSpecification] {
+        layout.pools.flatMap { pool in
+            (0..<layout.replicas).map { replica in
+                let addressFile = "\(scratch)/\(pool)-\(replica).address"
+                var arguments = [
+                    "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
+                    "--address-file", addressFile, "--exit-with-standard-input",
+                ]
+                if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
+                return ChildSpecification(
+                    name: "\(pool)/\(replica)",
+                    arguments: arguments + layout.hostArguments,
+                    addressFile: addressFile
+                )
+            }
+        }
+    }
+
+    private static func gatewaySpecification(
+        _ layout: Layout,
+        hosts: [ChildProcess],
+        scratch: String
+    ) -> ChildSpecification {
+        let addressFile = "\(scratch)/gateway.address"
+        var arguments = [
+            "gateway", "--model", "\(layout.shards)/gateway", "--listen", layout.gatewayListen,
+            "--address-file", addressFile, "--exit-with-standard-input",
+        ]
+        for pool in layout.pools {
+            let targets = hosts.filter { $0.name.hasPrefix("\(pool)/") }.map(\.address)
+            arguments += ["--pool", "\(pool)=\(targets.joined(separator: ","))"]
+        }
+        if let threads = layout.gatewayThreads { arguments += ["--threads", "\(threads)"] }
+        return ChildSpecification(
+            name: "gateway",
+            arguments: arguments + layout.gatewayArguments,
+            addressFile: addressFile
+        )
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ExpertPooling
+import Testing
+
+@Suite("Pool specifications")
+struct PoolSpecificationTests {
+    @Test("pools are written NAME=TARGET[,TARGET]")
+    func parsing() throws {
+        let pool = try PoolSpecification(parsing: "pool-0=a:7401,[::1]:7402,dns:///experts:7401")
+        #expect(pool.name == "pool-0")
+        #expect(
+            pool.targets == [
+                .address(host: "a", port: 7401), .address(host: "::1", port: 7402), .name(host: "experts", port: 7401),
+            ]
+        )
+        #expect(pool.targets.map(\.description) == ["a:7401", "[::1]:7402", "dns:///experts:7401"])
+    }
+
+    @Test(
+        "what cannot be used is named",
+        arguments: [
+            ("pool-0", "NAME=TARGET"), ("=a:1", "NAME=TARGET"), ("p=a", "lacks a port"), ("p=a:0", "from 1 to 65535"),
+            ("p=a:70000", "70000"), ("p=a:x", "\"x\""), ("p=:1", "lacks a host"), ("p=a:1,a:1", "twice"),
+            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port or dns"), ("p=a:1,", "lacks a port"),
+        ]
+    )
+    func refusing(text: String, part: String) {
+        let error = #expect(throws: PoolSpecificationError.self) { try PoolSpecification(parsing: text) }
+        #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
+    }
+}
+
+@Suite("Placement")
+struct PlacementTableTests {
+    @Test("a layer's rows are split into one call for each pool")
+    func assignments() {
+        var table = PlacementTable()
+        let layer = ExpertLayer(isDecoder: false, block: 1)
+        for expert in 0..<3 { table.place(expert, of: layer, on: expert == 1 ? "b" : "a") }
+        let split = table.assignments(of: [(0, 2), (1, 3), (2, 1), (3, 4)], in: layer)
+        #expect(split.unplaced == [6..<10])
+        #expect(split.calls.map(\.pool) == ["a", "b"])
+        #expect(split.calls[0].groups == [.init(expert: 0, rows: 0..<2), .init(expert: 2, rows: 5..<6)])
+        #expect(split.calls[1].groups == [.init(expert: 1, rows: 2..<5)])
+        #expect(split.calls[0].rowCount == 3)
+        let other = table.assignments(of: [(0, 1)], in: ExpertLayer(isDecoder: true, block: 1))
+        #expect(other.calls.isEmpty)
+        #expect(other.unplaced == [0..<1])
+        #expect(table.unplaced(layers: [layer], expertCount: 4) == [layer: [3]])
+    }
+}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls a gateway with python's grpcio and prints what came back as JSON.
+
+usage: grpcio_client.py ADDRESS PROTOS_DIR COMMAND [TEXT]
+
+COMMAND is one of generate, stream, describe, health, deadline, unknown, invalid, cancel.
+The stubs are generated into a temporary folder from the project's own .proto files.
+"""
+
+import json
+import sys
+import tempfile
+
+import grpc
+from grpc_tools import protoc
+
+
+def compile_protos(protos, out):
+    files = ["switchyard/v1/types.proto", "switchyard/v1/gateway.proto", "grpc/health/v1/health.proto"]
+    code = protoc.main(["protoc", f"-I{protos}", f"--python_out={out}", f"--grpc_python_out={out}", *files])
+    if code != 0:
+        raise SystemExit(f"protoc failed with {code}")
+    sys.path.insert(0, out)
+
+
+def generation(response):
+    return {
+        "texts": [g.text for g in response.generations],
+        "token_ids": [list(g.token_ids) for g in response.generations],
+        "input_tokens": response.usage.input_tokens,
+        "output_tokens": response.usage.output_tokens,
+    }
+
+
+def failure(error):
+    return {"code": error.code().name, "message": error.details()}
+
+
+def main():
+    address, protos, command, *rest = sys.argv[1:]
+    text = rest[0] if rest else ""
+    with tempfile.TemporaryDirectory() as out:
+        compile_protos(protos, out)
+        from grpc.health.v1 import health_pb2, health_pb2_grpc
+        from switchyard.v1 import gateway_pb2, gateway_pb2_grpc
+
+        request = gateway_pb2.GenerateRequest(text=text)
+        with grpc.insecure_channel(address) as channel:
+            stub = gateway_pb2_grpc.GatewayStub(channel)
+            try:
+                if command == "generate":
+                    answer = generation(stub.Generate(request, timeout=60))
+                elif command == "stream":
+                    events = list(stub.GenerateStream(request, timeout=60))
+                    answer = {
+                        "events": len(events),
+                        "tokens": [e.token.token_id for e in events if e.WhichOneof("event") == "token"],
+                        "final": generation(events[-1].response),
+                    }
+                elif command == "describe":
+                    model = stub.DescribeModel(gateway_pb2.DescribeModelRequest(), timeout=60)
+                    answer = {"experts": model.experts_per_layer, "width": model.d_model}
+                elif command == "health":
+                    health = health_pb2_grpc.HealthStub(channel)
+                    reply = health.Check(health_pb2.HealthCheckRequest(service="switchyard.v1.Gateway"), timeout=60)
+                    answer = {"status": health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)}
+                elif command == "deadline":
+                    stub.Generate(request, timeout=0.000001)
+                    answer = {}
+                elif command == "unknown":
+                    call = channel.unary_unary("/switchyard.v1.Gateway/NoSuchMethod")
+                    call(b"", timeout=60)
+                    answer = {}
+                elif command == "invalid":
+                    request.parameters.temperature = -1
+                    stub.Generate(request, timeout=60)
+                    answer = {}
+                elif command == "cancel":
+                    request.parameters.max_new_tokens = 512
+                    request.parameters.min_new_tokens = 512
+                    stream = stub.GenerateStream(request, timeout=60)
+                    first = next(iter(stream))
+                    stream.cancel()
+                    answer = {"cancelled": stream.cancelled(), "first": first.token.token_id}
+                else:
+                    raise SystemExit(f"unknown command {command}")
+            except grpc.RpcError as error:
+                answer = failure(error)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@testable import TensorKernels
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#endif
+
+@Suite("Vector operations")
+struct VectorTests {
+    @Test("RMS norm equals its formula and has the same bits on every level", arguments: [1, 15, 16, 33, 96])
+    func rmsNorm(columns: Int) {
+        var numbers = NumberSource(seed: UInt64(columns))
+        let x = FloatMatrix(numbers.floats(3 * columns, in: -4...4), rows: 3, columns: columns)
+        let weights = FloatMatrix(numbers.floats(columns), rows: 1, columns: columns)
+        let norm = RMSNorm(weights: weights, epsilon: 1e-6)
+        let y = norm(x)
+        for row in 0..<3 {
+            let squares = x.row(row).reduce(0.0) { $0 + Double($1) * Double($1) }
+            let inverse = 1 / (squares / Double(columns) + 1e-6).squareRoot()
+            for column in 0..<columns {
+                let expected = Double(weights.pointer[column]) * Double(x.row(row)[column]) * inverse
+                #expect(abs(Double(y.row(row)[column]) - expected) <= 1e-6 * max(abs(expected), 1e-3))
+            }
+        }
+        for level in KernelLevel.available {
+            let other = FloatMatrix(rows: 3, columns: columns)
+            norm(x, into: other, level: level)
+            #expect(bits(other.values) == bits(y.values))
+        }
+    }
+
+    @Test("softmax equals its formula and has the same bits on every level", arguments: [1, 2, 15, 16, 17, 100])
+    func softmax(count: Int) {
+        var numbers = NumberSource(seed: UInt64(count))
+        let scores = numbers.floats(count, in: -30...30)
+        let highest = scores.max() ?? 0
+        let exponentials = scores.map { exp(Double($0 - highest)) }
+        let sum = exponentials.reduce(0, +)
+        var results: [[UInt32]] = []
+        for level in KernelLevel.available {
+            var values = scores
+            values.withUnsafeMutableBufferPointer { buffer in
+                if let base = buffer.baseAddress {
+                    Softmax.apply(base, count: count, level: level)
+                }
+            }
+            for (value, exponential) in zip(values, exponentials) {
+                #expect(abs(Double(value) - exponential / sum) <= 1e-6 * exponential / sum + 1e-37)
+            }
+            results.append(bits(values))
+        }
+        #expect(results.allSatisfy { $0 == results[0] })
+    }
+
+    @Test("softmax survives scores that differ by more than an exponential can hold")
+    func extremeSoftmax() {
+        var values: [Float] = [-3.0e38, 1000, 1000, -.infinity]
+        values.withUnsafeMutableBufferPointer { buffer in
+            if let base = buffer.baseAddress {
+                Softmax.apply(base, count: 4)
+            }
+        }
+        #expect(values == [0, 0.5, 0.5, 0])
+    }
+
+    @Test("the exponential is within 2 units in the last place of the true value")
+    func exponential() {
+        var worst = 0.0
+        var x: Float = -87
+        while x <= 0 {
+            let exact = exp(Double(x))
+            worst = max(worst, abs(Double(Softmax.exponential(x)) - exact) / Double(Float(exact).ulp))
+            x += 0.0137
+        }
+        #expect(worst < 2)
+        #expect(Softmax.exponential(0) == 1)
+        #expect(Softmax.exponential(-200) == 0)
+        #expect(Softmax.exponential(.nan).isNaN)
+    }
+
+    @Test("attention of one query equals its formula, whole or in pieces", arguments: [4, 16, 36, 64])
+    func attention(width: Int) {
+        var numbers = NumberSource(seed: UInt64(width))
+        let count = 11
+        let stride = width + 5
+        let query = FloatMatrix(numbers.floats(width), rows: 1, columns: width)
+        let keys = FloatMatrix(numbers.floats(count * stride), rows: count, columns: stride)
+        let bias = FloatMatrix(numbers.floats(count), rows: 1, columns: count)
+        var seen: [[UInt32]] = []
+        for level in KernelLevel.available {
+            for cut in [0, 3] {
+                let scores = FloatMatrix(rows: 1, columns: count)
+                let context = FloatMatrix(rows: 1, columns: width)
+                for range in [0..<cut, cut..<count] {
+                    SingleQueryAttention.scores(
+                        query: query.pointer, keys: keys.pointer + range.lowerBound * stride, stride: stride,
+                        width: width, count: range.count, bias: bias.pointer + range.lowerBound,
+                        into: scores.pointer + range.lowerBound, level: level
+                    )
+                }
+                for range in [0..<cut, cut..<count] {
+                    SingleQueryAttention.accumulateContext(
+                        weights: scores.pointer + range.lowerBound, values: keys.pointer + range.lowerBound * stride,
+                        stride: stride, width: width, count: range.count, into: context.pointer, level: level
+                    )
+                }
+                for t in 0..<count {
+                    let dot = (0..<width).reduce(0.0) { $0 + Double(query.pointer[$1]) * Double(keys.row(t)[$1]) }
+                    #expect(abs(Double(scores.pointer[t]) - dot - Double(bias.pointer[t])) < 1e-5)
+                }
+                for d in 0..<width {
+                    let sum = (0..<count).reduce(0.0) { $0 + Double(scores.pointer[$1]) * Double(keys.row($1)[d]) }
+                    #expect(abs(Double(context.pointer[d]) - sum) < 1e-5)
+                }
+                seen.append(bits(scores.values + context.values))
+            }
+        }
+        #expect(seen.allSatisfy { $0 == seen[0] })
+    }
+
+    @Test("residual sums are plain sums, the scaled one rounding its product first")
+    func residuals() {
+        var numbers = NumberSource(seed: 9)
+        let a = FloatMatrix(numbers.floats(21), rows: 3, columns: 7)
+        let b = FloatMatrix(numbers.floats(21), rows: 3, columns: 7)
+        #expect(bits(Residual.add(a, b).values) == bits(zip(a.values, b.values).map { $0 + $1 }))
+        let output = FloatMatrix(rows: 1, columns: 21)
+        var bytes: [UInt8] = [0] + floatBytes(b.values)
+        bytes.withUnsafeMutableBytes { raw in
+            if let base = raw.baseAddress {
+                Residual.addScaled(a.pointer, base + 1, scale: 0.3, count: 21, into: output.pointer)
+            }
+        }
+        let expected = zip(a.values, b.values).map { pair -> Float in
+            let product: Float = 0.3 * pair.1
+            return pair.0 + product
+        }
+        #expect(bits(output.values) == bits(expected))
+        Residual.scale(a.pointer, by: 0.7, count: 21, into: output.pointer)
+        #expect(bits(output.values) == bits(a.values.map { 0.7 * $0 }))
+    }
+
+    @Test("activations equal their formulas", arguments: Activation.allCases)
+    func activations(activation: Activation) {
+        let inputs: [Float] = [-20, -3, -1, -0.25, 0, 0.5, 1, 2.5, 20]
+        let values = FloatMatrix(inputs, rows: 1, columns: inputs.count)
+        activation.apply(values.pointer, count: inputs.count)
+        for (input, value) in zip(inputs, values.values) {
+            let x = Double(input)
+            let expected =
+                switch activation {
+                case .relu: max(x, 0)
+                case .gelu: x * 0.5 * (1 + erf(x / 2.0.squareRoot()))
+                case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+                case .silu: x / (1 + exp(-x))
+                }
+            #expect(abs(Double(value) - expected) <= 1e-6 * max(1, abs(expected)))
+        }
+    }
+
+    @Test("widening float16 gives every value exactly")
+    func halves() {
+        let patterns = (0...UInt16.max).map { $0 }
+        var wide = [Float](repeating: 0, count: patterns.count)
+        patterns.withUnsafeBytes { source in
+            wide.withUnsafeMutableBufferPointer { target in
+                if let from = source.baseAddress, let to = target.baseAddress {
+                    ElementType.float16.widen(from, count: patterns.count, into: to)
+                }
+            }
+        }
+        for pattern in patterns {
+            let expected = Float(Float16(bitPattern: pattern))
+            let value = wide[Int(pattern)]
+            #expect(value.bitPattern == expected.bitPattern || (value.isNaN && expected.isNaN))
+        }
+    }
+
+    @Test("OpenBLAS products agree with the formula at any stride")
+    func blas() {
+        var numbers = NumberSource(seed: 10)
+        let (m, n, k) = (5, 7, 9)
+        let left = FloatMatrix(numbers.floats(m * (k + 2)), rows: m, columns: k + 2)
+        let right = FloatMatrix(numbers.floats(n * (k + 1)), rows: n, columns: k + 1)
+        let output = FloatMatrix(rows: m, columns: n + 4)
+        BLAS.multiplyTransposed(
+            left.pointer, leftStride: k + 2, right.pointer, rightStride: k + 1, into: output.pointer,
+            outputStride: n + 4, m: m, n: n, k: k
+        )
+        let back = FloatMatrix(rows: m, columns: k)
+        BLAS.multiply(
+            output.pointer, leftStride: n + 4, right.pointer, rightStride: k + 1, into: back.pointer, outputStride: k,
+            m: m, n: k, k: n
+        )
+        for row in 0..<m {
+            for column in 0..<n {
+                let sum = (0..<k).reduce(0.0) { $0 + Double(left.row(row)[$1]) * Double(right.row(column)[$1]) }
+                #expect(abs(Double(output.row(row)[column]) - sum) < 1e-5)
+            }
+            for column in 0..<k {
+                let sum = (0..<n).reduce(0.0) { $0 + Double(output.row(row)[$1]) * Double(right.row($1)[column]) }
+                #expect(abs(Double(back.row(row)[column]) - sum) < 1e-5)
+            }
+        }
+        #expect(KernelReport.describe().contains(KernelLevel.best.name))
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Synchronization
+import TensorKernels
+import Testing
+
+@Suite("The work pool")
+struct WorkPoolTests {
+    /// Counters that several threads add to.
+    private final class Tally: Sendable {
+        let counts: Mutex<[Int]>
+
+        init(_ count: Int) {
+            self.counts = Mutex([Int](repeating: 0, count: count))
+        }
+
+        func add(_ range: Range<Int>) {
+            self.counts.withLock { counts in
+                for index in range {
+                    counts[index] += 1
+                }
+            }
+        }
+    }
+
+    @Test("computes every item exactly once", arguments: [1, 2, 3, 8], [0, 1, 2, 7, 100])
+    func coverage(threads: Int, count: Int) {
+        let pool = WorkPool(threads: threads)
+        #expect(pool.threadCount == threads)
+        let tally = Tally(count)
+        for _ in 0..<20 {
+            pool.run(count) { tally.add($0) }
+        }
+        #expect(tally.counts.withLock { $0 } == [Int](repeating: 20, count: count))
+    }
+
+    @Test("lets several callers take turns")
+    func callers() async {
+        let pool = WorkPool(threads: 3)
+        let tally = Tally(50)
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<8 {
+                group.addTask {
+                    for _ in 0..<25 {
+                        pool.run(50) { tally.add($0) }
+                    }
+                }
+            }
+        }
+        #expect(tally.counts.withLock { $0 } == [Int](repeating: 200, count: 50))
+    }
+
+    @Test("wakes threads that have gone to sleep")
+    func sleepers() {
+        let pool = WorkPool(threads: 2)
+        let tally = Tally(2)
+        for _ in 0..<5 {
+            // Longer than a helper waits on its core.
+            let start = ContinuousClock.now
+            while ContinuousClock.now - start < .milliseconds(2) {}
+            pool.run(2) { tally.add($0) }
+        }
+        #expect(tally.counts.withLock { $0 } == [5, 5])
+    }
+}
