@@ -28,7 +28,7 @@ public final class ExpertHost: Sendable {
     private let compute: ExpertCompute
     private let queue: ForwardQueue
     private let server: RPCServer
-    private let health: HealthService
+    private let health: HealthRegistry
 
     /// Loads the experts; ``run()`` serves them.
     ///
@@ -81,7 +81,7 @@ public final class ExpertHost: Sendable {
             configuration: configuration,
             maxMessageBytes: limits.maxReceiveMessageBytes
         )
-        let health = HealthService(services: [ExpertHostMethods.service])
+        let health = HealthRegistry(services: [ExpertHostMethods.service])
         let service = ExpertHostService(check: check, queue: queue, card: card)
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
@@ -97,7 +97,7 @@ public final class ExpertHost: Sendable {
                 limits: limits,
                 drainGrace: configuration.drainTimeout
             ),
-            methods: service.methods + health.methods,
+            methods: service.methods + HealthService(registry: health).methods,
             logger: logger
         )
     }
@@ -113,7 +113,7 @@ public final class ExpertHost: Sendable {
     /// Refuses new calls, finishes those it has; then ``run()`` returns.
     public func beginDraining() {
         self.logger.info("draining")
-        self.health.setServing(false)
+        self.health.beginDraining()
         self.server.beginGracefulShutdown()
     }
 
@@ -138,7 +138,7 @@ public final class ExpertHost: Sendable {
                 }
                 group.addTask {
                     let address = try await self.server.boundAddress()
-                    self.health.setServing(true)
+                    self.health.setAll(.serving)
                     self.logger.info(
                         "serving experts",
                         metadata: [

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import BatchScheduling
+public import Checkpoints
 public import SwitchModel
 
 /// How the engine schedules and computes.
@@ -37,4 +38,6 @@ public struct EngineLoad: Sendable, Hashable {
     public var routedTokens: UInt64 = 0
     /// Tokens without an expert's output since the start.
     public var dropped: [DroppedTokens] = []
+    /// Token rows that were dispatched since the start, for each sparse layer by expert index.
+    public var expertRows: [SparseLayer: [UInt64]] = [:]
 }

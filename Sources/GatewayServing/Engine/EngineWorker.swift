@@ -14,20 +14,13 @@ final class EngineWorker {
     static let stopError = RPCError(.unavailable, "the gateway is shutting down; ask another one")
 
     private let engine: InferenceEngine
-    private let vocabulary: GenerationVocabulary
     private var running: [SequenceID: RunningSequence] = [:]
     private var totals = EngineTotals()
     private var retired: [SequenceID] = []
     private var evicted: [SequenceID] = []
 
     init(engine: InferenceEngine) {
-        let configuration = engine.model.configuration
         self.engine = engine
-        self.vocabulary = GenerationVocabulary(
-            size: configuration.vocabularySize,
-            startTokenID: Int32(configuration.decoderStartTokenID),
-            endTokenID: Int32(configuration.endTokenID)
-        )
     }
 
     /// Does one step.
@@ -78,7 +71,7 @@ final class EngineWorker {
             return
         }
         let start = ContinuousClock.now
-        let outcome = self.call(joined.map { ($0, 1) }) { options, record in
+        let sequences = self.call(joined.map { ($0, 1) }) { options, record in
             try self.engine.model.encode(
                 joined.map(\.request.input),
                 experts: self.engine.watch,
@@ -88,13 +81,17 @@ final class EngineWorker {
         }
         let end = ContinuousClock.now
         for (index, sequence) in joined.enumerated() where self.running[sequence.id] != nil {
-            guard let encoded = outcome?[index] else {
+            guard let encoded = sequences?[index] else {
                 continue
             }
             sequence.encodeTime = start.duration(to: end)
             sequence.encodeEnd = end
             do throws(GenerationError) {
-                try sequence.encoded(encoded, vocabulary: self.vocabulary, tokenizer: self.engine.tokenizer)
+                try sequence.encoded(
+                    encoded,
+                    configuration: self.engine.model.configuration,
+                    tokenizer: self.engine.tokenizer
+                )
             } catch {
                 self.fail(sequence, RPCError(.invalidArgument, "parameters.\(error)"))
             }
@@ -112,7 +109,8 @@ final class EngineWorker {
         case .encode:
             self.finish(sequence, .hidden(encoded.hidden), outputTokens: 0)
         case .score(let target, let topLogprobs):
-            let inputs = [self.vocabulary.startTokenID] + target.dropLast()
+            let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
+            let inputs = [start] + target.dropLast()
             let logits = self.call([(sequence, 1)]) { options, record in
                 var options = options
                 options.logits = .all
@@ -186,20 +184,21 @@ final class EngineWorker {
         options.step = Int(truncatingIfNeeded: self.totals.steps)
         var record = RoutingRecord()
         let result = Result { try body(options, &record) }
-        let (left, failures) = self.engine.watch.end()
+        let outcome = self.engine.watch.end()
         var firstInput = 0
         for (sequence, inputs) in parts {
             sequence.account(record, inputs: firstInput..<(firstInput + inputs))
             firstInput += inputs
-            if let error = failures[sequence.id] {
+            if let error = outcome.failures[sequence.id] {
                 self.fail(sequence, error)
-            } else if left.contains(sequence.id) {
+            } else if outcome.left.contains(sequence.id) {
                 self.evict(sequence)
             } else if let error = sequence.ledger.violation(of: sequence.request.dropPolicy) {
                 self.fail(sequence, error)
             }
         }
         self.totals.ledger.add(record)
+        self.totals.add(outcome.expertRows)
         switch result {
         case .success(let output):
             return output

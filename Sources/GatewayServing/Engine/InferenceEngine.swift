@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import BatchScheduling
+internal import Checkpoints
 internal import Logging
 public import RPCCore
 internal import ServiceKit
@@ -73,7 +74,7 @@ public final class InferenceEngine: Sendable {
         self.tokenizer = tokenizer
         self.configuration = configuration
         self.logger = logger
-        self.watch = StepWatch(experts: experts)
+        self.watch = StepWatch(experts: experts, expertCount: model.configuration.expertCount)
         self.shared = Monitor(Shared(scheduler: BatchScheduler(configuration: configuration.scheduler)))
     }
 
@@ -196,6 +197,7 @@ public final class InferenceEngine: Sendable {
             load.decodedTokens = shared.totals.decodedTokens
             load.routedTokens = UInt64(shared.totals.ledger.routed)
             load.dropped = shared.totals.ledger.entries
+            load.expertRows = shared.totals.expertRows
             return load
         }
     }
@@ -253,6 +255,12 @@ struct EngineTotals: Sendable {
     var steps: UInt64 = 0
     var decodedTokens: UInt64 = 0
     var ledger = DropLedger()
+    var expertRows: [SparseLayer: [UInt64]] = [:]
+
+    /// Token rows were dispatched.
+    mutating func add(_ rows: [SparseLayer: [UInt64]]) {
+        self.expertRows.merge(rows) { zip($0, $1).map { $0 + $1 } }
+    }
 }
 
 extension EngineRequest {

@@ -62,14 +62,14 @@ final class RunningSequence {
     /// Takes the encoder's result.
     func encoded(
         _ encoded: EncodedSequence,
-        vocabulary: GenerationVocabulary,
+        configuration: ModelConfiguration,
         tokenizer: Tokenizer
     ) throws(GenerationError) {
         guard case .generate(let parameters, let stops) = self.request.work else {
             self.stage = .encoded(encoded)
             return
         }
-        let session = try GenerationSession(parameters: parameters, vocabulary: vocabulary)
+        let session = try GenerationSession(parameters: parameters, configuration: configuration)
         let text = GeneratedText(tokenizer: tokenizer, stops: stops)
         let texts = parameters.beamCount > 1 ? 0 : parameters.returnedSequences
         self.stage = .generating(
@@ -130,7 +130,7 @@ final class RunningSequence {
         for row in stoppedRows.sorted(by: >) {
             state.session.finish(row: row, reason: .stop)
         }
-        state.caches = CacheOrder(parents: state.session.parents).apply(to: state.caches) { $0.fork() }
+        state.caches = DecoderCache.arranged(state.caches, by: state.session.parents)
         return tokens
     }
 

@@ -16,14 +16,29 @@ final class StepWatch: ExpertExecutor, Sendable {
         var strict: Set<SequenceID> = []
         var pending: (any PendingExperts)?
         var failures: [SequenceID: RPCError] = [:]
+        var expertRows: [SparseLayer: [UInt64]] = [:]
+    }
+
+    /// What happened in a call, besides what the model's own record says.
+    struct Outcome {
+        /// Sequences that left in the middle of it.
+        let left: Set<SequenceID>
+        /// The errors of those among them that failed.
+        let failures: [SequenceID: RPCError]
+        /// Token rows that were dispatched, for each sparse layer by expert index.
+        let expertRows: [SparseLayer: [UInt64]]
     }
 
     private let experts: any ExpertExecutor
+    private let expertCount: Int
     private let state = Mutex(State())
 
-    /// - Parameter experts: Where the experts are.
-    init(experts: any ExpertExecutor) {
+    /// - Parameters:
+    ///   - experts: Where the experts are.
+    ///   - expertCount: Experts of each sparse layer.
+    init(experts: any ExpertExecutor, expertCount: Int) {
         self.experts = experts
+        self.expertCount = expertCount
     }
 
     // MARK: - A call's beginning and end
@@ -38,12 +53,10 @@ final class StepWatch: ExpertExecutor, Sendable {
     }
 
     /// The call has ended.
-    ///
-    /// - Returns: Sequences that left in the middle of it, and among them the errors of those that failed.
-    func end() -> (left: Set<SequenceID>, failures: [SequenceID: RPCError]) {
+    func end() -> Outcome {
         self.state.withLock { state in
             defer { state = State() }
-            return (state.book?.left ?? [], state.failures)
+            return Outcome(left: state.book?.left ?? [], failures: state.failures, expertRows: state.expertRows)
         }
     }
 
@@ -74,6 +87,10 @@ final class StepWatch: ExpertExecutor, Sendable {
         let pending = self.experts.begin(request)
         let isAbandoned = self.state.withLock { state in
             state.pending = pending
+            for group in request.plan.groups where group.expert < self.expertCount {
+                state.expertRows[request.layer, default: Array(repeating: 0, count: self.expertCount)][group.expert] +=
+                    UInt64(group.rows)
+            }
             return state.book?.isAbandoned ?? false
         }
         if isAbandoned {

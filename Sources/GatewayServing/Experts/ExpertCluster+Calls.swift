@@ -13,6 +13,8 @@ internal import SwitchyardProtos
 struct ReplicaLoad: Sendable {
     var latest: HostLoad?
     var latencies = LatencyWindow()
+    /// Token rows that have no answer yet.
+    var outstandingRows = 0
 }
 
 // MARK: - Forward calls
@@ -30,9 +32,11 @@ extension ExpertCluster {
     }
 
     /// Decides where a call is sent first.
-    func start(_ call: inout PoolCall) -> CallDecision {
+    func start(_ call: inout PoolCall, rows: Int) -> CallDecision {
         self.state.withLock { state in
-            state.pools.start(&call, now: .now, using: &state.generator)
+            let decision = state.pools.start(&call, now: .now, using: &state.generator)
+            state.note(decision, rows: rows)
+            return decision
         }
     }
 
@@ -45,8 +49,9 @@ extension ExpertCluster {
     func callSucceeded(_ id: ReplicaID, rows: Int, time: Duration, load: HostLoad?) {
         self.state.withLock { state in
             state.pools.callSucceeded(id, rows: rows, time: time)
-            state.loads[id, default: ReplicaLoad()].latest = load
-            state.loads[id, default: ReplicaLoad()].latencies.add(time)
+            state.loads[id]?.latest = load
+            state.loads[id]?.latencies.add(time)
+            state.loads[id]?.outstandingRows -= rows
         }
     }
 
@@ -55,6 +60,7 @@ extension ExpertCluster {
         of call: inout PoolCall,
         on id: ReplicaID,
         _ failure: CallFailure,
+        rows: Int,
         layer: SparseLayer,
         detail: String
     ) -> CallDecision {
@@ -66,14 +72,48 @@ extension ExpertCluster {
         self.transition { state in
             let outcome = state.pools.attemptFailed(of: &call, on: id, failure, now: .now, using: &state.generator)
             decision = outcome.decision
+            state.loads[id]?.outstandingRows -= rows
+            state.note(decision, rows: rows)
             return outcome.actions
         }
         return decision
     }
 
     /// A call was given up for a reason that says nothing about the replica.
-    func callCancelled(_ id: ReplicaID) {
-        self.state.withLock { $0.pools.callCancelled(id) }
+    func callCancelled(_ id: ReplicaID, rows: Int) {
+        self.state.withLock { state in
+            state.pools.callCancelled(id)
+            state.loads[id]?.outstandingRows -= rows
+        }
+    }
+
+    /// What people want to know.
+    var view: View {
+        self.state.withLock { state in
+            View(
+                placement: state.pools.placement,
+                reports: state.pools.reports,
+                loads: state.loads,
+                isComplete: state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
+            )
+        }
+    }
+
+    /// The cluster at one moment.
+    struct View: Sendable {
+        let placement: PlacementTable
+        let reports: [ReplicaReport]
+        let loads: [ReplicaID: ReplicaLoad]
+        let isComplete: Bool
+    }
+}
+
+extension ExpertCluster.State {
+    /// Counts the rows of a call that goes out.
+    fileprivate mutating func note(_ decision: CallDecision, rows: Int) {
+        if case .send(to: let id) = decision {
+            self.loads[id, default: ReplicaLoad()].outstandingRows += rows
+        }
     }
 }
 

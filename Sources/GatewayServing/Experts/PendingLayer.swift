@@ -60,7 +60,7 @@ final class PendingLayer: PendingExperts, Sendable {
     /// - Parameter call: The call.
     func send(_ call: LayerCall) {
         var pooled = PoolCall(pool: call.assignment.pool, deadline: self.deadline)
-        let decision = self.cluster.start(&pooled)
+        let decision = self.cluster.start(&pooled, rows: call.assignment.rowCount)
         self.follow(decision, call, pooled)
     }
 
@@ -194,6 +194,7 @@ final class PendingLayer: PendingExperts, Sendable {
             of: &pooled,
             on: attempt.replica,
             failure,
+            rows: attempt.call.assignment.rowCount,
             layer: self.layer,
             detail: detail
         )
@@ -212,7 +213,7 @@ final class PendingLayer: PendingExperts, Sendable {
     private func giveUpCancelled() {
         for attempt in self.takeOut() {
             attempt.handle?.cancel()
-            self.cluster.callCancelled(attempt.replica)
+            self.cluster.callCancelled(attempt.replica, rows: attempt.call.assignment.rowCount)
         }
         // Answers that came together with the cancellation still end their calls.
         let answers = self.state.withLock { state in
@@ -220,7 +221,7 @@ final class PendingLayer: PendingExperts, Sendable {
             return state.answers
         }
         for answer in answers {
-            self.cluster.callCancelled(answer.attempt.replica)
+            self.cluster.callCancelled(answer.attempt.replica, rows: answer.attempt.call.assignment.rowCount)
         }
     }
 
