@@ -10,6 +10,19 @@ struct ParityFixture {
     /// Models that differ; each has goldens of its own.
     static let models = ["asymmetric", "capacity", "step4", "bfloat16", "float16"]
 
+    /// Each model's generations, by the names in its goldens.
+    static let generations: [(model: String, generation: String)] = {
+        let all = [
+            "greedy", "greedy-minimum", "greedy-repetition", "beam", "beam-short", "beam-long", "beam-negative",
+            "beam-repetition",
+        ]
+        let names = [
+            "asymmetric": all, "capacity": all, "step4": ["greedy", "beam", "beam-long"],
+            "bfloat16": ["greedy", "beam", "beam-short"], "float16": ["greedy", "beam", "beam-negative"],
+        ]
+        return Self.models.flatMap { model in (names[model] ?? []).map { (model, $0) } }
+    }()
+
     /// The same weights in other files, by the model whose goldens they share.
     static let variants = [
         ("bfloat16-torch", "bfloat16"), ("capacity-sharded", "capacity"), ("step4-torch-sharded", "step4"),
