@@ -118,7 +118,7 @@ let package = Package(
             dependencies: [
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
                 "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints", "TensorKernels",
-                argumentParser, subprocess, systemPackage, serviceLifecycle, logging, nioCore, nioPosix,
+                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -126,11 +126,21 @@ let package = Package(
         // MARK: - Tests
 
         .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"], swiftSettings: swiftSettings),
-        .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"], swiftSettings: swiftSettings),
-        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "CheckpointsTests",
+            dependencies: ["Checkpoints"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "TokenizationTests",
+            dependencies: ["Tokenization"],
+            exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "SwitchModelTests",
             dependencies: ["SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
+            exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RPCCoreTests", dependencies: ["RPCCore"], swiftSettings: swiftSettings),
@@ -155,7 +165,9 @@ let package = Package(
         ),
         .testTarget(
             name: "ClusterTests",
-            dependencies: ["SwitchyardClient", "RPCCore", "SwitchyardProtos", "switchyard"],
+            dependencies: [
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess, systemPackage,
+            ],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),

@@ -6,7 +6,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 public import ServiceLifecycle
-public import SwitchModel
+internal import SwitchModel
 internal import SwitchyardProtos
 internal import TensorKernels
 

@@ -66,7 +66,7 @@ struct HostCard: Sendable {
             return .bfloat16
         case .checkpoint:
             guard let (layer, experts) = held.min(by: { $0.key < $1.key }), let expert = experts.first,
-                let tensor = try? checkpoint.tensor(.expert(layer, expert, .wi))
+                let tensor = try? checkpoint.tensor(.expert(layer, expert: expert, .wi))
             else {
                 return .unspecified
             }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 public import Checkpoints
 internal import ExpertPooling
 public import Logging

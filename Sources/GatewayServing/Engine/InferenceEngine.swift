@@ -2,7 +2,7 @@
 
 public import BatchScheduling
 internal import Checkpoints
-internal import Logging
+public import Logging
 public import RPCCore
 internal import ServiceKit
 public import SwitchModel

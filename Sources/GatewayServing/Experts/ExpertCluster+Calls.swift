@@ -7,6 +7,7 @@ internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
+internal import Synchronization
 internal import SwitchyardProtos
 
 /// What a replica said about its work, and how long its recent calls took.

@@ -2,7 +2,7 @@
 
 public import Checkpoints
 public import ExpertPooling
-internal import Logging
+public import Logging
 internal import RPCCore
 internal import RPCTransport
 internal import Synchronization

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import ExpertPooling
 internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import TensorKernels
 
 /// One grouped call to one pool: which rows of a layer's plan it carries, and its message.
 struct LayerCall: Sendable {

@@ -143,8 +143,8 @@ struct RequestReader: Sendable {
     }
 
     /// The request's parameters, each zero replaced by the model's own default.
-    private func parameters(_ message: GenerationParametersMessage) throws(RPCError) -> GenerationParameters {
-        var parameters = GenerationParameters(defaults: self.model.generation)
+    private func parameters(_ message: GenerationParametersMessage) throws(RPCError) -> SwitchModel.GenerationParameters {
+        var parameters = SwitchModel.GenerationParameters(defaults: self.model.generation)
         parameters.maxNewTokens = min(parameters.maxNewTokens, self.limits.maxNewTokens)
         if message.maxNewTokens != 0 {
             try Self.check(
@@ -180,7 +180,7 @@ struct RequestReader: Sendable {
         return parameters
     }
 
-    private func checkStops(_ stops: [String], parameters: GenerationParameters) throws(RPCError) {
+    private func checkStops(_ stops: [String], parameters: SwitchModel.GenerationParameters) throws(RPCError) {
         guard stops.count <= self.limits.maxStopStrings else {
             throw RPCError(
                 .invalidArgument,
@@ -213,7 +213,7 @@ struct RequestReader: Sendable {
     }
 }
 
-extension GenerationParameters {
+extension SwitchModel.GenerationParameters {
     /// What a model's own generation configuration asks for; transformers' defaults where it is silent.
     init(defaults: GenerationDefaults) {
         self.init()

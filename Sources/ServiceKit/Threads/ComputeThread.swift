@@ -57,7 +57,7 @@ public enum ComputeThread {
                         return nil
                     }
                     let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
-                    pthread_setname_np(pthread_self(), String(start.name.utf8.prefix(15)) ?? "compute")
+                    ComputeThread.setName(start.name)
                     start.body()
                     start.continuation.resume()
                     return nil
@@ -70,5 +70,14 @@ public enum ComputeThread {
                 continuation.resume(throwing: StartError(name: name, code: code))
             }
         }
+    }
+
+    /// Names the calling thread for lists of threads. Nothing depends on it, so a system that refuses is left alone.
+    private static func setName(_ name: String) {
+        guard let file = fopen("/proc/thread-self/comm", "w") else {
+            return
+        }
+        fputs(String(decoding: name.utf8.prefix(15), as: UTF8.self), file)
+        fclose(file)
     }
 }

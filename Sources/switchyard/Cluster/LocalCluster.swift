@@ -22,8 +22,8 @@ struct LocalCluster: Sendable {
         var gatewayArguments: [String] = []
         /// Further arguments of each expert host.
         var hostArguments: [String] = []
-        /// Whether an expert host that leaves is started again.
-        var restartsHosts = false
+        /// What follows when an expert host leaves early.
+        var onHostExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take until they listen.
         var startTimeout: Duration = .seconds(600)
     }
@@ -59,7 +59,7 @@ struct LocalCluster: Sendable {
         return try await ChildProcesses.run(
             Self.hostSpecifications(layout, scratch: scratch.path),
             executable: executable,
-            restarts: layout.restartsHosts,
+            onExit: layout.onHostExit,
             startTimeout: layout.startTimeout,
             events: events
         ) { hosts in
@@ -67,7 +67,7 @@ struct LocalCluster: Sendable {
             return try await ChildProcesses.run(
                 [gateway],
                 executable: executable,
-                restarts: false,
+                onExit: .fail,
                 startTimeout: layout.startTimeout,
                 events: events
             ) { gateway in
