@@ -22,8 +22,10 @@ import Testing
         let placement = try CheckpointSharder.shard(model: Repository.mini, output: output, pools: 4) { progress in
             seen.withLock { $0.append(progress) }
         }
-        #expect(try FileManager.default.contentsOfDirectory(atPath: output).sorted()
-            == ["gateway", "placement.json", "pool-0", "pool-1", "pool-2", "pool-3"])
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: output).sorted()
+                == ["gateway", "placement.json", "pool-0", "pool-1", "pool-2", "pool-3"]
+        )
         #expect(placement.pools.map(\.experts) == [[0, 1], [2, 3], [4, 5], [6, 7]])
         #expect(try PlacementFile.load(directory: output) == placement)
         #expect(try PlacementFile.load(directory: "\(output)/gateway") == placement)
@@ -51,12 +53,18 @@ import Testing
         let missing = failure { _ = try pool.tensor(.expert(SparseLayer(stack: .encoder, block: 1), expert: 0, .wi)) }
         #expect(missing?.code == .missingTensor && missing?.message.contains("part") == true)
         let gateway = try FileManager.default.contentsOfDirectory(atPath: "\(output)/gateway")
-        #expect(Set(gateway).isSuperset(of: ["config.json", "generation_config.json", "spiece.model", "placement.json"]))
+        #expect(
+            Set(gateway).isSuperset(of: ["config.json", "generation_config.json", "spiece.model", "placement.json"])
+        )
 
         let writing = seen.withLock { $0.filter { $0.unit == .bytes } }
         #expect(writing.last?.fraction == 1)
         #expect(zip(writing, writing.dropFirst()).allSatisfy { $0.completed <= $1.completed })
-        #expect(Set(writing.map(\.label)) == ["Writing gateway", "Writing pool-0", "Writing pool-1", "Writing pool-2", "Writing pool-3"])
+        #expect(
+            Set(writing.map(\.label)) == [
+                "Writing gateway", "Writing pool-0", "Writing pool-1", "Writing pool-2", "Writing pool-3",
+            ]
+        )
         #expect(try folder.names == ["parts"])
     }
 
@@ -65,7 +73,9 @@ import Testing
         for name in ["torch", "torch-sharded", "safetensors"] {
             _ = try CheckpointSharder.shard(model: Repository.fixture(name), output: "\(folder.path)/\(name)", pools: 3)
         }
-        for file in ["gateway/model.safetensors", "pool-1/model.safetensors", "pool-2/manifest.json", "pool-0/config.json"] {
+        for file in [
+            "gateway/model.safetensors", "pool-1/model.safetensors", "pool-2/manifest.json", "pool-0/config.json",
+        ] {
             let reference = try Repository.bytes("\(folder.path)/safetensors/\(file)")
             #expect(!reference.isEmpty)
             guard file.hasSuffix("safetensors") || file.hasSuffix("config.json") else { continue }
@@ -99,7 +109,10 @@ import Testing
         let gateway = try Checkpoint.open("\(output)/gateway")
         #expect(gateway.configuration.layerNormEpsilon == 1e-6)
         #expect(gateway.configuration.expertCapacity == 9)
-        let changed = try Checkpoint.open("\(output)/gateway", overrides: ["expert_capacity": "3", "layer_norm_epsilon": "1e-4"])
+        let changed = try Checkpoint.open(
+            "\(output)/gateway",
+            overrides: ["expert_capacity": "3", "layer_norm_epsilon": "1e-4"]
+        )
         #expect(changed.configuration.expertCapacity == 3)
         #expect(changed.fingerprint == gateway.fingerprint)
     }
@@ -116,7 +129,9 @@ import Testing
     @Test func partsAndDenseModelsAreNotCut() throws {
         let folder = try TemporaryFolder()
         _ = try self.cut(folder)
-        let part = failure { _ = try CheckpointSharder.shard(model: "\(folder.path)/out/gateway", output: "\(folder.path)/x", pools: 1) }
+        let part = failure {
+            _ = try CheckpointSharder.shard(model: "\(folder.path)/out/gateway", output: "\(folder.path)/x", pools: 1)
+        }
         #expect(part?.code == .invalidArgument)
         let model = try TemporaryFolder()
         var dense = TinyModel()
@@ -142,10 +157,12 @@ import Testing
         let model = try TemporaryFolder()
         try TinyModel().write(to: model)
         #expect(
-            failure { _ = try CheckpointSharder.shard(model: model.path, output: "\(folder.path)/file", pools: 1) }?.code == .outputExists
+            failure { _ = try CheckpointSharder.shard(model: model.path, output: "\(folder.path)/file", pools: 1) }?
+                .code == .outputExists
         )
         #expect(
-            failure { _ = try CheckpointSharder.shard(model: model.path, output: "\(folder.path)/a/b", pools: 1) }?.code == .notFound
+            failure { _ = try CheckpointSharder.shard(model: model.path, output: "\(folder.path)/a/b", pools: 1) }?.code
+                == .notFound
         )
         #expect(try folder.names == ["file", "out"])
     }
@@ -155,7 +172,9 @@ import Testing
         let model = TinyModel()
         try model.write(to: folder)
         try folder.write("{}", to: "placement.json")
-        let error = failure { _ = try CheckpointSharder.shard(model: folder.path, output: folder.path, pools: 1, force: true) }
+        let error = failure {
+            _ = try CheckpointSharder.shard(model: folder.path, output: folder.path, pools: 1, force: true)
+        }
         #expect(error?.code == .outputExists)
         #expect(try folder.names == ["config.json", "model.safetensors", "placement.json"])
     }
@@ -165,7 +184,10 @@ import Testing
         _ = try self.cut(folder, pools: 3)
         let out = "\(folder.path)/out"
         try FileManager.default.removeItem(atPath: "\(out)/pool-0/model.safetensors")
-        try FileManager.default.copyItem(atPath: "\(out)/pool-1/model.safetensors", toPath: "\(out)/pool-0/model.safetensors")
+        try FileManager.default.copyItem(
+            atPath: "\(out)/pool-1/model.safetensors",
+            toPath: "\(out)/pool-0/model.safetensors"
+        )
         #expect(failure { _ = try Checkpoint.open("\(out)/pool-0") }?.code == .fingerprintMismatch)
     }
 

@@ -52,16 +52,21 @@ import Testing
     }
 
     @Test(arguments: [
-        "google/switch-base-16", "google/switch-base-8@nope", "google/switch-base-8@escape", "google/switch-base-8@../main", "../x",
+        "google/switch-base-16", "google/switch-base-8@nope", "google/switch-base-8@escape",
+        "google/switch-base-8@../main", "../x",
         "", "a/b/c", "google/../switch-base-8", "google/switch base",
     ])
     func whatIsNotThereIsNamed(name: String) throws {
         let (folder, _) = try self.makeCache()
-        let error = failure { _ = try HubCache.resolve(name, environment: ["HF_HOME": "\(folder.path)/hf", "HOME": "/nowhere"]) }
+        let error = failure {
+            _ = try HubCache.resolve(name, environment: ["HF_HOME": "\(folder.path)/hf", "HOME": "/nowhere"])
+        }
         #expect(error?.code == .notFound)
         #expect(error?.message.contains("the folder \(name)") == true)
         if name == "google/switch-base-16" {
-            #expect(error?.message.contains("\(folder.path)/hf/hub/models--google--switch-base-16 (revision main)") == true)
+            #expect(
+                error?.message.contains("\(folder.path)/hf/hub/models--google--switch-base-16 (revision main)") == true
+            )
             #expect(error?.message.contains("/nowhere/.cache/huggingface/hub/models--google--switch-base-16") == true)
         }
     }

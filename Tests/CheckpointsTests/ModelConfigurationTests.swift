@@ -124,7 +124,9 @@ import Testing
         // config.json stands in for an absent file, and is not asked where the file exists.
         #expect(try self.load(text).generation.beamCount == 4)
         #expect(try self.load(text, generation: "{}").generation.beamCount == nil)
-        #expect(try self.load("{}", generation: #"{"max_length": 9, "max_new_tokens": 5}"#).generation.newTokenLimit == 5)
+        #expect(
+            try self.load("{}", generation: #"{"max_length": 9, "max_new_tokens": 5}"#).generation.newTokenLimit == 5
+        )
     }
 
     @Test func nullDecoderLayersMeanAsManyAsTheEncoderHas() throws {
@@ -200,7 +202,7 @@ import Testing
     }
 
     @Test func aNestedBombIsRefused() throws {
-        let depth = 100_000
+        let depth = 20_000
         let text = "{\"a\":" + String(repeating: "[", count: depth) + String(repeating: "]", count: depth) + "}"
         #expect(failure { _ = try self.load(text) }?.code == .malformed)
         let deepest = "{\"a\":" + String(repeating: "[", count: 500) + String(repeating: "]", count: 500) + "}"
@@ -212,7 +214,7 @@ import Testing
         let original = try Repository.bytes("\(Repository.mini)/config.json")
         var generator = Generator(state: 1)
         var refused = 0
-        for _ in 0..<1_500 {
+        for _ in 0..<800 {
             try folder.write(generator.mutate(original, within: 0..<original.count), to: "config.json")
             do {
                 let configuration = try ModelConfiguration.load(directory: folder.path)
@@ -221,6 +223,6 @@ import Testing
                 refused += 1
             }
         }
-        #expect(refused > 300 && refused < 1_500)
+        #expect(refused > 160 && refused < 800)
     }
 }

@@ -61,15 +61,18 @@ import Testing
         (#"{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,8]}}"#, 8, "unknown element type \"F4\""),
         (#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,8]}}"#, 8, "not the JSON"),
         (
-            #"{"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#, 8,
+            #"{"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#,
+            8,
             "begins 2 bytes before the tensor in front of it ends"
         ),
         (
-            #"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#, 8,
+            #"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#,
+            8,
             "begins 6 bytes before"
         ),
         (
-            #"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#, 8,
+            #"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#,
+            8,
             "begins 1 bytes after"
         ),
         (#"{"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]}}"#, 8, "has 2 bytes after its last tensor"),
@@ -108,9 +111,10 @@ import Testing
     @Test func writtenFilesAreAlignedAndComeBack() throws {
         let folder = try TemporaryFolder()
         let path = "\(folder.path)/out.safetensors"
-        let tensors = try [(3, "odd"), (64, "a"), (128, "\u{e9}\"\\"), (1, "one"), (64, "z")].map { count, name in
-            try TensorView(name: name, dtype: .uint8, shape: [count], bytes: (0..<count).map { UInt8($0) })
-        }
+        let tensors = try [(3, "odd"), (64, "a"), (128, "\u{e9}\"\\"), (1, "one"), (64, "z")]
+            .map { count, name in
+                try TensorView(name: name, dtype: .uint8, shape: [count], bytes: (0..<count).map { UInt8($0) })
+            }
         var pieces = 0
         let total = try SafetensorsWriter.write(tensors, to: path, metadata: ["k": "v"]) { pieces += $0 }
         #expect(total == 260 && pieces == 260)

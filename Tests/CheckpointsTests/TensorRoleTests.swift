@@ -43,7 +43,8 @@ import Testing
         "encoder.block.+1.layer.0.layer_norm.weight", "encoder.block.1.layer.2.layer_norm.weight",
         "encoder.block.1.layer.1.EncDecAttention.q.weight", "decoder.block.1.layer.0.SelfAttention.x.weight",
         "decoder.block.1.layer.2.mlp.experts.expert_.wi.weight", "decoder.block.1.layer.2.mlp.wi_0.weight",
-        "decoder.block.1.layer.2.mlp.experts.expert_1.wi.bias", "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
+        "decoder.block.1.layer.2.mlp.experts.expert_1.wi.bias",
+        "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
         "middle.final_layer_norm.weight", "encoder.block.99999999999999999999.layer.0.layer_norm.weight",
     ])
     func otherNamesStandForNothing(name: String) {
@@ -58,7 +59,12 @@ import Testing
 
     @Test func shapesFollowTheConfiguration() {
         // As in switch-c-2048, the heads together are narrower than the model.
-        let configuration = ModelConfiguration(modelWidth: 2_080, feedForwardWidth: 6_144, headCount: 30, expertCount: 2_048)
+        let configuration = ModelConfiguration(
+            modelWidth: 2_080,
+            feedForwardWidth: 6_144,
+            headCount: 30,
+            expertCount: 2_048
+        )
         let layer = SparseLayer(stack: .encoder, block: 1)
         #expect(configuration.shape(of: .attention(.encoder, block: 0, .selfAttention, .key)) == [1_920, 2_080])
         #expect(configuration.shape(of: .attention(.encoder, block: 0, .selfAttention, .output)) == [2_080, 1_920])

@@ -95,14 +95,15 @@ extension TensorView {
 
     var floats: [Float] {
         self.withUnsafeBytes { bytes in
-            (0..<self.elementCount).map { index in
-                switch self.dtype {
-                case .float32: bytes.loadUnaligned(fromByteOffset: index * 4, as: Float.self)
-                case .bfloat16:
-                    Float(bitPattern: UInt32(bytes.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)) << 16)
-                default: .nan
+            (0..<self.elementCount)
+                .map { index in
+                    switch self.dtype {
+                    case .float32: bytes.loadUnaligned(fromByteOffset: index * 4, as: Float.self)
+                    case .bfloat16:
+                        Float(bitPattern: UInt32(bytes.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)) << 16)
+                    default: .nan
+                    }
                 }
-            }
         }
     }
 }
@@ -138,9 +139,10 @@ struct TinyModel {
 
     var roles: [TensorRole] {
         let experts = self.configuration.sparseLayers.flatMap { layer in
-            (0..<self.configuration.expertCount).flatMap { expert in
-                FeedForwardMatrix.allCases.map { TensorRole.expert(layer, expert: expert, $0) }
-            }
+            (0..<self.configuration.expertCount)
+                .flatMap { expert in
+                    FeedForwardMatrix.allCases.map { TensorRole.expert(layer, expert: expert, $0) }
+                }
         }
         return self.configuration.gatewayRoles + experts
     }
@@ -149,10 +151,11 @@ struct TinyModel {
         var next: Float = 0
         return try self.roles.map { role in
             let shape = self.configuration.shape(of: role)
-            let bytes = (0..<shape.reduce(1, *)).flatMap { _ in
-                next += 1
-                return withUnsafeBytes(of: next) { Array($0) }
-            }
+            let bytes = (0..<shape.reduce(1, *))
+                .flatMap { _ in
+                    next += 1
+                    return withUnsafeBytes(of: next) { Array($0) }
+                }
             return try TensorView(name: role.name, dtype: .float32, shape: shape, bytes: bytes)
         }
     }

@@ -120,6 +120,8 @@ import Testing
         var builder = ZipBuilder(zip64: false)
         builder.add("same", [1])
         builder.add("same", [2])
-        #expect(failure { _ = try self.members(builder.finish()) }?.message.contains("two members named \"same\"") == true)
+        #expect(
+            failure { _ = try self.members(builder.finish()) }?.message.contains("two members named \"same\"") == true
+        )
     }
 }
