@@ -2,8 +2,6 @@
 
 import Foundation
 import Logging
-import NIOCore
-import NIOPosix
 import ServiceLifecycle
 
 /// The processors that this process may use.
@@ -24,14 +22,13 @@ struct StandardInputWatch: Service {
             try await gracefulShutdown()
             return
         }
-        try await cancelWhenGracefulShutdown {
-            let pool = NIOThreadPool.singleton
-            // The read blocks a thread of the pool until the pipe closes; the process ends soon after in either case.
-            _ = try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { try await pool.runIfActive { while !FileHandle.standardInput.availableData.isEmpty {} } }
-                _ = try await group.next()
-            }
+        let (closed, source) = AsyncStream.makeStream(of: Never.self)
+        // A read cannot be cancelled, so it has a thread of its own, which ends with the pipe or with the process.
+        Thread.detachNewThread {
+            while !FileHandle.standardInput.availableData.isEmpty {}
+            source.finish()
         }
+        await cancelWhenGracefulShutdown { for await _ in closed {} }
     }
 }
 
