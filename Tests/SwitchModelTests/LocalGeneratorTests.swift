@@ -25,7 +25,9 @@ struct LocalGeneratorTests {
         for sequence in sequences {
             let forced = try tiny.model.decode(
                 [DecoderInput(cache: DecoderCache(encoded), tokens: [0] + sequence.tokenIDs.dropLast())],
-                experts: tiny.experts, options: StepOptions(logits: .all), record: &record
+                experts: tiny.experts,
+                options: StepOptions(logits: .all),
+                record: &record
             )
             for (place, token) in sequence.tokenIDs.enumerated() {
                 let row = forced.row(place).map(Double.init)

@@ -5,8 +5,8 @@ public import TensorKernels
 
 /// What happened to the tokens of a call of the model.
 ///
-/// Sequences are named by their index in the call's inputs. Counts are always kept; choices and hidden states only where
-/// `StepOptions` asks for them. A record that is handed to several calls adds them up.
+/// Sequences are named by their index in the call's inputs. Counts are always kept; choices and hidden states only
+/// where `StepOptions` asks for them. A record that is handed to several calls adds them up.
 public struct RoutingRecord: Sendable {
     /// Names a count of dropped tokens.
     public struct Drop: Sendable, Hashable {
