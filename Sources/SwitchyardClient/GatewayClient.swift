@@ -142,7 +142,7 @@ extension GatewayClient {
         _ request: GenerateRequest,
         timeout: Duration? = nil
     ) async throws(GatewayError) -> GenerateEvents {
-        let options = await self.options(timeout)
+        let options = try await self.options(timeout)
         let payload = Payload(bytes: request.serialized())
         return GenerateEvents(
             responses: self.channel.serverStreaming(Method(GatewayMethods.generateStream), payload, options: options)
@@ -197,7 +197,7 @@ extension GatewayClient {
         _ timeout: Duration?
     ) async throws(GatewayError) -> Response {
         do {
-            let options = await self.options(timeout)
+            let options = try await self.options(timeout)
             let payload = Payload(bytes: request.serialized())
             let reply = try await self.channel.unary(Method(method), payload, options: options)
             return try Response(message: reply.message)
@@ -207,11 +207,14 @@ extension GatewayClient {
     }
 
     /// The options of a call that begins now, once it is known whether the gateway can be reached.
-    private func options(_ timeout: Duration?) async -> CallOptions {
+    private func options(_ timeout: Duration?) async throws(GatewayError) -> CallOptions {
         let now = ContinuousClock.now
         let deadline = (timeout ?? self.configuration.timeout).map { now.advanced(by: $0) }
         let connected = now.advanced(by: self.configuration.connectTimeout)
         await self.gate.settled(until: deadline.map { min($0, connected) } ?? connected)
+        if let deadline, deadline <= .now {
+            throw GatewayError(.deadlineExceeded, "no connection to \(self.endpoint) before the deadline")
+        }
         return CallOptions(deadline: deadline, metadata: self.configuration.metadata)
     }
 }
