@@ -7,19 +7,22 @@ public import Logging
 public struct StreamLogHandler: LogHandler {
     /// How an event is written.
     public enum Format: String, Sendable, CaseIterable {
-        /// `2026-01-31T12:00:00.123Z info gateway listening address=127.0.0.1:7400`
+        /// A line for people: `2026-01-31T12:00:00.123Z info     gateway: listening address=127.0.0.1:7400`.
         case text
-        /// `{"time":"...","level":"info","label":"gateway","message":"listening","address":"127.0.0.1:7400"}`
+        /// A JSON object: `{"address":"127.0.0.1:7400","label":"gateway","level":"info","message":"listening",...}`.
         case json
     }
 
     /// Metadata that every event of this logger carries.
     public var metadata: Logger.Metadata = [:]
+    /// Gives metadata of the task that logs.
+    public var metadataProvider: Logger.MetadataProvider?
     /// The least level that is written.
     public var logLevel: Logger.Level
 
     private let label: String
     private let format: Format
+    private let write: @Sendable (String) -> Void
 
     /// Creates a handler.
     ///
@@ -28,9 +31,15 @@ public struct StreamLogHandler: LogHandler {
     ///   - format: How events are written.
     ///   - level: The least level that is written.
     public init(label: String, format: Format, level: Logger.Level) {
+        self.init(label: label, format: format, level: level, write: StandardError.write)
+    }
+
+    /// Creates a handler that writes elsewhere.
+    init(label: String, format: Format, level: Logger.Level, write: @escaping @Sendable (String) -> Void) {
         self.label = label
         self.format = format
         self.logLevel = level
+        self.write = write
     }
 
     /// Reads or writes one metadata value.
@@ -41,61 +50,28 @@ public struct StreamLogHandler: LogHandler {
         set { self.metadata[key] = newValue }
     }
 
-    /// Writes an event.
+    /// Writes an event; of two values for one key the event's own counts, then the task's, then the logger's.
     ///
     /// - Parameter event: The event.
     public func log(event: LogEvent) {
-        let all = self.metadata.merging(event.metadata ?? [:]) { _, new in new }
-        let time = Date().ISO8601Format(.init(includingFractionalSeconds: true))
+        var metadata = self.metadata
+        if let error = event.error { metadata["error"] = "\(error)" }
+        metadata.merge(self.metadataProvider?.get() ?? [:]) { _, new in new }
+        metadata.merge(event.metadata ?? [:]) { _, new in new }
         let line =
             switch self.format {
-            case .text: Self.text(time, event.level, self.label, "\(event.message)", all)
-            case .json: Self.json(time, event.level, self.label, "\(event.message)", all)
+            case .text: LogLine.text(event, metadata: metadata, label: self.label, time: Date())
+            case .json: LogLine.json(event, metadata: metadata, label: self.label, time: Date())
             }
-        FileHandle.standardError.write(Data((line + "\n").utf8))
+        self.write(line + "\n")
     }
 
-    /// Makes this the handler of every logger that is created from now on.
+    /// Makes this the handler of every logger that is created from now on; may be called once in a process.
     ///
     /// - Parameters:
     ///   - format: How events are written.
     ///   - level: The least level that is written.
     public static func bootstrap(format: Format, level: Logger.Level) {
         LoggingSystem.bootstrap { label in StreamLogHandler(label: label, format: format, level: level) }
-    }
-
-    private static func text(
-        _ time: String,
-        _ level: Logger.Level,
-        _ label: String,
-        _ message: String,
-        _ metadata: Logger.Metadata
-    ) -> String {
-        let pairs = metadata.sorted { $0.key < $1.key }
-            .map { key, value in
-                let text = "\(value)".replacingOccurrences(of: "\n", with: "\\n")
-                return " \(key)=" + (text.contains(" ") ? "\"\(text)\"" : text)
-            }
-        let name = level.rawValue + String(repeating: " ", count: max(0, 7 - level.rawValue.count))
-        return "\(time) \(name) \(label): \(message.replacingOccurrences(of: "\n", with: "\\n"))\(pairs.joined())"
-    }
-
-    private static func json(
-        _ time: String,
-        _ level: Logger.Level,
-        _ label: String,
-        _ message: String,
-        _ metadata: Logger.Metadata
-    ) -> String {
-        var object: [String: String] = Dictionary(
-            metadata.map { ($0.key, "\($0.value)") },
-            uniquingKeysWith: { first, _ in first }
-        )
-        object["time"] = time
-        object["level"] = level.rawValue
-        object["label"] = label
-        object["message"] = message
-        guard let data = try? JSONEncoder().encode(object) else { return message }
-        return String(decoding: data, as: UTF8.self)
     }
 }
