@@ -9,29 +9,30 @@ public final class ProgressBar: Sendable {
 
     /// Creates a bar; nothing is drawn before the first update.
     ///
-    /// - Parameters:
-    ///   - label: What is in progress: `sharding`, `loading pool-0`.
-    ///   - isTerminal: Whether standard error is a terminal; found out when nil.
-    public init(_ label: String, isTerminal: Bool? = nil) {
+    /// - Parameter isTerminal: Whether standard error is a terminal; found out when nil.
+    public init(isTerminal: Bool? = nil) {
         self.line = Mutex(
             ProgressLine(
-                label: label,
                 isTerminal: isTerminal ?? StandardError.isTerminal,
-                columns: StandardError.columns ?? 80,
-                start: .now
+                columns: StandardError.columns ?? 80
             )
         )
     }
 
-    /// Shows how far the work is; may be called from any thread, as often as is convenient.
+    /// Shows how far the work is; another label begins a new bar.
+    ///
+    /// May be called from any thread, as often as is convenient.
     ///
     /// - Parameters:
-    ///   - completed: Bytes done.
-    ///   - total: Bytes in all.
-    public func update(completed: Int, total: Int) {
+    ///   - label: What is in progress: `Writing pool-0`.
+    ///   - completed: Bytes or things done.
+    ///   - total: Bytes or things in all.
+    ///   - isBytes: Whether bytes are counted.
+    public func update(_ label: String, completed: Int, total: Int, isBytes: Bool) {
         // Written under the lock, so that lines of several threads keep their order.
         self.line.withLock { line in
-            if let text = line.updated(completed: completed, total: total, now: .now) { StandardError.write(text) }
+            let text = line.updated(label, completed: completed, total: total, isBytes: isBytes, now: .now)
+            if let text { StandardError.write(text) }
         }
     }
 }

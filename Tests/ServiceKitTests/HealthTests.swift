@@ -96,7 +96,7 @@ struct HealthServiceTests {
     @Test("Check tells the status of known services, and NOT_FOUND for others")
     func checking() async throws {
         let registry = HealthRegistry(services: [gateway])
-        try await self.withHealth(registry) { channel in
+        try await self.withHealth(registry) { channel async throws in
             #expect(try await self.check(gateway, channel) == .notServing)
             registry.setAll(.serving)
             #expect(try await self.check(gateway, channel) == .serving)
@@ -109,7 +109,7 @@ struct HealthServiceTests {
 
     @Test("a request that is none is INVALID_ARGUMENT", arguments: ["Check", "Watch"])
     func malformedRequest(method: String) async throws {
-        try await self.withHealth(HealthRegistry(services: [])) { channel in
+        try await self.withHealth(HealthRegistry(services: [])) { channel async throws in
             // A field of ten bytes that has one.
             let request = Payload(bytes: [0x0A, 0x0A, 0x61])
             let options = CallOptions(waitForReady: true)
@@ -128,7 +128,7 @@ struct HealthServiceTests {
     func listing() async throws {
         let registry = HealthRegistry(services: ["a"])
         registry.set(.serving, for: "a")
-        try await self.withHealth(registry) { channel in
+        try await self.withHealth(registry) { channel async throws in
             let options = CallOptions(waitForReady: true)
             let reply = try await channel.unary(Self.method("List"), Payload(bytes: []), options: options)
             // Two entries of key (1) and value (2): "" is NOT_SERVING (2), "a" is SERVING (1).
@@ -141,7 +141,7 @@ struct HealthServiceTests {
     @Test("Watch tells the status at once and after every change, and ends when the server drains")
     func watching() async throws {
         let registry = HealthRegistry(services: [gateway])
-        try await self.withHealth(registry) { channel in
+        try await self.withHealth(registry) { channel async throws in
             let request = Payload(bytes: HealthCheckRequest(service: gateway).serialized())
             let options = CallOptions(waitForReady: true)
             var stream = channel.serverStreaming(Self.method("Watch"), request, options: options).makeAsyncIterator()

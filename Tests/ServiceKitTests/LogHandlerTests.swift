@@ -18,9 +18,9 @@ private final class Written: Sendable {
     }
 }
 
-private func logger(_ format: StreamLogHandler.Format, _ written: Written) -> Logger {
+private func logger(_ format: LineLogHandler.Format, _ written: Written) -> Logger {
     Logger(label: "gateway") { label in
-        StreamLogHandler(label: label, format: format, level: .info, write: { written.append($0) })
+        LineLogHandler(label: label, format: format, level: .info, write: { written.append($0) })
     }
 }
 
@@ -56,8 +56,8 @@ struct LogHandlerTests {
         #expect(written.lines.count == 1)
     }
 
-    @Test("nothing in an event begins another line or moves the cursor", arguments: StreamLogHandler.Format.allCases)
-    func injection(format: StreamLogHandler.Format) {
+    @Test("nothing in an event begins another line or moves the cursor", arguments: LineLogHandler.Format.allCases)
+    func injection(format: LineLogHandler.Format) {
         let written = Written()
         logger(format, written)
             .error(
@@ -98,7 +98,7 @@ struct LogHandlerTests {
     @Test("the event's metadata goes before the task's, and that before the logger's; an error is shown")
     func metadataOrder() {
         let written = Written()
-        var handler = StreamLogHandler(label: "l", format: .text, level: .info, write: { written.append($0) })
+        var handler = LineLogHandler(label: "l", format: .text, level: .info, write: { written.append($0) })
         handler.metadata = ["a": "logger", "b": "logger", "c": "logger"]
         handler.metadataProvider = Logger.MetadataProvider { ["b": "task", "c": "task"] }
         handler.log(

@@ -7,16 +7,16 @@ import Testing
 private let keys = ["listen", "batch-slots", "layer-deadline-ms", "strict", "pool", "max-dropped-fraction"]
 
 /// Settings from the given layers, the file written to a folder of its own for as long as the body runs.
-private func withSettings<Result>(
+private func withSettings(
     flags: [String: String] = [:],
     environment: [String: String] = [:],
     file text: String? = nil,
-    _ body: (Settings) throws -> Result
-) async throws -> Result {
+    _ body: (Settings) throws -> Void
+) async throws {
     let path = FileManager.default.temporaryDirectory.appendingPathComponent("settings-\(UUID().uuidString).json")
     defer { try? FileManager.default.removeItem(at: path) }
     try text.map { try Data($0.utf8).write(to: path) }
-    return try body(
+    try body(
         try await Settings(known: keys, flags: flags, environment: environment, file: text == nil ? nil : path.path)
     )
 }
@@ -27,7 +27,7 @@ struct SettingsTests {
     func layers() async throws {
         let file = #"{"listen": "file:1", "batch-slots": 3, "strict": true, "pool": ["a=h:1", "b=h:2"]}"#
         let environment = ["SWITCHYARD_LISTEN": "environment:1", "SWITCHYARD_BATCH_SLOTS": "2"]
-        try await withSettings(flags: ["listen": "flag:1"], environment: environment, file: file) { settings in
+        try await withSettings(flags: ["listen": "flag:1"], environment: environment, file: file) { settings throws in
             #expect(try settings.string("listen") == "flag:1")
             #expect(try settings.int("batch-slots", in: 1...100, default: 9) == 2)
             #expect(try settings.bool("strict"))
@@ -35,14 +35,14 @@ struct SettingsTests {
             #expect(try settings.int("layer-deadline-ms", in: 1...100, default: 9) == 9)
             #expect(try settings.double("max-dropped-fraction", in: 0...1, default: 0.5) == 0.5)
         }
-        try await withSettings(environment: environment, file: file) { settings in
+        try await withSettings(environment: environment, file: file) { settings throws in
             #expect(try settings.string("listen") == "environment:1")
         }
-        try await withSettings(file: file) { settings in
+        try await withSettings(file: file) { settings throws in
             #expect(try settings.string("listen") == "file:1")
             #expect(try settings.int("batch-slots", in: 1...100, default: 9) == 3)
         }
-        try await withSettings { settings in
+        try await withSettings { settings throws in
             #expect(try settings.string("listen") == nil)
             #expect(try settings.strings("pool") == nil)
             #expect(try !settings.bool("strict"))
@@ -51,24 +51,25 @@ struct SettingsTests {
 
     @Test("lists stand between semicolons outside the file")
     func lists() async throws {
-        try await withSettings(environment: ["SWITCHYARD_POOL": "a=h:1,h:2; b=h:3"]) { settings in
+        try await withSettings(environment: ["SWITCHYARD_POOL": "a=h:1,h:2; b=h:3"]) { settings throws in
             #expect(try settings.strings("pool") == ["a=h:1,h:2", "b=h:3"])
         }
-        try await withSettings(flags: ["pool": "a=h:1"]) { settings in
+        try await withSettings(flags: ["pool": "a=h:1"]) { settings throws in
             #expect(try settings.strings("pool") == ["a=h:1"])
         }
     }
 
     @Test("an empty variable is not set")
     func emptyVariable() async throws {
-        try await withSettings(environment: ["SWITCHYARD_BATCH_SLOTS": ""], file: #"{"batch-slots": 3}"#) { settings in
+        try await withSettings(environment: ["SWITCHYARD_BATCH_SLOTS": ""], file: #"{"batch-slots": 3}"#) {
+            settings throws in
             #expect(try settings.int("batch-slots", in: 1...100, default: 9) == 3)
         }
     }
 
     @Test("a whole number in the file is also a number")
     func wholeNumber() async throws {
-        try await withSettings(file: #"{"max-dropped-fraction": 1}"#) { settings in
+        try await withSettings(file: #"{"max-dropped-fraction": 1}"#) { settings throws in
             #expect(try settings.double("max-dropped-fraction", in: 0...1, default: 0) == 1)
         }
     }
@@ -82,7 +83,8 @@ struct SettingsTests {
         ] as [([String: String], [String: String], String)]
     )
     func badValue(flags: [String: String], environment: [String: String], part: String) async throws {
-        try await withSettings(flags: flags, environment: environment, file: #"{"batch-slots": 3}"#) { settings in
+        try await withSettings(flags: flags, environment: environment, file: #"{"batch-slots": 3}"#) {
+            settings throws in
             let error = #expect(throws: Settings.Failure.self) {
                 try settings.int("batch-slots", in: 1...100, default: 9)
             }
@@ -98,7 +100,7 @@ struct SettingsTests {
         ]
     )
     func badFileValue(file: String, part: String) async throws {
-        try await withSettings(file: file) { settings in
+        try await withSettings(file: file) { settings throws in
             let error = #expect(throws: Settings.Failure.self) {
                 try settings.int("batch-slots", in: 1...100, default: 9)
             }
@@ -108,7 +110,7 @@ struct SettingsTests {
 
     @Test("numbers that are none are out of range", arguments: ["nan", "inf", "2"])
     func notANumber(text: String) async throws {
-        try await withSettings(flags: ["max-dropped-fraction": text]) { settings in
+        try await withSettings(flags: ["max-dropped-fraction": text]) { settings throws in
             #expect(throws: Settings.Failure.self) {
                 try settings.double("max-dropped-fraction", in: 0...1, default: 0)
             }

@@ -4,7 +4,7 @@ import Foundation
 public import Logging
 
 /// Writes log events to standard error, as lines for people or as one JSON object a line.
-public struct StreamLogHandler: LogHandler {
+public struct LineLogHandler: LogHandler {
     /// How an event is written.
     public enum Format: String, Sendable, CaseIterable {
         /// A line for people: `2026-01-31T12:00:00.123Z info     gateway: listening address=127.0.0.1:7400`.
@@ -72,6 +72,6 @@ public struct StreamLogHandler: LogHandler {
     ///   - format: How events are written.
     ///   - level: The least level that is written.
     public static func bootstrap(format: Format, level: Logger.Level) {
-        LoggingSystem.bootstrap { label in StreamLogHandler(label: label, format: format, level: level) }
+        LoggingSystem.bootstrap { label in LineLogHandler(label: label, format: format, level: level) }
     }
 }
