@@ -180,7 +180,8 @@ struct PickleBytes {
     }
 
     mutating func byte() throws(CheckpointError) -> UInt8 {
-        try self.take(1)[0]
+        let slice = try self.take(1)
+        return slice[slice.startIndex]
     }
 
     /// A little-endian unsigned integer of 1 to 8 bytes.

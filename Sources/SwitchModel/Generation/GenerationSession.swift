@@ -1,30 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Checkpoints
 public import TensorKernels
-
-/// What generation needs to know of a model's vocabulary.
-public struct GenerationVocabulary: Sendable, Hashable {
-    /// The number of tokens, and so of scores in a row.
-    public var size: Int
-
-    /// The token that every sequence starts from.
-    public var startTokenID: Int32
-
-    /// The token that ends a sequence.
-    public var endTokenID: Int32
-
-    /// Creates a description.
-    ///
-    /// - Parameters:
-    ///   - size: The number of tokens.
-    ///   - startTokenID: The token that every sequence starts from, below `size`.
-    ///   - endTokenID: The token that ends a sequence, below `size`.
-    public init(size: Int, startTokenID: Int32, endTokenID: Int32) {
-        self.size = size
-        self.startTokenID = startTokenID
-        self.endTokenID = endTokenID
-    }
-}
 
 /// One request's generation: takes the scores of a step, says which tokens the next step needs.
 ///
@@ -98,6 +75,16 @@ public struct GenerationSession: Sendable {
         } else {
             self.independent = IndependentSearch(parameters: parameters, vocabulary: vocabulary)
         }
+    }
+
+    /// Starts a generation with a model's vocabulary.
+    ///
+    /// - Parameters:
+    ///   - parameters: How tokens are chosen.
+    ///   - configuration: The model's configuration.
+    /// - Throws: `GenerationError` when the parameters are invalid, by themselves or for this model.
+    public init(parameters: GenerationParameters, configuration: ModelConfiguration) throws(GenerationError) {
+        try self.init(parameters: parameters, vocabulary: GenerationVocabulary(configuration))
     }
 
     /// The number of decoder rows that the next step needs; 0 once finished.

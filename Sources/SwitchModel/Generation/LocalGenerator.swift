@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Generates for one request at a time, from its token ids to finished sequences.
+public struct LocalGenerator: Sendable {
+    /// The model.
+    public let model: SwitchTransformer
+
+    /// Where the experts are.
+    public let experts: any ExpertExecutor
+
+    /// Joins a model and its experts.
+    ///
+    /// - Parameters:
+    ///   - model: The model.
+    ///   - experts: Where the experts are.
+    public init(model: SwitchTransformer, experts: any ExpertExecutor) {
+        self.model = model
+        self.experts = experts
+    }
+
+    /// Generates.
+    ///
+    /// - Parameters:
+    ///   - input: The encoder's token ids, the end token included.
+    ///   - parameters: How tokens are chosen.
+    ///   - options: How to run the model; the step's number is counted here.
+    ///   - record: Counts what happens to the tokens.
+    ///   - onAdvance: Is called after each step of the decoder with what it led to, and may end sequences.
+    /// - Returns: The sequences, in the order of ``GenerationSession/results``.
+    /// - Throws: `GenerationError` for the parameters; what the model, the executor and `onAdvance` throw.
+    public func generate(
+        _ input: [Int32],
+        parameters: GenerationParameters,
+        options: StepOptions = StepOptions(),
+        record: inout RoutingRecord,
+        onAdvance: (inout GenerationSession, GenerationSession.Advance) throws -> Void = { _, _ in }
+    ) throws -> [GeneratedSequence] {
+        var session = try GenerationSession(parameters: parameters, configuration: self.model.configuration)
+        var options = options
+        options.logits = .last
+        let encoded = try self.model.encode([input], experts: self.experts, options: options, record: &record)
+        var caches = encoded.map { DecoderCache($0) }
+        while !session.isFinished {
+            options.step += 1
+            let rows = zip(caches, session.nextTokens).map { DecoderInput(cache: $0, tokens: [$1]) }
+            let logits = try self.model.decode(rows, experts: self.experts, options: options, record: &record)
+            let advance = session.advance(logits: logits, firstRow: 0)
+            try onAdvance(&session, advance)
+            caches = DecoderCache.arranged(caches, by: session.parents)
+        }
+        return session.results
+    }
+}
