@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Synchronization
 public import SwitchyardProtos
+internal import Synchronization
 
 /// Says which services of this process take calls; the health service tells others.
 ///

@@ -48,14 +48,15 @@ public struct HealthService: Sendable {
     }
 
     private static func check(_ request: ByteBuffer, _ registry: HealthRegistry) -> Result<Payload, RPCError> {
-        Self.service(in: request).flatMap { service in
-            guard let status = registry.status(of: service) else {
-                let known = registry.statuses.keys.filter { !$0.isEmpty }.sorted().joined(separator: ", ")
-                let message = "this server has no service \"\(service)\"; it has \(known.isEmpty ? "none" : known)"
-                return .failure(RPCError(.notFound, message))
+        Self.service(in: request)
+            .flatMap { service in
+                guard let status = registry.status(of: service) else {
+                    let known = registry.statuses.keys.filter { !$0.isEmpty }.sorted().joined(separator: ", ")
+                    let message = "this server has no service \"\(service)\"; it has \(known.isEmpty ? "none" : known)"
+                    return .failure(RPCError(.notFound, message))
+                }
+                return .success(Payload(bytes: HealthCheckResponse(status: status).serialized()))
             }
-            return .success(Payload(bytes: HealthCheckResponse(status: status).serialized()))
-        }
     }
 
     /// The service that a request names.
@@ -71,11 +72,12 @@ public struct HealthService: Sendable {
     /// A `HealthListResponse`: `map<string, HealthCheckResponse> statuses = 1`, on the wire a repeated message of key (1)
     /// and value (2).
     private static func list(_ statuses: [String: HealthRegistry.Status]) -> [UInt8] {
-        statuses.sorted { $0.key < $1.key }.flatMap { service, status -> [UInt8] in
-            let key = Self.field(1, Array(service.utf8))
-            let value = Self.field(2, HealthCheckResponse(status: status).serialized())
-            return Self.field(1, key + value)
-        }
+        statuses.sorted { $0.key < $1.key }
+            .flatMap { service, status -> [UInt8] in
+                let key = Self.field(1, Array(service.utf8))
+                let value = Self.field(2, HealthCheckResponse(status: status).serialized())
+                return Self.field(1, key + value)
+            }
     }
 
     /// A field of bytes: tag, length, content.

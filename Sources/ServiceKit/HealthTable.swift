@@ -39,9 +39,10 @@ struct HealthTable {
         guard !self.isDraining else { return [] }
         self.isDraining = true
         self.statuses = self.statuses.mapValues { _ in .notServing }
-        let news = self.watchers.keys.sorted().map { watcher in
-            News(watcher: watcher, status: self.current(self.watchers[watcher] ?? ""))
-        }
+        let news = self.watchers.keys.sorted()
+            .map { watcher in
+                News(watcher: watcher, status: self.current(self.watchers[watcher] ?? ""))
+            }
         self.watchers = [:]
         return news
     }

@@ -141,7 +141,7 @@ struct ScannerTests {
         #expect(offences.isEmpty != isForbidden)
     }
 
-    @Test("an unchecked promise needs its reason close above it")
+    @Test("an unchecked promise needs its reason close by")
     func safetyComments() {
         let bare = TextFile(path: "Sources/T/F.swift", text: "final class C: @unchecked Sendable {}")
         #expect(SourceRules.unexplainedPromises(in: bare).map(\.line) == [1])

@@ -33,8 +33,8 @@ enum SourceRules {
         CodeScanner.code(of: file).enumerated()
             .compactMap { number, code in
                 guard code.contains("@unchecked Sendable") || code.contains("nonisolated(unsafe)") else { return nil }
-                let near = file.lines[max(0, number - 8)...min(file.lines.count - 1, number + 2)]
-                guard !near.contains(where: { $0.contains("Safety:") }) else { return nil }
+                let around = file.lines[max(0, number - 8)...min(file.lines.count - 1, number + 3)]
+                guard !around.contains(where: { $0.contains("// Safety:") }) else { return nil }
                 return Offence(
                     path: file.path,
                     line: number + 1,
