@@ -143,6 +143,45 @@ def make_cases():
     return cases
 
 
+def find_telling_cases(number):
+    """Cases in which a slightly wrong rule for stopping a beam search would give another result."""
+    right = GenerationMixin._check_early_stop_heuristic
+
+    def one_longer(*arguments, **named):
+        return right(*arguments, **{**named, "cur_len": named["cur_len"] + 1})
+
+    def never_at_greatest_length(*arguments, **named):
+        if named["early_stopping"] == "never":
+            named = {**named, "cur_len": named["max_length"]}
+        return right(*arguments, **named)
+
+    generator = random.Random(7)
+    cases = []
+    for wrong, stopping, penalties, wanted in (
+            (one_longer, ["heuristic", "never"], [-1.0, -0.5, 0.5, 1.0, 2.0], 6),
+            (never_at_greatest_length, ["never"], [-2.0, -1.0, -0.5], 2)):
+        found = 0
+        for _ in range(3000):
+            number += 1
+            beams = generator.choice([2, 3, 4])
+            case = {"table": number, "vocabulary": 17, "start": 0, "end_bias": generator.choice([1.0, 2.0, 3.0]),
+                    "end_from": 0, "max_new_tokens": 12, "min_new_tokens": 0, "num_beams": beams,
+                    "length_penalty": generator.choice(penalties),
+                    "early_stopping": generator.choice(stopping), "repetition_penalty": 1.0,
+                    "num_return_sequences": beams}
+            expected = generate(case)
+            GenerationMixin._check_early_stop_heuristic = staticmethod(wrong)
+            differs = generate(case) != expected
+            GenerationMixin._check_early_stop_heuristic = staticmethod(right)
+            if differs:
+                cases.append(case)
+                found += 1
+            if found == wanted:
+                break
+        assert found == wanted, (wrong.__name__, found)
+    return cases
+
+
 def make_filters():
     generator = random.Random(6)
     filters = []
@@ -169,6 +208,7 @@ def make_filters():
 def main():
     torch.set_num_threads(1)
     cases = make_cases()
+    cases += find_telling_cases(len(cases))
     for case in cases:
         case["results"] = generate(case)
     content = {"transformers": transformers.__version__, "searches": cases, "filters": make_filters()}
