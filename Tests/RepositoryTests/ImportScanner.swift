@@ -11,8 +11,9 @@ enum ImportScanner {
     ///
     /// - Parameter file: A Swift file.
     /// - Returns: Module and line, in the file's order.
-    static func imports(of file: TextFile) -> [(module: String, line: Int)] {
-        CodeScanner.code(of: file).enumerated()
+    static func imports(of file: SwiftFile) -> [(module: String, line: Int)] {
+        file.code.enumerated()
+            .filter { $0.element.holds("import") }
             .flatMap { number, code in
                 // Several declarations may stand on a line, between semicolons.
                 code.split(separator: ";").compactMap { Self.module(in: $0) }.map { (module: $0, line: number + 1) }
@@ -52,6 +53,7 @@ enum CodeScanner {
             if case .lineComment = state { state = .code }
             // A string of one line ends with it even where a rule of this scanner has missed its end.
             if case .string = state { state = .code }
+            if case .code = state, !line.holds("\""), !line.holds("/") { return String(line) }
             return Self.code(of: Array(line.utf8), &state)
         }
     }

@@ -7,7 +7,7 @@ struct ImportTests {
     @Test("sources import what the table allows, and nothing else")
     func sources() throws {
         var offences: [Offence] = []
-        let files = try Repository.files(in: "Sources", extensions: ["swift"])
+        let files = try Repository.swiftSources.get()
         #expect(!files.isEmpty)
         for file in files {
             guard let target = file.target, let allowed = ImportTable.allowed[target] else {
@@ -44,7 +44,7 @@ struct ImportTests {
             uniquingKeysWith: { first, _ in first }
         )
         var offences: [Offence] = []
-        for file in try Repository.files(in: "Sources", extensions: ["swift"]) {
+        for file in try Repository.swiftSources.get() {
             guard let target = file.target, let dependencies = declared[target] else { continue }
             for (module, line) in ImportScanner.imports(of: file)
             where !dependencies.contains(module) && !ImportTable.toolchain.contains(module) && module != target {
@@ -89,16 +89,16 @@ struct ScannerTests {
         ]
     )
     func imports(text: String, modules: [String]) {
-        let file = TextFile(path: "Sources/T/F.swift", text: text)
+        let file = SwiftFile(path: "Sources/T/F.swift", text: text)
         #expect(ImportScanner.imports(of: file).map(\.module) == modules)
     }
 
     @Test("the line of an import is the file's")
     func importLines() {
-        let file = TextFile(path: "Sources/T/F.swift", text: "// header\n\nimport A\nimport B\n")
+        let file = SwiftFile(path: "Sources/T/F.swift", text: "// header\n\nimport A\nimport B\n")
         #expect(ImportScanner.imports(of: file).map(\.line) == [3, 4])
         #expect(file.target == "T")
-        #expect(file.lineCount == 4)
+        #expect(file.text.lineCount == 4)
     }
 
     @Test("targets and their dependencies are read from a manifest")
@@ -137,15 +137,15 @@ struct ScannerTests {
         ]
     )
     func forbiddenWords(text: String, isForbidden: Bool) {
-        let offences = SourceRules.forbiddenWords(in: TextFile(path: "Sources/T/F.swift", text: text))
+        let offences = SourceRules.forbiddenWords(in: SwiftFile(path: "Sources/T/F.swift", text: text))
         #expect(offences.isEmpty != isForbidden)
     }
 
     @Test("an unchecked promise needs its reason close by")
     func safetyComments() {
-        let bare = TextFile(path: "Sources/T/F.swift", text: "final class C: @unchecked Sendable {}")
+        let bare = SwiftFile(path: "Sources/T/F.swift", text: "final class C: @unchecked Sendable {}")
         #expect(SourceRules.unexplainedPromises(in: bare).map(\.line) == [1])
-        let explained = TextFile(
+        let explained = SwiftFile(
             path: "Sources/T/F.swift",
             text: "// Safety: the memory is never written.\nfinal class C: @unchecked Sendable {}"
         )

@@ -11,7 +11,7 @@ enum MarkdownScanner {
             .flatMap { number, line in
                 var targets: [(position: String.Index, target: String)] = []
                 for (opening, closing) in [("](", ")"), ("src=\"", "\""), ("href=\"", "\"")] {
-                    for range in line.ranges(of: opening) {
+                    for range in line.holds(opening) ? line.ranges(of: opening) : [] {
                         let rest = line[range.upperBound...]
                         guard let end = rest.firstRange(of: closing) else { continue }
                         // A title may follow the target.

@@ -31,7 +31,7 @@ struct SourceRuleTests {
 
     @Test("the sources neither force nor give up")
     func forbiddenWords() throws {
-        let offences = try Repository.files(in: "Sources", extensions: ["swift"])
+        let offences = try Repository.swiftSources.get()
             .flatMap {
                 SourceRules.forbiddenWords(in: $0)
             }
@@ -40,7 +40,7 @@ struct SourceRuleTests {
 
     @Test("every unchecked promise says why it holds")
     func promises() throws {
-        let offences = try Repository.files(in: "Sources", extensions: ["swift"])
+        let offences = try Repository.swiftSources.get()
             .flatMap {
                 SourceRules.unexplainedPromises(in: $0)
             }

@@ -11,8 +11,8 @@ enum SourceRules {
     ///
     /// - Parameter file: A Swift file.
     /// - Returns: Each place.
-    static func forbiddenWords(in file: TextFile) -> [Offence] {
-        CodeScanner.code(of: file).enumerated()
+    static func forbiddenWords(in file: SwiftFile) -> [Offence] {
+        file.code.enumerated()
             .flatMap { number, code in
                 Self.words.filter { Self.contains($0, in: code) }
                     .map { word in
@@ -29,11 +29,11 @@ enum SourceRules {
     ///
     /// - Parameter file: A Swift file.
     /// - Returns: Each place.
-    static func unexplainedPromises(in file: TextFile) -> [Offence] {
-        CodeScanner.code(of: file).enumerated()
+    static func unexplainedPromises(in file: SwiftFile) -> [Offence] {
+        file.code.enumerated()
             .compactMap { number, code in
-                guard code.contains("@unchecked Sendable") || code.contains("nonisolated(unsafe)") else { return nil }
-                let around = file.lines[max(0, number - 8)...min(file.lines.count - 1, number + 3)]
+                guard code.holds("@unchecked Sendable") || code.holds("nonisolated(unsafe)") else { return nil }
+                let around = file.text.lines[max(0, number - 8)...min(file.code.count - 1, number + 3)]
                 guard !around.contains(where: { $0.contains("// Safety:") }) else { return nil }
                 return Offence(
                     path: file.path,
@@ -50,11 +50,13 @@ enum SourceRules {
 
     /// Whether a word stands in code, not as the end of a longer one and not before an equals sign (`canvas != x`).
     private static func contains(_ word: String, in code: String) -> Bool {
-        code.ranges(of: word)
-            .contains { range in
-                let before = range.lowerBound == code.startIndex ? " " : code[code.index(before: range.lowerBound)]
-                let after = range.upperBound == code.endIndex ? " " : code[range.upperBound]
-                return !(before.isLetter || before.isNumber || before == "_") && after != "="
-            }
+        // Most lines hold none of the words, and that is found out fast.
+        code.holds(word)
+            && code.ranges(of: word)
+                .contains { range in
+                    let before = range.lowerBound == code.startIndex ? " " : code[code.index(before: range.lowerBound)]
+                    let after = range.upperBound == code.endIndex ? " " : code[range.upperBound]
+                    return !(before.isLetter || before.isNumber || before == "_") && after != "="
+                }
     }
 }

@@ -72,7 +72,9 @@ public enum ComputeThread {
         }
     }
 
-    /// Names the calling thread for lists of threads. Nothing depends on it, so a system that refuses is left alone.
+    /// Names the calling thread for lists of threads.
+    ///
+    /// Nothing depends on it, so a system that refuses is left alone.
     private static func setName(_ name: String) {
         guard let file = fopen("/proc/thread-self/comm", "w") else {
             return

@@ -48,6 +48,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     ///
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
     /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
     public func withLock<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
     ) throws(Failure) -> Result {
@@ -62,6 +63,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     ///
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
     /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
     public func notify<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
     ) throws(Failure) -> Result {
