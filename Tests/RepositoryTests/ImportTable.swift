@@ -29,7 +29,7 @@ enum ImportTable {
                 "Tokenization",
                 "HTTP2Session", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix", "UnixSignals",
             ]),
-        "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore"],
+        "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
                 "Tokenization", "BatchScheduling", "ExpertPooling",
