@@ -110,7 +110,7 @@ let package = Package(
         ),
         .target(
             name: "SwitchyardClient",
-            dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore],
+            dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
         ),
         .executableTarget(
@@ -129,6 +129,7 @@ let package = Package(
         .testTarget(
             name: "CheckpointsTests",
             dependencies: ["Checkpoints"],
+            exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
         .testTarget(
@@ -153,7 +154,18 @@ let package = Package(
         ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
         .testTarget(name: "ExpertPoolingTests", dependencies: ["ExpertPooling", "RPCCore"], swiftSettings: swiftSettings),
-        .testTarget(name: "ServiceKitTests", dependencies: ["ServiceKit"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ServiceKitTests",
+            dependencies: [
+                "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SwitchyardClientTests",
+            dependencies: ["SwitchyardClient", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "ServingTests",
             dependencies: [

@@ -171,8 +171,14 @@ final class ChildProcesses: Sendable {
                     self.state.withLock { $0[specification.name] = child }
                     events(.started(child))
                 }
-                for try await line in execution.standardOutput.strings() {
-                    events(.line(name: specification.name, text: line.trimmingCharacters(in: .newlines)))
+                // Asked here, at the moment of the cancellation: the library's own teardown begins only after the
+                // output has ended, which it does not before the child leaves.
+                try await withTaskCancellationHandler {
+                    for try await line in execution.standardOutput.strings() {
+                        events(.line(name: specification.name, text: line.trimmingCharacters(in: .newlines)))
+                    }
+                } onCancel: {
+                    kill(identifier, SIGTERM)
                 }
                 group.cancelAll()
             }

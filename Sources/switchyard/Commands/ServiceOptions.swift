@@ -49,10 +49,10 @@ struct ServiceOptions: ParsableArguments {
             throw Settings.Failure("log-level is \"\(levelText)\", but must be one of \(allowed)")
         }
         let formatText = try settings.string("log-format") ?? "text"
-        guard let format = StreamLogHandler.Format(rawValue: formatText) else {
+        guard let format = LineLogHandler.Format(rawValue: formatText) else {
             throw Settings.Failure("log-format is \"\(formatText)\", but must be text or json")
         }
-        StreamLogHandler.bootstrap(format: format, level: level)
+        LineLogHandler.bootstrap(format: format, level: level)
         return settings
     }
 
