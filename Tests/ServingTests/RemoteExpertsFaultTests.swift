@@ -2,6 +2,7 @@
 
 import Checkpoints
 import ExpertPooling
+import ExpertServing
 @testable import GatewayServing
 import RPCCore
 import RPCTransport
@@ -24,9 +25,9 @@ struct RemoteExpertsFaultTests {
     @Test(
         "A host that is not well loses its rows for the right reason",
         arguments: [
-            (Illness.stalls, DropReason.timeout), (.notFinite, .badReply), (.wrongShape, .badReply),
+            (Illness.stalls, SwitchModel.DropReason.timeout), (.notFinite, .badReply), (.wrongShape, .badReply),
             (.garbage, .badReply), (.overloaded, .overloaded), (.refuses, .badReply),
-        ]
+        ] as [(Illness, SwitchModel.DropReason)]
     )
     func reasons(illness: Illness, reason: SwitchModel.DropReason) async throws {
         let loaded = try self.model.load()
