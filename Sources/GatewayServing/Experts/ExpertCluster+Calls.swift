@@ -7,8 +7,8 @@ internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
-internal import Synchronization
 internal import SwitchyardProtos
+internal import Synchronization
 
 /// What a replica said about its work, and how long its recent calls took.
 struct ReplicaLoad: Sendable {
