@@ -7,6 +7,11 @@ private import CSentencePiece
 /// The library gets a model without normalization, dummy prefix and control pieces, so that a word's bytes reach the
 /// search as they are. What the library would do with the file as it stands differs from the tokenizer that
 /// checkpoints are used with in transformers (see ``Tokenizer``), and most of a malformed file never reaches C++.
+///
+/// The library adds scores up in single precision and transformers in double, where sums of such scores are exact. So
+/// scores are rounded to multiples of 2^-15 here: sums down to -512, which only absurdly long words go below, are then
+/// exact as well, and ways to cut a word that are equally probable (a run of one letter has many) are a tie for both,
+/// of which both take the same one. Rounding decides no more cases otherwise than the single precision does anyway.
 final class PieceModel: @unchecked Sendable {
     // Safety: the handle is written once, in `init`, and the library's const methods may be called from any thread.
 
@@ -122,7 +127,7 @@ final class PieceModel: @unchecked Sendable {
     private static func message(text: [UInt8], score: Float, kind: PieceFile.Kind) -> [UInt8] {
         var message = WireWriter()
         message.append(bytes: text, field: 1)
-        message.append(float: score, field: 2)
+        message.append(float: (score * 0x1p15).rounded() * 0x1p-15, field: 2)
         message.append(number: kind.rawValue, field: 3)
         return message.bytes
     }

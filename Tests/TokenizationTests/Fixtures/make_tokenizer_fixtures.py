@@ -76,6 +76,8 @@ def make_texts():
     texts += ["x" * 300, "\u65e5" * 200, "\u00e9" * 150, "e" + "\u0301" * 200, "ab" * 400, "\U0001f1e9" * 51,
               "<" * 200, "<extra_id_1" * 30, ".," * 100, "1234567890" * 30, "\r" * 40 + "\n" * 40,
               "unquestionablyincomprehensiblewordwithoutanyspaces" * 8]
+    # Runs of a letter can be cut in many equally probable ways.
+    texts += [letter * count for letter in "abcdefghijklmnopqrstuvwxyzAEIOST.,-!?'" for count in range(2, 60, 3)]
     alphabets = [SPACES, CONTROLS, MARKS, BASES, PIECES, EMOJI, SCRIPTS, HTML]
     words = " ".join(LINES).split()
     for _ in range(700):
