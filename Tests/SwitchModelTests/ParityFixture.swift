@@ -46,11 +46,14 @@ struct ParityFixture {
     ///   - name: The folder of the checkpoint.
     ///   - goldens: The folder of the goldens where that is another one.
     ///   - threads: Threads that compute.
+    /// - Throws: What opening the checkpoint and reading the goldens throws.
     init(_ name: String, goldens: String? = nil, threads: Int = 1) throws {
         let directory = Self.directory(name)
         let goldenDirectory = Self.directory(goldens ?? name)
         self.name = name
-        self.goldens = try JSONDecoder().decode(
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        self.goldens = try decoder.decode(
             ParityGoldens.self,
             from: Data(contentsOf: URL(fileURLWithPath: goldenDirectory + "/golden.json"))
         )

@@ -10,7 +10,9 @@ import Testing
     /// ||a - b|| / ||b|| of hidden states and logits: float32 sums in another order.
     static let tolerance = 2e-5
 
-    /// The largest |a - b| of a router probability. transformers in float32 is up to 4e-5 from itself in float64 on the
+    /// The largest |a - b| of a router probability.
+    ///
+    /// transformers in float32 is up to 4e-5 from itself in float64 on the
     /// worst token of these models, whose attention is sharper than a trained model's.
     static let probabilityTolerance: Float = 5e-5
 
@@ -160,8 +162,10 @@ private struct StageComparison {
         #expect(!self.layers.isEmpty)
         for (layer, found) in self.layers {
             let prefix = "\(self.stack).router.\(layer.block)"
-            #expect(found.choices == (try self.fixture.tensors.bytes("\(prefix).choice")), "\(self.fixture.name) \(layer)")
-            #expect(found.dropped == (try self.fixture.tensors.bytes("\(prefix).dropped")), "\(self.fixture.name) \(layer)")
+            let choices = try self.fixture.tensors.bytes("\(prefix).choice")
+            #expect(found.choices == choices, "\(self.fixture.name) \(layer)")
+            let dropped = try self.fixture.tensors.bytes("\(prefix).dropped")
+            #expect(found.dropped == dropped, "\(self.fixture.name) \(layer)")
             let weights = try self.fixture.tensors.floats("\(prefix).weight")
             let difference = largestDifference(found.weights, to: weights)
             #expect(difference <= ParityForwardTests.probabilityTolerance, "\(self.fixture.name) \(layer)")

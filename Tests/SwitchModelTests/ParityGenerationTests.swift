@@ -48,8 +48,8 @@ import Testing
         #expect(!expected.prompts.isEmpty)
         for prompt in expected.prompts {
             var record = RoutingRecord()
-            let results = try generator.generate(prompt.inputIDs, parameters: parameters, record: &record)
-            #expect(results.map(\.tokenIDs) == [prompt.tokenIDs])
+            let results = try generator.generate(prompt.inputIds, parameters: parameters, record: &record)
+            #expect(results.map(\.tokenIDs) == [prompt.tokenIds])
             #expect(record.droppedCount == prompt.dropped)
         }
     }
@@ -58,24 +58,13 @@ import Testing
 /// The file `expected.json` beside a full-shape checkpoint.
 private struct FullShape: Decodable {
     struct Prompt: Decodable {
-        var inputIDs: [Int32]
-        var tokenIDs: [Int32]
+        var inputIds: [Int32]
+        var tokenIds: [Int32]
         var dropped: Int
-
-        enum CodingKeys: String, CodingKey {
-            case inputIDs = "input_ids"
-            case tokenIDs = "token_ids"
-            case dropped
-        }
     }
 
     var maxNewTokens: Int
     var prompts: [Prompt]
-
-    enum CodingKeys: String, CodingKey {
-        case maxNewTokens = "max_new_tokens"
-        case prompts
-    }
 
     static var directory: String? {
         ProcessInfo.processInfo.environment["SWITCHYARD_FULL_SHAPE"]
@@ -83,7 +72,9 @@ private struct FullShape: Decodable {
 
     init(directory: String) throws {
         let file = URL(fileURLWithPath: directory).appendingPathComponent("expected.json")
-        self = try JSONDecoder().decode(FullShape.self, from: Data(contentsOf: file))
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        self = try decoder.decode(FullShape.self, from: Data(contentsOf: file))
     }
 }
 
@@ -91,13 +82,13 @@ extension GenerationParameters {
     /// Translates transformers' names; what is not given has the same default there and here.
     fileprivate init(_ parameters: ParityGoldens.Parameters) {
         self.init()
-        self.maxNewTokens = parameters.max_new_tokens
-        self.minNewTokens = parameters.min_new_tokens ?? self.minNewTokens
-        self.beamCount = parameters.num_beams ?? self.beamCount
-        self.lengthPenalty = parameters.length_penalty ?? self.lengthPenalty
-        self.returnedSequences = parameters.num_return_sequences ?? self.returnedSequences
-        self.repetitionPenalty = parameters.repetition_penalty ?? self.repetitionPenalty
-        switch parameters.early_stopping {
+        self.maxNewTokens = parameters.maxNewTokens
+        self.minNewTokens = parameters.minNewTokens ?? self.minNewTokens
+        self.beamCount = parameters.numBeams ?? self.beamCount
+        self.lengthPenalty = parameters.lengthPenalty ?? self.lengthPenalty
+        self.returnedSequences = parameters.numReturnSequences ?? self.returnedSequences
+        self.repetitionPenalty = parameters.repetitionPenalty ?? self.repetitionPenalty
+        switch parameters.earlyStopping {
         case .true: self.earlyStopping = .always
         case .false: self.earlyStopping = .heuristic
         case .never: self.earlyStopping = .never

@@ -21,7 +21,7 @@ struct ParityGoldens: Decodable {
         var results: [[Result]]
     }
 
-    /// transformers' names for the parameters of a generation.
+    /// The parameters of a generation by transformers' names, in camel case.
     struct Parameters: Decodable {
         enum EarlyStopping: Decodable, Equatable {
             case `true`, `false`, never
@@ -41,13 +41,13 @@ struct ParityGoldens: Decodable {
             }
         }
 
-        var max_new_tokens: Int
-        var min_new_tokens: Int?
-        var num_beams: Int?
-        var length_penalty: Float?
-        var early_stopping: EarlyStopping?
-        var num_return_sequences: Int?
-        var repetition_penalty: Float?
+        var maxNewTokens: Int
+        var minNewTokens: Int?
+        var numBeams: Int?
+        var lengthPenalty: Float?
+        var earlyStopping: EarlyStopping?
+        var numReturnSequences: Int?
+        var repetitionPenalty: Float?
     }
 
     var prompts: [Prompt]
@@ -104,9 +104,10 @@ struct ParityTensors {
     func floats(_ name: String) throws -> [Float] {
         let entry = try self.entry(name, dtype: "F32")
         return self.file.withUnsafeBytes { bytes in
-            stride(from: entry.range.lowerBound, to: entry.range.upperBound, by: 4).map {
-                Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0, as: UInt32.self)))
-            }
+            stride(from: entry.range.lowerBound, to: entry.range.upperBound, by: 4)
+                .map {
+                    Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0, as: UInt32.self)))
+                }
         }
     }
 
