@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardClient
 import SwitchyardProtos
 import Testing
+
+@testable import switchyard
 
 @Suite("Answers of a cluster", .serialized)
 struct AnswersTests {

@@ -26,7 +26,7 @@ enum Commands {
         )
         var status: Int32 = -1
         if case .exited(let code) = result.terminationStatus { status = code }
-        return Output(text: result.standardOutput ?? "", errors: result.standardError ?? "", status: status)
+        return Output(text: result.standardOutput, errors: result.standardError, status: status)
     }
 }
 

@@ -106,15 +106,18 @@ struct FaultTests {
             signal(SIGCONT, to: victim)
             // 2 encoder layers and 12 x 2 decoder layers, each within its deadline, and half as much again for a
             // machine that is busy with other things.
-            #expect(time < .milliseconds((2 * 400 + 24 * 200) * 3 / 2))
+            let limit = Duration.milliseconds((2 * 400 + 24 * 200) * 3 / 2)
+            #expect(time < limit)
             let dropped = response.usage?.dropped ?? []
-            #expect(dropped.contains { $0.reason == .timeout })
-            #expect(dropped.allSatisfy { $0.reason == .timeout || $0.reason == .unavailable })
+            let reasons = Set(dropped.map(\.reason))
+            #expect(reasons.contains(.timeout))
+            #expect(reasons.isSubset(of: [.timeout, .unavailable]))
             #expect(response.generations.first?.tokenIDs.count == 12)
             try await Self.eventually {
                 let prompt = prompts[0]
                 let answer = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
-                return answer.generations.first?.tokenIDs == prompt.token_ids && answer.usage?.dropped.isEmpty == true
+                let isWhole: Bool = answer.usage?.dropped.isEmpty ?? false
+                return isWhole && answer.generations.first?.tokenIDs == prompt.token_ids
             }
         }
     }
