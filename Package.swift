@@ -69,7 +69,11 @@ let package = Package(
         // MARK: - The network's wing: knows no model
 
         .target(name: "RPCCore", swiftSettings: swiftSettings),
-        .target(name: "SwitchyardProtos", dependencies: ["CSwitchyardProtos", "CProtobufC"], swiftSettings: swiftSettings),
+        .target(
+            name: "SwitchyardProtos",
+            dependencies: ["CSwitchyardProtos", "CProtobufC"],
+            swiftSettings: swiftSettings
+        ),
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
@@ -87,7 +91,8 @@ let package = Package(
         .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics, configuration,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics,
+                configuration,
                 systemPackage, unixSignals,
             ],
             swiftSettings: swiftSettings
@@ -95,7 +100,8 @@ let package = Package(
         .target(
             name: "ExpertServing",
             dependencies: [
-                "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit",
+                "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport",
+                "ServiceKit",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -104,7 +110,8 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
-                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics, serviceLifecycle,
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics,
+                serviceLifecycle,
             ],
             swiftSettings: swiftSettings
         ),
@@ -117,7 +124,8 @@ let package = Package(
             name: "switchyard",
             dependencies: [
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints", "TensorKernels",
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints",
+                "TensorKernels",
                 argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
@@ -153,7 +161,11 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
-        .testTarget(name: "ExpertPoolingTests", dependencies: ["ExpertPooling", "RPCCore"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ExpertPoolingTests",
+            dependencies: ["ExpertPooling", "RPCCore"],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "ServiceKitTests",
             dependencies: [
@@ -178,7 +190,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess, systemPackage,
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess,
+                systemPackage,
             ],
             swiftSettings: swiftSettings
         ),

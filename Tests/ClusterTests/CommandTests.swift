@@ -32,9 +32,12 @@ enum Commands {
 
 @Suite("Commands", .serialized)
 struct CommandTests {
-    @Test("every command explains itself with an example", arguments: [
-        "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo",
-    ])
+    @Test(
+        "every command explains itself with an example",
+        arguments: [
+            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo",
+        ]
+    )
     func help(command: String) async throws {
         let output = try await Commands.run(TestCluster.executable, [command, "--help"])
         #expect(output.status == 0)
@@ -54,16 +57,19 @@ struct CommandTests {
         }
     }
 
-    @Test("what cannot be done is said, with what to do next", arguments: [
-        (["generate", "--local", "/nowhere/at/all", "x"], "/nowhere/at/all"),
-        (["generate", "--endpoint", "127.0.0.1:1", "--timeout", "1", "x"], "127.0.0.1:1"),
-        (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "0"], "pools"),
-        (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "9"], "8"),
-        (["expert-host", "--shard", TestCluster.miniature, "--listen", "nonsense"], "nonsense"),
-        (["expert-host", "--shard", TestCluster.miniature, "--max-rows", "many"], "max-rows"),
-        (["gateway", "--model", TestCluster.miniature, "--pool", "pool-0"], "NAME=TARGET"),
-        (["gateway", "--model", TestCluster.miniature], "pool"),
-    ])
+    @Test(
+        "what cannot be done is said, with what to do next",
+        arguments: [
+            (["generate", "--local", "/nowhere/at/all", "x"], "/nowhere/at/all"),
+            (["generate", "--endpoint", "127.0.0.1:1", "--timeout", "1", "x"], "127.0.0.1:1"),
+            (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "0"], "pools"),
+            (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "9"], "8"),
+            (["expert-host", "--shard", TestCluster.miniature, "--listen", "nonsense"], "nonsense"),
+            (["expert-host", "--shard", TestCluster.miniature, "--max-rows", "many"], "max-rows"),
+            (["gateway", "--model", TestCluster.miniature, "--pool", "pool-0"], "NAME=TARGET"),
+            (["gateway", "--model", TestCluster.miniature], "pool"),
+        ]
+    )
     func errors(arguments: [String], part: String) async throws {
         let output = try await Commands.run(TestCluster.executable, arguments)
         #expect(output.status != 0)

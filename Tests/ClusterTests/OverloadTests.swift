@@ -57,7 +57,9 @@ struct OverloadTests {
             #expect(after - before < 256 << 20, "the gateway grew from \(before) to \(after) bytes")
             let response = try await client.generate(GenerateRequest(input: .text(prompts[1].prompt)))
             #expect(response.generations.first?.tokenIDs == prompts[1].token_ids)
-            print("1,000 calls: \(answered) answered, \(refused) refused; gateway \(before >> 20) -> \(after >> 20) MiB")
+            print(
+                "1,000 calls: \(answered) answered, \(refused) refused; gateway \(before >> 20) -> \(after >> 20) MiB"
+            )
         }
     }
 

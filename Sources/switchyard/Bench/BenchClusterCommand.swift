@@ -57,9 +57,14 @@ struct BenchClusterCommand: AsyncParsableCommand {
         layout.hostThreads = self.hostThreads
         let options = self
         let start = ContinuousClock.now
-        try await LocalCluster.run(layout, events: { event in
-            if case .line(let name, let text) = event, text.contains("error") { Terminal.printError("[\(name)] \(text)") }
-        }) { cluster in
+        try await LocalCluster.run(
+            layout,
+            events: { event in
+                if case .line(let name, let text) = event, text.contains("error") {
+                    Terminal.printError("[\(name)] \(text)")
+                }
+            }
+        ) { cluster in
             let up = start.duration(to: .now)
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                 try await options.measure(client, cluster: cluster, up: up)
@@ -96,8 +101,10 @@ struct BenchClusterCommand: AsyncParsableCommand {
             ])
         }
         let hosts = cluster.hosts.running
-        Terminal.print("1 gateway and \(hosts.count) expert hosts, \(self.inputTokens) input tokens, "
-            + "\(self.newTokens) new tokens, median of \(self.runs)")
+        Terminal.print(
+            "1 gateway and \(hosts.count) expert hosts, \(self.inputTokens) input tokens, "
+                + "\(self.newTokens) new tokens, median of \(self.runs)"
+        )
         Terminal.print(BenchCommand.machine)
         let memory = cluster.processes.map { "\($0.name) \(ProcessMemory.resident(of: $0.processIdentifier) ?? "?")" }
         Terminal.print("up in \(Terminal.time(up)); resident: \(memory.joined(separator: ", "))")

@@ -70,8 +70,10 @@ struct BenchModelCommand: AsyncParsableCommand {
                 String(format: "%.2f", 1000 * Double(size) / decode),
             ])
         }
-        Terminal.print("in process, \(pool.threadCount) threads, \(self.inputTokens) input tokens, "
-            + "\(self.newTokens) new tokens, median of \(self.runs)")
+        Terminal.print(
+            "in process, \(pool.threadCount) threads, \(self.inputTokens) input tokens, "
+                + "\(self.newTokens) new tokens, median of \(self.runs)"
+        )
         Terminal.print(BenchCommand.machine)
         Terminal.print("loaded in \(Terminal.time(loaded)), \(ProcessMemory.resident(of: getpid()) ?? "?") resident")
         Terminal.print(self.markdown ? table.markdown : table.text)
@@ -119,14 +121,16 @@ enum BenchInputs {
     /// - Returns: The sequences, the same at every call.
     static func sequences(count: Int, tokens: Int, vocabulary: Int) -> [[Int32]] {
         var state: UInt64 = 42
-        return (0..<count).map { _ in
-            (0..<max(1, tokens)).map { index in
-                guard index < tokens - 1 else { return 1 }
-                // A 64-bit linear congruential generator (Knuth, MMIX) is random enough to pick token ids.
-                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-                return Int32(3 + (state >> 33) % UInt64(max(1, vocabulary - 3)))
+        return (0..<count)
+            .map { _ in
+                (0..<max(1, tokens))
+                    .map { index in
+                        guard index < tokens - 1 else { return 1 }
+                        // A 64-bit linear congruential generator (Knuth, MMIX) is random enough to pick token ids.
+                        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                        return Int32(3 + (state >> 33) % UInt64(max(1, vocabulary - 3)))
+                    }
             }
-        }
     }
 }
 

@@ -86,19 +86,20 @@ struct LocalCluster: Sendable {
 
     private static func hostSpecifications(_ layout: Layout, scratch: String) -> [ChildSpecification] {
         layout.pools.flatMap { pool in
-            (0..<layout.replicas).map { replica in
-                let addressFile = "\(scratch)/\(pool)-\(replica).address"
-                var arguments = [
-                    "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
-                    "--address-file", addressFile, "--exit-with-standard-input",
-                ]
-                if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
-                return ChildSpecification(
-                    name: "\(pool)/\(replica)",
-                    arguments: arguments + layout.hostArguments,
-                    addressFile: addressFile
-                )
-            }
+            (0..<layout.replicas)
+                .map { replica in
+                    let addressFile = "\(scratch)/\(pool)-\(replica).address"
+                    var arguments = [
+                        "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
+                        "--address-file", addressFile, "--exit-with-standard-input",
+                    ]
+                    if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
+                    return ChildSpecification(
+                        name: "\(pool)/\(replica)",
+                        arguments: arguments + layout.hostArguments,
+                        addressFile: addressFile
+                    )
+                }
         }
     }
 

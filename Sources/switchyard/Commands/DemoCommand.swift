@@ -2,9 +2,9 @@
 
 import ArgumentParser
 import Foundation
-import Synchronization
 import SwitchyardClient
 import SwitchyardProtos
+import Synchronization
 
 /// `switchyard demo`: a cluster on the miniature, a handful of prompts, and where their tokens went.
 struct DemoCommand: AsyncParsableCommand {

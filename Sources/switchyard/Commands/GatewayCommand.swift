@@ -26,8 +26,12 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The gateway part of a model, a whole checkpoint, or a hub id.", valueName: "dir"))
     var model: String?
 
-    @Option(help: ArgumentHelp("A pool; once for each. A target is host:port or dns:///name:port.",
-                               valueName: "name=target[,target]"))
+    @Option(
+        help: ArgumentHelp(
+            "A pool; once for each. A target is host:port or dns:///name:port.",
+            valueName: "name=target[,target]"
+        )
+    )
     var pool: [String] = []
 
     @Option(help: "Where to listen. (default: 127.0.0.1:7400)")
@@ -118,27 +122,43 @@ struct GatewayCommand: AsyncParsableCommand {
         }
         let listen = try ListenAddress(parsing: try settings.string("listen") ?? "127.0.0.1:7400")
         var configuration = GatewayConfiguration(modelDirectory: try ModelSettings.directory(model), pools: pools)
-        configuration.modelName = model
         configuration.modelOverrides = try ModelSettings.overrides(try settings.strings("override") ?? [])
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
         let engine = configuration.engine
         configuration.engine.scheduler.batchSlots = try settings.int(
-            "batch-slots", in: 1...4096, default: engine.scheduler.batchSlots)
+            "batch-slots",
+            in: 1...4096,
+            default: engine.scheduler.batchSlots
+        )
         configuration.engine.scheduler.queueLimit = try settings.int(
-            "queue-limit", in: 1...1_000_000, default: engine.scheduler.queueLimit)
+            "queue-limit",
+            in: 1...1_000_000,
+            default: engine.scheduler.queueLimit
+        )
         configuration.engine.scheduler.encodeTokensPerStep = try settings.int(
-            "encode-tokens", in: 1...1_000_000, default: engine.scheduler.encodeTokensPerStep)
+            "encode-tokens",
+            in: 1...1_000_000,
+            default: engine.scheduler.encodeTokensPerStep
+        )
         configuration.engine.capacityPolicy = try ModelSettings.capacityPolicy(try settings.string("capacity"))
         configuration.limits.maxInputTokens = try settings.int(
-            "max-input-tokens", in: 1...1_048_576, default: configuration.limits.maxInputTokens)
+            "max-input-tokens",
+            in: 1...1_048_576,
+            default: configuration.limits.maxInputTokens
+        )
         configuration.limits.maxNewTokens = try settings.int(
-            "max-new-tokens", in: 1...GenerationParameters.maximumNewTokens, default: configuration.limits.maxNewTokens)
+            "max-new-tokens",
+            in: 1...GenerationParameters.maximumNewTokens,
+            default: configuration.limits.maxNewTokens
+        )
         configuration.layerDeadlines.encoder = .milliseconds(
-            try settings.int("encoder-deadline-ms", in: 1...3_600_000, default: 5000))
+            try settings.int("encoder-deadline-ms", in: 1...3_600_000, default: 5000)
+        )
         configuration.layerDeadlines.decoder = .milliseconds(
-            try settings.int("decoder-deadline-ms", in: 1...3_600_000, default: 2000))
+            try settings.int("decoder-deadline-ms", in: 1...3_600_000, default: 2000)
+        )
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
         return configuration

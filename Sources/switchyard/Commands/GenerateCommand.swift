@@ -93,7 +93,9 @@ struct GenerateCommand: AsyncParsableCommand {
         let dropped = usage.dropped.reduce(0) { $0 + $1.tokens }
         guard dropped > 0 else { return }
         let places = usage.dropped.map { "\($0.stack) \($0.layer) \($0.reason): \($0.tokens)" }
-        Terminal.printError("note: \(dropped) of \(usage.routedTokens) routed tokens were dropped (\(places.joined(separator: ", ")))")
+        Terminal.printError(
+            "note: \(dropped) of \(usage.routedTokens) routed tokens were dropped (\(places.joined(separator: ", ")))"
+        )
     }
 
     private static func readStandardInput() throws -> String {

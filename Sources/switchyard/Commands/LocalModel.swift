@@ -49,14 +49,15 @@ struct LocalModel {
         usage.outputTokens = UInt32(sequences.reduce(0) { $0 + $1.tokenIDs.count })
         usage.routedTokens = UInt64(record.routedCount)
         usage.decodeMicroseconds = UInt64(time.inMicroseconds)
-        usage.dropped = record.drops.sorted { $0.key.layer < $1.key.layer }.map { drop, count in
-            DroppedTokens(
-                stack: drop.layer.stack == .encoder ? .encoder : .decoder,
-                layer: UInt32(drop.layer.block),
-                reason: .capacity,
-                tokens: UInt64(count)
-            )
-        }
+        usage.dropped = record.drops.sorted { $0.key.layer < $1.key.layer }
+            .map { drop, count in
+                DroppedTokens(
+                    stack: drop.layer.stack == .encoder ? .encoder : .decoder,
+                    layer: UInt32(drop.layer.block),
+                    reason: .capacity,
+                    tokens: UInt64(count)
+                )
+            }
         return GenerateResponse(
             generations: sequences.map { sequence in
                 Generation(

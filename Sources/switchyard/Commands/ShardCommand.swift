@@ -47,6 +47,8 @@ struct ShardCommand: AsyncParsableCommand {
             table.add(["\(self.out)/\(pool.name)", "experts \(ClusterReport.ranges(pool.experts.map(UInt32.init)))"])
         }
         Terminal.print(table.text)
-        Terminal.print("\nNext, on each machine:  switchyard expert-host --shard \(self.out)/pool-0 --listen 0.0.0.0:7401")
+        Terminal.print(
+            "\nNext, on each machine:  switchyard expert-host --shard \(self.out)/pool-0 --listen 0.0.0.0:7401"
+        )
     }
 }

@@ -42,7 +42,9 @@ struct ClusterReport {
         let experts = Int(self.model.expertsPerLayer)
         var pools = [String](repeating: "?", count: experts)
         for pool in self.cluster.pools {
-            for expert in pool.experts.first?.experts ?? [] where Int(expert) < experts { pools[Int(expert)] = pool.name }
+            for expert in pool.experts.first?.experts ?? [] where Int(expert) < experts {
+                pools[Int(expert)] = pool.name
+            }
         }
         return RoutingPicture(
             layers: self.cluster.expertLoad.map { layer in
@@ -60,7 +62,8 @@ struct ClusterReport {
 
     private var modelLine: String {
         let fingerprint = String(self.model.fingerprint, radix: 16)
-        return "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
+        return
+            "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
             + "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, "
             + "width \(self.model.modelWidth), fingerprint \(fingerprint)"
     }
@@ -85,7 +88,8 @@ struct ClusterReport {
                 table.add([
                     pool.name, replica.address, "\(replica.state)", Self.ranges(pool.experts.first?.experts ?? []),
                     "\(replica.calls)", "\(replica.rows)", "\(replica.failures)",
-                    Self.microseconds(replica.latencyP50Microseconds), Self.microseconds(replica.latencyP99Microseconds),
+                    Self.microseconds(replica.latencyP50Microseconds),
+                    Self.microseconds(replica.latencyP99Microseconds),
                 ])
             }
         }

@@ -115,7 +115,8 @@ struct ShardWorkspace {
         }
         let target =
             folder
-            ?? FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-shards-\(UUID().uuidString)").path
+            ?? FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-shards-\(UUID().uuidString)")
+            .path
         let bar = ProgressBar()
         let placement = try CheckpointSharder.shard(model: directory, output: target, pools: pools) { progress in
             bar.show(progress)
