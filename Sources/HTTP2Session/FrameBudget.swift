@@ -30,7 +30,9 @@ struct FrameBudget: Sendable {
         self.tokens = capacity
     }
 
-    /// Takes tokens. Returns false when the bucket does not hold that many: the peer is flooding.
+    /// Takes tokens.
+    ///
+    /// Returns false when the bucket does not hold that many: the peer is flooding.
     mutating func spend(_ cost: Int, now: ContinuousClock.Instant) -> Bool {
         if self.tokens < self.capacity { self.refill(now: now) }
         guard self.tokens >= cost else { return false }

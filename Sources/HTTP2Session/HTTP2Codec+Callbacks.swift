@@ -24,7 +24,15 @@ extension HTTP2Codec {
             guard let codec = HTTP2Codec.from(context), let frame else { return HTTP2Codec.callbackFailure }
             return codec.headersBegan(frame)
         }
-        nghttp2_session_callbacks_set_on_header_callback(callbacks) { _, _, name, nameCount, value, valueCount, _, context in
+        nghttp2_session_callbacks_set_on_header_callback(callbacks) {
+            _,
+            _,
+            name,
+            nameCount,
+            value,
+            valueCount,
+            _,
+            context in
             guard let codec = HTTP2Codec.from(context) else { return HTTP2Codec.callbackFailure }
             return codec.fieldReceived(
                 name: UnsafeBufferPointer(start: name, count: nameCount),
@@ -60,7 +68,13 @@ extension HTTP2Codec {
             return codec.sendBody(streamID: frame.pointee.hd.stream_id, frameHeader: header, byteCount: length)
         }
         nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks) {
-            _, _, _, connectionWindow, streamWindow, peerFrameLimit, context in
+            _,
+            _,
+            _,
+            connectionWindow,
+            streamWindow,
+            peerFrameLimit,
+            context in
             guard let codec = HTTP2Codec.from(context) else { return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue) }
             let limit = min(Int(peerFrameLimit), codec.configuration.maxFrameBytes)
             return max(1, min(limit, Int(connectionWindow), Int(streamWindow)))

@@ -169,7 +169,9 @@ extension HTTP2Codec {
         _ = nghttp2_submit_shutdown_notice(self.session)
     }
 
-    /// Refuses streams from now on: a `GOAWAY` with the last stream that was taken. Open streams go on.
+    /// Refuses streams from now on: a `GOAWAY` with the last stream that was taken.
+    ///
+    /// Open streams go on.
     ///
     /// - Parameters:
     ///   - code: Why.

@@ -29,7 +29,8 @@ extension HTTP2Codec {
             guard valueIsValid else {
                 throw HTTP2CodecError(
                     code: .invalidHeader,
-                    message: "the value of \(field.name) has a control character or a space at an end; encode or trim it"
+                    message: "the value of \(field.name) has a control character or a space at an end; "
+                        + "encode or trim it"
                 )
             }
         }
@@ -44,7 +45,9 @@ extension HTTP2Codec {
         return self.withUncheckedFieldVectors(fields, body)
     }
 
-    /// Lends fields to the library, which copies them. They must have been validated.
+    /// Lends fields to the library, which copies them.
+    ///
+    /// They must have been validated.
     func withUncheckedFieldVectors<Result>(
         _ fields: [HTTP2HeaderField],
         _ body: (UnsafePointer<nghttp2_nv>?, Int) -> Result

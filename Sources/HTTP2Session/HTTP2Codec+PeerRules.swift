@@ -17,7 +17,8 @@ extension HTTP2Codec {
                 .enhanceYourCalm,
                 HTTP2CodecError(
                     code: .flooded,
-                    message: "the peer sent more than \(self.configuration.idleFrameBurst) units of frames without use, "
+                    message:
+                        "the peer sent more than \(self.configuration.idleFrameBurst) units of frames without use, "
                         + "the last of them \(what)"
                 )
             )
@@ -48,12 +49,18 @@ extension HTTP2Codec {
         case .skipped:
             _ = self.fail(
                 .protocolError,
-                HTTP2CodecError(code: .peerFault, message: "stream \(streamID) is below the last one and was never opened")
+                HTTP2CodecError(
+                    code: .peerFault,
+                    message: "stream \(streamID) is below the last one and was never opened"
+                )
             )
         case .endedByPeer:
             _ = self.fail(
                 .streamClosed,
-                HTTP2CodecError(code: .peerFault, message: "stream \(streamID) was ended by the peer and got another frame")
+                HTTP2CodecError(
+                    code: .peerFault,
+                    message: "stream \(streamID) was ended by the peer and got another frame"
+                )
             )
         }
     }

@@ -110,7 +110,10 @@ public final class HTTP2Codec {
         }
         self.input = ByteBuffer()
         if result < 0 && self.pendingConnectionError == nil {
-            self.pendingConnectionError = HTTP2Codec.connectionError(library: Int32(result), detail: self.lastDiagnostic)
+            self.pendingConnectionError = HTTP2Codec.connectionError(
+                library: Int32(result),
+                detail: self.lastDiagnostic
+            )
         }
         self.raisePendingError()
         if let failure = self.failure { throw failure }
@@ -253,11 +256,16 @@ public final class HTTP2Codec {
         let text = String(cString: nghttp2_strerror(code)) + (detail.isEmpty ? "" : " (\(detail))")
         switch code {
         case NGHTTP2_ERR_FLOODED.rawValue, NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue:
-            return (.enhanceYourCalm, HTTP2CodecError(code: .flooded, message: "the peer floods the connection: \(text)"))
+            return (
+                .enhanceYourCalm, HTTP2CodecError(code: .flooded, message: "the peer floods the connection: \(text)")
+            )
         case NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue:
             return (
                 .protocolError,
-                HTTP2CodecError(code: .peerFault, message: "the peer does not speak HTTP/2 with prior knowledge: \(text)")
+                HTTP2CodecError(
+                    code: .peerFault,
+                    message: "the peer does not speak HTTP/2 with prior knowledge: \(text)"
+                )
             )
         case NGHTTP2_ERR_NOMEM.rawValue:
             return (.internalError, HTTP2CodecError(code: .library, message: "libnghttp2: \(text)"))

@@ -106,7 +106,8 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
         for (name, value, range) in ranges where !range.contains(value) {
             throw HTTP2CodecError(
                 code: .invalidConfiguration,
-                message: "\(name) is \(value), outside \(range.lowerBound)...\(range.upperBound); set a value in that range"
+                message:
+                    "\(name) is \(value), outside \(range.lowerBound)...\(range.upperBound); set a value in that range"
             )
         }
     }

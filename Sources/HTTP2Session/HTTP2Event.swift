@@ -72,7 +72,9 @@ public struct HTTP2HeaderBlock: Sendable, Hashable {
     public var kind: Kind
     /// The fields in the order in which they came, pseudo-header fields first.
     public var fields: [HTTP2HeaderField]
-    /// Whether the peer ended the stream with this block. No ``HTTP2Event/endOfStream(streamID:)`` follows then.
+    /// Whether the peer ended the stream with this block.
+    ///
+    /// No ``HTTP2Event/endOfStream(streamID:)`` follows then.
     public var endStream: Bool
 }
 

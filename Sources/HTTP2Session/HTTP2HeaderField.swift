@@ -5,7 +5,9 @@ public struct HTTP2HeaderField: Sendable, Hashable {
     /// The field's name in lower case; pseudo-header fields begin with a colon.
     public var name: String
 
-    /// The field's value. Bytes that are not UTF-8 were replaced when the field came from the peer.
+    /// The field's value.
+    ///
+    /// Bytes that are not UTF-8 were replaced when the field came from the peer.
     public var value: String
 
     /// Whether the field must stay out of every HPACK table on the path (credentials, values that never repeat).

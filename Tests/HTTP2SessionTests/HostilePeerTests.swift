@@ -51,7 +51,10 @@ struct HostilePeerTests {
         return code
     }
 
-    @Test("floods of frames without use end the connection", arguments: ["ping", "settings", "empty", "priority", "window", "unknown"])
+    @Test(
+        "floods of frames without use end the connection",
+        arguments: ["ping", "settings", "empty", "priority", "window", "unknown"]
+    )
     func floods(kind: String) throws {
         let server = try self.server()
         try server.receive(frame(type: 1, flags: 4, streamID: 1, payload: Self.minimalRequest), now: .now)
@@ -179,7 +182,10 @@ struct HostilePeerTests {
         #expect(server.failure == nil)
     }
 
-    @Test("bytes that are not HTTP/2 are refused", arguments: ["GET / HTTP/1.1\r\n\r\n", "\u{16}\u{3}\u{1}", "PRI * HTTP/2.1"])
+    @Test(
+        "bytes that are not HTTP/2 are refused",
+        arguments: ["GET / HTTP/1.1\r\n\r\n", "\u{16}\u{3}\u{1}", "PRI * HTTP/2.1"]
+    )
     func notHTTP2(text: String) throws {
         let server = try HTTP2Codec(role: .server, now: .now)
         let error = #expect(throws: HTTP2CodecError.self) { try server.receive(ByteBuffer(string: text), now: .now) }

@@ -21,7 +21,9 @@ struct CallTests {
     @Test("a payload of pieces arrives joined")
     func pieces() async throws {
         try await withPair([loopEcho]) { channel in
-            let payload = Payload(segments: [pattern(3), ByteBuffer(), pattern(9_000, seed: 1), pattern(40_000, seed: 2)])
+            let payload = Payload(segments: [
+                pattern(3), ByteBuffer(), pattern(9_000, seed: 1), pattern(40_000, seed: 2),
+            ])
             let reply = try await channel.unary(Methods.loopEcho, payload, options: .waiting)
             var expected = ByteBuffer()
             for segment in payload.segments { expected.writeImmutableBuffer(segment) }
@@ -78,7 +80,11 @@ struct CallTests {
     func serverStreaming(messages: UInt32) async throws {
         try await withPair([count]) { channel in
             var received: [ByteBuffer] = []
-            for try await message in channel.serverStreaming(Methods.count, Payload(number(messages)), options: .waiting) {
+            for try await message in channel.serverStreaming(
+                Methods.count,
+                Payload(number(messages)),
+                options: .waiting
+            ) {
                 received.append(message)
             }
             #expect(received == (0..<messages).map { number($0) })
@@ -168,7 +174,9 @@ struct CallTests {
     @Test("an unknown method is UNIMPLEMENTED and the connection goes on")
     func unknownMethod() async throws {
         try await withPair([echo]) { channel in
-            let error = await rpcError { try await channel.unary(Methods.missing, Payload(number(1)), options: .waiting) }
+            let error = await rpcError {
+                try await channel.unary(Methods.missing, Payload(number(1)), options: .waiting)
+            }
             #expect(error?.code == .unimplemented)
             #expect(error?.message.contains("test.Echo/Missing") == true)
             let reply = try await channel.unary(Methods.echo, Payload(number(1)))

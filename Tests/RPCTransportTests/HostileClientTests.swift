@@ -85,7 +85,10 @@ struct HostileClientTests {
         }
     }
 
-    @Test("bytes that are not HTTP/2 close the connection", arguments: ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\u{0}\u{1}"])
+    @Test(
+        "bytes that are not HTTP/2 close the connection",
+        arguments: ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\u{0}\u{1}"]
+    )
     func notHTTP2(text: String) async throws {
         let code = try await self.withPeer { peer in
             try await peer.send(ByteBuffer(string: text))
@@ -110,7 +113,9 @@ struct HostileClientTests {
         let code = try await self.withPeer { peer in
             try await peer.send(RawPeer.preface)
             var flood = ByteBuffer()
-            for _ in 0..<3_000 { flood.writeImmutableBuffer(RawPeer.frame(type: 6, payload: [0, 0, 0, 0, 0, 0, 0, 1])) }
+            for _ in 0..<3_000 {
+                flood.writeImmutableBuffer(RawPeer.frame(type: 6, payload: [0, 0, 0, 0, 0, 0, 0, 1]))
+            }
             try? await peer.send(flood)
             return await peer.goAwayCodeAtEnd()
         }

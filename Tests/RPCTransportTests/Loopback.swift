@@ -132,7 +132,8 @@ func pattern(_ count: Int, seed: Int = 0) -> ByteBuffer {
     var buffer = ByteBufferAllocator().buffer(capacity: count)
     buffer.writeBytes((0..<min(count, 4_096)).map { UInt8(truncatingIfNeeded: ($0 &+ seed) &* 31) })
     while buffer.readableBytes < count {
-        let part = buffer.getSlice(at: 0, length: min(buffer.readableBytes, count - buffer.readableBytes)) ?? ByteBuffer()
+        let part =
+            buffer.getSlice(at: 0, length: min(buffer.readableBytes, count - buffer.readableBytes)) ?? ByteBuffer()
         buffer.writeImmutableBuffer(part)
     }
     return buffer
@@ -171,5 +172,13 @@ func rpcError(_ body: () async throws -> some Any) async -> RPCError? {
         return nil
     } catch {
         return error as? RPCError
+    }
+}
+
+/// A method that never answers; tells when it began and when it was cancelled.
+func hang(_ began: Signal, _ cancelled: Signal) -> ServiceMethod {
+    .unaryOnEventLoop(Methods.hang) { _, context, _ in
+        context.onCancel { cancelled.fire() }
+        began.fire()
     }
 }

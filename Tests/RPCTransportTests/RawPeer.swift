@@ -14,7 +14,7 @@ struct RawPeer {
     }
 
     let channel: any Channel
-    private let frames: AsyncStream<Frame>
+    fileprivate let frames: AsyncStream<Frame>
 
     static func connect(port: Int) async throws -> RawPeer {
         let (frames, continuation) = AsyncStream.makeStream(of: Frame.self)
@@ -27,11 +27,6 @@ struct RawPeer {
             .connect(host: "127.0.0.1", port: port)
             .get()
         return RawPeer(channel: channel, frames: frames)
-    }
-
-    private init(channel: any Channel, frames: AsyncStream<Frame>) {
-        self.channel = channel
-        self.frames = frames
     }
 
     func send(_ bytes: ByteBuffer) async throws { try await self.channel.writeAndFlush(bytes) }
@@ -125,7 +120,9 @@ private final class FrameReader: ChannelInboundHandler {
             let flags = self.buffer.readInteger(as: UInt8.self) ?? 0
             let streamID = self.buffer.readInteger(as: UInt32.self) ?? 0
             let payload = self.buffer.readSlice(length: length) ?? ByteBuffer()
-            self.frames.yield(RawPeer.Frame(type: UInt8(head & 0xff), flags: flags, streamID: streamID, payload: payload))
+            self.frames.yield(
+                RawPeer.Frame(type: UInt8(head & 0xff), flags: flags, streamID: streamID, payload: payload)
+            )
         }
     }
 

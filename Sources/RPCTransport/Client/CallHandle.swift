@@ -28,7 +28,9 @@ final class CallToken: Sendable {
         self.eventLoop = eventLoop
     }
 
-    /// Ties the call to its token. Returns false when the caller has given up already.
+    /// Ties the call to its token.
+    ///
+    /// Returns false when the caller has given up already.
     func attach(_ call: ClientCall) -> Bool {
         let bound = NIOLoopBound(call, eventLoop: self.eventLoop)
         return self.state.withLock { state in

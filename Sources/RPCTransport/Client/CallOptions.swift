@@ -5,7 +5,9 @@ public import RPCCore
 
 /// How one call is made.
 public struct CallOptions: Sendable {
-    /// When the caller stops waiting; nil means never. The time left is sent as `grpc-timeout`.
+    /// When the caller stops waiting; nil means never.
+    ///
+    /// The time left is sent as `grpc-timeout`.
     public var deadline: ContinuousClock.Instant?
     /// The caller's own key-value pairs.
     public var metadata: Metadata

@@ -39,8 +39,7 @@ final class ClientCall {
 
     /// Creates a call.
     ///
-    /// - Parameters:
-    ///   - payload: The request of a method that takes one; nil when messages follow through the gate.
+    /// The payload is the request of a method that takes one; without it, messages follow through the gate.
     init(
         method: Method,
         shape: CallShape,
@@ -114,7 +113,9 @@ final class ClientCall {
     /// Sends a message, or keeps it until the stream is open.
     func send(_ payload: Payload) {
         guard payload.byteCount <= Int(UInt32.max) else {
-            self.fail(RPCError(.internal, "a message of \(payload.byteCount) bytes is over gRPC's limit of 4 GiB; send less"))
+            self.fail(
+                RPCError(.internal, "a message of \(payload.byteCount) bytes is over gRPC's limit of 4 GiB; send less")
+            )
             return
         }
         switch self.state.messageSent() {
@@ -219,7 +220,9 @@ final class ClientCall {
         case .peer:
             self.finish(self.state.resetReceived(ResetCode(code)))
         case .neverProcessed:
-            self.finish(self.state.connectionLost("the server goes away and did not take the call", isUnprocessed: true))
+            self.finish(
+                self.state.connectionLost("the server goes away and did not take the call", isUnprocessed: true)
+            )
         case .fault:
             self.fail(RPCError(.internal, "the server broke the protocol: \(code)"))
         case .local:

@@ -90,7 +90,9 @@ final class ConnectionSlot {
 
     // MARK: - The connection's events
 
-    /// A socket is connected. Of several addresses of a host more than one can answer; the first is kept.
+    /// A socket is connected.
+    ///
+    /// Of several addresses of a host more than one can answer; the first is kept.
     func connectionBegan(_ connection: ClientConnection) {
         if self.current == nil && self.machine.phase == .connecting {
             self.current = connection

@@ -103,7 +103,9 @@ public final class RPCChannel: Sendable {
     /// Whether calls can be made.
     public var state: State { self.shared.withLock { $0.state } }
 
-    /// Connects and keeps connected until ``shutdown()``. Cancelling the task ends all calls at once.
+    /// Connects and keeps connected until ``shutdown()``.
+    ///
+    /// Cancelling the task ends all calls at once.
     ///
     /// - Throws: An error when a limit is out of range or the channel ran before.
     public func run() async throws {
@@ -168,7 +170,9 @@ public final class RPCChannel: Sendable {
         return CallHandle(token: token)
     }
 
-    /// Makes a call with one message each way. Cancelling the task cancels the call.
+    /// Makes a call with one message each way.
+    ///
+    /// Cancelling the task cancels the call.
     ///
     /// - Parameters:
     ///   - method: The method.

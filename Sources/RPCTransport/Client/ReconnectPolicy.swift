@@ -53,6 +53,7 @@ public struct ReconnectPolicy: Sendable, Hashable {
     /// - Parameters:
     ///   - failures: How many attempts failed in a row, at least one.
     ///   - chance: A number from 0 to 1.
+    /// - Returns: The wait.
     func wait(afterFailures failures: Int, chance: Double) -> Duration {
         var wait = self.initial
         for _ in 1..<max(1, failures) where wait < self.maximum {

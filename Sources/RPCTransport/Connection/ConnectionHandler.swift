@@ -198,10 +198,11 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.endReason = self.endReason ?? "the connection was closed after a GOAWAY"
         let bound = NIOLoopBound(context, eventLoop: self.eventLoop)
         let timer = self.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.close(promise: nil) }
-        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in
-            timer.cancel()
-            bound.value.close(promise: nil)
-        }
+        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer())).assumeIsolated()
+            .whenComplete { _ in
+                timer.cancel()
+                bound.value.close(promise: nil)
+            }
     }
 
     // MARK: - Time

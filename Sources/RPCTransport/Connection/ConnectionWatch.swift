@@ -66,11 +66,13 @@ struct ConnectionWatch: Sendable {
             case .sent(let instant): consider(instant + self.timing.keepaliveTimeout)
             }
         }
-        if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained { consider(since + timeout) }
+        if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained {
+            consider(since + timeout)
+        }
         return due
     }
 
-    /// Time passed: what is due now?
+    /// Says what is due when time has passed.
     mutating func timePassed(now: ContinuousClock.Instant) -> Action {
         if !self.handshakeIsComplete && now >= self.started + self.timing.handshakeTimeout {
             return .close("the peer completed no HTTP/2 handshake within \(self.timing.handshakeTimeout)")

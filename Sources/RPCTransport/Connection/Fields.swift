@@ -8,7 +8,11 @@ internal import RPCCore
 extension HTTP2HeaderField {
     init(_ field: HeaderField) {
         // Timeouts never repeat exactly and would only push other fields out of the compression table.
-        self.init(field.name, field.value, isNeverIndexed: field.name == "grpc-timeout" || field.name == "authorization")
+        self.init(
+            field.name,
+            field.value,
+            isNeverIndexed: field.name == "grpc-timeout" || field.name == "authorization"
+        )
     }
 }
 

@@ -28,7 +28,8 @@ struct MessageAssembler: Sendable {
         var piece = piece
         while true {
             let deframer = self.deframer
-            let outcome = piece.withUnsafeReadableBytes { bytes -> (MessageDeframer, Result<MessageDeframer.Step, RPCError>) in
+            let outcome = piece.withUnsafeReadableBytes {
+                bytes -> (MessageDeframer, Result<MessageDeframer.Step, RPCError>) in
                 var deframer = deframer
                 do throws(RPCError) {
                     let step = try deframer.next(bytes)

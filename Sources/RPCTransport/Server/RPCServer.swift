@@ -52,7 +52,9 @@ public final class RPCServer: Sendable {
         self.logger = logger
     }
 
-    /// Listens and serves until the server has drained. Cancelling the task ends all calls at once.
+    /// Listens and serves until the server has drained.
+    ///
+    /// Cancelling the task ends all calls at once.
     ///
     /// - Throws: An error when the address cannot be listened at, a limit is out of range, or the server ran before.
     public func run() async throws {
@@ -100,8 +102,10 @@ public final class RPCServer: Sendable {
         }
     }
 
-    /// Drains the server: takes no new connections and calls, lets calls under way finish within the grace of the
-    /// configuration, then closes; ``run()`` returns after that. Further calls of this method do nothing.
+    /// Drains the server: it takes no new connections and calls, and lets calls under way finish.
+    ///
+    /// Calls that take longer than the configuration's grace are reset. ``run()`` returns when the last connection has
+    /// closed. Further calls of this method do nothing.
     public func beginGracefulShutdown() {
         let (listener, connections) = self.state.withLock { state -> ((any Channel)?, [Connection]) in
             switch state.phase {

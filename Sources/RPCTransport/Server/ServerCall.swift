@@ -158,7 +158,9 @@ final class ServerCall {
             }
         }
         guard payload.byteCount <= Int(UInt32.max) else {
-            self.end(RPCError(.internal, "a message of \(payload.byteCount) bytes is over gRPC's limit of 4 GiB; send less"))
+            self.end(
+                RPCError(.internal, "a message of \(payload.byteCount) bytes is over gRPC's limit of 4 GiB; send less")
+            )
             return
         }
         switch self.state.messageSent(initialMetadata: self.shared.initial) {

@@ -33,7 +33,8 @@ final class ServerCallShared: Sendable {
 
     /// Nobody waits for the answer any more.
     func cancel() {
-        let (callbacks, waiter) = self.state.withLock { state -> ([@Sendable () -> Void], CheckedContinuation<Void, Never>?) in
+        let (callbacks, waiter) = self.state.withLock {
+            state -> ([@Sendable () -> Void], CheckedContinuation<Void, Never>?) in
             guard !state.isOver else { return ([], nil) }
             state.isCancelled = true
             state.isOver = true

@@ -55,8 +55,9 @@ final class ServerConnection: ConnectionRole {
 
     // MARK: - Drain
 
-    /// Lets the calls under way finish and takes no new ones: GOAWAY twice, with a round trip between (RFC 9113,
-    /// section 6.8).
+    /// Lets the calls under way finish and takes no new ones.
+    ///
+    /// GOAWAY is sent twice, with a round trip between (RFC 9113, section 6.8).
     func beginDrain() {
         guard case .none = self.drain, let handler = self.handler, handler.isOpen else { return }
         self.drain = .announced
@@ -149,7 +150,9 @@ final class ServerConnection: ConnectionRole {
         self.deadlines.add(call.streamID, deadline: deadline)
     }
 
-    /// Writes a header block. A block that cannot be sent ends the call with a reset.
+    /// Writes a header block.
+    ///
+    /// A block that cannot be sent ends the call with a reset.
     @discardableResult
     func submitHead(_ call: ServerCall, _ fields: [HeaderField], endStream: Bool) -> Bool {
         do throws(HTTP2CodecError) {

@@ -27,6 +27,7 @@ public struct ServiceMethod: Sendable {
     /// - Parameters:
     ///   - method: The method.
     ///   - handler: Gets the request's bytes and returns the response's.
+    /// - Returns: The method with its handler.
     public static func unary(
         _ method: Method,
         _ handler: @escaping @Sendable (ByteBuffer, ServerContext) async throws -> Payload
@@ -40,6 +41,7 @@ public struct ServiceMethod: Sendable {
     ///   - method: The method.
     ///   - handler: Called on the connection's event loop, which it must not block. It answers through the responder,
     ///     then or later, from any thread.
+    /// - Returns: The method with its handler.
     public static func unaryOnEventLoop(
         _ method: Method,
         _ handler: @escaping @Sendable (ByteBuffer, ServerContext, UnaryResponder) -> Void
@@ -52,6 +54,7 @@ public struct ServiceMethod: Sendable {
     /// - Parameters:
     ///   - method: The method.
     ///   - handler: Gets the request's bytes and writes responses; the call ends with `OK` when it returns.
+    /// - Returns: The method with its handler.
     public static func serverStreaming(
         _ method: Method,
         _ handler: @escaping @Sendable (ByteBuffer, ServerContext, ResponseWriter) async throws -> Void
@@ -64,6 +67,7 @@ public struct ServiceMethod: Sendable {
     /// - Parameters:
     ///   - method: The method.
     ///   - handler: Reads the requests and returns the response's bytes.
+    /// - Returns: The method with its handler.
     public static func clientStreaming(
         _ method: Method,
         _ handler: @escaping @Sendable (RequestStream, ServerContext) async throws -> Payload
@@ -76,6 +80,7 @@ public struct ServiceMethod: Sendable {
     /// - Parameters:
     ///   - method: The method.
     ///   - handler: Reads requests and writes responses; the call ends with `OK` when it returns.
+    /// - Returns: The method with its handler.
     public static func bidirectional(
         _ method: Method,
         _ handler: @escaping @Sendable (RequestStream, ServerContext, ResponseWriter) async throws -> Void
