@@ -69,7 +69,11 @@ let package = Package(
         // MARK: - The network's wing: knows no model
 
         .target(name: "RPCCore", swiftSettings: swiftSettings),
-        .target(name: "SwitchyardProtos", dependencies: ["CSwitchyardProtos", "CProtobufC"], swiftSettings: swiftSettings),
+        .target(
+            name: "SwitchyardProtos",
+            dependencies: ["CSwitchyardProtos", "CProtobufC"],
+            swiftSettings: swiftSettings
+        ),
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
@@ -87,7 +91,8 @@ let package = Package(
         .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics, configuration,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics,
+                configuration,
                 systemPackage, unixSignals,
             ],
             swiftSettings: swiftSettings
@@ -95,7 +100,8 @@ let package = Package(
         .target(
             name: "ExpertServing",
             dependencies: [
-                "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit",
+                "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport",
+                "ServiceKit",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -104,21 +110,23 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
-                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics, serviceLifecycle,
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics,
+                serviceLifecycle,
             ],
             swiftSettings: swiftSettings
         ),
         .target(
             name: "SwitchyardClient",
-            dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore],
+            dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
         ),
         .executableTarget(
             name: "switchyard",
             dependencies: [
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints", "TensorKernels",
-                argumentParser, subprocess, systemPackage, serviceLifecycle, logging, nioCore, nioPosix,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints",
+                "TensorKernels",
+                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -126,11 +134,22 @@ let package = Package(
         // MARK: - Tests
 
         .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"], swiftSettings: swiftSettings),
-        .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"], swiftSettings: swiftSettings),
-        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "CheckpointsTests",
+            dependencies: ["Checkpoints"],
+            exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "TokenizationTests",
+            dependencies: ["Tokenization"],
+            exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "SwitchModelTests",
             dependencies: ["SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
+            exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RPCCoreTests", dependencies: ["RPCCore"], swiftSettings: swiftSettings),
@@ -142,8 +161,23 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
-        .testTarget(name: "ExpertPoolingTests", dependencies: ["ExpertPooling", "RPCCore"], swiftSettings: swiftSettings),
-        .testTarget(name: "ServiceKitTests", dependencies: ["ServiceKit"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ExpertPoolingTests",
+            dependencies: ["ExpertPooling", "RPCCore"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "ServiceKitTests",
+            dependencies: [
+                "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SwitchyardClientTests",
+            dependencies: ["SwitchyardClient", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "ServingTests",
             dependencies: [
@@ -155,7 +189,10 @@ let package = Package(
         ),
         .testTarget(
             name: "ClusterTests",
-            dependencies: ["SwitchyardClient", "RPCCore", "SwitchyardProtos", "switchyard"],
+            dependencies: [
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess,
+                systemPackage,
+            ],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),

@@ -9,8 +9,9 @@
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/// How far ahead of the multiply-adds the weights of a memory-bound tile are asked for, in bytes of one panel.
-#define PREFETCH_BYTES 1024
+/// How far ahead of the multiply-adds the weights are asked for, in bytes of one panel: a page, past which the
+/// processor does not look by itself.
+#define PREFETCH_BYTES 4096
 
 CK_INLINE TARGET __m512 load_weights(const void *weights, size_t index, int bf16) {
     if (bf16) {
@@ -26,7 +27,8 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     __m512 sums[CK_MAX_TILE_ROWS][8];
     __mmask16 masks[8];
     const char *weights[4];
-    // One pointer for every three rows, the other two being one and two strides on: twelve would not fit into registers.
+    // One pointer for every three rows, the other two being one and two strides on: twelve would not fit into
+    // registers.
     const float *x[CK_MAX_TILE_ROWS / 3];
     const size_t element = bf16 ? 2 : 4;
     const size_t step = CK_PANEL_COLUMNS;
@@ -56,11 +58,9 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
         UNROLL for (int p = 0; p < panels; p++) {
             const char *at = weights[p];
             weights[p] += step * element;
-            if (rows <= 8) {
-                _mm_prefetch(at + PREFETCH_BYTES, _MM_HINT_T0);
-                if (!bf16) {
-                    _mm_prefetch(at + PREFETCH_BYTES + 64, _MM_HINT_T0);
-                }
+            _mm_prefetch(at + PREFETCH_BYTES, _MM_HINT_T0);
+            if (!bf16) {
+                _mm_prefetch(at + PREFETCH_BYTES + 64, _MM_HINT_T0);
             }
             column[2 * p] = load_weights(at, 0, bf16);
             column[2 * p + 1] = load_weights(at, 16, bf16);

@@ -8,8 +8,8 @@ extension Checkpoint {
 
     /// Checks that the folder holds every tensor that it should, each with the right shape and type, and no other.
     ///
-    /// A whole checkpoint must hold the whole model, a part what its manifest says. Copies of tied tensors must agree, as far as
-    /// their sampled digests tell. Reads headers and samples only.
+    /// A whole checkpoint must hold the whole model, a part what its manifest says. Copies of tied tensors must agree,
+    /// as far as their sampled digests tell. Reads headers and samples only.
     ///
     /// - Throws: `CheckpointError` for the first tensor, by name, that is wrong.
     public func validate() throws(CheckpointError) {
@@ -95,7 +95,8 @@ extension Checkpoint {
 
     private func blockHint(_ stack: Stack, _ block: Int) -> String {
         let key = stack == .encoder ? "num_layers" : "num_decoder_layers"
-        return "belongs to block \(block), and the configuration gives the \(stack) \(self.configuration.blockCount(stack)) blocks; "
+        return
+            "belongs to block \(block), and the configuration gives the \(stack) \(self.configuration.blockCount(stack)) blocks; "
             + "override \(key)"
     }
 

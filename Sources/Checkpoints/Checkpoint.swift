@@ -2,9 +2,9 @@
 
 /// A checkpoint folder, or one part of a checkpoint that was cut: its configuration, and its tensors in mapped files.
 ///
-/// Opening reads configuration and headers and samples the tensors for the fingerprint; weights are read when they are used.
-/// Hugging Face layouts are understood as they are: `model.safetensors` or `pytorch_model.bin`, each also in several files with an
-/// index.
+/// Opening reads configuration and headers and samples the tensors for the fingerprint; weights are read when they are
+/// used. Hugging Face layouts are understood as they are: `model.safetensors` or `pytorch_model.bin`, each also in
+/// several files with an index.
 public final class Checkpoint: Sendable {
     /// The model's shape and constants.
     public let configuration: ModelConfiguration
@@ -33,7 +33,11 @@ public final class Checkpoint: Sendable {
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws(CheckpointError) -> Checkpoint {
         guard FileSystem.isDirectory(directory) else {
-            throw CheckpointError(code: .notFound, message: "is not a folder; name a checkpoint's folder", file: directory)
+            throw CheckpointError(
+                code: .notFound,
+                message: "is not a folder; name a checkpoint's folder",
+                file: directory
+            )
         }
         let manifest = try ShardManifest.load(directory: directory)
         let configuration = try ModelConfiguration.load(
@@ -58,23 +62,28 @@ public final class Checkpoint: Sendable {
         self.heldExperts = Self.findExperts(tensors, configuration)
         let own = Fingerprint.of(tensors, configuration: configuration)
         self.fingerprint = manifest?.fingerprintValue ?? own
-        if let manifest, manifest.partFingerprintValue != own, !Self.isReconfigured(manifest, configuration, directory) {
+        if let manifest, manifest.partFingerprintValue != own, !Self.isReconfigured(manifest, configuration, directory)
+        {
             throw CheckpointError(
                 code: .fingerprintMismatch,
-                message: "holds tensors or a configuration with fingerprint \(Fingerprint.text(own)), but its \(ShardManifest.fileName) "
+                message:
+                    "holds tensors or a configuration with fingerprint \(Fingerprint.text(own)), but its \(ShardManifest.fileName) "
                     + "describes \(manifest.partFingerprint); cut the checkpoint again, or copy the whole part",
                 file: directory
             )
         }
     }
 
-    /// Whether the caller's overrides change the configuration that a part was cut with, so that its digest cannot be compared.
+    /// Whether the caller's overrides change the configuration that a part was cut with, so that its digest cannot be
+    /// compared.
     private static func isReconfigured(
         _ manifest: ShardManifest,
         _ configuration: ModelConfiguration,
         _ directory: String
     ) -> Bool {
-        guard let cut = try? ModelConfiguration.load(directory: directory, overrides: manifest.overrides) else { return true }
+        guard let cut = try? ModelConfiguration.load(directory: directory, overrides: manifest.overrides) else {
+            return true
+        }
         return cut != configuration
     }
 
@@ -132,7 +141,9 @@ public final class Checkpoint: Sendable {
     }
 
     private func hint(forMissing role: TensorRole) -> String {
-        if role.isExpert, self.manifest != nil { return "this part does not hold this expert, choose the one that does" }
+        if role.isExpert, self.manifest != nil {
+            return "this part does not hold this expert, choose the one that does"
+        }
         if role == .lmHead { return "if the model's embeddings are tied, override tie_word_embeddings=true" }
         return "complete the checkpoint, or override the configuration if it describes another model"
     }

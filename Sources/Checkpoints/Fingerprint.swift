@@ -2,11 +2,12 @@
 
 /// The 64-bit number by which a gateway and its expert hosts know that they serve the same model.
 ///
-/// It covers the configuration as far as it shapes the computation (not the expert capacity, token ids and generation's defaults, which
-/// are the gateway's own affair) and, for every tensor that the configuration has a place for: its canonical name, type, shape and
-/// content. Of a tensor of up to 4 KiB all bytes count; of a larger one four blocks of 1 KiB do, at its start, at one and two
-/// thirds, and at its end, so that opening stays cheap. Two checkpoints that differ only in other bytes of large tensors have
-/// the same fingerprint; training changes all of them. It guards against mix-ups, not against forgery.
+/// It covers the configuration as far as it shapes the computation (not the expert capacity, token ids and generation's
+/// defaults, which are the gateway's own affair) and, for every tensor that the configuration has a place for: its
+/// canonical name, type, shape and content. Of a tensor of up to 4 KiB all bytes count; of a larger one four blocks of
+/// 1 KiB do, at its start, at one and two thirds, and at its end, so that opening stays cheap. Two checkpoints that
+/// differ only in other bytes of large tensors have the same fingerprint; training changes all of them. It guards
+/// against mix-ups, not against forgery.
 ///
 /// File format, sharding, order and copies under other names do not matter.
 public enum Fingerprint {
@@ -51,19 +52,20 @@ public enum Fingerprint {
 
     /// The digest of a tensor's content, sampled if it is large.
     static func digest(_ tensor: StoredTensor) -> UInt64 {
-        tensor.view().withUnsafeBytes { bytes in
-            guard bytes.count > self.blockBytes * self.blocks else { return XXHash64.hash(bytes) }
-            var result: UInt64 = UInt64(bytes.count)
-            for block in 0..<self.blocks {
-                let start = (bytes.count - self.blockBytes) / (self.blocks - 1) * block
-                let offset = block == self.blocks - 1 ? bytes.count - self.blockBytes : start
-                result = XXHash64.hash(
-                    UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + self.blockBytes]),
-                    seed: result
-                )
+        tensor.view()
+            .withUnsafeBytes { bytes in
+                guard bytes.count > self.blockBytes * self.blocks else { return XXHash64.hash(bytes) }
+                var result: UInt64 = UInt64(bytes.count)
+                for block in 0..<self.blocks {
+                    let start = (bytes.count - self.blockBytes) / (self.blocks - 1) * block
+                    let offset = block == self.blocks - 1 ? bytes.count - self.blockBytes : start
+                    result = XXHash64.hash(
+                        UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + self.blockBytes]),
+                        seed: result
+                    )
+                }
+                return result
             }
-            return result
-        }
     }
 
     private static func describe(_ configuration: ModelConfiguration) -> String {

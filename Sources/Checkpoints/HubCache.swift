@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds models that Hugging Face's tools have downloaded to this machine. Nothing is ever fetched.
+/// Finds models that Hugging Face's tools have downloaded to this machine.
+///
+/// Nothing is ever fetched.
 public enum HubCache {
     /// The folder of a model.
     ///
-    /// Looked for, in this order: the argument as a folder; then `org/name`, optionally with `@revision`, in the caches that the
-    /// environment names: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME/hub`, `XDG_CACHE_HOME/huggingface/hub`,
-    /// `HOME/.cache/huggingface/hub`. A revision is a branch, a tag, a commit or `refs/pr/N`; `main` if absent.
+    /// Looked for, in this order: the argument as a folder; then `org/name`, optionally with `@revision`, in the caches
+    /// that the environment names: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME/hub`,
+    /// `XDG_CACHE_HOME/huggingface/hub`, `HOME/.cache/huggingface/hub`. A revision is a branch, a tag, a commit or
+    /// `refs/pr/N`; `main` if absent.
     ///
     /// - Parameters:
     ///   - modelNameOrPath: A folder, or a model's name on the hub.
@@ -31,7 +34,8 @@ public enum HubCache {
         }
         throw CheckpointError(
             code: .notFound,
-            message: "there is no model \"\(modelNameOrPath)\"; looked at \(places.joined(separator: ", ")). Name a checkpoint's "
+            message:
+                "there is no model \"\(modelNameOrPath)\"; looked at \(places.joined(separator: ", ")). Name a checkpoint's "
                 + "folder, or download the model first: hf download \(self.isModelName(name) ? name : "ORG/NAME")"
         )
     }

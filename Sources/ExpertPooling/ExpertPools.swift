@@ -12,7 +12,7 @@
 /// replica of its pool serves: a failing host is better than none. Deadline misses are the exception: waiting for a
 /// stalled host costs every sequence of every step a whole deadline, so such a host is left alone even if it is the last,
 /// and its tokens are dropped at once until a probe is answered. When the last serving replica of a pool disconnects, the
-/// ejected ones are probed at once instead of at the end of their back-off.
+/// back-off of the ejected ones ends at once.
 public struct ExpertPools: Sendable {
     private struct Replica: Sendable {
         var state = ReplicaState.connecting
@@ -20,6 +20,7 @@ public struct ExpertPools: Sendable {
         var failuresInARow = 0
         var successesInARow = 0
         var ejections = 0
+        var ejectedAt: ContinuousClock.Instant?
         /// Whether it is no longer named, and is kept only until its last call has ended.
         var isLeaving = false
         var describeAgain: ContinuousClock.Instant?
@@ -142,23 +143,18 @@ public struct ExpertPools: Sendable {
     /// The last connection to a replica is gone.
     ///
     /// - Parameter id: The replica.
-    /// - Returns: Probes of the pool's ejected replicas, where none of it serves now.
-    @discardableResult
-    public mutating func disconnected(_ id: ReplicaID) -> [PoolAction] {
-        guard let state = self.replicas[id]?.state else { return [] }
+    public mutating func disconnected(_ id: ReplicaID) {
+        guard let state = self.replicas[id]?.state else { return }
         self.replicas[id]?.state = .connecting
         self.replicas[id]?.describeAgain = nil
         self.replicas[id]?.failuresInARow = 0
         self.replicas[id]?.successesInARow = 0
         self.replicas[id]?.description = nil
-        guard state == .serving, !self.isServing(id.pool) else { return [] }
-        var actions: [PoolAction] = []
-        for sibling in self.replicas.keys.filter({ $0.pool == id.pool }).sorted() {
-            guard case .ejected = self.replicas[sibling]?.state else { continue }
-            self.replicas[sibling]?.state = .probing
-            actions.append(.describe(sibling))
+        guard state == .serving, !self.isServing(id.pool) else { return }
+        for (sibling, replica) in self.replicas where sibling.pool == id.pool {
+            guard case .ejected = replica.state, let since = replica.ejectedAt else { continue }
+            self.replicas[sibling]?.state = .ejected(until: since)
         }
-        return actions
     }
 
     /// A replica said what it holds.
@@ -199,8 +195,7 @@ public struct ExpertPools: Sendable {
             self.replicas[id]?.describeAgain = now.advanced(by: self.configuration.describeRetry)
         case .probing:
             self.replicas[id]?.ejections += 1
-            let until = now.advanced(by: self.ejectionTime(id))
-            self.replicas[id]?.state = .ejected(until: until)
+            self.eject(id, for: self.ejectionTime(id), now: now)
         case .connecting, .serving, .ejected, .refused, nil:
             break
         }
@@ -304,7 +299,7 @@ public struct ExpertPools: Sendable {
             failure == .deadline || self.hasServingSibling(of: id)
         else { return [] }
         let time = self.ejectionTime(id)
-        self.replicas[id]?.state = .ejected(until: now.advanced(by: time))
+        self.eject(id, for: time, now: now)
         self.replicas[id]?.ejections += 1
         self.replicas[id]?.failuresInARow = 0
         return [.ejected(id, for: time, after: failure)]
@@ -351,6 +346,11 @@ public struct ExpertPools: Sendable {
                 }
             }
         }
+    }
+
+    private mutating func eject(_ id: ReplicaID, for time: Duration, now: ContinuousClock.Instant) {
+        self.replicas[id]?.state = .ejected(until: now.advanced(by: time))
+        self.replicas[id]?.ejectedAt = now
     }
 
     private func hasServingSibling(of id: ReplicaID) -> Bool {

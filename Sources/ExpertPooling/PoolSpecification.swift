@@ -119,7 +119,7 @@ public struct ReplicaID: Sendable, Hashable, Comparable, CustomStringConvertible
     /// `host:port`, an IPv6 address in brackets.
     public var address: String { Self.format(host: self.host, port: self.port) }
 
-    /// `pool@host:port`
+    /// The pool, an at sign and the address: `pool@host:port`.
     public var description: String { "\(self.pool)@\(self.address)" }
 
     /// Orders by pool, then host, then port.

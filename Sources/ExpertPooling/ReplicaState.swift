@@ -8,7 +8,7 @@
 /// - `describing` → `serving` when its description fits; → `refused` when it does not; → `connecting` when the connection
 ///   is lost; stays, and is asked again later, when the question fails.
 /// - `serving` → `ejected` after failures in a row; → `connecting` when the connection is lost.
-/// - `ejected` → `probing` when its back-off is over, or when the last serving replica of its pool disconnects; → `connecting` when the connection is lost.
+/// - `ejected` → `probing` when its back-off is over; → `connecting` when the connection is lost.
 /// - `probing` → `serving` when the probe is answered and fits; → `ejected`, for longer, when it is not; → `refused` when
 ///   it does not fit; → `connecting` when the connection is lost.
 /// - `refused` → `connecting` when the connection is lost: another process may come up at that address.

@@ -29,6 +29,9 @@ public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
                 throw Settings.Failure("the address \"\(text)\" must be written [address]:port")
             }
             host = text[text.index(after: text.startIndex)..<end]
+            guard !host.isEmpty else {
+                throw Settings.Failure("the address \"\(text)\" lacks an address between the brackets")
+            }
             port = text[text.index(end, offsetBy: 2)...]
         } else {
             guard let colon = text.lastIndex(of: ":"), !text[..<colon].contains(":") else {

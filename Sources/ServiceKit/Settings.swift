@@ -23,10 +23,18 @@ public struct Settings: Sendable {
         }
     }
 
-    private let flags: ConfigReader
-    private let environment: ConfigReader
-    private let file: ConfigReader?
-    private let filePath: String?
+    /// One layer: where values come from, and how they are named there.
+    private struct Layer: Sendable {
+        var reader: ConfigReader
+        /// What the layer sets: the keys, with their values as people wrote them.
+        var values: [String: String]
+        /// What a key is called in messages.
+        var name: @Sendable (_ key: String) -> String
+        /// What a key is called in the reader.
+        var configKey: @Sendable (_ key: String) -> ConfigKey
+    }
+
+    private let layers: [Layer]
     private let known: Set<String>
 
     /// Reads the layers.
@@ -34,32 +42,29 @@ public struct Settings: Sendable {
     /// - Parameters:
     ///   - known: Every key that may stand in the file, such as `listen`.
     ///   - flags: Values that were given on the command line, by key; lists joined by semicolons.
-    ///   - environment: The process environment; only `SWITCHYARD_*` is looked at.
+    ///   - environment: The process environment; only `SWITCHYARD_*` is looked at. A variable that is empty is not set, so
+    ///     that a compose file may pass on what nobody set.
     ///   - file: Path of a JSON file, or nil for none.
-    /// - Throws: ``Failure`` for a file that cannot be read or has an unknown key.
+    /// - Throws: ``Failure`` for a file that cannot be read, has an unknown key, or a value that is no text, number, switch
+    ///   or list of one kind of them.
     public init(
         known: some Sequence<String>,
         flags: [String: String],
         environment: [String: String],
         file: String?
     ) async throws {
-        self.known = Set(known)
-        let flagVariables = Dictionary(uniqueKeysWithValues: flags.map { (Self.variable($0.key), $0.value) })
-        self.flags = Self.reader(EnvironmentVariablesProvider(environmentVariables: flagVariables, arraySeparator: ";"))
-        self.environment = Self.reader(
-            EnvironmentVariablesProvider(environmentVariables: environment, arraySeparator: ";")
-        )
-        self.filePath = file
-        guard let file else {
-            self.file = nil
-            return
+        let known = Set(known)
+        var variables: [String: String] = [:]
+        for key in known {
+            if let value = environment[Self.variable(key)], !value.isEmpty { variables[key] = value }
         }
-        try Self.refuseUnknownKeys(in: file, known: self.known)
-        do {
-            self.file = ConfigReader(provider: try await FileProvider<JSONSnapshot>(filePath: FilePath(file)))
-        } catch {
-            throw Failure("\(file): not a readable JSON configuration file: \(error)")
-        }
+        self.known = known
+        var layers = [
+            Self.variableLayer(flags) { "the flag --\($0)" },
+            Self.variableLayer(variables) { "the environment variable \(Self.variable($0))" },
+        ]
+        if let file { layers.append(try await Self.fileLayer(file, known: known)) }
+        self.layers = layers
     }
 
     /// A text, or nil where no layer sets it.
@@ -140,44 +145,58 @@ public struct Settings: Sendable {
         "SWITCHYARD_" + key.uppercased().replacingOccurrences(of: "-", with: "_")
     }
 
-    private static func reader(_ provider: EnvironmentVariablesProvider) -> ConfigReader {
-        ConfigReader(provider: provider)
-    }
-
-    /// Asks the layers in order; a layer that has the key decides, also where its value is wrong.
+    /// Asks the layers in order; the first that sets the key decides, also where its value is wrong.
     private func value<Value>(
         _ key: String,
         type: String,
         _ read: (ConfigReader, ConfigKey) throws -> Value
     ) throws -> Value? {
         precondition(self.known.contains(key), "the setting \(key) is read but not declared")
-        let variable = ConfigKey(["switchyard"] + key.split(separator: "-").map(String.init))
-        var layers: [(name: String, reader: ConfigReader, key: ConfigKey)] = [
-            ("the flag --\(key)", self.flags, variable),
-            ("the environment variable \(Self.variable(key))", self.environment, variable),
-        ]
-        if let file = self.file {
-            layers.append(("\"\(key)\" in \(self.filePath ?? "the file")", file, ConfigKey([key])))
+        guard let layer = self.layers.first(where: { $0.values[key] != nil }), let given = layer.values[key] else {
+            return nil
         }
-        for layer in layers {
-            do {
-                return try read(layer.reader, layer.key)
-            } catch {
-                // A key that is absent is no error; the same key as a text tells the two apart.
-                let isPresent =
-                    layer.reader.string(forKey: layer.key) != nil || (layer.reader.int(forKey: layer.key) != nil)
-                    || layer.reader.bool(forKey: layer.key) != nil
-                    || layer.reader.stringArray(forKey: layer.key) != nil
-                    || layer.reader.double(forKey: layer.key) != nil
-                guard isPresent else { continue }
-                let given = layer.reader.string(forKey: layer.key).map { " and not \"\($0)\"" } ?? ""
-                throw Failure("\(layer.name) must be \(type)\(given)")
-            }
+        do {
+            return try read(layer.reader, layer.configKey(key))
+        } catch {
+            throw Failure("\(layer.name(key)) must be \(type), and not \(given)")
         }
-        return nil
     }
 
-    private static func refuseUnknownKeys(in file: String, known: Set<String>) throws {
+    /// A layer of texts by key, read as environment variables are.
+    private static func variableLayer(
+        _ values: [String: String],
+        name: @escaping @Sendable (String) -> String
+    ) -> Layer {
+        let variables = Dictionary(
+            values.map { (Self.variable($0.key), $0.value) },
+            uniquingKeysWith: { first, _ in first }
+        )
+        return Layer(
+            reader: ConfigReader(
+                provider: EnvironmentVariablesProvider(environmentVariables: variables, arraySeparator: ";")
+            ),
+            values: values.mapValues { "\"\($0)\"" },
+            name: name,
+            configKey: { key in ConfigKey(["switchyard"] + key.split(separator: "-").map(String.init)) }
+        )
+    }
+
+    private static func fileLayer(_ file: String, known: Set<String>) async throws -> Layer {
+        let values = try Self.fileValues(file, known: known)
+        do {
+            return Layer(
+                reader: ConfigReader(provider: try await FileProvider<JSONSnapshot>(filePath: FilePath(file))),
+                values: values,
+                name: { "\"\($0)\" in \(file)" },
+                configKey: { ConfigKey([$0]) }
+            )
+        } catch {
+            throw Failure("\(file): not a usable JSON configuration file: \(error)")
+        }
+    }
+
+    /// The keys that a file sets, with their values as text for messages.
+    private static func fileValues(_ file: String, known: Set<String>) throws -> [String: String] {
         let data: Data
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: file))
@@ -196,5 +215,11 @@ public struct Settings: Sendable {
                     + "known are \(known.sorted().joined(separator: ", "))"
             )
         }
+        for (key, value) in object.sorted(by: { $0.key < $1.key }) where value is NSNull || value is [String: Any] {
+            throw Failure(
+                "\(file): \"\(key)\" must be a text, a number, true, false or a list; leave the key out to use its default"
+            )
+        }
+        return object.mapValues { $0 is String ? "\"\($0)\"" : "\($0)" }
     }
 }

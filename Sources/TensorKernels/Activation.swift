@@ -16,7 +16,9 @@ public enum Activation: Sendable, Hashable, CaseIterable {
     /// `x * sigmoid(x)`.
     case silu
 
-    /// Applies the function in place. All but `relu` use the C library's functions, whose last bit may differ between
+    /// Applies the function in place.
+    ///
+    /// All but `relu` use the C library's functions, whose last bit may differ between
     /// machines.
     ///
     /// - Parameters:

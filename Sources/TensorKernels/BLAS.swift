@@ -39,10 +39,20 @@ public enum BLAS {
     ) {
         self.prepare()
         cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasTrans,
-            blasint(m), blasint(n), blasint(k),
-            1, left, blasint(leftStride), right, blasint(rightStride),
-            0, output, blasint(outputStride)
+            CblasRowMajor,
+            CblasNoTrans,
+            CblasTrans,
+            blasint(m),
+            blasint(n),
+            blasint(k),
+            1,
+            left,
+            blasint(leftStride),
+            right,
+            blasint(rightStride),
+            0,
+            output,
+            blasint(outputStride)
         )
     }
 
@@ -71,10 +81,20 @@ public enum BLAS {
     ) {
         self.prepare()
         cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasNoTrans,
-            blasint(m), blasint(n), blasint(k),
-            1, left, blasint(leftStride), right, blasint(rightStride),
-            0, output, blasint(outputStride)
+            CblasRowMajor,
+            CblasNoTrans,
+            CblasNoTrans,
+            blasint(m),
+            blasint(n),
+            blasint(k),
+            1,
+            left,
+            blasint(leftStride),
+            right,
+            blasint(rightStride),
+            0,
+            output,
+            blasint(outputStride)
         )
     }
 }

@@ -14,7 +14,9 @@ public final class FloatMatrix: @unchecked Sendable {
     /// Number of columns, which is also the distance between the starts of two rows.
     public let columns: Int
 
-    /// The first element. Valid for `rows * columns` elements, and for as long as this object lives.
+    /// The first element.
+    ///
+    /// Valid for `rows * columns` elements, and for as long as this object lives.
     public let pointer: UnsafeMutablePointer<Float>
 
     /// Creates a matrix of zeros.

@@ -80,7 +80,14 @@ public final class PackedMatrix: @unchecked Sendable {
         self.storage = storage
         let pack = { (range: Range<Int>) in
             ck_pack(
-                source.baseAddress, sourceType.code, inputs, outputs, storage, dtype.code, range.lowerBound, range.upperBound
+                source.baseAddress,
+                sourceType.code,
+                inputs,
+                outputs,
+                storage,
+                dtype.code,
+                range.lowerBound,
+                range.upperBound
             )
         }
         if let pool {

@@ -5,8 +5,8 @@ internal import CKernels
 /// One product `output[rows, outputs] = input[rows, inputs] W^T`, ready to be computed.
 ///
 /// Every element of the output is one chain of fused multiply-adds over the inputs in ascending order, in float32. So a
-/// row of the output depends on its row of the input and on the weights, and on nothing else: not on the number of rows,
-/// not on the instruction set, not on the number of threads.
+/// row of the output depends on its row of the input and on the weights, and on nothing else: not on the number of
+/// rows, not on the instruction set, not on the number of threads.
 public struct Product {
     /// The weights.
     public var matrix: PackedMatrix
@@ -81,9 +81,19 @@ public struct Product {
     /// Computes the columns of some panels on the calling thread.
     func compute(panels: Range<Int>, level: KernelLevel) {
         ck_product(
-            level.rawValue, self.matrix.storage, self.matrix.dtype.code, self.matrix.inputs, self.matrix.outputs,
-            panels.lowerBound, panels.upperBound, self.input, self.inputStride, self.rows, self.output,
-            self.outputStride, self.relu ? 1 : 0
+            level.rawValue,
+            self.matrix.storage,
+            self.matrix.dtype.code,
+            self.matrix.inputs,
+            self.matrix.outputs,
+            panels.lowerBound,
+            panels.upperBound,
+            self.input,
+            self.inputStride,
+            self.rows,
+            self.output,
+            self.outputStride,
+            self.relu ? 1 : 0
         )
     }
 }

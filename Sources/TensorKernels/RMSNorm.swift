@@ -36,7 +36,11 @@ public struct RMSNorm: Sendable {
         )
         for row in 0..<input.rows {
             ck_rms_norm(
-                level.rawValue, input.pointer + row * input.columns, self.weights.pointer, self.epsilon, input.columns,
+                level.rawValue,
+                input.pointer + row * input.columns,
+                self.weights.pointer,
+                self.epsilon,
+                input.columns,
                 output.pointer + row * input.columns
             )
         }

@@ -2,10 +2,21 @@
 
 import ArgumentParser
 
+/// The `switchyard` command.
 @main
 struct Switchyard: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard",
-        abstract: "Serve Switch Transformers as a cluster."
+        abstract: "Serve Switch Transformers as a cluster: one gateway, and expert hosts that hold the experts.",
+        discussion: """
+            EXAMPLE
+              switchyard up deploy/models/switch-mini --pools 4
+              switchyard generate "A horse! a horse! my <extra_id_0> for a horse!"
+            """,
+        version: "0.1.0",
+        subcommands: [
+            UpCommand.self, GenerateCommand.self, StatusCommand.self, ShardCommand.self, ExpertHostCommand.self,
+            GatewayCommand.self, BenchCommand.self, DemoCommand.self,
+        ]
     )
 }

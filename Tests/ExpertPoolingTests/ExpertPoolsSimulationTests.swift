@@ -58,7 +58,7 @@ private struct Simulation {
         case 0..<2:
             self.ask(self.pools.connected(id))
         case 2:
-            self.ask(self.pools.disconnected(id))
+            self.pools.disconnected(id)
             self.questions.removeAll { $0 == id }
         case 3..<6:
             guard let asked = self.questions.randomElement(using: &self.generator) else { return }
@@ -166,8 +166,12 @@ struct ExpertPoolsSimulationTests {
                 simulation.seen.insert(name(new.state))
             }
             for report in after {
-                #expect(report.outstanding == simulation.calls.count { $0.on == report.id })
-                #expect(report.outstanding <= 4)
+                let out = simulation.calls.count { $0.on == report.id }
+                // One expectation for each replica and event would take most of the test's time.
+                guard report.outstanding == out, out <= 4 else {
+                    Issue.record("\(report.id) has \(out) calls out, but is counted with \(report.outstanding)")
+                    return
+                }
             }
             before = after
         }

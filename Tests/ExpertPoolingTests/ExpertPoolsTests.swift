@@ -186,8 +186,11 @@ struct ExpertPoolsTests {
         var pools = machine(ports: [1, 2, 3])
         for _ in 0..<3 { _ = pools.callFailed(replica(1), .unavailable, now: start) }
         #expect(pools.reports[0].state == .ejected(until: seconds(0.5)))
-        #expect(pools.disconnected(replica(3)).isEmpty)
-        #expect(pools.disconnected(replica(2)) == [.describe(replica(1))])
+        pools.disconnected(replica(3))
+        #expect(pools.nextTimer == seconds(0.5))
+        pools.disconnected(replica(2))
+        #expect(pools.nextTimer == start)
+        #expect(pools.timerFired(now: start) == [.describe(replica(1))])
         #expect(pools.reports[0].state == .probing)
         #expect(pools.described(replica(1), description()) == [.joined(replica(1))])
     }

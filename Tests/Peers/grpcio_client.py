@@ -12,11 +12,12 @@ import sys
 import tempfile
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
 
 
 def compile_protos(protos, out):
-    files = ["switchyard/v1/types.proto", "switchyard/v1/gateway.proto", "grpc/health/v1/health.proto"]
+    files = ["switchyard/v1/types.proto", "switchyard/v1/gateway.proto"]
     code = protoc.main(["protoc", f"-I{protos}", f"--python_out={out}", f"--grpc_python_out={out}", *files])
     if code != 0:
         raise SystemExit(f"protoc failed with {code}")
@@ -41,7 +42,6 @@ def main():
     text = rest[0] if rest else ""
     with tempfile.TemporaryDirectory() as out:
         compile_protos(protos, out)
-        from grpc.health.v1 import health_pb2, health_pb2_grpc
         from switchyard.v1 import gateway_pb2, gateway_pb2_grpc
 
         request = gateway_pb2.GenerateRequest(text=text)

@@ -66,10 +66,11 @@ struct RawPeer {
         return buffer
     }
 
-    /// The connection preface and empty settings.
+    /// The connection preface, empty settings, and the acknowledgement of the settings that a server sends first.
     static var preface: ByteBuffer {
         var buffer = ByteBuffer(string: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         buffer.writeImmutableBuffer(frame(type: 4))
+        buffer.writeImmutableBuffer(frame(type: 4, flags: 1))
         return buffer
     }
 

@@ -49,7 +49,10 @@ struct ExpertExecutorTests {
                 request.gather(rows: rows, into: UnsafeMutableRawPointer(tokens.pointer))
                 let result = FloatMatrix(rows: rows.count, columns: request.hidden.columns)
                 try self.experts.forward(
-                    layer: request.layer, groups: [group], tokens: tokens.pointer, outputs: result.pointer
+                    layer: request.layer,
+                    groups: [group],
+                    tokens: tokens.pointer,
+                    outputs: result.pointer
                 )
                 let count = rows.count * request.rowByteCount
                 let bytes = [UInt8](UnsafeRawBufferPointer(start: result.pointer, count: count))
@@ -99,7 +102,9 @@ struct ExpertExecutorTests {
             for _ in 0..<group.rows {
                 let one = FloatMatrix(rows: 1, columns: 20)
                 try tiny.experts.forward(
-                    layer: layer, groups: [.init(expert: group.expert, rows: 1)], tokens: tokens.pointer + row * 20,
+                    layer: layer,
+                    groups: [.init(expert: group.expert, rows: 1)],
+                    tokens: tokens.pointer + row * 20,
                     outputs: one.pointer
                 )
                 #expect(one.bits == all.bits(rows: row..<(row + 1)), "row \(row)")
@@ -118,7 +123,9 @@ struct ExpertExecutorTests {
         }
         let outputs = FloatMatrix(rows: 4200, columns: 20)
         try tiny.experts.forward(
-            layer: layer, groups: [.init(expert: 1, rows: 2000), .init(expert: 3, rows: 2200)], tokens: tokens.pointer,
+            layer: layer,
+            groups: [.init(expert: 1, rows: 2000), .init(expert: 3, rows: 2200)],
+            tokens: tokens.pointer,
             outputs: outputs.pointer
         )
         // Even rows are all alike, and so are odd ones, as long as the expert is the same.
@@ -136,8 +143,10 @@ struct ExpertExecutorTests {
         let inputs = [numbers.tokens(20), numbers.tokens(30)]
         var record = RoutingRecord()
         _ = try tiny.model.encode(
-            inputs, experts: Scattered(experts: tiny.experts, missing: [0, 1, 2, 3, 4]),
-            options: StepOptions(collectRouting: true), record: &record
+            inputs,
+            experts: Scattered(experts: tiny.experts, missing: [0, 1, 2, 3, 4]),
+            options: StepOptions(collectRouting: true),
+            record: &record
         )
         let layer = SparseLayer(stack: .encoder, block: 1)
         #expect(record.dropped(sequence: 0, layer: layer, reason: .timeout) == 20)
@@ -202,7 +211,9 @@ struct ExpertExecutorTests {
             var record = RoutingRecord()
             let error = #expect(throws: ModelError.self, "answer \(index)") {
                 try tiny.model.encode(
-                    [self.input()], experts: Fixed { answer($0.plan.rowCount) }, record: &record
+                    [self.input()],
+                    experts: Fixed { answer($0.plan.rowCount) },
+                    record: &record
                 )
             }
             #expect(error?.code == .invalidExpertOutputs)
@@ -217,7 +228,10 @@ struct ExpertExecutorTests {
         let cache = DecoderCache(encoded[0])
         let strict = Fixed { request in
             throw StepInterrupted(
-                layer: request.layer, reason: .unavailable, sequences: [0], message: "no host holds expert 1"
+                layer: request.layer,
+                reason: .unavailable,
+                sequences: [0],
+                message: "no host holds expert 1"
             )
         }
         let rows = [DecoderInput(cache: cache, tokens: [0])]
@@ -227,7 +241,9 @@ struct ExpertExecutorTests {
         #expect(cache.length == 0)
         let retried = try tiny.model.decode(rows, experts: tiny.experts, record: &record)
         let fresh = try tiny.model.decode(
-            [DecoderInput(cache: DecoderCache(encoded[0]), tokens: [0])], experts: tiny.experts, record: &record
+            [DecoderInput(cache: DecoderCache(encoded[0]), tokens: [0])],
+            experts: tiny.experts,
+            record: &record
         )
         #expect(retried.bits == fresh.bits)
     }

@@ -79,7 +79,10 @@ struct InvarianceTests {
         let encoded = try tiny.model.encode(inputs, experts: tiny.experts, record: &record)
         let rows = zip(encoded, outputs).map { DecoderInput(cache: DecoderCache($0), tokens: $1) }
         let logits = try tiny.model.decode(
-            rows, experts: tiny.experts, options: StepOptions(logits: .all), record: &record
+            rows,
+            experts: tiny.experts,
+            options: StepOptions(logits: .all),
+            record: &record
         )
         #expect(logits.rows == 61)
         #expect(logits.bits(rows: 0..<40) == steps[0].logits.flatMap { $0 })
@@ -98,7 +101,9 @@ struct InvarianceTests {
         let encoded = try tiny.model.encode([input], experts: tiny.experts, record: &record)[0]
         let trunk = DecoderCache(encoded)
         _ = try tiny.model.decode(
-            [DecoderInput(cache: trunk, tokens: stem)], experts: tiny.experts, record: &record
+            [DecoderInput(cache: trunk, tokens: stem)],
+            experts: tiny.experts,
+            record: &record
         )
         let caches = [trunk, trunk.fork(), trunk.fork()]
         #expect(caches.map(\.length) == [21, 21, 21])
@@ -109,7 +114,8 @@ struct InvarianceTests {
         }
         for (index, branch) in branches.enumerated() {
             let straight = try tiny.model.decode(
-                [DecoderInput(cache: DecoderCache(encoded), tokens: stem + branch)], experts: tiny.experts,
+                [DecoderInput(cache: DecoderCache(encoded), tokens: stem + branch)],
+                experts: tiny.experts,
                 record: &record
             )
             #expect(straight.bits == last?.bits(rows: index..<(index + 1)), "branch \(index)")

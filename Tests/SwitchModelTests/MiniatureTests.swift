@@ -14,14 +14,20 @@ struct MiniatureTests {
         #expect(prompts.count == 15)
         var record = RoutingRecord()
         let encoded = try miniature.model.encode(
-            prompts.map { miniature.tokenizer.encode($0.prompt) }, experts: miniature.experts, record: &record
+            prompts.map { miniature.tokenizer.encode($0.prompt) },
+            experts: miniature.experts,
+            record: &record
         )
         var rows = encoded.map { DecoderInput(cache: DecoderCache($0), tokens: [0]) }
         var answers = [[Int32]](repeating: [], count: prompts.count)
         var running = Array(prompts.indices)
         // As transformers without a length: 20 new tokens at most.
         for _ in 0..<20 where !running.isEmpty {
-            let logits = try miniature.model.decode(running.map { rows[$0] }, experts: miniature.experts, record: &record)
+            let logits = try miniature.model.decode(
+                running.map { rows[$0] },
+                experts: miniature.experts,
+                record: &record
+            )
             for (row, index) in running.enumerated() {
                 let token = argmax(logits.row(row))
                 answers[index].append(token)

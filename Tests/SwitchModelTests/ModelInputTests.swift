@@ -8,7 +8,10 @@ import Testing
 
 @Suite("The model's inputs and weights")
 struct ModelInputTests {
-    @Test("unknown ids and empty sequences are refused by name", arguments: [[], [71], [-1], [3, Int32.max]] as [[Int32]])
+    @Test(
+        "unknown ids and empty sequences are refused by name",
+        arguments: [[], [71], [-1], [3, Int32.max]] as [[Int32]]
+    )
     func badTokens(tokens: [Int32]) throws {
         let tiny = try TinyModel()
         var record = RoutingRecord()
@@ -20,7 +23,9 @@ struct ModelInputTests {
         #expect(encodeError?.message.contains("input 1") == true)
         let decodeError = #expect(throws: ModelError.self) {
             try tiny.model.decode(
-                [DecoderInput(cache: DecoderCache(encoded[0]), tokens: tokens)], experts: tiny.experts, record: &record
+                [DecoderInput(cache: DecoderCache(encoded[0]), tokens: tokens)],
+                experts: tiny.experts,
+                record: &record
             )
         }
         #expect(decodeError?.code == .invalidInput)
@@ -33,7 +38,8 @@ struct ModelInputTests {
         let cache = try DecoderCache(tiny.model.encode([[5]], experts: tiny.experts, record: &record)[0])
         let error = #expect(throws: ModelError.self) {
             try tiny.model.decode(
-                [.init(cache: cache, tokens: [0]), .init(cache: cache, tokens: [0])], experts: tiny.experts,
+                [.init(cache: cache, tokens: [0]), .init(cache: cache, tokens: [0])],
+                experts: tiny.experts,
                 record: &record
             )
         }
@@ -59,8 +65,10 @@ struct ModelInputTests {
             var record = RoutingRecord()
             let encoded = try tiny.model.encode([[9, 8, 1]], experts: tiny.experts, record: &record)
             let logits = try tiny.model.decode(
-                [DecoderInput(cache: DecoderCache(encoded[0]), tokens: [0])], experts: tiny.experts,
-                options: StepOptions(collectHiddenStates: true), record: &record
+                [DecoderInput(cache: DecoderCache(encoded[0]), tokens: [0])],
+                experts: tiny.experts,
+                options: StepOptions(collectHiddenStates: true),
+                record: &record
             )
             return (try #require(record.hiddenStates[.decoder]?.last), logits)
         }
@@ -69,10 +77,11 @@ struct ModelInputTests {
             let view = try Checkpoint.open(tiny.directory).tensor(role)
             view.withUnsafeBytes { bytes in
                 for token in 0..<71 {
-                    let sum = (0..<20).reduce(0.0) { sum, k in
-                        let weight = bytes.loadUnaligned(fromByteOffset: (token * 20 + k) * 4, as: Float.self)
-                        return sum + Double(hidden.row(0)[k]) * Double(weight)
-                    }
+                    let sum = (0..<20)
+                        .reduce(0.0) { sum, k in
+                            let weight = bytes.loadUnaligned(fromByteOffset: (token * 20 + k) * 4, as: Float.self)
+                            return sum + Double(hidden.row(0)[k]) * Double(weight)
+                        }
                     #expect(abs(Double(logits.row(0)[token]) - sum * scale) < 1e-4)
                 }
             }
@@ -88,7 +97,10 @@ struct ModelInputTests {
         let input = numbers.tokens(60)
         for (index, tiny) in [plain, biased].enumerated() {
             _ = try tiny.model.encode(
-                [input], experts: tiny.experts, options: StepOptions(collectRouting: true), record: &records[index]
+                [input],
+                experts: tiny.experts,
+                options: StepOptions(collectRouting: true),
+                record: &records[index]
             )
         }
         #expect(records[0].layers[0].choices != records[1].layers[0].choices)
@@ -103,7 +115,10 @@ struct ModelInputTests {
         #expect(error?.message.contains(field) == true)
     }
 
-    @Test("the activation is the configuration's, in dense layers and in experts", arguments: ["gelu", "gelu_new", "silu"])
+    @Test(
+        "the activation is the configuration's, in dense layers and in experts",
+        arguments: ["gelu", "gelu_new", "silu"]
+    )
     func activations(name: String) throws {
         let rectified = try TinyModel(seed: 12)
         let other = try TinyModel(["dense_act_fn": "\"\(name)\""], seed: 12)
@@ -113,7 +128,10 @@ struct ModelInputTests {
         let outputs = [FloatMatrix(rows: 1, columns: 20), FloatMatrix(rows: 1, columns: 20)]
         for (tiny, output) in zip([rectified, other], outputs) {
             try tiny.experts.forward(
-                layer: layer, groups: [.init(expert: 0, rows: 1)], tokens: tokens.pointer, outputs: output.pointer
+                layer: layer,
+                groups: [.init(expert: 0, rows: 1)],
+                tokens: tokens.pointer,
+                outputs: output.pointer
             )
         }
         #expect(outputs[0].bits != outputs[1].bits)

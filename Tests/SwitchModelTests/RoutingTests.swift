@@ -14,8 +14,11 @@ struct RoutingTests {
         capacity: Int = 2
     ) -> DispatchPlan {
         DispatchPlan(
-            choices: choices, probabilities: choices.indices.map { Float($0) / 100 },
-            sequences: sequences ?? [Int32](repeating: 0, count: choices.count), expertCount: 4, policy: policy,
+            choices: choices,
+            probabilities: choices.indices.map { Float($0) / 100 },
+            sequences: sequences ?? [Int32](repeating: 0, count: choices.count),
+            expertCount: 4,
+            policy: policy,
             checkpointCapacity: capacity
         )
     }
@@ -65,7 +68,9 @@ struct RoutingTests {
         let inputs = [numbers.tokens(40), numbers.tokens(5), numbers.tokens(25)]
         var record = RoutingRecord()
         _ = try tiny.model.encode(
-            inputs, experts: tiny.experts, options: StepOptions(collectHiddenStates: true, collectRouting: true),
+            inputs,
+            experts: tiny.experts,
+            options: StepOptions(collectHiddenStates: true, collectRouting: true),
             record: &record
         )
         #expect(record.routedPerSequence == [40, 5, 25])
@@ -102,7 +107,8 @@ struct RoutingTests {
         func states(_ policy: CapacityPolicy) throws -> (RoutingRecord, [[UInt32]]) {
             var record = RoutingRecord()
             _ = try tiny.model.encode(
-                [input], experts: tiny.experts,
+                [input],
+                experts: tiny.experts,
                 options: StepOptions(capacityPolicy: policy, collectHiddenStates: true, collectRouting: true),
                 record: &record
             )

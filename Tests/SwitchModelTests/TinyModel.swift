@@ -31,12 +31,14 @@ final class TinyModel: Sendable {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         self.directory = folder.path(percentEncoded: false)
         let fields = TinyModel.configuration.merging(changes) { $1 }
-        let json = "{" + fields.sorted { $0.key < $1.key }.map { "\"\($0.key)\": \($0.value)" }.joined(separator: ",") + "}"
+        let json =
+            "{" + fields.sorted { $0.key < $1.key }.map { "\"\($0.key)\": \($0.value)" }.joined(separator: ",") + "}"
         try Data(json.utf8).write(to: folder.appending(path: "config.json"))
         let configuration = try ModelConfiguration.load(directory: self.directory)
-        try TinyModel.weights(of: configuration, seed: seed, dtype: dtype).write(
-            to: folder.appending(path: "model.safetensors")
-        )
+        try TinyModel.weights(of: configuration, seed: seed, dtype: dtype)
+            .write(
+                to: folder.appending(path: "model.safetensors")
+            )
         let checkpoint = try Checkpoint.open(self.directory)
         let pool = WorkPool(threads: threads)
         self.model = try SwitchTransformer(checkpoint: checkpoint, pool: pool, storage: storage)

@@ -48,7 +48,11 @@ struct PackedProductTests {
         return Array(y.dropLast(16))
     }
 
-    @Test("equals one chain of fused multiply-adds, bit for bit", arguments: KernelLevel.available, PackedDType.allCases)
+    @Test(
+        "equals one chain of fused multiply-adds, bit for bit",
+        arguments: KernelLevel.available,
+        PackedDType.allCases
+    )
     func definition(level: KernelLevel, dtype: PackedDType) {
         var numbers = NumberSource(seed: 1)
         for (inputs, outputs) in [(1, 1), (5, 31), (17, 32), (19, 33), (33, 130)] {
@@ -72,9 +76,10 @@ struct PackedProductTests {
         let matrix = self.pack(numbers.floats(outputs * inputs), outputs: outputs, inputs: inputs, dtype: dtype)
         let x = numbers.floats(64 * inputs)
         let expected = bits(
-            (0..<64).flatMap { row in
-                self.multiply(matrix, Array(x[row * inputs..<(row + 1) * inputs]), rows: 1, level: .scalar)
-            }
+            (0..<64)
+                .flatMap { row in
+                    self.multiply(matrix, Array(x[row * inputs..<(row + 1) * inputs]), rows: 1, level: .scalar)
+                }
         )
         for level in KernelLevel.available {
             for rows in 1...64 {
@@ -90,7 +95,13 @@ struct PackedProductTests {
         let (inputs, outputs, rows) = (4100, 35, 14)
         let weights = numbers.floats(outputs * inputs)
         let x = numbers.floats(rows * inputs)
-        let y = self.multiply(self.pack(weights, outputs: outputs, inputs: inputs), x, rows: rows, relu: true, level: level)
+        let y = self.multiply(
+            self.pack(weights, outputs: outputs, inputs: inputs),
+            x,
+            rows: rows,
+            relu: true,
+            level: level
+        )
         for (row, output) in [(0, 0), (6, 31), (7, 32), (13, 34)] {
             var sum: Float = 0
             for k in 0..<inputs {
@@ -126,12 +137,18 @@ struct PackedProductTests {
         }
         let output = FloatMatrix(rows: rows, columns: outputs + 5)
         let product = Product(
-            matrix, input: spread.pointer, inputStride: spread.columns, rows: rows, output: output.pointer,
+            matrix,
+            input: spread.pointer,
+            inputStride: spread.columns,
+            rows: rows,
+            output: output.pointer,
             outputStride: output.columns
         )
         product.compute(panels: 0..<matrix.panelCount, level: level)
         for row in 0..<rows {
-            #expect(bits(Array(output.row(row).prefix(outputs))) == bits(Array(dense[row * outputs..<(row + 1) * outputs])))
+            #expect(
+                bits(Array(output.row(row).prefix(outputs))) == bits(Array(dense[row * outputs..<(row + 1) * outputs]))
+            )
             #expect(output.row(row).suffix(5).allSatisfy { $0 == 0 })
         }
     }
@@ -147,8 +164,11 @@ struct PackedProductTests {
         for dtype in PackedDType.allCases {
             let matrix = shifted.withUnsafeBytes {
                 PackedMatrix(
-                    packing: UnsafeRawBufferPointer(rebasing: $0.dropFirst()), as: .bfloat16, outputs: outputs,
-                    inputs: inputs, dtype: dtype
+                    packing: UnsafeRawBufferPointer(rebasing: $0.dropFirst()),
+                    as: .bfloat16,
+                    outputs: outputs,
+                    inputs: inputs,
+                    dtype: dtype
                 )
             }
             #expect(bits(self.multiply(matrix, x, rows: 1, level: .best)) == expected)

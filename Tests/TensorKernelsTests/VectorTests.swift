@@ -98,15 +98,25 @@ struct VectorTests {
                 let context = FloatMatrix(rows: 1, columns: width)
                 for range in [0..<cut, cut..<count] {
                     SingleQueryAttention.scores(
-                        query: query.pointer, keys: keys.pointer + range.lowerBound * stride, stride: stride,
-                        width: width, count: range.count, bias: bias.pointer + range.lowerBound,
-                        into: scores.pointer + range.lowerBound, level: level
+                        query: query.pointer,
+                        keys: keys.pointer + range.lowerBound * stride,
+                        stride: stride,
+                        width: width,
+                        count: range.count,
+                        bias: bias.pointer + range.lowerBound,
+                        into: scores.pointer + range.lowerBound,
+                        level: level
                     )
                 }
                 for range in [0..<cut, cut..<count] {
                     SingleQueryAttention.accumulateContext(
-                        weights: scores.pointer + range.lowerBound, values: keys.pointer + range.lowerBound * stride,
-                        stride: stride, width: width, count: range.count, into: context.pointer, level: level
+                        weights: scores.pointer + range.lowerBound,
+                        values: keys.pointer + range.lowerBound * stride,
+                        stride: stride,
+                        width: width,
+                        count: range.count,
+                        into: context.pointer,
+                        level: level
                     )
                 }
                 for t in 0..<count {
@@ -136,10 +146,11 @@ struct VectorTests {
                 Residual.addScaled(a.pointer, base + 1, scale: 0.3, count: 21, into: output.pointer)
             }
         }
-        let expected = zip(a.values, b.values).map { pair -> Float in
-            let product: Float = 0.3 * pair.1
-            return pair.0 + product
-        }
+        let expected = zip(a.values, b.values)
+            .map { pair -> Float in
+                let product: Float = 0.3 * pair.1
+                return pair.0 + product
+            }
         #expect(bits(output.values) == bits(expected))
         Residual.scale(a.pointer, by: 0.7, count: 21, into: output.pointer)
         #expect(bits(output.values) == bits(a.values.map { 0.7 * $0 }))
@@ -189,13 +200,27 @@ struct VectorTests {
         let right = FloatMatrix(numbers.floats(n * (k + 1)), rows: n, columns: k + 1)
         let output = FloatMatrix(rows: m, columns: n + 4)
         BLAS.multiplyTransposed(
-            left.pointer, leftStride: k + 2, right.pointer, rightStride: k + 1, into: output.pointer,
-            outputStride: n + 4, m: m, n: n, k: k
+            left.pointer,
+            leftStride: k + 2,
+            right.pointer,
+            rightStride: k + 1,
+            into: output.pointer,
+            outputStride: n + 4,
+            m: m,
+            n: n,
+            k: k
         )
         let back = FloatMatrix(rows: m, columns: k)
         BLAS.multiply(
-            output.pointer, leftStride: n + 4, right.pointer, rightStride: k + 1, into: back.pointer, outputStride: k,
-            m: m, n: k, k: n
+            output.pointer,
+            leftStride: n + 4,
+            right.pointer,
+            rightStride: k + 1,
+            into: back.pointer,
+            outputStride: k,
+            m: m,
+            n: k,
+            k: n
         )
         for row in 0..<m {
             for column in 0..<n {

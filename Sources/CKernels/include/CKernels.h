@@ -52,6 +52,9 @@ enum {
 /// The highest level that this processor and operating system can run.
 int ck_best_level(void);
 
+/// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
+int ck_bind_thread(int cpu);
+
 /// Tells the processor that the caller is waiting for another thread's write.
 static inline void ck_pause(void) {
 #if defined(__x86_64__)

@@ -17,7 +17,8 @@ struct ConfigurationFields {
         "num_sparse_decoder_layers": .integer, "encoder_sparse_step": .integer, "decoder_sparse_step": .integer,
         "sparse_step_rule": .text, "num_experts": .integer, "expert_capacity": .integer, "router_bias": .boolean,
         "router_dtype": .text, "layer_norm_epsilon": .number, "relative_attention_num_buckets": .integer,
-        "relative_attention_max_distance": .integer, "tie_word_embeddings": .boolean, "decoder_start_token_id": .integer,
+        "relative_attention_max_distance": .integer, "tie_word_embeddings": .boolean,
+        "decoder_start_token_id": .integer,
         "eos_token_id": .integer, "pad_token_id": .integer, "dense_act_fn": .text, "feed_forward_proj": .text,
         "is_gated_act": .boolean,
     ]

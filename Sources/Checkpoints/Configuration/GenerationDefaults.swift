@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a checkpoint's `generation_config.json` asks of generation where a request does not say; `nil` where it is silent.
+/// What a checkpoint's `generation_config.json` asks of generation where a request does not say; `nil` where it is
+/// silent.
 ///
 /// Where a checkpoint has no such file, the same keys of `config.json` stand in for it, as in transformers.
 public struct GenerationDefaults: Sendable, Equatable {

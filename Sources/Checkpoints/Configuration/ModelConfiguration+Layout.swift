@@ -11,8 +11,8 @@ extension ModelConfiguration {
 
     /// Whether a block's feed-forward layer has experts.
     ///
-    /// Transformers' rule, kept with its quirk: a configuration with no sparse layers but with a step equal to the number
-    /// of blocks makes block 1 sparse. `SparseStepRule.google` is the other rule.
+    /// Transformers' rule, kept with its quirk: a configuration with no sparse layers but with a step equal to the
+    /// number of blocks makes block 1 sparse. `SparseStepRule.google` is the other rule.
     ///
     /// - Parameters:
     ///   - stack: The stack that the block belongs to.
@@ -41,7 +41,8 @@ extension ModelConfiguration {
 
     /// The shape that a tensor has in this model.
     ///
-    /// - Parameter role: What the tensor is for. Blocks and experts that do not exist have the shape that they would have.
+    /// - Parameter role: What the tensor is for. Blocks and experts that do not exist have the shape that they would
+    ///   have.
     /// - Returns: The extents, slowest first.
     public func shape(of role: TensorRole) -> [Int] {
         switch role {
@@ -57,7 +58,8 @@ extension ModelConfiguration {
         }
     }
 
-    /// Every tensor of the model but the experts', in a fixed order; a tied output projection is not a tensor of its own.
+    /// Every tensor of the model but the experts', in a fixed order; a tied output projection is not a tensor of its
+    /// own.
     public var gatewayRoles: [TensorRole] {
         var roles: [TensorRole] = [.sharedEmbedding]
         for stack in Stack.allCases {

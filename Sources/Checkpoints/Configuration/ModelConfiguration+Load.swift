@@ -9,9 +9,9 @@ extension ModelConfiguration {
 
     /// Reads `config.json` and, where it exists, `generation_config.json`.
     ///
-    /// Absent fields have the values of transformers' configuration class (5.23.0), except that `decoder_start_token_id`
-    /// defaults to 0 where transformers refuses to generate: the published base-128, base-256 and large-128 lack it.
-    /// Token ids come from `generation_config.json` where it has them.
+    /// Absent fields have the values of transformers' configuration class (5.23.0), except that
+    /// `decoder_start_token_id` defaults to 0 where transformers refuses to generate: the published base-128, base-256
+    /// and large-128 lack it. Token ids come from `generation_config.json` where it has them.
     ///
     /// - Parameters:
     ///   - directory: The folder of the checkpoint.
@@ -52,7 +52,8 @@ extension ModelConfiguration {
         var values = config.merging(overrides) { $1 }
         for stack in Stack.allCases
         where overrides["num_sparse_\(stack)_layers"] != nil && overrides["\(stack)_sparse_step"] == nil {
-            // The caller corrects the number of sparse layers: the step that the file derived from its own number is void.
+            // The caller corrects the number of sparse layers: the step that the file derived from its own number is
+            // void.
             values["\(stack)_sparse_step"] = nil
         }
         let fields = ConfigurationFields(values: values, file: configPath)
@@ -84,7 +85,8 @@ extension ModelConfiguration {
         if let type = try fields.text("model_type"), type != "switch_transformers" {
             throw CheckpointError(
                 code: .unsupported,
-                message: "model_type is \"\(type)\"; only \"switch_transformers\" can be run, choose another checkpoint",
+                message:
+                    "model_type is \"\(type)\"; only \"switch_transformers\" can be run, choose another checkpoint",
                 file: fields.file
             )
         }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension ModelConfiguration {
-    /// The values that a field may have. They are far above every known checkpoint (switch-c-2048: 2,048 experts in 30
+    /// The values that a field may have.
+    ///
+    /// They are far above every known checkpoint (switch-c-2048: 2,048 experts in 30
     /// layers, width 2,080) and low enough that products of any two of them stay far inside 64 bits.
     enum Limits {
         static let vocabularySize = 1...16_777_216
@@ -19,7 +21,8 @@ extension ModelConfiguration {
 
     /// Checks every field's range, and that the fields fit together.
     ///
-    /// - Throws: `CheckpointError` with code `invalidConfiguration` that names the Hugging Face key, its limits and its value.
+    /// - Throws: `CheckpointError` with code `invalidConfiguration` that names the Hugging Face key, its limits and its
+    ///   value.
     public func validate() throws(CheckpointError) {
         try Self.check("vocab_size", self.vocabularySize, Limits.vocabularySize)
         try Self.check("d_model", self.modelWidth, Limits.width)

@@ -19,7 +19,8 @@ public struct ModelConfiguration: Sendable, Equatable {
 
     /// Which blocks of a stack are sparse, given the stack's step.
     public enum SparseStepRule: String, Sendable, Hashable, CaseIterable {
-        /// `block % step == 1`, or every block at step 1: what transformers does (`modeling_switch_transformers.py`, 5.23.0).
+        /// `block % step == 1`, or every block at step 1: what transformers does (`modeling_switch_transformers.py`,
+        /// 5.23.0).
         case huggingFace = "hf"
         /// `block % step == step - 1`: what Mesh TensorFlow and T5X do. The same as `huggingFace` at steps 1 and 2.
         case google
@@ -33,15 +34,19 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var keyWidth: Int
     /// Elements between the two matrices of a feed-forward network (`d_ff`).
     public var feedForwardWidth: Int
-    /// Attention heads (`num_heads`). `headCount * keyWidth` need not be `modelWidth`.
+    /// Attention heads (`num_heads`).
+    ///
+    /// `headCount * keyWidth` need not be `modelWidth`.
     public var headCount: Int
     /// Blocks of the encoder (`num_layers`).
     public var encoderBlocks: Int
     /// Blocks of the decoder (`num_decoder_layers`).
     public var decoderBlocks: Int
-    /// Distance between the encoder's sparse blocks, 0 for none (`encoder_sparse_step`, or from `num_sparse_encoder_layers`).
+    /// Distance between the encoder's sparse blocks, 0 for none (`encoder_sparse_step`, or from
+    /// `num_sparse_encoder_layers`).
     public var encoderSparseStep: Int
-    /// Distance between the decoder's sparse blocks, 0 for none (`decoder_sparse_step`, or from `num_sparse_decoder_layers`).
+    /// Distance between the decoder's sparse blocks, 0 for none (`decoder_sparse_step`, or from
+    /// `num_sparse_decoder_layers`).
     public var decoderSparseStep: Int
     /// Which blocks the two steps choose.
     public var sparseStepRule: SparseStepRule

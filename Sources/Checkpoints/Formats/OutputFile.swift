@@ -11,6 +11,7 @@ final class OutputFile {
     private var descriptor: Int32
 
     /// - Parameter path: The file, which must not exist.
+    /// - Throws: `writeFailed`.
     init(path: String) throws(CheckpointError) {
         self.path = path
         self.descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)

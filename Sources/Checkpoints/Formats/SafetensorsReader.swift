@@ -2,8 +2,8 @@
 
 /// Reads the safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
 ///
-/// Rules as in https://github.com/huggingface/safetensors (README, "Format"): offsets count from the header's end, tensors neither
-/// overlap nor leave holes, the last one ends with the file.
+/// Rules as in https://github.com/huggingface/safetensors (README, "Format"): offsets count from the header's end,
+/// tensors neither overlap nor leave holes, the last one ends with the file.
 enum SafetensorsReader {
     /// The format's own limit on the header.
     static let maxHeaderBytes = 100_000_000
@@ -16,7 +16,10 @@ enum SafetensorsReader {
     static func read(_ storage: any TensorStorage, path: String) throws(CheckpointError) -> [StoredTensor] {
         let bytes = storage.bytes
         guard bytes.count >= 8 else {
-            throw self.malformed("is \(bytes.count) bytes long, shorter than the 8 bytes that a header length takes", path)
+            throw self.malformed(
+                "is \(bytes.count) bytes long, shorter than the 8 bytes that a header length takes",
+                path
+            )
         }
         let announced = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
         guard announced <= UInt64(self.maxHeaderBytes) else {
@@ -61,7 +64,8 @@ enum SafetensorsReader {
         guard let dtype = TensorDType(rawValue: entry.dtype) else {
             throw CheckpointError(
                 code: .unsupported,
-                message: "has the unknown element type \"\(entry.dtype.prefix(40))\"; convert the checkpoint to F32, BF16 or F16",
+                message:
+                    "has the unknown element type \"\(entry.dtype.prefix(40))\"; convert the checkpoint to F32, BF16 or F16",
                 file: path,
                 tensor: String(name.prefix(200))
             )
@@ -101,7 +105,9 @@ enum SafetensorsReader {
         _ path: String
     ) throws(CheckpointError) {
         var reached = data.lowerBound
-        for tensor in tensors.sorted(by: { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }) {
+        for tensor in tensors.sorted(by: {
+            ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound)
+        }) {
             if tensor.range.lowerBound < reached {
                 throw tensor.failure(
                     .malformed,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Reads a state dictionary that `torch.save` wrote (torch 1.6 and later): a zip archive with `data.pkl`, which describes the
-/// tensors, and one member `data/KEY` with the bytes of each storage.
+/// Reads a state dictionary that `torch.save` wrote (torch 1.6 and later): a zip archive with `data.pkl`, which
+/// describes the tensors, and one member `data/KEY` with the bytes of each storage.
 enum TorchReader {
     /// A description takes about 250 bytes a tensor: this is enough for a quarter of a million tensors in one file.
     static let maxPickleBytes = 67_108_864
@@ -15,7 +15,8 @@ enum TorchReader {
         let bytes = storage.bytes
         let archive = try ZipArchive(bytes, path: path)
         let descriptions = archive.members.keys.filter { $0.hasSuffix("/data.pkl") }
-        guard descriptions.count == 1, let description = descriptions.first, let pickle = archive.members[description] else {
+        guard descriptions.count == 1, let description = descriptions.first, let pickle = archive.members[description]
+        else {
             throw self.malformed("holds \(descriptions.count) members */data.pkl where torch.save writes one", path)
         }
         let prefix = description.dropLast("data.pkl".count)
@@ -37,9 +38,10 @@ enum TorchReader {
             )
         }
         var unpickler = Unpickler(UnsafeRawBufferPointer(rebasing: bytes[pickle]), path: path)
-        return try unpickler.run().map { (name, tensor) throws(CheckpointError) in
-            try self.tensor(name, tensor, archive, prefix, storage, path)
-        }
+        return try unpickler.run()
+            .map { (name, tensor) throws(CheckpointError) in
+                try self.tensor(name, tensor, archive, prefix, storage, path)
+            }
     }
 
     private static func tensor(
@@ -69,7 +71,9 @@ enum TorchReader {
             )
         }
         guard tensor.shape.count <= self.maxRank, tensor.shape.count == tensor.strides.count else {
-            throw malformed("has \(tensor.shape.count) axes and \(tensor.strides.count) strides; the limit is \(self.maxRank)")
+            throw malformed(
+                "has \(tensor.shape.count) axes and \(tensor.strides.count) strides; the limit is \(self.maxRank)"
+            )
         }
         guard let byteCount = TensorView.byteCount(shape: tensor.shape, dtype: dtype), byteCount <= member.count,
             tensor.offset >= 0, let reach = self.reach(tensor), reach <= tensor.storage.elementCount - tensor.offset

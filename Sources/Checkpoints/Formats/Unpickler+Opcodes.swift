@@ -102,7 +102,9 @@ extension Unpickler {
     }
 
     private mutating func recall(_ key: Int) throws(CheckpointError) {
-        guard let value = self.memo[key] else { throw self.malformed("recalls the value \(key), which it never stored") }
+        guard let value = self.memo[key] else {
+            throw self.malformed("recalls the value \(key), which it never stored")
+        }
         self.stack.append(value)
     }
 
@@ -126,7 +128,8 @@ extension Unpickler {
         guard let global = Global(module: module, name: name) else {
             throw CheckpointError(
                 code: .refusedGlobal,
-                message: "asks for the Python object \(module).\(name), which a checkpoint has no need of and which is never run; "
+                message:
+                    "asks for the Python object \(module).\(name), which a checkpoint has no need of and which is never run; "
                     + "do not trust this file, or save the model's state_dict() alone",
                 file: self.path
             )
@@ -187,7 +190,9 @@ extension Unpickler {
 
     private func integers(_ tuple: Int) throws(CheckpointError) -> [Int] {
         guard self.tuples[tuple].count <= TorchReader.maxRank else {
-            throw self.malformed("has a tensor of \(self.tuples[tuple].count) axes; the limit is \(TorchReader.maxRank)")
+            throw self.malformed(
+                "has a tensor of \(self.tuples[tuple].count) axes; the limit is \(TorchReader.maxRank)"
+            )
         }
         var result: [Int] = []
         for value in self.tuples[tuple] {

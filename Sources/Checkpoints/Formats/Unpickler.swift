@@ -2,12 +2,14 @@
 
 /// Reads the one kind of pickle that a checkpoint needs: a dictionary from names to tensors.
 ///
-/// A pickle is a program for a small stack machine, and Python's own reader lets it call anything. This one runs none of it: it
-/// knows the opcodes that `torch.save` writes (protocols 2 through 4), and the globals in `Global`; everything else is refused, globals
-/// by their names. Opcodes after https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py.
+/// A pickle is a program for a small stack machine, and Python's own reader lets it call anything. This one runs none
+/// of it: it knows the opcodes that `torch.save` writes (protocols 2 through 4), and the globals in `Global`;
+/// everything else is refused, globals by their names. Opcodes after
+/// https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py.
 ///
-/// Containers live in flat arrays and refer to each other by index, so that no nesting, however deep, is ever followed or freed
-/// recursively, and a container that contains itself is harmless. Work and memory are linear in the pickle's length.
+/// Containers live in flat arrays and refer to each other by index, so that no nesting, however deep, is ever followed
+/// or freed recursively, and a container that contains itself is harmless. Work and memory are linear in the pickle's
+/// length.
 struct Unpickler {
     /// A storage that tensors are views of.
     struct Storage {
@@ -66,7 +68,8 @@ struct Unpickler {
         }
     }
 
-    static let maxStackDepth = 1_000_000
+    /// torch stores items a thousand at a time, so that a few thousand entries are the most that it stacks.
+    static let maxStackDepth = 65_536
     static let maxMemoEntries = 4_000_000
     static let maxObjects = 2_000_000
     static let maxStringBytes = 1_048_576
@@ -102,7 +105,8 @@ struct Unpickler {
             else {
                 throw CheckpointError(
                     code: .limitExceeded,
-                    message: "has a data.pkl that needs a deeper stack (limit \(Self.maxStackDepth)), a larger memo (limit "
+                    message:
+                        "has a data.pkl that needs a deeper stack (limit \(Self.maxStackDepth)), a larger memo (limit "
                         + "\(Self.maxMemoEntries)) or more objects (limit \(Self.maxObjects)) than a checkpoint does",
                     file: self.path
                 )
@@ -180,7 +184,8 @@ struct PickleBytes {
     }
 
     mutating func byte() throws(CheckpointError) -> UInt8 {
-        try self.take(1)[0]
+        let slice = try self.take(1)
+        return slice[slice.startIndex]
     }
 
     /// A little-endian unsigned integer of 1 to 8 bytes.
@@ -222,10 +227,10 @@ struct PickleBytes {
         _ = try self.take(count)
     }
 
-    private mutating func take(_ count: Int) throws(CheckpointError) -> Slice<UnsafeRawBufferPointer> {
+    private mutating func take(_ count: Int) throws(CheckpointError) -> UnsafeRawBufferPointer {
         guard count <= self.bytes.count - self.position else { throw self.truncated("\(count) bytes") }
         defer { self.position += count }
-        return self.bytes[self.position..<self.position + count]
+        return UnsafeRawBufferPointer(rebasing: self.bytes[self.position..<self.position + count])
     }
 
     private func truncated(_ needed: String) -> CheckpointError {

@@ -32,6 +32,7 @@ enum WeightFiles {
     ///   - directory: The checkpoint's folder.
     ///   - progress: Called after every file.
     /// - Returns: Every tensor by its name.
+    /// - Throws: `CheckpointError` that names the file and the tensor.
     static func read(
         _ directory: String,
         progress: ((WorkProgress) -> Void)?

@@ -2,8 +2,8 @@
 
 /// XXH64, a fast hash with a fixed published result; it protects against mix-ups, not against forgers.
 ///
-/// After the specification at https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md ("XXH64 Algorithm Description"),
-/// without deviation.
+/// After the specification at https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md ("XXH64 Algorithm
+/// Description"), without deviation.
 enum XXHash64 {
     private static let prime1: UInt64 = 0x9E37_79B1_85EB_CA87
     private static let prime2: UInt64 = 0xC2B2_AE3D_27D4_EB4F

@@ -2,8 +2,8 @@
 
 /// The members of a zip archive whose members are stored, not compressed: what `torch.save` writes.
 ///
-/// After PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3 (zip64). Checksums are not verified, since that would read all
-/// weights. Archives in several volumes, encrypted and compressed members are refused.
+/// After PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3 (zip64). Checksums are not verified, since that would read
+/// all weights. Archives in several volumes, encrypted and compressed members are refused.
 struct ZipArchive {
     /// Every member's name, and where its bytes lie in the file.
     let members: [String: Range<Int>]
@@ -95,7 +95,8 @@ struct ZipArchive {
         guard flags & 1 == 0, method == 0 else {
             throw CheckpointError(
                 code: .unsupported,
-                message: "holds \"\(name.prefix(200))\" encrypted or compressed (method \(method)); save it again with torch.save",
+                message:
+                    "holds \"\(name.prefix(200))\" encrypted or compressed (method \(method)); save it again with torch.save",
                 file: reader.path
             )
         }
@@ -112,7 +113,8 @@ struct ZipArchive {
         guard try reader.uint32(header) == 0x0403_4B50 else {
             throw reader.malformed("has no member at the place where the directory puts \"\(name.prefix(200))\"")
         }
-        // The local header's name and extra field may have lengths of their own: torch pads the latter to align the data.
+        // The local header's name and extra field may have lengths of their own: torch pads the latter to align the
+        // data.
         let skipped = 30 + Int(try reader.uint16(header + 26)) + Int(try reader.uint16(header + 28))
         guard fields[0] <= UInt64(reader.count) else {
             throw reader.malformed("ends before the end of \"\(name.prefix(200))\"")
@@ -121,7 +123,8 @@ struct ZipArchive {
         return Member(name: name, data: data..<data + Int(fields[0]), next: next)
     }
 
-    /// Replaces each field that has all bits set by its 64-bit value from the zip64 extra field, in the order that this field has.
+    /// Replaces each field that has all bits set by its 64-bit value from the zip64 extra field, in the order that this
+    /// field has.
     private static func widen(
         _ fields: inout [UInt64],
         _ reader: ByteReader,

@@ -15,16 +15,17 @@ public enum CheckpointSharder {
 
     /// Cuts a checkpoint.
     ///
-    /// Makes `OUTPUT/placement.json`, `OUTPUT/gateway/` and `OUTPUT/pool-0/` through `pool-(N-1)/`. Expert `e` of every sparse layer goes
-    /// to pool `e * N / experts`. Everything is written into a folder beside the output, which takes its place in one step when it is
-    /// complete: an output folder that exists is whole.
+    /// Makes `OUTPUT/placement.json`, `OUTPUT/gateway/` and `OUTPUT/pool-0/` through `pool-(N-1)/`. Expert `e` of every
+    /// sparse layer goes to pool `e * N / experts`. Everything is written into a folder beside the output, which takes
+    /// its place in one step when it is complete: an output folder that exists is whole.
     ///
     /// - Parameters:
     ///   - model: A whole checkpoint's folder.
     ///   - output: A folder that does not exist yet or is empty.
     ///   - pools: The number of expert parts, 1 through the number of experts.
     ///   - overrides: Configuration keys to override; the parts remember them.
-    ///   - force: Whether an output of an earlier cut is replaced. Any other folder that holds something is refused even so.
+    ///   - force: Whether an output of an earlier cut is replaced. Any other folder that holds something is refused
+    ///     even so.
     ///   - progress: Called for every piece written.
     /// - Returns: Which pool holds which experts.
     /// - Throws: `CheckpointError` if the checkpoint is not whole, or the output cannot be written.
@@ -66,13 +67,14 @@ public enum CheckpointSharder {
             source: HubCache.displayName(of: model),
             expertCount: experts,
             gateway: self.gatewayDirectory,
-            pools: (0..<pools).map { pool in
-                .init(
-                    name: "pool-\(pool)",
-                    directory: "pool-\(pool)",
-                    experts: Array(self.experts(of: pool, pools: pools, experts: experts))
-                )
-            }
+            pools: (0..<pools)
+                .map { pool in
+                    .init(
+                        name: "pool-\(pool)",
+                        directory: "pool-\(pool)",
+                        experts: Array(self.experts(of: pool, pools: pools, experts: experts))
+                    )
+                }
         )
         let target = try OutputDirectory(output, model: model, force: force)
         do {
@@ -116,13 +118,15 @@ private struct ShardRun {
         let configuration = checkpoint.configuration
         let gateway = configuration.gatewayRoles.compactMap { try? checkpoint.stored($0) }
         let experts = configuration.sparseLayers.flatMap { layer in
-            (0..<configuration.expertCount).flatMap { expert in
-                FeedForwardMatrix.allCases.compactMap { try? checkpoint.stored(.expert(layer, expert: expert, $0)) }
+            (0..<configuration.expertCount)
+                .flatMap { expert in
+                    FeedForwardMatrix.allCases.compactMap { try? checkpoint.stored(.expert(layer, expert: expert, $0)) }
+                }
+        }
+        self.totalBytes = (gateway + experts)
+            .reduce(0) {
+                $0 + (TensorView.byteCount(shape: $1.shape, dtype: $1.dtype) ?? 0)
             }
-        }
-        self.totalBytes = (gateway + experts).reduce(0) {
-            $0 + (TensorView.byteCount(shape: $1.shape, dtype: $1.dtype) ?? 0)
-        }
     }
 
     mutating func write(into root: String) throws(CheckpointError) {

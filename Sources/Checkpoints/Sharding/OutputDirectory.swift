@@ -16,6 +16,7 @@ struct OutputDirectory {
     ///   - output: The folder's name-to-be.
     ///   - model: The folder that is read, which must not be replaced.
     ///   - force: Whether an earlier cut's output is replaced.
+    /// - Throws: `outputExists`, `notFound` or `writeFailed`.
     init(_ output: String, model: String, force: Bool) throws(CheckpointError) {
         let (parent, name) = FileSystem.split(output)
         guard !name.isEmpty, name != ".", name != "..", FileSystem.isDirectory(parent) else {
@@ -25,7 +26,8 @@ struct OutputDirectory {
                 file: output
             )
         }
-        let isOccupied = FileSystem.exists(output) && !(FileSystem.isDirectory(output) && FileSystem.names(in: output).isEmpty)
+        let isOccupied =
+            FileSystem.exists(output) && !(FileSystem.isDirectory(output) && FileSystem.names(in: output).isEmpty)
         if isOccupied {
             guard force else {
                 throw CheckpointError(

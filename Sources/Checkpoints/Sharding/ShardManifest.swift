@@ -117,7 +117,8 @@ public struct ShardManifest: Codable, Sendable, Hashable {
             else {
                 throw CheckpointError(
                     code: .malformed,
-                    message: "names experts of layer \(layer) that the configuration beside it does not have; cut the checkpoint again",
+                    message:
+                        "names experts of layer \(layer) that the configuration beside it does not have; cut the checkpoint again",
                     file: "\(directory)/\(Self.fileName)"
                 )
             }

@@ -32,7 +32,8 @@ extension TensorRole {
 
     /// The names under which a file may hold the tensor, best first.
     ///
-    /// - Parameter tiedEmbeddings: Whether the output projection is the embedding, so that all its names are one tensor's.
+    /// - Parameter tiedEmbeddings: Whether the output projection is the embedding, so that all its names are one
+    ///   tensor's.
     /// - Returns: At least one name.
     func names(tiedEmbeddings: Bool) -> [String] {
         switch self {
@@ -44,7 +45,8 @@ extension TensorRole {
 
     /// The role that a name stands for.
     ///
-    /// - Parameter name: A name as transformers writes it, or one of the other names of the embedding and the output projection.
+    /// - Parameter name: A name as transformers writes it, or one of the other names of the embedding and the output
+    ///   projection.
     public init?(name: String) {
         if Self.embeddingNames.contains(name) {
             self = .sharedEmbedding

@@ -25,8 +25,8 @@ final class CopiedStorage: TensorStorage {
 
 /// One tensor: row-major, contiguous, little-endian elements, as a rule in a mapped file and not copied.
 ///
-/// A view keeps its memory alive. The bytes may lie at any alignment. A file that another program shortens while it is mapped
-/// stops the process (`SIGBUS`), as with every mapped file: replace checkpoints by renaming, never in place.
+/// A view keeps its memory alive. The bytes may lie at any alignment. A file that another program shortens while it is
+/// mapped stops the process (`SIGBUS`), as with every mapped file: replace checkpoints by renaming, never in place.
 public struct TensorView: Sendable {
     /// The name under which the file holds the tensor.
     public let name: String

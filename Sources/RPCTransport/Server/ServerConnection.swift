@@ -75,10 +75,12 @@ final class ServerConnection: ConnectionRole {
         self.handler?.setNeedsFlush()
     }
 
-    /// Ends all calls and the connection now.
+    /// Ends all calls now and the connection as soon as their resets have left.
     func abandon() {
+        self.drain = .final
         for call in self.calls.values { call.abandon() }
-        self.codec.terminate(code: .noError)
+        // The connection is finished when its last stream is closed; a peer that does not read gets no more time.
+        self.codec.goAway()
         self.handler?.setNeedsFlush()
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         self.eventLoop.scheduleTask(in: .milliseconds(200)) {

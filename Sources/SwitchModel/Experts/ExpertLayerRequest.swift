@@ -54,8 +54,10 @@ public struct ExpertLayerRequest: Sendable {
         var target = destination
         for row in rows {
             let source = self.hidden.row(Int(self.plan.sources[row]))
-            target.copyMemory(from: UnsafeRawPointer(self.hidden.pointer + Int(self.plan.sources[row]) * source.count),
-                byteCount: self.rowByteCount)
+            target.copyMemory(
+                from: UnsafeRawPointer(self.hidden.pointer + Int(self.plan.sources[row]) * source.count),
+                byteCount: self.rowByteCount
+            )
             target += self.rowByteCount
         }
     }

@@ -76,7 +76,8 @@ struct MatrixOutputs: ExpertOutputStorage {
         let start = self.matrix.pointer + self.rows.lowerBound * self.matrix.columns
         body(
             UnsafeRawBufferPointer(
-                start: start, count: self.rows.count * self.matrix.columns * MemoryLayout<Float>.stride
+                start: start,
+                count: self.rows.count * self.matrix.columns * MemoryLayout<Float>.stride
             )
         )
     }

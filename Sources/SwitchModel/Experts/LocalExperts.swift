@@ -57,8 +57,12 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         case .only(let named): wanted = named
         }
         let loader = WeightLoader(
-            checkpoint: checkpoint, pool: pool, storage: storage, label: "Loading experts",
-            total: 2 * wanted.values.reduce(0) { $0 + $1.count }, progress: progress
+            checkpoint: checkpoint,
+            pool: pool,
+            storage: storage,
+            label: "Loading experts",
+            total: 2 * wanted.values.reduce(0) { $0 + $1.count },
+            progress: progress
         )
         var layers: [SparseLayer: [Int: Expert]] = [:]
         for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
@@ -105,8 +109,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///   - groups: The experts and their numbers of rows, in the order of the rows.
     ///   - tokens: The rows, `[rows, d_model]` float32.
     ///   - outputs: Room for as many rows; must not overlap `tokens`.
-    /// - Throws: `ExpertError` when the layer is unknown, an expert is not held or a group has no rows; nothing has been
-    ///   computed then.
+    /// - Throws: `ExpertError` when the layer is unknown, an expert is not held or a group has no rows; nothing has
+    ///   been computed then.
     public func forward(
         layer: SparseLayer,
         groups: [ExpertRows],
@@ -127,14 +131,20 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             for part in slab {
                 first.append(
                     Product(
-                        part.expert.wi, input: tokens + row * self.modelWidth, rows: part.rows,
-                        output: inner.pointer + innerRow * stride, outputStride: stride,
+                        part.expert.wi,
+                        input: tokens + row * self.modelWidth,
+                        rows: part.rows,
+                        output: inner.pointer + innerRow * stride,
+                        outputStride: stride,
                         relu: self.activation == .relu
                     )
                 )
                 second.append(
                     Product(
-                        part.expert.wo, input: inner.pointer + innerRow * stride, inputStride: stride, rows: part.rows,
+                        part.expert.wo,
+                        input: inner.pointer + innerRow * stride,
+                        inputStride: stride,
+                        rows: part.rows,
                         output: outputs + row * self.modelWidth
                     )
                 )
@@ -238,7 +248,10 @@ private struct LocalPendingExperts: PendingExperts {
             row += range.count
         }
         try self.experts.forward(
-            layer: self.request.layer, groups: held, tokens: tokens.pointer, outputs: outputs.pointer
+            layer: self.request.layer,
+            groups: held,
+            tokens: tokens.pointer,
+            outputs: outputs.pointer
         )
         return ExpertOutputs(chunks: chunks, dropped: dropped)
     }

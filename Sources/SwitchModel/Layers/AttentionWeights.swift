@@ -2,7 +2,9 @@
 
 internal import TensorKernels
 
-/// The four projections of an attention sublayer, all without bias. `inner` is `heads * d_kv`.
+/// The four projections of an attention sublayer, all without bias.
+///
+/// `inner` is `heads * d_kv`.
 struct AttentionWeights: Sendable {
     /// `[inner, d_model]`.
     let query: PackedMatrix

@@ -44,9 +44,13 @@ struct DecoderSelfAttention {
             Product(self.weights.value, input, into: values),
         ])
         for (token, place) in positions.enumerated() {
-            caches[place.row].store(
-                keys: keys.row(token), values: values.row(token), block: self.block, position: place.position
-            )
+            caches[place.row]
+                .store(
+                    keys: keys.row(token),
+                    values: values.row(token),
+                    block: self.block,
+                    position: place.position
+                )
         }
         let context = FloatMatrix(rows: input.rows, columns: inner)
         let longest = (positions.map(\.position).max() ?? 0) + 1
@@ -62,16 +66,24 @@ struct DecoderSelfAttention {
                 let runs = caches[place.row].runs(block: self.block, count: place.position + 1)
                 for run in runs {
                     SingleQueryAttention.scores(
-                        query: queries.pointer + offset, keys: run.keys + head * self.keyWidth, stride: inner,
-                        width: self.keyWidth, count: run.count, bias: biases + run.start,
+                        query: queries.pointer + offset,
+                        keys: run.keys + head * self.keyWidth,
+                        stride: inner,
+                        width: self.keyWidth,
+                        count: run.count,
+                        bias: biases + run.start,
                         into: scores.pointer + run.start
                     )
                 }
                 Softmax.apply(scores.pointer, count: place.position + 1)
                 for run in runs {
                     SingleQueryAttention.accumulateContext(
-                        weights: scores.pointer + run.start, values: run.values + head * self.keyWidth, stride: inner,
-                        width: self.keyWidth, count: run.count, into: context.pointer + offset
+                        weights: scores.pointer + run.start,
+                        values: run.values + head * self.keyWidth,
+                        stride: inner,
+                        width: self.keyWidth,
+                        count: run.count,
+                        into: context.pointer + offset
                     )
                 }
             }
@@ -82,8 +94,9 @@ struct DecoderSelfAttention {
     }
 }
 
-/// The decoder's attention over an encoded sequence, whose keys and values were computed when it was encoded. It has no
-/// position bias.
+/// The decoder's attention over an encoded sequence, whose keys and values were computed when it was encoded.
+///
+/// It has no position bias.
 struct CrossAttention {
     let weights: AttentionWeights
     let headCount: Int
@@ -119,13 +132,22 @@ struct CrossAttention {
                 let keys = sequence.crossKeys[self.block]
                 let values = sequence.crossValues[self.block]
                 SingleQueryAttention.scores(
-                    query: queries.pointer + offset, keys: keys.pointer + head * self.keyWidth, stride: inner,
-                    width: self.keyWidth, count: keys.rows, bias: nil, into: scores.pointer
+                    query: queries.pointer + offset,
+                    keys: keys.pointer + head * self.keyWidth,
+                    stride: inner,
+                    width: self.keyWidth,
+                    count: keys.rows,
+                    bias: nil,
+                    into: scores.pointer
                 )
                 Softmax.apply(scores.pointer, count: keys.rows)
                 SingleQueryAttention.accumulateContext(
-                    weights: scores.pointer, values: values.pointer + head * self.keyWidth, stride: inner,
-                    width: self.keyWidth, count: values.rows, into: context.pointer + offset
+                    weights: scores.pointer,
+                    values: values.pointer + head * self.keyWidth,
+                    stride: inner,
+                    width: self.keyWidth,
+                    count: values.rows,
+                    into: context.pointer + offset
                 )
             }
         }

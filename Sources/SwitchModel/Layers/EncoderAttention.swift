@@ -51,7 +51,15 @@ struct EncoderAttention: Sendable {
         pool.run(items.count) { range in
             let scores = FloatMatrix(uninitializedRows: EncoderAttention.queryBlock, columns: longest)
             for item in items[range] {
-                self.attend(item, queries: queries, keys: keys, values: values, bias: bias, scores: scores, context: context)
+                self.attend(
+                    item,
+                    queries: queries,
+                    keys: keys,
+                    values: values,
+                    bias: bias,
+                    scores: scores,
+                    context: context
+                )
             }
         }
         let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
@@ -87,8 +95,15 @@ struct EncoderAttention: Sendable {
         let sequence = item.firstRow * inner + item.head * self.keyWidth
         let block = (item.firstRow + item.queries.lowerBound) * inner + item.head * self.keyWidth
         BLAS.multiplyTransposed(
-            queries.pointer + block, leftStride: inner, keys.pointer + sequence, rightStride: inner,
-            into: scores.pointer, outputStride: item.length, m: item.queries.count, n: item.length, k: self.keyWidth
+            queries.pointer + block,
+            leftStride: inner,
+            keys.pointer + sequence,
+            rightStride: inner,
+            into: scores.pointer,
+            outputStride: item.length,
+            m: item.queries.count,
+            n: item.length,
+            k: self.keyWidth
         )
         for (index, position) in item.queries.enumerated() {
             let row = scores.pointer + index * item.length
@@ -96,8 +111,15 @@ struct EncoderAttention: Sendable {
             Softmax.apply(row, count: item.length)
         }
         BLAS.multiply(
-            scores.pointer, leftStride: item.length, values.pointer + sequence, rightStride: inner,
-            into: context.pointer + block, outputStride: inner, m: item.queries.count, n: self.keyWidth, k: item.length
+            scores.pointer,
+            leftStride: item.length,
+            values.pointer + sequence,
+            rightStride: inner,
+            into: context.pointer + block,
+            outputStride: inner,
+            m: item.queries.count,
+            n: self.keyWidth,
+            k: item.length
         )
     }
 }

@@ -38,14 +38,19 @@ struct FeedForward: Sendable {
         FeedForward.compute(
             [
                 Product(
-                    self.wi, input: input.pointer, rows: input.rows, output: inner.pointer, outputStride: stride,
+                    self.wi,
+                    input: input.pointer,
+                    rows: input.rows,
+                    output: inner.pointer,
+                    outputStride: stride,
                     relu: self.activation == .relu
                 )
             ],
             then: [
                 Product(self.wo, input: inner.pointer, inputStride: stride, rows: input.rows, output: output.pointer)
             ],
-            activation: self.activation, pool: pool
+            activation: self.activation,
+            pool: pool
         )
         return output
     }

@@ -80,8 +80,10 @@ struct RelativeBias: Sendable {
         return offset + RelativeBias.logarithmicBucket(magnitude, buckets: buckets, largest: self.largestDistance)
     }
 
-    /// The first distance of each logarithmic bucket, for the sizes of every published checkpoint (32 buckets, distance
-    /// 128, both stacks). They are written down because they hang on how a float32 logarithm rounds.
+    /// The first distance of each logarithmic bucket, for the sizes of every published checkpoint.
+    ///
+    /// These are 32 buckets and distance 128; the encoder has half of the buckets for each direction. They are written
+    /// down because they hang on how a float32 logarithm rounds.
     private static let knownBounds: [Int: [Int]] = [
         16: [8, 12, 16, 23, 32, 46, 64, 91],
         32: [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113],

@@ -27,8 +27,11 @@ struct SparseFeedForward: Sendable {
     ) throws -> FloatMatrix {
         let decision = self.router(input, pool: step.pool)
         let plan = DispatchPlan(
-            choices: decision.choices, probabilities: decision.probabilities, sequences: step.sequences,
-            expertCount: self.router.weights.outputs, policy: step.options.capacityPolicy,
+            choices: decision.choices,
+            probabilities: decision.probabilities,
+            sequences: step.sequences,
+            expertCount: self.router.weights.outputs,
+            policy: step.options.capacityPolicy,
             checkpointCapacity: self.checkpointCapacity
         )
         record.noteRouted(sequences: step.sequences)
@@ -46,7 +49,11 @@ struct SparseFeedForward: Sendable {
         var output = residual
         if plan.rowCount > 0 {
             let request = ExpertLayerRequest(
-                layer: self.layer, plan: plan, hidden: input, sequences: step.sequences, step: step.options.step
+                layer: self.layer,
+                plan: plan,
+                hidden: input,
+                sequences: step.sequences,
+                step: step.options.step
             )
             let answer = try step.experts.execute(request)
             try self.requireCoverage(of: plan, by: answer, width: input.columns)
@@ -60,8 +67,11 @@ struct SparseFeedForward: Sendable {
         if step.options.collectRouting {
             record.append(
                 RoutingRecord.LayerRouting(
-                    layer: self.layer, choices: decision.choices, probabilities: decision.probabilities,
-                    dropped: reasons, expertCount: self.router.weights.outputs
+                    layer: self.layer,
+                    choices: decision.choices,
+                    probabilities: decision.probabilities,
+                    dropped: reasons,
+                    expertCount: self.router.weights.outputs
                 )
             )
         }
@@ -80,8 +90,11 @@ struct SparseFeedForward: Sendable {
                 for (index, row) in chunk.rows.enumerated() {
                     let target = combined.pointer + Int(plan.sources[row]) * width
                     Residual.addScaled(
-                        target, base + index * width * MemoryLayout<Float>.stride, scale: plan.combineWeights[row],
-                        count: width, into: target
+                        target,
+                        base + index * width * MemoryLayout<Float>.stride,
+                        scale: plan.combineWeights[row],
+                        count: width,
+                        into: target
                     )
                 }
             }

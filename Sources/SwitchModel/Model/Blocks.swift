@@ -63,7 +63,8 @@ struct BlockBuilder {
 
     func relativeBias(_ stack: Stack) throws -> RelativeBias {
         RelativeBias(
-            table: try self.loader.floats(.relativeBias(stack)), bidirectional: stack == .encoder,
+            table: try self.loader.floats(.relativeBias(stack)),
+            bidirectional: stack == .encoder,
             largestDistance: self.configuration.relativeMaxDistance
         )
     }
@@ -73,7 +74,8 @@ struct BlockBuilder {
             attentionNorm: try self.norm(.layerNorm(.encoder, block: block, .selfAttention)),
             attention: EncoderAttention(
                 weights: try self.attention(.encoder, block, .selfAttention),
-                headCount: self.configuration.headCount, keyWidth: self.configuration.keyWidth
+                headCount: self.configuration.headCount,
+                keyWidth: self.configuration.keyWidth
             ),
             feedForward: try self.feedForward(.encoder, block)
         )
@@ -84,12 +86,16 @@ struct BlockBuilder {
             attentionNorm: try self.norm(.layerNorm(.decoder, block: block, .selfAttention)),
             attention: DecoderSelfAttention(
                 weights: try self.attention(.decoder, block, .selfAttention),
-                headCount: self.configuration.headCount, keyWidth: self.configuration.keyWidth, block: block
+                headCount: self.configuration.headCount,
+                keyWidth: self.configuration.keyWidth,
+                block: block
             ),
             crossNorm: try self.norm(.layerNorm(.decoder, block: block, .crossAttention)),
             cross: CrossAttention(
                 weights: try self.attention(.decoder, block, .cross),
-                headCount: self.configuration.headCount, keyWidth: self.configuration.keyWidth, block: block
+                headCount: self.configuration.headCount,
+                keyWidth: self.configuration.keyWidth,
+                block: block
             ),
             feedForward: try self.feedForward(.decoder, block)
         )
@@ -121,7 +127,9 @@ struct BlockBuilder {
             bias: self.configuration.routerBias ? try self.loader.floats(.routerBias(layer)) : nil
         )
         let sparse = SparseFeedForward(
-            layer: layer, router: router, checkpointCapacity: self.configuration.expertCapacity
+            layer: layer,
+            router: router,
+            checkpointCapacity: self.configuration.expertCapacity
         )
         return FeedForwardSublayer(norm: norm, kind: .sparse(sparse))
     }

@@ -26,8 +26,9 @@ public final class EncodedSequence: Sendable {
 
     /// Bytes of the hidden states, keys and values.
     public var byteCount: Int {
-        (self.crossKeys + self.crossValues + [self.hidden]).reduce(0) {
-            $0 + $1.rows * $1.columns * MemoryLayout<Float>.stride
-        }
+        (self.crossKeys + self.crossValues + [self.hidden])
+            .reduce(0) {
+                $0 + $1.rows * $1.columns * MemoryLayout<Float>.stride
+            }
     }
 }

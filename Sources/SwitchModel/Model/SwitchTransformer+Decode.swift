@@ -52,7 +52,10 @@ extension SwitchTransformer {
             row.cache.reserve(row.tokens.count)
         }
         let step = StepContext(
-            options: options, experts: experts, pool: self.pool, sequences: positions.map { Int32($0.row) }
+            options: options,
+            experts: experts,
+            pool: self.pool,
+            sequences: positions.map { Int32($0.row) }
         )
         let caches = rows.map(\.cache)
         let sequences = caches.map(\.sequence)
@@ -65,11 +68,18 @@ extension SwitchTransformer {
                 record.append(hiddenState: hidden, stack: .decoder)
             }
             let attended = block.attention(
-                block.attentionNorm(hidden), positions: positions, caches: caches, bias: bias, pool: self.pool
+                block.attentionNorm(hidden),
+                positions: positions,
+                caches: caches,
+                bias: bias,
+                pool: self.pool
             )
             hidden = Residual.add(hidden, attended)
             let crossed = block.cross(
-                block.crossNorm(hidden), positions: positions, sequences: sequences, pool: self.pool
+                block.crossNorm(hidden),
+                positions: positions,
+                sequences: sequences,
+                pool: self.pool
             )
             hidden = Residual.add(hidden, crossed)
             hidden = try block.feedForward(hidden, step: step, record: &record)
@@ -87,7 +97,12 @@ extension SwitchTransformer {
     private func logits(_ hidden: FloatMatrix) -> FloatMatrix {
         let normed = self.decoderNorm(hidden)
         if self.headScale != 1 {
-            Residual.scale(normed.pointer, by: self.headScale, count: normed.rows * normed.columns, into: normed.pointer)
+            Residual.scale(
+                normed.pointer,
+                by: self.headScale,
+                count: normed.rows * normed.columns,
+                into: normed.pointer
+            )
         }
         let logits = FloatMatrix(uninitializedRows: normed.rows, columns: self.head.outputs)
         self.pool.run([Product(self.head, normed, into: logits)])
@@ -102,7 +117,8 @@ extension SwitchTransformer {
                 row.cache.sequence.hidden.columns == self.configuration.modelWidth
             else {
                 throw ModelError(
-                    code: .invalidInput, message: "row \(index) was encoded by another model; encode it with this one"
+                    code: .invalidInput,
+                    message: "row \(index) was encoded by another model; encode it with this one"
                 )
             }
             guard seen.insert(ObjectIdentifier(row.cache)).inserted else {

@@ -27,7 +27,9 @@ extension SwitchTransformer {
         }
         let lengths = inputs.map(\.count)
         let step = StepContext(
-            options: options, experts: experts, pool: self.pool,
+            options: options,
+            experts: experts,
+            pool: self.pool,
             sequences: inputs.enumerated().flatMap { [Int32](repeating: Int32($0), count: $1.count) }
         )
         let bias = self.encoderBias.span(length: longest)
@@ -63,9 +65,10 @@ extension SwitchTransformer {
                 values[index].append(value)
             }
         }
-        return hidden.cut(into: lengths).enumerated().map { index, rows in
-            EncodedSequence(hidden: rows, crossKeys: keys[index], crossValues: values[index])
-        }
+        return hidden.cut(into: lengths).enumerated()
+            .map { index, rows in
+                EncodedSequence(hidden: rows, crossKeys: keys[index], crossValues: values[index])
+            }
     }
 }
 

@@ -49,8 +49,12 @@ public final class SwitchTransformer: Sendable {
         self.configuration = configuration
         self.pool = pool
         let loader = WeightLoader(
-            checkpoint: checkpoint, pool: pool, storage: storage, label: "Loading the model",
-            total: configuration.gatewayRoles.count + (configuration.tiedEmbeddings ? 1 : 0), progress: progress
+            checkpoint: checkpoint,
+            pool: pool,
+            storage: storage,
+            label: "Loading the model",
+            total: configuration.gatewayRoles.count + (configuration.tiedEmbeddings ? 1 : 0),
+            progress: progress
         )
         let build = BlockBuilder(configuration: configuration, loader: loader)
         self.embedding = try loader.table(.sharedEmbedding)
@@ -68,7 +72,8 @@ public final class SwitchTransformer: Sendable {
     func requireKnown(_ tokens: [Int32], input index: Int) throws(ModelError) {
         guard !tokens.isEmpty else {
             throw ModelError(
-                code: .invalidInput, message: "input \(index) has no tokens; give it at least one, the end token"
+                code: .invalidInput,
+                message: "input \(index) has no tokens; give it at least one, the end token"
             )
         }
         for token in tokens where token < 0 || Int(token) >= self.embedding.rows {

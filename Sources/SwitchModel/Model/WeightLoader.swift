@@ -43,8 +43,12 @@ final class WeightLoader {
         }
         let matrix = view.withUnsafeBytes { bytes in
             PackedMatrix(
-                packing: bytes, as: type, outputs: view.shape[0], inputs: view.shape[1],
-                dtype: (storage ?? self.storage).packedDType(for: type), pool: self.pool
+                packing: bytes,
+                as: type,
+                outputs: view.shape[0],
+                inputs: view.shape[1],
+                dtype: (storage ?? self.storage).packedDType(for: type),
+                pool: self.pool
             )
         }
         self.advance()
@@ -87,7 +91,8 @@ final class WeightLoader {
         default:
             throw ModelError(
                 code: .unsupported,
-                message: "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype); weights must be F32, BF16 or"
+                message:
+                    "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype); weights must be F32, BF16 or"
                     + " F16: convert the checkpoint"
             )
         }
@@ -96,7 +101,8 @@ final class WeightLoader {
     private func wrongShape(_ view: TensorView, _ wanted: String) -> ModelError {
         ModelError(
             code: .unsupported,
-            message: "\(self.checkpoint.directory): tensor \(view.name) has shape \(view.shape) where \(wanted) is needed;"
+            message:
+                "\(self.checkpoint.directory): tensor \(view.name) has shape \(view.shape) where \(wanted) is needed;"
                 + " fetch the checkpoint again"
         )
     }
@@ -127,7 +133,9 @@ struct EmbeddingTable: Sendable {
             }
             for (index, token) in tokens.enumerated() {
                 self.type.widen(
-                    base + Int(token) * stride, count: self.columns, into: output.pointer + index * self.columns
+                    base + Int(token) * stride,
+                    count: self.columns,
+                    into: output.pointer + index * self.columns
                 )
             }
         }

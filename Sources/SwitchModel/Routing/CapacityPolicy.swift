@@ -2,13 +2,16 @@
 
 /// How many tokens one expert of one sparse layer takes before further tokens are dropped.
 public enum CapacityPolicy: Sendable, Hashable {
-    /// The checkpoint's `expert_capacity`, counted per sequence in token order. The group is one sequence's tokens in one
-    /// call, so a result never depends on the neighbours. This is what transformers 4.52-4.57 and 5.18 onwards do for an
-    /// unpadded sequence.
+    /// The checkpoint's `expert_capacity`, counted per sequence in token order.
+    ///
+    /// The group is one sequence's tokens in one call, so a result never depends on the neighbours. This is what
+    /// transformers 4.52-4.57 and 5.18 onwards do for an unpadded sequence.
     case checkpoint
 
-    /// `ceil(factor * tokens / experts)` of Fedus, Zoph and Shazeer, "Switch Transformers" (2021), section 2.2. The
-    /// group is all tokens of the step, in order of their sequences, so a result may depend on the neighbours.
+    /// `ceil(factor * tokens / experts)` of Fedus, Zoph and Shazeer, "Switch Transformers" (2021), section 2.2.
+    ///
+    /// The group is all tokens of the step, in order of their sequences, so a result may depend on the neighbours.
+    /// Deviation: the paper does not say how to round; rounding up never leaves an expert without room.
     case factor(Double)
 
     /// No token is dropped for capacity.

@@ -5,8 +5,8 @@ public import TensorKernels
 
 /// What happened to the tokens of a call of the model.
 ///
-/// Sequences are named by their index in the call's inputs. Counts are always kept; choices and hidden states only where
-/// `StepOptions` asks for them. A record that is handed to several calls adds them up.
+/// Sequences are named by their index in the call's inputs. Counts are always kept; choices and hidden states only
+/// where `StepOptions` asks for them. A record that is handed to several calls adds them up.
 public struct RoutingRecord: Sendable {
     /// Names a count of dropped tokens.
     public struct Drop: Sendable, Hashable {
@@ -112,15 +112,34 @@ public struct RoutingRecord: Sendable {
         self.drops.reduce(0) { $1.key.reason == reason ? $0 + $1.value : $0 }
     }
 
+    /// Adds another record's counts for some of its sequences to one sequence of this record; choices and hidden states
+    /// are left out.
+    ///
+    /// - Parameters:
+    ///   - other: The record of one step.
+    ///   - sequences: The sequences of the step that belong together: the rows of one request.
+    ///   - sequence: Under which index this record counts them.
+    public mutating func add(_ other: RoutingRecord, sequences: Range<Int>, as sequence: Int) {
+        for index in sequences where index < other.routedPerSequence.count {
+            self.noteRouted(sequence: sequence, count: other.routedPerSequence[index])
+        }
+        for (drop, count) in other.drops where sequences.contains(drop.sequence) {
+            self.drops[Drop(sequence: sequence, layer: drop.layer, reason: drop.reason), default: 0] += count
+        }
+    }
+
     /// Counts the tokens that a router saw.
     mutating func noteRouted(sequences: [Int32]) {
         for sequence in sequences {
-            let index = Int(sequence)
-            while self.routedPerSequence.count <= index {
-                self.routedPerSequence.append(0)
-            }
-            self.routedPerSequence[index] += 1
+            self.noteRouted(sequence: Int(sequence), count: 1)
         }
+    }
+
+    private mutating func noteRouted(sequence: Int, count: Int) {
+        while self.routedPerSequence.count <= sequence {
+            self.routedPerSequence.append(0)
+        }
+        self.routedPerSequence[sequence] += count
     }
 
     /// Counts a dropped token.

@@ -15,6 +15,16 @@ struct ChildSpecification: Sendable {
     var addressFile: String
 }
 
+/// What follows when a child leaves while it is needed.
+enum ChildExitPolicy: Sendable {
+    /// Everything stops with an error.
+    case fail
+    /// It is started again, after a second, on the address that it had.
+    case restart
+    /// The others go on without it.
+    case accept
+}
+
 /// One child process that is up.
 struct ChildProcess: Sendable, Hashable {
     var name: String
@@ -35,7 +45,7 @@ struct ChildProcessError: Error, CustomStringConvertible {
     var description: String
 }
 
-/// A set of child processes whose lives are bound to the body of ``run(_:executable:restarts:startTimeout:events:body:)``.
+/// A set of child processes whose lives are bound to the body of ``run(_:executable:onExit:startTimeout:events:body:)``.
 final class ChildProcesses: Sendable {
     private let state = Mutex<[String: ChildProcess]>([:])
 
@@ -52,7 +62,7 @@ final class ChildProcesses: Sendable {
     /// - Parameters:
     ///   - specifications: What to start.
     ///   - executable: The program that all of them run.
-    ///   - restarts: Whether a child that leaves is started again, after a second, on the address that it had.
+    ///   - onExit: What follows when a child leaves early.
     ///   - startTimeout: How long all of them together may take until they listen.
     ///   - events: Called from any thread.
     ///   - body: Runs while they are up.
@@ -62,7 +72,7 @@ final class ChildProcesses: Sendable {
     static func run<Result: Sendable>(
         _ specifications: [ChildSpecification],
         executable: String,
-        restarts: Bool,
+        onExit: ChildExitPolicy,
         startTimeout: Duration,
         events: @escaping @Sendable (ChildEvent) -> Void,
         body: @escaping @Sendable (ChildProcesses) async throws -> Result
@@ -74,7 +84,7 @@ final class ChildProcesses: Sendable {
                     try await children.supervise(
                         specification,
                         executable: executable,
-                        restarts: restarts,
+                        onExit: onExit,
                         events: events
                     )
                     return .childLeft
@@ -103,7 +113,7 @@ final class ChildProcesses: Sendable {
     private func supervise(
         _ specification: ChildSpecification,
         executable: String,
-        restarts: Bool,
+        onExit: ChildExitPolicy,
         events: @escaping @Sendable (ChildEvent) -> Void
     ) async throws {
         var arguments = specification.arguments
@@ -118,8 +128,10 @@ final class ChildProcesses: Sendable {
             let left = self.state.withLock { $0.removeValue(forKey: specification.name) }
             if Task.isCancelled { return }
             events(.exited(name: specification.name, status: status))
-            guard restarts else {
-                throw ChildProcessError(description: "\(specification.name) left early: \(status)")
+            switch onExit {
+            case .fail: throw ChildProcessError(description: "\(specification.name) left early: \(status)")
+            case .accept: return
+            case .restart: break
             }
             if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
                 // The gateway knows the replica by its address, so the next process takes the same one.
@@ -159,8 +171,14 @@ final class ChildProcesses: Sendable {
                     self.state.withLock { $0[specification.name] = child }
                     events(.started(child))
                 }
-                for try await line in execution.standardOutput.strings() {
-                    events(.line(name: specification.name, text: line.trimmingCharacters(in: .newlines)))
+                // Asked here, at the moment of the cancellation: the library's own teardown begins only after the
+                // output has ended, which it does not before the child leaves.
+                try await withTaskCancellationHandler {
+                    for try await line in execution.standardOutput.strings() {
+                        events(.line(name: specification.name, text: line.trimmingCharacters(in: .newlines)))
+                    }
+                } onCancel: {
+                    kill(identifier, SIGTERM)
                 }
                 group.cancelAll()
             }

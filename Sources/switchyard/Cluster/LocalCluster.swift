@@ -22,8 +22,8 @@ struct LocalCluster: Sendable {
         var gatewayArguments: [String] = []
         /// Further arguments of each expert host.
         var hostArguments: [String] = []
-        /// Whether an expert host that leaves is started again.
-        var restartsHosts = false
+        /// What follows when an expert host leaves early.
+        var onHostExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take until they listen.
         var startTimeout: Duration = .seconds(600)
     }
@@ -59,7 +59,7 @@ struct LocalCluster: Sendable {
         return try await ChildProcesses.run(
             Self.hostSpecifications(layout, scratch: scratch.path),
             executable: executable,
-            restarts: layout.restartsHosts,
+            onExit: layout.onHostExit,
             startTimeout: layout.startTimeout,
             events: events
         ) { hosts in
@@ -67,7 +67,7 @@ struct LocalCluster: Sendable {
             return try await ChildProcesses.run(
                 [gateway],
                 executable: executable,
-                restarts: false,
+                onExit: .fail,
                 startTimeout: layout.startTimeout,
                 events: events
             ) { gateway in
@@ -86,19 +86,20 @@ struct LocalCluster: Sendable {
 
     private static func hostSpecifications(_ layout: Layout, scratch: String) -> [ChildSpecification] {
         layout.pools.flatMap { pool in
-            (0..<layout.replicas).map { replica in
-                let addressFile = "\(scratch)/\(pool)-\(replica).address"
-                var arguments = [
-                    "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
-                    "--address-file", addressFile, "--exit-with-standard-input",
-                ]
-                if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
-                return ChildSpecification(
-                    name: "\(pool)/\(replica)",
-                    arguments: arguments + layout.hostArguments,
-                    addressFile: addressFile
-                )
-            }
+            (0..<layout.replicas)
+                .map { replica in
+                    let addressFile = "\(scratch)/\(pool)-\(replica).address"
+                    var arguments = [
+                        "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
+                        "--address-file", addressFile, "--exit-with-standard-input",
+                    ]
+                    if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
+                    return ChildSpecification(
+                        name: "\(pool)/\(replica)",
+                        arguments: arguments + layout.hostArguments,
+                        addressFile: addressFile
+                    )
+                }
         }
     }
 

@@ -34,10 +34,11 @@ struct RoutingPicture {
         )
         for layer in self.layers {
             let most = max(layer.rows.max() ?? 0, 1)
-            let cells = (0..<experts).map { expert in
-                let rows = expert < layer.rows.count ? layer.rows[expert] : 0
-                return self.shade(Double(rows) / Double(most), text: Self.padded(" \(rows)", width))
-            }
+            let cells = (0..<experts)
+                .map { expert in
+                    let rows = expert < layer.rows.count ? layer.rows[expert] : 0
+                    return self.shade(Double(rows) / Double(most), text: Self.padded(" \(rows)", width))
+                }
             lines.append(Self.padded(layer.name, label) + cells.joined() + "  \(layer.dropped)")
         }
         return lines.joined(separator: "\n")

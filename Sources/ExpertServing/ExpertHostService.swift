@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import NIOCore
+internal import RPCCore
+internal import RPCTransport
+internal import SwitchyardProtos
+
+/// The host's methods on the wire.
+struct ExpertHostService: Sendable {
+    let check: ForwardCheck
+    let queue: ForwardQueue
+    let card: HostCard
+
+    /// What the server answers with.
+    var methods: [ServiceMethod] {
+        [
+            .unaryOnEventLoop(.forward) { message, context, responder in
+                self.forward(message, context, responder)
+            },
+            .unaryOnEventLoop(.describe) { _, _, responder in
+                let description = self.card.description(load: self.queue.load)
+                responder.finish(.success(Payload(bytes: description.serialized())))
+            },
+        ]
+    }
+
+    /// Checks a call and queues it; runs on an event loop.
+    private func forward(_ message: ByteBuffer, _ context: ServerContext, _ responder: UnaryResponder) {
+        do throws(RPCError) {
+            let (work, tensor) = try self.read(message)
+            let job = ForwardJob(
+                work: work,
+                message: message,
+                tensor: tensor,
+                arrival: .now,
+                responder: responder
+            )
+            let id = try self.queue.push(job, deadline: context.deadline)
+            let queue = self.queue
+            context.onCancel {
+                queue.cancel(id)
+            }
+        } catch {
+            responder.finish(.failure(error))
+        }
+    }
+
+    private func read(_ message: ByteBuffer) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>) {
+        let result: Result<(ForwardCheck.Work, Range<Int>), RPCError> = message.withUnsafeReadableBytes { bytes in
+            do {
+                let (envelope, tensor) = try ForwardRequestEnvelope.parse(bytes)
+                return .success((try self.check.check(envelope, tensorByteCount: tensor.count), tensor))
+            } catch let error as ProtoError {
+                return .failure(RPCError(error))
+            } catch {
+                return .failure(error as? RPCError ?? RPCError(.internal, "\(error)"))
+            }
+        }
+        return try result.get()
+    }
+}
+
+extension Method {
+    static let forward = Method(ExpertHostMethods.forward)
+    static let describe = Method(ExpertHostMethods.describe)
+
+    init(_ name: MethodName) {
+        self.init(service: name.service, name: name.name)
+    }
+}
+
+extension RPCError {
+    /// The status of a call whose message cannot be read.
+    ///
+    /// Bytes that are no message at all are `INTERNAL`, as gRPC has it
+    /// (https://github.com/grpc/grpc/blob/v1.51.1/doc/statuscodes.md); a message with a wrong field is the caller's.
+    init(_ error: ProtoError) {
+        switch error.code {
+        case .malformed: self.init(.internal, error.description)
+        case .overLimit: self.init(.resourceExhausted, error.description)
+        case .invalidUTF8, .unknownChoice, .sizeMismatch: self.init(.invalidArgument, error.description)
+        }
+    }
+}

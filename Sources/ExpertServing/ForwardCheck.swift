@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import RPCCore
+internal import SwitchModel
+internal import SwitchyardProtos
+
+/// What an expert host accepts in a `Forward` call.
+struct ForwardCheck: Sendable {
+    /// A call that holds what it has to hold.
+    struct Work: Sendable, Equatable {
+        let layer: SparseLayer
+        let groups: [SwitchModel.ExpertRows]
+        let rows: Int
+    }
+
+    /// The fingerprint of the checkpoint that the host's experts come from.
+    let fingerprint: UInt64
+
+    /// Elements of one token, the model's width.
+    let modelWidth: Int
+
+    /// Experts of each sparse layer in the whole model.
+    let expertCount: Int
+
+    /// Sparse layers of the whole model.
+    let sparseLayers: Set<SparseLayer>
+
+    /// The experts that are here.
+    let held: [SparseLayer: Set<Int>]
+
+    /// Rows that one call may have.
+    let maxRows: Int
+
+    /// Checks all fields of a call, cheapest and most telling first.
+    ///
+    /// - Parameters:
+    ///   - envelope: The call without its tensor's bytes.
+    ///   - tensorByteCount: The number of the tensor's bytes.
+    /// - Returns: What to compute.
+    /// - Throws: ``RPCError`` with `FAILED_PRECONDITION` where the caller has the wrong host, `RESOURCE_EXHAUSTED` where
+    ///   the call is too large, `INVALID_ARGUMENT` where it is wrong anywhere.
+    func check(_ envelope: ForwardRequestEnvelope, tensorByteCount: Int) throws(RPCError) -> Work {
+        guard envelope.modelFingerprint == self.fingerprint else {
+            throw RPCError(
+                .failedPrecondition,
+                "model_fingerprint is \(hex(envelope.modelFingerprint)), but this host's experts come from the checkpoint "
+                    + "\(hex(self.fingerprint)); give the gateway and its hosts parts of one and the same checkpoint"
+            )
+        }
+        let layer = try self.layer(of: envelope)
+        let groups = try self.groups(of: envelope, layer: layer)
+        let rows = groups.reduce(0) { $0 + $1.rows }
+        guard rows <= self.maxRows else {
+            throw RPCError(
+                .resourceExhausted,
+                "groups hold \(rows) rows, over this host's limit of \(self.maxRows) rows a call; "
+                    + "send fewer tokens at once or raise the host's limit"
+            )
+        }
+        try self.checkTensor(envelope, rows: rows, byteCount: tensorByteCount)
+        return Work(layer: layer, groups: groups, rows: rows)
+    }
+
+    private func layer(of envelope: ForwardRequestEnvelope) throws(RPCError) -> SparseLayer {
+        guard let stack = envelope.stack.modelStack else {
+            throw RPCError(.invalidArgument, "stack is not set to a known value; set it to ENCODER or DECODER")
+        }
+        let layer = SparseLayer(stack: stack, block: Int(envelope.layer))
+        guard self.sparseLayers.contains(layer) else {
+            let blocks = self.sparseLayers.filter { $0.stack == stack }.map(\.block).sorted()
+            throw RPCError(
+                .invalidArgument,
+                "layer \(envelope.layer) of the \(stack) has no experts; the layers with experts are \(blocks)"
+            )
+        }
+        return layer
+    }
+
+    private func groups(of envelope: ForwardRequestEnvelope, layer: SparseLayer) throws(RPCError) -> [SwitchModel.ExpertRows] {
+        guard !envelope.groups.isEmpty else {
+            throw RPCError(.invalidArgument, "groups is empty; send at least one expert's rows")
+        }
+        let held = self.held[layer] ?? []
+        var groups: [SwitchModel.ExpertRows] = []
+        groups.reserveCapacity(min(envelope.groups.count, self.expertCount))
+        for (index, group) in envelope.groups.enumerated() {
+            let expert = Int(group.expert)
+            guard expert < self.expertCount else {
+                throw RPCError(
+                    .invalidArgument,
+                    "groups[\(index)].expert is \(expert); this model has experts 0 to \(self.expertCount - 1)"
+                )
+            }
+            if let previous = groups.last, previous.expert >= expert {
+                throw RPCError(
+                    .invalidArgument,
+                    "groups[\(index)].expert is \(expert) after \(previous.expert); name each expert once, ascending"
+                )
+            }
+            guard group.rows > 0 else {
+                throw RPCError(.invalidArgument, "groups[\(index)].rows is 0; leave out experts without rows")
+            }
+            guard held.contains(expert) else {
+                throw RPCError(
+                    .failedPrecondition,
+                    "groups[\(index)].expert \(expert) of \(layer.stack) layer \(layer.block) is not held here; "
+                        + "held are \(held.sorted()); look at the gateway's placement"
+                )
+            }
+            groups.append(SwitchModel.ExpertRows(expert: expert, rows: Int(group.rows)))
+        }
+        return groups
+    }
+
+    private func checkTensor(_ envelope: ForwardRequestEnvelope, rows: Int, byteCount: Int) throws(RPCError) {
+        guard envelope.tokensDType == .float32 else {
+            throw RPCError(.invalidArgument, "tokens.dtype is \(envelope.tokensDType); this host computes FLOAT32")
+        }
+        let shape = envelope.tokensShape
+        guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.modelWidth else {
+            throw RPCError(
+                .invalidArgument,
+                "tokens.shape is \(shape.prefix(8)); the rows of the groups and the model's width make "
+                    + "[\(rows), \(self.modelWidth)]"
+            )
+        }
+        let expected = rows * self.modelWidth * MemoryLayout<Float>.size
+        guard byteCount == expected else {
+            throw RPCError(
+                .invalidArgument,
+                "tokens.data has \(byteCount) bytes; FLOAT32 values of shape \(shape) take \(expected)"
+            )
+        }
+    }
+}
+
+/// A fingerprint as people compare it: sixteen hexadecimal digits.
+func hex(_ fingerprint: UInt64) -> String {
+    let digits = String(fingerprint, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+}

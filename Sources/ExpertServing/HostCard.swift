@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import ServiceKit
+internal import SwitchModel
+internal import SwitchyardProtos
+internal import TensorKernels
+
+/// What a host says about itself.
+struct HostCard: Sendable {
+    private let fixed: HostDescription
+    private let start = ContinuousClock.now
+
+    /// Collects what does not change while the host runs.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: The shard.
+    ///   - held: The experts that were loaded.
+    ///   - configuration: What the host was told.
+    ///   - maxMessageBytes: The longest message that the transport takes.
+    init(
+        checkpoint: Checkpoint,
+        held: [SparseLayer: [Int]],
+        configuration: ExpertHostConfiguration,
+        maxMessageBytes: Int
+    ) {
+        var description = HostDescription()
+        description.modelFingerprint = checkpoint.fingerprint
+        description.shard = checkpoint.manifest?.name ?? configuration.shardDirectory
+        description.held = held.sorted { $0.key < $1.key }.map { layer, experts in
+            LayerExperts(
+                stack: StackMessage(layer.stack),
+                layer: UInt32(layer.block),
+                experts: experts.map { UInt32($0) }
+            )
+        }
+        description.modelWidth = UInt32(checkpoint.configuration.modelWidth)
+        description.weightDType = Self.weightDType(checkpoint, held: held, storage: configuration.storage)
+        description.acceptedDTypes = [.float32]
+        description.maxRowsPerCall = UInt64(configuration.maxRowsPerCall)
+        description.maxMessageBytes = UInt64(maxMessageBytes)
+        description.version = SoftwareVersion.current
+        description.kernels = KernelReport.describe()
+        self.fixed = description
+    }
+
+    /// The description at this moment.
+    ///
+    /// - Parameter load: How busy the host is.
+    func description(load: HostLoad) -> HostDescription {
+        var description = self.fixed
+        description.load = load
+        description.uptimeSeconds = UInt64(self.start.duration(to: .now).components.seconds)
+        return description
+    }
+
+    private static func weightDType(
+        _ checkpoint: Checkpoint,
+        held: [SparseLayer: [Int]],
+        storage: WeightStorage
+    ) -> DType {
+        switch storage {
+        case .float32:
+            return .float32
+        case .bfloat16:
+            return .bfloat16
+        case .checkpoint:
+            guard let (layer, experts) = held.min(by: { $0.key < $1.key }), let expert = experts.first,
+                let tensor = try? checkpoint.tensor(.expert(layer, expert: expert, .wi))
+            else {
+                return .unspecified
+            }
+            return tensor.dtype == .bfloat16 ? .bfloat16 : .float32
+        }
+    }
+}

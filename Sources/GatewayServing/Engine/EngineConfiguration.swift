@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import BatchScheduling
+public import Checkpoints
+public import SwitchModel
+
+/// How the engine schedules and computes.
+public struct EngineConfiguration: Sendable {
+    /// Batch slots, queue and encode budget.
+    public var scheduler = SchedulerConfiguration()
+
+    /// How many tokens an expert takes.
+    public var capacityPolicy = CapacityPolicy.checkpoint
+
+    /// Creates the default configuration.
+    public init() {}
+}
+
+/// What the engine is doing.
+public struct EngineLoad: Sendable, Hashable {
+    /// Requests that wait for a batch slot.
+    public var queued = 0
+    /// Requests that may wait.
+    public var queueLimit = 0
+    /// Requests that run.
+    public var running = 0
+    /// Batch slots in use.
+    public var usedSlots = 0
+    /// Batch slots in all.
+    public var batchSlots = 0
+    /// Whether new requests are turned away because the engine is leaving.
+    public var isDraining = false
+    /// Steps since the start.
+    public var steps: UInt64 = 0
+    /// Decoder rows times steps since the start.
+    public var decodedTokens: UInt64 = 0
+    /// Tokens times sparse layers since the start.
+    public var routedTokens: UInt64 = 0
+    /// Tokens without an expert's output since the start.
+    public var dropped: [DroppedTokens] = []
+    /// Token rows that were dispatched since the start, for each sparse layer by expert index.
+    public var expertRows: [SparseLayer: [UInt64]] = [:]
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import BatchScheduling
+public import RPCCore
+public import SwitchModel
+public import TensorKernels
+
+/// What the engine is asked to do with one input.
+public struct EngineRequest: Sendable {
+    /// The kind of work.
+    public enum Work: Sendable {
+        /// Choose tokens; with stop strings, none of which may be empty.
+        case generate(GenerationParameters, stops: [String])
+        /// Only run the encoder.
+        case encode
+        /// Say how likely given tokens are, and as many most likely ones in their places.
+        case score(target: [Int32], topLogprobs: Int)
+    }
+
+    /// The encoder's input: at least one id, all of them in the vocabulary.
+    public var input: [Int32]
+
+    /// The kind of work.
+    public var work: Work
+
+    /// What the request accepts of dropped tokens.
+    public var dropPolicy: DropPolicy
+
+    /// When the client stops waiting; never if it is missing.
+    public var deadline: ContinuousClock.Instant?
+
+    /// Creates a request.
+    ///
+    /// - Parameters:
+    ///   - input: The encoder's input.
+    ///   - work: The kind of work.
+    ///   - dropPolicy: What the request accepts of dropped tokens.
+    ///   - deadline: When the client stops waiting.
+    public init(
+        input: [Int32],
+        work: Work,
+        dropPolicy: DropPolicy = .allow,
+        deadline: ContinuousClock.Instant? = nil
+    ) {
+        self.input = input
+        self.work = work
+        self.dropPolicy = dropPolicy
+        self.deadline = deadline
+    }
+}
+
+/// A request that the engine has taken: its name and what becomes of it.
+public struct EngineTicket: Sendable {
+    /// The request's name, for ``InferenceEngine/cancel(_:)``.
+    public let id: SequenceID
+
+    /// What happens, in order; ends after ``EngineEvent/finished(_:)`` or ``EngineEvent/failed(_:)``.
+    ///
+    /// The task that reads it cancels the request when it is cancelled itself.
+    public let events: AsyncStream<EngineEvent>
+}
+
+/// Something that happened to a request.
+public enum EngineEvent: Sendable {
+    /// One sequence has one more token; not in a beam search.
+    case token(StreamedToken)
+    /// The last event of a request that went well.
+    case finished(EngineResult)
+    /// The last event of a request that did not.
+    case failed(RPCError)
+}
+
+/// One more token of one sequence.
+public struct StreamedToken: Sendable, Hashable {
+    /// Which of the returned sequences.
+    public var sequence: Int
+    /// The token's id.
+    public var id: Int32
+    /// The text that the token adds; empty while it may be the beginning of a stop string.
+    public var text: String
+    /// The natural logarithm of its probability.
+    public var logprob: Float
+    /// The most likely tokens in this place, as many as were asked for.
+    public var topLogprobs: [SwitchModel.TokenLogprob]
+}
+
+/// What a request led to.
+public struct EngineResult: Sendable {
+    /// The answer, by the kind of work.
+    public enum Output: Sendable {
+        /// The generated sequences, best first.
+        case generations([EngineGeneration])
+        /// The encoder's hidden states, `[tokens, d_model]` float32.
+        case hidden(FloatMatrix)
+        /// One entry for each token of the target.
+        case scores([TokenScore])
+    }
+
+    /// The answer.
+    public var output: Output
+
+    /// What it cost.
+    public var usage: EngineUsage
+}
+
+/// One generated sequence.
+public struct EngineGeneration: Sendable, Hashable {
+    /// The text, special tokens kept; it ends before the first stop string.
+    public var text: String
+
+    /// All ids that were generated, those that make up the stop string included.
+    public var sequence: GeneratedSequence
+}
+
+/// How likely one token of a target is.
+public struct TokenScore: Sendable, Hashable {
+    /// The token's id.
+    public var id: Int32
+    /// The natural logarithm of its probability.
+    public var logprob: Float
+    /// The most likely tokens in its place, best first, as many as were asked for.
+    public var topLogprobs: [SwitchModel.TokenLogprob]
+}
+
+/// What a request cost.
+public struct EngineUsage: Sendable, Hashable {
+    /// Ids given to the encoder.
+    public var inputTokens = 0
+    /// Ids that came out, over all sequences; for a score, those of the target.
+    public var outputTokens = 0
+    /// Tokens without an expert's output.
+    public var dropped: [DroppedTokens] = []
+    /// Tokens times sparse layers.
+    public var routedTokens = 0
+    /// From submission to the first step.
+    public var queueTime = Duration.zero
+    /// In the encoder.
+    public var encodeTime = Duration.zero
+    /// From the end of the encoder to the end of the request.
+    public var decodeTime = Duration.zero
+}

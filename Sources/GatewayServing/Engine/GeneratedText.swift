@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Tokenization
+
+/// The text of one sequence while it is generated.
+struct GeneratedText: Sendable {
+    /// What one more token adds.
+    struct Piece: Sendable, Equatable {
+        /// Text that can be shown.
+        var text: String
+        /// Whether the text now ends, at a stop string.
+        var isStopped: Bool
+    }
+
+    private var decoder: IncrementalDecoder
+    private var matcher: StopMatcher
+
+    /// The text so far, without what is held back because it may be the beginning of a stop string.
+    private(set) var text = ""
+
+    /// Whether a stop string ended the text.
+    private(set) var isStopped = false
+
+    /// Creates an empty text.
+    ///
+    /// - Parameters:
+    ///   - tokenizer: Turns ids into text.
+    ///   - stops: The stop strings.
+    init(tokenizer: Tokenizer, stops: [String]) {
+        self.decoder = tokenizer.makeDecoder()
+        self.matcher = StopMatcher(stops: stops)
+    }
+
+    /// Takes the next token.
+    ///
+    /// - Parameters:
+    ///   - id: The token's id.
+    ///   - isLast: Whether the sequence ends with it, so that nothing needs to be held back.
+    mutating func append(_ id: Int32, isLast: Bool) -> Piece {
+        let output = self.matcher.feed(self.decoder.append(id))
+        var piece = Piece(text: output.text, isStopped: output.isStopped)
+        if isLast, !output.isStopped {
+            piece.text += self.matcher.finish()
+        }
+        self.text += piece.text
+        self.isStopped = output.isStopped
+        return piece
+    }
+}

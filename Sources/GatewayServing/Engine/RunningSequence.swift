@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+internal import Checkpoints
+internal import RPCCore
+internal import SwitchModel
+internal import TensorKernels
+internal import Tokenization
+
+/// A request as it was submitted.
+struct Arrival: Sendable {
+    let id: SequenceID
+    let request: EngineRequest
+    let sink: AsyncStream<EngineEvent>.Continuation
+    let time: ContinuousClock.Instant
+}
+
+/// One request between its admission into batch slots and its end; belongs to the engine's thread.
+final class RunningSequence {
+    /// Where the request stands.
+    enum Stage {
+        /// Admitted; its input is not encoded yet. Can transition to `encoded` or `generating`.
+        case admitted
+        /// Its input is encoded, and that or one pass through the decoder is all it needs. Final.
+        case encoded(EncodedSequence)
+        /// Tokens are chosen step by step. Final.
+        case generating(Generating)
+    }
+
+    /// What generation needs from step to step.
+    struct Generating {
+        var session: GenerationSession
+        /// By decoder row.
+        var caches: [DecoderCache]
+        /// By returned sequence; empty in a beam search, whose text is only known at the end.
+        var texts: [GeneratedText]
+    }
+
+    let arrival: Arrival
+    let started: ContinuousClock.Instant
+    var stage = Stage.admitted
+    var ledger = DropLedger()
+    var encodeTime = Duration.zero
+    var encodeEnd: ContinuousClock.Instant?
+
+    init(_ arrival: Arrival, started: ContinuousClock.Instant) {
+        self.arrival = arrival
+        self.started = started
+    }
+
+    var id: SequenceID { self.arrival.id }
+    var request: EngineRequest { self.arrival.request }
+
+    /// Decoder rows of the next step; 0 where there is no next step.
+    var rowCount: Int {
+        guard case .generating(let state) = self.stage else {
+            return 0
+        }
+        return state.session.rowCount
+    }
+
+    /// Takes the encoder's result.
+    func encoded(
+        _ encoded: EncodedSequence,
+        configuration: ModelConfiguration,
+        tokenizer: Tokenizer
+    ) throws(GenerationError) {
+        guard case .generate(let parameters, let stops) = self.request.work else {
+            self.stage = .encoded(encoded)
+            return
+        }
+        let session = try GenerationSession(parameters: parameters, configuration: configuration)
+        let text = GeneratedText(tokenizer: tokenizer, stops: stops)
+        let texts = parameters.beamCount > 1 ? 0 : parameters.returnedSequences
+        self.stage = .generating(
+            Generating(
+                session: session,
+                caches: (0..<session.rowCount).map { _ in DecoderCache(encoded) },
+                texts: Array(repeating: text, count: texts)
+            )
+        )
+    }
+
+    /// What the next step feeds to the decoder.
+    var decoderInputs: [DecoderInput] {
+        guard case .generating(let state) = self.stage else {
+            return []
+        }
+        return zip(state.caches, state.session.nextTokens).map { DecoderInput(cache: $0, tokens: [$1]) }
+    }
+
+    /// Takes the step's logits, chooses tokens and orders the caches for the next step.
+    ///
+    /// - Parameters:
+    ///   - logits: `[rows, vocabulary]` of the whole step.
+    ///   - firstRow: This request's first row.
+    /// - Returns: Tokens to send to the client.
+    /// - Throws: ``RPCError`` with `INTERNAL` where the logits are no numbers.
+    func advance(logits: FloatMatrix, firstRow: Int) throws(RPCError) -> [StreamedToken] {
+        guard case .generating(var state) = self.stage else {
+            return []
+        }
+        // The state is moved out and back in, so that its arrays are changed where they are.
+        self.stage = .admitted
+        defer {
+            self.stage = .generating(state)
+        }
+        let advance = state.session.advance(logits: logits, firstRow: firstRow)
+        guard advance.unusableRows.isEmpty else {
+            throw RPCError(.internal, "the model's logits are not numbers; look for damaged weights in the checkpoint")
+        }
+        var tokens: [StreamedToken] = []
+        var stoppedRows: [Int] = []
+        for emitted in advance.emitted where state.texts.indices.contains(emitted.sequence) {
+            let piece = state.texts[emitted.sequence].append(emitted.id, isLast: emitted.row == nil)
+            if piece.isStopped, let row = emitted.row {
+                stoppedRows.append(row)
+            }
+            tokens.append(
+                StreamedToken(
+                    sequence: emitted.sequence,
+                    id: emitted.id,
+                    text: piece.text,
+                    logprob: emitted.logprob,
+                    topLogprobs: emitted.topLogprobs
+                )
+            )
+        }
+        // From the last row on, so that the numbers of those still to be ended stay right.
+        for row in stoppedRows.sorted(by: >) {
+            state.session.finish(row: row, reason: .stop)
+        }
+        state.caches = DecoderCache.arranged(state.caches, by: state.session.parents)
+        return tokens
+    }
+
+    /// The generated sequences, if all have ended.
+    func generations(tokenizer: Tokenizer) -> [EngineGeneration]? {
+        guard case .generating(let state) = self.stage, state.session.isFinished else {
+            return nil
+        }
+        return state.session.results.enumerated().map { index, result in
+            guard state.texts.indices.contains(index) else {
+                return EngineGeneration(text: tokenizer.decode(result.tokenIDs), sequence: result)
+            }
+            var sequence = result
+            if state.texts[index].isStopped {
+                sequence.finishReason = .stop
+            }
+            return EngineGeneration(text: state.texts[index].text, sequence: sequence)
+        }
+    }
+
+    /// Adds what a call of the model did to this request's tokens.
+    ///
+    /// - Parameters:
+    ///   - record: The call's record.
+    ///   - inputs: This request's inputs in the call.
+    func account(_ record: RoutingRecord, inputs: Range<Int>) {
+        for input in inputs where record.routedPerSequence.indices.contains(input) {
+            self.ledger.routed(record.routedPerSequence[input])
+        }
+        for (drop, count) in record.drops where inputs.contains(drop.sequence) {
+            self.ledger.dropped(count, layer: drop.layer, reason: drop.reason)
+        }
+    }
+
+    /// What the request cost.
+    func usage(outputTokens: Int, now: ContinuousClock.Instant) -> EngineUsage {
+        EngineUsage(
+            inputTokens: self.request.input.count,
+            outputTokens: outputTokens,
+            dropped: self.ledger.entries,
+            routedTokens: self.ledger.routed,
+            queueTime: self.arrival.time.duration(to: self.started),
+            encodeTime: self.encodeTime,
+            decodeTime: self.encodeEnd.map { $0.duration(to: now) } ?? .zero
+        )
+    }
+}

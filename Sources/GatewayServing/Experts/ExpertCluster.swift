@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import ExpertPooling
+public import Logging
+internal import RPCCore
+internal import RPCTransport
+internal import Synchronization
+internal import SwitchModel
+
+/// The gateway's connections to its expert hosts: the runner of the ``ExpertPools`` machine.
+///
+/// Every replica has a channel. A replica is asked to describe itself when its connection comes up, and gets calls only
+/// once its fingerprint and its experts have been found to fit.
+public final class ExpertCluster: Sendable {
+    /// Work for ``run()`` that the machine or the outside asks for.
+    enum Work: Sendable {
+        case describe(ReplicaID)
+        case wake(at: ContinuousClock.Instant)
+        case add(ReplicaID)
+        case remove(ReplicaID)
+    }
+
+    struct State: Sendable {
+        var pools: ExpertPools
+        var generator = SystemRandomNumberGenerator()
+        var channels: [ReplicaID: RPCChannel] = [:]
+        /// When the earliest sleeping ``Work/wake(at:)`` ends.
+        var wakeAt: ContinuousClock.Instant?
+        /// What each replica said about itself last.
+        var loads: [ReplicaID: ReplicaLoad] = [:]
+        var isComplete = false
+    }
+
+    let configuration: ExpertClusterConfiguration
+    let layers: [ExpertLayer]
+    let expertCount: Int
+    let logger: Logger
+    let state: Mutex<State>
+
+    private let work: AsyncStream<Work>
+    private let workSource: AsyncStream<Work>.Continuation
+    private let completion: AsyncStream<Never>
+    private let completionSource: AsyncStream<Never>.Continuation
+
+    /// Creates the connections' owner; ``run()`` connects.
+    ///
+    /// - Parameters:
+    ///   - configuration: The pools and how to reach them.
+    ///   - model: The model whose experts they hold.
+    ///   - fingerprint: The fingerprint of the checkpoint that is served.
+    ///   - placement: Which pool holds each expert; learnt from the hosts if it is missing.
+    ///   - logger: Tells people who joined, who was refused and who failed.
+    public init(
+        configuration: ExpertClusterConfiguration,
+        model: ModelConfiguration,
+        fingerprint: UInt64,
+        placement: PlacementTable?,
+        logger: Logger
+    ) {
+        self.configuration = configuration
+        self.layers = model.sparseLayers.map(ExpertLayer.init)
+        self.expertCount = model.expertCount
+        self.logger = logger
+        let pools = ExpertPools(
+            configuration: configuration.choice,
+            fingerprint: fingerprint,
+            modelWidth: model.modelWidth,
+            placement: placement
+        )
+        self.state = Mutex(State(pools: pools))
+        (self.work, self.workSource) = AsyncStream.makeStream(of: Work.self)
+        (self.completion, self.completionSource) = AsyncStream.makeStream(of: Never.self)
+    }
+
+    /// Connects to all replicas, verifies them and keeps doing so until the task is cancelled.
+    ///
+    /// - Throws: `ComputeThread.StartError` where names cannot be looked up for want of a thread.
+    public func run() async throws {
+        try await withThrowingDiscardingTaskGroup { group in
+            for pool in self.configuration.pools {
+                for target in pool.targets {
+                    switch target {
+                    case .address(let host, let port):
+                        self.workSource.yield(.add(ReplicaID(pool: pool.name, host: host, port: port)))
+                    case .name(let host, let port):
+                        let watch = NameWatch(pool: pool.name, host: host, port: port, cluster: self)
+                        group.addTask { try await watch.run() }
+                    }
+                }
+            }
+            for await work in self.work {
+                self.perform(work, in: &group)
+            }
+            group.cancelAll()
+        }
+    }
+
+    /// Suspends until every expert is held by a replica that takes calls, or the task is cancelled.
+    ///
+    /// One task at a time may wait.
+    public func waitUntilComplete() async {
+        for await _ in self.completion {}
+    }
+
+    private func perform(_ work: Work, in group: inout ThrowingDiscardingTaskGroup<any Error>) {
+        switch work {
+        case .add(let id):
+            guard let channel = self.open(id) else {
+                return
+            }
+            group.addTask { try await channel.run() }
+        case .remove(let id):
+            self.close(id)
+        case .describe(let id):
+            group.addTask { await self.describe(id) }
+        case .wake(let time):
+            group.addTask {
+                try? await Task.sleep(until: time, clock: .continuous)
+                self.transition { state in
+                    state.wakeAt = nil
+                    return state.pools.timerFired(now: .now)
+                }
+            }
+        }
+    }
+
+    // MARK: - Members
+
+    /// A replica was found.
+    func found(_ id: ReplicaID) { self.workSource.yield(.add(id)) }
+
+    /// A replica is no longer named.
+    func lost(_ id: ReplicaID) { self.workSource.yield(.remove(id)) }
+
+    private func open(_ id: ReplicaID) -> RPCChannel? {
+        let isKnown = self.state.withLock { $0.channels[id] != nil }
+        guard !isKnown else {
+            return nil
+        }
+        let channel = RPCChannel(
+            target: (host: id.host, port: id.port),
+            configuration: self.configuration.channel,
+            logger: self.logger,
+            onStateChange: { [weak self] state in
+                self?.connectionChanged(id, to: state)
+            }
+        )
+        self.state.withLock { state in
+            state.channels[id] = channel
+            state.pools.added(id)
+        }
+        return channel
+    }
+
+    private func close(_ id: ReplicaID) {
+        let channel = self.state.withLock { state in
+            state.pools.removed(id)
+            state.loads[id] = nil
+            return state.channels.removeValue(forKey: id)
+        }
+        channel?.shutdown()
+    }
+
+    private func connectionChanged(_ id: ReplicaID, to connection: RPCChannel.State) {
+        switch connection {
+        case .ready:
+            self.logger.debug("connected to an expert host", metadata: ["replica": "\(id)"])
+            self.transition { $0.pools.connected(id) }
+        case .idle, .connecting, .transientFailure, .shutdown:
+            self.transition { state in
+                state.pools.disconnected(id)
+                return []
+            }
+        }
+    }
+
+    // MARK: - The machine's steps
+
+    /// Lock, one step of the machine, unlock, then what it asks for.
+    func transition(_ step: (inout State) -> [PoolAction]) {
+        let (actions, wakeAt, becameComplete) = self.state.withLock { state in
+            let actions = step(&state)
+            var wakeAt: ContinuousClock.Instant?
+            if let next = state.pools.nextTimer, state.wakeAt.map({ next < $0 }) ?? true {
+                state.wakeAt = next
+                wakeAt = next
+            }
+            let isComplete = state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
+            defer { state.isComplete = isComplete }
+            return (actions, wakeAt, isComplete && !state.isComplete)
+        }
+        if let wakeAt {
+            self.workSource.yield(.wake(at: wakeAt))
+        }
+        for action in actions {
+            self.act(on: action)
+        }
+        if becameComplete {
+            self.logger.info("every expert is held by a verified host")
+            self.completionSource.finish()
+        }
+    }
+
+    private func act(on action: PoolAction) {
+        switch action {
+        case .describe(let id):
+            self.workSource.yield(.describe(id))
+        case .joined(let id):
+            self.logger.info("an expert host joined", metadata: ["replica": "\(id)"])
+        case .ejected(let id, let time, let failure):
+            self.logger.warning(
+                "an expert host is left alone for a while",
+                metadata: ["replica": "\(id)", "time": "\(time)", "after": "\(failure)"]
+            )
+        case .refused(let id, let reason):
+            self.logger.error(
+                "an expert host cannot be used",
+                metadata: ["pool": "\(id.pool)", "replica": "\(id.address)", "reason": "\(reason)"]
+            )
+        }
+    }
+}
+
+extension ExpertLayer {
+    /// The pools' name of a layer of the model.
+    init(_ layer: SparseLayer) {
+        self.init(isDecoder: layer.stack == .decoder, block: layer.block)
+    }
+}

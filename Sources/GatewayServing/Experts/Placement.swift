@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import ExpertPooling
+
+/// The placement that `switchyard shard` wrote beside the gateway's part.
+struct Placement: Sendable {
+    /// Which pool holds each expert.
+    let table: PlacementTable
+
+    /// The pools' names.
+    let pools: [String]
+
+    private let file: String
+
+    /// Reads the placement of a gateway's part.
+    ///
+    /// - Parameters:
+    ///   - directory: The folder with the model.
+    ///   - checkpoint: The model in it.
+    /// - Returns: Nothing where the folder has no placement: a whole checkpoint, whose hosts say themselves what they
+    ///   hold.
+    /// - Throws: `CheckpointError` where the file cannot be read; ``GatewayError`` where it is another checkpoint's.
+    static func load(directory: String, checkpoint: Checkpoint) throws -> Placement? {
+        guard checkpoint.manifest?.kind == .gateway else {
+            return nil
+        }
+        let file = try PlacementFile.load(directory: directory)
+        guard file.fingerprintValue == checkpoint.fingerprint else {
+            throw GatewayError(
+                .placement,
+                "\(directory)/\(PlacementFile.fileName) belongs to the checkpoint \(file.fingerprint), but the model beside "
+                    + "it to another one; cut the checkpoint again"
+            )
+        }
+        var table = PlacementTable()
+        for layer in checkpoint.configuration.sparseLayers {
+            for pool in file.pools {
+                for expert in pool.experts {
+                    table.place(expert, of: ExpertLayer(layer), on: pool.name)
+                }
+            }
+        }
+        return Placement(
+            table: table,
+            pools: file.pools.map(\.name),
+            file: "\(directory)/\(PlacementFile.fileName)"
+        )
+    }
+
+    /// Checks that exactly the placement's pools are given.
+    ///
+    /// - Parameter given: The pools of the gateway's configuration.
+    /// - Throws: ``GatewayError`` naming the pools that are missing or too many.
+    func check(_ given: [PoolSpecification]) throws(GatewayError) {
+        let names = Set(given.map(\.name))
+        let missing = self.pools.filter { !names.contains($0) }
+        guard missing.isEmpty else {
+            throw GatewayError(
+                .placement,
+                "\(self.file) places experts on \(missing.joined(separator: ", ")), but no targets are given for them; "
+                    + "pass --pool NAME=HOST:PORT for each"
+            )
+        }
+        let unknown = names.subtracting(self.pools).sorted()
+        guard unknown.isEmpty else {
+            throw GatewayError(
+                .placement,
+                "\(self.file) places no experts on \(unknown.joined(separator: ", ")); its pools are "
+                    + self.pools.joined(separator: ", ")
+            )
+        }
+    }
+}

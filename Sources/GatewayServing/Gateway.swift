@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+public import Checkpoints
+internal import ExpertPooling
+public import Logging
+internal import RPCCore
+internal import RPCTransport
+internal import ServiceKit
+public import ServiceLifecycle
+internal import SwitchModel
+internal import SwitchyardProtos
+internal import TensorKernels
+internal import Tokenization
+
+/// The model as one service: embeddings, attention, routing and generation here, the experts on their hosts.
+///
+/// It listens at once, but takes requests (and says `SERVING`) only when every expert is held by a verified host, or
+/// after a while all the same: then tokens for the missing experts are dropped, as each request's policy allows.
+public final class Gateway: Sendable {
+    /// What the gateway was told.
+    public let configuration: GatewayConfiguration
+
+    /// The fingerprint of the checkpoint that is served.
+    public let fingerprint: UInt64
+
+    /// The engine, for embedding the gateway in other programs.
+    public let engine: InferenceEngine
+
+    /// The connections to the expert hosts.
+    public let cluster: ExpertCluster
+
+    private let logger: Logger
+    private let gate: ServingGate
+    private let server: RPCServer
+    private let health: HealthRegistry
+
+    /// Loads the model; ``run()`` serves it.
+    ///
+    /// - Parameters:
+    ///   - configuration: What to load and how to serve it.
+    ///   - logger: Tells people what happens.
+    ///   - progress: Told how far loading is.
+    /// - Throws: ``GatewayError`` where the configuration is wrong or does not fit the placement; `CheckpointError`,
+    ///   `ModelError` and `TokenizerError` where the folder cannot be loaded.
+    public init(
+        configuration: GatewayConfiguration,
+        logger: Logger,
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws {
+        try configuration.validate()
+        let directory = configuration.modelDirectory
+        let checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
+        let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
+        try placement?.check(configuration.cluster.pools)
+        let tokenizer = try Tokenizer(directory: directory)
+        let model = try SwitchTransformer(
+            checkpoint: checkpoint,
+            pool: WorkPool(threads: configuration.threads),
+            storage: configuration.storage,
+            progress: progress
+        )
+        let cluster = ExpertCluster(
+            configuration: configuration.cluster,
+            model: checkpoint.configuration,
+            fingerprint: checkpoint.fingerprint,
+            placement: placement?.table,
+            logger: logger
+        )
+        let experts = RemoteExperts(
+            cluster: cluster,
+            fingerprint: checkpoint.fingerprint,
+            deadlines: configuration.layerDeadlines
+        )
+        let engine = InferenceEngine(
+            model: model,
+            experts: experts,
+            tokenizer: tokenizer,
+            configuration: configuration.engine,
+            logger: logger
+        )
+        let gate = ServingGate()
+        let health = HealthRegistry(services: [GatewayMethods.service])
+        let batchSlots = configuration.engine.scheduler.batchSlots
+        let service = GatewayService(
+            reader: RequestReader(
+                tokenizer: tokenizer,
+                model: checkpoint.configuration,
+                limits: configuration.limits,
+                batchSlots: batchSlots
+            ),
+            engine: engine,
+            gate: gate,
+            model: ModelDescription(
+                checkpoint,
+                name: configuration.modelName ?? Self.name(of: checkpoint),
+                storage: configuration.storage,
+                limits: configuration.limits,
+                batchSlots: batchSlots
+            ),
+            cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint)
+        )
+        self.configuration = configuration
+        self.fingerprint = checkpoint.fingerprint
+        self.engine = engine
+        self.cluster = cluster
+        self.logger = logger
+        self.gate = gate
+        self.health = health
+        self.server = RPCServer(
+            configuration: RPCServerConfiguration(
+                host: configuration.host,
+                port: configuration.port,
+                drainGrace: configuration.drainTimeout
+            ),
+            methods: service.methods + HealthService(registry: health).methods,
+            logger: logger
+        )
+    }
+
+    /// The address that the gateway listens on; suspends until it does.
+    ///
+    /// - Returns: The host's name and port.
+    /// - Throws: What prevented the gateway from listening.
+    public func boundAddress() async throws -> (host: String, port: Int) {
+        try await self.server.boundAddress()
+    }
+
+    /// Suspends until requests are taken, or until it is certain that they never will be.
+    public func waitUntilServing() async {
+        await self.gate.waitUntilDecided()
+    }
+
+    /// Turns new requests away, finishes those it has; then ``run()`` returns.
+    public func beginDraining() {
+        self.logger.info("draining")
+        self.gate.close()
+        self.health.beginDraining()
+        self.engine.beginDraining()
+        self.server.beginGracefulShutdown()
+    }
+
+    /// Serves until draining has ended, or until the task is cancelled.
+    ///
+    /// - Throws: What prevents the gateway from listening, and `ComputeThread.StartError`.
+    public func run() async throws {
+        defer {
+            self.gate.close()
+        }
+        try await withGracefulShutdownHandler {
+            try await withThrowingTaskGroup(of: Bool.self) { group in
+                group.addTask {
+                    try await self.cluster.run()
+                    return false
+                }
+                group.addTask {
+                    try await self.engine.run()
+                    return false
+                }
+                group.addTask {
+                    await self.becomeReady()
+                    return false
+                }
+                group.addTask {
+                    try await self.server.run()
+                    return true
+                }
+                // The server ends last: when it has, every request has been answered.
+                for try await isServer in group where isServer {
+                    group.cancelAll()
+                }
+            }
+        } onGracefulShutdown: {
+            self.beginDraining()
+        }
+    }
+
+    /// Waits for the expert hosts, for as long as the configuration says, and opens the gate.
+    private func becomeReady() async {
+        let start = ContinuousClock.now
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.cluster.waitUntilComplete() }
+            group.addTask { try? await Task.sleep(for: self.configuration.readyTimeout) }
+            await group.next()
+            group.cancelAll()
+        }
+        guard !Task.isCancelled else {
+            return
+        }
+        if !self.cluster.view.isComplete {
+            self.logger.warning(
+                "some experts have no verified host; their tokens are dropped until one joins",
+                metadata: ["waited": "\(start.duration(to: .now))"]
+            )
+        }
+        self.gate.open()
+        self.health.setAll(.serving)
+        self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])
+    }
+
+    private static func name(of checkpoint: Checkpoint) -> String {
+        let path = checkpoint.manifest?.source ?? checkpoint.directory
+        return path.split(separator: "/").last.map(String.init) ?? path
+    }
+}
+
+extension Gateway: Service {}

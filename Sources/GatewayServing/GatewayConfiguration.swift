@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import ExpertPooling
+public import SwitchModel
+
+/// What a gateway is told when it starts.
+public struct GatewayConfiguration: Sendable {
+    /// The folder with the model: the gateway's part that `switchyard shard` wrote, or a whole checkpoint.
+    public var modelDirectory: String
+
+    /// The model's name as clients see it; the folder's if it is missing.
+    public var modelName: String?
+
+    /// Keys of the model's `config.json` and the values that replace those in the file.
+    public var modelOverrides: [String: String] = [:]
+
+    /// The address to listen on.
+    public var host = "127.0.0.1"
+
+    /// The port to listen on; 0 lets the system choose.
+    public var port = 7400
+
+    /// How weights are kept in memory.
+    public var storage = WeightStorage.checkpoint
+
+    /// Threads that compute.
+    public var threads = 1
+
+    /// The expert hosts.
+    public var cluster: ExpertClusterConfiguration
+
+    /// How long the sparse layers wait for the experts.
+    public var layerDeadlines = LayerDeadlines.defaults
+
+    /// How the engine schedules and computes.
+    public var engine = EngineConfiguration()
+
+    /// How large requests may be.
+    public var limits = RequestLimits()
+
+    /// How long the gateway waits for a verified host for every expert before it takes requests all the same.
+    public var readyTimeout = Duration.seconds(60)
+
+    /// How long requests may take to finish once draining has begun.
+    public var drainTimeout = Duration.seconds(30)
+
+    /// Creates the configuration of a gateway; everything else has its default.
+    ///
+    /// - Parameters:
+    ///   - modelDirectory: The folder with the model.
+    ///   - pools: The expert hosts.
+    public init(modelDirectory: String, pools: [PoolSpecification]) {
+        self.modelDirectory = modelDirectory
+        self.cluster = ExpertClusterConfiguration(pools: pools)
+    }
+
+    /// Checks every value against its limits.
+    ///
+    /// - Throws: ``GatewayError`` naming the first value that is out of its limits.
+    public func validate() throws(GatewayError) {
+        guard !self.modelDirectory.isEmpty else {
+            throw GatewayError(.configuration, "the model's folder is not given; pass --model DIR")
+        }
+        guard !self.cluster.pools.isEmpty else {
+            throw GatewayError(
+                .configuration,
+                "no expert pool is given; pass --pool NAME=HOST:PORT for each pool of the placement"
+            )
+        }
+        var names: Set<String> = []
+        for pool in self.cluster.pools where !names.insert(pool.name).inserted {
+            throw GatewayError(.configuration, "the pool \(pool.name) is given twice; name all its targets at once")
+        }
+        try Self.check("port", self.port, within: 0...65_535)
+        try Self.check("threads", self.threads, within: 1...1_024)
+        try Self.check("the longest input in tokens", self.limits.maxInputTokens, within: 1...1_048_576)
+        try Self.check("the longest target in tokens", self.limits.maxTargetTokens, within: 1...65_536)
+        try Self.check(
+            "the most new tokens",
+            self.limits.maxNewTokens,
+            within: 1...GenerationParameters.maximumNewTokens
+        )
+        try Self.check("the encoder's layer deadline", self.layerDeadlines.encoder)
+        try Self.check("the decoder's layer deadline", self.layerDeadlines.decoder)
+    }
+
+    private static func check(_ name: String, _ value: Int, within limits: ClosedRange<Int>) throws(GatewayError) {
+        guard limits.contains(value) else {
+            throw GatewayError(
+                .configuration,
+                "\(name) is \(value); it must be from \(limits.lowerBound) to \(limits.upperBound)"
+            )
+        }
+    }
+
+    private static func check(_ name: String, _ value: Duration) throws(GatewayError) {
+        guard value > .zero else {
+            throw GatewayError(.configuration, "\(name) is \(value); it must be positive")
+        }
+    }
+}
+
+/// Why a gateway cannot start.
+public struct GatewayError: Error, Sendable, CustomStringConvertible {
+    /// What kind of trouble it is.
+    public enum Code: Sendable, Hashable {
+        /// A value of the configuration is out of its limits.
+        case configuration
+        /// The pools that were given are not those of the placement.
+        case placement
+    }
+
+    /// What kind of trouble it is.
+    public var code: Code
+
+    /// What is wrong and what to do about it.
+    public var message: String
+
+    /// Creates an error.
+    ///
+    /// - Parameters:
+    ///   - code: What kind of trouble it is.
+    ///   - message: What is wrong and what to do about it.
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    /// The message.
+    public var description: String { self.message }
+}

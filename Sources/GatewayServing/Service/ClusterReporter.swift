@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import ExpertPooling
+internal import SwitchyardProtos
+
+/// Describes the cluster as the gateway sees it.
+struct ClusterReporter: Sendable {
+    let engine: InferenceEngine
+    let cluster: ExpertCluster
+    let fingerprint: UInt64
+    let start = ContinuousClock.now
+
+    /// The whole description at this moment.
+    var description: ClusterDescription {
+        let view = self.cluster.view
+        let load = self.engine.load
+        var description = ClusterDescription()
+        description.modelFingerprint = self.fingerprint
+        description.complete = view.isComplete
+        description.gateway = self.gatewayLoad(load)
+        description.routedTokens = load.routedTokens
+        description.dropped = load.dropped.map(SwitchyardProtos.DroppedTokens.init)
+        description.expertLoad = load.expertRows.sorted { $0.key < $1.key }.map { layer, rows in
+            var entry = LayerLoad()
+            entry.stack = StackMessage(layer.stack)
+            entry.layer = UInt32(layer.block)
+            entry.rows = rows
+            return entry
+        }
+        description.pools = self.cluster.configuration.pools.map(\.name).map { name in
+            PoolDescription(
+                name: name,
+                experts: Self.messages(view.placement.experts(of: name)),
+                replicas: view.reports.filter { $0.id.pool == name }.map { report in
+                    Self.message(report, view.loads[report.id] ?? ReplicaLoad())
+                }
+            )
+        }
+        return description
+    }
+
+    /// The experts that some verified host holds, by sparse layer.
+    var servedExperts: [LayerExperts] {
+        let view = self.cluster.view
+        var served: [ExpertLayer: Set<Int>] = [:]
+        for pool in Set(view.reports.filter { $0.state == .serving }.map(\.id.pool)) {
+            for (layer, experts) in view.placement.experts(of: pool) {
+                served[layer, default: []].formUnion(experts)
+            }
+        }
+        return Self.messages(served)
+    }
+
+    private func gatewayLoad(_ load: EngineLoad) -> GatewayLoad {
+        var message = GatewayLoad()
+        message.queued = UInt32(clamping: load.queued)
+        message.queueLimit = UInt32(clamping: load.queueLimit)
+        message.running = UInt32(clamping: load.running)
+        message.usedSlots = UInt32(clamping: load.usedSlots)
+        message.batchSlots = UInt32(clamping: load.batchSlots)
+        message.draining = load.isDraining
+        message.uptimeSeconds = UInt64(self.start.duration(to: .now).components.seconds)
+        message.decodedTokens = load.decodedTokens
+        message.steps = load.steps
+        return message
+    }
+
+    private static func messages(_ experts: [ExpertLayer: Set<Int>]) -> [LayerExperts] {
+        experts.sorted { $0.key < $1.key }.map { layer, experts in
+            LayerExperts(
+                stack: layer.isDecoder ? .decoder : .encoder,
+                layer: UInt32(layer.block),
+                experts: experts.sorted().map { UInt32($0) }
+            )
+        }
+    }
+
+    private static func message(
+        _ report: ReplicaReport,
+        _ load: ReplicaLoad
+    ) -> SwitchyardProtos.ReplicaDescription {
+        var message = SwitchyardProtos.ReplicaDescription()
+        message.address = report.id.address
+        (message.state, message.detail) = Self.state(report.state)
+        message.outstandingCalls = UInt32(clamping: report.outstanding)
+        message.outstandingRows = UInt64(load.outstandingRows)
+        message.calls = report.succeeded + report.failed
+        message.rows = report.rows
+        message.failures = report.failed
+        message.latencyP50Microseconds = load.latencies.percentile(0.5)
+        message.latencyP99Microseconds = load.latencies.percentile(0.99)
+        message.load = load.latest
+        return message
+    }
+
+    private static func state(_ state: ExpertPooling.ReplicaState) -> (SwitchyardProtos.ReplicaState, String) {
+        switch state {
+        case .connecting: (.disconnected, "no connection yet, or no longer")
+        case .describing: (.unverified, "asked what it holds")
+        case .serving: (.ready, "")
+        case .ejected: (.ejected, "failed too often; is probed after a while")
+        case .probing: (.ejected, "is asked whether it is well again")
+        case .refused(let reason): (.mismatched, reason)
+        }
+    }
+}

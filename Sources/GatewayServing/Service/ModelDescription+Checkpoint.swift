@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import ServiceKit
+internal import SwitchModel
+internal import SwitchyardProtos
+
+extension ModelDescription {
+    /// Describes a checkpoint, all but the experts that are served at the moment.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: The whole checkpoint or its gateway part.
+    ///   - name: The model's name.
+    ///   - storage: How the gateway keeps weights.
+    ///   - limits: How large requests may be.
+    ///   - batchSlots: How wide requests may be.
+    init(_ checkpoint: Checkpoint, name: String, storage: WeightStorage, limits: RequestLimits, batchSlots: Int) {
+        let model = checkpoint.configuration
+        self.init()
+        self.name = name
+        self.fingerprint = checkpoint.fingerprint
+        self.vocabularySize = UInt32(model.vocabularySize)
+        self.modelWidth = UInt32(model.modelWidth)
+        self.feedForwardWidth = UInt32(model.feedForwardWidth)
+        self.keyWidth = UInt32(model.keyWidth)
+        self.numHeads = UInt32(model.headCount)
+        self.encoderBlocks = UInt32(model.encoderBlocks)
+        self.decoderBlocks = UInt32(model.decoderBlocks)
+        self.expertsPerLayer = UInt32(model.expertCount)
+        self.expertCapacity = UInt32(model.expertCapacity)
+        self.parameters = model.parameterCount
+        self.weightDType = Self.weightDType(checkpoint, storage: storage)
+        self.maxInputTokens = UInt32(limits.maxInputTokens)
+        self.maxNewTokens = UInt32(limits.maxNewTokens)
+        self.maxSequences = UInt32(batchSlots)
+        self.decoderStartTokenID = UInt32(model.decoderStartTokenID)
+        self.endTokenID = UInt32(model.endTokenID)
+        self.padTokenID = UInt32(model.padTokenID)
+        self.version = SoftwareVersion.current
+    }
+
+    private static func weightDType(_ checkpoint: Checkpoint, storage: WeightStorage) -> DType {
+        switch storage {
+        case .float32: .float32
+        case .bfloat16: .bfloat16
+        case .checkpoint:
+            (try? checkpoint.tensor(.sharedEmbedding))?.dtype == .bfloat16 ? .bfloat16 : .float32
+        }
+    }
+}
+
+extension ModelConfiguration {
+    /// Parameters of the whole model, all experts included.
+    var parameterCount: UInt64 {
+        func count(_ role: TensorRole) -> UInt64 {
+            self.shape(of: role).reduce(1) { $0 * UInt64($1) }
+        }
+        let expert = UInt64(2 * self.modelWidth * self.feedForwardWidth)
+        let experts = UInt64(self.sparseLayers.count * self.expertCount) * expert
+        return self.gatewayRoles.reduce(experts) { $0 + count($1) }
+    }
+}

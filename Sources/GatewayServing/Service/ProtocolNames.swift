@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import NIOCore
+internal import RPCCore
+internal import SwitchModel
+internal import SwitchyardProtos
+
+extension StackMessage {
+    /// The protocol's name of a stack.
+    init(_ stack: Checkpoints.Stack) {
+        switch stack {
+        case .encoder: self = .encoder
+        case .decoder: self = .decoder
+        }
+    }
+}
+
+extension DropReasonMessage {
+    /// The protocol's name of a reason.
+    init(_ reason: SwitchModel.DropReason) {
+        switch reason {
+        case .capacity: self = .capacity
+        case .timeout: self = .timeout
+        case .unavailable: self = .unavailable
+        case .overloaded: self = .overloaded
+        case .badReply: self = .badReply
+        }
+    }
+}
+
+extension FinishReasonMessage {
+    /// The protocol's name of a sequence's end.
+    init(_ reason: SwitchModel.FinishReason) {
+        switch reason {
+        case .endOfSequence: self = .endOfSequence
+        case .length: self = .length
+        case .stop: self = .stop
+        }
+    }
+}
+
+extension Method {
+    static let forward = Method(ExpertHostMethods.forward)
+    static let describe = Method(ExpertHostMethods.describe)
+    static let generate = Method(GatewayMethods.generate)
+    static let generateStream = Method(GatewayMethods.generateStream)
+    static let encode = Method(GatewayMethods.encode)
+    static let score = Method(GatewayMethods.score)
+    static let describeModel = Method(GatewayMethods.describeModel)
+    static let describeCluster = Method(GatewayMethods.describeCluster)
+
+    private init(_ name: MethodName) {
+        self.init(service: name.service, name: name.name)
+    }
+}
+
+extension ProtoMessage {
+    /// Reads a received message.
+    ///
+    /// - Parameter buffer: The whole message.
+    /// - Throws: ``RPCError``: `INTERNAL` for bytes that are no message at all, as gRPC has it
+    ///   (https://github.com/grpc/grpc/blob/v1.51.1/doc/statuscodes.md), `INVALID_ARGUMENT` for a wrong field.
+    init(reading buffer: ByteBuffer) throws(RPCError) {
+        let result: Result<Self, RPCError> = buffer.withUnsafeReadableBytes { bytes in
+            do throws(ProtoError) {
+                return .success(try Self(serialized: bytes))
+            } catch {
+                let code: Status.Code
+                switch error.code {
+                case .malformed: code = .internal
+                case .overLimit: code = .resourceExhausted
+                case .invalidUTF8, .unknownChoice, .sizeMismatch: code = .invalidArgument
+                }
+                return .failure(RPCError(code, error.description))
+            }
+        }
+        self = try result.get()
+    }
+}

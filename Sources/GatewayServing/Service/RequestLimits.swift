@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// How large a request may be.
+public struct RequestLimits: Sendable, Hashable {
+    /// Ids of the encoder's input.
+    public var maxInputTokens = 2_048
+
+    /// Bytes of a text, before it is cut into tokens.
+    public var maxTextBytes = 1 << 18
+
+    /// The largest `max_new_tokens`.
+    public var maxNewTokens = 1_024
+
+    /// Ids of a target that is scored.
+    public var maxTargetTokens = 512
+
+    /// The largest `top_logprobs`.
+    public var maxTopLogprobs = 20
+
+    /// Stop strings of a request.
+    public var maxStopStrings = 16
+
+    /// Bytes of one stop string.
+    public var maxStopStringBytes = 256
+
+    /// Creates the default limits.
+    public init() {}
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import RPCCore
+internal import Synchronization
+
+/// Whether the gateway takes requests: not before its experts are there, and not while it drains.
+final class ServingGate: Sendable {
+    enum Phase: Sendable {
+        /// Expert hosts are still missing. Can transition to `serving` and `draining`.
+        case waiting
+        /// Requests are taken. Can transition to `draining`.
+        case serving
+        /// Requests are turned away. Final.
+        case draining
+    }
+
+    private struct State {
+        var phase = Phase.waiting
+        var waiters: [CheckedContinuation<Void, Never>] = []
+    }
+
+    private let state = Mutex(State())
+
+    /// Requests are taken from now on.
+    func open() {
+        self.move(to: .serving) { $0 == .waiting }
+    }
+
+    /// Requests are turned away from now on.
+    func close() {
+        self.move(to: .draining) { _ in true }
+    }
+
+    /// Suspends until requests are taken, or never will be.
+    func waitUntilDecided() async {
+        await withCheckedContinuation { continuation in
+            let isDecided = self.state.withLock { state in
+                if state.phase == .waiting {
+                    state.waiters.append(continuation)
+                }
+                return state.phase != .waiting
+            }
+            if isDecided {
+                continuation.resume()
+            }
+        }
+    }
+
+    /// Lets a request in.
+    ///
+    /// - Throws: ``RPCError`` with `UNAVAILABLE` if requests are not taken.
+    func check() throws(RPCError) {
+        switch self.state.withLock({ $0.phase }) {
+        case .waiting:
+            throw RPCError(.unavailable, "the gateway still waits for its expert hosts; try again soon")
+        case .serving:
+            return
+        case .draining:
+            throw RPCError(.unavailable, "the gateway is draining; ask another one")
+        }
+    }
+
+    private func move(to phase: Phase, from isAllowed: (Phase) -> Bool) {
+        let waiters = self.state.withLock { state -> [CheckedContinuation<Void, Never>] in
+            guard isAllowed(state.phase) else {
+                return []
+            }
+            state.phase = phase
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters {
+            waiter.resume()
+        }
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+public import Logging
+
+/// Writes log events to standard error, as lines for people or as one JSON object a line.
+public struct LineLogHandler: LogHandler {
+    /// How an event is written.
+    public enum Format: String, Sendable, CaseIterable {
+        /// A line for people: `2026-01-31T12:00:00.123Z info     gateway: listening address=127.0.0.1:7400`.
+        case text
+        /// A JSON object: `{"address":"127.0.0.1:7400","label":"gateway","level":"info","message":"listening",...}`.
+        case json
+    }
+
+    /// Metadata that every event of this logger carries.
+    public var metadata: Logger.Metadata = [:]
+    /// Gives metadata of the task that logs.
+    public var metadataProvider: Logger.MetadataProvider?
+    /// The least level that is written.
+    public var logLevel: Logger.Level
+
+    private let label: String
+    private let format: Format
+    private let write: @Sendable (String) -> Void
+
+    /// Creates a handler.
+    ///
+    /// - Parameters:
+    ///   - label: The logger's label.
+    ///   - format: How events are written.
+    ///   - level: The least level that is written.
+    public init(label: String, format: Format, level: Logger.Level) {
+        self.init(label: label, format: format, level: level, write: StandardError.write)
+    }
+
+    /// Creates a handler that writes elsewhere.
+    init(label: String, format: Format, level: Logger.Level, write: @escaping @Sendable (String) -> Void) {
+        self.label = label
+        self.format = format
+        self.logLevel = level
+        self.write = write
+    }
+
+    /// Reads or writes one metadata value.
+    ///
+    /// - Parameter key: The value's key.
+    public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { self.metadata[key] }
+        set { self.metadata[key] = newValue }
+    }
+
+    /// Writes an event; of two values for one key the event's own counts, then the task's, then the logger's.
+    ///
+    /// - Parameter event: The event.
+    public func log(event: LogEvent) {
+        var metadata = self.metadata
+        if let error = event.error { metadata["error"] = "\(error)" }
+        metadata.merge(self.metadataProvider?.get() ?? [:]) { _, new in new }
+        metadata.merge(event.metadata ?? [:]) { _, new in new }
+        let line =
+            switch self.format {
+            case .text: LogLine.text(event, metadata: metadata, label: self.label, time: Date())
+            case .json: LogLine.json(event, metadata: metadata, label: self.label, time: Date())
+            }
+        self.write(line + "\n")
+    }
+
+    /// Makes this the handler of every logger that is created from now on; may be called once in a process.
+    ///
+    /// - Parameters:
+    ///   - format: How events are written.
+    ///   - level: The least level that is written.
+    public static func bootstrap(format: Format, level: Logger.Level) {
+        LoggingSystem.bootstrap { label in LineLogHandler(label: label, format: format, level: level) }
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#endif
+
+/// A thread of its own for work that computes or blocks, awaited like any structured child.
+public enum ComputeThread {
+    /// The system refused to start a thread.
+    public struct StartError: Error, Sendable, CustomStringConvertible {
+        /// What the thread was for.
+        public let name: String
+        /// The number that `pthread_create` returned.
+        public let code: Int32
+
+        /// Names the thread and the system's reason, and what to look at.
+        public var description: String {
+            "cannot start the thread \"\(self.name)\": error \(self.code) of pthread_create; "
+                + "raise the limit on processes and threads (ulimit -u), or free memory"
+        }
+    }
+
+    private final class Start {
+        let name: String
+        let body: @Sendable () -> Void
+        let continuation: CheckedContinuation<Void, any Error>
+
+        init(name: String, body: @escaping @Sendable () -> Void, continuation: CheckedContinuation<Void, any Error>) {
+            self.name = name
+            self.body = body
+            self.continuation = continuation
+        }
+    }
+
+    /// Runs a function on a new thread and suspends until it has returned.
+    ///
+    /// Cancelling the task does not end the thread: whoever cancels tells the function by its own means.
+    ///
+    /// - Parameters:
+    ///   - name: What the thread is called in lists of threads; the system keeps the first 15 bytes.
+    ///   - body: The function.
+    /// - Throws: ``StartError`` if the system refuses a thread.
+    public static func run(name: String, _ body: @escaping @Sendable () -> Void) async throws {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            let start = Unmanaged.passRetained(Start(name: name, body: body, continuation: continuation))
+            var attributes = pthread_attr_t()
+            pthread_attr_init(&attributes)
+            pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+            var thread = pthread_t()
+            let code = pthread_create(
+                &thread,
+                &attributes,
+                { argument in
+                    guard let argument else {
+                        return nil
+                    }
+                    let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+                    ComputeThread.setName(start.name)
+                    start.body()
+                    start.continuation.resume()
+                    return nil
+                },
+                start.toOpaque()
+            )
+            pthread_attr_destroy(&attributes)
+            if code != 0 {
+                start.release()
+                continuation.resume(throwing: StartError(name: name, code: code))
+            }
+        }
+    }
+
+    /// Names the calling thread for lists of threads.
+    ///
+    /// Nothing depends on it, so a system that refuses is left alone.
+    private static func setName(_ name: String) {
+        guard let file = fopen("/proc/thread-self/comm", "w") else {
+            return
+        }
+        fputs(String(decoding: name.utf8.prefix(15), as: UTF8.self), file)
+        fclose(file)
+    }
+}

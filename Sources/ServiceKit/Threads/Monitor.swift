@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#endif
+
+/// A value behind a lock on which a thread can wait until the value is as it should be.
+///
+/// It is for threads that may block: the engine's and the compute threads. Code on an event loop or in a task uses
+/// only ``withLock(_:)`` and ``notify(_:)``, whose bodies must be short.
+public final class Monitor<State: ~Copyable>: @unchecked Sendable {
+    // Safety: `state` is touched only between a lock and an unlock of `mutex`.
+
+    private let state: UnsafeMutablePointer<State>
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let condition: UnsafeMutablePointer<pthread_cond_t>
+
+    /// Creates a monitor.
+    ///
+    /// - Parameter state: The first value.
+    public init(_ state: consuming sending State) {
+        self.state = .allocate(capacity: 1)
+        self.mutex = .allocate(capacity: 1)
+        self.condition = .allocate(capacity: 1)
+        self.state.initialize(to: state)
+        self.mutex.initialize(to: pthread_mutex_t())
+        self.condition.initialize(to: pthread_cond_t())
+        pthread_mutex_init(self.mutex, nil)
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(self.condition, &attributes)
+        pthread_condattr_destroy(&attributes)
+    }
+
+    deinit {
+        pthread_cond_destroy(self.condition)
+        pthread_mutex_destroy(self.mutex)
+        self.condition.deallocate()
+        self.mutex.deallocate()
+        self.state.deinitialize(count: 1)
+        self.state.deallocate()
+    }
+
+    /// Reads or changes the value in a way that no waiting thread cares about.
+    ///
+    /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
+    /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
+    public func withLock<Result: ~Copyable, Failure: Error>(
+        _ body: (inout State) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        pthread_mutex_lock(self.mutex)
+        defer {
+            pthread_mutex_unlock(self.mutex)
+        }
+        return try body(&self.state.pointee)
+    }
+
+    /// Changes the value and wakes the threads that wait for it to change.
+    ///
+    /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
+    /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
+    public func notify<Result: ~Copyable, Failure: Error>(
+        _ body: (inout State) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        pthread_mutex_lock(self.mutex)
+        defer {
+            pthread_cond_broadcast(self.condition)
+            pthread_mutex_unlock(self.mutex)
+        }
+        return try body(&self.state.pointee)
+    }
+
+    /// Blocks the calling thread until the body returns something, or until the deadline.
+    ///
+    /// - Parameters:
+    ///   - deadline: When to stop waiting; never if it is missing.
+    ///   - body: Called with the value at once, after each change, and once more at the deadline. It returns nothing to
+    ///     wait on.
+    /// - Returns: What the body returned, or nothing if the deadline came first.
+    public func wait<Result>(
+        until deadline: ContinuousClock.Instant? = nil,
+        _ body: (inout State) -> Result?
+    ) -> Result? {
+        pthread_mutex_lock(self.mutex)
+        defer {
+            pthread_mutex_unlock(self.mutex)
+        }
+        let limit = deadline.map(Self.monotonicTime(of:))
+        while true {
+            if let result = body(&self.state.pointee) {
+                return result
+            }
+            guard var limit else {
+                pthread_cond_wait(self.condition, self.mutex)
+                continue
+            }
+            if pthread_cond_timedwait(self.condition, self.mutex, &limit) == ETIMEDOUT {
+                return body(&self.state.pointee)
+            }
+        }
+    }
+
+    /// The deadline on the clock that the condition waits by; in the past if the deadline is.
+    private static func monotonicTime(of deadline: ContinuousClock.Instant) -> timespec {
+        // A wait of more than a day is no different from one of a day: whoever waits looks again.
+        let remaining = min(max(ContinuousClock.now.duration(to: deadline), .zero), .seconds(86_400))
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        let (seconds, attoseconds) = remaining.components
+        var result = timespec(
+            tv_sec: now.tv_sec + Int(seconds),
+            tv_nsec: now.tv_nsec + Int(attoseconds / 1_000_000_000)
+        )
+        if result.tv_nsec >= 1_000_000_000 {
+            result.tv_sec += 1
+            result.tv_nsec -= 1_000_000_000
+        }
+        return result
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Logging
+internal import NIOCore
+internal import RPCCore
+internal import RPCTransport
+public import SwitchyardProtos
+
+/// A client of one gateway.
+///
+/// The client lives in ``run()``, or for the time of ``with(endpoint:configuration:logger:_:)``:
+///
+/// ```swift
+/// import SwitchyardClient
+///
+/// let answer = try await GatewayClient.with(endpoint: .local) { gateway in
+///     try await gateway.generate(
+///         GenerateRequest(
+///             input: .text("The <extra_id_0> walks in <extra_id_1> park."),
+///             parameters: GenerationParameters(maxNewTokens: 20)
+///         ),
+///         timeout: .seconds(10)
+///     )
+/// }
+/// print(answer.generations.first?.text ?? "")
+/// ```
+///
+/// Tokens can also be read as they come:
+///
+/// ```swift
+/// for try await event in try await gateway.generateStream(request) {
+///     switch event {
+///     case .token(let token): print(token.text, terminator: "")
+///     case .response(let response): print("\n", response.usage?.outputTokens ?? 0, "tokens")
+///     }
+/// }
+/// ```
+///
+/// Every call throws ``GatewayError``. Cancelling the task that makes a call cancels the call, which frees its place
+/// in the gateway.
+public final class GatewayClient: Sendable {
+    /// Where the gateway listens.
+    public let endpoint: Endpoint
+
+    private let configuration: GatewayClientConfiguration
+    private let channel: RPCChannel
+    private let gate: ConnectionGate
+
+    /// Creates a client; ``run()`` connects it.
+    ///
+    /// - Parameters:
+    ///   - endpoint: Where the gateway listens.
+    ///   - configuration: How to reach it and what to wait for.
+    ///   - logger: Gets debug messages about connections.
+    public init(
+        endpoint: Endpoint,
+        configuration: GatewayClientConfiguration = .defaults,
+        logger: Logger = Logger(label: "switchyard.client")
+    ) {
+        let gate = ConnectionGate()
+        self.endpoint = endpoint
+        self.configuration = configuration
+        self.gate = gate
+        self.channel = RPCChannel(
+            target: (endpoint.host, endpoint.port),
+            configuration: configuration.channel,
+            logger: logger,
+            onStateChange: { gate.changed(to: $0) }
+        )
+    }
+
+    /// Connects and keeps connected until ``shutdown()``; cancelling the task ends all calls at once.
+    ///
+    /// - Throws: ``GatewayError`` if the configuration is out of range or the client ran before.
+    public func run() async throws(GatewayError) {
+        do {
+            try await self.channel.run()
+        } catch {
+            throw GatewayError(wrapping: error)
+        }
+    }
+
+    /// Takes no new calls and lets those under way finish; ``run()`` returns after that.
+    public func shutdown() { self.channel.shutdown() }
+
+    /// Connects for the time of a closure.
+    ///
+    /// - Parameters:
+    ///   - endpoint: Where the gateway listens.
+    ///   - configuration: How to reach it and what to wait for.
+    ///   - logger: Gets debug messages about connections.
+    ///   - body: Makes calls.
+    /// - Returns: What the closure returns.
+    /// - Throws: What the closure throws, or ``GatewayError`` if the configuration is out of range.
+    public static func with<Result>(
+        endpoint: Endpoint,
+        configuration: GatewayClientConfiguration = .defaults,
+        logger: Logger = Logger(label: "switchyard.client"),
+        _ body: (GatewayClient) async throws -> Result
+    ) async throws -> Result {
+        let client = GatewayClient(endpoint: endpoint, configuration: configuration, logger: logger)
+        return try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { try await client.run() }
+            let outcome: Swift.Result<Result, any Error>
+            do {
+                outcome = .success(try await body(client))
+            } catch {
+                outcome = .failure(error)
+            }
+            client.shutdown()
+            try await tasks.waitForAll()
+            return try outcome.get()
+        }
+    }
+}
+
+// MARK: - Calls
+
+extension GatewayClient {
+    /// Generates text and returns it whole.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to continue from it.
+    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: The generated sequences, best first, and what they cost.
+    /// - Throws: ``GatewayError``.
+    public func generate(
+        _ request: GenerateRequest,
+        timeout: Duration? = nil
+    ) async throws(GatewayError) -> GenerateResponse {
+        try await self.call(GatewayMethods.generate, request, timeout)
+    }
+
+    /// Generates text and returns tokens as they come, then the whole response.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to continue from it.
+    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: The events, to be read once; dropping them cancels the call.
+    /// - Throws: ``GatewayError``. Errors of the call itself are thrown where the events are read.
+    public func generateStream(
+        _ request: GenerateRequest,
+        timeout: Duration? = nil
+    ) async throws(GatewayError) -> GenerateEvents {
+        let options = try await self.options(timeout)
+        let payload = Payload(bytes: request.serialized())
+        return GenerateEvents(
+            responses: self.channel.serverStreaming(Method(GatewayMethods.generateStream), payload, options: options)
+        )
+    }
+
+    /// Returns the encoder's hidden states of an input.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to pool.
+    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: The hidden states, [tokens, d_model] or [1, d_model], float32.
+    /// - Throws: ``GatewayError``.
+    public func encode(_ request: EncodeRequest, timeout: Duration? = nil) async throws(GatewayError) -> EncodeResponse
+    {
+        try await self.call(GatewayMethods.encode, request, timeout)
+    }
+
+    /// Returns the log-probabilities of a given target.
+    ///
+    /// - Parameters:
+    ///   - request: The input and the target.
+    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: One log-probability per token of the target, and the loss.
+    /// - Throws: ``GatewayError``.
+    public func score(_ request: ScoreRequest, timeout: Duration? = nil) async throws(GatewayError) -> ScoreResponse {
+        try await self.call(GatewayMethods.score, request, timeout)
+    }
+
+    /// Says which model is served and with which limits.
+    ///
+    /// - Parameter timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: The description.
+    /// - Throws: ``GatewayError``.
+    public func describeModel(timeout: Duration? = nil) async throws(GatewayError) -> ModelDescription {
+        try await self.call(GatewayMethods.describeModel, DescribeModelRequest(), timeout)
+    }
+
+    /// Says how the gateway sees its cluster.
+    ///
+    /// - Parameter timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: The description.
+    /// - Throws: ``GatewayError``.
+    public func describeCluster(timeout: Duration? = nil) async throws(GatewayError) -> ClusterDescription {
+        try await self.call(GatewayMethods.describeCluster, DescribeClusterRequest(), timeout)
+    }
+
+    /// Makes a call with one message each way.
+    private func call<Request: ProtoMessage, Response: ProtoMessage>(
+        _ method: MethodName,
+        _ request: Request,
+        _ timeout: Duration?
+    ) async throws(GatewayError) -> Response {
+        do {
+            let options = try await self.options(timeout)
+            let payload = Payload(bytes: request.serialized())
+            let reply = try await self.channel.unary(Method(method), payload, options: options)
+            return try Response(message: reply.message)
+        } catch {
+            throw GatewayError(wrapping: error)
+        }
+    }
+
+    /// The options of a call that begins now, once it is known whether the gateway can be reached.
+    private func options(_ timeout: Duration?) async throws(GatewayError) -> CallOptions {
+        let now = ContinuousClock.now
+        let deadline = (timeout ?? self.configuration.timeout).map { now.advanced(by: $0) }
+        let connected = now.advanced(by: self.configuration.connectTimeout)
+        await self.gate.settled(until: deadline.map { min($0, connected) } ?? connected)
+        if let deadline, deadline <= .now {
+            throw GatewayError(.deadlineExceeded, "no connection to \(self.endpoint) before the deadline")
+        }
+        return CallOptions(deadline: deadline, metadata: self.configuration.metadata)
+    }
+}
+
+extension Method {
+    /// The transport's form of a method's name.
+    init(_ name: MethodName) {
+        self.init(service: name.service, name: name.name)
+    }
+}
+
+extension ProtoMessage {
+    /// Reads a received message, whose length the transport has checked.
+    init(message: ByteBuffer) throws(ProtoError) {
+        let limits = ProtoLimits(maxMessageBytes: .max)
+        let result = message.withUnsafeReadableBytes { bytes in
+            Result<Self, ProtoError> { () throws(ProtoError) in try Self(serialized: bytes, limits: limits) }
+        }
+        self = try result.get()
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import TensorKernels
+
+/// `switchyard bench`: the benchmarks of docs/benchmarks.md.
+struct BenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure calls and models on this machine.",
+        discussion: """
+            EXAMPLES
+              switchyard bench rpc
+              switchyard bench model deploy/models/switch-mini
+              switchyard bench cluster deploy/models/switch-mini --pools 2
+            """,
+        subcommands: [
+            BenchRPCCommand.self, BenchRPCServerCommand.self, BenchModelCommand.self, BenchClusterCommand.self,
+            BenchAllCommand.self,
+        ]
+    )
+
+    /// The machine in two lines, for the head of every table.
+    static var machine: String {
+        let model =
+            (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?
+            .split(separator: "\n").first { $0.hasPrefix("model name") }?
+            .split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown processor"
+        return "\(Processors.count) processors (\(model)); \(KernelReport.describe())"
+    }
+}
+
+/// `switchyard bench all`: every benchmark that needs no argument.
+struct BenchAllCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "all",
+        abstract: "Calls, then the model in this process, then the same model through a cluster."
+    )
+
+    @Argument(help: "A folder in Hugging Face layout, or a hub id in the local cache.")
+    var model: String = "deploy/models/switch-mini"
+
+    func run() async throws {
+        let rpc = try BenchRPCCommand.parse([])
+        try await rpc.run()
+        let local = try BenchModelCommand.parse([self.model])
+        try await local.run()
+        let cluster = try BenchClusterCommand.parse([self.model])
+        try await cluster.run()
+    }
+}

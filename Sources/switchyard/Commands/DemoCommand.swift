@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import SwitchyardClient
+import SwitchyardProtos
+import Synchronization
+
+/// `switchyard demo`: a cluster on the miniature, a handful of prompts, and where their tokens went.
+struct DemoCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "demo",
+        abstract: "Show a whole cluster at work on the miniature model.",
+        discussion: """
+            EXAMPLE
+              switchyard demo --model deploy/models/switch-mini --pools 4
+            """
+    )
+
+    @Option(help: "A folder with a model and a prompts.json.")
+    var model: String = "deploy/models/switch-mini"
+
+    @Option(help: "Number of pools, one expert host each.")
+    var pools: Int = 4
+
+    @Option(help: "Number of prompts.")
+    var prompts: Int = 7
+
+    /// One entry of `prompts.json`.
+    struct Prompt: Decodable, Sendable {
+        var prompt: String
+        var expected: [String]
+        var answer: String
+        var token_ids: [UInt32]
+    }
+
+    func run() async throws {
+        let file = "\(self.model)/prompts.json"
+        let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: URL(fileURLWithPath: file)))
+        Terminal.print(Terminal.styled("\nSwitchyard", .bold) + "  a Switch Transformer served as a cluster\n")
+        let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: nil)
+        defer { workspace.discard() }
+
+        var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        // One prompt at a time: more threads would only wake and sleep.
+        layout.gatewayThreads = 1
+        layout.hostThreads = 1
+        let log = Mutex<[String]>([])
+        let chosen = Array(prompts.prefix(max(1, self.prompts)))
+        let start = ContinuousClock.now
+        let stopping: ContinuousClock.Instant
+        do {
+            stopping = try await LocalCluster.run(layout, events: { event in Self.show(event, log: log) }) { cluster in
+                Terminal.print("  up in \(Terminal.time(start.duration(to: .now))), each a process of its own\n")
+                try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
+                    try await Self.ask(chosen, client)
+                }
+                return .now
+            }
+        } catch {
+            for line in log.withLock({ $0.suffix(30) }) { Terminal.printError(line) }
+            throw error
+        }
+        Terminal.print("\nAll \(self.pools + 1) processes stopped in \(Terminal.time(stopping.duration(to: .now))).")
+        Terminal.print("Next: switchyard up \(self.model), then switchyard generate \"...\" from another terminal.\n")
+    }
+
+    private static func show(_ event: ChildEvent, log: borrowing Mutex<[String]>) {
+        switch event {
+        case .started(let child):
+            let kind = child.name == "gateway" ? "gateway    " : "expert host"
+            let memory = ProcessMemory.resident(of: child.processIdentifier) ?? ""
+            Terminal.print(
+                "  \(kind)  \(child.name.padding(toLength: 9, withPad: " ", startingAt: 0))  \(child.address)  "
+                    + Terminal.styled("process \(child.processIdentifier), \(memory)", .dim)
+            )
+        case .line(let name, let text): log.withLock { $0.append("[\(name)] \(text)") }
+        case .exited(let name, let status): Terminal.print("  \(name) left: \(status)")
+        }
+    }
+
+    private static func ask(_ prompts: [Prompt], _ client: GatewayClient) async throws {
+        var same = 0
+        var tokens = 0.0
+        var seconds = 0.0
+        for prompt in prompts {
+            let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
+            guard let answer = response.generations.first else { continue }
+            let isSame = answer.tokenIDs == prompt.token_ids
+            same += isSame ? 1 : 0
+            let usage = response.usage ?? Usage()
+            tokens += Double(usage.outputTokens)
+            seconds += Double(usage.encodeMicroseconds + usage.decodeMicroseconds) * 1e-6
+            let mark = isSame ? Terminal.styled("same", .green) : Terminal.styled("DIFFERS", .red)
+            Terminal.print("  \(Terminal.styled(Self.readable(prompt.prompt), .dim))")
+            Terminal.print("    answer        \(Terminal.styled(Self.words(answer.text), .bold))")
+            Terminal.print("    transformers  \(Self.words(prompt.answer))  \(mark)")
+            Terminal.print("    the text      \(prompt.expected.joined(separator: " / "))\n")
+        }
+        let model = try await client.describeModel()
+        let cluster = try await client.describeCluster()
+        Terminal.print("Where the tokens went (rows that each expert took, by sparse layer):\n")
+        Terminal.print(ClusterReport(model: model, cluster: cluster).picture.text.indented(by: 2))
+        let dropped = cluster.dropped.reduce(0) { $0 + $1.tokens }
+        Terminal.print(
+            "\n\(same) of \(prompts.count) answers are those of transformers, token for token; "
+                + "\(dropped) of \(cluster.routedTokens) routed tokens dropped; "
+                + String(format: "%.0f tokens/s.", tokens / max(seconds, 1e-9))
+        )
+    }
+
+    /// Sentinels as gaps: what a person would fill in.
+    private static func readable(_ text: String) -> String {
+        text.replacingOccurrences(of: "<extra_id_[0-9]+>", with: "____", options: .regularExpression)
+    }
+
+    /// The words between the sentinels of an answer.
+    private static func words(_ text: String) -> String {
+        text.replacingOccurrences(of: "</s>", with: "")
+            .replacingOccurrences(of: "<extra_id_[0-9]+>", with: "|", options: .regularExpression)
+            .split(separator: "|").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+            .joined(separator: " / ")
+    }
+}
+
+extension String {
+    /// Every line moved to the right.
+    func indented(by count: Int) -> String {
+        self.split(separator: "\n", omittingEmptySubsequences: false)
+            .map { String(repeating: " ", count: count) + $0 }.joined(separator: "\n")
+    }
+}

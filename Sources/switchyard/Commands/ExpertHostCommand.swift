@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import ExpertServing
+import Logging
+import ServiceKit
+
+/// `switchyard expert-host`: serves the experts of one shard.
+struct ExpertHostCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "expert-host",
+        abstract: "Serve the experts of one shard.",
+        discussion: """
+            Every flag is also an environment variable (--max-rows is SWITCHYARD_MAX_ROWS) and a key of the file that
+            --config names. SIGTERM drains: the host takes no new calls, finishes those it has, and leaves.
+
+            EXAMPLE
+              switchyard expert-host --shard shards/pool-0 --listen 0.0.0.0:7401
+            """
+    )
+
+    @Option(help: ArgumentHelp("The shard's folder, or a whole checkpoint.", valueName: "dir"))
+    var shard: String?
+
+    @Option(help: "Where to listen. (default: 127.0.0.1:7401)")
+    var listen: String?
+
+    @Option(help: "Compute threads. (default: all processors)")
+    var threads: String?
+
+    @Option(help: "Most token rows of one call. (default: 16384)")
+    var maxRows: String?
+
+    @Option(help: "Calls that may wait; one more is refused. (default: 256)")
+    var queueLimit: String?
+
+    @Option(help: "Seconds that calls may take to finish when draining. (default: 20)")
+    var drainSeconds: String?
+
+    @OptionGroup var service: ServiceOptions
+
+    func run() async throws {
+        let settings = try await self.service.settings(
+            keys: ["shard", "listen", "threads", "max-rows", "queue-limit", "drain-seconds"],
+            flags: [
+                "shard": self.shard, "listen": self.listen, "threads": self.threads, "max-rows": self.maxRows,
+                "queue-limit": self.queueLimit, "drain-seconds": self.drainSeconds,
+            ]
+        )
+        guard let shard = try settings.string("shard") else {
+            throw Settings.Failure("no shard is named: pass --shard DIR or set SWITCHYARD_SHARD")
+        }
+        let listen = try ListenAddress(parsing: try settings.string("listen") ?? "127.0.0.1:7401")
+        var configuration = ExpertHostConfiguration(shardDirectory: try ModelSettings.directory(shard))
+        configuration.host = listen.host
+        configuration.port = listen.port
+        configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
+        configuration.maxRowsPerCall = try settings.int("max-rows", in: 1...1_048_576, default: 16_384)
+        configuration.queueLimit = try settings.int("queue-limit", in: 1...65_536, default: 256)
+        configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 20))
+
+        let logger = Logger(label: "expert-host")
+        let bar = ProgressBar()
+        let host = try ExpertHost(configuration: configuration, logger: logger) { progress in
+            bar.show(progress)
+        }
+        try await ServiceRunner.run(
+            [
+                host,
+                StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
+                AddressAnnouncement(options: self.service) {
+                    let address = try await host.boundAddress()
+                    return ListenAddress(host: address.host, port: address.port).description
+                },
+            ],
+            shutdownLimit: configuration.drainTimeout + .seconds(5),
+            logger: logger
+        )
+    }
+}

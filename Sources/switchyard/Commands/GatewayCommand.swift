@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import BatchScheduling
+import ExpertPooling
+import GatewayServing
+import Logging
+import ServiceKit
+import SwitchModel
+
+/// `switchyard gateway`: serves a model whose experts live on expert hosts.
+struct GatewayCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "gateway",
+        abstract: "Serve a model whose experts live on expert hosts.",
+        discussion: """
+            Every flag is also an environment variable (--queue-limit is SWITCHYARD_QUEUE_LIMIT; several pools are
+            separated by semicolons) and a key of the file that --config names. SIGTERM drains.
+
+            EXAMPLES
+              switchyard gateway --model shards/gateway --pool pool-0=a:7401 --pool pool-1=b:7401,c:7401
+              switchyard gateway --model shards/gateway --pool pool-0=dns:///experts-0:7401 --listen 0.0.0.0:7400
+            """
+    )
+
+    @Option(help: ArgumentHelp("The gateway part of a model, a whole checkpoint, or a hub id.", valueName: "dir"))
+    var model: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A pool; once for each. A target is host:port or dns:///name:port.",
+            valueName: "name=target[,target]"
+        )
+    )
+    var pool: [String] = []
+
+    @Option(help: "Where to listen. (default: 127.0.0.1:7400)")
+    var listen: String?
+
+    @Option(help: "Compute threads. (default: all processors)")
+    var threads: String?
+
+    @Option(help: "Decoder rows that run at once. (default: 32)")
+    var batchSlots: String?
+
+    @Option(help: "Requests that may wait; one more is refused. (default: 64)")
+    var queueLimit: String?
+
+    @Option(help: "Input tokens that one step may encode. (default: 2048)")
+    var encodeTokens: String?
+
+    @Option(help: "Longest input in tokens. (default: 4096)")
+    var maxInputTokens: String?
+
+    @Option(help: "Largest max_new_tokens of a request. (default: 1024)")
+    var maxNewTokens: String?
+
+    @Option(help: ArgumentHelp("How long an encoder layer waits for its experts. (default: 5000)", valueName: "ms"))
+    var encoderDeadlineMs: String?
+
+    @Option(help: ArgumentHelp("How long a decoder layer waits for its experts. (default: 2000)", valueName: "ms"))
+    var decoderDeadlineMs: String?
+
+    @Option(help: "Expert capacity: checkpoint, unlimited or factor:NUMBER. (default: checkpoint)")
+    var capacity: String?
+
+    @Option(help: "Seconds to wait for a host for every expert before serving without. (default: 60)")
+    var startupWaitSeconds: String?
+
+    @Option(help: "Seconds that requests may take to finish when draining. (default: 30)")
+    var drainSeconds: String?
+
+    @Option(help: ArgumentHelp("Replace a value of config.json; may be given several times.", valueName: "key=value"))
+    var override: [String] = []
+
+    @OptionGroup var service: ServiceOptions
+
+    func run() async throws {
+        let configuration = try await self.gatewayConfiguration()
+        let logger = Logger(label: "gateway")
+        let bar = ProgressBar()
+        let gateway = try Gateway(configuration: configuration, logger: logger) { progress in bar.show(progress) }
+        try await ServiceRunner.run(
+            [
+                gateway,
+                StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
+                AddressAnnouncement(options: self.service) {
+                    await gateway.waitUntilServing()
+                    let address = try await gateway.boundAddress()
+                    return ListenAddress(host: address.host, port: address.port).description
+                },
+            ],
+            shutdownLimit: configuration.drainTimeout + .seconds(5),
+            logger: logger
+        )
+    }
+
+    private func gatewayConfiguration() async throws -> GatewayConfiguration {
+        let settings = try await self.service.settings(
+            keys: [
+                "model", "pool", "listen", "threads", "batch-slots", "queue-limit", "encode-tokens", "max-input-tokens",
+                "max-new-tokens", "encoder-deadline-ms", "decoder-deadline-ms", "capacity", "startup-wait-seconds",
+                "drain-seconds", "override",
+            ],
+            flags: [
+                "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
+                "listen": self.listen, "threads": self.threads, "batch-slots": self.batchSlots,
+                "queue-limit": self.queueLimit, "encode-tokens": self.encodeTokens,
+                "max-input-tokens": self.maxInputTokens, "max-new-tokens": self.maxNewTokens,
+                "encoder-deadline-ms": self.encoderDeadlineMs, "decoder-deadline-ms": self.decoderDeadlineMs,
+                "capacity": self.capacity, "startup-wait-seconds": self.startupWaitSeconds,
+                "drain-seconds": self.drainSeconds,
+                "override": self.override.isEmpty ? nil : self.override.joined(separator: ";"),
+            ]
+        )
+        guard let model = try settings.string("model") else {
+            throw Settings.Failure("no model is named: pass --model DIR or set SWITCHYARD_MODEL")
+        }
+        let pools = try (try settings.strings("pool") ?? []).map { try PoolSpecification(parsing: $0) }
+        guard !pools.isEmpty else {
+            throw Settings.Failure("no pool is named: pass --pool NAME=HOST:PORT for each, or set SWITCHYARD_POOL")
+        }
+        let listen = try ListenAddress(parsing: try settings.string("listen") ?? "127.0.0.1:7400")
+        var configuration = GatewayConfiguration(modelDirectory: try ModelSettings.directory(model), pools: pools)
+        configuration.modelOverrides = try ModelSettings.overrides(try settings.strings("override") ?? [])
+        configuration.host = listen.host
+        configuration.port = listen.port
+        configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
+        let engine = configuration.engine
+        configuration.engine.scheduler.batchSlots = try settings.int(
+            "batch-slots",
+            in: 1...4096,
+            default: engine.scheduler.batchSlots
+        )
+        configuration.engine.scheduler.queueLimit = try settings.int(
+            "queue-limit",
+            in: 1...1_000_000,
+            default: engine.scheduler.queueLimit
+        )
+        configuration.engine.scheduler.encodeTokensPerStep = try settings.int(
+            "encode-tokens",
+            in: 1...1_000_000,
+            default: engine.scheduler.encodeTokensPerStep
+        )
+        configuration.engine.capacityPolicy = try ModelSettings.capacityPolicy(try settings.string("capacity"))
+        configuration.limits.maxInputTokens = try settings.int(
+            "max-input-tokens",
+            in: 1...1_048_576,
+            default: configuration.limits.maxInputTokens
+        )
+        configuration.limits.maxNewTokens = try settings.int(
+            "max-new-tokens",
+            in: 1...GenerationParameters.maximumNewTokens,
+            default: configuration.limits.maxNewTokens
+        )
+        configuration.layerDeadlines.encoder = .milliseconds(
+            try settings.int("encoder-deadline-ms", in: 1...3_600_000, default: 5000)
+        )
+        configuration.layerDeadlines.decoder = .milliseconds(
+            try settings.int("decoder-deadline-ms", in: 1...3_600_000, default: 2000)
+        )
+        configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
+        configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
+        return configuration
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Checkpoints
+import Foundation
+import ServiceKit
+import SwitchModel
+
+/// Settings that say how a model is read, shared by the commands that load one.
+enum ModelSettings {
+    /// `d_ff=1024;num_layers=24` as keys and values of `config.json`.
+    ///
+    /// - Parameter texts: `KEY=VALUE` each.
+    /// - Returns: Values by key.
+    /// - Throws: ``Settings/Failure`` for a text without an equals sign.
+    static func overrides(_ texts: [String]) throws -> [String: String] {
+        var overrides: [String: String] = [:]
+        for text in texts {
+            guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
+                throw Settings.Failure("the override \"\(text)\" must be KEY=VALUE, such as num_decoder_layers=24")
+            }
+            overrides[String(text[..<equals])] = String(text[text.index(after: equals)...])
+        }
+        return overrides
+    }
+
+    /// `checkpoint`, `unlimited` or `factor:1.25`.
+    ///
+    /// - Parameter text: The policy as written, or nil.
+    /// - Returns: The policy; `checkpoint` for nil.
+    /// - Throws: ``Settings/Failure`` for anything else.
+    static func capacityPolicy(_ text: String?) throws -> CapacityPolicy {
+        switch text {
+        case nil, "checkpoint": return .checkpoint
+        case "unlimited": return .unlimited
+        case .some(let text):
+            guard text.hasPrefix("factor:"), let factor = Double(text.dropFirst("factor:".count)),
+                factor > 0, factor.isFinite
+            else {
+                throw Settings.Failure(
+                    "capacity is \"\(text)\", but must be checkpoint, unlimited or factor:NUMBER, such as factor:1.25"
+                )
+            }
+            return .factor(factor)
+        }
+    }
+
+    /// The folder that a model's name means: a folder, or a hub id in the local Hugging Face cache.
+    ///
+    /// - Parameter name: Path or hub id.
+    /// - Returns: The folder.
+    /// - Throws: ``CheckpointError`` saying where was looked.
+    static func directory(_ name: String) throws -> String {
+        try HubCache.resolve(name, environment: ProcessInfo.processInfo.environment)
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Checkpoints
+import Foundation
+import ServiceKit
+import UnixSignals
+
+/// `switchyard up`: a whole cluster on this machine.
+struct UpCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "up",
+        abstract: "Run a whole cluster on this machine: child processes, one terminal, clean stop.",
+        discussion: """
+            Shards the model into a temporary folder, or into --shards DIR where a second start finds them, starts the
+            expert hosts and the gateway, and stops them in order at Ctrl-C. A host that dies is started again.
+
+            EXAMPLE
+              switchyard up deploy/models/switch-mini --pools 4 --replicas 2
+            """
+    )
+
+    @Argument(help: "A folder in Hugging Face layout, or a hub id in the local cache.")
+    var model: String
+
+    @Option(help: "Number of pools, each with its own experts.")
+    var pools: Int = 2
+
+    @Option(help: "Expert hosts of each pool.")
+    var replicas: Int = 1
+
+    @Option(help: "Where the gateway listens.")
+    var listen: String = "127.0.0.1:7400"
+
+    @Option(help: ArgumentHelp("Keep the shards in this folder; used again if it holds them.", valueName: "dir"))
+    var shards: String?
+
+    @Option(help: "Compute threads of the gateway.")
+    var threads: Int?
+
+    @Option(help: "Compute threads of each expert host.")
+    var hostThreads: Int?
+
+    func validate() throws {
+        guard self.pools >= 1, self.replicas >= 1 else {
+            throw ValidationError("--pools and --replicas must be at least 1")
+        }
+    }
+
+    func run() async throws {
+        let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: self.shards)
+        defer { workspace.discard() }
+        var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        layout.replicas = self.replicas
+        layout.gatewayListen = self.listen
+        layout.gatewayThreads = self.threads
+        layout.hostThreads = self.hostThreads
+        layout.onHostExit = .restart
+
+        // The signals are caught before the first child exists, so that none is left behind.
+        let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
+        try await LocalCluster.run(layout, events: Self.show) { cluster in
+            Terminal.print(
+                "\n\(Terminal.styled("ready", .bold, .green)) on \(cluster.gatewayAddress): "
+                    + "switchyard generate --endpoint \(cluster.gatewayAddress) \"my <extra_id_0> for a horse!\"\n"
+                    + "Ctrl-C stops everything.\n"
+            )
+            for await signal in signals {
+                Terminal.print("\n\(signal): stopping the gateway, then the hosts")
+                break
+            }
+        }
+        Terminal.print("stopped")
+    }
+
+    static func show(_ event: ChildEvent) {
+        switch event {
+        case .started(let child):
+            Terminal.print("\(child.name) listens on \(child.address) (process \(child.processIdentifier))")
+        case .line(let name, let text):
+            Terminal.print("\(Terminal.styled("[\(name)]", .dim)) \(text)")
+        case .exited(let name, let status):
+            Terminal.print(Terminal.styled("\(name) left: \(status)", .yellow))
+        }
+    }
+}
+
+/// The folder with the parts of a model that a local cluster runs on.
+struct ShardWorkspace {
+    /// The folder with `gateway` and the pools.
+    let folder: String
+    /// The pools' names, which are folders of ``folder``.
+    let pools: [String]
+    private let isTemporary: Bool
+
+    /// Cuts a model into parts, or finds the parts of an earlier run.
+    ///
+    /// - Parameters:
+    ///   - model: Path or hub id.
+    ///   - pools: Number of expert shards.
+    ///   - folder: Where to keep the parts; nil for a temporary folder.
+    /// - Returns: The workspace.
+    /// - Throws: ``CheckpointError`` where the model cannot be cut; ``ChildProcessError`` where the folder holds other parts.
+    static func prepare(model: String, pools: Int, folder: String?) throws -> ShardWorkspace {
+        let directory = try ModelSettings.directory(model)
+        if let folder, FileManager.default.fileExists(atPath: "\(folder)/placement.json") {
+            let placement = try PlacementFile.load(directory: folder)
+            guard placement.pools.count == pools else {
+                throw ChildProcessError(
+                    description: "\(folder) holds \(placement.pools.count) pools, but \(pools) are wanted; "
+                        + "remove it or name another --shards folder"
+                )
+            }
+            return ShardWorkspace(folder: folder, pools: placement.pools.map(\.name), isTemporary: false)
+        }
+        let target =
+            folder
+            ?? FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-shards-\(UUID().uuidString)")
+            .path
+        let bar = ProgressBar()
+        let placement = try CheckpointSharder.shard(model: directory, output: target, pools: pools) { progress in
+            bar.show(progress)
+        }
+        return ShardWorkspace(folder: target, pools: placement.pools.map(\.name), isTemporary: folder == nil)
+    }
+
+    /// Removes the folder if it is temporary.
+    func discard() {
+        if self.isTemporary { try? FileManager.default.removeItem(atPath: self.folder) }
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+@testable import switchyard
+
+/// Runs programs and collects what they print.
+enum Commands {
+    /// What a program printed and how it ended.
+    struct Output: Sendable {
+        var text: String
+        var errors: String
+        /// The exit status; -1 where a signal ended it.
+        var status: Int32
+    }
+
+    static func run(_ executable: String, _ arguments: [String]) async throws -> Output {
+        let result = try await Subprocess.run(
+            .path(FilePath(executable)),
+            arguments: Arguments(arguments),
+            output: .string(limit: 1 << 22),
+            error: .string(limit: 1 << 22)
+        )
+        var status: Int32 = -1
+        if case .exited(let code) = result.terminationStatus { status = code }
+        return Output(text: result.standardOutput, errors: result.standardError, status: status)
+    }
+}
+
+@Suite("Commands", .serialized)
+struct CommandTests {
+    @Test(
+        "every command explains itself with an example",
+        arguments: [
+            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo",
+        ]
+    )
+    func help(command: String) async throws {
+        let output = try await Commands.run(TestCluster.executable, [command, "--help"])
+        #expect(output.status == 0)
+        #expect(output.text.contains("EXAMPLE"), "\(command) --help shows no example")
+        #expect(output.text.contains("switchyard \(command)"))
+    }
+
+    @Test("generate --local gives transformers' answers without a network")
+    func local() async throws {
+        for prompt in try TestCluster.prompts().prefix(3) {
+            let output = try await Commands.run(
+                TestCluster.executable,
+                ["generate", "--local", TestCluster.miniature, prompt.prompt]
+            )
+            #expect(output.status == 0, "\(output.errors)")
+            #expect(output.text.contains(prompt.answer.trimmingCharacters(in: .whitespaces)))
+        }
+    }
+
+    @Test(
+        "what cannot be done is said, with what to do next",
+        arguments: [
+            (["generate", "--local", "/nowhere/at/all", "x"], "/nowhere/at/all"),
+            (["generate", "--endpoint", "127.0.0.1:1", "--timeout", "1", "x"], "127.0.0.1:1"),
+            (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "0"], "pools"),
+            (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "9"], "8"),
+            (["expert-host", "--shard", TestCluster.miniature, "--listen", "nonsense"], "nonsense"),
+            (["expert-host", "--shard", TestCluster.miniature, "--max-rows", "many"], "max-rows"),
+            (["gateway", "--model", TestCluster.miniature, "--pool", "pool-0"], "NAME=TARGET"),
+            (["gateway", "--model", TestCluster.miniature], "pool"),
+        ]
+    )
+    func errors(arguments: [String], part: String) async throws {
+        let output = try await Commands.run(TestCluster.executable, arguments)
+        #expect(output.status != 0)
+        #expect(output.status != -1, "a signal ended it: \(output.errors)")
+        #expect(output.errors.contains(part), "\(output.errors)")
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import SwitchyardClient
+import SwitchyardProtos
+import Testing
+
+@testable import switchyard
+
+@Suite("Hosts that die or stall", .serialized)
+struct FaultTests {
+    private static let text = "Now is the winter of our <extra_id_0> Made glorious summer"
+    private static let long = GenerationParameters(maxNewTokens: 120, minNewTokens: 120)
+
+    @Test("SIGKILL without a replica: the generation finishes and lists what was dropped")
+    func killedHost() async throws {
+        try await TestCluster.run(pools: 2) { client, cluster in
+            let victim = try #require(cluster.hosts.running.first)
+            var tokens = 0
+            var final: GenerateResponse?
+            let request = GenerateRequest(input: .text(Self.text), parameters: Self.long)
+            for try await event in try await client.generateStream(request) {
+                if case .token = event {
+                    tokens += 1
+                    if tokens == 3 { signal(SIGKILL, to: victim) }
+                }
+                if case .response(let response) = event { final = response }
+            }
+            #expect(tokens == 120)
+            let usage = try #require(final?.usage)
+            #expect(!usage.dropped.isEmpty)
+            #expect(usage.dropped.allSatisfy { $0.stack == .decoder && $0.reason == .unavailable && $0.tokens > 0 })
+            #expect(usage.dropped.reduce(0) { $0 + $1.tokens } < usage.routedTokens)
+        }
+    }
+
+    @Test("SIGKILL under a strict policy: the call ends at once with UNAVAILABLE")
+    func killedHostStrict() async throws {
+        try await TestCluster.run(pools: 2) { client, cluster in
+            let victim = try #require(cluster.hosts.running.first)
+            var tokens = 0
+            var killed: ContinuousClock.Instant?
+            let request = GenerateRequest(
+                input: .text(Self.text),
+                parameters: Self.long,
+                dropPolicy: DropPolicy(strict: true)
+            )
+            let error = await #expect(throws: GatewayError.self) {
+                for try await event in try await client.generateStream(request) {
+                    guard case .token = event else { continue }
+                    tokens += 1
+                    if tokens == 3 {
+                        signal(SIGKILL, to: victim)
+                        killed = .now
+                    }
+                }
+            }
+            #expect(error?.code == .unavailable)
+            #expect(error?.message.contains("strict") == true, "\(String(describing: error))")
+            #expect(tokens < 120)
+            let since = try #require(killed).duration(to: .now)
+            #expect(since < .seconds(2))
+        }
+    }
+
+    @Test("SIGKILL with a replica: nobody notices")
+    func killedReplica() async throws {
+        let prompts = try TestCluster.prompts()
+        try await TestCluster.run(pools: 2, replicas: 2) { client, cluster in
+            let victim = try #require(cluster.hosts.running.first)
+            let calm = try await client.generate(GenerateRequest(input: .text(Self.text), parameters: Self.long))
+            var tokens: [UInt32] = []
+            var final: GenerateResponse?
+            let request = GenerateRequest(input: .text(Self.text), parameters: Self.long)
+            for try await event in try await client.generateStream(request) {
+                if case .token(let token) = event {
+                    tokens.append(token.tokenID)
+                    if tokens.count == 3 { signal(SIGKILL, to: victim) }
+                }
+                if case .response(let response) = event { final = response }
+            }
+            #expect(tokens == calm.generations.first?.tokenIDs)
+            #expect(final?.usage?.dropped.isEmpty == true)
+            for prompt in prompts.prefix(3) {
+                let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
+                #expect(response.generations.first?.tokenIDs == prompt.token_ids)
+            }
+        }
+    }
+
+    @Test("SIGSTOP: no layer waits longer than its deadline, and SIGCONT brings the host back")
+    func stalledHost() async throws {
+        let prompts = try TestCluster.prompts()
+        let arguments = ["--encoder-deadline-ms", "400", "--decoder-deadline-ms", "200"]
+        try await TestCluster.run(pools: 2, gatewayArguments: arguments) { client, cluster in
+            let victim = try #require(cluster.hosts.running.first)
+            let request = GenerateRequest(
+                input: .text(Self.text),
+                parameters: GenerationParameters(maxNewTokens: 12, minNewTokens: 12)
+            )
+            _ = try await client.generate(request)
+            signal(SIGSTOP, to: victim)
+            let start = ContinuousClock.now
+            let response = try await client.generate(request)
+            let time = start.duration(to: .now)
+            signal(SIGCONT, to: victim)
+            // 2 x 400 ms in the encoder, 12 x 2 x 200 ms in the decoder, and half as much again for a
+            // machine that is busy with other things.
+            let limit: Duration = .milliseconds(8400)
+            #expect(time < limit)
+            let dropped = response.usage?.dropped ?? []
+            let reasons = Set(dropped.map(\.reason))
+            #expect(reasons.contains(.timeout))
+            #expect(reasons.isSubset(of: [.timeout, .unavailable]))
+            #expect(response.generations.first?.tokenIDs.count == 12)
+            try await Self.eventually {
+                let prompt = prompts[0]
+                let answer = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
+                let isWhole: Bool = answer.usage?.dropped.isEmpty ?? false
+                return isWhole && answer.generations.first?.tokenIDs == prompt.token_ids
+            }
+        }
+    }
+
+    /// Asks again until something holds, for at most 30 seconds.
+    static func eventually(_ condition: () async throws -> Bool) async throws {
+        let deadline = ContinuousClock.now.advanced(by: .seconds(30))
+        while ContinuousClock.now < deadline {
+            if try await condition() { return }
+        }
+        Issue.record("the cluster did not recover within 30 seconds")
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import Foundation
+import SwitchyardClient
+import SwitchyardProtos
+import Synchronization
+import Testing
+
+@testable import switchyard
+
+/// A cluster of real processes on the miniature model, for one test.
+enum TestCluster {
+    /// The repository's root.
+    static let root = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+
+    /// The trained miniature.
+    static let miniature = "\(root)/deploy/models/switch-mini"
+
+    /// The `switchyard` executable that was built beside these tests.
+    static var executable: String {
+        let tests =
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+        return URL(fileURLWithPath: tests).deletingLastPathComponent().appendingPathComponent("switchyard").path
+    }
+
+    /// One entry of the miniature's `prompts.json`: what transformers answers.
+    struct Prompt: Decodable, Sendable {
+        var prompt: String
+        var answer: String
+        var token_ids: [UInt32]
+    }
+
+    /// The miniature's prompts.
+    static func prompts() throws -> [Prompt] {
+        let file = URL(fileURLWithPath: "\(Self.miniature)/prompts.json")
+        return try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: file))
+    }
+
+    /// Starts a cluster, runs a body with a client of its gateway, and stops the cluster.
+    ///
+    /// - Parameters:
+    ///   - pools: Number of pools.
+    ///   - replicas: Expert hosts of each pool.
+    ///   - gatewayArguments: Further arguments of the gateway.
+    ///   - body: The test.
+    static func run(
+        pools: Int,
+        replicas: Int = 1,
+        gatewayArguments: [String] = [],
+        body: @escaping @Sendable (GatewayClient, LocalCluster) async throws -> Void
+    ) async throws {
+        let workspace = try ShardWorkspace.prepare(model: Self.miniature, pools: pools, folder: nil)
+        defer { workspace.discard() }
+        var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        layout.replicas = replicas
+        layout.gatewayThreads = 1
+        layout.hostThreads = 1
+        layout.gatewayArguments = gatewayArguments
+        layout.onHostExit = .accept
+        layout.startTimeout = .seconds(120)
+        let log = Mutex<[String]>([])
+        do {
+            try await LocalCluster.run(
+                layout,
+                executable: Self.executable,
+                events: { event in
+                    guard case .line(let name, let text) = event else { return }
+                    log.withLock { $0.append("[\(name)] \(text)") }
+                }
+            ) { cluster in
+                try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
+                    try await body(client, cluster)
+                }
+            }
+        } catch {
+            // What the processes said explains most failures, and is noise otherwise.
+            print(log.withLock { $0.suffix(60).joined(separator: "\n") })
+            throw error
+        }
+    }
+}
+
+/// Sends a signal to a process.
+func signal(_ number: Int32, to process: ChildProcess) {
+    #expect(kill(process.processIdentifier, number) == 0)
+}

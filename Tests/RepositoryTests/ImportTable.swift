@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Which modules each target may import: the arrows of `docs/architecture.md`, all pointing down.
+enum ImportTable {
+    /// Modules that every target may import.
+    static let everywhere: Set<String> = ["Swift", "Synchronization"]
+
+    /// The C library, under its names on the platforms.
+    static let cLibrary: Set<String> = ["Glibc", "Musl", "Darwin"]
+
+    /// Foundation, under its names.
+    static let foundation: Set<String> = ["Foundation", "FoundationEssentials"]
+
+    /// Modules of the toolchain: they need no entry in `Package.swift`.
+    static let toolchain = Self.everywhere.union(Self.cLibrary).union(Self.foundation).union(["Dispatch"])
+
+    /// The two serving targets stand on both wings.
+    private static let serving: Set<String> = [
+        "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCTransport", "RPCCore", "ServiceKit",
+        "NIOCore", "Logging", "Metrics", "ServiceLifecycle",
+    ]
+
+    /// What each target may import besides ``everywhere``.
+    static let allowed: [String: Set<String>] = [
+        // Serving.
+        "switchyard": Self.serving.union(Self.foundation).union(Self.cLibrary)
+            .union([
+                "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
+                "Tokenization",
+                "HTTP2Session", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix", "UnixSignals",
+            ]),
+        "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
+        "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
+            .union([
+                "Tokenization", "BatchScheduling", "ExpertPooling",
+            ]),
+        "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary),
+        "ServiceKit": Self.foundation.union(Self.cLibrary)
+            .union([
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "NIOCore", "ServiceLifecycle", "UnixSignals", "Logging",
+                "Metrics", "Configuration", "SystemPackage",
+            ]),
+
+        // Pure machines of the serving side.
+        "ExpertPooling": ["RPCCore"],
+        "BatchScheduling": [],
+
+        // The network's wing.
+        "RPCTransport": ["RPCCore", "HTTP2Session", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
+        "HTTP2Session": ["CNGHTTP2", "NIOCore"],
+        "RPCCore": [],
+        "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
+
+        // The model's wing. Its upper half needs the C library for exp and log alone.
+        "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
+        "Tokenization": Self.foundation.union(["CSentencePiece"]),
+        "Checkpoints": Self.foundation.union(Self.cLibrary),
+        "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
+
+        // The C edge.
+        "CNGHTTP2": [],
+        "COpenBLAS": [],
+        "CProtobufC": [],
+        "CSwitchyardProtos": ["CProtobufC"],
+        "CSentencePiece": [],
+        "CKernels": [],
+    ]
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@testable import ServiceKit
+
+private let start = ContinuousClock.now
+
+private func after(_ milliseconds: Int) -> ContinuousClock.Instant {
+    start.advanced(by: .milliseconds(milliseconds))
+}
+
+extension ProgressLine {
+    fileprivate mutating func updated(_ label: String, _ megabytes: Int, at milliseconds: Int) -> String? {
+        self.updated(
+            label,
+            completed: megabytes * 1_000_000,
+            total: 100_000_000,
+            isBytes: true,
+            now: after(milliseconds)
+        )
+    }
+}
+
+@Suite("Progress")
+struct ProgressLineTests {
+    @Test("on a terminal one line is redrawn, with a rate and the time left, and ended once")
+    func terminal() {
+        var line = ProgressLine(isTerminal: true, columns: 120)
+        let first = line.updated("sharding", 0, at: 0)
+        #expect(first == "\r\u{1B}[2Ksharding  ░░░░░░░░░░░░░░░░░░░░░░░░    0 %  0.0 / 100.0 MB")
+        let second = line.updated("sharding", 25, at: 1000)
+        #expect(
+            second == "\r\u{1B}[2Ksharding  ██████░░░░░░░░░░░░░░░░░░   25 %  25.0 / 100.0 MB  25 MB/s  3 s left"
+        )
+        let tooSoon = line.updated("sharding", 26, at: 1049)
+        #expect(tooSoon == nil)
+        let third = line.updated("sharding", 27, at: 1050)
+        #expect(third != nil)
+        // The end is drawn however soon it comes, and nothing after it.
+        let last = line.updated("sharding", 100, at: 1051)
+        #expect(last == "\r\u{1B}[2Ksharding  ████████████████████████  100 %  100.0 / 100.0 MB  95 MB/s\n")
+        let after = line.updated("sharding", 100, at: 2000)
+        #expect(after == nil)
+    }
+
+    @Test("another label begins a new bar with its own time; an unfinished one keeps its line")
+    func labels() {
+        var line = ProgressLine(isTerminal: true, columns: 120)
+        _ = line.updated("one", 50, at: 0)
+        let second = line.updated("two", 0, at: 10)
+        #expect(second?.hasPrefix("\n\r\u{1B}[2Ktwo") == true)
+        let finished = line.updated("two", 100, at: 1010)
+        #expect(finished?.hasSuffix("100 MB/s\n") == true)
+        let third = line.updated("three", 0, at: 1020)
+        #expect(third?.hasPrefix("\r\u{1B}[2Kthree") == true)
+    }
+
+    @Test("a line is never wider than its terminal", arguments: [1, 10, 40, 200])
+    func narrowTerminal(columns: Int) {
+        var line = ProgressLine(isTerminal: true, columns: columns)
+        let text = line.updated("loading", 50, at: 0)
+        let shown = text?.dropFirst("\r\u{1B}[2K".count)
+        #expect(shown.map { (1...max(1, columns - 1)).contains($0.count) } == true)
+    }
+
+    @Test("elsewhere each tenth is a line of its own, without a bar")
+    func plain() {
+        var line = ProgressLine(isTerminal: false, columns: 80)
+        let lines = (0...100).compactMap { line.updated("loading", $0, at: $0 * 10) }
+        #expect(lines.count == 11)
+        #expect(lines.first == "loading    0 %  0.0 / 100.0 MB\n")
+        #expect(lines.last == "loading  100 %  100.0 / 100.0 MB  100 MB/s\n")
+        #expect(lines.allSatisfy { $0.hasSuffix("\n") && !$0.contains("\u{1B}") })
+    }
+
+    @Test("work without parts, and more than was announced, end the line", arguments: [(0, 0), (7, 5)])
+    func oddTotals(completed: Int, total: Int) {
+        var line = ProgressLine(isTerminal: false, columns: 80)
+        let first = line.updated("", completed: completed, total: total, isBytes: false, now: start)
+        #expect(first == "100 %  \(completed) / \(total)\n")
+        let second = line.updated("", completed: completed, total: total, isBytes: false, now: start)
+        #expect(second == nil)
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import ExpertPooling
+import ExpertServing
+@testable import GatewayServing
+import RPCCore
+import RPCTransport
+import SwitchModel
+import SwitchyardProtos
+import Testing
+
+/// What the rows of a layer become when hosts are not well.
+@Suite(.serialized)
+struct RemoteExpertsFaultTests {
+    private let model = TestModel.miniature
+
+    /// What a healthy host of one pool says that it holds.
+    private func description(port: Int) async throws -> HostDescription {
+        try await withChannel(port: port) { channel in
+            try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
+        }
+    }
+
+    @Test(
+        "A host that is not well loses its rows for the right reason",
+        arguments: [
+            (Illness.stalls, SwitchModel.DropReason.timeout), (.notFinite, .badReply), (.wrongShape, .badReply),
+            (.garbage, .badReply), (.overloaded, .overloaded), (.refuses, .badReply),
+        ] as [(Illness, SwitchModel.DropReason)]
+    )
+    func reasons(illness: Illness, reason: SwitchModel.DropReason) async throws {
+        let loaded = try self.model.load()
+        try await withHosts(self.model, pools: 2) { hosts, pools in
+            let description = try await self.description(port: hosts[1].port)
+            try await withIllHost(describing: description, illness) { port in
+                let ill = PoolSpecification(name: pools[1].name, targets: [.address(host: "127.0.0.1", port: port)])
+                let deadlines = LayerDeadlines(encoder: .milliseconds(300), decoder: .milliseconds(300))
+                try await withRemoteExperts([pools[0], ill], of: loaded, deadlines: deadlines) { experts, cluster in
+                    let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+                    let outputs = try await onThread { try experts.execute(request) }
+                    #expect(Set(outputs.dropped.map(\.reason)) == [reason])
+                    let lost = outputs.dropped.flatMap { Array($0.rows) }.sorted()
+                    let kept = outputs.chunks.flatMap { Array($0.rows) }.sorted()
+                    #expect((lost + kept).sorted() == Array(0..<request.plan.rowCount))
+                    // Experts 4 to 7 are on the second pool.
+                    let expected = request.plan.groups.filter { $0.expert >= 4 }.reduce(0) { $0 + $1.rows }
+                    #expect(lost.count == expected)
+                    _ = cluster
+                }
+            }
+        }
+    }
+
+    @Test(
+        "Another replica computes what an ill one does not",
+        arguments: [Illness.notFinite, .wrongShape, .garbage, .overloaded, .refuses]
+    )
+    func retry(illness: Illness) async throws {
+        let loaded = try self.model.load()
+        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+        try await withHosts(self.model, pools: 1) { hosts, pools in
+            let description = try await self.description(port: hosts[0].port)
+            try await withIllHost(describing: description, illness) { port in
+                let targets = pools[0].targets + [.address(host: "127.0.0.1", port: port)]
+                let both = PoolSpecification(name: "pool-0", targets: targets)
+                try await withRemoteExperts([both], of: loaded) { experts, cluster in
+                    let joined = await eventually {
+                        cluster.view.reports.count { $0.state == .serving } == 2
+                    }
+                    #expect(joined)
+                    // Whichever is drawn first, no row is lost.
+                    for _ in 0..<8 {
+                        let outputs = try await onThread { try experts.execute(request) }
+                        #expect(outputs.dropped.isEmpty)
+                    }
+                }
+            }
+        }
+    }
+
+    @Test("A host that was killed costs its rows, and is used again when it is back")
+    func killedHost() async throws {
+        let loaded = try self.model.load()
+        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+        let folder = try ShardCache.folder(of: self.model, pools: 2)
+        try await withHosts(self.model, pools: 2) { hosts, pools in
+            try await withRemoteExperts(pools, of: loaded) { experts, cluster in
+                await hosts[1].kill()
+                let outputs = try await onThread { try experts.execute(request) }
+                #expect(Set(outputs.dropped.map(\.reason)) == [.unavailable])
+                let again = try await RunningHost.start("\(folder)/pool-1") { $0.port = hosts[1].port }
+                let rejoined = await eventually {
+                    cluster.view.reports.allSatisfy { $0.state == .serving }
+                }
+                #expect(rejoined)
+                let healed = try await onThread { try experts.execute(request) }
+                #expect(healed.dropped.isEmpty)
+                await again.kill()
+            }
+        }
+    }
+
+    @Test("A host that drains answers what it has and loses no row where a replica is left")
+    func drainedHost() async throws {
+        let loaded = try self.model.load()
+        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+        try await withHosts(self.model, pools: 1, replicas: 2) { hosts, pools in
+            try await withRemoteExperts(pools, of: loaded) { experts, cluster in
+                let joined = await eventually { cluster.view.reports.count { $0.state == .serving } == 2 }
+                #expect(joined)
+                async let drained: Void = hosts[0].drain()
+                for _ in 0..<16 {
+                    let outputs = try await onThread { try experts.execute(request) }
+                    #expect(outputs.dropped.isEmpty)
+                }
+                try await drained
+            }
+        }
+    }
+
+    @Test("A host with another model's experts is never used")
+    func wrongFingerprint() async throws {
+        let loaded = try self.model.load()
+        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+        try await withHosts(self.model, pools: 1) { hosts, pools in
+            var description = try await self.description(port: hosts[0].port)
+            description.modelFingerprint ^= 1
+            try await withIllHost(describing: description, .notFinite) { port in
+                let targets = pools[0].targets + [.address(host: "127.0.0.1", port: port)]
+                let both = PoolSpecification(name: "pool-0", targets: targets)
+                try await withRemoteExperts([both], of: loaded) { experts, cluster in
+                    let refused = await eventually {
+                        cluster.view.reports.contains {
+                            guard case .refused(let reason) = $0.state else { return false }
+                            return $0.id.port == port && reason.contains("model")
+                        }
+                    }
+                    #expect(refused)
+                    for _ in 0..<8 {
+                        let outputs = try await onThread { try experts.execute(request) }
+                        #expect(outputs.dropped.isEmpty)
+                    }
+                    #expect(cluster.view.reports.first { $0.id.port == port }?.succeeded == 0)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import ExpertPooling
+import ExpertServing
+import NIOCore
+import RPCCore
+import RPCTransport
+import SwitchyardProtos
+
+/// An expert host that runs in this process until it is stopped.
+final class RunningHost: Sendable {
+    let host: ExpertHost
+    let port: Int
+    private let task: Task<Void, any Error>
+
+    /// Loads a shard and serves it on a free port.
+    static func start(
+        _ shard: String,
+        configure: (inout ExpertHostConfiguration) -> Void = { _ in }
+    ) async throws -> RunningHost {
+        var configuration = ExpertHostConfiguration(shardDirectory: shard)
+        configuration.port = 0
+        configuration.drainTimeout = .seconds(5)
+        configure(&configuration)
+        let host = try ExpertHost(configuration: configuration, logger: quietLogger)
+        let task = Task { try await host.run() }
+        return RunningHost(host: host, port: try await host.boundAddress().port, task: task)
+    }
+
+    private init(host: ExpertHost, port: Int, task: Task<Void, any Error>) {
+        self.host = host
+        self.port = port
+        self.task = task
+    }
+
+    /// Ends the host at once, as a crash would.
+    func kill() async {
+        self.task.cancel()
+        _ = await self.task.result
+    }
+
+    /// Lets the host finish its calls and end.
+    func drain() async throws {
+        self.host.beginDraining()
+        try await self.task.value
+    }
+}
+
+/// Runs hosts for a model cut into some pools, gives their pools to the body and ends them.
+///
+/// - Parameters:
+///   - model: The model.
+///   - pools: Number of pools.
+///   - replicas: Hosts of each pool.
+///   - body: Runs while the hosts do; hosts are ordered by pool.
+func withHosts<Result>(
+    _ model: TestModel,
+    pools: Int,
+    replicas: Int = 1,
+    configure: (inout ExpertHostConfiguration) -> Void = { _ in },
+    _ body: ([RunningHost], [PoolSpecification]) async throws -> Result
+) async throws -> Result {
+    let folder = try ShardCache.folder(of: model, pools: pools)
+    var hosts: [RunningHost] = []
+    var specifications: [PoolSpecification] = []
+    for pool in 0..<pools {
+        var targets: [PoolTarget] = []
+        for _ in 0..<replicas {
+            let host = try await RunningHost.start("\(folder)/pool-\(pool)", configure: configure)
+            hosts.append(host)
+            targets.append(.address(host: "127.0.0.1", port: host.port))
+        }
+        specifications.append(PoolSpecification(name: "pool-\(pool)", targets: targets))
+    }
+    let outcome: Swift.Result<Result, any Error>
+    do {
+        outcome = .success(try await body(hosts, specifications))
+    } catch {
+        outcome = .failure(error)
+    }
+    for host in hosts {
+        await host.kill()
+    }
+    return try outcome.get()
+}
+
+/// What a host that is not well does with a `Forward` call.
+enum Illness: Sendable, CaseIterable {
+    /// Never answers.
+    case stalls
+    /// Answers with values that are not numbers.
+    case notFinite
+    /// Answers with one row too few.
+    case wrongShape
+    /// Answers with bytes that are no message.
+    case garbage
+    /// Sheds every call.
+    case overloaded
+    /// Says that it holds nothing.
+    case refuses
+}
+
+/// Runs a server that describes itself as a healthy host does and answers every other call wrongly.
+///
+/// - Parameters:
+///   - description: What it says that it holds.
+///   - illness: What it does with calls.
+///   - body: Runs while the server does; gets its port.
+func withIllHost<Result>(
+    describing description: HostDescription,
+    _ illness: Illness,
+    _ body: (Int) async throws -> Result
+) async throws -> Result {
+    let described = description.serialized()
+    let server = RPCServer(
+        configuration: RPCServerConfiguration(limits: .dataPlane, drainGrace: .zero),
+        methods: [
+            .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Describe")) { _, _, responder in
+                responder.finish(.success(Payload(bytes: described)))
+            },
+            .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Forward")) { message, _, responder in
+                guard let request = try? ForwardRequest(serialized: Array(message.readableBytesView)) else {
+                    return responder.finish(.failure(RPCError(.internal, "the test sent no ForwardRequest")))
+                }
+                if let answer = illness.answer(to: request) {
+                    responder.finish(answer)
+                }
+            },
+        ],
+        logger: quietLogger
+    )
+    let task = Task { try await server.run() }
+    let outcome: Swift.Result<Result, any Error>
+    do {
+        outcome = .success(try await body(try await server.boundAddress().port))
+    } catch {
+        outcome = .failure(error)
+    }
+    task.cancel()
+    _ = await task.result
+    return try outcome.get()
+}
+
+extension Illness {
+    fileprivate func answer(to request: ForwardRequest) -> Swift.Result<Payload, RPCError>? {
+        var shape = request.tokens?.shape ?? []
+        var data = request.tokens?.data ?? []
+        switch self {
+        case .stalls:
+            return nil
+        case .overloaded:
+            return .failure(RPCError(.resourceExhausted, "too many rows wait"))
+        case .refuses:
+            return .failure(RPCError(.failedPrecondition, "not held here"))
+        case .garbage:
+            return .success(Payload(bytes: [0xFF, 0xFF, 0xFF]))
+        case .notFinite:
+            data.replaceSubrange(data.count - 4..<data.count, with: [0, 0, 0xC0, 0x7F])
+        case .wrongShape:
+            let columns = Int(shape[1])
+            shape[0] += 1
+            data += [UInt8](repeating: 0, count: columns * 4)
+        }
+        let response = ForwardResponse(outputs: Tensor(dtype: .float32, shape: shape, data: data))
+        return .success(Payload(bytes: response.serialized()))
+    }
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import SwitchyardProtos
+import Testing
+
+@Suite struct MessageTests {
+    /// Reads a message as the type of another.
+    private func reread<Message: ProtoMessage>(_ message: Message, from bytes: [UInt8]) throws -> Message {
+        try Message(serialized: bytes)
+    }
+
+    @Test func `every message comes back as it was`() throws {
+        func check<Message: ProtoMessage>(_ message: Message) throws {
+            #expect(try self.reread(message, from: message.serialized()) == message)
+        }
+        try Samples.visit { _, message in try check(message) }
+    }
+
+    @Test(.enabled(if: Protoc.isInstalled, "protoc is missing; install protobuf-compiler"))
+    func `every message means the same to protoc`() throws {
+        func check<Message: ProtoMessage>(_ name: String, _ message: Message) throws {
+            let text = try Protoc.decode(message.serialized(), as: name)
+            #expect(try self.reread(message, from: Protoc.encode(text, as: name)) == message)
+        }
+        try Samples.visit { name, message in try check(name, message) }
+    }
+
+    @Test(.enabled(if: Protoc.isInstalled, "protoc is missing; install protobuf-compiler"))
+    func `fields have the names of the proto files`() throws {
+        let parameters = try Protoc.decode(Samples.generateRequest.serialized(), as: "switchyard.v1.GenerateRequest")
+        #expect(
+            parameters == """
+                text: "Gr\\303\\274\\303\\237e\\000 <extra_id_0>"
+                parameters {
+                  max_new_tokens: 1
+                  min_new_tokens: 2
+                  num_beams: 3
+                  length_penalty: 4.5
+                  do_sample: true
+                  temperature: 6.25
+                  top_k: 7
+                  top_p: 0.125
+                  repetition_penalty: 9.5
+                  seed: 18446744073709551615
+                  stop: ""
+                  stop: "zw\\303\\266lf"
+                  stop: "a\\000b"
+                  num_return_sequences: 12
+                  top_logprobs: 13
+                }
+                drop_policy {
+                  strict: true
+                  max_dropped_fraction: 0.5
+                }
+
+                """
+        )
+        let model = try Protoc.decode(Samples.model.serialized(), as: "switchyard.v1.ModelDescription")
+        let names = model.split(separator: "\n").filter { !$0.hasPrefix(" ") && $0 != "}" }
+            .map { line in
+                line.prefix { $0 != ":" && $0 != " " }
+            }
+        #expect(
+            names == [
+                "name", "fingerprint", "vocabulary_size", "d_model", "d_ff", "d_kv", "num_heads", "encoder_blocks",
+                "decoder_blocks", "experts_per_layer", "expert_capacity", "sparse_layers", "sparse_layers",
+                "parameters", "weight_dtype", "max_input_tokens", "max_new_tokens", "max_sequences",
+                "decoder_start_token_id", "end_token_id", "pad_token_id", "version",
+            ]
+        )
+    }
+
+    @Test func `a text that is not UTF-8 is refused with its field's name`() throws {
+        // parameters (3) { stop (11): FF FE }
+        let bytes: [UInt8] = [0x1A, 0x04, 0x5A, 0x02, 0xFF, 0xFE]
+        #expect {
+            try GenerateRequest(serialized: bytes)
+        } throws: {
+            let error = $0 as? ProtoError
+            return error?.code == .invalidUTF8 && error?.message == "switchyard.v1.GenerationParameters"
+                && error?.field == "stop"
+        }
+    }
+
+    @Test func `unknown fields are passed over and unknown groups refused`() throws {
+        let known = Samples.tensor.serialized()
+        // Field 100: varint, 64 bits, delimited, 32 bits.
+        let unknown: [UInt8] = [
+            0xA0, 0x06, 0x05, 0xA1, 0x06, 1, 2, 3, 4, 5, 6, 7, 8, 0xA2, 0x06, 2, 9, 9, 0xA5, 0x06, 1, 2, 3, 4,
+        ]
+        #expect(try Tensor(serialized: unknown + known) == Samples.tensor)
+        #expect(try Tensor(serialized: known + unknown) == Samples.tensor)
+        #expect(throws: ProtoError.self) { try Tensor(serialized: known + [0xA3, 0x06, 0xA4, 0x06]) }
+    }
+
+    @Test func `an unknown choice is an error where it matters and unspecified where it does not`() throws {
+        #expect {
+            try Tensor(serialized: [0x08, 99])
+        } throws: {
+            ($0 as? ProtoError)?.code == .unknownChoice && "\($0)".contains("switchyard.v1.Tensor.dtype: 99")
+        }
+        #expect(throws: ProtoError.self) { try EncodeRequest(serialized: [0x18, 7]) }
+        // usage (2) { dropped (3) { reason (3): 99 } }
+        let response = try GenerateResponse(serialized: [0x12, 0x04, 0x1A, 0x02, 0x18, 99])
+        #expect(response.usage?.dropped == [DroppedTokens(reason: .unspecified)])
+        #expect(try HealthCheckResponse(serialized: [0x08, 99]).status == .unknown)
+    }
+
+    @Test func `a message over the limit is refused before it is read`() {
+        let bytes = Samples.generateResponse.serialized()
+        #expect {
+            try GenerateResponse(serialized: bytes, limits: ProtoLimits(maxMessageBytes: 10))
+        } throws: {
+            ($0 as? ProtoError)?.code == .overLimit && "\($0)".contains("limit of 10")
+        }
+    }
+
+    @Test func `a message that unfolds to far more than its bytes is refused`() throws {
+        // generations (1), empty, 100,000 times: two bytes each on the wire, more than a hundred in memory.
+        let bytes = Array(repeating: [0x0A, 0x00] as [UInt8], count: 100_000).flatMap(\.self)
+        #expect {
+            try GenerateResponse(serialized: bytes)
+        } throws: {
+            ($0 as? ProtoError)?.code == .overLimit && "\($0)".contains("unfold")
+        }
+        #expect(try GenerateResponse(serialized: Array(bytes.prefix(200))).generations.count == 100)
+    }
+
+    @Test func `large real messages are within the limits`() throws {
+        let candidates = (0..<50).map { TokenCandidate(tokenID: UInt32($0), logprob: -1) }
+        let logprobs = (0..<200).map { TokenLogprob(tokenID: UInt32($0), logprob: -1, top: candidates) }
+        let response = GenerateResponse(generations: [Generation(text: "x", logprobs: logprobs)])
+        #expect(try GenerateResponse(serialized: response.serialized()) == response)
+        let ids = GenerateRequest(input: .tokenIDs(Array(repeating: 1, count: 100_000)))
+        #expect(try GenerateRequest(serialized: ids.serialized()) == ids)
+    }
+
+    @Test func `a message cut anywhere is read or refused`() throws {
+        let bytes = Samples.cluster.serialized()
+        for count in 0..<bytes.count {
+            _ = try? ClusterDescription(serialized: Array(bytes.prefix(count)))
+        }
+        #expect(throws: ProtoError.self) { try ClusterDescription(serialized: Array(bytes.dropLast())) }
+    }
+
+    @Test func `method names are those of the proto files`() throws {
+        let descriptors = String(decoding: FileDescriptors.serializedSet, as: UTF8.self)
+        let methods = [
+            GatewayMethods.generate, GatewayMethods.generateStream, GatewayMethods.encode, GatewayMethods.score,
+            GatewayMethods.describeModel, GatewayMethods.describeCluster, ExpertHostMethods.forward,
+            ExpertHostMethods.describe, HealthMethods.check, HealthMethods.watch,
+        ]
+        for method in methods {
+            let parts = method.service.split(separator: ".")
+            let package = parts.dropLast().joined(separator: ".")
+            #expect(descriptors.contains(package))
+            #expect(
+                descriptors.contains("\u{06}\(parts.last ?? "")") || descriptors.contains("\(parts.last ?? "")\u{12}")
+            )
+            #expect(descriptors.contains("\(method.name)\u{12}"))
+        }
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import SwitchyardProtos
+
+/// One message of every type that goes over the wire by itself, every field of it set.
+enum Samples {
+    static let parameters = GenerationParameters(
+        maxNewTokens: 1,
+        minNewTokens: 2,
+        numBeams: 3,
+        lengthPenalty: 4.5,
+        doSample: true,
+        temperature: 6.25,
+        topK: 7,
+        topP: 0.125,
+        repetitionPenalty: 9.5,
+        seed: .max,
+        stop: ["", "zwölf", "a\0b"],
+        numReturnSequences: 12,
+        topLogprobs: 13
+    )
+    static let generateRequest = GenerateRequest(
+        input: .text("Grüße\0 <extra_id_0>"),
+        parameters: Self.parameters,
+        dropPolicy: DropPolicy(strict: true, maxDroppedFraction: 0.5)
+    )
+    static let usage: Usage = {
+        var usage = Usage()
+        usage.inputTokens = 1
+        usage.outputTokens = 2
+        usage.dropped = DropReason.allCases.map { reason in
+            DroppedTokens(stack: .decoder, layer: 3, reason: reason, tokens: 1 << 40)
+        }
+        usage.routedTokens = 4
+        usage.queueMicroseconds = 5
+        usage.encodeMicroseconds = 6
+        usage.decodeMicroseconds = 7
+        return usage
+    }()
+    static let logprob = TokenLogprob(
+        tokenID: 9,
+        logprob: -0.5,
+        top: [TokenCandidate(tokenID: 9, logprob: -0.5), TokenCandidate(tokenID: 0, logprob: -1.5)]
+    )
+    static let generateResponse = GenerateResponse(
+        generations: FinishReason.allCases.map { reason in
+            Generation(
+                text: "<extra_id_0> é",
+                tokenIDs: [32_099, 0, .max],
+                finishReason: reason,
+                score: -3,
+                logprobs: [Self.logprob]
+            )
+        },
+        usage: Self.usage
+    )
+    static let load: HostLoad = {
+        var load = HostLoad()
+        load.activeCalls = 1
+        load.queuedRows = 2
+        load.queueRowLimit = 1 << 33
+        load.queueMicroseconds = 4
+        load.computeMicroseconds = 5
+        load.draining = true
+        return load
+    }()
+    static let layers = [
+        LayerExperts(stack: .encoder, layer: 1, experts: [0, 1, 300]), LayerExperts(stack: .decoder, layer: 3),
+    ]
+    static let tensor = Tensor(dtype: .float32, shape: [2, 3], data: Array(0..<24))
+    static let model: ModelDescription = {
+        var model = ModelDescription()
+        model.name = "switch-mini"
+        model.fingerprint = 0x8123_4567_89AB_CDEF
+        model.vocabularySize = 3
+        model.modelWidth = 4
+        model.feedForwardWidth = 5
+        model.keyWidth = 6
+        model.numHeads = 7
+        model.encoderBlocks = 8
+        model.decoderBlocks = 9
+        model.expertsPerLayer = 10
+        model.expertCapacity = 11
+        model.sparseLayers = Self.layers
+        model.parameters = 13
+        model.weightDType = .bfloat16
+        model.maxInputTokens = 15
+        model.maxNewTokens = 16
+        model.maxSequences = 17
+        model.decoderStartTokenID = 18
+        model.endTokenID = 19
+        model.padTokenID = 20
+        model.version = "0.1"
+        return model
+    }()
+    static let gateway: GatewayLoad = {
+        var load = GatewayLoad()
+        load.queued = 1
+        load.queueLimit = 2
+        load.running = 3
+        load.usedSlots = 4
+        load.batchSlots = 5
+        load.draining = true
+        load.uptimeSeconds = 7
+        load.decodedTokens = 8
+        load.steps = 9
+        return load
+    }()
+    static let replicas = ReplicaState.allCases.map { state in
+        var replica = ReplicaDescription()
+        replica.address = "host:1"
+        replica.state = state
+        replica.detail = "ejected after 5 failures"
+        replica.outstandingCalls = 4
+        replica.outstandingRows = 5
+        replica.calls = 6
+        replica.rows = 7
+        replica.failures = 8
+        replica.latencyP50Microseconds = 9
+        replica.latencyP99Microseconds = 10
+        replica.load = Self.load
+        return replica
+    }
+    static let cluster: ClusterDescription = {
+        var cluster = ClusterDescription()
+        cluster.pools = [PoolDescription(name: "pool-0", experts: Self.layers, replicas: Self.replicas)]
+        cluster.gateway = Self.gateway
+        cluster.modelFingerprint = 3
+        cluster.complete = true
+        cluster.dropped = Self.usage.dropped
+        cluster.routedTokens = 6
+        return cluster
+    }()
+    static let host: HostDescription = {
+        var host = HostDescription()
+        host.modelFingerprint = 1
+        host.shard = "pool-0"
+        host.held = Self.layers
+        host.modelWidth = 4
+        host.weightDType = .float16
+        host.acceptedDTypes = [.float32, .bfloat16]
+        host.maxRowsPerCall = 7
+        host.maxMessageBytes = 8
+        host.load = Self.load
+        host.version = "0.1"
+        host.kernels = "AVX-512"
+        host.uptimeSeconds = 12
+        return host
+    }()
+    static let forwardRequest = ForwardRequest(
+        modelFingerprint: 0x0102_0304_0506_0708,
+        stack: .decoder,
+        layer: 11,
+        groups: [ExpertRows(expert: 0, rows: 1), ExpertRows(expert: 200, rows: 1)],
+        tokens: Self.tensor
+    )
+    static let forwardResponse = ForwardResponse(outputs: Self.tensor, load: Self.load)
+
+    /// All messages, by their type's name in the `.proto` files, as something to do with each.
+    static func visit(_ body: (_ name: String, _ message: any ProtoMessage) throws -> Void) rethrows {
+        let v1 = "switchyard.v1."
+        try body(v1 + "GenerateRequest", Self.generateRequest)
+        try body(v1 + "GenerateRequest", GenerateRequest(input: .tokenIDs([1, 0, .max])))
+        try body(v1 + "GenerateRequest", GenerateRequest(input: .tokenIDs([])))
+        try body(v1 + "GenerateRequest", GenerateRequest(input: .text("")))
+        try body(v1 + "GenerateRequest", GenerateRequest())
+        try body(v1 + "GenerateResponse", Self.generateResponse)
+        try body(v1 + "GenerateEvent", GenerateEvent(event: .response(Self.generateResponse)))
+        let token = GeneratedToken(sequence: 1, tokenID: 2, text: "né", logprob: Self.logprob)
+        try body(v1 + "GenerateEvent", GenerateEvent(event: .token(token)))
+        try body(v1 + "GenerateEvent", GenerateEvent(event: .token(GeneratedToken())))
+        try body(
+            v1 + "EncodeRequest",
+            EncodeRequest(input: .text("x"), pooling: .mean, dropPolicy: DropPolicy(strict: true))
+        )
+        try body(v1 + "EncodeRequest", EncodeRequest(input: .tokenIDs([5])))
+        try body(
+            v1 + "EncodeResponse",
+            EncodeResponse(hiddenStates: Self.tensor, tokenIDs: [1, 2], usage: Self.usage)
+        )
+        try body(
+            v1 + "ScoreRequest",
+            ScoreRequest(input: .text("x"), target: .tokenIDs([1]), topLogprobs: 5, dropPolicy: DropPolicy())
+        )
+        try body(v1 + "ScoreRequest", ScoreRequest(input: .tokenIDs([7]), target: .text("y")))
+        try body(
+            v1 + "ScoreResponse",
+            ScoreResponse(logprobs: [Self.logprob], totalLogprob: -2, loss: 0.5, usage: Self.usage)
+        )
+        try body(v1 + "DescribeModelRequest", DescribeModelRequest())
+        try body(v1 + "ModelDescription", Self.model)
+        try body(v1 + "DescribeClusterRequest", DescribeClusterRequest())
+        try body(v1 + "ClusterDescription", Self.cluster)
+        try body(v1 + "DescribeHostRequest", DescribeHostRequest())
+        try body(v1 + "HostDescription", Self.host)
+        try body(v1 + "ForwardRequest", Self.forwardRequest)
+        try body(v1 + "ForwardResponse", Self.forwardResponse)
+        try body(v1 + "Tensor", Self.tensor)
+        try body("grpc.health.v1.HealthCheckRequest", HealthCheckRequest(service: "switchyard.v1.Gateway"))
+        for status in HealthCheckResponse.ServingStatus.allCases {
+            try body("grpc.health.v1.HealthCheckResponse", HealthCheckResponse(status: status))
+        }
+    }
+}
+
+/// A generator with a seed (SplitMix64), so that a failure comes again.
+struct SplitMix: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { self.state = seed }
+
+    mutating func next() -> UInt64 {
+        self.state &+= 0x9E37_79B9_7F4A_7C15
+        var z = self.state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
