@@ -8,6 +8,9 @@ private import CSentencePiece
 /// search as they are. What the library would do with the file as it stands differs from the tokenizer that
 /// checkpoints are used with in transformers (see ``Tokenizer``), and most of a malformed file never reaches C++.
 ///
+/// The library joins unknown pieces that follow one another in a time that grows with the square of their number. So it
+/// is told to give bytes in their stead, which are joined here.
+///
 /// The library adds scores up in single precision and transformers in double, where sums of such scores are exact. So
 /// scores are rounded to multiples of 2^-15 here: sums down to -512, which only absurdly long words go below, are then
 /// exact as well, and ways to cut a word that are equally probable (a run of one letter has many) are a tie for both,
@@ -17,7 +20,12 @@ final class PieceModel: @unchecked Sendable {
 
     private let handle: OpaquePointer
     private let unknownID: Int32
-    private let unknownAliasID: Int32
+
+    /// The library's ids from here on are pieces added here, all of which mean what is unknown.
+    private let firstUnknownID: Int32
+
+    /// The ids below of pieces that are named like bytes, which the library takes for parts of what is unknown.
+    private let byteIDs: Set<Int32>
 
     /// Builds the library's model.
     ///
@@ -29,16 +37,22 @@ final class PieceModel: @unchecked Sendable {
         var model = WireWriter()
         for (id, piece) in pieces.enumerated() {
             // The unknown piece's text can appear in a text (written in full-width letters, say), but the library
-            // never looks for it. So the unknown piece gets another text here, and its true text becomes
-            // one more piece, whose id is translated back below.
+            // never looks for it. So the unknown piece gets another text here, and its true text becomes one more
+            // piece, whose id is translated back below.
             let text = id == unknownID ? Self.unknownText : Array(piece.text.utf8)
-            model.append(
-                bytes: Self.message(text: text, score: piece.score, kind: id == unknownID ? .unknown : .normal),
-                field: 1
-            )
+            let kind: PieceFile.Kind = id == unknownID ? .unknown : Self.isByte(piece.text) ? .byte : .normal
+            model.append(bytes: Self.message(text: text, score: piece.score, kind: kind), field: 1)
         }
         let unknown = pieces[unknownID]
-        model.append(bytes: Self.message(text: Array(unknown.text.utf8), score: unknown.score, kind: .normal), field: 1)
+        model.append(
+            bytes: Self.message(text: Array(unknown.text.utf8), score: unknown.score, kind: .normal),
+            field: 1
+        )
+        let present = Set(pieces.lazy.map(\.text).filter(Self.isByte))
+        let bytes = (UInt8.min...UInt8.max).map(Self.text(ofByte:)).filter { !present.contains($0) }
+        for text in bytes {
+            model.append(bytes: Self.message(text: Array(text.utf8), score: 0, kind: .byte), field: 1)
+        }
         model.append(bytes: Self.trainer, field: 2)
         model.append(bytes: Self.normalizer, field: 3)
 
@@ -51,10 +65,11 @@ final class PieceModel: @unchecked Sendable {
         guard let handle else { throw .init(message: "libsentencepiece refuses the pieces: \(message ?? "")") }
         self.handle = handle
         self.unknownID = Int32(unknownID)
-        self.unknownAliasID = Int32(pieces.count)
+        self.firstUnknownID = Int32(pieces.count)
+        self.byteIDs = Set(pieces.indices.lazy.filter { Self.isByte(pieces[$0].text) }.map(Int32.init))
         // The search gives ids back by their place, so the library must have counted as this file does.
         guard
-            switchyard_spm_piece_count(handle) == self.unknownAliasID + 1,
+            switchyard_spm_piece_count(handle) == self.firstUnknownID + 1 + Int32(bytes.count),
             switchyard_spm_unknown_id(handle) == self.unknownID
         else {
             throw .init(message: "libsentencepiece counts the pieces in another way")
@@ -106,7 +121,8 @@ final class PieceModel: @unchecked Sendable {
         }
         var previous: Int32 = -1
         for index in 0..<count {
-            let id = scratch[index] == self.unknownAliasID ? self.unknownID : scratch[index]
+            let isUnknown = scratch[index] >= self.firstUnknownID || self.byteIDs.contains(scratch[index])
+            let id = isUnknown ? self.unknownID : scratch[index]
             if id != self.unknownID || previous != self.unknownID {
                 ids.append(id)
             }
@@ -135,11 +151,23 @@ final class PieceModel: @unchecked Sendable {
     /// The unknown piece's text in the library's model, which no UTF-8 text contains.
     private static let unknownText: [UInt8] = [0xFF]
 
-    /// A `TrainerSpec` of a unigram model.
+    /// The name that the library has for a byte.
+    private static func text(ofByte byte: UInt8) -> String {
+        let digits = String(byte, radix: 16, uppercase: true)
+        return "<0x\(byte < 16 ? "0" : "")\(digits)>"
+    }
+
+    private static func isByte(_ text: String) -> Bool {
+        guard text.utf8.count == 6, text.hasPrefix("<0x") else { return false }
+        return UInt8(text.dropFirst(3).prefix(2), radix: 16).map(Self.text(ofByte:)) == text
+    }
+
+    /// A `TrainerSpec` of a unigram model that gives what is unknown byte by byte.
     private static var trainer: [UInt8] {
         var message = WireWriter()
         message.append(number: 1, field: 3)
         message.append(bytes: Self.unknownText, field: 45)  // unk_piece
+        message.append(number: 1, field: 35)  // byte_fallback
         return message.bytes
     }
 

@@ -66,6 +66,17 @@ struct TokenizerFileTests {
     }
 
     @Test
+    func piecesNamedLikeBytesCountAsUnknown() throws {
+        let pieces: [(String, Float, PieceFile.Kind)] = [
+            ("<pad>", 0, .control), ("</s>", 0, .control), ("<unk>", 0, .unknown), ("<0x0A>", 0, .byte),
+            ("\u{2581}", -1, .normal), ("<0xE6>", -1, .normal), ("<0xe6>", -1, .normal),
+        ]
+        let tokenizer = try Tokenizer(pieceFile: self.file(pieces), sentinelCount: 0)
+        #expect(tokenizer.encode("\u{65E5}\u{672C} <0xe6>") == [4, 2, 4, 6, 1])
+        #expect(tokenizer.decode([4, 3, 5]) == "<0x0A><0xE6>")
+    }
+
+    @Test
     func sentinelsOfTheFileKeepTheirIDs() throws {
         let pieces: [(String, Float, PieceFile.Kind)] = [
             ("<pad>", 0, .control), ("</s>", 0, .control), ("<unk>", 0, .unknown), ("<extra_id_1>", 0, .userDefined),

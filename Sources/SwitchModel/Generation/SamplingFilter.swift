@@ -42,11 +42,8 @@ struct SamplingFilter {
         }
         var candidates: [Candidate] = []
         candidates.reserveCapacity(self.topK > 0 ? min(self.topK, row.scores.count) : row.scores.count)
-        for (id, score) in row.scores.enumerated() {
-            let score = ScoreRow.clamped(score / self.temperature)
-            if score >= least, score > -.infinity {
-                candidates.append(Candidate(id: Int32(id), score: score))
-            }
+        row.forEach(atLeast: least, dividedBy: self.temperature) { id, score in
+            candidates.append(Candidate(id: Int32(id), score: score))
         }
         return candidates
     }

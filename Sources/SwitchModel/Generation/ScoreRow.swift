@@ -111,6 +111,23 @@ struct ScoreRow {
         }
     }
 
+    /// Calls `body` with each score that is large enough once it is divided.
+    ///
+    /// - Parameters:
+    ///   - least: The least quotient; those of minus infinity are left out all the same.
+    ///   - divisor: A positive number.
+    ///   - body: Is given the token's id and the quotient, by ascending id.
+    func forEach(atLeast least: Float, dividedBy divisor: Float, _ body: (Int, Float) -> Void) {
+        self.forEachVector { start, vector in
+            let quotients = vector / divisor
+            let isLarge = (quotients .>= least) .& (quotients .> -.infinity)
+            guard any(isLarge) else { return }
+            for lane in 0..<min(Self.width, self.scores.count - start) where isLarge[lane] {
+                body(start + lane, Self.clamped(quotients[lane]))
+            }
+        }
+    }
+
     /// A score that is neither plus infinity nor not a number.
     ///
     /// - Parameter score: Any float.
