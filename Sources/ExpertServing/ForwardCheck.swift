@@ -77,7 +77,9 @@ struct ForwardCheck: Sendable {
         return layer
     }
 
-    private func groups(of envelope: ForwardRequestEnvelope, layer: SparseLayer) throws(RPCError) -> [SwitchModel.ExpertRows] {
+    private func groups(of envelope: ForwardRequestEnvelope, layer: SparseLayer) throws(RPCError) -> [SwitchModel
+        .ExpertRows]
+    {
         guard !envelope.groups.isEmpty else {
             throw RPCError(.invalidArgument, "groups is empty; send at least one expert's rows")
         }

@@ -96,6 +96,7 @@ struct HostAdmission: Sendable {
     ///   - rows: The call's token rows.
     ///   - deadline: When the caller stops waiting.
     ///   - now: The present.
+    /// - Returns: What to do with the call.
     mutating func arrived(
         rows: Int,
         deadline: ContinuousClock.Instant?,
@@ -135,6 +136,7 @@ struct HostAdmission: Sendable {
     /// The compute thread is free.
     ///
     /// - Parameter now: The present.
+    /// - Returns: What to compute, and which calls expired.
     mutating func next(now: ContinuousClock.Instant) -> Next {
         precondition(self.computing == nil, "the call that is being computed has not been reported as finished")
         var expired: [CallID] = []

@@ -27,13 +27,14 @@ struct HostCard: Sendable {
         var description = HostDescription()
         description.modelFingerprint = checkpoint.fingerprint
         description.shard = checkpoint.manifest?.name ?? configuration.shardDirectory
-        description.held = held.sorted { $0.key < $1.key }.map { layer, experts in
-            LayerExperts(
-                stack: StackMessage(layer.stack),
-                layer: UInt32(layer.block),
-                experts: experts.map { UInt32($0) }
-            )
-        }
+        description.held = held.sorted { $0.key < $1.key }
+            .map { layer, experts in
+                LayerExperts(
+                    stack: StackMessage(layer.stack),
+                    layer: UInt32(layer.block),
+                    experts: experts.map { UInt32($0) }
+                )
+            }
         description.modelWidth = UInt32(checkpoint.configuration.modelWidth)
         description.weightDType = Self.weightDType(checkpoint, held: held, storage: configuration.storage)
         description.acceptedDTypes = [.float32]
@@ -47,6 +48,7 @@ struct HostCard: Sendable {
     /// The description at this moment.
     ///
     /// - Parameter load: How busy the host is.
+    /// - Returns: The whole message.
     func description(load: HostLoad) -> HostDescription {
         var description = self.fixed
         description.load = load

@@ -48,7 +48,10 @@ struct ExpertExecutorContractTests {
     func bits(model: TestModel, setup: Setup) async throws {
         let loaded = try model.load()
         let expected = try StepPlanRun(model, loaded, experts: loaded.experts)
-        #expect(expected.record.droppedCount == expected.record.drops.filter { $0.key.reason == .capacity }.values.reduce(0, +))
+        #expect(
+            expected.record.droppedCount
+                == expected.record.drops.filter { $0.key.reason == .capacity }.values.reduce(0, +)
+        )
         try await self.withExecutor(setup, model, loaded) { experts in
             let run = try await onThread { try StepPlanRun(model, loaded, experts: experts) }
             #expect(run.encoded == expected.encoded)
@@ -127,10 +130,11 @@ struct StepPlanRun: Sendable {
         self.encoded = sequences.map { Self.bits($0.hidden) }
         let caches = [sequences[0], sequences[1], sequences[1], sequences[2]].map { DecoderCache($0) }
         for step in 0..<4 {
-            let rows = caches.enumerated().map { row, cache in
-                let id = (step * 13 + row * 7) % loaded.checkpoint.configuration.vocabularySize
-                return DecoderInput(cache: cache, tokens: [Int32(id)])
-            }
+            let rows = caches.enumerated()
+                .map { row, cache in
+                    let id = (step * 13 + row * 7) % loaded.checkpoint.configuration.vocabularySize
+                    return DecoderInput(cache: cache, tokens: [Int32(id)])
+                }
             self.logits.append(Self.bits(try loaded.model.decode(rows, experts: experts, record: &self.record)))
         }
     }

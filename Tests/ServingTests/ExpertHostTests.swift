@@ -104,7 +104,9 @@ struct ExpertHostTests {
         Fault(testDescription: "fingerprint", code: .failedPrecondition, word: "model_fingerprint") {
             $0.modelFingerprint ^= 1
         },
-        Fault(testDescription: "expert not held", code: .failedPrecondition, word: "expert 3") { $0.groups[0].expert = 3 },
+        Fault(testDescription: "expert not held", code: .failedPrecondition, word: "expert 3") {
+            $0.groups[0].expert = 3
+        },
         Fault(testDescription: "too many rows", code: .resourceExhausted, word: "limit of 4") {
             $0.groups[0].rows = 5
             $0.tokens = Tensor(dtype: .float32, shape: [5, 128], data: [UInt8](repeating: 0, count: 5 * 512))
@@ -115,7 +117,9 @@ struct ExpertHostTests {
         Fault(testDescription: "too few bytes", code: .invalidArgument, word: "tokens") {
             $0.tokens?.data.removeLast(4)
         },
-        Fault(testDescription: "rows that do not add up", code: .invalidArgument, word: "groups") { $0.groups[0].rows = 1 },
+        Fault(testDescription: "rows that do not add up", code: .invalidArgument, word: "groups") {
+            $0.groups[0].rows = 1
+        },
         Fault(testDescription: "type", code: .invalidArgument, word: "dtype") {
             $0.tokens = Tensor(dtype: .bfloat16, shape: [2, 128], data: [UInt8](repeating: 0, count: 512))
         },
@@ -128,7 +132,10 @@ struct ExpertHostTests {
 
     @Test("A call that does not fit is refused with the right status", arguments: Self.faults)
     func refusals(fault: Fault) async throws {
-        try await self.withHost(configure: { $0.maxRowsPerCall = 4 }) { host, channel in
+        func fewRows(_ configuration: inout ExpertHostConfiguration) {
+            configuration.maxRowsPerCall = 4
+        }
+        try await self.withHost(configure: fewRows) { host, channel in
             var request = self.request(host)
             fault.change(&request)
             let message = request
@@ -153,7 +160,9 @@ struct ExpertHostTests {
                         options: CallOptions(waitForReady: true)
                     )
                 }
-                #expect(error?.code == .internal || error?.code == .invalidArgument || error?.code == .failedPrecondition)
+                #expect(
+                    error?.code == .internal || error?.code == .invalidArgument || error?.code == .failedPrecondition
+                )
             }
             _ = try await channel.call(ExpertHostMethods.forward, self.request(host), as: ForwardResponse.self)
         }

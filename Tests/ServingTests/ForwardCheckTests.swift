@@ -52,7 +52,11 @@ struct ForwardCheckTests {
     }
 
     static let faults: [Fault] = [
-        Fault(testDescription: "fingerprint", code: .failedPrecondition, words: ["00000000000000ac", "00000000000000ab"]) {
+        Fault(
+            testDescription: "fingerprint",
+            code: .failedPrecondition,
+            words: ["00000000000000ac", "00000000000000ab"]
+        ) {
             $0.modelFingerprint = 0xAC
         },
         Fault(testDescription: "no stack", code: .invalidArgument, words: ["stack", "ENCODER"]) {

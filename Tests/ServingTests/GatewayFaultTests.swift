@@ -167,7 +167,10 @@ struct GatewayFaultTests {
     @Test("A gateway without hosts takes requests after a while, and says what it lost")
     func incomplete() async throws {
         let nowhere = PoolSpecification(name: "pool-0", targets: [.address(host: "127.0.0.1", port: 1)])
-        try await withGateway([nowhere], configure: { $0.readyTimeout = .milliseconds(50) }) { _, channel in
+        func impatient(_ configuration: inout GatewayConfiguration) {
+            configuration.readyTimeout = .milliseconds(50)
+        }
+        try await withGateway([nowhere], configure: impatient) { _, channel in
             let response = try await channel.generate(self.request)
             #expect(response.usage?.dropped.isEmpty == false)
             let lost = response.usage?.dropped.reduce(0) { $0 + $1.tokens }

@@ -116,10 +116,11 @@ struct GatewayTests {
                 #expect(response.generations.first?.text == "<extra_id_0> discontent")
                 #expect(response.generations.first?.finishReason == .stop)
                 #expect(response.generations.first?.tokenIDs == Array(prompt.tokenIDs.prefix(3)))
-                let texts = try await self.events(channel, request).compactMap { event -> String? in
-                    guard case .token(let token) = event.event else { return nil }
-                    return token.text
-                }
+                let texts = try await self.events(channel, request)
+                    .compactMap { event -> String? in
+                        guard case .token(let token) = event.event else { return nil }
+                        return token.text
+                    }
                 #expect(texts.joined() == "<extra_id_0> discontent")
             }
         }
@@ -128,9 +129,31 @@ struct GatewayTests {
     /// Parameters for which the cluster must do what one process does.
     static let parameters: [(String, @Sendable (inout GenerationParametersMessage) -> Void)] = [
         ("four beams", { $0.numBeams = 4 }),
-        ("four beams, two returned", { $0.numBeams = 4; $0.numReturnSequences = 2; $0.lengthPenalty = 0.6 }),
-        ("three draws", { $0.doSample = true; $0.numReturnSequences = 3; $0.seed = 7; $0.temperature = 1.3 }),
-        ("a penalty", { $0.repetitionPenalty = 1.4; $0.maxNewTokens = 9; $0.minNewTokens = 8 }),
+        (
+            "four beams, two returned",
+            {
+                $0.numBeams = 4
+                $0.numReturnSequences = 2
+                $0.lengthPenalty = 0.6
+            }
+        ),
+        (
+            "three draws",
+            {
+                $0.doSample = true
+                $0.numReturnSequences = 3
+                $0.seed = 7
+                $0.temperature = 1.3
+            }
+        ),
+        (
+            "a penalty",
+            {
+                $0.repetitionPenalty = 1.4
+                $0.maxNewTokens = 9
+                $0.minNewTokens = 8
+            }
+        ),
     ]
 
     @Test("Beams and draws are those of one process", arguments: 0..<4)
@@ -277,7 +300,10 @@ struct GatewayTests {
                 }
                 #expect(garbage?.code == .internal)
                 let unknown = await rpcError {
-                    _ = try await channel.unary(Method(service: GatewayMethods.service, name: "Nothing"), Payload(bytes: []))
+                    _ = try await channel.unary(
+                        Method(service: GatewayMethods.service, name: "Nothing"),
+                        Payload(bytes: [])
+                    )
                 }
                 #expect(unknown?.code == .unimplemented)
             }

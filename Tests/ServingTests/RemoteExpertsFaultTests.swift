@@ -3,12 +3,13 @@
 import Checkpoints
 import ExpertPooling
 import ExpertServing
-@testable import GatewayServing
 import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
 import Testing
+
+@testable import GatewayServing
 
 /// What the rows of a layer become when hosts are not well.
 @Suite(.serialized)
@@ -143,6 +144,20 @@ struct RemoteExpertsFaultTests {
                     }
                     #expect(cluster.view.reports.first { $0.id.port == port }?.succeeded == 0)
                 }
+            }
+        }
+    }
+
+    @Test("Every address of a name is a replica")
+    func names() async throws {
+        let loaded = try self.model.load()
+        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+        try await withHosts(self.model, pools: 1) { hosts, _ in
+            let named = PoolSpecification(name: "pool-0", targets: [.name(host: "localhost", port: hosts[0].port)])
+            try await withRemoteExperts([named], of: loaded) { experts, cluster in
+                let outputs = try await onThread { try experts.execute(request) }
+                #expect(outputs.dropped.isEmpty)
+                #expect(cluster.view.reports.contains { $0.id.host == "127.0.0.1" && $0.state == .serving })
             }
         }
     }

@@ -83,7 +83,11 @@ struct RequestReaderTests {
         Fault(testDescription: "new tokens", code: .invalidArgument, words: ["parameters.max_new_tokens", "51", "50"]) {
             $0.parameters?.maxNewTokens = 51
         },
-        Fault(testDescription: "least tokens", code: .invalidArgument, words: ["parameters.min_new_tokens", "21", "20"]) {
+        Fault(
+            testDescription: "least tokens",
+            code: .invalidArgument,
+            words: ["parameters.min_new_tokens", "21", "20"]
+        ) {
             $0.parameters?.minNewTokens = 21
         },
         Fault(testDescription: "beams", code: .invalidArgument, words: ["parameters.num_beams", "9", "8"]) {
@@ -165,7 +169,10 @@ struct RequestReaderTests {
     func policy() throws {
         let strict = try self.reader.generate(self.request(change: { $0.dropPolicy?.strict = true }), deadline: nil)
         #expect(strict.dropPolicy == DropPolicy(strict: true))
-        let limited = try self.reader.generate(self.request(change: { $0.dropPolicy?.maxDroppedFraction = 0.25 }), deadline: nil)
+        let limited = try self.reader.generate(
+            self.request(change: { $0.dropPolicy?.maxDroppedFraction = 0.25 }),
+            deadline: nil
+        )
         #expect(limited.dropPolicy == DropPolicy(maxDroppedFraction: 0.25))
     }
 }

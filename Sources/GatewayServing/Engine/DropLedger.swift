@@ -129,12 +129,13 @@ struct DropLedger: Sendable, Equatable {
     /// Where most tokens were lost to hosts.
     private var worstLoss: DroppedTokens? {
         // Of equals the first: the order of the entries is fixed, so the message is too.
-        self.entries.filter { $0.reason != .capacity }.reduce(nil) { best, entry in
-            guard let best, best.count >= entry.count else {
-                return entry
+        self.entries.filter { $0.reason != .capacity }
+            .reduce(nil) { best, entry in
+                guard let best, best.count >= entry.count else {
+                    return entry
+                }
+                return best
             }
-            return best
-        }
     }
 }
 

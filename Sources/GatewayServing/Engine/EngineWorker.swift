@@ -16,8 +16,6 @@ final class EngineWorker {
     private let engine: InferenceEngine
     private var running: [SequenceID: RunningSequence] = [:]
     private var totals = EngineTotals()
-    private var retired: [SequenceID] = []
-    private var evicted: [SequenceID] = []
 
     init(engine: InferenceEngine) {
         self.engine = engine
@@ -25,8 +23,7 @@ final class EngineWorker {
 
     /// Does one step.
     func step(_ turn: InferenceEngine.Turn) {
-        self.retired = []
-        self.evicted = []
+        self.totals.steps += 1
         self.removeLeavers(turn)
         let now = ContinuousClock.now
         let joined = turn.joined.map { RunningSequence($0, started: now) }
@@ -39,8 +36,7 @@ final class EngineWorker {
             self.finishEncoded(sequence)
         }
         self.decode(present.filter { $0.rowCount > 0 && self.running[$0.id] != nil })
-        self.totals.steps += 1
-        self.engine.stepEnded(retired: self.retired, evicted: self.evicted, totals: self.totals)
+        self.engine.stepEnded(totals: self.totals)
     }
 
     /// Ends all that still run.
@@ -177,14 +173,19 @@ final class EngineWorker {
         _ body: (StepOptions, inout RoutingRecord) throws -> Output
     ) -> Output? {
         let members = parts.map { StepBook.Member(id: $0.sequence.id, inputs: $0.inputs) }
-        let strict = parts.filter { $0.sequence.request.dropPolicy.strict }.map { $0.sequence.id }
-        self.engine.watch.begin(StepBook(members: members), strict: Set(strict))
+        var strict: [SequenceID: @Sendable (RPCError) -> Void] = [:]
+        for (sequence, _) in parts where sequence.request.dropPolicy.strict {
+            strict[sequence.id] = { [arrival = sequence.arrival] in arrival.fail($0) }
+        }
+        self.engine.watch.begin(StepBook(members: members), strict: strict)
         var options = StepOptions()
         options.capacityPolicy = self.engine.configuration.capacityPolicy
         options.step = Int(truncatingIfNeeded: self.totals.steps)
         var record = RoutingRecord()
         let result = Result { try body(options, &record) }
         let outcome = self.engine.watch.end()
+        self.totals.ledger.add(record)
+        self.totals.add(outcome.expertRows)
         var firstInput = 0
         for (sequence, inputs) in parts {
             sequence.account(record, inputs: firstInput..<(firstInput + inputs))
@@ -197,8 +198,6 @@ final class EngineWorker {
                 self.fail(sequence, error)
             }
         }
-        self.totals.ledger.add(record)
-        self.totals.add(outcome.expertRows)
         switch result {
         case .success(let output):
             return output
@@ -214,23 +213,25 @@ final class EngineWorker {
 
     // MARK: - Ends
 
+    // The batch slots are free before the client knows, so that whoever has an answer finds room for the next request.
+
     private func finish(_ sequence: RunningSequence, _ output: EngineResult.Output, outputTokens: Int) {
         let usage = sequence.usage(outputTokens: outputTokens, now: .now)
+        self.running[sequence.id] = nil
+        self.engine.release(sequence.id, isFinished: true, totals: self.totals)
         sequence.arrival.sink.yield(.finished(EngineResult(output: output, usage: usage)))
         sequence.arrival.sink.finish()
-        self.running[sequence.id] = nil
-        self.retired.append(sequence.id)
     }
 
     private func fail(_ sequence: RunningSequence, _ error: RPCError) {
-        sequence.arrival.fail(error)
         self.running[sequence.id] = nil
-        self.evicted.append(sequence.id)
+        self.engine.release(sequence.id, isFinished: false, totals: self.totals)
+        sequence.arrival.fail(error)
     }
 
     private func evict(_ sequence: RunningSequence) {
-        sequence.arrival.sink.finish()
         self.running[sequence.id] = nil
-        self.evicted.append(sequence.id)
+        self.engine.release(sequence.id, isFinished: false, totals: self.totals)
+        sequence.arrival.sink.finish()
     }
 }

@@ -36,6 +36,7 @@ struct GeneratedText: Sendable {
     /// - Parameters:
     ///   - id: The token's id.
     ///   - isLast: Whether the sequence ends with it, so that nothing needs to be held back.
+    /// - Returns: What the token adds.
     mutating func append(_ id: Int32, isLast: Bool) -> Piece {
         let output = self.matcher.feed(self.decoder.append(id))
         var piece = Piece(text: output.text, isStopped: output.isStopped)

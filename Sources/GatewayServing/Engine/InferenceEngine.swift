@@ -236,17 +236,28 @@ public final class InferenceEngine: Sendable {
         return turn ?? nil
     }
 
-    /// A step is over: who no longer needs batch slots, and what happened.
-    func stepEnded(retired: [SequenceID], evicted: [SequenceID], totals: EngineTotals) {
+    /// A request has ended: its batch slots are free.
+    ///
+    /// - Parameters:
+    ///   - id: The request.
+    ///   - isFinished: Whether it ended well.
+    ///   - totals: What has been done up to now.
+    func release(_ id: SequenceID, isFinished: Bool, totals: EngineTotals) {
         self.shared.withLock { shared in
-            for id in retired {
+            if isFinished {
                 shared.scheduler.retired(id, now: .now)
-            }
-            for id in evicted {
+            } else {
                 shared.scheduler.evicted(id)
             }
             shared.totals = totals
         }
+    }
+
+    /// A step is over.
+    ///
+    /// - Parameter totals: What has been done up to now.
+    func stepEnded(totals: EngineTotals) {
+        self.shared.withLock { $0.totals = totals }
     }
 }
 

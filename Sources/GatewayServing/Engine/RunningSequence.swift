@@ -139,16 +139,17 @@ final class RunningSequence {
         guard case .generating(let state) = self.stage, state.session.isFinished else {
             return nil
         }
-        return state.session.results.enumerated().map { index, result in
-            guard state.texts.indices.contains(index) else {
-                return EngineGeneration(text: tokenizer.decode(result.tokenIDs), sequence: result)
+        return state.session.results.enumerated()
+            .map { index, result in
+                guard state.texts.indices.contains(index) else {
+                    return EngineGeneration(text: tokenizer.decode(result.tokenIDs), sequence: result)
+                }
+                var sequence = result
+                if state.texts[index].isStopped {
+                    sequence.finishReason = .stop
+                }
+                return EngineGeneration(text: state.texts[index].text, sequence: sequence)
             }
-            var sequence = result
-            if state.texts[index].isStopped {
-                sequence.finishReason = .stop
-            }
-            return EngineGeneration(text: state.texts[index].text, sequence: sequence)
-        }
     }
 
     /// Adds what a call of the model did to this request's tokens.

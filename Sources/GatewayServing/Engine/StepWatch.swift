@@ -13,7 +13,7 @@ internal import Synchronization
 final class StepWatch: ExpertExecutor, Sendable {
     private struct State {
         var book: StepBook?
-        var strict: Set<SequenceID> = []
+        var strict: [SequenceID: @Sendable (RPCError) -> Void] = [:]
         var pending: (any PendingExperts)?
         var failures: [SequenceID: RPCError] = [:]
         var expertRows: [SparseLayer: [UInt64]] = [:]
@@ -47,8 +47,8 @@ final class StepWatch: ExpertExecutor, Sendable {
     ///
     /// - Parameters:
     ///   - book: Who has part in it.
-    ///   - strict: The sequences among them that may not lose tokens.
-    func begin(_ book: StepBook, strict: Set<SequenceID>) {
+    ///   - strict: For the sequences among them that may not lose tokens, how to tell the client that they did.
+    func begin(_ book: StepBook, strict: [SequenceID: @Sendable (RPCError) -> Void]) {
         self.state.withLock { $0 = State(book: book, strict: strict) }
     }
 
@@ -118,21 +118,26 @@ final class StepWatch: ExpertExecutor, Sendable {
 
     /// Ends strict requests that lost tokens; stops the call if nobody is left.
     private func inspect(_ outputs: ExpertOutputs, of request: ExpertLayerRequest) throws {
+        var told: [(tell: @Sendable (RPCError) -> Void, error: RPCError)] = []
         let isAbandoned = self.state.withLock { state in
             state.pending = nil
             for dropped in outputs.dropped where dropped.reason != .capacity {
                 for row in dropped.rows {
                     let input = Int(request.sequences[Int(request.plan.sources[row])])
-                    guard let id = state.book?.owner(ofInput: input), state.strict.contains(id),
-                        state.failures[id] == nil
+                    guard let id = state.book?.owner(ofInput: input), let tell = state.strict.removeValue(forKey: id)
                     else {
                         continue
                     }
-                    state.failures[id] = DropLedger.strictViolation(at: request.layer, for: dropped.reason)
+                    let error = DropLedger.strictViolation(at: request.layer, for: dropped.reason)
+                    state.failures[id] = error
                     _ = state.book?.leave(id)
+                    told.append((tell, error))
                 }
             }
             return state.book?.isAbandoned ?? false
+        }
+        for (tell, error) in told {
+            tell(error)
         }
         if isAbandoned {
             throw StepInterrupted(

@@ -28,6 +28,7 @@ struct StopMatcher: Sendable {
     /// Takes the next piece.
     ///
     /// - Parameter text: Whole code points.
+    /// - Returns: What can be shown, and whether a stop string is complete.
     mutating func feed(_ text: String) -> Output {
         guard !self.isStopped else {
             return Output(text: "", isStopped: true)

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchModel
+internal import TensorKernels
+
 #if canImport(Glibc)
 internal import Glibc
 #elseif canImport(Musl)
 internal import Musl
 #endif
-internal import SwitchModel
-internal import TensorKernels
 
 /// Log-probabilities of given tokens.
 enum TokenScoring {
@@ -19,17 +20,19 @@ enum TokenScoring {
     /// - Returns: One entry for each token.
     static func scores(of target: [Int32], logits: FloatMatrix, topLogprobs count: Int) -> [TokenScore] {
         precondition(logits.rows == target.count, "\(logits.rows) rows of logits for \(target.count) tokens")
-        return target.enumerated().map { place, id in
-            let row = UnsafeBufferPointer(logits.row(place))
-            let normalizer = Self.logSumOfExponentials(row)
-            return TokenScore(
-                id: id,
-                logprob: Float(Double(row[Int(id)]) - normalizer),
-                topLogprobs: Self.top(row, count: count).map {
-                    .init(id: Int32($0), logprob: Float(Double(row[$0]) - normalizer))
-                }
-            )
-        }
+        return target.enumerated()
+            .map { place, id in
+                let row = UnsafeBufferPointer(logits.row(place))
+                let normalizer = Self.logSumOfExponentials(row)
+                return TokenScore(
+                    id: id,
+                    logprob: Float(Double(row[Int(id)]) - normalizer),
+                    topLogprobs: Self.top(row, count: count)
+                        .map {
+                            .init(id: Int32($0), logprob: Float(Double(row[$0]) - normalizer))
+                        }
+                )
+            }
     }
 
     /// The logarithm of the sum of the exponentials, in double precision and in ascending order of the index.

@@ -5,8 +5,8 @@ public import ExpertPooling
 public import Logging
 internal import RPCCore
 internal import RPCTransport
-internal import Synchronization
 internal import SwitchModel
+internal import Synchronization
 
 /// The gateway's connections to its expert hosts: the runner of the ``ExpertPools`` machine.
 ///

@@ -17,7 +17,6 @@ enum NameLookup {
     static func addresses(of name: String, port: Int) -> [String] {
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-        hints.ai_flags = AI_ADDRCONFIG
         var list: UnsafeMutablePointer<addrinfo>?
         guard getaddrinfo(name, String(port), &hints, &list) == 0 else {
             return []

@@ -6,8 +6,10 @@ public import SwitchModel
 
 /// How long the layers of each stack wait for the experts.
 public struct LayerDeadlines: Sendable, Hashable {
-    /// For each sparse layer of the encoder. Longer than the decoder's by default, since a token that is dropped there
-    /// is missing in every later step, through cross-attention.
+    /// For each sparse layer of the encoder.
+    ///
+    /// Longer than the decoder's by default, since a token that is dropped there is missing in every later step, through
+    /// cross-attention.
     public var encoder: Duration
 
     /// For each sparse layer of the decoder.

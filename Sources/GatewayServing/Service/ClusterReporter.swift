@@ -21,22 +21,25 @@ struct ClusterReporter: Sendable {
         description.gateway = self.gatewayLoad(load)
         description.routedTokens = load.routedTokens
         description.dropped = load.dropped.map(SwitchyardProtos.DroppedTokens.init)
-        description.expertLoad = load.expertRows.sorted { $0.key < $1.key }.map { layer, rows in
-            var entry = LayerLoad()
-            entry.stack = StackMessage(layer.stack)
-            entry.layer = UInt32(layer.block)
-            entry.rows = rows
-            return entry
-        }
-        description.pools = self.cluster.configuration.pools.map(\.name).map { name in
-            PoolDescription(
-                name: name,
-                experts: Self.messages(view.placement.experts(of: name)),
-                replicas: view.reports.filter { $0.id.pool == name }.map { report in
-                    Self.message(report, view.loads[report.id] ?? ReplicaLoad())
-                }
-            )
-        }
+        description.expertLoad = load.expertRows.sorted { $0.key < $1.key }
+            .map { layer, rows in
+                var entry = LayerLoad()
+                entry.stack = StackMessage(layer.stack)
+                entry.layer = UInt32(layer.block)
+                entry.rows = rows
+                return entry
+            }
+        description.pools = self.cluster.configuration.pools.map(\.name)
+            .map { name in
+                PoolDescription(
+                    name: name,
+                    experts: Self.messages(view.placement.experts(of: name)),
+                    replicas: view.reports.filter { $0.id.pool == name }
+                        .map { report in
+                            Self.message(report, view.loads[report.id] ?? ReplicaLoad())
+                        }
+                )
+            }
         return description
     }
 
@@ -67,13 +70,14 @@ struct ClusterReporter: Sendable {
     }
 
     private static func messages(_ experts: [ExpertLayer: Set<Int>]) -> [LayerExperts] {
-        experts.sorted { $0.key < $1.key }.map { layer, experts in
-            LayerExperts(
-                stack: layer.isDecoder ? .decoder : .encoder,
-                layer: UInt32(layer.block),
-                experts: experts.sorted().map { UInt32($0) }
-            )
-        }
+        experts.sorted { $0.key < $1.key }
+            .map { layer, experts in
+                LayerExperts(
+                    stack: layer.isDecoder ? .decoder : .encoder,
+                    layer: UInt32(layer.block),
+                    experts: experts.sorted().map { UInt32($0) }
+                )
+            }
     }
 
     private static func message(

@@ -100,7 +100,9 @@ struct GatewayService: Sendable {
         return Payload(bytes: ScoreResponse(scores, usage: result.usage).serialized())
     }
 
-    /// Waits for the end of a request. A task that is cancelled cancels the request.
+    /// Waits for the end of a request.
+    ///
+    /// A task that is cancelled cancels the request.
     private func result(of request: EngineRequest) async throws(RPCError) -> EngineResult {
         let ticket = try self.engine.submit(request)
         for await event in ticket.events {

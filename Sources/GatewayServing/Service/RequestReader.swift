@@ -20,6 +20,7 @@ struct RequestReader: Sendable {
     /// - Parameters:
     ///   - request: The message.
     ///   - deadline: When the client stops waiting.
+    /// - Returns: Work for the engine.
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func generate(
         _ request: GenerateRequest,
@@ -41,6 +42,7 @@ struct RequestReader: Sendable {
     /// - Parameters:
     ///   - request: The message.
     ///   - deadline: When the client stops waiting.
+    /// - Returns: Work for the engine.
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func encode(_ request: EncodeRequest, deadline: ContinuousClock.Instant?) throws(RPCError) -> EngineRequest {
         EngineRequest(
@@ -56,6 +58,7 @@ struct RequestReader: Sendable {
     /// - Parameters:
     ///   - request: The message.
     ///   - deadline: When the client stops waiting.
+    /// - Returns: Work for the engine.
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func score(_ request: ScoreRequest, deadline: ContinuousClock.Instant?) throws(RPCError) -> EngineRequest {
         let target = try self.tokens(
@@ -143,7 +146,8 @@ struct RequestReader: Sendable {
     }
 
     /// The request's parameters, each zero replaced by the model's own default.
-    private func parameters(_ message: GenerationParametersMessage) throws(RPCError) -> SwitchModel.GenerationParameters {
+    private func parameters(_ message: GenerationParametersMessage) throws(RPCError) -> SwitchModel.GenerationParameters
+    {
         var parameters = SwitchModel.GenerationParameters(defaults: self.model.generation)
         parameters.maxNewTokens = min(parameters.maxNewTokens, self.limits.maxNewTokens)
         if message.maxNewTokens != 0 {

@@ -10,11 +10,6 @@ import SwitchModel
 import SwitchyardProtos
 
 /// Runs a gateway for the miniature over some pools, gives a channel to it to the body and ends both.
-///
-/// - Parameters:
-///   - pools: The pools; the placement is learnt from the hosts.
-///   - configure: Changes the gateway's configuration.
-///   - body: Runs when the gateway takes requests.
 func withGateway<Result>(
     _ pools: [PoolSpecification],
     modelDirectory: String = TestModel.miniature.directory,

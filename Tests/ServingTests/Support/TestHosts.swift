@@ -48,12 +48,6 @@ final class RunningHost: Sendable {
 }
 
 /// Runs hosts for a model cut into some pools, gives their pools to the body and ends them.
-///
-/// - Parameters:
-///   - model: The model.
-///   - pools: Number of pools.
-///   - replicas: Hosts of each pool.
-///   - body: Runs while the hosts do; hosts are ordered by pool.
 func withHosts<Result>(
     _ model: TestModel,
     pools: Int,
@@ -102,11 +96,6 @@ enum Illness: Sendable, CaseIterable {
 }
 
 /// Runs a server that describes itself as a healthy host does and answers every other call wrongly.
-///
-/// - Parameters:
-///   - description: What it says that it holds.
-///   - illness: What it does with calls.
-///   - body: Runs while the server does; gets its port.
 func withIllHost<Result>(
     describing description: HostDescription,
     _ illness: Illness,

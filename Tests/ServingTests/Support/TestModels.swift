@@ -47,9 +47,10 @@ struct TestModel: Sendable, CustomTestStringConvertible {
 
     /// Token ids that the model knows, of some lengths.
     func inputs(_ lengths: [Int], configuration: ModelConfiguration) -> [[Int32]] {
-        lengths.enumerated().map { index, length in
-            (0..<length).map { Int32((index * 37 + $0 * 11 + 5) % configuration.vocabularySize) }
-        }
+        lengths.enumerated()
+            .map { index, length in
+                (0..<length).map { Int32((index * 37 + $0 * 11 + 5) % configuration.vocabularySize) }
+            }
     }
 }
 
