@@ -14,7 +14,7 @@ struct AnswersTests {
         try await TestCluster.run(pools: pools) { client, _ in
             for prompt in prompts.prefix(4) {
                 let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
-                #expect(response.generations.first?.tokenIDs == prompt.token_ids)
+                #expect(response.generations.first?.tokenIDs == prompt.tokenIDs)
                 #expect(response.usage?.dropped.isEmpty == true)
             }
             try await withThrowingTaskGroup(of: Void.self) { group in
@@ -22,7 +22,7 @@ struct AnswersTests {
                     let prompt = prompts[index % prompts.count]
                     group.addTask {
                         let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
-                        #expect(response.generations.first?.tokenIDs == prompt.token_ids)
+                        #expect(response.generations.first?.tokenIDs == prompt.tokenIDs)
                     }
                 }
                 try await group.waitForAll()
@@ -46,8 +46,8 @@ struct AnswersTests {
                 case .response(let response): final = response
                 }
             }
-            #expect(tokens == prompt.token_ids)
-            #expect(final?.generations.first?.tokenIDs == prompt.token_ids)
+            #expect(tokens == prompt.tokenIDs)
+            #expect(final?.generations.first?.tokenIDs == prompt.tokenIDs)
             #expect(final?.generations.first?.text == text)
         }
     }

@@ -83,7 +83,7 @@ struct FaultTests {
             #expect(final?.usage?.dropped.isEmpty == true)
             for prompt in prompts.prefix(3) {
                 let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
-                #expect(response.generations.first?.tokenIDs == prompt.token_ids)
+                #expect(response.generations.first?.tokenIDs == prompt.tokenIDs)
             }
         }
     }
@@ -117,7 +117,7 @@ struct FaultTests {
                 let prompt = prompts[0]
                 let answer = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
                 let isWhole: Bool = answer.usage?.dropped.isEmpty ?? false
-                return isWhole && answer.generations.first?.tokenIDs == prompt.token_ids
+                return isWhole && answer.generations.first?.tokenIDs == prompt.tokenIDs
             }
         }
     }

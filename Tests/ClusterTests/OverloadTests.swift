@@ -29,7 +29,7 @@ struct OverloadTests {
                     group.addTask {
                         do {
                             let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
-                            return response.generations.first?.tokenIDs == prompt.token_ids
+                            return response.generations.first?.tokenIDs == prompt.tokenIDs
                                 ? .answered : .failed("another answer")
                         } catch let error as GatewayError where error.code == .resourceExhausted {
                             return .refused(hasHint: error.retryDelay != nil)
@@ -56,7 +56,7 @@ struct OverloadTests {
             #expect(answered >= 64)
             #expect(after - before < 256 << 20, "the gateway grew from \(before) to \(after) bytes")
             let response = try await client.generate(GenerateRequest(input: .text(prompts[1].prompt)))
-            #expect(response.generations.first?.tokenIDs == prompts[1].token_ids)
+            #expect(response.generations.first?.tokenIDs == prompts[1].tokenIDs)
             print(
                 "1,000 calls: \(answered) answered, \(refused) refused; gateway \(before >> 20) -> \(after >> 20) MiB"
             )

@@ -14,7 +14,7 @@ struct PeerClientTests {
     func grpcio() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
         try await TestCluster.run(pools: 2) { _, cluster in
-            let ids = prompt.token_ids.map(Int.init)
+            let ids = prompt.tokenIDs.map(Int.init)
             func call(_ command: String) async throws -> [String: Any] {
                 try await Self.run(
                     "grpcio_client.py",
@@ -46,7 +46,7 @@ struct PeerClientTests {
                 "grpclib_client.py",
                 [address[0], address[1], "\(TestCluster.root)/Protos", command, prompt.prompt]
             )
-            #expect(answer["token_ids"] as? [[Int]] == [prompt.token_ids.map(Int.init)])
+            #expect(answer["token_ids"] as? [[Int]] == [prompt.tokenIDs.map(Int.init)])
         }
     }
 

@@ -29,7 +29,13 @@ enum TestCluster {
     struct Prompt: Decodable, Sendable {
         var prompt: String
         var answer: String
-        var token_ids: [UInt32]
+        var tokenIDs: [UInt32]
+
+        enum CodingKeys: String, CodingKey {
+            case prompt
+            case answer
+            case tokenIDs = "token_ids"
+        }
     }
 
     /// The miniature's prompts.
@@ -45,6 +51,7 @@ enum TestCluster {
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
     ///   - body: The test.
+    /// - Throws: What the body throws, and what keeps the processes from coming up.
     static func run(
         pools: Int,
         replicas: Int = 1,
@@ -61,15 +68,12 @@ enum TestCluster {
         layout.onHostExit = .accept
         layout.startTimeout = .seconds(120)
         let log = Mutex<[String]>([])
+        let events: @Sendable (ChildEvent) -> Void = { event in
+            guard case .line(let name, let text) = event else { return }
+            log.withLock { $0.append("[\(name)] \(text)") }
+        }
         do {
-            try await LocalCluster.run(
-                layout,
-                executable: Self.executable,
-                events: { event in
-                    guard case .line(let name, let text) = event else { return }
-                    log.withLock { $0.append("[\(name)] \(text)") }
-                }
-            ) { cluster in
+            try await LocalCluster.run(layout, executable: Self.executable, events: events) { cluster in
                 try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                     try await body(client, cluster)
                 }

@@ -57,14 +57,12 @@ struct BenchClusterCommand: AsyncParsableCommand {
         layout.hostThreads = self.hostThreads
         let options = self
         let start = ContinuousClock.now
-        try await LocalCluster.run(
-            layout,
-            events: { event in
-                if case .line(let name, let text) = event, text.contains("error") {
-                    Terminal.printError("[\(name)] \(text)")
-                }
+        let events: @Sendable (ChildEvent) -> Void = { event in
+            if case .line(let name, let text) = event, text.contains("error") {
+                Terminal.printError("[\(name)] \(text)")
             }
-        ) { cluster in
+        }
+        try await LocalCluster.run(layout, events: events) { cluster in
             let up = start.duration(to: .now)
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                 try await options.measure(client, cluster: cluster, up: up)

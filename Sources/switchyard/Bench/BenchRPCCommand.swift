@@ -70,12 +70,13 @@ struct BenchRPCCommand: AsyncParsableCommand {
             addressFile: file
         )
         let calls = self.calls
+        let ignore: @Sendable (ChildEvent) -> Void = { _ in }
         return try await ChildProcesses.run(
             [child],
             executable: LocalCluster.thisExecutable,
             onExit: .fail,
             startTimeout: .seconds(30),
-            events: { _ in }
+            events: ignore
         ) { children in
             guard let port = children.running.first?.address.split(separator: ":").last.flatMap({ Int($0) }) else {
                 throw ChildProcessError(description: "the echo server left")
@@ -165,6 +166,7 @@ enum PinnedEventLoop {
     ///
     /// - Parameter cpu: Index of the processor.
     /// - Returns: A group of that loop.
+    /// - Throws: Where the loop cannot run a task.
     static func make(cpu: Int) async throws -> MultiThreadedEventLoopGroup {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         try await group.next().submit { _ = ThreadPlacement.bind(to: cpu) }.get()

@@ -31,7 +31,14 @@ struct DemoCommand: AsyncParsableCommand {
         var prompt: String
         var expected: [String]
         var answer: String
-        var token_ids: [UInt32]
+        var tokenIDs: [UInt32]
+
+        enum CodingKeys: String, CodingKey {
+            case prompt
+            case expected
+            case answer
+            case tokenIDs = "token_ids"
+        }
     }
 
     func run() async throws {
@@ -48,9 +55,10 @@ struct DemoCommand: AsyncParsableCommand {
         let log = Mutex<[String]>([])
         let chosen = Array(prompts.prefix(max(1, self.prompts)))
         let start = ContinuousClock.now
+        let events: @Sendable (ChildEvent) -> Void = { event in Self.show(event, log: log) }
         let stopping: ContinuousClock.Instant
         do {
-            stopping = try await LocalCluster.run(layout, events: { event in Self.show(event, log: log) }) { cluster in
+            stopping = try await LocalCluster.run(layout, events: events) { cluster in
                 Terminal.print("  up in \(Terminal.time(start.duration(to: .now))), each a process of its own\n")
                 try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                     try await Self.ask(chosen, client)
@@ -86,7 +94,7 @@ struct DemoCommand: AsyncParsableCommand {
         for prompt in prompts {
             let response = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
             guard let answer = response.generations.first else { continue }
-            let isSame = answer.tokenIDs == prompt.token_ids
+            let isSame = answer.tokenIDs == prompt.tokenIDs
             same += isSame ? 1 : 0
             let usage = response.usage ?? Usage()
             tokens += Double(usage.outputTokens)
