@@ -161,4 +161,29 @@ struct RemoteExpertsFaultTests {
             }
         }
     }
+
+    @Test("Work that is cancelled leaves no call behind, whether somebody waits for it or not")
+    func cancellation() async throws {
+        let loaded = try self.model.load()
+        let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
+        try await withHosts(self.model, pools: 1) { hosts, pools in
+            let description = try await self.description(port: hosts[0].port)
+            try await withIllHost(describing: description, .stalls) { port in
+                let stalled = PoolSpecification(name: "pool-0", targets: [.address(host: "127.0.0.1", port: port)])
+                try await withRemoteExperts([stalled], of: loaded) { experts, cluster in
+                    experts.begin(request).cancel()
+                    #expect(cluster.view.reports.map(\.outstanding) == [0])
+                    let waitedFor = experts.begin(request)
+                    #expect(cluster.view.reports.map(\.outstanding) == [1])
+                    async let interrupted = #expect(throws: StepInterrupted.self) {
+                        try await onThread { try waitedFor.wait() }
+                    }
+                    waitedFor.cancel()
+                    _ = await interrupted
+                    #expect(cluster.view.reports.map(\.outstanding) == [0])
+                    #expect(cluster.view.loads.values.map(\.outstandingRows) == [0])
+                }
+            }
+        }
+    }
 }

@@ -23,8 +23,11 @@ final class EngineWorker {
 
     /// Does one step.
     func step(_ turn: InferenceEngine.Turn) {
-        self.totals.steps += 1
         self.removeLeavers(turn)
+        guard !turn.running.isEmpty else {
+            return
+        }
+        self.totals.steps += 1
         let now = ContinuousClock.now
         let joined = turn.joined.map { RunningSequence($0, started: now) }
         for sequence in joined {
@@ -58,6 +61,7 @@ final class EngineWorker {
         for id in turn.gone {
             self.running.removeValue(forKey: id)?.arrival.sink.finish()
         }
+        self.engine.watch.forget(turn.gone)
     }
 
     // MARK: - Encoder

@@ -170,16 +170,20 @@ public final class InferenceEngine: Sendable {
     ///
     /// - Parameter id: The request; one that has ended is ignored.
     public func cancel(_ id: SequenceID) {
-        let arrival = self.shared.notify { shared -> Arrival? in
-            if let arrival = shared.waiting.removeValue(forKey: id) {
+        let arrival = self.shared.withLock { shared in
+            let arrival = shared.waiting.removeValue(forKey: id)
+            if arrival != nil {
                 shared.scheduler.evicted(id)
-                return arrival
             }
-            shared.gone.append(id)
-            return nil
+            return arrival
         }
-        arrival?.sink.finish()
+        if let arrival {
+            arrival.sink.finish()
+            return
+        }
+        // First the call that may be under way, then the engine, which tells the watch to forget the request.
         self.watch.leave(id)
+        self.shared.notify { $0.gone.append(id) }
     }
 
     /// What the engine is doing.

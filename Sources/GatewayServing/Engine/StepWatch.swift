@@ -17,6 +17,19 @@ final class StepWatch: ExpertExecutor, Sendable {
         var pending: (any PendingExperts)?
         var failures: [SequenceID: RPCError] = [:]
         var expertRows: [SparseLayer: [UInt64]] = [:]
+        /// Sequences that left when no call of theirs was under way; one may be about to begin.
+        var departed: Set<SequenceID> = []
+        /// Whether everybody has left for good.
+        var isClosed = false
+
+        /// Begins a call, or ends the present one if there is no new one.
+        mutating func begin(_ book: StepBook?, strict: [SequenceID: @Sendable (RPCError) -> Void]) {
+            var book = book
+            for member in book?.members ?? [] where self.isClosed || self.departed.contains(member.id) {
+                _ = book?.leave(member.id)
+            }
+            self = State(book: book, strict: strict, departed: self.departed, isClosed: self.isClosed)
+        }
     }
 
     /// What happened in a call, besides what the model's own record says.
@@ -49,13 +62,13 @@ final class StepWatch: ExpertExecutor, Sendable {
     ///   - book: Who has part in it.
     ///   - strict: For the sequences among them that may not lose tokens, how to tell the client that they did.
     func begin(_ book: StepBook, strict: [SequenceID: @Sendable (RPCError) -> Void]) {
-        self.state.withLock { $0 = State(book: book, strict: strict) }
+        self.state.withLock { $0.begin(book, strict: strict) }
     }
 
     /// The call has ended.
     func end() -> Outcome {
         self.state.withLock { state in
-            defer { state = State() }
+            defer { state.begin(nil, strict: [:]) }
             return Outcome(left: state.book?.left ?? [], failures: state.failures, expertRows: state.expertRows)
         }
     }
@@ -64,15 +77,29 @@ final class StepWatch: ExpertExecutor, Sendable {
     ///
     /// - Parameter id: The client's sequence.
     func leave(_ id: SequenceID) {
-        let pending = self.state.withLock { state in
-            state.book?.leave(id) == .abandon ? state.pending : nil
+        let pending = self.state.withLock { state -> (any PendingExperts)? in
+            switch state.book?.leave(id) {
+            case .abandon:
+                return state.pending
+            case .goOn:
+                return nil
+            case .ignore, nil:
+                state.departed.insert(id)
+                return nil
+            }
         }
         pending?.cancel()
     }
 
-    /// Everybody left; called on any thread.
+    /// Sequences that left will have part in no further call.
+    func forget(_ ids: [SequenceID]) {
+        self.state.withLock { $0.departed.subtract(ids) }
+    }
+
+    /// Everybody left for good; called on any thread.
     func leaveAll() {
         let pending = self.state.withLock { state in
+            state.isClosed = true
             for member in state.book?.members ?? [] {
                 _ = state.book?.leave(member.id)
             }

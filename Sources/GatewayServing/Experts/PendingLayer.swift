@@ -145,13 +145,9 @@ final class PendingLayer: PendingExperts, Sendable {
     }
 
     func cancel() {
-        let handles = self.state.notify { state in
-            state.isCancelled = true
-            return state.out.values.compactMap(\.handle)
-        }
-        for handle in handles {
-            handle.cancel()
-        }
+        self.state.notify { $0.isCancelled = true }
+        // Not left to the thread that waits, since there may be none.
+        self.giveUpCancelled()
     }
 
     private func nextEvent() -> Event? {
