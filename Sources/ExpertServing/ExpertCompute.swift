@@ -6,6 +6,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import TensorKernels
 
 /// What the compute thread does with one call: experts' feed-forwards from the received bytes into the reply's bytes.
 struct ExpertCompute: Sendable {
@@ -44,7 +45,7 @@ struct ExpertCompute: Sendable {
         if let failure {
             throw failure
         }
-        guard outputs.withUnsafeReadableBytes(allFinite) else {
+        guard outputs.withUnsafeReadableBytes(FiniteCheck.allFinite) else {
             throw RPCError(
                 .internal,
                 "an output of \(job.work.layer.stack) layer \(job.work.layer.block) is not finite; "
@@ -85,17 +86,6 @@ struct ExpertCompute: Sendable {
             try self.experts.forward(layer: work.layer, groups: work.groups, tokens: source, outputs: result)
         }
     }
-}
-
-/// Whether all float32 values in little-endian bytes are finite; the bytes may lie anywhere.
-func allFinite(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    let exponent: UInt32 = 0x7F80_0000
-    var found = false
-    for offset in stride(from: 0, to: bytes.count - bytes.count % 4, by: 4) {
-        let bits = bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)
-        found = found || bits & exponent == exponent
-    }
-    return !found
 }
 
 extension Duration {

@@ -98,7 +98,7 @@ struct LayerCall: Sendable {
             guard tensor.count == expectedBytes else {
                 return .failure(BadReply("outputs.data has \(tensor.count) bytes, not \(expectedBytes)"))
             }
-            guard allFinite(UnsafeRawBufferPointer(rebasing: bytes[tensor])) else {
+            guard FiniteCheck.allFinite(UnsafeRawBufferPointer(rebasing: bytes[tensor])) else {
                 return .failure(BadReply("outputs holds a value that is not finite"))
             }
             return .success((tensor, envelope.load))
@@ -124,15 +124,4 @@ private struct ReplyRows: ExpertOutputStorage {
     func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
         self.message.withUnsafeReadableBytes { body(UnsafeRawBufferPointer(rebasing: $0[self.bytes])) }
     }
-}
-
-/// Whether all float32 values in little-endian bytes are finite; the bytes may lie anywhere.
-private func allFinite(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    let exponent: UInt32 = 0x7F80_0000
-    var found = false
-    for offset in stride(from: 0, to: bytes.count - bytes.count % 4, by: 4) {
-        let bits = bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)
-        found = found || bits & exponent == exponent
-    }
-    return !found
 }

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import TensorKernels
+import Testing
+
+@Suite
+struct FiniteCheckTests {
+    @Test("One value that is not finite is found wherever it lies", arguments: [1, 15, 16, 17, 40], [0, 1, 3])
+    func places(count: Int, misalignment: Int) {
+        let finite: [Float] = [
+            0, -0, 1, -1, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude,
+        ]
+        for bad in [Float.infinity, -.infinity, .nan, .signalingNaN, -.nan] {
+            for place in -1..<count {
+                var bytes = [UInt8](repeating: 0xFF, count: misalignment)
+                for index in 0..<count {
+                    let value = index == place ? bad : finite[index % finite.count]
+                    withUnsafeBytes(of: value.bitPattern) { bytes.append(contentsOf: $0) }
+                }
+                bytes.withUnsafeBytes { all in
+                    let values = UnsafeRawBufferPointer(rebasing: all[misalignment...])
+                    #expect(FiniteCheck.allFinite(values) == (place == -1), "\(bad) at \(place)")
+                }
+            }
+        }
+    }
+
+    @Test("Nothing is finite")
+    func nothing() {
+        #expect(FiniteCheck.allFinite(UnsafeRawBufferPointer(start: nil, count: 0)))
+    }
+}
