@@ -5,7 +5,8 @@
 
 Writes DIR/config.json, generation_config.json, model.safetensors (619,339,008 parameters: 2.5 GB in float32, 1.2 GB in
 bfloat16) and expected.json: prompts of token ids and the greedy continuation of each, computed in float32 from the
-stored weights. There is no tokenizer: random weights know no language. Prompts where rounding could change the answer
+stored weights. Random weights know no language; the miniature's spiece.model is copied beside them only because a
+gateway wants a tokenizer. Prompts where rounding could change the answer
 (two tokens or two experts nearly tied anywhere) are drawn anew, and the remaining margins stand in expected.json.
 """
 
@@ -14,6 +15,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -117,6 +119,8 @@ def main() -> None:
         "transformers": TRANSFORMERS_VERSION, "torch": TORCH_VERSION, "dtype": arguments.dtype,
         "seed": arguments.seed, "max_new_tokens": NEW_TOKENS, "prompts": prompts,
     }
+    miniature = pathlib.Path(__file__).resolve().parents[2] / "deploy/models/switch-mini"
+    shutil.copy(miniature / "spiece.model", arguments.directory)
     (arguments.directory / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
     print(f"done after {time.monotonic() - start:.0f} s")
 
