@@ -54,6 +54,7 @@ public final class Gateway: Sendable {
         let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
         try placement?.check(configuration.cluster.pools)
         let tokenizer = try Tokenizer(directory: directory)
+        try Self.check(tokenizer, checkpoint)
         let model = try SwitchTransformer(
             checkpoint: checkpoint,
             pool: WorkPool(threads: configuration.threads),
@@ -116,6 +117,18 @@ public final class Gateway: Sendable {
             methods: service.methods + HealthService(registry: health).methods,
             logger: logger
         )
+    }
+
+    /// A tokenizer with more ids than the model has would only be noticed by the first text that uses one of them.
+    private static func check(_ tokenizer: Tokenizer, _ checkpoint: Checkpoint) throws(GatewayError) {
+        let limit = checkpoint.configuration.vocabularySize
+        guard tokenizer.vocabularySize <= limit else {
+            throw GatewayError(
+                .configuration,
+                "the tokenizer in \(checkpoint.directory) has \(tokenizer.vocabularySize) ids, but the model's vocab_size is "
+                    + "\(limit); put the spiece.model beside the model that it was made for"
+            )
+        }
     }
 
     /// The address that the gateway listens on; suspends until it does.

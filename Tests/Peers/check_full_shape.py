@@ -23,13 +23,13 @@ def main():
         expected = json.load(file)
     with tempfile.TemporaryDirectory() as out:
         compile_protos(protos, out)
-        from switchyard.v1 import gateway_pb2, gateway_pb2_grpc
+        from switchyard.v1 import gateway_pb2, gateway_pb2_grpc, types_pb2
 
         with grpc.insecure_channel(address) as channel:
             stub = gateway_pb2_grpc.GatewayStub(channel)
 
             def ask(prompt):
-                request = gateway_pb2.GenerateRequest(input_ids=gateway_pb2.TokenIds(ids=prompt["input_ids"]))
+                request = gateway_pb2.GenerateRequest(input_ids=types_pb2.TokenIds(ids=prompt["input_ids"]))
                 request.parameters.max_new_tokens = expected["max_new_tokens"]
                 response = stub.Generate(request, timeout=600)
                 dropped = sum(d.tokens for d in response.usage.dropped)

@@ -29,6 +29,9 @@ public struct EngineRequest: Sendable {
     /// When the client stops waiting; never if it is missing.
     public var deadline: ContinuousClock.Instant?
 
+    /// Whether each token is told as it is chosen; the last event holds all of them in any case.
+    public var streamsTokens: Bool
+
     /// Creates a request.
     ///
     /// - Parameters:
@@ -36,16 +39,19 @@ public struct EngineRequest: Sendable {
     ///   - work: The kind of work.
     ///   - dropPolicy: What the request accepts of dropped tokens.
     ///   - deadline: When the client stops waiting.
+    ///   - streamsTokens: Whether each token is told as it is chosen.
     public init(
         input: [Int32],
         work: Work,
         dropPolicy: DropPolicy = .allow,
-        deadline: ContinuousClock.Instant? = nil
+        deadline: ContinuousClock.Instant? = nil,
+        streamsTokens: Bool = false
     ) {
         self.input = input
         self.work = work
         self.dropPolicy = dropPolicy
         self.deadline = deadline
+        self.streamsTokens = streamsTokens
     }
 }
 
@@ -62,7 +68,7 @@ public struct EngineTicket: Sendable {
 
 /// Something that happened to a request.
 public enum EngineEvent: Sendable {
-    /// One sequence has one more token; not in a beam search.
+    /// One sequence has one more token; only if the request asks for it, and not in a beam search.
     case token(StreamedToken)
     /// The last event of a request that went well.
     case finished(EngineResult)

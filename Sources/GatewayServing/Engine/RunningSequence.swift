@@ -32,7 +32,7 @@ final class RunningSequence {
         var session: GenerationSession
         /// By decoder row.
         var caches: [DecoderCache]
-        /// By returned sequence; empty in a beam search, whose text is only known at the end.
+        /// By returned sequence; empty where nobody needs the text before the end.
         var texts: [GeneratedText]
     }
 
@@ -71,7 +71,8 @@ final class RunningSequence {
         }
         let session = try GenerationSession(parameters: parameters, configuration: configuration)
         let text = GeneratedText(tokenizer: tokenizer, stops: stops)
-        let texts = parameters.beamCount > 1 ? 0 : parameters.returnedSequences
+        let needsText = parameters.beamCount == 1 && (self.request.streamsTokens || !stops.isEmpty)
+        let texts = needsText ? parameters.returnedSequences : 0
         self.stage = .generating(
             Generating(
                 session: session,
@@ -115,6 +116,9 @@ final class RunningSequence {
             let piece = state.texts[emitted.sequence].append(emitted.id, isLast: emitted.row == nil)
             if piece.isStopped, let row = emitted.row {
                 stoppedRows.append(row)
+            }
+            guard self.request.streamsTokens else {
+                continue
             }
             tokens.append(
                 StreamedToken(

@@ -56,7 +56,9 @@ struct GatewayService: Sendable {
         let request = try GenerateRequest(reading: message)
         try self.gate.check()
         let withLogprobs = request.wantsLogprobs
-        let ticket = try self.engine.submit(self.reader.generate(request, deadline: context.deadline))
+        var work = try self.reader.generate(request, deadline: context.deadline)
+        work.streamsTokens = true
+        let ticket = try self.engine.submit(work)
         // A client that reads slowly suspends this loop, not the engine: at most max_new_tokens events wait.
         for await event in ticket.events {
             switch event {

@@ -49,7 +49,7 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: "Input tokens that one step may encode. (default: 2048)")
     var encodeTokens: String?
 
-    @Option(help: "Longest input in tokens. (default: 4096)")
+    @Option(help: "Longest input in tokens. (default: 2048)")
     var maxInputTokens: String?
 
     @Option(help: "Largest max_new_tokens of a request. (default: 1024)")
