@@ -57,6 +57,20 @@ struct CommandTests {
         }
     }
 
+    @Test("generate --json names reasons as the protocol does")
+    func json() async throws {
+        let prompt = try #require(try TestCluster.prompts().first)
+        let output = try await Commands.run(
+            TestCluster.executable,
+            ["generate", "--local", TestCluster.miniature, "--json", prompt.prompt]
+        )
+        #expect(output.status == 0, "\(output.errors)")
+        let report = try #require(try JSONSerialization.jsonObject(with: Data(output.text.utf8)) as? [String: Any])
+        let answer = try #require((report["generations"] as? [[String: Any]])?.first)
+        #expect(answer["finish_reason"] as? String == "END_OF_SEQUENCE")
+        #expect(answer["token_ids"] as? [Int] == prompt.tokenIDs.map { Int($0) })
+    }
+
     @Test(
         "what cannot be done is said, with what to do next",
         arguments: [

@@ -226,17 +226,36 @@ struct GenerationReport: Encodable {
     init(_ response: GenerateResponse) {
         let usage = response.usage ?? Usage()
         self.generations = response.generations.map {
-            Answer(text: $0.text, tokenIds: $0.tokenIDs, finishReason: "\($0.finishReason)", score: $0.score)
+            Answer(
+                text: $0.text,
+                tokenIds: $0.tokenIDs,
+                finishReason: Self.protocolName($0.finishReason),
+                score: $0.score
+            )
         }
         self.inputTokens = usage.inputTokens
         self.outputTokens = usage.outputTokens
         self.routedTokens = usage.routedTokens
         self.dropped = usage.dropped.map {
-            Drop(stack: "\($0.stack)", layer: $0.layer, reason: "\($0.reason)", tokens: $0.tokens)
+            Drop(
+                stack: Self.protocolName($0.stack),
+                layer: $0.layer,
+                reason: Self.protocolName($0.reason),
+                tokens: $0.tokens
+            )
         }
         self.queueMicroseconds = usage.queueMicroseconds
         self.encodeMicroseconds = usage.encodeMicroseconds
         self.decodeMicroseconds = usage.decodeMicroseconds
+    }
+
+    /// A value's name as the protocol writes it: `endOfSequence` is `END_OF_SEQUENCE`.
+    private static func protocolName(_ value: some Any) -> String {
+        "\(value)"
+            .reduce(into: "") { name, character in
+                if character.isUppercase { name.append("_") }
+                name += character.uppercased()
+            }
     }
 
     /// The report as JSON, keys in snake case and in order.
