@@ -219,7 +219,8 @@ let package = Package(
         .testTarget(
             name: "InteropTests",
             dependencies: [
-                "InteropCases", "switchyard-interop", "PeerTools", "RPCTransport", "RPCCore", nioCore, nioPosix, logging,
+                "InteropCases", "switchyard-interop", "PeerTools", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),

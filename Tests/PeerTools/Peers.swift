@@ -22,7 +22,7 @@ public enum Peers {
 
     /// Whether tests that need these programs are to run: all are here, or none may be missing.
     ///
-    /// - Parameter tools: Names of programs, ``python`` among them.
+    /// - Parameter tools: Names of programs; ``python`` and the C++ clients (`cpp_...`) among them.
     /// - Returns: False where the tests are to be skipped.
     public static func mayRun(_ tools: String...) -> Bool {
         Self.areRequired || tools.allSatisfy { Self.find($0) != nil }
@@ -35,11 +35,15 @@ public enum Peers {
     /// - Throws: ``PeerError`` that says how to get it.
     public static func path(_ tool: String) throws(PeerError) -> String {
         if let path = Self.find(tool) { return path }
-        throw PeerError(
-            description: tool == Self.python
-                ? "SWITCHYARD_TEST_PYTHON names no python with the peers' packages; run the tests with: make test"
-                : "\(tool) is missing, and these tests need it; install it with: deploy/install-packages.sh test"
-        )
+        let hint =
+            if tool == Self.python {
+                "SWITCHYARD_TEST_PYTHON names no python with the peers' packages; run the tests with: make test"
+            } else if tool.hasPrefix("cpp_") {
+                "\(tool) is not built; build it with: make peers-cpp"
+            } else {
+                "\(tool) is missing, and these tests need it; install it with: deploy/install-packages.sh test"
+            }
+        throw PeerError(description: hint)
     }
 
     /// Finds a program that the tests' build wrote beside the tests.
@@ -52,15 +56,14 @@ public enum Peers {
         return URL(fileURLWithPath: tests).deletingLastPathComponent().appendingPathComponent(name).path
     }
 
-    /// The folder that the tests' build wrote to.
-    public static var buildFolder: String {
-        URL(fileURLWithPath: Self.built("peers")).deletingLastPathComponent().path
-    }
-
     private static func find(_ tool: String) -> String? {
         let environment = ProcessInfo.processInfo.environment
         if tool == Self.python {
             return environment["SWITCHYARD_TEST_PYTHON"].flatMap { Self.isExecutable($0) ? $0 : nil }
+        }
+        if tool.hasPrefix("cpp_") {
+            let path = "\(Self.root)/.build/peers/\(tool)"
+            return Self.isExecutable(path) ? path : nil
         }
         // Debian keeps servers in sbin, which is not on everyone's path.
         let folders = (environment["PATH"] ?? "").split(separator: ":").map(String.init) + ["/usr/sbin", "/usr/bin"]
