@@ -189,12 +189,41 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess,
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", "PeerTools", subprocess,
                 systemPackage,
             ],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),
+
+        // MARK: - The transport against other people's gRPC; in no product
+
+        .target(
+            name: "InteropCases",
+            dependencies: ["RPCTransport", "RPCCore", nioCore, logging],
+            path: "Tests/InteropCases",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-interop",
+            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging],
+            path: "Tests/switchyard-interop",
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "PeerTools",
+            dependencies: [subprocess, systemPackage],
+            path: "Tests/PeerTools",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "InteropTests",
+            dependencies: [
+                "InteropCases", "switchyard-interop", "PeerTools", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
     ],
     cLanguageStandard: .c11,
     cxxLanguageStandard: .cxx17

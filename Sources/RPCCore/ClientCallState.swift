@@ -304,9 +304,15 @@ extension ClientCallState {
     ///
     /// A `NO_ERROR` that follows the trailers finds the call ended and means nothing.
     ///
-    /// - Parameter code: The frame's code.
+    /// - Parameters:
+    ///   - code: The frame's code.
+    ///   - deadlineHasPassed: Whether the call's deadline is over. Servers reset with `CANCEL` then, and the frame can
+    ///     arrive before the caller's own timer has fired.
     /// - Returns: The end of the call, or nothing where it is over.
-    public mutating func resetReceived(_ code: ResetCode) -> End? {
+    public mutating func resetReceived(_ code: ResetCode, deadlineHasPassed: Bool = false) -> End? {
+        if code == .cancel, deadlineHasPassed {
+            return self.end(.deadlineExceeded, "the deadline passed before the call ended")
+        }
         let isSafe = code == .refusedStream
         return self.end(
             ResetCodeMapping.code(for: code),

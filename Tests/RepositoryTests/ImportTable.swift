@@ -57,6 +57,13 @@ enum ImportTable {
         "Checkpoints": Self.foundation.union(Self.cLibrary),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
 
+        // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.
+        "InteropCases": ["RPCTransport", "RPCCore", "NIOCore", "Logging"],
+        "switchyard-interop": Self.foundation.union([
+            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging",
+        ]),
+        "PeerTools": Self.foundation.union(["Subprocess", "SystemPackage"]),
+
         // The C edge.
         "CNGHTTP2": [],
         "COpenBLAS": [],

@@ -211,7 +211,8 @@ final class ClientCall {
     func streamClosed(code: HTTP2ErrorCode, origin: StreamCloseOrigin) {
         switch origin {
         case .peer:
-            self.finish(self.state.resetReceived(ResetCode(code)))
+            let isLate = self.options.deadline.map { $0 <= .now } ?? false
+            self.finish(self.state.resetReceived(ResetCode(code), deadlineHasPassed: isLate))
         case .neverProcessed:
             self.finish(
                 self.state.connectionLost("the server goes away and did not take the call", isUnprocessed: true)

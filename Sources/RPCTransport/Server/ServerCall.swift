@@ -118,8 +118,18 @@ final class ServerCall {
         self.gate?.drained(queuedBytes: self.connection.codec.queuedBytes(streamID: self.streamID))
     }
 
+    /// The deadline has passed.
+    ///
+    /// The status is sent, although the client knows: one whose timer is a little behind takes a reset with `CANCEL` for a
+    /// cancellation. Where messages still wait for the client to take them, trailers would wait behind them; then the
+    /// stream is reset.
     func deadlineExpired() {
-        self.abort(self.state.deadlineExpired(), "the deadline has passed")
+        let reason = "the deadline has passed"
+        if self.connection.codec.queuedBytes(streamID: self.streamID) == 0 {
+            self.end(RPCError(.deadlineExceeded, reason))
+        } else {
+            self.abort(self.state.deadlineExpired(), reason)
+        }
     }
 
     /// The server gives up on the call at the end of its drain.
