@@ -5,7 +5,10 @@ VENV ?= .venv
 MODEL ?= deploy/models/switch-mini
 
 # Both build kinds stay side by side in .build: release for people, debug for tests.
-RELEASE = $(SWIFT) build -c release --product switchyard
+#
+# The release has Swift's libraries in the executable, and leaves out the run-time checks for overlapping accesses, which
+# the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md).
+RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
 .PHONY: help build demo test peers-cpp lint format bench protos clean
 

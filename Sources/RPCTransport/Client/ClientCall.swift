@@ -77,26 +77,19 @@ final class ClientCall {
         self.waitTimer = nil
         guard !self.state.isEnded else { return }
         var timeout: Timeout?
-        if let deadline = self.options.deadline {
-            let left = deadline - .now
-            guard left > .zero else {
+        if let due = self.options.dueTime {
+            let left = (due - .now()).nanoseconds
+            guard left > 0 else {
                 self.finish(self.state.deadlineExpired())
                 return
             }
-            timeout = left > Timeout.horizon ? nil : Timeout(covering: left)
+            timeout = left > Timeout.horizonNanoseconds ? nil : Timeout(coveringNanoseconds: left)
         }
-        let head = RequestHead(
-            method: self.method,
-            authority: connection.authority,
-            timeout: timeout,
-            userAgent: ClientConnection.userAgent,
-            metadata: self.options.metadata
-        )
-        let pieces = self.unsent.flatMap { $0.framed() }
+        let pieces = self.unsent.count == 1 ? self.unsent[0].framed() : self.unsent.flatMap { $0.framed() }
         let sent = self.unsent
         self.unsent = []
         do throws(HTTP2CodecError) {
-            let streamID = try connection.open(self, head.fields())
+            let streamID = try connection.open(self, timeout: timeout)
             self.streamID = streamID
             self.connection = connection
             if !pieces.isEmpty || self.requestIsComplete {
@@ -179,8 +172,8 @@ final class ClientCall {
 
     // MARK: - The peer's events
 
-    func headersReceived(_ block: HTTP2HeaderBlock) {
-        switch self.state.headersReceived(block.callFields, endStream: block.endStream) {
+    func headersReceived(_ block: ResponseFields, endStream: Bool) {
+        switch self.state.headersReceived(block, endStream: endStream) {
         case .ignore:
             break
         case .response(let head):

@@ -155,9 +155,9 @@ final class ConnectionSlot {
             return
         }
         self.waiting.append(call)
-        guard let deadline = call.options.deadline else { return }
+        guard let due = call.options.dueTime else { return }
         let bound = NIOLoopBound(call, eventLoop: self.eventLoop)
-        call.waitTimer = self.eventLoop.scheduleTask(in: (deadline - .now).timeAmount) { bound.value.deadlineExpired() }
+        call.waitTimer = self.eventLoop.scheduleTask(deadline: due) { bound.value.deadlineExpired() }
     }
 
     /// Drops started and ended calls from the front, and all ended ones when they pile up.

@@ -33,11 +33,24 @@ final class ServerCall {
 
     // MARK: - The peer's events
 
-    func headersReceived(_ block: HTTP2HeaderBlock, now: ContinuousClock.Instant) {
-        switch self.state.headersReceived(block.callFields, endStream: block.endStream, now: now) {
-        case .route(let head, let deadline):
-            self.route(head, deadline: deadline)
-            if block.endStream { self.requestEnded() }
+    /// - Parameters:
+    ///   - request: What the block is.
+    ///   - timeout: The value of `grpc-timeout`.
+    ///   - endStream: Whether the block ends the stream.
+    func headersReceived(_ request: ReceivedRequest, timeout: String?, endStream: Bool) {
+        var parsed = request.parsed
+        var deadline: NIODeadline?
+        if let timeout, request.head != nil {
+            do throws(TimeoutError) {
+                deadline = try Timeout(parsing: timeout).nanoseconds.map { .now() + .nanoseconds($0) }
+            } catch {
+                parsed = .refused(Status(code: .internal, message: error.description))
+            }
+        }
+        switch self.state.headersReceived(parsed, endStream: endStream) {
+        case .route:
+            self.route(request, deadline: deadline)
+            if endStream { self.requestEnded() }
         case .end(let ending):
             self.send(ending)
         case .reset(let code, let cancelHandler):
@@ -174,8 +187,8 @@ final class ServerCall {
             return
         }
         switch self.state.messageSent(initialMetadata: self.shared.initial) {
-        case .sendHead(let fields):
-            guard self.connection.submitHead(self, fields, endStream: false) else { return }
+        case .sendHead(let head):
+            guard self.connection.submitHead(self, head) else { return }
             self.connection.submitBody(self, payload.framed())
         case .send:
             self.connection.submitBody(self, payload.framed())
@@ -196,17 +209,16 @@ final class ServerCall {
 
     // MARK: - Private
 
-    private func route(_ head: RequestHead, deadline: ContinuousClock.Instant?) {
-        guard let method = self.connection.method(for: head.method) else {
-            let message = "this server has no method \(head.method)"
+    private func route(_ request: ReceivedRequest, deadline: NIODeadline?) {
+        guard let method = request.method else {
+            let message = "this server has no method \(request.head?.method.description ?? "")"
             if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
             return
         }
         guard self.state.methodFound(method.shape) else { return }
         let context = ServerContext(
-            method: head.method,
-            metadata: head.metadata,
-            deadline: deadline,
+            request: request,
+            dueTime: deadline,
             peer: self.connection.peer,
             shared: self.shared
         )
