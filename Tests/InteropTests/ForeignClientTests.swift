@@ -23,6 +23,9 @@ struct ForeignClientTests {
 @Suite("curl", .serialized, .timeLimit(.minutes(1)), .enabled(if: Peers.mayRun("curl"), "needs curl"))
 struct CurlTests {
     private static let grpc = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    /// Without a body: an answer that does not wait for one is followed by a reset with `NO_ERROR`, and curl 7.88 forgets
+    /// the answer when that comes while it sends.
+    private static let post = ["--request", "POST"]
     private static let emptyCall = "grpc.testing.TestService/EmptyCall"
 
     /// What came back: the status and fields of the head, the trailers after an empty line, and the body.
@@ -67,7 +70,7 @@ struct CurlTests {
 
     @Test("another content type is 415, without a gRPC status")
     func contentType() async throws {
-        let answer = try await self.ask(Self.emptyCall, ["-H", "content-type: application/json"], body: [0x7B, 0x7D])
+        let answer = try await self.ask(Self.emptyCall, Self.post + ["-H", "content-type: application/json"])
         #expect(answer.head.first == "HTTP/2 415")
         #expect(!(answer.head + answer.trailers).contains { $0.hasPrefix("grpc-status") })
         #expect(answer.body.isEmpty)
@@ -75,7 +78,7 @@ struct CurlTests {
 
     @Test("a method that is not there is UNIMPLEMENTED, all in one block")
     func unknownMethod() async throws {
-        let answer = try await self.ask("no.Such/Method", Self.grpc, body: [0, 0, 0, 0, 0])
+        let answer = try await self.ask("no.Such/Method", Self.post + Self.grpc)
         #expect(answer.head.first == "HTTP/2 200")
         #expect(answer.head.contains("grpc-status: 12"))
         #expect(answer.trailers.isEmpty)

@@ -34,6 +34,14 @@ struct InteropTests {
         }
     }
 
+    @Test("python's grpcio at the limits of this project's server", .enabled(if: hasPython, pythonHint))
+    func grpcioEdges() async throws {
+        try await withInteropServer { port in
+            let report = try await PeerProcess.script("interop_client.py", ["127.0.0.1:\(port)", "edges"])
+            expectPasses(report, atLeast: 8)
+        }
+    }
+
     @Test("python's grpcio against this project's server, through nghttpx", .enabled(if: hasProxy, proxyHint))
     func grpcioClientThroughProxy() async throws {
         try await withInteropServer { port in

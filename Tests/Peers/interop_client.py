@@ -3,7 +3,7 @@
 
 usage: interop_client.py ADDRESS [NAME ...]
 
-NAME is a case, or one of the loads `parallel` and `deadlines`; without one, all cases are run.
+NAME is a case, an edge or a load; `edges` stands for all edges. Without a name, all cases are run.
 """
 
 import collections
@@ -210,6 +210,82 @@ CASES = [
 ]
 
 
+def too_large(stub):
+    """A message over the server's limit of 4 MiB."""
+    request = messages_pb2.SimpleRequest(payload=filling(5 << 20))
+    expect_status(grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: stub.UnaryCall(request, timeout=PATIENCE))
+    large_unary(stub)
+
+
+def large_metadata(stub):
+    """A header list over the server's limit costs the call alone."""
+    metadata = (("x", "a" * 32000),)
+    call = lambda: stub.EmptyCall(empty_pb2.Empty(), metadata=metadata, timeout=PATIENCE)  # noqa: E731
+    expect_status(grpc.StatusCode.RESOURCE_EXHAUSTED, call)
+    large_unary(stub)
+
+
+def early_status(stub):
+    """The server ends the call while the client still sends."""
+
+    def requests():
+        yield messages_pb2.StreamingOutputCallRequest(response_status=messages_pb2.EchoStatus(code=9, message="early"))
+        for _ in range(200):
+            yield duplex(1, 60000)
+
+    call = stub.FullDuplexCall(requests(), timeout=PATIENCE)
+    expect_status(grpc.StatusCode.FAILED_PRECONDITION, lambda: list(call), "early")
+    large_unary(stub)
+
+
+def slow_reader(stub):
+    """More than all windows together, which the client lets wait."""
+    request = messages_pb2.StreamingOutputCallRequest(
+        response_parameters=[messages_pb2.ResponseParameters(size=1 << 20)] * 16
+    )
+    call = stub.StreamingOutputCall(request, timeout=PATIENCE)
+    expect_body(next(call), 1 << 20)
+    large_unary(stub)
+    expect(sum(len(response.payload.body) for response in call) == 15 << 20, "not all of it came")
+
+
+def binary_metadata(stub):
+    values = [b"", b"a", b"a,b", b"\0\xff", bytes(range(256))]
+    metadata = tuple((TRAILING, value) for value in values)
+    _, call = stub.UnaryCall.with_call(messages_pb2.SimpleRequest(), metadata=metadata, timeout=PATIENCE)
+    came = [value for key, value in call.trailing_metadata() if key == TRAILING]
+    expect(came == values, f"{came}")
+
+
+def every_status(stub):
+    for code in grpc.StatusCode:
+        if code is not grpc.StatusCode.OK:
+            status = messages_pb2.EchoStatus(code=code.value[0], message=code.name)
+            request = messages_pb2.SimpleRequest(response_status=status)
+            expect_status(code, lambda: stub.UnaryCall(request, timeout=PATIENCE), code.name)
+
+
+def long_status_message(stub):
+    """Clients refuse long header lists; the code must come through all the same."""
+    for text in ("x" * 50000, "\u263a" * 20000):
+        status = messages_pb2.EchoStatus(code=3, message=text)
+        request = messages_pb2.SimpleRequest(response_status=status)
+        expect_status(grpc.StatusCode.INVALID_ARGUMENT, lambda: stub.UnaryCall(request, timeout=PATIENCE))
+
+
+def message_counts(stub):
+    """None and two messages to a method that takes one."""
+    for messages in ([], [b"", b""]):
+        call = stub.channel.stream_stream("/grpc.testing.TestService/UnaryCall")(iter(messages), timeout=PATIENCE)
+        expect_status(grpc.StatusCode.UNIMPLEMENTED, lambda: list(call))
+
+
+EDGES = [
+    too_large, large_metadata, early_status, slow_reader, binary_metadata, every_status, long_status_message,
+    message_counts,
+]
+
+
 def parallel(stub, calls=1000):
     """All calls at once; every one must come back whole."""
     futures = [stub.UnaryCall.future(large(), timeout=300) for _ in range(calls)]
@@ -252,12 +328,13 @@ LOADS = [parallel, deadlines, turned_away]
 
 def main():
     address, *names = sys.argv[1:]
-    known = {run.__name__: run for run in CASES + LOADS}
-    runs = [known[name] for name in names] or CASES
+    known = {run.__name__: run for run in CASES + EDGES + LOADS}
+    runs = EDGES if names == ["edges"] else [known[name] for name in names] or CASES
     results = {}
     with grpc.insecure_channel(address) as channel:
         grpc.channel_ready_future(channel).result(timeout=PATIENCE)
         stub = test_pb2_grpc.TestServiceStub(channel)
+        stub.channel = channel
         stub.unimplemented = test_pb2_grpc.UnimplementedServiceStub(channel)
         for run in runs:
             start = time.monotonic()

@@ -26,9 +26,15 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "The port to listen at; 0 takes a free one.")
     var port = 0
 
+    @Option(help: "How many calls a client may reset in one burst.")
+    var resetBurst = TransportLimits.defaults.resetBurst
+
     func run() async throws {
         let server = RPCServer(
-            configuration: RPCServerConfiguration(port: self.port),
+            configuration: RPCServerConfiguration(
+                port: self.port,
+                limits: TransportLimits(resetBurst: self.resetBurst)
+            ),
             methods: InteropService().methods,
             logger: Logger(label: "interop")
         )
