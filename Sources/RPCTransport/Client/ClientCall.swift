@@ -87,6 +87,7 @@ final class ClientCall {
         }
         let head = RequestHead(
             method: self.method,
+            scheme: connection.scheme,
             authority: connection.authority,
             timeout: timeout,
             userAgent: ClientConnection.userAgent,
@@ -220,8 +221,12 @@ final class ClientCall {
         case .peer:
             self.finish(self.state.resetReceived(ResetCode(code)))
         case .neverProcessed:
+            let reason = self.connection?.farewell.map { ": \($0)" } ?? ""
             self.finish(
-                self.state.connectionLost("the server goes away and did not take the call", isUnprocessed: true)
+                self.state.connectionLost(
+                    "the server goes away and did not take the call\(reason)",
+                    isUnprocessed: true
+                )
             )
         case .fault:
             self.fail(RPCError(.internal, "the server broke the protocol: \(code)"))

@@ -12,15 +12,20 @@ final class ClientConnection: ConnectionRole {
 
     let codec: HTTP2Codec
     let authority: String
+    /// `https` over TLS, otherwise `http`.
+    let scheme: String
+    /// Why the server closes the connection, in its own words.
+    private(set) var farewell: String?
     private let slot: ConnectionSlot
     private let deadlines: DeadlineTimer
     private var calls: [Int32: ClientCall] = [:]
     private weak var handler: ConnectionHandler?
     private(set) var peerSettings: HTTP2PeerSettings?
 
-    init(codec: HTTP2Codec, authority: String, slot: ConnectionSlot, eventLoop: any EventLoop) {
+    init(codec: HTTP2Codec, authority: String, scheme: String, slot: ConnectionSlot, eventLoop: any EventLoop) {
         self.codec = codec
         self.authority = authority
+        self.scheme = scheme
         self.slot = slot
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
     }
@@ -97,8 +102,13 @@ final class ClientConnection: ConnectionRole {
             let isFirst = self.peerSettings == nil
             self.peerSettings = settings
             if isFirst { self.slot.connectionReady(self) }
-        case .goAway:
-            self.slot.connectionGoesAway(self)
+        case .goAway(_, let code, let debug):
+            if !debug.isEmpty { self.farewell = debug }
+            if code == .inadequateSecurity {
+                self.slot.connectionRefused(self, reason: debug)
+            } else {
+                self.slot.connectionGoesAway(self)
+            }
         case .settingsAcknowledged, .ping, .pingAcknowledged:
             break
         }

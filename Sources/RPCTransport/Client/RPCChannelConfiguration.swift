@@ -16,6 +16,8 @@ public struct RPCChannelConfiguration: Sendable {
     public var maxWaitingCalls: Int
     /// The event loops that carry the connections; nil takes the process's own.
     public var eventLoopGroup: (any EventLoopGroup)?
+    /// Whether connections are encrypted.
+    public var security: ClientSecurity
 
     /// One connection with the limits for peers from anywhere.
     public static let defaults = RPCChannelConfiguration()
@@ -29,13 +31,15 @@ public struct RPCChannelConfiguration: Sendable {
     ///   - timing: When a connection is given up or probed.
     ///   - maxWaitingCalls: How many calls may wait on each connection.
     ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
+    ///   - security: Whether connections are encrypted.
     public init(
         connections: Int = 1,
         limits: TransportLimits = .defaults,
         reconnect: ReconnectPolicy = .defaults,
         timing: ConnectionTiming = .defaults,
         maxWaitingCalls: Int = 10_000,
-        eventLoopGroup: (any EventLoopGroup)? = nil
+        eventLoopGroup: (any EventLoopGroup)? = nil,
+        security: ClientSecurity = .plaintext
     ) {
         self.connections = connections
         self.limits = limits
@@ -43,5 +47,6 @@ public struct RPCChannelConfiguration: Sendable {
         self.timing = timing
         self.maxWaitingCalls = maxWaitingCalls
         self.eventLoopGroup = eventLoopGroup
+        self.security = security
     }
 }

@@ -44,6 +44,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var isFlushing = false
     private var isClosing = false
     private var endReason: String?
+    /// What the peer sent first: it tells TLS from HTTP/2.
+    private var firstBytes: UInt16?
 
     init(
         codec: HTTP2Codec,
@@ -95,8 +97,10 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.isReading = true
         let now = ContinuousClock.now
         self.watch.bytesArrived(now: now)
+        let bytes = self.unwrapInboundIn(data)
+        if self.firstBytes == nil { self.firstBytes = bytes.getInteger(at: bytes.readerIndex) }
         do throws(HTTP2CodecError) {
-            try self.codec.receive(self.unwrapInboundIn(data), now: now)
+            try self.codec.receive(bytes, now: now)
         } catch {
             self.endReason = self.endReason ?? error.message
         }
@@ -124,7 +128,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        self.close(reason: "the connection failed: \(error)")
+        self.close(reason: TLSFailure.reason(after: error) ?? "the connection failed: \(error)")
     }
 
     // MARK: - Private
@@ -143,7 +147,8 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.isClosing = true
         self.watchTimer?.cancel()
         self.watchTimer = nil
-        self.role.connectionEnded(reason: self.endReason ?? "the peer closed the connection")
+        let mismatch = self.watch.handshakeIsComplete ? nil : ProtocolMismatch.reason(firstBytes: self.firstBytes)
+        self.role.connectionEnded(reason: mismatch ?? self.endReason ?? "the peer closed the connection")
     }
 
     @discardableResult

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import NIOCore
+public import RPCCore
 
 /// Where a server listens and what its connections may hold.
 public struct RPCServerConfiguration: Sendable {
@@ -16,6 +17,12 @@ public struct RPCServerConfiguration: Sendable {
     public var timing: ConnectionTiming
     /// How long calls under way may take to finish when the server drains.
     public var drainGrace: Duration
+    /// Whether connections are encrypted.
+    public var security: ServerSecurity
+    /// Decides, on the event loop and without blocking, whether a call may be made; returns the error that refuses it.
+    ///
+    /// It is asked before anything of the call is looked at, methods that do not exist included; nil lets every call in.
+    public var authorize: (@Sendable (ServerContext) -> RPCError?)?
 
     /// Creates a configuration.
     ///
@@ -26,13 +33,17 @@ public struct RPCServerConfiguration: Sendable {
     ///   - limits: What one connection may hold.
     ///   - timing: When a connection is given up or probed.
     ///   - drainGrace: How long calls under way may take to finish when the server drains.
+    ///   - security: Whether connections are encrypted.
+    ///   - authorize: Decides whether a call may be made.
     public init(
         host: String = "127.0.0.1",
         port: Int = 0,
         eventLoopGroup: (any EventLoopGroup)? = nil,
         limits: TransportLimits = .defaults,
         timing: ConnectionTiming = .defaults,
-        drainGrace: Duration = .seconds(30)
+        drainGrace: Duration = .seconds(30),
+        security: ServerSecurity = .plaintext,
+        authorize: (@Sendable (ServerContext) -> RPCError?)? = nil
     ) {
         self.host = host
         self.port = port
@@ -40,5 +51,7 @@ public struct RPCServerConfiguration: Sendable {
         self.limits = limits
         self.timing = timing
         self.drainGrace = drainGrace
+        self.security = security
+        self.authorize = authorize
     }
 }

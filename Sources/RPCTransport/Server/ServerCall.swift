@@ -187,19 +187,25 @@ final class ServerCall {
     // MARK: - Private
 
     private func route(_ head: RequestHead, deadline: ContinuousClock.Instant?) {
+        let context = ServerContext(
+            method: head.method,
+            metadata: head.metadata,
+            deadline: deadline,
+            peer: self.connection.peer,
+            identity: self.connection.identity,
+            shared: self.shared
+        )
+        if let error = self.connection.authorize?(context) {
+            let ending = self.state.statusSent(error.status, metadata: error.metadata)
+            if let ending { self.send(ending) }
+            return
+        }
         guard let method = self.connection.method(for: head.method) else {
             let message = "this server has no method \(head.method)"
             if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
             return
         }
         guard self.state.methodFound(method.shape) else { return }
-        let context = ServerContext(
-            method: head.method,
-            metadata: head.metadata,
-            deadline: deadline,
-            peer: self.connection.peer,
-            shared: self.shared
-        )
         self.context = context
         self.handler = method.handler
         if let deadline { self.connection.watchDeadline(of: self, deadline) }

@@ -13,8 +13,15 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let peer: String
+    /// Decides whether a call may be made.
+    let authorize: (@Sendable (ServerContext) -> RPCError?)?
+    /// Who the client is by its certificate.
+    private(set) var identity: PeerIdentity?
+    /// Why the connection is refused, although its handshake went well.
+    private var refusal: TLSFailure?
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
+    private let onMismatch: @Sendable (String) -> Void
     private let onEnd: @Sendable () -> Void
     private let logger: Logger
     private let deadlines: DeadlineTimer
@@ -38,8 +45,10 @@ final class ServerConnection: ConnectionRole {
         limits: TransportLimits,
         peer: String,
         methods: [Method: ServiceMethod],
+        authorize: (@Sendable (ServerContext) -> RPCError?)?,
         logger: Logger,
         accept: @escaping @Sendable (AcceptedCall) -> Void,
+        onMismatch: @escaping @Sendable (String) -> Void,
         onEnd: @escaping @Sendable () -> Void
     ) {
         self.codec = codec
@@ -47,10 +56,21 @@ final class ServerConnection: ConnectionRole {
         self.limits = limits
         self.peer = peer
         self.methods = methods
+        self.authorize = authorize
         self.logger = logger
         self.acceptCall = accept
+        self.onMismatch = onMismatch
         self.onEnd = onEnd
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
+    }
+
+    /// Whether the connection can carry calls or did.
+    var hasBegun: Bool { self.handler != nil }
+
+    /// The handshake has settled who the client is and whether it is taken.
+    func secured(identity: PeerIdentity?, refusal: TLSFailure?) {
+        self.identity = identity
+        self.refusal = refusal
     }
 
     // MARK: - Drain
@@ -95,6 +115,11 @@ final class ServerConnection: ConnectionRole {
 
     func connectionBegan(_ connection: ConnectionHandler) {
         self.handler = connection
+        if let refusal = self.refusal {
+            // Said in HTTP/2, where every client shows it; an alert of TLS has no words.
+            self.drain = .final
+            self.codec.goAway(code: .inadequateSecurity, debug: refusal.description)
+        }
         self.deadlines.onExpiry = { [unowned self] in self.calls[$0]?.deadlineExpired() }
     }
 
@@ -130,6 +155,7 @@ final class ServerConnection: ConnectionRole {
 
     func connectionEnded(reason: String) {
         self.logger.debug("connection ended", metadata: ["peer": "\(self.peer)", "reason": "\(reason)"])
+        if reason == ProtocolMismatch.clientSpeaksTLS { self.onMismatch(reason) }
         self.deadlines.stop()
         let calls = self.calls.values
         self.calls = [:]

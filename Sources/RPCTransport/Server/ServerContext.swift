@@ -12,6 +12,8 @@ public struct ServerContext: Sendable {
     public let deadline: ContinuousClock.Instant?
     /// The caller's address as text.
     public let peer: String
+    /// Who the caller is by its certificate; nil on a plaintext connection and for a client without one.
+    public let identity: PeerIdentity?
 
     let shared: ServerCallShared
 
