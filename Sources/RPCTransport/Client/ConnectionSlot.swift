@@ -264,7 +264,8 @@ final class ConnectionSlot {
         let handshake = TLSHandshakeHandler(
             timeout: self.configuration.timing.handshakeTimeout,
             expectedName: tls.expectedName(host: self.target.host),
-            accept: { outcome throws(TLSFailure) in
+            accept: { [host = self.target.host] outcome throws(TLSFailure) in
+                try tls.checkName(outcome.identity, host: host)
                 guard outcome.isHTTP2 else {
                     throw TLSFailure("TLS: the server did not agree to HTTP/2 (ALPN h2); connect to a gRPC port")
                 }

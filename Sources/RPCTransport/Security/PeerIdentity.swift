@@ -31,6 +31,23 @@ public struct PeerIdentity: Sendable, Hashable, CustomStringConvertible {
         return names.contains { self.uris.contains($0) || lowered.contains($0.lowercased()) }
     }
 
+    /// Whether the certificate is for a server of this name.
+    ///
+    /// A wildcard stands for the whole first label and nothing else (RFC 9525, section 6.3).
+    ///
+    /// - Parameter serverName: A DNS name.
+    /// - Returns: Whether one of the DNS names is that name.
+    public func covers(serverName: String) -> Bool {
+        let wanted = serverName.lowercased()
+        let rest = wanted.firstIndex(of: ".").map { wanted[$0...] }
+        return self.dnsNames.contains { name in
+            let name = name.lowercased()
+            if name == wanted { return true }
+            guard name.hasPrefix("*."), let rest else { return false }
+            return name.dropFirst() == rest
+        }
+    }
+
     /// The names, URIs first.
     public var description: String {
         let names = self.uris + self.dnsNames

@@ -33,18 +33,22 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         } else if Self.isEndOfFile(error) {
             self.init("TLS: the peer closed the connection during the handshake", isTelling: false)
         } else if let error = error as? NIOSSLExtraError, error == .failedToValidateHostname {
-            let names = certificate.map { PeerIdentity($0).description } ?? "nothing"
-            self.init(
-                "TLS: the server's certificate is not for \(expectedName ?? "this host") but for \(names); connect to a name "
-                    + "that it has, or set the server name"
-            )
+            self = .wrongName(certificate.map { PeerIdentity($0) }, expected: expectedName ?? "this host")
         } else if let error = error as? NIOSSLError, error == .unableToValidateCertificate {
-            self.init("TLS: the server's certificate is not for \(expectedName ?? "this host"); set the server name")
+            self = .wrongName(certificate.map { PeerIdentity($0) }, expected: expectedName ?? "this host")
         } else if let error = error as? IOError {
             self.init("TLS: the connection failed during the handshake: \(error)", isTelling: false)
         } else {
             self.init("TLS: \(codes.isEmpty ? "\(error)" : codes.joined(separator: ", "))")
         }
+    }
+
+    /// The server's certificate is for someone else.
+    static func wrongName(_ identity: PeerIdentity?, expected: String) -> TLSFailure {
+        TLSFailure(
+            "TLS: the server's certificate is not for \(expected) but for \(identity?.description ?? "nobody"); connect to a "
+                + "name that it has, or set the server name"
+        )
     }
 
     /// What an error on a connection that was secured says; nil for one that is not of TLS.

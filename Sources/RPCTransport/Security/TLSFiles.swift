@@ -60,7 +60,9 @@ enum TLSFiles {
             return try NIOSSLContext(configuration: configuration)
         } catch {
             let reason = TLSFailure.codes(in: error).joined(separator: ", ")
-            if reason.contains("KEY_VALUES_MISMATCH") || reason.contains("KEY_TYPE_MISMATCH") {
+            // Both were read before, so what is left is that they do not fit.
+            let isMismatch = (error as? NIOSSLError) == .failedToLoadPrivateKey || reason.contains("MISMATCH")
+            if isMismatch {
                 throw TLSError(
                     "the key in \(key ?? "?") does not belong to the certificate in \(certificate ?? "?"); give the two files "
                         + "that were made together"
