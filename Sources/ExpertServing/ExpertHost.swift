@@ -95,7 +95,8 @@ public final class ExpertHost: Sendable {
                 host: configuration.host,
                 port: configuration.port,
                 limits: limits,
-                drainGrace: configuration.drainTimeout
+                drainGrace: configuration.drainTimeout,
+                security: configuration.security
             ),
             methods: service.methods + HealthService(registry: health).methods,
             logger: logger
