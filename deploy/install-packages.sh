@@ -8,7 +8,7 @@
 set -eu
 
 build_packages="libnghttp2-dev libprotobuf-c-dev libopenblas-dev libsentencepiece-dev pkg-config"
-test_packages="python3 python3-venv protobuf-compiler protobuf-c-compiler"
+test_packages="openssl python3 python3-venv protobuf-compiler protobuf-c-compiler"
 
 case "${1:-}" in
 build) wanted=$build_packages ;;

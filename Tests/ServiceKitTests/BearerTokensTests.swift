@@ -150,7 +150,7 @@ struct TokenGateTests {
                 #expect(try await call(nil, check) == nil)
             }
             let strict = TokenGate(file: file, coversHealth: true, interval: nil, logger: logger)
-            try await Self.withCalls(try Self.loaded(strict)) { call in
+            try await Self.withCalls(try Self.loaded(strict)) { call async throws in
                 #expect(try await call(nil, check)?.code == .unauthenticated)
                 #expect(try await call(one, check) == nil)
             }
@@ -195,7 +195,7 @@ struct TokenGateTests {
 
     @Test("a client's file holds one token")
     func clientFile() async throws {
-        try await Self.withFile("  \(one)\n") { #expect(try SecretFile.readToken($0) == one) }
+        try await Self.withFile("  \(one)\n") { file throws in #expect(try SecretFile.readToken(file) == one) }
         for text in ["", "\n", "\(one) \(two)", "tök", String(repeating: "a", count: 5_000)] {
             try await Self.withFile(text) { file in
                 #expect(throws: Settings.Failure.self) { try SecretFile.readToken(file) }

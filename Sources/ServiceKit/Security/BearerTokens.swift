@@ -58,7 +58,7 @@ public struct BearerTokens: Sendable {
     public init(parsing text: String, file: String) throws(Settings.Failure) {
         var entries: [Entry] = []
         var holdsPlainTokens = false
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+        for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
             var line = line
             while let last = line.last, last.isWhitespace { line.removeLast() }
             line = line.drop { $0 == " " || $0 == "\t" }
