@@ -58,6 +58,7 @@ let package = Package(
 
         .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .target(name: "CSwitchyardProtos", dependencies: ["CProtobufC"]),
         .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
@@ -85,7 +86,7 @@ let package = Package(
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
-            dependencies: ["RPCCore", "HTTP2Session", nioCore, nioPosix, nioTLS, nioSSL, logging],
+            dependencies: ["RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, nioTLS, nioSSL, logging],
             swiftSettings: swiftSettings
         ),
         .target(
@@ -171,7 +172,8 @@ let package = Package(
         .testTarget(
             name: "RPCTransportTests",
             dependencies: [
-                "RPCTransport", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioTLS, nioSSL, logging,
+                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioTLS, nioSSL,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),
@@ -210,12 +212,41 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess,
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", "PeerTools", subprocess,
                 systemPackage,
             ],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),
+
+        // MARK: - The transport against other people's gRPC; in no product
+
+        .target(
+            name: "InteropCases",
+            dependencies: ["RPCTransport", "RPCCore", nioCore, logging],
+            path: "Tests/InteropCases",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-interop",
+            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging],
+            path: "Tests/switchyard-interop",
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "PeerTools",
+            dependencies: [subprocess, systemPackage],
+            path: "Tests/PeerTools",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "InteropTests",
+            dependencies: [
+                "InteropCases", "switchyard-interop", "PeerTools", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
     ],
     cLanguageStandard: .c11,
     cxxLanguageStandard: .cxx17

@@ -83,6 +83,7 @@ public final class ExpertHost: Sendable {
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
         let service = ExpertHostService(check: check, queue: queue, card: card)
+        let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
         self.held = held
@@ -98,7 +99,8 @@ public final class ExpertHost: Sendable {
                 drainGrace: configuration.drainTimeout,
                 security: configuration.security
             ),
-            methods: service.methods + HealthService(registry: health).methods,
+            methods: configuration.reflection
+                ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger
         )
     }

@@ -103,6 +103,7 @@ public final class Gateway: Sendable {
         )
         var authorize: (@Sendable (ServerContext) -> RPCError?)?
         if let tokens = configuration.tokens { authorize = { tokens.check($0) } }
+        let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
         self.engine = engine
@@ -118,7 +119,8 @@ public final class Gateway: Sendable {
                 security: configuration.security,
                 authorize: authorize
             ),
-            methods: service.methods + HealthService(registry: health).methods,
+            methods: configuration.reflection
+                ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger
         )
     }

@@ -26,6 +26,28 @@ public enum PercentEncoding {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// Encodes a status message and shortens it where it would be too long.
+    ///
+    /// - Parameters:
+    ///   - text: Any text.
+    ///   - limitBytes: The most bytes of the result, at least 3.
+    /// - Returns: Text of printable ASCII only; three dots stand for an end that is cut off.
+    public static func encode(_ text: String, limitBytes: Int) -> String {
+        if text.utf8.count <= limitBytes {
+            let whole = Self.encode(text)
+            if whole.utf8.count <= limitBytes { return whole }
+        }
+        var room = limitBytes - 3
+        var kept = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars {
+            let cost = String(scalar).utf8.reduce(0) { $0 + (Self.isPlain($1) ? 1 : 3) }
+            guard cost <= room else { break }
+            room -= cost
+            kept.append(scalar)
+        }
+        return Self.encode(String(kept)) + "..."
+    }
+
     /// Decodes a status message; never fails.
     ///
     /// A `%` without two hexadecimal digits stands for itself, and bytes that are no UTF-8 become U+FFFD: a message

@@ -48,7 +48,7 @@ enum ImportTable {
         // The network's wing.
         // The C library: certificate files are watched by what `stat` says of them.
         "RPCTransport": Self.cLibrary.union([
-            "RPCCore", "HTTP2Session", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
+            "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
         ]),
         // Makes development certificates for one command; nothing else stands on it.
         "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["X509", "Crypto", "SwiftASN1"]),
@@ -62,8 +62,16 @@ enum ImportTable {
         "Checkpoints": Self.foundation.union(Self.cLibrary),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
 
+        // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.
+        "InteropCases": ["RPCTransport", "RPCCore", "NIOCore", "Logging"],
+        "switchyard-interop": Self.foundation.union([
+            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging",
+        ]),
+        "PeerTools": Self.foundation.union(["Subprocess", "SystemPackage"]),
+
         // The C edge.
         "CNGHTTP2": [],
+        "CZlib": [],
         "COpenBLAS": [],
         "CProtobufC": [],
         "CSwitchyardProtos": ["CProtobufC"],

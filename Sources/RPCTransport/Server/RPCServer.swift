@@ -213,6 +213,7 @@ public final class RPCServer: Sendable {
             codec: codec,
             eventLoop: eventLoop,
             limits: limits,
+            compression: self.configuration.compression,
             peer: peer,
             methods: self.methods,
             authorize: self.configuration.authorize,

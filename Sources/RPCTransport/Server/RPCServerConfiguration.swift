@@ -17,6 +17,8 @@ public struct RPCServerConfiguration: Sendable {
     public var timing: ConnectionTiming
     /// How long calls under way may take to finish when the server drains.
     public var drainGrace: Duration
+    /// Whether responses are compressed, for callers that accept it.
+    public var compression: MessageCompression
     /// Whether connections are encrypted.
     public var security: ServerSecurity
     /// Decides, on the event loop and without blocking, whether a call may be made; returns the error that refuses it.
@@ -33,6 +35,7 @@ public struct RPCServerConfiguration: Sendable {
     ///   - limits: What one connection may hold.
     ///   - timing: When a connection is given up or probed.
     ///   - drainGrace: How long calls under way may take to finish when the server drains.
+    ///   - compression: Whether responses are compressed, for callers that accept it.
     ///   - security: Whether connections are encrypted.
     ///   - authorize: Decides whether a call may be made.
     public init(
@@ -42,6 +45,7 @@ public struct RPCServerConfiguration: Sendable {
         limits: TransportLimits = .defaults,
         timing: ConnectionTiming = .defaults,
         drainGrace: Duration = .seconds(30),
+        compression: MessageCompression = .none,
         security: ServerSecurity = .plaintext,
         authorize: (@Sendable (ServerContext) -> RPCError?)? = nil
     ) {
@@ -51,6 +55,7 @@ public struct RPCServerConfiguration: Sendable {
         self.limits = limits
         self.timing = timing
         self.drainGrace = drainGrace
+        self.compression = compression
         self.security = security
         self.authorize = authorize
     }
