@@ -219,6 +219,7 @@ extension HTTP2Codec {
         let header = frame.pointee.hd
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
+            self.sentMessageFrames &+= 1
             guard UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0,
                 let stream = self.stream(header.stream_id), let code = stream.resetAfterEnd, !stream.peerEnded
             else { return }

@@ -20,6 +20,9 @@ public final class HTTP2Codec {
     /// The settings and limits in force.
     public let configuration: HTTP2CodecConfiguration
 
+    /// How many frames with headers or data were sent.
+    public internal(set) var sentMessageFrames = 0
+
     /// Why the connection has to end, when the peer or the library made it impossible to go on.
     public internal(set) var failure: HTTP2CodecError?
 
@@ -199,6 +202,11 @@ public final class HTTP2Codec {
     /// The bytes queued on a stream that the library has not framed yet; 0 for a stream that is not open.
     public func queuedBytes(streamID: Int32) -> Int {
         self.stream(streamID)?.queuedBytes ?? 0
+    }
+
+    /// The bytes of a stream's body that the library has framed; 0 for a stream that is not open.
+    public func sentBytes(streamID: Int32) -> Int {
+        self.stream(streamID)?.sentBytes ?? 0
     }
 
     /// Whether the stream is open.

@@ -35,7 +35,7 @@ struct CommandTests {
     @Test(
         "every command explains itself with an example",
         arguments: [
-            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo",
+            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo", "certs",
         ]
     )
     func help(command: String) async throws {

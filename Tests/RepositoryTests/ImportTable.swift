@@ -27,7 +27,8 @@ enum ImportTable {
             .union([
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
                 "Tokenization",
-                "HTTP2Session", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix", "UnixSignals",
+                "HTTP2Session", "CertificateAuthority", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix",
+                "UnixSignals",
             ]),
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
@@ -38,7 +39,7 @@ enum ImportTable {
         "ServiceKit": Self.foundation.union(Self.cLibrary)
             .union([
                 "RPCTransport", "RPCCore", "SwitchyardProtos", "NIOCore", "ServiceLifecycle", "UnixSignals", "Logging",
-                "Metrics", "Configuration", "SystemPackage",
+                "Metrics", "Configuration", "SystemPackage", "Crypto",
             ]),
 
         // Pure machines of the serving side.
@@ -46,7 +47,12 @@ enum ImportTable {
         "BatchScheduling": [],
 
         // The network's wing.
-        "RPCTransport": ["RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
+        // The C library: certificate files are watched by what `stat` says of them.
+        "RPCTransport": Self.cLibrary.union([
+            "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
+        ]),
+        // Makes development certificates for one command; nothing else stands on it.
+        "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["X509", "Crypto", "SwiftASN1"]),
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],

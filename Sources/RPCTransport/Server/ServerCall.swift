@@ -21,6 +21,10 @@ final class ServerCall {
     private var request: ByteBuffer?
     private var inbox: MessageInbox?
     private var gate: WriteGate?
+    /// For how long the request has been arriving, and for how long the peer has taken nothing.
+    private var arrival = StallClock()
+    private var stall = StallClock()
+    private var requestIsComplete = false
     /// Bytes received and not credited yet.
     private var uncreditedBytes = 0
 
@@ -88,7 +92,30 @@ final class ServerCall {
         self.creditIfEmptied()
     }
 
+    /// Ends a call whose one message does not arrive, and one whose messages are not taken.
+    func sweep(_ timing: ConnectionTiming, now: ContinuousClock.Instant) {
+        let awaitsMessage = !self.requestIsComplete && self.inbox == nil && !self.state.isEnded
+        if let limit = timing.requestTimeout,
+            self.arrival.observe(isWaiting: awaitsMessage, progress: 0, now: now) >= limit
+        {
+            self.end(RPCError(.deadlineExceeded, "the request did not arrive within \(limit)"))
+            return
+        }
+        let codec = self.connection.codec
+        let isWaiting = codec.queuedBytes(streamID: self.streamID) > 0
+        let sent = codec.sentBytes(streamID: self.streamID)
+        if let limit = timing.stallTimeout,
+            self.stall.observe(isWaiting: isWaiting, progress: sent, now: now) >= limit
+        {
+            self.cancelHandler("the caller took nothing for \(limit)")
+            _ = self.state.cancelled()
+            codec.reset(streamID: self.streamID, code: .cancel)
+            self.connection.setNeedsFlush()
+        }
+    }
+
     func requestEnded() {
+        self.requestIsComplete = true
         do throws(RPCError) {
             try self.assembler.end()
         } catch {
@@ -214,18 +241,23 @@ final class ServerCall {
     // MARK: - Private
 
     private func route(_ request: ReceivedRequest, deadline: NIODeadline?) {
+        let context = ServerContext(
+            request: request,
+            dueTime: deadline,
+            caller: self.connection.caller,
+            shared: self.shared
+        )
+        if let error = self.connection.authorize?(context) {
+            let ending = self.state.statusSent(error.status, metadata: error.metadata)
+            if let ending { self.send(ending) }
+            return
+        }
         guard let method = request.method else {
             let message = "this server has no method \(request.head?.method.description ?? "")"
             if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
             return
         }
         guard self.state.methodFound(method.shape) else { return }
-        let context = ServerContext(
-            request: request,
-            dueTime: deadline,
-            peer: self.connection.peer,
-            shared: self.shared
-        )
         self.context = context
         let accepted = request.head?.acceptedEncodings ?? []
         if let encoding = self.connection.compression.encoding, accepted.contains(encoding) {

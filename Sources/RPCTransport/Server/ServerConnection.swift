@@ -16,13 +16,22 @@ final class ServerConnection: ConnectionRole {
     private let conformanceBody: ByteBuffer?
     /// The streams of plain requests that have not ended.
     private var plainStreams: Set<Int32> = []
-    let peer: String
+    /// Decides whether a call may be made.
+    let authorize: (@Sendable (ServerContext) -> RPCError?)?
+    /// Who the client is, as far as that is known.
+    private(set) var caller: Caller
+    /// Why the connection is refused, although its handshake went well.
+    private var refusal: TLSFailure?
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
+    private let onMismatch: @Sendable (String) -> Void
     private let onEnd: @Sendable () -> Void
     private let logger: Logger
     private let deadlines: DeadlineTimer
     private var calls: [Int32: ServerCall] = [:]
+    private let timing: ConnectionTiming
+    private var pingStrikes: PingStrikes
+    private var sentAtLastPing = 0
     private var requests = RecurringBlocks<ReceivedRequest>()
     /// The head and the trailers of nearly every response, kept by the codec.
     private var plainHead: HTTP2StoredBlock?
@@ -49,6 +58,7 @@ final class ServerConnection: ConnectionRole {
         methods: [Method: ServiceMethod],
         logger: Logger,
         accept: @escaping @Sendable (AcceptedCall) -> Void,
+        onMismatch: @escaping @Sendable (String) -> Void,
         onEnd: @escaping @Sendable () -> Void
     ) {
         self.codec = codec
@@ -56,12 +66,28 @@ final class ServerConnection: ConnectionRole {
         self.limits = configuration.limits
         self.compression = configuration.compression
         self.conformanceBody = configuration.conformanceBody
-        self.peer = peer
+        self.timing = configuration.timing
+        self.pingStrikes = PingStrikes(timing: configuration.timing)
+        self.caller = Caller(address: peer, identity: nil)
         self.methods = methods
+        self.authorize = configuration.authorize
         self.logger = logger
         self.acceptCall = accept
+        self.onMismatch = onMismatch
         self.onEnd = onEnd
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
+    }
+
+    /// The client's address as text.
+    var peer: String { self.caller.address }
+
+    /// Whether the connection can carry calls or did.
+    var hasBegun: Bool { self.handler != nil }
+
+    /// The handshake has settled who the client is and whether it is taken.
+    func secured(identity: PeerIdentity?, refusal: TLSFailure?) {
+        self.caller = Caller(address: self.caller.address, identity: identity)
+        self.refusal = refusal
     }
 
     // MARK: - Drain
@@ -106,6 +132,11 @@ final class ServerConnection: ConnectionRole {
 
     func connectionBegan(_ connection: ConnectionHandler) {
         self.handler = connection
+        if let refusal = self.refusal {
+            // Said in HTTP/2, where every client shows it; an alert of TLS has no words.
+            self.drain = .final
+            self.codec.goAway(code: .inadequateSecurity, debug: refusal.description)
+        }
         self.deadlines.onExpiry = { [unowned self] in self.calls[$0]?.deadlineExpired() }
     }
 
@@ -135,17 +166,34 @@ final class ServerConnection: ConnectionRole {
             self.calls[streamID]?.drained()
         case .pingAcknowledged(Self.drainPing):
             self.finishDrain()
-        case .settings, .settingsAcknowledged, .ping, .pingAcknowledged, .goAway:
+        case .ping:
+            self.pinged()
+        case .settings, .settingsAcknowledged, .pingAcknowledged, .goAway:
             break
         }
     }
 
     func turnEnded() {}
 
+    func sweep(now: ContinuousClock.Instant) {
+        for call in self.calls.values { call.sweep(self.timing, now: now) }
+    }
+
+    private func pinged() {
+        let sent = self.codec.sentMessageFrames
+        if sent != self.sentAtLastPing { self.pingStrikes.sent() }
+        self.sentAtLastPing = sent
+        guard self.pingStrikes.pinged(openCalls: self.calls.count, now: .now) else { return }
+        self.logger.info("a client pings too often", metadata: ["peer": "\(self.caller.address)"])
+        self.codec.endConnection(code: .enhanceYourCalm, debug: "too_many_pings")
+        self.setNeedsFlush()
+    }
+
     func connectionIdled() { self.beginDrain() }
 
     func connectionEnded(reason: String) {
         self.logger.debug("connection ended", metadata: ["peer": "\(self.peer)", "reason": "\(reason)"])
+        if reason == ProtocolMismatch.clientSpeaksTLS { self.onMismatch(reason) }
         self.deadlines.stop()
         let calls = self.calls.values
         self.calls = [:]
