@@ -65,7 +65,7 @@ func withProxy<Result: Sendable>(
 }
 
 /// A port that was free a moment ago, for a program that cannot choose one itself.
-private func unusedPort() async throws -> Int {
+func unusedPort() async throws -> Int {
     let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
         .bind(host: "127.0.0.1", port: 0).get()
     let port = channel.localAddress?.port ?? 0
