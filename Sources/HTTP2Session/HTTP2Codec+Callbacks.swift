@@ -246,7 +246,7 @@ extension HTTP2Codec {
         guard UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue else { return }
         let streamID = frame.pointee.hd.stream_id
         guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST, let stream = self.stream(streamID) else { return }
-        if stream.closeOrigin == nil { stream.closeOrigin = .neverProcessed }
+        if stream.closeOrigin == nil { stream.closeOrigin = .neverSent }
         self.streamClosed(streamID, code: .refusedStream)
     }
 

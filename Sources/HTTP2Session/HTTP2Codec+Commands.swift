@@ -154,8 +154,9 @@ extension HTTP2Codec {
     /// - Parameters:
     ///   - code: Why.
     ///   - debug: A word for the peer's log.
-    public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "") {
-        let last = nghttp2_session_get_last_proc_stream_id(self.session)
+    ///   - lastStreamID: The last stream that was taken; nil names the last one that arrived.
+    public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "", lastStreamID: Int32? = nil) {
+        let last = lastStreamID ?? nghttp2_session_get_last_proc_stream_id(self.session)
         var text = Array(debug.utf8)
         let count = text.count
         _ = nghttp2_submit_goaway(

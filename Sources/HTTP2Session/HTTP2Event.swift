@@ -46,7 +46,9 @@ public enum StreamCloseOrigin: Sendable, Hashable {
     case local
     /// The peer sent `RST_STREAM`.
     case peer
-    /// The request never left: the connection no longer takes streams, or the peer's `GOAWAY` excludes it.
+    /// The request never left: the connection takes no more streams.
+    case neverSent
+    /// The peer refused the request, or its `GOAWAY` excludes it.
     case neverProcessed
     /// The codec found a fault in what the peer sent on this stream.
     case fault

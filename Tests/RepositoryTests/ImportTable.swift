@@ -46,7 +46,7 @@ enum ImportTable {
         "BatchScheduling": [],
 
         // The network's wing.
-        "RPCTransport": ["RPCCore", "HTTP2Session", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
+        "RPCTransport": ["RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
@@ -66,6 +66,7 @@ enum ImportTable {
 
         // The C edge.
         "CNGHTTP2": [],
+        "CZlib": [],
         "COpenBLAS": [],
         "CProtobufC": [],
         "CSwitchyardProtos": ["CProtobufC"],

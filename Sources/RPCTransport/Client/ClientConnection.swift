@@ -12,6 +12,7 @@ final class ClientConnection: ConnectionRole {
 
     let codec: HTTP2Codec
     let authority: String
+    private let compression: MessageCompression
     private let slot: ConnectionSlot
     private let deadlines: DeadlineTimer
     private var calls: [Int32: ClientCall] = [:]
@@ -23,8 +24,15 @@ final class ClientConnection: ConnectionRole {
     private weak var handler: ConnectionHandler?
     private(set) var peerSettings: HTTP2PeerSettings?
 
-    init(codec: HTTP2Codec, authority: String, slot: ConnectionSlot, eventLoop: any EventLoop) {
+    init(
+        codec: HTTP2Codec,
+        authority: String,
+        compression: MessageCompression,
+        slot: ConnectionSlot,
+        eventLoop: any EventLoop
+    ) {
         self.codec = codec
+        self.compression = compression
         self.authority = authority
         self.slot = slot
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
@@ -50,14 +58,15 @@ final class ClientConnection: ConnectionRole {
     }
 
     /// Opens a stream for a call.
-    func open(_ call: ClientCall, timeout: Timeout?) throws(HTTP2CodecError) -> Int32 {
+    func open(_ call: ClientCall, timeout: Timeout?, previousAttempts: Int) throws(HTTP2CodecError) -> Int32 {
         let streamID: Int32
-        if call.options.metadata.isEmpty, let stored = try self.storedRequest(call.method) {
+        if call.options.metadata.isEmpty, previousAttempts == 0, let stored = try self.storedRequest(call.method) {
             let variable = timeout.map { HTTP2HeaderField(HeaderField("grpc-timeout", $0.description)) }
             try self.checkSize(stored.sizeBytes + (variable?.listSizeBytes ?? 0))
             streamID = try self.codec.submitRequest(stored.block, variable: variable, endStream: false)
         } else {
-            let fields = self.head(of: call.method, timeout: timeout, metadata: call.options.metadata).fields()
+            var fields = self.head(of: call.method, timeout: timeout, metadata: call.options.metadata).fields()
+            if previousAttempts > 0 { fields.append(HeaderField("grpc-previous-rpc-attempts", "\(previousAttempts)")) }
             try self.checkSize(fields.reduce(0) { $0 + $1.countedBytes })
             streamID = try self.codec.submitRequest(fields.forCodec, endStream: false)
         }
@@ -74,6 +83,8 @@ final class ClientConnection: ConnectionRole {
             method: method,
             authority: self.authority,
             timeout: timeout,
+            encoding: self.compression.encoding,
+            acceptedEncodings: ClientCall.encodings,
             userAgent: Self.userAgent,
             metadata: metadata
         )
@@ -105,6 +116,9 @@ final class ClientConnection: ConnectionRole {
                 + "send less metadata"
         )
     }
+
+    /// Takes no interest any more in a stream whose attempt is over.
+    func forget(_ streamID: Int32) { self.calls[streamID] = nil }
 
     func setNeedsFlush() { self.handler?.setNeedsFlush() }
 

@@ -11,7 +11,9 @@ final class ServerCall {
     let streamID: Int32
     let shared = ServerCallShared()
     private let connection: ServerConnection
-    private var state = ServerCallState()
+    private var state = ServerCallState(encodings: [Gzip.name])
+    /// How this call's messages are sent; decided when its headers came.
+    private var compression = MessageCompression.none
     private var assembler: MessageAssembler
     private var handler: ServiceMethod.Handler?
     private var context: ServerContext?
@@ -188,10 +190,12 @@ final class ServerCall {
         }
         switch self.state.messageSent(initialMetadata: self.shared.initial) {
         case .sendHead(let head):
+            var head = head
+            head.encoding = self.compression.encoding
             guard self.connection.submitHead(self, head) else { return }
-            self.connection.submitBody(self, payload.framed())
+            self.connection.submitBody(self, self.compression.framed(payload))
         case .send:
-            self.connection.submitBody(self, payload.framed())
+            self.connection.submitBody(self, self.compression.framed(payload))
         case .drop:
             break
         case .refuse(let status):
@@ -223,6 +227,10 @@ final class ServerCall {
             shared: self.shared
         )
         self.context = context
+        let accepted = request.head?.acceptedEncodings ?? []
+        if let encoding = self.connection.compression.encoding, accepted.contains(encoding) {
+            self.compression = self.connection.compression
+        }
         self.handler = method.handler
         if let deadline { self.connection.watchDeadline(of: self, deadline) }
         if !method.shape.hasSingleRequest { self.startStreaming(method.handler, context) }
@@ -231,14 +239,24 @@ final class ServerCall {
     private func messageReceived(_ message: MessageAssembler.Message) {
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
-            if let inbox = self.inbox { inbox.push(message.bytes) } else { self.request = message.bytes }
-        case .decompress, .drop:
-            // No encodings are offered, so the machine never asks to decompress.
+            self.deliver(message.bytes)
+        case .decompress:
+            do throws(RPCError) {
+                let limit = self.connection.limits.maxReceiveMessageBytes
+                self.deliver(try Gzip.decompressed(message.bytes, limitBytes: limit))
+            } catch {
+                self.end(error)
+            }
+        case .drop:
             break
         case .end(let ending):
             self.cancelHandler("the request broke the protocol")
             self.send(ending)
         }
+    }
+
+    private func deliver(_ message: ByteBuffer) {
+        if let inbox = self.inbox { inbox.push(message) } else { self.request = message }
     }
 
     private func abort(_ action: ServerCallState.OnAbort, _ reason: String) {

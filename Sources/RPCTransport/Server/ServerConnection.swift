@@ -12,6 +12,7 @@ final class ServerConnection: ConnectionRole {
     let codec: HTTP2Codec
     let eventLoop: any EventLoop
     let limits: TransportLimits
+    let compression: MessageCompression
     let peer: String
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
@@ -41,6 +42,7 @@ final class ServerConnection: ConnectionRole {
         codec: HTTP2Codec,
         eventLoop: any EventLoop,
         limits: TransportLimits,
+        compression: MessageCompression,
         peer: String,
         methods: [Method: ServiceMethod],
         logger: Logger,
@@ -50,6 +52,7 @@ final class ServerConnection: ConnectionRole {
         self.codec = codec
         self.eventLoop = eventLoop
         self.limits = limits
+        self.compression = compression
         self.peer = peer
         self.methods = methods
         self.logger = logger
