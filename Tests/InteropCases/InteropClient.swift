@@ -7,6 +7,8 @@ internal import RPCTransport
 /// The calls of the interop cases.
 struct InteropClient {
     let channel: RPCChannel
+    /// Which responses came compressed.
+    let log: CompressionLog
     /// The case's name, for errors.
     let name: String
 
@@ -15,7 +17,7 @@ struct InteropClient {
     private static let streamedSizes: [Int32] = [31_415, 9, 2_653, 58_979]
     private static let sentSizes = [27_182, 8, 1_828, 45_904]
 
-    private var options: CallOptions { CallOptions(deadline: .now + Self.patience, waitForReady: true) }
+    var options: CallOptions { CallOptions(deadline: .now + Self.patience, waitForReady: true) }
 
     func emptyUnary() async throws {
         let reply = try await self.channel.unary(
@@ -153,23 +155,29 @@ struct InteropClient {
 
     // MARK: - Checks
 
-    private func unary(_ request: SimpleRequest, _ options: CallOptions) async throws -> UnaryReply {
-        try await self.channel.unary(InteropMethods.unaryCall, Payload(request.serialized), options: options)
+    func unary(
+        _ request: SimpleRequest,
+        _ options: CallOptions,
+        isCompressed: Bool = false
+    ) async throws -> UnaryReply {
+        var payload = Payload(request.serialized)
+        payload.mayBeCompressed = isCompressed
+        return try await self.channel.unary(InteropMethods.unaryCall, payload, options: options)
     }
 
-    private func failure(_ what: String) -> InteropFailure { InteropFailure(description: "\(self.name): \(what)") }
+    func failure(_ what: String) -> InteropFailure { InteropFailure(description: "\(self.name): \(what)") }
 
-    private func expect(_ condition: Bool, _ what: @autoclosure () -> String) throws {
+    func expect(_ condition: Bool, _ what: @autoclosure () -> String) throws {
         if !condition { throw self.failure(what()) }
     }
 
-    private func checkZeros(_ filling: Filling?, _ size: Int32) throws {
+    func checkZeros(_ filling: Filling?, _ size: Int32) throws {
         let body = filling?.body ?? ByteBuffer()
         try self.expect(body.readableBytes == size, "\(body.readableBytes) bytes came instead of \(size)")
         try self.expect(body == ByteBuffer(repeating: 0, count: Int(size)), "the response is not all zeros")
     }
 
-    private func expectStatus(
+    func expectStatus(
         _ code: Status.Code,
         message: String? = nil,
         _ body: () async throws -> Void

@@ -196,6 +196,7 @@ public final class RPCServer: Sendable {
             accept: { call in calls?.yield(call) },
             onEnd: { self.connectionEnded(id) }
         )
+        role.recordsCompression = self.configuration.recordsCompression
         let handler = ConnectionHandler(
             codec: codec,
             role: role,

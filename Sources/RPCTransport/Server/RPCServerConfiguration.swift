@@ -18,6 +18,8 @@ public struct RPCServerConfiguration: Sendable {
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
+    /// Whether handlers can ask which requests came compressed, for tests.
+    package var recordsCompression = false
 
     /// Creates a configuration.
     ///

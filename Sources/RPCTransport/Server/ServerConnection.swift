@@ -13,6 +13,8 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let compression: MessageCompression
+    /// Whether calls write down which requests came compressed.
+    var recordsCompression = false
     let peer: String
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
