@@ -32,7 +32,7 @@ extension InteropClient {
     func clientCompressedStreaming() async throws {
         var first = StreamingInputCallRequest(zeros: 27_182)
         first.expectCompressed = BoolValue(true)
-        let probe = Payload(first.serialized, isCompressed: false)
+        let probe = Payload(plain: first.serialized)
         try await self.expectStatus(.invalidArgument) {
             let call = self.channel.clientStreaming(InteropMethods.streamingInputCall, options: self.options)
             try await call.requests.write(probe)
@@ -40,10 +40,10 @@ extension InteropClient {
             _ = try await call.response()
         }
         let call = self.channel.clientStreaming(InteropMethods.streamingInputCall, options: self.options)
-        try await call.requests.write(Payload(first.serialized, isCompressed: true))
+        try await call.requests.write(Payload(first.serialized))
         var second = StreamingInputCallRequest(zeros: 45_904)
         second.expectCompressed = BoolValue(false)
-        try await call.requests.write(Payload(second.serialized, isCompressed: false))
+        try await call.requests.write(Payload(plain: second.serialized))
         call.requests.finish()
         let response = try StreamingInputCallResponse(reading: try await call.response().message)
         try self.expect(
@@ -58,7 +58,7 @@ extension InteropClient {
         request.responseParameters[1].compressed = BoolValue(false)
         let responses = self.channel.serverStreaming(
             InteropMethods.streamingOutputCall,
-            Payload(request.serialized, isCompressed: false),
+            Payload(plain: request.serialized),
             options: self.options
         )
         var bodies: [Filling?] = []
@@ -80,9 +80,9 @@ extension InteropClient {
 }
 
 extension Payload {
-    /// A message that is to be compressed, or is not to be.
-    fileprivate init(_ buffer: ByteBuffer, isCompressed: Bool) {
+    /// A message that goes out as it is, although the channel compresses: what a case says nothing about is not compressed.
+    init(plain buffer: ByteBuffer) {
         self.init(buffer)
-        self.mayBeCompressed = isCompressed
+        self.mayBeCompressed = false
     }
 }

@@ -22,7 +22,7 @@ struct InteropClient {
     func emptyUnary() async throws {
         let reply = try await self.channel.unary(
             InteropMethods.emptyCall,
-            Payload(Empty().serialized),
+            Payload(plain: Empty().serialized),
             options: self.options
         )
         try self.expect(reply.message.readableBytes == 0, "an empty message came with bytes")
@@ -36,7 +36,7 @@ struct InteropClient {
     func clientStreaming() async throws {
         let call = self.channel.clientStreaming(InteropMethods.streamingInputCall, options: self.options)
         for size in Self.sentSizes {
-            try await call.requests.write(Payload(StreamingInputCallRequest(zeros: size).serialized))
+            try await call.requests.write(Payload(plain: StreamingInputCallRequest(zeros: size).serialized))
         }
         call.requests.finish()
         let response = try StreamingInputCallResponse(reading: try await call.response().message)
@@ -47,7 +47,7 @@ struct InteropClient {
     }
 
     func serverStreaming() async throws {
-        let request = Payload(StreamingOutputCallRequest(sizes: Self.streamedSizes).serialized)
+        let request = Payload(plain: StreamingOutputCallRequest(sizes: Self.streamedSizes).serialized)
         let responses = self.channel.serverStreaming(
             InteropMethods.streamingOutputCall,
             request,
@@ -67,7 +67,7 @@ struct InteropClient {
         var responses = call.responses.makeAsyncIterator()
         for (size, zeros) in zip(Self.streamedSizes, Self.sentSizes) {
             let request = StreamingOutputCallRequest(sizes: [size], zeros: zeros)
-            try await call.requests.write(Payload(request.serialized))
+            try await call.requests.write(Payload(plain: request.serialized))
             guard let message = try await responses.next() else { throw self.failure("a response is missing") }
             try self.checkZeros(StreamingOutputCallResponse(reading: message).payload, size)
         }
@@ -92,7 +92,7 @@ struct InteropClient {
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: self.options)
         var responses = call.responses.makeAsyncIterator()
         let request = StreamingOutputCallRequest(sizes: [31_415], zeros: 27_182)
-        try await call.requests.write(Payload(request.serialized))
+        try await call.requests.write(Payload(plain: request.serialized))
         let first = try await responses.next()
         try self.expect(first != nil, "no response came")
         call.responses.handle.cancel()
@@ -107,7 +107,7 @@ struct InteropClient {
         var request = StreamingOutputCallRequest(sizes: [31_415], zeros: 27_182)
         request.responseParameters[0].intervalMicroseconds = 5_000_000
         // The write fails when the deadline has passed before it.
-        try? await call.requests.write(Payload(request.serialized))
+        try? await call.requests.write(Payload(plain: request.serialized))
         try await self.expectStatus(.deadlineExceeded) { for try await _ in call.responses {} }
     }
 
@@ -124,7 +124,7 @@ struct InteropClient {
 
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: options)
         let request = StreamingOutputCallRequest(sizes: [314_159], zeros: 271_828)
-        try await call.requests.write(Payload(request.serialized))
+        try await call.requests.write(Payload(plain: request.serialized))
         call.requests.finish()
         for try await _ in call.responses {}
         let streamInitial = call.responses.initialMetadata[text: InteropMethods.initialEcho]
@@ -142,14 +142,14 @@ struct InteropClient {
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: self.options)
         var streamed = StreamingOutputCallRequest()
         streamed.responseStatus = wanted
-        try await call.requests.write(Payload(streamed.serialized))
+        try await call.requests.write(Payload(plain: streamed.serialized))
         call.requests.finish()
         try await self.expectStatus(.unknown, message: wanted.message) { for try await _ in call.responses {} }
     }
 
     func unimplemented(_ method: Method) async throws {
         try await self.expectStatus(.unimplemented) {
-            _ = try await self.channel.unary(method, Payload(Empty().serialized), options: self.options)
+            _ = try await self.channel.unary(method, Payload(plain: Empty().serialized), options: self.options)
         }
     }
 
@@ -160,8 +160,7 @@ struct InteropClient {
         _ options: CallOptions,
         isCompressed: Bool = false
     ) async throws -> UnaryReply {
-        var payload = Payload(request.serialized)
-        payload.mayBeCompressed = isCompressed
+        let payload = isCompressed ? Payload(request.serialized) : Payload(plain: request.serialized)
         return try await self.channel.unary(InteropMethods.unaryCall, payload, options: options)
     }
 
