@@ -20,6 +20,8 @@ public struct RPCServerConfiguration: Sendable {
     public var compression: MessageCompression
     /// Whether handlers can ask which requests came compressed, for tests.
     package var recordsCompression = false
+    /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
+    package var conformanceBody: ByteBuffer?
 
     /// Creates a configuration.
     ///
