@@ -31,12 +31,9 @@ struct ServerCommand: AsyncParsableCommand {
     var resetBurst = TransportLimits.defaults.resetBurst
 
     func run() async throws {
-        let server = RPCServer(
-            configuration: RPCServerConfiguration(
-                port: self.port,
-                limits: TransportLimits(resetBurst: self.resetBurst)
-            ),
-            methods: InteropService().methods,
+        let server = InteropService.server(
+            port: self.port,
+            limits: TransportLimits(resetBurst: self.resetBurst),
             logger: Logger(label: "interop")
         )
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -99,13 +96,13 @@ struct ClientCommand: AsyncParsableCommand {
             }
             return wanted
         }
-        let channel = RPCChannel(target: (self.host, self.port), logger: Logger(label: "interop"))
+        let (channel, log) = InteropCase.channel(host: self.host, port: self.port, logger: Logger(label: "interop"))
         let failures = try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await channel.run() }
             var failures = 0
             for one in wanted.isEmpty ? InteropCase.allCases : wanted {
                 do {
-                    try await one.run(on: channel)
+                    try await one.run(on: channel, log: log)
                     print("pass \(one.rawValue)")
                 } catch {
                     failures += 1

@@ -266,6 +266,7 @@ final class ClientCall {
     // MARK: - Private
 
     private func messageReceived(_ message: MessageAssembler.Message) {
+        self.configuration.compressionLog?.add(message.isCompressed)
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
             self.deliver(message.bytes)

@@ -82,6 +82,7 @@ public final class RPCChannel: Sendable {
         self.callConfiguration = ClientCallConfiguration(
             limits: configuration.limits,
             compression: configuration.compression,
+            compressionLog: configuration.compressionLog,
             retry: RetryBudget(policy: configuration.retry)
         )
         self.onStateChange = onStateChange

@@ -17,6 +17,8 @@ public struct RPCChannelConfiguration: Sendable {
     public var maxWaitingCalls: Int
     /// Whether requests are compressed.
     public var compression: MessageCompression
+    /// Where it is written down which responses came compressed, for tests.
+    package var compressionLog: CompressionLog?
     /// Which calls are made again when they fail.
     public var retry: RetryPolicy
     /// Whether calls wait for the outcome of an attempt to connect, even those that do not wait for a server.

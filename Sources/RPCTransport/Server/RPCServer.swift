@@ -220,6 +220,7 @@ public final class RPCServer: Sendable {
             onMismatch: { [peer] reason in self.logRefusal(reason, peer: peer) },
             onEnd: { self.connectionEnded(id) }
         )
+        role.recordsCompression = self.configuration.recordsCompression
         let handler = ConnectionHandler(
             codec: codec,
             role: role,

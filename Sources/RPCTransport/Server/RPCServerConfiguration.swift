@@ -19,6 +19,8 @@ public struct RPCServerConfiguration: Sendable {
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
+    /// Whether handlers can ask which requests came compressed, for tests.
+    package var recordsCompression = false
     /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
     package var conformanceBody: ByteBuffer?
     /// Whether connections are encrypted.

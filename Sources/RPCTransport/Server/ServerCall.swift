@@ -9,7 +9,7 @@ internal import RPCCore
 /// Belongs to the connection's event loop.
 final class ServerCall {
     let streamID: Int32
-    let shared = ServerCallShared()
+    let shared: ServerCallShared
     private let connection: ServerConnection
     private var state = ServerCallState(encodings: [Gzip.name])
     /// How this call's messages are sent; decided when its headers came.
@@ -31,6 +31,7 @@ final class ServerCall {
     init(streamID: Int32, connection: ServerConnection) {
         self.streamID = streamID
         self.connection = connection
+        self.shared = ServerCallShared(compressionLog: connection.recordsCompression ? CompressionLog() : nil)
         self.assembler = MessageAssembler(maxMessageBytes: connection.limits.maxReceiveMessageBytes)
     }
 
@@ -269,6 +270,7 @@ final class ServerCall {
     }
 
     private func messageReceived(_ message: MessageAssembler.Message) {
+        self.shared.compressionLog?.add(message.isCompressed)
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
             self.deliver(message.bytes)

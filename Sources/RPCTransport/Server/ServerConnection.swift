@@ -13,6 +13,8 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let compression: MessageCompression
+    /// Whether calls write down which requests came compressed.
+    var recordsCompression = false
     private let conformanceBody: ByteBuffer?
     /// The streams of plain requests that have not ended.
     private var plainStreams: Set<Int32> = []

@@ -68,4 +68,7 @@ public struct ServerContext: Sendable {
     public func setInitial(_ metadata: Metadata) {
         self.shared.setInitial(metadata)
     }
+
+    /// Which requests came compressed; nothing unless the server's configuration asks for it.
+    package var compressionLog: CompressionLog? { self.shared.compressionLog }
 }
