@@ -27,7 +27,8 @@ enum ImportTable {
             .union([
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
                 "Tokenization",
-                "HTTP2Session", "CertificateAuthority", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix", "UnixSignals",
+                "HTTP2Session", "CertificateAuthority", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix",
+                "UnixSignals",
             ]),
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
