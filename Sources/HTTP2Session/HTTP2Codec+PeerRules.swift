@@ -31,12 +31,38 @@ extension HTTP2Codec {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
             self.judgeStream(header)
-        case NGHTTP2_RST_STREAM.rawValue, NGHTTP2_SETTINGS.rawValue, NGHTTP2_PING.rawValue, NGHTTP2_GOAWAY.rawValue,
+            if UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0 { self.peerEnds(header.streamID) }
+        case NGHTTP2_RST_STREAM.rawValue:
+            self.peerEnds(header.streamID)
+        case NGHTTP2_PRIORITY.rawValue:
+            self.judgePriority(header)
+        case NGHTTP2_SETTINGS.rawValue, NGHTTP2_PING.rawValue, NGHTTP2_GOAWAY.rawValue,
             NGHTTP2_WINDOW_UPDATE.rawValue, NGHTTP2_CONTINUATION.rawValue, NGHTTP2_PUSH_PROMISE.rawValue:
             break
         default:
             // Priorities have no meaning here, nor have frames of unknown types.
             _ = self.spend(FrameBudget.Cost.unused, on: "a frame of type \(header.type)")
+        }
+    }
+
+    /// The peer ended its side of a stream, or the whole stream.
+    ///
+    /// Recorded here and not when the stream closes: the frames that follow may be in the same piece of input.
+    private func peerEnds(_ streamID: Int32) {
+        if self.role == .server, streamID & 1 == 1 { self.history.endedByPeer(streamID) }
+    }
+
+    /// The library ignores priorities; what makes one a fault stays a fault (RFC 7540, section 5.3.1 and 6.3).
+    private func judgePriority(_ header: FrameHeader) {
+        if header.streamID == 0 {
+            _ = self.fail(.protocolError, HTTP2CodecError(code: .peerFault, message: "a PRIORITY frame on stream 0"))
+        } else if header.dependency == header.streamID {
+            _ = self.fail(
+                .protocolError,
+                HTTP2CodecError(code: .peerFault, message: "stream \(header.streamID) was made to depend on itself")
+            )
+        } else {
+            _ = self.spend(FrameBudget.Cost.unused, on: "PRIORITY")
         }
     }
 

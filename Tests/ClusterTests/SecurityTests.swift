@@ -185,7 +185,7 @@ struct SecurityTests {
         let keys = ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA", "EXPERTS_TLS_CA", "TOKENS"]
         let output = try await Commands.run(
             TestCluster.executable,
-            ["demo", TestCluster.miniature, "--pools", "1"],
+            ["demo", "--model", TestCluster.miniature, "--pools", "1", "--prompts", "1"],
             environment: Dictionary(keys.map { ("SWITCHYARD_\($0)", "/nowhere") }) { first, _ in first }
         )
         #expect(output.status == 0, "\(output.errors)")

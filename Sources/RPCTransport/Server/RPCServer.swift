@@ -212,11 +212,9 @@ public final class RPCServer: Sendable {
         let role = ServerConnection(
             codec: codec,
             eventLoop: eventLoop,
-            limits: limits,
-            compression: self.configuration.compression,
+            configuration: self.configuration,
             peer: peer,
             methods: self.methods,
-            authorize: self.configuration.authorize,
             logger: self.logger,
             accept: { call in calls?.yield(call) },
             onMismatch: { [peer] reason in self.logRefusal(reason, peer: peer) },

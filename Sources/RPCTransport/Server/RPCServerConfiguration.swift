@@ -25,6 +25,8 @@ public struct RPCServerConfiguration: Sendable {
     ///
     /// It is asked before anything of the call is looked at, methods that do not exist included; nil lets every call in.
     public var authorize: (@Sendable (ServerContext) -> RPCError?)?
+    /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
+    package var conformanceBody: ByteBuffer?
 
     /// Creates a configuration.
     ///
