@@ -180,6 +180,17 @@ struct SecurityTests {
         #expect(output.errors.contains(part), "\(output.errors)")
     }
 
+    @Test("a cluster on this machine stays on loopback in plaintext, whatever the environment holds for others")
+    func localCluster() async throws {
+        let keys = ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA", "EXPERTS_TLS_CA", "TOKENS"]
+        let output = try await Commands.run(
+            TestCluster.executable,
+            ["demo", "--model", TestCluster.miniature, "--pools", "1", "--prompts", "1"],
+            environment: Dictionary(keys.map { ("SWITCHYARD_\($0)", "/nowhere") }) { first, _ in first }
+        )
+        #expect(output.status == 0, "\(output.errors)")
+    }
+
     @Test("certs keeps what is there unless it is told to replace it")
     func certs() async throws {
         try await SecureFolder.with { folder in
