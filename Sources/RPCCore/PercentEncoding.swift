@@ -6,16 +6,22 @@
 public enum PercentEncoding {
     /// Encodes a status message.
     ///
+    /// A space at either end is encoded too, though gRPC's grammar lets it stand: HTTP/2 forbids it there (RFC 9113,
+    /// section 8.2.1), and every decoder undoes it.
+    ///
     /// - Parameter text: Any text.
-    /// - Returns: Text of printable ASCII only.
+    /// - Returns: Text of printable ASCII only, without spaces at its ends.
     public static func encode(_ text: String) -> String {
-        guard text.utf8.contains(where: { !Self.isPlain($0) }) else {
+        let source = text.utf8
+        let space = UInt8(ascii: " ")
+        guard source.first == space || source.last == space || source.contains(where: { !Self.isPlain($0) }) else {
             return text
         }
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(text.utf8.count + 16)
-        for byte in text.utf8 {
-            if Self.isPlain(byte) {
+        bytes.reserveCapacity(source.count + 16)
+        let last = source.count - 1
+        for (index, byte) in source.enumerated() {
+            if Self.isPlain(byte), byte != space || (index > 0 && index < last) {
                 bytes.append(byte)
             } else {
                 bytes.append(UInt8(ascii: "%"))
