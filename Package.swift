@@ -195,6 +195,27 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),
+
+        // MARK: - Fuzzing
+
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["HTTP2Session", "RPCCore", "SwitchyardProtos", nioCore],
+            path: "Tests/Fuzzing/FuzzTargets",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-fuzz",
+            dependencies: ["FuzzTargets"],
+            path: "Tests/Fuzzing/FuzzDriver",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: ["FuzzTargets"],
+            path: "Tests/Fuzzing/FuzzTests",
+            swiftSettings: swiftSettings
+        ),
     ],
     cLanguageStandard: .c11,
     cxxLanguageStandard: .cxx17
