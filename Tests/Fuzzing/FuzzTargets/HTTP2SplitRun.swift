@@ -24,13 +24,19 @@ enum HTTP2SplitRun {
     private struct Outcome: Equatable {
         var steps: [Step] = []
         var failure: HTTP2CodecError?
+
+        var hasGoAway: Bool {
+            self.steps.contains { step in
+                if case .goAway = step { true } else { false }
+            }
+        }
     }
 
     static func run(_ bytes: [UInt8], _ trace: inout Trace) throws(FuzzFinding) {
         let role: HTTP2Role = (bytes.first ?? 0) & CodecInput.Option.client == 0 ? .server : .client
         let input = CodecInput(bytes, role: role)
         var random = SplitMix64(seed: UInt64(input.seed))
-        let frames = Array(input.frames.prefix(4_096))
+        let frames = Array(input.frames.prefix(1_500))
         let whole = try Self.outcome(input, role, pieces: [ByteBuffer(bytes: frames)])
         let single = try Self.outcome(input, role, pieces: frames.map { ByteBuffer(bytes: [$0]) })
         var pieces: [ByteBuffer] = []
@@ -49,6 +55,10 @@ enum HTTP2SplitRun {
 
     private static func compare(_ whole: Outcome, _ split: Outcome, _ how: String) throws(FuzzFinding) {
         guard whole != split else { return }
+        // A peer that goes away and has no open streams ends the connection; the library reads the rest of the piece
+        // that says so, and nothing after it.
+        let isCutShort = whole.steps.starts(with: split.steps) && split.hasGoAway
+        if isCutShort { return }
         let place = zip(whole.steps, split.steps).enumerated().first { $0.element.0 != $0.element.1 }?.offset
         let index = place ?? min(whole.steps.count, split.steps.count)
         let first = index < whole.steps.count ? "\(whole.steps[index])" : "nothing"
