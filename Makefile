@@ -5,9 +5,12 @@ VENV ?= .venv
 MODEL ?= deploy/models/switch-mini
 
 # Both build kinds stay side by side in .build: release for people, debug for tests.
-RELEASE = $(SWIFT) build -c release --product switchyard
+#
+# The release has Swift's libraries in the executable, and leaves out the run-time checks for overlapping accesses, which
+# the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md).
+RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help build demo test lint format bench protos clean
+.PHONY: help build demo test peers-cpp lint format bench protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,16 +25,22 @@ demo: ## a whole cluster on this machine, some prompts, and where their tokens w
 	@$(RELEASE)
 	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
 
-test: $(VENV)/.ready ## the whole test suite, as continuous integration runs it
+test: $(VENV)/.ready peers-cpp ## the whole test suite, as continuous integration runs it
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
 
 # Other people's gRPC clients, which the tests call the cluster with.
-$(VENV)/.ready: Tests/Peers/requirements.txt
+$(VENV)/.ready: Tests/Peers/requirements.txt deploy/install-packages.sh
 	@deploy/install-packages.sh test
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements.txt
 	@touch $@
+
+# Small clients over gRPC's C++ library; where it is missing, tests that need them are skipped, but not in CI.
+peers-cpp: $(VENV)/.ready
+	@if [ -n "$$CI" ] || command -v grpc_cpp_plugin >/dev/null; then \
+	    $(MAKE) --no-print-directory -C Tests/Peers/cpp OUT="$(abspath .build/peers)"; \
+	else echo "note: no grpc_cpp_plugin; the tests with gRPC's C++ library are skipped"; fi
 
 lint: ## check formatting and documentation comments
 	$(SWIFT) format lint --strict --recursive --parallel Sources Tests Package.swift

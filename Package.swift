@@ -49,6 +49,7 @@ let package = Package(
 
         .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .target(name: "CSwitchyardProtos", dependencies: ["CProtobufC"]),
         .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
@@ -76,7 +77,7 @@ let package = Package(
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
-            dependencies: ["RPCCore", "HTTP2Session", nioCore, nioPosix, logging],
+            dependencies: ["RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, logging],
             swiftSettings: swiftSettings
         ),
 
@@ -156,7 +157,7 @@ let package = Package(
         .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session", nioCore], swiftSettings: swiftSettings),
         .testTarget(
             name: "RPCTransportTests",
-            dependencies: ["RPCTransport", "RPCCore", nioCore, nioPosix, logging],
+            dependencies: ["RPCTransport", "HTTP2Session", "RPCCore", nioCore, nioPosix, logging],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
@@ -189,7 +190,7 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", subprocess,
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", "PeerTools", subprocess,
                 systemPackage,
             ],
             swiftSettings: swiftSettings
@@ -214,6 +215,35 @@ let package = Package(
             name: "FuzzTests",
             dependencies: ["FuzzTargets"],
             path: "Tests/Fuzzing/FuzzTests",
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - The transport against other people's gRPC; in no product
+
+        .target(
+            name: "InteropCases",
+            dependencies: ["RPCTransport", "RPCCore", nioCore, logging],
+            path: "Tests/InteropCases",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-interop",
+            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging],
+            path: "Tests/switchyard-interop",
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "PeerTools",
+            dependencies: [subprocess, systemPackage],
+            path: "Tests/PeerTools",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "InteropTests",
+            dependencies: [
+                "InteropCases", "switchyard-interop", "PeerTools", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                logging,
+            ],
             swiftSettings: swiftSettings
         ),
     ],

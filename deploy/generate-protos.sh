@@ -9,13 +9,17 @@
 # Needs protoc and protoc-c 1.4.1 (Debian packages protobuf-compiler and protobuf-c-compiler).
 #
 # The C code is generated from copies in which every `string` is `bytes`. The two are the same on the wire, but
-# protobuf-c stores a string without its length, so that one with a NUL inside would lose its end without a word.
+# protobuf-c stores a string without its length, so that one with a NUL inside would lose its end without a word. A map
+# from texts is written there as what it is on the wire, a repeated message of key and value, since bytes are no keys.
 
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-$root/Sources/CSwitchyardProtos}
-files="switchyard/v1/types.proto switchyard/v1/expert_host.proto switchyard/v1/gateway.proto grpc/health/v1/health.proto"
+files="switchyard/v1/types.proto switchyard/v1/expert_host.proto switchyard/v1/gateway.proto
+    grpc/health/v1/health.proto grpc/reflection/v1/reflection.proto"
+# Only reflection tells of this one: its messages are those of v1.
+described="grpc/reflection/v1alpha/reflection.proto"
 
 for tool in protoc protoc-c; do
     command -v "$tool" >/dev/null || {
@@ -27,16 +31,18 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
+unfold_map='s/^( *)map<string, ([A-Za-z_.]+)> ([a-z_]+) = ([0-9]+);/\1message \3_entry {\n\1  bytes key = 1;\n\1  \2 value = 2;\n\1}\n\1repeated \3_entry \3 = \4;/'
+
 mkdir -p "$work/bytes" "$work/c"
 cd "$root/Protos"
 for file in $files; do
     mkdir -p "$work/bytes/$(dirname "$file")"
-    sed -E 's/^( *(repeated )?)string /\1bytes /' "$file" >"$work/bytes/$file"
+    sed -E -e 's/^( *(repeated )?)string /\1bytes /' -e "$unfold_map" "$file" >"$work/bytes/$file"
 done
 # shellcheck disable=SC2086 # the list is meant to be split
 protoc-c --proto_path="$work/bytes" --c_out="$work/c" $files
 # shellcheck disable=SC2086
-protoc --proto_path=. --include_imports --descriptor_set_out="$work/descriptors.pb" $files
+protoc --proto_path=. --include_imports --descriptor_set_out="$work/descriptors.pb" $files $described
 
 for file in $files; do
     stem=${file%.proto}

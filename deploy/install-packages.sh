@@ -7,8 +7,9 @@
 #   deploy/install-packages.sh test     what the test suite needs as well
 set -eu
 
-build_packages="libnghttp2-dev libprotobuf-c-dev libopenblas-dev libsentencepiece-dev pkg-config"
-test_packages="python3 python3-venv protobuf-compiler protobuf-c-compiler"
+build_packages="libnghttp2-dev libprotobuf-c-dev libopenblas-dev libsentencepiece-dev zlib1g-dev pkg-config"
+test_packages="python3 python3-venv protobuf-compiler protobuf-c-compiler curl nghttp2-proxy g++ libgrpc++-dev
+    protobuf-compiler-grpc"
 
 case "${1:-}" in
 build) wanted=$build_packages ;;

@@ -83,6 +83,7 @@ public final class ExpertHost: Sendable {
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
         let service = ExpertHostService(check: check, queue: queue, card: card)
+        let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
         self.held = held
@@ -97,7 +98,8 @@ public final class ExpertHost: Sendable {
                 limits: limits,
                 drainGrace: configuration.drainTimeout
             ),
-            methods: service.methods + HealthService(registry: health).methods,
+            methods: configuration.reflection
+                ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger
         )
     }

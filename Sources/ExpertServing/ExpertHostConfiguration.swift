@@ -34,6 +34,9 @@ public struct ExpertHostConfiguration: Sendable {
     /// How long calls may take to finish once draining has begun.
     public var drainTimeout = Duration.seconds(20)
 
+    /// Whether clients may ask for the services and messages by gRPC server reflection.
+    public var reflection = true
+
     /// Creates the configuration of a host for one folder; everything else has its default.
     ///
     /// - Parameter shardDirectory: The folder with the experts.

@@ -101,6 +101,7 @@ public final class Gateway: Sendable {
             ),
             cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint)
         )
+        let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
         self.engine = engine
@@ -114,7 +115,8 @@ public final class Gateway: Sendable {
                 port: configuration.port,
                 drainGrace: configuration.drainTimeout
             ),
-            methods: service.methods + HealthService(registry: health).methods,
+            methods: configuration.reflection
+                ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger
         )
     }

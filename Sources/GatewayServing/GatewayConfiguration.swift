@@ -44,6 +44,9 @@ public struct GatewayConfiguration: Sendable {
     /// How long requests may take to finish once draining has begun.
     public var drainTimeout = Duration.seconds(30)
 
+    /// Whether clients may ask for the services and messages by gRPC server reflection.
+    public var reflection = true
+
     /// Creates the configuration of a gateway; everything else has its default.
     ///
     /// - Parameters:

@@ -12,6 +12,8 @@ final class CodecStream {
         case endStream
         /// A trailer section follows the last byte.
         case trailers([HTTP2HeaderField])
+        /// A kept trailer section follows the last byte.
+        case storedTrailers(HTTP2StoredBlock)
     }
 
     let id: Int32

@@ -24,20 +24,9 @@ extension HTTP2Codec {
             guard let codec = HTTP2Codec.from(context), let frame else { return HTTP2Codec.callbackFailure }
             return codec.headersBegan(frame)
         }
-        nghttp2_session_callbacks_set_on_header_callback(callbacks) {
-            _,
-            _,
-            name,
-            nameCount,
-            value,
-            valueCount,
-            _,
-            context in
-            guard let codec = HTTP2Codec.from(context) else { return HTTP2Codec.callbackFailure }
-            return codec.fieldReceived(
-                name: UnsafeBufferPointer(start: name, count: nameCount),
-                value: UnsafeBufferPointer(start: value, count: valueCount)
-            )
+        nghttp2_session_callbacks_set_on_header_callback2(callbacks) { _, _, name, value, _, context in
+            guard let codec = HTTP2Codec.from(context), let name, let value else { return HTTP2Codec.callbackFailure }
+            return codec.fieldReceived(BlockRecall.Buffers(name: name, value: value))
         }
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { _, _, streamID, bytes, count, context in
             guard let codec = HTTP2Codec.from(context), let bytes else { return HTTP2Codec.callbackFailure }
@@ -96,41 +85,8 @@ extension HTTP2Codec {
 
     // MARK: - Receiving
 
-    private func headersBegan(_ frame: UnsafePointer<nghttp2_frame>) -> Int32 {
-        self.blockFields.removeAll(keepingCapacity: true)
-        self.blockSizeBytes = 0
-        if frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST {
-            let streamID = frame.pointee.hd.stream_id
-            self.streams[streamID] = CodecStream(id: streamID)
-        }
-        return 0
-    }
-
-    private func fieldReceived(name: UnsafeBufferPointer<UInt8>, value: UnsafeBufferPointer<UInt8>) -> Int32 {
-        self.blockSizeBytes += HTTP2HeaderField.listSizeBytes(nameBytes: name.count, valueBytes: value.count)
-        let limit = self.configuration.maxHeaderListBytes
-        if self.blockSizeBytes > limit {
-            self.blockFields.removeAll()
-            // HPACK needs the block decoded to its end, but a few bytes can stand for very many fields.
-            if self.blockSizeBytes > 8 * limit {
-                return self.fail(
-                    .enhanceYourCalm,
-                    HTTP2CodecError(
-                        code: .flooded,
-                        message: "a header list passed 8 times the limit of \(limit) bytes that was advertised"
-                    )
-                )
-            }
-            return 0
-        }
-        self.blockFields.append(
-            HTTP2HeaderField(String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self))
-        )
-        return 0
-    }
-
     private func dataReceived(streamID: Int32, bytes: UnsafePointer<UInt8>, count: Int) {
-        guard let stream = self.streams[streamID], let base = self.inputBase else {
+        guard let stream = self.stream(streamID), let base = self.inputBase else {
             _ = nghttp2_session_consume(self.session, streamID, count)
             return
         }
@@ -149,7 +105,7 @@ extension HTTP2Codec {
         let endStream = UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0
         switch UInt32(header.type) {
         case NGHTTP2_DATA.rawValue:
-            if endStream, let stream = self.streams[header.stream_id] {
+            if endStream, let stream = self.stream(header.stream_id) {
                 stream.peerEnded = true
                 self.events.append(.endOfStream(streamID: header.stream_id))
             } else if header.length == 0 {
@@ -159,8 +115,8 @@ extension HTTP2Codec {
             self.budget.earn(1)
             self.headersReceived(streamID: header.stream_id, endStream: endStream)
         case NGHTTP2_RST_STREAM.rawValue:
-            self.streams[header.stream_id]?.closeOrigin = .peer
-            self.streams[header.stream_id]?.peerEnded = true
+            self.stream(header.stream_id)?.closeOrigin = .peer
+            self.stream(header.stream_id)?.peerEnded = true
         case NGHTTP2_SETTINGS.rawValue:
             if UInt32(header.flags) & NGHTTP2_FLAG_ACK.rawValue != 0 {
                 self.events.append(.settingsAcknowledged)
@@ -196,43 +152,6 @@ extension HTTP2Codec {
         return 0
     }
 
-    private func headersReceived(streamID: Int32, endStream: Bool) {
-        guard let stream = self.streams[streamID] else { return }
-        let kind: HTTP2HeaderBlock.Kind
-        switch self.role {
-        case .server:
-            kind = stream.firstBlockSeen ? .trailers : .request
-            stream.firstBlockSeen = true
-        case .client:
-            if stream.firstBlockSeen {
-                kind = .trailers
-            } else if let status = self.blockFields.first, status.name == ":status", status.value.hasPrefix("1") {
-                kind = .interim
-            } else {
-                kind = .response
-                stream.firstBlockSeen = true
-            }
-        }
-        if endStream { stream.peerEnded = true }
-        let limit = self.configuration.maxHeaderListBytes
-        if self.blockSizeBytes > limit {
-            self.events.append(
-                .headersTooLarge(streamID: streamID, kind: kind, sizeBytes: self.blockSizeBytes, limitBytes: limit)
-            )
-            if endStream { self.events.append(.endOfStream(streamID: streamID)) }
-        } else {
-            let block = HTTP2HeaderBlock(
-                streamID: streamID,
-                kind: kind,
-                fields: self.blockFields,
-                endStream: endStream
-            )
-            self.events.append(.headers(block))
-        }
-        self.blockFields = []
-        self.blockSizeBytes = 0
-    }
-
     private var peerSettings: HTTP2PeerSettings {
         HTTP2PeerSettings(
             maxConcurrentStreams: nghttp2_session_get_remote_settings(
@@ -248,7 +167,7 @@ extension HTTP2Codec {
     // MARK: - Sending
 
     private func readBody(streamID: Int32, limitBytes: Int, flags: UnsafeMutablePointer<UInt32>) -> Int {
-        guard let stream = self.streams[streamID] else {
+        guard let stream = self.stream(streamID) else {
             return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
         }
         let byteCount = min(limitBytes, stream.queuedBytes)
@@ -269,6 +188,11 @@ extension HTTP2Codec {
                 nghttp2_submit_trailer(session, streamID, vectors, count)
             }
             if code != 0 { return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) }
+        case .storedTrailers(let block):
+            flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue | NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
+            let code = self.storedBlocks[block.index].vectors
+                .withUnsafeBufferPointer { nghttp2_submit_trailer(self.session, streamID, $0.baseAddress, $0.count) }
+            if code != 0 { return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) }
         }
         return byteCount
     }
@@ -278,7 +202,7 @@ extension HTTP2Codec {
             self.outputIsHeldBack = true
             return NGHTTP2_ERR_WOULDBLOCK.rawValue
         }
-        guard let stream = self.streams[streamID], stream.queuedBytes >= byteCount else {
+        guard let stream = self.stream(streamID), stream.queuedBytes >= byteCount else {
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
         }
         self.appendOutput(UnsafeRawBufferPointer(start: frameHeader, count: 9))
@@ -296,7 +220,7 @@ extension HTTP2Codec {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
             guard UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0,
-                let stream = self.streams[header.stream_id], let code = stream.resetAfterEnd, !stream.peerEnded
+                let stream = self.stream(header.stream_id), let code = stream.resetAfterEnd, !stream.peerEnded
             else { return }
             self.reset(streamID: header.stream_id, code: code)
         case NGHTTP2_RST_STREAM.rawValue:
@@ -308,7 +232,7 @@ extension HTTP2Codec {
 
     private func resetSent(_ frame: UnsafePointer<nghttp2_frame>) {
         let code = HTTP2ErrorCode(rawValue: frame.pointee.rst_stream.error_code)
-        if let stream = self.streams[frame.pointee.hd.stream_id] {
+        if let stream = self.stream(frame.pointee.hd.stream_id) {
             guard stream.closeOrigin == nil else { return }
             stream.closeOrigin = .fault
         }
@@ -321,18 +245,18 @@ extension HTTP2Codec {
     private func frameNotSent(_ frame: UnsafePointer<nghttp2_frame>) {
         guard UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue else { return }
         let streamID = frame.pointee.hd.stream_id
-        guard let stream = self.streams[streamID] else { return }
+        guard let stream = self.stream(streamID) else { return }
         guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST else {
             // An answer or trailers that are too long to send: without them the peer would wait for ever.
             self.reset(streamID: streamID, code: .internalError)
             return
         }
-        if stream.closeOrigin == nil { stream.closeOrigin = .neverProcessed }
+        if stream.closeOrigin == nil { stream.closeOrigin = .neverSent }
         self.streamClosed(streamID, code: .refusedStream)
     }
 
     private func streamClosed(_ streamID: Int32, code: HTTP2ErrorCode) {
-        guard let stream = self.streams.removeValue(forKey: streamID) else { return }
+        guard let stream = self.removeStream(streamID) else { return }
         if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, stream.unconsumedBytes)
         }

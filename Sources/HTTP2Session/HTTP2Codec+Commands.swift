@@ -12,28 +12,14 @@ extension HTTP2Codec {
     /// - Returns: The new stream's identifier.
     /// - Throws: ``HTTP2CodecError`` when a field is invalid or the connection takes no new streams.
     public func submitRequest(_ fields: [HTTP2HeaderField], endStream: Bool) throws(HTTP2CodecError) -> Int32 {
-        precondition(self.role == .client, "only a client opens streams")
-        guard self.acceptsNewStreams else {
-            throw HTTP2CodecError(code: .noNewStreams, message: "the connection is going away; use another connection")
-        }
-        let session = self.session
-        let streamID = try self.withFieldVectors(fields) { vectors, count in
-            guard !endStream else { return nghttp2_submit_request(session, nil, vectors, count, nil, nil) }
-            return withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
-                nghttp2_submit_request(session, nil, vectors, count, provider, nil)
+        let opened = try self.withFieldVectors(fields) { vectors, count -> Result<Int32, HTTP2CodecError> in
+            do throws(HTTP2CodecError) {
+                return .success(try self.openStream(vectors, count, endStream: endStream))
+            } catch {
+                return .failure(error)
             }
         }
-        guard streamID > 0 else {
-            throw HTTP2CodecError(
-                code: .noNewStreams,
-                message: "the connection takes no new stream: \(String(cString: nghttp2_strerror(streamID)))"
-            )
-        }
-        let stream = CodecStream(id: streamID)
-        stream.headersSubmitted = true
-        if endStream { stream.bodyEnd = .endStream }
-        self.streams[streamID] = stream
-        return streamID
+        return try opened.get()
     }
 
     /// Answers a request with its header block (server only).
@@ -48,17 +34,9 @@ extension HTTP2Codec {
         _ fields: [HTTP2HeaderField],
         endStream: Bool
     ) throws(HTTP2CodecError) {
-        precondition(self.role == .server, "only a server answers")
-        guard let stream = self.streams[streamID] else { return }
-        guard !stream.headersSubmitted else {
-            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) has a response already")
-        }
-        let session = self.session
+        guard let stream = try self.streamForResponse(streamID) else { return }
         let code = try self.withFieldVectors(fields) { vectors, count in
-            guard !endStream else { return nghttp2_submit_response(session, streamID, vectors, count, nil) }
-            return withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
-                nghttp2_submit_response(session, streamID, vectors, count, provider)
-            }
+            self.answer(streamID, vectors, count, endStream: endStream)
         }
         try HTTP2Codec.check(code)
         stream.headersSubmitted = true
@@ -103,7 +81,7 @@ extension HTTP2Codec {
     ///   - streamID: The stream.
     ///   - code: The code for the peer.
     public func reset(streamID: Int32, code: HTTP2ErrorCode) {
-        guard let stream = self.streams[streamID], stream.closeOrigin == nil else { return }
+        guard let stream = self.stream(streamID), stream.closeOrigin == nil else { return }
         stream.closeOrigin = .local
         // Fails only for want of memory; the stream then stays until its connection ends.
         _ = nghttp2_submit_rst_stream(self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), streamID, code.rawValue)
@@ -117,7 +95,7 @@ extension HTTP2Codec {
     ///   - streamID: The stream.
     ///   - code: The code for the peer.
     public func resetAfterEnd(streamID: Int32, code: HTTP2ErrorCode) {
-        self.streams[streamID]?.resetAfterEnd = code
+        self.stream(streamID)?.resetAfterEnd = code
     }
 
     /// Gives the peer credit for received bytes that were processed or dropped.
@@ -126,7 +104,7 @@ extension HTTP2Codec {
     ///   - streamID: The stream they came on. Nothing is left to credit for a closed stream.
     ///   - byteCount: How many bytes of ``HTTP2Event/data(streamID:bytes:)`` to credit.
     public func consume(streamID: Int32, byteCount: Int) {
-        guard let stream = self.streams[streamID] else { return }
+        guard let stream = self.stream(streamID) else { return }
         let credit = min(byteCount, stream.unconsumedBytes)
         guard credit > 0 else { return }
         stream.unconsumedBytes -= credit
@@ -145,7 +123,7 @@ extension HTTP2Codec {
     /// - Returns: True when the queue is that short already; no event comes then.
     @discardableResult
     public func notifyDrained(streamID: Int32, atOrBelow mark: Int) -> Bool {
-        guard let stream = self.streams[streamID], stream.queuedBytes > mark else { return true }
+        guard let stream = self.stream(streamID), stream.queuedBytes > mark else { return true }
         stream.drainMark = mark
         return false
     }
@@ -176,8 +154,9 @@ extension HTTP2Codec {
     /// - Parameters:
     ///   - code: Why.
     ///   - debug: A word for the peer's log.
-    public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "") {
-        let last = nghttp2_session_get_last_proc_stream_id(self.session)
+    ///   - lastStreamID: The last stream that was taken; nil names the last one that arrived.
+    public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "", lastStreamID: Int32? = nil) {
+        let last = lastStreamID ?? nghttp2_session_get_last_proc_stream_id(self.session)
         var text = Array(debug.utf8)
         let count = text.count
         _ = nghttp2_submit_goaway(
@@ -199,8 +178,54 @@ extension HTTP2Codec {
 
     // MARK: - Private
 
-    private func streamForBody(_ streamID: Int32) throws(HTTP2CodecError) -> CodecStream? {
-        guard let stream = self.streams[streamID] else { return nil }
+    /// Opens a stream with fields that were checked.
+    func openStream(
+        _ vectors: UnsafePointer<nghttp2_nv>?,
+        _ count: Int,
+        endStream: Bool
+    ) throws(HTTP2CodecError) -> Int32 {
+        precondition(self.role == .client, "only a client opens streams")
+        guard self.acceptsNewStreams else {
+            throw HTTP2CodecError(code: .noNewStreams, message: "the connection is going away; use another connection")
+        }
+        let streamID =
+            endStream
+            ? nghttp2_submit_request(self.session, nil, vectors, count, nil, nil)
+            : withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
+                nghttp2_submit_request(self.session, nil, vectors, count, provider, nil)
+            }
+        guard streamID > 0 else {
+            throw HTTP2CodecError(
+                code: .noNewStreams,
+                message: "the connection takes no new stream: \(String(cString: nghttp2_strerror(streamID)))"
+            )
+        }
+        let stream = CodecStream(id: streamID)
+        stream.headersSubmitted = true
+        if endStream { stream.bodyEnd = .endStream }
+        self.add(stream)
+        return streamID
+    }
+
+    /// Answers with fields that were checked.
+    func answer(_ streamID: Int32, _ vectors: UnsafePointer<nghttp2_nv>?, _ count: Int, endStream: Bool) -> Int32 {
+        guard !endStream else { return nghttp2_submit_response(self.session, streamID, vectors, count, nil) }
+        return withUnsafePointer(to: HTTP2Codec.bodyProvider) { provider in
+            nghttp2_submit_response(self.session, streamID, vectors, count, provider)
+        }
+    }
+
+    func streamForResponse(_ streamID: Int32) throws(HTTP2CodecError) -> CodecStream? {
+        precondition(self.role == .server, "only a server answers")
+        guard let stream = self.stream(streamID) else { return nil }
+        guard !stream.headersSubmitted else {
+            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) has a response already")
+        }
+        return stream
+    }
+
+    func streamForBody(_ streamID: Int32) throws(HTTP2CodecError) -> CodecStream? {
+        guard let stream = self.stream(streamID) else { return nil }
         guard stream.headersSubmitted, !stream.bodyIsEnded else {
             throw HTTP2CodecError(
                 code: .noSuchStream,
@@ -211,13 +236,13 @@ extension HTTP2Codec {
         return stream
     }
 
-    private func resume(_ stream: CodecStream) {
+    func resume(_ stream: CodecStream) {
         guard stream.isDeferred else { return }
         stream.isDeferred = false
         _ = nghttp2_session_resume_data(self.session, stream.id)
     }
 
-    private static func check(_ code: Int32) throws(HTTP2CodecError) {
+    static func check(_ code: Int32) throws(HTTP2CodecError) {
         guard code == 0 else {
             throw HTTP2CodecError(code: .library, message: "libnghttp2: \(String(cString: nghttp2_strerror(code)))")
         }

@@ -37,12 +37,15 @@ extension HTTP2Codec {
     }
 
     /// Validates fields and lends them to the library, which copies them.
+    ///
+    /// Vectors in front of them are lent as they are.
     func withFieldVectors<Result>(
         _ fields: [HTTP2HeaderField],
+        after stored: [nghttp2_nv] = [],
         _ body: (UnsafePointer<nghttp2_nv>?, Int) -> Result
     ) throws(HTTP2CodecError) -> Result {
         try HTTP2Codec.validate(fields)
-        return self.withUncheckedFieldVectors(fields, body)
+        return self.withUncheckedFieldVectors(fields, after: stored, body)
     }
 
     /// Lends fields to the library, which copies them.
@@ -50,6 +53,7 @@ extension HTTP2Codec {
     /// They must have been validated.
     func withUncheckedFieldVectors<Result>(
         _ fields: [HTTP2HeaderField],
+        after stored: [nghttp2_nv] = [],
         _ body: (UnsafePointer<nghttp2_nv>?, Int) -> Result
     ) -> Result {
         var bytes = self.fieldBytes
@@ -58,6 +62,7 @@ extension HTTP2Codec {
         self.fieldVectors = []
         bytes.removeAll(keepingCapacity: true)
         vectors.removeAll(keepingCapacity: true)
+        vectors.append(contentsOf: stored)
         defer {
             self.fieldBytes = bytes
             self.fieldVectors = vectors

@@ -24,7 +24,9 @@ public final class HTTP2Codec {
     public internal(set) var failure: HTTP2CodecError?
 
     let session: OpaquePointer
-    var streams: [Int32: CodecStream] = [:]
+    private(set) var streams: [Int32: CodecStream] = [:]
+    /// The stream that was looked up last: frames of one stream come in a row.
+    private var lastStream: CodecStream?
     var events: [HTTP2Event] = []
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
@@ -39,11 +41,18 @@ public final class HTTP2Codec {
 
     // The header block that is being received.
     var blockFields: [HTTP2HeaderField] = []
+    var blockBuffers: [BlockRecall.Buffers] = []
+    var blockVariable: HTTP2HeaderField?
     var blockSizeBytes = 0
+    var recall = BlockRecall()
+
+    /// The blocks that are kept to be sent again.
+    var storedBlocks: [StoredFields] = []
 
     // The output of the current takeOutput call, in wire order.
     var output: [ByteBuffer] = []
     var scratch = ByteBuffer()
+    private var lastScratchBytes = 0
     var producedBytes = 0
     var outputLimitBytes = Int.max
     var outputIsHeldBack = false
@@ -85,6 +94,8 @@ public final class HTTP2Codec {
     }
 
     deinit {
+        for buffers in self.blockBuffers { buffers.release() }
+        self.recall.forgetAll()
         nghttp2_session_del(self.session)
     }
 
@@ -99,6 +110,8 @@ public final class HTTP2Codec {
         if let failure = self.failure { throw failure }
         self.now = now
         self.input = bytes
+        // A call's frames bring about this many events: one allocation instead of one for each doubling.
+        if self.events.capacity == 0 { self.events.reserveCapacity(8) }
         let result = bytes.withUnsafeReadableBytes { self.feed($0) }
         self.input = ByteBuffer()
         if result < 0 && self.pendingConnectionError == nil {
@@ -177,12 +190,34 @@ public final class HTTP2Codec {
 
     /// The bytes queued on a stream that the library has not framed yet; 0 for a stream that is not open.
     public func queuedBytes(streamID: Int32) -> Int {
-        self.streams[streamID]?.queuedBytes ?? 0
+        self.stream(streamID)?.queuedBytes ?? 0
     }
 
     /// Whether the stream is open.
     public func isOpen(streamID: Int32) -> Bool {
         self.streams[streamID] != nil
+    }
+
+    // MARK: - Streams
+
+    /// The open stream with an identifier.
+    func stream(_ streamID: Int32) -> CodecStream? {
+        if let stream = self.lastStream, stream.id == streamID { return stream }
+        guard let stream = self.streams[streamID] else { return nil }
+        self.lastStream = stream
+        return stream
+    }
+
+    /// A stream has been opened.
+    func add(_ stream: CodecStream) {
+        self.streams[stream.id] = stream
+        self.lastStream = stream
+    }
+
+    /// A stream is over.
+    func removeStream(_ streamID: Int32) -> CodecStream? {
+        if self.lastStream?.id == streamID { self.lastStream = nil }
+        return self.streams.removeValue(forKey: streamID)
     }
 
     // MARK: - Output
@@ -207,7 +242,8 @@ public final class HTTP2Codec {
 
     func appendOutput(_ bytes: UnsafeRawBufferPointer) {
         if self.scratch.capacity == 0 {
-            self.scratch = ByteBufferAllocator().buffer(capacity: max(512, bytes.count))
+            // As much as the last output took, so that a busy connection does not grow its buffer step by step.
+            self.scratch = ByteBufferAllocator().buffer(capacity: max(512, bytes.count, self.lastScratchBytes))
         }
         self.scratch.writeBytes(bytes)
         self.producedBytes += bytes.count
@@ -225,6 +261,7 @@ public final class HTTP2Codec {
 
     private func sealScratch() {
         guard self.scratch.readableBytes > 0 else { return }
+        self.lastScratchBytes = min(self.scratch.readableBytes, 1 << 16)
         self.output.append(self.scratch)
         self.scratch = ByteBuffer()
     }

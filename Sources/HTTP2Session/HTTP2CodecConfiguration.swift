@@ -39,6 +39,11 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     /// streams together.
     public var creditsConnectionOnArrival: Bool
 
+    /// The name of a field whose value differs from block to block.
+    ///
+    /// It is kept apart from a block's other fields, so that blocks which differ in it alone are recognised as the same.
+    public var variableFieldName: String?
+
     /// Settings for connections from anywhere: small windows, tight limits.
     public static let defaults = HTTP2CodecConfiguration()
 
@@ -57,6 +62,7 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     ///   - idleFramesPerSecond: Frames without use earned back in a second.
     ///   - coalesceBytes: Largest payload piece that is copied.
     ///   - creditsConnectionOnArrival: Whether only streams hold the peer back.
+    ///   - variableFieldName: A field whose value differs from block to block.
     public init(
         maxConcurrentStreams: Int = 128,
         streamWindowBytes: Int = 1 << 20,
@@ -69,7 +75,8 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
         idleFrameBurst: Int = 2_000,
         idleFramesPerSecond: Int = 100,
         coalesceBytes: Int = 4_096,
-        creditsConnectionOnArrival: Bool = false
+        creditsConnectionOnArrival: Bool = false,
+        variableFieldName: String? = nil
     ) {
         self.maxConcurrentStreams = maxConcurrentStreams
         self.streamWindowBytes = streamWindowBytes
@@ -83,6 +90,7 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
         self.idleFramesPerSecond = idleFramesPerSecond
         self.coalesceBytes = coalesceBytes
         self.creditsConnectionOnArrival = creditsConnectionOnArrival
+        self.variableFieldName = variableFieldName
     }
 
     /// Checks every value against its range.

@@ -46,7 +46,9 @@ public enum StreamCloseOrigin: Sendable, Hashable {
     case local
     /// The peer sent `RST_STREAM`.
     case peer
-    /// The request never left: the connection no longer takes streams, or the peer's `GOAWAY` excludes it.
+    /// The request never left: the connection takes no more streams.
+    case neverSent
+    /// The peer refused the request, or its `GOAWAY` excludes it.
     case neverProcessed
     /// The codec found a fault in what the peer sent on this stream.
     case fault
@@ -70,8 +72,14 @@ public struct HTTP2HeaderBlock: Sendable, Hashable {
     public var streamID: Int32
     /// What the block is in its stream.
     public var kind: Kind
-    /// The fields in the order in which they came, pseudo-header fields first.
+    /// The fields in the order in which they came, pseudo-header fields first; without ``variable``.
     public var fields: [HTTP2HeaderField]
+    /// The field that ``HTTP2CodecConfiguration/variableFieldName`` names.
+    public var variable: HTTP2HeaderField?
+    /// The same number for all blocks of the connection whose ``fields`` are the same; nil where that is not known.
+    ///
+    /// What was worked out from the fields once can be used again.
+    public var recurrence: Int?
     /// Whether the peer ended the stream with this block.
     ///
     /// No ``HTTP2Event/endOfStream(streamID:)`` follows then.

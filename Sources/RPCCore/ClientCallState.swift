@@ -207,13 +207,23 @@ extension ClientCallState {
     ///   - endStream: Whether it ends the stream.
     /// - Returns: What it means.
     public mutating func headersReceived(_ fields: [HeaderField], endStream: Bool) -> OnHeaders {
+        self.headersReceived(ResponseFields(fields), endStream: endStream)
+    }
+
+    /// A header block came, which may have been read before.
+    ///
+    /// - Parameters:
+    ///   - block: The block.
+    ///   - endStream: Whether it ends the stream.
+    /// - Returns: What it means.
+    public mutating func headersReceived(_ block: ResponseFields, endStream: Bool) -> OnHeaders {
         switch consume self.state {
         case .ended:
             self = .init(shape: self.shape, encodings: self.encodings, state: .ended)
             return .ignore
 
         case .waiting(var open):
-            switch ResponseHead.parse(fields, endStream: endStream) {
+            switch block.head(endStream: endStream) {
             case .interim:
                 self = .init(shape: self.shape, encodings: self.encodings, state: .waiting(open))
                 return .ignore
@@ -236,7 +246,7 @@ extension ClientCallState {
                 let status = Status(code: .internal, message: "a second header block does not end the response")
                 return .end(End(status: status, reset: .protocolError))
             }
-            return .end(Self.end(by: Trailers.parse(fields), shape: self.shape, open: open))
+            return .end(Self.end(by: block.trailers, shape: self.shape, open: open))
         }
     }
 
@@ -294,9 +304,15 @@ extension ClientCallState {
     ///
     /// A `NO_ERROR` that follows the trailers finds the call ended and means nothing.
     ///
-    /// - Parameter code: The frame's code.
+    /// - Parameters:
+    ///   - code: The frame's code.
+    ///   - deadlineHasPassed: Whether the call's deadline is over. Servers reset with `CANCEL` then, and the frame can
+    ///     arrive before the caller's own timer has fired.
     /// - Returns: The end of the call, or nothing where it is over.
-    public mutating func resetReceived(_ code: ResetCode) -> End? {
+    public mutating func resetReceived(_ code: ResetCode, deadlineHasPassed: Bool = false) -> End? {
+        if code == .cancel, deadlineHasPassed {
+            return self.end(.deadlineExceeded, "the deadline passed before the call ended")
+        }
         let isSafe = code == .refusedStream
         return self.end(
             ResetCodeMapping.code(for: code),

@@ -140,6 +140,24 @@ public struct MessageDeframer: Sendable {
         }
     }
 
+    /// Takes a message that lies in one piece, between two others.
+    ///
+    /// The same as ``next(_:)`` until `.body(isLast: true)`, in one step. To be called only while
+    /// ``isBetweenMessages``.
+    ///
+    /// - Parameters:
+    ///   - flag: The first byte of the prefix.
+    ///   - length: The other four.
+    /// - Returns: The prefix.
+    /// - Throws: As ``next(_:)`` does.
+    public mutating func wholeMessage(flag: UInt8, length: UInt32) throws(RPCError) -> MessagePrefix {
+        if let error = self.fault(flag: flag, length: Int(length)) {
+            self.state = .failed(error)
+            throw error
+        }
+        return MessagePrefix(length: Int(length), isCompressed: flag == 1)
+    }
+
     /// Says that the stream has ended.
     ///
     /// - Throws: `INTERNAL` if it ended inside a message.

@@ -32,6 +32,29 @@ public enum PercentEncoding {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// Encodes a status message and shortens it where it would be too long.
+    ///
+    /// - Parameters:
+    ///   - text: Any text.
+    ///   - limitBytes: The most bytes of the result, at least 3.
+    /// - Returns: Text of printable ASCII only; three dots stand for an end that is cut off.
+    public static func encode(_ text: String, limitBytes: Int) -> String {
+        if text.utf8.count <= limitBytes {
+            let whole = Self.encode(text)
+            if whole.utf8.count <= limitBytes { return whole }
+        }
+        var room = limitBytes - 3
+        var kept = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars {
+            let standsForItself = kept.isEmpty && scalar == " " ? false : Self.isPlain(scalar)
+            let cost = standsForItself ? 1 : 3 * String(scalar).utf8.count
+            guard cost <= room else { break }
+            room -= cost
+            kept.append(scalar)
+        }
+        return Self.encode(String(kept) + "...")
+    }
+
     /// Decodes a status message; never fails.
     ///
     /// A `%` without two hexadecimal digits stands for itself, and bytes that are no UTF-8 become U+FFFD: a message
@@ -59,6 +82,11 @@ public enum PercentEncoding {
             }
         }
         return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Whether a character stands for itself, but for a space at an end.
+    private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.isASCII && Self.isPlain(UInt8(scalar.value))
     }
 
     /// Whether a byte stands for itself.

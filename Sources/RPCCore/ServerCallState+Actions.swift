@@ -1,12 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension ServerCallState {
-    /// Header fields that end the stream, and whether a reset follows.
+    /// The header block that ends the stream, and whether a reset follows.
     public struct Ending: Sendable, Hashable {
+        /// What the header block is.
+        public enum Block: Sendable, Hashable {
+            /// Trailers behind a head.
+            case trailers(Trailers)
+            /// Head and trailers in one.
+            case trailersOnly(Trailers, acceptedEncodings: [String] = [])
+            /// The answer to something that is not gRPC.
+            case http([HeaderField])
+        }
+
         /// The header block to send with `END_STREAM`.
-        public var fields: [HeaderField]
+        public var block: Block
         /// The code to reset the stream with afterwards, because the peer has not ended its side.
         public var reset: ResetCode?
+
+        /// The header block, field by field.
+        public var fields: [HeaderField] {
+            switch self.block {
+            case .trailers(let trailers): trailers.fields()
+            case .trailersOnly(let trailers, let encodings): trailers.trailersOnlyFields(acceptedEncodings: encodings)
+            case .http(let fields): fields
+            }
+        }
+
+        init(_ block: Block, reset: ResetCode?) {
+            self.block = block
+            self.reset = reset
+        }
     }
 
     /// What a header block of the peer means.
@@ -17,6 +41,18 @@ extension ServerCallState {
         /// Turn the request down.
         case end(Ending)
         /// Reset the stream: the peer broke the protocol. The handler, if one runs, is cancelled.
+        case reset(ResetCode, cancelHandler: Bool)
+        /// Nothing: the call is over.
+        case ignore
+    }
+
+    /// What a header block of the peer means that was read before.
+    public enum OnParsedHeaders: Sendable, Hashable {
+        /// As ``OnHeaders/route(_:deadline:)``; the deadline is the runner's to work out.
+        case route
+        /// Turn the request down.
+        case end(Ending)
+        /// Reset the stream: the peer broke the protocol.
         case reset(ResetCode, cancelHandler: Bool)
         /// Nothing: the call is over.
         case ignore
@@ -46,8 +82,8 @@ extension ServerCallState {
 
     /// What to do with something that the handler sends.
     public enum OnSend: Sendable, Hashable {
-        /// Write this header block, then the message.
-        case sendHead([HeaderField])
+        /// Write this head, then the message.
+        case sendHead(ResponseHead)
         /// Write the message.
         case send
         /// Drop it: the call is over.

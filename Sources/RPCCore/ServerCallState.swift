@@ -90,22 +90,39 @@ extension ServerCallState {
         endStream: Bool,
         now: ContinuousClock.Instant
     ) -> OnHeaders {
+        let parsed = RequestHead.parse(fields)
+        switch self.headersReceived(parsed, endStream: endStream) {
+        case .route:
+            guard case .call(let head) = parsed else { return .ignore }
+            return .route(head, deadline: head.timeout.flatMap { $0.deadline(from: now) })
+        case .end(let ending): return .end(ending)
+        case .reset(let code, let cancelHandler): return .reset(code, cancelHandler: cancelHandler)
+        case .ignore: return .ignore
+        }
+    }
+
+    /// A header block came that was read already, for this call or for one with the same block.
+    ///
+    /// - Parameters:
+    ///   - parsed: What the block is.
+    ///   - endStream: Whether it ends the stream.
+    /// - Returns: What it means. A second block from the client is a protocol error.
+    public mutating func headersReceived(_ parsed: RequestHead.Parsed, endStream: Bool) -> OnParsedHeaders {
         switch consume self.state {
         case .idle:
-            switch RequestHead.parse(fields) {
+            switch parsed {
             case .call(let head):
                 self = .init(
                     encodings: self.encodings,
                     state: .routing(encoding: head.encoding, isRequestOpen: !endStream)
                 )
-                return .route(head, deadline: head.timeout.flatMap { $0.deadline(from: now) })
+                return .route
             case .notGRPC(let fields):
                 self = .init(encodings: self.encodings, state: .ended)
-                return .end(Ending(fields: fields, reset: endStream ? nil : .noError))
+                return .end(Ending(.http(fields), reset: endStream ? nil : .noError))
             case .refused(let status):
                 self = .init(encodings: self.encodings, state: .ended)
-                let fields = Trailers(status: status).trailersOnlyFields()
-                return .end(Ending(fields: fields, reset: endStream ? nil : .noError))
+                return .end(Ending(.trailersOnly(Trailers(status: status)), reset: endStream ? nil : .noError))
             }
         case .routing:
             self = .init(encodings: self.encodings, state: .ended)
@@ -241,7 +258,7 @@ extension ServerCallState {
             let isFirst = !open.isHeadSent
             open.isHeadSent = true
             self = .init(encodings: self.encodings, state: .open(open))
-            return isFirst ? .sendHead(ResponseHead(metadata: initialMetadata).fields()) : .send
+            return isFirst ? .sendHead(ResponseHead(metadata: initialMetadata)) : .send
         }
     }
 
@@ -249,13 +266,13 @@ extension ServerCallState {
     ///
     /// - Parameter metadata: The key-value pairs of the head.
     /// - Returns: The header block to write, or nothing where it is written or the call is over.
-    public mutating func headSent(_ metadata: Metadata) -> [HeaderField]? {
+    public mutating func headSent(_ metadata: Metadata) -> ResponseHead? {
         switch consume self.state {
         case .open(var open):
             let isFirst = !open.isHeadSent
             open.isHeadSent = true
             self = .init(encodings: self.encodings, state: .open(open))
-            return isFirst ? ResponseHead(metadata: metadata).fields() : nil
+            return isFirst ? ResponseHead(metadata: metadata) : nil
         case .idle:
             self = .init(encodings: self.encodings, state: .idle)
             return nil
@@ -292,7 +309,7 @@ extension ServerCallState {
             return Self.ending(of: open, trailers: trailers)
         case .routing(_, let isRequestOpen):
             self = .init(encodings: self.encodings, state: .ended)
-            return Ending(fields: trailers.trailersOnlyFields(), reset: isRequestOpen ? .noError : nil)
+            return Ending(.trailersOnly(trailers), reset: isRequestOpen ? .noError : nil)
         case .idle:
             self = .init(encodings: self.encodings, state: .idle)
             return nil
@@ -347,8 +364,7 @@ extension ServerCallState {
     /// The block that ends an open call: trailers, or all in one where nothing has been sent.
     private static func ending(of open: Open, trailers: Trailers, acceptedEncodings: [String] = []) -> Ending {
         Ending(
-            fields: open.isHeadSent
-                ? trailers.fields() : trailers.trailersOnlyFields(acceptedEncodings: acceptedEncodings),
+            open.isHeadSent ? .trailers(trailers) : .trailersOnly(trailers, acceptedEncodings: acceptedEncodings),
             reset: open.isRequestOpen ? .noError : nil
         )
     }

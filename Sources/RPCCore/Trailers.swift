@@ -10,6 +10,12 @@ public struct Trailers: Sendable, Hashable {
     /// The server's last key-value pairs.
     public var metadata: Metadata
 
+    /// The longest `grpc-message`, in bytes on the wire.
+    ///
+    /// Clients refuse header lists over a limit of their own, 8 KiB by default in gRPC's C core: a longer message would
+    /// cost the caller the status itself.
+    static let messageLimitBytes = 4_096
+
     /// Creates trailers.
     ///
     /// - Parameters:
@@ -82,7 +88,8 @@ public struct Trailers: Sendable, Hashable {
     private func append(to fields: inout [HeaderField]) {
         fields.append(HeaderField("grpc-status", String(self.status.code.rawValue)))
         if !self.status.message.isEmpty {
-            fields.append(HeaderField("grpc-message", PercentEncoding.encode(self.status.message)))
+            let message = PercentEncoding.encode(self.status.message, limitBytes: Self.messageLimitBytes)
+            fields.append(HeaderField("grpc-message", message))
         }
         self.metadata.append(to: &fields)
     }

@@ -7,6 +7,11 @@ public struct Payload: Sendable, Hashable {
     /// The pieces in order; empty ones are allowed.
     public var segments: [ByteBuffer]
 
+    /// Whether the message may be compressed where the connection's configuration says so.
+    ///
+    /// False for what is secret and could be guessed from its compressed length.
+    public var mayBeCompressed = true
+
     /// Creates a message of several pieces.
     ///
     /// - Parameter segments: The pieces in order.
@@ -33,13 +38,13 @@ public struct Payload: Sendable, Hashable {
         self.segments.reduce(0) { $0 + $1.readableBytes }
     }
 
-    /// The pieces behind the five bytes that frame a message: not compressed, and its length.
+    /// The pieces behind the five bytes that frame a message: whether it is compressed, and its length.
     ///
     /// Small pieces at the front share the prefix's buffer.
-    func framed() -> [ByteBuffer] {
+    func framed(isCompressed: Bool = false) -> [ByteBuffer] {
         let count = self.byteCount
         var front = ByteBufferAllocator().buffer(capacity: count <= Self.joinedBytes ? 5 + count : 5)
-        front.writeInteger(UInt8(0))
+        front.writeInteger(UInt8(isCompressed ? 1 : 0))
         front.writeInteger(UInt32(truncatingIfNeeded: count))
         if count <= Self.joinedBytes {
             for segment in self.segments { front.writeImmutableBuffer(segment) }

@@ -87,7 +87,8 @@ public struct TransportLimits: Sendable, Hashable {
             maxHeaderListBytes: self.maxHeaderListBytes,
             resetBurst: self.resetBurst,
             resetsPerSecond: self.resetsPerSecond,
-            creditsConnectionOnArrival: true
+            creditsConnectionOnArrival: true,
+            variableFieldName: "grpc-timeout"
         )
     }
 }

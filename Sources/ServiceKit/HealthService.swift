@@ -38,7 +38,7 @@ public struct HealthService: Sendable {
                 throw RPCError(.unavailable, "the server is draining; watch another one")
             },
             .unaryOnEventLoop(Self.method("List")) { _, _, responder in
-                responder.finish(.success(Payload(bytes: Self.list(registry.statuses))))
+                responder.finish(.success(Payload(bytes: HealthListResponse(statuses: registry.statuses).serialized())))
             },
         ]
     }
@@ -67,28 +67,5 @@ public struct HealthService: Sendable {
         } catch {
             return .failure(RPCError(.invalidArgument, "the request is no HealthCheckRequest: \(error)"))
         }
-    }
-
-    /// A `HealthListResponse`: `map<string, HealthCheckResponse> statuses = 1`, on the wire a repeated message of key (1)
-    /// and value (2).
-    private static func list(_ statuses: [String: HealthRegistry.Status]) -> [UInt8] {
-        statuses.sorted { $0.key < $1.key }
-            .flatMap { service, status -> [UInt8] in
-                let key = Self.field(1, Array(service.utf8))
-                let value = Self.field(2, HealthCheckResponse(status: status).serialized())
-                return Self.field(1, key + value)
-            }
-    }
-
-    /// A field of bytes: tag, length, content.
-    private static func field(_ number: UInt8, _ content: [UInt8]) -> [UInt8] {
-        var bytes = [number << 3 | 2]
-        var length = content.count
-        while length >= 0x80 {
-            bytes.append(UInt8(truncatingIfNeeded: length) | 0x80)
-            length >>= 7
-        }
-        bytes.append(UInt8(length))
-        return bytes + content
     }
 }

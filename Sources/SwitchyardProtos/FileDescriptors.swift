@@ -10,4 +10,11 @@ public enum FileDescriptors {
             UnsafeBufferPointer(start: switchyard_file_descriptor_set(), count: switchyard_file_descriptor_set_size())
         )
     }
+
+    /// Finds the files by what they declare.
+    ///
+    /// - Throws: ``ProtoError`` if this build's descriptor set is damaged.
+    public static func index() throws(ProtoError) -> DescriptorIndex {
+        try DescriptorIndex(serializedSet: Self.serializedSet)
+    }
 }

@@ -45,4 +45,17 @@ public enum HealthMethods {
     public static let check = MethodName(service: Self.service, name: "Check")
     /// ``HealthCheckRequest`` to a stream of ``HealthCheckResponse``.
     public static let watch = MethodName(service: Self.service, name: "Watch")
+    /// ``HealthListRequest`` to ``HealthListResponse``.
+    public static let list = MethodName(service: Self.service, name: "List")
+}
+
+/// The one method of server reflection, under both of its services' names.
+public enum ReflectionMethods {
+    /// A stream of ``ServerReflectionRequest`` to a stream of ``ServerReflectionResponse``.
+    public static let v1 = MethodName(service: "grpc.reflection.v1.ServerReflection", name: "ServerReflectionInfo")
+    /// The same for older clients.
+    public static let v1alpha = MethodName(
+        service: "grpc.reflection.v1alpha.ServerReflection",
+        name: "ServerReflectionInfo"
+    )
 }

@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import PeerTools
 import Testing
 
 @testable import switchyard
 
-/// Python with the packages of Tests/Peers/requirements.txt; make test sets it up.
-private let python: String? = ProcessInfo.processInfo.environment["SWITCHYARD_TEST_PYTHON"]
+private let hasPython = Peers.mayRun(Peers.python)
+private let pythonHint: Comment = "make test sets SWITCHYARD_TEST_PYTHON"
+private let hasCpp = Peers.mayRun("cpp_gateway")
+private let cppHint: Comment = "make test builds the C++ clients where grpc_cpp_plugin and g++ are installed"
 
-@Suite("Other people's gRPC clients", .serialized, .enabled(if: python != nil, "make test sets SWITCHYARD_TEST_PYTHON"))
+@Suite("Other people's gRPC clients", .serialized, .timeLimit(.minutes(3)))
 struct PeerClientTests {
-    @Test("python's grpcio: unary, streaming, health, errors, deadline, cancellation")
+    @Test(
+        "python's grpcio: unary, streaming, health, errors, deadline, cancellation",
+        .enabled(if: hasPython, pythonHint)
+    )
     func grpcio() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
         try await TestCluster.run(pools: 2) { _, cluster in
             let ids = prompt.tokenIDs.map(Int.init)
             func call(_ command: String) async throws -> [String: Any] {
-                try await Self.run(
+                try await PeerProcess.script(
                     "grpcio_client.py",
                     [cluster.gatewayAddress, "\(TestCluster.root)/Protos", command, prompt.prompt]
                 )
@@ -37,12 +43,16 @@ struct PeerClientTests {
         }
     }
 
-    @Test("grpclib, an HTTP/2 stack of its own", arguments: ["generate", "stream"])
+    @Test(
+        "grpclib, an HTTP/2 stack of its own",
+        .enabled(if: hasPython, pythonHint),
+        arguments: ["generate", "stream"]
+    )
     func grpclib(command: String) async throws {
         let prompt = try #require(try TestCluster.prompts().first)
         try await TestCluster.run(pools: 1) { _, cluster in
             let address = cluster.gatewayAddress.split(separator: ":").map(String.init)
-            let answer = try await Self.run(
+            let answer = try await PeerProcess.script(
                 "grpclib_client.py",
                 [address[0], address[1], "\(TestCluster.root)/Protos", command, prompt.prompt]
             )
@@ -50,13 +60,67 @@ struct PeerClientTests {
         }
     }
 
-    private static func run(_ script: String, _ arguments: [String]) async throws -> [String: Any] {
-        let output = try await Commands.run(
-            try #require(python),
-            ["\(TestCluster.root)/Tests/Peers/\(script)"] + arguments
-        )
-        #expect(output.status == 0, "\(script) failed:\n\(output.errors)")
-        let line = output.text.split(separator: "\n").last ?? ""
-        return try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+    @Test("gRPC's C++ library: unary, streaming, health, errors, deadline, cancellation", .enabled(if: hasCpp, cppHint))
+    func cpp() async throws {
+        let prompt = try #require(try TestCluster.prompts().first)
+        try await TestCluster.run(pools: 1) { _, cluster in
+            let arguments = [cluster.gatewayAddress, prompt.prompt] + prompt.tokenIDs.map(String.init)
+            let output = try await PeerProcess.run(try Peers.path("cpp_gateway"), arguments)
+            let report = try PeerProcess.object(of: output, from: "cpp_gateway")
+            #expect(report.count == 7)
+            for (name, outcome) in report { #expect(outcome as? String == "pass", "\(name)") }
+        }
+    }
+
+    @Test(
+        "by reflection alone, grpcio learns every service and message, and calls Generate",
+        .enabled(if: hasPython, pythonHint)
+    )
+    func reflection() async throws {
+        let prompt = try #require(try TestCluster.prompts().first)
+        try await TestCluster.run(pools: 1) { _, cluster in
+            let standard = [
+                "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+                "grpc.reflection.v1alpha.ServerReflection",
+            ]
+            let gateway = try await PeerProcess.script(
+                "reflection_client.py",
+                [cluster.gatewayAddress, prompt.prompt]
+            )
+            Self.check(gateway, services: standard + ["switchyard.v1.Gateway"])
+            #expect(gateway["token_ids"] as? [[Int]] == [prompt.tokenIDs.map(Int.init)])
+            let messages = try #require(gateway["messages"] as? [String])
+            #expect(messages.contains("switchyard.v1.ClusterDescription"))
+            #expect(messages.contains("grpc.health.v1.HealthListResponse.StatusesEntry"))
+
+            let host = try #require(cluster.hosts.running.first)
+            let expertHost = try await PeerProcess.script("reflection_client.py", [host.address])
+            Self.check(expertHost, services: standard + ["switchyard.v1.ExpertHost"])
+            let methods = try #require(expertHost["methods"] as? [String])
+            #expect(methods.contains("switchyard.v1.ExpertHost.Forward"))
+        }
+    }
+
+    @Test("with --no-reflection there is none", .enabled(if: hasPython, pythonHint))
+    func withoutReflection() async throws {
+        try await TestCluster.run(pools: 1, gatewayArguments: ["--no-reflection"]) { _, cluster in
+            let script = "\(Peers.folder)/reflection_client.py"
+            let output = try await PeerProcess.run(try Peers.path(Peers.python), [script, cluster.gatewayAddress])
+            #expect(output.status != 0)
+            #expect(output.errors.contains("UNIMPLEMENTED"), "\(output.errors)")
+        }
+    }
+
+    /// Both versions list the services, and answer questions that have no answer as they should.
+    private static func check(_ report: [String: Any], services: [String]) {
+        #expect(report["services"] as? [String] == services)
+        for version in ["v1", "v1alpha"] {
+            let answers = (report["versions"] as? [String: Any])?[version] as? [String: Any]
+            #expect(answers?["services"] as? [String] == services, "\(version)")
+            #expect(answers?["host"] as? String == "h", "\(version)")
+            // NOT_FOUND twice, INVALID_ARGUMENT.
+            #expect(answers?["errors"] as? [Int] == [5, 5, 3], "\(version)")
+            #expect(answers?["extensions"] as? [Int] == [], "\(version)")
+        }
     }
 }

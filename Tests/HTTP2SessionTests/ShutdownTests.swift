@@ -83,7 +83,7 @@ struct ShutdownTests {
         let stream = try pair.client.submitRequest(requestFields, endStream: true)
         try pair.client.receive(gathered(pair.server.takeOutput()), now: pair.now)
         _ = pair.client.takeOutput()
-        #expect(pair.client.takeEvents().closes(of: stream).map(\.origin) == [.neverProcessed])
+        #expect(pair.client.takeEvents().closes(of: stream).map(\.origin) == [.neverSent])
         #expect(pair.client.openStreamCount == 0)
     }
 

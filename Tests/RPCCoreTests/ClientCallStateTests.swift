@@ -189,6 +189,15 @@ import Testing
         #expect(call.phase == .ended)
     }
 
+    @Test func `a reset with CANCEL after the deadline is the deadline, and any other reset is what it says`() {
+        var late = ClientCallState(shape: .unary)
+        let end = late.resetReceived(.cancel, deadlineHasPassed: true)
+        #expect(end?.status.code == .deadlineExceeded)
+        #expect(end?.reset == nil)
+        var refused = ClientCallState(shape: .unary)
+        #expect(refused.resetReceived(.refusedStream, deadlineHasPassed: true)?.status.code == .unavailable)
+    }
+
     @Test func `a lost connection is unavailable`() {
         var call = ClientCallState(shape: .unary)
         let expected = ClientCallState.End(status: Status(code: .unavailable, message: "gone"), isSafeToRetry: true)

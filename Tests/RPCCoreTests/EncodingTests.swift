@@ -26,6 +26,24 @@ import Testing
         #expect(PercentEncoding.decode(encoded) == message)
     }
 
+    @Test(arguments: [
+        ("", 3, ""), ("abc", 3, "abc"), ("abcd", 3, "..."), ("abcdef", 5, "ab..."), ("a%%%", 10, "a%25%25%25"),
+        ("a%%%", 9, "a%25..."), ("ü", 6, "%C3%BC"), ("üü", 11, "%C3%BC..."), ("aüx", 7, "a..."), ("%", 3, "%25"),
+    ])
+    func `a message that is too long is cut between its characters`(message: String, limit: Int, encoded: String) {
+        #expect(PercentEncoding.encode(message, limitBytes: limit) == encoded)
+    }
+
+    @Test func `no status message is longer than clients take`() {
+        for message in [String(repeating: "x", count: 100_000), String(repeating: "☺", count: 50_000)] {
+            let fields = Trailers(status: Status(code: .internal, message: message)).fields()
+            #expect((4_080...4_096).contains(fields.last?.value.utf8.count ?? 0))
+            let read = Trailers.parse(fields).status
+            #expect(read.code == .internal)
+            #expect(message.hasPrefix(read.message.dropLast(3)))
+        }
+    }
+
     @Test func `any bytes decode`() {
         var generator = SplitMix(seed: 1)
         for _ in 0..<5000 {

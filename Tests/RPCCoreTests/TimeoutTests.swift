@@ -43,6 +43,10 @@ import Testing
             let rest = Int64.random(in: 0..<1_000_000_000_000_000_000, using: &generator)
             let duration = Duration(secondsComponent: seconds, attosecondsComponent: rest)
             let timeout = Timeout(covering: duration)
+            if seconds < 9_000_000_000 {
+                let nanoseconds = seconds * 1_000_000_000 + rest / 1_000_000_000
+                #expect(Timeout(coveringNanoseconds: nanoseconds) == Timeout(covering: .nanoseconds(nanoseconds)))
+            }
             #expect(try Timeout(parsing: timeout.description) == timeout)
             if timeout.description != "99999999H" {
                 #expect(timeout.duration >= duration)
@@ -55,6 +59,12 @@ import Testing
         let now = ContinuousClock.now
         #expect(try Timeout(parsing: "5S").deadline(from: now) == now.advanced(by: .seconds(5)))
         #expect(try Timeout(parsing: "99999999H").deadline(from: now) == nil)
+        #expect(try Timeout(parsing: "99999999H").nanoseconds == nil)
+        for unit in ["n", "u", "m", "S", "M"] {
+            let timeout = try Timeout(parsing: "1234567\(unit)")
+            let nanoseconds = try #require(timeout.nanoseconds)
+            #expect(Duration.nanoseconds(nanoseconds) == timeout.duration)
+        }
     }
 }
 

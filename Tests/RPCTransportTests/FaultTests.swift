@@ -60,7 +60,27 @@ struct FaultTests {
             request.writeImmutableBuffer(RawPeer.data([0, 0, 0, 0, 0], endStream: true))
             try await peer.send(request)
             await cancelled.wait()
-            try await peer.waitForFrame(type: 3)
+            // Trailers with END_STREAM and END_HEADERS, since a reset would pass for a cancellation.
+            let trailers = try await peer.waitForFrame(type: 1)
+            #expect(trailers.flags == 5)
+            try await peer.close()
+        }
+    }
+
+    @Test("at the deadline of a call whose client does not read, the stream is reset")
+    func serverDeadlineBehindFlowControl() async throws {
+        // More than the first window of a client that raises none.
+        let flood = ServiceMethod.serverStreaming(Methods.count) { _, _, writer in
+            while true { try await writer.write(Payload(pattern(30_000))) }
+        }
+        try await withServer([flood]) { _, port in
+            let peer = try await RawPeer.connect(port: port)
+            var request = RawPeer.preface
+            request.writeImmutableBuffer(RawPeer.headers(path: "/test.Echo/Count", extra: [("grpc-timeout", "200m")]))
+            request.writeImmutableBuffer(RawPeer.data([0, 0, 0, 0, 0], endStream: true))
+            try await peer.send(request)
+            let reset = try await peer.waitForFrame(type: 3)
+            #expect(reset.payload.getInteger(at: reset.payload.readerIndex, as: UInt32.self) == 8)
             try await peer.close()
         }
     }

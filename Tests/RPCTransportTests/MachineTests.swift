@@ -46,20 +46,21 @@ struct MachineTests {
 
     @Test("the heap gives deadlines in order and sweeps ended calls")
     func deadlines() {
+        let start = NIODeadline.uptimeNanoseconds(1_000_000_000)
         var heap = DeadlineHeap()
         var generator = SystemRandomNumberGenerator()
         let order = (0..<500).shuffled(using: &generator)
-        for value in order { heap.insert(Int32(value), deadline: self.start + .milliseconds(value)) }
-        #expect(heap.earliest == self.start)
-        #expect(heap.popExpired(now: self.start - .milliseconds(1)) == nil)
-        for value in 0..<100 { #expect(heap.popExpired(now: self.start + .milliseconds(99)) == Int32(value)) }
-        #expect(heap.popExpired(now: self.start + .milliseconds(99)) == nil)
+        for value in order { heap.insert(Int32(value), deadline: start + .milliseconds(Int64(value))) }
+        #expect(heap.earliest == start)
+        #expect(heap.popExpired(now: start - .milliseconds(1)) == nil)
+        for value in 0..<100 { #expect(heap.popExpired(now: start + .milliseconds(99)) == Int32(value)) }
+        #expect(heap.popExpired(now: start + .milliseconds(99)) == nil)
         heap.sweep(liveCount: 300) { $0 % 2 == 0 }
         #expect(heap.count == 400, "not enough ended calls to sweep")
         heap.sweep(liveCount: 10) { $0 % 40 == 0 }
         #expect(heap.count == 10)
         var popped: [Int32] = []
-        while let id = heap.popExpired(now: self.start + .seconds(1)) { popped.append(id) }
+        while let id = heap.popExpired(now: start + .seconds(1)) { popped.append(id) }
         #expect(popped == stride(from: 120, to: 500, by: 40).map { Int32($0) })
     }
 

@@ -46,7 +46,7 @@ enum ImportTable {
         "BatchScheduling": [],
 
         // The network's wing.
-        "RPCTransport": ["RPCCore", "HTTP2Session", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
+        "RPCTransport": ["RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
@@ -57,8 +57,16 @@ enum ImportTable {
         "Checkpoints": Self.foundation.union(Self.cLibrary),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
 
+        // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.
+        "InteropCases": ["RPCTransport", "RPCCore", "NIOCore", "Logging"],
+        "switchyard-interop": Self.foundation.union([
+            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging",
+        ]),
+        "PeerTools": Self.foundation.union(["Subprocess", "SystemPackage"]),
+
         // The C edge.
         "CNGHTTP2": [],
+        "CZlib": [],
         "COpenBLAS": [],
         "CProtobufC": [],
         "CSwitchyardProtos": ["CProtobufC"],

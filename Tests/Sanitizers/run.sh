@@ -13,14 +13,15 @@ sanitizer="${1:-}"
 # Everything but the tests that start other programs or compute for long: a sanitizer slows those down tenfold.
 filter="${2:-^(RPCCore|SwitchyardProtos|HTTP2Session|RPCTransport|BatchScheduling|ExpertPooling|ServiceKit|SwitchyardClient|Fuzz)Tests\.}"
 swift="${SWIFT:-swift}"
-scratch=".build-$sanitizer"
 started=$(date +%s)
 
 case "$sanitizer" in
 thread)
+    scratch=.build-tsan
     export TSAN_OPTIONS="halt_on_error=0 exitcode=66 history_size=4 ${TSAN_OPTIONS:-}"
     ;;
 address)
+    scratch=.build-asan
     export ASAN_OPTIONS="detect_leaks=1 detect_stack_use_after_return=0 ${ASAN_OPTIONS:-}"
     export LSAN_OPTIONS="suppressions=$PWD/Tests/Sanitizers/leak.supp print_suppressions=0 ${LSAN_OPTIONS:-}"
     ;;

@@ -23,7 +23,7 @@ import Testing
         let committed = Protoc.root.appending(path: "Sources/CSwitchyardProtos")
         let files = try FileManager.default.subpathsOfDirectory(atPath: folder.path())
             .filter { $0.hasSuffix(".c") || $0.hasSuffix(".h") }
-        #expect(files.count == 9)
+        #expect(files.count == 11)
         for file in files {
             let fresh = try Data(contentsOf: folder.appending(path: file))
             let old = try Data(contentsOf: committed.appending(path: file))
@@ -35,7 +35,8 @@ import Testing
         let text = String(decoding: FileDescriptors.serializedSet, as: UTF8.self)
         let places = try [
             "switchyard/v1/types.proto", "switchyard/v1/expert_host.proto", "switchyard/v1/gateway.proto",
-            "grpc/health/v1/health.proto",
+            "grpc/health/v1/health.proto", "grpc/reflection/v1/reflection.proto",
+            "grpc/reflection/v1alpha/reflection.proto",
         ]
         .map { name in try #require(text.range(of: name)).lowerBound }
         #expect(places == places.sorted())

@@ -43,6 +43,7 @@ enum Protoc {
         process.currentDirectoryURL = Self.root.appending(path: "Protos")
         process.arguments = [
             option, "switchyard/v1/gateway.proto", "switchyard/v1/expert_host.proto", "grpc/health/v1/health.proto",
+            "grpc/reflection/v1/reflection.proto",
         ]
         process.standardInput = try FileHandle(forReadingFrom: source)
         process.standardOutput = try FileHandle(forWritingTo: sink)

@@ -200,6 +200,37 @@ enum Samples {
         for status in HealthCheckResponse.ServingStatus.allCases {
             try body("grpc.health.v1.HealthCheckResponse", HealthCheckResponse(status: status))
         }
+        try body("grpc.health.v1.HealthListRequest", HealthListRequest())
+        try body(
+            "grpc.health.v1.HealthListResponse",
+            HealthListResponse(statuses: ["": .serving, "a\0b": .notServing, "c": .unknown])
+        )
+        try Self.visitReflection("grpc.reflection.v1.ServerReflection", body)
+    }
+}
+
+extension Samples {
+    private static func visitReflection(
+        _ prefix: String,
+        _ body: (_ name: String, _ message: any ProtoMessage) throws -> Void
+    ) rethrows {
+        let questions: [ServerReflectionRequest.Question?] = [
+            nil, .fileByFilename("a/b.proto"), .fileContainingSymbol("a.b\0c"), .listServices(""),
+            .fileContainingExtension(ExtensionRequest(containingType: "a.B", extensionNumber: -1)),
+            .allExtensionNumbers(ofType: "a.B"),
+        ]
+        for question in questions {
+            try body(prefix + "Request", ServerReflectionRequest(host: "host", question: question))
+        }
+        let answers: [ServerReflectionResponse.Answer?] = [
+            nil, .files([[1, 0, 2], []]), .files([]), .extensionNumbers(ofType: "a.B", [1, -2, .max]),
+            .services(["a", ""]), .error(code: 5, message: "nö"),
+        ]
+        for answer in answers {
+            let request = ServerReflectionRequest(question: .listServices("*"))
+            let response = ServerReflectionResponse(validHost: "h", originalRequest: request, answer: answer)
+            try body(prefix + "Response", response)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import ExpertPooling
+internal import RPCCore
 public import RPCTransport
 
 /// Which expert hosts there are and how to reach them.
@@ -12,7 +13,13 @@ public struct ExpertClusterConfiguration: Sendable {
     public var choice = ExpertPoolsConfiguration.defaults
 
     /// How each replica is connected to.
-    public var channel = RPCChannelConfiguration(limits: .dataPlane, reconnect: .dataPlane)
+    public var channel = RPCChannelConfiguration(
+        limits: .dataPlane,
+        reconnect: .dataPlane,
+        // The pool decides what is tried again, and on which replica.
+        retry: .none,
+        waitsWhileConnecting: false
+    )
 
     /// How long a host may take to describe itself.
     public var describeTimeout = Duration.seconds(2)

@@ -8,11 +8,17 @@ public struct CallOptions: Sendable {
     /// When the caller stops waiting; nil means never.
     ///
     /// The time left is sent as `grpc-timeout`.
-    public var deadline: ContinuousClock.Instant?
+    public var deadline: ContinuousClock.Instant? {
+        get { self.dueTime?.instant }
+        set { self.dueTime = newValue.map { NIODeadline($0) } }
+    }
     /// The caller's own key-value pairs.
     public var metadata: Metadata
     /// Whether the call waits for a connection instead of failing at once when there is none.
     public var waitForReady: Bool
+
+    /// ``deadline`` as event loops count.
+    var dueTime: NIODeadline?
 
     /// Creates options.
     ///
@@ -25,7 +31,7 @@ public struct CallOptions: Sendable {
         metadata: Metadata = Metadata(),
         waitForReady: Bool = false
     ) {
-        self.deadline = deadline
+        self.dueTime = deadline.map { NIODeadline($0) }
         self.metadata = metadata
         self.waitForReady = waitForReady
     }

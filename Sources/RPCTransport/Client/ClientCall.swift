@@ -21,21 +21,30 @@ final class ClientCall {
     let method: Method
     let options: CallOptions
     private let token: CallToken
-    private let limits: TransportLimits
+    let configuration: ClientCallConfiguration
     private var state: ClientCallState
     private var assembler: MessageAssembler
     private var sink: Sink
     private let gate: WriteGate?
-    /// What waits for the stream to be opened.
-    private var unsent: [Payload]
+    /// The messages of the request that wait for the stream to be opened, and those sent that another attempt needs.
+    private var messages: [Payload]
+    /// The bytes of those sent.
+    private var keptBytes = 0
+    /// How many of them the gate was told of.
+    private var reportedMessages = 0
     private var requestIsComplete: Bool
     private var response: ByteBuffer?
     private var initialMetadata = Metadata()
     private var uncreditedBytes = 0
     private(set) var streamID: Int32?
     private weak var connection: ClientConnection?
-    /// The timer of a call that waits for a connection.
+    private var retries: CallRetries
+    /// How often the call was made before, as far as the server may have noticed.
+    private var previousAttempts = 0
+    /// The timer of a call that waits for a connection or for its next attempt.
     var waitTimer: Scheduled<Void>?
+    /// Where the call was made, and is made again.
+    weak var slot: ConnectionSlot?
 
     /// Creates a call.
     ///
@@ -45,26 +54,30 @@ final class ClientCall {
         shape: CallShape,
         payload: Payload?,
         options: CallOptions,
-        limits: TransportLimits,
+        configuration: ClientCallConfiguration,
         token: CallToken,
         gate: WriteGate?,
         sink: Sink
     ) {
         self.method = method
         self.options = options
-        self.limits = limits
+        self.configuration = configuration
         self.token = token
         self.gate = gate
         self.sink = sink
-        self.state = ClientCallState(shape: shape)
-        self.assembler = MessageAssembler(maxMessageBytes: limits.maxReceiveMessageBytes)
-        self.unsent = []
+        self.state = ClientCallState(shape: shape, encodings: Self.encodings)
+        self.assembler = MessageAssembler(maxMessageBytes: configuration.limits.maxReceiveMessageBytes)
+        self.retries = CallRetries(policy: configuration.retry.policy)
+        self.messages = []
         self.requestIsComplete = false
         if let payload {
             self.send(payload)
             self.endRequest()
         }
     }
+
+    /// What this side reads besides plain messages.
+    static let encodings = [Gzip.name]
 
     /// Whether the call has completed.
     var isEnded: Bool { self.state.isEnded }
@@ -77,32 +90,30 @@ final class ClientCall {
         self.waitTimer = nil
         guard !self.state.isEnded else { return }
         var timeout: Timeout?
-        if let deadline = self.options.deadline {
-            let left = deadline - .now
-            guard left > .zero else {
+        if let due = self.options.dueTime {
+            let left = (due - .now()).nanoseconds
+            guard left > 0 else {
                 self.finish(self.state.deadlineExpired())
                 return
             }
-            timeout = left > Timeout.horizon ? nil : Timeout(covering: left)
+            timeout = left > Timeout.horizonNanoseconds ? nil : Timeout(coveringNanoseconds: left)
         }
-        let head = RequestHead(
-            method: self.method,
-            authority: connection.authority,
-            timeout: timeout,
-            userAgent: ClientConnection.userAgent,
-            metadata: self.options.metadata
-        )
-        let pieces = self.unsent.flatMap { $0.framed() }
-        let sent = self.unsent
-        self.unsent = []
+        let pieces =
+            self.messages.count == 1 ? self.framed(self.messages[0]) : self.messages.flatMap { self.framed($0) }
+        let sent = self.messages
+        if self.retries.isCommitted { self.messages = [] }
         do throws(HTTP2CodecError) {
-            let streamID = try connection.open(self, head.fields())
+            let streamID = try connection.open(self, timeout: timeout, previousAttempts: self.previousAttempts)
             self.streamID = streamID
             self.connection = connection
             if !pieces.isEmpty || self.requestIsComplete {
                 try connection.codec.submitData(streamID: streamID, pieces, endStream: self.requestIsComplete)
             }
-            for payload in sent { self.reportSubmitted(payload) }
+            if self.reportedMessages > 0, let gate = self.gate {
+                connection.codec.notifyDrained(streamID: streamID, atOrBelow: gate.drainMark)
+                gate.drained(queuedBytes: connection.codec.queuedBytes(streamID: streamID))
+            }
+            for payload in sent.dropFirst(self.reportedMessages) { self.reportSubmitted(payload) }
             connection.setNeedsFlush()
         } catch {
             if let streamID = self.streamID { connection.codec.reset(streamID: streamID, code: .cancel) }
@@ -126,11 +137,12 @@ final class ClientCall {
             return
         }
         guard let connection = self.connection, let streamID = self.streamID else {
-            self.unsent.append(payload)
+            self.messages.append(payload)
             return
         }
+        self.keep(payload)
         do throws(HTTP2CodecError) {
-            try connection.codec.submitData(streamID: streamID, payload.framed())
+            try connection.codec.submitData(streamID: streamID, self.framed(payload))
             self.reportSubmitted(payload)
             connection.setNeedsFlush()
         } catch {
@@ -179,17 +191,18 @@ final class ClientCall {
 
     // MARK: - The peer's events
 
-    func headersReceived(_ block: HTTP2HeaderBlock) {
-        switch self.state.headersReceived(block.callFields, endStream: block.endStream) {
+    func headersReceived(_ block: ResponseFields, endStream: Bool) {
+        switch self.state.headersReceived(block, endStream: endStream) {
         case .ignore:
             break
         case .response(let head):
+            self.commit()
             self.initialMetadata = head.metadata
             if case .stream(_, let details) = self.sink { details.setInitial(head.metadata) }
         case .end(let end):
             do throws(RPCError) {
                 if end.status.isOK { try self.assembler.end() }
-                self.finish(end)
+                if !self.tryAgain(end) { self.finish(end) }
             } catch {
                 self.complete(.failure(error))
             }
@@ -212,30 +225,35 @@ final class ClientCall {
     }
 
     func endedWithoutTrailers() {
-        self.finish(self.state.streamEndedWithoutTrailers())
+        let end = self.state.streamEndedWithoutTrailers()
+        if !self.tryAgain(end) { self.finish(end) }
     }
 
     func streamClosed(code: HTTP2ErrorCode, origin: StreamCloseOrigin) {
+        self.streamID = nil
+        self.connection = nil
         switch origin {
         case .peer:
-            self.finish(self.state.resetReceived(ResetCode(code)))
-        case .neverProcessed:
-            self.finish(
-                self.state.connectionLost("the server goes away and did not take the call", isUnprocessed: true)
-            )
+            let isLate = self.options.dueTime.map { $0 <= .now() } ?? false
+            let end = self.state.resetReceived(ResetCode(code), deadlineHasPassed: isLate)
+            if !self.tryAgain(end, code == .refusedStream ? .refused : .unknown) { self.finish(end) }
+        case .neverProcessed, .neverSent:
+            let message = "the server goes away and did not take the call"
+            let end = self.state.connectionLost(message, isUnprocessed: true)
+            if !self.tryAgain(end, origin == .neverSent ? .neverSent : .refused) { self.finish(end) }
         case .fault:
             self.fail(RPCError(.internal, "the server broke the protocol: \(code)"))
         case .local:
-            self.finish(self.state.streamEndedWithoutTrailers())
+            let end = self.state.streamEndedWithoutTrailers()
+            if !self.tryAgain(end) { self.finish(end) }
         }
-        self.streamID = nil
-        self.connection = nil
     }
 
     func connectionLost(_ reason: String) {
         self.streamID = nil
         self.connection = nil
-        self.finish(self.state.connectionLost(reason))
+        let end = self.state.connectionLost(reason)
+        if !self.tryAgain(end) { self.finish(end) }
     }
 
     /// The stream's queue has drained.
@@ -249,20 +267,33 @@ final class ClientCall {
     private func messageReceived(_ message: MessageAssembler.Message) {
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
-            switch self.sink {
-            case .unary: self.response = message.bytes
-            case .stream(let inbox, _): inbox.push(message.bytes)
-            case .none: break
+            self.deliver(message.bytes)
+        case .decompress:
+            do throws(RPCError) {
+                let limit = self.configuration.limits.maxReceiveMessageBytes
+                self.deliver(try Gzip.decompressed(message.bytes, limitBytes: limit))
+            } catch {
+                self.fail(error)
             }
-        case .decompress, .drop:
-            // No encodings are accepted, so the machine never asks to decompress.
+        case .drop:
             break
         case .end(let end):
             self.finish(end)
         }
     }
 
+    private func deliver(_ message: ByteBuffer) {
+        switch self.sink {
+        case .unary: self.response = message
+        case .stream(let inbox, _): inbox.push(message)
+        case .none: break
+        }
+    }
+
+    private func framed(_ payload: Payload) -> [ByteBuffer] { self.configuration.compression.framed(payload) }
+
     private func reportSubmitted(_ payload: Payload) {
+        self.reportedMessages += 1
         guard let gate = self.gate, let streamID = self.streamID, let codec = self.connection?.codec else { return }
         codec.notifyDrained(streamID: streamID, atOrBelow: gate.drainMark)
         gate.submitted(
@@ -284,8 +315,68 @@ final class ClientCall {
             if end.isSafeToRetry || neverSent { error.cause = CallNeverProcessed() }
             self.complete(.failure(error))
         } else {
+            if self.configuration.retry.policy.hasAttempts {
+                self.configuration.retry.withThrottle { self.retries.succeeded(throttle: &$0) }
+            }
             self.complete(.success(end.metadata))
         }
+    }
+
+    // MARK: - Attempts
+
+    /// Keeps a message for another attempt, as long as there is room.
+    private func keep(_ payload: Payload) {
+        guard !self.retries.isCommitted else { return }
+        self.messages.append(payload)
+        self.keptBytes += payload.byteCount
+        if self.keptBytes > self.configuration.retry.policy.bufferBytes { self.commit() }
+    }
+
+    /// Lets go of what another attempt would need.
+    private func commit() {
+        guard !self.retries.isCommitted else { return }
+        self.retries.commit()
+        self.messages = []
+    }
+
+    /// Makes the call again, if the policy says so.
+    ///
+    /// Returns whether the call goes on.
+    private func tryAgain(_ end: ClientCallState.End?, _ progress: CallRetries.Progress = .unknown) -> Bool {
+        guard let end, !end.status.isOK, let slot = self.slot else { return false }
+        let timeLeft = self.options.dueTime.map { Duration.nanoseconds(($0 - .now()).nanoseconds) }
+        let decision = self.configuration.retry.withThrottle { throttle in
+            self.retries.failed(
+                code: end.status.code,
+                pushback: RetryPushback(end.metadata),
+                progress: progress,
+                timeLeft: timeLeft,
+                throttle: &throttle,
+                chance: .random(in: 0...1)
+            )
+        }
+        guard case .again(let wait, let previousAttempts) = decision else { return false }
+        self.reset(end.reset)
+        if let streamID = self.streamID { self.connection?.forget(streamID) }
+        self.streamID = nil
+        self.connection = nil
+        self.previousAttempts = previousAttempts
+        self.state = ClientCallState(shape: self.state.shape, encodings: Self.encodings)
+        for _ in self.messages { _ = self.state.messageSent() }
+        if self.requestIsComplete { _ = self.state.requestEnded() }
+        self.assembler = MessageAssembler(maxMessageBytes: self.configuration.limits.maxReceiveMessageBytes)
+        self.uncreditedBytes = 0
+        let bound = NIOLoopBound(self, eventLoop: slot.eventLoop)
+        // Never from inside the event that ended the attempt: the connection may be in the middle of its own end.
+        self.waitTimer = slot.eventLoop.scheduleTask(in: wait.timeAmount) {
+            bound.value.waitTimer = nil
+            if let slot = bound.value.slot {
+                slot.submit(bound.value)
+            } else {
+                bound.value.fail(.notSent(.unavailable, "the channel is gone"))
+            }
+        }
+        return true
     }
 
     private func finish(with error: RPCError) {
@@ -296,7 +387,7 @@ final class ClientCall {
     private func complete(_ result: Result<Metadata, RPCError>) {
         let sink = self.sink
         self.sink = .none
-        self.unsent = []
+        self.messages = []
         self.waitTimer?.cancel()
         self.waitTimer = nil
         self.token.detach()

@@ -12,14 +12,27 @@ final class ClientConnection: ConnectionRole {
 
     let codec: HTTP2Codec
     let authority: String
+    private let compression: MessageCompression
     private let slot: ConnectionSlot
     private let deadlines: DeadlineTimer
     private var calls: [Int32: ClientCall] = [:]
+    private var blocks = RecurringBlocks<ResponseFields>()
+    /// The requests that the codec keeps, by method.
+    private var stored: [Method: StoredRequest] = [:]
+    /// The one that was used last: a client calls one method many times.
+    private var lastStored: StoredRequest?
     private weak var handler: ConnectionHandler?
     private(set) var peerSettings: HTTP2PeerSettings?
 
-    init(codec: HTTP2Codec, authority: String, slot: ConnectionSlot, eventLoop: any EventLoop) {
+    init(
+        codec: HTTP2Codec,
+        authority: String,
+        compression: MessageCompression,
+        slot: ConnectionSlot,
+        eventLoop: any EventLoop
+    ) {
         self.codec = codec
+        self.compression = compression
         self.authority = authority
         self.slot = slot
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
@@ -31,26 +44,81 @@ final class ClientConnection: ConnectionRole {
     /// How many calls can be started now.
     var availableStreams: Int { self.acceptsCalls ? self.codec.availableStreams : 0 }
 
-    /// Opens a stream for a call.
-    func open(_ call: ClientCall, _ fields: [HeaderField]) throws(HTTP2CodecError) -> Int32 {
-        if let limit = self.peerSettings?.maxHeaderListBytes, limit != .max {
-            let size = fields.reduce(0) { $0 + $1.countedBytes }
-            guard size <= Int(limit) else {
-                throw HTTP2CodecError(
-                    code: .invalidHeader,
-                    message: "the request's header list has \(size) bytes, more than the server's limit of \(limit); "
-                        + "send less metadata"
-                )
-            }
+    /// The block of a method whose calls carry no metadata of their own.
+    private final class StoredRequest {
+        let path: String
+        let block: HTTP2StoredBlock
+        let sizeBytes: Int
+
+        init(path: String, block: HTTP2StoredBlock, sizeBytes: Int) {
+            self.path = path
+            self.block = block
+            self.sizeBytes = sizeBytes
         }
-        let streamID = try self.codec.submitRequest(fields.forCodec, endStream: false)
+    }
+
+    /// Opens a stream for a call.
+    func open(_ call: ClientCall, timeout: Timeout?, previousAttempts: Int) throws(HTTP2CodecError) -> Int32 {
+        let streamID: Int32
+        if call.options.metadata.isEmpty, previousAttempts == 0, let stored = try self.storedRequest(call.method) {
+            let variable = timeout.map { HTTP2HeaderField(HeaderField("grpc-timeout", $0.description)) }
+            try self.checkSize(stored.sizeBytes + (variable?.listSizeBytes ?? 0))
+            streamID = try self.codec.submitRequest(stored.block, variable: variable, endStream: false)
+        } else {
+            var fields = self.head(of: call.method, timeout: timeout, metadata: call.options.metadata).fields()
+            if previousAttempts > 0 { fields.append(HeaderField("grpc-previous-rpc-attempts", "\(previousAttempts)")) }
+            try self.checkSize(fields.reduce(0) { $0 + $1.countedBytes })
+            streamID = try self.codec.submitRequest(fields.forCodec, endStream: false)
+        }
         self.calls[streamID] = call
-        if let deadline = call.options.deadline {
+        if let deadline = call.options.dueTime {
             self.deadlines.sweep(liveCount: self.calls.count) { self.calls[$0] != nil }
             self.deadlines.add(streamID, deadline: deadline)
         }
         return streamID
     }
+
+    private func head(of method: Method, timeout: Timeout?, metadata: Metadata) -> RequestHead {
+        RequestHead(
+            method: method,
+            authority: self.authority,
+            timeout: timeout,
+            encoding: self.compression.encoding,
+            acceptedEncodings: ClientCall.encodings,
+            userAgent: Self.userAgent,
+            metadata: metadata
+        )
+    }
+
+    private func storedRequest(_ method: Method) throws(HTTP2CodecError) -> StoredRequest? {
+        if let last = self.lastStored, last.path == method.path { return last }
+        if let known = self.stored[method] {
+            self.lastStored = known
+            return known
+        }
+        let fields = self.head(of: method, timeout: nil, metadata: Metadata()).fields()
+        guard let block = try self.codec.store(fields.forCodec) else { return nil }
+        let made = StoredRequest(
+            path: method.path,
+            block: block,
+            sizeBytes: fields.reduce(0) { $0 + $1.countedBytes }
+        )
+        self.stored[method] = made
+        self.lastStored = made
+        return made
+    }
+
+    private func checkSize(_ size: Int) throws(HTTP2CodecError) {
+        guard let limit = self.peerSettings?.maxHeaderListBytes, limit != .max, size > Int(limit) else { return }
+        throw HTTP2CodecError(
+            code: .invalidHeader,
+            message: "the request's header list has \(size) bytes, more than the server's limit of \(limit); "
+                + "send less metadata"
+        )
+    }
+
+    /// Takes no interest any more in a stream whose attempt is over.
+    func forget(_ streamID: Int32) { self.calls[streamID] = nil }
 
     func setNeedsFlush() { self.handler?.setNeedsFlush() }
 
@@ -78,7 +146,9 @@ final class ClientConnection: ConnectionRole {
     func handle(_ event: HTTP2Event) {
         switch event {
         case .headers(let block):
-            self.calls[block.streamID]?.headersReceived(block)
+            guard let call = self.calls[block.streamID] else { return }
+            let fields = self.blocks.made(of: block) { ResponseFields(block.callFields) }
+            call.headersReceived(fields, endStream: block.endStream)
         case .headersTooLarge(let streamID, _, let sizeBytes, let limitBytes):
             self.calls[streamID]?.headersTooLarge(sizeBytes: sizeBytes, limitBytes: limitBytes)
         case .data(let streamID, let bytes):

@@ -80,7 +80,9 @@ final class ConnectionSlot {
         case .stopped:
             call.fail(.notSent(.unavailable, "the channel to \(self.name) was shut down"))
         case .idle, .connecting, .waiting, .ready:
-            guard call.options.waitForReady else {
+            // A call that is not told to wait for a server still waits for the outcome of an attempt under way.
+            let mayWait = self.machine.phase != .waiting && self.configuration.waitsWhileConnecting
+            guard call.options.waitForReady || mayWait else {
                 call.fail(.notSent(.unavailable, "no connection to \(self.name): \(self.lastFailure)"))
                 return
             }
@@ -155,9 +157,9 @@ final class ConnectionSlot {
             return
         }
         self.waiting.append(call)
-        guard let deadline = call.options.deadline else { return }
+        guard let due = call.options.dueTime else { return }
         let bound = NIOLoopBound(call, eventLoop: self.eventLoop)
-        call.waitTimer = self.eventLoop.scheduleTask(in: (deadline - .now).timeAmount) { bound.value.deadlineExpired() }
+        call.waitTimer = self.eventLoop.scheduleTask(deadline: due) { bound.value.deadlineExpired() }
     }
 
     /// Drops started and ended calls from the front, and all ended ones when they pile up.
@@ -227,7 +229,13 @@ final class ConnectionSlot {
     private func setUp(_ channel: any Channel) throws {
         let now = ContinuousClock.now
         let codec = try HTTP2Codec(role: .client, configuration: self.configuration.limits.codecConfiguration, now: now)
-        let connection = ClientConnection(codec: codec, authority: self.name, slot: self, eventLoop: self.eventLoop)
+        let connection = ClientConnection(
+            codec: codec,
+            authority: self.name,
+            compression: self.configuration.compression,
+            slot: self,
+            eventLoop: self.eventLoop
+        )
         let handler = ConnectionHandler(
             codec: codec,
             role: connection,

@@ -60,6 +60,7 @@ public final class RPCChannel: Sendable {
     }
 
     private let configuration: RPCChannelConfiguration
+    private let callConfiguration: ClientCallConfiguration
     private let onStateChange: (@Sendable (State) -> Void)?
     private let shared: Mutex<Shared>
     private let slots: Mutex<[Slot]>
@@ -78,6 +79,11 @@ public final class RPCChannel: Sendable {
         onStateChange: (@Sendable (State) -> Void)? = nil
     ) {
         self.configuration = configuration
+        self.callConfiguration = ClientCallConfiguration(
+            limits: configuration.limits,
+            compression: configuration.compression,
+            retry: RetryBudget(policy: configuration.retry)
+        )
         self.onStateChange = onStateChange
         let count = max(1, configuration.connections)
         self.shared = Mutex(Shared(phases: Array(repeating: .idle, count: count)))
@@ -153,14 +159,14 @@ public final class RPCChannel: Sendable {
     ) -> CallHandle {
         let slot = self.pickSlot()
         let token = CallToken(eventLoop: slot.eventLoop)
-        let limits = self.configuration.limits
+        let configuration = self.callConfiguration
         slot.run { slot in
             let call = ClientCall(
                 method: method,
                 shape: .unary,
                 payload: payload,
                 options: options,
-                limits: limits,
+                configuration: configuration,
                 token: token,
                 gate: nil,
                 sink: .unary(completion)
@@ -251,10 +257,10 @@ public final class RPCChannel: Sendable {
     ) -> (requests: RequestWriter, responses: ResponseStream) {
         let slot = self.pickSlot()
         let token = CallToken(eventLoop: slot.eventLoop)
-        let limits = self.configuration.limits
+        let configuration = self.callConfiguration
         let inbox = MessageInbox { token.onLoop { $0.creditIfEmptied() } }
         let details = ResponseDetails()
-        let gate = WriteGate(eventLoop: slot.eventLoop, limitBytes: limits.writeBufferBytes) { payload in
+        let gate = WriteGate(eventLoop: slot.eventLoop, limitBytes: configuration.limits.writeBufferBytes) { payload in
             token.onLoopNow { $0.send(payload) }
         }
         slot.run { slot in
@@ -263,7 +269,7 @@ public final class RPCChannel: Sendable {
                 shape: shape,
                 payload: payload,
                 options: options,
-                limits: limits,
+                configuration: configuration,
                 token: token,
                 gate: gate,
                 sink: .stream(inbox, details)
@@ -277,6 +283,7 @@ public final class RPCChannel: Sendable {
     }
 
     private static func begin(_ call: ClientCall, _ token: CallToken, on slot: ConnectionSlot) {
+        call.slot = slot
         if token.attach(call) {
             slot.submit(call)
         } else {

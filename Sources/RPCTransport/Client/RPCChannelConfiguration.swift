@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import NIOCore
+public import RPCCore
 
 /// How a channel connects and what its connections may hold.
 public struct RPCChannelConfiguration: Sendable {
@@ -14,6 +15,14 @@ public struct RPCChannelConfiguration: Sendable {
     public var timing: ConnectionTiming
     /// How many calls may wait on each connection: for it to be ready, or for the server to take more streams.
     public var maxWaitingCalls: Int
+    /// Whether requests are compressed.
+    public var compression: MessageCompression
+    /// Which calls are made again when they fail.
+    public var retry: RetryPolicy
+    /// Whether calls wait for the outcome of an attempt to connect, even those that do not wait for a server.
+    ///
+    /// False for a caller that has another server to turn to.
+    public var waitsWhileConnecting: Bool
     /// The event loops that carry the connections; nil takes the process's own.
     public var eventLoopGroup: (any EventLoopGroup)?
 
@@ -28,6 +37,9 @@ public struct RPCChannelConfiguration: Sendable {
     ///   - reconnect: How long the channel waits between attempts to connect.
     ///   - timing: When a connection is given up or probed.
     ///   - maxWaitingCalls: How many calls may wait on each connection.
+    ///   - compression: Whether requests are compressed.
+    ///   - retry: Which calls are made again when they fail.
+    ///   - waitsWhileConnecting: Whether calls wait for the outcome of an attempt to connect.
     ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
     public init(
         connections: Int = 1,
@@ -35,6 +47,9 @@ public struct RPCChannelConfiguration: Sendable {
         reconnect: ReconnectPolicy = .defaults,
         timing: ConnectionTiming = .defaults,
         maxWaitingCalls: Int = 10_000,
+        compression: MessageCompression = .none,
+        retry: RetryPolicy = .transparent,
+        waitsWhileConnecting: Bool = true,
         eventLoopGroup: (any EventLoopGroup)? = nil
     ) {
         self.connections = connections
@@ -42,6 +57,9 @@ public struct RPCChannelConfiguration: Sendable {
         self.reconnect = reconnect
         self.timing = timing
         self.maxWaitingCalls = maxWaitingCalls
+        self.compression = compression
+        self.retry = retry
+        self.waitsWhileConnecting = waitsWhileConnecting
         self.eventLoopGroup = eventLoopGroup
     }
 }

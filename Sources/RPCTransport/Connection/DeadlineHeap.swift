@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import NIOCore
+
 /// The deadlines of the calls of one connection, earliest first.
 ///
 /// A call that ends early leaves its entry behind; entries of ended calls are skipped when they come up, and swept when
 /// they outnumber the live ones. One timer for a whole connection is enough.
 struct DeadlineHeap: Sendable {
     private struct Entry {
-        var deadline: ContinuousClock.Instant
+        var deadline: NIODeadline
         var id: Int32
     }
 
@@ -16,10 +18,10 @@ struct DeadlineHeap: Sendable {
     var count: Int { self.entries.count }
 
     /// The earliest deadline, which may belong to a call that has ended.
-    var earliest: ContinuousClock.Instant? { self.entries.first?.deadline }
+    var earliest: NIODeadline? { self.entries.first?.deadline }
 
     /// Adds a call's deadline.
-    mutating func insert(_ id: Int32, deadline: ContinuousClock.Instant) {
+    mutating func insert(_ id: Int32, deadline: NIODeadline) {
         self.entries.append(Entry(deadline: deadline, id: id))
         var child = self.entries.count - 1
         while child > 0 {
@@ -31,7 +33,7 @@ struct DeadlineHeap: Sendable {
     }
 
     /// Removes and returns the call whose deadline has passed longest ago, if any has.
-    mutating func popExpired(now: ContinuousClock.Instant) -> Int32? {
+    mutating func popExpired(now: NIODeadline) -> Int32? {
         guard let first = self.entries.first, first.deadline <= now else { return nil }
         let last = self.entries.removeLast()
         if !self.entries.isEmpty {

@@ -6,7 +6,7 @@ internal import NIOCore
 final class DeadlineTimer {
     private let eventLoop: any EventLoop
     private var heap = DeadlineHeap()
-    private var timer: (due: ContinuousClock.Instant, task: Scheduled<Void>)?
+    private var timer: (due: NIODeadline, task: Scheduled<Void>)?
     /// Called on the event loop for each call whose deadline passed; calls that have ended must be ignored.
     var onExpiry: ((Int32) -> Void)?
 
@@ -15,7 +15,7 @@ final class DeadlineTimer {
     }
 
     /// Watches a call's deadline.
-    func add(_ id: Int32, deadline: ContinuousClock.Instant) {
+    func add(_ id: Int32, deadline: NIODeadline) {
         self.heap.insert(id, deadline: deadline)
         if let timer = self.timer {
             guard deadline < timer.due else { return }
@@ -41,13 +41,13 @@ final class DeadlineTimer {
         self.timer = nil
         guard let due = self.heap.earliest else { return }
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        let task = self.eventLoop.scheduleTask(in: (due - .now).timeAmount) { bound.value.fire() }
+        let task = self.eventLoop.scheduleTask(deadline: due) { bound.value.fire() }
         self.timer = (due, task)
     }
 
     private func fire() {
         self.timer = nil
-        while let id = self.heap.popExpired(now: .now) { self.onExpiry?(id) }
+        while let id = self.heap.popExpired(now: .now()) { self.onExpiry?(id) }
         self.schedule()
     }
 }

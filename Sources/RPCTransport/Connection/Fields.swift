@@ -21,6 +21,7 @@ extension [HeaderField] {
 }
 
 extension HTTP2HeaderBlock {
+    /// The fields that recur.
     var callFields: [HeaderField] { self.fields.map { HeaderField($0.name, $0.value) } }
 }
 

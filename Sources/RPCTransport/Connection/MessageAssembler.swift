@@ -26,6 +26,7 @@ struct MessageAssembler: Sendable {
     /// - Throws: ``RPCError`` when a prefix is wrong or announces a message over the limit.
     mutating func feed(_ piece: ByteBuffer, _ body: (Message) -> Void) throws(RPCError) {
         var piece = piece
+        while let message = try self.whole(&piece) { body(message) }
         while true {
             let deframer = self.deframer
             let outcome = piece.withUnsafeReadableBytes {
@@ -59,6 +60,23 @@ struct MessageAssembler: Sendable {
                 }
             }
         }
+    }
+
+    /// Takes a message off the front that lies there from its prefix to its end, as most do.
+    private mutating func whole(_ piece: inout ByteBuffer) throws(RPCError) -> Message? {
+        guard self.deframer.isBetweenMessages,
+            let length = piece.getInteger(at: piece.readerIndex + 1, as: UInt32.self),
+            piece.readableBytes - MessagePrefix.byteCount >= Int(length)
+        else { return nil }
+        let flag: UInt8 = piece.readInteger() ?? 0
+        let prefix = try self.deframer.wholeMessage(flag: flag, length: length)
+        piece.moveReaderIndex(forwardBy: 4)
+        var bytes = prefix.length == 0 ? ByteBuffer() : ByteBufferAllocator().buffer(capacity: prefix.length)
+        piece.withUnsafeReadableBytes { all in
+            _ = bytes.writeBytes(UnsafeRawBufferPointer(rebasing: all[..<prefix.length]))
+        }
+        piece.moveReaderIndex(forwardBy: prefix.length)
+        return Message(bytes: bytes, isCompressed: prefix.isCompressed)
     }
 
     /// The stream has ended.

@@ -189,6 +189,7 @@ public final class RPCServer: Sendable {
             codec: codec,
             eventLoop: eventLoop,
             limits: limits,
+            compression: self.configuration.compression,
             peer: channel.remoteAddress.map { "\($0.ipAddress ?? "local"):\($0.port ?? 0)" } ?? "unknown",
             methods: self.methods,
             logger: self.logger,

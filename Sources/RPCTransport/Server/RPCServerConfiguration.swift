@@ -16,6 +16,8 @@ public struct RPCServerConfiguration: Sendable {
     public var timing: ConnectionTiming
     /// How long calls under way may take to finish when the server drains.
     public var drainGrace: Duration
+    /// Whether responses are compressed, for callers that accept it.
+    public var compression: MessageCompression
 
     /// Creates a configuration.
     ///
@@ -26,13 +28,15 @@ public struct RPCServerConfiguration: Sendable {
     ///   - limits: What one connection may hold.
     ///   - timing: When a connection is given up or probed.
     ///   - drainGrace: How long calls under way may take to finish when the server drains.
+    ///   - compression: Whether responses are compressed, for callers that accept it.
     public init(
         host: String = "127.0.0.1",
         port: Int = 0,
         eventLoopGroup: (any EventLoopGroup)? = nil,
         limits: TransportLimits = .defaults,
         timing: ConnectionTiming = .defaults,
-        drainGrace: Duration = .seconds(30)
+        drainGrace: Duration = .seconds(30),
+        compression: MessageCompression = .none
     ) {
         self.host = host
         self.port = port
@@ -40,5 +44,6 @@ public struct RPCServerConfiguration: Sendable {
         self.limits = limits
         self.timing = timing
         self.drainGrace = drainGrace
+        self.compression = compression
     }
 }

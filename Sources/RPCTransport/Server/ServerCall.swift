@@ -11,7 +11,9 @@ final class ServerCall {
     let streamID: Int32
     let shared = ServerCallShared()
     private let connection: ServerConnection
-    private var state = ServerCallState()
+    private var state = ServerCallState(encodings: [Gzip.name])
+    /// How this call's messages are sent; decided when its headers came.
+    private var compression = MessageCompression.none
     private var assembler: MessageAssembler
     private var handler: ServiceMethod.Handler?
     private var context: ServerContext?
@@ -33,11 +35,24 @@ final class ServerCall {
 
     // MARK: - The peer's events
 
-    func headersReceived(_ block: HTTP2HeaderBlock, now: ContinuousClock.Instant) {
-        switch self.state.headersReceived(block.callFields, endStream: block.endStream, now: now) {
-        case .route(let head, let deadline):
-            self.route(head, deadline: deadline)
-            if block.endStream { self.requestEnded() }
+    /// - Parameters:
+    ///   - request: What the block is.
+    ///   - timeout: The value of `grpc-timeout`.
+    ///   - endStream: Whether the block ends the stream.
+    func headersReceived(_ request: ReceivedRequest, timeout: String?, endStream: Bool) {
+        var parsed = request.parsed
+        var deadline: NIODeadline?
+        if let timeout, request.head != nil {
+            do throws(TimeoutError) {
+                deadline = try Timeout(parsing: timeout).nanoseconds.map { .now() + .nanoseconds($0) }
+            } catch {
+                parsed = .refused(Status(code: .internal, message: error.description))
+            }
+        }
+        switch self.state.headersReceived(parsed, endStream: endStream) {
+        case .route:
+            self.route(request, deadline: deadline)
+            if endStream { self.requestEnded() }
         case .end(let ending):
             self.send(ending)
         case .reset(let code, let cancelHandler):
@@ -96,8 +111,16 @@ final class ServerCall {
     }
 
     /// The stream is closed, or the connection is lost.
+    ///
+    /// Nothing comes after it.
     func peerLeft() {
         self.abort(self.state.peerLeft(), "the caller has left")
+        // Gate and inbox hold the call, to report to it: unless it lets go of them, all three stay for ever, and with
+        // them the connection and its codec.
+        self.gate = nil
+        self.inbox = nil
+        self.handler = nil
+        self.context = nil
     }
 
     /// The stream's queue has drained.
@@ -105,8 +128,18 @@ final class ServerCall {
         self.gate?.drained(queuedBytes: self.connection.codec.queuedBytes(streamID: self.streamID))
     }
 
+    /// The deadline has passed.
+    ///
+    /// The status is sent, although the client knows: one whose timer is a little behind takes a reset with `CANCEL` for a
+    /// cancellation. Where messages still wait for the client to take them, trailers would wait behind them; then the
+    /// stream is reset.
     func deadlineExpired() {
-        self.abort(self.state.deadlineExpired(), "the deadline has passed")
+        let reason = "the deadline has passed"
+        if self.connection.codec.queuedBytes(streamID: self.streamID) == 0 {
+            self.end(RPCError(.deadlineExceeded, reason))
+        } else {
+            self.abort(self.state.deadlineExpired(), reason)
+        }
     }
 
     /// The server gives up on the call at the end of its drain.
@@ -164,11 +197,13 @@ final class ServerCall {
             return
         }
         switch self.state.messageSent(initialMetadata: self.shared.initial) {
-        case .sendHead(let fields):
-            guard self.connection.submitHead(self, fields, endStream: false) else { return }
-            self.connection.submitBody(self, payload.framed())
+        case .sendHead(let head):
+            var head = head
+            head.encoding = self.compression.encoding
+            guard self.connection.submitHead(self, head) else { return }
+            self.connection.submitBody(self, self.compression.framed(payload))
         case .send:
-            self.connection.submitBody(self, payload.framed())
+            self.connection.submitBody(self, self.compression.framed(payload))
         case .drop:
             break
         case .refuse(let status):
@@ -186,21 +221,24 @@ final class ServerCall {
 
     // MARK: - Private
 
-    private func route(_ head: RequestHead, deadline: ContinuousClock.Instant?) {
-        guard let method = self.connection.method(for: head.method) else {
-            let message = "this server has no method \(head.method)"
+    private func route(_ request: ReceivedRequest, deadline: NIODeadline?) {
+        guard let method = request.method else {
+            let message = "this server has no method \(request.head?.method.description ?? "")"
             if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
             return
         }
         guard self.state.methodFound(method.shape) else { return }
         let context = ServerContext(
-            method: head.method,
-            metadata: head.metadata,
-            deadline: deadline,
+            request: request,
+            dueTime: deadline,
             peer: self.connection.peer,
             shared: self.shared
         )
         self.context = context
+        let accepted = request.head?.acceptedEncodings ?? []
+        if let encoding = self.connection.compression.encoding, accepted.contains(encoding) {
+            self.compression = self.connection.compression
+        }
         self.handler = method.handler
         if let deadline { self.connection.watchDeadline(of: self, deadline) }
         if !method.shape.hasSingleRequest { self.startStreaming(method.handler, context) }
@@ -209,14 +247,24 @@ final class ServerCall {
     private func messageReceived(_ message: MessageAssembler.Message) {
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
-            if let inbox = self.inbox { inbox.push(message.bytes) } else { self.request = message.bytes }
-        case .decompress, .drop:
-            // No encodings are offered, so the machine never asks to decompress.
+            self.deliver(message.bytes)
+        case .decompress:
+            do throws(RPCError) {
+                let limit = self.connection.limits.maxReceiveMessageBytes
+                self.deliver(try Gzip.decompressed(message.bytes, limitBytes: limit))
+            } catch {
+                self.end(error)
+            }
+        case .drop:
             break
         case .end(let ending):
             self.cancelHandler("the request broke the protocol")
             self.send(ending)
         }
+    }
+
+    private func deliver(_ message: ByteBuffer) {
+        if let inbox = self.inbox { inbox.push(message) } else { self.request = message }
     }
 
     private func abort(_ action: ServerCallState.OnAbort, _ reason: String) {

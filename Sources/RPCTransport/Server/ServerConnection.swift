@@ -12,6 +12,7 @@ final class ServerConnection: ConnectionRole {
     let codec: HTTP2Codec
     let eventLoop: any EventLoop
     let limits: TransportLimits
+    let compression: MessageCompression
     let peer: String
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
@@ -19,6 +20,10 @@ final class ServerConnection: ConnectionRole {
     private let logger: Logger
     private let deadlines: DeadlineTimer
     private var calls: [Int32: ServerCall] = [:]
+    private var requests = RecurringBlocks<ReceivedRequest>()
+    /// The head and the trailers of nearly every response, kept by the codec.
+    private var plainHead: HTTP2StoredBlock?
+    private var plainTrailers: HTTP2StoredBlock?
     private weak var handler: ConnectionHandler?
     private var drain = Drain.none
 
@@ -30,12 +35,14 @@ final class ServerConnection: ConnectionRole {
         case final
     }
 
+    private static let ok = Trailers(status: .ok)
     private static let drainPing: UInt64 = 0x6472_6169_6e00_0001
 
     init(
         codec: HTTP2Codec,
         eventLoop: any EventLoop,
         limits: TransportLimits,
+        compression: MessageCompression,
         peer: String,
         methods: [Method: ServiceMethod],
         logger: Logger,
@@ -45,6 +52,7 @@ final class ServerConnection: ConnectionRole {
         self.codec = codec
         self.eventLoop = eventLoop
         self.limits = limits
+        self.compression = compression
         self.peer = peer
         self.methods = methods
         self.logger = logger
@@ -141,13 +149,29 @@ final class ServerConnection: ConnectionRole {
 
     func setNeedsFlush() { self.handler?.setNeedsFlush() }
 
-    func method(for method: Method) -> ServiceMethod? { self.methods[method] }
-
     func accept(_ call: AcceptedCall) { self.acceptCall(call) }
 
-    func watchDeadline(of call: ServerCall, _ deadline: ContinuousClock.Instant) {
+    func watchDeadline(of call: ServerCall, _ deadline: NIODeadline) {
         self.deadlines.sweep(liveCount: self.calls.count) { self.calls[$0] != nil }
         self.deadlines.add(call.streamID, deadline: deadline)
+    }
+
+    /// Writes the head of a response.
+    ///
+    /// A block that cannot be sent ends the call with a reset.
+    @discardableResult
+    func submitHead(_ call: ServerCall, _ head: ResponseHead) -> Bool {
+        guard head == ResponseHead() else { return self.submitHead(call, head.fields(), endStream: false) }
+        do throws(HTTP2CodecError) {
+            if self.plainHead == nil { self.plainHead = try self.codec.store(head.fields().forCodec) }
+            guard let block = self.plainHead else { return self.submitHead(call, head.fields(), endStream: false) }
+            try self.codec.submitResponse(streamID: call.streamID, block, endStream: false)
+            self.setNeedsFlush()
+            return true
+        } catch {
+            self.fail(call, error)
+            return false
+        }
     }
 
     /// Writes a header block.
@@ -179,12 +203,20 @@ final class ServerConnection: ConnectionRole {
         if let reset = ending.reset {
             self.codec.resetAfterEnd(streamID: call.streamID, code: HTTP2ErrorCode(reset))
         }
-        if ending.fields.first?.name == ":status" {
+        guard case .trailers(let trailers) = ending.block else {
             self.submitHead(call, ending.fields, endStream: true)
             return
         }
         do throws(HTTP2CodecError) {
-            try self.codec.submitTrailers(streamID: call.streamID, ending.fields.forCodec)
+            if trailers == Self.ok {
+                if self.plainTrailers == nil { self.plainTrailers = try self.codec.store(trailers.fields().forCodec) }
+                if let block = self.plainTrailers {
+                    try self.codec.submitTrailers(streamID: call.streamID, block)
+                    self.setNeedsFlush()
+                    return
+                }
+            }
+            try self.codec.submitTrailers(streamID: call.streamID, trailers.fields().forCodec)
             self.setNeedsFlush()
         } catch {
             self.fail(call, error)
@@ -195,10 +227,15 @@ final class ServerConnection: ConnectionRole {
 
     private func headersReceived(_ block: HTTP2HeaderBlock) {
         if let call = self.calls[block.streamID] {
-            call.headersReceived(block, now: .now)
+            call.headersReceived(self.request(of: block), timeout: block.variable?.value, endStream: block.endStream)
         } else if block.kind == .request {
-            self.open(block.streamID).headersReceived(block, now: .now)
+            self.open(block.streamID)
+                .headersReceived(self.request(of: block), timeout: block.variable?.value, endStream: block.endStream)
         }
+    }
+
+    private func request(of block: HTTP2HeaderBlock) -> ReceivedRequest {
+        self.requests.made(of: block) { ReceivedRequest(RequestHead.parse(block.callFields), methods: self.methods) }
     }
 
     private func open(_ streamID: Int32) -> ServerCall {

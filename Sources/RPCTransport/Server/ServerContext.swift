@@ -1,19 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import NIOCore
 public import RPCCore
 
 /// What a handler knows about its call, and what it can say besides its messages.
 public struct ServerContext: Sendable {
     /// The method that is called.
-    public let method: Method
+    public var method: Method { self.request.method?.method ?? Method(service: "", name: "") }
     /// The caller's own key-value pairs.
-    public let metadata: Metadata
+    public var metadata: Metadata { self.request.head?.metadata ?? Metadata() }
     /// When the caller stops waiting; nil means never.
-    public let deadline: ContinuousClock.Instant?
+    public var deadline: ContinuousClock.Instant? { self.dueTime?.instant }
     /// The caller's address as text.
     public let peer: String
 
+    let dueTime: NIODeadline?
+    let request: ReceivedRequest
     let shared: ServerCallShared
+
+    init(request: ReceivedRequest, dueTime: NIODeadline?, peer: String, shared: ServerCallShared) {
+        self.request = request
+        self.dueTime = dueTime
+        self.peer = peer
+        self.shared = shared
+    }
 
     /// Whether nobody waits for the answer any more: the caller left or the deadline passed.
     public var isCancelled: Bool { self.shared.isCancelled }

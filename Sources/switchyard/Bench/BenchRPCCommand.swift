@@ -19,27 +19,50 @@ struct BenchRPCCommand: AsyncParsableCommand {
             One connection; the server echoes the message. Two placements: both processes bound to one processor, and
             one processor each. A call is made from the completion of the one before it, on the event loop.
 
-            EXAMPLE
+            EXAMPLES
               switchyard bench rpc --calls 20000
+              switchyard bench rpc --bytes 64 --placement one
             """
     )
+
+    /// On which processors the two processes run.
+    enum Placement: String, CaseIterable, ExpressibleByArgument {
+        case one
+        case two
+
+        var name: String { self == .one ? "one processor" : "two processors" }
+        var serverCPU: Int { self == .one ? 0 : 1 }
+    }
 
     @Option(help: "Calls of each row.")
     var calls: Int = 10_000
 
+    @Option(help: ArgumentHelp("Message sizes. (default: 64 3072 49152)", valueName: "n"))
+    var bytes: [Int] = []
+
+    @Option(help: "Only this placement.")
+    var placement: Placement?
+
     @Flag(help: "Print the table as Markdown.")
     var markdown = false
+
+    func validate() throws {
+        guard self.calls >= 10 else { throw ValidationError("--calls is \(self.calls); set 10 or more") }
+        let limit = 32 << 20
+        for bytes in self.bytes where !(0...limit).contains(bytes) {
+            throw ValidationError("--bytes is \(bytes), outside 0...\(limit); set a value in that range")
+        }
+    }
 
     func run() async throws {
         var table = TextTable([
             ("placement", .left), ("bytes each way", .right), ("p50", .right), ("p99", .right),
             ("calls/s, 64 in flight", .right),
         ])
-        let placements: [(name: String, client: Int, server: Int)] =
-            [("one processor", 0, 0)] + (Processors.count > 1 ? [("two processors", 0, 1)] : [])
-        for placement in placements {
-            for bytes in [64, 3 << 10, 48 << 10] {
-                let result = try await self.measure(bytes: bytes, client: placement.client, server: placement.server)
+        let placements = self.placement.map { [$0] } ?? Placement.allCases
+        for placement in placements where placement.serverCPU < Processors.count {
+            for bytes in self.bytes.isEmpty ? [64, 3 << 10, 48 << 10] : self.bytes {
+                let result = try await self.measure(bytes: bytes, client: 0, server: placement.serverCPU)
                 table.add([
                     placement.name, Self.size(bytes),
                     String(format: "%.1f us", result.alone.at(0.5).inMicroseconds),

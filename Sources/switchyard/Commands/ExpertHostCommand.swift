@@ -58,6 +58,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.maxRowsPerCall = try settings.int("max-rows", in: 1...1_048_576, default: 16_384)
         configuration.queueLimit = try settings.int("queue-limit", in: 1...65_536, default: 256)
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 20))
+        configuration.reflection = try !settings.bool("no-reflection")
 
         let logger = Logger(label: "expert-host")
         let bar = ProgressBar()

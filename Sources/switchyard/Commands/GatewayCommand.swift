@@ -161,6 +161,7 @@ struct GatewayCommand: AsyncParsableCommand {
         )
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
+        configuration.reflection = try !settings.bool("no-reflection")
         return configuration
     }
 }

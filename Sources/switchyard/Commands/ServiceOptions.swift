@@ -8,7 +8,7 @@ import ServiceKit
 /// Flags that every long-running command has, and the settings they start from.
 struct ServiceOptions: ParsableArguments {
     /// Keys of the settings that these flags set.
-    static let keys = ["config", "log-level", "log-format"]
+    static let keys = ["config", "log-level", "log-format", "no-reflection"]
 
     @Option(help: ArgumentHelp("A JSON file with settings; flags and environment go before it.", valueName: "file"))
     var config: String?
@@ -18,6 +18,9 @@ struct ServiceOptions: ParsableArguments {
 
     @Option(help: "How log lines are written: text or json. (default: text)")
     var logFormat: String?
+
+    @Flag(help: "Do not tell clients the services and messages by gRPC server reflection.")
+    var noReflection = false
 
     @Option(help: .hidden)
     var addressFile: String?
@@ -36,6 +39,7 @@ struct ServiceOptions: ParsableArguments {
         var given = flags.compactMapValues { $0 }
         given["log-level"] = self.logLevel
         given["log-format"] = self.logFormat
+        given["no-reflection"] = self.noReflection ? "true" : nil
         let environment = ProcessInfo.processInfo.environment
         let settings = try await Settings(
             known: Self.keys + keys,

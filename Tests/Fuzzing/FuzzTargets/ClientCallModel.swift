@@ -27,7 +27,7 @@ final class ClientCallModel {
     // MARK: - The peer's events
 
     func headersReceived(_ block: HTTP2HeaderBlock, _ trace: inout Trace) throws(FuzzFinding) {
-        let fields = block.fields.map { HeaderField($0.name, $0.value) }
+        let fields = block.callFields
         switch self.state.headersReceived(fields, endStream: block.endStream) {
         case .ignore: trace.note(500)
         case .response: trace.note(501)
@@ -89,7 +89,7 @@ final class ClientCallModel {
         switch origin {
         case .peer:
             try self.finish(self.state.resetReceived(ResetCode(rawValue: code.rawValue)), &trace)
-        case .neverProcessed:
+        case .neverProcessed, .neverSent:
             try self.finish(self.state.connectionLost("not taken", isUnprocessed: true), &trace)
         case .fault:
             try self.finish(self.state.failed(RPCError(.internal, "\(code)")), &trace)

@@ -22,6 +22,8 @@ struct CodecInput {
         static let client: UInt8 = 32
         /// Frames are delivered whole, as one piece.
         static let whole: UInt8 = 64
+        /// Timeouts are told apart from the fields that repeat.
+        static let variable: UInt8 = 128
     }
 
     let options: UInt8
@@ -42,8 +44,12 @@ struct CodecInput {
 
     /// The configuration that the options name.
     var configuration: HTTP2CodecConfiguration {
+        let variable = self.has(Option.variable) ? "grpc-timeout" : nil
         guard self.has(Option.small) else {
-            return HTTP2CodecConfiguration(creditsConnectionOnArrival: self.has(Option.creditsOnArrival))
+            return HTTP2CodecConfiguration(
+                creditsConnectionOnArrival: self.has(Option.creditsOnArrival),
+                variableFieldName: variable
+            )
         }
         return HTTP2CodecConfiguration(
             maxConcurrentStreams: 3,
@@ -56,7 +62,8 @@ struct CodecInput {
             idleFrameBurst: 80,
             idleFramesPerSecond: 10,
             coalesceBytes: 16,
-            creditsConnectionOnArrival: self.has(Option.creditsOnArrival)
+            creditsConnectionOnArrival: self.has(Option.creditsOnArrival),
+            variableFieldName: variable
         )
     }
 

@@ -23,6 +23,8 @@ enum DeframerRun {
         let stream = source.rest()
         let whole = try Self.outcome(stream, limit: limit) { $0 }
         let single = try Self.outcome(stream, limit: limit) { min($0, 1) }
+        let jumping = try Self.outcome(stream, limit: limit, takesWhole: true) { $0 }
+        try expect(whole == jumping, "a message taken whole is the same message")
         let mixed = try Self.outcome(stream, limit: limit) { min($0, 1 + random.below(20)) }
         try expect(whole == single && whole == mixed, "messages do not depend on how bytes are split")
         trace.note(whole.error?.rawValue ?? 99)
@@ -44,6 +46,7 @@ enum DeframerRun {
     private static func outcome(
         _ stream: [UInt8],
         limit: Int,
+        takesWhole: Bool = false,
         _ next: (Int) -> Int
     ) throws(FuzzFinding) -> Outcome {
         var deframer = MessageDeframer(maxMessageBytes: limit)
@@ -55,6 +58,12 @@ enum DeframerRun {
         while true {
             turns += 1
             try expect(turns < 8 * stream.count + 16, "the deframer moves on")
+            if takesWhole, deframer.isBetweenMessages,
+                let message = try Self.wholeMessage(stream[position..<pieceEnd], limit, &deframer)
+            {
+                outcome.messages.append(message)
+                position += MessagePrefix.byteCount + message.length
+            }
             let step = stream[position..<pieceEnd]
                 .withUnsafeBytes { piece in
                     Result<MessageDeframer.Step, RPCError> { () throws(RPCError) in try deframer.next(piece) }
@@ -87,6 +96,25 @@ enum DeframerRun {
                     outcome.messages[last].isComplete = isLast
                 }
             }
+        }
+    }
+
+    /// Takes the message that lies whole at the front, if there is one and it is legal.
+    private static func wholeMessage(
+        _ piece: ArraySlice<UInt8>,
+        _ limit: Int,
+        _ deframer: inout MessageDeframer
+    ) throws(FuzzFinding) -> Message? {
+        let prefix = Array(piece.prefix(MessagePrefix.byteCount))
+        guard prefix.count == MessagePrefix.byteCount, prefix[0] <= 1 else { return nil }
+        let length = prefix[1...].reduce(0 as UInt32) { $0 << 8 | UInt32($1) }
+        guard Int(length) <= limit, piece.count >= MessagePrefix.byteCount + Int(length) else { return nil }
+        do throws(RPCError) {
+            let taken = try deframer.wholeMessage(flag: prefix[0], length: length)
+            let body = Array(piece.dropFirst(MessagePrefix.byteCount).prefix(taken.length))
+            return Message(isCompressed: taken.isCompressed, length: taken.length, bytes: body, isComplete: true)
+        } catch {
+            throw FuzzFinding("a legal message can be taken whole", error.description)
         }
     }
 

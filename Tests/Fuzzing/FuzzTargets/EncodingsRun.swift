@@ -23,6 +23,13 @@ enum EncodingsRun {
         try expect(isPlain, "what is encoded is printable", encoded)
         try expect(PercentEncoding.decode(encoded) == text, "decoding undoes encoding", encoded)
         try expectSendable([HeaderField("grpc-message", encoded)])
+        let limit = 3 + (bytes.first.map { Int($0) } ?? 0)
+        let short = PercentEncoding.encode(text, limitBytes: limit)
+        try expect(short.utf8.count <= limit, "a shortened message is within its limit", "\(limit): \(short)")
+        try expectSendable([HeaderField("grpc-message", short)])
+        let shown = PercentEncoding.decode(short)
+        let isPrefix = shown == text || (shown.hasSuffix("...") && text.utf8.starts(with: shown.utf8.dropLast(3)))
+        try expect(isPrefix, "a shortened message is the message's beginning", short)
         let decoded = PercentEncoding.decode(text)
         try expect(decoded.utf8.count <= 3 * text.utf8.count, "decoding does not swell", "\(decoded.utf8.count)")
         trace.note(decoded == text ? 0 : 1)
@@ -78,6 +85,13 @@ enum EncodingsRun {
         let isTight = duration > farthest || slack <= timeout.unit.duration
         try expect(isTight, "a timeout is rounded by less than a unit", "\(duration) became \(timeout)")
         try Self.check(timeout)
+        let nanoseconds = Int64(bitPattern: source.word()) >> shift
+        let short = Timeout(coveringNanoseconds: nanoseconds)
+        try expect(
+            short == Timeout(covering: .nanoseconds(nanoseconds)),
+            "both ways to a timeout lead to the same",
+            "\(nanoseconds) became \(short)"
+        )
     }
 
     private static func check(_ timeout: Timeout) throws(FuzzFinding) {
@@ -86,6 +100,8 @@ enum EncodingsRun {
         if let deadline = timeout.deadline(from: CodecInput.epoch) {
             let left = deadline - CodecInput.epoch
             try expect(left == timeout.duration, "a deadline is as far away as its timeout")
+            let isSame = timeout.nanoseconds.map { .nanoseconds($0) == timeout.duration } ?? false
+            try expect(isSame, "a timeout's nanoseconds are its duration", "\(timeout)")
         } else {
             try expect(timeout.duration > Timeout.horizon, "only what is out of sight is no deadline")
         }

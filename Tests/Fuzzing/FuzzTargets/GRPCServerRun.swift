@@ -60,13 +60,13 @@ struct GRPCServerRun: ~Copyable {
             _ = self.state.methodFound(self.source.choice(CallShape.allCases, default: .unary))
         case 6, 7:
             switch self.state.messageSent(initialMetadata: self.source.metadata()) {
-            case .sendHead(let fields): try self.head(fields, wasEnded: wasEnded)
+            case .sendHead(let head): try self.head(head.fields(), wasEnded: wasEnded)
             case .send: try expect(!wasEnded && self.heads == 1, "a message follows the head")
             case .drop, .refuse: break
             }
         case 8:
-            if let fields = self.state.headSent(self.source.metadata()) {
-                try self.head(fields, wasEnded: wasEnded)
+            if let head = self.state.headSent(self.source.metadata()) {
+                try self.head(head.fields(), wasEnded: wasEnded)
             }
         case 9:
             if let ending = self.state.statusSent(self.source.status(), metadata: self.source.metadata()) {

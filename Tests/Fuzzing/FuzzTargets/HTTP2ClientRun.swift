@@ -47,7 +47,13 @@ struct HTTP2ClientRun {
         let fields = ServerCallModel.codecFields(head.fields())
         let streamID: Int32
         do throws(HTTP2CodecError) {
-            streamID = try self.codec.submitRequest(fields, endStream: false)
+            let timeout = fields.first { $0.name == "grpc-timeout" }
+            let others = fields.filter { $0.name != "grpc-timeout" }
+            if self.random.once(in: 2), let block = try self.codec.store(others) {
+                streamID = try self.codec.submitRequest(block, variable: timeout, endStream: false)
+            } else {
+                streamID = try self.codec.submitRequest(fields, endStream: false)
+            }
         } catch {
             throw FuzzFinding("a request can be opened where streams are available", error.description)
         }

@@ -114,7 +114,8 @@ enum ProtosRun {
         switch Self.decode(ForwardResponse.self, bytes, .fuzz) {
         case .failure(let error): try expect(error.code == .overLimit, "both readers accept the same", "\(error)")
         case .success(let message):
-            let isSame = message.load == envelope.load && message.outputs?.data == Array(bytes[range])
+            // The loads can differ: of a load that comes twice protobuf-c keeps the second, where protobuf would merge.
+            let isSame = message.outputs?.data == Array(bytes[range])
             try expect(isSame, "both readers read the same", "\(envelope)")
         }
     }

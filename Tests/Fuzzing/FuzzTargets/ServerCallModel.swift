@@ -14,6 +14,8 @@ final class ServerCallModel {
     private var headsSent = 0
     private var endingsSent = 0
     private let creditsLate: Bool
+    /// Every other call sends its blocks by way of the codec's store.
+    private var storesBlocks: Bool { self.streamID & 2 != 0 }
 
     init(streamID: Int32, codec: HTTP2Codec, creditsLate: Bool) {
         self.streamID = streamID
@@ -30,7 +32,7 @@ final class ServerCallModel {
         _ random: inout SplitMix64,
         _ trace: inout Trace
     ) throws(FuzzFinding) {
-        let fields = block.fields.map { HeaderField($0.name, $0.value) }
+        let fields = block.callFields
         switch self.state.headersReceived(fields, endStream: block.endStream, now: now) {
         case .route(let head, let deadline):
             trace.note(200)
@@ -145,8 +147,8 @@ final class ServerCallModel {
         case 3, 4:
             try self.finish(Self.someStatus(&random), Self.someMetadata(&random))
         case 5:
-            if let fields = self.state.headSent(Self.someMetadata(&random)) {
-                try self.submitHead(fields, endStream: false)
+            if let head = self.state.headSent(Self.someMetadata(&random)) {
+                try self.submitHead(head.fields(), endStream: false)
             }
         case 6:
             self.abort(self.state.deadlineExpired())
@@ -170,8 +172,8 @@ final class ServerCallModel {
 
     private func submitMessage(_ byteCount: Int, _ random: inout SplitMix64) throws(FuzzFinding) {
         switch self.state.messageSent(initialMetadata: Self.someMetadata(&random)) {
-        case .sendHead(let fields):
-            try self.submitHead(fields, endStream: false)
+        case .sendHead(let head):
+            try self.submitHead(head.fields(), endStream: false)
         case .send:
             break
         case .drop, .refuse:
@@ -192,7 +194,12 @@ final class ServerCallModel {
         self.headsSent += 1
         try expect(self.headsSent == 1, "a call sends one head")
         do throws(HTTP2CodecError) {
-            try self.codec.submitResponse(streamID: self.streamID, Self.codecFields(fields), endStream: endStream)
+            let fields = Self.codecFields(fields)
+            if self.storesBlocks, let block = try self.codec.store(fields) {
+                try self.codec.submitResponse(streamID: self.streamID, block, endStream: endStream)
+            } else {
+                try self.codec.submitResponse(streamID: self.streamID, fields, endStream: endStream)
+            }
         } catch {
             throw FuzzFinding("a head that the call machine makes can be sent", error.description)
         }
@@ -209,7 +216,12 @@ final class ServerCallModel {
             return
         }
         do throws(HTTP2CodecError) {
-            try self.codec.submitTrailers(streamID: self.streamID, Self.codecFields(ending.fields))
+            let fields = Self.codecFields(ending.fields)
+            if self.storesBlocks, let block = try self.codec.store(fields) {
+                try self.codec.submitTrailers(streamID: self.streamID, block)
+            } else {
+                try self.codec.submitTrailers(streamID: self.streamID, fields)
+            }
         } catch {
             throw FuzzFinding("trailers that the call machine makes can be sent", error.description)
         }
@@ -248,5 +260,12 @@ final class ServerCallModel {
             return Metadata()
         }
         return metadata
+    }
+}
+
+extension HTTP2HeaderBlock {
+    /// All fields, as the call machines take them.
+    var callFields: [HeaderField] {
+        (self.fields + (self.variable.map { [$0] } ?? [])).map { HeaderField($0.name, $0.value) }
     }
 }

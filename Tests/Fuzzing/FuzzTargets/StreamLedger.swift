@@ -14,6 +14,8 @@ struct StreamLedger {
     private let role: HTTP2Role
     private let limitBytes: Int
     private var entries: [Int32: Entry] = [:]
+    /// The fields of each block that was said to come again.
+    private var recurrences: [Int: [HTTP2HeaderField]] = [:]
 
     init(role: HTTP2Role, configuration: HTTP2CodecConfiguration) {
         self.role = role
@@ -33,7 +35,12 @@ struct StreamLedger {
     mutating func note(_ event: HTTP2Event, _ trace: inout Trace) throws(FuzzFinding) {
         switch event {
         case .headers(let block):
-            let size = block.fields.reduce(0) { $0 + $1.listSizeBytes }
+            let size = block.fields.reduce(block.variable?.listSizeBytes ?? 0) { $0 + $1.listSizeBytes }
+            if let recurrence = block.recurrence {
+                let before = self.recurrences[recurrence] ?? block.fields
+                try expect(before == block.fields, "blocks with one number have the same fields", "\(recurrence)")
+                self.recurrences[recurrence] = block.fields
+            }
             try expect(size <= self.limitBytes, "a header list is within its limit", "\(size)")
             try self.block(block.streamID, block.kind, endStream: block.endStream, &trace)
         case .headersTooLarge(let streamID, let kind, let sizeBytes, let limitBytes):
@@ -124,6 +131,7 @@ extension StreamCloseOrigin {
         case .peer: 1
         case .neverProcessed: 2
         case .fault: 3
+        case .neverSent: 4
         }
     }
 }

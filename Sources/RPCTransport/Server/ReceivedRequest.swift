@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTP2Session
+internal import RPCCore
+
+/// What a server made of a request's header block: kept, so that the next call with the same block finds it done.
+final class ReceivedRequest: Sendable {
+    /// What the block is, `grpc-timeout` aside.
+    let parsed: RequestHead.Parsed
+    /// The method that it calls, if this server has it.
+    let method: ServiceMethod?
+
+    init(_ parsed: RequestHead.Parsed, methods: [Method: ServiceMethod]) {
+        self.parsed = parsed
+        self.method = if case .call(let head) = parsed { methods[head.method] } else { nil }
+    }
+
+    /// The head of a call; nil for what is turned down.
+    var head: RequestHead? {
+        if case .call(let head) = self.parsed { head } else { nil }
+    }
+}
+
+/// The last few header blocks that came again, with what was made of them.
+struct RecurringBlocks<Made> {
+    /// As many as the codec recognises.
+    private static var limit: Int { 8 }
+
+    private var known: [(id: Int, made: Made)] = []
+    private var nextReplaced = 0
+
+    /// What was made of a block, or is made of it now.
+    mutating func made(of block: HTTP2HeaderBlock, _ make: () -> Made) -> Made {
+        guard let id = block.recurrence else { return make() }
+        for entry in self.known where entry.id == id { return entry.made }
+        let made = make()
+        if self.known.count < Self.limit {
+            self.known.append((id, made))
+        } else {
+            self.known[self.nextReplaced] = (id, made)
+            self.nextReplaced = (self.nextReplaced + 1) % Self.limit
+        }
+        return made
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import InteropCases
+import Logging
+import RPCCore
+import RPCTransport
+
+/// gRPC's interop suite over this project's transport, to be run against other people's client or server by hand.
+@main
+struct SwitchyardInterop: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "switchyard-interop",
+        abstract: "gRPC's interop cases over this project's transport.",
+        subcommands: [ServerCommand.self, ClientCommand.self]
+    )
+}
+
+struct ServerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "server",
+        abstract: "Serve grpc.testing.TestService; prints its port once it listens."
+    )
+
+    @Option(help: "The port to listen at; 0 takes a free one.")
+    var port = 0
+
+    @Option(help: "How many calls a client may reset in one burst.")
+    var resetBurst = TransportLimits.defaults.resetBurst
+
+    func run() async throws {
+        let server = RPCServer(
+            configuration: RPCServerConfiguration(
+                port: self.port,
+                limits: TransportLimits(resetBurst: self.resetBurst)
+            ),
+            methods: InteropService().methods,
+            logger: Logger(label: "interop")
+        )
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await server.run() }
+            // Not by print(), which keeps the line to itself when the output is a pipe.
+            let line = "listening on \(try await server.boundAddress().port)\n"
+            try FileHandle.standardOutput.write(contentsOf: Data(line.utf8))
+            try await group.waitForAll()
+        }
+    }
+}
+
+struct ClientCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "client",
+        abstract: "Run cases against a server; prints one line a case and fails if one fails."
+    )
+
+    @Option(help: "The server's host.")
+    var host = "127.0.0.1"
+
+    @Option(help: "The server's port.")
+    var port: Int
+
+    @Argument(help: "The cases; all of them if none is named.")
+    var cases: [String] = []
+
+    func run() async throws {
+        let wanted = try self.cases.map { name in
+            guard let wanted = InteropCase(rawValue: name) else {
+                let known = InteropCase.allCases.map(\.rawValue).joined(separator: ", ")
+                throw ValidationError("there is no case \(name); the cases are \(known)")
+            }
+            return wanted
+        }
+        let channel = RPCChannel(target: (self.host, self.port), logger: Logger(label: "interop"))
+        let failures = try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await channel.run() }
+            var failures = 0
+            for one in wanted.isEmpty ? InteropCase.allCases : wanted {
+                do {
+                    try await one.run(on: channel)
+                    print("pass \(one.rawValue)")
+                } catch {
+                    failures += 1
+                    print("FAIL \(one.rawValue): \(error)")
+                }
+            }
+            channel.shutdown()
+            try await group.waitForAll()
+            return failures
+        }
+        if failures > 0 { throw ExitCode.failure }
+    }
+}
