@@ -228,7 +228,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "switchyard-interop",
-            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging],
+            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging, nioCore],
             path: "Tests/switchyard-interop",
             swiftSettings: swiftSettings
         ),

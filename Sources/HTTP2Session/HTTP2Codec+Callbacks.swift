@@ -260,7 +260,6 @@ extension HTTP2Codec {
         if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, stream.unconsumedBytes)
         }
-        if stream.peerEnded { self.history.closedAfterPeerEnd(streamID) }
         let origin = stream.closeOrigin ?? (code == .refusedStream ? .neverProcessed : .local)
         self.events.append(.streamClosed(streamID, code: code, origin: origin))
     }

@@ -43,19 +43,20 @@ extension HTTP2Codec {
         var index = 0
         var fedCount = 0
         while let header = scanner.next(bytes, from: &index) {
-            // Negative where the header began in an earlier piece; nothing else of this one was passed then.
-            let start = index - FrameHeaderScanner.headerBytes
+            // Negative where the header began in an earlier piece; nothing else of this one was passed then. What a
+            // priority depends on stands behind its header, which the library has seen by then.
+            let start = header.dependency == nil ? index - FrameHeaderScanner.headerBytes : index
             let needsVerdict = self.needsVerdict(header)
-            guard needsVerdict || start < 0 else { continue }
-            if start > fedCount {
-                let result = self.feedLibrary(UnsafeRawBufferPointer(rebasing: bytes[fedCount..<start]))
-                if result < 0 { return result }
-                fedCount = start
-            }
             if needsVerdict {
-                self.frameBegan(header)
+                if start > fedCount {
+                    let result = self.feedLibrary(UnsafeRawBufferPointer(rebasing: bytes[fedCount..<start]))
+                    if result < 0 { return result }
+                    fedCount = start
+                }
+                self.judge(header)
                 guard self.pendingConnectionError == nil else { return 0 }
             }
+            self.noteEnd(header)
             if start < 0 {
                 let result = header.bytes.withUnsafeBytes { self.feedLibrary($0) }
                 if result < 0 { return result }
@@ -77,11 +78,13 @@ extension HTTP2Codec {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
             let isFollower = header.streamID == self.bodyStreamID
-            let endsStream = UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0
-            self.bodyStreamID = endsStream ? 0 : header.streamID
+            self.bodyStreamID = header.endsStream ? 0 : header.streamID
             return self.role == .server && !isFollower
         case NGHTTP2_CONTINUATION.rawValue:
             return false
+        case NGHTTP2_PRIORITY.rawValue:
+            self.bodyStreamID = 0
+            return header.dependency != nil || header.payloadBytes < FrameHeaderScanner.dependencyBytes
         case NGHTTP2_RST_STREAM.rawValue, NGHTTP2_SETTINGS.rawValue, NGHTTP2_PING.rawValue, NGHTTP2_GOAWAY.rawValue,
             NGHTTP2_WINDOW_UPDATE.rawValue, NGHTTP2_PUSH_PROMISE.rawValue:
             self.bodyStreamID = 0
@@ -93,16 +96,34 @@ extension HTTP2Codec {
     }
 
     /// Applies the rules that can be read from a frame's header alone, before the library sees the frame.
-    private func frameBegan(_ header: FrameHeader) {
+    private func judge(_ header: FrameHeader) {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
             self.judgeStream(header)
-        case NGHTTP2_RST_STREAM.rawValue, NGHTTP2_SETTINGS.rawValue, NGHTTP2_PING.rawValue, NGHTTP2_GOAWAY.rawValue,
-            NGHTTP2_WINDOW_UPDATE.rawValue, NGHTTP2_CONTINUATION.rawValue, NGHTTP2_PUSH_PROMISE.rawValue:
-            break
+        case NGHTTP2_PRIORITY.rawValue:
+            self.judgePriority(header)
         default:
-            // Priorities have no meaning here, nor have frames of unknown types.
             _ = self.spend(FrameBudget.Cost.unused, on: "a frame of type \(header.type)")
+        }
+    }
+
+    /// Remembers the streams that the peer ended its side of, or reset.
+    private func noteEnd(_ header: FrameHeader) {
+        guard self.role == .server, header.streamID & 1 == 1, header.endsStream else { return }
+        self.history.endedByPeer(header.streamID)
+    }
+
+    /// The library ignores priorities; what makes one a fault stays a fault (RFC 7540, section 5.3.1 and 6.3).
+    private func judgePriority(_ header: FrameHeader) {
+        if header.streamID == 0 {
+            _ = self.fail(.protocolError, HTTP2CodecError(code: .peerFault, message: "a PRIORITY frame on stream 0"))
+        } else if header.dependency == header.streamID {
+            _ = self.fail(
+                .protocolError,
+                HTTP2CodecError(code: .peerFault, message: "stream \(header.streamID) was made to depend on itself")
+            )
+        } else {
+            _ = self.spend(FrameBudget.Cost.unused, on: "PRIORITY")
         }
     }
 

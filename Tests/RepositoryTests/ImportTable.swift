@@ -60,7 +60,7 @@ enum ImportTable {
         // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.
         "InteropCases": ["RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "switchyard-interop": Self.foundation.union([
-            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging",
+            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging", "NIOCore",
         ]),
         "PeerTools": Self.foundation.union(["Subprocess", "SystemPackage"]),
 

@@ -188,8 +188,7 @@ public final class RPCServer: Sendable {
         let role = ServerConnection(
             codec: codec,
             eventLoop: eventLoop,
-            limits: limits,
-            compression: self.configuration.compression,
+            configuration: self.configuration,
             peer: channel.remoteAddress.map { "\($0.ipAddress ?? "local"):\($0.port ?? 0)" } ?? "unknown",
             methods: self.methods,
             logger: self.logger,

@@ -18,6 +18,8 @@ public struct RPCServerConfiguration: Sendable {
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
+    /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
+    package var conformanceBody: ByteBuffer?
 
     /// Creates a configuration.
     ///

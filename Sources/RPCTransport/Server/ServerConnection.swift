@@ -13,6 +13,9 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let compression: MessageCompression
+    private let conformanceBody: ByteBuffer?
+    /// The streams of plain requests that have not ended.
+    private var plainStreams: Set<Int32> = []
     let peer: String
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
@@ -41,8 +44,7 @@ final class ServerConnection: ConnectionRole {
     init(
         codec: HTTP2Codec,
         eventLoop: any EventLoop,
-        limits: TransportLimits,
-        compression: MessageCompression,
+        configuration: RPCServerConfiguration,
         peer: String,
         methods: [Method: ServiceMethod],
         logger: Logger,
@@ -51,8 +53,9 @@ final class ServerConnection: ConnectionRole {
     ) {
         self.codec = codec
         self.eventLoop = eventLoop
-        self.limits = limits
-        self.compression = compression
+        self.limits = configuration.limits
+        self.compression = configuration.compression
+        self.conformanceBody = configuration.conformanceBody
         self.peer = peer
         self.methods = methods
         self.logger = logger
@@ -120,9 +123,14 @@ final class ServerConnection: ConnectionRole {
                 self.codec.consume(streamID: streamID, byteCount: bytes.readableBytes)
             }
         case .endOfStream(let streamID):
-            self.calls[streamID]?.requestEnded()
+            if let call = self.calls[streamID] {
+                call.requestEnded()
+            } else if self.plainStreams.remove(streamID) != nil {
+                self.answerPlainRequest(streamID)
+            }
         case .streamClosed(let streamID, _, _):
             self.calls.removeValue(forKey: streamID)?.peerLeft()
+            if self.conformanceBody != nil { self.plainStreams.remove(streamID) }
         case .drained(let streamID):
             self.calls[streamID]?.drained()
         case .pingAcknowledged(Self.drainPing):
@@ -226,12 +234,35 @@ final class ServerConnection: ConnectionRole {
     // MARK: - Private
 
     private func headersReceived(_ block: HTTP2HeaderBlock) {
-        if let call = self.calls[block.streamID] {
+        if block.kind == .trailers, block.endStream, self.plainStreams.remove(block.streamID) != nil {
+            self.answerPlainRequest(block.streamID)
+        } else if let call = self.calls[block.streamID] {
             call.headersReceived(self.request(of: block), timeout: block.variable?.value, endStream: block.endStream)
         } else if block.kind == .request {
+            let request = self.request(of: block)
+            if self.conformanceBody != nil, case .notGRPC = request.parsed {
+                if block.endStream {
+                    self.answerPlainRequest(block.streamID)
+                } else {
+                    self.plainStreams.insert(block.streamID)
+                }
+                return
+            }
             self.open(block.streamID)
-                .headersReceived(self.request(of: block), timeout: block.variable?.value, endStream: block.endStream)
+                .headersReceived(request, timeout: block.variable?.value, endStream: block.endStream)
         }
+    }
+
+    private func answerPlainRequest(_ streamID: Int32) {
+        guard let body = self.conformanceBody else { return }
+        do throws(HTTP2CodecError) {
+            let head = [HTTP2HeaderField(":status", "200"), HTTP2HeaderField("content-type", "text/plain")]
+            try self.codec.submitResponse(streamID: streamID, head, endStream: false)
+            try self.codec.submitData(streamID: streamID, [body], endStream: true)
+        } catch {
+            self.codec.reset(streamID: streamID, code: .internalError)
+        }
+        self.setNeedsFlush()
     }
 
     private func request(of block: HTTP2HeaderBlock) -> ReceivedRequest {
