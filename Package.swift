@@ -219,6 +219,27 @@ let package = Package(
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),
 
+        // MARK: - Fuzzing
+
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["HTTP2Session", "RPCCore", "SwitchyardProtos", nioCore],
+            path: "Tests/Fuzzing/FuzzTargets",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-fuzz",
+            dependencies: ["FuzzTargets"],
+            path: "Tests/Fuzzing/FuzzDriver",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: ["FuzzTargets"],
+            path: "Tests/Fuzzing/FuzzTests",
+            swiftSettings: swiftSettings
+        ),
+
         // MARK: - The transport against other people's gRPC; in no product
 
         .target(

@@ -246,7 +246,12 @@ extension HTTP2Codec {
     private func frameNotSent(_ frame: UnsafePointer<nghttp2_frame>) {
         guard UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue else { return }
         let streamID = frame.pointee.hd.stream_id
-        guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST, let stream = self.stream(streamID) else { return }
+        guard let stream = self.stream(streamID) else { return }
+        guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST else {
+            // An answer or trailers that are too long to send: without them the peer would wait for ever.
+            self.reset(streamID: streamID, code: .internalError)
+            return
+        }
         if stream.closeOrigin == nil { stream.closeOrigin = .neverSent }
         self.streamClosed(streamID, code: .refusedStream)
     }

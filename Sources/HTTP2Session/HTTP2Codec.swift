@@ -34,7 +34,9 @@ public final class HTTP2Codec {
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
     var budget: FrameBudget
-    private var scanner: FrameHeaderScanner
+    var scanner: FrameHeaderScanner
+    // The stream whose open body the last frame belonged to, 0 for none: the next frame on it needs no judgement.
+    var bodyStreamID: Int32 = 0
 
     // The input that mem_recv reads at present: data callbacks turn their pointers into slices of it.
     var input = ByteBuffer()
@@ -113,17 +115,7 @@ public final class HTTP2Codec {
         self.input = bytes
         // A call's frames bring about this many events: one allocation instead of one for each doubling.
         if self.events.capacity == 0 { self.events.reserveCapacity(8) }
-        let session = self.session
-        let result = bytes.withUnsafeReadableBytes { pointer -> Int in
-            guard let base = pointer.baseAddress, pointer.count > 0 else { return 0 }
-            var scanner = self.scanner
-            scanner.scan(pointer) { self.frameBegan($0) }
-            self.scanner = scanner
-            guard self.pendingConnectionError == nil else { return 0 }
-            self.inputBase = base
-            defer { self.inputBase = nil }
-            return nghttp2_session_mem_recv(session, base.assumingMemoryBound(to: UInt8.self), pointer.count)
-        }
+        let result = bytes.withUnsafeReadableBytes { self.feed($0) }
         self.input = ByteBuffer()
         if result < 0 && self.pendingConnectionError == nil {
             self.pendingConnectionError = HTTP2Codec.connectionError(

@@ -78,5 +78,9 @@ enum ImportTable {
         "CSwitchyardProtos": ["CProtobufC"],
         "CSentencePiece": [],
         "CKernels": [],
+
+        // Fuzzing, which lives below Tests: targets stand on the layers that read what peers send, and on no others.
+        "FuzzTargets": ["HTTP2Session", "RPCCore", "SwitchyardProtos", "NIOCore"],
+        "switchyard-fuzz": Self.cLibrary.union(["FuzzTargets"]),
     ]
 }

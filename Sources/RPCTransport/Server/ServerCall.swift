@@ -139,8 +139,16 @@ final class ServerCall {
     }
 
     /// The stream is closed, or the connection is lost.
+    ///
+    /// Nothing comes after it.
     func peerLeft() {
         self.abort(self.state.peerLeft(), "the caller has left")
+        // Gate and inbox hold the call, to report to it: unless it lets go of them, all three stay for ever, and with
+        // them the connection and its codec.
+        self.gate = nil
+        self.inbox = nil
+        self.handler = nil
+        self.context = nil
     }
 
     /// The stream's queue has drained.
