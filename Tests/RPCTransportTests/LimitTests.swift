@@ -14,34 +14,34 @@ struct TimeLimitMachineTests {
     func strikes() {
         var strikes = PingStrikes(timing: ConnectionTiming(minimumPingInterval: .seconds(300), pingStrikes: 2))
         // The first ping has none before it.
-        #expect(!strikes.pinged(openCalls: 1, now: self.start))
-        #expect(!strikes.pinged(openCalls: 1, now: self.start + .seconds(1)))
-        #expect(!strikes.pinged(openCalls: 1, now: self.start + .seconds(2)))
+        #expect(strikes.pinged(openCalls: 1, now: self.start) == false)
+        #expect(strikes.pinged(openCalls: 1, now: self.start + .seconds(1)) == false)
+        #expect(strikes.pinged(openCalls: 1, now: self.start + .seconds(2)) == false)
         var forgiven = strikes
-        #expect(strikes.pinged(openCalls: 1, now: self.start + .seconds(3)))
+        #expect(strikes.pinged(openCalls: 1, now: self.start + .seconds(3)) == true)
         forgiven.sent()
-        for second in 3..<6 { #expect(!forgiven.pinged(openCalls: 1, now: self.start + .seconds(second))) }
-        #expect(forgiven.pinged(openCalls: 1, now: self.start + .seconds(6)))
+        for second in 3..<6 { #expect(forgiven.pinged(openCalls: 1, now: self.start + .seconds(second)) == false) }
+        #expect(forgiven.pinged(openCalls: 1, now: self.start + .seconds(6)) == true)
     }
 
     @Test("pings at the interval are never too many; without calls the interval is two hours unless that is allowed")
     func intervals() {
         let timing = ConnectionTiming(minimumPingInterval: .seconds(60), pingStrikes: 0)
         var steady = PingStrikes(timing: timing)
-        for minute in 0..<100 { #expect(!steady.pinged(openCalls: 1, now: self.start + .seconds(60 * minute))) }
+        for minute in 0..<100 { #expect(steady.pinged(openCalls: 1, now: self.start + .seconds(60 * minute)) == false) }
         var idle = PingStrikes(timing: timing)
-        #expect(!idle.pinged(openCalls: 0, now: self.start))
-        #expect(idle.pinged(openCalls: 0, now: self.start + .seconds(61)))
+        #expect(idle.pinged(openCalls: 0, now: self.start) == false)
+        #expect(idle.pinged(openCalls: 0, now: self.start + .seconds(61)) == true)
         var twoHours = PingStrikes(timing: timing)
-        #expect(!twoHours.pinged(openCalls: 0, now: self.start))
-        #expect(!twoHours.pinged(openCalls: 0, now: self.start + .seconds(7_200)))
+        #expect(twoHours.pinged(openCalls: 0, now: self.start) == false)
+        #expect(twoHours.pinged(openCalls: 0, now: self.start + .seconds(7_200)) == false)
         var allowed = PingStrikes(
             timing: ConnectionTiming(minimumPingInterval: .seconds(60), pingStrikes: 0, allowsIdlePings: true)
         )
-        #expect(!allowed.pinged(openCalls: 0, now: self.start))
-        #expect(!allowed.pinged(openCalls: 0, now: self.start + .seconds(61)))
+        #expect(allowed.pinged(openCalls: 0, now: self.start) == false)
+        #expect(allowed.pinged(openCalls: 0, now: self.start + .seconds(61)) == false)
         var uncounted = PingStrikes(timing: ConnectionTiming(minimumPingInterval: nil, pingStrikes: 0))
-        for _ in 0..<10 { #expect(!uncounted.pinged(openCalls: 0, now: self.start)) }
+        for _ in 0..<10 { #expect(uncounted.pinged(openCalls: 0, now: self.start) == false) }
     }
 
     @Test("a stall lasts from the first look that finds it to the last")

@@ -19,24 +19,16 @@ public struct RPCServerConfiguration: Sendable {
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
-<<<<<<< HEAD
     /// Whether handlers can ask which requests came compressed, for tests.
     package var recordsCompression = false
     /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
     package var conformanceBody: ByteBuffer?
-=======
->>>>>>> security
     /// Whether connections are encrypted.
     public var security: ServerSecurity
     /// Decides, on the event loop and without blocking, whether a call may be made; returns the error that refuses it.
     ///
     /// It is asked before anything of the call is looked at, methods that do not exist included; nil lets every call in.
     public var authorize: (@Sendable (ServerContext) -> RPCError?)?
-<<<<<<< HEAD
-=======
-    /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
-    package var conformanceBody: ByteBuffer?
->>>>>>> security
 
     /// Creates a configuration.
     ///

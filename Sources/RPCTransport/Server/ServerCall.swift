@@ -313,9 +313,10 @@ final class ServerCall {
     private func cancelHandler(_ reason: String) {
         let error = RPCError(.cancelled, reason)
         self.request = nil
+        // First: a writer or a reader that wakes up with the error may ask whether the call was cancelled.
+        self.shared.cancel()
         self.gate?.close(error)
         self.inbox?.finish(.failure(error))
-        self.shared.cancel()
     }
 
     private func send(_ ending: ServerCallState.Ending) {

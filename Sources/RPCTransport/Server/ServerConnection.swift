@@ -13,26 +13,17 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let compression: MessageCompression
-<<<<<<< HEAD
     /// Whether calls write down which requests came compressed.
     var recordsCompression = false
     private let conformanceBody: ByteBuffer?
     /// The streams of plain requests that have not ended.
     private var plainStreams: Set<Int32> = []
-=======
->>>>>>> security
     /// Decides whether a call may be made.
     let authorize: (@Sendable (ServerContext) -> RPCError?)?
     /// Who the client is, as far as that is known.
     private(set) var caller: Caller
     /// Why the connection is refused, although its handshake went well.
     private var refusal: TLSFailure?
-<<<<<<< HEAD
-=======
-    private let conformanceBody: ByteBuffer?
-    /// The streams of plain requests that have not ended.
-    private var plainStreams: Set<Int32> = []
->>>>>>> security
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
     private let onMismatch: @Sendable (String) -> Void
@@ -77,17 +68,11 @@ final class ServerConnection: ConnectionRole {
         self.limits = configuration.limits
         self.compression = configuration.compression
         self.conformanceBody = configuration.conformanceBody
-<<<<<<< HEAD
         self.timing = configuration.timing
         self.pingStrikes = PingStrikes(timing: configuration.timing)
         self.caller = Caller(address: peer, identity: nil)
         self.methods = methods
         self.authorize = configuration.authorize
-=======
-        self.authorize = configuration.authorize
-        self.caller = Caller(address: peer, identity: nil)
-        self.methods = methods
->>>>>>> security
         self.logger = logger
         self.acceptCall = accept
         self.onMismatch = onMismatch
