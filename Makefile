@@ -29,6 +29,11 @@ test: $(VENV)/.ready peers-cpp ## the whole test suite, as continuous integratio
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
 
+sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)
+	@deploy/install-packages.sh build
+	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh thread
+	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh address
+
 # Other people's gRPC clients, which the tests call the cluster with.
 $(VENV)/.ready: Tests/Peers/requirements.txt deploy/install-packages.sh
 	@deploy/install-packages.sh test
@@ -56,4 +61,4 @@ protos: ## regenerate the protobuf-c code from Protos/
 	deploy/generate-protos.sh
 
 clean: ## remove what was built
-	rm -rf .build $(VENV)
+	rm -rf .build .build-tsan .build-asan $(VENV)

@@ -96,7 +96,6 @@ extension HTTP2Codec {
         if self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, count)
         }
-        self.budget.earn(1 + count >> 10)
         self.events.append(.data(streamID: streamID, bytes: slice))
     }
 
@@ -105,10 +104,13 @@ extension HTTP2Codec {
         let endStream = UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0
         switch UInt32(header.type) {
         case NGHTTP2_DATA.rawValue:
+            // Counted by frame and not by piece, or a sender of single bytes would earn the most; padding is no data.
+            let count = header.length - frame.pointee.data.padlen
+            if count > 0 { self.budget.earn(1 + count >> 10) }
             if endStream, let stream = self.stream(header.stream_id) {
                 stream.peerEnded = true
                 self.events.append(.endOfStream(streamID: header.stream_id))
-            } else if header.length == 0 {
+            } else if count <= 0 {
                 return self.spend(FrameBudget.Cost.emptyData, on: "an empty DATA frame")
             }
         case NGHTTP2_HEADERS.rawValue:

@@ -54,6 +54,14 @@ struct SplitTests {
         #expect(outcome.events.count { $0.contains(":path: /s/M") } == 1)
     }
 
+    @Test("data that is nothing but padding is data without use")
+    func padding() throws {
+        let open = frame(type: 1, flags: 4, streamID: 1, payload: Self.block)
+        let padding = (0..<2_000).map { _ in frame(type: 0, flags: 8, streamID: 1, payload: [1, 0]) }
+        let outcome = try Self.outcome([open] + padding, pieceBytes: 10_000)
+        #expect(outcome.failure?.contains("an empty DATA frame") == true)
+    }
+
     @Test("a frame on a stream that was over before it is found in the same piece", arguments: [1, 7, 10_000])
     func endedStream(pieceBytes: Int) throws {
         let frames = [
