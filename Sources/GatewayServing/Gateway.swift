@@ -115,6 +115,7 @@ public final class Gateway: Sendable {
             configuration: RPCServerConfiguration(
                 host: configuration.host,
                 port: configuration.port,
+                timing: .clientPlane,
                 drainGrace: configuration.drainTimeout,
                 security: configuration.security,
                 authorize: authorize

@@ -119,6 +119,7 @@ extension HTTP2Codec {
         case NGHTTP2_RST_STREAM.rawValue:
             self.stream(header.stream_id)?.closeOrigin = .peer
             self.stream(header.stream_id)?.peerEnded = true
+            return self.countReset()
         case NGHTTP2_SETTINGS.rawValue:
             if UInt32(header.flags) & NGHTTP2_FLAG_ACK.rawValue != 0 {
                 self.events.append(.settingsAcknowledged)
@@ -132,6 +133,7 @@ extension HTTP2Codec {
             }
             if UInt32(header.flags) & NGHTTP2_FLAG_ACK.rawValue != 0 {
                 self.events.append(.pingAcknowledged(opaque: opaque))
+                return self.spend(FrameBudget.Cost.ping, on: "an acknowledgement of PING")
             } else {
                 self.events.append(.ping(opaque: opaque))
                 return self.spend(FrameBudget.Cost.ping, on: "PING")
@@ -146,6 +148,7 @@ extension HTTP2Codec {
                     debug: String(decoding: debug, as: UTF8.self)
                 )
             )
+            return self.spend(FrameBudget.Cost.settings, on: "GOAWAY")
         case NGHTTP2_WINDOW_UPDATE.rawValue:
             return self.spend(FrameBudget.Cost.windowUpdate, on: "WINDOW_UPDATE")
         default:

@@ -95,6 +95,19 @@ extension HTTP2Codec {
         }
     }
 
+    /// Takes a reset of the peer from its allowance: each was a request that was begun for nothing.
+    func countReset() -> Int32 {
+        guard self.role == .server, !self.resetBudget.spend(1, now: self.now) else { return 0 }
+        return self.fail(
+            .enhanceYourCalm,
+            HTTP2CodecError(
+                code: .flooded,
+                message: "the peer reset more than \(self.configuration.resetBurst) streams, and more than "
+                    + "\(self.configuration.resetsPerSecond) a second since"
+            )
+        )
+    }
+
     /// Applies the rules that can be read from a frame's header alone, before the library sees the frame.
     private func judge(_ header: FrameHeader) {
         switch UInt32(header.type) {

@@ -34,6 +34,8 @@ public final class HTTP2Codec {
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
     var budget: FrameBudget
+    /// What the peer's resets are paid from.
+    var resetBudget: FrameBudget
     var scanner: FrameHeaderScanner
     // The stream whose open body the last frame belonged to, 0 for none: the next frame on it needs no judgement.
     var bodyStreamID: Int32 = 0
@@ -85,6 +87,10 @@ public final class HTTP2Codec {
         self.role = role
         self.configuration = configuration
         self.now = now
+        self.resetBudget = FrameBudget(
+            capacity: configuration.resetBurst,
+            tokensPerSecond: configuration.resetsPerSecond
+        )
         self.budget = FrameBudget(
             capacity: configuration.idleFrameBurst,
             tokensPerSecond: configuration.idleFramesPerSecond

@@ -39,8 +39,8 @@ public struct TransportLimits: Sendable, Hashable {
         maxFrameBytes: 1 << 20,
         writeBufferBytes: 1 << 20,
         readBufferBytes: 1 << 20,
-        resetBurst: 10_000,
-        resetsPerSecond: 2_000
+        resetBurst: 20_000,
+        resetsPerSecond: 5_000
     )
 
     /// Creates limits; see the properties for the meaning of each value.
@@ -67,8 +67,8 @@ public struct TransportLimits: Sendable, Hashable {
         maxFrameBytes: Int = 1 << 16,
         writeBufferBytes: Int = 1 << 16,
         readBufferBytes: Int = 1 << 16,
-        resetBurst: Int = 1_000,
-        resetsPerSecond: Int = 100
+        resetBurst: Int = 5_000,
+        resetsPerSecond: Int = 500
     ) {
         self.maxReceiveMessageBytes = maxReceiveMessageBytes
         self.maxHeaderListBytes = maxHeaderListBytes

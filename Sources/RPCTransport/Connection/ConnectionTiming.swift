@@ -28,6 +28,15 @@ public struct ConnectionTiming: Sendable, Hashable {
     /// Ten seconds for the handshake, half a minute for a request, a minute without progress; pings as gRPC counts them.
     public static let defaults = ConnectionTiming()
 
+    /// For a server of clients from anywhere: who is silent for five minutes is probed, who calls nothing for an hour goes.
+    ///
+    /// A client that is gone without a word so gives its connection back.
+    public static let clientPlane = ConnectionTiming(
+        keepaliveInterval: .seconds(300),
+        probesIdleConnections: true,
+        idleTimeout: .seconds(3_600)
+    )
+
     /// For connections between a gateway and its expert hosts: probed every ten seconds, calls or none.
     public static let dataPlane = ConnectionTiming(
         keepaliveInterval: .seconds(10),
