@@ -81,11 +81,11 @@ struct TimeLimitMachineTests {
 @Suite("Limits in time and number over loopback", .timeLimit(.minutes(1)))
 struct LimitTests {
     /// The frames of a call's request: headers, and so many bytes of a message that was announced longer.
-    private static func partialRequest() -> ByteBuffer {
+    private static func partialRequest(_ method: Method = Methods.echo) -> ByteBuffer {
         var bytes = RawPeer.preface
         var block: [UInt8] = [0x83, 0x86]
         for (name, value) in [
-            (":path", Methods.echo.path), (":authority", "x"), ("te", "trailers"), ("content-type", "application/grpc"),
+            (":path", method.path), (":authority", "x"), ("te", "trailers"), ("content-type", "application/grpc"),
         ] {
             block += [0x00, UInt8(name.utf8.count)] + Array(name.utf8) + [UInt8(value.utf8.count)] + Array(value.utf8)
         }
@@ -108,6 +108,30 @@ struct LimitTests {
             try await peer.send(RawPeer.frame(type: 6, payload: Array(repeating: 0, count: 8)))
             try await peer.waitForFrame(type: 6)
             try await peer.close()
+        }
+    }
+
+    @Test("a stream of requests may pause between two messages, and not inside one")
+    func pausedStream() async throws {
+        let timing = ConnectionTiming(requestTimeout: .milliseconds(60))
+        try await withServer(timing: timing, [chat]) { _, port in
+            let peer = try await RawPeer.connect(port: port)
+            try await peer.send(Self.partialRequest(Methods.chat))
+            let head = try await peer.waitForFrame(type: 1)
+            #expect(head.flags & 1 == 1)
+            try await peer.close()
+            try await withChannel(port: port) { channel in
+                let call = channel.bidirectional(Methods.chat, options: .waiting)
+                try await call.requests.write(Payload(pattern(10)))
+                var responses = call.responses.makeAsyncIterator()
+                #expect(try await responses.next() == pattern(10))
+                // Three times the limit: what must not happen needs time not to happen in.
+                try await Task.sleep(for: .milliseconds(180))
+                try await call.requests.write(Payload(pattern(20)))
+                #expect(try await responses.next() == pattern(20))
+                call.requests.finish()
+                #expect(try await responses.next() == nil)
+            }
         }
     }
 

@@ -13,6 +13,8 @@ public struct ConnectionTiming: Sendable, Hashable {
     /// How long a connection may have no call before it is closed; nil keeps it.
     public var idleTimeout: Duration?
     /// How long the one message of a request may take to arrive, from its headers to its end (server); nil means for ever.
+    ///
+    /// In a stream of messages, how long one may make no progress once it has begun.
     public var requestTimeout: Duration?
     /// How long the peer may take nothing of what waits for it, on the socket or on a stream; nil means for ever.
     public var stallTimeout: Duration?

@@ -25,6 +25,7 @@ final class ServerCall {
     private var arrival = StallClock()
     private var stall = StallClock()
     private var requestIsComplete = false
+    private var receivedBytes = 0
     /// Bytes received and not credited yet.
     private var uncreditedBytes = 0
 
@@ -85,6 +86,7 @@ final class ServerCall {
 
     func dataReceived(_ bytes: ByteBuffer) {
         self.uncreditedBytes += bytes.readableBytes
+        self.receivedBytes += bytes.readableBytes
         do throws(RPCError) {
             try self.assembler.feed(bytes) { self.messageReceived($0) }
         } catch {
@@ -95,9 +97,13 @@ final class ServerCall {
 
     /// Ends a call whose one message does not arrive, and one whose messages are not taken.
     func sweep(_ timing: ConnectionTiming, now: ContinuousClock.Instant) {
-        let awaitsMessage = !self.requestIsComplete && self.inbox == nil && !self.state.isEnded
+        // A stream of messages may pause between two, and take its time inside a large one; it must not stop there.
+        let isStream = self.inbox != nil
+        let awaitsMessage =
+            !self.requestIsComplete && !self.state.isEnded && !(isStream && self.assembler.isBetweenMessages)
+        let progress = isStream ? self.receivedBytes : 0
         if let limit = timing.requestTimeout,
-            self.arrival.observe(isWaiting: awaitsMessage, progress: 0, now: now) >= limit
+            self.arrival.observe(isWaiting: awaitsMessage, progress: progress, now: now) >= limit
         {
             self.end(RPCError(.deadlineExceeded, "the request did not arrive within \(limit)"))
             return
