@@ -11,6 +11,7 @@ import Testing
 ///   - opening: What is sent first, behind the preface.
 ///   - round: What is sent again and again.
 /// - Returns: The connection, and how many rounds were sent.
+/// - Throws: ``SocketError`` where the server cannot be reached.
 func flood(
     port: Int,
     limit: Int,
@@ -55,7 +56,7 @@ struct FloodTests {
 
     @Test("rapid reset: requests taken back at once")
     func rapidReset() async throws {
-        try await self.expectCalm("rapid reset", rounds: 5_000, framesPerRound: 2) { index in
+        try await self.expectCalm("rapid reset", rounds: 10_000, framesPerRound: 2, code: 2) { index in
             let stream = UInt32(2 * index + 1)
             return Frames.headers(Frames.request(), stream) + Frames.reset(stream, 8)
         }
@@ -114,6 +115,58 @@ struct FloodTests {
             case .priority: Frames.frame(2, 1, [0, 0, 0, 0, 16])
             case .window: Frames.windowUpdate(0, 1)
             case .unknown: Frames.frame(0xbb, 1, [1])
+            }
+        }
+    }
+
+    @Test("header blocks without end or measure", arguments: Headers.allCases)
+    func headers(_ kind: Headers) async throws {
+        try await attack(kind.rawValue) { port in
+            let peer = try RawSocket(port: port)
+            peer.send(Frames.preface)
+            peer.wait { $0.frames[4] >= 2 }
+            var frames = 0
+            for piece in kind.pieces {
+                guard peer.seen.goAway == nil, peer.send(piece) else { break }
+                frames += 1
+            }
+            #expect(peer.waitForClose())
+            #expect(peer.bytesSent < 4 << 20, "the server took \(peer.bytesSent) bytes")
+            let code = peer.seen.goAway
+            #expect(code != nil && code != 0)
+            return Finding(frames: frames, ending: "GOAWAY \(code.map(String.init) ?? "none")")
+        }
+    }
+
+    enum Headers: String, CaseIterable, Sendable {
+        case continuation = "CONTINUATION without end"
+        case empty = "empty CONTINUATIONs"
+        case fields = "30,000 fields"
+        case values = "8 MiB of values"
+        case bomb = "indexed field of 4 KB, 15,000 times"
+
+        /// At most 10,000 frames.
+        var pieces: [[UInt8]] {
+            let start = Frames.frame(1, 1, Frames.block(Frames.request()))
+            switch self {
+            case .continuation:
+                let more = Frames.frame(9, 1, Frames.block([("x", String(repeating: "v", count: 900))]))
+                return [start] + Array(repeating: more, count: 9_999)
+            case .empty: return [start] + Array(repeating: Frames.frame(9, 1), count: 9_999)
+            case .fields:
+                // `accept-encoding: gzip, deflate` of the static table: one byte each.
+                return [start, Frames.frame(9, 1, Array(repeating: 0x90, count: 15_000))]
+                    + [Frames.frame(9, flags: 4, 1, Array(repeating: 0x90, count: 15_000))]
+            case .values:
+                let more = Frames.frame(9, 1, Frames.block([("x", String(repeating: "v", count: 16_000))]))
+                return [start] + Array(repeating: more, count: 524)
+            case .bomb:
+                // A literal that is indexed at 62, then nothing but that.
+                let large = [0x40] + Frames.text("x") + Frames.text(String(repeating: "v", count: 4_000))
+                return [
+                    start, Frames.frame(9, 1, large),
+                    Frames.frame(9, flags: 4, 1, Array(repeating: 0xbe, count: 15_000)),
+                ]
             }
         }
     }
