@@ -268,6 +268,13 @@ let package = Package(
             ],
             swiftSettings: swiftSettings
         ),
+        .testTarget(
+            name: "AttackTests",
+            dependencies: [
+                "switchyard-interop", "PeerTools", "CNGHTTP2", "RPCTransport", "RPCCore", nioCore, logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
     ],
     cLanguageStandard: .c11,
     cxxLanguageStandard: .cxx17

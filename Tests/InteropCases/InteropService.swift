@@ -51,10 +51,16 @@ public struct InteropService: Sendable {
     ///   - limits: What one connection may hold.
     ///   - logger: The server's.
     /// - Returns: The server, which its `run()` starts.
-    public static func server(port: Int = 0, limits: TransportLimits = .defaults, logger: Logger) -> RPCServer {
+    public static func server(
+        port: Int = 0,
+        limits: TransportLimits = .defaults,
+        timing: ConnectionTiming = .defaults,
+        logger: Logger
+    ) -> RPCServer {
         var configuration = RPCServerConfiguration(
             port: port,
             limits: limits,
+            timing: timing,
             drainGrace: .seconds(5),
             compression: .gzip(minimumBytes: 1)
         )

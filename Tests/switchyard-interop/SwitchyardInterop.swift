@@ -30,16 +30,24 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "How many calls a client may reset in one burst.")
     var resetBurst = TransportLimits.defaults.resetBurst
 
+    @Option(help: "How many milliseconds a client has for its preface and settings.")
+    var handshakeTimeout = 10_000
+
+    @Flag(help: "Print the process identifier behind the port.")
+    var announceProcess = false
+
     func run() async throws {
         let server = InteropService.server(
             port: self.port,
             limits: TransportLimits(resetBurst: self.resetBurst),
+            timing: ConnectionTiming(handshakeTimeout: .milliseconds(self.handshakeTimeout)),
             logger: Logger(label: "interop")
         )
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await server.run() }
             // Not by print(), which keeps the line to itself when the output is a pipe.
-            let line = "listening on \(try await server.boundAddress().port)\n"
+            let identifier = self.announceProcess ? " \(ProcessInfo.processInfo.processIdentifier)" : ""
+            let line = "listening on \(try await server.boundAddress().port)\(identifier)\n"
             try FileHandle.standardOutput.write(contentsOf: Data(line.utf8))
             try await group.waitForAll()
         }
