@@ -10,7 +10,7 @@ MODEL ?= deploy/models/switch-mini
 # the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md).
 RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help build demo test peers-cpp lint format bench protos clean
+.PHONY: help build demo test peers-cpp lint format bench bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,6 +28,11 @@ demo: ## a whole cluster on this machine, some prompts, and where their tokens w
 test: $(VENV)/.ready peers-cpp ## the whole test suite, as continuous integration runs it
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
+
+sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)
+	@deploy/install-packages.sh build
+	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh thread
+	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh address
 
 # Other people's gRPC clients, which the tests call the cluster with.
 $(VENV)/.ready: Tests/Peers/requirements.txt deploy/install-packages.sh
@@ -51,9 +56,20 @@ format: ## rewrite the sources in the project's format
 bench: build ## the benchmark tables of docs/benchmarks.md
 	@"$$($(RELEASE) --show-bin-path)/switchyard" bench all
 
+# Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
+PEERS = .build/peers
+
+bench-peers: build ## the RPC benchmark beside gRPC C++ and grpc-swift-2
+	@deploy/install-packages.sh test
+	@mkdir -p $(PEERS)
+	g++ -O2 -std=c++17 -o $(PEERS)/grpc-cpp Tests/Peers/bench-grpc-cpp/echo.cc $$(pkg-config --cflags --libs grpc++)
+	$(SWIFT) build -c release --package-path Tests/Peers/bench-grpc-swift --scratch-path $(PEERS)/grpc-swift
+	@"$$($(RELEASE) --show-bin-path)/switchyard" bench rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
+	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
+
 protos: ## regenerate the protobuf-c code from Protos/
 	@deploy/install-packages.sh test
 	deploy/generate-protos.sh
 
 clean: ## remove what was built
-	rm -rf .build $(VENV)
+	rm -rf .build .build-tsan .build-asan $(VENV)

@@ -19,6 +19,11 @@ let swiftSettings: [SwiftSetting] =
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let swiftASN1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let serviceLifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -36,6 +41,10 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.0"),
+        .package(url: "https://github.com/apple/swift-crypto", "3.12.0"..<"5.0.0"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
@@ -77,7 +86,12 @@ let package = Package(
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
-            dependencies: ["RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, logging],
+            dependencies: ["RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, nioTLS, nioSSL, logging],
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "CertificateAuthority",
+            dependencies: [x509, crypto, swiftASN1],
             swiftSettings: swiftSettings
         ),
 
@@ -93,7 +107,7 @@ let package = Package(
             dependencies: [
                 "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics,
                 configuration,
-                systemPackage, unixSignals,
+                systemPackage, unixSignals, crypto,
             ],
             swiftSettings: swiftSettings
         ),
@@ -125,7 +139,7 @@ let package = Package(
             dependencies: [
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
                 "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints",
-                "TensorKernels",
+                "TensorKernels", "CertificateAuthority",
                 argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
@@ -157,7 +171,15 @@ let package = Package(
         .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session", nioCore], swiftSettings: swiftSettings),
         .testTarget(
             name: "RPCTransportTests",
-            dependencies: ["RPCTransport", "HTTP2Session", "RPCCore", nioCore, nioPosix, logging],
+            dependencies: [
+                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioTLS, nioSSL,
+                logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "CertificateAuthorityTests",
+            dependencies: ["CertificateAuthority", subprocess, systemPackage],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
@@ -197,6 +219,27 @@ let package = Package(
         ),
         .testTarget(name: "RepositoryTests", swiftSettings: swiftSettings),
 
+        // MARK: - Fuzzing
+
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["HTTP2Session", "RPCCore", "SwitchyardProtos", nioCore],
+            path: "Tests/Fuzzing/FuzzTargets",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-fuzz",
+            dependencies: ["FuzzTargets"],
+            path: "Tests/Fuzzing/FuzzDriver",
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: ["FuzzTargets"],
+            path: "Tests/Fuzzing/FuzzTests",
+            swiftSettings: swiftSettings
+        ),
+
         // MARK: - The transport against other people's gRPC; in no product
 
         .target(
@@ -207,7 +250,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "switchyard-interop",
-            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging],
+            dependencies: ["InteropCases", "RPCTransport", "RPCCore", argumentParser, logging, nioCore],
             path: "Tests/switchyard-interop",
             swiftSettings: swiftSettings
         ),

@@ -8,7 +8,7 @@
 set -eu
 
 build_packages="libnghttp2-dev libprotobuf-c-dev libopenblas-dev libsentencepiece-dev zlib1g-dev pkg-config"
-test_packages="python3 python3-venv protobuf-compiler protobuf-c-compiler curl nghttp2-proxy g++ libgrpc++-dev
+test_packages="openssl python3 python3-venv protobuf-compiler protobuf-c-compiler curl nghttp2-proxy g++ libgrpc++-dev
     protobuf-compiler-grpc"
 
 case "${1:-}" in

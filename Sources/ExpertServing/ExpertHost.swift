@@ -96,7 +96,9 @@ public final class ExpertHost: Sendable {
                 host: configuration.host,
                 port: configuration.port,
                 limits: limits,
-                drainGrace: configuration.drainTimeout
+                timing: .dataPlane,
+                drainGrace: configuration.drainTimeout,
+                security: configuration.security
             ),
             methods: configuration.reflection
                 ? methods + (try ReflectionService(describing: methods)).methods : methods,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import RPCTransport
 public import SwitchModel
 
 /// What an expert host is told when it starts.
@@ -12,6 +13,9 @@ public struct ExpertHostConfiguration: Sendable {
 
     /// The port to listen on; 0 lets the system choose.
     public var port = 7401
+
+    /// Whether gateways' connections are encrypted.
+    public var security = ServerSecurity.plaintext
 
     /// Keys of the model's `config.json` and the values that replace those in the file.
     public var modelOverrides: [String: String] = [:]

@@ -101,6 +101,8 @@ public final class Gateway: Sendable {
             ),
             cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint)
         )
+        var authorize: (@Sendable (ServerContext) -> RPCError?)?
+        if let tokens = configuration.tokens { authorize = { tokens.check($0) } }
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
@@ -113,7 +115,10 @@ public final class Gateway: Sendable {
             configuration: RPCServerConfiguration(
                 host: configuration.host,
                 port: configuration.port,
-                drainGrace: configuration.drainTimeout
+                timing: .clientPlane,
+                drainGrace: configuration.drainTimeout,
+                security: configuration.security,
+                authorize: authorize
             ),
             methods: configuration.reflection
                 ? methods + (try ReflectionService(describing: methods)).methods : methods,
@@ -159,6 +164,11 @@ public final class Gateway: Sendable {
     ///
     /// - Throws: What prevents the gateway from listening, and `ComputeThread.StartError`.
     public func run() async throws {
+        guard let tokens = self.configuration.tokens else { return try await self.serve() }
+        try await tokens.whileWatched { try await self.serve() }
+    }
+
+    private func serve() async throws {
         defer {
             self.gate.close()
         }

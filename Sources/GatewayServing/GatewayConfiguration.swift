@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import ExpertPooling
+public import RPCTransport
+public import ServiceKit
 public import SwitchModel
 
 /// What a gateway is told when it starts.
@@ -19,6 +21,12 @@ public struct GatewayConfiguration: Sendable {
 
     /// The port to listen on; 0 lets the system choose.
     public var port = 7400
+
+    /// Whether clients' connections are encrypted; ``cluster`` says the same of those to the expert hosts.
+    public var security = ServerSecurity.plaintext
+
+    /// Lets only calls with a known token in; every call is let in if it is missing.
+    public var tokens: TokenGate?
 
     /// How weights are kept in memory.
     public var storage = WeightStorage.checkpoint

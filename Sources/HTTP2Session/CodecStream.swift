@@ -22,6 +22,8 @@ final class CodecStream {
     private var firstPiece = 0
     /// The bytes in the pieces that wait.
     private(set) var queuedBytes = 0
+    /// The bytes that left the queue.
+    private(set) var sentBytes = 0
     var bodyEnd = BodyEnd.open
     /// Whether this side's header block was submitted (always true for a client's stream).
     var headersSubmitted = false
@@ -83,6 +85,7 @@ final class CodecStream {
             self.firstPiece = 0
         }
         self.queuedBytes -= byteCount
+        self.sentBytes += byteCount
         return true
     }
 

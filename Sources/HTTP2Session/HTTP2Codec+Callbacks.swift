@@ -96,7 +96,6 @@ extension HTTP2Codec {
         if self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, count)
         }
-        self.budget.earn(1 + count >> 10)
         self.events.append(.data(streamID: streamID, bytes: slice))
     }
 
@@ -105,10 +104,13 @@ extension HTTP2Codec {
         let endStream = UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0
         switch UInt32(header.type) {
         case NGHTTP2_DATA.rawValue:
+            // Counted by frame and not by piece, or a sender of single bytes would earn the most; padding is no data.
+            let count = header.length - frame.pointee.data.padlen
+            if count > 0 { self.budget.earn(1 + count >> 10) }
             if endStream, let stream = self.stream(header.stream_id) {
                 stream.peerEnded = true
                 self.events.append(.endOfStream(streamID: header.stream_id))
-            } else if header.length == 0 {
+            } else if count <= 0 {
                 return self.spend(FrameBudget.Cost.emptyData, on: "an empty DATA frame")
             }
         case NGHTTP2_HEADERS.rawValue:
@@ -117,6 +119,7 @@ extension HTTP2Codec {
         case NGHTTP2_RST_STREAM.rawValue:
             self.stream(header.stream_id)?.closeOrigin = .peer
             self.stream(header.stream_id)?.peerEnded = true
+            return self.countReset()
         case NGHTTP2_SETTINGS.rawValue:
             if UInt32(header.flags) & NGHTTP2_FLAG_ACK.rawValue != 0 {
                 self.events.append(.settingsAcknowledged)
@@ -130,6 +133,7 @@ extension HTTP2Codec {
             }
             if UInt32(header.flags) & NGHTTP2_FLAG_ACK.rawValue != 0 {
                 self.events.append(.pingAcknowledged(opaque: opaque))
+                return self.spend(FrameBudget.Cost.ping, on: "an acknowledgement of PING")
             } else {
                 self.events.append(.ping(opaque: opaque))
                 return self.spend(FrameBudget.Cost.ping, on: "PING")
@@ -144,6 +148,7 @@ extension HTTP2Codec {
                     debug: String(decoding: debug, as: UTF8.self)
                 )
             )
+            return self.spend(FrameBudget.Cost.settings, on: "GOAWAY")
         case NGHTTP2_WINDOW_UPDATE.rawValue:
             return self.spend(FrameBudget.Cost.windowUpdate, on: "WINDOW_UPDATE")
         default:
@@ -219,6 +224,7 @@ extension HTTP2Codec {
         let header = frame.pointee.hd
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
+            self.sentMessageFrames &+= 1
             guard UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0,
                 let stream = self.stream(header.stream_id), let code = stream.resetAfterEnd, !stream.peerEnded
             else { return }
@@ -245,7 +251,12 @@ extension HTTP2Codec {
     private func frameNotSent(_ frame: UnsafePointer<nghttp2_frame>) {
         guard UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue else { return }
         let streamID = frame.pointee.hd.stream_id
-        guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST, let stream = self.stream(streamID) else { return }
+        guard let stream = self.stream(streamID) else { return }
+        guard frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST else {
+            // An answer or trailers that are too long to send: without them the peer would wait for ever.
+            self.reset(streamID: streamID, code: .internalError)
+            return
+        }
         if stream.closeOrigin == nil { stream.closeOrigin = .neverSent }
         self.streamClosed(streamID, code: .refusedStream)
     }
@@ -255,7 +266,6 @@ extension HTTP2Codec {
         if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, stream.unconsumedBytes)
         }
-        if stream.peerEnded { self.history.closedAfterPeerEnd(streamID) }
         let origin = stream.closeOrigin ?? (code == .refusedStream ? .neverProcessed : .local)
         self.events.append(.streamClosed(streamID, code: code, origin: origin))
     }

@@ -169,6 +169,17 @@ extension HTTP2Codec {
         )
     }
 
+    /// Ends the connection for the peer's behaviour, with a word for its log; ``isFinished`` becomes true when the
+    /// `GOAWAY` has left.
+    ///
+    /// - Parameters:
+    ///   - code: Why.
+    ///   - debug: A word for the peer's log.
+    public func endConnection(code: HTTP2ErrorCode, debug: String) {
+        self.goAway(code: code, debug: debug)
+        self.failure = self.failure ?? HTTP2CodecError(code: .flooded, message: debug)
+    }
+
     /// Ends the connection: a last `GOAWAY`, after which ``isFinished`` becomes true.
     ///
     /// - Parameter code: Why.

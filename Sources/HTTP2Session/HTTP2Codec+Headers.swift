@@ -75,6 +75,8 @@ extension HTTP2Codec {
                 kind = .trailers
             } else if let status = fields.first, status.name == ":status", status.value.hasPrefix("1") {
                 kind = .interim
+                // A response may have any number of them, and none brings the call further.
+                _ = self.spend(FrameBudget.Cost.ping, on: "an interim response")
             } else {
                 kind = .response
                 stream.firstBlockSeen = true

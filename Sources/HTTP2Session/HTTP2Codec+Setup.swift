@@ -18,8 +18,9 @@ extension HTTP2Codec {
         nghttp2_option_set_max_send_header_block_length(option, 1 << 20)
         nghttp2_option_set_stream_reset_rate_limit(
             option,
-            UInt64(configuration.resetBurst),
-            UInt64(configuration.resetsPerSecond)
+            // The library's own limit ends connections with INTERNAL_ERROR; the codec's comes first.
+            2 * UInt64(configuration.resetBurst) + 100,
+            2 * UInt64(configuration.resetsPerSecond) + 100
         )
 
         var callbacks: OpaquePointer?

@@ -20,6 +20,9 @@ public final class HTTP2Codec {
     /// The settings and limits in force.
     public let configuration: HTTP2CodecConfiguration
 
+    /// How many frames with headers or data were sent.
+    public internal(set) var sentMessageFrames = 0
+
     /// Why the connection has to end, when the peer or the library made it impossible to go on.
     public internal(set) var failure: HTTP2CodecError?
 
@@ -31,7 +34,11 @@ public final class HTTP2Codec {
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
     var budget: FrameBudget
-    private var scanner: FrameHeaderScanner
+    /// What the peer's resets are paid from.
+    var resetBudget: FrameBudget
+    var scanner: FrameHeaderScanner
+    // The stream whose open body the last frame belonged to, 0 for none: the next frame on it needs no judgement.
+    var bodyStreamID: Int32 = 0
 
     // The input that mem_recv reads at present: data callbacks turn their pointers into slices of it.
     var input = ByteBuffer()
@@ -80,6 +87,10 @@ public final class HTTP2Codec {
         self.role = role
         self.configuration = configuration
         self.now = now
+        self.resetBudget = FrameBudget(
+            capacity: configuration.resetBurst,
+            tokensPerSecond: configuration.resetsPerSecond
+        )
         self.budget = FrameBudget(
             capacity: configuration.idleFrameBurst,
             tokensPerSecond: configuration.idleFramesPerSecond
@@ -110,17 +121,7 @@ public final class HTTP2Codec {
         self.input = bytes
         // A call's frames bring about this many events: one allocation instead of one for each doubling.
         if self.events.capacity == 0 { self.events.reserveCapacity(8) }
-        let session = self.session
-        let result = bytes.withUnsafeReadableBytes { pointer -> Int in
-            guard let base = pointer.baseAddress, pointer.count > 0 else { return 0 }
-            var scanner = self.scanner
-            scanner.scan(pointer) { self.frameBegan($0) }
-            self.scanner = scanner
-            guard self.pendingConnectionError == nil else { return 0 }
-            self.inputBase = base
-            defer { self.inputBase = nil }
-            return nghttp2_session_mem_recv(session, base.assumingMemoryBound(to: UInt8.self), pointer.count)
-        }
+        let result = bytes.withUnsafeReadableBytes { self.feed($0) }
         self.input = ByteBuffer()
         if result < 0 && self.pendingConnectionError == nil {
             self.pendingConnectionError = HTTP2Codec.connectionError(
@@ -199,6 +200,11 @@ public final class HTTP2Codec {
     /// The bytes queued on a stream that the library has not framed yet; 0 for a stream that is not open.
     public func queuedBytes(streamID: Int32) -> Int {
         self.stream(streamID)?.queuedBytes ?? 0
+    }
+
+    /// The bytes of a stream's body that the library has framed; 0 for a stream that is not open.
+    public func sentBytes(streamID: Int32) -> Int {
+        self.stream(streamID)?.sentBytes ?? 0
     }
 
     /// Whether the stream is open.

@@ -35,8 +35,9 @@ struct StreamIDHistory: Sendable {
         self.highest = streamID
     }
 
-    /// A stream is over and the peer had ended its side by itself.
-    mutating func closedAfterPeerEnd(_ streamID: Int32) {
+    /// The peer ended its side of a stream, or reset it.
+    mutating func endedByPeer(_ streamID: Int32) {
+        guard streamID <= self.highest, self.ended.last != streamID else { return }
         if self.ended.count < Self.memory {
             self.ended.append(streamID)
         } else {

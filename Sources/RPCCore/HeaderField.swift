@@ -44,11 +44,13 @@ enum ContentType {
 /// A comma-separated list of encodings.
 enum EncodingList {
     /// The names in a header's value.
+    ///
+    /// Commas and spaces are bytes here: what follows one cannot make it part of another character.
     static func parse(_ value: String) -> [String] {
-        value.split(separator: ",")
+        value.utf8.split(separator: UInt8(ascii: ","))
             .compactMap {
-                let name = $0.filter { $0 != " " }
-                return name.isEmpty ? nil : String(name)
+                let name = $0.filter { $0 != UInt8(ascii: " ") }
+                return name.isEmpty ? nil : String(decoding: name, as: UTF8.self)
             }
     }
 }

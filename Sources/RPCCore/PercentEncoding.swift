@@ -6,16 +6,22 @@
 public enum PercentEncoding {
     /// Encodes a status message.
     ///
+    /// A space at either end is encoded too, though gRPC's grammar lets it stand: HTTP/2 forbids it there (RFC 9113,
+    /// section 8.2.1), and every decoder undoes it.
+    ///
     /// - Parameter text: Any text.
-    /// - Returns: Text of printable ASCII only.
+    /// - Returns: Text of printable ASCII only, without spaces at its ends.
     public static func encode(_ text: String) -> String {
-        guard text.utf8.contains(where: { !Self.isPlain($0) }) else {
+        let source = text.utf8
+        let space = UInt8(ascii: " ")
+        guard source.first == space || source.last == space || source.contains(where: { !Self.isPlain($0) }) else {
             return text
         }
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(text.utf8.count + 16)
-        for byte in text.utf8 {
-            if Self.isPlain(byte) {
+        bytes.reserveCapacity(source.count + 16)
+        let last = source.count - 1
+        for (index, byte) in source.enumerated() {
+            if Self.isPlain(byte), byte != space || (index > 0 && index < last) {
                 bytes.append(byte)
             } else {
                 bytes.append(UInt8(ascii: "%"))
@@ -40,12 +46,13 @@ public enum PercentEncoding {
         var room = limitBytes - 3
         var kept = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {
-            let cost = String(scalar).utf8.reduce(0) { $0 + (Self.isPlain($1) ? 1 : 3) }
+            let standsForItself = kept.isEmpty && scalar == " " ? false : Self.isPlain(scalar)
+            let cost = standsForItself ? 1 : 3 * String(scalar).utf8.count
             guard cost <= room else { break }
             room -= cost
             kept.append(scalar)
         }
-        return Self.encode(String(kept)) + "..."
+        return Self.encode(String(kept) + "...")
     }
 
     /// Decodes a status message; never fails.
@@ -75,6 +82,11 @@ public enum PercentEncoding {
             }
         }
         return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Whether a character stands for itself, but for a space at an end.
+    private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.isASCII && Self.isPlain(UInt8(scalar.value))
     }
 
     /// Whether a byte stands for itself.

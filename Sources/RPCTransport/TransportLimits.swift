@@ -8,6 +8,8 @@ public struct TransportLimits: Sendable, Hashable {
     public var maxReceiveMessageBytes: Int
     /// The largest header list taken from the peer, in bytes, counted with 32 bytes for each field.
     public var maxHeaderListBytes: Int
+    /// How many connections a server keeps; one more is closed at once.
+    public var maxConnections: Int
     /// How many calls the peer may have open on one connection.
     public var maxConcurrentStreams: Int
     /// How many bytes of one call the peer may send before this side takes them.
@@ -37,8 +39,8 @@ public struct TransportLimits: Sendable, Hashable {
         maxFrameBytes: 1 << 20,
         writeBufferBytes: 1 << 20,
         readBufferBytes: 1 << 20,
-        resetBurst: 10_000,
-        resetsPerSecond: 2_000
+        resetBurst: 20_000,
+        resetsPerSecond: 5_000
     )
 
     /// Creates limits; see the properties for the meaning of each value.
@@ -46,6 +48,7 @@ public struct TransportLimits: Sendable, Hashable {
     /// - Parameters:
     ///   - maxReceiveMessageBytes: Largest message taken.
     ///   - maxHeaderListBytes: Largest header list taken.
+    ///   - maxConnections: Connections of a server.
     ///   - maxConcurrentStreams: Calls open on one connection.
     ///   - streamWindowBytes: Receive window of a call.
     ///   - connectionWindowBytes: Receive window of a connection.
@@ -57,17 +60,19 @@ public struct TransportLimits: Sendable, Hashable {
     public init(
         maxReceiveMessageBytes: Int = 4 << 20,
         maxHeaderListBytes: Int = 16 << 10,
+        maxConnections: Int = 1_000,
         maxConcurrentStreams: Int = 128,
         streamWindowBytes: Int = 1 << 20,
         connectionWindowBytes: Int = 4 << 20,
         maxFrameBytes: Int = 1 << 16,
         writeBufferBytes: Int = 1 << 16,
         readBufferBytes: Int = 1 << 16,
-        resetBurst: Int = 1_000,
-        resetsPerSecond: Int = 100
+        resetBurst: Int = 5_000,
+        resetsPerSecond: Int = 500
     ) {
         self.maxReceiveMessageBytes = maxReceiveMessageBytes
         self.maxHeaderListBytes = maxHeaderListBytes
+        self.maxConnections = maxConnections
         self.maxConcurrentStreams = maxConcurrentStreams
         self.streamWindowBytes = streamWindowBytes
         self.connectionWindowBytes = connectionWindowBytes

@@ -34,6 +34,9 @@ public struct Settings: Sendable {
         var configKey: @Sendable (_ key: String) -> ConfigKey
     }
 
+    /// Keys whose values no message shows.
+    private static let secretKeys: Set<String> = ["token"]
+
     private let layers: [Layer]
     private let known: Set<String>
 
@@ -158,7 +161,8 @@ public struct Settings: Sendable {
         do {
             return try read(layer.reader, layer.configKey(key))
         } catch {
-            throw Failure("\(layer.name(key)) must be \(type), and not \(given)")
+            let shown = Self.secretKeys.contains(key) ? "what it is" : given
+            throw Failure("\(layer.name(key)) must be \(type), and not \(shown)")
         }
     }
 

@@ -63,7 +63,7 @@ public final class GatewayClient: Sendable {
         self.gate = gate
         self.channel = RPCChannel(
             target: (endpoint.host, endpoint.port),
-            configuration: configuration.channel,
+            configuration: configuration.channel(logger: logger),
             logger: logger,
             onStateChange: { gate.changed(to: $0) }
         )
@@ -71,8 +71,10 @@ public final class GatewayClient: Sendable {
 
     /// Connects and keeps connected until ``shutdown()``; cancelling the task ends all calls at once.
     ///
-    /// - Throws: ``GatewayError`` if the configuration is out of range or the client ran before.
+    /// - Throws: ``GatewayError`` if the configuration is out of range, a certificate cannot be used, the connection would
+    ///   be plaintext to another machine without that being asked for, or the client ran before.
     public func run() async throws(GatewayError) {
+        try self.configuration.security.check(self.endpoint)
         do {
             try await self.channel.run()
         } catch {
@@ -98,6 +100,11 @@ public final class GatewayClient: Sendable {
         logger: Logger = Logger(label: "switchyard.client"),
         _ body: (GatewayClient) async throws -> Result
     ) async throws -> Result {
+        // Before the body waits for a connection that will never be made.
+        try configuration.security.check(endpoint)
+        if case .tls(let options) = configuration.security {
+            do { try ClientTLS(options, logger: logger).load() } catch { throw GatewayError(wrapping: error) }
+        }
         let client = GatewayClient(endpoint: endpoint, configuration: configuration, logger: logger)
         return try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask { try await client.run() }
@@ -215,7 +222,7 @@ extension GatewayClient {
         if let deadline, deadline <= .now {
             throw GatewayError(.deadlineExceeded, "no connection to \(self.endpoint) before the deadline")
         }
-        return CallOptions(deadline: deadline, metadata: self.configuration.metadata)
+        return CallOptions(deadline: deadline, metadata: try self.configuration.callMetadata)
     }
 }
 

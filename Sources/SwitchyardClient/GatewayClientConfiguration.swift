@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Logging
 public import RPCCore
 internal import RPCTransport
 
@@ -20,7 +21,14 @@ public struct GatewayClientConfiguration: Sendable {
     /// Key-value pairs that go with every call.
     public var metadata: Metadata
 
-    /// Five minutes for a call, five seconds to connect, one connection, answers of up to 64 MiB.
+    /// Whether the connection is encrypted.
+    public var security: GatewaySecurity
+
+    /// The token that goes with every call, where the gateway asks for one.
+    public var token: BearerToken?
+
+    /// Five minutes for a call, five seconds to connect, one connection, answers of up to 64 MiB, plaintext to this machine
+    /// alone, no token.
     public static let defaults = GatewayClientConfiguration()
 
     /// Creates a configuration.
@@ -31,26 +39,54 @@ public struct GatewayClientConfiguration: Sendable {
     ///   - connections: How many connections the client keeps.
     ///   - maxResponseBytes: The largest answer, in bytes.
     ///   - metadata: Key-value pairs that go with every call.
+    ///   - security: Whether the connection is encrypted.
+    ///   - token: The token that goes with every call.
     public init(
         timeout: Duration? = .seconds(300),
         connectTimeout: Duration = .seconds(5),
         connections: Int = 1,
         maxResponseBytes: Int = 64 << 20,
-        metadata: Metadata = Metadata()
+        metadata: Metadata = Metadata(),
+        security: GatewaySecurity = .plaintextOnLoopback,
+        token: BearerToken? = nil
     ) {
         self.timeout = timeout
         self.connectTimeout = connectTimeout
         self.connections = connections
         self.maxResponseBytes = maxResponseBytes
         self.metadata = metadata
+        self.security = security
+        self.token = token
+    }
+
+    /// The pairs that go with every call, the token among them.
+    var callMetadata: Metadata {
+        get throws(GatewayError) {
+            guard let token = self.token else { return self.metadata }
+            var metadata = self.metadata
+            metadata.removeAll(forKey: "authorization")
+            do throws(MetadataError) {
+                try metadata.add("Bearer \(token.secret)", forKey: "authorization")
+            } catch {
+                throw GatewayError(.internal, "the token cannot be sent as metadata", cause: nil)
+            }
+            return metadata
+        }
     }
 
     /// What the transport makes of it.
-    var channel: RPCChannelConfiguration {
+    func channel(logger: Logger) -> RPCChannelConfiguration {
         var limits = TransportLimits.defaults
         limits.maxReceiveMessageBytes = self.maxResponseBytes
         var reconnect = ReconnectPolicy.dataPlane
         reconnect.connectTimeout = self.connectTimeout
-        return RPCChannelConfiguration(connections: self.connections, limits: limits, reconnect: reconnect)
+        var security = ClientSecurity.plaintext
+        if case .tls(let options) = self.security { security = .tls(ClientTLS(options, logger: logger)) }
+        return RPCChannelConfiguration(
+            connections: self.connections,
+            limits: limits,
+            reconnect: reconnect,
+            security: security
+        )
     }
 }

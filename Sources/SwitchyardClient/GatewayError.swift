@@ -54,6 +54,7 @@ public struct GatewayError: Error, Sendable, CustomStringConvertible {
         case let error as GatewayError: self = error
         case let error as RPCError: self.init(error)
         case let error as ProtoError: self.init(.internal, "the gateway's answer: \(error)", cause: error)
+        case let error as TLSError: self.init(.failedPrecondition, "\(error)", cause: error)
         case let error as CancellationError: self.init(.cancelled, "the task was cancelled", cause: error)
         default: self.init(.unknown, "\(error)", cause: error)
         }

@@ -16,7 +16,7 @@ struct Switchyard: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             UpCommand.self, GenerateCommand.self, StatusCommand.self, ShardCommand.self, ExpertHostCommand.self,
-            GatewayCommand.self, BenchCommand.self, DemoCommand.self,
+            GatewayCommand.self, CertsCommand.self, BenchCommand.self, DemoCommand.self,
         ]
     )
 }

@@ -17,10 +17,16 @@ enum Commands {
         var status: Int32
     }
 
-    static func run(_ executable: String, _ arguments: [String]) async throws -> Output {
+    static func run(
+        _ executable: String,
+        _ arguments: [String],
+        environment: [String: String] = [:]
+    ) async throws -> Output {
+        let variables = environment.map { (Environment.Key(stringLiteral: $0.key), String?.some($0.value)) }
         let result = try await Subprocess.run(
             .path(FilePath(executable)),
             arguments: Arguments(arguments),
+            environment: .inherit.updating(Dictionary(variables) { first, _ in first }),
             output: .string(limit: 1 << 22),
             error: .string(limit: 1 << 22)
         )
@@ -35,7 +41,7 @@ struct CommandTests {
     @Test(
         "every command explains itself with an example",
         arguments: [
-            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo",
+            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo", "certs",
         ]
     )
     func help(command: String) async throws {

@@ -58,6 +58,29 @@ enum TestCluster {
         gatewayArguments: [String] = [],
         body: @escaping @Sendable (GatewayClient, LocalCluster) async throws -> Void
     ) async throws {
+        try await Self.runProcesses(pools: pools, replicas: replicas, gatewayArguments: gatewayArguments) { cluster in
+            try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
+                try await body(client, cluster)
+            }
+        }
+    }
+
+    /// Starts a cluster, runs a body, and stops the cluster.
+    ///
+    /// - Parameters:
+    ///   - pools: Number of pools.
+    ///   - replicas: Expert hosts of each pool.
+    ///   - gatewayArguments: Further arguments of the gateway.
+    ///   - hostArguments: Further arguments of each expert host.
+    ///   - body: The test.
+    /// - Throws: What the body throws, and what keeps the processes from coming up.
+    static func runProcesses(
+        pools: Int,
+        replicas: Int = 1,
+        gatewayArguments: [String] = [],
+        hostArguments: [String] = [],
+        body: @escaping @Sendable (LocalCluster) async throws -> Void
+    ) async throws {
         let workspace = try ShardWorkspace.prepare(model: Self.miniature, pools: pools, folder: nil)
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
@@ -65,6 +88,7 @@ enum TestCluster {
         layout.gatewayThreads = 1
         layout.hostThreads = 1
         layout.gatewayArguments = gatewayArguments
+        layout.hostArguments = hostArguments
         layout.onHostExit = .accept
         layout.startTimeout = .seconds(120)
         let log = Mutex<[String]>([])
@@ -74,9 +98,7 @@ enum TestCluster {
         }
         do {
             try await LocalCluster.run(layout, executable: Self.executable, events: events) { cluster in
-                try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
-                    try await body(client, cluster)
-                }
+                try await body(cluster)
             }
         } catch {
             // What the processes said explains most failures, and is noise otherwise.

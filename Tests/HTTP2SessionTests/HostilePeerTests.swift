@@ -113,8 +113,9 @@ struct HostilePeerTests {
             _ = server.takeOutput()
             if server.isFinished { finishedAt = index }
         }
-        // The library's clock has whole seconds; a slow machine earns a few resets back.
+        // A slow machine earns a few resets back.
         #expect((finishedAt ?? .max) <= 200)
+        #expect(server.failure?.code == .flooded)
     }
 
     @Test("a header list over the limit loses its fields and is reported")

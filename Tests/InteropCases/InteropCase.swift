@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Logging
 internal import NIOCore
 internal import RPCCore
-public import RPCTransport
+package import RPCTransport
 
 /// A case of gRPC's interop suite, by the name that all its clients give it.
 ///
@@ -23,13 +24,46 @@ public enum InteropCase: String, CaseIterable, Sendable {
     case specialStatusMessage = "special_status_message"
     case unimplementedMethod = "unimplemented_method"
     case unimplementedService = "unimplemented_service"
+    case clientCompressedUnary = "client_compressed_unary"
+    case serverCompressedUnary = "server_compressed_unary"
+    case clientCompressedStreaming = "client_compressed_streaming"
+    case serverCompressedStreaming = "server_compressed_streaming"
+
+    /// Whether the server must tell compressed requests from others, which not every gRPC library lets it do.
+    public var needsServerThatSeesCompression: Bool {
+        self == .clientCompressedUnary || self == .clientCompressedStreaming
+    }
+
+    /// A channel for the cases: it compresses requests that are to be compressed, and sees which responses were.
+    ///
+    /// - Parameters:
+    ///   - host: The server's host.
+    ///   - port: The server's port.
+    ///   - logger: The channel's.
+    /// - Returns: The channel, which its `run()` connects, and what to pass to ``run(on:log:)``.
+    package static func channel(
+        host: String = "127.0.0.1",
+        port: Int,
+        logger: Logger
+    ) -> (channel: RPCChannel, log: CompressionLog) {
+        let log = CompressionLog()
+        var configuration = RPCChannelConfiguration(
+            reconnect: ReconnectPolicy(initial: .milliseconds(20)),
+            compression: .gzip(minimumBytes: 1)
+        )
+        configuration.compressionLog = log
+        return (RPCChannel(target: (host, port), configuration: configuration, logger: logger), log)
+    }
 
     /// Runs the case against a server.
     ///
-    /// - Parameter channel: A channel to the server; calls wait until it is ready.
+    /// - Parameters:
+    ///   - channel: A channel to the server; calls wait until it is ready.
+    ///   - log: The log of the channel's responses.
     /// - Throws: ``InteropFailure`` where the server, or this client, did something else than the case says.
-    public func run(on channel: RPCChannel) async throws {
-        let client = InteropClient(channel: channel, name: self.rawValue)
+    package func run(on channel: RPCChannel, log: CompressionLog) async throws {
+        while log.next() != nil {}
+        let client = InteropClient(channel: channel, log: log, name: self.rawValue)
         switch self {
         case .emptyUnary: try await client.emptyUnary()
         case .largeUnary: try await client.largeUnary()
@@ -45,6 +79,10 @@ public enum InteropCase: String, CaseIterable, Sendable {
         case .specialStatusMessage: try await client.status(EchoStatus(2, Self.specialMessage), streams: false)
         case .unimplementedMethod: try await client.unimplemented(InteropMethods.unimplementedCall)
         case .unimplementedService: try await client.unimplemented(InteropMethods.unimplementedService)
+        case .clientCompressedUnary: try await client.clientCompressedUnary()
+        case .serverCompressedUnary: try await client.serverCompressedUnary()
+        case .clientCompressedStreaming: try await client.clientCompressedStreaming()
+        case .serverCompressedStreaming: try await client.serverCompressedStreaming()
         }
     }
 

@@ -7,6 +7,8 @@ internal import RPCTransport
 /// The calls of the interop cases.
 struct InteropClient {
     let channel: RPCChannel
+    /// Which responses came compressed.
+    let log: CompressionLog
     /// The case's name, for errors.
     let name: String
 
@@ -15,12 +17,12 @@ struct InteropClient {
     private static let streamedSizes: [Int32] = [31_415, 9, 2_653, 58_979]
     private static let sentSizes = [27_182, 8, 1_828, 45_904]
 
-    private var options: CallOptions { CallOptions(deadline: .now + Self.patience, waitForReady: true) }
+    var options: CallOptions { CallOptions(deadline: .now + Self.patience, waitForReady: true) }
 
     func emptyUnary() async throws {
         let reply = try await self.channel.unary(
             InteropMethods.emptyCall,
-            Payload(Empty().serialized),
+            Payload(plain: Empty().serialized),
             options: self.options
         )
         try self.expect(reply.message.readableBytes == 0, "an empty message came with bytes")
@@ -34,7 +36,7 @@ struct InteropClient {
     func clientStreaming() async throws {
         let call = self.channel.clientStreaming(InteropMethods.streamingInputCall, options: self.options)
         for size in Self.sentSizes {
-            try await call.requests.write(Payload(StreamingInputCallRequest(zeros: size).serialized))
+            try await call.requests.write(Payload(plain: StreamingInputCallRequest(zeros: size).serialized))
         }
         call.requests.finish()
         let response = try StreamingInputCallResponse(reading: try await call.response().message)
@@ -45,7 +47,7 @@ struct InteropClient {
     }
 
     func serverStreaming() async throws {
-        let request = Payload(StreamingOutputCallRequest(sizes: Self.streamedSizes).serialized)
+        let request = Payload(plain: StreamingOutputCallRequest(sizes: Self.streamedSizes).serialized)
         let responses = self.channel.serverStreaming(
             InteropMethods.streamingOutputCall,
             request,
@@ -65,7 +67,7 @@ struct InteropClient {
         var responses = call.responses.makeAsyncIterator()
         for (size, zeros) in zip(Self.streamedSizes, Self.sentSizes) {
             let request = StreamingOutputCallRequest(sizes: [size], zeros: zeros)
-            try await call.requests.write(Payload(request.serialized))
+            try await call.requests.write(Payload(plain: request.serialized))
             guard let message = try await responses.next() else { throw self.failure("a response is missing") }
             try self.checkZeros(StreamingOutputCallResponse(reading: message).payload, size)
         }
@@ -90,7 +92,7 @@ struct InteropClient {
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: self.options)
         var responses = call.responses.makeAsyncIterator()
         let request = StreamingOutputCallRequest(sizes: [31_415], zeros: 27_182)
-        try await call.requests.write(Payload(request.serialized))
+        try await call.requests.write(Payload(plain: request.serialized))
         let first = try await responses.next()
         try self.expect(first != nil, "no response came")
         call.responses.handle.cancel()
@@ -105,7 +107,7 @@ struct InteropClient {
         var request = StreamingOutputCallRequest(sizes: [31_415], zeros: 27_182)
         request.responseParameters[0].intervalMicroseconds = 5_000_000
         // The write fails when the deadline has passed before it.
-        try? await call.requests.write(Payload(request.serialized))
+        try? await call.requests.write(Payload(plain: request.serialized))
         try await self.expectStatus(.deadlineExceeded) { for try await _ in call.responses {} }
     }
 
@@ -122,7 +124,7 @@ struct InteropClient {
 
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: options)
         let request = StreamingOutputCallRequest(sizes: [314_159], zeros: 271_828)
-        try await call.requests.write(Payload(request.serialized))
+        try await call.requests.write(Payload(plain: request.serialized))
         call.requests.finish()
         for try await _ in call.responses {}
         let streamInitial = call.responses.initialMetadata[text: InteropMethods.initialEcho]
@@ -140,36 +142,41 @@ struct InteropClient {
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: self.options)
         var streamed = StreamingOutputCallRequest()
         streamed.responseStatus = wanted
-        try await call.requests.write(Payload(streamed.serialized))
+        try await call.requests.write(Payload(plain: streamed.serialized))
         call.requests.finish()
         try await self.expectStatus(.unknown, message: wanted.message) { for try await _ in call.responses {} }
     }
 
     func unimplemented(_ method: Method) async throws {
         try await self.expectStatus(.unimplemented) {
-            _ = try await self.channel.unary(method, Payload(Empty().serialized), options: self.options)
+            _ = try await self.channel.unary(method, Payload(plain: Empty().serialized), options: self.options)
         }
     }
 
     // MARK: - Checks
 
-    private func unary(_ request: SimpleRequest, _ options: CallOptions) async throws -> UnaryReply {
-        try await self.channel.unary(InteropMethods.unaryCall, Payload(request.serialized), options: options)
+    func unary(
+        _ request: SimpleRequest,
+        _ options: CallOptions,
+        isCompressed: Bool = false
+    ) async throws -> UnaryReply {
+        let payload = isCompressed ? Payload(request.serialized) : Payload(plain: request.serialized)
+        return try await self.channel.unary(InteropMethods.unaryCall, payload, options: options)
     }
 
-    private func failure(_ what: String) -> InteropFailure { InteropFailure(description: "\(self.name): \(what)") }
+    func failure(_ what: String) -> InteropFailure { InteropFailure(description: "\(self.name): \(what)") }
 
-    private func expect(_ condition: Bool, _ what: @autoclosure () -> String) throws {
+    func expect(_ condition: Bool, _ what: @autoclosure () -> String) throws {
         if !condition { throw self.failure(what()) }
     }
 
-    private func checkZeros(_ filling: Filling?, _ size: Int32) throws {
+    func checkZeros(_ filling: Filling?, _ size: Int32) throws {
         let body = filling?.body ?? ByteBuffer()
         try self.expect(body.readableBytes == size, "\(body.readableBytes) bytes came instead of \(size)")
         try self.expect(body == ByteBuffer(repeating: 0, count: Int(size)), "the response is not all zeros")
     }
 
-    private func expectStatus(
+    func expectStatus(
         _ code: Status.Code,
         message: String? = nil,
         _ body: () async throws -> Void

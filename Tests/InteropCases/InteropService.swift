@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Logging
 internal import NIOCore
 public import RPCCore
 public import RPCTransport
@@ -43,6 +44,31 @@ public struct InteropService: Sendable {
     /// Creates the service.
     public init() {}
 
+    /// A server with the service: it compresses responses that are to be compressed, and sees which requests were.
+    ///
+    /// - Parameters:
+    ///   - port: The port to listen at; 0 takes a free one.
+    ///   - limits: What one connection may hold.
+    ///   - timing: When a connection is given up.
+    ///   - logger: The server's.
+    /// - Returns: The server, which its `run()` starts.
+    public static func server(
+        port: Int = 0,
+        limits: TransportLimits = .defaults,
+        timing: ConnectionTiming = .defaults,
+        logger: Logger
+    ) -> RPCServer {
+        var configuration = RPCServerConfiguration(
+            port: port,
+            limits: limits,
+            timing: timing,
+            drainGrace: .seconds(5),
+            compression: .gzip(minimumBytes: 1)
+        )
+        configuration.recordsCompression = true
+        return RPCServer(configuration: configuration, methods: InteropService().methods, logger: logger)
+    }
+
     /// The methods, for a server.
     ///
     /// `UnimplementedCall` is not among them, which is the point of it.
@@ -56,10 +82,10 @@ public struct InteropService: Sendable {
                 try Self.echo(context)
                 let request = try SimpleRequest(reading: message)
                 try Self.check(request.responseStatus)
-                try Self.checkCompression(request.expectCompressed)
+                try Self.checkCompression(request.expectCompressed, context)
                 var response = SimpleResponse()
                 response.payload = try Self.filling(request.responseSize)
-                return Payload(response.serialized)
+                return Self.payload(response, request.responseCompressed)
             },
             .serverStreaming(InteropMethods.streamingOutputCall) { message, context, writer in
                 try Self.echo(context)
@@ -70,7 +96,7 @@ public struct InteropService: Sendable {
                 var response = StreamingInputCallResponse()
                 for try await message in requests {
                     let request = try StreamingInputCallRequest(reading: message)
-                    try Self.checkCompression(request.expectCompressed)
+                    try Self.checkCompression(request.expectCompressed, context)
                     let size = Int32(clamping: request.payload?.body.readableBytes ?? 0)
                     response.aggregatedPayloadSize &+= size
                 }
@@ -110,9 +136,18 @@ public struct InteropService: Sendable {
         throw RPCError(UInt8(exactly: wanted.code).flatMap(Status.Code.init) ?? .unknown, wanted.message)
     }
 
-    private static func checkCompression(_ expected: BoolValue?) throws(RPCError) {
-        guard let expected, expected.value else { return }
-        throw RPCError(.invalidArgument, "the request should be compressed, and is not")
+    /// Compares how the next request came with how its sender says that it should have.
+    private static func checkCompression(_ expected: BoolValue?, _ context: ServerContext) throws(RPCError) {
+        let isCompressed = context.compressionLog?.next() ?? false
+        guard let expected, expected.value != isCompressed else { return }
+        let found = isCompressed ? "is compressed, and should not be" : "should be compressed, and is not"
+        throw RPCError(.invalidArgument, "the request \(found)")
+    }
+
+    private static func payload(_ message: some InteropMessage, _ isCompressed: BoolValue?) -> Payload {
+        var payload = Payload(message.serialized)
+        payload.mayBeCompressed = isCompressed?.value ?? false
+        return payload
     }
 
     private static func filling(_ size: Int32) throws(RPCError) -> Filling {
@@ -130,7 +165,7 @@ public struct InteropService: Sendable {
             }
             var response = StreamingOutputCallResponse()
             response.payload = try Self.filling(parameters.size)
-            try await writer.write(Payload(response.serialized))
+            try await writer.write(Self.payload(response, parameters.compressed))
         }
     }
 }

@@ -30,7 +30,7 @@ struct InteropTests {
     @Test("python's grpcio against this project's server", .enabled(if: hasPython, pythonHint))
     func grpcioClient() async throws {
         try await withInteropServer { port in
-            expectPasses(try await PeerProcess.script("interop_client.py", ["127.0.0.1:\(port)"]), atLeast: 15)
+            expectPasses(try await PeerProcess.script("interop_client.py", ["127.0.0.1:\(port)"]), atLeast: 19)
         }
     }
 
@@ -46,7 +46,7 @@ struct InteropTests {
     func grpcioClientThroughProxy() async throws {
         try await withInteropServer { port in
             try await withProxy(to: port) { front in
-                expectPasses(try await PeerProcess.script("interop_client.py", ["127.0.0.1:\(front)"]), atLeast: 15)
+                expectPasses(try await PeerProcess.script("interop_client.py", ["127.0.0.1:\(front)"]), atLeast: 19)
             }
         }
     }
@@ -55,7 +55,7 @@ struct InteropTests {
     func grpcioServer() async throws {
         let script = "\(Peers.folder)/interop_server.py"
         try await PeerProcess.serve(try Peers.path(Peers.python), [script], readyPrefix: "listening on ") { port in
-            try await runEveryCase(port: try #require(Int(port)))
+            try await runEveryCase(port: try #require(Int(port)), seesCompression: false)
         }
     }
 
@@ -63,7 +63,9 @@ struct InteropTests {
     func grpcioServerThroughProxy() async throws {
         let script = "\(Peers.folder)/interop_server.py"
         try await PeerProcess.serve(try Peers.path(Peers.python), [script], readyPrefix: "listening on ") { port in
-            try await withProxy(to: try #require(Int(port))) { try await runEveryCase(port: $0) }
+            try await withProxy(to: try #require(Int(port))) {
+                try await runEveryCase(port: $0, seesCompression: false)
+            }
         }
     }
 
@@ -84,13 +86,8 @@ struct InteropTests {
 
     @Test("2,000 short deadlines at a sleeping server, and a call after them", .enabled(if: hasPython, pythonHint))
     func deadlines() async throws {
-        // Most of the calls are reset by their client; with the default limits that many resets at once are a flood.
-        try await withInteropServer(limits: TransportLimits(resetBurst: 10_000)) { port in
-            let arguments = ["127.0.0.1:\(port)", "deadlines"]
-            expectPasses(try await PeerProcess.script("interop_client.py", arguments), atLeast: 1)
-        }
         try await withInteropServer { port in
-            let arguments = ["127.0.0.1:\(port)", "turned_away"]
+            let arguments = ["127.0.0.1:\(port)", "deadlines"]
             expectPasses(try await PeerProcess.script("interop_client.py", arguments), atLeast: 1)
         }
     }

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls a gateway with python's grpcio and prints what came back as JSON.
 
-usage: grpcio_client.py ADDRESS PROTOS_DIR COMMAND [TEXT]
+usage: grpcio_client.py ADDRESS PROTOS_DIR COMMAND [TEXT] [--ca FILE [--certificate FILE --key FILE]]
+                        [--token-file FILE]
 
 COMMAND is one of generate, stream, describe, health, deadline, unknown, invalid, cancel.
 The stubs are generated into a temporary folder from the project's own .proto files.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -37,15 +39,44 @@ def failure(error):
     return {"code": error.code().name, "message": error.details()}
 
 
+def read(path):
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def connect(options):
+    """A channel: plaintext without an authority, TLS with one, and with a token where a file with one is named."""
+    if options.ca is None:
+        return grpc.insecure_channel(options.address)
+    credentials = grpc.ssl_channel_credentials(read(options.ca), read(options.key), read(options.certificate))
+    if options.token_file is not None:
+        token = grpc.access_token_call_credentials(read(options.token_file).decode().strip())
+        credentials = grpc.composite_channel_credentials(credentials, token)
+    return grpc.secure_channel(options.address, credentials)
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("protos")
+    parser.add_argument("command")
+    parser.add_argument("text", nargs="?", default="")
+    for name in ["--ca", "--certificate", "--key", "--token-file"]:
+        parser.add_argument(name)
+    return parser.parse_args()
+
+
 def main():
-    address, protos, command, *rest = sys.argv[1:]
-    text = rest[0] if rest else ""
+    options = arguments()
+    protos, command, text = options.protos, options.command, options.text
     with tempfile.TemporaryDirectory() as out:
         compile_protos(protos, out)
         from switchyard.v1 import gateway_pb2, gateway_pb2_grpc
 
         request = gateway_pb2.GenerateRequest(text=text)
-        with grpc.insecure_channel(address) as channel:
+        with connect(options) as channel:
             stub = gateway_pb2_grpc.GatewayStub(channel)
             try:
                 if command == "generate":

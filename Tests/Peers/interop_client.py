@@ -203,10 +203,47 @@ def unimplemented_service(stub):
     expect_status(grpc.StatusCode.UNIMPLEMENTED, lambda: unknown.UnimplementedCall(empty, timeout=PATIENCE))
 
 
+def client_compressed_unary(stub):
+    """The library compresses a call's requests or it does not; which came how, the server says."""
+    request = large()
+    request.expect_compressed.value = True
+    expect_status(grpc.StatusCode.INVALID_ARGUMENT, lambda: stub.UnaryCall(request, timeout=PATIENCE))
+    response = stub.UnaryCall(request, timeout=PATIENCE, compression=grpc.Compression.Gzip)
+    expect_body(response, 314159)
+    request.expect_compressed.value = False
+    expect_body(stub.UnaryCall(request, timeout=PATIENCE), 314159)
+
+
+def server_compressed_unary(stub):
+    """The library hides which responses came compressed; that they come whole is all that can be seen."""
+    for compressed in (True, False):
+        request = large()
+        request.response_compressed.value = compressed
+        expect_body(stub.UnaryCall(request, timeout=PATIENCE), 314159)
+
+
+def client_compressed_streaming(stub):
+    request = messages_pb2.StreamingInputCallRequest(payload=filling(27182))
+    request.expect_compressed.value = True
+    call = stub.StreamingInputCall
+    expect_status(grpc.StatusCode.INVALID_ARGUMENT, lambda: call(iter([request]), timeout=PATIENCE))
+    response = call(iter([request, request]), timeout=PATIENCE, compression=grpc.Compression.Gzip)
+    expect(response.aggregated_payload_size == 2 * 27182, f"{response.aggregated_payload_size} bytes were counted")
+
+
+def server_compressed_streaming(stub):
+    request = messages_pb2.StreamingOutputCallRequest()
+    request.response_parameters.add(size=31415).compressed.value = True
+    request.response_parameters.add(size=92653).compressed.value = False
+    sizes = [len(response.payload.body) for response in stub.StreamingOutputCall(request, timeout=PATIENCE)]
+    expect(sizes == [31415, 92653], f"{sizes}")
+
+
 CASES = [
     empty_unary, large_unary, client_streaming, server_streaming, ping_pong, empty_stream, half_duplex,
     cancel_after_begin, cancel_after_first_response, timeout_on_sleeping_server, custom_metadata,
     status_code_and_message, special_status_message, unimplemented_method, unimplemented_service,
+    client_compressed_unary, server_compressed_unary, client_compressed_streaming, server_compressed_streaming,
 ]
 
 
@@ -315,15 +352,7 @@ def deadlines(stub, calls=2000):
     large_unary(stub)
 
 
-def turned_away(stub, calls=2000):
-    """A server that counts resets may end the connection in the middle of it; a call after that must be as before."""
-    codes = short_deadlines(stub, calls)
-    expect(set(codes) <= {"DEADLINE_EXCEEDED", "UNAVAILABLE"}, f"{dict(codes)}")
-    stub.EmptyCall(empty_pb2.Empty(), timeout=PATIENCE, wait_for_ready=True)
-    large_unary(stub)
-
-
-LOADS = [parallel, deadlines, turned_away]
+LOADS = [parallel, deadlines]
 
 
 def main():

@@ -11,7 +11,7 @@ import Testing
             "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n",
             "%09%0Atest with whitespace%0D%0Aand Unicode BMP %E2%98%BA and non-BMP %F0%9F%98%88%09%0A"
         ),
-        ("a\0b", "a%00b"),
+        ("a\0b", "a%00b"), (" ", "%20"), (" both ends ", "%20both ends%20"),
     ])
     func `a message survives the wire`(message: String, encoded: String) {
         #expect(PercentEncoding.encode(message) == encoded)

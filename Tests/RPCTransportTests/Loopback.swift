@@ -16,6 +16,9 @@ func withServer<Result>(
     timing: ConnectionTiming = .defaults,
     grace: Duration = .seconds(5),
     group: (any EventLoopGroup)? = nil,
+    security: ServerSecurity = .plaintext,
+    authorize: (@Sendable (ServerContext) -> RPCError?)? = nil,
+    logger: Logger = quietLogger,
     _ methods: [ServiceMethod],
     _ body: (RPCServer, Int) async throws -> Result
 ) async throws -> Result {
@@ -24,10 +27,12 @@ func withServer<Result>(
             eventLoopGroup: group,
             limits: limits,
             timing: timing,
-            drainGrace: grace
+            drainGrace: grace,
+            security: security,
+            authorize: authorize
         ),
         methods: methods,
-        logger: quietLogger
+        logger: logger
     )
     return try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { try await server.run() }
@@ -44,13 +49,14 @@ func withServer<Result>(
 func withChannel<Result>(
     port: Int,
     _ configuration: RPCChannelConfiguration = .quick,
+    logger: Logger = quietLogger,
     onStateChange: (@Sendable (RPCChannel.State) -> Void)? = nil,
     _ body: (RPCChannel) async throws -> Result
 ) async throws -> Result {
     let channel = RPCChannel(
         target: ("127.0.0.1", port),
         configuration: configuration,
-        logger: quietLogger,
+        logger: logger,
         onStateChange: onStateChange
     )
     return try await withThrowingTaskGroup(of: Void.self) { tasks in

@@ -70,7 +70,10 @@ struct MachineTests {
             handshakeTimeout: .seconds(10),
             keepaliveInterval: .seconds(60),
             keepaliveTimeout: .seconds(5),
-            idleTimeout: .seconds(300)
+            probesIdleConnections: true,
+            idleTimeout: .seconds(300),
+            requestTimeout: nil,
+            stallTimeout: nil
         )
         var watch = ConnectionWatch(timing: timing, now: self.start)
         #expect(watch.nextDue == self.start + .seconds(10))

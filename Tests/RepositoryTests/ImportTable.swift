@@ -27,7 +27,8 @@ enum ImportTable {
             .union([
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
                 "Tokenization",
-                "HTTP2Session", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix", "UnixSignals",
+                "HTTP2Session", "CertificateAuthority", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix",
+                "UnixSignals",
             ]),
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
@@ -38,7 +39,7 @@ enum ImportTable {
         "ServiceKit": Self.foundation.union(Self.cLibrary)
             .union([
                 "RPCTransport", "RPCCore", "SwitchyardProtos", "NIOCore", "ServiceLifecycle", "UnixSignals", "Logging",
-                "Metrics", "Configuration", "SystemPackage",
+                "Metrics", "Configuration", "SystemPackage", "Crypto",
             ]),
 
         // Pure machines of the serving side.
@@ -46,7 +47,12 @@ enum ImportTable {
         "BatchScheduling": [],
 
         // The network's wing.
-        "RPCTransport": ["RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOSSL", "Logging"],
+        // The C library: certificate files are watched by what `stat` says of them.
+        "RPCTransport": Self.cLibrary.union([
+            "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
+        ]),
+        // Makes development certificates for one command; nothing else stands on it.
+        "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["X509", "Crypto", "SwiftASN1"]),
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
@@ -60,7 +66,7 @@ enum ImportTable {
         // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.
         "InteropCases": ["RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "switchyard-interop": Self.foundation.union([
-            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging",
+            "InteropCases", "RPCTransport", "RPCCore", "ArgumentParser", "Logging", "NIOCore",
         ]),
         "PeerTools": Self.foundation.union(["Subprocess", "SystemPackage"]),
 
@@ -72,5 +78,9 @@ enum ImportTable {
         "CSwitchyardProtos": ["CProtobufC"],
         "CSentencePiece": [],
         "CKernels": [],
+
+        // Fuzzing, which lives below Tests: targets stand on the layers that read what peers send, and on no others.
+        "FuzzTargets": ["HTTP2Session", "RPCCore", "SwitchyardProtos", "NIOCore"],
+        "switchyard-fuzz": Self.cLibrary.union(["FuzzTargets"]),
     ]
 }

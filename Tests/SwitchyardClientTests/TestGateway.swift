@@ -74,6 +74,10 @@ enum TestGateway {
                     bytes: GenerateResponse(generations: [Generation(text: context.metadata.first("x-key") ?? "")])
                         .serialized()
                 )
+            case .text("authorization"):
+                let shown = context.metadata[text: "authorization"] + context.metadata[text: "x-kept"]
+                let answer = Generation(text: shown.joined(separator: " "))
+                return Payload(bytes: GenerateResponse(generations: [answer]).serialized())
             default:
                 return Payload(bytes: Self.response(to: request).serialized())
             }

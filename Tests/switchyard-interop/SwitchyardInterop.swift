@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import InteropCases
 import Logging
+import NIOCore
 import RPCCore
 import RPCTransport
 
@@ -13,7 +14,7 @@ struct SwitchyardInterop: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard-interop",
         abstract: "gRPC's interop cases over this project's transport.",
-        subcommands: [ServerCommand.self, ClientCommand.self]
+        subcommands: [ServerCommand.self, ClientCommand.self, ConformanceCommand.self]
     )
 }
 
@@ -36,13 +37,10 @@ struct ServerCommand: AsyncParsableCommand {
     var announceProcess = false
 
     func run() async throws {
-        let server = RPCServer(
-            configuration: RPCServerConfiguration(
-                port: self.port,
-                limits: TransportLimits(resetBurst: self.resetBurst),
-                timing: ConnectionTiming(handshakeTimeout: .milliseconds(self.handshakeTimeout))
-            ),
-            methods: InteropService().methods,
+        let server = InteropService.server(
+            port: self.port,
+            limits: TransportLimits(resetBurst: self.resetBurst),
+            timing: ConnectionTiming(handshakeTimeout: .milliseconds(self.handshakeTimeout)),
             logger: Logger(label: "interop")
         )
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -50,6 +48,33 @@ struct ServerCommand: AsyncParsableCommand {
             // Not by print(), which keeps the line to itself when the output is a pipe.
             let identifier = self.announceProcess ? " \(ProcessInfo.processInfo.processIdentifier)" : ""
             let line = "listening on \(try await server.boundAddress().port)\(identifier)\n"
+            try FileHandle.standardOutput.write(contentsOf: Data(line.utf8))
+            try await group.waitForAll()
+        }
+    }
+}
+
+struct ConformanceCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "conformance",
+        abstract: "Answer every plain HTTP/2 request with 200 and a body, for suites that test HTTP/2 and know no gRPC."
+    )
+
+    @Option(help: "The port to listen at; 0 takes a free one.")
+    var port = 0
+
+    func run() async throws {
+        // The suites take the protocol's own frame limit for granted.
+        var configuration = RPCServerConfiguration(port: self.port, limits: TransportLimits(maxFrameBytes: 16_384))
+        configuration.conformanceBody = ByteBuffer(repeating: UInt8(ascii: "x"), count: 256)
+        let server = RPCServer(
+            configuration: configuration,
+            methods: InteropService().methods,
+            logger: Logger(label: "conformance")
+        )
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await server.run() }
+            let line = "listening on \(try await server.boundAddress().port)\n"
             try FileHandle.standardOutput.write(contentsOf: Data(line.utf8))
             try await group.waitForAll()
         }
@@ -79,13 +104,13 @@ struct ClientCommand: AsyncParsableCommand {
             }
             return wanted
         }
-        let channel = RPCChannel(target: (self.host, self.port), logger: Logger(label: "interop"))
+        let (channel, log) = InteropCase.channel(host: self.host, port: self.port, logger: Logger(label: "interop"))
         let failures = try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await channel.run() }
             var failures = 0
             for one in wanted.isEmpty ? InteropCase.allCases : wanted {
                 do {
-                    try await one.run(on: channel)
+                    try await one.run(on: channel, log: log)
                     print("pass \(one.rawValue)")
                 } catch {
                     failures += 1

@@ -16,6 +16,7 @@ public struct ExpertClusterConfiguration: Sendable {
     public var channel = RPCChannelConfiguration(
         limits: .dataPlane,
         reconnect: .dataPlane,
+        timing: .dataPlane,
         // The pool decides what is tried again, and on which replica.
         retry: .none,
         waitsWhileConnecting: false

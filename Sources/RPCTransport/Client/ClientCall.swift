@@ -230,6 +230,7 @@ final class ClientCall {
     }
 
     func streamClosed(code: HTTP2ErrorCode, origin: StreamCloseOrigin) {
+        let farewell = self.connection?.farewell.map { ": \($0)" } ?? ""
         self.streamID = nil
         self.connection = nil
         switch origin {
@@ -238,7 +239,7 @@ final class ClientCall {
             let end = self.state.resetReceived(ResetCode(code), deadlineHasPassed: isLate)
             if !self.tryAgain(end, code == .refusedStream ? .refused : .unknown) { self.finish(end) }
         case .neverProcessed, .neverSent:
-            let message = "the server goes away and did not take the call"
+            let message = "the server goes away and did not take the call\(farewell)"
             let end = self.state.connectionLost(message, isUnprocessed: true)
             if !self.tryAgain(end, origin == .neverSent ? .neverSent : .refused) { self.finish(end) }
         case .fault:
@@ -265,6 +266,7 @@ final class ClientCall {
     // MARK: - Private
 
     private func messageReceived(_ message: MessageAssembler.Message) {
+        self.configuration.compressionLog?.add(message.isCompressed)
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
             self.deliver(message.bytes)

@@ -4,11 +4,18 @@
 final class ClientCallConfiguration: Sendable {
     let limits: TransportLimits
     let compression: MessageCompression
+    let compressionLog: CompressionLog?
     let retry: RetryBudget
 
-    init(limits: TransportLimits, compression: MessageCompression, retry: RetryBudget) {
+    init(
+        limits: TransportLimits,
+        compression: MessageCompression,
+        compressionLog: CompressionLog?,
+        retry: RetryBudget
+    ) {
         self.limits = limits
         self.compression = compression
+        self.compressionLog = compressionLog
         self.retry = retry
     }
 }

@@ -12,6 +12,10 @@ final class ClientConnection: ConnectionRole {
 
     let codec: HTTP2Codec
     let authority: String
+    /// `https` over TLS, otherwise `http`.
+    let scheme: String
+    /// Why the server closes the connection, in its own words.
+    private(set) var farewell: String?
     private let compression: MessageCompression
     private let slot: ConnectionSlot
     private let deadlines: DeadlineTimer
@@ -27,6 +31,7 @@ final class ClientConnection: ConnectionRole {
     init(
         codec: HTTP2Codec,
         authority: String,
+        scheme: String,
         compression: MessageCompression,
         slot: ConnectionSlot,
         eventLoop: any EventLoop
@@ -34,6 +39,7 @@ final class ClientConnection: ConnectionRole {
         self.codec = codec
         self.compression = compression
         self.authority = authority
+        self.scheme = scheme
         self.slot = slot
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
     }
@@ -81,6 +87,7 @@ final class ClientConnection: ConnectionRole {
     private func head(of method: Method, timeout: Timeout?, metadata: Metadata) -> RequestHead {
         RequestHead(
             method: method,
+            scheme: self.scheme,
             authority: self.authority,
             timeout: timeout,
             encoding: self.compression.encoding,
@@ -167,12 +174,20 @@ final class ClientConnection: ConnectionRole {
             let isFirst = self.peerSettings == nil
             self.peerSettings = settings
             if isFirst { self.slot.connectionReady(self) }
-        case .goAway:
-            self.slot.connectionGoesAway(self)
+        case .goAway(_, let code, let debug):
+            if !debug.isEmpty { self.farewell = debug }
+            if code == .enhanceYourCalm && debug == "too_many_pings" { self.slot.pingedTooOften() }
+            if code == .inadequateSecurity {
+                self.slot.connectionRefused(self, reason: debug)
+            } else {
+                self.slot.connectionGoesAway(self)
+            }
         case .settingsAcknowledged, .ping, .pingAcknowledged:
             break
         }
     }
+
+    func sweep(now: ContinuousClock.Instant) {}
 
     func turnEnded() { self.slot.startWaitingCalls(on: self) }
 

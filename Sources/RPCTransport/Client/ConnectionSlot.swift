@@ -22,11 +22,18 @@ final class ConnectionSlot {
     /// Connections that only finish their calls.
     private var leaving: [ClientConnection] = []
     private var isAttempting = false
+    /// Handshakes of TLS of the attempt's sockets, and the socket whose handshake is awaited.
+    private var handshakes: [ObjectIdentifier: EventLoopFuture<Void>] = [:]
+    private var securing: (any Channel)?
+    /// The TLS failure that was logged last: the same one again says nothing new.
+    private var loggedFailure: String?
     private var waiting: [ClientCall] = []
     private var firstWaiting = 0
     private var waitTimer: Scheduled<Void>?
     private var lastFailure = "it has not been tried yet"
     private var reportedStopped = false
+    /// By how much keepalive pings were slowed down because a server found them too many.
+    private var keepaliveFactor = 1
 
     init(
         eventLoop: any EventLoop,
@@ -58,6 +65,7 @@ final class ConnectionSlot {
         self.waitTimer?.cancel()
         self.waitTimer = nil
         self.failWaiting { _ in true }
+        self.securing?.close(promise: nil)
         for connection in self.leaving + (self.current.map { [$0] } ?? []) {
             if graceful { connection.beginDrain() } else { connection.close(reason: "the channel was shut down") }
         }
@@ -92,6 +100,15 @@ final class ConnectionSlot {
 
     // MARK: - The connection's events
 
+    /// The server ended the connection for its pings: the next ones are half as many.
+    func pingedTooOften() {
+        self.keepaliveFactor = min(self.keepaliveFactor * 2, 1 << 16)
+        self.logger.warning(
+            "the server finds keepalive pings too many; they come half as often now",
+            metadata: ["target": "\(self.name)"]
+        )
+    }
+
     /// A socket is connected.
     ///
     /// Of several addresses of a host more than one can answer; the first is kept.
@@ -120,10 +137,28 @@ final class ConnectionSlot {
         self.currentLost()
     }
 
+    /// The server does not want this client: trying again at once would be the same again.
+    func connectionRefused(_ connection: ClientConnection, reason: String) {
+        guard connection === self.current else { return }
+        self.current = nil
+        self.leaving.append(connection)
+        self.lastFailure = "the server refused this client: \(reason)"
+        self.logTLSFailure()
+        let action = self.machine.connectionRefused(chance: .random(in: 0...1))
+        if action != .none { self.onPhase(self.machine.phase) }
+        self.failWaiting { !$0.options.waitForReady }
+        self.perform(action)
+    }
+
     func connectionEnded(_ connection: ClientConnection, reason: String) {
         if connection === self.current {
             self.current = nil
             self.lastFailure = reason
+            if self.machine.phase == .ready {
+                self.loggedFailure = nil
+            } else if reason.hasPrefix(TLSFailure.prefix) {
+                self.logTLSFailure()
+            }
             self.currentLost()
         } else {
             self.leaving.removeAll { $0 === connection }
@@ -223,23 +258,70 @@ final class ConnectionSlot {
             }
             .connect(host: self.target.host, port: self.target.port)
             .hop(to: self.eventLoop)
+            .flatMap { bound.value.secured($0) }
             .whenComplete { bound.value.attemptEnded($0) }
+    }
+
+    /// Waits for the handshake of a connected socket; without TLS there is none.
+    private func secured(_ channel: any Channel) -> EventLoopFuture<any Channel> {
+        guard let handshake = self.handshakes[ObjectIdentifier(channel)] else {
+            return self.eventLoop.makeSucceededFuture(channel)
+        }
+        self.securing = channel
+        if self.machine.phase == .stopped { channel.close(promise: nil) }
+        return handshake.map { channel }
+    }
+
+    /// Puts TLS in front of a connection that is being built.
+    private func secure(_ channel: any Channel, _ tls: ClientTLS) throws {
+        let handshake = TLSHandshakeHandler(
+            timeout: self.configuration.timing.handshakeTimeout,
+            expectedName: tls.expectedName(host: self.target.host),
+            accept: { [host = self.target.host] outcome throws(TLSFailure) in
+                try tls.checkName(outcome.identity, host: host)
+                guard outcome.isHTTP2 else {
+                    throw TLSFailure("TLS: the server did not agree to HTTP/2 (ALPN h2); connect to a gRPC port")
+                }
+            },
+            onFailure: { _ in }
+        )
+        try channel.pipeline.syncOperations.addHandler(try tls.makeHandler(host: self.target.host))
+        try channel.pipeline.syncOperations.addHandler(handshake)
+        self.handshakes[ObjectIdentifier(channel)] = handshake.completion
+    }
+
+    /// Tells people why the server cannot be used, once for each reason.
+    private func logTLSFailure() {
+        guard self.lastFailure != self.loggedFailure, self.machine.phase != .stopped else { return }
+        self.loggedFailure = self.lastFailure
+        self.logger.warning(
+            "a server cannot be used",
+            metadata: ["target": "\(self.name)", "reason": "\(self.lastFailure)"]
+        )
     }
 
     private func setUp(_ channel: any Channel) throws {
         let now = ContinuousClock.now
         let codec = try HTTP2Codec(role: .client, configuration: self.configuration.limits.codecConfiguration, now: now)
+        var scheme = "http"
+        if case .tls(let tls) = self.configuration.security {
+            scheme = "https"
+            try self.secure(channel, tls)
+        }
         let connection = ClientConnection(
             codec: codec,
             authority: self.name,
+            scheme: scheme,
             compression: self.configuration.compression,
             slot: self,
             eventLoop: self.eventLoop
         )
+        var timing = self.configuration.timing
+        timing.keepaliveInterval = timing.keepaliveInterval.map { $0 * self.keepaliveFactor }
         let handler = ConnectionHandler(
             codec: codec,
             role: connection,
-            timing: self.configuration.timing,
+            timing: timing,
             eventLoop: self.eventLoop,
             now: now
         )
@@ -248,12 +330,15 @@ final class ConnectionSlot {
 
     private func attemptEnded(_ result: Result<any Channel, any Error>) {
         self.isAttempting = false
+        self.handshakes = [:]
+        self.securing = nil
         switch result {
         case .success(let channel):
             if self.machine.phase == .stopped { channel.close(promise: nil) }
         case .failure(let error):
             guard self.current == nil else { return }
             self.lastFailure = "\(error)"
+            if let failure = error as? TLSFailure, failure.isTelling { self.logTLSFailure() }
             self.currentLost()
         }
         self.reportIfStopped()

@@ -82,6 +82,7 @@ public final class RPCChannel: Sendable {
         self.callConfiguration = ClientCallConfiguration(
             limits: configuration.limits,
             compression: configuration.compression,
+            compressionLog: configuration.compressionLog,
             retry: RetryBudget(policy: configuration.retry)
         )
         self.onStateChange = onStateChange
@@ -113,9 +114,17 @@ public final class RPCChannel: Sendable {
     ///
     /// Cancelling the task ends all calls at once.
     ///
-    /// - Throws: An error when a limit is out of range or the channel ran before.
+    /// - Throws: An error when a limit is out of range, a certificate cannot be used, or the channel ran before.
     public func run() async throws {
         try self.configuration.limits.codecConfiguration.validate()
+        guard case .tls(let tls) = self.configuration.security else { return try await self.connectUntilShutdown() }
+        try tls.load()
+        try tls.files.begin()
+        defer { tls.files.end() }
+        try await self.connectUntilShutdown()
+    }
+
+    private func connectUntilShutdown() async throws {
         let mayRun = self.shared.withLock { shared in
             defer { shared.isRunning = true }
             return !shared.isRunning

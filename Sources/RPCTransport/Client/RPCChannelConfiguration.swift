@@ -17,6 +17,8 @@ public struct RPCChannelConfiguration: Sendable {
     public var maxWaitingCalls: Int
     /// Whether requests are compressed.
     public var compression: MessageCompression
+    /// Where it is written down which responses came compressed, for tests.
+    package var compressionLog: CompressionLog?
     /// Which calls are made again when they fail.
     public var retry: RetryPolicy
     /// Whether calls wait for the outcome of an attempt to connect, even those that do not wait for a server.
@@ -25,6 +27,8 @@ public struct RPCChannelConfiguration: Sendable {
     public var waitsWhileConnecting: Bool
     /// The event loops that carry the connections; nil takes the process's own.
     public var eventLoopGroup: (any EventLoopGroup)?
+    /// Whether connections are encrypted.
+    public var security: ClientSecurity
 
     /// One connection with the limits for peers from anywhere.
     public static let defaults = RPCChannelConfiguration()
@@ -41,6 +45,7 @@ public struct RPCChannelConfiguration: Sendable {
     ///   - retry: Which calls are made again when they fail.
     ///   - waitsWhileConnecting: Whether calls wait for the outcome of an attempt to connect.
     ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
+    ///   - security: Whether connections are encrypted.
     public init(
         connections: Int = 1,
         limits: TransportLimits = .defaults,
@@ -50,7 +55,8 @@ public struct RPCChannelConfiguration: Sendable {
         compression: MessageCompression = .none,
         retry: RetryPolicy = .transparent,
         waitsWhileConnecting: Bool = true,
-        eventLoopGroup: (any EventLoopGroup)? = nil
+        eventLoopGroup: (any EventLoopGroup)? = nil,
+        security: ClientSecurity = .plaintext
     ) {
         self.connections = connections
         self.limits = limits
@@ -61,5 +67,6 @@ public struct RPCChannelConfiguration: Sendable {
         self.retry = retry
         self.waitsWhileConnecting = waitsWhileConnecting
         self.eventLoopGroup = eventLoopGroup
+        self.security = security
     }
 }

@@ -5,7 +5,8 @@
 /// - state `idle`: not started; can go to `connecting`, `stopped`.
 /// - state `connecting`: a socket is being connected or the peer's settings are awaited; can go to `ready`, `waiting`,
 ///   `stopped`.
-/// - state `ready`: calls can be made; can go to `connecting` or `waiting` (the connection goes away or is lost), `stopped`.
+/// - state `ready`: calls can be made; can go to `connecting` or `waiting` (the connection goes away, is lost or refused),
+///   `stopped`.
 /// - state `waiting`: the last attempt failed; can go to `connecting`, `stopped`.
 /// - state `stopped`: stays.
 struct SlotMachine: ~Copyable {
@@ -30,6 +31,8 @@ struct SlotMachine: ~Copyable {
 
     private let policy: ReconnectPolicy
     private var failures = 0
+    /// Failures before the connection that is ready, for a server that refuses it after all.
+    private var earlierFailures = 0
     private var lastAttempt: ContinuousClock.Instant?
     private(set) var phase = Phase.idle
 
@@ -47,7 +50,18 @@ struct SlotMachine: ~Copyable {
     mutating func connectionReady() {
         guard self.phase == .connecting else { return }
         self.phase = .ready
+        self.earlierFailures = self.failures
         self.failures = 0
+    }
+
+    /// The server closes the connection because it does not want this client.
+    ///
+    /// It is an attempt that failed: the waits grow, and a client that is refused does not knock many times a second.
+    mutating func connectionRefused(chance: Double) -> Action {
+        guard self.phase == .ready || self.phase == .connecting else { return .none }
+        self.failures = (self.phase == .ready ? self.earlierFailures : self.failures) + 1
+        self.phase = .waiting
+        return .wait(self.policy.wait(afterFailures: self.failures, chance: chance))
     }
 
     /// The attempt failed, or the connection ended before its settings arrived.

@@ -13,6 +13,8 @@ protocol ConnectionRole: AnyObject {
     func handle(_ event: HTTP2Event)
     /// Streams may have ended: calls that were kept back can go on.
     func turnEnded()
+    /// Time to look at requests that do not arrive and at output that is not taken.
+    func sweep(now: ContinuousClock.Instant)
     /// The connection has had no call for the configured time.
     func connectionIdled()
     /// The connection is gone; nothing can be sent or received any more.
@@ -38,12 +40,19 @@ final class ConnectionHandler: ChannelInboundHandler {
     private let role: any ConnectionRole
     private var watch: ConnectionWatch
     private var watchTimer: Scheduled<Void>?
+    private let timing: ConnectionTiming
+    /// How long the socket has taken nothing of what waits for it.
+    private var socketStall = StallClock()
+    /// How often the socket's queue has drained.
+    private var drainedCount = 0
     private var context: ChannelHandlerContext?
     private var isReading = false
     private var isFlushScheduled = false
     private var isFlushing = false
     private var isClosing = false
     private var endReason: String?
+    /// What the peer sent first: it tells TLS from HTTP/2.
+    private var firstBytes: UInt16?
 
     init(
         codec: HTTP2Codec,
@@ -55,6 +64,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.codec = codec
         self.role = role
         self.eventLoop = eventLoop
+        self.timing = timing
         self.watch = ConnectionWatch(timing: timing, now: now)
     }
 
@@ -95,8 +105,10 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.isReading = true
         let now = ContinuousClock.now
         self.watch.bytesArrived(now: now)
+        let bytes = self.unwrapInboundIn(data)
+        if self.firstBytes == nil { self.firstBytes = bytes.getInteger(at: bytes.readerIndex) }
         do throws(HTTP2CodecError) {
-            try self.codec.receive(self.unwrapInboundIn(data), now: now)
+            try self.codec.receive(bytes, now: now)
         } catch {
             self.endReason = self.endReason ?? error.message
         }
@@ -110,7 +122,10 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        if context.channel.isWritable { self.setNeedsFlush() }
+        if context.channel.isWritable {
+            self.drainedCount += 1
+            self.setNeedsFlush()
+        }
         context.fireChannelWritabilityChanged()
     }
 
@@ -124,7 +139,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        self.close(reason: "the connection failed: \(error)")
+        self.close(reason: TLSFailure.reason(after: error) ?? "the connection failed: \(error)")
     }
 
     // MARK: - Private
@@ -143,7 +158,8 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.isClosing = true
         self.watchTimer?.cancel()
         self.watchTimer = nil
-        self.role.connectionEnded(reason: self.endReason ?? "the peer closed the connection")
+        let mismatch = self.watch.handshakeIsComplete ? nil : ProtocolMismatch.reason(firstBytes: self.firstBytes)
+        self.role.connectionEnded(reason: mismatch ?? self.endReason ?? "the peer closed the connection")
     }
 
     @discardableResult
@@ -218,6 +234,22 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.watchTimer = self.eventLoop.scheduleTask(in: (due - .now).timeAmount) { bound.value.watchFired() }
     }
 
+    private func sweep(now: ContinuousClock.Instant) {
+        if let limit = self.timing.stallTimeout, let channel = self.context?.channel {
+            // Nothing is taken from the codec while the socket is full: its count stands still.
+            let stalled = self.socketStall.observe(
+                isWaiting: !channel.isWritable,
+                progress: self.drainedCount,
+                now: now
+            )
+            if stalled >= limit {
+                self.close(reason: "the peer read nothing for \(limit) while output waited for it")
+                return
+            }
+        }
+        self.role.sweep(now: now)
+    }
+
     private func watchFired() {
         self.watchTimer = nil
         guard self.isOpen else { return }
@@ -229,6 +261,8 @@ final class ConnectionHandler: ChannelInboundHandler {
             self.setNeedsFlush()
         case .drain:
             self.role.connectionIdled()
+        case .sweep:
+            self.sweep(now: .now)
         case .close(let reason):
             self.codec.terminate(code: .settingsTimeout)
             self.flush()

@@ -10,6 +10,8 @@ struct ConnectionWatch: Sendable {
         case ping
         /// The connection had no call for too long: say goodbye and close.
         case drain
+        /// Look at requests that do not arrive and at output that is not taken.
+        case sweep
         /// The peer is gone or stuck: close at once.
         case close(String)
     }
@@ -27,12 +29,14 @@ struct ConnectionWatch: Sendable {
     private var probe = Probe.none
     private var idleSince: ContinuousClock.Instant?
     private var drained = false
+    private var lastSweep: ContinuousClock.Instant
 
     init(timing: ConnectionTiming, now: ContinuousClock.Instant) {
         self.timing = timing
         self.started = now
         self.lastRead = now
         self.idleSince = now
+        self.lastSweep = now
     }
 
     /// Whether both sides know each other's settings.
@@ -60,8 +64,10 @@ struct ConnectionWatch: Sendable {
         var due: ContinuousClock.Instant?
         func consider(_ instant: ContinuousClock.Instant) { due = due.map { min($0, instant) } ?? instant }
         if !self.handshakeIsComplete { consider(self.started + self.timing.handshakeTimeout) }
+        if let interval = self.timing.sweepInterval { consider(self.lastSweep + interval) }
         if let interval = self.timing.keepaliveInterval {
             switch self.probe {
+            case .none where self.idleSince != nil && !self.timing.probesIdleConnections: break
             case .none: consider(self.lastRead + interval)
             case .sent(let instant): consider(instant + self.timing.keepaliveTimeout)
             }
@@ -81,6 +87,8 @@ struct ConnectionWatch: Sendable {
             switch self.probe {
             case .sent(let instant) where now >= instant + self.timing.keepaliveTimeout:
                 return .close("the peer answered no ping within \(self.timing.keepaliveTimeout)")
+            case .none where self.idleSince != nil && !self.timing.probesIdleConnections:
+                break
             case .none where now >= self.lastRead + interval:
                 self.probe = .sent(now)
                 return .ping
@@ -91,6 +99,10 @@ struct ConnectionWatch: Sendable {
         if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained, now >= since + timeout {
             self.drained = true
             return .drain
+        }
+        if let interval = self.timing.sweepInterval, now >= self.lastSweep + interval {
+            self.lastSweep = now
+            return .sweep
         }
         return .wait
     }

@@ -21,6 +21,9 @@ struct MessageAssembler: Sendable {
         self.deframer = MessageDeframer(maxMessageBytes: maxMessageBytes)
     }
 
+    /// Whether no message has begun and not ended.
+    var isBetweenMessages: Bool { self.deframer.isBetweenMessages }
+
     /// Takes a piece and hands over each message that is complete now.
     ///
     /// - Throws: ``RPCError`` when a prefix is wrong or announces a message over the limit.

@@ -7,7 +7,7 @@ internal import NIOPosix
 internal import RPCCore
 internal import Synchronization
 
-/// A gRPC server on one address, over HTTP/2 without TLS and with prior knowledge.
+/// A gRPC server on one address, over HTTP/2: with TLS, or in plaintext with prior knowledge.
 ///
 /// The server lives in ``run()``: handlers that are tasks are its child tasks, and it returns when the last connection
 /// has closed and the last handler has returned.
@@ -15,6 +15,14 @@ public final class RPCServer: Sendable {
     private struct Connection {
         var eventLoop: any EventLoop
         var role: NIOLoopBound<ServerConnection>
+        var channel: any Channel
+
+        /// Runs on the connection's event loop; one whose handshake is not over is closed instead.
+        func perform(_ body: @escaping @Sendable (ServerConnection) -> Void) {
+            self.eventLoop.execute {
+                if self.role.value.hasBegun { body(self.role.value) } else { self.channel.close(promise: nil) }
+            }
+        }
     }
 
     private enum Phase {
@@ -39,6 +47,7 @@ public final class RPCServer: Sendable {
     private let methods: [Method: ServiceMethod]
     private let logger: Logger
     private let state = Mutex(State())
+    private let refusals = Mutex(LogBudget(now: .now))
 
     /// Creates a server; ``run()`` starts it.
     ///
@@ -56,9 +65,23 @@ public final class RPCServer: Sendable {
     ///
     /// Cancelling the task ends all calls at once.
     ///
-    /// - Throws: An error when the address cannot be listened at, a limit is out of range, or the server ran before.
+    /// - Throws: An error when the address cannot be listened at, a certificate cannot be used, a limit is out of range,
+    ///   or the server ran before.
     public func run() async throws {
         try self.configuration.limits.codecConfiguration.validate()
+        guard case .tls(let tls) = self.configuration.security else { return try await self.serve() }
+        do {
+            try tls.load()
+            try tls.files.begin()
+        } catch {
+            self.resolveAddress(.failure(error))
+            throw error
+        }
+        defer { tls.files.end() }
+        try await self.serve()
+    }
+
+    private func serve() async throws {
         let (calls, continuation) = AsyncStream.makeStream(of: AcceptedCall.self)
         let mayRun = self.state.withLock { state in
             guard case .idle = state.phase else { return false }
@@ -125,7 +148,7 @@ public final class RPCServer: Sendable {
         }
         listener.close(promise: nil)
         for connection in connections {
-            connection.eventLoop.execute { connection.role.value.beginDrain() }
+            connection.perform { $0.beginDrain() }
         }
         listener.eventLoop.scheduleTask(in: self.configuration.drainGrace.timeAmount) { self.abandonConnections() }
     }
@@ -185,17 +208,19 @@ public final class RPCServer: Sendable {
             state.nextConnection += 1
             return (state.nextConnection, state.calls)
         }
+        let peer = channel.remoteAddress.map { "\($0.ipAddress ?? "local"):\($0.port ?? 0)" } ?? "unknown"
         let role = ServerConnection(
             codec: codec,
             eventLoop: eventLoop,
-            limits: limits,
-            compression: self.configuration.compression,
-            peer: channel.remoteAddress.map { "\($0.ipAddress ?? "local"):\($0.port ?? 0)" } ?? "unknown",
+            configuration: self.configuration,
+            peer: peer,
             methods: self.methods,
             logger: self.logger,
             accept: { call in calls?.yield(call) },
+            onMismatch: { [peer] reason in self.logRefusal(reason, peer: peer) },
             onEnd: { self.connectionEnded(id) }
         )
+        role.recordsCompression = self.configuration.recordsCompression
         let handler = ConnectionHandler(
             codec: codec,
             role: role,
@@ -203,16 +228,64 @@ public final class RPCServer: Sendable {
             eventLoop: eventLoop,
             now: now
         )
-        let connection = Connection(eventLoop: eventLoop, role: NIOLoopBound(role, eventLoop: eventLoop))
-        let isRunning = self.state.withLock { state in
-            guard case .running = state.phase else { return false }
+        let connection = Connection(
+            eventLoop: eventLoop,
+            role: NIOLoopBound(role, eventLoop: eventLoop),
+            channel: channel
+        )
+        let (isRunning, hasRoom) = self.state.withLock { state -> (Bool, Bool) in
+            guard case .running = state.phase else { return (false, true) }
+            guard state.connections.count < limits.maxConnections else { return (true, false) }
             state.connections[id] = connection
-            return true
+            return (true, true)
+        }
+        guard hasRoom else {
+            self.logRefusal("there are \(limits.maxConnections) connections already; raise maxConnections", peer: peer)
+            throw ChannelError.ioOnClosedChannel
         }
         guard isRunning else { throw ChannelError.ioOnClosedChannel }
         // A channel that closes before it becomes active never tells its handler.
         channel.closeFuture.whenComplete { _ in self.connectionEnded(id) }
+        if case .tls(let tls) = self.configuration.security { try self.secure(channel, role, tls) }
         try channel.pipeline.syncOperations.addHandler(handler)
+    }
+
+    /// Puts TLS in front of a connection that is being built.
+    private func secure(_ channel: any Channel, _ role: ServerConnection, _ tls: ServerTLS) throws {
+        let handshake = TLSHandshakeHandler(
+            timeout: self.configuration.timing.handshakeTimeout,
+            expectedName: nil,
+            accept: { outcome throws(TLSFailure) in
+                var refusal: TLSFailure?
+                if !outcome.isHTTP2 {
+                    refusal = TLSFailure("TLS: the client did not offer HTTP/2 (ALPN h2), which gRPC needs")
+                } else if case .failure(let error) = tls.admit(outcome.identity) {
+                    refusal = TLSFailure("TLS: \(error)")
+                }
+                if let refusal { self.logRefusal(refusal.description, peer: role.peer) }
+                role.secured(identity: outcome.identity, refusal: refusal)
+            },
+            onFailure: { failure in
+                if failure.isTelling {
+                    self.logRefusal(failure.description, peer: role.peer)
+                } else {
+                    self.logger.debug(
+                        "a connection ended in its handshake",
+                        metadata: ["peer": "\(role.peer)", "reason": "\(failure)"]
+                    )
+                }
+            }
+        )
+        try channel.pipeline.syncOperations.addHandler(try tls.makeHandler())
+        try channel.pipeline.syncOperations.addHandler(handshake)
+    }
+
+    /// Tells people about a client that was not taken; a flood of such clients makes few lines.
+    private func logRefusal(_ reason: String, peer: String) {
+        guard let unsaid = self.refusals.withLock({ $0.take(now: .now) }) else { return }
+        var metadata: Logger.Metadata = ["peer": "\(peer)", "reason": "\(reason)"]
+        if unsaid > 0 { metadata["unsaid"] = "\(unsaid)" }
+        self.logger.warning("a connection was refused", metadata: metadata)
     }
 
     private func connectionEnded(_ id: Int) {
@@ -222,7 +295,7 @@ public final class RPCServer: Sendable {
 
     private func abandonConnections() {
         for connection in self.state.withLock({ Array($0.connections.values) }) {
-            connection.eventLoop.execute { connection.role.value.abandon() }
+            connection.perform { $0.abandon() }
         }
     }
 

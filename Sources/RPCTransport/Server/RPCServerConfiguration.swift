@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import NIOCore
+public import RPCCore
 
 /// Where a server listens and what its connections may hold.
 public struct RPCServerConfiguration: Sendable {
@@ -18,6 +19,16 @@ public struct RPCServerConfiguration: Sendable {
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
+    /// Whether handlers can ask which requests came compressed, for tests.
+    package var recordsCompression = false
+    /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
+    package var conformanceBody: ByteBuffer?
+    /// Whether connections are encrypted.
+    public var security: ServerSecurity
+    /// Decides, on the event loop and without blocking, whether a call may be made; returns the error that refuses it.
+    ///
+    /// It is asked before anything of the call is looked at, methods that do not exist included; nil lets every call in.
+    public var authorize: (@Sendable (ServerContext) -> RPCError?)?
 
     /// Creates a configuration.
     ///
@@ -29,6 +40,8 @@ public struct RPCServerConfiguration: Sendable {
     ///   - timing: When a connection is given up or probed.
     ///   - drainGrace: How long calls under way may take to finish when the server drains.
     ///   - compression: Whether responses are compressed, for callers that accept it.
+    ///   - security: Whether connections are encrypted.
+    ///   - authorize: Decides whether a call may be made.
     public init(
         host: String = "127.0.0.1",
         port: Int = 0,
@@ -36,7 +49,9 @@ public struct RPCServerConfiguration: Sendable {
         limits: TransportLimits = .defaults,
         timing: ConnectionTiming = .defaults,
         drainGrace: Duration = .seconds(30),
-        compression: MessageCompression = .none
+        compression: MessageCompression = .none,
+        security: ServerSecurity = .plaintext,
+        authorize: (@Sendable (ServerContext) -> RPCError?)? = nil
     ) {
         self.host = host
         self.port = port
@@ -45,5 +60,7 @@ public struct RPCServerConfiguration: Sendable {
         self.timing = timing
         self.drainGrace = drainGrace
         self.compression = compression
+        self.security = security
+        self.authorize = authorize
     }
 }

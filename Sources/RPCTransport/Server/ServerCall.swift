@@ -9,7 +9,7 @@ internal import RPCCore
 /// Belongs to the connection's event loop.
 final class ServerCall {
     let streamID: Int32
-    let shared = ServerCallShared()
+    let shared: ServerCallShared
     private let connection: ServerConnection
     private var state = ServerCallState(encodings: [Gzip.name])
     /// How this call's messages are sent; decided when its headers came.
@@ -21,12 +21,18 @@ final class ServerCall {
     private var request: ByteBuffer?
     private var inbox: MessageInbox?
     private var gate: WriteGate?
+    /// For how long the request has been arriving, and for how long the peer has taken nothing.
+    private var arrival = StallClock()
+    private var stall = StallClock()
+    private var requestIsComplete = false
+    private var receivedBytes = 0
     /// Bytes received and not credited yet.
     private var uncreditedBytes = 0
 
     init(streamID: Int32, connection: ServerConnection) {
         self.streamID = streamID
         self.connection = connection
+        self.shared = ServerCallShared(compressionLog: connection.recordsCompression ? CompressionLog() : nil)
         self.assembler = MessageAssembler(maxMessageBytes: connection.limits.maxReceiveMessageBytes)
     }
 
@@ -80,6 +86,7 @@ final class ServerCall {
 
     func dataReceived(_ bytes: ByteBuffer) {
         self.uncreditedBytes += bytes.readableBytes
+        self.receivedBytes += bytes.readableBytes
         do throws(RPCError) {
             try self.assembler.feed(bytes) { self.messageReceived($0) }
         } catch {
@@ -88,7 +95,34 @@ final class ServerCall {
         self.creditIfEmptied()
     }
 
+    /// Ends a call whose one message does not arrive, and one whose messages are not taken.
+    func sweep(_ timing: ConnectionTiming, now: ContinuousClock.Instant) {
+        // A stream of messages may pause between two, and take its time inside a large one; it must not stop there.
+        let isStream = self.inbox != nil
+        let awaitsMessage =
+            !self.requestIsComplete && !self.state.isEnded && !(isStream && self.assembler.isBetweenMessages)
+        let progress = isStream ? self.receivedBytes : 0
+        if let limit = timing.requestTimeout,
+            self.arrival.observe(isWaiting: awaitsMessage, progress: progress, now: now) >= limit
+        {
+            self.end(RPCError(.deadlineExceeded, "the request did not arrive within \(limit)"))
+            return
+        }
+        let codec = self.connection.codec
+        let isWaiting = codec.queuedBytes(streamID: self.streamID) > 0
+        let sent = codec.sentBytes(streamID: self.streamID)
+        if let limit = timing.stallTimeout,
+            self.stall.observe(isWaiting: isWaiting, progress: sent, now: now) >= limit
+        {
+            self.cancelHandler("the caller took nothing for \(limit)")
+            _ = self.state.cancelled()
+            codec.reset(streamID: self.streamID, code: .cancel)
+            self.connection.setNeedsFlush()
+        }
+    }
+
     func requestEnded() {
+        self.requestIsComplete = true
         do throws(RPCError) {
             try self.assembler.end()
         } catch {
@@ -111,8 +145,16 @@ final class ServerCall {
     }
 
     /// The stream is closed, or the connection is lost.
+    ///
+    /// Nothing comes after it.
     func peerLeft() {
         self.abort(self.state.peerLeft(), "the caller has left")
+        // Gate and inbox hold the call, to report to it: unless it lets go of them, all three stay for ever, and with
+        // them the connection and its codec.
+        self.gate = nil
+        self.inbox = nil
+        self.handler = nil
+        self.context = nil
     }
 
     /// The stream's queue has drained.
@@ -214,18 +256,23 @@ final class ServerCall {
     // MARK: - Private
 
     private func route(_ request: ReceivedRequest, deadline: NIODeadline?) {
+        let context = ServerContext(
+            request: request,
+            dueTime: deadline,
+            caller: self.connection.caller,
+            shared: self.shared
+        )
+        if let error = self.connection.authorize?(context) {
+            let ending = self.state.statusSent(error.status, metadata: error.metadata)
+            if let ending { self.send(ending) }
+            return
+        }
         guard let method = request.method else {
             let message = "this server has no method \(request.head?.method.description ?? "")"
             if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
             return
         }
         guard self.state.methodFound(method.shape) else { return }
-        let context = ServerContext(
-            request: request,
-            dueTime: deadline,
-            peer: self.connection.peer,
-            shared: self.shared
-        )
         self.context = context
         let accepted = request.head?.acceptedEncodings ?? []
         if let encoding = self.connection.compression.encoding, accepted.contains(encoding) {
@@ -237,6 +284,7 @@ final class ServerCall {
     }
 
     private func messageReceived(_ message: MessageAssembler.Message) {
+        self.shared.compressionLog?.add(message.isCompressed)
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
             self.deliver(message.bytes)
@@ -271,9 +319,10 @@ final class ServerCall {
     private func cancelHandler(_ reason: String) {
         let error = RPCError(.cancelled, reason)
         self.request = nil
+        // First: a writer or a reader that wakes up with the error may ask whether the call was cancelled.
+        self.shared.cancel()
         self.gate?.close(error)
         self.inbox?.finish(.failure(error))
-        self.shared.cancel()
     }
 
     private func send(_ ending: ServerCallState.Ending) {

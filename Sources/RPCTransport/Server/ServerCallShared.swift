@@ -14,7 +14,13 @@ final class ServerCallShared: Sendable {
         var waiter: CheckedContinuation<Void, Never>?
     }
 
+    /// Which requests came compressed; nothing unless the server's configuration asks for it.
+    let compressionLog: CompressionLog?
     private let state = Mutex(State())
+
+    init(compressionLog: CompressionLog?) {
+        self.compressionLog = compressionLog
+    }
 
     var isCancelled: Bool { self.state.withLock { $0.isCancelled } }
     var trailing: Metadata { self.state.withLock { $0.trailing } }

@@ -13,13 +13,27 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let compression: MessageCompression
-    let peer: String
+    /// Whether calls write down which requests came compressed.
+    var recordsCompression = false
+    private let conformanceBody: ByteBuffer?
+    /// The streams of plain requests that have not ended.
+    private var plainStreams: Set<Int32> = []
+    /// Decides whether a call may be made.
+    let authorize: (@Sendable (ServerContext) -> RPCError?)?
+    /// Who the client is, as far as that is known.
+    private(set) var caller: Caller
+    /// Why the connection is refused, although its handshake went well.
+    private var refusal: TLSFailure?
     private let methods: [Method: ServiceMethod]
     private let acceptCall: @Sendable (AcceptedCall) -> Void
+    private let onMismatch: @Sendable (String) -> Void
     private let onEnd: @Sendable () -> Void
     private let logger: Logger
     private let deadlines: DeadlineTimer
     private var calls: [Int32: ServerCall] = [:]
+    private let timing: ConnectionTiming
+    private var pingStrikes: PingStrikes
+    private var sentAtLastPing = 0
     private var requests = RecurringBlocks<ReceivedRequest>()
     /// The head and the trailers of nearly every response, kept by the codec.
     private var plainHead: HTTP2StoredBlock?
@@ -41,24 +55,41 @@ final class ServerConnection: ConnectionRole {
     init(
         codec: HTTP2Codec,
         eventLoop: any EventLoop,
-        limits: TransportLimits,
-        compression: MessageCompression,
+        configuration: RPCServerConfiguration,
         peer: String,
         methods: [Method: ServiceMethod],
         logger: Logger,
         accept: @escaping @Sendable (AcceptedCall) -> Void,
+        onMismatch: @escaping @Sendable (String) -> Void,
         onEnd: @escaping @Sendable () -> Void
     ) {
         self.codec = codec
         self.eventLoop = eventLoop
-        self.limits = limits
-        self.compression = compression
-        self.peer = peer
+        self.limits = configuration.limits
+        self.compression = configuration.compression
+        self.conformanceBody = configuration.conformanceBody
+        self.timing = configuration.timing
+        self.pingStrikes = PingStrikes(timing: configuration.timing)
+        self.caller = Caller(address: peer, identity: nil)
         self.methods = methods
+        self.authorize = configuration.authorize
         self.logger = logger
         self.acceptCall = accept
+        self.onMismatch = onMismatch
         self.onEnd = onEnd
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
+    }
+
+    /// The client's address as text.
+    var peer: String { self.caller.address }
+
+    /// Whether the connection can carry calls or did.
+    var hasBegun: Bool { self.handler != nil }
+
+    /// The handshake has settled who the client is and whether it is taken.
+    func secured(identity: PeerIdentity?, refusal: TLSFailure?) {
+        self.caller = Caller(address: self.caller.address, identity: identity)
+        self.refusal = refusal
     }
 
     // MARK: - Drain
@@ -103,6 +134,11 @@ final class ServerConnection: ConnectionRole {
 
     func connectionBegan(_ connection: ConnectionHandler) {
         self.handler = connection
+        if let refusal = self.refusal {
+            // Said in HTTP/2, where every client shows it; an alert of TLS has no words.
+            self.drain = .final
+            self.codec.goAway(code: .inadequateSecurity, debug: refusal.description)
+        }
         self.deadlines.onExpiry = { [unowned self] in self.calls[$0]?.deadlineExpired() }
     }
 
@@ -120,24 +156,46 @@ final class ServerConnection: ConnectionRole {
                 self.codec.consume(streamID: streamID, byteCount: bytes.readableBytes)
             }
         case .endOfStream(let streamID):
-            self.calls[streamID]?.requestEnded()
+            if let call = self.calls[streamID] {
+                call.requestEnded()
+            } else if self.plainStreams.remove(streamID) != nil {
+                self.answerPlainRequest(streamID)
+            }
         case .streamClosed(let streamID, _, _):
             self.calls.removeValue(forKey: streamID)?.peerLeft()
+            if self.conformanceBody != nil { self.plainStreams.remove(streamID) }
         case .drained(let streamID):
             self.calls[streamID]?.drained()
         case .pingAcknowledged(Self.drainPing):
             self.finishDrain()
-        case .settings, .settingsAcknowledged, .ping, .pingAcknowledged, .goAway:
+        case .ping:
+            self.pinged()
+        case .settings, .settingsAcknowledged, .pingAcknowledged, .goAway:
             break
         }
     }
 
     func turnEnded() {}
 
+    func sweep(now: ContinuousClock.Instant) {
+        for call in self.calls.values { call.sweep(self.timing, now: now) }
+    }
+
+    private func pinged() {
+        let sent = self.codec.sentMessageFrames
+        if sent != self.sentAtLastPing { self.pingStrikes.sent() }
+        self.sentAtLastPing = sent
+        guard self.pingStrikes.pinged(openCalls: self.calls.count, now: .now) else { return }
+        self.logger.info("a client pings too often", metadata: ["peer": "\(self.caller.address)"])
+        self.codec.endConnection(code: .enhanceYourCalm, debug: "too_many_pings")
+        self.setNeedsFlush()
+    }
+
     func connectionIdled() { self.beginDrain() }
 
     func connectionEnded(reason: String) {
         self.logger.debug("connection ended", metadata: ["peer": "\(self.peer)", "reason": "\(reason)"])
+        if reason == ProtocolMismatch.clientSpeaksTLS { self.onMismatch(reason) }
         self.deadlines.stop()
         let calls = self.calls.values
         self.calls = [:]
@@ -226,12 +284,35 @@ final class ServerConnection: ConnectionRole {
     // MARK: - Private
 
     private func headersReceived(_ block: HTTP2HeaderBlock) {
-        if let call = self.calls[block.streamID] {
+        if block.kind == .trailers, block.endStream, self.plainStreams.remove(block.streamID) != nil {
+            self.answerPlainRequest(block.streamID)
+        } else if let call = self.calls[block.streamID] {
             call.headersReceived(self.request(of: block), timeout: block.variable?.value, endStream: block.endStream)
         } else if block.kind == .request {
+            let request = self.request(of: block)
+            if self.conformanceBody != nil, case .notGRPC = request.parsed {
+                if block.endStream {
+                    self.answerPlainRequest(block.streamID)
+                } else {
+                    self.plainStreams.insert(block.streamID)
+                }
+                return
+            }
             self.open(block.streamID)
-                .headersReceived(self.request(of: block), timeout: block.variable?.value, endStream: block.endStream)
+                .headersReceived(request, timeout: block.variable?.value, endStream: block.endStream)
         }
+    }
+
+    private func answerPlainRequest(_ streamID: Int32) {
+        guard let body = self.conformanceBody else { return }
+        do throws(HTTP2CodecError) {
+            let head = [HTTP2HeaderField(":status", "200"), HTTP2HeaderField("content-type", "text/plain")]
+            try self.codec.submitResponse(streamID: streamID, head, endStream: false)
+            try self.codec.submitData(streamID: streamID, [body], endStream: true)
+        } catch {
+            self.codec.reset(streamID: streamID, code: .internalError)
+        }
+        self.setNeedsFlush()
     }
 
     private func request(of block: HTTP2HeaderBlock) -> ReceivedRequest {

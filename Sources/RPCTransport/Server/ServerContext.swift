@@ -3,6 +3,17 @@
 internal import NIOCore
 public import RPCCore
 
+/// Who is at the other end of a server's connection; all its calls share it.
+final class Caller: Sendable {
+    let address: String
+    let identity: PeerIdentity?
+
+    init(address: String, identity: PeerIdentity?) {
+        self.address = address
+        self.identity = identity
+    }
+}
+
 /// What a handler knows about its call, and what it can say besides its messages.
 public struct ServerContext: Sendable {
     /// The method that is called.
@@ -12,16 +23,24 @@ public struct ServerContext: Sendable {
     /// When the caller stops waiting; nil means never.
     public var deadline: ContinuousClock.Instant? { self.dueTime?.instant }
     /// The caller's address as text.
-    public let peer: String
+    public var peer: String { self.caller.address }
+    /// Who the caller is by its certificate; nil on a plaintext connection and for a client without one.
+    public var identity: PeerIdentity? { self.caller.identity }
 
+    let caller: Caller
     let dueTime: NIODeadline?
     let request: ReceivedRequest
     let shared: ServerCallShared
 
-    init(request: ReceivedRequest, dueTime: NIODeadline?, peer: String, shared: ServerCallShared) {
+    init(
+        request: ReceivedRequest,
+        dueTime: NIODeadline?,
+        caller: Caller,
+        shared: ServerCallShared
+    ) {
         self.request = request
         self.dueTime = dueTime
-        self.peer = peer
+        self.caller = caller
         self.shared = shared
     }
 
@@ -49,4 +68,7 @@ public struct ServerContext: Sendable {
     public func setInitial(_ metadata: Metadata) {
         self.shared.setInitial(metadata)
     }
+
+    /// Which requests came compressed; nothing unless the server's configuration asks for it.
+    package var compressionLog: CompressionLog? { self.shared.compressionLog }
 }

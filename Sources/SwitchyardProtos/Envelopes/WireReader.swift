@@ -5,6 +5,9 @@
 /// Source: https://protobuf.dev/programming-guides/encoding/. As protobuf-c does, it refuses groups, the field number
 /// 0 and a known field in the wrong wire type.
 struct WireReader {
+    /// The most bytes of a tag or a length: both have 32 bits, and protobuf-c takes no longer forms of them either.
+    private static let maxLengthBytes: UInt64 = 5
+
     /// All bytes that came.
     let bytes: UnsafeRawBufferPointer
 
@@ -43,17 +46,17 @@ struct WireReader {
         guard !self.isAtEnd else {
             return nil
         }
-        let tag = try self.varint()
+        let tag = try self.varint(maxBytes: Self.maxLengthBytes)
         guard tag <= UInt64(UInt32.max), let type = WireType(rawValue: UInt32(tag & 7)), tag >> 3 != 0 else {
             throw self.malformed("a field has the impossible tag \(tag)")
         }
         return (UInt32(tag >> 3), type)
     }
 
-    /// A varint of at most ten bytes.
-    mutating func varint() throws(ProtoError) -> UInt64 {
+    /// A varint of at most so many bytes, ten for a number of 64 bits.
+    mutating func varint(maxBytes: UInt64 = 10) throws(ProtoError) -> UInt64 {
         var value: UInt64 = 0
-        for index in UInt64(0)..<10 {
+        for index in 0..<maxBytes {
             guard self.position < self.end else {
                 throw self.malformed("it ends inside a number")
             }
@@ -64,7 +67,7 @@ struct WireReader {
                 return value
             }
         }
-        throw self.malformed("a number has more than ten bytes")
+        throw self.malformed("a number has more than \(maxBytes) bytes")
     }
 
     /// The value of a field that must be a varint.
@@ -120,7 +123,7 @@ struct WireReader {
 
     /// A length and as many bytes.
     private mutating func takeDelimited() throws(ProtoError) -> Range<Int> {
-        let length = try self.varint()
+        let length = try self.varint(maxBytes: Self.maxLengthBytes)
         guard length <= UInt64(self.end - self.position) else {
             throw self.malformed("a field of \(length) bytes goes past the end")
         }

@@ -22,6 +22,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
             EXAMPLES
               switchyard bench rpc --calls 20000
               switchyard bench rpc --bytes 64 --placement one
+              switchyard bench rpc --peer "gRPC C++=.build/peers/grpc-cpp" --rounds 5
             """
     )
 
@@ -43,11 +44,26 @@ struct BenchRPCCommand: AsyncParsableCommand {
     @Option(help: "Only this placement.")
     var placement: Placement?
 
+    @Option(help: "How often each row is measured, in turn with the others; medians are printed.")
+    var rounds: Int = 1
+
+    @Option(
+        help: ArgumentHelp(
+            "A program that does the same with another implementation (Tests/Peers/bench-*); may be given several times.",
+            valueName: "name=path"
+        )
+    )
+    var peer: [String] = []
+
     @Flag(help: "Print the table as Markdown.")
     var markdown = false
 
     func validate() throws {
         guard self.calls >= 10 else { throw ValidationError("--calls is \(self.calls); set 10 or more") }
+        guard self.rounds >= 1 else { throw ValidationError("--rounds is \(self.rounds); set 1 or more") }
+        for text in self.peer where RPCPeer(text) == nil {
+            throw ValidationError("--peer \(text) is not name=path")
+        }
         let limit = 32 << 20
         for bytes in self.bytes where !(0...limit).contains(bytes) {
             throw ValidationError("--bytes is \(bytes), outside 0...\(limit); set a value in that range")
@@ -56,35 +72,44 @@ struct BenchRPCCommand: AsyncParsableCommand {
 
     func run() async throws {
         var table = TextTable([
-            ("placement", .left), ("bytes each way", .right), ("p50", .right), ("p99", .right),
+            ("", .left), ("placement", .left), ("bytes each way", .right), ("p50", .right), ("p99", .right),
             ("calls/s, 64 in flight", .right),
         ])
+        let peers: [RPCPeer?] = [nil] + self.peer.map { RPCPeer($0) }
         let placements = self.placement.map { [$0] } ?? Placement.allCases
         for placement in placements where placement.serverCPU < Processors.count {
             for bytes in self.bytes.isEmpty ? [64, 3 << 10, 48 << 10] : self.bytes {
-                let result = try await self.measure(bytes: bytes, client: 0, server: placement.serverCPU)
-                table.add([
-                    placement.name, Self.size(bytes),
-                    String(format: "%.1f us", result.alone.at(0.5).inMicroseconds),
-                    String(format: "%.1f us", result.alone.at(0.99).inMicroseconds),
-                    String(format: "%.0f", result.callsPerSecond),
-                ])
+                var results: [[RPCFigures]] = Array(repeating: [], count: peers.count)
+                for _ in 0..<self.rounds {
+                    for (index, peer) in peers.enumerated() {
+                        let figures =
+                            if let peer {
+                                try await peer.measure(bytes: bytes, calls: self.calls, server: placement.serverCPU)
+                            } else {
+                                try await self.measure(bytes: bytes, client: 0, server: placement.serverCPU)
+                            }
+                        results[index].append(figures)
+                    }
+                }
+                for (peer, rounds) in zip(peers, results) {
+                    table.add([
+                        peer?.name ?? "Switchyard", placement.name, Self.size(bytes),
+                        String(format: "%.1f us", RPCFigures.median(rounds.map(\.p50))),
+                        String(format: "%.1f us", RPCFigures.median(rounds.map(\.p99))),
+                        String(format: "%.0f", RPCFigures.median(rounds.map(\.callsPerSecond))),
+                    ])
+                }
             }
         }
         Terminal.print(BenchCommand.machine)
         Terminal.print(self.markdown ? table.markdown : table.text)
     }
 
-    private struct Result: Sendable {
-        var alone: Percentiles
-        var callsPerSecond: Double
-    }
-
     private static func size(_ bytes: Int) -> String {
         bytes < 1024 ? "\(bytes) B" : "\(bytes / 1024) KiB"
     }
 
-    private func measure(bytes: Int, client: Int, server: Int) async throws -> Result {
+    private func measure(bytes: Int, client: Int, server: Int) async throws -> RPCFigures {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: file) }
         let child = ChildSpecification(
@@ -108,7 +133,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
         }
     }
 
-    private static func measure(port: Int, bytes: Int, cpu: Int, calls: Int) async throws -> Result {
+    private static func measure(port: Int, bytes: Int, cpu: Int, calls: Int) async throws -> RPCFigures {
         let group = try await PinnedEventLoop.make(cpu: cpu)
         var configuration = RPCChannelConfiguration(limits: .dataPlane)
         configuration.eventLoopGroup = group
@@ -134,7 +159,12 @@ struct BenchRPCCommand: AsyncParsableCommand {
                 try await inner.waitForAll()
             }
             let time = start.duration(to: .now).inSeconds
-            return Result(alone: Percentiles(alone), callsPerSecond: Double(chains * each) / time)
+            let percentiles = Percentiles(alone)
+            return RPCFigures(
+                p50: percentiles.at(0.5).inMicroseconds,
+                p99: percentiles.at(0.99).inMicroseconds,
+                callsPerSecond: Double(chains * each) / time
+            )
         }
         try await group.shutdownGracefully()
         return result

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import ServiceKit
 import Subprocess
 import Synchronization
 import SystemPackage
@@ -154,6 +155,7 @@ final class ChildProcesses: Sendable {
         let result = try await Subprocess.run(
             .path(FilePath(executable)),
             arguments: Arguments(arguments),
+            environment: Self.environment,
             platformOptions: options,
             input: .inputWriter,
             output: .sequence,
@@ -184,6 +186,15 @@ final class ChildProcesses: Sendable {
             }
         }
         return "\(result.terminationStatus)"
+    }
+
+    /// This process's environment without its settings of certificates and tokens, which are meant for clients here or for
+    /// processes that were started by hand: a cluster on one machine speaks plaintext on loopback.
+    private static var environment: Environment {
+        let keys = SecuritySettings.listenerKeys + SecuritySettings.expertsKeys + SecuritySettings.tokensKeys
+        let cleared = keys.filter { $0 != "plaintext" }
+            .map { (Environment.Key(stringLiteral: Settings.variable($0)), String?.some("")) }
+        return .inherit.updating(Dictionary(cleared) { first, _ in first })
     }
 
     /// Polls for the file that a child writes once it listens; the file appears whole, by a rename.

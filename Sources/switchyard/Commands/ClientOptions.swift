@@ -2,9 +2,11 @@
 
 import ArgumentParser
 import Foundation
+import Logging
+import ServiceKit
 import SwitchyardClient
 
-/// Which gateway to call, and for how long to wait.
+/// Which gateway to call, how to be sure of it, and for how long to wait.
 struct ClientOptions: ParsableArguments {
     @Option(help: "The gateway's address; also SWITCHYARD_ENDPOINT. (default: 127.0.0.1:7400)")
     var endpoint: String?
@@ -12,14 +14,79 @@ struct ClientOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Give up after so many seconds; 0 waits for ever.", valueName: "seconds"))
     var timeout: Double = 120
 
+    @Flag(help: "Use TLS and trust the system's certificate authorities; also SWITCHYARD_TLS=true.")
+    var tls = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Use TLS and trust these authorities (PEM); also SWITCHYARD_TLS_CA.",
+            valueName: "file"
+        )
+    )
+    var tlsCa: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "TLS: this client's certificate chain (PEM); also SWITCHYARD_TLS_CERTIFICATE.",
+            valueName: "file"
+        )
+    )
+    var tlsCertificate: String?
+
+    @Option(
+        help: ArgumentHelp("TLS: that certificate's private key (PEM); also SWITCHYARD_TLS_KEY.", valueName: "file")
+    )
+    var tlsKey: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "TLS: the DNS name of the gateway's certificate; also SWITCHYARD_TLS_SERVER_NAME. (default: the endpoint's)",
+            valueName: "name"
+        )
+    )
+    var tlsServerName: String?
+
+    @Flag(help: "Allow plaintext to other machines, token included; also SWITCHYARD_PLAINTEXT=true.")
+    var plaintext = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Show the gateway the token in this file; also SWITCHYARD_TOKEN_FILE, or SWITCHYARD_TOKEN with the token.",
+            valueName: "file"
+        )
+    )
+    var tokenFile: String?
+
     /// Runs a body with a client of the gateway.
     ///
     /// - Parameter body: Gets the client.
-    /// - Throws: What the call throws, with a hint where no gateway answers.
+    /// - Throws: What the call throws, with a hint where no gateway answers; ``Settings/Failure`` for flags that cannot be
+    ///   used.
     func withClient(_ body: (GatewayClient) async throws -> Void) async throws {
-        let endpoint = self.endpoint ?? ProcessInfo.processInfo.environment["SWITCHYARD_ENDPOINT"] ?? "127.0.0.1:7400"
+        let settings = try await self.settings()
+        let endpoint = try Endpoint(parsing: try settings.string("endpoint") ?? "127.0.0.1:7400")
         var configuration = GatewayClientConfiguration.defaults
         configuration.timeout = self.timeout > 0 ? .milliseconds(Int64(self.timeout * 1000)) : nil
-        try await GatewayClient.with(endpoint: Endpoint(parsing: endpoint), configuration: configuration, body)
+        configuration.token = try SecuritySettings.token(settings).map { try BearerToken($0) }
+        let options = try SecuritySettings.client(settings, host: endpoint.host, endpoint: endpoint.description)
+        // Plaintext that comes this far is on loopback or was asked for.
+        configuration.security = options.map { .tls($0) } ?? .plaintext
+        // What goes wrong is thrown; the same on the terminal as a line of a log would say it twice.
+        let logger = Logger(label: "switchyard") { _ in SwiftLogNoOpLogHandler() }
+        try await GatewayClient.with(endpoint: endpoint, configuration: configuration, logger: logger, body)
+    }
+
+    private func settings() async throws -> Settings {
+        let flags: [String: String?] = [
+            "endpoint": self.endpoint, "tls": self.tls ? "true" : nil, "tls-ca": self.tlsCa,
+            "tls-certificate": self.tlsCertificate, "tls-key": self.tlsKey, "tls-server-name": self.tlsServerName,
+            "plaintext": self.plaintext ? "true" : nil, "token-file": self.tokenFile,
+        ]
+        return try await Settings(
+            known: ["endpoint"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys,
+            flags: flags.compactMapValues { $0 },
+            environment: ProcessInfo.processInfo.environment,
+            file: nil
+        )
     }
 }

@@ -14,8 +14,14 @@ struct ExpertHostCommand: AsyncParsableCommand {
             Every flag is also an environment variable (--max-rows is SWITCHYARD_MAX_ROWS) and a key of the file that
             --config names. SIGTERM drains: the host takes no new calls, finishes those it has, and leaves.
 
+            On an address that others can reach, give it a certificate (`switchyard certs` makes some), or ask for plaintext
+            by name. Certificate files are read again when they change.
+
             EXAMPLE
-              switchyard expert-host --shard shards/pool-0 --listen 0.0.0.0:7401
+              switchyard expert-host --shard shards/pool-0
+              switchyard expert-host --shard shards/pool-0 --listen 0.0.0.0:7401 --tls-certificate certs/expert-host.pem \
+                --tls-key certs/expert-host-key.pem --tls-client-ca certs/ca.pem \
+                --tls-allowed-clients spiffe://switchyard/gateway
             """
     )
 
@@ -37,15 +43,19 @@ struct ExpertHostCommand: AsyncParsableCommand {
     @Option(help: "Seconds that calls may take to finish when draining. (default: 20)")
     var drainSeconds: String?
 
-    @OptionGroup var service: ServiceOptions
+    @OptionGroup(title: "Security") var security: ListenerSecurityOptions
+
+    @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
         let settings = try await self.service.settings(
-            keys: ["shard", "listen", "threads", "max-rows", "queue-limit", "drain-seconds"],
+            keys: ["shard", "listen", "threads", "max-rows", "queue-limit", "drain-seconds"]
+                + SecuritySettings.listenerKeys,
             flags: [
                 "shard": self.shard, "listen": self.listen, "threads": self.threads, "max-rows": self.maxRows,
                 "queue-limit": self.queueLimit, "drain-seconds": self.drainSeconds,
             ]
+            .merging(self.security.flags) { own, _ in own }
         )
         guard let shard = try settings.string("shard") else {
             throw Settings.Failure("no shard is named: pass --shard DIR or set SWITCHYARD_SHARD")
@@ -61,6 +71,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.reflection = try !settings.bool("no-reflection")
 
         let logger = Logger(label: "expert-host")
+        configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
         let bar = ProgressBar()
         let host = try ExpertHost(configuration: configuration, logger: logger) { progress in
             bar.show(progress)

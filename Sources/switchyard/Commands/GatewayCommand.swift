@@ -5,6 +5,7 @@ import BatchScheduling
 import ExpertPooling
 import GatewayServing
 import Logging
+import RPCTransport
 import ServiceKit
 import SwitchModel
 
@@ -17,9 +18,16 @@ struct GatewayCommand: AsyncParsableCommand {
             Every flag is also an environment variable (--queue-limit is SWITCHYARD_QUEUE_LIMIT; several pools are
             separated by semicolons) and a key of the file that --config names. SIGTERM drains.
 
+            What crosses a network is encrypted, or plaintext is asked for by name (--plaintext). Certificates and tokens
+            are read again when their files change.
+
             EXAMPLES
-              switchyard gateway --model shards/gateway --pool pool-0=a:7401 --pool pool-1=b:7401,c:7401
-              switchyard gateway --model shards/gateway --pool pool-0=dns:///experts-0:7401 --listen 0.0.0.0:7400
+              switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401
+              switchyard gateway --model shards/gateway --pool pool-0=a:7401 --pool pool-1=b:7401,c:7401 --plaintext
+              switchyard gateway --model shards/gateway --pool pool-0=a:7401 --listen 0.0.0.0:7400 \
+                --tls-certificate certs/gateway.pem --tls-key certs/gateway-key.pem --tokens tokens \
+                --experts-tls-ca certs/ca.pem --experts-tls-certificate certs/gateway.pem \
+                --experts-tls-key certs/gateway-key.pem
             """
     )
 
@@ -73,11 +81,16 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Replace a value of config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
 
-    @OptionGroup var service: ServiceOptions
+    @OptionGroup(title: "Security towards clients") var security: ListenerSecurityOptions
+
+    @OptionGroup(title: "Security towards clients") var tokens: TokensOptions
+
+    @OptionGroup(title: "Security towards expert hosts") var expertsSecurity: ExpertsSecurityOptions
+
+    @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
-        let configuration = try await self.gatewayConfiguration()
-        let logger = Logger(label: "gateway")
+        let (configuration, logger) = try await self.gatewayConfiguration()
         let bar = ProgressBar()
         let gateway = try Gateway(configuration: configuration, logger: logger) { progress in bar.show(progress) }
         try await ServiceRunner.run(
@@ -95,13 +108,13 @@ struct GatewayCommand: AsyncParsableCommand {
         )
     }
 
-    private func gatewayConfiguration() async throws -> GatewayConfiguration {
+    private func gatewayConfiguration() async throws -> (GatewayConfiguration, Logger) {
         let settings = try await self.service.settings(
             keys: [
                 "model", "pool", "listen", "threads", "batch-slots", "queue-limit", "encode-tokens", "max-input-tokens",
                 "max-new-tokens", "encoder-deadline-ms", "decoder-deadline-ms", "capacity", "startup-wait-seconds",
                 "drain-seconds", "override",
-            ],
+            ] + SecuritySettings.listenerKeys + SecuritySettings.tokensKeys + SecuritySettings.expertsKeys,
             flags: [
                 "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
                 "listen": self.listen, "threads": self.threads, "batch-slots": self.batchSlots,
@@ -112,6 +125,9 @@ struct GatewayCommand: AsyncParsableCommand {
                 "drain-seconds": self.drainSeconds,
                 "override": self.override.isEmpty ? nil : self.override.joined(separator: ";"),
             ]
+            .merging(self.security.flags) { own, _ in own }
+            .merging(self.tokens.flags) { own, _ in own }
+            .merging(self.expertsSecurity.flags) { own, _ in own }
         )
         guard let model = try settings.string("model") else {
             throw Settings.Failure("no model is named: pass --model DIR or set SWITCHYARD_MODEL")
@@ -125,6 +141,14 @@ struct GatewayCommand: AsyncParsableCommand {
         configuration.modelOverrides = try ModelSettings.overrides(try settings.strings("override") ?? [])
         configuration.host = listen.host
         configuration.port = listen.port
+        let logger = Logger(label: "gateway")
+        configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
+        configuration.tokens = try TokensOptions.gate(settings, logger: logger)
+        configuration.cluster.channel.security = try ExpertsSecurityOptions.security(
+            settings,
+            pools: pools,
+            logger: logger
+        )
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
         let engine = configuration.engine
         configuration.engine.scheduler.batchSlots = try settings.int(
@@ -162,6 +186,6 @@ struct GatewayCommand: AsyncParsableCommand {
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
         configuration.reflection = try !settings.bool("no-reflection")
-        return configuration
+        return (configuration, logger)
     }
 }

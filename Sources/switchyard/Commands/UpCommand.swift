@@ -32,6 +32,9 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Where the gateway listens.")
     var listen: String = "127.0.0.1:7400"
 
+    @Flag(help: "Allow --listen on addresses other than loopback, in plaintext; also SWITCHYARD_PLAINTEXT=true.")
+    var plaintext = false
+
     @Option(help: ArgumentHelp("Keep the shards in this folder; used again if it holds them.", valueName: "dir"))
     var shards: String?
 
@@ -48,11 +51,23 @@ struct UpCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        try SecuritySettings.checkPlaintext(
+            try await Settings(
+                known: ["plaintext"],
+                flags: self.plaintext ? ["plaintext": "true"] : [:],
+                environment: ProcessInfo.processInfo.environment,
+                file: nil
+            ),
+            host: try ListenAddress(parsing: self.listen).host,
+            what: "listening at \(self.listen)",
+            instead: "certificates on `switchyard gateway` and `switchyard expert-host` in the place of `up`"
+        )
         let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: self.shards)
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.replicas = self.replicas
         layout.gatewayListen = self.listen
+        if self.plaintext { layout.gatewayArguments = ["--plaintext"] }
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
         layout.onHostExit = .restart

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CertificateAuthority
+import Foundation
+import Subprocess
+import SystemPackage
+import Testing
+
+@Suite("Development certificates")
+struct CertificateFolderTests {
+    private static let leaves = [
+        LeafCertificate(
+            name: "gateway",
+            subjectAlternativeNames: [
+                .dns("gateway.test"), .address("127.0.0.1"), .address("::1"), .uri("test:gateway"),
+            ]
+        ),
+        LeafCertificate(name: "client", subjectAlternativeNames: [.uri("test:client")], isServer: false),
+    ]
+
+    private static func withFolder(_ body: (CertificateFolder) async throws -> Void) async throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("certs-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try await body(CertificateFolder(path: path))
+    }
+
+    private static func openssl(_ arguments: [String]) async throws -> (status: String, text: String) {
+        let result = try await Subprocess.run(
+            .name("openssl"),
+            arguments: Arguments(arguments),
+            output: .string(limit: 1 << 16),
+            error: .string(limit: 1 << 16)
+        )
+        return ("\(result.terminationStatus)", result.standardOutput + result.standardError)
+    }
+
+    @Test("openssl verifies each leaf for what it is for, and for nothing else")
+    func verified() async throws {
+        try await Self.withFolder { folder in
+            let entries = try folder.make(Self.leaves, replacing: false)
+            #expect(entries.map(\.name) == ["ca", "gateway", "client"])
+            func verify(_ name: String, _ arguments: [String]) async throws -> Bool {
+                let output = try await Self.openssl(
+                    ["verify", "-x509_strict", "-CAfile", "\(folder.path)/ca.pem"] + arguments
+                        + ["\(folder.path)/\(name).pem"]
+                )
+                return output.text.contains("\(name).pem: OK")
+            }
+            #expect(try await verify("gateway", ["-purpose", "sslserver", "-verify_hostname", "gateway.test"]))
+            #expect(try await verify("gateway", ["-purpose", "sslclient", "-verify_ip", "127.0.0.1"]))
+            #expect(try await verify("gateway", ["-purpose", "sslserver", "-verify_ip", "::1"]))
+            #expect(try await verify("client", ["-purpose", "sslclient"]))
+            #expect(try await !verify("client", ["-purpose", "sslserver"]))
+            #expect(try await !verify("gateway", ["-verify_hostname", "elsewhere.test"]))
+            let text = try await Self.openssl(["x509", "-noout", "-text", "-in", "\(folder.path)/gateway.pem"]).text
+            #expect(text.contains("URI:test:gateway"))
+            #expect(text.contains("ASN1 OID: prime256v1"))
+        }
+    }
+
+    @Test("keys are for their owner alone")
+    func modes() async throws {
+        try await Self.withFolder { folder in
+            for entry in try folder.make(Self.leaves, replacing: false) {
+                let attributes = try FileManager.default.attributesOfItem(atPath: entry.key)
+                #expect((attributes[.posixPermissions] as? NSNumber)?.intValue == 0o600, "\(entry.key)")
+            }
+            let names = try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
+            #expect(
+                names == ["ca-key.pem", "ca.pem", "client-key.pem", "client.pem", "gateway-key.pem", "gateway.pem"]
+            )
+        }
+    }
+
+    @Test("leaves are replaced only when told to, and the authority never")
+    func replacing() async throws {
+        try await Self.withFolder { folder in
+            _ = try folder.make(Self.leaves, replacing: false)
+            let authority = try String(contentsOfFile: "\(folder.path)/ca.pem", encoding: .utf8)
+            let gateway = try String(contentsOfFile: "\(folder.path)/gateway.pem", encoding: .utf8)
+            let error = #expect(throws: CertificateError.self) { try folder.make(Self.leaves, replacing: false) }
+            #expect(error?.description.contains("gateway.pem") == true)
+            #expect(error?.description.contains("--force") == true)
+            let entries = try folder.make(Self.leaves, replacing: true)
+            #expect(entries[0].isReused)
+            #expect(try String(contentsOfFile: "\(folder.path)/ca.pem", encoding: .utf8) == authority)
+            #expect(try String(contentsOfFile: "\(folder.path)/gateway.pem", encoding: .utf8) != gateway)
+        }
+    }
+
+    @Test("half an authority, an ended one and one with another's key are said to be so")
+    func brokenAuthority() async throws {
+        try await Self.withFolder { folder in
+            let longAgo = Date(timeIntervalSince1970: 0)
+            try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
+            let ended = try CertificateAuthority(now: longAgo, days: 1)
+            try ended.certificatePEM.write(toFile: "\(folder.path)/ca.pem", atomically: true, encoding: .utf8)
+            let half = #expect(throws: CertificateError.self) { try folder.make(Self.leaves, replacing: false) }
+            #expect(half?.description.contains("ca-key.pem") == true)
+            try ended.keyPEM.write(
+                toFile: "\(folder.path)/ca-key.pem",
+                atomically: true,
+                encoding: .utf8
+            )
+            let over = #expect(throws: CertificateError.self) { try folder.make(Self.leaves, replacing: false) }
+            #expect(over?.description.contains("1970-01-02") == true)
+            let other = try CertificateAuthority()
+            try other.certificatePEM.write(toFile: "\(folder.path)/ca.pem", atomically: true, encoding: .utf8)
+            let mismatch = #expect(throws: CertificateError.self) { try folder.make(Self.leaves, replacing: false) }
+            #expect(mismatch?.description.contains("does not belong") == true)
+        }
+    }
+
+    @Test("a leaf ends with its authority at the latest")
+    func clipped() throws {
+        let now = Date(timeIntervalSince1970: 1_800_000_000)
+        let authority = try CertificateAuthority(now: now, days: 10)
+        let leaf = try authority.issue(Self.leaves[0], now: now)
+        #expect(leaf.notAfter == authority.notAfter)
+    }
+
+    @Test(
+        "hosts are addresses or DNS names",
+        arguments: [
+            ("127.0.0.1", LeafCertificate.SubjectName.address("127.0.0.1")), ("::1", .address("::1")),
+            ("gateway", .dns("gateway")), ("*.experts.test", .dns("*.experts.test")),
+            ("a-1.b_2.test", .dns("a-1.b_2.test")),
+        ]
+    )
+    func hosts(text: String, name: LeafCertificate.SubjectName) throws {
+        #expect(try LeafCertificate.SubjectName(host: text) == name)
+    }
+
+    @Test("what is no host is refused", arguments: ["", "a b", "host:7400", "[::1]", "-a.test", "a..b", "*", "*.*.a"])
+    func noHosts(text: String) {
+        #expect(throws: CertificateError.self) { try LeafCertificate.SubjectName(host: text) }
+    }
+}
