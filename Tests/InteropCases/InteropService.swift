@@ -49,6 +49,7 @@ public struct InteropService: Sendable {
     /// - Parameters:
     ///   - port: The port to listen at; 0 takes a free one.
     ///   - limits: What one connection may hold.
+    ///   - timing: When a connection is given up.
     ///   - logger: The server's.
     /// - Returns: The server, which its `run()` starts.
     public static func server(
