@@ -212,6 +212,7 @@ extension HTTP2Codec {
         }
         self.appendOutput(UnsafeRawBufferPointer(start: frameHeader, count: 9))
         _ = stream.take(byteCount) { self.appendOutput($0) }
+        self.queuedBytes -= byteCount
         self.budget.earn(1 + byteCount >> 10)
         if let mark = stream.drainMark, stream.queuedBytes <= mark {
             stream.drainMark = nil
@@ -263,6 +264,7 @@ extension HTTP2Codec {
 
     private func streamClosed(_ streamID: Int32, code: HTTP2ErrorCode) {
         guard let stream = self.removeStream(streamID) else { return }
+        self.queuedBytes -= stream.queuedBytes
         if stream.unconsumedBytes > 0 && !self.configuration.creditsConnectionOnArrival {
             _ = nghttp2_session_consume_connection(self.session, stream.unconsumedBytes)
         }

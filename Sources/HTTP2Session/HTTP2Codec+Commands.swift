@@ -56,7 +56,10 @@ extension HTTP2Codec {
         endStream: Bool = false
     ) throws(HTTP2CodecError) {
         guard let stream = try self.streamForBody(streamID) else { return }
-        for piece in pieces { stream.append(piece) }
+        for piece in pieces {
+            stream.append(piece)
+            self.queuedBytes += piece.readableBytes
+        }
         if endStream { stream.bodyEnd = .endStream }
         self.resume(stream)
     }

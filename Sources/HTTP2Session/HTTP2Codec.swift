@@ -20,6 +20,9 @@ public final class HTTP2Codec {
     /// The settings and limits in force.
     public let configuration: HTTP2CodecConfiguration
 
+    /// The bytes of all streams' bodies that the library has not framed yet.
+    public internal(set) var queuedBytes = 0
+
     /// How many frames with headers or data were sent.
     public internal(set) var sentMessageFrames = 0
 

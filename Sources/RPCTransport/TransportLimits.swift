@@ -20,6 +20,10 @@ public struct TransportLimits: Sendable, Hashable {
     public var maxFrameBytes: Int
     /// How many bytes of one call may wait to be sent before its writer is suspended.
     public var writeBufferBytes: Int
+    /// How many bytes of all responses of one connection may wait for a client that does not read (server).
+    ///
+    /// A response that would pass it ends its call instead; one alone may be larger.
+    public var connectionOutputBytes: Int
     /// The largest piece of memory a socket is read into at once, in bytes.
     public var readBufferBytes: Int
     /// How many calls a peer may cancel in one burst.
@@ -38,6 +42,7 @@ public struct TransportLimits: Sendable, Hashable {
         connectionWindowBytes: 64 << 20,
         maxFrameBytes: 1 << 20,
         writeBufferBytes: 1 << 20,
+        connectionOutputBytes: 1 << 30,
         readBufferBytes: 1 << 20,
         resetBurst: 20_000,
         resetsPerSecond: 5_000
@@ -54,6 +59,7 @@ public struct TransportLimits: Sendable, Hashable {
     ///   - connectionWindowBytes: Receive window of a connection.
     ///   - maxFrameBytes: Largest frame payload.
     ///   - writeBufferBytes: Bytes of a call that may wait to be sent.
+    ///   - connectionOutputBytes: Bytes of a connection's responses that may wait.
     ///   - readBufferBytes: Largest read from a socket.
     ///   - resetBurst: Calls cancelled in one burst.
     ///   - resetsPerSecond: Cancelled calls earned back in a second.
@@ -66,6 +72,7 @@ public struct TransportLimits: Sendable, Hashable {
         connectionWindowBytes: Int = 4 << 20,
         maxFrameBytes: Int = 1 << 16,
         writeBufferBytes: Int = 1 << 16,
+        connectionOutputBytes: Int = 32 << 20,
         readBufferBytes: Int = 1 << 16,
         resetBurst: Int = 5_000,
         resetsPerSecond: Int = 500
@@ -78,6 +85,7 @@ public struct TransportLimits: Sendable, Hashable {
         self.connectionWindowBytes = connectionWindowBytes
         self.maxFrameBytes = maxFrameBytes
         self.writeBufferBytes = writeBufferBytes
+        self.connectionOutputBytes = connectionOutputBytes
         self.readBufferBytes = readBufferBytes
         self.resetBurst = resetBurst
         self.resetsPerSecond = resetsPerSecond

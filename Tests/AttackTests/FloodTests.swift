@@ -39,7 +39,7 @@ struct FloodTests {
         _ name: String,
         rounds limit: Int,
         framesPerRound: Int = 1,
-        code expected: UInt32 = 11,
+        codes expected: Set<UInt32> = [11],
         opening: [UInt8] = [],
         _ round: @escaping @Sendable (Int) -> [UInt8]
     ) async throws {
@@ -47,7 +47,8 @@ struct FloodTests {
             // Twice the bound, so that a server which lets everything through fails and the test still ends.
             let result = try flood(port: port, limit: 2 * limit, opening: opening, round)
             let code = result.peer.seen.goAway
-            #expect(code == expected, "\(name)")
+            let isExpected = code.map { expected.contains($0) } ?? false
+            #expect(isExpected, "\(name): \(code.map(String.init) ?? "none")")
             #expect(result.peer.seen.isClosed, "\(name)")
             #expect(result.rounds <= limit, "\(name)")
             return Finding(frames: result.rounds * framesPerRound, ending: "GOAWAY \(code.map(String.init) ?? "none")")
@@ -64,8 +65,12 @@ struct FloodTests {
 
     @Test("requests reset by the server for the client's fault", arguments: Provocation.allCases)
     func madeYouReset(_ kind: Provocation) async throws {
-        try await self.expectCalm("made-you-reset: \(kind.rawValue)", rounds: 1_000, framesPerRound: 2, code: kind.code)
-        {
+        try await self.expectCalm(
+            "made-you-reset: \(kind.rawValue)",
+            rounds: 1_000,
+            framesPerRound: 2,
+            codes: kind.codes
+        ) {
             index in
             kind.frames(UInt32(2 * index + 1))
         }
@@ -77,8 +82,17 @@ struct FloodTests {
         case malformed = "malformed headers"
         case itself = "priority on itself"
 
-        /// The library takes two of the four for errors of the connection: they end it at the first.
-        var code: UInt32 { self == .zero || self == .itself ? 1 : 11 }
+        /// The codes that end the connection.
+        ///
+        /// The library takes two of the four for errors of the connection: they end it at the first. A third leaves its
+        /// streams open until their resets have left: so many in one read pass the limit on streams, an error as well.
+        var codes: Set<UInt32> {
+            switch self {
+            case .zero, .itself: [1]
+            case .overflow: [1, 11]
+            case .malformed: [11]
+            }
+        }
 
         func frames(_ stream: UInt32) -> [UInt8] {
             let head = Frames.headers(Frames.request(), stream)
@@ -96,7 +110,7 @@ struct FloodTests {
     @Test("frames without use", arguments: Useless.allCases)
     func useless(_ kind: Useless) async throws {
         let open = Frames.headers(Frames.request())
-        try await self.expectCalm("\(kind.rawValue) flood", rounds: 6_000, opening: open) { _ in kind.frame }
+        try await self.expectCalm("\(kind.rawValue) flood", rounds: 20_000, opening: open) { _ in kind.frame }
     }
 
     enum Useless: String, CaseIterable, Sendable {

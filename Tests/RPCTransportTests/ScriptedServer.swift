@@ -55,7 +55,7 @@ final class ScriptedServer: Sendable {
 }
 
 /// One connection of a scripted server.
-private final class ScriptedConnection: ChannelInboundHandler {
+final class ScriptedConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 

@@ -230,6 +230,17 @@ final class ServerCall {
             )
             return
         }
+        let limit = self.connection.limits.connectionOutputBytes
+        guard codec.queuedBytes == 0 || codec.queuedBytes + count <= limit else {
+            self.end(
+                RPCError(
+                    .resourceExhausted,
+                    "\(codec.queuedBytes) bytes of responses wait on this connection and the limit is \(limit); "
+                        + "read them before asking for more"
+                )
+            )
+            return
+        }
         switch self.state.messageSent(initialMetadata: self.shared.initial) {
         case .sendHead(let head):
             var head = head
