@@ -8,11 +8,6 @@ public struct AttemptID: Sendable, Hashable {
     public let call: Int
     /// Number of the attempt among the call's.
     public let number: Int
-
-    init(call: Int, number: Int) {
-        self.call = call
-        self.number = number
-    }
 }
 
 /// What a layer's calls ask their runner to do.

@@ -105,6 +105,7 @@ struct ClusterReporter: Sendable {
         case .serving: (.ready, "")
         case .ejected: (.ejected, "failed too often; is probed after a while")
         case .probing: (.ejected, "is asked whether it is well again")
+        case .draining: (.draining, "finishes what it has")
         case .refused(let reason): (.mismatched, reason)
         }
     }
