@@ -183,6 +183,7 @@ struct LayerCallsTests {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.hedgeBurst = 2
         configuration.overtakesToEject = .max
+        configuration.slownessToEject = 0
         var bench = Bench(experienced(configuration: configuration))
         for _ in 0..<200 {
             bench = Bench(bench.pools)
