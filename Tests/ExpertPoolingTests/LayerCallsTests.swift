@@ -267,11 +267,25 @@ struct LayerCallsTests {
         bench = Bench(pools, in: layer)
         #expect(bench.begin(at: 0.1).isEmpty)
         #expect(bench.timer(at: 0.5) == [.drop(call: 0, .unavailable)])
-        // Long after the loss nobody waits any more, and the decoder never does.
+        // Long after the loss nobody waits any more.
         bench = Bench(pools, in: layer, deadline: 9)
         #expect(bench.begin(at: 5) == [.drop(call: 0, .unavailable)])
         bench = Bench(pools)
         #expect(bench.begin(at: 0.1) == [.drop(call: 0, .unavailable)])
+    }
+
+    @Test("who was left alone is used again when nobody serves, but not who stalled")
+    func lastResort() {
+        var pools = machine()
+        _ = pools.fail(replica(1), .badReply)
+        pools.disconnected(replica(2), now: start)
+        var bench = Bench(pools)
+        #expect(target(bench.begin()) == replica(1))
+        pools = machine()
+        for _ in 0..<3 { _ = pools.fail(replica(1), .deadline) }
+        pools.disconnected(replica(2), now: start)
+        bench = Bench(pools)
+        #expect(bench.begin(at: 0.5) == [.drop(call: 0, .unavailable)])
     }
 
     @Test("a call waits for a busy replica, and is dropped as overloaded at the deadline")

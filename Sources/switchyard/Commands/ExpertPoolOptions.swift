@@ -47,7 +47,7 @@ struct ExpertPoolOptions: ParsableArguments {
     )
     var encoderPatienceMs: String?
 
-    @Option(help: ArgumentHelp("The same for the decoder. (default: 0)", valueName: "ms"))
+    @Option(help: ArgumentHelp("The same for the decoder. (default: 50)", valueName: "ms"))
     var decoderPatienceMs: String?
 
     @Option(help: "Attempts of one call, hedges not counted. (default: 4 in the encoder, 3 in the decoder)")
