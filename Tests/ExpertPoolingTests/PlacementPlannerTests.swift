@@ -5,7 +5,7 @@ import Testing
 
 private let layer = ExpertLayer(isDecoder: true, block: 1)
 
-/// Pools `p0`, `p1`, ... of one replica with two experts each, of which every pool holds all.
+/// Pools of one replica with two experts each, named p0 and up, of which every pool may hold all.
 private func cluster(_ rates: [Double], spare: Bool = true, replicas: [Int]? = nil) -> PlacementSnapshot {
     var snapshot = PlacementSnapshot()
     let primary = rates.indices.map { "p\($0 / 2)" }
