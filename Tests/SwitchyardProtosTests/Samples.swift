@@ -123,7 +123,16 @@ enum Samples {
     }
     static let cluster: ClusterDescription = {
         var cluster = ClusterDescription()
-        cluster.pools = [PoolDescription(name: "pool-0", experts: Self.layers, replicas: Self.replicas)]
+        cluster.pools = [
+            PoolDescription(
+                name: "pool-0",
+                experts: Self.layers,
+                replicas: Self.replicas,
+                spare: Self.layers,
+                extra: Self.layers
+            )
+        ]
+        cluster.expertLoad = [LayerLoad(stack: .decoder, layer: 1, rows: [3, 0], rowsPerSecond: [1.5, 0])]
         cluster.gateway = Self.gateway
         cluster.modelFingerprint = 3
         cluster.complete = true

@@ -13,11 +13,25 @@ public struct PoolDescription: Sendable, Hashable {
     /// The hosts.
     public var replicas: [ReplicaDescription]
 
+    /// Experts of other pools that every ready host of this one holds too, by sparse layer.
+    public var spare: [LayerExperts]
+
+    /// Those of them that are sent here too because they are hot, by sparse layer.
+    public var extra: [LayerExperts]
+
     /// Creates the message; each parameter is the property of that name.
-    public init(name: String = "", experts: [LayerExperts] = [], replicas: [ReplicaDescription] = []) {
+    public init(
+        name: String = "",
+        experts: [LayerExperts] = [],
+        replicas: [ReplicaDescription] = [],
+        spare: [LayerExperts] = [],
+        extra: [LayerExperts] = []
+    ) {
         self.name = name
         self.experts = experts
         self.replicas = replicas
+        self.spare = spare
+        self.extra = extra
     }
 }
 
@@ -30,7 +44,9 @@ extension PoolDescription: CBacked {
         self.init(
             name: try fields.string(c.name, "name"),
             experts: try fields.messages(c.n_experts, c.experts),
-            replicas: try fields.messages(c.n_replicas, c.replicas)
+            replicas: try fields.messages(c.n_replicas, c.replicas),
+            spare: try fields.messages(c.n_spare, c.spare),
+            extra: try fields.messages(c.n_extra, c.extra)
         )
     }
 
@@ -38,6 +54,8 @@ extension PoolDescription: CBacked {
         c.name = arena.bytes(self.name)
         (c.n_experts, c.experts) = arena.messages(self.experts)
         (c.n_replicas, c.replicas) = arena.messages(self.replicas)
+        (c.n_spare, c.spare) = arena.messages(self.spare)
+        (c.n_extra, c.extra) = arena.messages(self.extra)
     }
 }
 

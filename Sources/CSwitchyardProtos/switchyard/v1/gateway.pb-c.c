@@ -2333,7 +2333,7 @@ const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor
   (ProtobufCMessageInit) switchyard__v1__cluster_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descriptors[4] =
 {
   {
     "stack",
@@ -2371,16 +2371,29 @@ static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descript
     0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "rows_per_second",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__LayerLoad, n_rows_per_second),
+    offsetof(Switchyard__V1__LayerLoad, rows_per_second),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__layer_load__field_indices_by_name[] = {
   1,   /* field[1] = layer */
   2,   /* field[2] = rows */
+  3,   /* field[3] = rows_per_second */
   0,   /* field[0] = stack */
 };
 static const ProtobufCIntRange switchyard__v1__layer_load__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor =
 {
@@ -2390,7 +2403,7 @@ const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor =
   "Switchyard__V1__LayerLoad",
   "switchyard.v1",
   sizeof(Switchyard__V1__LayerLoad),
-  3,
+  4,
   switchyard__v1__layer_load__field_descriptors,
   switchyard__v1__layer_load__field_indices_by_name,
   1,  switchyard__v1__layer_load__number_ranges,
@@ -2539,7 +2552,7 @@ const ProtobufCMessageDescriptor switchyard__v1__gateway_load__descriptor =
   (ProtobufCMessageInit) switchyard__v1__gateway_load__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__pool_description__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__pool_description__field_descriptors[5] =
 {
   {
     "name",
@@ -2577,16 +2590,42 @@ static const ProtobufCFieldDescriptor switchyard__v1__pool_description__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "spare",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__PoolDescription, n_spare),
+    offsetof(Switchyard__V1__PoolDescription, spare),
+    &switchyard__v1__layer_experts__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "extra",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__PoolDescription, n_extra),
+    offsetof(Switchyard__V1__PoolDescription, extra),
+    &switchyard__v1__layer_experts__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__pool_description__field_indices_by_name[] = {
   1,   /* field[1] = experts */
+  4,   /* field[4] = extra */
   0,   /* field[0] = name */
   2,   /* field[2] = replicas */
+  3,   /* field[3] = spare */
 };
 static const ProtobufCIntRange switchyard__v1__pool_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor =
 {
@@ -2596,7 +2635,7 @@ const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor =
   "Switchyard__V1__PoolDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__PoolDescription),
-  3,
+  5,
   switchyard__v1__pool_description__field_descriptors,
   switchyard__v1__pool_description__field_indices_by_name,
   1,  switchyard__v1__pool_description__number_ranges,

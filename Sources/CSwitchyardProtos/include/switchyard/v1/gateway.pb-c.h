@@ -706,10 +706,15 @@ struct  Switchyard__V1__LayerLoad
    */
   size_t n_rows;
   uint64_t *rows;
+  /*
+   * Moving average of the rows dispatched in a second, by expert index.
+   */
+  size_t n_rows_per_second;
+  float *rows_per_second;
 };
 #define SWITCHYARD__V1__LAYER_LOAD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__layer_load__descriptor) \
-    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0,NULL }
+    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0,NULL, 0,NULL }
 
 
 /*
@@ -780,10 +785,20 @@ struct  Switchyard__V1__PoolDescription
    */
   size_t n_replicas;
   Switchyard__V1__ReplicaDescription **replicas;
+  /*
+   * Experts of other pools that every ready host of this one holds too, by sparse layer.
+   */
+  size_t n_spare;
+  Switchyard__V1__LayerExperts **spare;
+  /*
+   * Those of them that are sent here too because they are hot, by sparse layer.
+   */
+  size_t n_extra;
+  Switchyard__V1__LayerExperts **extra;
 };
 #define SWITCHYARD__V1__POOL_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__pool_description__descriptor) \
-    , {0,NULL}, 0,NULL, 0,NULL }
+    , {0,NULL}, 0,NULL, 0,NULL, 0,NULL, 0,NULL }
 
 
 /*
