@@ -21,9 +21,11 @@ struct HostAdmission: Sendable {
 
     /// How calls are put together.
     struct Batching: Sendable, Equatable {
-        /// Token rows that a pass may grow to by further calls; 1 computes every call alone. A call that is larger by
-        /// itself is computed all the same.
+        /// Token rows that a pass may grow to by further calls; 1 computes every call alone.
+        ///
+        /// A call that is larger by itself is computed all the same.
         var rows = 1024
+
         /// How long a call may wait for companions while nothing else is to be computed.
         ///
         /// Nothing waits where one gateway alone called lately, nor where all that did have a call here.
