@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How long a token row takes, from the passes that were computed lately, and so how long a full queue takes.
+/// How long passes and their token rows take, from those that were computed lately.
 struct ComputePace: Sendable {
     /// The least and the most that a refused caller is told to wait.
     static let retryLimits = Duration.milliseconds(1)...Duration.milliseconds(1000)
@@ -27,6 +27,9 @@ struct ComputePace: Sendable {
             nanoseconds: average.nanoseconds + Self.weight * (measured.nanoseconds - average.nanoseconds)
         )
     }
+
+    /// How long a pass takes on average; nil before the first.
+    var passTime: Duration? { self.average.map { .nanoseconds(Int64($0.nanoseconds)) } }
 
     /// When somebody who was refused may come back: once what waits now will have been computed.
     ///

@@ -2,6 +2,7 @@
 
 public import Checkpoints
 public import Logging
+public import Metrics
 internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
@@ -38,12 +39,14 @@ public final class ExpertHost: Sendable {
     /// - Parameters:
     ///   - configuration: What to load and how to serve it.
     ///   - logger: Tells people what happens.
+    ///   - metrics: Where ``ExpertHostMetrics`` go; what the process set up if omitted.
     ///   - progress: Told how far loading is.
     /// - Throws: ``ExpertHostError`` where the configuration is wrong, the folders hold no experts or come from different
     ///   checkpoints; `CheckpointError` and `ModelError` where a folder cannot be loaded.
     public init(
         configuration: ExpertHostConfiguration,
         logger: Logger,
+        metrics factory: any MetricsFactory = MetricsSystem.factory,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
         try configuration.validate()
@@ -63,7 +66,7 @@ public final class ExpertHost: Sendable {
             )
         }
         let model = shards.first.configuration
-        let metrics = ExpertHostMetrics()
+        let metrics = ExpertHostMetrics(factory: factory)
         let queue = ForwardQueue(
             limits: .init(calls: configuration.queueLimit, rows: configuration.queueRowLimit),
             batching: .init(rows: configuration.batchRowLimit, window: configuration.batchWindow),

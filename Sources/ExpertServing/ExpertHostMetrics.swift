@@ -39,23 +39,38 @@ public struct ExpertHostMetrics: Sendable {
     public static let prefix = "switchyard_host_"
 
     private let calls: [Outcome: Counter]
-    private let rows = Counter(label: Self.prefix + "rows_total")
-    private let passes = Counter(label: Self.prefix + "passes_total")
-    private let passCalls = Recorder(label: Self.prefix + "pass_calls")
-    private let namedExperts = Counter(label: Self.prefix + "named_experts_total")
-    private let expertReads = Counter(label: Self.prefix + "expert_reads_total")
-    private let queueTime = Timer(label: Self.prefix + "queue_seconds")
-    private let computeTime = Timer(label: Self.prefix + "compute_seconds")
-    private let waitingCalls = Gauge(label: Self.prefix + "waiting_calls")
-    private let waitingRows = Gauge(label: Self.prefix + "waiting_rows")
+    private let rows: Counter
+    private let passes: Counter
+    private let passCalls: Recorder
+    private let namedExperts: Counter
+    private let expertReads: Counter
+    private let queueTime: Timer
+    private let computeTime: Timer
+    private let waitingCalls: Gauge
+    private let waitingRows: Gauge
 
-    /// Makes the metrics known to the process's metrics system.
-    init() {
+    /// Makes the metrics known to a metrics system.
+    ///
+    /// - Parameter factory: The system.
+    init(factory: any MetricsFactory) {
+        func counter(_ name: String) -> Counter { Counter(label: Self.prefix + name, factory: factory) }
+        func timer(_ name: String) -> Timer { Timer(label: Self.prefix + name, factory: factory) }
+        func gauge(_ name: String) -> Gauge { Gauge(label: Self.prefix + name, factory: factory) }
         self.calls = Dictionary(
-            uniqueKeysWithValues: Outcome.allCases.map {
-                ($0, Counter(label: Self.prefix + "calls_total", dimensions: [("outcome", $0.rawValue)]))
+            uniqueKeysWithValues: Outcome.allCases.map { outcome in
+                let dimensions = [("outcome", outcome.rawValue)]
+                return (outcome, Counter(label: Self.prefix + "calls_total", dimensions: dimensions, factory: factory))
             }
         )
+        self.rows = counter("rows_total")
+        self.passes = counter("passes_total")
+        self.passCalls = Recorder(label: Self.prefix + "pass_calls", aggregate: true, factory: factory)
+        self.namedExperts = counter("named_experts_total")
+        self.expertReads = counter("expert_reads_total")
+        self.queueTime = timer("queue_seconds")
+        self.computeTime = timer("compute_seconds")
+        self.waitingCalls = gauge("waiting_calls")
+        self.waitingRows = gauge("waiting_rows")
     }
 
     /// A call ended.

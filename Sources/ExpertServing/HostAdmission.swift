@@ -28,7 +28,8 @@ struct HostAdmission: Sendable {
 
         /// How long a call may wait for companions while nothing else is to be computed.
         ///
-        /// Nothing waits where one gateway alone called lately, nor where all that did have a call here.
+        /// Nothing waits where one gateway alone called lately, nor where all that did have a call here, nor for longer
+        /// than half of what a pass takes on average, nor mostly where waiting brought nobody (``CompanionPatience``).
         var window = Duration.zero
     }
 
@@ -147,6 +148,9 @@ struct HostAdmission: Sendable {
     private var queue: [Entry] = []
     private var turns = FairTurns()
     private var pace = ComputePace()
+    private var patience = CompanionPatience()
+    /// The wait for companions that is under way: until when, and how many calls waited when it began.
+    private var wait: (end: ContinuousClock.Instant, calls: Int)?
     private var computing: Computing?
     private var nextID: UInt64 = 0
 
@@ -222,6 +226,7 @@ struct HostAdmission: Sendable {
         let expired = self.takeExpired(now: now)
         guard let lead = self.queue.min(by: { $0.turn < $1.turn }) else {
             self.turns.queueEmptied()
+            self.wait = nil
             return Next(expired: expired, step: self.phase == .draining ? .leave : .wait(until: nil))
         }
         if let time = self.timeToWaitUntil(lead: lead, now: now) {
@@ -301,7 +306,7 @@ struct HostAdmission: Sendable {
     }
 
     /// Until when to wait for companions, or nil to compute now.
-    private func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
+    private mutating func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         guard self.batching.window > .zero, self.phase == .open, self.waitingRows < self.batching.rows,
             // Where something else could be computed meanwhile, nothing is gained by waiting.
             self.queue.allSatisfy({ $0.call.layer == lead.call.layer }),
@@ -309,12 +314,21 @@ struct HostAdmission: Sendable {
         else {
             return nil
         }
-        let end = oldest.advanced(by: self.batching.window)
-        guard now < end, !self.queue.contains(where: { $0.call.isExpired(end) }) else {
+        let window = min(self.batching.window, self.pace.passTime.map { $0 / 2 } ?? self.batching.window)
+        let end = oldest.advanced(by: window)
+        let present = Set(self.queue.map(\.call.source)).count
+        guard now < end, !self.queue.contains(where: { $0.call.isExpired(end) }),
+            self.turns.activeSources(now: now, within: Self.activeTime) > present
+        else {
             return nil
         }
-        let present = Set(self.queue.map(\.call.source)).count
-        return self.turns.activeSources(now: now, within: Self.activeTime) > present ? end : nil
+        if self.wait == nil {
+            guard self.patience.mayWait() else {
+                return nil
+            }
+            self.wait = (end, self.queue.count)
+        }
+        return end
     }
 
     private mutating func takePass(lead: Entry, now: ContinuousClock.Instant) -> Pass {
@@ -331,6 +345,10 @@ struct HostAdmission: Sendable {
         }
         for entry in taken {
             self.left(entry)
+        }
+        if let wait = self.wait {
+            self.patience.waited(broughtCompanions: taken.count > wait.calls)
+            self.wait = nil
         }
         if taken.count == 1 {
             self.queue.removeAll { $0.id == lead.id }

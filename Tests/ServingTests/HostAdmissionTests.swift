@@ -142,12 +142,12 @@ extension HostAdmission {
         return id
     }
 
-    /// Takes the next pass, which there must be, and ends it at once.
-    mutating func pass(now: ContinuousClock.Instant) -> Pass? {
+    /// Takes the next pass, if there is one to compute now, and ends it.
+    mutating func pass(now: ContinuousClock.Instant, taking time: Duration = .zero) -> Pass? {
         guard case .compute(let pass) = self.next(now: now).step else {
             return nil
         }
-        self.finished(expertReads: 1, now: now)
+        self.finished(expertReads: 1, now: now.advanced(by: time))
         return pass
     }
 }

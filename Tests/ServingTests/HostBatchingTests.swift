@@ -111,7 +111,7 @@ struct HostBatchingTests {
         var admission = self.machine(window: .microseconds(200))
         let end = self.now.advanced(by: .microseconds(200))
         _ = try admission.queue("b", rows: 1, now: self.now)
-        _ = admission.pass(now: self.now)
+        _ = admission.pass(now: self.now, taking: .milliseconds(1))
         let first = try admission.queue("a", rows: 1, now: self.now)
         let waiting = admission.next(now: self.now)
         #expect(waiting.step == .wait(until: end))
@@ -119,10 +119,12 @@ struct HostBatchingTests {
         #expect(stillWaiting.step == .wait(until: end))
         let inTime = try admission.queue("b", rows: 1, now: self.now.advanced(by: .microseconds(50)))
         // Everyone who called lately is there.
-        let both = admission.pass(now: self.now.advanced(by: .microseconds(50)))
+        let both = admission.pass(now: self.now.advanced(by: .microseconds(50)), taking: .milliseconds(1))
         #expect(both == .init(calls: [first, inTime], rows: 2))
         let later = self.now.advanced(by: .milliseconds(1))
         let lone = try admission.queue("a", rows: 1, now: later)
+        let again = admission.next(now: later)
+        #expect(again.step == .wait(until: later.advanced(by: .microseconds(200))))
         let over = admission.pass(now: later.advanced(by: .microseconds(200)))
         #expect(over == .init(calls: [lone], rows: 1))
         // The other one has not called for a while.
@@ -132,6 +134,56 @@ struct HostBatchingTests {
         #expect(last == .init(calls: [alone], rows: 1))
     }
 
+    @Test("No wait is longer than half of what a pass takes")
+    func shortPasses() throws {
+        var admission = self.machine(window: .microseconds(200))
+        _ = try admission.queue("b", rows: 1, now: self.now)
+        _ = admission.pass(now: self.now, taking: .microseconds(100))
+        _ = try admission.queue("a", rows: 1, now: self.now)
+        let waiting = admission.next(now: self.now)
+        #expect(waiting.step == .wait(until: self.now.advanced(by: .microseconds(50))))
+    }
+
+    @Test("Where waiting brings nobody, few passes wait; where it does again, all do")
+    func patience() throws {
+        var admission = self.machine(window: .microseconds(200))
+        var time = self.now
+        var waits = 0
+        // Two gateways take turns, far apart.
+        for index in 0..<200 {
+            time = time.advanced(by: .milliseconds(2))
+            _ = try admission.queue(index.isMultiple(of: 2) ? "a" : "b", rows: 1, now: time)
+            let next = admission.next(now: time)
+            if case .wait(let until?) = next.step {
+                waits += 1
+                _ = admission.next(now: until)
+            }
+            admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(1)))
+        }
+        #expect(waits >= 8)
+        #expect(waits <= 12)
+        waits = 0
+        // Now they come together.
+        for _ in 0..<200 {
+            time = time.advanced(by: .milliseconds(2))
+            _ = try admission.queue("a", rows: 1, now: time)
+            let next = admission.next(now: time)
+            if case .wait = next.step {
+                waits += 1
+                _ = try admission.queue("b", rows: 1, now: time)
+                _ = admission.next(now: time)
+            } else {
+                _ = try admission.queue("b", rows: 1, now: time)
+                admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(1)))
+                // The other one's call was too late for the pass and has one of its own.
+                let late = admission.next(now: time.advanced(by: .milliseconds(1)))
+                #expect(late.step != .wait(until: nil))
+            }
+            admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(2)))
+        }
+        #expect(waits >= 160)
+    }
+
     @Test(
         "Nothing waits for companions with other work at hand, with rows enough, close to a deadline, or while leaving",
         arguments: ["other layer", "rows", "deadline", "leaving"]
@@ -139,7 +191,7 @@ struct HostBatchingTests {
     func noWindow(reason: String) throws {
         var admission = self.machine(rows: 8, window: .microseconds(200))
         _ = try admission.queue("b", rows: 1, now: self.now)
-        _ = admission.pass(now: self.now)
+        _ = admission.pass(now: self.now, taking: .milliseconds(1))
         let soon = self.now.advanced(by: .microseconds(150))
         _ = try admission.queue(
             "a",
