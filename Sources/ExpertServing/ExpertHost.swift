@@ -46,7 +46,7 @@ public final class ExpertHost: Sendable {
     public init(
         configuration: ExpertHostConfiguration,
         logger: Logger,
-        metrics factory: any MetricsFactory = MetricsSystem.factory,
+        metrics: any MetricsFactory = MetricsSystem.factory,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
         try configuration.validate()
@@ -66,11 +66,11 @@ public final class ExpertHost: Sendable {
             )
         }
         let model = shards.first.configuration
-        let metrics = ExpertHostMetrics(factory: factory)
+        let hostMetrics = ExpertHostMetrics(factory: metrics)
         let queue = ForwardQueue(
             limits: .init(calls: configuration.queueLimit, rows: configuration.queueRowLimit),
             batching: .init(rows: configuration.batchRowLimit, window: configuration.batchWindow),
-            metrics: metrics
+            metrics: hostMetrics
         )
         let limits = TransportLimits.forCalls(rows: configuration.maxRowsPerCall, width: model.modelWidth)
         let check = ForwardCheck(
@@ -89,14 +89,14 @@ public final class ExpertHost: Sendable {
             maxMessageBytes: limits.maxReceiveMessageBytes
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let service = ExpertHostService(check: check, queue: queue, card: card, metrics: metrics)
+        let service = ExpertHostService(check: check, queue: queue, card: card, metrics: hostMetrics)
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = shards.first.fingerprint
         self.held = held
         self.logger = logger
         self.compute = ExpertCompute(experts: experts, modelWidth: model.modelWidth)
-        self.metrics = metrics
+        self.metrics = hostMetrics
         self.weightBytes = experts.byteCount
         self.queue = queue
         self.health = health
