@@ -31,6 +31,9 @@ extension ExpertCluster {
         self.state.withLock { state in
             let now = ContinuousClock.now
             let groups = groups.map { (expert: $0.expert, rows: $0.rows) }
+            for group in groups {
+                state.expertLoad.add(group.rows, of: group.expert, in: layer, now: now)
+            }
             let (calls, unplaced) = state.pools.assignments(of: groups, in: layer)
             return (calls, unplaced, state.pools.layerDeadline(of: layer, calls, now: now))
         }
@@ -74,6 +77,8 @@ extension ExpertCluster {
                 placement: state.pools.placement,
                 reports: state.pools.reports,
                 counts: state.pools.counts,
+                spare: state.pools.spareExperts(),
+                rowsPerSecond: state.rowsPerSecond(now: .now),
                 loads: state.loads,
                 isComplete: state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             )
@@ -85,6 +90,10 @@ extension ExpertCluster {
         let placement: PlacementTable
         let reports: [ReplicaReport]
         let counts: [String: PoolCounts]
+        /// Experts of other pools that every serving replica of a pool holds, by pool.
+        let spare: [String: [ExpertLayer: Set<Int>]]
+        /// Moving averages by expert.
+        let rowsPerSecond: [ExpertLayer: [Double]]
         let loads: [ReplicaID: ReplicaLoad]
         let isComplete: Bool
     }
@@ -135,7 +144,8 @@ extension ExpertPooling.ReplicaDescription {
             experts: experts,
             modelWidth: Int(description.modelWidth),
             weightType: NumberType(description.weightDType),
-            rowTypes: Set(description.acceptedDTypes.compactMap(NumberType.init))
+            rowTypes: Set(description.acceptedDTypes.compactMap(NumberType.init)),
+            zone: description.zone.isEmpty ? nil : description.zone
         )
     }
 }

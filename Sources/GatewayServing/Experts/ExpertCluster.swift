@@ -23,6 +23,8 @@ public final class ExpertCluster: Sendable {
 
     struct State: Sendable {
         var pools: ExpertPools
+        /// Where the rows go.
+        var expertLoad = ExpertLoad()
         var channels: [ReplicaID: RPCChannel] = [:]
         /// Wakes those who find a pool's replicas, by pool.
         var finders: [String: [AsyncStream<Void>.Continuation]] = [:]
@@ -100,6 +102,9 @@ public final class ExpertCluster: Sendable {
                 }
             }
             group.addTask { await self.reportMetrics() }
+            if self.configuration.replicatesHotExperts {
+                group.addTask { await self.replicateHotExperts() }
+            }
             for await work in self.work {
                 self.perform(work, in: &group)
             }

@@ -38,6 +38,15 @@ public struct ExpertClusterConfiguration: Sendable {
     /// How often files that list replicas are looked at.
     public var fileInterval = Duration.milliseconds(500)
 
+    /// Whether hot experts are placed on further pools whose hosts hold them as spares.
+    public var replicatesHotExperts = false
+
+    /// When an expert is hot, and when no longer.
+    public var planner = PlacementPlannerConfiguration.defaults
+
+    /// How often the placement of hot experts is looked at.
+    public var planInterval = Duration.seconds(5)
+
     /// Creates a configuration for some pools; everything else has its default.
     ///
     /// - Parameter pools: The pools and where their replicas are.

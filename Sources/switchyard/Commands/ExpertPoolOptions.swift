@@ -11,7 +11,7 @@ struct ExpertPoolOptions: ParsableArguments {
     static let keys = [
         "encoder-deadline-ms", "decoder-deadline-ms", "layer-deadline", "encoder-deadline-multiple",
         "decoder-deadline-multiple", "shortest-deadline-ms", "encoder-patience-ms", "decoder-patience-ms", "attempts",
-        "hedge-percent", "calls-per-replica", "zone", "mixed-weight-types", "lookup-seconds",
+        "hedge-percent", "calls-per-replica", "zone", "mixed-weight-types", "lookup-seconds", "replicate-hot-experts",
     ]
 
     @Option(help: ArgumentHelp("How long an encoder layer waits for its experts. (default: 5000)", valueName: "ms"))
@@ -65,6 +65,9 @@ struct ExpertPoolOptions: ParsableArguments {
     @Flag(help: "Let hosts of one pool store weights in different types.")
     var mixedWeightTypes = false
 
+    @Flag(help: "Place hot experts on further pools whose hosts hold them as spares; see `switchyard plan`.")
+    var replicateHotExperts = false
+
     @Option(help: "Seconds between two lookups of a dns:/// target. (default: 5)")
     var lookupSeconds: String?
 
@@ -79,6 +82,7 @@ struct ExpertPoolOptions: ParsableArguments {
             "decoder-patience-ms": self.decoderPatienceMs, "attempts": self.attempts,
             "hedge-percent": self.hedgePercent, "calls-per-replica": self.callsPerReplica, "zone": self.zone,
             "mixed-weight-types": self.mixedWeightTypes ? "true" : nil, "lookup-seconds": self.lookupSeconds,
+            "replicate-hot-experts": self.replicateHotExperts ? "true" : nil,
         ]
         .compactMapValues { $0 }
     }
@@ -113,6 +117,7 @@ struct ExpertPoolOptions: ParsableArguments {
         choice.zone = try settings.string("zone")
         choice.allowsMixedWeightTypes = try settings.bool("mixed-weight-types")
         configuration.cluster.choice = choice
+        configuration.cluster.replicatesHotExperts = try settings.bool("replicate-hot-experts")
         configuration.cluster.lookupInterval = .seconds(try settings.int("lookup-seconds", in: 1...86_400, default: 5))
     }
 
