@@ -212,8 +212,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", "PeerTools", subprocess,
-                systemPackage,
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization", "switchyard",
+                "PeerTools", subprocess, systemPackage,
             ],
             swiftSettings: swiftSettings
         ),

@@ -115,22 +115,25 @@ struct DropReport {
 
     // MARK: - Figure
 
-    /// Accuracy against the fraction of dropped tokens, a diagram for each kind of loss.
+    /// Accuracy against the fraction of dropped tokens, a diagram for each kind of loss; nothing and everything lost are
+    /// left to the tables.
     var figure: SVGFigure {
         let undisturbed = self.result.undisturbed.accuracy * 100
+        let shown = self.result.cells.filter { $0.fraction > 0 && $0.fraction < 1 }
+        let lowest = shown.flatMap(\.runs).map { $0.accuracy * 100 }.min() ?? 0
         let plots = Self.kinds.compactMap { kind, title -> SVGPlot? in
-            let cells = self.result.cells.filter { $0.kind == kind && $0.fraction > 0 }
+            let cells = shown.filter { $0.kind == kind }
             guard !cells.isEmpty else { return nil }
             return SVGPlot(
                 title: title,
                 x: SVGAxis(
                     "dropped tokens",
                     scale: .logarithmic,
-                    range: 0.06...150,
-                    ticks: [0.1, 1, 5, 20, 100],
+                    range: min(0.07, (shown.map(\.fraction).min() ?? 1) * 70)...40,
+                    ticks: [0.01, 0.1, 1, 5, 20],
                     suffix: " %"
                 ),
-                y: SVGAxis("next tokens right", range: 0...100, ticks: [0, 20, 40, 60, 80, 100], suffix: " %"),
+                y: SVGAxis("next tokens right", range: ((lowest / 10).rounded(.down) * 10)...100, suffix: " %"),
                 series: DropAblation.Place.allCases.enumerated()
                     .map { index, place in
                         SVGPlot.Series(
