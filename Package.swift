@@ -212,8 +212,9 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", "PeerTools", subprocess,
-                systemPackage,
+                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "switchyard", "PeerTools",
+                "FaultTools",
+                subprocess, systemPackage,
             ],
             swiftSettings: swiftSettings
         ),
@@ -237,6 +238,25 @@ let package = Package(
             name: "FuzzTests",
             dependencies: ["FuzzTargets"],
             path: "Tests/Fuzzing/FuzzTests",
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - Clusters under faults; in no product
+
+        .target(
+            name: "FaultTools",
+            dependencies: [
+                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix, logging,
+                subprocess,
+                systemPackage,
+            ],
+            path: "Tests/FaultTools",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-faults",
+            dependencies: ["FaultTools", argumentParser],
+            path: "Tests/switchyard-faults",
             swiftSettings: swiftSettings
         ),
 
