@@ -80,7 +80,7 @@ struct RunCommand: AsyncParsableCommand {
     private func rows() throws -> [FaultRow] {
         guard !self.names.isEmpty else { return FaultRow.all }
         return try self.names.flatMap { name in
-            let found = FaultRow.all.filter { $0.name == name || "\($0.name)/\($0.variant.rawValue)" == name }
+            let found = FaultRow.named(name)
             guard !found.isEmpty else {
                 throw ValidationError("there is no row \(name); see: switchyard-faults list")
             }

@@ -20,7 +20,7 @@ struct SwitchyardFaults: AsyncParsableCommand {
               switchyard-faults run --markdown table.md --json figures.json --artifacts logs
               switchyard-faults soak --minutes 30 --seed 1 --svg memory.svg
             """,
-        subcommands: [RunCommand.self, ListCommand.self]
+        subcommands: [RunCommand.self, SoakCommand.self, ListCommand.self]
     )
 }
 

@@ -31,15 +31,17 @@ package struct LoadRequest: Sendable {
 
     /// The miniature's prompts with their recorded answers, and passages of the scenes that it was trained on.
     ///
-    /// - Parameter model: The model's folder, with `prompts.json` and `scenes.txt`.
+    /// - Parameters:
+    ///   - model: The model's folder, with `prompts.json` and `scenes.txt`.
+    ///   - passageTokens: How many tokens are generated for a passage.
     /// - Returns: The requests, always the same.
     /// - Throws: What keeps the files from being read.
-    package static func all(model: String) throws -> [LoadRequest] {
+    package static func all(model: String, passageTokens: UInt32) throws -> [LoadRequest] {
         let file = URL(fileURLWithPath: "\(model)/prompts.json")
         let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: file))
         let scenes = try String(contentsOfFile: "\(model)/scenes.txt", encoding: .utf8)
         return prompts.map { LoadRequest(text: $0.prompt, tokens: nil, expected: $0.tokenIDs) }
-            + Self.passages(of: scenes, count: 17).map { LoadRequest(text: $0, tokens: 48, expected: nil) }
+            + Self.passages(of: scenes, count: 17).map { LoadRequest(text: $0, tokens: passageTokens, expected: nil) }
     }
 
     private struct Prompt: Decodable {

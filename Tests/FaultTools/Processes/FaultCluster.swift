@@ -44,6 +44,8 @@ package final class FaultCluster: Sendable {
         var hosts: [HostProcess] = []
         var gateway: KeptProcess?
         var started = 0
+        /// Hosts that were started, by pool.
+        var replicas: [Int: Int] = [:]
     }
 
     private let keeper: ProcessKeeper
@@ -95,7 +97,8 @@ package final class FaultCluster: Sendable {
     package func startHost(pool: Int, shard: String? = nil, arguments: [String] = []) async throws -> HostProcess {
         let (number, replica) = self.state.withLock { state in
             state.started += 1
-            return (state.started, state.hosts.count { $0.name.hasPrefix("pool-\(pool)/") })
+            defer { state.replicas[pool, default: 0] += 1 }
+            return (state.started, state.replicas[pool, default: 0])
         }
         let place = try await self.lab?.addHost()
         var command = [
@@ -137,6 +140,11 @@ package final class FaultCluster: Sendable {
         let process = self.keeper.start(host.specification)
         host.replace(process)
         try await process.listening(within: .seconds(60))
+    }
+
+    /// Counts a host no more as one of the cluster's; its process goes on.
+    package func forget(_ host: HostProcess) {
+        self.state.withLock { state in state.hosts.removeAll { $0 === host } }
     }
 
     // MARK: - Gateway

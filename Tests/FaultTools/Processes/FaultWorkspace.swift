@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import Foundation
+internal import Foundation
 
 /// Where the scenarios find programs and models, and where they write.
 package struct FaultWorkspace: Sendable {

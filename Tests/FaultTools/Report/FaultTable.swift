@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Foundation
+
 /// The results as the table of `docs/reliability.md`.
 package enum FaultTable {
     private static let titles = [
@@ -75,13 +77,20 @@ package enum FaultTable {
         return parts.isEmpty ? "0" : parts.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
     }
 
+    /// So much of a reason as a cell of a table can hold.
+    private static func firstLine(_ text: String) -> String {
+        String(text.prefix { $0 != "\n" }.prefix(120)).replacingOccurrences(of: "|", with: "/")
+    }
+
     private static func verdict(_ result: FaultResult) -> String {
         switch result.verdict {
         case .passed: return "pass"
         case .skipped: return "skipped: needs root"
         case .failed:
             let broken = result.checks.filter { !$0.holds }.map { "\($0.name) (\($0.found))" }
-            return broken.isEmpty ? "FAIL: could not be played" : "FAIL: \(broken.joined(separator: "; "))"
+            return broken.isEmpty
+                ? "FAIL: could not be played: \(self.firstLine(result.reason))"
+                : "FAIL: \(broken.joined(separator: "; "))"
         }
     }
 }

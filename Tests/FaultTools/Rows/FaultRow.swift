@@ -100,17 +100,19 @@ package struct RowContext: Sendable {
     ///   - timing: How long everything takes.
     ///   - lab: The network of hosts; nil where there is none.
     ///   - requestLimit: How many different requests the load has at most.
+    ///   - passageTokens: How many tokens are generated for a passage.
     /// - Throws: What keeps the requests from being read.
     package init(
         workspace: FaultWorkspace,
         timing: FaultTiming,
         lab: NetworkLab? = nil,
-        requestLimit: Int = .max
+        requestLimit: Int = .max,
+        passageTokens: UInt32 = 48
     ) throws {
         self.workspace = workspace
         self.timing = timing
         self.lab = lab
-        let all = try LoadRequest.all(model: workspace.model)
+        let all = try LoadRequest.all(model: workspace.model, passageTokens: passageTokens)
         // Evenly from prompts and passages.
         let stride = max(1, all.count / max(1, min(requestLimit, all.count)))
         self.requests = all.enumerated().filter { $0.offset % stride == 0 }.map(\.element)

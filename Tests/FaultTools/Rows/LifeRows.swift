@@ -54,9 +54,9 @@ enum LifeRows {
 
     private static func scaled(_ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
-            let list = "\(cluster.logs)/pool-0.targets"
-            let first = try cluster.firstHost.address
-            try Self.write([first], to: list)
+            let first = try cluster.firstHost
+            try cluster.writeTargets(of: "pool-0")
+            let list = cluster.targetsFile(of: "pool-0")
             let gateway = try await cluster.startGateway(targets: ["pool-0": ["file://\(list)"]])
             let findings = Findings()
             let spread = Stopwatch()
@@ -67,14 +67,14 @@ enum LifeRows {
             ) { story in
                 let added = [try await cluster.startHost(pool: 0), try await cluster.startHost(pool: 0)]
                 let begin = ContinuousClock.now
-                try Self.write([first] + added.map(\.address), to: list)
+                try cluster.writeTargets(of: "pool-0")
                 for host in added {
                     try await story.watch.wait(for: host.address, within: .seconds(20)) { ($0?.rows ?? 0) > 0 }
                 }
                 spread.set(begin.duration(to: .now))
-                await Self.requireEvenLoad(story, hosts: [first] + added.map(\.address), findings)
+                await Self.requireEvenLoad(story, hosts: ([first] + added).map(\.address), findings)
                 try await Task.sleep(for: context.timing.fault)
-                try Self.write([first], to: list)
+                try cluster.writeTargets(of: "pool-0", hosts: [first])
                 for host in added {
                     let time = try await story.watch.wait(for: host.address, within: .seconds(20)) { replica in
                         replica == nil
@@ -102,12 +102,6 @@ enum LifeRows {
             findings.add(to: &report)
             return report
         }
-    }
-
-    /// The file appears whole, by a rename.
-    private static func write(_ targets: [String], to path: String) throws {
-        let text = targets.map { "\($0)\n" }.joined()
-        try Data(text.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     }
 
     /// In the second after a new host's first rows, none of the hosts takes less than half of an even share.
