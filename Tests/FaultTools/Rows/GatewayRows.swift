@@ -26,7 +26,6 @@ enum GatewayRows {
     // MARK: - SIGTERM
 
     private static let streams = 8
-    private static let streamTokens: UInt32 = 160
 
     private static func drained(_ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
@@ -35,7 +34,7 @@ enum GatewayRows {
             let endpoint = try Endpoint(parsing: address)
             // Long answers, so that all of them are under way when the signal comes.
             let requests = context.requests.prefix(Self.streams)
-                .map { LoadRequest(text: $0.text, tokens: Self.streamTokens, expected: nil) }
+                .map { LoadRequest(text: $0.text, tokens: context.timing.streamTokens, expected: nil) }
             return try await GatewayClient.with(endpoint: endpoint) { client in
                 let references = try await Load.references(requests, client: client)
                 let record = LoadRecord()
@@ -59,6 +58,7 @@ enum GatewayRows {
                 }
                 report.figures.load = record.summary
                 let load = report.figures.load
+                report.figures.longestStall = load.longestGap
                 report.require(
                     "in-flight calls finish",
                     load.failed == 0 && load.calls == requests.count,

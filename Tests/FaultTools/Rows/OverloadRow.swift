@@ -52,17 +52,16 @@ enum OverloadRow {
         let load = Load(Load.Plan(requests: requests, references: references, clients: 64), record: record)
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await load.run(client) }
-            try await Task.sleep(for: context.timing.overload / 30)
+            try await Task.sleep(for: context.timing.overload / 20)
             let before = (record.summary, record.now)
             try await Task.sleep(for: context.timing.overload / 6)
             let after = (record.summary, record.now)
             load.stop()
             try await group.waitForAll()
-            let seconds = (after.1 - before.1).seconds
-            let calls = Double(after.0.calls - before.0.calls) / seconds
-            let tokens = Double(after.0.tokens - before.0.tokens) / seconds
-            guard calls > 0 else { throw FaultError("no call ended while the peak was measured") }
-            return (calls, tokens)
+            let tokens = Double(after.0.tokens - before.0.tokens) / (after.1 - before.1).seconds
+            guard tokens > 0 else { throw FaultError("no token came while the peak was measured") }
+            // Every call asks for the same number of tokens.
+            return (tokens / Double(requests.first?.tokens ?? 1), tokens)
         }
     }
 

@@ -106,7 +106,7 @@ enum ReplyRows {
             report.requireUnnoticed()
             // A connection that breaks with every frame is given up as a connection.
             let isLeftAlone = states.contains(.ejected) || inFrames && states.contains(.disconnected)
-            report.require("the host is left alone", isLeftAlone, found: "seen \(states)")
+            report.require("the host is left alone", isLeftAlone, found: "seen \(states.words)")
         case .alone:
             report.requireHonest(reasons: [.badReply, .unavailable], sureReason: inFrames ? nil : .badReply)
             report.requireWhole(outcome, after: FaultLimits.healing)
@@ -132,7 +132,11 @@ enum ReplyRows {
                 try await Task.sleep(for: context.timing.fault)
                 let states = story.watch.states(of: stranger.address)
                 let rows = story.watch.replica(stranger.address)?.rows ?? 0
-                findings.require("never used", rows == 0 && !states.contains(.ready), found: "\(rows) rows, \(states)")
+                findings.require(
+                    "never used",
+                    rows == 0 && !states.contains(.ready),
+                    found: "\(rows) rows, seen \(states.words)"
+                )
                 findings.requireReason(story.watch.replica(stranger.address), gateway)
             }
             var report = RowReport(outcome)
@@ -171,10 +175,21 @@ extension Findings {
     /// The gateway says why it does not use a host, to whoever asks and in its log.
     fileprivate func requireReason(_ replica: ReplicaDescription?, _ gateway: KeptProcess) {
         let detail = replica?.detail ?? ""
-        let isClear = replica?.state == .mismatched && detail.contains("fingerprint")
+        let isClear = replica?.state == .mismatched && detail.contains("checkpoint")
         self.require("clear error in status", isClear, found: detail)
         let line = gateway.lines.first { $0.contains("cannot be used") }
         self.require("clear error in the log", line != nil, found: line ?? "no line")
+    }
+}
+
+extension Set<ReplicaState> {
+    /// The states' names.
+    fileprivate var words: String {
+        let names: [ReplicaState: String] = [
+            .unspecified: "unspecified", .disconnected: "disconnected", .unverified: "unverified", .ready: "ready",
+            .ejected: "ejected", .draining: "draining", .mismatched: "mismatched",
+        ]
+        return self.compactMap { names[$0] }.sorted().joined(separator: ", ")
     }
 }
 

@@ -26,6 +26,8 @@ package struct FaultTiming: Sendable {
     package var overload: Duration
     /// Clients that call at once.
     package var clients: Int
+    /// Tokens of a call that is to be under way when the gateway is told to leave.
+    package var streamTokens: UInt32 = 200
 
     /// What the table of `docs/reliability.md` is measured with, for a stretch of so many seconds.
     package init(seconds: Int, clients: Int = 4) {
@@ -38,7 +40,8 @@ package struct FaultTiming: Sendable {
 
     /// As short as can be, for tests that look at behaviour alone.
     package static let brief: FaultTiming = {
-        var timing = FaultTiming(seconds: 1)
+        var timing = FaultTiming(seconds: 1, clients: 2)
+        timing.streamTokens = 40
         timing.short = .milliseconds(800)
         timing.measured = .milliseconds(800)
         timing.fault = .milliseconds(500)
