@@ -60,13 +60,14 @@ func withHostProcess(
             executable: TestCluster.executable,
             onExit: .accept,
             startTimeout: .seconds(60),
-            events: { log.note($0) }
-        ) { children in
-            guard let process = children.running.first else {
-                throw ChildProcessError(description: "the host left as soon as it was up")
+            events: { log.note($0) },
+            body: { children in
+                guard let process = children.running.first else {
+                    throw ChildProcessError(description: "the host left as soon as it was up")
+                }
+                try await body(process, log)
             }
-            try await body(process, log)
-        }
+        )
     } catch {
         print(log.lines.suffix(40).joined(separator: "\n"))
         throw error
