@@ -117,6 +117,7 @@ extension RPCChannel {
     ///
     /// - Parameter request: A serialized `ForwardRequest`.
     /// - Returns: The output rows' bytes, and how busy the host is.
+    /// - Throws: `RPCError` where the call is not answered.
     func forward(_ request: [UInt8]) async throws -> (rows: [UInt8], load: HostLoad?) {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name),
