@@ -124,12 +124,23 @@ enum Samples {
         replica.failures = 8
         replica.latencyP50Microseconds = 9
         replica.latencyP99Microseconds = 10
+        replica.ejections = 11
+        replica.zone = "north"
         replica.load = Self.load
         return replica
     }
     static let cluster: ClusterDescription = {
         var cluster = ClusterDescription()
-        cluster.pools = [PoolDescription(name: "pool-0", experts: Self.layers, replicas: Self.replicas)]
+        cluster.pools = [
+            PoolDescription(
+                name: "pool-0",
+                experts: Self.layers,
+                replicas: Self.replicas,
+                spare: Self.layers,
+                extra: Self.layers
+            )
+        ]
+        cluster.expertLoad = [LayerLoad(stack: .decoder, layer: 1, rows: [3, 0], rowsPerSecond: [1.5, 0])]
         cluster.gateway = Self.gateway
         cluster.modelFingerprint = 3
         cluster.complete = true
