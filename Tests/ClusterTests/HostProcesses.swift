@@ -60,13 +60,14 @@ func withHostProcess(
             executable: TestCluster.executable,
             onExit: .accept,
             startTimeout: .seconds(60),
-            events: { log.note($0) }
-        ) { children in
-            guard let process = children.running.first else {
-                throw ChildProcessError(description: "the host left as soon as it was up")
+            events: { log.note($0) },
+            body: { children in
+                guard let process = children.running.first else {
+                    throw ChildProcessError(description: "the host left as soon as it was up")
+                }
+                try await body(process, log)
             }
-            try await body(process, log)
-        }
+        )
     } catch {
         print(log.lines.suffix(40).joined(separator: "\n"))
         throw error
@@ -116,6 +117,7 @@ extension RPCChannel {
     ///
     /// - Parameter request: A serialized `ForwardRequest`.
     /// - Returns: The output rows' bytes, and how busy the host is.
+    /// - Throws: `RPCError` where the call is not answered.
     func forward(_ request: [UInt8]) async throws -> (rows: [UInt8], load: HostLoad?) {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name),
