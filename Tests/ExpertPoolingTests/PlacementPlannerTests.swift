@@ -238,16 +238,6 @@ struct PlacementPlannerTests {
         #expect(even.isEmpty)
     }
 
-    @Test("what all replicas of a pool hold beyond its placement is spare")
-    func spare() {
-        let other = ExpertLayer(isDecoder: false, block: 1)
-        let holdings: [[ExpertLayer: Set<Int>]] = [[layer: [0, 1, 2, 3], other: [0]], [layer: [0, 1, 2]]]
-        let spare = PlacementSnapshot.spare(of: holdings, beyond: [layer: [0], other: [0]])
-        #expect(spare == [layer: [1, 2]])
-        let none = PlacementSnapshot.spare(of: [], beyond: [layer: [0]])
-        #expect(none.isEmpty)
-    }
-
     @Test("thousands of experts on a hundred pools are planned in little time")
     func large() {
         let snapshot = Self.random(seed: 4, pools: 128, experts: 2048, spareFraction: 0.05)
