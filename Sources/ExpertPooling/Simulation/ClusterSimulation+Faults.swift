@@ -68,6 +68,8 @@ extension ClusterSimulation {
     private mutating func hang(_ host: Int, for time: Int64) {
         self.report.faults += 1
         self.hosts[host].state = .hung
+        self.hosts[host].hungUntil = self.now + time
+        self.hosts[host].wellSince = nil
         // The end of what it computes is planned anew when it goes on.
         self.hosts[host].turn += 1
         self.hosts[host].currentEnd -= self.now
@@ -77,6 +79,7 @@ extension ClusterSimulation {
     mutating func resume(_ host: Int) {
         guard self.hosts[host].state == .hung else { return }
         self.hosts[host].state = .up
+        self.hosts[host].wellSince = self.now
         if self.hosts[host].current != nil {
             self.hosts[host].currentEnd = self.now + max(0, self.hosts[host].currentEnd)
             self.queue.add(.computed(host: host, turn: self.hosts[host].turn), at: self.hosts[host].currentEnd)
@@ -88,6 +91,7 @@ extension ClusterSimulation {
         guard self.hosts[host].state == .up else { return }
         self.report.faults += 1
         self.hosts[host].cutUntil = self.now + time
+        self.hosts[host].wellSince = nil
         for gateway in self.gateways.indices {
             let noticed = self.now + Int64(self.configuration.machines.keepalive * 1e9)
             if noticed < self.hosts[host].cutUntil { self.breakConnection(gateway, host, at: noticed) }
@@ -95,7 +99,7 @@ extension ClusterSimulation {
         self.queue.add(.healed(host: host), at: self.hosts[host].cutUntil)
     }
 
-    mutating func healed(_ host: Int) {}
+    mutating func healed(_ host: Int) { self.hosts[host].wellSince = self.now }
 
     private mutating func drain(_ host: Int) {
         guard self.hosts[host].state == .up else { return }
@@ -122,6 +126,7 @@ extension ClusterSimulation {
         self.hosts[host].start += 1
         self.hosts[host].state = .up
         self.hosts[host].coldUntil = self.now + Self.second
+        self.hosts[host].wellSince = self.now
     }
 
     // MARK: - What a gateway notices
@@ -178,12 +183,18 @@ extension ClusterSimulation {
 
     mutating func describe(_ host: Int, of gateway: Int) {
         let connection = self.gateways[gateway].connections[host].number
-        let isAnswered = self.hosts[host].state == .up && self.now >= self.hosts[host].cutUntil
-        let wait =
-            isAnswered ? 2 * self.delay() + 200_000 : Int64(self.configuration.machines.describeTimeout * 1e9)
+        var answer = self.through(host, self.now + 2 * self.delay() + 200_000)
+        var isAnswered = true
+        switch self.hosts[host].state {
+        case .up, .draining: break
+        case .hung: answer = max(answer, self.hosts[host].hungUntil)
+        case .down: isAnswered = false
+        }
+        let timeout = self.now + Int64(self.configuration.machines.describeTimeout * 1e9)
+        isAnswered = isAnswered && answer <= timeout
         self.queue.add(
             .described(gateway: gateway, host: host, connection: connection, isAnswered: isAnswered),
-            at: self.now + wait
+            at: isAnswered ? answer : timeout
         )
     }
 

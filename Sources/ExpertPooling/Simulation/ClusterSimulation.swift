@@ -237,10 +237,10 @@ public struct ClusterSimulation {
         self.gateways[gateway].stepStart = self.now
         self.gateways[gateway].stepDrops = 0
         self.gateways[gateway].inputsDue +=
-            Double(self.configuration.sequences) / Double(self.configuration.outputTokens)
+            Double(self.configuration.decoderRows) / Double(self.configuration.outputTokens)
         let inputs = Int(self.gateways[gateway].inputsDue)
         self.gateways[gateway].inputsDue -= Double(inputs)
-        var plan = self.layers.filter(\.isDecoder).map { (layer: $0, rows: self.configuration.sequences) }
+        var plan = self.layers.filter(\.isDecoder).map { (layer: $0, rows: self.configuration.decoderRows) }
         if inputs > 0 {
             let rows = inputs * self.configuration.inputTokens
             plan = self.layers.filter { !$0.isDecoder }.map { (layer: $0, rows: rows) } + plan
@@ -301,7 +301,14 @@ public struct ClusterSimulation {
                     self.report.violations.append("\(id) was ejected as the last of its pool: \(reason)")
                 }
             case .refused(let id, let reason): self.report.violations.append("\(id) was refused: \(reason)")
-            case .joined, .draining: break
+            case .joined(let id):
+                let host = id.port - 1
+                guard let since = self.hosts[host].wellSince,
+                    since > self.gateways[gateway].connections[host].recoveredFrom
+                else { continue }
+                self.gateways[gateway].connections[host].recoveredFrom = since
+                self.report.recoveries.append(self.now - since)
+            case .draining: break
             }
         }
         self.planPoolTimer(of: gateway)
@@ -542,7 +549,8 @@ public struct ClusterSimulation {
         self.report.duration = self.now
         self.report.stepTimes.sort()
         self.report.layerTimes.sort()
-        let tokens = self.configuration.gateways * self.configuration.steps * self.configuration.sequences
+        self.report.recoveries.sort()
+        let tokens = self.configuration.gateways * self.configuration.steps * self.configuration.decoderRows
         self.report.tokensPerSecond = self.now > 0 ? Double(tokens) / (Double(self.now) * 1e-9) : 0
         self.report.notServing = self.gateways.reduce(0) { sum, gateway in
             sum + gateway.pools.reports.count { $0.state != .serving }

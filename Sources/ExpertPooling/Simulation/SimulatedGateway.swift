@@ -16,6 +16,8 @@ struct SimulatedGateway {
         var number = 0
         /// Attempts to connect since it was lost.
         var tries = 0
+        /// The end of the trouble after which calls went to the host again last.
+        var recoveredFrom = Int64.min
     }
 
     var pools: ExpertPools

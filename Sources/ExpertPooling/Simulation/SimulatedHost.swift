@@ -41,6 +41,10 @@ struct SimulatedHost {
     var coldUntil = Int64.min
     /// Until then no message reaches it or comes from it.
     var cutUntil = Int64.min
+    /// When a process that stands still goes on.
+    var hungUntil = Int64.min
+    /// Since when it is well again after a fault; nil while it is not, and before it had one.
+    var wellSince: Int64?
     /// Calls that wait, the next one first from ``head`` on.
     var queue: [Int] = []
     var head = 0

@@ -14,8 +14,20 @@ public enum SimulationScenario: String, Sendable, Hashable, CaseIterable {
     case rolling
     /// Every three seconds a rack of hosts cannot be reached for a while.
     case partition
-    /// Some experts are far more popular than others, and the hosts hold a further pool's experts.
+    /// Some experts are far more popular than others, sixteen times as many sequences are decoded, so that rows count and
+    /// not only the reading of weights, and the hosts hold a further pool's experts.
     case hot
+
+    /// The variants that are worth comparing.
+    public var variants: [SimulationVariant] {
+        switch self {
+        case .calm: [.everything, .noHedges]
+        case .crash, .rolling: [.everything, .noHedges, .oneReplica]
+        case .hang, .partition: [.everything, .noHedges, .noEjection, .neither, .oneReplica]
+        case .stragglers: [.everything, .noHedges, .noEjection, .neither]
+        case .hot: [.everything, .noPlan]
+        }
+    }
 }
 
 /// What the gateways may do about it.
@@ -27,7 +39,7 @@ public enum SimulationVariant: String, Sendable, Hashable, CaseIterable {
     /// Nobody is ejected.
     case noEjection = "no ejection"
     /// Neither.
-    case neither = "neither"
+    case neither
     /// Each pool has one host.
     case oneReplica = "one replica"
     /// Hot experts stay where they are; only different from ``everything`` in ``SimulationScenario/hot``.
@@ -155,6 +167,9 @@ public struct SimulationConfiguration: Sendable {
     /// A cluster of 256 hosts for a trillion parameters, on which nothing happens.
     public init() {}
 
+    /// Rows of a decoder layer.
+    var decoderRows: Int { self.scenario == .hot ? 16 * self.sequences : self.sequences }
+
     /// Pools that the hosts make.
     var poolCount: Int { max(1, self.hosts / max(1, self.replicas)) }
 
@@ -169,7 +184,8 @@ public struct SimulationConfiguration: Sendable {
             ("input tokens", self.inputTokens, 1...65_536), ("output tokens", self.outputTokens, 1...65_536),
             ("encoder layers", self.model.encoderLayers, 0...1024),
             ("decoder layers", self.model.decoderLayers, 1...1024), ("width", self.model.width, 1...1_000_000),
-            ("inner width", self.model.innerWidth, 1...1_000_000), ("warm-up steps", self.warmUp, 0...max(0, self.steps - 1)),
+            ("inner width", self.model.innerWidth, 1...1_000_000),
+            ("warm-up steps", self.warmUp, 0...max(0, self.steps - 1)),
         ]
         for bound in bounds where !bound.range.contains(bound.value) {
             throw SimulationError(

@@ -43,6 +43,8 @@ public struct SimulationReport: Sendable, Equatable {
     public var ejections = 0
     /// Faults that hosts had.
     public var faults = 0
+    /// From a host's end of trouble to its next calls, for each gateway, ascending, nanoseconds.
+    public var recoveries: [Int64] = []
     /// How often the plan for hot experts changed.
     public var planChanges = 0
     /// Decoded tokens of all gateways in a second of simulated time.
@@ -73,6 +75,12 @@ public struct SimulationReport: Sendable, Equatable {
     /// - Parameter fraction: From 0 to 1.
     /// - Returns: Seconds, by nearest rank; 0 where no layer was measured.
     public func layer(_ fraction: Double) -> Double { Self.percentile(self.layerTimes, fraction) }
+
+    /// A percentile of the times from a host's end of trouble to its next calls.
+    ///
+    /// - Parameter fraction: From 0 to 1.
+    /// - Returns: Seconds, by nearest rank; 0 where there was no trouble.
+    public func recovery(_ fraction: Double) -> Double { Self.percentile(self.recoveries, fraction) }
 
     private static func percentile(_ sorted: [Int64], _ fraction: Double) -> Double {
         guard !sorted.isEmpty else { return 0 }
