@@ -61,8 +61,10 @@ public struct SimulatedModel: Sendable, Equatable {
     /// Bytes of one weight.
     public var weightBytes: Int
 
-    /// Switch-C: 1.57 trillion parameters, 2,048 experts in each of 15 + 15 layers, 2,080 wide, experts 6,144 (W. Fedus,
-    /// B. Zoph, N. Shazeer, Switch Transformers, 2022, table 9, https://arxiv.org/abs/2101.03961), weights in bfloat16.
+    /// Switch-C, a model of 1.57 trillion parameters.
+    ///
+    /// 2,048 experts in each of 15 + 15 layers, 2,080 wide, experts 6,144 (W. Fedus, B. Zoph, N. Shazeer, Switch
+    /// Transformers, 2022, table 9, https://arxiv.org/abs/2101.03961), weights in bfloat16.
     public static let switchC = SimulatedModel(
         encoderLayers: 15,
         decoderLayers: 15,
