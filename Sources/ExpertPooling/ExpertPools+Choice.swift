@@ -28,7 +28,7 @@ extension ExpertPools {
         excluding excluded: [Int],
         now: ContinuousClock.Instant
     ) -> Result<Int, NoReplica> {
-        let serving = self.pools[pool].serving
+        let serving = self.pools[pool].serving.isEmpty ? self.lastResorts(of: pool) : self.pools[pool].serving
         guard !serving.isEmpty else { return .failure(.noneServing) }
         var free: [Int] = []
         var local: [Int] = []
@@ -50,6 +50,21 @@ extension ExpertPools {
         }
         self.replicas[chosen].outstanding += 1
         return .success(chosen)
+    }
+
+    /// Replicas that are connected and verified but left alone, for where nobody serves.
+    ///
+    /// They are slow or unreliable, or drain. One that stalled is none of them, since waiting for it costs every sequence a
+    /// whole deadline.
+    func lastResorts(of pool: Int) -> [Int] {
+        self.pools[pool].members
+            .filter { slot in
+                switch self.replicas[slot].state {
+                case .ejected, .probing: !self.replicas[slot].isStalled
+                case .draining: true
+                case .connecting, .describing, .serving, .refused: false
+                }
+            }
     }
 
     private mutating func lessLoadedOfTwo(_ free: [Int]) -> Int? {

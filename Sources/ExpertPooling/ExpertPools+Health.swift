@@ -7,7 +7,8 @@
 // taken for health. A probe (the question what it holds) must be answered before it gets calls again.
 //
 // **Never everyone.** Nobody is ejected when no other replica of its pool serves: a failing host is better than none. For
-// slowness, at most half of a pool's replicas are out at a time. Deadline misses are the exception: waiting for a stalled
+// slowness, at most half of a pool's replicas are out at a time. Where the last one that served is lost, those that were
+// left alone are used again at once. Deadline misses are the exception: waiting for a stalled
 // host costs every sequence of every step a whole deadline, so such a host is left alone even if it is the last, and its
 // tokens are dropped at once until a probe is answered; a pool without anyone is probed every two seconds or oftener.
 extension ExpertPools {
@@ -86,7 +87,9 @@ extension ExpertPools {
         self.pools[pool].times[call.index].add(time)
         self.replicas[slot].overtakesInARow += 1
         self.replicas[slot].successesInARow = 0
-        let limit = self.replicas[slot].ejections > 0 ? 2 : self.configuration.overtakesToEject
+        let limit =
+            self.replicas[slot].ejections > 0
+            ? min(3, self.configuration.overtakesToEject) : self.configuration.overtakesToEject
         guard self.replicas[slot].overtakesInARow >= limit, self.mayEjectForSlowness(slot) else { return [] }
         return self.eject(slot, .overtaken, now: now)
     }
@@ -116,6 +119,7 @@ extension ExpertPools {
 
     mutating func probeFailed(_ slot: Int, now: ContinuousClock.Instant) {
         self.replicas[slot].failedProbes += 1
+        self.replicas[slot].isStalled = true
         let doublings = min(self.replicas[slot].failedProbes, 8)
         let wait = min(self.configuration.firstEjection * (1 << doublings), self.configuration.longestProbeInterval)
         self.setState(slot, .ejected(until: now.advanced(by: wait)), now: now)
@@ -153,6 +157,7 @@ extension ExpertPools {
         self.replicas[slot].badRepliesInARow = 0
         self.replicas[slot].overtakesInARow = 0
         self.replicas[slot].ejectedAt = now
+        self.replicas[slot].isStalled = reason == .failed(.deadline)
         self.setState(slot, .ejected(until: now.advanced(by: time)), now: now)
         return [.ejected(self.replicas[slot].id, for: time, reason)]
     }

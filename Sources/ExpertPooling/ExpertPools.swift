@@ -24,6 +24,8 @@ public struct ExpertPools: Sendable {
         /// Ejections since the beginning.
         var ejectionCount: UInt64 = 0
         var ejectedAt: ContinuousClock.Instant?
+        /// Whether it was ejected for missed deadlines, or did not answer a probe.
+        var isStalled = false
         /// Probes in a row without an answer.
         var failedProbes = 0
         /// When it may be asked again after it has pushed back.
@@ -379,6 +381,7 @@ public struct ExpertPools: Sendable {
         } else if state == .serving, before != .serving {
             self.pools[pool].serving.append(slot)
             self.pools[pool].lostAt = nil
+            self.replicas[slot].isStalled = false
             self.servingVersion += 1
         }
     }

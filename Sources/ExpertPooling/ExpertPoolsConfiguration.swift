@@ -20,7 +20,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     /// A token that is dropped there is missing in every later step, through cross-attention, so more is tried.
     public var encoder = LayerPolicy(deadline: .seconds(5), attempts: 4, patience: .milliseconds(500))
     /// What the decoder's layers wait for.
-    public var decoder = LayerPolicy(deadline: .seconds(2), attempts: 3, patience: .zero)
+    public var decoder = LayerPolicy(deadline: .seconds(2), attempts: 3, patience: .milliseconds(50))
     /// The longest deadlines of single layers, in the place of their stack's.
     public var layerDeadlines: [ExpertLayer: Duration] = [:]
 

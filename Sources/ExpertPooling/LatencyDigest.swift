@@ -38,8 +38,10 @@ struct LatencyDigest: Sendable {
 
     /// The time that so large a part of the calls did not exceed.
     ///
-    /// - Parameter fraction: Above 0, at most 1.
-    /// - Returns: The upper bound of the percentile's bucket; nil before `minimumCount` calls.
+    /// - Parameters:
+    ///   - fraction: Above 0, at most 1.
+    ///   - minimumCount: Calls that must have been seen.
+    /// - Returns: The upper bound of the percentile's bucket; nil before so many calls.
     func percentile(_ fraction: Double, minimumCount: Int) -> Duration? {
         guard self.count >= max(1, minimumCount) else { return nil }
         let wanted = fraction * self.total

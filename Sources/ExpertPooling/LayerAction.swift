@@ -8,11 +8,6 @@ public struct AttemptID: Sendable, Hashable {
     public let call: Int
     /// Number of the attempt among the call's.
     public let number: Int
-
-    init(call: Int, number: Int) {
-        self.call = call
-        self.number = number
-    }
 }
 
 /// What a layer's calls ask their runner to do.
@@ -74,7 +69,7 @@ extension CallFailure {
 extension ExpertPools {
     /// Whether a serving replica of a pool has not been tried for a call, or nobody serves at all.
     func hasUntried(in pool: Int, _ tried: [Int]) -> Bool {
-        let serving = self.pools[pool].serving
+        let serving = self.pools[pool].serving.isEmpty ? self.lastResorts(of: pool) : self.pools[pool].serving
         return serving.isEmpty || serving.contains { !tried.contains($0) }
     }
 }

@@ -71,6 +71,14 @@ public struct PlacementTable: Sendable, Equatable {
         self.extras = extras.mapValues { $0.filter { !$0.value.isEmpty } }.filter { !$0.value.isEmpty }
     }
 
+    /// The experts of other pools that are placed on a pool too.
+    ///
+    /// - Parameter pool: Name of the pool.
+    /// - Returns: Indices by layer.
+    public func extras(on pool: String) -> [ExpertLayer: Set<Int>] {
+        self.extras.mapValues { Set($0.filter { $0.value.contains(pool) }.keys) }.filter { !$0.value.isEmpty }
+    }
+
     /// The pool that holds an expert as its own.
     ///
     /// - Parameters:

@@ -62,6 +62,12 @@ enum Samples {
         load.queueMicroseconds = 4
         load.computeMicroseconds = 5
         load.draining = true
+        load.passes = 7
+        load.computedCalls = 8
+        load.computedRows = 1 << 34
+        load.namedExperts = 10
+        load.expertReads = 11
+        load.passCalls = 12
         return load
     }()
     static let layers = [
@@ -118,6 +124,8 @@ enum Samples {
         replica.failures = 8
         replica.latencyP50Microseconds = 9
         replica.latencyP99Microseconds = 10
+        replica.ejections = 11
+        replica.zone = "north"
         replica.load = Self.load
         return replica
     }
@@ -154,6 +162,8 @@ enum Samples {
         host.version = "0.1"
         host.kernels = "AVX-512"
         host.uptimeSeconds = 12
+        host.zone = "rack-7"
+        host.weightBytes = 14
         return host
     }()
     static let forwardRequest = ForwardRequest(
