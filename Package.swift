@@ -26,6 +26,7 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let swiftASN1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let metricsTestKit = Target.Dependency.product(name: "MetricsTestKit", package: "swift-metrics")
 let serviceLifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
@@ -205,7 +206,7 @@ let package = Package(
             dependencies: [
                 "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit", nioCore, logging,
+                "ServiceKit", nioCore, logging, metrics, metricsTestKit,
             ],
             swiftSettings: swiftSettings
         ),
