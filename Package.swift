@@ -213,8 +213,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization", "switchyard",
-                "PeerTools", subprocess, systemPackage,
+                "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization",
+                "switchyard", "PeerTools", subprocess, systemPackage, nioCore, logging,
             ],
             swiftSettings: swiftSettings
         ),

@@ -2,33 +2,62 @@
 
 /// The pools of expert hosts as a pure machine: who is verified, who is chosen, who is left alone.
 ///
-/// Events come in with the time; actions go out. Choice is "least outstanding of two random"
-/// (M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001,
-/// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with one deviation: a pool of one or two serving
-/// replicas is looked at whole.
+/// Events come in with the time; actions go out. A layer's calls are ``LayerCalls``, which ask this machine for replicas
+/// and tell it what became of each attempt.
 ///
-/// **Ejection.** Failures in a row eject a replica for a time that doubles with each ejection, until many successes in a
-/// row are taken for health. Nobody is ejected for errors when no other
-/// replica of its pool serves: a failing host is better than none. Deadline misses are the exception: waiting for a
-/// stalled host costs every sequence of every step a whole deadline, so such a host is left alone even if it is the last,
-/// and its tokens are dropped at once until a probe is answered. When the last serving replica of a pool disconnects, the
-/// back-off of the ejected ones ends at once.
+/// - Choice is "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
+/// - Ejection, probes and draining are in `ExpertPools+Health.swift`.
+/// - Deadlines, hedge delays and budgets come from what was observed (`ExpertPools+Observed.swift`).
 public struct ExpertPools: Sendable {
-    private struct Replica: Sendable {
+    /// One replica; its slot is kept until its last call has ended.
+    struct Replica: Sendable {
+        let id: ReplicaID
+        let pool: Int
         var state = ReplicaState.connecting
         var outstanding = 0
         var failuresInARow = 0
+        var badRepliesInARow = 0
+        var overtakesInARow = 0
         var successesInARow = 0
+        /// Ejections that are not forgiven yet.
         var ejections = 0
+        /// Ejections since the beginning.
+        var ejectionCount: UInt64 = 0
         var ejectedAt: ContinuousClock.Instant?
+        /// Whether it was ejected for missed deadlines, or did not answer a probe.
+        var isStalled = false
+        /// Probes in a row without an answer.
+        var failedProbes = 0
+        /// When it may be asked again after it has pushed back.
+        var notBefore: ContinuousClock.Instant?
         /// Whether it is no longer named, and is kept only until its last call has ended.
         var isLeaving = false
         var describeAgain: ContinuousClock.Instant?
         var succeeded: UInt64 = 0
         var failed: UInt64 = 0
         var rows: UInt64 = 0
+        /// Moving average of an answered call's time, seconds.
         var latencySeconds: Double?
+        /// Moving averages by ``CallClass``, seconds, and how many calls each has seen.
+        var classSeconds = [Double](repeating: 0, count: CallClass.count)
+        var classSamples = [Int](repeating: 0, count: CallClass.count)
         var description: ReplicaDescription?
+    }
+
+    /// One pool.
+    struct Pool: Sendable {
+        let name: String
+        /// Slots of its replicas, those that leave not among them.
+        var members: [Int] = []
+        /// Slots of those that take calls.
+        var serving: [Int] = []
+        /// When the last one that took calls was lost; nil while one does, and before there was any.
+        var lostAt: ContinuousClock.Instant?
+        /// Times of calls by ``CallClass``.
+        var times = [LatencyDigest](repeating: LatencyDigest(), count: CallClass.count)
+        var retryTokens: Double
+        var hedgeTokens: Double
+        var counts = PoolCounts()
     }
 
     /// The bounds that are kept.
@@ -37,10 +66,21 @@ public struct ExpertPools: Sendable {
     public let fingerprint: UInt64
     /// Width of a token row that every replica must have.
     public let modelWidth: Int
+    /// Grows whenever the answer of ``isComplete(layers:expertCount:)`` may have changed.
+    public internal(set) var servingVersion = 0
 
-    private var replicas: [ReplicaID: Replica] = [:]
+    var replicas: [Replica] = []
+    var pools: [Pool] = []
+    var random: PoolRandom
+    private var slots: [ReplicaID: Int] = [:]
+    private var freeSlots: [Int] = []
+    private var poolIndices: [String: Int] = [:]
     private let isPlacementGiven: Bool
+    /// Whether the placement comes from what replicas say they hold.
+    var learnsPlacement: Bool { !self.isPlacementGiven }
     private var table: PlacementTable
+    /// What the outside wants placed on further pools; what is in force may be less.
+    private var wantedExtras: [ExpertLayer: [Int: [String]]] = [:]
 
     /// Creates the machine without replicas.
     ///
@@ -49,55 +89,37 @@ public struct ExpertPools: Sendable {
     ///   - fingerprint: Fingerprint that every replica must have.
     ///   - modelWidth: Width of a token row.
     ///   - placement: Which pool holds each expert, or nil to learn it from what the replicas say they hold.
+    ///   - seed: Where chance begins.
     public init(
         configuration: ExpertPoolsConfiguration = .defaults,
         fingerprint: UInt64,
         modelWidth: Int,
-        placement: PlacementTable?
+        placement: PlacementTable?,
+        seed: UInt64 = 0
     ) {
         self.configuration = configuration
         self.fingerprint = fingerprint
         self.modelWidth = modelWidth
         self.isPlacementGiven = placement != nil
         self.table = placement ?? PlacementTable()
+        self.random = PoolRandom(seed: seed)
     }
 
-    /// Which pool holds each expert, as far as it is known.
+    /// Which pools hold each expert, as far as it is known.
     public var placement: PlacementTable { self.table }
-
-    /// The earliest time at which ``timerFired(now:)`` has something to do.
-    public var nextTimer: ContinuousClock.Instant? {
-        self.replicas.values
-            .compactMap { replica in
-                if case .ejected(let until) = replica.state { return until }
-                return replica.describeAgain
-            }
-            .min()
-    }
-
-    /// All replicas, ordered by pool and address.
-    public var reports: [ReplicaReport] {
-        self.replicas.filter { !$0.value.isLeaving }.sorted { $0.key < $1.key }
-            .map { id, replica in
-                ReplicaReport(
-                    id: id,
-                    state: replica.state,
-                    outstanding: replica.outstanding,
-                    succeeded: replica.succeeded,
-                    failed: replica.failed,
-                    rows: replica.rows,
-                    latency: replica.latencySeconds.map { .nanoseconds(Int64($0 * 1e9)) },
-                    description: replica.description
-                )
-            }
-    }
 
     /// Whether a pool has a replica that takes calls.
     ///
     /// - Parameter pool: Name of the pool.
     /// - Returns: Whether one of its replicas is serving.
-    public func isServing(_ pool: String) -> Bool {
-        self.replicas.contains { $0.key.pool == pool && $0.value.state == .serving }
+    public func isServing(_ pool: String) -> Bool { self.servingCount(of: pool) > 0 }
+
+    /// How many replicas of a pool take calls.
+    ///
+    /// - Parameter pool: Name of the pool.
+    /// - Returns: Their number.
+    public func servingCount(of pool: String) -> Int {
+        self.poolIndices[pool].map { self.pools[$0].serving.count } ?? 0
     }
 
     /// Whether every expert of a model is held by a pool with a serving replica.
@@ -112,22 +134,60 @@ public struct ExpertPools: Sendable {
         return pools.allSatisfy { self.isServing($0) }
     }
 
+    /// Splits a layer's grouped rows by pool: one grouped call for each.
+    ///
+    /// - Parameters:
+    ///   - groups: Expert and row count, in the order of the dispatched rows.
+    ///   - layer: The layer.
+    /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
+    public func assignments(
+        of groups: [(expert: Int, rows: Int)],
+        in layer: ExpertLayer
+    ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
+        self.table.assignments(of: groups, in: layer) { self.servingCount(of: $0) }
+    }
+
     // MARK: - Membership and connections
 
     /// A replica was named or found; it is connecting.
     ///
     /// - Parameter id: The replica; a known one is left as it is.
     public mutating func added(_ id: ReplicaID) {
-        self.replicas[id, default: Replica()].isLeaving = false
+        if let slot = self.slots[id] {
+            if self.replicas[slot].isLeaving {
+                self.replicas[slot].isLeaving = false
+                self.pools[self.replicas[slot].pool].members.append(slot)
+            }
+            return
+        }
+        let pool = self.poolIndex(of: id.pool)
+        let replica = Replica(id: id, pool: pool)
+        if let slot = self.freeSlots.popLast() {
+            self.replicas[slot] = replica
+            self.slots[id] = slot
+        } else {
+            self.slots[id] = self.replicas.count
+            self.replicas.append(replica)
+        }
+        if let slot = self.slots[id] { self.pools[pool].members.append(slot) }
     }
 
     /// A replica is no longer named; calls that are out may still be answered.
     ///
-    /// - Parameter id: The replica.
-    public mutating func removed(_ id: ReplicaID) {
-        guard let outstanding = self.replicas[id]?.outstanding else { return }
+    /// - Parameters:
+    ///   - id: The replica.
+    ///   - now: The present.
+    public mutating func removed(_ id: ReplicaID, now: ContinuousClock.Instant) {
+        guard let slot = self.slots[id], !self.replicas[slot].isLeaving else { return }
+        self.setState(slot, .connecting, now: now)
+        self.pools[self.replicas[slot].pool].members.removeAll { $0 == slot }
         // A name that comes back meanwhile must not be given more calls than it may have.
-        self.replicas[id] = outstanding > 0 ? Replica(outstanding: outstanding, isLeaving: true) : nil
+        var replica = Replica(id: id, pool: self.replicas[slot].pool)
+        replica.outstanding = self.replicas[slot].outstanding
+        replica.isLeaving = true
+        self.replicas[slot] = replica
+        self.forgetIfDone(slot)
+        self.pruneExtras()
     }
 
     /// A connection to a replica is up.
@@ -135,25 +195,29 @@ public struct ExpertPools: Sendable {
     /// - Parameter id: The replica.
     /// - Returns: The question to ask it.
     public mutating func connected(_ id: ReplicaID) -> [PoolAction] {
-        guard let replica = self.replicas[id], !replica.isLeaving, replica.state == .connecting else { return [] }
-        self.replicas[id]?.state = .describing
+        guard let slot = self.slots[id], !self.replicas[slot].isLeaving, self.replicas[slot].state == .connecting
+        else { return [] }
+        self.replicas[slot].state = .describing
         return [.describe(id)]
     }
 
     /// The last connection to a replica is gone.
     ///
-    /// - Parameter id: The replica.
-    public mutating func disconnected(_ id: ReplicaID) {
-        guard let state = self.replicas[id]?.state else { return }
-        self.replicas[id]?.state = .connecting
-        self.replicas[id]?.describeAgain = nil
-        self.replicas[id]?.failuresInARow = 0
-        self.replicas[id]?.successesInARow = 0
-        self.replicas[id]?.description = nil
-        guard state == .serving, !self.isServing(id.pool) else { return }
-        for (sibling, replica) in self.replicas where sibling.pool == id.pool {
-            guard case .ejected = replica.state, let since = replica.ejectedAt else { continue }
-            self.replicas[sibling]?.state = .ejected(until: since)
+    /// - Parameters:
+    ///   - id: The replica.
+    ///   - now: The present.
+    public mutating func disconnected(_ id: ReplicaID, now: ContinuousClock.Instant) {
+        guard let slot = self.slots[id] else { return }
+        let wasServing = self.replicas[slot].state == .serving
+        self.setState(slot, .connecting, now: now)
+        self.replicas[slot].describeAgain = nil
+        self.replicas[slot].failedProbes = 0
+        self.replicas[slot].notBefore = nil
+        self.resetRuns(slot)
+        self.replicas[slot].description = nil
+        if wasServing {
+            self.probeEjectedIfNobodyServes(self.replicas[slot].pool)
+            self.pruneExtras()
         }
     }
 
@@ -162,25 +226,31 @@ public struct ExpertPools: Sendable {
     /// - Parameters:
     ///   - id: The replica.
     ///   - description: What it said.
+    ///   - now: The present.
     /// - Returns: Whether it joined or was refused.
-    public mutating func described(_ id: ReplicaID, _ description: ReplicaDescription) -> [PoolAction] {
-        guard let replica = self.replicas[id] else { return [] }
-        switch replica.state {
+    public mutating func described(
+        _ id: ReplicaID,
+        _ description: ReplicaDescription,
+        now: ContinuousClock.Instant
+    ) -> [PoolAction] {
+        guard let slot = self.slots[id] else { return [] }
+        switch self.replicas[slot].state {
         case .describing, .probing: break
-        case .connecting, .serving, .ejected, .refused: return []
+        case .connecting, .serving, .ejected, .draining, .refused: return []
         }
-        self.replicas[id]?.description = description
-        self.replicas[id]?.describeAgain = nil
-        if let reason = self.objection(to: description, from: id) {
-            self.replicas[id]?.state = .refused(reason)
+        self.replicas[slot].description = description
+        self.replicas[slot].describeAgain = nil
+        self.replicas[slot].failedProbes = 0
+        if let reason = self.objection(to: description, from: slot) {
+            self.setState(slot, .refused(reason), now: now)
             return [.refused(id, reason: reason)]
         }
-        self.replicas[id]?.state = .serving
-        self.replicas[id]?.failuresInARow = 0
-        self.replicas[id]?.successesInARow = 0
+        self.setState(slot, .serving, now: now)
+        self.resetRuns(slot)
         if !self.isPlacementGiven {
-            self.learnPlacement(from: id, description)
+            self.learnPlacement(from: slot, description)
         }
+        self.pruneExtras()
         return [.joined(id)]
     }
 
@@ -190,15 +260,26 @@ public struct ExpertPools: Sendable {
     ///   - id: The replica.
     ///   - now: The present.
     public mutating func describeFailed(_ id: ReplicaID, now: ContinuousClock.Instant) {
-        switch self.replicas[id]?.state {
+        guard let slot = self.slots[id] else { return }
+        switch self.replicas[slot].state {
         case .describing:
-            self.replicas[id]?.describeAgain = now.advanced(by: self.configuration.describeRetry)
+            self.replicas[slot].describeAgain = now.advanced(by: self.configuration.describeRetry)
         case .probing:
-            self.replicas[id]?.ejections += 1
-            self.eject(id, for: self.ejectionTime(id), now: now)
-        case .connecting, .serving, .ejected, .refused, nil:
+            self.probeFailed(slot, now: now)
+        case .connecting, .serving, .ejected, .draining, .refused:
             break
         }
+    }
+
+    /// The earliest time at which ``timerFired(now:)`` has something to do.
+    public var nextTimer: ContinuousClock.Instant? {
+        var earliest: ContinuousClock.Instant?
+        for replica in self.replicas where !replica.isLeaving {
+            var time = replica.describeAgain
+            if case .ejected(let until) = replica.state { time = until }
+            if let time, earliest.map({ time < $0 }) ?? true { earliest = time }
+        }
+        return earliest
     }
 
     /// Time has passed: back-offs may be over.
@@ -206,122 +287,118 @@ public struct ExpertPools: Sendable {
     /// - Parameter now: The present.
     /// - Returns: Questions to ask.
     public mutating func timerFired(now: ContinuousClock.Instant) -> [PoolAction] {
-        var actions: [PoolAction] = []
-        for id in self.replicas.keys.sorted() {
-            if case .ejected(let until) = self.replicas[id]?.state, until <= now {
-                self.replicas[id]?.state = .probing
-                actions.append(.describe(id))
-            } else if let again = self.replicas[id]?.describeAgain, again <= now {
-                self.replicas[id]?.describeAgain = nil
-                actions.append(.describe(id))
+        var due: [ReplicaID] = []
+        for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
+            if case .ejected(let until) = self.replicas[slot].state, until <= now {
+                self.replicas[slot].state = .probing
+                due.append(self.replicas[slot].id)
+            } else if let again = self.replicas[slot].describeAgain, again <= now {
+                self.replicas[slot].describeAgain = nil
+                due.append(self.replicas[slot].id)
             }
         }
-        return actions
+        return due.sorted().map { .describe($0) }
     }
 
-    // MARK: - Calls
+    // MARK: - Hot experts
 
-    /// Chooses a replica for a call and counts the call as out.
+    /// Places experts on further pools, in the place of those that were there before.
     ///
-    /// - Parameters:
-    ///   - pool: Name of the pool.
-    ///   - excluded: Replicas that have been tried for this call.
-    ///   - generator: Source of randomness.
-    /// - Returns: The replica.
-    ///   Fails where none serves, or where all have too many calls out.
-    public mutating func startCall(
-        in pool: String,
-        excluding excluded: Set<ReplicaID> = [],
-        using generator: inout some RandomNumberGenerator
-    ) -> Result<ReplicaID, NoReplica> {
-        let serving = self.replicas.filter { $0.key.pool == pool && $0.value.state == .serving }
-            .keys.filter { !excluded.contains($0) }.sorted()
-        guard !serving.isEmpty else { return .failure(.noneServing) }
-        let free = serving.filter { self.outstanding($0) < self.configuration.outstandingPerReplica }
-        guard !free.isEmpty else { return .failure(.allBusy) }
-        var candidates = free
-        if free.count > 2 {
-            let first = Int.random(in: 0..<free.count, using: &generator)
-            let step = Int.random(in: 1..<free.count, using: &generator)
-            candidates = [free[first], free[(first + step) % free.count]]
-        } else if free.count == 2, Bool.random(using: &generator) {
-            candidates.reverse()
+    /// Only what every serving replica of a pool holds is in force, now and as replicas come and go.
+    ///
+    /// - Parameter extras: Names of pools, by layer and expert.
+    public mutating func setExtras(_ extras: [ExpertLayer: [Int: [String]]]) {
+        self.wantedExtras = extras
+        self.pruneExtras()
+    }
+
+    /// The experts that every serving replica of a pool holds besides the pool's own.
+    ///
+    /// - Returns: Indices by pool and layer; pools without a serving replica are missing.
+    public func spareExperts() -> [String: [ExpertLayer: Set<Int>]] {
+        var result: [String: [ExpertLayer: Set<Int>]] = [:]
+        for pool in self.pools where !pool.serving.isEmpty {
+            let held = self.heldByAll(pool)
+            let own = self.table.experts(of: pool.name)
+            result[pool.name] = held.reduce(into: [:]) { spare, entry in
+                let experts = entry.value.subtracting(own[entry.key] ?? [])
+                if !experts.isEmpty { spare[entry.key] = experts }
+            }
         }
-        guard let chosen = candidates.min(by: { self.outstanding($0) < self.outstanding($1) }) else {
-            return .failure(.noneServing)
+        return result
+    }
+
+    private func heldByAll(_ pool: Pool) -> [ExpertLayer: Set<Int>] {
+        var held: [ExpertLayer: Set<Int>]?
+        for slot in pool.serving {
+            let experts = self.replicas[slot].description?.experts ?? [:]
+            held = held.map { all in all.reduce(into: [:]) { $0[$1.key] = $1.value.intersection(experts[$1.key] ?? []) }
+            }
+            if held == nil { held = experts }
         }
-        self.replicas[chosen]?.outstanding += 1
-        return .success(chosen)
+        return held ?? [:]
     }
 
-    /// A call was answered, and the answer is good.
-    ///
-    /// - Parameters:
-    ///   - id: The replica.
-    ///   - rows: Token rows of the call.
-    ///   - time: From sending to the answer.
-    public mutating func callSucceeded(_ id: ReplicaID, rows: Int, time: Duration) {
-        guard self.replicas[id] != nil else { return }
-        self.finishCall(id)
-        let seconds = Double(time.components.seconds) + Double(time.components.attoseconds) * 1e-18
-        let average = self.replicas[id]?.latencySeconds.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
-        self.replicas[id]?.latencySeconds = average
-        self.replicas[id]?.succeeded += 1
-        self.replicas[id]?.rows += UInt64(rows)
-        self.replicas[id]?.failuresInARow = 0
-        self.replicas[id]?.successesInARow += 1
-        if let inARow = self.replicas[id]?.successesInARow, inARow >= self.configuration.successesToForgive {
-            self.replicas[id]?.ejections = 0
+    private mutating func pruneExtras() {
+        guard !self.wantedExtras.isEmpty || !self.table.extras.isEmpty else { return }
+        let spare = self.spareExperts()
+        for name in spare.keys { self.table.know(name) }
+        let extras = self.wantedExtras.reduce(into: [ExpertLayer: [Int: [String]]]()) { result, entry in
+            result[entry.key] = entry.value.mapValues { pools in pools.filter { spare[$0]?[entry.key] != nil } }
+            for (expert, pools) in result[entry.key] ?? [:] {
+                result[entry.key]?[expert] = pools.filter { spare[$0]?[entry.key]?.contains(expert) == true }
+            }
         }
-    }
-
-    /// A call failed.
-    ///
-    /// - Parameters:
-    ///   - id: The replica.
-    ///   - failure: How.
-    ///   - now: The present.
-    /// - Returns: The replica's ejection, if this was one failure too many.
-    public mutating func callFailed(
-        _ id: ReplicaID,
-        _ failure: CallFailure,
-        now: ContinuousClock.Instant
-    ) -> [PoolAction] {
-        guard self.replicas[id] != nil else { return [] }
-        self.finishCall(id)
-        self.replicas[id]?.failed += 1
-        // Shedding load is what a healthy host does under too much of it.
-        guard failure != .overloaded else { return [] }
-        self.replicas[id]?.failuresInARow += 1
-        self.replicas[id]?.successesInARow = 0
-        guard let replica = self.replicas[id], replica.state == .serving,
-            replica.failuresInARow >= self.configuration.failuresToEject,
-            failure == .deadline || self.hasServingSibling(of: id)
-        else { return [] }
-        let time = self.ejectionTime(id)
-        self.eject(id, for: time, now: now)
-        self.replicas[id]?.ejections += 1
-        self.replicas[id]?.failuresInARow = 0
-        return [.ejected(id, for: time, after: failure)]
-    }
-
-    /// A call was given up for a reason that says nothing about the replica.
-    ///
-    /// - Parameter id: The replica.
-    public mutating func callCancelled(_ id: ReplicaID) {
-        self.finishCall(id)
+        self.table.setExtras(extras)
     }
 
     // MARK: - Inside
 
-    private func outstanding(_ id: ReplicaID) -> Int {
-        self.replicas[id]?.outstanding ?? 0
+    func slot(of id: ReplicaID) -> Int? { self.slots[id] }
+
+    mutating func poolIndex(of name: String) -> Int {
+        if let index = self.poolIndices[name] { return index }
+        self.poolIndices[name] = self.pools.count
+        self.pools.append(
+            Pool(
+                name: name,
+                retryTokens: self.configuration.retryTokens,
+                hedgeTokens: self.configuration.hedgeBurst
+            )
+        )
+        return self.pools.count - 1
     }
 
-    private mutating func finishCall(_ id: ReplicaID) {
-        guard let outstanding = self.replicas[id]?.outstanding, outstanding > 0 else { return }
-        self.replicas[id]?.outstanding = outstanding - 1
-        if outstanding == 1, self.replicas[id]?.isLeaving == true { self.replicas[id] = nil }
+    /// Moves a replica into a state, and keeps its pool's list of those that serve.
+    mutating func setState(_ slot: Int, _ state: ReplicaState, now: ContinuousClock.Instant) {
+        let before = self.replicas[slot].state
+        self.replicas[slot].state = state
+        let pool = self.replicas[slot].pool
+        if before == .serving, state != .serving {
+            self.pools[pool].serving.removeAll { $0 == slot }
+            if self.pools[pool].serving.isEmpty { self.pools[pool].lostAt = now }
+            self.servingVersion += 1
+        } else if state == .serving, before != .serving {
+            self.pools[pool].serving.append(slot)
+            self.pools[pool].lostAt = nil
+            self.replicas[slot].isStalled = false
+            self.servingVersion += 1
+        }
+    }
+
+    mutating func forgetIfDone(_ slot: Int) {
+        let replica = self.replicas[slot]
+        guard replica.isLeaving, replica.outstanding == 0, self.slots[replica.id] == slot else { return }
+        self.slots[replica.id] = nil
+        self.freeSlots.append(slot)
+    }
+
+    private mutating func resetRuns(_ slot: Int) {
+        self.replicas[slot].failuresInARow = 0
+        self.replicas[slot].badRepliesInARow = 0
+        self.replicas[slot].overtakesInARow = 0
+        self.replicas[slot].successesInARow = 0
+        self.replicas[slot].classSamples = [Int](repeating: 0, count: CallClass.count)
     }
 
     /// Places the experts of a replica that has just joined on its pool.
@@ -329,64 +406,25 @@ public struct ExpertPools: Sendable {
     /// An expert that another pool already holds stays there. Where the replica holds less than its pool did, it is the
     /// only one that serves (``objection(to:from:)``), so the pool's placement is learned anew from it, and the experts
     /// that it does not have may be found elsewhere.
-    private mutating func learnPlacement(from id: ReplicaID, _ description: ReplicaDescription) {
-        let holdsAll = self.table.experts(of: id.pool)
+    private mutating func learnPlacement(from slot: Int, _ description: ReplicaDescription) {
+        let name = self.replicas[slot].id.pool
+        let holdsAll = self.table.experts(of: name)
             .allSatisfy { layer, experts in
                 experts.isSubset(of: description.experts[layer] ?? [])
             }
-        var teachers = [id]
+        var teachers = [slot]
         if !holdsAll {
-            self.table.removeAll(of: id.pool)
-            teachers += self.replicas.filter { $0.key != id && $0.value.state == .serving }.keys.sorted()
+            self.table.removeAll(of: name)
+            let others = self.replicas.indices.filter { $0 != slot && self.replicas[$0].state == .serving }
+            teachers += others.sorted { self.replicas[$0].id < self.replicas[$1].id }
         }
         for teacher in teachers {
-            for (layer, experts) in self.replicas[teacher]?.description?.experts ?? [:] {
+            for (layer, experts) in self.replicas[teacher].description?.experts ?? [:] {
                 for expert in experts where self.table.pool(of: expert, in: layer) == nil {
-                    self.table.place(expert, of: layer, on: teacher.pool)
+                    self.table.place(expert, of: layer, on: self.replicas[teacher].id.pool)
                 }
             }
         }
-    }
-
-    private mutating func eject(_ id: ReplicaID, for time: Duration, now: ContinuousClock.Instant) {
-        self.replicas[id]?.state = .ejected(until: now.advanced(by: time))
-        self.replicas[id]?.ejectedAt = now
-    }
-
-    private func hasServingSibling(of id: ReplicaID) -> Bool {
-        self.replicas.contains { $0.key != id && $0.key.pool == id.pool && $0.value.state == .serving }
-    }
-
-    private func ejectionTime(_ id: ReplicaID) -> Duration {
-        let doublings = min(self.replicas[id]?.ejections ?? 0, 16)
-        return min(self.configuration.firstEjection * (1 << doublings), self.configuration.longestEjection)
-    }
-
-    /// Why a replica must not be used; nil where it may.
-    private func objection(to description: ReplicaDescription, from id: ReplicaID) -> String? {
-        func hex(_ value: UInt64) -> String {
-            let digits = String(value, radix: 16)
-            return String(repeating: "0", count: 16 - digits.count) + digits
-        }
-        guard description.fingerprint == self.fingerprint else {
-            return "it serves the model \(hex(description.fingerprint)), but this gateway serves "
-                + "\(hex(self.fingerprint)): start it with a shard of the same checkpoint"
-        }
-        guard description.modelWidth == self.modelWidth else {
-            return "its token rows are \(description.modelWidth) wide, but this model's are \(self.modelWidth)"
-        }
-        if !self.isPlacementGiven {
-            guard description.experts.contains(where: { !$0.value.isEmpty }) else { return "it holds no experts" }
-            // Alone it may teach its pool another placement; beside others that serve it must fit theirs.
-            guard self.hasServingSibling(of: id) else { return nil }
-        }
-        for (layer, experts) in self.table.experts(of: id.pool).sorted(by: { $0.key < $1.key }) {
-            let missing = experts.subtracting(description.experts[layer] ?? [])
-            guard missing.isEmpty else {
-                let list = missing.sorted().map(String.init).joined(separator: ", ")
-                return "it lacks experts \(list) of layer \(layer), which the placement puts on \(id.pool)"
-            }
-        }
-        return nil
+        self.servingVersion += 1
     }
 }

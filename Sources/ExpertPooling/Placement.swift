@@ -26,9 +26,18 @@ public struct ExpertLayer: Sendable, Hashable, Comparable, CustomStringConvertib
     }
 }
 
-/// Which pool holds each expert.
+/// Which pools hold each expert: one that the placement names, its own, and further ones that hold it as a spare.
+///
+/// A hot expert may be placed on further pools, whose hosts then share its rows with its own pool.
 public struct PlacementTable: Sendable, Equatable {
-    private var pools: [ExpertLayer: [Int: String]] = [:]
+    /// Fewer rows than this are not worth reading an expert's weights on one more host for.
+    static let rowsWorthDividing = 32
+
+    private var names: [String] = []
+    /// For each layer, by expert index, which of ``names`` holds it; -1 for none.
+    private var own: [ExpertLayer: [Int32]] = [:]
+    /// Further pools of some experts, by name.
+    public private(set) var extras: [ExpertLayer: [Int: [String]]] = [:]
 
     /// Creates a table that places nothing.
     public init() {}
@@ -36,28 +45,49 @@ public struct PlacementTable: Sendable, Equatable {
     /// Says that a pool holds an expert; the pool that was named last holds it.
     ///
     /// - Parameters:
-    ///   - expert: Index of the expert.
+    ///   - expert: Index of the expert; at least 0.
     ///   - layer: Its layer.
     ///   - pool: Name of the pool.
     public mutating func place(_ expert: Int, of layer: ExpertLayer, on pool: String) {
-        self.pools[layer, default: [:]][expert] = pool
+        let index = self.index(of: pool)
+        var row = self.own[layer] ?? []
+        if row.count <= expert { row.append(contentsOf: [Int32](repeating: -1, count: expert + 1 - row.count)) }
+        row[expert] = index
+        self.own[layer] = row
     }
 
-    /// Forgets everything that a pool holds.
+    /// Forgets everything that a pool holds as its own.
     ///
     /// - Parameter pool: Name of the pool.
     public mutating func removeAll(of pool: String) {
-        self.pools = self.pools.mapValues { $0.filter { $0.value != pool } }
+        let index = self.index(of: pool)
+        self.own = self.own.mapValues { $0.map { $0 == index ? -1 : $0 } }
     }
 
-    /// The pool that holds an expert.
+    /// Places experts on further pools, in the place of those that were there before.
+    ///
+    /// - Parameter extras: Names of pools, by layer and expert.
+    public mutating func setExtras(_ extras: [ExpertLayer: [Int: [String]]]) {
+        self.extras = extras.mapValues { $0.filter { !$0.value.isEmpty } }.filter { !$0.value.isEmpty }
+    }
+
+    /// The experts of other pools that are placed on a pool too.
+    ///
+    /// - Parameter pool: Name of the pool.
+    /// - Returns: Indices by layer.
+    public func extras(on pool: String) -> [ExpertLayer: Set<Int>] {
+        self.extras.mapValues { Set($0.filter { $0.value.contains(pool) }.keys) }.filter { !$0.value.isEmpty }
+    }
+
+    /// The pool that holds an expert as its own.
     ///
     /// - Parameters:
     ///   - expert: Index of the expert.
     ///   - layer: Its layer.
     /// - Returns: The pool's name, or nil where nobody holds it.
     public func pool(of expert: Int, in layer: ExpertLayer) -> String? {
-        self.pools[layer]?[expert]
+        guard let row = self.own[layer], row.indices.contains(expert), row[expert] >= 0 else { return nil }
+        return self.names[Int(row[expert])]
     }
 
     /// The experts that a pool must hold.
@@ -65,7 +95,13 @@ public struct PlacementTable: Sendable, Equatable {
     /// - Parameter pool: Name of the pool.
     /// - Returns: Indices by layer.
     public func experts(of pool: String) -> [ExpertLayer: Set<Int>] {
-        self.pools.mapValues { Set($0.filter { $0.value == pool }.keys) }.filter { !$0.value.isEmpty }
+        guard let index = self.names.firstIndex(of: pool) else { return [:] }
+        var result: [ExpertLayer: Set<Int>] = [:]
+        for (layer, row) in self.own {
+            let experts = row.indices.filter { row[$0] == Int32(index) }
+            if !experts.isEmpty { result[layer] = Set(experts) }
+        }
+        return result
     }
 
     /// The experts of a whole model that no pool holds.
@@ -77,7 +113,8 @@ public struct PlacementTable: Sendable, Equatable {
     public func unplaced(layers: [ExpertLayer], expertCount: Int) -> [ExpertLayer: [Int]] {
         var missing: [ExpertLayer: [Int]] = [:]
         for layer in layers {
-            let experts = (0..<expertCount).filter { self.pools[layer]?[$0] == nil }
+            let row = self.own[layer] ?? []
+            let experts = (0..<expertCount).filter { $0 >= row.count || row[$0] < 0 }
             if !experts.isEmpty { missing[layer] = experts }
         }
         return missing
@@ -85,27 +122,124 @@ public struct PlacementTable: Sendable, Equatable {
 
     /// Splits a layer's grouped rows by pool: one grouped call for each.
     ///
+    /// The rows of an expert on several pools go to the one with the fewest rows a replica, or, where they are many, are
+    /// divided so that these pools end up with as equal a number of rows a replica as can be.
+    ///
     /// - Parameters:
     ///   - groups: Expert and row count, in the order of the dispatched rows.
     ///   - layer: The layer.
+    ///   - replicas: How many replicas of a pool take calls; a further pool without any gets nothing.
     /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
     public func assignments(
         of groups: [(expert: Int, rows: Int)],
-        in layer: ExpertLayer
+        in layer: ExpertLayer,
+        replicas: (String) -> Int = { _ in 1 }
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
-        var calls: [String: PoolAssignment] = [:]
+        let own = self.own[layer] ?? []
+        let extras = self.extras[layer] ?? [:]
+        var parts: [Int32: [PoolAssignment.Group]] = [:]
+        var shared: [(group: PoolAssignment.Group, pools: [Int32])] = []
         var unplaced: [Range<Int>] = []
         var row = 0
         for group in groups where group.rows > 0 {
             let rows = row..<(row + group.rows)
             row = rows.upperBound
-            if let pool = self.pools[layer]?[group.expert] {
-                calls[pool, default: PoolAssignment(pool: pool)].groups.append(.init(expert: group.expert, rows: rows))
+            let index = own.indices.contains(group.expert) ? own[group.expert] : -1
+            let further = extras.isEmpty ? [] : extras[group.expert] ?? []
+            let usable = further.filter { replicas($0) > 0 }
+                .compactMap { self.names.firstIndex(of: $0).map { Int32($0) } }
+            let entry = PoolAssignment.Group(expert: group.expert, rows: rows)
+            if usable.isEmpty {
+                if index >= 0 { parts[index, default: []].append(entry) } else { unplaced.append(rows) }
+            } else if index >= 0, replicas(self.names[Int(index)]) > 0 {
+                shared.append((entry, [index] + usable.filter { $0 != index }))
             } else {
-                unplaced.append(rows)
+                shared.append((entry, usable))
             }
         }
-        return (calls.values.sorted { $0.pool < $1.pool }, unplaced)
+        if !shared.isEmpty {
+            self.divide(shared, over: &parts, replicas: replicas)
+        }
+        let calls = parts.map { index, groups in
+            PoolAssignment(
+                pool: self.names[Int(index)],
+                groups: shared.isEmpty ? groups : groups.sorted { $0.rows.lowerBound < $1.rows.lowerBound }
+            )
+        }
+        return (calls.sorted { $0.pool < $1.pool }, unplaced)
+    }
+
+    /// Gives the rows of experts on several pools to them, the largest groups first.
+    private func divide(
+        _ shared: [(group: PoolAssignment.Group, pools: [Int32])],
+        over parts: inout [Int32: [PoolAssignment.Group]],
+        replicas: (String) -> Int
+    ) {
+        var loads: [Int32: Double] = parts.mapValues { $0.reduce(0) { $0 + Double($1.rows.count) } }
+        let hosts = Dictionary(
+            uniqueKeysWithValues: Set(shared.flatMap(\.pools)).union(parts.keys)
+                .map { ($0, Double(max(1, replicas(self.names[Int($0)])))) }
+        )
+        func level(_ pool: Int32) -> Double { (loads[pool] ?? 0) / (hosts[pool] ?? 1) }
+        let order = shared.sorted { ($1.group.rows.count, $0.group.expert) < ($0.group.rows.count, $1.group.expert) }
+        for (group, pools) in order {
+            let byLevel = pools.sorted { (level($0), $0) < (level($1), $1) }
+            var chosen = byLevel.prefix(1)
+            if group.rows.count >= Self.rowsWorthDividing {
+                chosen = byLevel.prefix(max(1, group.rows.count * 2 / Self.rowsWorthDividing))
+            }
+            let shares = Self.shares(of: group.rows.count, over: chosen.map { (level($0), hosts[$0] ?? 1) })
+            var start = group.rows.lowerBound
+            for (pool, share) in zip(chosen, shares) where share > 0 {
+                parts[pool, default: []].append(.init(expert: group.expert, rows: start..<(start + share)))
+                loads[pool, default: 0] += Double(share)
+                start += share
+            }
+        }
+    }
+
+    /// Fills pools with rows up to one level, as water fills vessels.
+    ///
+    /// - Parameters:
+    ///   - rows: The rows to divide.
+    ///   - pools: Rows a replica so far, ascending, and the replicas, of each pool.
+    /// - Returns: Rows for each pool; their sum is `rows`.
+    static func shares(of rows: Int, over pools: [(level: Double, replicas: Double)]) -> [Int] {
+        guard pools.count > 1 else { return pools.map { _ in rows } }
+        var level = pools[0].level
+        var width = 0.0
+        var left = Double(rows)
+        for (index, pool) in pools.enumerated() {
+            let room = (pool.level - level) * width
+            if index > 0, room >= left { break }
+            left -= room
+            level = pool.level
+            width += pool.replicas
+        }
+        level += left / width
+        var shares = pools.map { max(0, Int(((level - $0.level) * $0.replicas).rounded(.down))) }
+        // What rounding left over goes to the first, which had the least.
+        shares[0] += rows - shares.reduce(0, +)
+        return shares
+    }
+
+    private mutating func index(of pool: String) -> Int32 {
+        if let known = self.names.firstIndex(of: pool) { return Int32(known) }
+        self.names.append(pool)
+        return Int32(self.names.count - 1)
+    }
+
+    /// Makes a pool known that may be named among the extras.
+    mutating func know(_ pool: String) { _ = self.index(of: pool) }
+
+    /// Tables are equal that place the same experts on the same pools, however they were made.
+    public static func == (left: PlacementTable, right: PlacementTable) -> Bool {
+        guard left.extras == right.extras else { return false }
+        return Set(left.own.keys).union(right.own.keys)
+            .allSatisfy { layer in
+                let count = max(left.own[layer]?.count ?? 0, right.own[layer]?.count ?? 0)
+                return (0..<count).allSatisfy { left.pool(of: $0, in: layer) == right.pool(of: $0, in: layer) }
+            }
     }
 }
 
@@ -132,7 +266,17 @@ public struct PoolAssignment: Sendable, Hashable {
     /// Name of the pool.
     public var pool: String
     /// Its groups, in the order of their rows.
-    public var groups: [Group] = []
+    public var groups: [Group]
+
+    /// Creates an assignment.
+    ///
+    /// - Parameters:
+    ///   - pool: Name of the pool.
+    ///   - groups: Its groups, in the order of their rows.
+    public init(pool: String, groups: [Group] = []) {
+        self.pool = pool
+        self.groups = groups
+    }
 
     /// Rows of all groups.
     public var rowCount: Int { self.groups.reduce(0) { $0 + $1.rows.count } }

@@ -10,22 +10,34 @@ public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringCon
     }
 }
 
-/// Where replicas are found: one address, or a name whose every address is a replica.
+/// Where replicas are found: one address, a name whose every address is a replica, or a file that lists addresses.
 public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
     /// `host:port`
     case address(host: String, port: Int)
     /// `dns:///name:port`
     case name(host: String, port: Int)
+    /// `file:///path`: a file with one `host:port` a line, which is watched.
+    case file(path: String)
 
     /// Parses a target.
     ///
-    /// - Parameter text: `host:port`, `[v6]:port` or `dns:///name:port`.
+    /// - Parameter text: `host:port`, `[v6]:port`, `dns:///name:port` or `file:///path`.
     /// - Throws: ``PoolSpecificationError`` naming what is wrong.
     public init(parsing text: some StringProtocol) throws(PoolSpecificationError) {
+        if text.hasPrefix("file://") {
+            let path = text.dropFirst("file://".count)
+            guard path.hasPrefix("/"), path.count > 1 else {
+                throw PoolSpecificationError(
+                    "the target \"\(text)\" must name an absolute path, such as file:///etc/switchyard/pool-0"
+                )
+            }
+            self = .file(path: String(path))
+            return
+        }
         let isName = text.hasPrefix("dns:///")
         let rest = isName ? text.dropFirst("dns:///".count)[...] : text[...]
         guard !rest.contains("/") else {
-            throw PoolSpecificationError("the target \"\(text)\" must be host:port or dns:///name:port")
+            throw PoolSpecificationError("the target \"\(text)\" must be host:port, dns:///name:port or file:///path")
         }
         guard let colon = rest.lastIndex(of: ":") else {
             throw PoolSpecificationError("the target \"\(text)\" lacks a port: write host:port or dns:///name:port")
@@ -51,6 +63,49 @@ public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
         switch self {
         case .address(let host, let port): ReplicaID.format(host: host, port: port)
         case .name(let host, let port): "dns:///\(ReplicaID.format(host: host, port: port))"
+        case .file(let path): "file://\(path)"
+        }
+    }
+}
+
+/// The addresses in a file that lists a pool's replicas.
+public enum TargetList {
+    /// The most addresses that a file may list.
+    public static let addressLimit = 10_000
+
+    /// Reads a list: one `host:port` a line; empty lines, and what follows a `#`, count for nothing.
+    ///
+    /// - Parameter text: The file's content.
+    /// - Returns: The addresses, each once, in their order.
+    /// - Throws: ``PoolSpecificationError`` naming the first line that is wrong.
+    public static func parse(_ text: String) throws(PoolSpecificationError) -> [(host: String, port: Int)] {
+        var result: [(host: String, port: Int)] = []
+        var seen: Set<String> = []
+        let lines = text.split(omittingEmptySubsequences: false) { $0.isNewline }
+        for (number, line) in lines.enumerated() {
+            let content = line.prefix { $0 != "#" }.drop { $0.isWhitespace }
+            let end = content.lastIndex { !$0.isWhitespace }.map { content.index(after: $0) } ?? content.startIndex
+            let entry = content[..<end]
+            guard !entry.isEmpty else { continue }
+            guard case .address(let host, let port) = try PoolTarget(line: entry, number: number + 1) else {
+                throw PoolSpecificationError("line \(number + 1), \"\(entry)\", must be host:port")
+            }
+            guard seen.insert("\(host):\(port)").inserted else { continue }
+            guard result.count < Self.addressLimit else {
+                throw PoolSpecificationError("it lists more than \(Self.addressLimit) addresses; name several pools")
+            }
+            result.append((host, port))
+        }
+        return result
+    }
+}
+
+extension PoolTarget {
+    fileprivate init(line: some StringProtocol, number: Int) throws(PoolSpecificationError) {
+        do {
+            try self.init(parsing: line)
+        } catch {
+            throw PoolSpecificationError("line \(number): \(error)")
         }
     }
 }

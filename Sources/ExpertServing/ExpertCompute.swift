@@ -3,95 +3,156 @@
 internal import Checkpoints
 internal import NIOCore
 internal import RPCCore
-internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
 internal import TensorKernels
 
-/// What the compute thread does with one call: experts' feed-forwards from the received bytes into the reply's bytes.
+/// What the compute thread does with a pass: experts' feed-forwards from the received bytes into the replies' bytes.
 struct ExpertCompute: Sendable {
+    /// What came of a pass.
+    struct Outcome: Sendable {
+        /// For each call, its output rows, or why there are none.
+        var outputs: [Result<ByteBuffer, RPCError>]
+        /// Experts whose weights were read.
+        var expertReads: Int
+    }
+
     let experts: LocalExperts
 
     /// Elements of one token, the model's width.
     let modelWidth: Int
 
-    /// Computes one call.
+    /// Computes the calls of one pass.
     ///
-    /// The output rows are written where the socket reads them; the input rows are read where the socket wrote them,
-    /// unless they lie across the boundaries of floats, in which case they are moved first.
+    /// A call by itself is computed from where the socket wrote its rows to where the socket reads them, unless they lie
+    /// across the boundaries of floats, in which case they are moved first. The rows of several calls are brought
+    /// together by expert, computed at once, and parted again; the bits are the same (``ForwardBatch``).
     ///
-    /// - Parameters:
-    ///   - job: The call; its work has been checked.
-    ///   - load: How busy the host is, for the gateway's choice of replicas.
-    ///   - start: When the call left the queue.
-    /// - Returns: The reply.
-    /// - Throws: ``RPCError`` with `INTERNAL` where an output is not finite or the experts cannot compute.
-    func reply(to job: ForwardJob, load: HostLoad, start: ContinuousClock.Instant) throws(RPCError) -> Payload {
-        let byteCount = job.work.rows * self.modelWidth * MemoryLayout<Float>.stride
+    /// - Parameter jobs: At least one call, all for the same layer; their work has been checked.
+    /// - Returns: The output rows of each call. One whose outputs are not finite fails with `INTERNAL`, and its neighbours
+    ///   do not notice.
+    func compute(_ jobs: [ForwardJob]) -> Outcome {
+        if jobs.count == 1, let job = jobs.first {
+            return Outcome(outputs: [self.computeOne(job)], expertReads: job.work.groups.count)
+        }
+        let batch = ForwardBatch(jobs.map(\.work.groups))
+        return Outcome(outputs: self.computeTogether(jobs, batch), expertReads: batch.groups.count)
+    }
+
+    private func computeOne(_ job: ForwardJob) -> Result<ByteBuffer, RPCError> {
+        let byteCount = self.byteCount(rows: job.work.rows)
         var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
         var failure: RPCError?
         outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
-            do {
-                try job.message.withUnsafeReadableBytes { message in
-                    let tokens = UnsafeRawBufferPointer(rebasing: message[job.tensor])
-                    try self.compute(job.work, tokens: tokens, outputs: target)
+            job.withUnsafeTokens { tokens in
+                do throws(ExpertError) {
+                    try self.forward(job.work, tokens: tokens, outputs: target)
+                } catch {
+                    failure = RPCError(error)
                 }
-                return byteCount
-            } catch {
-                failure = error as? RPCError ?? RPCError(.internal, "the experts cannot compute: \(error)")
-                return 0
             }
+            return failure == nil ? byteCount : 0
         }
-        if let failure {
-            throw failure
-        }
-        guard outputs.withUnsafeReadableBytes(FiniteCheck.allFinite) else {
-            throw RPCError(
-                .internal,
-                "an output of \(job.work.layer.stack) layer \(job.work.layer.block) is not finite; "
-                    + "the tokens or this host's weights are damaged"
-            )
-        }
-        var load = load
-        load.queueMicroseconds = job.arrival.duration(to: start).wholeMicroseconds
-        load.computeMicroseconds = start.duration(to: .now).wholeMicroseconds
-        let envelope = ForwardResponseEnvelope(
-            outputsShape: [UInt32(job.work.rows), UInt32(self.modelWidth)],
-            outputsDType: .float32,
-            load: load
-        )
-        return Payload(segments: [ByteBuffer(bytes: envelope.header(tensorByteCount: byteCount)), outputs])
+        return failure.map { .failure($0) } ?? self.checked(outputs, of: job)
     }
 
-    private func compute(
+    private func forward(
         _ work: ForwardCheck.Work,
         tokens: UnsafeRawBufferPointer,
         outputs: UnsafeMutableRawBufferPointer
-    ) throws {
+    ) throws(ExpertError) {
         guard let tokenBase = tokens.baseAddress, let outputBase = outputs.baseAddress else {
             return
         }
-        let elements = work.rows * self.modelWidth
-        let result = outputBase.bindMemory(to: Float.self, capacity: elements)
+        let result = outputBase.bindMemory(to: Float.self, capacity: work.rows * self.modelWidth)
         if Int(bitPattern: tokenBase) % MemoryLayout<Float>.alignment == 0 {
             let source = tokenBase.assumingMemoryBound(to: Float.self)
             try self.experts.forward(layer: work.layer, groups: work.groups, tokens: source, outputs: result)
             return
         }
-        try withUnsafeTemporaryAllocation(of: Float.self, capacity: elements) { aligned in
-            UnsafeMutableRawBufferPointer(aligned).copyMemory(from: tokens)
-            guard let source = aligned.baseAddress else {
-                return
-            }
-            try self.experts.forward(layer: work.layer, groups: work.groups, tokens: source, outputs: result)
+        let aligned = FloatMatrix(uninitializedRows: work.rows, columns: self.modelWidth)
+        UnsafeMutableRawPointer(aligned.pointer).copyMemory(from: tokenBase, byteCount: tokens.count)
+        try self.experts.forward(layer: work.layer, groups: work.groups, tokens: aligned.pointer, outputs: result)
+    }
+
+    private func computeTogether(_ jobs: [ForwardJob], _ batch: ForwardBatch) -> [Result<ByteBuffer, RPCError>] {
+        guard let layer = jobs.first?.work.layer else {
+            return []
         }
+        let tokens = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
+        let results = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
+        for (call, job) in jobs.enumerated() {
+            job.withUnsafeTokens { bytes in
+                guard let base = bytes.baseAddress else {
+                    return
+                }
+                for run in batch.runs[call] {
+                    UnsafeMutableRawPointer(tokens.pointer + run.row * self.modelWidth)
+                        .copyMemory(
+                            from: base + self.byteCount(rows: run.callRow),
+                            byteCount: self.byteCount(rows: run.rows)
+                        )
+                }
+            }
+        }
+        do throws(ExpertError) {
+            try self.experts.forward(
+                layer: layer,
+                groups: batch.groups,
+                tokens: tokens.pointer,
+                outputs: results.pointer
+            )
+        } catch {
+            return jobs.map { _ in .failure(RPCError(error)) }
+        }
+        return jobs.enumerated()
+            .map { call, job in
+                let byteCount = self.byteCount(rows: job.work.rows)
+                var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
+                outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
+                    guard let base = target.baseAddress else {
+                        return 0
+                    }
+                    for run in batch.runs[call] {
+                        (base + self.byteCount(rows: run.callRow))
+                            .copyMemory(
+                                from: results.pointer + run.row * self.modelWidth,
+                                byteCount: self.byteCount(rows: run.rows)
+                            )
+                    }
+                    return byteCount
+                }
+                return self.checked(outputs, of: job)
+            }
+    }
+
+    private func checked(_ outputs: ByteBuffer, of job: ForwardJob) -> Result<ByteBuffer, RPCError> {
+        guard outputs.withUnsafeReadableBytes(FiniteCheck.allFinite) else {
+            return .failure(
+                RPCError(
+                    .internal,
+                    "an output of \(job.work.layer.stack) layer \(job.work.layer.block) is not finite; "
+                        + "the tokens or this host's weights are damaged"
+                )
+            )
+        }
+        return .success(outputs)
+    }
+
+    private func byteCount(rows: Int) -> Int {
+        rows * self.modelWidth * MemoryLayout<Float>.stride
     }
 }
 
-extension Duration {
-    /// The duration in whole microseconds, 0 if it is negative.
-    fileprivate var wholeMicroseconds: UInt64 {
-        let (seconds, attoseconds) = self.components
-        return UInt64(max(0, seconds * 1_000_000 + attoseconds / 1_000_000_000_000))
+extension ForwardJob {
+    /// Lends the bytes of the token rows, at any alignment.
+    fileprivate func withUnsafeTokens(_ body: (UnsafeRawBufferPointer) -> Void) {
+        self.message.withUnsafeReadableBytes { body(UnsafeRawBufferPointer(rebasing: $0[self.tensor])) }
+    }
+}
+
+extension RPCError {
+    fileprivate init(_ error: ExpertError) {
+        self.init(.internal, "the experts cannot compute: \(error)")
     }
 }

@@ -2,6 +2,8 @@
 
 public import Checkpoints
 public import Logging
+public import Metrics
+internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
@@ -12,8 +14,8 @@ internal import TensorKernels
 
 /// A process that holds experts of the sparse layers and runs their feed-forwards; it keeps nothing between calls.
 ///
-/// Calls are checked on the event loop they arrive on, wait in a bounded queue, and are computed one after the other on
-/// a thread of its own.
+/// Calls are checked on the event loop they arrive on, wait in a bounded queue, and are computed on a thread of its own:
+/// one pass over the experts' weights after the other, each for one call or for several that wait for the same layer.
 public final class ExpertHost: Sendable {
     /// What the host was told.
     public let configuration: ExpertHostConfiguration
@@ -26,6 +28,8 @@ public final class ExpertHost: Sendable {
 
     private let logger: Logger
     private let compute: ExpertCompute
+    private let metrics: ExpertHostMetrics
+    private let weightBytes: Int
     private let queue: ForwardQueue
     private let server: RPCServer
     private let health: HealthRegistry
@@ -35,22 +39,20 @@ public final class ExpertHost: Sendable {
     /// - Parameters:
     ///   - configuration: What to load and how to serve it.
     ///   - logger: Tells people what happens.
+    ///   - metrics: Where ``ExpertHostMetrics`` go; what the process set up if omitted.
     ///   - progress: Told how far loading is.
-    /// - Throws: ``ExpertHostError`` where the configuration is wrong or the folder holds no experts; `CheckpointError`
-    ///   and `ModelError` where the folder cannot be loaded.
+    /// - Throws: ``ExpertHostError`` where the configuration is wrong, the folders hold no experts or come from different
+    ///   checkpoints; `CheckpointError` and `ModelError` where a folder cannot be loaded.
     public init(
         configuration: ExpertHostConfiguration,
         logger: Logger,
+        metrics: any MetricsFactory = MetricsSystem.factory,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
         try configuration.validate()
-        let checkpoint = try Checkpoint.open(
-            configuration.shardDirectory,
-            overrides: configuration.modelOverrides,
-            progress: progress
-        )
+        let shards = try HostShards(configuration, progress: progress)
         let experts = try LocalExperts(
-            checkpoint: checkpoint,
+            checkpoints: shards.checkpoints,
             pool: WorkPool(threads: configuration.threads),
             storage: configuration.storage,
             progress: progress
@@ -59,16 +61,20 @@ public final class ExpertHost: Sendable {
         guard !held.isEmpty else {
             throw ExpertHostError(
                 .noExperts,
-                "\(configuration.shardDirectory) holds no experts; name a pool's folder, not the gateway's"
+                "no experts are in \(configuration.shardDirectories.joined(separator: ", ")); name a pool's folder, not the "
+                    + "gateway's"
             )
         }
-        let model = checkpoint.configuration
+        let model = shards.first.configuration
+        let hostMetrics = ExpertHostMetrics(factory: metrics)
         let queue = ForwardQueue(
-            limits: HostAdmission.Limits(calls: configuration.queueLimit, rows: configuration.queueRowLimit)
+            limits: .init(calls: configuration.queueLimit, rows: configuration.queueRowLimit),
+            batching: .init(rows: configuration.batchRowLimit, window: configuration.batchWindow),
+            metrics: hostMetrics
         )
         let limits = TransportLimits.forCalls(rows: configuration.maxRowsPerCall, width: model.modelWidth)
         let check = ForwardCheck(
-            fingerprint: checkpoint.fingerprint,
+            fingerprint: shards.first.fingerprint,
             modelWidth: model.modelWidth,
             expertCount: model.expertCount,
             sparseLayers: Set(model.sparseLayers),
@@ -76,19 +82,22 @@ public final class ExpertHost: Sendable {
             maxRows: configuration.maxRowsPerCall
         )
         let card = HostCard(
-            checkpoint: checkpoint,
+            shards: shards,
             held: held,
+            weightBytes: experts.byteCount,
             configuration: configuration,
             maxMessageBytes: limits.maxReceiveMessageBytes
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let service = ExpertHostService(check: check, queue: queue, card: card)
+        let service = ExpertHostService(check: check, queue: queue, card: card, metrics: hostMetrics)
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
-        self.fingerprint = checkpoint.fingerprint
+        self.fingerprint = shards.first.fingerprint
         self.held = held
         self.logger = logger
         self.compute = ExpertCompute(experts: experts, modelWidth: model.modelWidth)
+        self.metrics = hostMetrics
+        self.weightBytes = experts.byteCount
         self.queue = queue
         self.health = health
         self.server = RPCServer(
@@ -114,10 +123,15 @@ public final class ExpertHost: Sendable {
         try await self.server.boundAddress()
     }
 
-    /// Refuses new calls, finishes those it has; then ``run()`` returns.
+    /// Leaves in order: tells everyone, finishes what it has and what is on its way, and closes; then ``run()`` returns.
+    ///
+    /// From now on health says `NOT_SERVING` and every answer that the host drains. Then connections get GOAWAY, in two
+    /// steps a round trip apart, so that calls that a gateway made before it knew are computed; one made later is never
+    /// processed, and the gateway knows that. The drain's limit ends what takes longer.
     public func beginDraining() {
-        self.logger.info("draining")
+        self.logger.info("draining", metadata: ["limit": "\(self.configuration.drainTimeout)"])
         self.health.beginDraining()
+        self.queue.beginLeaving()
         self.server.beginGracefulShutdown()
     }
 
@@ -148,7 +162,8 @@ public final class ExpertHost: Sendable {
                         metadata: [
                             "address": "\(address.host):\(address.port)", "fingerprint": "\(hex(self.fingerprint))",
                             "experts": "\(self.held.values.reduce(0) { $0 + $1.count })",
-                            "layers": "\(self.held.count)", "kernels": "\(KernelReport.describe())",
+                            "layers": "\(self.held.count)", "memory": "\(mebibytes(self.weightBytes))",
+                            "zone": "\(self.configuration.zone ?? "none")", "kernels": "\(KernelReport.describe())",
                         ]
                     )
                 }
@@ -161,20 +176,54 @@ public final class ExpertHost: Sendable {
 
     /// The compute thread.
     private func computeCalls() {
-        while case .compute(let id, let job) = self.queue.next() {
+        while case .compute(let jobs) = self.queue.next() {
             let start = ContinuousClock.now
-            let result: Result<Payload, RPCError>
-            do throws(RPCError) {
-                result = .success(try self.compute.reply(to: job, load: self.queue.load, start: start))
-            } catch {
-                self.logger.error("a call failed", metadata: ["error": "\(error)"])
-                result = .failure(error)
-            }
+            let outcome = self.compute.compute(jobs)
+            let time = start.duration(to: .now)
             // The queue first: whoever sees the answer may look at the load.
-            self.queue.finished(id)
-            job.responder.finish(result)
+            var load = self.queue.finished(expertReads: outcome.expertReads)
+            load.computeMicroseconds = time.wholeMicroseconds
+            load.passCalls = UInt32(clamping: jobs.count)
+            for (job, outputs) in zip(jobs, outcome.outputs) {
+                let wait = job.arrival.duration(to: start)
+                load.queueMicroseconds = wait.wholeMicroseconds
+                self.metrics.waited(wait)
+                self.answer(job, outputs, load: load)
+            }
+            self.metrics.computed(
+                calls: jobs.count,
+                rows: jobs.reduce(0) { $0 + $1.work.rows },
+                named: jobs.reduce(0) { $0 + $1.work.groups.count },
+                reads: outcome.expertReads,
+                time: time,
+                waiting: (calls: Int(load.activeCalls), rows: Int(load.queuedRows))
+            )
         }
     }
+
+    private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
+        switch outputs {
+        case .success(let rows):
+            let envelope = ForwardResponseEnvelope(
+                outputsShape: [UInt32(job.work.rows), UInt32(self.compute.modelWidth)],
+                outputsDType: .float32,
+                load: load
+            )
+            let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
+            self.metrics.count(.ok)
+            job.responder.finish(.success(Payload(segments: [header, rows])))
+        case .failure(let error):
+            self.logger.error("a call failed", metadata: ["error": "\(error)"])
+            self.metrics.count(.failed)
+            job.responder.finish(.failure(error))
+        }
+    }
+}
+
+/// A number of bytes as people read it.
+private func mebibytes(_ bytes: Int) -> String {
+    let tenths = (bytes * 10 + (1 << 19)) >> 20
+    return "\(tenths / 10).\(tenths % 10) MiB"
 }
 
 extension ExpertHost: Service {}

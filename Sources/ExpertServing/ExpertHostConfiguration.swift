@@ -5,8 +5,10 @@ public import SwitchModel
 
 /// What an expert host is told when it starts.
 public struct ExpertHostConfiguration: Sendable {
-    /// The folder with the experts: a shard that `switchyard shard` wrote, or a whole checkpoint.
-    public var shardDirectory: String
+    /// The folders with the experts: shards that `switchyard shard` wrote, or a whole checkpoint.
+    ///
+    /// All must come from one checkpoint. An expert that several hold is loaded once.
+    public var shardDirectories: [String]
 
     /// The address to listen on.
     public var host = "127.0.0.1"
@@ -35,24 +37,45 @@ public struct ExpertHostConfiguration: Sendable {
     /// Token rows that one `Forward` call may have.
     public var maxRowsPerCall = 16_384
 
+    /// Token rows up to which calls for the same layer that wait are computed in one pass; 1 computes each by itself.
+    public var batchRowLimit = 1024
+
+    /// How long a call may wait for companions from other connections while the host has nothing else to compute.
+    ///
+    /// A host that one connection alone calls never waits.
+    public var batchWindow = Duration.zero
+
+    /// Where the host runs, for gateways that prefer their own zone; nil if nobody says.
+    public var zone: String?
+
     /// How long calls may take to finish once draining has begun.
     public var drainTimeout = Duration.seconds(20)
 
     /// Whether clients may ask for the services and messages by gRPC server reflection.
     public var reflection = true
 
+    /// The most characters of a zone's name, as many as a DNS label has.
+    public static let longestZone = 63
+
     /// Creates the configuration of a host for one folder; everything else has its default.
     ///
     /// - Parameter shardDirectory: The folder with the experts.
     public init(shardDirectory: String) {
-        self.shardDirectory = shardDirectory
+        self.init(shardDirectories: [shardDirectory])
+    }
+
+    /// Creates the configuration of a host for some folders; everything else has its default.
+    ///
+    /// - Parameter shardDirectories: The folders with the experts.
+    public init(shardDirectories: [String]) {
+        self.shardDirectories = shardDirectories
     }
 
     /// Checks every value against its limits.
     ///
     /// - Throws: ``ExpertHostError`` naming the first value that is out of its limits.
     public func validate() throws(ExpertHostError) {
-        guard !self.shardDirectory.isEmpty else {
+        guard !self.shardDirectories.isEmpty, !self.shardDirectories.contains("") else {
             throw ExpertHostError(.configuration, "the shard's folder is not given; pass --shard DIR")
         }
         try Self.check("port", self.port, within: 0...65_535)
@@ -60,8 +83,37 @@ public struct ExpertHostConfiguration: Sendable {
         try Self.check("queue limit", self.queueLimit, within: 1...65_536)
         try Self.check("rows a call", self.maxRowsPerCall, within: 1...1_048_576)
         try Self.check("rows that wait", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
+        try Self.check("rows a pass", self.batchRowLimit, within: 1...1_048_576)
+        guard self.batchWindow >= .zero, self.batchWindow <= .seconds(1) else {
+            throw ExpertHostError(
+                .configuration,
+                "the batch window is \(self.batchWindow); it must be from 0 to 1 second"
+            )
+        }
         guard self.drainTimeout >= .zero else {
             throw ExpertHostError(.configuration, "the drain timeout is \(self.drainTimeout); it cannot be negative")
+        }
+        if let zone = self.zone {
+            try Self.check(zone: zone)
+        }
+    }
+
+    private static func check(zone: String) throws(ExpertHostError) {
+        let isLegal = zone.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+                true
+            default:
+                false
+            }
+        }
+        guard isLegal, (1...Self.longestZone).contains(zone.utf8.count) else {
+            throw ExpertHostError(
+                .configuration,
+                "the zone is \"\(zone.prefix(80))\" (\(zone.utf8.count) bytes); it must have 1 to \(Self.longestZone) of "
+                    + "the characters A-Z, a-z, 0-9, '.', '_' and '-'"
+            )
         }
     }
 
@@ -81,8 +133,10 @@ public struct ExpertHostError: Error, Sendable, CustomStringConvertible {
     public enum Code: Sendable, Hashable {
         /// A value of the configuration is out of its limits.
         case configuration
-        /// The folder holds no experts.
+        /// The folders hold no experts.
         case noExperts
+        /// The folders do not come from one and the same checkpoint.
+        case mixedShards
     }
 
     /// What kind of trouble it is.

@@ -10,6 +10,7 @@ struct ExpertHostService: Sendable {
     let check: ForwardCheck
     let queue: ForwardQueue
     let card: HostCard
+    let metrics: ExpertHostMetrics
 
     /// What the server answers with.
     var methods: [ServiceMethod] {
@@ -26,8 +27,16 @@ struct ExpertHostService: Sendable {
 
     /// Checks a call and queues it; runs on an event loop.
     private func forward(_ message: ByteBuffer, _ context: ServerContext, _ responder: UnaryResponder) {
+        let work: ForwardCheck.Work
+        let tensor: Range<Int>
         do throws(RPCError) {
-            let (work, tensor) = try self.read(message)
+            (work, tensor) = try self.read(message)
+        } catch {
+            self.metrics.count(.invalid)
+            responder.finish(.failure(error))
+            return
+        }
+        do throws(RPCError) {
             let job = ForwardJob(
                 work: work,
                 message: message,
@@ -35,7 +44,7 @@ struct ExpertHostService: Sendable {
                 arrival: .now,
                 responder: responder
             )
-            let id = try self.queue.push(job, deadline: context.deadline)
+            let id = try self.queue.push(job, source: context.peer, deadline: context.deadline)
             let queue = self.queue
             context.onCancel {
                 queue.cancel(id)

@@ -30,44 +30,52 @@ final class ForwardQueue: Sendable {
 
     /// What the compute thread has to do.
     enum Task: Sendable {
-        case compute(HostAdmission.CallID, ForwardJob)
+        /// Compute these calls of one layer together.
+        case compute([ForwardJob])
         case leave
     }
 
+    /// What a look at the queue gave.
+    private struct Found {
+        var expired: [ForwardJob]
+        var task: Task?
+        /// When to look again, if nothing arrives before.
+        var until: ContinuousClock.Instant?
+    }
+
     private let state: Monitor<State>
+    private let metrics: ExpertHostMetrics
 
-    init(limits: HostAdmission.Limits) {
-        self.state = Monitor(State(admission: HostAdmission(limits: limits)))
+    init(limits: HostAdmission.Limits, batching: HostAdmission.Batching, metrics: ExpertHostMetrics) {
+        self.state = Monitor(State(admission: HostAdmission(limits: limits, batching: batching)))
+        self.metrics = metrics
     }
 
-    /// How busy the host is; the times of a call are zero.
-    var load: HostLoad {
-        self.state.withLock { state in
-            var load = HostLoad()
-            load.activeCalls = UInt32(clamping: state.admission.waitingCalls + (state.admission.isBusy ? 1 : 0))
-            load.queuedRows = UInt64(state.admission.waitingRows)
-            load.queueRowLimit = UInt64(state.admission.limits.rows)
-            load.draining = state.admission.isDraining
-            return load
-        }
-    }
-
-    /// Whether new calls are refused because the host is leaving.
-    var isDraining: Bool { self.state.withLock { $0.admission.isDraining } }
+    /// How busy the host is; what concerns one call is zero.
+    var load: HostLoad { self.state.withLock { HostLoad($0.admission) } }
 
     /// Queues a call.
     ///
     /// - Parameters:
     ///   - job: The call.
+    ///   - source: The connection that it came by.
     ///   - deadline: When the caller stops waiting.
     /// - Returns: The call's name, for ``cancel(_:)``.
     /// - Throws: ``RPCError`` that the caller is to be answered with.
     func push(
         _ job: ForwardJob,
+        source: String,
         deadline: ContinuousClock.Instant?
     ) throws(RPCError) -> HostAdmission.CallID {
+        let call = HostAdmission.Call(
+            source: source,
+            layer: job.work.layer,
+            rows: job.work.rows,
+            experts: job.work.groups.count,
+            deadline: deadline
+        )
         let outcome = self.state.notify { state in
-            let outcome = state.admission.arrived(rows: job.work.rows, deadline: deadline, now: job.arrival)
+            let outcome = state.admission.arrived(call, now: job.arrival)
             if case .queue(let id) = outcome {
                 state.jobs[id] = job
             }
@@ -76,75 +84,122 @@ final class ForwardQueue: Sendable {
         switch outcome {
         case .queue(let id):
             return id
-        case .refuseCalls(let limit):
-            throw RPCError(
-                .resourceExhausted,
-                "\(limit) calls wait already, which is this host's limit; try another replica, or add hosts"
-            )
-        case .refuseRows(let waiting, let limit):
-            throw RPCError(
-                .resourceExhausted,
-                "\(waiting) token rows wait and \(job.work.rows) more would exceed this host's limit of \(limit); "
-                    + "try another replica, or add hosts"
-            )
+        case .refuse(let refusal, let retryAfter):
+            self.metrics.count(.refused)
+            throw RPCError(refusal, rows: call.rows, retryAfter: retryAfter)
         case .refuseDraining:
+            self.metrics.count(.refused)
             throw RPCError(.unavailable, "this host is draining; use another replica")
         case .refuseExpired:
+            self.metrics.count(.expired)
             throw RPCError(.deadlineExceeded, "the call's deadline had passed when it arrived")
         }
     }
 
     /// Throws a waiting call's work away; its caller has left.
     func cancel(_ id: HostAdmission.CallID) {
-        self.state.withLock { state in
-            if state.admission.cancelled(id) {
-                state.jobs[id] = nil
-            }
+        // Released outside the lock.
+        let job = self.state.withLock { state in
+            state.admission.cancelled(id) ? state.jobs.removeValue(forKey: id) : nil
+        }
+        if job != nil {
+            self.metrics.count(.cancelled)
         }
     }
 
     /// Blocks the compute thread until there is something to do, and answers calls that expired meanwhile.
     func next() -> Task {
+        var until: ContinuousClock.Instant?
         while true {
-            let (expired, task) = self.waitForTask()
-            for job in expired {
+            let found = self.state.wait(until: until) { state in Self.look(&state, waitingUntil: until) }
+            until = found?.until
+            for job in found?.expired ?? [] {
+                self.metrics.count(.expired)
                 job.responder.finish(
                     .failure(RPCError(.deadlineExceeded, "the call's deadline passed while it waited in the queue"))
                 )
             }
-            if let task {
+            if let task = found?.task {
                 return task
             }
         }
     }
 
-    private func waitForTask() -> (expired: [ForwardJob], task: Task?) {
-        let found = self.state.wait { state -> (expired: [ForwardJob], task: Task?)? in
-            let next = state.admission.next(now: .now)
-            let expired = next.expired.compactMap { state.jobs.removeValue(forKey: $0) }
-            switch next.step {
-            case .compute(let id):
-                guard let job = state.jobs.removeValue(forKey: id) else {
-                    state.admission.finished(id)
-                    return (expired, nil)
-                }
-                return (expired, .compute(id, job))
-            case .leave:
-                return (expired, .leave)
-            case .wait:
-                return expired.isEmpty ? nil : (expired, nil)
-            }
+    /// Asks the machine what to do; nothing if it is what the thread does already.
+    private static func look(_ state: inout State, waitingUntil: ContinuousClock.Instant?) -> Found? {
+        let next = state.admission.next(now: .now)
+        let expired = next.expired.compactMap { state.jobs.removeValue(forKey: $0) }
+        switch next.step {
+        case .compute(let pass):
+            return Found(expired: expired, task: .compute(pass.calls.compactMap { state.jobs.removeValue(forKey: $0) }))
+        case .leave:
+            return Found(expired: expired, task: .leave)
+        case .wait(let until):
+            return expired.isEmpty && until == waitingUntil ? nil : Found(expired: expired, until: until)
         }
-        return found ?? ([], nil)
     }
 
-    /// The compute thread is done with a call.
-    func finished(_ id: HostAdmission.CallID) {
-        self.state.withLock { $0.admission.finished(id) }
+    /// The compute thread is done with a pass.
+    ///
+    /// - Parameter expertReads: Experts whose weights were read.
+    /// - Returns: How busy the host is now.
+    func finished(expertReads: Int) -> HostLoad {
+        self.state.withLock { state in
+            state.admission.finished(expertReads: expertReads, now: .now)
+            return HostLoad(state.admission)
+        }
+    }
+
+    /// Says from now on, in every answer, that the host is leaving; calls that still arrive are computed.
+    func beginLeaving() {
+        self.state.notify { $0.admission.beginLeaving() }
     }
 
     /// Refuses new calls; the compute thread leaves when those present are answered.
     func beginDraining() {
         self.state.notify { $0.admission.beginDraining() }
+    }
+}
+
+extension HostLoad {
+    /// How busy a host is; what concerns one call is zero.
+    fileprivate init(_ admission: HostAdmission) {
+        self.init()
+        self.activeCalls = UInt32(clamping: admission.waitingCalls + admission.computingCalls)
+        self.queuedRows = UInt64(admission.waitingRows)
+        self.queueRowLimit = UInt64(admission.limits.rows)
+        self.draining = admission.isLeaving
+        self.passes = admission.totals.passes
+        self.computedCalls = admission.totals.calls
+        self.computedRows = admission.totals.rows
+        self.namedExperts = admission.totals.namedExperts
+        self.expertReads = admission.totals.expertReads
+    }
+}
+
+extension RPCError {
+    /// The status of a call that there is no room for.
+    fileprivate init(_ refusal: HostAdmission.Refusal, rows: Int, retryAfter: Duration) {
+        switch refusal {
+        case .calls(let limit):
+            self.init(
+                .resourceExhausted,
+                "\(limit) calls wait already, which is this host's limit; try another replica, or add hosts"
+            )
+        case .rows(let waiting, let limit):
+            self.init(
+                .resourceExhausted,
+                "\(waiting) token rows wait and \(rows) more would exceed this host's limit of \(limit); "
+                    + "try another replica, or add hosts"
+            )
+        case .share(let calls, let rows):
+            self.init(
+                .resourceExhausted,
+                "\(calls) calls with \(rows) token rows of this connection wait already, more than the queue has left, "
+                    + "and others call as well; try another replica, or add hosts"
+            )
+        }
+        // Digits under a constant key are always legal metadata.
+        try? self.metadata.add("\(Int(retryAfter / .milliseconds(1)))", forKey: "grpc-retry-pushback-ms")
     }
 }

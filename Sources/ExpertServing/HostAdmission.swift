@@ -1,17 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Which `Forward` calls an expert host takes, and in which order it computes them: a pure machine.
+internal import Checkpoints
+
+/// Which `Forward` calls an expert host takes, in which order it computes them and which of them together: a pure
+/// machine.
 ///
-/// Calls are computed one at a time in the order of their arrival, since one computation already uses all threads. The
-/// queue is bounded in calls and in token rows: a call that does not fit is refused at once, so that the gateway can
-/// try another replica while the layer's deadline still allows it.
+/// One pass over the experts' weights is computed at a time, since it already uses all threads. The next pass begins
+/// with the call whose turn it is among the gateways (``FairTurns``) and takes along what waits for the same sparse
+/// layer, so that weights are read once for all of them. The queue is bounded in calls and in token rows: a call that
+/// does not fit is refused at once, so that the gateway can try another replica while the layer's deadline still allows
+/// it.
 struct HostAdmission: Sendable {
     /// What may wait.
     struct Limits: Sendable, Equatable {
-        /// Calls that may wait, not counting the one that is computed; at least 1.
+        /// Calls that may wait, not counting those that are computed; at least 1.
         var calls: Int
         /// Token rows of the calls that wait; at least as many as one call may have.
         var rows: Int
+    }
+
+    /// How calls are put together.
+    struct Batching: Sendable, Equatable {
+        /// Token rows that a pass may grow to by further calls; 1 computes every call alone.
+        ///
+        /// A call that is larger by itself is computed all the same.
+        var rows = 1024
+
+        /// How long a call may wait for companions while nothing else is to be computed.
+        ///
+        /// Nothing waits where one gateway alone called lately, nor where all that did have a call here, nor for longer
+        /// than half of what a pass takes on average, nor mostly where waiting brought nobody (``CompanionPatience``).
+        var window = Duration.zero
     }
 
     /// One call, as long as the host has not answered it.
@@ -19,27 +38,57 @@ struct HostAdmission: Sendable {
         let rawValue: UInt64
     }
 
+    /// What the machine knows of a call.
+    struct Call: Sendable, Equatable {
+        /// The connection that it came by: one gateway, as far as a host can tell.
+        var source: String
+        /// The sparse layer whose experts it names.
+        var layer: SparseLayer
+        /// Its token rows, at least 1.
+        var rows: Int
+        /// The experts it names.
+        var experts: Int
+        /// When the caller stops waiting.
+        var deadline: ContinuousClock.Instant?
+    }
+
     /// What to do with a call that arrived.
     enum OnArrival: Sendable, Equatable {
         /// Keep the call's work until ``HostAdmission/next(now:)`` names it; wake the compute thread.
         case queue(CallID)
-        /// Answer `RESOURCE_EXHAUSTED`: as many calls wait as may.
-        case refuseCalls(limit: Int)
-        /// Answer `RESOURCE_EXHAUSTED`: with this call, more rows would wait than may.
-        case refuseRows(waiting: Int, limit: Int)
-        /// Answer `UNAVAILABLE`: the host drains.
+        /// Answer `RESOURCE_EXHAUSTED` and say when to come back.
+        case refuse(Refusal, retryAfter: Duration)
+        /// Answer `UNAVAILABLE`: the host has drained.
         case refuseDraining
         /// Answer `DEADLINE_EXCEEDED`: nobody waits for the answer any more.
         case refuseExpired
     }
 
+    /// Why there is no room for a call.
+    enum Refusal: Sendable, Equatable {
+        /// As many calls wait as may.
+        case calls(limit: Int)
+        /// With this call, more rows would wait than may.
+        case rows(waiting: Int, limit: Int)
+        /// Other gateways call as well, and this one holds more of the queue than is left.
+        case share(calls: Int, rows: Int)
+    }
+
+    /// Calls that are computed together.
+    struct Pass: Sendable, Equatable {
+        /// The calls, at least one; the first is the one whose turn it was.
+        var calls: [CallID]
+        /// Token rows of all of them.
+        var rows: Int
+    }
+
     /// What the compute thread does next.
     struct Next: Sendable, Equatable {
         enum Step: Sendable, Equatable {
-            /// Compute this call, then report ``HostAdmission/finished(_:)``.
-            case compute(CallID)
-            /// Wait for the next arrival.
-            case wait
+            /// Compute these calls, then report ``HostAdmission/finished(expertReads:now:)``.
+            case compute(Pass)
+            /// Wait for the next arrival, and no longer than until then if a time is given.
+            case wait(until: ContinuousClock.Instant?)
             /// Leave: the host has drained.
             case leave
         }
@@ -49,33 +98,71 @@ struct HostAdmission: Sendable {
         var step: Step
     }
 
+    /// What was computed since the host began.
+    struct Totals: Sendable, Equatable {
+        var passes: UInt64 = 0
+        var calls: UInt64 = 0
+        var rows: UInt64 = 0
+        /// Experts that the calls named, each call by itself.
+        var namedExperts: UInt64 = 0
+        /// Experts whose weights were read: each once a pass.
+        var expertReads: UInt64 = 0
+    }
+
     private enum Phase {
-        /// Takes calls. Can transition to `draining`.
+        /// Takes calls. Can transition to `leaving` and `draining`.
         case open
+        /// Says that it is leaving, and takes what still arrives. Can transition to `draining`.
+        case leaving
         /// Takes no calls, finishes those it has. Final: the compute thread leaves when nothing is left.
         case draining
     }
 
     private struct Entry {
         let id: CallID
-        let rows: Int
-        let deadline: ContinuousClock.Instant?
+        let call: Call
+        let arrival: ContinuousClock.Instant
+        /// The call's place in the order among all sources.
+        let turn: FairTurns.Turn
     }
+
+    private struct Computing {
+        let pass: Pass
+        let namedExperts: Int
+        let start: ContinuousClock.Instant
+    }
+
+    /// For how long after its last call a source is expected to call again.
+    private static let activeTime = Duration.milliseconds(50)
 
     /// What may wait.
     let limits: Limits
 
+    /// How calls are put together.
+    let batching: Batching
+
+    /// What was computed since the host began.
+    private(set) var totals = Totals()
+
     private var phase = Phase.open
     private var queue: [Entry] = []
-    private var computing: CallID?
+    private var turns = FairTurns()
+    private var pace = ComputePace()
+    private var patience = CompanionPatience()
+    /// The wait for companions that is under way: until when, and how many calls waited when it began.
+    private var wait: (end: ContinuousClock.Instant, calls: Int)?
+    private var computing: Computing?
     private var nextID: UInt64 = 0
 
     /// Creates the machine of a host that takes calls.
     ///
-    /// - Parameter limits: What may wait.
-    init(limits: Limits) {
+    /// - Parameters:
+    ///   - limits: What may wait.
+    ///   - batching: How calls are put together.
+    init(limits: Limits, batching: Batching = Batching()) {
         precondition(limits.calls >= 1 && limits.rows >= 1, "a queue with the limits \(limits) cannot take any call")
         self.limits = limits
+        self.batching = batching
     }
 
     /// Calls that wait.
@@ -84,40 +171,37 @@ struct HostAdmission: Sendable {
     /// Token rows of the calls that wait.
     private(set) var waitingRows = 0
 
-    /// Whether a call is being computed.
-    var isBusy: Bool { self.computing != nil }
+    /// Calls that are being computed.
+    var computingCalls: Int { self.computing?.pass.calls.count ?? 0 }
 
-    /// Whether new calls are refused because the host is leaving.
+    /// Whether the host is leaving.
+    var isLeaving: Bool { self.phase != .open }
+
+    /// Whether new calls are refused because the host has left its connections.
     var isDraining: Bool { self.phase == .draining }
 
     /// A valid call arrived.
     ///
     /// - Parameters:
-    ///   - rows: The call's token rows.
-    ///   - deadline: When the caller stops waiting.
+    ///   - call: The call.
     ///   - now: The present.
     /// - Returns: What to do with the call.
-    mutating func arrived(
-        rows: Int,
-        deadline: ContinuousClock.Instant?,
-        now: ContinuousClock.Instant
-    ) -> OnArrival {
-        guard self.phase == .open else {
+    mutating func arrived(_ call: Call, now: ContinuousClock.Instant) -> OnArrival {
+        guard self.phase != .draining else {
             return .refuseDraining
         }
-        if let deadline, deadline <= now {
+        if let deadline = call.deadline, deadline <= now {
             return .refuseExpired
         }
-        guard self.queue.count < self.limits.calls else {
-            return .refuseCalls(limit: self.limits.calls)
-        }
-        guard self.waitingRows + rows <= self.limits.rows else {
-            return .refuseRows(waiting: self.waitingRows, limit: self.limits.rows)
+        let held = self.turns.arrived(call.source, now: now)
+        if let refusal = self.refusal(of: call, held: held, now: now) {
+            return .refuse(refusal, retryAfter: self.pace.retryDelay(rows: self.waitingRows))
         }
         let id = CallID(rawValue: self.nextID)
         self.nextID += 1
-        self.queue.append(Entry(id: id, rows: rows, deadline: deadline))
-        self.waitingRows += rows
+        let turn = self.turns.queued(call.source, rows: call.rows, experts: call.experts)
+        self.queue.append(Entry(id: id, call: call, arrival: now, turn: turn))
+        self.waitingRows += call.rows
         return .queue(id)
     }
 
@@ -129,7 +213,7 @@ struct HostAdmission: Sendable {
         guard let index = self.queue.firstIndex(where: { $0.id == id }) else {
             return false
         }
-        self.waitingRows -= self.queue.remove(at: index).rows
+        self.left(self.queue.remove(at: index))
         return true
     }
 
@@ -138,29 +222,155 @@ struct HostAdmission: Sendable {
     /// - Parameter now: The present.
     /// - Returns: What to compute, and which calls expired.
     mutating func next(now: ContinuousClock.Instant) -> Next {
-        precondition(self.computing == nil, "the call that is being computed has not been reported as finished")
-        var expired: [CallID] = []
-        while !self.queue.isEmpty {
-            let entry = self.queue.removeFirst()
-            self.waitingRows -= entry.rows
-            if let deadline = entry.deadline, deadline <= now {
-                expired.append(entry.id)
-                continue
-            }
-            self.computing = entry.id
-            return Next(expired: expired, step: .compute(entry.id))
+        precondition(self.computing == nil, "the pass that is being computed has not been reported as finished")
+        let expired = self.takeExpired(now: now)
+        guard let lead = self.queue.min(by: { $0.turn < $1.turn }) else {
+            self.turns.queueEmptied()
+            self.wait = nil
+            return Next(expired: expired, step: self.phase == .draining ? .leave : .wait(until: nil))
         }
-        return Next(expired: expired, step: self.phase == .draining ? .leave : .wait)
+        if let time = self.timeToWaitUntil(lead: lead, now: now) {
+            return Next(expired: expired, step: .wait(until: time))
+        }
+        return Next(expired: expired, step: .compute(self.takePass(lead: lead, now: now)))
     }
 
-    /// The call that was being computed is done, whatever came of it.
-    mutating func finished(_ id: CallID) {
-        precondition(self.computing == id, "call \(id.rawValue) is not being computed")
+    /// The pass that was being computed is done, whatever came of it.
+    ///
+    /// - Parameters:
+    ///   - expertReads: Experts whose weights were read.
+    ///   - now: The present.
+    mutating func finished(expertReads: Int, now: ContinuousClock.Instant) {
+        guard let computing = self.computing else {
+            preconditionFailure("nothing is being computed")
+        }
         self.computing = nil
+        self.pace.computed(rows: computing.pass.rows, time: computing.start.duration(to: now))
+        self.totals.passes += 1
+        self.totals.calls += UInt64(computing.pass.calls.count)
+        self.totals.rows += UInt64(computing.pass.rows)
+        self.totals.namedExperts += UInt64(computing.namedExperts)
+        self.totals.expertReads += UInt64(expertReads)
+    }
+
+    /// Say from now on that the host is leaving; calls that still arrive are taken.
+    mutating func beginLeaving() {
+        if self.phase == .open {
+            self.phase = .leaving
+        }
     }
 
     /// Refuse new calls from now on and leave when the present ones are done.
     mutating func beginDraining() {
         self.phase = .draining
+    }
+
+    // MARK: - Private
+
+    /// Why there is no room for a call.
+    ///
+    /// A source may hold no more than is left free, once others call as well: the dynamic threshold of Choudhury and
+    /// Hahne (https://doi.org/10.1109/90.664262) with the factor 1. One that floods the host gets half of the queue so,
+    /// two get a third each, and whoever calls now and then finds room. A source alone may fill the queue, which is where
+    /// this deviates.
+    private func refusal(
+        of call: Call,
+        held: (calls: Int, rows: Int),
+        now: ContinuousClock.Instant
+    ) -> Refusal? {
+        guard self.queue.count < self.limits.calls else {
+            return .calls(limit: self.limits.calls)
+        }
+        guard self.waitingRows + call.rows <= self.limits.rows else {
+            return .rows(waiting: self.waitingRows, limit: self.limits.rows)
+        }
+        let isOverShare =
+            held.calls > self.limits.calls - self.queue.count || held.rows > self.limits.rows - self.waitingRows
+        if isOverShare, self.turns.activeSources(now: now, within: Self.activeTime) > 1 {
+            return .share(calls: held.calls, rows: held.rows)
+        }
+        return nil
+    }
+
+    private mutating func takeExpired(now: ContinuousClock.Instant) -> [CallID] {
+        guard self.queue.contains(where: { $0.call.isExpired(now) }) else {
+            return []
+        }
+        var expired: [CallID] = []
+        for entry in self.queue where entry.call.isExpired(now) {
+            expired.append(entry.id)
+            self.left(entry)
+        }
+        self.queue.removeAll { $0.call.isExpired(now) }
+        return expired
+    }
+
+    /// Until when to wait for companions, or nil to compute now.
+    private mutating func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
+        guard self.batching.window > .zero, self.phase == .open, self.waitingRows < self.batching.rows,
+            // Where something else could be computed meanwhile, nothing is gained by waiting.
+            self.queue.allSatisfy({ $0.call.layer == lead.call.layer }),
+            let oldest = self.queue.map(\.arrival).min()
+        else {
+            return nil
+        }
+        let window = min(self.batching.window, self.pace.passTime.map { $0 / 2 } ?? self.batching.window)
+        let end = oldest.advanced(by: window)
+        let present = Set(self.queue.map(\.call.source)).count
+        guard now < end, !self.queue.contains(where: { $0.call.isExpired(end) }),
+            self.turns.activeSources(now: now, within: Self.activeTime) > present
+        else {
+            return nil
+        }
+        if self.wait == nil {
+            guard self.patience.mayWait() else {
+                return nil
+            }
+            self.wait = (end, self.queue.count)
+        }
+        return end
+    }
+
+    private mutating func takePass(lead: Entry, now: ContinuousClock.Instant) -> Pass {
+        var pass = Pass(calls: [lead.id], rows: lead.call.rows)
+        var experts = lead.call.experts
+        var taken = [lead]
+        let companions = self.queue.filter { $0.call.layer == lead.call.layer && $0.id != lead.id }
+            .sorted { $0.turn < $1.turn }
+        for entry in companions where pass.rows + entry.call.rows <= self.batching.rows {
+            pass.calls.append(entry.id)
+            pass.rows += entry.call.rows
+            experts += entry.call.experts
+            taken.append(entry)
+        }
+        for entry in taken {
+            self.left(entry)
+        }
+        if let wait = self.wait {
+            self.patience.waited(broughtCompanions: taken.count > wait.calls)
+            self.wait = nil
+        }
+        if taken.count == 1 {
+            self.queue.removeAll { $0.id == lead.id }
+        } else {
+            let ids = Set(pass.calls)
+            self.queue.removeAll { ids.contains($0.id) }
+        }
+        self.turns.began(lead.turn)
+        self.computing = Computing(pass: pass, namedExperts: experts, start: now)
+        return pass
+    }
+
+    /// Settles the counts of a call that no longer waits.
+    private mutating func left(_ entry: Entry) {
+        self.waitingRows -= entry.call.rows
+        self.turns.left(entry.call.source, rows: entry.call.rows)
+    }
+}
+
+extension HostAdmission.Call {
+    /// Whether nobody waits for the answer any more.
+    fileprivate func isExpired(_ now: ContinuousClock.Instant) -> Bool {
+        self.deadline.map { $0 <= now } ?? false
     }
 }

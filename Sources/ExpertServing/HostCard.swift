@@ -14,19 +14,21 @@ struct HostCard: Sendable {
     /// Collects what does not change while the host runs.
     ///
     /// - Parameters:
-    ///   - checkpoint: The shard.
+    ///   - shards: The folders.
     ///   - held: The experts that were loaded.
+    ///   - weightBytes: Memory that their weights take.
     ///   - configuration: What the host was told.
     ///   - maxMessageBytes: The longest message that the transport takes.
     init(
-        checkpoint: Checkpoint,
+        shards: HostShards,
         held: [SparseLayer: [Int]],
+        weightBytes: Int,
         configuration: ExpertHostConfiguration,
         maxMessageBytes: Int
     ) {
         var description = HostDescription()
-        description.modelFingerprint = checkpoint.fingerprint
-        description.shard = checkpoint.manifest?.name ?? configuration.shardDirectory
+        description.modelFingerprint = shards.first.fingerprint
+        description.shard = shards.name
         description.held = held.sorted { $0.key < $1.key }
             .map { layer, experts in
                 LayerExperts(
@@ -35,13 +37,15 @@ struct HostCard: Sendable {
                     experts: experts.map { UInt32($0) }
                 )
             }
-        description.modelWidth = UInt32(checkpoint.configuration.modelWidth)
-        description.weightDType = Self.weightDType(checkpoint, held: held, storage: configuration.storage)
+        description.modelWidth = UInt32(shards.first.configuration.modelWidth)
+        description.weightDType = Self.weightDType(shards, held: held, storage: configuration.storage)
         description.acceptedDTypes = [.float32]
         description.maxRowsPerCall = UInt64(configuration.maxRowsPerCall)
         description.maxMessageBytes = UInt64(maxMessageBytes)
         description.version = SoftwareVersion.current
         description.kernels = KernelReport.describe()
+        description.zone = configuration.zone ?? ""
+        description.weightBytes = UInt64(weightBytes)
         self.fixed = description
     }
 
@@ -57,7 +61,7 @@ struct HostCard: Sendable {
     }
 
     private static func weightDType(
-        _ checkpoint: Checkpoint,
+        _ shards: HostShards,
         held: [SparseLayer: [Int]],
         storage: WeightStorage
     ) -> DType {
@@ -68,6 +72,7 @@ struct HostCard: Sendable {
             return .bfloat16
         case .checkpoint:
             guard let (layer, experts) = held.min(by: { $0.key < $1.key }), let expert = experts.first,
+                let checkpoint = shards.checkpoint(holding: expert, of: layer),
                 let tensor = try? checkpoint.tensor(.expert(layer, expert: expert, .wi))
             else {
                 return .unspecified

@@ -68,11 +68,7 @@ public final class Gateway: Sendable {
             placement: placement?.table,
             logger: logger
         )
-        let experts = RemoteExperts(
-            cluster: cluster,
-            fingerprint: checkpoint.fingerprint,
-            deadlines: configuration.layerDeadlines
-        )
+        let experts = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint)
         let engine = InferenceEngine(
             model: model,
             experts: experts,

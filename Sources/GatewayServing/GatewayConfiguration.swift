@@ -37,9 +37,6 @@ public struct GatewayConfiguration: Sendable {
     /// The expert hosts.
     public var cluster: ExpertClusterConfiguration
 
-    /// How long the sparse layers wait for the experts.
-    public var layerDeadlines = LayerDeadlines.defaults
-
     /// How the engine schedules and computes.
     public var engine = EngineConfiguration()
 
@@ -91,8 +88,7 @@ public struct GatewayConfiguration: Sendable {
             self.limits.maxNewTokens,
             within: 1...GenerationParameters.maximumNewTokens
         )
-        try Self.check("the encoder's layer deadline", self.layerDeadlines.encoder)
-        try Self.check("the decoder's layer deadline", self.layerDeadlines.decoder)
+        try self.cluster.validate()
     }
 
     private static func check(_ name: String, _ value: Int, within limits: ClosedRange<Int>) throws(GatewayError) {
@@ -101,12 +97,6 @@ public struct GatewayConfiguration: Sendable {
                 .configuration,
                 "\(name) is \(value); it must be from \(limits.lowerBound) to \(limits.upperBound)"
             )
-        }
-    }
-
-    private static func check(_ name: String, _ value: Duration) throws(GatewayError) {
-        guard value > .zero else {
-            throw GatewayError(.configuration, "\(name) is \(value); it must be positive")
         }
     }
 }

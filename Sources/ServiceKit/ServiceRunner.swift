@@ -6,14 +6,23 @@ import UnixSignals
 
 /// Runs the services of one process until one of them ends or a signal asks the process to stop.
 public enum ServiceRunner {
-    /// Runs services in order; SIGTERM and SIGINT stop them gracefully in the reverse order.
+    /// The process was told to stop again while it stopped, and ended what was under way.
+    public struct Interrupted: Error, Sendable, Hashable, CustomStringConvertible {
+        /// What happened, for people.
+        public var description: String {
+            "told to stop a second time; what was under way was ended"
+        }
+    }
+
+    /// Runs services in order; SIGTERM and SIGINT stop them gracefully in the reverse order, a second one at once.
     ///
     /// - Parameters:
     ///   - services: What to run; a later one may depend on an earlier one.
     ///   - shutdownLimit: How long a graceful stop may take before the services are cancelled.
     ///   - logger: Tells of starts and stops below `info`.
-    /// - Throws: What a service throws.
+    /// - Throws: What a service throws, and ``Interrupted`` after a second signal.
     public static func run(_ services: [any Service], shutdownLimit: Duration, logger: Logger) async throws {
+        // The group is told of signals here, since it would listen to the first one alone.
         var configuration = ServiceGroupConfiguration(
             services: services.map {
                 .init(
@@ -22,10 +31,55 @@ public enum ServiceRunner {
                     failureTerminationBehavior: .cancelGroup
                 )
             },
-            gracefulShutdownSignals: [.sigterm, .sigint],
             logger: logger
         )
         configuration.maximumGracefulShutdownDuration = shutdownLimit
-        try await ServiceGroup(configuration: configuration).run()
+        let group = ServiceGroup(configuration: configuration)
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        let isInterrupted = try await withThrowingTaskGroup(of: Ending.self) { tasks in
+            tasks.addTask {
+                try await group.run()
+                return .finished
+            }
+            tasks.addTask { await Self.listen(to: signals, for: group, logger: logger) }
+            defer { tasks.cancelAll() }
+            while let ending = try await tasks.next() {
+                switch ending {
+                case .finished:
+                    return false
+                case .interrupted:
+                    tasks.cancelAll()
+                    // However the services end now, it is because of the signal.
+                    _ = await tasks.nextResult()
+                    return true
+                case .cancelled:
+                    break
+                }
+            }
+            return false
+        }
+        if isInterrupted {
+            throw Interrupted()
+        }
+    }
+
+    private enum Ending: Sendable {
+        case finished
+        case interrupted
+        case cancelled
+    }
+
+    private static func listen(to signals: UnixSignalsSequence, for group: ServiceGroup, logger: Logger) async -> Ending
+    {
+        var isStopping = false
+        for await signal in signals {
+            if isStopping {
+                logger.warning("told to stop a second time; ending at once", metadata: ["signal": "\(signal)"])
+                return .interrupted
+            }
+            isStopping = true
+            await group.triggerGracefulShutdown()
+        }
+        return .cancelled
     }
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import ExpertPooling
 import Testing
 
-private let layer = ExpertLayer(isDecoder: false, block: 1)
+@testable import ExpertPooling
 
 /// The documented exits of ``ReplicaState``, by name.
 private let exits: [String: Set<String>] = [
     "connecting": ["describing"],
     "describing": ["serving", "refused", "connecting"],
-    "serving": ["ejected", "connecting"],
+    "serving": ["ejected", "draining", "connecting"],
     "ejected": ["probing", "connecting"],
     "probing": ["serving", "ejected", "refused", "connecting"],
+    "draining": ["connecting"],
     "refused": ["connecting"],
 ]
 
@@ -22,17 +22,25 @@ private func name(_ state: ReplicaState) -> String {
     case .serving: "serving"
     case .ejected: "ejected"
     case .probing: "probing"
+    case .draining: "draining"
     case .refused: "refused"
     }
 }
 
 /// A cluster of nine hosts in three pools that misbehave at random, and what must hold whatever they do.
 private struct Simulation {
-    var generator: SplitMix
+    struct Layer {
+        var calls: LayerCalls
+        /// Attempts that are out, with the replica that has them.
+        var out: [AttemptID: ReplicaID] = [:]
+        var ended: Set<Int> = []
+    }
+
+    var random: SplitMix
     var pools: ExpertPools
     let ids: [ReplicaID]
     var now = ContinuousClock.now
-    var calls: [(call: PoolCall, on: ReplicaID)] = []
+    var layers: [Layer] = []
     /// Questions that the machine asked and that have no answer yet.
     var questions: [ReplicaID] = []
     var seen: Set<String> = []
@@ -40,42 +48,49 @@ private struct Simulation {
     var dropped = 0
 
     init(seed: UInt64) {
-        self.generator = SplitMix(state: seed)
+        self.random = SplitMix(state: seed)
         var table = PlacementTable()
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.outstandingPerReplica = 4
         configuration.successesToForgive = 5
         for pool in 0..<3 { table.place(pool, of: layer, on: "pool-\(pool)") }
-        self.pools = ExpertPools(configuration: configuration, fingerprint: 1, modelWidth: 4, placement: table)
+        self.pools = ExpertPools(
+            configuration: configuration,
+            fingerprint: 1,
+            modelWidth: 4,
+            placement: table,
+            seed: seed
+        )
         self.ids = (0..<9).map { ReplicaID(pool: "pool-\($0 % 3)", host: "h", port: 1 + $0) }
         for id in self.ids { self.pools.added(id) }
     }
 
     mutating func step() {
-        self.now = self.now.advanced(by: .milliseconds(Int.random(in: 0...40, using: &self.generator)))
-        guard let id = self.ids.randomElement(using: &self.generator) else { return }
-        switch Int.random(in: 0..<20, using: &self.generator) {
-        case 0..<2:
-            self.ask(self.pools.connected(id))
-        case 2:
-            self.pools.disconnected(id)
+        self.now = self.now.advanced(by: .milliseconds(Int.random(in: 0...15, using: &self.random)))
+        guard let id = self.ids.randomElement(using: &self.random) else { return }
+        switch Int.random(in: 0..<40, using: &self.random) {
+        case 0..<4:
+            self.follow(self.pools.connected(id))
+        case 4:
+            self.pools.disconnected(id, now: self.now)
             self.questions.removeAll { $0 == id }
-        case 3..<6:
-            guard let asked = self.questions.randomElement(using: &self.generator) else { return }
+        case 5:
+            if Int.random(in: 0..<4, using: &self.random) == 0 { self.follow(self.pools.draining(id, now: self.now)) }
+        case 6..<12:
+            guard let asked = self.questions.randomElement(using: &self.random) else { return }
             self.questions.removeAll { $0 == asked }
             self.answer(asked)
-        case 6:
-            self.ask(self.pools.timerFired(now: self.now))
-        case 7..<13:
-            var call = PoolCall(pool: id.pool, deadline: self.now.advanced(by: .milliseconds(100)))
-            self.follow(self.pools.start(&call, now: self.now, using: &self.generator), of: call)
+        case 12, 13:
+            self.follow(self.pools.timerFired(now: self.now))
+        case 14..<18:
+            self.begin()
         default:
-            guard let index = self.calls.indices.randomElement(using: &self.generator) else { return }
-            self.finish(self.calls.remove(at: index))
+            guard let index = self.layers.indices.randomElement(using: &self.random) else { return }
+            if Bool.random(using: &self.random) { self.finishOne(index) } else { self.tick(index) }
         }
     }
 
-    private mutating func ask(_ actions: [PoolAction]) {
+    private mutating func follow(_ actions: [PoolAction]) {
         for action in actions {
             if case .describe(let id) = action {
                 #expect(!self.questions.contains(id), "\(id) was asked twice at once")
@@ -88,56 +103,97 @@ private struct Simulation {
         let expert = Int(id.pool.dropFirst("pool-".count)) ?? 0
         let right = ReplicaDescription(fingerprint: 1, experts: [layer: [expert]], modelWidth: 4)
         let wrong = ReplicaDescription(fingerprint: 2, experts: [layer: [expert]], modelWidth: 4)
-        switch Int.random(in: 0..<8, using: &self.generator) {
-        case 0: #expect(name(self.state(id)) != "refused" && !self.pools.described(id, wrong).isEmpty)
+        switch Int.random(in: 0..<8, using: &self.random) {
+        case 0: #expect(!self.pools.described(id, wrong, now: self.now).isEmpty)
         case 1: self.pools.describeFailed(id, now: self.now)
-        default: #expect(self.pools.described(id, right) == [.joined(id)])
+        default: #expect(self.pools.described(id, right, now: self.now) == [.joined(id)])
         }
     }
 
-    private mutating func finish(_ out: (call: PoolCall, on: ReplicaID)) {
-        var call = out.call
+    private mutating func begin() {
+        guard self.layers.count < 8 else { return }
+        let assignments = (0..<3)
+            .map { pool in
+                PoolAssignment(pool: "pool-\(pool)", groups: [.init(expert: pool, rows: pool..<(pool + 1))])
+            }
+        let deadline = self.now.advanced(by: .milliseconds(100))
+        let policy = LayerPolicy(deadline: .milliseconds(100), attempts: 3, patience: .milliseconds(20))
+        var entry = Layer(calls: LayerCalls(layer: layer, deadline: deadline, policy: policy))
+        let actions = entry.calls.begin(assignments, pools: &self.pools, now: self.now)
+        self.apply(actions, to: &entry)
+        self.layers.append(entry)
+        self.retire()
+    }
+
+    private mutating func finishOne(_ index: Int) {
+        guard
+            let (attempt, replica) = self.layers[index].out
+                .min(by: { ($0.key.call, $0.key.number) < ($1.key.call, $1.key.number) })
+        else { return }
+        var entry = self.layers[index]
+        entry.out[attempt] = nil
         // One host in three fails most of the time.
-        let failsOften = out.on.port % 3 == 1
-        switch Int.random(in: 0..<(failsOften ? 10 : 40), using: &self.generator) {
-        case 0..<8:
-            let kinds: [CallFailure] = [.deadline, .unavailable, .overloaded, .badReply, .refused]
-            let failure = kinds[Int.random(in: 0..<kinds.count, using: &self.generator)]
-            let served = self.serving(out.on.pool)
-            let result = self.pools.attemptFailed(
-                of: &call,
-                on: out.on,
-                failure,
-                now: self.now,
-                using: &self.generator
-            )
-            if case .ejected(let id, _, _)? = result.actions.first {
-                #expect(id == out.on)
-                #expect(failure == .deadline || served.count > 1, "the last serving replica was ejected for an error")
+        let failsOften = replica.port % 3 == 1
+        let serving = self.serving(replica.pool)
+        var actions: [LayerAction]
+        if Int.random(in: 0..<(failsOften ? 10 : 40), using: &self.random) < 8 {
+            let failure = CallFailure.allCases[Int.random(in: 0..<5, using: &self.random)]
+            actions = entry.calls.failed(attempt, failure, pools: &self.pools, now: self.now)
+            for case .pool(.ejected(let id, _, _)) in actions {
+                #expect(id == replica)
+                #expect(failure == .deadline || serving.count > 1, "the last serving replica was ejected for an error")
                 #expect(failure != .overloaded)
             }
-            #expect(result.decision != .send(to: out.on), "the call was tried on the same replica")
-            self.follow(result.decision, of: call)
-        case 8:
-            self.pools.callCancelled(out.on)
-            self.dropped += 1
-        default:
-            self.pools.callSucceeded(out.on, rows: 1, time: .milliseconds(1))
+        } else {
+            actions = entry.calls.answered(attempt, pools: &self.pools, now: self.now)
+            #expect(entry.ended.insert(attempt.call).inserted, "a call was answered twice")
             self.answered += 1
+        }
+        self.apply(actions, to: &entry)
+        self.layers[index] = entry
+        self.retire()
+    }
+
+    private mutating func tick(_ index: Int) {
+        var entry = self.layers[index]
+        let actions = entry.calls.timerFired(pools: &self.pools, now: self.now)
+        self.apply(actions, to: &entry)
+        #expect(entry.calls.isComplete || self.now < entry.calls.deadline, "a layer waits past its deadline")
+        self.layers[index] = entry
+        self.retire()
+    }
+
+    private mutating func apply(_ actions: [LayerAction], to entry: inout Layer) {
+        for action in actions {
+            switch action {
+            case .send(let attempt, to: let id):
+                #expect(id.pool == "pool-\(attempt.call)")
+                let isServing = self.state(id) == .serving
+                #expect(isServing || self.serving(id.pool).isEmpty)
+                #expect(!entry.ended.contains(attempt.call))
+                entry.out[attempt] = id
+            case .cancel(let attempt):
+                #expect(entry.out.removeValue(forKey: attempt) != nil, "an attempt was cancelled that was not out")
+            case .drop(let call, _):
+                #expect(entry.ended.insert(call).inserted, "a call that had ended was dropped")
+                self.dropped += 1
+            case .pool(let action):
+                self.follow([action])
+            }
         }
     }
 
-    private mutating func follow(_ decision: CallDecision, of call: PoolCall) {
-        switch decision {
-        case .send(let id):
-            #expect(id.pool == call.pool)
-            #expect(self.state(id) == .serving)
-            #expect(call.tried.last == id)
-            #expect(call.tried.count <= self.pools.configuration.attemptsPerCall)
-            self.calls.append((call, id))
-        case .drop:
-            self.dropped += 1
+    /// Forgets layers whose calls have all ended.
+    private mutating func retire() {
+        for entry in self.layers where entry.calls.isComplete {
+            #expect(entry.out.isEmpty)
+            #expect(entry.ended.count == 3)
         }
+        self.layers.removeAll { $0.calls.isComplete }
+    }
+
+    func out(on id: ReplicaID) -> Int {
+        self.layers.reduce(0) { $0 + $1.out.values.count { $0 == id } }
     }
 
     func serving(_ pool: String) -> [ReplicaID] {
@@ -166,7 +222,7 @@ struct ExpertPoolsSimulationTests {
                 simulation.seen.insert(name(new.state))
             }
             for report in after {
-                let out = simulation.calls.count { $0.on == report.id }
+                let out = simulation.out(on: report.id)
                 // One expectation for each replica and event would take most of the test's time.
                 guard report.outstanding == out, out <= 4 else {
                     Issue.record("\(report.id) has \(out) calls out, but is counted with \(report.outstanding)")
@@ -182,30 +238,20 @@ struct ExpertPoolsSimulationTests {
 
     @Test("two random choices spread the calls: no replica of many gets far more than its share")
     func spread() {
-        var generator = SplitMix(state: 3)
         var pools = ExpertPools(fingerprint: 1, modelWidth: 4, placement: nil)
         for port in 1...8 {
             let id = ReplicaID(pool: "a", host: "h", port: port)
             pools.added(id)
             _ = pools.connected(id)
-            _ = pools.described(id, ReplicaDescription(fingerprint: 1, experts: [layer: [0]], modelWidth: 4))
+            _ = pools.described(
+                id,
+                ReplicaDescription(fingerprint: 1, experts: [layer: [0]], modelWidth: 4),
+                now: start
+            )
         }
-        for _ in 0..<256 { _ = pools.startCall(in: "a", using: &generator) }
+        for _ in 0..<256 { _ = pools.choose() }
         let outstanding = pools.reports.map(\.outstanding)
         #expect(outstanding.reduce(0, +) == 256)
         #expect((outstanding.max() ?? 0) - (outstanding.min() ?? 0) <= 8, "\(outstanding)")
-    }
-}
-
-/// SplitMix64, so that a failing simulation can be repeated.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,49 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import ExpertPooling
 import Testing
 
-private let start = ContinuousClock.now
-private let layer = ExpertLayer(isDecoder: false, block: 1)
-
-private func seconds(_ value: Double) -> ContinuousClock.Instant {
-    start.advanced(by: .milliseconds(Int64(value * 1000)))
-}
-
-private func replica(_ port: Int, pool: String = "a") -> ReplicaID {
-    ReplicaID(pool: pool, host: "h", port: port)
-}
-
-private func description(_ experts: Set<Int> = [0, 1], fingerprint: UInt64 = 7) -> ReplicaDescription {
-    ReplicaDescription(fingerprint: fingerprint, experts: [layer: experts], modelWidth: 16)
-}
-
-private func machine(ports: [Int] = [1, 2], placement: Bool = true) -> ExpertPools {
-    var table = PlacementTable()
-    table.place(0, of: layer, on: "a")
-    table.place(1, of: layer, on: "a")
-    var pools = ExpertPools(fingerprint: 7, modelWidth: 16, placement: placement ? table : nil)
-    for port in ports {
-        pools.added(replica(port))
-        #expect(pools.connected(replica(port)) == [.describe(replica(port))])
-        #expect(pools.described(replica(port), description()) == [.joined(replica(port))])
-    }
-    return pools
-}
+@testable import ExpertPooling
 
 @Suite("Expert pools")
 struct ExpertPoolsTests {
     @Test("a replica is verified before it is used")
     func verification() {
         var pools = machine(ports: [])
-        var generator = SystemRandomNumberGenerator()
         pools.added(replica(1))
-        #expect(pools.startCall(in: "a", using: &generator) == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneServing))
         _ = pools.connected(replica(1))
-        #expect(pools.startCall(in: "a", using: &generator) == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneServing))
         #expect(!pools.isComplete(layers: [layer], expertCount: 2))
-        _ = pools.described(replica(1), description())
-        #expect(pools.startCall(in: "a", using: &generator) == .success(replica(1)))
+        _ = pools.described(replica(1), description(), now: start)
+        #expect(pools.choose() == .success(replica(1)))
         #expect(pools.isComplete(layers: [layer], expertCount: 2))
         #expect(!pools.isComplete(layers: [layer], expertCount: 3))
         #expect(pools.reports[0].outstanding == 1)
@@ -59,17 +31,16 @@ struct ExpertPoolsTests {
     )
     func refusal(description: ReplicaDescription, part: String) {
         var pools = machine(ports: [])
-        var generator = SystemRandomNumberGenerator()
         pools.added(replica(1))
         _ = pools.connected(replica(1))
-        guard case .refused(replica(1), let reason)? = pools.described(replica(1), description).first else {
+        guard case .refused(replica(1), let reason)? = pools.described(replica(1), description, now: start).first else {
             Issue.record("the replica was not refused")
             return
         }
         #expect(reason.contains(part), "\(reason)")
-        #expect(pools.startCall(in: "a", using: &generator) == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneServing))
         // Another process may come up at that address.
-        pools.disconnected(replica(1))
+        pools.disconnected(replica(1), now: start)
         #expect(pools.connected(replica(1)) == [.describe(replica(1))])
     }
 
@@ -80,7 +51,7 @@ struct ExpertPoolsTests {
             let id = replica(port, pool: pool)
             pools.added(id)
             _ = pools.connected(id)
-            _ = pools.described(id, description(experts))
+            _ = pools.described(id, description(experts), now: start)
         }
         #expect(pools.placement.pool(of: 0, in: layer) == "a")
         #expect(pools.placement.pool(of: 2, in: layer) == "b")
@@ -90,55 +61,54 @@ struct ExpertPoolsTests {
     @Test("the less loaded of two is chosen, and nobody gets more calls than may be out")
     func choice() {
         var pools = machine()
-        var generator = SystemRandomNumberGenerator()
         var taken: [ReplicaID: Int] = [:]
         for _ in 0..<128 {
-            guard case .success(let id) = pools.startCall(in: "a", using: &generator) else {
+            guard case .success(let id) = pools.choose() else {
                 Issue.record("a call found no replica")
                 return
             }
             taken[id, default: 0] += 1
         }
         #expect(taken == [replica(1): 64, replica(2): 64])
-        #expect(pools.startCall(in: "a", using: &generator) == .failure(.allBusy))
-        pools.callCancelled(replica(2))
-        #expect(pools.startCall(in: "a", using: &generator) == .success(replica(2)))
-        let excluded = pools.startCall(in: "a", excluding: [replica(1), replica(2)], using: &generator)
-        #expect(excluded == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.allBusy(until: nil)))
+        pools.cancel(replica(2))
+        #expect(pools.choose() == .success(replica(2)))
+        let excluded = pools.choose(excluding: [replica(1), replica(2)])
+        #expect(excluded == .failure(.allTried))
     }
 
     @Test("three failures in a row eject, for longer each time, until a probe is answered")
     func ejection() {
         var pools = machine()
-        #expect(pools.callFailed(replica(1), .unavailable, now: start).isEmpty)
-        pools.callSucceeded(replica(1), rows: 3, time: .milliseconds(1))
-        #expect(pools.callFailed(replica(1), .unavailable, now: start).isEmpty)
-        #expect(pools.callFailed(replica(1), .badReply, now: start).isEmpty)
-        let actions = pools.callFailed(replica(1), .deadline, now: start)
-        #expect(actions == [.ejected(replica(1), for: .milliseconds(500), after: .deadline)])
+        #expect(pools.fail(replica(1), .unavailable).isEmpty)
+        _ = pools.succeed(replica(1))
+        #expect(pools.fail(replica(1), .unavailable).isEmpty)
+        #expect(pools.fail(replica(1), .refused).isEmpty)
+        let actions = pools.fail(replica(1), .deadline)
+        #expect(actions == [.ejected(replica(1), for: .milliseconds(500), .failed(.deadline))])
         #expect(pools.nextTimer == seconds(0.5))
         #expect(pools.timerFired(now: seconds(0.4)).isEmpty)
         #expect(pools.timerFired(now: seconds(0.5)) == [.describe(replica(1))])
         pools.describeFailed(replica(1), now: seconds(0.6))
-        #expect(pools.reports[0].state == .ejected(until: seconds(0.6).advanced(by: .seconds(2))))
-        #expect(pools.timerFired(now: seconds(2.6)) == [.describe(replica(1))])
-        #expect(pools.described(replica(1), description()) == [.joined(replica(1))])
+        #expect(pools.reports[0].state == .ejected(until: seconds(0.6).advanced(by: .seconds(1))))
+        #expect(pools.timerFired(now: seconds(1.6)) == [.describe(replica(1))])
+        #expect(pools.described(replica(1), description(), now: start) == [.joined(replica(1))])
         #expect(pools.reports[0].state == .serving)
     }
 
     @Test("the last replica is kept for errors, and left alone for missed deadlines")
     func lastReplica() {
         var pools = machine(ports: [1])
-        for _ in 0..<10 { #expect(pools.callFailed(replica(1), .unavailable, now: start).isEmpty) }
+        for _ in 0..<10 { #expect(pools.fail(replica(1), .unavailable).isEmpty) }
         #expect(pools.isServing("a"))
-        #expect(!pools.callFailed(replica(1), .deadline, now: start).isEmpty)
+        #expect(!pools.fail(replica(1), .deadline).isEmpty)
         #expect(!pools.isServing("a"))
     }
 
     @Test("shedding load ejects nobody")
     func overload() {
         var pools = machine()
-        for _ in 0..<100 { #expect(pools.callFailed(replica(1), .overloaded, now: start).isEmpty) }
+        for _ in 0..<100 { #expect(pools.fail(replica(1), .overloaded).isEmpty) }
         #expect(pools.reports[0].state == .serving)
     }
 
@@ -156,10 +126,10 @@ struct ExpertPoolsTests {
     @Test("late news of a replica that has left does no harm")
     func lateNews() {
         var pools = machine(ports: [1])
-        pools.removed(replica(1))
-        pools.callSucceeded(replica(1), rows: 1, time: .zero)
-        #expect(pools.callFailed(replica(1), .deadline, now: start).isEmpty)
-        #expect(pools.described(replica(1), description()).isEmpty)
+        pools.removed(replica(1), now: start)
+        _ = pools.succeed(replica(1))
+        #expect(pools.fail(replica(1), .deadline).isEmpty)
+        #expect(pools.described(replica(1), description(), now: start).isEmpty)
         #expect(pools.connected(replica(1)).isEmpty)
         #expect(pools.reports.isEmpty)
     }
@@ -169,49 +139,48 @@ struct ExpertPoolsTests {
         var pools = machine()
         func eject(at time: Double, for back: Duration) {
             var actions: [PoolAction] = []
-            for _ in 0..<3 { actions += pools.callFailed(replica(1), .badReply, now: seconds(time)) }
-            #expect(actions == [.ejected(replica(1), for: back, after: .badReply)])
+            for _ in 0..<3 { actions += pools.fail(replica(1), .unavailable, now: seconds(time)) }
+            #expect(actions == [.ejected(replica(1), for: back, .failed(.unavailable))])
             #expect(pools.timerFired(now: seconds(time + 5)) == [.describe(replica(1))])
-            _ = pools.described(replica(1), description())
+            _ = pools.described(replica(1), description(), now: start)
         }
         eject(at: 0, for: .milliseconds(500))
-        for _ in 0..<99 { pools.callSucceeded(replica(1), rows: 1, time: .milliseconds(1)) }
+        for _ in 0..<99 { _ = pools.succeed(replica(1)) }
         eject(at: 10, for: .seconds(1))
-        for _ in 0..<100 { pools.callSucceeded(replica(1), rows: 1, time: .milliseconds(1)) }
+        for _ in 0..<100 { _ = pools.succeed(replica(1)) }
         eject(at: 20, for: .milliseconds(500))
     }
 
     @Test("when the last serving replica disconnects, the ejected ones are probed at once")
     func lastServingReplicaDisconnects() {
         var pools = machine(ports: [1, 2, 3])
-        for _ in 0..<3 { _ = pools.callFailed(replica(1), .unavailable, now: start) }
+        for _ in 0..<3 { _ = pools.fail(replica(1), .unavailable) }
         #expect(pools.reports[0].state == .ejected(until: seconds(0.5)))
-        pools.disconnected(replica(3))
+        pools.disconnected(replica(3), now: start)
         #expect(pools.nextTimer == seconds(0.5))
-        pools.disconnected(replica(2))
+        pools.disconnected(replica(2), now: start)
         #expect(pools.nextTimer == start)
         #expect(pools.timerFired(now: start) == [.describe(replica(1))])
         #expect(pools.reports[0].state == .probing)
-        #expect(pools.described(replica(1), description()) == [.joined(replica(1))])
+        #expect(pools.described(replica(1), description(), now: start) == [.joined(replica(1))])
     }
 
     @Test("a replica that left and came back is not given more calls than may be out")
     func leavingWithCallsOut() {
         var pools = machine(ports: [1])
-        var generator = SystemRandomNumberGenerator()
-        for _ in 0..<64 { _ = pools.startCall(in: "a", using: &generator) }
-        pools.removed(replica(1))
+        for _ in 0..<64 { _ = pools.choose() }
+        pools.removed(replica(1), now: start)
         #expect(pools.reports.isEmpty)
         #expect(pools.connected(replica(1)).isEmpty)
-        #expect(pools.startCall(in: "a", using: &generator) == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneServing))
         pools.added(replica(1))
         _ = pools.connected(replica(1))
-        _ = pools.described(replica(1), description())
-        #expect(pools.startCall(in: "a", using: &generator) == .failure(.allBusy))
-        pools.callCancelled(replica(1))
-        #expect(pools.startCall(in: "a", using: &generator) == .success(replica(1)))
-        pools.removed(replica(1))
-        for _ in 0..<64 { pools.callCancelled(replica(1)) }
+        _ = pools.described(replica(1), description(), now: start)
+        #expect(pools.choose() == .failure(.allBusy(until: nil)))
+        pools.cancel(replica(1))
+        #expect(pools.choose() == .success(replica(1)))
+        pools.removed(replica(1), now: start)
+        for _ in 0..<64 { pools.cancel(replica(1)) }
         pools.added(replica(1))
         #expect(pools.reports[0].outstanding == 0)
     }
@@ -219,9 +188,9 @@ struct ExpertPoolsTests {
     @Test("a learned placement changes with the only replica of its pool, and not beside another that serves")
     func relearnedPlacement() {
         var pools = machine(ports: [1, 2], placement: false)
-        pools.disconnected(replica(2))
+        pools.disconnected(replica(2), now: start)
         _ = pools.connected(replica(2))
-        guard case .refused(_, let reason)? = pools.described(replica(2), description([0])).first else {
+        guard case .refused(_, let reason)? = pools.described(replica(2), description([0]), now: start).first else {
             Issue.record("a replica that lacks an expert joined beside one that has it")
             return
         }
@@ -230,12 +199,165 @@ struct ExpertPoolsTests {
         let other = replica(3, pool: "b")
         pools.added(other)
         _ = pools.connected(other)
-        #expect(pools.described(other, description([1])) == [.joined(other)])
+        #expect(pools.described(other, description([1]), now: start) == [.joined(other)])
         #expect(pools.placement.pool(of: 1, in: layer) == "a")
-        pools.disconnected(replica(1))
+        pools.disconnected(replica(1), now: start)
         _ = pools.connected(replica(1))
-        #expect(pools.described(replica(1), description([0])) == [.joined(replica(1))])
+        #expect(pools.described(replica(1), description([0]), now: start) == [.joined(replica(1))])
         #expect(pools.placement.pool(of: 0, in: layer) == "a")
         #expect(pools.placement.pool(of: 1, in: layer) == "b")
+    }
+
+    @Test("a bad reply ejects at once, unless nobody else serves")
+    func badReply() {
+        var pools = machine()
+        let actions = pools.fail(replica(1), .badReply)
+        #expect(actions == [.ejected(replica(1), for: .milliseconds(500), .failed(.badReply))])
+        #expect(pools.fail(replica(2), .badReply).isEmpty)
+        #expect(pools.state(replica(2)) == .serving)
+    }
+
+    @Test("back from an ejection a replica is on trial: two failures in a row are too many")
+    func trial() {
+        var pools = machine()
+        for _ in 0..<3 { _ = pools.fail(replica(1), .unavailable) }
+        #expect(pools.timerFired(now: seconds(1)) == [.describe(replica(1))])
+        _ = pools.described(replica(1), description(), now: seconds(1))
+        #expect(pools.fail(replica(1), .unavailable, now: seconds(1)).isEmpty)
+        let actions = pools.fail(replica(1), .unavailable, now: seconds(1))
+        #expect(actions == [.ejected(replica(1), for: .seconds(1), .failed(.unavailable))])
+    }
+
+    @Test("a replica that is slower than its sibling is ejected; at most half of a pool is")
+    func slowness() {
+        var pools = machine(ports: [1, 2, 3, 4, 5])
+        var actions: [PoolAction] = []
+        for _ in 0..<40 {
+            actions += pools.succeed(replica(1), in: .milliseconds(1))
+            for port in 2...4 { actions += pools.succeed(replica(port), in: .milliseconds(40)) }
+            // Three times as slow, but by too little to matter.
+            actions += pools.succeed(replica(5), in: .milliseconds(4))
+        }
+        #expect(
+            actions == [
+                .ejected(replica(2), for: .milliseconds(500), .slow),
+                .ejected(replica(3), for: .milliseconds(500), .slow),
+            ]
+        )
+        #expect(pools.state(replica(4)) == .serving)
+        #expect(pools.state(replica(5)) == .serving)
+    }
+
+    @Test("one stall does not make a replica slow")
+    func stall() {
+        var pools = machine()
+        for turn in 0..<200 {
+            let actions = pools.succeed(replica(1), in: .milliseconds(turn == 100 ? 900 : 2))
+            #expect(actions.isEmpty)
+            #expect(pools.succeed(replica(2), in: .milliseconds(2)).isEmpty)
+        }
+    }
+
+    @Test("a replica that says that it leaves gets no more calls, and may come back")
+    func draining() {
+        var pools = machine()
+        #expect(pools.draining(replica(1), now: start) == [.draining(replica(1))])
+        #expect(pools.draining(replica(1), now: start).isEmpty)
+        for _ in 0..<10 { #expect(pools.choose() == .success(replica(2))) }
+        pools.disconnected(replica(1), now: start)
+        #expect(pools.connected(replica(1)) == [.describe(replica(1))])
+        #expect(pools.described(replica(1), description(), now: start) == [.joined(replica(1))])
+    }
+
+    @Test("replicas of the own zone are preferred as long as one of them is free")
+    func zones() {
+        var configuration = ExpertPoolsConfiguration.defaults
+        configuration.zone = "north"
+        configuration.outstandingPerReplica = 2
+        var pools = machine(ports: [], configuration: configuration)
+        join(&pools, replica(1), description(zone: "south"))
+        join(&pools, replica(2), description(zone: "north"))
+        join(&pools, replica(3), description())
+        #expect(pools.choose() == .success(replica(2)))
+        #expect(pools.choose() == .success(replica(2)))
+        for _ in 0..<4 {
+            let chosen = pools.choose()
+            #expect(chosen == .success(replica(1)) || chosen == .success(replica(3)))
+        }
+        pools.cancel(replica(2))
+        #expect(pools.choose() == .success(replica(2)))
+    }
+
+    @Test("who pushes back is left alone until then, also where nobody else is")
+    func pushback() throws {
+        var pools = machine()
+        let slot = try #require(pools.slot(of: replica(1)))
+        pools.pushedBack(slot, until: seconds(0.2))
+        for _ in 0..<10 { #expect(pools.choose(now: seconds(0.1)) == .success(replica(2))) }
+        let other = try #require(pools.slot(of: replica(2)))
+        pools.pushedBack(other, until: seconds(0.3))
+        #expect(pools.choose(now: seconds(0.1)) == .failure(.allBusy(until: seconds(0.2))))
+        #expect(pools.choose(now: seconds(0.2)) == .success(replica(1)))
+    }
+
+    @Test("replicas of one pool store weights in one type, unless mixing is allowed")
+    func weightTypes() {
+        var text = description()
+        text.weightType = .float32
+        var other = description()
+        other.weightType = .bfloat16
+        for isAllowed in [false, true] {
+            var configuration = ExpertPoolsConfiguration.defaults
+            configuration.allowsMixedWeightTypes = isAllowed
+            var pools = machine(ports: [], configuration: configuration)
+            join(&pools, replica(1), text)
+            pools.added(replica(2))
+            _ = pools.connected(replica(2))
+            let actions = pools.described(replica(2), other, now: start)
+            #expect((actions == [.joined(replica(2))]) == isAllowed)
+            // Once it is alone, it may be of any type.
+            pools.disconnected(replica(1), now: start)
+            pools.disconnected(replica(2), now: start)
+            _ = pools.connected(replica(2))
+            #expect(pools.described(replica(2), other, now: start) == [.joined(replica(2))])
+        }
+    }
+
+    @Test("rows in a type that the replica does not accept are never sent")
+    func rowTypes() {
+        var text = description()
+        text.rowTypes = [.bfloat16]
+        var pools = machine(ports: [])
+        pools.added(replica(1))
+        _ = pools.connected(replica(1))
+        guard case .refused(_, let reason)? = pools.described(replica(1), text, now: start).first else {
+            Issue.record("it was not refused")
+            return
+        }
+        #expect(reason.contains("accepts token rows in bfloat16, but this gateway sends float32"))
+    }
+
+    @Test("an expert is placed on a further pool only while every serving replica of that pool holds it")
+    func extras() {
+        var table = PlacementTable()
+        table.place(0, of: layer, on: "a")
+        table.place(1, of: layer, on: "b")
+        var pools = ExpertPools(fingerprint: 7, modelWidth: 16, placement: table, seed: 1)
+        join(&pools, replica(1), description([0]))
+        join(&pools, replica(2, pool: "b"), description([0, 1]))
+        pools.setExtras([layer: [0: ["b"]]])
+        #expect(pools.placement.extras == [layer: [0: ["b"]]])
+        #expect(pools.spareExperts()["b"]?[layer] == [0])
+        // One with less joins: what it lacks is no longer placed there.
+        join(&pools, replica(3, pool: "b"), description([1]))
+        #expect(pools.placement.extras.isEmpty)
+        pools.disconnected(replica(3, pool: "b"), now: start)
+        #expect(pools.placement.extras == [layer: [0: ["b"]]])
+        // The expert's own pool is gone: the other one computes it.
+        pools.disconnected(replica(1), now: start)
+        let (calls, unplaced) = pools.assignments(of: [(expert: 0, rows: 3), (expert: 1, rows: 2)], in: layer)
+        #expect(unplaced.isEmpty)
+        #expect(calls.map(\.pool) == ["b"])
+        #expect(calls.first?.rowCount == 5)
     }
 }

@@ -22,7 +22,7 @@ struct PoolSpecificationTests {
         arguments: [
             ("pool-0", "NAME=TARGET"), ("=a:1", "NAME=TARGET"), ("p=a", "lacks a port"), ("p=a:0", "from 1 to 65535"),
             ("p=a:70000", "70000"), ("p=a:x", "\"x\""), ("p=:1", "lacks a host"), ("p=a:1,a:1", "twice"),
-            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port or dns"), ("p=a:1,", "lacks a port"),
+            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port, dns"), ("p=a:1,", "lacks a port"),
         ]
     )
     func refusing(text: String, part: String) {
@@ -48,5 +48,32 @@ struct PlacementTableTests {
         #expect(other.calls.isEmpty)
         #expect(other.unplaced == [0..<1])
         #expect(table.unplaced(layers: [layer], expertCount: 4) == [layer: [3]])
+    }
+
+    @Test("a file lists one address a line")
+    func list() throws {
+        #expect(try PoolTarget(parsing: "file:///etc/pool-0") == .file(path: "/etc/pool-0"))
+        #expect(PoolTarget.file(path: "/etc/pool-0").description == "file:///etc/pool-0")
+        let text = "# the first rack\r\n a:1 \n\nb:2 # spare\n[::1]:3\na:1\n"
+        let list = try TargetList.parse(text)
+        #expect(list.map { "\($0.host) \($0.port)" } == ["a 1", "b 2", "::1 3"])
+        #expect(try TargetList.parse("").isEmpty)
+    }
+
+    @Test(
+        "a list that cannot be used is refused, with the line",
+        arguments: [
+            ("a:1\nb", "line 2: the target \"b\" lacks a port"),
+            ("dns:///a:1", "line 1, \"dns:///a:1\", must be host:port"),
+            ("a:0", "line 1: the port \"0\""), (String(repeating: "a:1\n", count: 3) + "a b:x", "line 4"),
+        ]
+    )
+    func wrongList(text: String, part: String) {
+        let error = #expect(throws: PoolSpecificationError.self) { try TargetList.parse(text) }
+        #expect(error?.description.contains(part) == true, "\(String(describing: error))")
+        #expect(throws: PoolSpecificationError.self) { try PoolTarget(parsing: "file://etc/pool-0") }
+        #expect(throws: PoolSpecificationError.self) {
+            try TargetList.parse((0...TargetList.addressLimit).map { "h\($0):1" }.joined(separator: "\n"))
+        }
     }
 }

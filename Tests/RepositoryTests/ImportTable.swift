@@ -42,8 +42,8 @@ enum ImportTable {
                 "Metrics", "Configuration", "SystemPackage", "Crypto",
             ]),
 
-        // Pure machines of the serving side.
-        "ExpertPooling": ["RPCCore"],
+        // Pure machines of the serving side. Decaying averages and the simulator's distributions need exp and log.
+        "ExpertPooling": Self.cLibrary.union(["RPCCore"]),
         "BatchScheduling": [],
 
         // The network's wing.

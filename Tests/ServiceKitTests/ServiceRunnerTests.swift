@@ -56,6 +56,13 @@ struct ServiceRunnerTests {
         #expect(events.all.dropFirst(2) == ["second stops", "first stops"])
     }
 
+    @Test("a second signal ends services that take their time to stop")
+    func secondSignal() async {
+        await #expect(throws: ServiceRunner.Interrupted.self) {
+            try await ServiceRunner.run([Stubborn()], shutdownLimit: .seconds(600), logger: quiet)
+        }
+    }
+
     @Test("the failure of a service ends the others and is thrown")
     func failure() async {
         let events = Events()
@@ -67,5 +74,17 @@ struct ServiceRunnerTests {
             )
         }
         #expect(!events.all.contains("first stops"))
+    }
+}
+
+/// Does not stop when it is told to; ends when it is cancelled.
+private struct Stubborn: Service {
+    func run() async throws {
+        _ = kill(getpid(), SIGTERM)
+        try await gracefulShutdown()
+        _ = kill(getpid(), SIGTERM)
+        let (never, source) = AsyncStream.makeStream(of: Never.self)
+        for await _ in never {}
+        source.finish()
     }
 }

@@ -88,7 +88,8 @@ struct GatewayFaultTests {
                 try await withGateway(
                     [stalled],
                     configure: { configuration in
-                        configuration.layerDeadlines = LayerDeadlines(encoder: deadline, decoder: deadline)
+                        configuration.cluster.choice.encoder.deadline = deadline
+                        configuration.cluster.choice.decoder.deadline = deadline
                         configuration.engine.scheduler.batchSlots = slots
                         configuration.engine.scheduler.queueLimit = queue
                     },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import Testing
 
 @testable import ExpertServing
@@ -7,74 +8,63 @@ import Testing
 @Suite
 struct HostAdmissionTests {
     private let now = ContinuousClock.now
-    private var admission = HostAdmission(limits: .init(calls: 2, rows: 10))
+    private let admission = HostAdmission(limits: .init(calls: 2, rows: 10), batching: .init(rows: 1))
 
-    private func id(_ outcome: HostAdmission.OnArrival) throws -> HostAdmission.CallID {
-        guard case .queue(let id) = outcome else {
-            throw UnexpectedOutcome(outcome: outcome)
-        }
-        return id
-    }
-
-    private struct UnexpectedOutcome: Error {
-        let outcome: HostAdmission.OnArrival
-    }
-
-    @Test("Calls are computed one at a time in the order of their arrival")
+    @Test("Without batching, calls are computed one at a time in the order of their arrival")
     func order() throws {
         var admission = self.admission
-        let first = try self.id(admission.arrived(rows: 1, deadline: nil, now: self.now))
-        let second = try self.id(admission.arrived(rows: 2, deadline: nil, now: self.now))
+        let first = try admission.queue(rows: 1, now: self.now)
+        let second = try admission.queue(rows: 2, now: self.now)
         #expect(admission.waitingCalls == 2)
         #expect(admission.waitingRows == 3)
         let firstStep = admission.next(now: self.now)
-        #expect(firstStep == .init(step: .compute(first)))
-        #expect(admission.isBusy)
+        #expect(firstStep == .init(step: .compute(.init(calls: [first], rows: 1))))
+        #expect(admission.computingCalls == 1)
         #expect(admission.waitingRows == 2)
-        admission.finished(first)
+        admission.finished(expertReads: 1, now: self.now)
         let secondStep = admission.next(now: self.now)
-        #expect(secondStep == .init(step: .compute(second)))
-        admission.finished(second)
+        #expect(secondStep == .init(step: .compute(.init(calls: [second], rows: 2))))
+        admission.finished(expertReads: 1, now: self.now)
         let thirdStep = admission.next(now: self.now)
-        #expect(thirdStep == .init(step: .wait))
-        #expect(!admission.isBusy)
+        #expect(thirdStep == .init(step: .wait(until: nil)))
+        #expect(admission.computingCalls == 0)
     }
 
     @Test("The queue is bounded in calls and in rows; the call that is computed takes no place")
     func bounds() throws {
         var admission = self.admission
-        let first = try self.id(admission.arrived(rows: 6, deadline: nil, now: self.now))
-        let wide = admission.arrived(rows: 5, deadline: nil, now: self.now)
-        #expect(wide == .refuseRows(waiting: 6, limit: 10))
-        _ = try self.id(admission.arrived(rows: 4, deadline: nil, now: self.now))
-        let third = admission.arrived(rows: 1, deadline: nil, now: self.now)
-        #expect(third == .refuseCalls(limit: 2))
+        let first = try admission.queue(rows: 6, now: self.now)
+        let wide = admission.arrived(.of(rows: 5), now: self.now)
+        #expect(wide == .refuse(.rows(waiting: 6, limit: 10), retryAfter: .milliseconds(1)))
+        _ = try admission.queue(rows: 4, now: self.now)
+        let third = admission.arrived(.of(rows: 1), now: self.now)
+        #expect(third == .refuse(.calls(limit: 2), retryAfter: .milliseconds(1)))
         let step = admission.next(now: self.now)
-        #expect(step.step == .compute(first))
-        _ = try self.id(admission.arrived(rows: 6, deadline: nil, now: self.now))
+        #expect(step.step == .compute(.init(calls: [first], rows: 6)))
+        _ = try admission.queue(rows: 6, now: self.now)
         #expect(admission.waitingCalls == 2)
     }
 
-    @Test("A call whose deadline has passed is refused, or skipped when its turn comes")
+    @Test("A call whose deadline has passed is refused, or answered the next time the thread is free")
     func deadlines() throws {
         var admission = self.admission
         let soon = self.now.advanced(by: .milliseconds(5))
-        let expired = admission.arrived(rows: 1, deadline: self.now, now: self.now)
+        let expired = admission.arrived(.of(rows: 1, deadline: self.now), now: self.now)
         #expect(expired == .refuseExpired)
-        let late = try self.id(admission.arrived(rows: 1, deadline: soon, now: self.now))
-        let patient = try self.id(admission.arrived(rows: 1, deadline: nil, now: self.now))
+        let patient = try admission.queue(rows: 1, now: self.now)
+        let late = try admission.queue(rows: 1, deadline: soon, now: self.now)
         let step = admission.next(now: soon)
-        #expect(step == .init(expired: [late], step: .compute(patient)))
+        #expect(step == .init(expired: [late], step: .compute(.init(calls: [patient], rows: 1))))
         #expect(admission.waitingRows == 0)
     }
 
     @Test("A cancelled call that waits is forgotten; one that is computed goes on")
     func cancellation() throws {
         var admission = self.admission
-        let first = try self.id(admission.arrived(rows: 1, deadline: nil, now: self.now))
-        let second = try self.id(admission.arrived(rows: 3, deadline: nil, now: self.now))
+        let first = try admission.queue(rows: 1, now: self.now)
+        let second = try admission.queue(rows: 3, now: self.now)
         let step = admission.next(now: self.now)
-        #expect(step.step == .compute(first))
+        #expect(step.step == .compute(.init(calls: [first], rows: 1)))
         let whileComputed = admission.cancelled(first)
         #expect(!whileComputed)
         let whileWaiting = admission.cancelled(second)
@@ -82,23 +72,97 @@ struct HostAdmissionTests {
         let again = admission.cancelled(second)
         #expect(!again)
         #expect(admission.waitingRows == 0)
-        admission.finished(first)
+        admission.finished(expertReads: 1, now: self.now)
         let nextStep = admission.next(now: self.now)
-        #expect(nextStep.step == .wait)
+        #expect(nextStep.step == .wait(until: nil))
     }
 
-    @Test("A draining host refuses calls, finishes those it has and leaves")
+    @Test("A host that leaves says so and takes what still arrives; then it refuses calls, finishes and leaves")
     func draining() throws {
         var admission = self.admission
-        let first = try self.id(admission.arrived(rows: 1, deadline: nil, now: self.now))
-        admission.beginDraining()
-        #expect(admission.isDraining)
-        let late = admission.arrived(rows: 1, deadline: nil, now: self.now)
-        #expect(late == .refuseDraining)
+        let first = try admission.queue(rows: 1, now: self.now)
+        #expect(!admission.isLeaving)
+        admission.beginLeaving()
+        #expect(admission.isLeaving)
+        let onItsWay = try admission.queue(rows: 1, now: self.now)
         let step = admission.next(now: self.now)
-        #expect(step.step == .compute(first))
-        admission.finished(first)
+        #expect(step.step == .compute(.init(calls: [first], rows: 1)))
+        admission.beginDraining()
+        #expect(admission.isLeaving)
+        let late = admission.arrived(.of(rows: 1), now: self.now)
+        #expect(late == .refuseDraining)
+        admission.finished(expertReads: 1, now: self.now)
+        let nextStep = admission.next(now: self.now)
+        #expect(nextStep.step == .compute(.init(calls: [onItsWay], rows: 1)))
+        admission.finished(expertReads: 1, now: self.now)
         let lastStep = admission.next(now: self.now)
         #expect(lastStep.step == .leave)
     }
+
+    @Test("A refused caller is told to come back when what waits will have been computed, within limits")
+    func pushback() throws {
+        var admission = HostAdmission(limits: .init(calls: 1, rows: 1 << 20))
+        // 100 rows took 5 ms: 50 us a row.
+        for _ in 0..<3 {
+            _ = try admission.queue(rows: 100, now: self.now)
+            _ = admission.next(now: self.now)
+            admission.finished(expertReads: 1, now: self.now.advanced(by: .milliseconds(5)))
+        }
+        for (rows, expected) in [(1, 1), (99, 5), (2_000, 100), (1 << 20, 1000)] {
+            let id = try admission.queue(rows: rows, now: self.now)
+            let refused = admission.arrived(.of(rows: 1), now: self.now)
+            guard case .refuse(_, let retryAfter) = refused else {
+                Issue.record("a call was not refused: \(refused)")
+                return
+            }
+            #expect(retryAfter == .milliseconds(expected), "\(rows) rows")
+            _ = admission.cancelled(id)
+        }
+    }
+}
+
+/// What an arrival was expected not to be.
+struct UnexpectedOutcome: Error {
+    let outcome: HostAdmission.OnArrival
+}
+
+extension HostAdmission {
+    /// Queues a call that must find room.
+    mutating func queue(
+        _ source: String = "a",
+        layer: SparseLayer = .of(1),
+        rows: Int,
+        deadline: ContinuousClock.Instant? = nil,
+        now: ContinuousClock.Instant
+    ) throws -> CallID {
+        let outcome = self.arrived(.of(source, layer: layer, rows: rows, deadline: deadline), now: now)
+        guard case .queue(let id) = outcome else {
+            throw UnexpectedOutcome(outcome: outcome)
+        }
+        return id
+    }
+
+    /// Takes the next pass, if there is one to compute now, and ends it.
+    mutating func pass(now: ContinuousClock.Instant, taking time: Duration = .zero) -> Pass? {
+        guard case .compute(let pass) = self.next(now: now).step else {
+            return nil
+        }
+        self.finished(expertReads: 1, now: now.advanced(by: time))
+        return pass
+    }
+}
+
+extension HostAdmission.Call {
+    static func of(
+        _ source: String = "a",
+        layer: SparseLayer = .of(1),
+        rows: Int,
+        deadline: ContinuousClock.Instant? = nil
+    ) -> Self {
+        Self(source: source, layer: layer, rows: rows, experts: 1, deadline: deadline)
+    }
+}
+
+extension SparseLayer {
+    static func of(_ block: Int) -> SparseLayer { SparseLayer(stack: .decoder, block: block) }
 }

@@ -36,8 +36,11 @@ struct RemoteExpertsFaultTests {
             let description = try await self.description(port: hosts[1].port)
             try await withIllHost(describing: description, illness) { port in
                 let ill = PoolSpecification(name: pools[1].name, targets: [.address(host: "127.0.0.1", port: port)])
-                let deadlines = LayerDeadlines(encoder: .milliseconds(300), decoder: .milliseconds(300))
-                try await withRemoteExperts([pools[0], ill], of: loaded, deadlines: deadlines) { experts, cluster in
+                try await withRemoteExperts(
+                    [pools[0], ill],
+                    of: loaded,
+                    deadline: .milliseconds(300)
+                ) { experts, cluster in
                     let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
                     let outputs = try await onThread { try experts.execute(request) }
                     #expect(Set(outputs.dropped.map(\.reason)) == [reason])

@@ -62,6 +62,12 @@ enum Samples {
         load.queueMicroseconds = 4
         load.computeMicroseconds = 5
         load.draining = true
+        load.passes = 7
+        load.computedCalls = 8
+        load.computedRows = 1 << 34
+        load.namedExperts = 10
+        load.expertReads = 11
+        load.passCalls = 12
         return load
     }()
     static let layers = [
@@ -118,12 +124,23 @@ enum Samples {
         replica.failures = 8
         replica.latencyP50Microseconds = 9
         replica.latencyP99Microseconds = 10
+        replica.ejections = 11
+        replica.zone = "north"
         replica.load = Self.load
         return replica
     }
     static let cluster: ClusterDescription = {
         var cluster = ClusterDescription()
-        cluster.pools = [PoolDescription(name: "pool-0", experts: Self.layers, replicas: Self.replicas)]
+        cluster.pools = [
+            PoolDescription(
+                name: "pool-0",
+                experts: Self.layers,
+                replicas: Self.replicas,
+                spare: Self.layers,
+                extra: Self.layers
+            )
+        ]
+        cluster.expertLoad = [LayerLoad(stack: .decoder, layer: 1, rows: [3, 0], rowsPerSecond: [1.5, 0])]
         cluster.gateway = Self.gateway
         cluster.modelFingerprint = 3
         cluster.complete = true
@@ -145,6 +162,8 @@ enum Samples {
         host.version = "0.1"
         host.kernels = "AVX-512"
         host.uptimeSeconds = 12
+        host.zone = "rack-7"
+        host.weightBytes = 14
         return host
     }()
     static let forwardRequest = ForwardRequest(

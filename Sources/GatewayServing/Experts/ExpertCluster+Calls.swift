@@ -23,68 +23,50 @@ struct ReplicaLoad: Sendable {
 extension ExpertCluster {
     /// Splits a layer's rows by pool.
     ///
-    /// - Returns: One assignment for each pool, and the rows of experts that no pool holds.
+    /// - Returns: One assignment for each pool, the rows of experts that no pool holds, and when the layer gives up.
     func assignments(
         of groups: [SwitchModel.ExpertRows],
-        in layer: SparseLayer
-    ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
-        let table = self.state.withLock { $0.pools.placement }
-        return table.assignments(of: groups.map { (expert: $0.expert, rows: $0.rows) }, in: ExpertLayer(layer))
-    }
-
-    /// Decides where a call is sent first.
-    func start(_ call: inout PoolCall, rows: Int) -> CallDecision {
+        in layer: ExpertLayer
+    ) -> (calls: [PoolAssignment], unplaced: [Range<Int>], deadline: ContinuousClock.Instant) {
         self.state.withLock { state in
-            let decision = state.pools.start(&call, now: .now, using: &state.generator)
-            state.note(decision, rows: rows)
-            return decision
+            let now = ContinuousClock.now
+            let groups = groups.map { (expert: $0.expert, rows: $0.rows) }
+            for group in groups {
+                state.expertLoad.add(group.rows, of: group.expert, in: layer, now: now)
+            }
+            let (calls, unplaced) = state.pools.assignments(of: groups, in: layer)
+            return (calls, unplaced, state.pools.layerDeadline(of: layer, calls, now: now))
         }
     }
 
-    /// The way to a replica, as long as it is named.
-    func channel(to id: ReplicaID) -> RPCChannel? {
-        self.state.withLock { $0.channels[id] }
+    /// One step of a layer's machine, which moves the pools; ``follow(_:)`` is to be called with what they ask for.
+    func step(
+        _ body: (inout ExpertPools, ContinuousClock.Instant) -> [LayerAction]
+    ) -> [LayerAction] {
+        self.state.withLock { body(&$0.pools, .now) }
+    }
+
+    /// The way to a replica, as long as it is named; rows are counted as out until ``ended(_:rows:)``.
+    func channel(to id: ReplicaID, sending rows: Int) -> RPCChannel? {
+        self.state.withLock { state in
+            state.loads[id]?.outstandingRows += rows
+            return state.channels[id]
+        }
+    }
+
+    /// Rows that were sent to a replica are answered or given up.
+    func ended(_ id: ReplicaID, rows: Int) {
+        self.state.withLock { $0.loads[id]?.outstandingRows -= rows }
     }
 
     /// A call was answered, and the answer is good.
-    func callSucceeded(_ id: ReplicaID, rows: Int, time: Duration, load: HostLoad?) {
+    func answered(_ id: ReplicaID, time: Duration, load: HostLoad?) {
         self.state.withLock { state in
-            state.pools.callSucceeded(id, rows: rows, time: time)
             state.loads[id]?.latest = load
             state.loads[id]?.latencies.add(time)
-            state.loads[id]?.outstandingRows -= rows
         }
-    }
-
-    /// An attempt failed: decides whether the call is tried on another replica.
-    func attemptFailed(
-        of call: inout PoolCall,
-        on id: ReplicaID,
-        _ failure: CallFailure,
-        rows: Int,
-        layer: SparseLayer,
-        detail: String
-    ) -> CallDecision {
-        self.logger.debug(
-            "a call to an expert host failed",
-            metadata: ["replica": "\(id)", "layer": "\(layer.words)", "failure": "\(failure)", "detail": "\(detail)"]
-        )
-        var decision = CallDecision.drop(.unavailable)
-        self.transition { state in
-            let outcome = state.pools.attemptFailed(of: &call, on: id, failure, now: .now, using: &state.generator)
-            decision = outcome.decision
-            state.loads[id]?.outstandingRows -= rows
-            state.note(decision, rows: rows)
-            return outcome.actions
-        }
-        return decision
-    }
-
-    /// A call was given up for a reason that says nothing about the replica.
-    func callCancelled(_ id: ReplicaID, rows: Int) {
-        self.state.withLock { state in
-            state.pools.callCancelled(id)
-            state.loads[id]?.outstandingRows -= rows
+        if load?.draining == true {
+            self.transition { $0.pools.draining(id, now: .now) }
         }
     }
 
@@ -94,6 +76,9 @@ extension ExpertCluster {
             View(
                 placement: state.pools.placement,
                 reports: state.pools.reports,
+                counts: state.pools.counts,
+                spare: state.pools.spareExperts(),
+                rowsPerSecond: state.rowsPerSecond(now: .now),
                 loads: state.loads,
                 isComplete: state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             )
@@ -104,17 +89,13 @@ extension ExpertCluster {
     struct View: Sendable {
         let placement: PlacementTable
         let reports: [ReplicaReport]
+        let counts: [String: PoolCounts]
+        /// Experts of other pools that every serving replica of a pool holds, by pool.
+        let spare: [String: [ExpertLayer: Set<Int>]]
+        /// Moving averages by expert.
+        let rowsPerSecond: [ExpertLayer: [Double]]
         let loads: [ReplicaID: ReplicaLoad]
         let isComplete: Bool
-    }
-}
-
-extension ExpertCluster.State {
-    /// Counts the rows of a call that goes out.
-    fileprivate mutating func note(_ decision: CallDecision, rows: Int) {
-        if case .send(to: let id) = decision {
-            self.loads[id, default: ReplicaLoad()].outstandingRows += rows
-        }
     }
 }
 
@@ -135,7 +116,7 @@ extension ExpertCluster {
             let description = try HostDescription(reading: reply.message)
             self.transition { state in
                 state.loads[id, default: ReplicaLoad()].latest = description.load
-                return state.pools.described(id, ReplicaDescription(description))
+                return state.pools.described(id, ReplicaDescription(description), now: .now)
             }
         } catch {
             self.logger.debug(
@@ -161,7 +142,21 @@ extension ExpertPooling.ReplicaDescription {
         self.init(
             fingerprint: description.modelFingerprint,
             experts: experts,
-            modelWidth: Int(description.modelWidth)
+            modelWidth: Int(description.modelWidth),
+            weightType: NumberType(description.weightDType),
+            rowTypes: Set(description.acceptedDTypes.compactMap(NumberType.init)),
+            zone: description.zone.isEmpty ? nil : description.zone
         )
+    }
+}
+
+extension NumberType {
+    /// The pools' name of a type; nil where none is given, or one that no host stores.
+    init?(_ type: DType) {
+        switch type {
+        case .float32: self = .float32
+        case .bfloat16: self = .bfloat16
+        case .float16, .unspecified: return nil
+        }
     }
 }

@@ -23,13 +23,18 @@ public final class ExpertCluster: Sendable {
 
     struct State: Sendable {
         var pools: ExpertPools
-        var generator = SystemRandomNumberGenerator()
+        /// Where the rows go.
+        var expertLoad = ExpertLoad()
         var channels: [ReplicaID: RPCChannel] = [:]
+        /// Wakes those who find a pool's replicas, by pool.
+        var finders: [String: [AsyncStream<Void>.Continuation]] = [:]
         /// When the earliest sleeping ``Work/wake(at:)`` ends.
         var wakeAt: ContinuousClock.Instant?
         /// What each replica said about itself last.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
+        /// The machine's ``ExpertPools/servingVersion`` when `isComplete` was found.
+        var judgedVersion = -1
     }
 
     let configuration: ExpertClusterConfiguration
@@ -66,7 +71,8 @@ public final class ExpertCluster: Sendable {
             configuration: configuration.choice,
             fingerprint: fingerprint,
             modelWidth: model.modelWidth,
-            placement: placement
+            placement: placement,
+            seed: .random(in: 0...UInt64.max)
         )
         self.state = Mutex(State(pools: pools))
         (self.work, self.workSource) = AsyncStream.makeStream(of: Work.self)
@@ -84,10 +90,20 @@ public final class ExpertCluster: Sendable {
                     case .address(let host, let port):
                         self.workSource.yield(.add(ReplicaID(pool: pool.name, host: host, port: port)))
                     case .name(let host, let port):
-                        let watch = NameWatch(pool: pool.name, host: host, port: port, cluster: self)
+                        let finder = NameFinder(host: host, port: port)
+                        let watch = TargetWatch(pool: pool.name, finder: finder, cluster: self)
+                        group.addTask { try await watch.run() }
+                    case .file(let path):
+                        let mayLeave = self.configuration.mayLeaveThisMachine
+                        let finder = FileFinder(path: path, mayLeaveThisMachine: mayLeave)
+                        let watch = TargetWatch(pool: pool.name, finder: finder, cluster: self)
                         group.addTask { try await watch.run() }
                     }
                 }
+            }
+            group.addTask { await self.reportMetrics() }
+            if self.configuration.replicatesHotExperts {
+                group.addTask { await self.replicateHotExperts() }
             }
             for await work in self.work {
                 self.perform(work, in: &group)
@@ -148,6 +164,7 @@ public final class ExpertCluster: Sendable {
         )
         self.state.withLock { state in
             state.channels[id] = channel
+            state.loads[id] = ReplicaLoad()
             state.pools.added(id)
         }
         return channel
@@ -155,7 +172,7 @@ public final class ExpertCluster: Sendable {
 
     private func close(_ id: ReplicaID) {
         let channel = self.state.withLock { state in
-            state.pools.removed(id)
+            state.pools.removed(id, now: .now)
             state.loads[id] = nil
             return state.channels.removeValue(forKey: id)
         }
@@ -169,8 +186,12 @@ public final class ExpertCluster: Sendable {
             self.transition { $0.pools.connected(id) }
         case .idle, .connecting, .transientFailure, .shutdown:
             self.transition { state in
-                state.pools.disconnected(id)
+                state.pools.disconnected(id, now: .now)
                 return []
+            }
+            // A host that is gone may have come up at another address.
+            for finder in self.state.withLock({ $0.finders[id.pool] ?? [] }) {
+                finder.yield()
             }
         }
     }
@@ -179,16 +200,24 @@ public final class ExpertCluster: Sendable {
 
     /// Lock, one step of the machine, unlock, then what it asks for.
     func transition(_ step: (inout State) -> [PoolAction]) {
-        let (actions, wakeAt, becameComplete) = self.state.withLock { state in
-            let actions = step(&state)
+        self.follow(self.state.withLock { step(&$0) })
+    }
+
+    /// Does what the machine asks for after a step.
+    func follow(_ actions: [PoolAction]) {
+        let (wakeAt, becameComplete) = self.state.withLock { state -> (ContinuousClock.Instant?, Bool) in
             var wakeAt: ContinuousClock.Instant?
             if let next = state.pools.nextTimer, state.wakeAt.map({ next < $0 }) ?? true {
                 state.wakeAt = next
                 wakeAt = next
             }
+            guard state.judgedVersion != state.pools.servingVersion else {
+                return (wakeAt, false)
+            }
+            state.judgedVersion = state.pools.servingVersion
             let isComplete = state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             defer { state.isComplete = isComplete }
-            return (actions, wakeAt, isComplete && !state.isComplete)
+            return (wakeAt, isComplete && !state.isComplete)
         }
         if let wakeAt {
             self.workSource.yield(.wake(at: wakeAt))
@@ -208,11 +237,13 @@ public final class ExpertCluster: Sendable {
             self.workSource.yield(.describe(id))
         case .joined(let id):
             self.logger.info("an expert host joined", metadata: ["replica": "\(id)"])
-        case .ejected(let id, let time, let failure):
+        case .ejected(let id, let time, let reason):
             self.logger.warning(
                 "an expert host is left alone for a while",
-                metadata: ["replica": "\(id)", "time": "\(time)", "after": "\(failure)"]
+                metadata: ["replica": "\(id)", "time": "\(time)", "reason": "\(reason.words)"]
             )
+        case .draining(let id):
+            self.logger.info("an expert host drains", metadata: ["replica": "\(id)"])
         case .refused(let id, let reason):
             self.logger.error(
                 "an expert host cannot be used",
@@ -226,5 +257,20 @@ extension ExpertLayer {
     /// The pools' name of a layer of the model.
     init(_ layer: SparseLayer) {
         self.init(isDecoder: layer.stack == .decoder, block: layer.block)
+    }
+}
+
+extension EjectionReason {
+    /// The reason for people.
+    var words: String {
+        switch self {
+        case .failed(.deadline): "its calls miss their deadline"
+        case .failed(.unavailable): "its calls break off"
+        case .failed(.overloaded): "it sheds load"
+        case .failed(.badReply): "its answers cannot be used"
+        case .failed(.refused): "it refuses calls"
+        case .overtaken: "others answer in its place"
+        case .slow: "it is slower than its siblings"
+        }
     }
 }

@@ -9,7 +9,7 @@ public struct ExpertClusterConfiguration: Sendable {
     /// The pools and where their replicas are.
     public var pools: [PoolSpecification]
 
-    /// How replicas are chosen and when they are left alone.
+    /// How replicas are chosen, hedged and left alone, and how long layers wait.
     public var choice = ExpertPoolsConfiguration.defaults
 
     /// How each replica is connected to.
@@ -22,16 +22,77 @@ public struct ExpertClusterConfiguration: Sendable {
         waitsWhileConnecting: false
     )
 
+    /// Whether a file that lists replicas may name hosts off this machine when ``channel`` is not encrypted.
+    public var allowsPlaintext = false
+
     /// How long a host may take to describe itself.
-    public var describeTimeout = Duration.seconds(2)
+    ///
+    /// Short, since an ejected host that does not answer is asked again soon.
+    public var describeTimeout = Duration.seconds(1)
 
     /// How often names whose every address is a replica are looked up again.
+    ///
+    /// A connection that is lost brings the next look forward, to half a second after the last one.
     public var lookupInterval = Duration.seconds(5)
+
+    /// How often files that list replicas are looked at.
+    public var fileInterval = Duration.milliseconds(500)
+
+    /// Whether hot experts are placed on further pools whose hosts hold them as spares.
+    public var replicatesHotExperts = false
+
+    /// When an expert is hot, and when no longer.
+    public var planner = PlacementPlannerConfiguration.defaults
+
+    /// How often the placement of hot experts is looked at.
+    public var planInterval = Duration.seconds(5)
 
     /// Creates a configuration for some pools; everything else has its default.
     ///
     /// - Parameter pools: The pools and where their replicas are.
     public init(pools: [PoolSpecification]) {
         self.pools = pools
+    }
+
+    /// Whether replicas off this machine may be connected to.
+    var mayLeaveThisMachine: Bool {
+        if case .plaintext = self.channel.security { return self.allowsPlaintext }
+        return true
+    }
+
+    /// Checks the choice's values against their limits.
+    ///
+    /// - Throws: ``GatewayError`` naming the first value that is out of its limits.
+    func validate() throws(GatewayError) {
+        let choice = self.choice
+        let durations: [(String, Duration)] = [
+            ("the encoder's layer deadline", choice.encoder.deadline),
+            ("the decoder's layer deadline", choice.decoder.deadline),
+            ("the encoder's shortest adaptive deadline", choice.encoder.adaptive?.shortest ?? .seconds(1)),
+            ("the decoder's shortest adaptive deadline", choice.decoder.adaptive?.shortest ?? .seconds(1)),
+        ]
+        let layers = choice.layerDeadlines.sorted { $0.key < $1.key }
+        for (name, value) in durations + layers.map({ ("the deadline of the layer \($0.key)", $0.value) })
+        where value <= .zero {
+            throw GatewayError(.configuration, "\(name) is \(value); it must be positive")
+        }
+        for (name, multiple) in [
+            ("the encoder's", choice.encoder.adaptive?.multiple), ("the decoder's", choice.decoder.adaptive?.multiple),
+        ] {
+            guard let multiple, !(1...1000).contains(multiple) else { continue }
+            throw GatewayError(
+                .configuration,
+                "\(name) adaptive deadline is \(multiple) times the 99th percentile; it must be from 1 to 1000"
+            )
+        }
+        guard (0...1).contains(choice.hedgeFraction) else {
+            throw GatewayError(
+                .configuration,
+                "the fraction of hedged calls is \(choice.hedgeFraction); it must be from 0 to 1"
+            )
+        }
+        guard choice.encoder.attempts >= 1, choice.decoder.attempts >= 1, choice.outstandingPerReplica >= 1 else {
+            throw GatewayError(.configuration, "attempts a call and calls a replica must be at least 1")
+        }
     }
 }

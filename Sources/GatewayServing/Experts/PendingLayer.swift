@@ -2,35 +2,33 @@
 
 internal import Checkpoints
 internal import ExpertPooling
+internal import Logging
 internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
 
-/// One sparse layer's calls that are out.
+/// One sparse layer's calls that are out: the runner of the ``LayerCalls`` machine.
 ///
-/// Event loops only record answers; the engine's thread, which waits, judges them, tries other replicas and gives up at
-/// the layer's deadline.
+/// Event loops only record answers; the engine's thread, which waits, judges them, hedges, tries other replicas and gives
+/// up at the layer's deadline.
 final class PendingLayer: PendingExperts, Sendable {
-    /// A call at one replica.
+    /// An attempt at one replica.
     private struct Attempt: Sendable {
-        let call: LayerCall
-        /// The call as the pools know it.
-        let pooled: PoolCall
         let replica: ReplicaID
         let started: ContinuousClock.Instant
         var handle: CallHandle?
     }
 
     private struct Answer: Sendable {
-        let attempt: Attempt
+        let attempt: AttemptID
         let result: Result<UnaryReply, RPCError>
         let time: ContinuousClock.Instant
     }
 
     private struct State: Sendable {
-        var nextKey = 0
-        var out: [Int: Attempt] = [:]
+        var machine: LayerCalls
+        var out: [AttemptID: Attempt] = [:]
         var answers: [Answer] = []
         var isCancelled = false
         var outputs = ExpertOutputs(chunks: [])
@@ -44,76 +42,101 @@ final class PendingLayer: PendingExperts, Sendable {
 
     private let cluster: ExpertCluster
     private let layer: SparseLayer
-    private let deadline: ContinuousClock.Instant
-    private let state = Monitor(State())
+    private let calls: [LayerCall]
+    private let state: Monitor<State>
 
-    init(cluster: ExpertCluster, layer: SparseLayer, deadline: ContinuousClock.Instant) {
+    init(cluster: ExpertCluster, layer: SparseLayer, calls: [LayerCall], deadline: ContinuousClock.Instant) {
         self.cluster = cluster
         self.layer = layer
-        self.deadline = deadline
+        self.calls = calls
+        let pooled = ExpertLayer(layer)
+        let policy = cluster.configuration.choice.policy(of: pooled)
+        self.state = Monitor(State(machine: LayerCalls(layer: pooled, deadline: deadline, policy: policy)))
     }
 
     // MARK: - Calls out
 
-    /// Sends a call to a replica of its pool, or drops its rows where there is none.
-    ///
-    /// - Parameter call: The call.
-    func send(_ call: LayerCall) {
-        var pooled = PoolCall(pool: call.assignment.pool, deadline: self.deadline)
-        let decision = self.cluster.start(&pooled, rows: call.assignment.rowCount)
-        self.follow(decision, call, pooled)
-    }
-
-    private func follow(_ decision: CallDecision, _ call: LayerCall, _ pooled: PoolCall) {
-        switch decision {
-        case .drop(let cause):
-            self.drop(rows: call.assignment.groups.map(\.rows), reason: DropReason(cause))
-        case .send(to: let replica):
-            self.attempt(call, pooled, on: replica)
-        }
-    }
-
-    private func attempt(_ call: LayerCall, _ pooled: PoolCall, on replica: ReplicaID) {
-        let attempt = Attempt(call: call, pooled: pooled, replica: replica, started: .now)
-        let key = self.state.withLock { state in
-            state.nextKey += 1
-            state.out[state.nextKey] = attempt
-            return state.nextKey
-        }
-        guard let channel = self.cluster.channel(to: replica) else {
-            self.record(.failure(RPCError(.unavailable, "the replica is no longer named")), key: key)
-            return
-        }
-        let handle = channel.unary(
-            .forward,
-            call.payload,
-            options: CallOptions(deadline: self.deadline)
-        ) { result in
-            self.record(result, key: key)
-        }
-        // The answer may have come already; then nobody needs the handle.
-        let isCancelled = self.state.withLock { state in
-            state.out[key]?.handle = handle
-            return state.isCancelled
-        }
-        if isCancelled {
-            handle.cancel()
+    /// Sends all calls; called once.
+    func begin() {
+        self.step { machine, pools, now in
+            machine.begin(self.calls.map(\.assignment), pools: &pools, now: now)
         }
     }
 
     /// Counts rows as dropped that no call carries.
     func drop(rows: [Range<Int>], reason: DropReason) {
+        guard !rows.isEmpty else {
+            return
+        }
         self.state.withLock { state in
             state.outputs.dropped.append(contentsOf: rows.map { .init(rows: $0, reason: reason) })
         }
     }
 
+    /// One step of the machine under both locks, then what it asks for.
+    private func step(
+        _ body: (inout LayerCalls, inout ExpertPools, ContinuousClock.Instant) -> [LayerAction]
+    ) {
+        let actions = self.state.withLock { state in
+            self.cluster.step { pools, now in body(&state.machine, &pools, now) }
+        }
+        var pooled: [PoolAction] = []
+        for action in actions {
+            switch action {
+            case .send(let attempt, to: let replica):
+                self.send(attempt, to: replica)
+            case .cancel(let attempt):
+                let left = self.state.withLock { $0.out.removeValue(forKey: attempt) }
+                left?.handle?.cancel()
+                self.note(left, attempt)
+            case .drop(let call, let cause):
+                self.drop(rows: self.calls[call].assignment.groups.map(\.rows), reason: DropReason(cause))
+            case .pool(let action):
+                pooled.append(action)
+            }
+        }
+        if !pooled.isEmpty {
+            self.cluster.follow(pooled)
+        }
+    }
+
+    private func send(_ attempt: AttemptID, to replica: ReplicaID) {
+        let call = self.calls[attempt.call]
+        let (deadline, isCancelled) = self.state.withLock { state in
+            state.out[attempt] = Attempt(replica: replica, started: .now)
+            return (state.machine.deadline, state.isCancelled)
+        }
+        guard let channel = self.cluster.channel(to: replica, sending: call.assignment.rowCount) else {
+            self.record(.failure(RPCError(.unavailable, "the replica is no longer named")), attempt)
+            return
+        }
+        guard !isCancelled else {
+            self.record(.failure(RPCError(.cancelled, "nobody waits for the layer any more")), attempt)
+            return
+        }
+        let handle = channel.unary(
+            .forward,
+            call.payload,
+            options: CallOptions(deadline: deadline)
+        ) { result in
+            self.record(result, attempt)
+        }
+        // The answer may have come already; then nobody needs the handle.
+        let isCancelledNow = self.state.withLock { state in
+            state.out[attempt]?.handle = handle
+            return state.isCancelled
+        }
+        if isCancelledNow {
+            handle.cancel()
+        }
+    }
+
     /// Called on an event loop.
-    private func record(_ result: Result<UnaryReply, RPCError>, key: Int) {
+    private func record(_ result: Result<UnaryReply, RPCError>, _ attempt: AttemptID) {
         let now = ContinuousClock.now
         self.state.notify { state in
-            // A call that was given up is no longer out, and its answer no longer wanted.
-            if let attempt = state.out.removeValue(forKey: key) {
+            // An attempt that was given up is no longer out, and its answer no longer wanted.
+            if state.out[attempt] != nil {
                 state.answers.append(Answer(attempt: attempt, result: result, time: now))
             }
         }
@@ -131,7 +154,7 @@ final class PendingLayer: PendingExperts, Sendable {
             case .complete:
                 return self.state.withLock { $0.outputs }
             case .cancelled:
-                self.giveUpCancelled()
+                self.abandon()
                 throw StepInterrupted(
                     layer: self.layer,
                     reason: .unavailable,
@@ -139,7 +162,7 @@ final class PendingLayer: PendingExperts, Sendable {
                     message: "nobody waits for the step any more"
                 )
             case nil:
-                self.giveUpLate()
+                self.step { machine, pools, now in machine.timerFired(pools: &pools, now: now) }
             }
         }
     }
@@ -147,11 +170,13 @@ final class PendingLayer: PendingExperts, Sendable {
     func cancel() {
         self.state.notify { $0.isCancelled = true }
         // Not left to the thread that waits, since there may be none.
-        self.giveUpCancelled()
+        self.abandon()
     }
 
     private func nextEvent() -> Event? {
-        self.state.wait(until: self.deadline) { state in
+        // The machine moves on this thread only, but for its end, which wakes this thread.
+        let timer = self.state.withLock { $0.machine.nextTimer } ?? .now
+        return self.state.wait(until: timer) { state in
             if state.isCancelled {
                 return .cancelled
             }
@@ -159,73 +184,75 @@ final class PendingLayer: PendingExperts, Sendable {
                 defer { state.answers = [] }
                 return .answers(state.answers)
             }
-            return state.out.isEmpty ? .complete : nil
+            return state.machine.isComplete ? .complete : nil
         }
     }
 
     private func judge(_ answer: Answer) {
-        let attempt = answer.attempt
+        guard let attempt = self.state.withLock({ $0.out.removeValue(forKey: answer.attempt) }) else {
+            return
+        }
+        self.note(attempt, answer.attempt)
+        let call = self.calls[answer.attempt.call]
         switch answer.result {
         case .success(let reply):
             do throws(BadReply) {
-                let (chunks, load) = try attempt.call.read(reply.message)
+                let (chunks, load) = try call.read(reply.message)
                 self.state.withLock { $0.outputs.chunks.append(contentsOf: chunks) }
-                self.cluster.callSucceeded(
-                    attempt.replica,
-                    rows: attempt.call.assignment.rowCount,
-                    time: attempt.started.duration(to: answer.time),
-                    load: load
-                )
+                self.step { machine, pools, _ in
+                    machine.answered(answer.attempt, pools: &pools, now: answer.time)
+                }
+                self.cluster.answered(attempt.replica, time: attempt.started.duration(to: answer.time), load: load)
             } catch {
-                self.fail(attempt, .badReply, detail: error.description)
+                self.fail(answer, on: attempt.replica, .badReply, detail: error.description)
             }
         case .failure(let error):
-            self.fail(attempt, CallFailure(error.code), detail: error.description)
+            self.fail(
+                answer,
+                on: attempt.replica,
+                CallFailure(error.code),
+                pushback: error.retryPushback,
+                detail: error.description
+            )
         }
     }
 
-    private func fail(_ attempt: Attempt, _ failure: CallFailure, detail: String) {
-        var pooled = attempt.pooled
-        let decision = self.cluster.attemptFailed(
-            of: &pooled,
-            on: attempt.replica,
-            failure,
-            rows: attempt.call.assignment.rowCount,
-            layer: self.layer,
-            detail: detail
+    private func fail(
+        _ answer: Answer,
+        on replica: ReplicaID,
+        _ failure: CallFailure,
+        pushback: Duration? = nil,
+        detail: String
+    ) {
+        self.cluster.logger.debug(
+            "a call to an expert host failed",
+            metadata: [
+                "replica": "\(replica)", "layer": "\(self.layer.words)", "failure": "\(failure)", "detail": "\(detail)",
+            ]
         )
-        self.follow(decision, attempt.call, pooled)
-    }
-
-    // MARK: - Giving up
-
-    private func giveUpLate() {
-        for attempt in self.takeOut() {
-            attempt.handle?.cancel()
-            self.fail(attempt, .deadline, detail: "no answer within \(attempt.started.duration(to: self.deadline))")
+        self.step { machine, pools, now in
+            machine.failed(answer.attempt, failure, pushback: pushback, pools: &pools, now: now)
         }
     }
 
-    private func giveUpCancelled() {
-        for attempt in self.takeOut() {
-            attempt.handle?.cancel()
-            self.cluster.callCancelled(attempt.replica, rows: attempt.call.assignment.rowCount)
-        }
-        // Answers that came together with the cancellation still end their calls.
-        let answers = self.state.withLock { state in
-            defer { state.answers = [] }
-            return state.answers
-        }
-        for answer in answers {
-            self.cluster.callCancelled(answer.attempt.replica, rows: answer.attempt.call.assignment.rowCount)
+    /// Rows that were out are out no longer.
+    private func note(_ attempt: Attempt?, _ id: AttemptID) {
+        if let attempt {
+            self.cluster.ended(attempt.replica, rows: self.calls[id.call].assignment.rowCount)
         }
     }
 
-    private func takeOut() -> [Attempt] {
-        self.state.withLock { state in
-            defer { state.out = [:] }
-            return Array(state.out.values)
-        }
+    private func abandon() {
+        self.step { machine, pools, _ in machine.abandoned(pools: &pools) }
+        self.state.withLock { $0.answers = [] }
+    }
+}
+
+extension RPCError {
+    /// How long the peer wants no calls, if it says so.
+    var retryPushback: Duration? {
+        self.metadata.first("grpc-retry-pushback-ms").flatMap { Int64($0) }
+            .flatMap { (0...60_000).contains($0) ? .milliseconds($0) : nil }
     }
 }
 

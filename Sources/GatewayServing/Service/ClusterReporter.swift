@@ -27,18 +27,26 @@ struct ClusterReporter: Sendable {
                 entry.stack = StackMessage(layer.stack)
                 entry.layer = UInt32(layer.block)
                 entry.rows = rows
+                entry.rowsPerSecond = (view.rowsPerSecond[ExpertLayer(layer)] ?? []).map { Float($0) }
                 return entry
             }
         description.pools = self.cluster.configuration.pools.map(\.name)
             .map { name in
-                PoolDescription(
+                let counts = view.counts[name] ?? PoolCounts()
+                var pool = PoolDescription(
                     name: name,
                     experts: Self.messages(view.placement.experts(of: name)),
                     replicas: view.reports.filter { $0.id.pool == name }
-                        .map { report in
-                            Self.message(report, view.loads[report.id] ?? ReplicaLoad())
-                        }
+                        .map { Self.message($0, view.loads[$0.id] ?? ReplicaLoad()) },
+                    spare: Self.messages(view.spare[name] ?? [:]),
+                    extra: Self.messages(view.placement.extras(on: name))
                 )
+                pool.calls = counts.calls
+                pool.hedges = counts.hedges
+                pool.hedgesWon = counts.hedgesWon
+                pool.retries = counts.retries
+                pool.droppedRows = counts.droppedRows
+                return pool
             }
         return description
     }
@@ -95,6 +103,8 @@ struct ClusterReporter: Sendable {
         message.latencyP50Microseconds = load.latencies.percentile(0.5)
         message.latencyP99Microseconds = load.latencies.percentile(0.99)
         message.load = load.latest
+        message.ejections = report.ejections
+        message.zone = report.description?.zone ?? ""
         return message
     }
 
@@ -105,6 +115,7 @@ struct ClusterReporter: Sendable {
         case .serving: (.ready, "")
         case .ejected: (.ejected, "failed too often; is probed after a while")
         case .probing: (.ejected, "is asked whether it is well again")
+        case .draining: (.draining, "finishes what it has")
         case .refused(let reason): (.mismatched, reason)
         }
     }

@@ -19,11 +19,13 @@ public struct ReconnectPolicy: Sendable, Hashable {
     /// One second, growing by 1.6 to two minutes, moved by a fifth.
     public static let defaults = ReconnectPolicy()
 
-    /// For hosts in the same cluster: 50 ms, growing to five seconds.
+    /// For hosts in the same cluster: 50 ms, growing to one second, as long as an attempt may take.
+    ///
+    /// A host is used again within about two seconds after it can be reached again.
     public static let dataPlane = ReconnectPolicy(
         initial: .milliseconds(50),
-        maximum: .seconds(5),
-        connectTimeout: .seconds(5)
+        maximum: .milliseconds(800),
+        connectTimeout: .seconds(1)
     )
 
     /// Creates a policy; see the properties for the meaning of each value.

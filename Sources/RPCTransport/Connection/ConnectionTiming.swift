@@ -39,12 +39,16 @@ public struct ConnectionTiming: Sendable, Hashable {
         idleTimeout: .seconds(3_600)
     )
 
-    /// For connections between a gateway and its expert hosts: probed every ten seconds, calls or none.
+    /// For connections between a gateway and its expert hosts: probed after two seconds of silence, calls or none, and given
+    /// up after two more.
+    ///
+    /// Short, since a new connection is up sooner than TCP's retransmissions, whose waits double, notice that a network is
+    /// whole again.
     public static let dataPlane = ConnectionTiming(
-        keepaliveInterval: .seconds(10),
-        keepaliveTimeout: .seconds(10),
+        keepaliveInterval: .seconds(2),
+        keepaliveTimeout: .seconds(2),
         probesIdleConnections: true,
-        minimumPingInterval: .seconds(2),
+        minimumPingInterval: .seconds(1),
         allowsIdlePings: true
     )
 

@@ -42,35 +42,101 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
     ///   is not supported.
-    public init(
+    public convenience init(
         checkpoint: Checkpoint,
         experts: ExpertSelection = .held,
         pool: WorkPool,
         storage: WeightStorage = .checkpoint,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
-        let configuration = checkpoint.configuration
-        try ModelError.requireSupport(for: configuration)
         let wanted: [SparseLayer: [Int]]
         switch experts {
         case .held: wanted = checkpoint.heldExperts
         case .only(let named): wanted = named
         }
-        let loader = WeightLoader(
-            checkpoint: checkpoint,
+        try self.init(
+            sources: [(checkpoint, wanted)],
+            configuration: checkpoint.configuration,
             pool: pool,
             storage: storage,
-            label: "Loading experts",
-            total: 2 * wanted.values.reduce(0) { $0 + $1.count },
             progress: progress
         )
+    }
+
+    /// Loads and packs all experts that the parts of one checkpoint hold; one that several hold is loaded once.
+    ///
+    /// - Parameters:
+    ///   - checkpoints: Where the tensors come from: at least one, and all with the same configuration.
+    ///   - pool: Threads that share the work, now and later.
+    ///   - storage: How to keep the weights.
+    ///   - progress: Told after each tensor.
+    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
+    ///   is not supported, or for checkpoints that differ in theirs.
+    public convenience init(
+        checkpoints: [Checkpoint],
+        pool: WorkPool,
+        storage: WeightStorage = .checkpoint,
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws {
+        guard let configuration = checkpoints.first?.configuration,
+            checkpoints.allSatisfy({ $0.configuration == configuration })
+        else {
+            throw ModelError(
+                code: .unsupported,
+                message: "experts are loaded from parts of one checkpoint, and "
+                    + checkpoints.map(\.directory).joined(separator: ", ")
+                    + " differ in their configurations; name parts that were cut from the same checkpoint"
+            )
+        }
+        var loaded: [SparseLayer: Set<Int>] = [:]
+        let sources = checkpoints.map { checkpoint in
+            let wanted = checkpoint.heldExperts.map { layer, experts in
+                (layer, experts.filter { loaded[layer, default: []].insert($0).inserted })
+            }
+            return (checkpoint, Dictionary(uniqueKeysWithValues: wanted))
+        }
+        try self.init(
+            sources: sources,
+            configuration: configuration,
+            pool: pool,
+            storage: storage,
+            progress: progress
+        )
+    }
+
+    private init(
+        sources: [(checkpoint: Checkpoint, wanted: [SparseLayer: [Int]])],
+        configuration: ModelConfiguration,
+        pool: WorkPool,
+        storage: WeightStorage,
+        progress: (@Sendable (WorkProgress) -> Void)?
+    ) throws {
+        try ModelError.requireSupport(for: configuration)
+        let total = 2 * sources.reduce(0) { $1.wanted.values.reduce($0) { $0 + $1.count } }
         var layers: [SparseLayer: [Int: Expert]] = [:]
-        for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
-            for expert in indices.sorted() {
-                layers[layer, default: [:]][expert] = Expert(
-                    wi: try loader.packed(.expert(layer, expert: expert, .wi)),
-                    wo: try loader.packed(.expert(layer, expert: expert, .wo))
-                )
+        var done = 0
+        for (checkpoint, wanted) in sources {
+            let before = done
+            let loader = WeightLoader(
+                checkpoint: checkpoint,
+                pool: pool,
+                storage: storage,
+                label: "Loading experts",
+                total: total,
+                progress: { step in
+                    var step = step
+                    step.completed += before
+                    progress?(step)
+                }
+            )
+            for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
+                for expert in indices.sorted() {
+                    layers[layer, default: [:]][expert] = Expert(
+                        wi: try loader.packed(.expert(layer, expert: expert, .wi)),
+                        wo: try loader.packed(.expert(layer, expert: expert, .wo))
+                    )
+                    done += 2
+                }
             }
         }
         self.layers = layers

@@ -30,15 +30,21 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
     /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
     /// - Returns: The message's beginning, up to and including the length of the rows.
     public func header(tensorByteCount: Int) -> [UInt8] {
-        var writer = WireWriter(capacity: 96)
+        var writer = WireWriter(capacity: 144)
         if let load = self.load {
-            var content = WireWriter(capacity: 48)
+            var content = WireWriter(capacity: 96)
             content.number(1, UInt64(load.activeCalls))
             content.number(2, load.queuedRows)
             content.number(3, load.queueRowLimit)
             content.number(4, load.queueMicroseconds)
             content.number(5, load.computeMicroseconds)
             content.number(6, load.draining ? 1 : 0)
+            content.number(7, load.passes)
+            content.number(8, load.computedCalls)
+            content.number(9, load.computedRows)
+            content.number(10, load.namedExperts)
+            content.number(11, load.expertReads)
+            content.number(12, UInt64(load.passCalls))
             writer.delimited(2, content.bytes)
         }
         TensorHeader.write(
@@ -95,6 +101,12 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
             case 4: load.queueMicroseconds = try reader.number(type, "queue_microseconds")
             case 5: load.computeMicroseconds = try reader.number(type, "compute_microseconds")
             case 6: load.draining = try reader.number(type, "draining") != 0
+            case 7: load.passes = try reader.number(type, "passes")
+            case 8: load.computedCalls = try reader.number(type, "computed_calls")
+            case 9: load.computedRows = try reader.number(type, "computed_rows")
+            case 10: load.namedExperts = try reader.number(type, "named_experts")
+            case 11: load.expertReads = try reader.number(type, "expert_reads")
+            case 12: load.passCalls = UInt32(truncatingIfNeeded: try reader.number(type, "pass_calls"))
             default: try reader.skip(type)
             }
         }

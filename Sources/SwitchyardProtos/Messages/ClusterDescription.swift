@@ -91,11 +91,20 @@ public struct LayerLoad: Sendable, Hashable {
     /// Token rows that were dispatched, by expert index.
     public var rows: [UInt64]
 
+    /// Moving average of the rows dispatched in a second, by expert index.
+    public var rowsPerSecond: [Float]
+
     /// Creates the message; each parameter is the property of that name.
-    public init(stack: Stack = .unspecified, layer: UInt32 = 0, rows: [UInt64] = []) {
+    public init(
+        stack: Stack = .unspecified,
+        layer: UInt32 = 0,
+        rows: [UInt64] = [],
+        rowsPerSecond: [Float] = []
+    ) {
         self.stack = stack
         self.layer = layer
         self.rows = rows
+        self.rowsPerSecond = rowsPerSecond
     }
 }
 
@@ -108,7 +117,8 @@ extension LayerLoad: CBacked {
         self.init(
             stack: try fields.choice(c.stack.rawValue, "stack"),
             layer: c.layer,
-            rows: fields.array(c.n_rows, c.rows)
+            rows: fields.array(c.n_rows, c.rows),
+            rowsPerSecond: fields.array(c.n_rows_per_second, c.rows_per_second)
         )
     }
 
@@ -116,6 +126,7 @@ extension LayerLoad: CBacked {
         c.stack = Switchyard__V1__Stack(self.stack.rawValue)
         c.layer = self.layer
         (c.n_rows, c.rows) = arena.array(self.rows)
+        (c.n_rows_per_second, c.rows_per_second) = arena.array(self.rowsPerSecond)
     }
 }
 

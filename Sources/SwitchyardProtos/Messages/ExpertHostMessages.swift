@@ -115,8 +115,27 @@ public struct HostLoad: Sendable, Hashable {
     /// Time that this call's rows were computed.
     public var computeMicroseconds: UInt64 = 0
 
-    /// Whether the host finishes what it has and takes no new work.
+    /// Whether the host is leaving: it finishes what it has and what still arrives on open connections; send it nothing
+    /// new.
     public var draining: Bool = false
+
+    /// Passes over experts' weights since the host began; a pass computes one call, or several that waited together.
+    public var passes: UInt64 = 0
+
+    /// Calls that those passes computed.
+    public var computedCalls: UInt64 = 0
+
+    /// Token rows that those passes computed.
+    public var computedRows: UInt64 = 0
+
+    /// Experts that those calls named, each call by itself: how often weights would have been read call by call.
+    public var namedExperts: UInt64 = 0
+
+    /// Experts whose weights those passes read; an expert counts once a pass, however many calls named it.
+    public var expertReads: UInt64 = 0
+
+    /// Calls of the pass that computed this call, this one among them; 0 in a description.
+    public var passCalls: UInt32 = 0
 
     /// Creates a message in which nothing is given.
     public init() {}
@@ -135,6 +154,12 @@ extension HostLoad: CBacked {
         self.queueMicroseconds = c.queue_microseconds
         self.computeMicroseconds = c.compute_microseconds
         self.draining = c.draining != 0
+        self.passes = c.passes
+        self.computedCalls = c.computed_calls
+        self.computedRows = c.computed_rows
+        self.namedExperts = c.named_experts
+        self.expertReads = c.expert_reads
+        self.passCalls = c.pass_calls
     }
 
     func write(_ c: inout Switchyard__V1__HostLoad, _ arena: ProtoArena) {
@@ -144,5 +169,11 @@ extension HostLoad: CBacked {
         c.queue_microseconds = self.queueMicroseconds
         c.compute_microseconds = self.computeMicroseconds
         c.draining = self.draining ? 1 : 0
+        c.passes = self.passes
+        c.computed_calls = self.computedCalls
+        c.computed_rows = self.computedRows
+        c.named_experts = self.namedExperts
+        c.expert_reads = self.expertReads
+        c.pass_calls = self.passCalls
     }
 }

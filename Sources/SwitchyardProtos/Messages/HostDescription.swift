@@ -28,7 +28,7 @@ public struct HostDescription: ProtoMessage {
     /// The fingerprint of the checkpoint that the shard was cut from.
     public var modelFingerprint: UInt64 = 0
 
-    /// The name of the shard, for example "pool-0".
+    /// The name of the shard, for example "pool-0"; of several, their names joined by commas.
     public var shard: String = ""
 
     /// The experts that the host holds, by sparse layer.
@@ -61,6 +61,12 @@ public struct HostDescription: ProtoMessage {
     /// Time since the host began to serve.
     public var uptimeSeconds: UInt64 = 0
 
+    /// Where the host runs, for gateways that prefer their own zone; empty if it was not told.
+    public var zone: String = ""
+
+    /// Memory that the experts' weights take, in bytes.
+    public var weightBytes: UInt64 = 0
+
     /// Creates a message in which nothing is given.
     public init() {}
 
@@ -90,6 +96,8 @@ extension HostDescription: CBacked {
         self.version = try fields.string(c.version, "version")
         self.kernels = try fields.string(c.kernels, "kernels")
         self.uptimeSeconds = c.uptime_seconds
+        self.zone = try fields.string(c.zone, "zone")
+        self.weightBytes = c.weight_bytes
     }
 
     func write(_ c: inout Switchyard__V1__HostDescription, _ arena: ProtoArena) {
@@ -107,5 +115,7 @@ extension HostDescription: CBacked {
         c.version = arena.bytes(self.version)
         c.kernels = arena.bytes(self.kernels)
         c.uptime_seconds = self.uptimeSeconds
+        c.zone = arena.bytes(self.zone)
+        c.weight_bytes = self.weightBytes
     }
 }

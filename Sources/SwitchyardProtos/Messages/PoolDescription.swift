@@ -13,11 +13,40 @@ public struct PoolDescription: Sendable, Hashable {
     /// The hosts.
     public var replicas: [ReplicaDescription]
 
-    /// Creates the message; each parameter is the property of that name.
-    public init(name: String = "", experts: [LayerExperts] = [], replicas: [ReplicaDescription] = []) {
+    /// Experts of other pools that every ready host of this one holds too, by sparse layer.
+    public var spare: [LayerExperts]
+
+    /// Those of them that are sent here too because they are hot, by sparse layer.
+    public var extra: [LayerExperts]
+
+    /// Calls since the start: one for each layer.
+    public var calls: UInt64 = 0
+
+    /// Calls that were sent to a second host while the first one was silent.
+    public var hedges: UInt64 = 0
+
+    /// Of these, answered by the second one first.
+    public var hedgesWon: UInt64 = 0
+
+    /// Attempts after a failed one.
+    public var retries: UInt64 = 0
+
+    /// Token rows that were given up.
+    public var droppedRows: UInt64 = 0
+
+    /// Creates the message; each parameter is the property of that name, and the counts are zero.
+    public init(
+        name: String = "",
+        experts: [LayerExperts] = [],
+        replicas: [ReplicaDescription] = [],
+        spare: [LayerExperts] = [],
+        extra: [LayerExperts] = []
+    ) {
         self.name = name
         self.experts = experts
         self.replicas = replicas
+        self.spare = spare
+        self.extra = extra
     }
 }
 
@@ -30,14 +59,28 @@ extension PoolDescription: CBacked {
         self.init(
             name: try fields.string(c.name, "name"),
             experts: try fields.messages(c.n_experts, c.experts),
-            replicas: try fields.messages(c.n_replicas, c.replicas)
+            replicas: try fields.messages(c.n_replicas, c.replicas),
+            spare: try fields.messages(c.n_spare, c.spare),
+            extra: try fields.messages(c.n_extra, c.extra)
         )
+        self.calls = c.calls
+        self.hedges = c.hedges
+        self.hedgesWon = c.hedges_won
+        self.retries = c.retries
+        self.droppedRows = c.dropped_rows
     }
 
     func write(_ c: inout Switchyard__V1__PoolDescription, _ arena: ProtoArena) {
         c.name = arena.bytes(self.name)
         (c.n_experts, c.experts) = arena.messages(self.experts)
         (c.n_replicas, c.replicas) = arena.messages(self.replicas)
+        (c.n_spare, c.spare) = arena.messages(self.spare)
+        (c.n_extra, c.extra) = arena.messages(self.extra)
+        c.calls = self.calls
+        c.hedges = self.hedges
+        c.hedges_won = self.hedgesWon
+        c.retries = self.retries
+        c.dropped_rows = self.droppedRows
     }
 }
 
@@ -76,6 +119,12 @@ public struct ReplicaDescription: Sendable, Hashable {
     /// What the host said about itself last.
     public var load: HostLoad?
 
+    /// How often it was left alone since the start.
+    public var ejections: UInt64 = 0
+
+    /// The zone that the host says it stands in; empty if it does not say.
+    public var zone: String = ""
+
     /// Creates a message in which nothing is given.
     public init() {}
 }
@@ -98,6 +147,8 @@ extension ReplicaDescription: CBacked {
         self.latencyP50Microseconds = c.latency_p50_microseconds
         self.latencyP99Microseconds = c.latency_p99_microseconds
         self.load = try fields.message(c.load)
+        self.ejections = c.ejections
+        self.zone = try fields.string(c.zone, "zone")
     }
 
     func write(_ c: inout Switchyard__V1__ReplicaDescription, _ arena: ProtoArena) {
@@ -112,5 +163,7 @@ extension ReplicaDescription: CBacked {
         c.latency_p50_microseconds = self.latencyP50Microseconds
         c.latency_p99_microseconds = self.latencyP99Microseconds
         c.load = arena.message(self.load)
+        c.ejections = self.ejections
+        c.zone = arena.bytes(self.zone)
     }
 }

@@ -5,28 +5,37 @@ import ExpertServing
 import Logging
 import ServiceKit
 
-/// `switchyard expert-host`: serves the experts of one shard.
+/// `switchyard expert-host`: serves the experts of one shard, or of several.
 struct ExpertHostCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "expert-host",
-        abstract: "Serve the experts of one shard.",
+        abstract: "Serve the experts of one shard, or of several.",
         discussion: """
             Every flag is also an environment variable (--max-rows is SWITCHYARD_MAX_ROWS) and a key of the file that
-            --config names. SIGTERM drains: the host takes no new calls, finishes those it has, and leaves.
+            --config names. SIGTERM drains: the host says that it leaves, finishes the calls that it has and those that are on
+            their way, and exits. A second SIGTERM ends it at once.
+
+            Calls of several gateways that wait for the same layer are computed in one pass over the experts' weights.
 
             On an address that others can reach, give it a certificate (`switchyard certs` makes some), or ask for plaintext
             by name. Certificate files are read again when they change.
 
             EXAMPLE
               switchyard expert-host --shard shards/pool-0
+              switchyard expert-host --shard shards/pool-0 --shard shards/pool-1 --zone rack-7
               switchyard expert-host --shard shards/pool-0 --listen 0.0.0.0:7401 --tls-certificate certs/expert-host.pem \
                 --tls-key certs/expert-host-key.pem --tls-client-ca certs/ca.pem \
                 --tls-allowed-clients spiffe://switchyard/gateway
             """
     )
 
-    @Option(help: ArgumentHelp("The shard's folder, or a whole checkpoint.", valueName: "dir"))
-    var shard: String?
+    @Option(
+        help: ArgumentHelp(
+            "A shard's folder, or a whole checkpoint; may be given several times, for shards of one checkpoint.",
+            valueName: "dir"
+        )
+    )
+    var shard: [String] = []
 
     @Option(help: "Where to listen. (default: 127.0.0.1:7401)")
     var listen: String?
@@ -40,6 +49,22 @@ struct ExpertHostCommand: AsyncParsableCommand {
     @Option(help: "Calls that may wait; one more is refused. (default: 256)")
     var queueLimit: String?
 
+    @Option(
+        help: "Token rows up to which calls that wait are computed in one pass; 1 for each by itself. (default: 1024)"
+    )
+    var batchRows: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How long a call may wait for others' when several gateways call and nothing else is to do. (default: 0)",
+            valueName: "us"
+        )
+    )
+    var batchWindowUs: String?
+
+    @Option(help: ArgumentHelp("Where this host runs, for gateways that prefer their own zone.", valueName: "name"))
+    var zone: String?
+
     @Option(help: "Seconds that calls may take to finish when draining. (default: 20)")
     var drainSeconds: String?
 
@@ -49,24 +74,34 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try await self.service.settings(
-            keys: ["shard", "listen", "threads", "max-rows", "queue-limit", "drain-seconds"]
-                + SecuritySettings.listenerKeys,
+            keys: [
+                "shard", "listen", "threads", "max-rows", "queue-limit", "batch-rows", "batch-window-us", "zone",
+                "drain-seconds",
+            ] + SecuritySettings.listenerKeys,
             flags: [
-                "shard": self.shard, "listen": self.listen, "threads": self.threads, "max-rows": self.maxRows,
-                "queue-limit": self.queueLimit, "drain-seconds": self.drainSeconds,
+                "shard": self.shard.isEmpty ? nil : self.shard.joined(separator: ";"), "listen": self.listen,
+                "threads": self.threads, "max-rows": self.maxRows, "queue-limit": self.queueLimit,
+                "batch-rows": self.batchRows, "batch-window-us": self.batchWindowUs, "zone": self.zone,
+                "drain-seconds": self.drainSeconds,
             ]
             .merging(self.security.flags) { own, _ in own }
         )
-        guard let shard = try settings.string("shard") else {
+        let shards = try settings.strings("shard") ?? []
+        guard !shards.isEmpty else {
             throw Settings.Failure("no shard is named: pass --shard DIR or set SWITCHYARD_SHARD")
         }
         let listen = try ListenAddress(parsing: try settings.string("listen") ?? "127.0.0.1:7401")
-        var configuration = ExpertHostConfiguration(shardDirectory: try ModelSettings.directory(shard))
+        var configuration = ExpertHostConfiguration(
+            shardDirectories: try shards.map { try ModelSettings.directory($0) }
+        )
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
         configuration.maxRowsPerCall = try settings.int("max-rows", in: 1...1_048_576, default: 16_384)
         configuration.queueLimit = try settings.int("queue-limit", in: 1...65_536, default: 256)
+        configuration.batchRowLimit = try settings.int("batch-rows", in: 1...1_048_576, default: 1024)
+        configuration.batchWindow = .microseconds(try settings.int("batch-window-us", in: 0...1_000_000, default: 0))
+        configuration.zone = try settings.string("zone")
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 20))
         configuration.reflection = try !settings.bool("no-reflection")
 

@@ -36,7 +36,7 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A pool; once for each. A target is host:port or dns:///name:port.",
+            "A pool; once for each. A target is host:port, dns:///name:port or file:///list.",
             valueName: "name=target[,target]"
         )
     )
@@ -63,11 +63,7 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: "Largest max_new_tokens of a request. (default: 1024)")
     var maxNewTokens: String?
 
-    @Option(help: ArgumentHelp("How long an encoder layer waits for its experts. (default: 5000)", valueName: "ms"))
-    var encoderDeadlineMs: String?
-
-    @Option(help: ArgumentHelp("How long a decoder layer waits for its experts. (default: 2000)", valueName: "ms"))
-    var decoderDeadlineMs: String?
+    @OptionGroup(title: "Expert pools") var pools: ExpertPoolOptions
 
     @Option(help: "Expert capacity: checkpoint, unlimited or factor:NUMBER. (default: checkpoint)")
     var capacity: String?
@@ -112,19 +108,19 @@ struct GatewayCommand: AsyncParsableCommand {
         let settings = try await self.service.settings(
             keys: [
                 "model", "pool", "listen", "threads", "batch-slots", "queue-limit", "encode-tokens", "max-input-tokens",
-                "max-new-tokens", "encoder-deadline-ms", "decoder-deadline-ms", "capacity", "startup-wait-seconds",
-                "drain-seconds", "override",
-            ] + SecuritySettings.listenerKeys + SecuritySettings.tokensKeys + SecuritySettings.expertsKeys,
+                "max-new-tokens", "capacity", "startup-wait-seconds", "drain-seconds", "override",
+            ] + ExpertPoolOptions.keys + SecuritySettings.listenerKeys + SecuritySettings.tokensKeys
+                + SecuritySettings.expertsKeys,
             flags: [
                 "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
                 "listen": self.listen, "threads": self.threads, "batch-slots": self.batchSlots,
                 "queue-limit": self.queueLimit, "encode-tokens": self.encodeTokens,
                 "max-input-tokens": self.maxInputTokens, "max-new-tokens": self.maxNewTokens,
-                "encoder-deadline-ms": self.encoderDeadlineMs, "decoder-deadline-ms": self.decoderDeadlineMs,
                 "capacity": self.capacity, "startup-wait-seconds": self.startupWaitSeconds,
                 "drain-seconds": self.drainSeconds,
                 "override": self.override.isEmpty ? nil : self.override.joined(separator: ";"),
             ]
+            .merging(self.pools.flags) { own, _ in own }
             .merging(self.security.flags) { own, _ in own }
             .merging(self.tokens.flags) { own, _ in own }
             .merging(self.expertsSecurity.flags) { own, _ in own }
@@ -149,6 +145,7 @@ struct GatewayCommand: AsyncParsableCommand {
             pools: pools,
             logger: logger
         )
+        configuration.cluster.allowsPlaintext = try settings.bool("plaintext")
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
         let engine = configuration.engine
         configuration.engine.scheduler.batchSlots = try settings.int(
@@ -177,12 +174,7 @@ struct GatewayCommand: AsyncParsableCommand {
             in: 1...GenerationParameters.maximumNewTokens,
             default: configuration.limits.maxNewTokens
         )
-        configuration.layerDeadlines.encoder = .milliseconds(
-            try settings.int("encoder-deadline-ms", in: 1...3_600_000, default: 5000)
-        )
-        configuration.layerDeadlines.decoder = .milliseconds(
-            try settings.int("decoder-deadline-ms", in: 1...3_600_000, default: 2000)
-        )
+        try ExpertPoolOptions.apply(settings, to: &configuration)
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
         configuration.reflection = try !settings.bool("no-reflection")

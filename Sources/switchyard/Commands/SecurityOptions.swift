@@ -105,9 +105,11 @@ struct ExpertsSecurityOptions: ParsableArguments {
         logger: Logger
     ) throws -> ClientSecurity {
         let targets = pools.flatMap(\.targets)
-        let hosts = targets.map { target in
+        // What a file lists is looked at whenever it is read.
+        let hosts = targets.compactMap { target in
             switch target {
             case .address(let host, _), .name(let host, _): (host: host, target: target.description)
+            case .file: nil
             }
         }
         guard let options = try SecuritySettings.experts(settings, hosts: hosts) else { return .plaintext }

@@ -34,7 +34,8 @@ struct ClusterReport {
 
     /// The whole report.
     var text: String {
-        [self.modelLine, self.gatewayLine, self.hosts, self.picture.text, self.drops].joined(separator: "\n\n")
+        [self.modelLine, self.gatewayLine, self.hosts, self.calls, self.picture.text, self.drops]
+            .joined(separator: "\n\n")
     }
 
     /// Which experts took the tokens of each layer, with the pools that hold them.
@@ -80,14 +81,15 @@ struct ClusterReport {
 
     private var hosts: String {
         var table = TextTable([
-            ("pool", .left), ("host", .left), ("state", .left), ("experts", .left), ("calls", .right), ("rows", .right),
-            ("failures", .right), ("p50", .right), ("p99", .right),
+            ("pool", .left), ("host", .left), ("zone", .left), ("state", .left), ("experts", .left), ("calls", .right),
+            ("rows", .right), ("failures", .right), ("ejected", .right), ("p50", .right), ("p99", .right),
         ])
         for pool in self.cluster.pools {
             for replica in pool.replicas {
                 table.add([
-                    pool.name, replica.address, "\(replica.state)", Self.ranges(pool.experts.first?.experts ?? []),
-                    "\(replica.calls)", "\(replica.rows)", "\(replica.failures)",
+                    pool.name, replica.address, replica.zone, "\(replica.state)",
+                    Self.ranges(pool.experts.first?.experts ?? []), "\(replica.calls)", "\(replica.rows)",
+                    "\(replica.failures)", "\(replica.ejections)",
                     Self.microseconds(replica.latencyP50Microseconds),
                     Self.microseconds(replica.latencyP99Microseconds),
                 ])
@@ -96,6 +98,22 @@ struct ClusterReport {
         let details = self.cluster.pools.flatMap(\.replicas).filter { !$0.detail.isEmpty && $0.state != .ready }
             .map { "\($0.address): \($0.detail)" }
         return ([table.text] + details).joined(separator: "\n")
+    }
+
+    /// What was tried more than once, by pool.
+    private var calls: String {
+        var table = TextTable([
+            ("pool", .left), ("calls", .right), ("hedged", .right), ("hedges won", .right), ("retried", .right),
+            ("rows dropped", .right), ("takes hot experts", .left),
+        ])
+        for pool in self.cluster.pools {
+            let extras = pool.extra.map { "\($0.stack) \($0.layer): \(Self.ranges($0.experts))" }
+            table.add([
+                pool.name, "\(pool.calls)", "\(pool.hedges)", "\(pool.hedgesWon)", "\(pool.retries)",
+                "\(pool.droppedRows)", extras.joined(separator: "; "),
+            ])
+        }
+        return table.text
     }
 
     private var drops: String {

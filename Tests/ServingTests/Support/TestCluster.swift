@@ -20,7 +20,8 @@ func withGateway<Result>(
     configuration.port = 0
     configuration.drainTimeout = .seconds(5)
     // Wide enough for a loaded machine: tests that are about deadlines set their own.
-    configuration.layerDeadlines = LayerDeadlines(encoder: .seconds(60), decoder: .seconds(60))
+    configuration.cluster.choice.encoder.deadline = .seconds(60)
+    configuration.cluster.choice.decoder.deadline = .seconds(60)
     configure(&configuration)
     let gateway = try Gateway(configuration: configuration, logger: quietLogger)
     let task = Task { try await gateway.run() }
@@ -63,11 +64,13 @@ func withChannel<Result>(
 func withRemoteExperts<Result>(
     _ pools: [PoolSpecification],
     of loaded: LoadedModel,
-    deadlines: LayerDeadlines = LayerDeadlines(encoder: .seconds(60), decoder: .seconds(60)),
+    deadline: Duration = .seconds(60),
     configure: (inout ExpertClusterConfiguration) -> Void = { _ in },
     _ body: (RemoteExperts, ExpertCluster) async throws -> Result
 ) async throws -> Result {
     var configuration = ExpertClusterConfiguration(pools: pools)
+    configuration.choice.encoder.deadline = deadline
+    configuration.choice.decoder.deadline = deadline
     configure(&configuration)
     let cluster = ExpertCluster(
         configuration: configuration,
@@ -76,7 +79,7 @@ func withRemoteExperts<Result>(
         placement: nil,
         logger: quietLogger
     )
-    let experts = RemoteExperts(cluster: cluster, fingerprint: loaded.checkpoint.fingerprint, deadlines: deadlines)
+    let experts = RemoteExperts(cluster: cluster, fingerprint: loaded.checkpoint.fingerprint)
     let task = Task { try await cluster.run() }
     await cluster.waitUntilComplete()
     let outcome: Swift.Result<Result, any Error>

@@ -3,6 +3,7 @@
 import Checkpoints
 import ExpertPooling
 import ExpertServing
+import Metrics
 import NIOCore
 import RPCCore
 import RPCTransport
@@ -17,13 +18,27 @@ final class RunningHost: Sendable {
     /// Loads a shard and serves it on a free port.
     static func start(
         _ shard: String,
+        metrics: (any MetricsFactory)? = nil,
         configure: (inout ExpertHostConfiguration) -> Void = { _ in }
     ) async throws -> RunningHost {
-        var configuration = ExpertHostConfiguration(shardDirectory: shard)
+        try await Self.start([shard], metrics: metrics, configure: configure)
+    }
+
+    /// Loads some shards and serves them on a free port.
+    static func start(
+        _ shards: [String],
+        metrics: (any MetricsFactory)? = nil,
+        configure: (inout ExpertHostConfiguration) -> Void = { _ in }
+    ) async throws -> RunningHost {
+        var configuration = ExpertHostConfiguration(shardDirectories: shards)
         configuration.port = 0
         configuration.drainTimeout = .seconds(5)
         configure(&configuration)
-        let host = try ExpertHost(configuration: configuration, logger: quietLogger)
+        let host = try ExpertHost(
+            configuration: configuration,
+            logger: quietLogger,
+            metrics: metrics ?? MetricsSystem.factory
+        )
         let task = Task { try await host.run() }
         return RunningHost(host: host, port: try await host.boundAddress().port, task: task)
     }

@@ -346,7 +346,7 @@ const ProtobufCMessageDescriptor switchyard__v1__describe_host_request__descript
   (ProtobufCMessageInit) switchyard__v1__describe_host_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_descriptors[12] =
+static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_descriptors[14] =
 {
   {
     "model_fingerprint",
@@ -492,6 +492,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "zone",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostDescription, zone),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "weight_bytes",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostDescription, weight_bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__host_description__field_indices_by_name[] = {
   5,   /* field[5] = accepted_dtypes */
@@ -505,12 +529,14 @@ static const unsigned switchyard__v1__host_description__field_indices_by_name[] 
   1,   /* field[1] = shard */
   11,   /* field[11] = uptime_seconds */
   9,   /* field[9] = version */
+  13,   /* field[13] = weight_bytes */
   4,   /* field[4] = weight_dtype */
+  12,   /* field[12] = zone */
 };
 static const ProtobufCIntRange switchyard__v1__host_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 12 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
 {
@@ -520,7 +546,7 @@ const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
   "Switchyard__V1__HostDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__HostDescription),
-  12,
+  14,
   switchyard__v1__host_description__field_descriptors,
   switchyard__v1__host_description__field_indices_by_name,
   1,  switchyard__v1__host_description__number_ranges,

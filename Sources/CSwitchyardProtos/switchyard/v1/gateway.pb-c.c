@@ -2333,7 +2333,7 @@ const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor
   (ProtobufCMessageInit) switchyard__v1__cluster_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descriptors[4] =
 {
   {
     "stack",
@@ -2371,16 +2371,29 @@ static const ProtobufCFieldDescriptor switchyard__v1__layer_load__field_descript
     0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "rows_per_second",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__LayerLoad, n_rows_per_second),
+    offsetof(Switchyard__V1__LayerLoad, rows_per_second),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__layer_load__field_indices_by_name[] = {
   1,   /* field[1] = layer */
   2,   /* field[2] = rows */
+  3,   /* field[3] = rows_per_second */
   0,   /* field[0] = stack */
 };
 static const ProtobufCIntRange switchyard__v1__layer_load__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor =
 {
@@ -2390,7 +2403,7 @@ const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor =
   "Switchyard__V1__LayerLoad",
   "switchyard.v1",
   sizeof(Switchyard__V1__LayerLoad),
-  3,
+  4,
   switchyard__v1__layer_load__field_descriptors,
   switchyard__v1__layer_load__field_indices_by_name,
   1,  switchyard__v1__layer_load__number_ranges,
@@ -2539,7 +2552,7 @@ const ProtobufCMessageDescriptor switchyard__v1__gateway_load__descriptor =
   (ProtobufCMessageInit) switchyard__v1__gateway_load__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__pool_description__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__pool_description__field_descriptors[10] =
 {
   {
     "name",
@@ -2577,16 +2590,107 @@ static const ProtobufCFieldDescriptor switchyard__v1__pool_description__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "spare",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__PoolDescription, n_spare),
+    offsetof(Switchyard__V1__PoolDescription, spare),
+    &switchyard__v1__layer_experts__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "extra",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__PoolDescription, n_extra),
+    offsetof(Switchyard__V1__PoolDescription, extra),
+    &switchyard__v1__layer_experts__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "calls",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__PoolDescription, calls),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "hedges",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__PoolDescription, hedges),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "hedges_won",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__PoolDescription, hedges_won),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "retries",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__PoolDescription, retries),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dropped_rows",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__PoolDescription, dropped_rows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__pool_description__field_indices_by_name[] = {
+  5,   /* field[5] = calls */
+  9,   /* field[9] = dropped_rows */
   1,   /* field[1] = experts */
+  4,   /* field[4] = extra */
+  6,   /* field[6] = hedges */
+  7,   /* field[7] = hedges_won */
   0,   /* field[0] = name */
   2,   /* field[2] = replicas */
+  8,   /* field[8] = retries */
+  3,   /* field[3] = spare */
 };
 static const ProtobufCIntRange switchyard__v1__pool_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor =
 {
@@ -2596,14 +2700,14 @@ const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor =
   "Switchyard__V1__PoolDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__PoolDescription),
-  3,
+  10,
   switchyard__v1__pool_description__field_descriptors,
   switchyard__v1__pool_description__field_indices_by_name,
   1,  switchyard__v1__pool_description__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__pool_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field_descriptors[11] =
+static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field_descriptors[13] =
 {
   {
     "address",
@@ -2737,11 +2841,36 @@ static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "ejections",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReplicaDescription, ejections),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "zone",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReplicaDescription, zone),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__replica_description__field_indices_by_name[] = {
   0,   /* field[0] = address */
   5,   /* field[5] = calls */
   2,   /* field[2] = detail */
+  11,   /* field[11] = ejections */
   7,   /* field[7] = failures */
   8,   /* field[8] = latency_p50_microseconds */
   9,   /* field[9] = latency_p99_microseconds */
@@ -2750,11 +2879,12 @@ static const unsigned switchyard__v1__replica_description__field_indices_by_name
   4,   /* field[4] = outstanding_rows */
   6,   /* field[6] = rows */
   1,   /* field[1] = state */
+  12,   /* field[12] = zone */
 };
 static const ProtobufCIntRange switchyard__v1__replica_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 11 }
+  { 0, 13 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor =
 {
@@ -2764,7 +2894,7 @@ const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor
   "Switchyard__V1__ReplicaDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__ReplicaDescription),
-  11,
+  13,
   switchyard__v1__replica_description__field_descriptors,
   switchyard__v1__replica_description__field_indices_by_name,
   1,  switchyard__v1__replica_description__number_ranges,

@@ -764,7 +764,7 @@ const ProtobufCMessageDescriptor switchyard__v1__drop_policy__descriptor =
   (ProtobufCMessageInit) switchyard__v1__drop_policy__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__host_load__field_descriptors[6] =
+static const ProtobufCFieldDescriptor switchyard__v1__host_load__field_descriptors[12] =
 {
   {
     "active_calls",
@@ -838,11 +838,89 @@ static const ProtobufCFieldDescriptor switchyard__v1__host_load__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "passes",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostLoad, passes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "computed_calls",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostLoad, computed_calls),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "computed_rows",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostLoad, computed_rows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "named_experts",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostLoad, named_experts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expert_reads",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostLoad, expert_reads),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pass_calls",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostLoad, pass_calls),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__host_load__field_indices_by_name[] = {
   0,   /* field[0] = active_calls */
   4,   /* field[4] = compute_microseconds */
+  7,   /* field[7] = computed_calls */
+  8,   /* field[8] = computed_rows */
   5,   /* field[5] = draining */
+  10,   /* field[10] = expert_reads */
+  9,   /* field[9] = named_experts */
+  11,   /* field[11] = pass_calls */
+  6,   /* field[6] = passes */
   3,   /* field[3] = queue_microseconds */
   2,   /* field[2] = queue_row_limit */
   1,   /* field[1] = queued_rows */
@@ -850,7 +928,7 @@ static const unsigned switchyard__v1__host_load__field_indices_by_name[] = {
 static const ProtobufCIntRange switchyard__v1__host_load__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 12 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__host_load__descriptor =
 {
@@ -860,7 +938,7 @@ const ProtobufCMessageDescriptor switchyard__v1__host_load__descriptor =
   "Switchyard__V1__HostLoad",
   "switchyard.v1",
   sizeof(Switchyard__V1__HostLoad),
-  6,
+  12,
   switchyard__v1__host_load__field_descriptors,
   switchyard__v1__host_load__field_indices_by_name,
   1,  switchyard__v1__host_load__number_ranges,

@@ -103,7 +103,7 @@ struct  Switchyard__V1__HostDescription
    */
   uint64_t model_fingerprint;
   /*
-   * The name of the shard, for example "pool-0".
+   * The name of the shard, for example "pool-0"; of several, their names joined by commas.
    */
   ProtobufCBinaryData shard;
   /*
@@ -148,10 +148,19 @@ struct  Switchyard__V1__HostDescription
    * Time since the host began to serve.
    */
   uint64_t uptime_seconds;
+  /*
+   * Where the host runs, for gateways that prefer their own zone: 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-'; empty if
+   * it was not told.
+   */
+  ProtobufCBinaryData zone;
+  /*
+   * Memory that the experts' weights take, in bytes.
+   */
+  uint64_t weight_bytes;
 };
 #define SWITCHYARD__V1__HOST_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__host_description__descriptor) \
-    , 0, {0,NULL}, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0,NULL, 0, 0, NULL, {0,NULL}, {0,NULL}, 0 }
+    , 0, {0,NULL}, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0,NULL, 0, 0, NULL, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0 }
 
 
 /* Switchyard__V1__ForwardRequest methods */

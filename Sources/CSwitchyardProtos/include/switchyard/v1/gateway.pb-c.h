@@ -706,10 +706,15 @@ struct  Switchyard__V1__LayerLoad
    */
   size_t n_rows;
   uint64_t *rows;
+  /*
+   * Moving average of the rows dispatched in a second, by expert index.
+   */
+  size_t n_rows_per_second;
+  float *rows_per_second;
 };
 #define SWITCHYARD__V1__LAYER_LOAD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__layer_load__descriptor) \
-    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0,NULL }
+    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0,NULL, 0,NULL }
 
 
 /*
@@ -780,10 +785,40 @@ struct  Switchyard__V1__PoolDescription
    */
   size_t n_replicas;
   Switchyard__V1__ReplicaDescription **replicas;
+  /*
+   * Experts of other pools that every ready host of this one holds too, by sparse layer.
+   */
+  size_t n_spare;
+  Switchyard__V1__LayerExperts **spare;
+  /*
+   * Those of them that are sent here too because they are hot, by sparse layer.
+   */
+  size_t n_extra;
+  Switchyard__V1__LayerExperts **extra;
+  /*
+   * Calls since the start: one for each layer.
+   */
+  uint64_t calls;
+  /*
+   * Calls that were sent to a second host while the first one was silent.
+   */
+  uint64_t hedges;
+  /*
+   * Of these, answered by the second one first.
+   */
+  uint64_t hedges_won;
+  /*
+   * Attempts after a failed one.
+   */
+  uint64_t retries;
+  /*
+   * Token rows that were given up.
+   */
+  uint64_t dropped_rows;
 };
 #define SWITCHYARD__V1__POOL_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__pool_description__descriptor) \
-    , {0,NULL}, 0,NULL, 0,NULL }
+    , {0,NULL}, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, 0, 0, 0 }
 
 
 /*
@@ -836,10 +871,18 @@ struct  Switchyard__V1__ReplicaDescription
    * What the host said about itself last.
    */
   Switchyard__V1__HostLoad *load;
+  /*
+   * How often it was left alone since the start.
+   */
+  uint64_t ejections;
+  /*
+   * The zone that the host says it stands in; empty if it does not say.
+   */
+  ProtobufCBinaryData zone;
 };
 #define SWITCHYARD__V1__REPLICA_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__replica_description__descriptor) \
-    , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL }
+    , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL, 0, {0,NULL} }
 
 
 /* Switchyard__V1__GenerateRequest methods */

@@ -278,13 +278,37 @@ struct  Switchyard__V1__HostLoad
    */
   uint64_t compute_microseconds;
   /*
-   * Whether the host finishes what it has and takes no new work.
+   * Whether the host is leaving: it finishes what it has and what still arrives on open connections; send it nothing new.
    */
   protobuf_c_boolean draining;
+  /*
+   * Passes over experts' weights since the host began; a pass computes one call, or several that waited together.
+   */
+  uint64_t passes;
+  /*
+   * Calls that those passes computed.
+   */
+  uint64_t computed_calls;
+  /*
+   * Token rows that those passes computed.
+   */
+  uint64_t computed_rows;
+  /*
+   * Experts that those calls named, each call by itself: how often weights would have been read call by call.
+   */
+  uint64_t named_experts;
+  /*
+   * Experts whose weights those passes read; an expert counts once a pass, however many calls named it.
+   */
+  uint64_t expert_reads;
+  /*
+   * Calls of the pass that computed this call, this one among them; 0 in a description.
+   */
+  uint32_t pass_calls;
 };
 #define SWITCHYARD__V1__HOST_LOAD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__host_load__descriptor) \
-    , 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
 /*

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Why no replica could be chosen for a call.
+enum NoReplica: Error, Sendable, Hashable {
+    /// No replica of the pool takes calls.
+    case noneServing
+    /// Every one that serves has been tried for this call.
+    case allTried
+    /// Every one that is left has as many calls out as it may, or has pushed back; ask again then.
+    case allBusy(until: ContinuousClock.Instant?)
+}
+
+extension ExpertPools {
+    /// Chooses a replica for a call and counts the call as out.
+    ///
+    /// "Least outstanding of two random" (M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001,
+    /// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with two deviations: a pool of one or two
+    /// serving replicas is looked at whole, and where this gateway has a zone, only replicas of the same zone are looked
+    /// at as long as one of them is free.
+    ///
+    /// - Parameters:
+    ///   - pool: Index of the pool.
+    ///   - excluded: Slots that have been tried for this call.
+    ///   - now: The present.
+    /// - Returns: The replica's slot, or why there is none.
+    mutating func startAttempt(
+        in pool: Int,
+        excluding excluded: [Int],
+        now: ContinuousClock.Instant
+    ) -> Result<Int, NoReplica> {
+        let serving = self.pools[pool].serving.isEmpty ? self.lastResorts(of: pool) : self.pools[pool].serving
+        guard !serving.isEmpty else { return .failure(.noneServing) }
+        var free: [Int] = []
+        var local: [Int] = []
+        var isAnyUntried = false
+        var earliest: ContinuousClock.Instant?
+        for slot in serving where !excluded.contains(slot) {
+            isAnyUntried = true
+            if let notBefore = self.replicas[slot].notBefore, notBefore > now {
+                earliest = min(earliest ?? notBefore, notBefore)
+                continue
+            }
+            guard self.replicas[slot].outstanding < self.configuration.outstandingPerReplica else { continue }
+            free.append(slot)
+            if let zone = self.configuration.zone, self.replicas[slot].description?.zone == zone { local.append(slot) }
+        }
+        guard isAnyUntried else { return .failure(.allTried) }
+        guard let chosen = self.lessLoadedOfTwo(local.isEmpty ? free : local) else {
+            return .failure(.allBusy(until: earliest))
+        }
+        self.replicas[chosen].outstanding += 1
+        return .success(chosen)
+    }
+
+    /// Replicas that are connected and verified but left alone, for where nobody serves.
+    ///
+    /// They are slow or unreliable, or drain. One that stalled is none of them, since waiting for it costs every sequence a
+    /// whole deadline.
+    func lastResorts(of pool: Int) -> [Int] {
+        self.pools[pool].members
+            .filter { slot in
+                switch self.replicas[slot].state {
+                case .ejected, .probing: !self.replicas[slot].isStalled
+                case .draining: true
+                case .connecting, .describing, .serving, .refused: false
+                }
+            }
+    }
+
+    private mutating func lessLoadedOfTwo(_ free: [Int]) -> Int? {
+        guard var first = free.first else { return nil }
+        guard free.count > 1 else { return first }
+        var second = free[1]
+        if free.count > 2 {
+            let draw = Int.random(in: 0..<free.count, using: &self.random)
+            let step = Int.random(in: 1..<free.count, using: &self.random)
+            (first, second) = (free[draw], free[(draw + step) % free.count])
+        } else if Bool.random(using: &self.random) {
+            swap(&first, &second)
+        }
+        return self.replicas[second].outstanding < self.replicas[first].outstanding ? second : first
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension ExpertPools {
+    /// Why a replica must not be used; nil where it may.
+    func objection(to description: ReplicaDescription, from slot: Int) -> String? {
+        guard description.fingerprint == self.fingerprint else {
+            return "it serves the model \(Self.hex(description.fingerprint)), but this gateway serves "
+                + "\(Self.hex(self.fingerprint)): start it with a shard of the same checkpoint"
+        }
+        guard description.modelWidth == self.modelWidth else {
+            return "its token rows are \(description.modelWidth) wide, but this model's are \(self.modelWidth)"
+        }
+        let rowType = self.configuration.rowType
+        guard description.rowTypes.isEmpty || description.rowTypes.contains(rowType) else {
+            let accepted = description.rowTypes.map(\.rawValue).sorted().joined(separator: ", ")
+            return "it accepts token rows in \(accepted), but this gateway sends \(rowType.rawValue)"
+        }
+        return self.objectionToWeights(of: description, from: slot)
+            ?? self.objectionToExperts(of: description, from: slot)
+    }
+
+    /// Replicas of a pool must give the same answers, bit for bit, or a request would depend on who answered.
+    private func objectionToWeights(of description: ReplicaDescription, from slot: Int) -> String? {
+        guard !self.configuration.allowsMixedWeightTypes, let own = description.weightType else { return nil }
+        for sibling in self.pools[self.replicas[slot].pool].serving where sibling != slot {
+            guard let other = self.replicas[sibling].description?.weightType, other != own else { continue }
+            return "it stores weights in \(own.rawValue), but \(self.replicas[sibling].id.address) of the same pool in "
+                + "\(other.rawValue), so answers would depend on the replica: start it with the same storage, or allow "
+                + "mixed types"
+        }
+        return nil
+    }
+
+    private func objectionToExperts(of description: ReplicaDescription, from slot: Int) -> String? {
+        let name = self.replicas[slot].id.pool
+        if !self.learnsPlacement {
+            return self.missingExperts(of: description, in: name)
+        }
+        guard description.experts.contains(where: { !$0.value.isEmpty }) else { return "it holds no experts" }
+        // Alone it may teach its pool another placement; beside others that serve it must fit theirs.
+        guard self.pools[self.replicas[slot].pool].serving.contains(where: { $0 != slot }) else { return nil }
+        return self.missingExperts(of: description, in: name)
+    }
+
+    private func missingExperts(of description: ReplicaDescription, in pool: String) -> String? {
+        for (layer, experts) in self.placement.experts(of: pool).sorted(by: { $0.key < $1.key }) {
+            let missing = experts.subtracting(description.experts[layer] ?? [])
+            guard missing.isEmpty else {
+                let list = missing.sorted().map(String.init).joined(separator: ", ")
+                return "it lacks experts \(list) of layer \(layer), which the placement puts on \(pool)"
+            }
+        }
+        return nil
+    }
+
+    private static func hex(_ value: UInt64) -> String {
+        let digits = String(value, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One sparse layer's calls to the pools, as a pure machine: first attempts, hedges and retries inside one deadline.
+///
+/// Events come in with the time and the pools; actions go out. Whoever runs it sends and cancels attempts, judges the
+/// replies, reports each attempt's outcome once, and calls ``timerFired(pools:now:)`` when ``nextTimer`` has come. A call
+/// ends exactly once: answered, or dropped.
+///
+/// A call that has been silent for as long as 95 % of its pool's calls take is sent to another replica too, and the first
+/// good answer counts; the other attempt is cancelled (J. Dean, L. A. Barroso, The Tail at Scale, 2013,
+/// https://doi.org/10.1145/2408776.2408794). One deviation: hedges have a budget, a fraction of the pool's calls.
+public struct LayerCalls: Sendable {
+    private enum Phase: Sendable {
+        /// Attempts are out. Can transition to `waiting` and `ended`.
+        case out
+        /// No attempt is out; the next one is made then. Can transition to `out` and `ended`.
+        case waiting(until: ContinuousClock.Instant)
+        /// Answered or dropped. Final.
+        case ended
+    }
+
+    private struct Attempt: Sendable {
+        let number: Int
+        let slot: Int
+        let started: ContinuousClock.Instant
+        let isHedge: Bool
+    }
+
+    private struct Call: Sendable {
+        let pool: Int
+        let rows: Int
+        let kind: CallClass
+        var phase = Phase.out
+        var out: [Attempt] = []
+        var tried: [Int] = []
+        /// Attempts so far, hedges among them.
+        var made = 0
+        /// Attempts so far that were no hedges.
+        var sent = 0
+        var hedgeAt: ContinuousClock.Instant?
+        var lastFailure: CallFailure?
+    }
+
+    /// The layer.
+    public let layer: ExpertLayer
+    /// When the layer stops waiting, whatever has been tried.
+    public let deadline: ContinuousClock.Instant
+
+    private let policy: LayerPolicy
+    private var calls: [Call] = []
+    private var open = 0
+
+    /// Creates the calls of a layer; ``begin(_:pools:now:)`` makes them.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer.
+    ///   - deadline: When the layer stops waiting (``ExpertPools/layerDeadline(of:_:now:)``).
+    ///   - policy: How much is tried until then.
+    public init(layer: ExpertLayer, deadline: ContinuousClock.Instant, policy: LayerPolicy) {
+        self.layer = layer
+        self.deadline = deadline
+        self.policy = policy
+    }
+
+    /// Whether every call has ended.
+    public var isComplete: Bool { self.open == 0 }
+
+    /// When ``timerFired(pools:now:)`` has something to do; nil when all calls have ended.
+    public var nextTimer: ContinuousClock.Instant? {
+        guard !self.isComplete else { return nil }
+        var earliest = self.deadline
+        for call in self.calls {
+            switch call.phase {
+            case .out: if let hedgeAt = call.hedgeAt { earliest = min(earliest, hedgeAt) }
+            case .waiting(let until): earliest = min(earliest, until)
+            case .ended: break
+            }
+        }
+        return earliest
+    }
+
+    /// Whether an attempt's answer is still wanted.
+    ///
+    /// - Parameter attempt: The attempt.
+    /// - Returns: False once its call has ended, or the attempt has.
+    public func isOut(_ attempt: AttemptID) -> Bool {
+        self.calls.indices.contains(attempt.call)
+            && self.calls[attempt.call].out.contains { $0.number == attempt.number }
+    }
+
+    // MARK: - Events
+
+    /// Makes the layer's calls; to be called once.
+    ///
+    /// - Parameters:
+    ///   - assignments: The rows of each pool; a call is named by its index in them.
+    ///   - pools: The pools.
+    ///   - now: The present.
+    /// - Returns: What to send, and which calls have nobody to go to.
+    public mutating func begin(
+        _ assignments: [PoolAssignment],
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant
+    ) -> [LayerAction] {
+        precondition(self.calls.isEmpty, "the calls of \(self.layer) have been made already")
+        self.open = assignments.count
+        for assignment in assignments {
+            let rows = assignment.rowCount
+            let pool = pools.poolIndex(of: assignment.pool)
+            let kind = CallClass(isDecoder: self.layer.isDecoder, rows: rows)
+            self.calls.append(Call(pool: pool, rows: rows, kind: kind))
+        }
+        var actions: [LayerAction] = []
+        for index in self.calls.indices {
+            pools.earnHedge(in: self.calls[index].pool)
+            self.sendNext(index, pools: &pools, now: now, into: &actions)
+        }
+        return actions
+    }
+
+    /// An attempt was answered, and the answer is good: it is the call's.
+    ///
+    /// - Parameters:
+    ///   - attempt: The attempt; one that is no longer out changes nothing.
+    ///   - pools: The pools.
+    ///   - now: When the answer came.
+    /// - Returns: The other attempt to cancel, if there is one, and what the pools ask for.
+    public mutating func answered(
+        _ attempt: AttemptID,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant
+    ) -> [LayerAction] {
+        guard let winner = self.takeOut(attempt) else { return [] }
+        let index = attempt.call
+        var actions: [LayerAction] = []
+        let call = self.calls[index]
+        func note(_ pooled: [PoolAction]) { actions += pooled.map { .pool($0) } }
+        let time = winner.started.duration(to: now)
+        note(pools.attemptSucceeded(winner.slot, rows: call.rows, call: call.kind, time: time, now: now))
+        for loser in call.out {
+            actions.append(.cancel(AttemptID(call: index, number: loser.number)))
+            if winner.isHedge {
+                let lost = loser.started.duration(to: now)
+                note(pools.attemptOvertaken(loser.slot, call: call.kind, time: lost, now: now))
+            } else {
+                pools.attemptCancelled(loser.slot)
+            }
+        }
+        if winner.isHedge { pools.noteHedgeWon(in: call.pool) }
+        self.end(index)
+        return actions
+    }
+
+    /// An attempt failed, or its answer cannot be used.
+    ///
+    /// - Parameters:
+    ///   - attempt: The attempt; one that is no longer out changes nothing.
+    ///   - failure: How.
+    ///   - pushback: How long the replica wants no calls; nil where it does not say.
+    ///   - pools: The pools.
+    ///   - now: The present.
+    /// - Returns: What to send in its place, or that the call is dropped, and what the pools ask for.
+    public mutating func failed(
+        _ attempt: AttemptID,
+        _ failure: CallFailure,
+        pushback: Duration? = nil,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant
+    ) -> [LayerAction] {
+        guard let lost = self.takeOut(attempt) else { return [] }
+        let index = attempt.call
+        let time = lost.started.duration(to: now)
+        let kind = self.calls[index].kind
+        if let pushback, pushback > .zero {
+            pools.pushedBack(lost.slot, until: now.advanced(by: pushback))
+        }
+        var actions: [LayerAction] =
+            pools.attemptFailed(lost.slot, failure, call: kind, time: time, now: now).map { .pool($0) }
+        self.calls[index].lastFailure = failure
+        guard self.calls[index].out.isEmpty else { return actions }
+        self.retry(index, after: failure, pools: &pools, now: now, into: &actions)
+        return actions
+    }
+
+    /// Time has passed: calls may be hedged, tried again or given up.
+    ///
+    /// - Parameters:
+    ///   - pools: The pools.
+    ///   - now: The present.
+    /// - Returns: What to send and to cancel, and which calls are dropped.
+    public mutating func timerFired(pools: inout ExpertPools, now: ContinuousClock.Instant) -> [LayerAction] {
+        var actions: [LayerAction] = []
+        for index in self.calls.indices {
+            switch self.calls[index].phase {
+            case .ended:
+                break
+            case .out where now >= self.deadline, .waiting where now >= self.deadline:
+                self.giveUp(index, pools: &pools, now: now, into: &actions)
+            case .out:
+                if let hedgeAt = self.calls[index].hedgeAt, hedgeAt <= now {
+                    self.hedge(index, pools: &pools, now: now, into: &actions)
+                }
+            case .waiting(let until):
+                if until <= now { self.sendNext(index, pools: &pools, now: now, into: &actions) }
+            }
+        }
+        return actions
+    }
+
+    /// Nobody waits for the layer any more.
+    ///
+    /// - Parameter pools: The pools.
+    /// - Returns: The attempts to cancel.
+    public mutating func abandoned(pools: inout ExpertPools) -> [LayerAction] {
+        var actions: [LayerAction] = []
+        for index in self.calls.indices {
+            for attempt in self.calls[index].out {
+                actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
+                pools.attemptCancelled(attempt.slot)
+            }
+            self.calls[index].out = []
+            self.end(index)
+        }
+        return actions
+    }
+
+    // MARK: - Attempts
+
+    private mutating func sendNext(
+        _ index: Int,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant,
+        into actions: inout [LayerAction]
+    ) {
+        guard now < self.deadline else {
+            self.giveUp(index, pools: &pools, now: now, into: &actions)
+            return
+        }
+        let call = self.calls[index]
+        var choice = pools.startAttempt(in: call.pool, excluding: call.tried, now: now)
+        if case .failure(.allTried) = choice {
+            // Another replica first; after that the same ones again.
+            choice = pools.startAttempt(in: call.pool, excluding: [], now: now)
+        }
+        switch choice {
+        case .success(let slot):
+            if call.sent > 0 { pools.noteRetry(in: call.pool) }
+            self.calls[index].sent += 1
+            self.calls[index].hedgeAt = now.advanced(by: pools.hedgeDelay(in: call.pool, call.kind))
+            self.send(index, to: slot, isHedge: false, pools: pools, now: now, into: &actions)
+        case .failure(.allBusy(let until)):
+            let pause = now.advanced(by: pools.configuration.retryDelay)
+            self.calls[index].phase = .waiting(until: max(until ?? pause, pause))
+            self.calls[index].lastFailure = call.lastFailure ?? .overloaded
+        case .failure(.noneServing), .failure(.allTried):
+            if let end = pools.patienceEnd(in: call.pool, self.policy), now < end {
+                self.calls[index].phase = .waiting(until: now.advanced(by: pools.configuration.retryDelay))
+                self.calls[index].lastFailure = call.lastFailure ?? .unavailable
+            } else {
+                self.drop(index, call.lastFailure?.dropCause ?? .unavailable, pools: &pools, into: &actions)
+            }
+        }
+    }
+
+    private mutating func retry(
+        _ index: Int,
+        after failure: CallFailure,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant,
+        into actions: inout [LayerAction]
+    ) {
+        let call = self.calls[index]
+        guard call.sent < self.policy.attempts, pools.mayRetry(in: call.pool) else {
+            self.drop(index, failure.dropCause, pools: &pools, into: &actions)
+            return
+        }
+        if pools.hasUntried(in: call.pool, call.tried) {
+            self.sendNext(index, pools: &pools, now: now, into: &actions)
+        } else if failure.mayHealOnTheSameReplica {
+            let doublings = min(call.sent - 1, 8)
+            let wait = pools.configuration.retryDelay * (1 << max(0, doublings))
+            self.calls[index].phase = .waiting(until: now.advanced(by: wait))
+        } else {
+            self.drop(index, failure.dropCause, pools: &pools, into: &actions)
+        }
+    }
+
+    private mutating func hedge(
+        _ index: Int,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant,
+        into actions: inout [LayerAction]
+    ) {
+        self.calls[index].hedgeAt = nil
+        let call = self.calls[index]
+        guard pools.mayHedge(in: call.pool),
+            case .success(let slot) = pools.startAttempt(in: call.pool, excluding: call.tried, now: now)
+        else { return }
+        pools.spendHedge(in: call.pool)
+        self.send(index, to: slot, isHedge: true, pools: pools, now: now, into: &actions)
+    }
+
+    private mutating func send(
+        _ index: Int,
+        to slot: Int,
+        isHedge: Bool,
+        pools: ExpertPools,
+        now: ContinuousClock.Instant,
+        into actions: inout [LayerAction]
+    ) {
+        let number = self.calls[index].made
+        self.calls[index].made += 1
+        self.calls[index].phase = .out
+        self.calls[index].tried.append(slot)
+        self.calls[index].out.append(Attempt(number: number, slot: slot, started: now, isHedge: isHedge))
+        actions.append(.send(AttemptID(call: index, number: number), to: pools.replicas[slot].id))
+    }
+
+    private mutating func takeOut(_ attempt: AttemptID) -> Attempt? {
+        guard self.calls.indices.contains(attempt.call),
+            let place = self.calls[attempt.call].out.firstIndex(where: { $0.number == attempt.number })
+        else { return nil }
+        return self.calls[attempt.call].out.remove(at: place)
+    }
+
+    // MARK: - Ends
+
+    /// The deadline has passed.
+    private mutating func giveUp(
+        _ index: Int,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant,
+        into actions: inout [LayerAction]
+    ) {
+        let call = self.calls[index]
+        for attempt in call.out {
+            actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
+            let time = attempt.started.duration(to: now)
+            // An attempt that was made late had no fair chance.
+            if time >= pools.hedgeDelay(in: call.pool, call.kind) {
+                actions += pools.attemptFailed(attempt.slot, .deadline, call: call.kind, time: time, now: now)
+                    .map { .pool($0) }
+            } else {
+                pools.attemptCancelled(attempt.slot)
+            }
+        }
+        let cause = call.out.isEmpty ? call.lastFailure?.dropCause ?? .timeout : .timeout
+        self.calls[index].out = []
+        self.drop(index, cause, pools: &pools, into: &actions)
+    }
+
+    private mutating func drop(
+        _ index: Int,
+        _ cause: DropCause,
+        pools: inout ExpertPools,
+        into actions: inout [LayerAction]
+    ) {
+        pools.noteDrop(in: self.calls[index].pool, rows: self.calls[index].rows)
+        actions.append(.drop(call: index, cause))
+        self.end(index)
+    }
+
+    private mutating func end(_ index: Int) {
+        if case .ended = self.calls[index].phase { return }
+        self.calls[index].phase = .ended
+        self.calls[index].out = []
+        self.open -= 1
+    }
+}

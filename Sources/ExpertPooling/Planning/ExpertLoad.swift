@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#elseif canImport(Darwin)
+internal import Darwin
+#endif
+
+/// How many token rows each expert takes in a second: a moving average that forgets exponentially.
+///
+/// A row that was counted `t` ago weighs `2^(-t / halfLife)`. The sum of the weights of an expert's rows is divided by
+/// what it would be at one row in a second over the time since the first look, so that the average is right from the start
+/// and not only after some half-lives. Time is passed in; the type looks at no clock.
+///
+/// Counters and increments may be mixed, but not in one layer: ``counted(_:in:now:)`` takes counters that only grow and
+/// spreads what they grew by over the time since the last look; ``add(_:of:in:now:)`` takes rows as they come.
+public struct ExpertLoad: Sendable {
+    private struct Layer: Sendable {
+        /// Decayed rows by expert, as of `latest`.
+        var sums: [Double]
+        /// Counters at the last look.
+        var counters: [UInt64]?
+        let first: ContinuousClock.Instant
+        var latest: ContinuousClock.Instant
+    }
+
+    /// Time after which a row weighs half.
+    public let halfLife: Duration
+
+    private var layers: [ExpertLayer: Layer] = [:]
+
+    /// Creates an average without rows.
+    ///
+    /// - Parameter halfLife: Time after which a row weighs half; at least a millisecond is taken.
+    public init(halfLife: Duration = .seconds(30)) {
+        self.halfLife = max(halfLife, .milliseconds(1))
+    }
+
+    /// The layers that rows were counted in, in order.
+    public var countedLayers: [ExpertLayer] { self.layers.keys.sorted() }
+
+    /// Counters were read that only grow.
+    ///
+    /// The first look at a layer only remembers them. A counter that is smaller than before was started again: what it
+    /// says now is what it grew by.
+    ///
+    /// - Parameters:
+    ///   - counters: Rows since some start, by expert.
+    ///   - layer: The layer.
+    ///   - now: When they were read.
+    public mutating func counted(_ counters: [UInt64], in layer: ExpertLayer, now: ContinuousClock.Instant) {
+        guard var state = self.layers[layer], let before = state.counters else {
+            self.layers[layer] = Layer(
+                sums: Array(repeating: 0, count: counters.count),
+                counters: counters,
+                first: now,
+                latest: now
+            )
+            return
+        }
+        let elapsed = state.latest.duration(to: now)
+        // Rows without time between would be an infinite rate; they are seen at the next look.
+        guard elapsed > .zero else { return }
+        let decay = self.decay(over: elapsed)
+        // Rows that came evenly over the time lost, on average, this part of their weight by now.
+        let kept = self.weight(over: elapsed) / elapsed.asSeconds
+        Self.widen(&state.sums, to: counters.count)
+        for (expert, counter) in counters.enumerated() {
+            let old = expert < before.count ? before[expert] : 0
+            let grown = counter >= old ? counter - old : counter
+            state.sums[expert] = state.sums[expert] * decay + Double(grown) * kept
+        }
+        state.counters = counters
+        state.latest = now
+        self.layers[layer] = state
+    }
+
+    /// Rows were dispatched.
+    ///
+    /// - Parameters:
+    ///   - rows: How many; a number below zero is none.
+    ///   - expert: Index of the expert; one below zero counts nowhere.
+    ///   - layer: Its layer.
+    ///   - now: When. Time that goes back counts as no time.
+    public mutating func add(_ rows: Int, of expert: Int, in layer: ExpertLayer, now: ContinuousClock.Instant) {
+        guard expert >= 0 else { return }
+        var state = self.layers[layer] ?? Layer(sums: [], counters: nil, first: now, latest: now)
+        let elapsed = state.latest.duration(to: now)
+        if elapsed > .zero {
+            let decay = self.decay(over: elapsed)
+            for index in state.sums.indices { state.sums[index] *= decay }
+            state.latest = now
+        }
+        Self.widen(&state.sums, to: expert + 1)
+        state.sums[expert] += Double(max(rows, 0))
+        self.layers[layer] = state
+    }
+
+    /// The average of each expert of a layer.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer.
+    ///   - now: The present; the time since the last rows counts as time without any, unless counters are read, whose
+    ///     next look will tell.
+    /// - Returns: Rows in a second, by expert; empty where nothing was counted, zeros where no time has passed.
+    public func rowsPerSecond(in layer: ExpertLayer, now: ContinuousClock.Instant) -> [Double] {
+        guard let state = self.layers[layer] else { return [] }
+        let end = state.counters == nil ? max(now, state.latest) : state.latest
+        let weight = self.weight(over: state.first.duration(to: end))
+        guard weight > 0 else { return state.sums.map { _ in 0 } }
+        let decay = self.decay(over: state.latest.duration(to: end))
+        return state.sums.map { $0 * decay / weight }
+    }
+
+    /// How many rows the averages of a layer stand on: the sum of the rows' weights.
+    ///
+    /// - Parameter layer: The layer.
+    /// - Returns: Rows, as of the last look; zero where nothing was counted.
+    public func observedRows(in layer: ExpertLayer) -> Double {
+        self.layers[layer]?.sums.reduce(0, +) ?? 0
+    }
+
+    /// What is left of a weight after a time.
+    private func decay(over time: Duration) -> Double {
+        exp2(-max(time, .zero).asSeconds / self.halfLife.asSeconds)
+    }
+
+    /// The integral of the weights over a time that ends now, in seconds.
+    private func weight(over time: Duration) -> Double {
+        -expm1(-max(time, .zero).asSeconds / self.halfLife.asSeconds * M_LN2) * self.halfLife.asSeconds / M_LN2
+    }
+
+    private static func widen(_ sums: inout [Double], to count: Int) {
+        if sums.count < count { sums += Array(repeating: 0, count: count - sums.count) }
+    }
+}
+
+extension Duration {
+    /// The length in seconds.
+    var asSeconds: Double {
+        Double(self.components.seconds) + Double(self.components.attoseconds) * 1e-18
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Where hot experts are to be sent besides their own pools, and what that is expected to bring.
+public struct PlacementPlan: Sendable, Equatable {
+    /// Why a pool takes rows of an expert from now on, or no longer does.
+    public enum Reason: Sendable, Equatable, CustomStringConvertible {
+        /// That takes load off the layer's busiest pool.
+        case relieves(pool: String)
+        /// Its share has been below the threshold for long enough.
+        case cooled(shareBefore: Double, for: Duration)
+        /// It has made its pool the busiest for long enough.
+        case burden(for: Duration)
+        /// Not every replica of the pool that takes calls holds it any more, or none does take calls.
+        case notHeld(pool: String)
+
+        /// The reason for people.
+        public var description: String {
+            switch self {
+            case .relieves(let pool): "relieves \(pool)"
+            case .cooled(let share, let time):
+                "cooled: had \(Percentage(share)) when it came, less than the threshold for \(time.components.seconds) s"
+            case .burden(let time): "has made its pool the busiest for \(time.components.seconds) s"
+            case .notHeld(let pool): "\(pool) does not hold it any more"
+            }
+        }
+    }
+
+    /// One expert whose pools change.
+    public struct Change: Sendable, Equatable {
+        /// The expert's layer.
+        public var layer: ExpertLayer
+        /// Index of the expert.
+        public var expert: Int
+        /// Its part of the layer's rows.
+        public var share: Double
+        /// Pools that take its rows now, its own first.
+        public var before: [String]
+        /// Pools that are to take them.
+        public var after: [String]
+        /// Why, one for each pool that comes or goes.
+        public var reasons: [Reason]
+    }
+
+    /// What the plan does to one layer.
+    ///
+    /// Loads are parts of the layer's rows that one replica takes: a layer lasts as long as its busiest replica.
+    public struct Layer: Sendable, Equatable {
+        /// The layer.
+        public var layer: ExpertLayer
+        /// Whether enough rows were seen to plan it.
+        public var isMeasured: Bool
+        /// The pool of the busiest replica now.
+        public var worstPool: String
+        /// Load of the busiest replica now.
+        public var worstBefore: Double
+        /// The same under the plan.
+        public var worstAfter: Double
+        /// The busiest replica's load in multiples of the mean, now.
+        public var balanceBefore: Double
+        /// The same under the plan.
+        public var balanceAfter: Double
+        /// A load that no division of the rows over pools that hold them can go below.
+        public var floor: Double
+    }
+
+    /// Further pools of an expert under the plan, by layer and expert.
+    public var extras: [ExpertLayer: [Int: [String]]] = [:]
+    /// What it does to each layer, in order.
+    public var layers: [Layer] = []
+    /// What changes, by layer and expert.
+    public var changes: [Change] = []
+
+    /// Whether there is something to change.
+    public var isChange: Bool { !self.changes.isEmpty }
+}
+
+/// Advice to load a further shard, for layers that nothing can be done for with what hosts hold.
+public struct PlacementAdvice: Sendable, Equatable {
+    /// Pool whose shard is to be loaded by others too.
+    public var shardOf: String
+    /// Pool whose hosts are to load it.
+    public var hostsOf: String
+    /// Load of the busiest replica now, averaged over the layers.
+    public var worstBefore: Double
+    /// The same once the shard is loaded and the plan made from it in force.
+    public var worstAfter: Double
+}
+
+/// A fraction written as a percentage with one decimal.
+struct Percentage: CustomStringConvertible {
+    let fraction: Double
+
+    init(_ fraction: Double) { self.fraction = fraction }
+
+    var description: String {
+        guard self.fraction.isFinite else { return "?" }
+        let tenths = Int((self.fraction * 1000).rounded())
+        return "\(tenths / 10).\(tenths % 10) %"
+    }
+}

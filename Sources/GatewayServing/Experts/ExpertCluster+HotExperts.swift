@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ExpertPooling
+internal import Logging
+internal import Synchronization
+
+extension ExpertCluster.State {
+    /// Moving averages of the rows of each expert, by layer.
+    func rowsPerSecond(now: ContinuousClock.Instant) -> [ExpertLayer: [Double]] {
+        Dictionary(
+            uniqueKeysWithValues: self.expertLoad.countedLayers.map { layer in
+                (layer, self.expertLoad.rowsPerSecond(in: layer, now: now))
+            }
+        )
+    }
+}
+
+extension ExpertCluster {
+    /// Places hot experts on further pools, and takes them away again, until the task is cancelled.
+    func replicateHotExperts() async {
+        var planner = PlacementPlanner(configuration: self.configuration.planner)
+        while !Task.isCancelled {
+            try? await Task.sleep(for: self.configuration.planInterval)
+            self.replan(&planner, now: .now)
+        }
+    }
+
+    /// Looks at the loads once, and changes the placement if the planner says so.
+    func replan(_ planner: inout PlacementPlanner, now: ContinuousClock.Instant) {
+        let names = self.configuration.pools.map(\.name)
+        let plan = self.state.withLock { state -> PlacementPlan? in
+            let plan = planner.change(
+                for: state.snapshot(pools: names, layers: self.layers, expertCount: self.expertCount, now: now),
+                now: now
+            )
+            if let plan {
+                state.pools.setExtras(plan.extras)
+            }
+            return plan
+        }
+        for change in plan?.changes ?? [] {
+            self.logger.info(
+                "a hot expert's placement changes",
+                metadata: [
+                    "layer": "\(change.layer)", "expert": "\(change.expert)",
+                    "before": "\(change.before.joined(separator: ","))",
+                    "after": "\(change.after.joined(separator: ","))",
+                    "reason": "\(change.reasons.map(\.description).joined(separator: "; "))",
+                ]
+            )
+        }
+    }
+}
+
+extension ExpertCluster.State {
+    /// What a plan is made from.
+    func snapshot(
+        pools names: [String],
+        layers: [ExpertLayer],
+        expertCount: Int,
+        now: ContinuousClock.Instant
+    ) -> PlacementSnapshot {
+        let spare = self.pools.spareExperts()
+        let table = self.pools.placement
+        var snapshot = PlacementSnapshot(extras: table.extras)
+        for name in names {
+            snapshot.pools[name] = .init(replicas: self.pools.servingCount(of: name), spare: spare[name] ?? [:])
+        }
+        for layer in layers {
+            var rows = self.expertLoad.rowsPerSecond(in: layer, now: now)
+            rows += [Double](repeating: 0, count: max(0, expertCount - rows.count))
+            snapshot.layers[layer] = .init(
+                primary: (0..<expertCount).map { table.pool(of: $0, in: layer) },
+                rowsPerSecond: rows,
+                observedRows: self.expertLoad.observedRows(in: layer)
+            )
+        }
+        return snapshot
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@testable import ExpertPooling
+
+/// The beginning of virtual time.
+let start = ContinuousClock.now
+let layer = ExpertLayer(isDecoder: false, block: 1)
+let decoderLayer = ExpertLayer(isDecoder: true, block: 3)
+
+func seconds(_ value: Double) -> ContinuousClock.Instant {
+    start.advanced(by: .microseconds(Int64(value * 1e6)))
+}
+
+func replica(_ port: Int, pool: String = "a") -> ReplicaID {
+    ReplicaID(pool: pool, host: "h", port: port)
+}
+
+func description(_ experts: Set<Int> = [0, 1], fingerprint: UInt64 = 7, zone: String? = nil) -> ReplicaDescription {
+    ReplicaDescription(
+        fingerprint: fingerprint,
+        experts: [layer: experts, decoderLayer: experts],
+        modelWidth: 16,
+        zone: zone
+    )
+}
+
+/// Pools with verified replicas: of one pool "a" that holds experts 0 and 1.
+func machine(
+    ports: [Int] = [1, 2],
+    placement: Bool = true,
+    configuration: ExpertPoolsConfiguration = .defaults
+) -> ExpertPools {
+    var table = PlacementTable()
+    for layer in [layer, decoderLayer] {
+        table.place(0, of: layer, on: "a")
+        table.place(1, of: layer, on: "a")
+    }
+    var pools = ExpertPools(
+        configuration: configuration,
+        fingerprint: 7,
+        modelWidth: 16,
+        placement: placement ? table : nil,
+        seed: 1
+    )
+    for port in ports { join(&pools, replica(port)) }
+    return pools
+}
+
+func join(_ pools: inout ExpertPools, _ id: ReplicaID, _ text: ReplicaDescription = description()) {
+    pools.added(id)
+    #expect(pools.connected(id) == [.describe(id)])
+    #expect(pools.described(id, text, now: start) == [.joined(id)])
+}
+
+extension ExpertPools {
+    /// Chooses a replica by name.
+    mutating func choose(
+        _ pool: String = "a",
+        excluding excluded: [ReplicaID] = [],
+        now: ContinuousClock.Instant = start
+    ) -> Result<ReplicaID, NoReplica> {
+        let slots = excluded.compactMap { self.slot(of: $0) }
+        return self.startAttempt(in: self.poolIndex(of: pool), excluding: slots, now: now)
+            .map { self.replicas[$0].id }
+    }
+
+    mutating func succeed(_ id: ReplicaID, in time: Duration = .milliseconds(1), rows: Int = 1) -> [PoolAction] {
+        guard let slot = self.slot(of: id) else { return [] }
+        let kind = CallClass(isDecoder: false, rows: rows)
+        return self.attemptSucceeded(slot, rows: rows, call: kind, time: time, now: start)
+    }
+
+    mutating func fail(
+        _ id: ReplicaID,
+        _ failure: CallFailure,
+        now: ContinuousClock.Instant = start
+    ) -> [PoolAction] {
+        guard let slot = self.slot(of: id) else { return [] }
+        let kind = CallClass(isDecoder: false, rows: 1)
+        return self.attemptFailed(slot, failure, call: kind, time: .milliseconds(1), now: now)
+    }
+
+    mutating func cancel(_ id: ReplicaID) {
+        if let slot = self.slot(of: id) { self.attemptCancelled(slot) }
+    }
+
+    func state(_ id: ReplicaID) -> ReplicaState? {
+        self.reports.first { $0.id == id }?.state
+    }
+}
+
+/// SplitMix64, so that a failing simulation can be repeated.
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        self.state &+= 0x9E37_79B9_7F4A_7C15
+        var z = self.state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}

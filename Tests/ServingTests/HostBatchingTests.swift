@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import SwitchModel
+import Testing
+
+@testable import ExpertServing
+
+/// Which calls an expert host computes together, and in whose turn.
+@Suite
+struct HostBatchingTests {
+    private let now = ContinuousClock.now
+    private let limits = HostAdmission.Limits(calls: 64, rows: 4096)
+
+    private func machine(rows: Int = 100, window: Duration = .zero) -> HostAdmission {
+        HostAdmission(limits: self.limits, batching: .init(rows: rows, window: window))
+    }
+
+    @Test("A pass takes what waits for its layer, from every gateway, up to the limit in rows")
+    func together() throws {
+        var admission = self.machine()
+        let first = try admission.queue("a", rows: 40, now: self.now)
+        let other = try admission.queue("b", layer: .of(3), rows: 10, now: self.now)
+        let second = try admission.queue("c", rows: 40, now: self.now)
+        let tooMuch = try admission.queue("d", rows: 30, now: self.now)
+        let small = try admission.queue("e", rows: 20, now: self.now)
+        let passes = (0..<3).map { _ in admission.pass(now: self.now) }
+        #expect(passes[0] == .init(calls: [first, second, small], rows: 100))
+        #expect(passes[1] == .init(calls: [other], rows: 10))
+        #expect(passes[2] == .init(calls: [tooMuch], rows: 30))
+        #expect(admission.waitingRows == 0)
+        #expect(admission.totals == .init(passes: 3, calls: 5, rows: 140, namedExperts: 5, expertReads: 3))
+    }
+
+    @Test("A call that is larger than a pass by itself is computed by itself")
+    func large() throws {
+        var admission = self.machine(rows: 10)
+        let large = try admission.queue("a", rows: 50, now: self.now)
+        let small = try admission.queue("b", rows: 1, now: self.now)
+        let passes = [admission.pass(now: self.now), admission.pass(now: self.now)]
+        #expect(passes == [.init(calls: [large], rows: 50), .init(calls: [small], rows: 1)])
+    }
+
+    @Test("Calls that expired or were cancelled are in no pass")
+    func gone() throws {
+        var admission = self.machine()
+        let soon = self.now.advanced(by: .milliseconds(1))
+        let late = try admission.queue("a", rows: 1, deadline: soon, now: self.now)
+        let cancelled = try admission.queue("b", rows: 1, now: self.now)
+        let stays = try admission.queue("c", rows: 1, now: self.now)
+        _ = admission.cancelled(cancelled)
+        let next = admission.next(now: soon)
+        #expect(next == .init(expired: [late], step: .compute(.init(calls: [stays], rows: 1))))
+    }
+
+    @Test("A gateway that sends one call at a time waits for few of one that sends hundreds")
+    func fairness() throws {
+        var admission = self.machine(rows: 1)
+        for _ in 0..<30 {
+            _ = try admission.queue("flood", rows: 8, now: self.now)
+        }
+        var time = self.now
+        for _ in 0..<10 {
+            let small = try admission.queue("polite", rows: 8, now: time)
+            var waited = 0
+            while let pass = admission.pass(now: time), pass.calls != [small] {
+                waited += 1
+                // The flood goes on.
+                _ = try admission.queue("flood", rows: 8, now: time)
+            }
+            #expect(waited <= 2)
+            time = time.advanced(by: .milliseconds(1))
+        }
+    }
+
+    @Test("Under a flood every gateway finds room, and the flood gets a share of the queue; alone it gets all")
+    func shares() throws {
+        var admission = self.machine()
+        for _ in 0..<64 {
+            _ = try admission.queue("flood", rows: 1, now: self.now)
+        }
+        let full = admission.arrived(.of("flood", rows: 1), now: self.now)
+        #expect(full == .refuse(.calls(limit: 64), retryAfter: .milliseconds(1)))
+        let pass = admission.pass(now: self.now)
+        #expect(pass?.calls.count == 64)
+
+        _ = try admission.queue("polite", rows: 1, now: self.now)
+        var taken = 0
+        while case .queue = admission.arrived(.of("flood", rows: 1), now: self.now) {
+            taken += 1
+        }
+        #expect(taken == 32)
+        let refused = admission.arrived(.of("flood", rows: 1), now: self.now)
+        #expect(refused == .refuse(.share(calls: 32, rows: 32), retryAfter: .milliseconds(1)))
+        _ = try admission.queue("polite", rows: 1, now: self.now)
+    }
+
+    @Test("A lone gateway never waits for companions")
+    func alone() throws {
+        var admission = self.machine(window: .microseconds(200))
+        for step in 0..<20 {
+            let time = self.now.advanced(by: .milliseconds(step))
+            _ = try admission.queue("a", rows: 1, now: time)
+            let pass = admission.pass(now: time)
+            #expect(pass != nil)
+        }
+    }
+
+    @Test("With two gateways, a call waits for the other's until the window ends, and no longer")
+    func window() throws {
+        var admission = self.machine(window: .microseconds(200))
+        let end = self.now.advanced(by: .microseconds(200))
+        _ = try admission.queue("b", rows: 1, now: self.now)
+        _ = admission.pass(now: self.now, taking: .milliseconds(1))
+        let first = try admission.queue("a", rows: 1, now: self.now)
+        let waiting = admission.next(now: self.now)
+        #expect(waiting.step == .wait(until: end))
+        let stillWaiting = admission.next(now: self.now.advanced(by: .microseconds(199)))
+        #expect(stillWaiting.step == .wait(until: end))
+        let inTime = try admission.queue("b", rows: 1, now: self.now.advanced(by: .microseconds(50)))
+        // Everyone who called lately is there.
+        let both = admission.pass(now: self.now.advanced(by: .microseconds(50)), taking: .milliseconds(1))
+        #expect(both == .init(calls: [first, inTime], rows: 2))
+        let later = self.now.advanced(by: .milliseconds(1))
+        let lone = try admission.queue("a", rows: 1, now: later)
+        let again = admission.next(now: later)
+        #expect(again.step == .wait(until: later.advanced(by: .microseconds(200))))
+        let over = admission.pass(now: later.advanced(by: .microseconds(200)))
+        #expect(over == .init(calls: [lone], rows: 1))
+        // The other one has not called for a while.
+        let muchLater = self.now.advanced(by: .seconds(1))
+        let alone = try admission.queue("a", rows: 1, now: muchLater)
+        let last = admission.pass(now: muchLater)
+        #expect(last == .init(calls: [alone], rows: 1))
+    }
+
+    @Test("No wait is longer than half of what a pass takes")
+    func shortPasses() throws {
+        var admission = self.machine(window: .microseconds(200))
+        _ = try admission.queue("b", rows: 1, now: self.now)
+        _ = admission.pass(now: self.now, taking: .microseconds(100))
+        _ = try admission.queue("a", rows: 1, now: self.now)
+        let waiting = admission.next(now: self.now)
+        #expect(waiting.step == .wait(until: self.now.advanced(by: .microseconds(50))))
+    }
+
+    @Test("Where waiting brings nobody, few passes wait; where it does again, all do")
+    func patience() throws {
+        var admission = self.machine(window: .microseconds(200))
+        var time = self.now
+        var waits = 0
+        // Two gateways take turns, far apart.
+        for index in 0..<200 {
+            time = time.advanced(by: .milliseconds(2))
+            _ = try admission.queue(index.isMultiple(of: 2) ? "a" : "b", rows: 1, now: time)
+            let next = admission.next(now: time)
+            if case .wait(let until?) = next.step {
+                waits += 1
+                _ = admission.next(now: until)
+            }
+            admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(1)))
+        }
+        #expect(waits >= 8)
+        #expect(waits <= 12)
+        waits = 0
+        // Now they come together.
+        for _ in 0..<200 {
+            time = time.advanced(by: .milliseconds(2))
+            _ = try admission.queue("a", rows: 1, now: time)
+            let next = admission.next(now: time)
+            if case .wait = next.step {
+                waits += 1
+                _ = try admission.queue("b", rows: 1, now: time)
+                _ = admission.next(now: time)
+            } else {
+                _ = try admission.queue("b", rows: 1, now: time)
+                admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(1)))
+                // The other one's call was too late for the pass and has one of its own.
+                let late = admission.next(now: time.advanced(by: .milliseconds(1)))
+                #expect(late.step != .wait(until: nil))
+            }
+            admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(2)))
+        }
+        #expect(waits >= 160)
+    }
+
+    @Test(
+        "Nothing waits for companions with other work at hand, with rows enough, close to a deadline, or while leaving",
+        arguments: ["other layer", "rows", "deadline", "leaving"]
+    )
+    func noWindow(reason: String) throws {
+        var admission = self.machine(rows: 8, window: .microseconds(200))
+        _ = try admission.queue("b", rows: 1, now: self.now)
+        _ = admission.pass(now: self.now, taking: .milliseconds(1))
+        let soon = self.now.advanced(by: .microseconds(150))
+        _ = try admission.queue(
+            "a",
+            rows: reason == "rows" ? 8 : 1,
+            deadline: reason == "deadline" ? soon : nil,
+            now: self.now
+        )
+        if reason == "other layer" {
+            _ = try admission.queue("a", layer: .of(3), rows: 1, now: self.now)
+        }
+        if reason == "leaving" {
+            admission.beginLeaving()
+        }
+        let pass = admission.pass(now: self.now)
+        #expect(pass != nil)
+    }
+
+    @Test("Sources that left are forgotten")
+    func memory() {
+        var turns = FairTurns()
+        for index in 0..<1000 {
+            _ = turns.arrived("\(index)", now: self.now.advanced(by: .milliseconds(100 * index)))
+        }
+        #expect(turns.sourceCount <= 17)
+    }
+
+    @Test("The rows of a pass lie sorted by expert, and every call finds its own again")
+    func layout() {
+        let calls: [[SwitchModel.ExpertRows]] = [
+            [.init(expert: 1, rows: 2), .init(expert: 4, rows: 1)],
+            [.init(expert: 0, rows: 1), .init(expert: 4, rows: 3)],
+            [.init(expert: 1, rows: 5)],
+        ]
+        let batch = ForwardBatch(calls)
+        #expect(batch.rows == 12)
+        #expect(
+            batch.groups == [.init(expert: 0, rows: 1), .init(expert: 1, rows: 7), .init(expert: 4, rows: 4)]
+        )
+        #expect(batch.runs[0] == [.init(callRow: 0, row: 1, rows: 2), .init(callRow: 2, row: 8, rows: 1)])
+        #expect(batch.runs[1] == [.init(callRow: 0, row: 0, rows: 1), .init(callRow: 1, row: 9, rows: 3)])
+        #expect(batch.runs[2] == [.init(callRow: 0, row: 3, rows: 5)])
+    }
+}
