@@ -99,6 +99,28 @@ struct DropPolicyTests {
         }
     }
 
+    @Test("a stream whose fraction is over its limit in the end has its tokens, then the error")
+    func stream() async throws {
+        try await self.withLoss(.missing([0, 1, 2, 5]), in: .decoder) { test in
+            let usage = try await test.result(of: test.request()).usage
+            let lost = usage.dropped.reduce(0) { $0 + $1.count }
+            let limit = (Float(lost) / Float(usage.routedTokens)).nextDown
+            var request = test.request(.generate, DropPolicy(maxDroppedFraction: limit))
+            request.streamsTokens = true
+            var tokens = 0
+            var errors: [RPCError] = []
+            for await event in try test.engine.submit(request).events {
+                switch event {
+                case .token: tokens += errors.isEmpty ? 1 : 0
+                case .finished: Issue.record("the request must not end well")
+                case .failed(let error): errors.append(error)
+                }
+            }
+            #expect(tokens == usage.outputTokens)
+            #expect(errors.map(\.code) == [.deadlineExceeded])
+        }
+    }
+
     @Test("capacity counts for no policy", arguments: TestEngine.Kind.allCases)
     func capacity(kind: TestEngine.Kind) async throws {
         var configuration = EngineConfiguration()
