@@ -140,6 +140,19 @@ struct HostTests {
         #expect(status?.contains("exited(0)") == true, "\(status ?? "")")
     }
 
+    @Test("Several --shard and a --zone: the host describes all that it holds and says what memory that takes")
+    func severalShards() async throws {
+        try await withHostProcess(shards: ["pool-0", "pool-1"], ["--zone", "rack-7"]) { host, log in
+            let description = try await withHostChannel(host) { try await $0.describeHost() }
+            #expect(description.shard == "pool-0,pool-1")
+            #expect(description.zone == "rack-7")
+            #expect(description.held.allSatisfy { $0.experts.count == 8 })
+            let mebibytes = Double(description.weightBytes) / Double(1 << 20)
+            let text = String(format: "memory=\"%.1f MiB\"", mebibytes)
+            try await FaultTests.eventually { log.lines.contains { $0.contains(text) } }
+        }
+    }
+
     @Test("Two gateways on the same hosts: the recorded ids from both, and calls computed together")
     func twoGateways() async throws {
         let prompts = try Array(TestCluster.prompts().prefix(8))
