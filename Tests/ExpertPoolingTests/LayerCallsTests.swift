@@ -199,6 +199,26 @@ struct LayerCallsTests {
         #expect(bench.timer(at: 0.02).isEmpty)
     }
 
+    @Test("a silent call is hedged on a replica that is left alone where no other serves, or as soon as one does")
+    func hedgeWithoutOthers() throws {
+        var pools = experienced()
+        _ = pools.fail(replica(2), .badReply)
+        var bench = Bench(pools)
+        #expect(target(bench.begin()) == replica(1))
+        #expect(target(bench.timer(at: 0.002)) == replica(2))
+
+        pools = experienced()
+        pools.disconnected(replica(2), now: start)
+        bench = Bench(pools)
+        #expect(target(bench.begin()) == replica(1))
+        #expect(bench.timer(at: 0.002).isEmpty)
+        let again = try #require(bench.calls.nextTimer)
+        #expect(again > seconds(0.002) && again <= seconds(0.01))
+        _ = bench.pools.connected(replica(2))
+        _ = bench.pools.described(replica(2), description(), now: seconds(0.003))
+        #expect(target(bench.timer(at: 0.01)) == replica(2))
+    }
+
     @Test("who is overtaken again and again is ejected")
     func overtaken() {
         var pools = experienced()
