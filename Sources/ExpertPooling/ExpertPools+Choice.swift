@@ -52,8 +52,10 @@ extension ExpertPools {
         return .success(chosen)
     }
 
-    /// Replicas that are connected and verified but left alone, for where nobody serves: slow or unreliable ones, and those
-    /// that drain. One that stalled is none of them, since waiting for it costs every sequence a whole deadline.
+    /// Replicas that are connected and verified but left alone, for where nobody serves.
+    ///
+    /// They are slow or unreliable, or drain. One that stalled is none of them, since waiting for it costs every sequence a
+    /// whole deadline.
     func lastResorts(of pool: Int) -> [Int] {
         self.pools[pool].members
             .filter { slot in

@@ -87,7 +87,9 @@ extension ExpertPools {
         self.pools[pool].times[call.index].add(time)
         self.replicas[slot].overtakesInARow += 1
         self.replicas[slot].successesInARow = 0
-        let limit = self.replicas[slot].ejections > 0 ? 2 : self.configuration.overtakesToEject
+        let limit =
+            self.replicas[slot].ejections > 0
+            ? min(3, self.configuration.overtakesToEject) : self.configuration.overtakesToEject
         guard self.replicas[slot].overtakesInARow >= limit, self.mayEjectForSlowness(slot) else { return [] }
         return self.eject(slot, .overtaken, now: now)
     }

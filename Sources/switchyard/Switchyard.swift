@@ -15,8 +15,9 @@ struct Switchyard: AsyncParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            UpCommand.self, GenerateCommand.self, StatusCommand.self, ShardCommand.self, ExpertHostCommand.self,
-            GatewayCommand.self, CertsCommand.self, BenchCommand.self, DemoCommand.self,
+            UpCommand.self, GenerateCommand.self, StatusCommand.self, PlanCommand.self, ShardCommand.self,
+            ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
+            DemoCommand.self,
         ]
     )
 }

@@ -51,14 +51,14 @@ struct HostTests {
                 try await withHostChannel(host) { second in
                     let description = try await first.describeHost()
                     _ = try await second.describeHost()
-                    let request = description.request(rowsPerExpert: 20).serialized()
+                    let request = description.request(rowsPerExpert: 4).serialized()
                     let expected = try await first.forward(request).rows
                     return await withTaskGroup(of: [Ending].self) { group in
                         for index in 0..<8 {
                             group.addTask {
                                 let channel = index.isMultiple(of: 2) ? first : second
                                 return await Self.callUntilRefused(channel, request, expected: expected) { count in
-                                    if index == 0, count == 20 { signal(SIGTERM, to: host) }
+                                    if index == 0, count == 8 { signal(SIGTERM, to: host) }
                                 }
                             }
                         }
@@ -82,7 +82,7 @@ struct HostTests {
                     }
                 }
             }
-            #expect(answered >= 20)
+            #expect(answered >= 8)
             #expect(whileDraining > 0)
             try await FaultTests.eventually { log.exit(of: "host") != nil }
             #expect(log.exit(of: "host")?.contains("exited(0)") == true, "\(log.exit(of: "host") ?? "")")
@@ -139,4 +139,139 @@ struct HostTests {
         #expect(time < .seconds(10))
         #expect(status?.contains("exited(0)") == true, "\(status ?? "")")
     }
+
+    @Test("Several --shard and a --zone: the host describes all that it holds and says what memory that takes")
+    func severalShards() async throws {
+        try await withHostProcess(shards: ["pool-0", "pool-1"], ["--zone", "rack-7"]) { host, log in
+            let description = try await withHostChannel(host) { try await $0.describeHost() }
+            #expect(description.shard == "pool-0,pool-1")
+            #expect(description.zone == "rack-7")
+            #expect(description.held.allSatisfy { $0.experts.count == 8 })
+            let mebibytes = Double(description.weightBytes) / Double(1 << 20)
+            let text = String(format: "memory=\"%.1f MiB\"", mebibytes)
+            try await FaultTests.eventually { log.lines.contains { $0.contains(text) } }
+        }
+    }
+
+    @Test("Two gateways on the same hosts: the recorded ids from both, and calls computed together")
+    func twoGateways() async throws {
+        let prompts = try Array(TestCluster.prompts().prefix(8))
+        try await TestCluster.runProcesses(pools: 2, gatewayArguments: Self.patientGateway) { cluster in
+            try await Self.withSecondGateway(of: cluster) { second in
+                let before = try await Self.loads(of: cluster)
+                var after = before
+                try await Self.whileBusy(cluster.hosts.running) {
+                    // Which calls meet is chance; that some do in so many rounds is not.
+                    for _ in 0..<20
+                    where zip(before, after).contains(where: { $0.calls(until: $1) == $0.passes(until: $1) }) {
+                        try await withThrowingTaskGroup(of: Void.self) { group in
+                            for address in [cluster.gatewayAddress, second] {
+                                group.addTask { try await Self.generate(prompts, at: address) }
+                            }
+                            try await group.waitForAll()
+                        }
+                        after = try await Self.loads(of: cluster)
+                    }
+                }
+                for (before, after) in zip(before, after) {
+                    let calls = before.calls(until: after)
+                    let passes = before.passes(until: after)
+                    #expect(passes < calls)
+                    print(
+                        "\(calls) calls in \(passes) passes; \(after.expertReads - before.expertReads) experts read, "
+                            + "\(after.namedExperts - before.namedExperts) named"
+                    )
+                }
+            }
+        }
+    }
+
+    /// Keeps hosts busy with calls for a layer of the encoder while the body runs, so that others' calls wait and meet.
+    private static func whileBusy(_ hosts: [ChildProcess], body: () async throws -> Void) async throws {
+        let busy = hosts.map { host in
+            Task {
+                try await withHostChannel(host) { channel in
+                    let request = try await channel.describeHost().request(rowsPerExpert: 8).serialized()
+                    while !Task.isCancelled {
+                        _ = try? await channel.forward(request)
+                    }
+                }
+            }
+        }
+        let outcome: Result<Void, any Error>
+        do {
+            outcome = .success(try await body())
+        } catch {
+            outcome = .failure(error)
+        }
+        for task in busy {
+            task.cancel()
+            _ = await task.result
+        }
+        try outcome.get()
+    }
+
+    /// Answers prompts at a gateway, all at once, and compares with what was recorded.
+    private static func generate(_ prompts: [TestCluster.Prompt], at address: String) async throws {
+        try await GatewayClient.with(endpoint: Endpoint(parsing: address)) { client in
+            try await withThrowingTaskGroup(of: Void.self) { requests in
+                for prompt in prompts {
+                    requests.addTask {
+                        let policy = DropPolicy(strict: true)
+                        let request = GenerateRequest(input: .text(prompt.prompt), dropPolicy: policy)
+                        let response = try await client.generate(request)
+                        #expect(response.generations.first?.tokenIDs == prompt.tokenIDs)
+                    }
+                }
+                try await requests.waitForAll()
+            }
+        }
+    }
+
+    /// Arguments of a gateway that waits long enough on a machine that is busy with other things.
+    private static let patientGateway = ["--encoder-deadline-ms", "60000", "--decoder-deadline-ms", "60000"]
+
+    /// How busy each host has been.
+    private static func loads(of cluster: LocalCluster) async throws -> [HostLoad] {
+        var loads: [HostLoad] = []
+        for host in cluster.hosts.running {
+            let description = try await withHostChannel(host) { try await $0.describeHost() }
+            loads.append(try #require(description.load))
+        }
+        return loads
+    }
+
+    /// Starts another gateway on a cluster's hosts and gives its address to the body.
+    private static func withSecondGateway(
+        of cluster: LocalCluster,
+        body: @escaping @Sendable (String) async throws -> Void
+    ) async throws {
+        let workspace = try ShardWorkspace.prepare(model: TestCluster.miniature, pools: 2, folder: nil)
+        defer { workspace.discard() }
+        let addressFile = "\(workspace.folder)/second.address"
+        var arguments =
+            [
+                "gateway", "--model", "\(workspace.folder)/gateway", "--listen", "127.0.0.1:0", "--threads", "1",
+                "--address-file", addressFile, "--exit-with-standard-input",
+            ] + Self.patientGateway
+        for host in cluster.hosts.running {
+            arguments += ["--pool", "\(host.name.prefix { $0 != "/" })=\(host.address)"]
+        }
+        try await ChildProcesses.run(
+            [ChildSpecification(name: "second", arguments: arguments, addressFile: addressFile)],
+            executable: TestCluster.executable,
+            onExit: .fail,
+            startTimeout: .seconds(60),
+            events: { _ in },
+            body: { gateways in try await body(try #require(gateways.running.first).address) }
+        )
+    }
+}
+
+extension HostLoad {
+    /// Calls computed from this load to a later one of the same host.
+    fileprivate func calls(until later: HostLoad) -> UInt64 { later.computedCalls - self.computedCalls }
+
+    /// Passes from this load to a later one of the same host.
+    fileprivate func passes(until later: HostLoad) -> UInt64 { later.passes - self.passes }
 }

@@ -3,7 +3,7 @@
 import ExpertPooling
 import Testing
 
-private let layer = ExpertLayer(isDecoder: true, block: 3)
+private let planned = ExpertLayer(isDecoder: true, block: 3)
 
 @Suite("Expert load")
 struct ExpertLoadTests {
@@ -17,9 +17,9 @@ struct ExpertLoadTests {
     func constantRate() {
         var load = ExpertLoad(halfLife: .seconds(10))
         for second in [0, 1, 1.5, 4, 30, 31, 200] {
-            load.counted([UInt64(20 * second), 0, UInt64(2 * second)], in: layer, now: self.after(second))
+            load.counted([UInt64(20 * second), 0, UInt64(2 * second)], in: planned, now: self.after(second))
             guard second > 0 else { continue }
-            let rates = load.rowsPerSecond(in: layer, now: self.after(second))
+            let rates = load.rowsPerSecond(in: planned, now: self.after(second))
             #expect(abs(rates[0] - 20) < 1e-9)
             #expect(rates[1] == 0)
             #expect(abs(rates[2] - 2) < 1e-9)
@@ -29,10 +29,10 @@ struct ExpertLoadTests {
     @Test("after a half-life without rows half of the average is left")
     func halfLife() {
         var load = ExpertLoad(halfLife: .seconds(10))
-        load.counted([0], in: layer, now: self.start)
-        load.counted([1_000_000], in: layer, now: self.after(1000))
-        load.counted([1_000_000], in: layer, now: self.after(1010))
-        let rate = load.rowsPerSecond(in: layer, now: self.after(1010))
+        load.counted([0], in: planned, now: self.start)
+        load.counted([1_000_000], in: planned, now: self.after(1000))
+        load.counted([1_000_000], in: planned, now: self.after(1010))
+        let rate = load.rowsPerSecond(in: planned, now: self.after(1010))
         #expect(abs(rate[0] - 500) < 1e-6)
     }
 
@@ -40,38 +40,38 @@ struct ExpertLoadTests {
     func increments() {
         var increments = ExpertLoad(halfLife: .seconds(5))
         var counters = ExpertLoad(halfLife: .seconds(5))
-        increments.add(0, of: 1, in: layer, now: self.start)
-        counters.counted([0, 0], in: layer, now: self.start)
+        increments.add(0, of: 1, in: planned, now: self.start)
+        counters.counted([0, 0], in: planned, now: self.start)
         for step in 1...2000 {
             let now = self.after(Double(step) * 0.01)
-            increments.add(3, of: 1, in: layer, now: now)
-            counters.counted([0, UInt64(3 * step)], in: layer, now: now)
+            increments.add(3, of: 1, in: planned, now: now)
+            counters.counted([0, UInt64(3 * step)], in: planned, now: now)
         }
-        let one = increments.rowsPerSecond(in: layer, now: self.after(20))
-        let other = counters.rowsPerSecond(in: layer, now: self.after(20))
+        let one = increments.rowsPerSecond(in: planned, now: self.after(20))
+        let other = counters.rowsPerSecond(in: planned, now: self.after(20))
         #expect(abs(one[1] - 300) < 1)
         #expect(abs(other[1] - 300) < 1e-6)
-        #expect(abs(increments.observedRows(in: layer) - counters.observedRows(in: layer)) < 5)
+        #expect(abs(increments.observedRows(in: planned) - counters.observedRows(in: planned)) < 5)
     }
 
     @Test("a counter that was started again, a second look at once and time that goes back do no harm")
     func oddities() {
         var load = ExpertLoad(halfLife: .seconds(5))
-        load.counted([100], in: layer, now: self.start)
-        load.counted([200], in: layer, now: self.start)
-        #expect(load.rowsPerSecond(in: layer, now: self.start) == [0])
-        load.counted([110], in: layer, now: self.after(1))
-        let rates = load.rowsPerSecond(in: layer, now: self.after(1))
+        load.counted([100], in: planned, now: self.start)
+        load.counted([200], in: planned, now: self.start)
+        #expect(load.rowsPerSecond(in: planned, now: self.start) == [0])
+        load.counted([110], in: planned, now: self.after(1))
+        let rates = load.rowsPerSecond(in: planned, now: self.after(1))
         #expect(abs(rates[0] - 10) < 1e-9)
-        load.counted([5, 7], in: layer, now: self.after(2))
-        let restarted = load.rowsPerSecond(in: layer, now: self.after(2))
+        load.counted([5, 7], in: planned, now: self.after(2))
+        let restarted = load.rowsPerSecond(in: planned, now: self.after(2))
         #expect(restarted.count == 2)
         #expect(restarted.allSatisfy { $0 > 0 && $0 < 10 })
-        load.counted([1000, 1000], in: layer, now: self.after(-5))
-        #expect(load.rowsPerSecond(in: layer, now: self.after(2)) == restarted)
-        load.add(1, of: -1, in: layer, now: self.after(3))
+        load.counted([1000, 1000], in: planned, now: self.after(-5))
+        #expect(load.rowsPerSecond(in: planned, now: self.after(2)) == restarted)
+        load.add(1, of: -1, in: planned, now: self.after(3))
         load.add(-4, of: 0, in: ExpertLayer(isDecoder: false, block: 0), now: self.after(3))
-        #expect(load.countedLayers == [ExpertLayer(isDecoder: false, block: 0), layer])
+        #expect(load.countedLayers == [ExpertLayer(isDecoder: false, block: 0), planned])
         #expect(load.rowsPerSecond(in: ExpertLayer(isDecoder: false, block: 9), now: self.start).isEmpty)
     }
 }

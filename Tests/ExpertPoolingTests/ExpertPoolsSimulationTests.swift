@@ -53,7 +53,7 @@ private struct Simulation {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.outstandingPerReplica = 4
         configuration.successesToForgive = 5
-        for pool in 0..<3 { table.place(pool, of: layer, on: "pool-\(pool)") }
+        for pool in 0..<3 { table.place(pool, of: encoderLayer, on: "pool-\(pool)") }
         self.pools = ExpertPools(
             configuration: configuration,
             fingerprint: 1,
@@ -101,8 +101,8 @@ private struct Simulation {
 
     private mutating func answer(_ id: ReplicaID) {
         let expert = Int(id.pool.dropFirst("pool-".count)) ?? 0
-        let right = ReplicaDescription(fingerprint: 1, experts: [layer: [expert]], modelWidth: 4)
-        let wrong = ReplicaDescription(fingerprint: 2, experts: [layer: [expert]], modelWidth: 4)
+        let right = ReplicaDescription(fingerprint: 1, experts: [encoderLayer: [expert]], modelWidth: 4)
+        let wrong = ReplicaDescription(fingerprint: 2, experts: [encoderLayer: [expert]], modelWidth: 4)
         switch Int.random(in: 0..<8, using: &self.random) {
         case 0: #expect(!self.pools.described(id, wrong, now: self.now).isEmpty)
         case 1: self.pools.describeFailed(id, now: self.now)
@@ -118,7 +118,7 @@ private struct Simulation {
             }
         let deadline = self.now.advanced(by: .milliseconds(100))
         let policy = LayerPolicy(deadline: .milliseconds(100), attempts: 3, patience: .milliseconds(20))
-        var entry = Layer(calls: LayerCalls(layer: layer, deadline: deadline, policy: policy))
+        var entry = Layer(calls: LayerCalls(layer: encoderLayer, deadline: deadline, policy: policy))
         let actions = entry.calls.begin(assignments, pools: &self.pools, now: self.now)
         self.apply(actions, to: &entry)
         self.layers.append(entry)
@@ -245,7 +245,7 @@ struct ExpertPoolsSimulationTests {
             _ = pools.connected(id)
             _ = pools.described(
                 id,
-                ReplicaDescription(fingerprint: 1, experts: [layer: [0]], modelWidth: 4),
+                ReplicaDescription(fingerprint: 1, experts: [encoderLayer: [0]], modelWidth: 4),
                 now: start
             )
         }

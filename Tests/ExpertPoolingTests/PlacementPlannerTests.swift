@@ -3,16 +3,16 @@
 import ExpertPooling
 import Testing
 
-private let layer = ExpertLayer(isDecoder: true, block: 1)
+private let planned = ExpertLayer(isDecoder: true, block: 1)
 
 /// Pools of one replica with two experts each, named p0 and up, of which every pool may hold all.
 private func cluster(_ rates: [Double], spare: Bool = true, replicas: [Int]? = nil) -> PlacementSnapshot {
     var snapshot = PlacementSnapshot()
     let primary = rates.indices.map { "p\($0 / 2)" }
-    snapshot.layers[layer] = .init(primary: primary, rowsPerSecond: rates, observedRows: 100_000)
+    snapshot.layers[planned] = .init(primary: primary, rowsPerSecond: rates, observedRows: 100_000)
     for pool in 0..<(rates.count / 2) {
         let others = Set(rates.indices.filter { $0 / 2 != pool })
-        snapshot.pools["p\(pool)"] = .init(replicas: replicas?[pool] ?? 1, spare: spare ? [layer: others] : [:])
+        snapshot.pools["p\(pool)"] = .init(replicas: replicas?[pool] ?? 1, spare: spare ? [planned: others] : [:])
     }
     return snapshot
 }
@@ -40,7 +40,7 @@ struct PlacementPlannerTests {
         #expect(result.worstAfter <= 0.65 * 0.9)
         #expect(result.worstAfter >= result.floor - 1e-9)
         #expect(result.balanceAfter < result.balanceBefore)
-        #expect(plan.extras[layer]?[0] == Array(first.after.dropFirst()))
+        #expect(plan.extras[planned]?[0] == Array(first.after.dropFirst()))
     }
 
     @Test("pools with replicas count what one replica takes")
@@ -66,11 +66,11 @@ struct PlacementPlannerTests {
     func nothingToDo() {
         var planner = PlacementPlanner()
         var few = cluster([60, 5, 10, 5, 5, 5, 10, 0])
-        few.layers[layer]?.observedRows = 10
+        few.layers[planned]?.observedRows = 10
         var down = cluster([60, 5, 10, 5])
         down.pools["p1"]?.replicas = 0
         var odd = cluster([.nan, -3, .infinity, 0])
-        odd.layers[layer]?.primary[0] = nil
+        odd.layers[planned]?.primary[0] = nil
         let snapshots = [
             cluster([10, 10, 10, 10]), few, cluster([60, 5, 10, 5], spare: false), cluster([0, 0, 0, 0]), down, odd,
             PlacementSnapshot(),
@@ -86,7 +86,7 @@ struct PlacementPlannerTests {
     /// Expert 0 alone may go elsewhere, to p3, whose own experts take nothing.
     private func pair(_ first: Double) -> PlacementSnapshot {
         var snapshot = cluster([first, 10, 10, 10, 10, 10, 0, 0], spare: false)
-        snapshot.pools["p3"]?.spare = [layer: [0]]
+        snapshot.pools["p3"]?.spare = [planned: [0]]
         return snapshot
     }
 
@@ -96,7 +96,7 @@ struct PlacementPlannerTests {
         var snapshot = self.pair(60)
         let first = planner.change(for: snapshot, now: self.start)
         let plan = try #require(first)
-        #expect(plan.extras == [layer: [0: ["p3"]]])
+        #expect(plan.extras == [planned: [0: ["p3"]]])
         snapshot.extras = plan.extras
         for second in 1...30 {
             let change = planner.change(for: snapshot, now: self.after(second))
@@ -132,8 +132,8 @@ struct PlacementPlannerTests {
     func burden() {
         var planner = PlacementPlanner()
         var snapshot = cluster([20, 10, 30, 20], spare: false)
-        snapshot.pools["p1"]?.spare = [layer: [0]]
-        snapshot.extras = [layer: [0: ["p1"]]]
+        snapshot.pools["p1"]?.spare = [planned: [0]]
+        snapshot.extras = [planned: [0: ["p1"]]]
         for second in 0..<300 {
             let change = planner.change(for: snapshot, now: self.after(second))
             #expect(change == nil)
@@ -152,11 +152,11 @@ struct PlacementPlannerTests {
         snapshot.extras = plan.extras
         let settled = planner.change(for: snapshot, now: self.after(1))
         #expect(settled == nil)
-        let pool = try #require(plan.extras[layer]?[0]?.first)
+        let pool = try #require(plan.extras[planned]?[0]?.first)
         snapshot.pools[pool]?.spare = [:]
         let foundChange = planner.change(for: snapshot, now: self.after(2))
         let change = try #require(foundChange)
-        #expect(change.extras[layer]?[0]?.contains(pool) != true)
+        #expect(change.extras[planned]?[0]?.contains(pool) != true)
         #expect(change.changes.first?.reasons.contains(.notHeld(pool: pool)) == true)
     }
 
@@ -177,10 +177,10 @@ struct PlacementPlannerTests {
                 let burst = [0.0, 0.5, 1, 3][Int.random(in: 0..<4, using: &generator)]
                 counters[expert] += UInt64(200 * popularity[expert] * burst)
             }
-            load.counted(counters, in: layer, now: now)
+            load.counted(counters, in: planned, now: now)
             guard second % 10 == 0 else { continue }
-            snapshot.layers[layer]?.rowsPerSecond = load.rowsPerSecond(in: layer, now: now)
-            snapshot.layers[layer]?.observedRows = load.observedRows(in: layer)
+            snapshot.layers[planned]?.rowsPerSecond = load.rowsPerSecond(in: planned, now: now)
+            snapshot.layers[planned]?.observedRows = load.observedRows(in: planned)
             if let plan = planner.change(for: snapshot, now: now) {
                 changes.append(second)
                 for change in plan.changes { seen[change.expert, default: 0] += 1 }
@@ -238,16 +238,6 @@ struct PlacementPlannerTests {
         #expect(even.isEmpty)
     }
 
-    @Test("what all replicas of a pool hold beyond its placement is spare")
-    func spare() {
-        let other = ExpertLayer(isDecoder: false, block: 1)
-        let holdings: [[ExpertLayer: Set<Int>]] = [[layer: [0, 1, 2, 3], other: [0]], [layer: [0, 1, 2]]]
-        let spare = PlacementSnapshot.spare(of: holdings, beyond: [layer: [0], other: [0]])
-        #expect(spare == [layer: [1, 2]])
-        let none = PlacementSnapshot.spare(of: [], beyond: [layer: [0]])
-        #expect(none.isEmpty)
-    }
-
     @Test("thousands of experts on a hundred pools are planned in little time")
     func large() {
         let snapshot = Self.random(seed: 4, pools: 128, experts: 2048, spareFraction: 0.05)
@@ -267,26 +257,28 @@ struct PlacementPlannerTests {
         var snapshot = PlacementSnapshot()
         let primary = (0..<experts).map { "p\($0 % pools)" }
         let rates = (0..<experts).map { _ in 1 / Double.random(in: 0.02...1, using: &generator) }
-        snapshot.layers[layer] = .init(primary: primary, rowsPerSecond: rates, observedRows: 1e6)
+        snapshot.layers[planned] = .init(primary: primary, rowsPerSecond: rates, observedRows: 1e6)
         for pool in 0..<pools {
             let spare = (0..<experts)
                 .filter {
                     $0 % pools != pool && Double.random(in: 0..<1, using: &generator) < spareFraction
                 }
-            snapshot.pools["p\(pool)"] = .init(replicas: 1, spare: [layer: Set(spare)])
+            snapshot.pools["p\(pool)"] = .init(replicas: 1, spare: [planned: Set(spare)])
         }
         return snapshot
     }
 
     /// The least load of the busiest pool over all choices of extras, by trying them all.
     static func best(of snapshot: PlacementSnapshot) -> Double {
-        guard let state = snapshot.layers[layer] else { return 0 }
+        guard let state = snapshot.layers[planned] else { return 0 }
         let names = snapshot.pools.keys.sorted()
         let total = state.rowsPerSecond.reduce(0, +)
         let options: [[[Int]]] = state.primary.enumerated()
             .map { expert, primary in
                 let own = names.firstIndex { $0 == primary } ?? 0
-                let others = names.indices.filter { snapshot.pools[names[$0]]?.spare[layer]?.contains(expert) == true }
+                let others = names.indices.filter {
+                    snapshot.pools[names[$0]]?.spare[planned]?.contains(expert) == true
+                }
                 return (0..<(1 << others.count))
                     .map { mask in [own] + others.indices.filter { mask & (1 << $0) != 0 }.map { others[$0] } }
             }

@@ -65,7 +65,7 @@ public struct ExpertLoad: Sendable {
         guard elapsed > .zero else { return }
         let decay = self.decay(over: elapsed)
         // Rows that came evenly over the time lost, on average, this part of their weight by now.
-        let kept = self.weight(over: elapsed) / elapsed.asSeconds
+        let kept = self.weight(over: elapsed) / elapsed.seconds
         Self.widen(&state.sums, to: counters.count)
         for (expert, counter) in counters.enumerated() {
             let old = expert < before.count ? before[expert] : 0
@@ -124,22 +124,15 @@ public struct ExpertLoad: Sendable {
 
     /// What is left of a weight after a time.
     private func decay(over time: Duration) -> Double {
-        exp2(-max(time, .zero).asSeconds / self.halfLife.asSeconds)
+        exp2(-max(time, .zero).seconds / self.halfLife.seconds)
     }
 
     /// The integral of the weights over a time that ends now, in seconds.
     private func weight(over time: Duration) -> Double {
-        -expm1(-max(time, .zero).asSeconds / self.halfLife.asSeconds * M_LN2) * self.halfLife.asSeconds / M_LN2
+        -expm1(-max(time, .zero).seconds / self.halfLife.seconds * M_LN2) * self.halfLife.seconds / M_LN2
     }
 
     private static func widen(_ sums: inout [Double], to count: Int) {
         if sums.count < count { sums += Array(repeating: 0, count: count - sums.count) }
-    }
-}
-
-extension Duration {
-    /// The length in seconds.
-    var asSeconds: Double {
-        Double(self.components.seconds) + Double(self.components.attoseconds) * 1e-18
     }
 }

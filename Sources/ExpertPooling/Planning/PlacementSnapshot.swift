@@ -65,23 +65,38 @@ public struct PlacementSnapshot: Sendable, Equatable {
         self.extras = extras
     }
 
-    /// The experts that each of some hosts holds and their pool's placement does not ask for.
+    /// The snapshot of a gateway's pools.
     ///
     /// - Parameters:
-    ///   - holdings: What each replica of one pool that takes calls holds.
-    ///   - placed: What the placement puts on the pool.
-    /// - Returns: What all of them hold beyond it; nothing where there are no replicas.
-    public static func spare(
-        of holdings: [[ExpertLayer: Set<Int>]],
-        beyond placed: [ExpertLayer: Set<Int>]
-    ) -> [ExpertLayer: Set<Int>] {
-        guard var common = holdings.first else { return [:] }
-        for held in holdings.dropFirst() {
-            common = common.reduce(into: [:]) { $0[$1.key] = $1.value.intersection(held[$1.key] ?? []) }
+    ///   - pools: The pools.
+    ///   - load: The experts' averages.
+    ///   - layers: The model's sparse layers.
+    ///   - expertCount: Experts of each.
+    ///   - now: The present.
+    public init(
+        of pools: ExpertPools,
+        load: ExpertLoad,
+        layers: [ExpertLayer],
+        expertCount: Int,
+        now: ContinuousClock.Instant
+    ) {
+        let placement = pools.placement
+        let spare = pools.spareExperts()
+        self.init(extras: placement.extras)
+        for layer in layers {
+            let primary = (0..<expertCount).map { placement.pool(of: $0, in: layer) }
+            for name in Set(primary.compactMap { $0 }) where self.pools[name] == nil {
+                self.pools[name] = Pool(replicas: pools.servingCount(of: name), spare: spare[name] ?? [:])
+            }
+            self.layers[layer] = Layer(
+                primary: primary,
+                rowsPerSecond: load.rowsPerSecond(in: layer, now: now),
+                observedRows: load.observedRows(in: layer)
+            )
         }
-        return common.reduce(into: [:]) { spare, entry in
-            let left = entry.value.subtracting(placed[entry.key] ?? [])
-            if !left.isEmpty { spare[entry.key] = left }
+        // Pools that hold no expert as their own may still hold all of them as spares.
+        for (name, spare) in spare where self.pools[name] == nil {
+            self.pools[name] = Pool(replicas: pools.servingCount(of: name), spare: spare)
         }
     }
 }

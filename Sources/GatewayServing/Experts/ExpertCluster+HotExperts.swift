@@ -27,12 +27,15 @@ extension ExpertCluster {
 
     /// Looks at the loads once, and changes the placement if the planner says so.
     func replan(_ planner: inout PlacementPlanner, now: ContinuousClock.Instant) {
-        let names = self.configuration.pools.map(\.name)
         let plan = self.state.withLock { state -> PlacementPlan? in
-            let plan = planner.change(
-                for: state.snapshot(pools: names, layers: self.layers, expertCount: self.expertCount, now: now),
+            let snapshot = PlacementSnapshot(
+                of: state.pools,
+                load: state.expertLoad,
+                layers: self.layers,
+                expertCount: self.expertCount,
                 now: now
             )
+            let plan = planner.change(for: snapshot, now: now)
             if let plan {
                 state.pools.setExtras(plan.extras)
             }
@@ -49,32 +52,5 @@ extension ExpertCluster {
                 ]
             )
         }
-    }
-}
-
-extension ExpertCluster.State {
-    /// What a plan is made from.
-    func snapshot(
-        pools names: [String],
-        layers: [ExpertLayer],
-        expertCount: Int,
-        now: ContinuousClock.Instant
-    ) -> PlacementSnapshot {
-        let spare = self.pools.spareExperts()
-        let table = self.pools.placement
-        var snapshot = PlacementSnapshot(extras: table.extras)
-        for name in names {
-            snapshot.pools[name] = .init(replicas: self.pools.servingCount(of: name), spare: spare[name] ?? [:])
-        }
-        for layer in layers {
-            var rows = self.expertLoad.rowsPerSecond(in: layer, now: now)
-            rows += [Double](repeating: 0, count: max(0, expertCount - rows.count))
-            snapshot.layers[layer] = .init(
-                primary: (0..<expertCount).map { table.pool(of: $0, in: layer) },
-                rowsPerSecond: rows,
-                observedRows: self.expertLoad.observedRows(in: layer)
-            )
-        }
-        return snapshot
     }
 }

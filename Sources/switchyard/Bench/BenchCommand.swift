@@ -14,9 +14,11 @@ struct BenchCommand: AsyncParsableCommand {
               switchyard bench rpc
               switchyard bench model deploy/models/switch-mini
               switchyard bench cluster deploy/models/switch-mini --pools 2
+              switchyard bench drops --svg drops.svg
             """,
         subcommands: [
             BenchRPCCommand.self, BenchRPCServerCommand.self, BenchModelCommand.self, BenchClusterCommand.self,
+            BenchDropsCommand.self,
             BenchAllCommand.self,
         ]
     )
