@@ -35,9 +35,6 @@ struct RunCommand: AsyncParsableCommand {
         guard (1...3600).contains(self.seconds) else {
             throw ValidationError("--seconds is \(self.seconds); it must be from 1 to 3600")
         }
-        guard (1...256).contains(self.place.clients) else {
-            throw ValidationError("--clients is \(self.place.clients); it must be from 1 to 256")
-        }
     }
 
     func run() async throws {
@@ -61,7 +58,7 @@ struct RunCommand: AsyncParsableCommand {
             defer { workspace.discard() }
             let context = try RowContext(
                 workspace: workspace,
-                timing: FaultTiming(seconds: self.seconds, clients: self.place.clients),
+                timing: self.place.timing(seconds: self.seconds),
                 lab: lab
             )
             let result = await row.run(context, labProblem: labProblem)

@@ -42,7 +42,7 @@ struct SoakCommand: AsyncParsableCommand {
         defer { workspace.discard() }
         let context = try RowContext(
             workspace: workspace,
-            timing: FaultTiming(seconds: 30, clients: self.place.clients)
+            timing: self.place.timing(seconds: 30)
         )
         let soak = Soak(context: context, time: .seconds(self.minutes * 60), seed: self.seed) { tell($0) }
         do {

@@ -43,6 +43,22 @@ struct PlaceOptions: ParsableArguments {
     @Option(help: "Clients that call at once.")
     var clients = 4
 
+    @Option(help: "The part of the load that they could make without a pause, in percent; 100 makes all of it.")
+    var load = 60
+
+    func validate() throws {
+        guard (1...256).contains(self.clients) else {
+            throw ValidationError("--clients is \(self.clients); it must be from 1 to 256")
+        }
+        guard (1...100).contains(self.load) else {
+            throw ValidationError("--load is \(self.load); it must be from 1 to 100")
+        }
+    }
+
+    func timing(seconds: Int) -> FaultTiming {
+        FaultTiming(seconds: seconds, clients: self.clients, share: Double(self.load) / 100)
+    }
+
     func workspace() throws -> FaultWorkspace {
         try FaultWorkspace(executable: self.switchyard, model: self.model ?? FaultWorkspace.miniature)
     }

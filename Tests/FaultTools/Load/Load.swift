@@ -15,6 +15,10 @@ package final class Load: Sendable {
         package var clients = 4
         /// Further clients whose calls accept no lost token.
         package var strictClients = 0
+        /// How long after one call a client is due to make the next one; nil as soon as the call has ended.
+        ///
+        /// A client that is late makes its calls without a pause until it is on time again.
+        package var interval: Duration?
     }
 
     private let plan: Plan
@@ -33,20 +37,32 @@ package final class Load: Sendable {
 
     /// Calls until ``stop()``.
     ///
-    /// - Parameter client: Calls the gateway.
-    package func run(_ client: GatewayClient) async {
+    /// - Parameters:
+    ///   - client: Calls the gateway.
+    ///   - streams: Whether tokens are looked at as they come.
+    package func run(_ client: GatewayClient, streams: Bool = true) async {
         await withDiscardingTaskGroup { group in
             for index in 0..<self.plan.clients + self.plan.strictClients {
-                group.addTask { await self.call(client, isStrict: index >= self.plan.clients) }
+                group.addTask { await self.call(client, isStrict: index >= self.plan.clients, streams: streams) }
             }
         }
     }
 
-    private func call(_ client: GatewayClient, isStrict: Bool) async {
+    private func call(_ client: GatewayClient, isStrict: Bool, streams: Bool) async {
+        var due = ContinuousClock.now
         while self.mayCall.withLock({ $0 }), !Task.isCancelled {
+            if let interval = self.plan.interval, !isStrict {
+                due += interval
+                if due > .now { try? await Task.sleep(until: due, clock: .continuous) }
+            }
             let index = self.next.withLock { next in
                 defer { next += 1 }
                 return next % self.plan.requests.count
+            }
+            guard streams else {
+                let reference = self.plan.references[index]
+                await Self.unary(self.plan.requests[index], reference: reference, client: client, record: self.record)
+                continue
             }
             let call = await Self.measured(
                 self.plan.requests[index],
@@ -149,6 +165,36 @@ package final class Load: Sendable {
         }
         let reason = failure.map { "\($0)" } ?? "no answer"
         throw FaultError("the cluster loses tokens before anything is done to it: \(reason)")
+    }
+
+    /// How long a client needs for a call on average when all of them call without a pause.
+    ///
+    /// - Parameters:
+    ///   - plan: The load.
+    ///   - client: Calls the gateway.
+    /// - Returns: The time.
+    /// - Throws: ``FaultError`` where no call ends in ten seconds; `CancellationError`.
+    static func shortestInterval(_ plan: Plan, client: GatewayClient) async throws -> Duration {
+        let record = LoadRecord()
+        var plan = plan
+        plan.strictClients = 0
+        let load = Load(plan, record: record)
+        let clients = plan.clients
+        return try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await load.run(client) }
+            try await Task.sleep(for: .milliseconds(500))
+            let before = (record.summary.calls, record.now)
+            var calls = 0
+            while record.now < .seconds(2) || calls < 8 * clients && record.now < .seconds(10) {
+                try await Task.sleep(for: .milliseconds(500))
+                calls = record.summary.calls - before.0
+            }
+            let time = record.now - before.1
+            load.stop()
+            try await group.waitForAll()
+            guard calls > 0 else { throw FaultError("no call ended in 10 s while nothing was done to the cluster") }
+            return time * clients / calls
+        }
     }
 
     /// Makes each client's call once.

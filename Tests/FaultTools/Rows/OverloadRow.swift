@@ -51,17 +51,17 @@ enum OverloadRow {
         let record = LoadRecord()
         let load = Load(Load.Plan(requests: requests, references: references, clients: 64), record: record)
         return try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { await load.run(client) }
+            group.addTask { await load.run(client, streams: false) }
             try await Task.sleep(for: context.timing.overload / 20)
-            let before = (record.summary, record.now)
+            let from = record.now
             try await Task.sleep(for: context.timing.overload / 6)
-            let after = (record.summary, record.now)
+            let to = record.now
             load.stop()
             try await group.waitForAll()
-            let tokens = Double(after.0.tokens - before.0.tokens) / (after.1 - before.1).seconds
-            guard tokens > 0 else { throw FaultError("no token came while the peak was measured") }
-            // Every call asks for the same number of tokens.
-            return (tokens / Double(requests.first?.tokens ?? 1), tokens)
+            let calls = record.contents.calls.filter { $0.end >= from && $0.end < to }
+            guard !calls.isEmpty else { throw FaultError("no call ended while the peak was measured") }
+            let seconds = (to - from).seconds
+            return (Double(calls.count) / seconds, Double(calls.reduce(0) { $0 + $1.tokens }) / seconds)
         }
     }
 
