@@ -213,8 +213,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization",
-                "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage, nioCore, logging,
+                "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
+                "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage, nioCore, logging,
             ],
             swiftSettings: swiftSettings
         ),
