@@ -274,9 +274,10 @@ public struct ExpertPools: Sendable {
     /// The earliest time at which ``timerFired(now:)`` has something to do.
     public var nextTimer: ContinuousClock.Instant? {
         var earliest: ContinuousClock.Instant?
-        for replica in self.replicas where !replica.isLeaving {
-            var time = replica.describeAgain
-            if case .ejected(let until) = replica.state { time = until }
+        // By index: a copy of each replica would cost more than all the rest of a step.
+        for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
+            var time = self.replicas[slot].describeAgain
+            if case .ejected(let until) = self.replicas[slot].state { time = until }
             if let time, earliest.map({ time < $0 }) ?? true { earliest = time }
         }
         return earliest

@@ -58,7 +58,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     /// How many times as long as its fastest sibling's a replica's calls must take to be ejected; 0 ejects nobody for it.
     public var slownessToEject = 3.0
     /// By how much longer than its fastest sibling's they must take besides.
-    public var slownessMargin: Duration = .milliseconds(5)
+    public var slownessMargin: Duration = .milliseconds(2)
     /// First time that an ejected replica is left alone; it doubles with each further ejection.
     public var firstEjection: Duration = .milliseconds(500)
     /// Longest time that an ejected replica is left alone.

@@ -69,9 +69,9 @@ public struct LayerCalls: Sendable {
     public var nextTimer: ContinuousClock.Instant? {
         guard !self.isComplete else { return nil }
         var earliest = self.deadline
-        for call in self.calls {
-            switch call.phase {
-            case .out: if let hedgeAt = call.hedgeAt { earliest = min(earliest, hedgeAt) }
+        for index in self.calls.indices {
+            switch self.calls[index].phase {
+            case .out: if let hedgeAt = self.calls[index].hedgeAt { earliest = min(earliest, hedgeAt) }
             case .waiting(let until): earliest = min(earliest, until)
             case .ended: break
             }

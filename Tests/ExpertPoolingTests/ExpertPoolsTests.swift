@@ -233,10 +233,10 @@ struct ExpertPoolsTests {
         var pools = machine(ports: [1, 2, 3, 4, 5])
         var actions: [PoolAction] = []
         for _ in 0..<40 {
-            actions += pools.succeed(replica(1), in: .milliseconds(1))
+            actions += pools.succeed(replica(1), in: .microseconds(950))
             for port in 2...4 { actions += pools.succeed(replica(port), in: .milliseconds(40)) }
             // Three times as slow, but by too little to matter.
-            actions += pools.succeed(replica(5), in: .milliseconds(4))
+            actions += pools.succeed(replica(5), in: .microseconds(2900))
         }
         #expect(
             actions == [

@@ -103,7 +103,7 @@ enum ReplyRows {
             let limit: Duration = variant == .alone ? .seconds(30) : max(story.time / 4, .seconds(1))
             do {
                 recovery.set(try await story.watch.wait(for: liar, within: limit) { $0?.state == .ready })
-            } catch where variant == .replica {
+            } catch  where variant == .replica {
                 findings.note("still left alone \(Figure.seconds(limit.seconds)) after its last lie")
             }
         }
