@@ -10,7 +10,13 @@ MODEL ?= deploy/models/switch-mini
 # the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md).
 RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked
 
-.PHONY: help build demo test peers-cpp lint format bench bench-peers protos clean
+# The same for the program of the fault suite, which is in no product.
+RELEASE_FAULTS = $(subst --product switchyard,--product switchyard-faults,$(RELEASE))
+FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
+FAULT_SECONDS ?= 30
+SOAK_MINUTES ?= 30
+
+.PHONY: help build demo test peers-cpp faults soak lint format bench bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,6 +34,22 @@ demo: ## a whole cluster on this machine, some prompts, and where their tokens w
 test: $(VENV)/.ready peers-cpp ## the whole test suite, as continuous integration runs it
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
+
+faults: ## faults done to clusters of processes under load: the table of docs/reliability.md (about 35 minutes)
+	@deploy/install-packages.sh faults
+	$(RELEASE)
+	$(RELEASE_FAULTS)
+	@mkdir -p .build/faults
+	$(FAULTS) run --seconds $(FAULT_SECONDS) --markdown .build/faults/table.md --json .build/faults/figures.json \
+	    --artifacts .build/faults/logs
+
+soak: ## half an hour of drawn faults: memory stays, ids stay (docs/reliability.md)
+	@deploy/install-packages.sh faults
+	$(RELEASE)
+	$(RELEASE_FAULTS)
+	@mkdir -p .build/faults
+	$(FAULTS) soak --minutes $(SOAK_MINUTES) --csv .build/faults/soak.csv --svg .build/faults/soak.svg \
+	    --artifacts .build/faults/logs
 
 sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)
 	@deploy/install-packages.sh build

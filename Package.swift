@@ -214,7 +214,7 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
-                "Tokenization", "switchyard", "PeerTools", subprocess, systemPackage, nioCore, logging,
+                "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage, nioCore, logging,
             ],
             swiftSettings: swiftSettings
         ),
@@ -238,6 +238,25 @@ let package = Package(
             name: "FuzzTests",
             dependencies: ["FuzzTargets"],
             path: "Tests/Fuzzing/FuzzTests",
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - Clusters under faults; in no product
+
+        .target(
+            name: "FaultTools",
+            dependencies: [
+                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix, logging,
+                subprocess,
+                systemPackage,
+            ],
+            path: "Tests/FaultTools",
+            swiftSettings: swiftSettings
+        ),
+        .executableTarget(
+            name: "switchyard-faults",
+            dependencies: ["FaultTools", argumentParser],
+            path: "Tests/switchyard-faults",
             swiftSettings: swiftSettings
         ),
 

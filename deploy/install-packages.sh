@@ -5,17 +5,20 @@
 #
 #   deploy/install-packages.sh build    what a build needs
 #   deploy/install-packages.sh test     what the test suite needs as well
+#   deploy/install-packages.sh faults   what a build and the fault suite need: networks of their own for expert hosts
 set -eu
 
 build_packages="libnghttp2-dev libprotobuf-c-dev libopenblas-dev libsentencepiece-dev zlib1g-dev pkg-config"
 test_packages="openssl python3 python3-venv protobuf-compiler protobuf-c-compiler curl nghttp2-proxy g++ libgrpc++-dev
     protobuf-compiler-grpc"
+faults_packages="iproute2 nftables iptables util-linux"
 
 case "${1:-}" in
 build) wanted=$build_packages ;;
 test) wanted="$build_packages $test_packages" ;;
+faults) wanted="$build_packages $faults_packages" ;;
 *)
-    echo "usage: $0 build|test" >&2
+    echo "usage: $0 build|test|faults" >&2
     exit 2
     ;;
 esac

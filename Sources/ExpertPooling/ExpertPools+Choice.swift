@@ -28,14 +28,14 @@ extension ExpertPools {
         excluding excluded: [Int],
         now: ContinuousClock.Instant
     ) -> Result<Int, NoReplica> {
-        let serving = self.pools[pool].serving.isEmpty ? self.lastResorts(of: pool) : self.pools[pool].serving
-        guard !serving.isEmpty else { return .failure(.noneServing) }
+        let candidates = self.candidates(in: pool, excluding: excluded)
+        guard !candidates.isEmpty else {
+            return .failure(self.candidates(in: pool, excluding: []).isEmpty ? .noneServing : .allTried)
+        }
         var free: [Int] = []
         var local: [Int] = []
-        var isAnyUntried = false
         var earliest: ContinuousClock.Instant?
-        for slot in serving where !excluded.contains(slot) {
-            isAnyUntried = true
+        for slot in candidates {
             if let notBefore = self.replicas[slot].notBefore, notBefore > now {
                 earliest = min(earliest ?? notBefore, notBefore)
                 continue
@@ -44,7 +44,6 @@ extension ExpertPools {
             free.append(slot)
             if let zone = self.configuration.zone, self.replicas[slot].description?.zone == zone { local.append(slot) }
         }
-        guard isAnyUntried else { return .failure(.allTried) }
         guard let chosen = self.lessLoadedOfTwo(local.isEmpty ? free : local) else {
             return .failure(.allBusy(until: earliest))
         }
@@ -52,17 +51,25 @@ extension ExpertPools {
         return .success(chosen)
     }
 
-    /// Replicas that are connected and verified but left alone, for where nobody serves.
+    /// Who may get a call: those that serve, or, where they have all been tried, those that are left alone.
     ///
-    /// They are slow or unreliable, or drain. One that stalled is none of them, since waiting for it costs every sequence a
-    /// whole deadline.
-    func lastResorts(of pool: Int) -> [Int] {
-        self.pools[pool].members
+    /// The latter are slow or unreliable, or drain, which is better than nobody. One that stalled is none of them, since
+    /// waiting for it costs every sequence a whole deadline.
+    ///
+    /// - Parameters:
+    ///   - pool: Index of the pool.
+    ///   - excluded: Slots that have been tried for this call.
+    /// - Returns: Slots.
+    func candidates(in pool: Int, excluding excluded: [Int]) -> [Int] {
+        let serving = self.pools[pool].serving.filter { !excluded.contains($0) }
+        guard serving.isEmpty else { return serving }
+        return self.pools[pool].members
             .filter { slot in
+                guard !excluded.contains(slot) else { return false }
                 switch self.replicas[slot].state {
-                case .ejected, .probing: !self.replicas[slot].isStalled
-                case .draining: true
-                case .connecting, .describing, .serving, .refused: false
+                case .ejected, .probing: return !self.replicas[slot].isStalled
+                case .draining: return true
+                case .connecting, .describing, .serving, .refused: return false
                 }
             }
     }

@@ -65,11 +65,3 @@ extension CallFailure {
         }
     }
 }
-
-extension ExpertPools {
-    /// Whether a serving replica of a pool has not been tried for a call, or nobody serves at all.
-    func hasUntried(in pool: Int, _ tried: [Int]) -> Bool {
-        let serving = self.pools[pool].serving.isEmpty ? self.lastResorts(of: pool) : self.pools[pool].serving
-        return serving.isEmpty || serving.contains { !tried.contains($0) }
-    }
-}

@@ -274,7 +274,9 @@ public struct LayerCalls: Sendable {
             self.drop(index, failure.dropCause, pools: &pools, into: &actions)
             return
         }
-        if pools.hasUntried(in: call.pool, call.tried) {
+        // Where nobody is left at all, the next attempt finds out whether that is worth waiting for.
+        let isAnyLeft = !pools.candidates(in: call.pool, excluding: []).isEmpty
+        if !isAnyLeft || !pools.candidates(in: call.pool, excluding: call.tried).isEmpty {
             self.sendNext(index, pools: &pools, now: now, into: &actions)
         } else if failure.mayHealOnTheSameReplica {
             let doublings = min(call.sent - 1, 8)
@@ -295,7 +297,12 @@ public struct LayerCalls: Sendable {
         let call = self.calls[index]
         guard pools.mayHedge(in: call.pool),
             case .success(let slot) = pools.startAttempt(in: call.pool, excluding: call.tried, now: now)
-        else { return }
+        else {
+            // The budget may allow it a little later, or a replica be back.
+            let pause = max(pools.hedgeDelay(in: call.pool, call.kind), pools.configuration.retryDelay)
+            if pools.configuration.hedgeFraction > 0 { self.calls[index].hedgeAt = now.advanced(by: pause) }
+            return
+        }
         pools.spendHedge(in: call.pool)
         self.send(index, to: slot, isHedge: true, pools: pools, now: now, into: &actions)
     }

@@ -169,6 +169,14 @@ public final class ExpertHost: Sendable {
                 }
                 try await group.waitForAll()
             }
+            let load = self.queue.load
+            self.logger.info(
+                "stopped",
+                metadata: [
+                    "calls": "\(load.computedCalls)", "rows": "\(load.computedRows)", "passes": "\(load.passes)",
+                    "expert-reads": "\(load.expertReads)",
+                ]
+            )
         } onGracefulShutdown: {
             self.beginDraining()
         }

@@ -40,10 +40,11 @@ public struct ExpertHostConfiguration: Sendable {
     /// Token rows up to which calls for the same layer that wait are computed in one pass; 1 computes each by itself.
     public var batchRowLimit = 1024
 
-    /// How long a call may wait for companions from other connections while the host has nothing else to compute.
+    /// How long a free host may wait for companions of a call from other connections; zero never waits.
     ///
-    /// A host that one connection alone calls never waits.
-    public var batchWindow = Duration.zero
+    /// It waits only where another connection is expected to call for the same layer in this time and within half of what
+    /// a pass takes, so never for a connection that is alone.
+    public var batchWindow = Duration.milliseconds(1)
 
     /// Where the host runs, for gateways that prefer their own zone; nil if nobody says.
     public var zone: String?

@@ -54,7 +54,9 @@ public struct ExpertHostMetrics: Sendable {
     /// - Parameter factory: The system.
     init(factory: any MetricsFactory) {
         func counter(_ name: String) -> Counter { Counter(label: Self.prefix + name, factory: factory) }
-        func timer(_ name: String) -> Timer { Timer(label: Self.prefix + name, factory: factory) }
+        func timer(_ name: String) -> Timer {
+            Timer(label: Self.prefix + name, preferredDisplayUnit: .seconds, factory: factory)
+        }
         func gauge(_ name: String) -> Gauge { Gauge(label: Self.prefix + name, factory: factory) }
         self.calls = Dictionary(
             uniqueKeysWithValues: Outcome.allCases.map { outcome in

@@ -100,7 +100,7 @@ final class ForwardQueue: Sendable {
     func cancel(_ id: HostAdmission.CallID) {
         // Released outside the lock.
         let job = self.state.withLock { state in
-            state.admission.cancelled(id) ? state.jobs.removeValue(forKey: id) : nil
+            state.admission.cancelled(id, now: .now) ? state.jobs.removeValue(forKey: id) : nil
         }
         if job != nil {
             self.metrics.count(.cancelled)

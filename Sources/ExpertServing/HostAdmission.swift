@@ -26,10 +26,11 @@ struct HostAdmission: Sendable {
         /// A call that is larger by itself is computed all the same.
         var rows = 1024
 
-        /// How long a call may wait for companions while nothing else is to be computed.
+        /// How long the host may wait for companions of a call while nothing else is to be computed.
         ///
-        /// Nothing waits where one gateway alone called lately, nor where all that did have a call here, nor for longer
-        /// than half of what a pass takes on average, nor mostly where waiting brought nobody (``CompanionPatience``).
+        /// It waits only for gateways that are expected to call for the same layer in that time (``CallForecast``), so
+        /// never for a lone one's, no longer than half of what a pass takes on average, and seldom where waiting brought
+        /// nobody (``CompanionPatience``).
         var window = Duration.zero
     }
 
@@ -121,13 +122,13 @@ struct HostAdmission: Sendable {
     private struct Entry {
         let id: CallID
         let call: Call
-        let arrival: ContinuousClock.Instant
         /// The call's place in the order among all sources.
         let turn: FairTurns.Turn
     }
 
     private struct Computing {
         let pass: Pass
+        let sources: [String]
         let namedExperts: Int
         let start: ContinuousClock.Instant
     }
@@ -148,9 +149,10 @@ struct HostAdmission: Sendable {
     private var queue: [Entry] = []
     private var turns = FairTurns()
     private var pace = ComputePace()
+    private var forecast = CallForecast()
     private var patience = CompanionPatience()
-    /// The wait for companions that is under way: until when, and how many calls waited when it began.
-    private var wait: (end: ContinuousClock.Instant, calls: Int)?
+    /// The wait for companions that is under way: since when, and how many calls there were then.
+    private var wait: (start: ContinuousClock.Instant, calls: Int)?
     private var computing: Computing?
     private var nextID: UInt64 = 0
 
@@ -200,20 +202,26 @@ struct HostAdmission: Sendable {
         let id = CallID(rawValue: self.nextID)
         self.nextID += 1
         let turn = self.turns.queued(call.source, rows: call.rows, experts: call.experts)
-        self.queue.append(Entry(id: id, call: call, arrival: now, turn: turn))
+        self.queue.append(Entry(id: id, call: call, turn: turn))
         self.waitingRows += call.rows
+        self.forecast.called(call.source, layer: call.layer, now: now)
         return .queue(id)
     }
 
     /// The caller left.
     ///
+    /// - Parameters:
+    ///   - id: The call.
+    ///   - now: The present.
     /// - Returns: Whether the call still waited: its work can be thrown away. A call that is being computed, or that
     ///   is answered already, goes on as if nothing had happened.
-    mutating func cancelled(_ id: CallID) -> Bool {
+    mutating func cancelled(_ id: CallID, now: ContinuousClock.Instant) -> Bool {
         guard let index = self.queue.firstIndex(where: { $0.id == id }) else {
             return false
         }
-        self.left(self.queue.remove(at: index))
+        let entry = self.queue.remove(at: index)
+        self.left(entry)
+        self.forecast.ended(entry.call.source, now: now)
         return true
     }
 
@@ -245,6 +253,9 @@ struct HostAdmission: Sendable {
             preconditionFailure("nothing is being computed")
         }
         self.computing = nil
+        for source in computing.sources {
+            self.forecast.ended(source, now: now)
+        }
         self.pace.computed(rows: computing.pass.rows, time: computing.start.duration(to: now))
         self.totals.passes += 1
         self.totals.calls += UInt64(computing.pass.calls.count)
@@ -300,6 +311,7 @@ struct HostAdmission: Sendable {
         for entry in self.queue where entry.call.isExpired(now) {
             expired.append(entry.id)
             self.left(entry)
+            self.forecast.ended(entry.call.source, now: now)
         }
         self.queue.removeAll { $0.call.isExpired(now) }
         return expired
@@ -309,24 +321,26 @@ struct HostAdmission: Sendable {
     private mutating func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         guard self.batching.window > .zero, self.phase == .open, self.waitingRows < self.batching.rows,
             // Where something else could be computed meanwhile, nothing is gained by waiting.
-            self.queue.allSatisfy({ $0.call.layer == lead.call.layer }),
-            let oldest = self.queue.map(\.arrival).min()
+            self.queue.allSatisfy({ $0.call.layer == lead.call.layer })
         else {
             return nil
         }
         let window = min(self.batching.window, self.pace.passTime.map { $0 / 2 } ?? self.batching.window)
-        let end = oldest.advanced(by: window)
-        let present = Set(self.queue.map(\.call.source)).count
-        guard now < end, !self.queue.contains(where: { $0.call.isExpired(end) }),
-            self.turns.activeSources(now: now, within: Self.activeTime) > present
+        let limit = (self.wait?.start ?? now).advanced(by: window)
+        guard now < limit,
+            let expected = self.forecast.expected(for: lead.call.layer, now: now, within: now.duration(to: limit))
         else {
+            return nil
+        }
+        let end = min(limit, expected)
+        guard !self.queue.contains(where: { $0.call.isExpired(end) }) else {
             return nil
         }
         if self.wait == nil {
             guard self.patience.mayWait() else {
                 return nil
             }
-            self.wait = (end, self.queue.count)
+            self.wait = (now, self.queue.count)
         }
         return end
     }
@@ -357,7 +371,12 @@ struct HostAdmission: Sendable {
             self.queue.removeAll { ids.contains($0.id) }
         }
         self.turns.began(lead.turn)
-        self.computing = Computing(pass: pass, namedExperts: experts, start: now)
+        self.computing = Computing(
+            pass: pass,
+            sources: taken.map(\.call.source),
+            namedExperts: experts,
+            start: now
+        )
         return pass
     }
 

@@ -32,13 +32,15 @@ final class ProcessLog: Sendable {
     }
 }
 
-/// Starts one expert host for the miniature's first of two pools, gives it to the body and stops it.
+/// Starts one expert host for some of the miniature's two pools, gives it to the body and stops it.
 ///
 /// - Parameters:
+///   - shards: The pools whose shards it holds.
 ///   - arguments: Further arguments of the host, which is named `host`.
 ///   - body: The test.
 /// - Throws: What the body throws, and what keeps the host from coming up.
 func withHostProcess(
+    shards: [String] = ["pool-0"],
     _ arguments: [String] = [],
     body: @escaping @Sendable (ChildProcess, ProcessLog) async throws -> Void
 ) async throws {
@@ -49,9 +51,9 @@ func withHostProcess(
     let host = ChildSpecification(
         name: "host",
         arguments: [
-            "expert-host", "--shard", "\(workspace.folder)/pool-0", "--listen", "127.0.0.1:0", "--threads", "1",
-            "--address-file", addressFile, "--exit-with-standard-input",
-        ] + arguments,
+            "expert-host", "--listen", "127.0.0.1:0", "--threads", "1", "--address-file", addressFile,
+            "--exit-with-standard-input",
+        ] + shards.flatMap { ["--shard", "\(workspace.folder)/\($0)"] } + arguments,
         addressFile: addressFile
     )
     do {
@@ -60,13 +62,14 @@ func withHostProcess(
             executable: TestCluster.executable,
             onExit: .accept,
             startTimeout: .seconds(60),
-            events: { log.note($0) }
-        ) { children in
-            guard let process = children.running.first else {
-                throw ChildProcessError(description: "the host left as soon as it was up")
+            events: { log.note($0) },
+            body: { children in
+                guard let process = children.running.first else {
+                    throw ChildProcessError(description: "the host left as soon as it was up")
+                }
+                try await body(process, log)
             }
-            try await body(process, log)
-        }
+        )
     } catch {
         print(log.lines.suffix(40).joined(separator: "\n"))
         throw error
@@ -116,6 +119,7 @@ extension RPCChannel {
     ///
     /// - Parameter request: A serialized `ForwardRequest`.
     /// - Returns: The output rows' bytes, and how busy the host is.
+    /// - Throws: `RPCError` where the call is not answered.
     func forward(_ request: [UInt8]) async throws -> (rows: [UInt8], load: HostLoad?) {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name),

@@ -140,23 +140,38 @@ struct HostTests {
         #expect(status?.contains("exited(0)") == true, "\(status ?? "")")
     }
 
-    @Test("Two gateways on the same hosts: the recorded ids from both, and calls of both computed together")
+    @Test("Several --shard and a --zone: the host describes all that it holds and says what memory that takes")
+    func severalShards() async throws {
+        try await withHostProcess(shards: ["pool-0", "pool-1"], ["--zone", "rack-7"]) { host, log in
+            let description = try await withHostChannel(host) { try await $0.describeHost() }
+            #expect(description.shard == "pool-0,pool-1")
+            #expect(description.zone == "rack-7")
+            #expect(description.held.allSatisfy { $0.experts.count == 8 })
+            let mebibytes = Double(description.weightBytes) / Double(1 << 20)
+            let text = String(format: "memory=\"%.1f MiB\"", mebibytes)
+            try await FaultTests.eventually { log.lines.contains { $0.contains(text) } }
+        }
+    }
+
+    @Test("Two gateways on the same hosts: the recorded ids from both, and calls computed together")
     func twoGateways() async throws {
         let prompts = try Array(TestCluster.prompts().prefix(8))
-        try await TestCluster.runProcesses(pools: 2, hostArguments: ["--batch-window-us", "2000"]) { cluster in
+        try await TestCluster.runProcesses(pools: 2, gatewayArguments: Self.patientGateway) { cluster in
             try await Self.withSecondGateway(of: cluster) { second in
                 let before = try await Self.loads(of: cluster)
                 var after = before
-                // Which calls meet is chance; that some do in so many rounds is not.
-                for _ in 0..<40
-                where zip(before, after).contains(where: { $0.calls(until: $1) == $0.passes(until: $1) }) {
-                    try await withThrowingTaskGroup(of: Void.self) { group in
-                        for address in [cluster.gatewayAddress, second] {
-                            group.addTask { try await Self.generate(prompts, at: address) }
+                try await Self.whileBusy(cluster.hosts.running) {
+                    // Which calls meet is chance; that some do in so many rounds is not.
+                    for _ in 0..<20
+                    where zip(before, after).contains(where: { $0.calls(until: $1) == $0.passes(until: $1) }) {
+                        try await withThrowingTaskGroup(of: Void.self) { group in
+                            for address in [cluster.gatewayAddress, second] {
+                                group.addTask { try await Self.generate(prompts, at: address) }
+                            }
+                            try await group.waitForAll()
                         }
-                        try await group.waitForAll()
+                        after = try await Self.loads(of: cluster)
                     }
-                    after = try await Self.loads(of: cluster)
                 }
                 for (before, after) in zip(before, after) {
                     let calls = before.calls(until: after)
@@ -169,6 +184,31 @@ struct HostTests {
                 }
             }
         }
+    }
+
+    /// Keeps hosts busy with calls for a layer of the encoder while the body runs, so that others' calls wait and meet.
+    private static func whileBusy(_ hosts: [ChildProcess], body: () async throws -> Void) async throws {
+        let busy = hosts.map { host in
+            Task {
+                try await withHostChannel(host) { channel in
+                    let request = try await channel.describeHost().request(rowsPerExpert: 8).serialized()
+                    while !Task.isCancelled {
+                        _ = try? await channel.forward(request)
+                    }
+                }
+            }
+        }
+        let outcome: Result<Void, any Error>
+        do {
+            outcome = .success(try await body())
+        } catch {
+            outcome = .failure(error)
+        }
+        for task in busy {
+            task.cancel()
+            _ = await task.result
+        }
+        try outcome.get()
     }
 
     /// Answers prompts at a gateway, all at once, and compares with what was recorded.
@@ -188,6 +228,9 @@ struct HostTests {
         }
     }
 
+    /// Arguments of a gateway that waits long enough on a machine that is busy with other things.
+    private static let patientGateway = ["--encoder-deadline-ms", "60000", "--decoder-deadline-ms", "60000"]
+
     /// How busy each host has been.
     private static func loads(of cluster: LocalCluster) async throws -> [HostLoad] {
         var loads: [HostLoad] = []
@@ -206,10 +249,11 @@ struct HostTests {
         let workspace = try ShardWorkspace.prepare(model: TestCluster.miniature, pools: 2, folder: nil)
         defer { workspace.discard() }
         let addressFile = "\(workspace.folder)/second.address"
-        var arguments = [
-            "gateway", "--model", "\(workspace.folder)/gateway", "--listen", "127.0.0.1:0", "--threads", "1",
-            "--address-file", addressFile, "--exit-with-standard-input",
-        ]
+        var arguments =
+            [
+                "gateway", "--model", "\(workspace.folder)/gateway", "--listen", "127.0.0.1:0", "--threads", "1",
+                "--address-file", addressFile, "--exit-with-standard-input",
+            ] + Self.patientGateway
         for host in cluster.hosts.running {
             arguments += ["--pool", "\(host.name.prefix { $0 != "/" })=\(host.address)"]
         }
@@ -218,10 +262,9 @@ struct HostTests {
             executable: TestCluster.executable,
             onExit: .fail,
             startTimeout: .seconds(60),
-            events: { _ in }
-        ) { gateways in
-            try await body(try #require(gateways.running.first).address)
-        }
+            events: { _ in },
+            body: { gateways in try await body(try #require(gateways.running.first).address) }
+        )
     }
 }
 

@@ -13,11 +13,11 @@ struct ExpertPoolsTests {
         #expect(pools.choose() == .failure(.noneServing))
         _ = pools.connected(replica(1))
         #expect(pools.choose() == .failure(.noneServing))
-        #expect(!pools.isComplete(layers: [layer], expertCount: 2))
+        #expect(!pools.isComplete(layers: [encoderLayer], expertCount: 2))
         _ = pools.described(replica(1), description(), now: start)
         #expect(pools.choose() == .success(replica(1)))
-        #expect(pools.isComplete(layers: [layer], expertCount: 2))
-        #expect(!pools.isComplete(layers: [layer], expertCount: 3))
+        #expect(pools.isComplete(layers: [encoderLayer], expertCount: 2))
+        #expect(!pools.isComplete(layers: [encoderLayer], expertCount: 3))
         #expect(pools.reports[0].outstanding == 1)
     }
 
@@ -26,7 +26,7 @@ struct ExpertPoolsTests {
         arguments: [
             (description(fingerprint: 8), "0000000000000008"),
             (description([0]), "lacks experts 1 of layer encoder 1"),
-            (ReplicaDescription(fingerprint: 7, experts: [layer: [0, 1]], modelWidth: 8), "8 wide"),
+            (ReplicaDescription(fingerprint: 7, experts: [encoderLayer: [0, 1]], modelWidth: 8), "8 wide"),
         ]
     )
     func refusal(description: ReplicaDescription, part: String) {
@@ -53,9 +53,9 @@ struct ExpertPoolsTests {
             _ = pools.connected(id)
             _ = pools.described(id, description(experts), now: start)
         }
-        #expect(pools.placement.pool(of: 0, in: layer) == "a")
-        #expect(pools.placement.pool(of: 2, in: layer) == "b")
-        #expect(pools.isComplete(layers: [layer], expertCount: 3))
+        #expect(pools.placement.pool(of: 0, in: encoderLayer) == "a")
+        #expect(pools.placement.pool(of: 2, in: encoderLayer) == "b")
+        #expect(pools.isComplete(layers: [encoderLayer], expertCount: 3))
     }
 
     @Test("the less loaded of two is chosen, and nobody gets more calls than may be out")
@@ -200,12 +200,12 @@ struct ExpertPoolsTests {
         pools.added(other)
         _ = pools.connected(other)
         #expect(pools.described(other, description([1]), now: start) == [.joined(other)])
-        #expect(pools.placement.pool(of: 1, in: layer) == "a")
+        #expect(pools.placement.pool(of: 1, in: encoderLayer) == "a")
         pools.disconnected(replica(1), now: start)
         _ = pools.connected(replica(1))
         #expect(pools.described(replica(1), description([0]), now: start) == [.joined(replica(1))])
-        #expect(pools.placement.pool(of: 0, in: layer) == "a")
-        #expect(pools.placement.pool(of: 1, in: layer) == "b")
+        #expect(pools.placement.pool(of: 0, in: encoderLayer) == "a")
+        #expect(pools.placement.pool(of: 1, in: encoderLayer) == "b")
     }
 
     @Test("a bad reply ejects at once, unless nobody else serves")
@@ -340,22 +340,22 @@ struct ExpertPoolsTests {
     @Test("an expert is placed on a further pool only while every serving replica of that pool holds it")
     func extras() {
         var table = PlacementTable()
-        table.place(0, of: layer, on: "a")
-        table.place(1, of: layer, on: "b")
+        table.place(0, of: encoderLayer, on: "a")
+        table.place(1, of: encoderLayer, on: "b")
         var pools = ExpertPools(fingerprint: 7, modelWidth: 16, placement: table, seed: 1)
         join(&pools, replica(1), description([0]))
         join(&pools, replica(2, pool: "b"), description([0, 1]))
-        pools.setExtras([layer: [0: ["b"]]])
-        #expect(pools.placement.extras == [layer: [0: ["b"]]])
-        #expect(pools.spareExperts()["b"]?[layer] == [0])
+        pools.setExtras([encoderLayer: [0: ["b"]]])
+        #expect(pools.placement.extras == [encoderLayer: [0: ["b"]]])
+        #expect(pools.spareExperts()["b"]?[encoderLayer] == [0])
         // One with less joins: what it lacks is no longer placed there.
         join(&pools, replica(3, pool: "b"), description([1]))
         #expect(pools.placement.extras.isEmpty)
         pools.disconnected(replica(3, pool: "b"), now: start)
-        #expect(pools.placement.extras == [layer: [0: ["b"]]])
+        #expect(pools.placement.extras == [encoderLayer: [0: ["b"]]])
         // The expert's own pool is gone: the other one computes it.
         pools.disconnected(replica(1), now: start)
-        let (calls, unplaced) = pools.assignments(of: [(expert: 0, rows: 3), (expert: 1, rows: 2)], in: layer)
+        let (calls, unplaced) = pools.assignments(of: [(expert: 0, rows: 3), (expert: 1, rows: 2)], in: encoderLayer)
         #expect(unplaced.isEmpty)
         #expect(calls.map(\.pool) == ["b"])
         #expect(calls.first?.rowCount == 5)

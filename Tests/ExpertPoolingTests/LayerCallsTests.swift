@@ -199,6 +199,26 @@ struct LayerCallsTests {
         #expect(bench.timer(at: 0.02).isEmpty)
     }
 
+    @Test("a silent call is hedged on a replica that is left alone where no other serves, or as soon as one does")
+    func hedgeWithoutOthers() throws {
+        var pools = experienced()
+        _ = pools.fail(replica(2), .badReply)
+        var bench = Bench(pools)
+        #expect(target(bench.begin()) == replica(1))
+        #expect(target(bench.timer(at: 0.002)) == replica(2))
+
+        pools = experienced()
+        pools.disconnected(replica(2), now: start)
+        bench = Bench(pools)
+        #expect(target(bench.begin()) == replica(1))
+        #expect(bench.timer(at: 0.002).isEmpty)
+        let again = try #require(bench.calls.nextTimer)
+        #expect(again > seconds(0.002) && again <= seconds(0.01))
+        _ = bench.pools.connected(replica(2))
+        _ = bench.pools.described(replica(2), description(), now: seconds(0.003))
+        #expect(target(bench.timer(at: 0.01)) == replica(2))
+    }
+
     @Test("who is overtaken again and again is ejected")
     func overtaken() {
         var pools = experienced()
@@ -257,18 +277,18 @@ struct LayerCallsTests {
 
         var pools = machine(ports: [1])
         pools.disconnected(replica(1), now: start)
-        bench = Bench(pools, in: layer)
+        bench = Bench(pools, in: encoderLayer)
         #expect(bench.begin(at: 0.1).isEmpty)
         #expect(bench.timer(at: 0.2).isEmpty)
         _ = bench.pools.connected(replica(1))
         _ = bench.pools.described(replica(1), description(), now: seconds(0.3))
         #expect(target(bench.timer(at: 0.3)) == replica(1))
 
-        bench = Bench(pools, in: layer)
+        bench = Bench(pools, in: encoderLayer)
         #expect(bench.begin(at: 0.1).isEmpty)
         #expect(bench.timer(at: 0.5) == [.drop(call: 0, .unavailable)])
         // Long after the loss nobody waits any more.
-        bench = Bench(pools, in: layer, deadline: 9)
+        bench = Bench(pools, in: encoderLayer, deadline: 9)
         #expect(bench.begin(at: 5) == [.drop(call: 0, .unavailable)])
         bench = Bench(pools)
         #expect(bench.begin(at: 0.1) == [.drop(call: 0, .unavailable)])
@@ -338,7 +358,7 @@ struct LayerCallsTests {
     func adaptiveDeadline() {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.decoder.adaptive = AdaptiveDeadline(multiple: 4, shortest: .milliseconds(2))
-        configuration.layerDeadlines[layer] = .milliseconds(700)
+        configuration.layerDeadlines[encoderLayer] = .milliseconds(700)
         var pools = experienced(configuration: configuration)
         func wait(_ rows: Int, in layer: ExpertLayer = decoderLayer) -> Duration {
             let assignment = PoolAssignment(pool: "a", groups: [.init(expert: 0, rows: 0..<rows)])
@@ -348,7 +368,7 @@ struct LayerCallsTests {
         #expect(usual >= .milliseconds(4) && usual < .microseconds(4400))
         // Calls as large as these have not been seen.
         #expect(wait(100) == .seconds(2))
-        #expect(wait(3, in: layer) == .milliseconds(700))
+        #expect(wait(3, in: encoderLayer) == .milliseconds(700))
         // Calls that are given up count with the time that they were given, so the deadline grows with a slow pool.
         for _ in 0..<300 {
             guard let slot = pools.slot(of: replica(1)) else { return }
@@ -419,15 +439,15 @@ struct SharedPlacementTests {
     func coverage(seed: UInt64) {
         var random = SplitMix(state: seed)
         var table = PlacementTable()
-        for expert in 0..<16 { table.place(expert, of: layer, on: "pool-\(expert % 4)") }
+        for expert in 0..<16 { table.place(expert, of: encoderLayer, on: "pool-\(expert % 4)") }
         var extras: [Int: [String]] = [:]
         for expert in 0..<16 where Bool.random(using: &random) {
             extras[expert] = (0..<4).filter { $0 != expert % 4 && Bool.random(using: &random) }.map { "pool-\($0)" }
         }
-        table.setExtras([layer: extras])
+        table.setExtras([encoderLayer: extras])
         let groups = (0..<16).map { (expert: $0, rows: Int.random(in: 0..<200, using: &random)) }
         let total = groups.reduce(0) { $0 + $1.rows }
-        let (calls, unplaced) = table.assignments(of: groups, in: layer)
+        let (calls, unplaced) = table.assignments(of: groups, in: encoderLayer)
         #expect(unplaced.isEmpty)
         var seen: [Int] = []
         for call in calls {
@@ -447,13 +467,13 @@ struct SharedPlacementTests {
     @Test("a hot expert's rows level the pools")
     func level() {
         var table = PlacementTable()
-        for expert in 0..<4 { table.place(expert, of: layer, on: "pool-\(expert)") }
-        table.setExtras([layer: [0: ["pool-1", "pool-2", "pool-3"]]])
+        for expert in 0..<4 { table.place(expert, of: encoderLayer, on: "pool-\(expert)") }
+        table.setExtras([encoderLayer: [0: ["pool-1", "pool-2", "pool-3"]]])
         let groups = [(expert: 0, rows: 900), (expert: 1, rows: 100), (expert: 2, rows: 100), (expert: 3, rows: 100)]
-        let (calls, _) = table.assignments(of: groups, in: layer)
+        let (calls, _) = table.assignments(of: groups, in: encoderLayer)
         #expect(calls.map(\.rowCount) == [300, 300, 300, 300])
         // A pool without a replica gets nothing of it.
-        let (left, _) = table.assignments(of: groups, in: layer) { $0 == "pool-3" ? 0 : 1 }
+        let (left, _) = table.assignments(of: groups, in: encoderLayer) { $0 == "pool-3" ? 0 : 1 }
         #expect(left.map(\.rowCount) == [367, 367, 366, 100] || left.map(\.rowCount).reduce(0, +) == 1200)
         #expect(left.last?.rowCount == 100)
     }

@@ -6,7 +6,7 @@ import Testing
 
 /// The beginning of virtual time.
 let start = ContinuousClock.now
-let layer = ExpertLayer(isDecoder: false, block: 1)
+let encoderLayer = ExpertLayer(isDecoder: false, block: 1)
 let decoderLayer = ExpertLayer(isDecoder: true, block: 3)
 
 func seconds(_ value: Double) -> ContinuousClock.Instant {
@@ -20,7 +20,7 @@ func replica(_ port: Int, pool: String = "a") -> ReplicaID {
 func description(_ experts: Set<Int> = [0, 1], fingerprint: UInt64 = 7, zone: String? = nil) -> ReplicaDescription {
     ReplicaDescription(
         fingerprint: fingerprint,
-        experts: [layer: experts, decoderLayer: experts],
+        experts: [encoderLayer: experts, decoderLayer: experts],
         modelWidth: 16,
         zone: zone
     )
@@ -33,7 +33,7 @@ func machine(
     configuration: ExpertPoolsConfiguration = .defaults
 ) -> ExpertPools {
     var table = PlacementTable()
-    for layer in [layer, decoderLayer] {
+    for layer in [encoderLayer, decoderLayer] {
         table.place(0, of: layer, on: "a")
         table.place(1, of: layer, on: "a")
     }

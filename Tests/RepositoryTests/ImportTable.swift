@@ -70,6 +70,15 @@ enum ImportTable {
         ]),
         "PeerTools": Self.foundation.union(["Subprocess", "SystemPackage"]),
 
+        // Clusters under faults: a client's load, hosts that lie in the protocol or below it, and processes. The C
+        // library: signals, and the kernel's queue of packets.
+        "FaultTools": Self.foundation.union(Self.cLibrary)
+            .union([
+                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "NIOPosix", "Logging",
+                "Subprocess", "SystemPackage",
+            ]),
+        "switchyard-faults": Self.foundation.union(Self.cLibrary).union(["FaultTools", "ArgumentParser"]),
+
         // The C edge.
         "CNGHTTP2": [],
         "CZlib": [],

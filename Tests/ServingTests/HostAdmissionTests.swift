@@ -65,11 +65,11 @@ struct HostAdmissionTests {
         let second = try admission.queue(rows: 3, now: self.now)
         let step = admission.next(now: self.now)
         #expect(step.step == .compute(.init(calls: [first], rows: 1)))
-        let whileComputed = admission.cancelled(first)
+        let whileComputed = admission.cancelled(first, now: self.now)
         #expect(!whileComputed)
-        let whileWaiting = admission.cancelled(second)
+        let whileWaiting = admission.cancelled(second, now: self.now)
         #expect(whileWaiting)
-        let again = admission.cancelled(second)
+        let again = admission.cancelled(second, now: self.now)
         #expect(!again)
         #expect(admission.waitingRows == 0)
         admission.finished(expertReads: 1, now: self.now)
@@ -116,7 +116,7 @@ struct HostAdmissionTests {
                 return
             }
             #expect(retryAfter == .milliseconds(expected), "\(rows) rows")
-            _ = admission.cancelled(id)
+            _ = admission.cancelled(id, now: self.now)
         }
     }
 }

@@ -48,7 +48,7 @@ struct HostBatchingTests {
         let late = try admission.queue("a", rows: 1, deadline: soon, now: self.now)
         let cancelled = try admission.queue("b", rows: 1, now: self.now)
         let stays = try admission.queue("c", rows: 1, now: self.now)
-        _ = admission.cancelled(cancelled)
+        _ = admission.cancelled(cancelled, now: self.now)
         let next = admission.next(now: soon)
         #expect(next == .init(expired: [late], step: .compute(.init(calls: [stays], rows: 1))))
     }
@@ -106,107 +106,103 @@ struct HostBatchingTests {
         }
     }
 
-    @Test("With two gateways, a call waits for the other's until the window ends, and no longer")
+    /// A machine in which two gateways went through some layers, `b` half a millisecond after each of its answers.
+    private func acquainted(rows: Int = 100) throws -> (machine: HostAdmission, time: ContinuousClock.Instant) {
+        var admission = self.machine(rows: rows, window: .milliseconds(1))
+        var time = self.now
+        for layer in [1, 3, 1, 3, 1] {
+            _ = try admission.queue("b", layer: .of(layer), rows: 1, now: time)
+            _ = admission.pass(now: time, taking: .milliseconds(10))
+            time = time.advanced(by: .milliseconds(10) + .microseconds(500))
+        }
+        // b's call for layer 3 is due now; it was answered half a millisecond ago.
+        return (admission, time.advanced(by: .microseconds(-300)))
+    }
+
+    @Test("A call waits for another gateway's that is expected for its layer, and no longer than that takes")
     func window() throws {
-        var admission = self.machine(window: .microseconds(200))
-        let end = self.now.advanced(by: .microseconds(200))
-        _ = try admission.queue("b", rows: 1, now: self.now)
-        _ = admission.pass(now: self.now, taking: .milliseconds(1))
-        let first = try admission.queue("a", rows: 1, now: self.now)
-        let waiting = admission.next(now: self.now)
+        var (admission, time) = try self.acquainted()
+        let first = try admission.queue("a", layer: .of(3), rows: 1, now: time)
+        let waiting = admission.next(now: time)
+        // 300 us until it is due, a quarter of 500 us and 50 us to spare.
+        let end = time.advanced(by: .microseconds(300 + 125 + 50))
         #expect(waiting.step == .wait(until: end))
-        let stillWaiting = admission.next(now: self.now.advanced(by: .microseconds(199)))
+        let stillWaiting = admission.next(now: end.advanced(by: .microseconds(-1)))
         #expect(stillWaiting.step == .wait(until: end))
-        let inTime = try admission.queue("b", rows: 1, now: self.now.advanced(by: .microseconds(50)))
-        // Everyone who called lately is there.
-        let both = admission.pass(now: self.now.advanced(by: .microseconds(50)), taking: .milliseconds(1))
+        let arrival = time.advanced(by: .microseconds(250))
+        let inTime = try admission.queue("b", layer: .of(3), rows: 1, now: arrival)
+        let both = admission.pass(now: arrival, taking: .milliseconds(10))
         #expect(both == .init(calls: [first, inTime], rows: 2))
-        let later = self.now.advanced(by: .milliseconds(1))
-        let lone = try admission.queue("a", rows: 1, now: later)
-        let again = admission.next(now: later)
-        #expect(again.step == .wait(until: later.advanced(by: .microseconds(200))))
-        let over = admission.pass(now: later.advanced(by: .microseconds(200)))
+
+        (admission, time) = try self.acquainted()
+        let lone = try admission.queue("a", layer: .of(3), rows: 1, now: time)
+        _ = admission.next(now: time)
+        let over = admission.pass(now: end)
         #expect(over == .init(calls: [lone], rows: 1))
-        // The other one has not called for a while.
-        let muchLater = self.now.advanced(by: .seconds(1))
-        let alone = try admission.queue("a", rows: 1, now: muchLater)
-        let last = admission.pass(now: muchLater)
-        #expect(last == .init(calls: [alone], rows: 1))
     }
 
     @Test("No wait is longer than half of what a pass takes")
     func shortPasses() throws {
-        var admission = self.machine(window: .microseconds(200))
-        _ = try admission.queue("b", rows: 1, now: self.now)
-        _ = admission.pass(now: self.now, taking: .microseconds(100))
-        _ = try admission.queue("a", rows: 1, now: self.now)
-        let waiting = admission.next(now: self.now)
-        #expect(waiting.step == .wait(until: self.now.advanced(by: .microseconds(50))))
-    }
-
-    @Test("Where waiting brings nobody, few passes wait; where it does again, all do")
-    func patience() throws {
-        var admission = self.machine(window: .microseconds(200))
-        var time = self.now
-        var waits = 0
-        // Two gateways take turns, far apart.
-        for index in 0..<200 {
-            time = time.advanced(by: .milliseconds(2))
-            _ = try admission.queue(index.isMultiple(of: 2) ? "a" : "b", rows: 1, now: time)
-            let next = admission.next(now: time)
-            if case .wait(let until?) = next.step {
-                waits += 1
-                _ = admission.next(now: until)
-            }
-            admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(1)))
+        var (admission, time) = try self.acquainted()
+        for _ in 0..<60 {
+            _ = try admission.queue("c", layer: .of(5), rows: 1, now: time)
+            _ = admission.pass(now: time, taking: .microseconds(100))
         }
-        #expect(waits >= 8)
-        #expect(waits <= 12)
-        waits = 0
-        // Now they come together.
-        for _ in 0..<200 {
-            time = time.advanced(by: .milliseconds(2))
-            _ = try admission.queue("a", rows: 1, now: time)
-            let next = admission.next(now: time)
-            if case .wait = next.step {
-                waits += 1
-                _ = try admission.queue("b", rows: 1, now: time)
-                _ = admission.next(now: time)
-            } else {
-                _ = try admission.queue("b", rows: 1, now: time)
-                admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(1)))
-                // The other one's call was too late for the pass and has one of its own.
-                let late = admission.next(now: time.advanced(by: .milliseconds(1)))
-                #expect(late.step != .wait(until: nil))
-            }
-            admission.finished(expertReads: 1, now: time.advanced(by: .milliseconds(2)))
+        time = time.advanced(by: .microseconds(100))
+        _ = try admission.queue("a", layer: .of(3), rows: 1, now: time)
+        let next = admission.next(now: time)
+        // b is due in 200 us, and a pass takes half of that.
+        guard case .compute = next.step else {
+            Issue.record("the call waits: \(next)")
+            return
         }
-        #expect(waits >= 160)
     }
 
     @Test(
-        "Nothing waits for companions with other work at hand, with rows enough, close to a deadline, or while leaving",
-        arguments: ["other layer", "rows", "deadline", "leaving"]
+        "Nothing waits with other work at hand, with rows enough, close to a deadline, while leaving, or for the wrong layer",
+        arguments: ["other layer", "rows", "deadline", "leaving", "wrong layer", "too early", "too late"]
     )
     func noWindow(reason: String) throws {
-        var admission = self.machine(rows: 8, window: .microseconds(200))
-        _ = try admission.queue("b", rows: 1, now: self.now)
-        _ = admission.pass(now: self.now, taking: .milliseconds(1))
-        let soon = self.now.advanced(by: .microseconds(150))
+        var (admission, time) = try self.acquainted(rows: 8)
+        switch reason {
+        case "too early": time = time.advanced(by: .microseconds(-199) + .milliseconds(-1))
+        case "too late": time = time.advanced(by: .microseconds(476))
+        default: break
+        }
         _ = try admission.queue(
             "a",
+            layer: .of(reason == "wrong layer" ? 1 : 3),
             rows: reason == "rows" ? 8 : 1,
-            deadline: reason == "deadline" ? soon : nil,
-            now: self.now
+            deadline: reason == "deadline" ? time.advanced(by: .microseconds(150)) : nil,
+            now: time
         )
         if reason == "other layer" {
-            _ = try admission.queue("a", layer: .of(3), rows: 1, now: self.now)
+            _ = try admission.queue("a", layer: .of(5), rows: 1, now: time)
         }
         if reason == "leaving" {
             admission.beginLeaving()
         }
-        let pass = admission.pass(now: self.now)
+        let pass = admission.pass(now: time)
         #expect(pass != nil)
+    }
+
+    @Test("Where waiting brings nobody, few passes wait; where it does again, all do")
+    func patience() {
+        var patience = CompanionPatience()
+        var waits = 0
+        for _ in 0..<200 where patience.mayWait() {
+            waits += 1
+            patience.waited(broughtCompanions: false)
+        }
+        #expect(
+            waits == CompanionPatience.attempts + (200 - CompanionPatience.attempts) / (CompanionPatience.pause + 1)
+        )
+        waits = 0
+        for _ in 0..<200 where patience.mayWait() {
+            waits += 1
+            patience.waited(broughtCompanions: true)
+        }
+        #expect(waits >= 200 - CompanionPatience.pause)
     }
 
     @Test("Sources that left are forgotten")

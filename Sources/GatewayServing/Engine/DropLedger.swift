@@ -93,26 +93,32 @@ struct DropLedger: Sendable, Equatable {
 
     /// How the request must end, if its policy says that it must.
     ///
-    /// - Parameter policy: The request's policy.
-    /// - Returns: Nothing as long as the policy is kept.
-    func violation(of policy: DropPolicy) -> RPCError? {
+    /// A fraction may still fall under its limit as more tokens are routed, so it is broken once that has become
+    /// impossible, and judged as it is at the end.
+    ///
+    /// - Parameters:
+    ///   - policy: The request's policy.
+    ///   - coming: How many more tokens, times sparse layers, the request may route; 0 at its end.
+    /// - Returns: Nothing as long as the policy is kept or can be.
+    func violation(of policy: DropPolicy, coming: Int = 0) -> RPCError? {
         guard let worst = self.worstLoss else {
             return nil
         }
         if policy.strict {
             return Self.strictViolation(at: worst.layer, for: worst.reason)
         }
-        guard let limit = policy.maxDroppedFraction, self.routed > 0 else {
+        let total = self.routed + coming
+        guard let limit = policy.maxDroppedFraction, total > 0 else {
             return nil
         }
-        let fraction = Float(self.lostCount) / Float(self.routed)
+        let fraction = Float(self.lostCount) / Float(total)
         guard fraction > limit else {
             return nil
         }
         return RPCError(
             worst.reason.statusCode,
-            "\(self.lostCount) of \(self.routed) routed tokens were lost to hosts, a fraction of \(fraction) over "
-                + "drop_policy.max_dropped_fraction \(limit); most often: \(worst.count) at \(worst.layer.words) "
+            "\(self.lostCount) of \(coming > 0 ? "at most " : "")\(total) routed tokens were lost to hosts, a fraction of "
+                + "\(fraction) over drop_policy.max_dropped_fraction \(limit); most often: \(worst.count) at \(worst.layer.words) "
                 + "for \(worst.reason); try again, or accept a larger fraction"
         )
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BatchScheduling
+internal import Checkpoints
 internal import Logging
 internal import RPCCore
 internal import SwitchModel
@@ -16,9 +17,11 @@ final class EngineWorker {
     private let engine: InferenceEngine
     private var running: [SequenceID: RunningSequence] = [:]
     private var totals = EngineTotals()
+    private let decoderLayers: Int
 
     init(engine: InferenceEngine) {
         self.engine = engine
+        self.decoderLayers = engine.model.configuration.sparseLayers.count { $0.stack == .decoder }
     }
 
     /// Does one step.
@@ -32,6 +35,7 @@ final class EngineWorker {
         let joined = turn.joined.map { RunningSequence($0, started: now) }
         for sequence in joined {
             self.running[sequence.id] = sequence
+            self.engine.metrics.queued(sequence.arrival.time.duration(to: now))
         }
         self.encode(joined)
         let present = turn.running.compactMap { self.running[$0] }
@@ -40,11 +44,13 @@ final class EngineWorker {
         }
         self.decode(present.filter { $0.rowCount > 0 && self.running[$0.id] != nil })
         self.engine.stepEnded(totals: self.totals)
+        self.engine.metrics.stepped(now.duration(to: .now))
     }
 
     /// Ends all that still run.
     func stop() {
         for sequence in self.running.values {
+            self.engine.metrics.ended(.failed)
             sequence.arrival.fail(Self.stopError)
         }
         self.running = [:]
@@ -52,14 +58,14 @@ final class EngineWorker {
 
     private func removeLeavers(_ turn: InferenceEngine.Turn) {
         let late = RPCError(.deadlineExceeded, "the call's deadline passed before the request was done")
-        for arrival in turn.expiredArrivals {
+        let expired = turn.expired.compactMap { self.running.removeValue(forKey: $0)?.arrival }
+        for arrival in turn.expiredArrivals + expired {
+            self.engine.metrics.ended(.expired)
             arrival.fail(late)
         }
-        for id in turn.expired {
-            self.running.removeValue(forKey: id)?.arrival.fail(late)
-        }
-        for id in turn.gone {
-            self.running.removeValue(forKey: id)?.arrival.sink.finish()
+        for arrival in turn.gone.compactMap({ self.running.removeValue(forKey: $0)?.arrival }) {
+            self.engine.metrics.ended(.cancelled)
+            arrival.sink.finish()
         }
         self.engine.watch.forget(turn.gone)
     }
@@ -71,7 +77,7 @@ final class EngineWorker {
             return
         }
         let start = ContinuousClock.now
-        let sequences = self.call(joined.map { ($0, 1) }) { options, record in
+        let sequences = self.call(.encoder, joined.map { ($0, 1) }) { options, record in
             try self.engine.model.encode(
                 joined.map(\.request.input),
                 experts: self.engine.watch,
@@ -111,7 +117,7 @@ final class EngineWorker {
         case .score(let target, let topLogprobs):
             let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
             let inputs = [start] + target.dropLast()
-            let logits = self.call([(sequence, 1)]) { options, record in
+            let logits = self.call(.decoder, [(sequence, 1)]) { options, record in
                 var options = options
                 options.logits = .all
                 return try self.engine.model.decode(
@@ -136,13 +142,15 @@ final class EngineWorker {
         }
         let rows = sequences.flatMap(\.decoderInputs)
         let parts = sequences.map { ($0, $0.rowCount) }
-        let logits = self.call(parts) { options, record in
+        let logits = self.call(.decoder, parts) { options, record in
             try self.engine.model.decode(rows, experts: self.engine.watch, options: options, record: &record)
         }
         guard let logits else {
             return
         }
         self.totals.decodedTokens += UInt64(rows.count)
+        self.engine.metrics.decoded(rows: rows.count)
+        let now = ContinuousClock.now
         var firstRow = 0
         for (sequence, rowCount) in parts {
             defer { firstRow += rowCount }
@@ -153,6 +161,8 @@ final class EngineWorker {
                 for token in try sequence.advance(logits: logits, firstRow: firstRow) {
                     sequence.arrival.sink.yield(.token(token))
                 }
+                let (time, isFirst) = sequence.tokenChosen(at: now)
+                self.engine.metrics.token(after: time, isFirst: isFirst)
             } catch {
                 self.fail(sequence, error)
                 continue
@@ -169,10 +179,12 @@ final class EngineWorker {
     /// Calls the model for some requests, then lets those go that left, failed or lost more tokens than they accept.
     ///
     /// - Parameters:
+    ///   - stack: The half of the model that is called.
     ///   - parts: The requests and their numbers of inputs, in the order of the inputs.
     ///   - body: Calls the model.
     /// - Returns: What the model returned; nothing if nobody needs it.
     private func call<Output>(
+        _ stack: Stack,
         _ parts: [(sequence: RunningSequence, inputs: Int)],
         _ body: (StepOptions, inout RoutingRecord) throws -> Output
     ) -> Output? {
@@ -190,16 +202,18 @@ final class EngineWorker {
         let outcome = self.engine.watch.end()
         self.totals.ledger.add(record)
         self.totals.add(outcome.expertRows)
+        self.engine.metrics.add(record, stack: stack)
         var firstInput = 0
         for (sequence, inputs) in parts {
-            sequence.account(record, inputs: firstInput..<(firstInput + inputs))
+            sequence.account(record, inputs: firstInput..<(firstInput + inputs), stack: stack)
             firstInput += inputs
+            let coming = sequence.comingTokens(layers: self.decoderLayers)
             if let error = outcome.failures[sequence.id] {
-                self.fail(sequence, error)
+                self.fail(sequence, error, .lostTokens)
             } else if outcome.left.contains(sequence.id) {
                 self.evict(sequence)
-            } else if let error = sequence.ledger.violation(of: sequence.request.dropPolicy) {
-                self.fail(sequence, error)
+            } else if let error = sequence.ledger.violation(of: sequence.request.dropPolicy, coming: coming) {
+                self.fail(sequence, error, .lostTokens)
             }
         }
         switch result {
@@ -220,21 +234,33 @@ final class EngineWorker {
     // The batch slots are free before the client knows, so that whoever has an answer finds room for the next request.
 
     private func finish(_ sequence: RunningSequence, _ output: EngineResult.Output, outputTokens: Int) {
+        // Fewer tokens may have been routed than were possible, so that a fraction is over its limit after all.
+        if let error = sequence.ledger.violation(of: sequence.request.dropPolicy) {
+            self.fail(sequence, error, .lostTokens)
+            return
+        }
         let usage = sequence.usage(outputTokens: outputTokens, now: .now)
         self.running[sequence.id] = nil
+        self.engine.metrics.ended(.finished)
         self.engine.release(sequence.id, isFinished: true, totals: self.totals)
         sequence.arrival.sink.yield(.finished(EngineResult(output: output, usage: usage)))
         sequence.arrival.sink.finish()
     }
 
-    private func fail(_ sequence: RunningSequence, _ error: RPCError) {
+    private func fail(
+        _ sequence: RunningSequence,
+        _ error: RPCError,
+        _ outcome: GatewayMetrics.Outcome = .failed
+    ) {
         self.running[sequence.id] = nil
+        self.engine.metrics.ended(outcome)
         self.engine.release(sequence.id, isFinished: false, totals: self.totals)
         sequence.arrival.fail(error)
     }
 
     private func evict(_ sequence: RunningSequence) {
         self.running[sequence.id] = nil
+        self.engine.metrics.ended(.cancelled)
         self.engine.release(sequence.id, isFinished: false, totals: self.totals)
         sequence.arrival.sink.finish()
     }

@@ -3,6 +3,7 @@
 public import BatchScheduling
 internal import Checkpoints
 public import Logging
+public import Metrics
 public import RPCCore
 internal import ServiceKit
 public import SwitchModel
@@ -52,6 +53,7 @@ public final class InferenceEngine: Sendable {
     let tokenizer: Tokenizer
     let configuration: EngineConfiguration
     let logger: Logger
+    let metrics: GatewayMetrics
     let watch: StepWatch
     let shared: Monitor<Shared>
 
@@ -62,18 +64,21 @@ public final class InferenceEngine: Sendable {
     ///   - experts: Where the experts are.
     ///   - tokenizer: Turns ids into text, for stop strings and streams.
     ///   - configuration: How to schedule and compute.
+    ///   - metricsFactory: Where the engine counts; the process' own backend when nil.
     ///   - logger: Told of failures.
     public init(
         model: SwitchTransformer,
         experts: any ExpertExecutor,
         tokenizer: Tokenizer,
         configuration: EngineConfiguration = EngineConfiguration(),
+        metricsFactory: (any MetricsFactory)? = nil,
         logger: Logger
     ) {
         self.model = model
         self.tokenizer = tokenizer
         self.configuration = configuration
         self.logger = logger
+        self.metrics = GatewayMetrics(layers: model.configuration.sparseLayers, factory: metricsFactory)
         self.watch = StepWatch(experts: experts, expertCount: model.configuration.expertCount)
         self.shared = Monitor(Shared(scheduler: BatchScheduler(configuration: configuration.scheduler)))
     }
@@ -120,6 +125,7 @@ public final class InferenceEngine: Sendable {
             return Array(shared.waiting.values)
         }
         for arrival in waiting {
+            self.metrics.ended(.failed)
             arrival.fail(EngineWorker.stopError)
         }
         self.watch.leaveAll()
@@ -156,6 +162,7 @@ public final class InferenceEngine: Sendable {
             return (id, admission)
         }
         if case .rejected(let reason, let retryAfter) = admission {
+            self.metrics.ended(.refused)
             throw RPCError(reason, retryAfter: retryAfter)
         }
         sink.onTermination = { [weak self] termination in
@@ -178,6 +185,7 @@ public final class InferenceEngine: Sendable {
             return arrival
         }
         if let arrival {
+            self.metrics.ended(.cancelled)
             arrival.sink.finish()
             return
         }

@@ -42,6 +42,10 @@ final class RunningSequence {
     var ledger = DropLedger()
     var encodeTime = Duration.zero
     var encodeEnd: ContinuousClock.Instant?
+    /// Calls of the decoder so far.
+    private(set) var decoderCalls = 0
+    /// When the last token was chosen.
+    private var lastToken: ContinuousClock.Instant?
 
     init(_ arrival: Arrival, started: ContinuousClock.Instant) {
         self.arrival = arrival
@@ -156,12 +160,40 @@ final class RunningSequence {
             }
     }
 
+    /// A token was chosen for each row.
+    ///
+    /// - Parameter now: When.
+    /// - Returns: The time since the token before it, or since the submission for the first one.
+    func tokenChosen(at now: ContinuousClock.Instant) -> (time: Duration, isFirst: Bool) {
+        defer {
+            self.lastToken = now
+        }
+        return ((self.lastToken ?? self.arrival.time).duration(to: now), self.lastToken == nil)
+    }
+
+    /// The most tokens, times sparse layers, that the decoder may still route for this request.
+    ///
+    /// - Parameter layers: Sparse layers of the decoder.
+    /// - Returns: An upper bound; 0 when nothing more is to be computed.
+    func comingTokens(layers: Int) -> Int {
+        switch self.request.work {
+        case .encode: 0
+        case .score(let target, _): self.decoderCalls == 0 ? target.count * layers : 0
+        case .generate(let parameters, _):
+            max(0, parameters.maxNewTokens - self.decoderCalls) * self.request.slotCount * layers
+        }
+    }
+
     /// Adds what a call of the model did to this request's tokens.
     ///
     /// - Parameters:
     ///   - record: The call's record.
     ///   - inputs: This request's inputs in the call.
-    func account(_ record: RoutingRecord, inputs: Range<Int>) {
+    ///   - stack: Which half of the model was called.
+    func account(_ record: RoutingRecord, inputs: Range<Int>, stack: Stack) {
+        if stack == .decoder {
+            self.decoderCalls += 1
+        }
         for input in inputs where record.routedPerSequence.indices.contains(input) {
             self.ledger.routed(record.routedPerSequence[input])
         }

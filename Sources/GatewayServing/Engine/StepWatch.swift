@@ -149,7 +149,8 @@ final class StepWatch: ExpertExecutor, Sendable {
         let isAbandoned = self.state.withLock { state in
             state.pending = nil
             for dropped in outputs.dropped where dropped.reason != .capacity {
-                for row in dropped.rows {
+                // Rows that the plan does not have are the model's to report, which checks every row.
+                for row in dropped.rows.clamped(to: 0..<request.plan.rowCount) {
                     let input = Int(request.sequences[Int(request.plan.sources[row])])
                     guard let id = state.book?.owner(ofInput: input), let tell = state.strict.removeValue(forKey: id)
                     else {

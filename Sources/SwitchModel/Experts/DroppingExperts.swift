@@ -4,9 +4,9 @@ public import Checkpoints
 
 /// Another executor's experts behind a network that loses answers, reproducibly: for measuring what a drop costs.
 ///
-/// The experts compute every row; what is lost is then cut out of their answer and reported as a timeout. Whether a row
-/// is lost is a function of the seed, the layer, the step and the row, so neither the order of calls nor the number of
-/// threads matters, and a smaller fraction loses some of the rows that a larger one loses.
+/// The experts compute every row; what is lost is then cut out of their answer. Whether a row is lost is a function of
+/// the seed, the layer, the step and the row, so neither the order of calls nor the number of threads matters, and a
+/// smaller fraction loses some of the rows that a larger one loses.
 public struct DroppingExperts: ExpertExecutor {
     /// What is lost together.
     public enum Loss: Sendable, Hashable {
@@ -29,6 +29,7 @@ public struct DroppingExperts: ExpertExecutor {
     private let stacks: Set<Stack>
     private let expertCount: Int
     private let seed: UInt64
+    private let reason: DropReason
 
     /// Puts a loss in front of experts.
     ///
@@ -39,18 +40,21 @@ public struct DroppingExperts: ExpertExecutor {
     ///   - expertCount: Experts in each sparse layer.
     ///   - stacks: Where anything is lost at all.
     ///   - seed: Decides which rows are lost.
+    ///   - reason: Why they are said to be lost.
     public init(
         _ experts: any ExpertExecutor,
         loss: Loss,
         expertCount: Int,
         stacks: Set<Stack> = [.encoder, .decoder],
-        seed: UInt64 = 0
+        seed: UInt64 = 0,
+        reason: DropReason = .timeout
     ) {
         self.experts = experts
         self.loss = loss
         self.expertCount = max(1, expertCount)
         self.stacks = stacks
         self.seed = seed
+        self.reason = reason
     }
 
     /// Starts a layer's work at the experts and decides which of its rows will be lost.
@@ -64,7 +68,7 @@ public struct DroppingExperts: ExpertExecutor {
         }
         let lost = self.lostRows(of: request)
         return lost.contains(true)
-            ? LossyPendingExperts(inner: pending, lost: lost, rowByteCount: request.rowByteCount)
+            ? LossyPendingExperts(inner: pending, lost: lost, reason: self.reason, rowByteCount: request.rowByteCount)
             : pending
     }
 
@@ -121,6 +125,7 @@ public struct DroppingExperts: ExpertExecutor {
 private struct LossyPendingExperts: PendingExperts {
     let inner: any PendingExperts
     let lost: [Bool]
+    let reason: DropReason
     let rowByteCount: Int
 
     func wait() throws -> ExpertOutputs {
@@ -135,7 +140,7 @@ private struct LossyPendingExperts: PendingExperts {
                     end += 1
                 }
                 if isLost {
-                    result.dropped.append(.init(rows: start..<end, reason: .timeout))
+                    result.dropped.append(.init(rows: start..<end, reason: self.reason))
                 } else {
                     let first = (start - chunk.rows.lowerBound) * self.rowByteCount
                     let bytes = first..<(first + (end - start) * self.rowByteCount)

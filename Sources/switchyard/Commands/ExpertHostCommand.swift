@@ -56,7 +56,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "How long a call may wait for others' when several gateways call and nothing else is to do. (default: 0)",
+            "How long to wait with a call for another gateway's that is expected for the same layer. (default: 1000)",
             valueName: "us"
         )
     )
@@ -100,7 +100,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.maxRowsPerCall = try settings.int("max-rows", in: 1...1_048_576, default: 16_384)
         configuration.queueLimit = try settings.int("queue-limit", in: 1...65_536, default: 256)
         configuration.batchRowLimit = try settings.int("batch-rows", in: 1...1_048_576, default: 1024)
-        configuration.batchWindow = .microseconds(try settings.int("batch-window-us", in: 0...1_000_000, default: 0))
+        configuration.batchWindow = .microseconds(try settings.int("batch-window-us", in: 0...1_000_000, default: 1000))
         configuration.zone = try settings.string("zone")
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 20))
         configuration.reflection = try !settings.bool("no-reflection")

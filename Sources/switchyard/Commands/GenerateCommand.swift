@@ -148,7 +148,7 @@ struct GenerationOptions: ParsableArguments {
     @Flag(help: "Fail instead of dropping tokens whose expert host does not answer.")
     var strict = false
 
-    @Option(help: "Fail when more than this fraction of the routed tokens is dropped; 0 means no limit.")
+    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens; 0 means no limit.")
     var maxDroppedFraction: Float = 0
 
     /// The flags as the request's message.

@@ -184,8 +184,9 @@ struct BenchDropsCommand: AsyncParsableCommand {
         let result = report.result
         Terminal.print(report.subject)
         Terminal.print(
-            "\(result.examples) examples, \(result.inputTokens) input tokens, \(result.steps) steps of up to "
-                + "\(self.batch) sequences, \(self.pools) pools, stalls of \(self.stallSteps) steps"
+            "\(result.examples) examples, \(result.inputTokens) input tokens; \(result.batches) steps that encode and "
+                + "\(result.steps - result.batches) that decode, of up to \(self.batch) sequences; \(self.pools) pools; "
+                + "stalls of \(self.stallSteps) steps"
         )
         let nothing = result.undisturbed
         Terminal.print(

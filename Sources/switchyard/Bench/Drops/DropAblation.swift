@@ -77,7 +77,9 @@ struct DropAblation {
         var cells: [Cell]
         var examples: Int
         var inputTokens: Int
+        /// Steps, of which each batch's first one encodes.
         var steps: Int
+        var batches: Int
     }
 
     let model: SwitchTransformer
@@ -113,7 +115,8 @@ struct DropAblation {
             },
             examples: examples.count,
             inputTokens: examples.reduce(0) { $0 + $1.input.count },
-            steps: 0
+            steps: 0,
+            batches: 0
         )
         let starts = Array(stride(from: 0, to: examples.count, by: max(1, self.batchSize)))
         for (index, start) in starts.enumerated() {
@@ -170,6 +173,7 @@ struct DropAblation {
                 }
             }
         }
+        result.batches += 1
         result.steps += 1 + (batch.map(\.target.count).max() ?? 0)
     }
 

@@ -139,7 +139,7 @@ struct DropReport {
                         SVGPlot.Series(
                             place == .both ? "lost in both" : "lost in the \(place.rawValue)",
                             style: kind == "missing" ? .points : .linePoints,
-                            points: cells.filter { $0.place == place }.map(Self.point),
+                            points: cells.filter { $0.place == place }.compactMap(Self.point),
                             shift: 5 * Double(index - 1)
                         )
                     },
@@ -156,10 +156,12 @@ struct DropReport {
         )
     }
 
-    private static func point(_ cell: DropAblation.Cell) -> SVGPlot.Point {
+    /// The mean of a cell's runs at the fraction that was really dropped; nil where chance dropped hardly anything.
+    private static func point(_ cell: DropAblation.Cell) -> SVGPlot.Point? {
+        let dropped = mean(cell.runs.map(\.droppedFraction))
         let values = cell.runs.map { $0.accuracy * 100 }
-        let low = values.min() ?? 0
-        return SVGPlot.Point(cell.fraction * 100, mean(values), range: low...(values.max() ?? low))
+        guard dropped > cell.fraction / 2, let low = values.min(), let high = values.max() else { return nil }
+        return SVGPlot.Point(dropped * 100, mean(values), range: low...high)
     }
 }
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+
+/// Which gateway will call next for which layer, and when: a gateway goes through the layers in the same order at every
+/// step and takes about the same time between two of them.
+struct CallForecast: Sendable {
+    /// What a source did after its call for some layer the last time.
+    private struct Habit {
+        var next: SparseLayer
+        /// Moving average of the time from the answer to the next call, in nanoseconds.
+        var nanoseconds: Double
+    }
+
+    private struct Source {
+        var unanswered = 0
+        var layer: SparseLayer?
+        var answered: ContinuousClock.Instant
+        var habits: [SparseLayer: Habit] = [:]
+    }
+
+    /// What a new time counts for in the average.
+    private static let weight = 0.25
+
+    /// How much later than on average a source is still expected: a quarter, and what waking a thread takes.
+    private static let patience = (factor: 1.25, nanoseconds: 50_000.0)
+
+    /// For how long a source that does not call is remembered.
+    private static let memory = Duration.seconds(1)
+
+    /// Sources beyond which those that left are looked for.
+    private static let sourcesToKeep = 16
+
+    private var sources: [String: Source] = [:]
+
+    /// A call was queued.
+    mutating func called(_ name: String, layer: SparseLayer, now: ContinuousClock.Instant) {
+        if self.sources[name] == nil, self.sources.count >= Self.sourcesToKeep {
+            self.sources = self.sources.filter {
+                $0.value.unanswered > 0 || $0.value.answered.duration(to: now) < Self.memory
+            }
+        }
+        var source = self.sources[name] ?? Source(answered: now)
+        if source.unanswered == 0, let last = source.layer {
+            let time = max(0, source.answered.duration(to: now) / .nanoseconds(1))
+            if let habit = source.habits[last], habit.next == layer {
+                source.habits[last]?.nanoseconds += Self.weight * (time - habit.nanoseconds)
+            } else {
+                source.habits[last] = Habit(next: layer, nanoseconds: time)
+            }
+        }
+        source.layer = layer
+        source.unanswered += 1
+        self.sources[name] = source
+    }
+
+    /// A queued call ended: it was computed, it expired, or its caller left.
+    mutating func ended(_ name: String, now: ContinuousClock.Instant) {
+        self.sources[name]?.unanswered -= 1
+        self.sources[name]?.answered = now
+    }
+
+    /// Until when it is worth while to wait for further calls for a layer.
+    ///
+    /// - Parameters:
+    ///   - layer: The layer.
+    ///   - now: The present.
+    ///   - limit: How soon a source must be expected to be waited for.
+    /// - Returns: When the last of the sources that are expected should have called, with some time to spare; nil if none
+    ///   is expected.
+    func expected(
+        for layer: SparseLayer,
+        now: ContinuousClock.Instant,
+        within limit: Duration
+    ) -> ContinuousClock.Instant? {
+        var latest: ContinuousClock.Instant?
+        for source in self.sources.values where source.unanswered == 0 {
+            guard let last = source.layer, let habit = source.habits[last], habit.next == layer else {
+                continue
+            }
+            let due = source.answered.advanced(by: .nanoseconds(Int64(habit.nanoseconds)))
+            let end = source.answered.advanced(
+                by: .nanoseconds(Int64(habit.nanoseconds * Self.patience.factor + Self.patience.nanoseconds))
+            )
+            if now < end, now.duration(to: due) <= limit {
+                latest = max(latest ?? end, end)
+            }
+        }
+        return latest
+    }
+}

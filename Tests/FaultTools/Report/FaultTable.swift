@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+
+/// The results as the table of `docs/reliability.md`.
+package enum FaultTable {
+    private static let titles = [
+        "Fault", "Replica", "Calls", "Failed", "Other ids", "Tokens lost", "Longest stall", "Throughput lost",
+        "Back after", "Result",
+    ]
+
+    /// Markdown with one line a row.
+    ///
+    /// - Parameter results: What rows came to.
+    /// - Returns: The table, with a line break at its end.
+    package static func markdown(_ results: [FaultResult]) -> String {
+        let rule = ["---", "---"] + Array(repeating: "---:", count: self.titles.count - 3) + ["---"]
+        return ([self.titles, rule] + results.map(self.cells)).map { "| \($0.joined(separator: " | ")) |\n" }.joined()
+    }
+
+    /// One row in words, for the terminal: its figures and what did not hold.
+    ///
+    /// - Parameter result: What the row came to.
+    /// - Returns: Several lines.
+    package static func words(_ result: FaultResult) -> String {
+        var lines = [self.headline(result)]
+        if let figures = result.figures { lines.append("  \(self.sentence(figures))") }
+        lines += result.checks.map { "  \($0.holds ? "ok  " : "FAIL") \($0.name): \($0.found)" }
+        lines += result.notes.map { "  note: \($0)" }
+        return lines.joined(separator: "\n")
+    }
+
+    private static func headline(_ result: FaultResult) -> String {
+        let verdict =
+            switch result.verdict {
+            case .passed: "PASS"
+            case .failed: "FAIL"
+            case .skipped: "SKIP"
+            }
+        let reason = result.reason.isEmpty ? "" : ": \(result.reason)"
+        let time = Figure.seconds(result.seconds)
+        return "\(verdict) \(result.name)/\(result.variant.rawValue) (\(result.title), \(time))\(reason)"
+    }
+
+    private static func sentence(_ figures: FaultFigures) -> String {
+        let load = figures.load
+        return "\(load.calls) calls, \(load.failed) failed, \(load.otherIDs) other ids, lost \(self.lost(load)), stall "
+            + "\(Figure.seconds(figures.longestStall)) (quiet \(Figure.seconds(figures.quietStall))), p99 step "
+            + "\(Figure.seconds(figures.faultStep)) (quiet \(Figure.seconds(figures.quietStep))), quiet "
+            + "\(Figure.decimal(figures.quietRate, 0)) tokens/s, lost "
+            + (figures.throughputLost.map { Figure.percent($0) } ?? "-")
+    }
+
+    private static func cells(_ result: FaultResult) -> [String] {
+        let name = "\(result.title) (`\(result.name)`)"
+        let replica = result.variant == .replica ? "yes" : "no"
+        guard let figures = result.figures else {
+            let blanks = Array(repeating: "", count: self.titles.count - 3)
+            return [name, replica] + blanks + [self.verdict(result)]
+        }
+        let load = figures.load
+        return [
+            name, replica, "\(load.calls)", self.failed(load), "\(load.otherIDs)", self.lost(load),
+            figures.longestStall > 0 ? Figure.seconds(figures.longestStall) : "",
+            figures.throughputLost.map { Figure.percent($0) } ?? "",
+            figures.recovery.map { Figure.seconds($0) } ?? "", self.verdict(result),
+        ]
+    }
+
+    /// Calls that failed; those that asked to fail rather than lose a token are named apart.
+    private static func failed(_ load: LoadSummary) -> String {
+        load.strictRefusals == 0 ? "\(load.failed)" : "\(load.failed) (+ \(load.strictRefusals) strict)"
+    }
+
+    private static func lost(_ load: LoadSummary) -> String {
+        let parts = load.lost.filter { $0.value > 0 }.sorted { $0.key < $1.key }
+        return parts.isEmpty ? "0" : parts.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
+    }
+
+    /// So much of a reason as a cell of a table can hold.
+    private static func firstLine(_ text: String) -> String {
+        String(text.prefix { $0 != "\n" }.prefix(120)).replacingOccurrences(of: "|", with: "/")
+    }
+
+    private static func verdict(_ result: FaultResult) -> String {
+        switch result.verdict {
+        case .passed: return "pass"
+        case .skipped: return "skipped: needs root"
+        case .failed:
+            let broken = result.checks.filter { !$0.holds }.map { "\($0.name) (\($0.found))" }
+            return broken.isEmpty
+                ? "FAIL: could not be played: \(self.firstLine(result.reason))"
+                : "FAIL: \(broken.joined(separator: "; "))"
+        }
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Whether the pool that the fault hits has a second host.
+package enum FaultVariant: String, Sendable, Codable, CaseIterable {
+    /// It has.
+    case replica
+    /// It has none.
+    case alone
+}
+
+/// One thing that must hold.
+package struct FaultCheck: Sendable, Codable, Hashable {
+    /// What must hold.
+    package var name: String
+    /// Whether it does.
+    package var holds: Bool
+    /// What was found.
+    package var found: String
+    /// Whether it is about times: a machine that is busy with other things may fail it.
+    package var isAboutSpeed: Bool
+}
+
+/// What a row showed, in figures.
+package struct FaultFigures: Sendable, Codable, Hashable {
+    /// Calls and how they ended, over the whole row.
+    package var load = LoadSummary()
+    /// The longest wait of a client for its next token in the stretch with the fault, in seconds.
+    package var longestStall = 0.0
+    /// The same without a fault.
+    package var quietStall = 0.0
+    /// The 99th percentile of the time between two tokens, without a fault and with it, in seconds.
+    package var quietStep = 0.0
+    package var faultStep = 0.0
+    /// Tokens a second without a fault.
+    package var quietRate = 0.0
+    /// The part of the throughput that was lost in the stretch with the fault.
+    package var throughputLost: Double?
+    /// How long the cluster took to be whole again once the fault ended, in seconds.
+    package var recovery: Double?
+}
+
+/// What a row came to.
+package struct FaultResult: Sendable, Codable {
+    /// Whether the row was played.
+    package enum Verdict: String, Sendable, Codable {
+        case passed
+        case failed
+        case skipped
+    }
+
+    /// The row's name.
+    package var name: String
+    /// The fault in words.
+    package var title: String
+    /// Whether there was a second host.
+    package var variant: FaultVariant
+    /// How it went.
+    package var verdict: Verdict
+    /// Why it was skipped or could not be played to its end.
+    package var reason = ""
+    /// What had to hold.
+    package var checks: [FaultCheck] = []
+    /// What was measured; nil where nothing was.
+    package var figures: FaultFigures?
+    /// What else was seen.
+    package var notes: [String] = []
+    /// How long the row took, in seconds.
+    package var seconds = 0.0
+}
+
+/// What a row's story adds up to: checks, figures, notes.
+package struct RowReport: Sendable {
+    /// What had to hold.
+    package var checks: [FaultCheck] = []
+    /// What was measured.
+    package var figures = FaultFigures()
+    /// What else was seen.
+    package var notes: [String] = []
+
+    mutating func require(_ name: String, _ holds: Bool, found: String, speed: Bool = false) {
+        self.checks.append(FaultCheck(name: name, holds: holds, found: found, isAboutSpeed: speed))
+    }
+}
+
+/// What rows need of their surroundings.
+package struct RowContext: Sendable {
+    /// Programs, models, a folder to write to.
+    package let workspace: FaultWorkspace
+    /// How long everything takes.
+    package let timing: FaultTiming
+    /// The load.
+    package let requests: [LoadRequest]
+    /// The network of hosts; nil where there is none.
+    package let lab: NetworkLab?
+
+    /// Creates a context.
+    ///
+    /// - Parameters:
+    ///   - workspace: Programs, models, a folder to write to.
+    ///   - timing: How long everything takes.
+    ///   - lab: The network of hosts; nil where there is none.
+    ///   - requestLimit: How many different requests the load has at most.
+    ///   - passageTokens: How many tokens are generated for a passage.
+    /// - Throws: What keeps the requests from being read.
+    package init(
+        workspace: FaultWorkspace,
+        timing: FaultTiming,
+        lab: NetworkLab? = nil,
+        requestLimit: Int = .max,
+        passageTokens: UInt32 = 48
+    ) throws {
+        self.workspace = workspace
+        self.timing = timing
+        self.lab = lab
+        let all = try LoadRequest.all(model: workspace.model, passageTokens: passageTokens)
+        // Evenly from prompts and passages.
+        let stride = max(1, all.count / max(1, min(requestLimit, all.count)))
+        self.requests = all.enumerated().filter { $0.offset % stride == 0 }.map(\.element)
+    }
+}
+
+/// A line of the table: a fault, and what must hold while it lasts and after it.
+package struct FaultRow: Sendable {
+    /// The name that it is chosen by.
+    package let name: String
+    /// The fault in words.
+    package let title: String
+    /// Whether the pool that it hits has a second host.
+    package let variant: FaultVariant
+    /// Whether hosts need a network of their own.
+    package var needsLab = false
+    let play: @Sendable (RowContext) async throws -> RowReport
+
+    /// Plays the row.
+    ///
+    /// - Parameters:
+    ///   - context: Where and how long.
+    ///   - labProblem: Why there is no network, if there is none.
+    /// - Returns: What it came to; a row that could not be played has failed.
+    package func run(_ context: RowContext, labProblem: String? = nil) async -> FaultResult {
+        var result = FaultResult(name: self.name, title: self.title, variant: self.variant, verdict: .failed)
+        if self.needsLab, context.lab == nil {
+            result.verdict = .skipped
+            result.reason = labProblem ?? "needs root"
+            return result
+        }
+        let start = ContinuousClock.now
+        do {
+            let report = try await self.play(context)
+            result.checks = report.checks
+            result.figures = report.figures
+            result.notes = report.notes
+            result.verdict = report.checks.allSatisfy(\.holds) ? .passed : .failed
+        } catch {
+            result.reason = "\(error)"
+        }
+        result.seconds = start.duration(to: .now).seconds
+        return result
+    }
+}
+
+extension RowContext {
+    /// Starts hosts, and gives them to a body that starts the gateway.
+    ///
+    /// - Parameters:
+    ///   - pools: Pools whose hosts are started.
+    ///   - replicas: Hosts of each.
+    ///   - named: Pools that the gateway knows, where those are more than the started ones.
+    ///   - inLab: Whether each host has a network namespace of its own.
+    ///   - body: Gets the cluster.
+    /// - Returns: What the body returns.
+    /// - Throws: ``FaultError`` where a host does not come up; what the body throws.
+    func withHosts(
+        pools: Int,
+        replicas: Int,
+        named: Int? = nil,
+        inLab: Bool = false,
+        _ body: @Sendable (FaultCluster) async throws -> RowReport
+    ) async throws -> RowReport {
+        let shards = try await self.workspace.shards(pools: named ?? pools)
+        return try await ProcessKeeper.with { keeper in
+            let cluster = try FaultCluster(
+                workspace: self.workspace,
+                shards: shards,
+                pools: named ?? pools,
+                lab: inLab ? self.lab : nil,
+                keeper: keeper
+            )
+            for pool in 0..<pools {
+                for _ in 0..<replicas { try await cluster.startHost(pool: pool) }
+            }
+            return try await body(cluster)
+        }
+    }
+}

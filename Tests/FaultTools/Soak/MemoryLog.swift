@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Synchronization
+
+/// The resident memory of processes over time.
+package final class MemoryLog: Sendable {
+    /// The memory of one process at one moment.
+    package struct Sample: Sendable, Hashable {
+        /// Seconds since the log began.
+        package var time: Double
+        /// Resident bytes.
+        package var bytes: Int
+    }
+
+    /// One process, from its start to its end.
+    package struct Series: Sendable, Hashable {
+        /// `gateway`, `pool-0/1`; a process that takes another one's place has the same name.
+        package var name: String
+        /// The process identifier.
+        package var identifier: Int32
+        /// Its samples, in order.
+        package var samples: [Sample]
+
+        /// How much larger the process was at the end of its life than after warming up, as a fraction.
+        ///
+        /// Medians of a tenth of its life are compared: the second one and the last one.
+        package var growth: Double {
+            let tenth = max(1, self.samples.count / 10)
+            guard self.samples.count >= 3 * tenth else { return 0 }
+            let early = Self.median(self.samples[tenth..<2 * tenth])
+            let late = Self.median(self.samples.suffix(tenth))
+            return early > 0 ? Double(late) / Double(early) - 1 : 0
+        }
+
+        private static func median(_ samples: ArraySlice<Sample>) -> Int {
+            let sorted = samples.map(\.bytes).sorted()
+            return sorted.isEmpty ? 0 : sorted[sorted.count / 2]
+        }
+    }
+
+    private let series = Mutex<[Series]>([])
+
+    /// Creates an empty log.
+    package init() {}
+
+    /// Every process that was seen.
+    package var all: [Series] { self.series.withLock { $0 } }
+
+    func add(name: String, identifier: Int32, _ sample: Sample) {
+        self.series.withLock { series in
+            if let index = series.lastIndex(where: { $0.name == name && $0.identifier == identifier }) {
+                series[index].samples.append(sample)
+            } else {
+                series.append(Series(name: name, identifier: identifier, samples: [sample]))
+            }
+        }
+    }
+
+    /// The samples as comma-separated values.
+    package var csv: String {
+        let lines = self.all.flatMap { series in
+            series.samples.map { sample in
+                "\(Figure.decimal(sample.time, 1)),\(series.name),\(series.identifier),\(sample.bytes)\n"
+            }
+        }
+        return "seconds,process,identifier,resident_bytes\n" + lines.joined()
+    }
+
+    /// A drawing: one line a process, time to the right, memory upwards from nothing.
+    package var svg: String {
+        let (width, height, left, bottom) = (900.0, 360.0, 70.0, 40.0)
+        let all = self.all
+        let last = max(1, all.flatMap(\.samples).map(\.time).max() ?? 1)
+        let most = Double(max(1 << 20, all.flatMap(\.samples).map(\.bytes).max() ?? 0)) * 1.1
+        func x(_ time: Double) -> String { Figure.decimal(left + time / last * (width - left - 20), 1) }
+        func y(_ bytes: Double) -> String { Figure.decimal((height - bottom) * (1 - bytes / most) + 10, 1) }
+        let frame = "width=\"\(Int(width))\" height=\"\(Int(height))\""
+        var parts = [
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" \(frame) font-family=\"sans-serif\" font-size=\"12\">",
+            "<rect \(frame) fill=\"white\"/>",
+        ]
+        for step in 0...4 {
+            let bytes = most * Double(step) / 4
+            parts.append("<text x=\"8\" y=\"\(y(bytes))\">\(Int(bytes) >> 20) MiB</text>")
+            let line = "x1=\"\(x(0))\" x2=\"\(x(last))\" y1=\"\(y(bytes))\" y2=\"\(y(bytes))\""
+            parts.append("<line \(line) stroke=\"#ddd\"/>")
+            let time = last * Double(step) / 4
+            parts.append("<text x=\"\(x(time))\" y=\"\(Int(height) - 8)\">\(Int(time)) s</text>")
+        }
+        for series in all {
+            let points = series.samples.map { "\(x($0.time)),\(y(Double($0.bytes)))" }.joined(separator: " ")
+            let color = series.name == "gateway" ? "#c0392b" : "#2c6fbb"
+            parts.append("<polyline points=\"\(points)\" fill=\"none\" stroke=\"\(color)\"/>")
+        }
+        parts.append("<text x=\"\(Int(left))\" y=\"\(Int(height) - 24)\">gateway red, expert hosts blue</text>")
+        return parts.joined(separator: "\n") + "\n</svg>\n"
+    }
+}
