@@ -4,8 +4,9 @@
 ///
 /// **Model.** The layers of a step run one after another, and each waits for its slowest pool. So every layer is planned for
 /// itself, and what is lowered is the load of its busiest replica: the part of the layer's rows that it takes. An expert's
-/// rows are divided evenly over its pools, a pool's rows evenly over its replicas that take calls. An expert may get a
-/// pool only where every such replica holds it.
+/// rows are taken to be divided evenly over its pools, and a pool's rows evenly over its replicas that take calls (the
+/// dispatch, ``PlacementTable/assignments(of:in:replicas:)``, levels better than that). An expert may get a pool only where
+/// every such replica holds it.
 ///
 /// **Algorithm.** Greedy, for each layer:
 ///
