@@ -50,6 +50,7 @@ enum ReplyRows {
                         liar.tell(lie)
                         try await Task.sleep(for: context.timing.fault / lies.count)
                     }
+                } truth: {
                     liar.tell(nil)
                 }
                 var told = report
@@ -66,6 +67,7 @@ enum ReplyRows {
                 let report = try await Self.story(context, cluster, honest, relay.address, variant, inFrames: true) {
                     relay.speakGarbage(true)
                     try await Task.sleep(for: context.timing.fault)
+                } truth: {
                     relay.speakGarbage(false)
                 }
                 var told = report
@@ -83,7 +85,8 @@ enum ReplyRows {
         _ liar: String,
         _ variant: FaultVariant,
         inFrames: Bool = false,
-        _ lie: @Sendable () async throws -> Void
+        lie: @Sendable () async throws -> Void,
+        truth: @Sendable () -> Void
     ) async throws -> RowReport {
         let targets = ["pool-0": variant == .replica ? [honest, liar] : [liar]]
         let arguments = variant == .alone ? HostRows.deadlines : []
@@ -98,6 +101,12 @@ enum ReplyRows {
             strictClients: variant == .alone ? 1 : 0
         ) { story in
             try await lie()
+            // On a slow machine, until the lies have had a consequence.
+            let patience = ContinuousClock.now.advanced(by: .seconds(10))
+            while ContinuousClock.now < patience, !Self.hasConsequence(story, liar, variant, inFrames) {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            truth()
             seen.set(story.watch.states(of: liar))
             // How long a host that lied is left alone is the gateway's choice; without another one it cannot be long.
             let limit: Duration = variant == .alone ? .seconds(30) : max(story.time / 4, .seconds(1))
@@ -112,9 +121,9 @@ enum ReplyRows {
         switch variant {
         case .replica:
             report.requireUnnoticed()
-            // A connection that breaks with every frame is given up as a connection.
-            let isLeftAlone = states.contains(.ejected) || inFrames && states.contains(.disconnected)
-            report.require("the host is left alone", isLeftAlone, found: "seen \(states.words)")
+            let isLeftAlone = Self.isLeftAlone(states, inFrames)
+            // It takes a probe's time to see that a frame which drawn bytes announce never ends.
+            report.require("the host is left alone", isLeftAlone, found: "seen \(states.words)", speed: inFrames)
         case .alone:
             // Drawn bytes may look like the beginning of a long frame, whose end never comes.
             report.requireHonest(
@@ -126,6 +135,24 @@ enum ReplyRows {
         report.figures.recovery = recovery.seconds
         findings.add(to: &report)
         return report
+    }
+
+    /// A connection that breaks with every frame is given up as a connection.
+    private static func isLeftAlone(_ states: Set<ReplicaState>, _ inFrames: Bool) -> Bool {
+        states.contains(.ejected) || inFrames && states.contains(.disconnected)
+    }
+
+    /// What must follow from lies has followed: the host is left alone, or strict calls were refused.
+    private static func hasConsequence(
+        _ story: Story,
+        _ liar: String,
+        _ variant: FaultVariant,
+        _ inFrames: Bool
+    ) -> Bool {
+        switch variant {
+        case .replica: self.isLeftAlone(story.watch.states(of: liar), inFrames)
+        case .alone: story.record.summary.strictRefusals > 0
+        }
     }
 
     // MARK: - Another checkpoint
