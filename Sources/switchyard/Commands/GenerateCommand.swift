@@ -89,13 +89,22 @@ struct GenerateCommand: AsyncParsableCommand {
 
     /// Dropped tokens make an answer worse than it could be, so people are told even when they did not ask.
     private static func warnOfDrops(_ usage: Usage?) {
-        guard let usage else { return }
+        if let note = Self.noteOnDrops(usage) { Terminal.printError(note) }
+    }
+
+    /// `note: 3 of 64 routed tokens were dropped (encoder 1 TIMEOUT: 3)`.
+    ///
+    /// - Parameter usage: What the call cost.
+    /// - Returns: Nil where no token was dropped.
+    static func noteOnDrops(_ usage: Usage?) -> String? {
+        guard let usage else { return nil }
         let dropped = usage.dropped.reduce(0) { $0 + $1.tokens }
-        guard dropped > 0 else { return }
-        let places = usage.dropped.map { "\($0.stack) \($0.layer) \($0.reason): \($0.tokens)" }
-        Terminal.printError(
+        guard dropped > 0 else { return nil }
+        let places = usage.dropped.map {
+            "\($0.stack) \($0.layer) \(GenerationReport.protocolName($0.reason)): \($0.tokens)"
+        }
+        return
             "note: \(dropped) of \(usage.routedTokens) routed tokens were dropped (\(places.joined(separator: ", ")))"
-        )
     }
 
     private static func readStandardInput() throws -> String {
@@ -250,7 +259,7 @@ struct GenerationReport: Encodable {
     }
 
     /// A value's name as the protocol writes it: `endOfSequence` is `END_OF_SEQUENCE`.
-    private static func protocolName(_ value: some Any) -> String {
+    static func protocolName(_ value: some Any) -> String {
         "\(value)"
             .reduce(into: "") { name, character in
                 if character.isUppercase { name.append("_") }

@@ -119,7 +119,9 @@ struct ClusterReport {
     private var drops: String {
         let total = self.cluster.dropped.reduce(0) { $0 + $1.tokens }
         guard total > 0 else { return "dropped: none of \(self.cluster.routedTokens) routed tokens" }
-        let lines = self.cluster.dropped.map { "  \($0.stack) \($0.layer)  \($0.reason)  \($0.tokens)" }
+        let lines = self.cluster.dropped.map {
+            "  \($0.stack) \($0.layer)  \(GenerationReport.protocolName($0.reason))  \($0.tokens)"
+        }
         return (["dropped: \(total) of \(self.cluster.routedTokens) routed tokens"] + lines).joined(separator: "\n")
     }
 
