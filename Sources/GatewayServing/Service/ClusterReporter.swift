@@ -27,7 +27,9 @@ struct ClusterReporter: Sendable {
                 entry.stack = StackMessage(layer.stack)
                 entry.layer = UInt32(layer.block)
                 entry.rows = rows
-                entry.rowsPerSecond = (view.rowsPerSecond[ExpertLayer(layer)] ?? []).map { Float($0) }
+                // The averages end at the last expert that ever had a row.
+                let averages = view.rowsPerSecond[ExpertLayer(layer)] ?? []
+                entry.rowsPerSecond = rows.indices.map { $0 < averages.count ? Float(averages[$0]) : 0 }
                 return entry
             }
         description.pools = self.cluster.configuration.pools.map(\.name)
