@@ -42,6 +42,8 @@ public final class PackedMatrix: @unchecked Sendable {
 
     let panelCount: Int
     let storage: UnsafeMutableRawPointer
+    /// Keeps the storage where it is somebody else's, such as a mapped file, which is never written to.
+    private let owner: (any AnyObject & Sendable)?
 
     /// Bytes that the packed weights take.
     public var byteCount: Int {
@@ -78,6 +80,7 @@ public final class PackedMatrix: @unchecked Sendable {
         let bytes = panels * inputs * PackedMatrix.panelColumns * dtype.byteCount
         let storage = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
         self.storage = storage
+        self.owner = nil
         let pack = { (range: Range<Int>) in
             ck_pack(
                 source.baseAddress,
@@ -97,8 +100,24 @@ public final class PackedMatrix: @unchecked Sendable {
         }
     }
 
+    /// Takes packed weights where they lie; the caller has checked their place and their number.
+    init(
+        unchecked storage: UnsafeRawPointer,
+        owner: any AnyObject & Sendable,
+        outputs: Int,
+        inputs: Int,
+        dtype: PackedDType
+    ) {
+        self.outputs = outputs
+        self.inputs = inputs
+        self.dtype = dtype
+        self.panelCount = (outputs + PackedMatrix.panelColumns - 1) / PackedMatrix.panelColumns
+        self.storage = UnsafeMutableRawPointer(mutating: storage)
+        self.owner = owner
+    }
+
     deinit {
-        self.storage.deallocate()
+        if self.owner == nil { self.storage.deallocate() }
     }
 
     /// Computes one product on the calling thread alone.
