@@ -24,6 +24,7 @@ struct GatewayCommand: AsyncParsableCommand {
             EXAMPLES
               switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401
               switchyard gateway --model shards/gateway --pool pool-0=a:7401 --pool pool-1=b:7401,c:7401 --plaintext
+              switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401 --dtype bfloat16 --wire-dtype bfloat16
               switchyard gateway --model shards/gateway --pool pool-0=a:7401 --listen 0.0.0.0:7400 \
                 --tls-certificate certs/gateway.pem --tls-key certs/gateway-key.pem --tokens tokens \
                 --experts-tls-ca certs/ca.pem --experts-tls-certificate certs/gateway.pem \
@@ -47,6 +48,22 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @Option(help: "Compute threads. (default: all processors)")
     var threads: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How weights are kept: checkpoint, float32, bfloat16, int8; routers' always float32. (default: checkpoint)",
+            valueName: "type"
+        )
+    )
+    var dtype: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How token rows travel to the expert hosts and back: float32 or bfloat16. (default: float32)",
+            valueName: "type"
+        )
+    )
+    var wireDtype: String?
 
     @Option(help: "Decoder rows that run at once. (default: 32)")
     var batchSlots: String?
@@ -107,13 +124,15 @@ struct GatewayCommand: AsyncParsableCommand {
     private func gatewayConfiguration() async throws -> (GatewayConfiguration, Logger) {
         let settings = try await self.service.settings(
             keys: [
-                "model", "pool", "listen", "threads", "batch-slots", "queue-limit", "encode-tokens", "max-input-tokens",
-                "max-new-tokens", "capacity", "startup-wait-seconds", "drain-seconds", "override",
+                "model", "pool", "listen", "threads", "dtype", "wire-dtype", "batch-slots", "queue-limit",
+                "encode-tokens", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
+                "drain-seconds", "override",
             ] + ExpertPoolOptions.keys + SecuritySettings.listenerKeys + SecuritySettings.tokensKeys
                 + SecuritySettings.expertsKeys,
             flags: [
                 "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
-                "listen": self.listen, "threads": self.threads, "batch-slots": self.batchSlots,
+                "listen": self.listen, "threads": self.threads, "dtype": self.dtype, "wire-dtype": self.wireDtype,
+                "batch-slots": self.batchSlots,
                 "queue-limit": self.queueLimit, "encode-tokens": self.encodeTokens,
                 "max-input-tokens": self.maxInputTokens, "max-new-tokens": self.maxNewTokens,
                 "capacity": self.capacity, "startup-wait-seconds": self.startupWaitSeconds,
@@ -147,6 +166,8 @@ struct GatewayCommand: AsyncParsableCommand {
         )
         configuration.cluster.allowsPlaintext = try settings.bool("plaintext")
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
+        configuration.storage = try settings.weightStorage()
+        configuration.cluster.wireType = try settings.wireType()
         let engine = configuration.engine
         configuration.engine.scheduler.batchSlots = try settings.int(
             "batch-slots",
