@@ -37,6 +37,7 @@ extension DType {
         switch type {
         case .float32: self = .float32
         case .bfloat16: self = .bfloat16
+        case .int8: self = .int8
         }
     }
 }

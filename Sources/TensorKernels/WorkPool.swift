@@ -18,6 +18,9 @@ public final class WorkPool: Sendable {
     /// Threads that take part in a piece of work, the calling one included.
     public let threadCount: Int
 
+    /// Memory for products' quantised inputs.
+    let scratch = ScratchShelf()
+
     private let team: WorkTeam?
     private let turn = Mutex<Void>(())
 

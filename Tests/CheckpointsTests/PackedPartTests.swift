@@ -7,20 +7,25 @@ import Testing
 
 /// A form that is simple enough to see through: the matrix itself, filled up with zeros to whole lines of 64 bytes.
 struct PlainPacking: MatrixPacking {
-    var layout = PackedLayout(version: 7, panelRows: 1)
+    var form = PackedForm(version: 7, panelRows: 1)
     var type: TensorDType?
+    var most = Int.max
 
-    func form(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int) {
-        (self.type ?? dtype, (rows * columns * dtype.byteSize + 63) / 64 * 64)
+    func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
+        guard columns <= self.most else { return nil }
+        return (self.type ?? dtype, (rows * columns * dtype.byteSize + 63) / 64 * 64)
     }
 
-    func pack(_ matrix: TensorView) -> PackedBytes {
-        let count = self.form(of: matrix.dtype, rows: matrix.shape[0], columns: matrix.shape[1]).byteCount
+    func pack(
+        _ matrix: TensorView,
+        _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+    ) throws(CheckpointError) {
+        let count = self.size(of: matrix.dtype, rows: matrix.shape[0], columns: matrix.shape[1])?.byteCount ?? 0
         let copy = CopiedStorage(byteCount: count) { target in
             target.initializeMemory(as: UInt8.self, repeating: 0)
             target.copyBytes(from: matrix.bytes)
         }
-        return PackedBytes(copy.bytes, owner: copy)
+        try withExtendedLifetime(copy) { () throws(CheckpointError) in try body(copy.bytes) }
     }
 }
 
@@ -59,7 +64,7 @@ struct PlainPacking: MatrixPacking {
             let part = try Checkpoint.open("\(folder.path)/out/pool-\(pool)")
             try part.validate()
             #expect(part.manifest?.formatVersion == 2)
-            #expect(part.packing == PackedLayout(version: 7, panelRows: 1))
+            #expect(part.packing == PackedForm(version: 7, panelRows: 1))
             // The checkpoint's fingerprint, whatever its weights were made into.
             #expect(part.fingerprint == whole.fingerprint)
             #expect(part.manifest?.partFingerprintValue != whole.fingerprint)
@@ -171,7 +176,7 @@ struct PlainPacking: MatrixPacking {
         ("\"formatVersion\" : 2", "\"formatVersion\" : 3", "reads 1 and 2"),
         ("\"packing\" :", "\"unpacking\" :", "formatVersion 2 and no packing"),
         ("\"kind\" : \"experts\"", "\"kind\" : \"gateway\"", "only experts can be"),
-        ("\"panelRows\" : 1", "\"panelRows\" : \"1\"", "wrong type at packing.layout.panelRows"),
+        ("\"panelRows\" : 1", "\"panelRows\" : \"1\"", "wrong type at packing.form.panelRows"),
         ("\"version\" : 7", "\"Version\" : 7", "version"),
     ])
     func damagedManifestsAreRefused(old: String, new: String, complaint: String) throws {
@@ -193,5 +198,13 @@ struct PlainPacking: MatrixPacking {
             try CheckpointSharder.shard(model: "\(folder.path)/out/pool-0", output: "\(folder.path)/x", pools: 1)
         }
         #expect(error?.code == .invalidArgument)
+    }
+
+    @Test func aMatrixThatCannotBePackedIsNamed() throws {
+        let folder = try TemporaryFolder()
+        let error = failure { try self.cut(folder, PlainPacking(most: 4)) }
+        #expect(error?.code == .unsupported && error?.tensor == self.role(0, .wo).name)
+        #expect(error?.message.contains("[4, 6]") == true)
+        #expect(try folder.names.isEmpty)
     }
 }

@@ -47,7 +47,7 @@ struct PackedShardTests {
 
     @Test(
         "served where their file is mapped give the bits of weights that are packed at the start",
-        arguments: [WeightStorage.checkpoint, .float32, .bfloat16]
+        arguments: WeightStorage.allCases
     )
     func sameBits(storage: WeightStorage) throws {
         // bfloat16 with round sizes, float32 with sizes that are no multiples of anything.
@@ -117,47 +117,36 @@ struct PackedShardTests {
         _ = try LocalExperts(checkpoints: [half[0], full[0]], pool: pool)
     }
 
-    /// Another form than this build's.
+    /// Another form than this build's: zeros, some bytes too few.
     private struct Foreign: MatrixPacking {
         var own: ExpertPacking
-        var layout: PackedLayout
-        var cut = 0
+        var form: PackedForm
+        var cut: Int
 
-        func form(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int) {
-            let form = self.own.form(of: dtype, rows: rows, columns: columns)
-            return (form.dtype, form.byteCount - self.cut)
+        func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
+            self.own.size(of: dtype, rows: rows, columns: columns).map { ($0.dtype, $0.byteCount - self.cut) }
         }
 
-        func pack(_ matrix: TensorView) -> PackedBytes {
-            let packed = self.own.pack(matrix)
-            let copy = Owner(
-                count: self.form(of: matrix.dtype, rows: matrix.shape[0], columns: matrix.shape[1]).byteCount
-            )
-            return PackedBytes(UnsafeRawBufferPointer(copy.bytes), owner: withExtendedLifetime(packed) { copy })
+        func pack(
+            _ matrix: TensorView,
+            _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+        ) throws(CheckpointError) {
+            let size = self.size(of: matrix.dtype, rows: matrix.shape[0], columns: matrix.shape[1])
+            let zeros = [UInt8](repeating: 0, count: size?.byteCount ?? 0)
+            let outcome = zeros.withUnsafeBytes { bytes in Result { () throws(CheckpointError) in try body(bytes) } }
+            try outcome.get()
         }
-    }
-
-    private final class Owner: @unchecked Sendable {
-        // Safety: zeros, written in init only.
-        let bytes: UnsafeMutableRawBufferPointer
-
-        init(count: Int) {
-            self.bytes = .allocate(byteCount: count, alignment: 64)
-            self.bytes.initializeMemory(as: UInt8.self, repeating: 0)
-        }
-
-        deinit { self.bytes.deallocate() }
     }
 
     @Test(
         "in another form are refused by file, version and width",
         arguments: [
-            (PackedLayout(version: 99, panelRows: 32), 0, "layout 99 with panels of 32 rows"),
-            (PackedLayout(version: 1, panelRows: 16), 0, "layout 1 with panels of 16 rows"),
-            (PackedLayout(version: 1, panelRows: 32), 64, "takes 5120"),
+            (PackedForm(version: 99, panelRows: 32), 0, "form 99 with panels of 32 rows"),
+            (PackedForm(version: 1, panelRows: 16), 0, "form 1 with panels of 16 rows"),
+            (PackedForm(version: 1, panelRows: 32), 64, "takes 5120"),
         ]
     )
-    func otherForms(layout: PackedLayout, cut: Int, complaint: String) throws {
+    func otherForms(form: PackedForm, cut: Int, complaint: String) throws {
         let tiny = try TinyModel()
         let folder = try Folder()
         let own = ExpertPacking(storage: .float32, pool: WorkPool(threads: 1))
@@ -165,7 +154,7 @@ struct PackedShardTests {
             model: tiny.directory,
             output: "\(folder.path)/packed",
             pools: 1,
-            packing: Foreign(own: own, layout: layout, cut: cut)
+            packing: Foreign(own: own, form: form, cut: cut)
         )
         let part = try Checkpoint.open("\(folder.path)/packed/pool-0")
         let error = #expect(throws: CheckpointError.self) {

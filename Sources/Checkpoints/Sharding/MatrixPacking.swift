@@ -4,8 +4,8 @@
 ///
 /// This library knows how packed matrices are filed and checked, not what is inside.
 public protocol MatrixPacking: Sendable {
-    /// The form's version and the width of its panels.
-    var layout: PackedLayout { get }
+    /// The form that it packs in.
+    var form: PackedForm { get }
 
     /// What packing a matrix will give, without doing it.
     ///
@@ -14,35 +14,23 @@ public protocol MatrixPacking: Sendable {
     ///   - rows: Rows of the matrix.
     ///   - columns: Columns of the matrix.
     /// - Returns: The type of the packed elements, `F32`, `BF16` or `I8`, and the number of bytes, a multiple of
-    ///   ``PackedLayout/alignment``.
-    func form(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)
+    ///   ``PackedForm/alignment``; nil for a matrix that cannot be packed.
+    func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)?
 
     /// Packs a matrix.
     ///
-    /// - Parameter matrix: `[rows, columns]` in F32, BF16 or F16.
-    /// - Returns: As many bytes as ``form(of:rows:columns:)`` says.
-    func pack(_ matrix: TensorView) -> PackedBytes
-}
-
-/// Packed elements in memory that somebody owns.
-public struct PackedBytes: Sendable {
-    // Safety: read-only memory that `owner` keeps; nobody writes to it after this value was made.
-    nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
-    let owner: any AnyObject & Sendable
-
-    /// Lends memory.
-    ///
     /// - Parameters:
-    ///   - bytes: The memory, which is not written to any more.
-    ///   - owner: Keeps the memory as long as it lives.
-    public init(_ bytes: UnsafeRawBufferPointer, owner: any AnyObject & Sendable) {
-        self.bytes = bytes
-        self.owner = owner
-    }
+    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` has an answer.
+    ///   - body: Gets as many bytes as the answer says, which are valid until it returns.
+    /// - Throws: What the body throws.
+    func pack(
+        _ matrix: TensorView,
+        _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+    ) throws(CheckpointError)
 }
 
 /// The form in which a part's matrices are packed.
-public struct PackedLayout: Codable, Sendable, Hashable {
+public struct PackedForm: Codable, Sendable, Hashable {
     /// Packed matrices begin at multiples of so many bytes, and their lengths are multiples of it.
     public static let alignment = SafetensorsWriter.alignment
 

@@ -14,12 +14,13 @@ public struct PackedTensor: Sendable {
     public let file: String
     /// The tensor's name in the file, for messages.
     public let name: String
-    /// The packed elements, at a multiple of ``PackedLayout/alignment``; valid as long as ``owner`` lives.
-    public var bytes: UnsafeRawBufferPointer { self.packed.bytes }
+    /// The packed elements, at a multiple of ``PackedForm/alignment``; valid as long as ``owner`` lives.
+    public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: self.storage.bytes[self.range]) }
     /// Keeps the mapping.
-    public var owner: any AnyObject & Sendable { self.packed.owner }
+    public var owner: any AnyObject & Sendable { self.storage }
 
-    private let packed: PackedBytes
+    private let storage: any TensorStorage
+    private let range: Range<Int>
 
     fileprivate init(_ role: TensorRole, _ stored: StoredTensor, rows: Int, columns: Int) {
         self.role = role
@@ -28,8 +29,8 @@ public struct PackedTensor: Sendable {
         self.columns = columns
         self.file = stored.file
         self.name = stored.name
-        let bytes = UnsafeRawBufferPointer(rebasing: stored.storage.bytes[stored.range])
-        self.packed = PackedBytes(bytes, owner: stored.storage)
+        self.storage = stored.storage
+        self.range = stored.range
     }
 
     /// An error about this tensor.
@@ -60,7 +61,7 @@ extension TensorRole {
 
 extension Checkpoint {
     /// How this part's experts are packed; nil for whole checkpoints, gateway parts and parts as they were.
-    public var packing: PackedLayout? { self.manifest?.packing?.layout }
+    public var packing: PackedForm? { self.manifest?.packing?.form }
 
     /// A packed matrix by its role.
     ///
@@ -95,11 +96,11 @@ extension Checkpoint {
             )
         }
         let offset = stored.range.lowerBound
-        guard stored.shape.count == 1, stored.strides == nil, offset.isMultiple(of: PackedLayout.alignment) else {
+        guard stored.shape.count == 1, stored.strides == nil, offset.isMultiple(of: PackedForm.alignment) else {
             throw stored.failure(
                 .malformed,
                 "has the shape \(stored.shape) and begins at byte \(offset); a packed matrix has one axis and begins at a "
-                    + "multiple of \(PackedLayout.alignment), so cut the checkpoint again"
+                    + "multiple of \(PackedForm.alignment), so cut the checkpoint again"
             )
         }
         let shape = self.configuration.shape(of: role)

@@ -34,17 +34,17 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     /// How a part's matrices are packed.
     public struct Packing: Codable, Sendable, Hashable {
         /// The form of the packed matrices.
-        public var layout: PackedLayout
+        public var form: PackedForm
         /// The XXH64 of all bytes of each packed matrix by its name, sixteen hexadecimal digits.
         public var checksums: [String: String]
 
         /// Describes a part's packing.
         ///
         /// - Parameters:
-        ///   - layout: The form of the packed matrices.
+        ///   - form: The form of the packed matrices.
         ///   - checksums: The XXH64 of each packed matrix by its name.
-        public init(layout: PackedLayout, checksums: [String: String]) {
-            self.layout = layout
+        public init(form: PackedForm, checksums: [String: String]) {
+            self.form = form
             self.checksums = checksums
         }
     }

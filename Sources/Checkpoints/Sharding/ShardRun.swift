@@ -31,7 +31,7 @@ struct ShardRun {
                 }
         }
         let asTheyAre = packing == nil ? gateway + experts : gateway
-        let packed = packing.map { packing in experts.map { Self.form(of: $0, packing).byteCount } } ?? []
+        let packed = packing.map { packing in experts.map { Self.size(of: $0, packing)?.byteCount ?? 0 } } ?? []
         self.totalBytes = asTheyAre.reduce(packed.reduce(0, +)) {
             $0 + (TensorView.byteCount(shape: $1.shape, dtype: $1.dtype) ?? 0)
         }
@@ -85,7 +85,8 @@ struct ShardRun {
         let items = try roles.map { (role) throws(CheckpointError) in
             let tensor = try self.checkpoint.stored(role).renamed(role.name)
             stored[role.name] = tensor
-            return packing.map { Self.item(role, tensor, $0) } ?? SafetensorsWriter.Item(tensor.view())
+            guard let packing else { return SafetensorsWriter.Item(tensor.view()) }
+            return try Self.item(role, tensor, packing)
         }
         let path = "\(directory)/\(CheckpointSharder.weightsFile)"
         let start = self.writtenBytes
@@ -116,7 +117,7 @@ struct ShardRun {
             tensorCount: items.count,
             byteCount: bytes,
             packing: packing.map {
-                .init(layout: $0.layout, checksums: stored.mapValues { Fingerprint.text(Fingerprint.checksum($0)) })
+                .init(form: $0.form, checksums: stored.mapValues { Fingerprint.text(Fingerprint.checksum($0)) })
             }
         )
         try FileSystem.writeJSON(manifest, to: "\(directory)/\(ShardManifest.fileName)")
@@ -125,12 +126,12 @@ struct ShardRun {
 
     // MARK: - Packed matrices
 
-    private static func form(
+    private static func size(
         of tensor: StoredTensor,
         _ packing: any MatrixPacking
-    ) -> (dtype: TensorDType, byteCount: Int) {
+    ) -> (dtype: TensorDType, byteCount: Int)? {
         // Every expert's tensor is a matrix: `Checkpoint.stored` has compared its shape with the configuration.
-        packing.form(of: tensor.dtype, rows: tensor.shape[0], columns: tensor.shape[1])
+        packing.size(of: tensor.dtype, rows: tensor.shape[0], columns: tensor.shape[1])
     }
 
     /// A matrix that is packed when its turn to be written has come.
@@ -138,24 +139,28 @@ struct ShardRun {
         _ role: TensorRole,
         _ tensor: StoredTensor,
         _ packing: any MatrixPacking
-    ) -> SafetensorsWriter.Item {
-        let (dtype, byteCount) = Self.form(of: tensor, packing)
+    ) throws(CheckpointError) -> SafetensorsWriter.Item {
+        guard let (dtype, byteCount) = Self.size(of: tensor, packing) else {
+            throw tensor.failure(
+                .unsupported,
+                "has the shape \(tensor.shape), which is too large for the type that it is to be packed in; choose another one"
+            )
+        }
         return SafetensorsWriter.Item(
             name: role.packedName,
             dtype: dtype,
             shape: [byteCount / dtype.byteSize],
             byteCount: byteCount
         ) { (body) throws(CheckpointError) in
-            let packed = packing.pack(tensor.view())
-            try withExtendedLifetime(packed.owner) { () throws(CheckpointError) in try body(packed.bytes) }
+            try packing.pack(tensor.view(), body)
         }
     }
 
     /// What a file says of itself; programs read the manifest.
     private static func metadata(_ packing: (any MatrixPacking)?) -> [String: String] {
-        guard let layout = packing?.layout else { return ["format": "pt"] }
+        guard let form = packing?.form else { return ["format": "pt"] }
         return [
-            "format": "switchyard-packed", "layout_version": "\(layout.version)", "panel_rows": "\(layout.panelRows)",
+            "format": "switchyard-packed", "form_version": "\(form.version)", "panel_rows": "\(form.panelRows)",
         ]
     }
 }

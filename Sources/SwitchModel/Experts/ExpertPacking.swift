@@ -19,7 +19,7 @@ public struct ExpertPacking: MatrixPacking {
     }
 
     /// The form that this build's kernels read.
-    public var layout: PackedLayout { .own }
+    public var form: PackedForm { .own }
 
     /// What packing a matrix will give.
     ///
@@ -27,18 +27,23 @@ public struct ExpertPacking: MatrixPacking {
     ///   - dtype: The type that the matrix has in the checkpoint.
     ///   - rows: Rows of the matrix.
     ///   - columns: Columns of the matrix.
-    /// - Returns: The type of the packed elements and the number of bytes.
-    public func form(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int) {
-        let packed = self.storage.packedDType(for: ElementType(dtype) ?? .float32)
-        let count = PackedMatrix.storedByteCount(outputs: rows, inputs: columns, dtype: packed)
-        return (packed.tensorType, count ?? 0)
+    /// - Returns: The type of the packed elements and the number of bytes; nil for a matrix that has no packed form.
+    public func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
+        guard let type = ElementType(dtype) else { return nil }
+        let kept = self.storage.packedDType(for: type)
+        return PackedLayout(outputs: rows, inputs: columns, dtype: kept).map { (kept.tensorType, $0.byteCount) }
     }
 
     /// Packs a matrix.
     ///
-    /// - Parameter matrix: `[rows, columns]` in F32, BF16 or F16.
-    /// - Returns: The packed elements.
-    public func pack(_ matrix: TensorView) -> PackedBytes {
+    /// - Parameters:
+    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` has an answer.
+    ///   - body: Gets the packed elements, which are valid until it returns.
+    /// - Throws: What the body throws.
+    public func pack(
+        _ matrix: TensorView,
+        _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+    ) throws(CheckpointError) {
         let type = ElementType(matrix.dtype) ?? .float32
         let packed = matrix.withUnsafeBytes { bytes in
             PackedMatrix(
@@ -50,7 +55,10 @@ public struct ExpertPacking: MatrixPacking {
                 pool: self.pool
             )
         }
-        return PackedBytes(packed.stored, owner: packed)
+        let outcome = packed.withUnsafeBytes { bytes in
+            Result { () throws(CheckpointError) in try body(bytes) }
+        }
+        try outcome.get()
     }
 }
 

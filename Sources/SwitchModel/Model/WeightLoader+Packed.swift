@@ -10,13 +10,13 @@ extension WeightLoader {
     /// - Throws: `CheckpointError` that names the part, the form that it has and the one that is needed.
     static func requireReadable(_ checkpoint: Checkpoint) throws(CheckpointError) {
         guard let found = checkpoint.packing else { return }
-        let own = PackedLayout.own
+        let own = PackedForm.own
         guard found == own else {
             throw CheckpointError(
                 code: .unsupported,
                 message:
                     "is packed in layout \(found.version) with panels of \(found.panelRows) rows, and this build reads "
-                    + "layout \(own.version) with panels of \(own.panelRows); cut the checkpoint again with this build, or "
+                    + "form \(own.version) with panels of \(own.panelRows); cut the checkpoint again with this build, or "
                     + "without packing",
                 file: "\(checkpoint.directory)/\(ShardManifest.fileName)"
             )
@@ -39,29 +39,22 @@ extension WeightLoader {
                     + "or cut the checkpoint in \(storage)"
             )
         }
-        let matrix = PackedMatrix(
-            stored: tensor.bytes,
-            owner: tensor.owner,
-            outputs: tensor.rows,
-            inputs: tensor.columns,
-            dtype: dtype
-        )
-        guard let matrix else {
-            let needed = PackedMatrix.storedByteCount(outputs: tensor.rows, inputs: tensor.columns, dtype: dtype)
+        let layout = PackedLayout(outputs: tensor.rows, inputs: tensor.columns, dtype: dtype)
+        guard let layout, let matrix = PackedMatrix(adopting: tensor.bytes, layout: layout, owner: tensor.owner) else {
             throw tensor.failure(
                 .wrongShape,
                 "has \(tensor.bytes.count) bytes, but [\(tensor.rows), \(tensor.columns)] packed in \(dtype) takes "
-                    + "\(needed.map(String.init) ?? "more than there can be"); cut the checkpoint again"
+                    + "\(layout.map { "\($0.byteCount)" } ?? "more than there can be"); cut the checkpoint again"
             )
         }
         return matrix
     }
 }
 
-extension PackedLayout {
+extension PackedForm {
     /// The form that this build's kernels read.
-    static var own: PackedLayout {
-        PackedLayout(version: PackedMatrix.layoutVersion, panelRows: PackedMatrix.panelRows)
+    static var own: PackedForm {
+        PackedForm(version: PackedLayout.version, panelRows: PackedLayout.panelColumns)
     }
 }
 
@@ -71,6 +64,7 @@ extension PackedDType {
         switch type {
         case .float32: self = .float32
         case .bfloat16: self = .bfloat16
+        case .int8: self = .int8
         default: return nil
         }
     }
@@ -80,6 +74,7 @@ extension PackedDType {
         switch self {
         case .float32: .float32
         case .bfloat16: .bfloat16
+        case .int8: .int8
         }
     }
 }

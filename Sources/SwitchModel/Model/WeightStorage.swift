@@ -15,6 +15,10 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
     /// Two bytes a weight. Weights that are not bfloat16 in the checkpoint are rounded.
     case bfloat16
 
+    /// One byte a weight and one scale a row of a matrix, into which all weights are rounded. Routers, norms, relative
+    /// biases and the embeddings that are looked up stay as they are.
+    case int8
+
     /// The name that people choose it by.
     public var description: String { self.rawValue }
 
@@ -27,6 +31,7 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
         case .checkpoint: source == .bfloat16 ? .bfloat16 : .float32
         case .float32: .float32
         case .bfloat16: .bfloat16
+        case .int8: .int8
         }
     }
 
@@ -36,6 +41,7 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
         case .checkpoint: true
         case .float32: type == .float32
         case .bfloat16: type == .bfloat16
+        case .int8: type == .int8
         }
     }
 }
