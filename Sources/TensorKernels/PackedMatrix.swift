@@ -117,6 +117,11 @@ public final class PackedMatrix: @unchecked Sendable {
         level: KernelLevel = .best
     ) {
         let product = Product(self, input: input, rows: rows, output: output, relu: relu)
-        product.compute(panels: 0..<self.panelCount, level: level)
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: Product.scratchFloats) { scratch in
+            guard let scratch = scratch.baseAddress else {
+                return
+            }
+            product.compute(panels: 0..<self.panelCount, level: level, scratch: scratch)
+        }
     }
 }

@@ -79,7 +79,12 @@ public struct Product {
     }
 
     /// Computes the columns of some panels on the calling thread.
-    func compute(panels: Range<Int>, level: KernelLevel) {
+    ///
+    /// - Parameters:
+    ///   - panels: Which panels.
+    ///   - level: The instruction set.
+    ///   - scratch: `Product.scratchFloats` floats that nobody else uses meanwhile.
+    func compute(panels: Range<Int>, level: KernelLevel, scratch: UnsafeMutablePointer<Float>) {
         ck_product(
             level.rawValue,
             self.matrix.storage,
@@ -93,9 +98,13 @@ public struct Product {
             self.rows,
             self.output,
             self.outputStride,
-            self.relu ? 1 : 0
+            self.relu ? 1 : 0,
+            scratch
         )
     }
+
+    /// Floats of scratch memory that a thread needs to compute a product.
+    static let scratchFloats = Int(CK_SCRATCH_FLOATS)
 }
 
 extension WorkPool {
@@ -114,13 +123,15 @@ extension WorkPool {
         }
         let parts = total < WorkPool.leastSharedCost ? 1 : self.threadCount
         guard parts > 1 else {
-            for product in products where product.rows > 0 {
-                product.compute(panels: 0..<product.matrix.panelCount, level: level)
+            self.withScratch { scratch in
+                for product in products where product.rows > 0 {
+                    product.compute(panels: 0..<product.matrix.panelCount, level: level, scratch: scratch)
+                }
             }
             return
         }
         let sum = total
-        self.run(parts) { range in
+        self.run(parts) { range, scratch in
             let low = sum * range.lowerBound / parts
             let high = sum * range.upperBound / parts
             var start = 0
@@ -131,7 +142,7 @@ extension WorkPool {
                 let first = min(max((low - start + cost - 1) / cost, 0), count)
                 let last = min(max((high - start + cost - 1) / cost, 0), count)
                 if first < last {
-                    product.compute(panels: first..<last, level: level)
+                    product.compute(panels: first..<last, level: level, scratch: scratch)
                 }
                 start += cost * count
             }
