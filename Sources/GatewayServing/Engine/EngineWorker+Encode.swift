@@ -65,7 +65,7 @@ extension EngineWorker {
 
     /// Begins to encode the next sequences, unless some are being encoded.
     ///
-    /// - Parameter tokens: Input tokens to take at most; one sequence is taken in any case.
+    /// - Parameter limit: Input tokens to take at most; one sequence is taken in any case.
     /// - Returns: Whether there is something to encode.
     private func beginEncoding(tokens limit: Int) -> Bool {
         guard self.encoding == nil else {

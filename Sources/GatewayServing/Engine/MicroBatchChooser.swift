@@ -88,7 +88,7 @@ struct MicroBatchChooser: Sendable {
         self.sizes[Self.key(rows)] = size
     }
 
-    /// Batches of 2, 3 to 4, 5 to 8, ... rows are alike.
+    /// The power of two at or above the rows: such batches are alike.
     private static func key(_ rows: Int) -> Int {
         Int.bitWidth - (rows - 1).leadingZeroBitCount
     }

@@ -53,7 +53,9 @@ extension SwitchTransformer {
         do {
             try self.run(lanes, record: &record, meanwhile: meanwhile)
         } catch {
-            lanes.forEach { $0.cancel() }
+            for lane in lanes {
+                lane.cancel()
+            }
             throw error
         }
         for row in rows {

@@ -32,7 +32,9 @@ extension SwitchTransformer {
                 }
             }
         } catch {
-            runs.forEach { $0.cancel() }
+            for run in runs {
+                run.cancel()
+            }
             throw error
         }
         return runs.flatMap { $0.result() }
