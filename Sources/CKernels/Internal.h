@@ -50,5 +50,8 @@ void ck_tile_scalar(const ck_tile *tile, size_t rows, size_t panels, int type);
 void ck_tile_avx2(const ck_tile *tile, size_t rows, size_t panels, int type);
 void ck_tile_avx512(const ck_tile *tile, size_t rows, size_t panels, int type);
 #endif
+#if defined(__aarch64__)
+void ck_tile_neon(const ck_tile *tile, size_t rows, size_t panels, int type);
+#endif
 
 #endif

@@ -9,7 +9,19 @@ int ck_best_level(void) {
         return __builtin_cpu_supports("avx512f") ? CK_LEVEL_AVX512 : CK_LEVEL_AVX2;
     }
 #endif
+#if defined(__aarch64__)
+    return CK_LEVEL_NEON;
+#else
     return CK_LEVEL_SCALAR;
+#endif
+}
+
+int ck_has_level(int level) {
+#if defined(__aarch64__)
+    return level == CK_LEVEL_SCALAR || level == CK_LEVEL_NEON;
+#else
+    return level >= CK_LEVEL_SCALAR && level <= ck_best_level();
+#endif
 }
 
 static ck_tile_function tile_function(int level) {
@@ -19,6 +31,11 @@ static ck_tile_function tile_function(int level) {
     }
     if (level >= CK_LEVEL_AVX2) {
         return ck_tile_avx2;
+    }
+#endif
+#if defined(__aarch64__)
+    if (level == CK_LEVEL_NEON) {
+        return ck_tile_neon;
     }
 #endif
     (void)level;

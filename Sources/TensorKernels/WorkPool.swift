@@ -18,9 +18,12 @@ public final class WorkPool: Sendable {
     /// Threads that take part in a piece of work, the calling one included.
     public let threadCount: Int
 
+    /// Memory for products' quantised inputs.
+    let scratch = ScratchShelf()
+
     private let team: WorkTeam?
     private let turn = Mutex<Void>(())
-    private let scratch: Scratch
+    private let partMemory: PartMemory
 
     /// Starts a pool.
     ///
@@ -31,7 +34,7 @@ public final class WorkPool: Sendable {
         let team = threads > 1 ? WorkTeam(helpers: threads - 1) : nil
         self.team = team
         self.threadCount = 1 + (team?.helperCount ?? 0)
-        self.scratch = Scratch(parts: self.threadCount)
+        self.partMemory = PartMemory(parts: self.threadCount)
     }
 
     deinit {
@@ -64,23 +67,23 @@ public final class WorkPool: Sendable {
     ///   - body: Computes the part that the range names, with `Product.scratchFloats` floats.
     func run(_ parts: Int, body: (Range<Int>, UnsafeMutablePointer<Float>) -> Void) {
         precondition(parts <= self.threadCount, "\(parts) parts for \(self.threadCount) threads")
-        let scratch = self.scratch
+        let memory = self.partMemory
         self.run(parts) { range in
-            body(range, scratch.part(range.lowerBound))
+            body(range, memory.part(range.lowerBound))
         }
     }
 
     /// Lends the calling thread scratch memory, while no part of another piece of work uses it.
-    func withScratch(_ body: (UnsafeMutablePointer<Float>) -> Void) {
-        let scratch = self.scratch
+    func withPartMemory(_ body: (UnsafeMutablePointer<Float>) -> Void) {
+        let memory = self.partMemory
         self.turn.withLock { _ in
-            body(scratch.part(0))
+            body(memory.part(0))
         }
     }
 }
 
 /// Scratch memory for each part of a piece of work.
-private final class Scratch: @unchecked Sendable {
+private final class PartMemory: @unchecked Sendable {
     // Safety: a part's memory is used only by the thread that computes it, under the pool's `turn`.
 
     private let pointer: UnsafeMutablePointer<Float>
