@@ -76,8 +76,9 @@ public struct Product {
         self.init(matrix, input: input.pointer, rows: input.rows, output: output.pointer, relu: relu)
     }
 
-    /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them. int8
-    /// takes a quarter of both.
+    /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them.
+    ///
+    /// int8 takes a quarter of both.
     var panelCost: Int {
         let cost = self.matrix.inputs * (self.rows + 4)
         return self.matrix.dtype == .int8 ? (cost + 3) / 4 : cost
