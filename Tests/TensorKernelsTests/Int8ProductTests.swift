@@ -52,7 +52,7 @@ struct Int8ProductTests {
 
     @Test(
         "keeps its bits where tall products go through several panels at a time",
-        arguments: [(2052, 230), (8196, 40)]
+        arguments: [(2052, 130), (8196, 33)]
     )
     func tall(inputs: Int, outputs: Int) {
         var numbers = NumberSource(seed: 23)
@@ -60,11 +60,12 @@ struct Int8ProductTests {
         let rows = 51
         let x = numbers.floats(rows * inputs)
         let matrix = PackedMatrix(weights, outputs: outputs, inputs: inputs)
-        let columns = Int8Reference.quantize(weights, columns: inputs)
-        let lines = Int8Reference.quantize(x, columns: inputs)
         let expected = matrix.product(x, rows: rows, level: .scalar)
-        for (row, output) in [(0, 0), (11, 31), (12, 32), (30, outputs - 1), (50, 37)] {
-            let element = Int8Reference.element(lines[row], columns[output])
+        for (row, output) in [(0, 0), (12, 32), (50, outputs - 1)] {
+            let element = Int8Reference.element(
+                Int8Reference.quantize(x[row * inputs..<(row + 1) * inputs]),
+                Int8Reference.quantize(weights[output * inputs..<(output + 1) * inputs])
+            )
             #expect(expected[row * outputs + output].bitPattern == element.bitPattern)
         }
         for level in KernelLevel.available where level != .scalar {
