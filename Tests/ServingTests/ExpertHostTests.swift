@@ -121,7 +121,7 @@ struct ExpertHostTests {
             $0.groups[0].rows = 1
         },
         Fault(testDescription: "type", code: .invalidArgument, word: "dtype") {
-            $0.tokens = Tensor(dtype: .bfloat16, shape: [2, 128], data: [UInt8](repeating: 0, count: 512))
+            $0.tokens = Tensor(dtype: .float16, shape: [2, 128], data: [UInt8](repeating: 0, count: 512))
         },
         Fault(testDescription: "no tensor", code: .invalidArgument, word: "tokens") { $0.tokens = nil },
         Fault(testDescription: "no stack", code: .invalidArgument, word: "stack") { $0.stack = .unspecified },
