@@ -31,13 +31,12 @@ CK_INLINE float32x4_t rectified(float32x4_t sum, int relu) {
 /// second panel. The arguments after `tile` are constants at each call, so that the arrays dissolve into registers.
 CK_INLINE void tile_neon(const ck_tile *tile, const int rows, const int first, const int vectors, const int bf16) {
     float32x4_t sums[MOST_ROWS][16];
-    const float *x[MOST_ROWS];
+    const float *x = tile->x;
     const size_t element = bf16 ? 2 : 4;
     const size_t second = (tile->panel_stride - CK_PANEL_COLUMNS) * element;
     const char *weights = (const char *)tile->panels + (size_t)first * 4 * element;
 
     UNROLL for (int r = 0; r < rows; r++) {
-        x[r] = tile->x + (size_t)r * tile->x_stride;
         UNROLL for (int v = 0; v < vectors; v++) {
             sums[r][v] = tile->accumulate ? vld1q_f32(tile->y + (size_t)r * tile->y_stride + (first + v) * 4)
                                           : vdupq_n_f32(0);
@@ -54,7 +53,7 @@ CK_INLINE void tile_neon(const ck_tile *tile, const int rows, const int first, c
         }
         float32x4_t values[MOST_ROWS];
         UNROLL for (int r = 0; r < rows; r++) {
-            values[r] = vdupq_n_f32(x[r][k]);
+            values[r] = vdupq_n_f32(x[r]);
         }
         UNROLL for (int v = 0; v < vectors; v++) {
             const float32x4_t column = load_weights(v < 8 ? at : at + second, (size_t)v * 4, bf16);
@@ -62,6 +61,7 @@ CK_INLINE void tile_neon(const ck_tile *tile, const int rows, const int first, c
                 sums[r][v] = vfmaq_f32(sums[r][v], values[r], column);
             }
         }
+        x += tile->x_step;
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < vectors; v++) {
@@ -143,7 +143,7 @@ void ck_tile_neon(const ck_tile *tile, size_t rows, size_t panels, int type) {
                 const size_t groups = (left + MOST_ROWS - 1) / MOST_ROWS;
                 const size_t height = (left + groups - 1) / groups;
                 run_one(&part, height, type);
-                part.x += height * part.x_stride;
+                part.x += height;
                 part.y += height * part.y_stride;
                 row += height;
             }

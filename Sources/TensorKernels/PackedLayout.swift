@@ -73,14 +73,13 @@ public struct PackedLayout: Sendable, Hashable {
     /// Bytes of all parts.
     public let byteCount: Int
 
-    /// Computes a layout.
+    /// Computes a layout; nil where one of the sizes is less than 1, the inputs are more than `dtype` allows, or the
+    /// bytes are more than an address can count.
     ///
     /// - Parameters:
     ///   - outputs: Rows of the weight tensor.
     ///   - inputs: Columns of the weight tensor.
     ///   - dtype: How the elements are kept.
-    /// - Returns: Nothing where one of the sizes is less than 1, the inputs are more than `dtype` allows, or the bytes
-    ///   are more than an address can count.
     public init?(outputs: Int, inputs: Int, dtype: PackedDType) {
         guard outputs > 0, inputs > 0, inputs <= dtype.mostInputs else {
             return nil

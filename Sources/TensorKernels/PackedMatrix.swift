@@ -109,14 +109,14 @@ public final class PackedMatrix: @unchecked Sendable {
         }
     }
 
-    /// Uses packed weights where they lie, such as in a mapped file.
+    /// Uses packed weights where they lie, such as in a mapped file; nil where the bytes are not as many as the layout
+    /// says, or are not aligned.
     ///
     /// - Parameters:
     ///   - bytes: What `withUnsafeBytes(_:)` of a matrix with this layout gave, at an address that is a multiple of
     ///     `PackedLayout.alignment`. Nobody may write to it from now on.
     ///   - layout: Where the parts lie.
     ///   - owner: Keeps the bytes in place for as long as it lives.
-    /// - Returns: Nothing where the bytes are not as many as the layout says, or are not aligned.
     public init?(adopting bytes: UnsafeRawBufferPointer, layout: PackedLayout, owner: AnyObject) {
         guard let base = bytes.baseAddress, bytes.count == layout.byteCount,
             UInt(bitPattern: base) % UInt(PackedLayout.alignment) == 0

@@ -76,8 +76,9 @@ public struct Product {
         self.init(matrix, input: input.pointer, rows: input.rows, output: output.pointer, relu: relu)
     }
 
-    /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them. int8
-    /// takes a quarter of both.
+    /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them.
+    ///
+    /// int8 takes a quarter of both.
     var panelCost: Int {
         let cost = self.matrix.inputs * (self.rows + 4)
         return self.matrix.dtype == .int8 ? (cost + 3) / 4 : cost
@@ -88,8 +89,14 @@ public struct Product {
     /// - Parameters:
     ///   - panels: Which panels.
     ///   - level: The instruction set.
+    ///   - scratch: `Product.scratchFloats` floats that nobody else uses meanwhile.
     ///   - quantized: The quantised input, which int8 weights need.
-    func compute(panels: Range<Int>, level: KernelLevel, quantized: UnsafeRawPointer? = nil) {
+    func compute(
+        panels: Range<Int>,
+        level: KernelLevel,
+        scratch: UnsafeMutablePointer<Float>,
+        quantized: UnsafeRawPointer? = nil
+    ) {
         if self.matrix.dtype == .int8 {
             guard let quantized else {
                 preconditionFailure("an int8 product was handed no quantised input")
@@ -110,9 +117,13 @@ public struct Product {
             self.rows,
             self.output,
             self.outputStride,
-            self.relu ? 1 : 0
+            self.relu ? 1 : 0,
+            scratch
         )
     }
+
+    /// Floats of scratch memory that a thread needs to compute a product.
+    static let scratchFloats = Int(CK_SCRATCH_FLOATS)
 }
 
 extension WorkPool {
@@ -138,15 +149,21 @@ extension WorkPool {
         let base = memory?.start
         let parts = total < WorkPool.leastSharedCost ? 1 : self.threadCount
         guard parts > 1 else {
-            var inputs = QuantizedInputs()
-            for product in products where product.rows > 0 {
-                let quantized = inputs.place(of: product, in: base)
-                product.compute(panels: 0..<product.matrix.panelCount, level: level, quantized: quantized)
+            self.withPartMemory { scratch in
+                var inputs = QuantizedInputs()
+                for product in products where product.rows > 0 {
+                    product.compute(
+                        panels: 0..<product.matrix.panelCount,
+                        level: level,
+                        scratch: scratch,
+                        quantized: inputs.place(of: product, in: base)
+                    )
+                }
             }
             return
         }
         let sum = total
-        self.run(parts) { range in
+        self.run(parts) { range, scratch in
             let low = sum * range.lowerBound / parts
             let high = sum * range.upperBound / parts
             var start = 0
@@ -159,7 +176,7 @@ extension WorkPool {
                 let first = min(max((low - start + cost - 1) / cost, 0), count)
                 let last = min(max((high - start + cost - 1) / cost, 0), count)
                 if first < last {
-                    product.compute(panels: first..<last, level: level, quantized: quantized)
+                    product.compute(panels: first..<last, level: level, scratch: scratch, quantized: quantized)
                 }
                 start += cost * count
             }

@@ -114,7 +114,12 @@ extension Product {
     func compute(level: KernelLevel) {
         var inputs = QuantizedInputs()
         guard let place = inputs.place(of: self) else {
-            self.compute(panels: 0..<self.matrix.panelCount, level: level)
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: Product.scratchFloats) { scratch in
+                guard let scratch = scratch.baseAddress else {
+                    return
+                }
+                self.compute(panels: 0..<self.matrix.panelCount, level: level, scratch: scratch)
+            }
             return
         }
         let memory = ScratchMemory()

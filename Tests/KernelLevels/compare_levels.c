@@ -57,6 +57,8 @@ static void judge(int level, const float *result, const float *portable, size_t 
     }
 }
 
+static float scratch[CK_SCRATCH_FLOATS];
+
 static void products(size_t inputs, size_t outputs, size_t rows, int type, int relu) {
     const size_t panels = (outputs + CK_PANEL_COLUMNS - 1) / CK_PANEL_COLUMNS;
     const size_t x_stride = inputs + 3, y_stride = outputs + 5;
@@ -71,7 +73,8 @@ static void products(size_t inputs, size_t outputs, size_t rows, int type, int r
     for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
         if (ck_has_level(level)) {
             float *to = level == CK_LEVEL_SCALAR ? portable : y;
-            ck_product(level, packed, type, inputs, outputs, 0, panels, x, x_stride, rows, to, y_stride, relu);
+            ck_product(level, packed, type, inputs, outputs, 0, panels, x, x_stride, rows, to, y_stride, relu,
+                       scratch);
             judge(level, to, portable, rows * y_stride, type == CK_TYPE_BF16 ? "bfloat16" : "float32", rows);
         }
     }

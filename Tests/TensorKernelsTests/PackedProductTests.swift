@@ -147,7 +147,7 @@ struct PackedProductTests {
             output: output.pointer,
             outputStride: output.columns
         )
-        product.compute(panels: 0..<matrix.panelCount, level: level)
+        WorkPool(threads: 1).run([product], level: level)
         for row in 0..<rows {
             #expect(
                 bits(Array(output.row(row).prefix(outputs))) == bits(Array(dense[row * outputs..<(row + 1) * outputs]))

@@ -22,6 +22,9 @@ extern "C" {
 /// Columns in one panel of a packed matrix.
 #define CK_PANEL_COLUMNS 32
 
+/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache beside a panel's slice.
+#define CK_SCRATCH_FLOATS (112 * 1024)
+
 /// Inputs of a column that lie side by side in an int8 panel.
 #define CK_INT8_GROUP 4
 
@@ -100,8 +103,10 @@ static inline void ck_pause(void) {
 /// - x: `rows` rows of `inputs` floats, `x_stride` floats apart.
 /// - y: `rows` rows of `outputs` floats, `y_stride` floats apart. Must not overlap x.
 /// - relu: when not 0, negative results become 0 (NaN stays NaN).
+/// - scratch: room for CK_SCRATCH_FLOATS floats that nobody else uses meanwhile; null where there is one row at most.
 void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
-                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu);
+                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
+                float *scratch);
 
 /// Packs panels panel_begin ..< panel_end of the row-major tensor `source` [outputs][inputs] (unaligned allowed).
 ///
