@@ -16,6 +16,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
 
             EXAMPLE
               switchyard bench cluster deploy/models/switch-mini --pools 2 --batch 8
+              switchyard bench cluster google/switch-base-8 --dtype bfloat16 --packed --wire-dtype bfloat16
             """
     )
 
@@ -46,15 +47,23 @@ struct BenchClusterCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Keep the shards in this folder; used again if it holds them.", valueName: "dir"))
     var shards: String?
 
+    @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
+
     @Flag(help: "Print the table as Markdown.")
     var markdown = false
 
     func run() async throws {
-        let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: self.shards)
+        let workspace = try ShardWorkspace.prepare(
+            model: self.model,
+            pools: self.pools,
+            folder: self.shards,
+            packing: self.precision.packing
+        )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
+        self.precision.apply(to: &layout)
         let options = self
         let start = ContinuousClock.now
         let events: @Sendable (ChildEvent) -> Void = { event in
@@ -101,7 +110,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         let hosts = cluster.hosts.running
         Terminal.print(
             "1 gateway and \(hosts.count) expert hosts, \(self.inputTokens) input tokens, "
-                + "\(self.newTokens) new tokens, median of \(self.runs)"
+                + "\(self.newTokens) new tokens, \(self.precision.words), median of \(self.runs)"
         )
         Terminal.print(BenchCommand.machine)
         let memory = cluster.processes.map { "\($0.name) \(ProcessMemory.resident(of: $0.processIdentifier) ?? "?")" }

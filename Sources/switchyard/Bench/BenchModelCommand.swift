@@ -18,6 +18,7 @@ struct BenchModelCommand: AsyncParsableCommand {
 
             EXAMPLE
               switchyard bench model deploy/models/switch-mini --batch 1 --batch 8
+              switchyard bench model google/switch-base-8 --dtype bfloat16
             """
     )
 
@@ -39,6 +40,8 @@ struct BenchModelCommand: AsyncParsableCommand {
     @Option(help: "Compute threads; all processors when not given.")
     var threads: Int?
 
+    @OptionGroup(title: "Precision") var precision: LocalPrecisionOptions
+
     @Flag(help: "Print the table as Markdown.")
     var markdown = false
 
@@ -47,10 +50,10 @@ struct BenchModelCommand: AsyncParsableCommand {
         let bar = ProgressBar()
         let checkpoint = try Checkpoint.open(try ModelSettings.directory(self.model))
         let pool = WorkPool(threads: self.threads ?? Processors.count)
-        let transformer = try SwitchTransformer(checkpoint: checkpoint, pool: pool) { progress in
-            bar.show(progress)
+        let transformer = try SwitchTransformer(checkpoint: checkpoint, pool: pool, storage: self.precision.model) {
+            progress in bar.show(progress)
         }
-        let experts = try LocalExperts(checkpoint: checkpoint, pool: pool)
+        let experts = try LocalExperts(checkpoint: checkpoint, pool: pool, storage: self.precision.experts)
         let loaded = start.duration(to: .now)
 
         var table = TextTable([
@@ -72,7 +75,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         }
         Terminal.print(
             "in process, \(pool.threadCount) threads, \(self.inputTokens) input tokens, "
-                + "\(self.newTokens) new tokens, median of \(self.runs)"
+                + "\(self.newTokens) new tokens, \(self.precision.words), median of \(self.runs)"
         )
         Terminal.print(BenchCommand.machine)
         Terminal.print("loaded in \(Terminal.time(loaded)), \(ProcessMemory.resident(of: getpid()) ?? "?") resident")
