@@ -17,7 +17,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-kernels bench-layers bench-model \
-    bench-peers protos clean
+    bench-models bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -77,8 +77,8 @@ format: ## rewrite the sources in the project's format
 	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
 
 # What is measured: switch-base-8's full shape, made here where MODEL_FULL names no folder with float32/ and bfloat16/ of it.
-# Peers are those that PEER_PYTHON (and for hivemind, which wants
-# other versions of the same packages, HIVEMIND_PYTHON) can import; the others are skipped, and the tables say so.
+# Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,
+# HIVEMIND_PYTHON; the others are skipped, and the tables say so.
 BENCH = .build/bench
 MODEL_FULL ?= $(BENCH)/switch-base-8
 PEER_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
@@ -108,15 +108,15 @@ bench-layers: build ## one remote sparse layer beside hivemind's, and 8 to 2,048
 TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS)
 CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads 1
 PEER_TURNS = $(PEER_PYTHON) Tests/Peers
-bench-model: build $(BENCH)/.models ## decoding and encoding beside transformers and CTranslate2, run by run
+bench-model: build bench-models ## decoding and encoding beside transformers and CTranslate2, run by run
 	$(SWITCHYARD) bench model $(MODEL_FULL)/float32 --threads $(BENCH_THREADS) --markdown --json $(BENCH)/model.json \
 	    > $(BENCH)/model.md && cat $(BENCH)/model.md
 	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
 	    --json $(BENCH)/compare.json --svg $(BENCH)/compare.svg --baseline "transformers, float32" \
 	    --system "Switchyard, float32=$(TURNS) $(MODEL_FULL)/float32" \
 	    --system "Switchyard, bfloat16=$(TURNS) $(MODEL_FULL)/bfloat16" \
-	    --system "cluster, float32=$(CLUSTER_TURNS) --shards $(BENCH)/shards-float32 $(MODEL_FULL)/float32" \
-	    --system "cluster, bfloat16=$(CLUSTER_TURNS) --shards $(BENCH)/shards-bfloat16 $(MODEL_FULL)/bfloat16" \
+	    --system "cluster, float32=$(CLUSTER_TURNS) $(MODEL_FULL)/float32" \
+	    --system "cluster, bfloat16=$(CLUSTER_TURNS) $(MODEL_FULL)/bfloat16" \
 	    --system "transformers, float32=$(PEER_TURNS)/bench_transformers.py --turns --threads $(BENCH_THREADS) \
 	        --model $(MODEL_FULL)/float32" \
 	    --system "transformers, bfloat16=$(PEER_TURNS)/bench_transformers.py --turns --threads $(BENCH_THREADS) \
@@ -127,15 +127,14 @@ bench-model: build $(BENCH)/.models ## decoding and encoding beside transformers
 	        --model $(BENCH)/t5-base --compute-type int8" $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
 
 # Both types of the full shape, unless MODEL_FULL has them.
-$(BENCH)/.models: Tests/Fixtures/make_full_shape.py
-	@mkdir -p $(BENCH)
+bench-models:
 	@for dtype in float32 bfloat16; do \
-	    if [ ! -f "$(MODEL_FULL)/$$dtype/expected.json" ]; then \
-	        $(PEER_PYTHON) $< "$(MODEL_FULL)/$$dtype" --dtype $$dtype --threads $(BENCH_THREADS) || { \
+	    if [ ! -f "$(MODEL_FULL)/$$dtype/config.json" ]; then \
+	        $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)/$$dtype" --dtype $$dtype \
+	            --threads $(BENCH_THREADS) || { \
 	            echo "make bench: the full shape is made with torch and transformers; set PEER_PYTHON to a python that has"; \
 	            echo "them, or MODEL_FULL to a folder with float32/ and bfloat16/ of it"; exit 1; }; \
 	    fi; done
-	@touch $@
 
 # Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
 PEERS = .build/peers
