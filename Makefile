@@ -36,7 +36,7 @@ test: $(VENV)/.ready peers-cpp ## the whole test suite, as continuous integratio
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
 
-faults: ## faults done to clusters of processes under load: the table of docs/reliability.md (about 35 minutes)
+faults: ## faults done to clusters of processes under load: the table of docs/reliability.md (about 17 minutes)
 	@deploy/install-packages.sh faults
 	$(RELEASE)
 	$(RELEASE_FAULTS)

@@ -66,6 +66,24 @@ public struct BatchScheduler: Sendable {
         (self.waiting.compactMap(\.deadline) + self.active.compactMap(\.deadline)).min()
     }
 
+    /// What a sequence would be told that asked for a place now, if it would be turned away whatever it needs.
+    ///
+    /// For whoever wants to turn requests away before anything has been done for them.
+    ///
+    /// - Parameter now: The present.
+    /// - Returns: The rejection; nil if there may be a place.
+    public func rejection(now: ContinuousClock.Instant) -> Admission? {
+        if self.isDraining {
+            return .rejected(.draining, retryAfter: nil)
+        }
+        guard self.waiting.count >= self.configuration.queueLimit,
+            !self.waiting.contains(where: { Self.hasPassed($0.deadline, now) })
+        else {
+            return nil
+        }
+        return .rejected(.queueFull(limit: self.configuration.queueLimit), retryAfter: self.retryHint)
+    }
+
     /// Asks for a place for a sequence.
     ///
     /// - Parameters:

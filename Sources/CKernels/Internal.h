@@ -13,8 +13,8 @@
 #define CK_MAX_TILE_ROWS 12
 
 /// Inputs after which a product over several row tiles moves on, so that the panel's slice stays in the L2 cache
-/// (256 KiB in float32). The chain of an element goes on from where it stood, so the result is the same.
-#define CK_INPUT_BLOCK 2048
+/// (128 KiB in float32). The chain of an element goes on from where it stood, so the result is the same.
+#define CK_INPUT_BLOCK 1024
 
 CK_INLINE float ck_bf16_to_f32(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
@@ -31,8 +31,9 @@ typedef struct {
     size_t panel_stride;
     /// Inputs in this block.
     size_t inputs;
+    /// The inputs of the tile's rows, side by side: input k of row r lies at x[k * x_step + r].
     const float *x;
-    size_t x_stride;
+    size_t x_step;
     float *y;
     size_t y_stride;
     /// Columns of y from the first panel's first column on.
@@ -48,6 +49,9 @@ void ck_tile_scalar(const ck_tile *tile, size_t rows, size_t panels, int type);
 #if defined(__x86_64__)
 void ck_tile_avx2(const ck_tile *tile, size_t rows, size_t panels, int type);
 void ck_tile_avx512(const ck_tile *tile, size_t rows, size_t panels, int type);
+#endif
+#if defined(__aarch64__)
+void ck_tile_neon(const ck_tile *tile, size_t rows, size_t panels, int type);
 #endif
 
 #endif

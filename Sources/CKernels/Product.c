@@ -9,7 +9,19 @@ int ck_best_level(void) {
         return __builtin_cpu_supports("avx512f") ? CK_LEVEL_AVX512 : CK_LEVEL_AVX2;
     }
 #endif
+#if defined(__aarch64__)
+    return CK_LEVEL_NEON;
+#else
     return CK_LEVEL_SCALAR;
+#endif
+}
+
+int ck_has_level(int level) {
+#if defined(__aarch64__)
+    return level == CK_LEVEL_SCALAR || level == CK_LEVEL_NEON;
+#else
+    return level >= CK_LEVEL_SCALAR && level <= ck_best_level();
+#endif
 }
 
 static ck_tile_function tile_function(int level) {
@@ -19,6 +31,11 @@ static ck_tile_function tile_function(int level) {
     }
     if (level >= CK_LEVEL_AVX2) {
         return ck_tile_avx2;
+    }
+#endif
+#if defined(__aarch64__)
+    if (level == CK_LEVEL_NEON) {
+        return ck_tile_neon;
     }
 #endif
     (void)level;
@@ -34,46 +51,113 @@ static size_t panels_at_once(size_t rows) {
     return rows <= 3 ? 2 : 1;
 }
 
+/// Heights of a product's tiles: nearly equal, so that 13 rows are 7 + 6 rather than 12 + 1.
+typedef struct {
+    size_t tiles;
+    size_t least;
+    /// How many tiles, the first ones, are one row taller.
+    size_t taller;
+} tile_plan;
+
+static size_t height_of(const tile_plan *plan, size_t tile) { return plan->least + (tile < plan->taller ? 1 : 0); }
+
+/// Four floats anywhere in memory.
+typedef float four_floats __attribute__((vector_size(16), aligned(4)));
+
+/// Lays four rows side by side: packed[k * step + r] = row r's input k.
+static void interleave_four(const float *x, size_t x_stride, size_t inputs, float *packed, size_t step) {
+    size_t k = 0;
+    for (; k + 4 <= inputs; k += 4) {
+        const four_floats a = *(const four_floats *)(x + k);
+        const four_floats b = *(const four_floats *)(x + x_stride + k);
+        const four_floats c = *(const four_floats *)(x + 2 * x_stride + k);
+        const four_floats d = *(const four_floats *)(x + 3 * x_stride + k);
+        const four_floats low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+        const four_floats high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+        const four_floats low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        const four_floats high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        float *target = packed + k * step;
+        *(four_floats *)target = __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5);
+        *(four_floats *)(target + step) = __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7);
+        *(four_floats *)(target + 2 * step) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+        *(four_floats *)(target + 3 * step) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+    }
+    for (; k < inputs; k++) {
+        for (size_t row = 0; row < 4; row++) {
+            packed[k * step + row] = x[row * x_stride + k];
+        }
+    }
+}
+
+/// Lays `height` rows side by side: the kernels then read one stream front to back, which is twice as fast as twelve.
+static void interleave(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
+    size_t row = 0;
+    for (; row + 4 <= height; row += 4) {
+        interleave_four(x + row * x_stride, x_stride, inputs, packed + row, height);
+    }
+    for (; row < height; row++) {
+        for (size_t k = 0; k < inputs; k++) {
+            packed[k * height + row] = x[row * x_stride + k];
+        }
+    }
+}
+
 void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
-                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu) {
-    const ck_tile_function run = tile_function(level);
-    const size_t element = type == CK_TYPE_BF16 ? 2 : 4;
-    // Tiles of nearly equal height: 13 rows are 7 + 6 rather than 12 + 1.
-    const size_t tiles = (rows + CK_MAX_TILE_ROWS - 1) / CK_MAX_TILE_ROWS;
-    if (tiles == 0) {
+                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
+                float *scratch) {
+    if (rows == 0 || panel_begin >= panel_end) {
         return;
     }
-    const size_t least = rows / tiles;
-    const size_t taller = rows % tiles;
-    const size_t block = tiles > 1 ? CK_INPUT_BLOCK : inputs;
+    const ck_tile_function run = tile_function(level);
+    const size_t element = type == CK_TYPE_BF16 ? 2 : 4;
+    const size_t tiles = (rows + CK_MAX_TILE_ROWS - 1) / CK_MAX_TILE_ROWS;
+    const tile_plan plan = {.tiles = tiles, .least = rows / tiles, .taller = rows % tiles};
+    const size_t tallest = height_of(&plan, 0);
+    const size_t room = CK_SCRATCH_FLOATS / tallest;
+    size_t block = rows == 1 ? inputs : tiles > 1 ? CK_INPUT_BLOCK : room;
+    block = block < inputs ? block : inputs;
+    const size_t group = rows == 1 ? 1 : CK_SCRATCH_FLOATS / (tallest * block);
+    const size_t wanted = panels_at_once(plan.least);
 
-    size_t panel = panel_begin;
-    while (panel < panel_end) {
-        const size_t wanted = panels_at_once(least);
-        const size_t count = panel_end - panel < wanted ? panel_end - panel : wanted;
-        size_t begin = 0;
-        do {
+    // A group of tiles goes over all panels before the next one begins: its inputs are read from the cache by every
+    // panel, and the weights are read once for each group.
+    size_t first_row = 0;
+    for (size_t first = 0; first < tiles; first += group) {
+        const size_t last = tiles - first < group ? tiles : first + group;
+        size_t group_rows = 0;
+        for (size_t begin = 0; begin < inputs; begin += block) {
             const size_t length = inputs - begin < block ? inputs - begin : block;
-            size_t row = 0;
-            for (size_t index = 0; index < tiles; index++) {
-                const size_t height = least + (index < taller ? 1 : 0);
-                const ck_tile tile = {
-                    .panels = (const char *)panels + (panel * inputs + begin) * CK_PANEL_COLUMNS * element,
-                    .panel_stride = inputs * CK_PANEL_COLUMNS,
-                    .inputs = length,
-                    .x = x + row * x_stride + begin,
-                    .x_stride = x_stride,
-                    .y = y + row * y_stride + panel * CK_PANEL_COLUMNS,
-                    .y_stride = y_stride,
-                    .columns = outputs - panel * CK_PANEL_COLUMNS,
-                    .accumulate = begin > 0,
-                    .relu = relu && begin + length == inputs,
-                };
-                run(&tile, height, count, type);
-                row += height;
+            group_rows = 0;
+            for (size_t index = first; index < last && rows > 1; index++) {
+                const size_t height = height_of(&plan, index);
+                interleave(x + (first_row + group_rows) * x_stride + begin, x_stride, height, length,
+                           scratch + group_rows * length);
+                group_rows += height;
             }
-            begin += length;
-        } while (begin < inputs);
-        panel += count;
+            size_t panel = panel_begin;
+            while (panel < panel_end) {
+                const size_t count = panel_end - panel < wanted ? panel_end - panel : wanted;
+                size_t row = 0;
+                for (size_t index = first; index < last; index++) {
+                    const size_t height = height_of(&plan, index);
+                    const ck_tile tile = {
+                        .panels = (const char *)panels + (panel * inputs + begin) * CK_PANEL_COLUMNS * element,
+                        .panel_stride = inputs * CK_PANEL_COLUMNS,
+                        .inputs = length,
+                        .x = rows == 1 ? x + begin : scratch + row * length,
+                        .x_step = height,
+                        .y = y + (first_row + row) * y_stride + panel * CK_PANEL_COLUMNS,
+                        .y_stride = y_stride,
+                        .columns = outputs - panel * CK_PANEL_COLUMNS,
+                        .accumulate = begin > 0,
+                        .relu = relu && begin + length == inputs,
+                    };
+                    run(&tile, height, count, type);
+                    row += height;
+                }
+                panel += count;
+            }
+        }
+        first_row += group_rows;
     }
 }

@@ -26,12 +26,11 @@ CK_INLINE TARGET __m256 load_weights(const void *weights, size_t index, int bf16
 CK_INLINE TARGET void tile_256(const ck_tile *tile, const int rows, const int first, const int vectors,
                                const int bf16) {
     __m256 sums[6][4];
-    const float *x[6];
+    const float *x = tile->x;
     const size_t element = bf16 ? 2 : 4;
     const char *weights = (const char *)tile->panels + (size_t)first * 8 * element;
 
     UNROLL for (int r = 0; r < rows; r++) {
-        x[r] = tile->x + (size_t)r * tile->x_stride;
         UNROLL for (int v = 0; v < vectors; v++) {
             sums[r][v] = tile->accumulate
                 ? _mm256_loadu_ps(tile->y + (size_t)r * tile->y_stride + (first + v) * 8)
@@ -49,11 +48,12 @@ CK_INLINE TARGET void tile_256(const ck_tile *tile, const int rows, const int fi
             column[v] = load_weights(at, (size_t)v * 8, bf16);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            const __m256 value = _mm256_set1_ps(x[r][k]);
+            const __m256 value = _mm256_set1_ps(x[r]);
             UNROLL for (int v = 0; v < vectors; v++) {
                 sums[r][v] = _mm256_fmadd_ps(value, column[v], sums[r][v]);
             }
         }
+        x += tile->x_step;
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < vectors; v++) {
@@ -175,7 +175,7 @@ void ck_tile_avx2(const ck_tile *tile, size_t rows, size_t panels, int type) {
                 const size_t left = rows - row;
                 const size_t height = left > 6 ? (left + 1) / 2 : left;
                 run_one(&part, height, type);
-                part.x += height * part.x_stride;
+                part.x += height;
                 part.y += height * part.y_stride;
                 row += height;
             }

@@ -27,9 +27,7 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     __m512 sums[CK_MAX_TILE_ROWS][8];
     __mmask16 masks[8];
     const char *weights[4];
-    // One pointer for every three rows, the other two being one and two strides on: twelve would not fit into
-    // registers.
-    const float *x[CK_MAX_TILE_ROWS / 3];
+    const float *x = tile->x;
     const size_t element = bf16 ? 2 : 4;
     const size_t step = CK_PANEL_COLUMNS;
     const int vectors = panels * 2;
@@ -41,10 +39,6 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     }
     UNROLL for (int p = 0; p < panels; p++) {
         weights[p] = (const char *)tile->panels + (size_t)p * tile->panel_stride * element;
-    }
-    const size_t x_stride = tile->x_stride;
-    UNROLL for (int r = 0; r < rows; r += 3) {
-        x[r / 3] = tile->x + (size_t)r * x_stride;
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < vectors; v++) {
@@ -66,14 +60,12 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
             column[2 * p + 1] = load_weights(at, 16, bf16);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            const __m512 value = _mm512_set1_ps(x[r / 3][(size_t)(r % 3) * x_stride]);
+            const __m512 value = _mm512_set1_ps(x[r]);
             UNROLL for (int v = 0; v < vectors; v++) {
                 sums[r][v] = _mm512_fmadd_ps(value, column[v], sums[r][v]);
             }
         }
-        UNROLL for (int r = 0; r < rows; r += 3) {
-            x[r / 3]++;
-        }
+        x += rows;
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < vectors; v++) {

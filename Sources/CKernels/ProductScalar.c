@@ -7,7 +7,7 @@
 /// The reference: plain loops. The compiler may run the columns of a panel side by side (it does on AArch64, which has
 /// fused multiply-adds in its base set); it may not touch the order within a chain.
 CK_INLINE void scalar_row(const ck_tile *tile, size_t row, size_t panel, int bf16) {
-    const float *x = tile->x + row * tile->x_stride;
+    const float *x = tile->x + row;
     const size_t first = panel * CK_PANEL_COLUMNS;
     const size_t width = tile->columns - first < CK_PANEL_COLUMNS ? tile->columns - first : CK_PANEL_COLUMNS;
     float *y = tile->y + row * tile->y_stride + first;
@@ -19,14 +19,14 @@ CK_INLINE void scalar_row(const ck_tile *tile, size_t row, size_t panel, int bf1
         const uint16_t *weights = (const uint16_t *)tile->panels + panel * tile->panel_stride;
         for (size_t k = 0; k < tile->inputs; k++) {
             for (size_t c = 0; c < CK_PANEL_COLUMNS; c++) {
-                sums[c] = fmaf(x[k], ck_bf16_to_f32(weights[k * CK_PANEL_COLUMNS + c]), sums[c]);
+                sums[c] = fmaf(x[k * tile->x_step], ck_bf16_to_f32(weights[k * CK_PANEL_COLUMNS + c]), sums[c]);
             }
         }
     } else {
         const float *weights = (const float *)tile->panels + panel * tile->panel_stride;
         for (size_t k = 0; k < tile->inputs; k++) {
             for (size_t c = 0; c < CK_PANEL_COLUMNS; c++) {
-                sums[c] = fmaf(x[k], weights[k * CK_PANEL_COLUMNS + c], sums[c]);
+                sums[c] = fmaf(x[k * tile->x_step], weights[k * CK_PANEL_COLUMNS + c], sums[c]);
             }
         }
     }

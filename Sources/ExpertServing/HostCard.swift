@@ -70,6 +70,8 @@ struct HostCard: Sendable {
             return .float32
         case .bfloat16:
             return .bfloat16
+        case .int8:
+            return .unspecified
         case .checkpoint:
             guard let (layer, experts) = held.min(by: { $0.key < $1.key }), let expert = experts.first,
                 let checkpoint = shards.checkpoint(holding: expert, of: layer),

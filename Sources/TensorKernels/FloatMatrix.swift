@@ -28,10 +28,10 @@ public final class FloatMatrix: @unchecked Sendable {
         precondition(rows >= 0 && columns >= 0, "a matrix cannot have \(rows) x \(columns) elements")
         self.rows = rows
         self.columns = columns
-        let bytes = max(rows * columns * MemoryLayout<Float>.stride, 64)
-        let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-        raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-        self.pointer = raw.assumingMemoryBound(to: Float.self)
+        let count = max(rows * columns, 16)
+        let raw = MatrixMemory.take(count * MemoryLayout<Float>.stride)
+        self.pointer = raw.bindMemory(to: Float.self, capacity: count)
+        self.pointer.update(repeating: 0, count: count)
     }
 
     /// Creates a matrix whose elements the caller writes before reading any.
@@ -43,13 +43,14 @@ public final class FloatMatrix: @unchecked Sendable {
         precondition(rows >= 0 && columns >= 0, "a matrix cannot have \(rows) x \(columns) elements")
         self.rows = rows
         self.columns = columns
-        let bytes = max(rows * columns * MemoryLayout<Float>.stride, 64)
-        let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-        self.pointer = raw.bindMemory(to: Float.self, capacity: max(rows * columns, 16))
+        let count = max(rows * columns, 16)
+        let raw = MatrixMemory.take(count * MemoryLayout<Float>.stride)
+        self.pointer = raw.bindMemory(to: Float.self, capacity: count)
     }
 
     deinit {
-        UnsafeMutableRawPointer(self.pointer).deallocate()
+        let count = max(self.rows * self.columns, 16)
+        MatrixMemory.give(UnsafeMutableRawPointer(self.pointer), count * MemoryLayout<Float>.stride)
     }
 
     /// One row, as a buffer of `columns` elements that lives as long as the matrix does.

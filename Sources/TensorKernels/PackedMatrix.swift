@@ -2,50 +2,40 @@
 
 internal import CKernels
 
-/// The element type in which a packed matrix is kept.
-public enum PackedDType: Sendable, Hashable, CaseIterable {
-    /// Four bytes an element.
-    case float32
-
-    /// Two bytes an element. Widening to float32 is exact, so a product with bfloat16 weights is bit-identical to one
-    /// with the same weights kept as float32.
-    case bfloat16
-
-    var code: Int32 {
-        self == .float32 ? Int32(CK_TYPE_F32) : Int32(CK_TYPE_BF16)
-    }
-
-    /// Bytes of one element.
-    public var byteCount: Int {
-        self == .float32 ? 4 : 2
-    }
-}
-
 /// Weights `[outputs, inputs]` of a product `y = x W^T`, packed once so that the product reads them front to back.
 ///
-/// 32 consecutive outputs form a panel; inside a panel the elements lie as `[inputs][32]`. The last panel is filled up
-/// with zeros. See `WorkPool.run(_:)` for what is computed with it.
+/// See `PackedLayout` for how they lie, and `WorkPool.run(_:)` for what is computed with them.
 public final class PackedMatrix: @unchecked Sendable {
     // Safety: written in init only; read-only from then on.
 
-    /// Outputs in one panel.
-    static let panelColumns = Int(CK_PANEL_COLUMNS)
+    /// Where the parts lie.
+    public let layout: PackedLayout
+
+    let storage: UnsafeRawPointer
+
+    /// Who keeps the memory, where it is not this object.
+    private let owner: AnyObject?
 
     /// Rows of the weight tensor, which are the columns of the product.
-    public let outputs: Int
+    public var outputs: Int { self.layout.outputs }
 
     /// Columns of the weight tensor: the length of every sum.
-    public let inputs: Int
+    public var inputs: Int { self.layout.inputs }
 
     /// How the elements are kept.
-    public let dtype: PackedDType
+    public var dtype: PackedDType { self.layout.dtype }
 
-    let panelCount: Int
-    let storage: UnsafeMutableRawPointer
+    /// Bytes that the packed weights take, scales included.
+    public var byteCount: Int { self.layout.byteCount }
 
-    /// Bytes that the packed weights take.
-    public var byteCount: Int {
-        self.panelCount * self.inputs * PackedMatrix.panelColumns * self.dtype.byteCount
+    var panelCount: Int { self.layout.panelCount }
+
+    var scales: UnsafePointer<Float> {
+        (self.storage + self.layout.scalesOffset).assumingMemoryBound(to: Float.self)
+    }
+
+    var compensation: UnsafePointer<Int32> {
+        (self.storage + self.layout.compensationOffset).assumingMemoryBound(to: Int32.self)
     }
 
     /// Packs a row-major weight tensor.
@@ -54,8 +44,10 @@ public final class PackedMatrix: @unchecked Sendable {
     ///   - source: `outputs * inputs` elements of `sourceType`; need not be aligned.
     ///   - sourceType: Element type of the source.
     ///   - outputs: Rows of the tensor, at least 1.
-    ///   - inputs: Columns of the tensor, at least 1.
-    ///   - dtype: How to keep the elements. float32 and float16 sources are rounded to nearest even for `bfloat16`.
+    ///   - inputs: Columns of the tensor, at least 1 and at most `dtype.mostInputs`.
+    ///   - dtype: How to keep the elements. float32 and float16 sources are rounded to nearest even for `bfloat16`. For
+    ///     `int8`, a row with an infinity or NaN in it makes NaN of every result, and one whose largest magnitude is
+    ///     below 1.5e-36 counts as zeros.
     ///   - pool: Threads that share the work; none when omitted.
     public init(
         packing source: UnsafeRawBufferPointer,
@@ -65,20 +57,40 @@ public final class PackedMatrix: @unchecked Sendable {
         dtype: PackedDType,
         pool: WorkPool? = nil
     ) {
-        precondition(outputs > 0 && inputs > 0, "cannot pack a tensor of \(outputs) x \(inputs) elements")
+        guard let layout = PackedLayout(outputs: outputs, inputs: inputs, dtype: dtype) else {
+            preconditionFailure(
+                "cannot pack a tensor of \(outputs) x \(inputs) elements as \(dtype); it takes at most"
+                    + " \(dtype.mostInputs) inputs"
+            )
+        }
         precondition(
             source.count == outputs * inputs * sourceType.byteCount,
             "\(source.count) bytes are not \(outputs) x \(inputs) elements of \(sourceType)"
         )
-        self.outputs = outputs
-        self.inputs = inputs
-        self.dtype = dtype
-        let panels = (outputs + PackedMatrix.panelColumns - 1) / PackedMatrix.panelColumns
-        self.panelCount = panels
-        let bytes = panels * inputs * PackedMatrix.panelColumns * dtype.byteCount
-        let storage = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-        self.storage = storage
+        self.layout = layout
+        let storage = UnsafeMutableRawPointer.allocate(
+            byteCount: layout.byteCount,
+            alignment: PackedLayout.alignment
+        )
+        self.storage = UnsafeRawPointer(storage)
+        self.owner = nil
+        let scales = (storage + layout.scalesOffset).assumingMemoryBound(to: Float.self)
+        let compensation = (storage + layout.compensationOffset).assumingMemoryBound(to: Int32.self)
         let pack = { (range: Range<Int>) in
+            if dtype == .int8 {
+                ck_pack_int8(
+                    source.baseAddress,
+                    sourceType.code,
+                    inputs,
+                    outputs,
+                    storage,
+                    scales,
+                    compensation,
+                    range.lowerBound,
+                    range.upperBound
+                )
+                return
+            }
             ck_pack(
                 source.baseAddress,
                 sourceType.code,
@@ -91,17 +103,47 @@ public final class PackedMatrix: @unchecked Sendable {
             )
         }
         if let pool {
-            pool.run(panels, body: pack)
+            pool.run(layout.panelCount, body: pack)
         } else {
-            pack(0..<panels)
+            pack(0..<layout.panelCount)
         }
     }
 
-    deinit {
-        self.storage.deallocate()
+    /// Uses packed weights where they lie, such as in a mapped file; nil where the bytes are not as many as the layout
+    /// says, or are not aligned.
+    ///
+    /// - Parameters:
+    ///   - bytes: What `withUnsafeBytes(_:)` of a matrix with this layout gave, at an address that is a multiple of
+    ///     `PackedLayout.alignment`. Nobody may write to it from now on.
+    ///   - layout: Where the parts lie.
+    ///   - owner: Keeps the bytes in place for as long as it lives.
+    public init?(adopting bytes: UnsafeRawBufferPointer, layout: PackedLayout, owner: AnyObject) {
+        guard let base = bytes.baseAddress, bytes.count == layout.byteCount,
+            UInt(bitPattern: base) % UInt(PackedLayout.alignment) == 0
+        else {
+            return nil
+        }
+        self.layout = layout
+        self.storage = base
+        self.owner = owner
     }
 
-    /// Computes one product on the calling thread alone.
+    deinit {
+        if self.owner == nil {
+            self.storage.deallocate()
+        }
+    }
+
+    /// Gives the packed weights' bytes, in the order that `PackedLayout` describes.
+    ///
+    /// - Parameter body: Reads the bytes, which are valid until it returns.
+    /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
+    public func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+        try body(UnsafeRawBufferPointer(start: self.storage, count: self.layout.byteCount))
+    }
+
+    /// Computes one product on the calling thread alone, with memory of its own for quantised inputs.
     ///
     /// - Parameters:
     ///   - input: `rows` rows of `inputs` floats, contiguous.
@@ -117,6 +159,6 @@ public final class PackedMatrix: @unchecked Sendable {
         level: KernelLevel = .best
     ) {
         let product = Product(self, input: input, rows: rows, output: output, relu: relu)
-        product.compute(panels: 0..<self.panelCount, level: level)
+        product.compute(level: level)
     }
 }

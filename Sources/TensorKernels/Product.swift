@@ -4,9 +4,12 @@ internal import CKernels
 
 /// One product `output[rows, outputs] = input[rows, inputs] W^T`, ready to be computed.
 ///
-/// Every element of the output is one chain of fused multiply-adds over the inputs in ascending order, in float32. So a
-/// row of the output depends on its row of the input and on the weights, and on nothing else: not on the number of
-/// rows, not on the instruction set, not on the number of threads.
+/// With float32 and bfloat16 weights, every element of the output is one chain of fused multiply-adds over the inputs in
+/// ascending order, in float32. With int8 weights each input row is quantised by itself, the sum of integers is exact,
+/// and `output = sum * (rowScale * weightScale)`. So a row of the output depends on its row of the input and on the
+/// weights, and on nothing else: not on the number of rows, not on the instruction set, not on the number of threads.
+///
+/// An infinity or NaN in an input row shows in all outputs of the row with int8 weights.
 public struct Product {
     /// The weights.
     public var matrix: PackedMatrix
@@ -74,12 +77,33 @@ public struct Product {
     }
 
     /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them.
+    ///
+    /// int8 takes a quarter of both.
     var panelCost: Int {
-        self.matrix.inputs * (self.rows + 4)
+        let cost = self.matrix.inputs * (self.rows + 4)
+        return self.matrix.dtype == .int8 ? (cost + 3) / 4 : cost
     }
 
     /// Computes the columns of some panels on the calling thread.
-    func compute(panels: Range<Int>, level: KernelLevel) {
+    ///
+    /// - Parameters:
+    ///   - panels: Which panels.
+    ///   - level: The instruction set.
+    ///   - scratch: `Product.scratchFloats` floats that nobody else uses meanwhile.
+    ///   - quantized: The quantised input, which int8 weights need.
+    func compute(
+        panels: Range<Int>,
+        level: KernelLevel,
+        scratch: UnsafeMutablePointer<Float>,
+        quantized: UnsafeRawPointer? = nil
+    ) {
+        if self.matrix.dtype == .int8 {
+            guard let quantized else {
+                preconditionFailure("an int8 product was handed no quantised input")
+            }
+            self.computeInt8(panels: panels, from: quantized, level: level)
+            return
+        }
         ck_product(
             level.rawValue,
             self.matrix.storage,
@@ -93,9 +117,13 @@ public struct Product {
             self.rows,
             self.output,
             self.outputStride,
-            self.relu ? 1 : 0
+            self.relu ? 1 : 0,
+            scratch
         )
     }
+
+    /// Floats of scratch memory that a thread needs to compute a product.
+    static let scratchFloats = Int(CK_SCRATCH_FLOATS)
 }
 
 extension WorkPool {
@@ -112,26 +140,43 @@ extension WorkPool {
         for product in products where product.rows > 0 {
             total += product.panelCost * product.matrix.panelCount
         }
+        let memory = self.quantizeInputs(of: products, level: level)
+        defer {
+            if let memory {
+                self.scratch.giveBack(memory)
+            }
+        }
+        let base = memory?.start
         let parts = total < WorkPool.leastSharedCost ? 1 : self.threadCount
         guard parts > 1 else {
-            for product in products where product.rows > 0 {
-                product.compute(panels: 0..<product.matrix.panelCount, level: level)
+            self.withPartMemory { scratch in
+                var inputs = QuantizedInputs()
+                for product in products where product.rows > 0 {
+                    product.compute(
+                        panels: 0..<product.matrix.panelCount,
+                        level: level,
+                        scratch: scratch,
+                        quantized: inputs.place(of: product, in: base)
+                    )
+                }
             }
             return
         }
         let sum = total
-        self.run(parts) { range in
+        self.run(parts) { range, scratch in
             let low = sum * range.lowerBound / parts
             let high = sum * range.upperBound / parts
             var start = 0
+            var inputs = QuantizedInputs()
             for product in products where product.rows > 0 {
+                let quantized = inputs.place(of: product, in: base)
                 let cost = product.panelCost
                 let count = product.matrix.panelCount
                 // A panel belongs to the part in whose share of the cost it starts.
                 let first = min(max((low - start + cost - 1) / cost, 0), count)
                 let last = min(max((high - start + cost - 1) / cost, 0), count)
                 if first < last {
-                    product.compute(panels: first..<last, level: level)
+                    product.compute(panels: first..<last, level: level, scratch: scratch, quantized: quantized)
                 }
                 start += cost * count
             }

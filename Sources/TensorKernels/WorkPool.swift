@@ -18,8 +18,12 @@ public final class WorkPool: Sendable {
     /// Threads that take part in a piece of work, the calling one included.
     public let threadCount: Int
 
+    /// Memory for products' quantised inputs.
+    let scratch = ScratchShelf()
+
     private let team: WorkTeam?
     private let turn = Mutex<Void>(())
+    private let partMemory: PartMemory
 
     /// Starts a pool.
     ///
@@ -30,6 +34,7 @@ public final class WorkPool: Sendable {
         let team = threads > 1 ? WorkTeam(helpers: threads - 1) : nil
         self.team = team
         self.threadCount = 1 + (team?.helperCount ?? 0)
+        self.partMemory = PartMemory(parts: self.threadCount)
     }
 
     deinit {
@@ -53,6 +58,48 @@ public final class WorkPool: Sendable {
         self.turn.withLock { _ in
             team.run(count: count, body: body)
         }
+    }
+
+    /// Computes `body` once for each part, each with scratch memory of its own.
+    ///
+    /// - Parameters:
+    ///   - parts: Number of parts, at most one for each thread.
+    ///   - body: Computes the part that the range names, with `Product.scratchFloats` floats.
+    func run(_ parts: Int, body: (Range<Int>, UnsafeMutablePointer<Float>) -> Void) {
+        precondition(parts <= self.threadCount, "\(parts) parts for \(self.threadCount) threads")
+        let memory = self.partMemory
+        self.run(parts) { range in
+            body(range, memory.part(range.lowerBound))
+        }
+    }
+
+    /// Lends the calling thread scratch memory, while no part of another piece of work uses it.
+    func withPartMemory(_ body: (UnsafeMutablePointer<Float>) -> Void) {
+        let memory = self.partMemory
+        self.turn.withLock { _ in
+            body(memory.part(0))
+        }
+    }
+}
+
+/// Scratch memory for each part of a piece of work.
+private final class PartMemory: @unchecked Sendable {
+    // Safety: a part's memory is used only by the thread that computes it, under the pool's `turn`.
+
+    private let pointer: UnsafeMutablePointer<Float>
+
+    init(parts: Int) {
+        let bytes = parts * Product.scratchFloats * MemoryLayout<Float>.stride
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+        self.pointer = raw.bindMemory(to: Float.self, capacity: parts * Product.scratchFloats)
+    }
+
+    deinit {
+        UnsafeMutableRawPointer(self.pointer).deallocate()
+    }
+
+    func part(_ index: Int) -> UnsafeMutablePointer<Float> {
+        self.pointer + index * Product.scratchFloats
     }
 }
 

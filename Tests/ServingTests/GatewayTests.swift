@@ -43,6 +43,28 @@ struct GatewayTests {
         }
     }
 
+    @Test("Micro-batches that take turns, and an encoder that gets a piece a step, change no answer")
+    func overlap() async throws {
+        let prompts = try Prompt.all()
+        var engine = EngineConfiguration()
+        engine.overlap = .always
+        engine.encodeTimePerStep = .zero
+        try await withHosts(self.model, pools: 2) { _, pools in
+            try await withGateway(pools, configure: { $0.engine = engine }) { gateway, channel in
+                try await withThrowingTaskGroup(of: (Int, GenerateResponse).self) { group in
+                    for index in 0..<prompts.count {
+                        let request = GenerateRequest(input: .text(prompts[index].prompt))
+                        group.addTask { (index, try await channel.generate(request)) }
+                    }
+                    for try await (index, response) in group {
+                        #expect(response.generations.map(\.tokenIDs) == [prompts[index].tokenIDs])
+                    }
+                }
+                #expect(gateway.engine.load.running == 0)
+            }
+        }
+    }
+
     @Test("A gateway with a placement serves its part of the model")
     func placement() async throws {
         let prompt = try Prompt.all()[0]

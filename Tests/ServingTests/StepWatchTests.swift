@@ -74,18 +74,18 @@ struct StepWatchTests {
         // Dispatched row 1 is the second sequence's token for expert 0.
         let watch = StepWatch(experts: LossyExperts(lost: [1]), expertCount: 4)
         let told = Mutex<[Status.Code]>([])
-        watch.begin(
+        let call = watch.open(
             self.book,
             strict: [
                 self.first: { error in told.withLock { $0.append(error.code) } },
                 self.second: { error in told.withLock { $0.append(error.code) } },
             ]
         )
-        _ = try watch.execute(self.request)
+        _ = try call.execute(self.request)
         #expect(told.withLock { $0 } == [.unavailable])
-        _ = try watch.execute(self.request)
+        _ = try call.execute(self.request)
         #expect(told.withLock { $0 } == [.unavailable])
-        let outcome = watch.end()
+        let outcome = call.end()
         #expect(outcome.left == [self.second])
         #expect(outcome.failures.keys.sorted() == [self.second])
         #expect(outcome.expertRows == [SparseLayer(stack: .decoder, block: 1): [4, 0, 0, 2]])
@@ -94,26 +94,26 @@ struct StepWatchTests {
     @Test("A call that has lost all its strict sequences stops")
     func allStrict() {
         let watch = StepWatch(experts: LossyExperts(lost: [0, 1, 2]), expertCount: 4)
-        watch.begin(self.book, strict: [self.first: { _ in }, self.second: { _ in }])
-        #expect(throws: StepInterrupted.self) { try watch.execute(self.request) }
-        #expect(watch.end().failures.count == 2)
+        let call = watch.open(self.book, strict: [self.first: { _ in }, self.second: { _ in }])
+        #expect(throws: StepInterrupted.self) { try call.execute(self.request) }
+        #expect(call.end().failures.count == 2)
     }
 
     @Test("Whoever is left keeps the call going; the last to leave stops it")
     func leaving() throws {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)
-        watch.begin(self.book, strict: [:])
-        let pending = watch.begin(self.request)
+        let call = watch.open(self.book)
+        let pending = call.begin(self.request)
         watch.leave(self.first)
         #expect(experts.cancelledCount == 0)
         watch.leave(self.second)
         #expect(experts.cancelledCount == 1)
         #expect(throws: StepInterrupted.self) { try pending.wait() }
         // What begins afterwards is stopped at once.
-        _ = watch.begin(self.request)
+        _ = call.begin(self.request)
         #expect(experts.cancelledCount == 2)
-        #expect(watch.end().left == [self.first, self.second])
+        #expect(call.end().left == [self.first, self.second])
     }
 
     @Test("Whoever left just before the call began has left it")
@@ -121,14 +121,14 @@ struct StepWatchTests {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)
         watch.leave(self.first)
-        watch.begin(StepBook(members: [.init(id: self.first, inputs: 1)]), strict: [:])
-        _ = watch.begin(self.request)
+        let early = watch.open(StepBook(members: [.init(id: self.first, inputs: 1)]))
+        _ = early.begin(self.request)
         #expect(experts.cancelledCount == 1)
-        #expect(watch.end().left == [self.first])
+        #expect(early.end().left == [self.first])
         watch.forget([self.first])
-        watch.begin(self.book, strict: [:])
-        _ = try watch.execute(self.request)
-        #expect(watch.end().left.isEmpty)
+        let call = watch.open(self.book)
+        _ = try call.execute(self.request)
+        #expect(call.end().left.isEmpty)
     }
 
     @Test("Once everybody has left for good, nothing is waited for")
@@ -136,8 +136,25 @@ struct StepWatchTests {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)
         watch.leaveAll()
-        watch.begin(self.book, strict: [:])
-        _ = watch.begin(self.request)
+        _ = watch.open(self.book).begin(self.request)
         #expect(experts.cancelledCount == 1)
+    }
+
+    @Test("Two calls under way at once lose each its own clients")
+    func twoCalls() throws {
+        let experts = LossyExperts(lost: [])
+        let watch = StepWatch(experts: experts, expertCount: 4)
+        let encoding = watch.open(StepBook(members: [.init(id: self.first, inputs: 1)]))
+        let decoding = watch.open(StepBook(members: [.init(id: self.second, inputs: 1)]))
+        let pending = [encoding.begin(self.request), decoding.begin(self.request), decoding.begin(self.request)]
+        watch.leave(self.second)
+        // Both micro-batches of the second call.
+        #expect(experts.cancelledCount == 2)
+        #expect(decoding.isAbandoned)
+        #expect(!encoding.isAbandoned)
+        _ = try pending[0].wait()
+        #expect(throws: StepInterrupted.self) { try pending[1].wait() }
+        #expect(decoding.end().left == [self.second])
+        #expect(encoding.end().left.isEmpty)
     }
 }

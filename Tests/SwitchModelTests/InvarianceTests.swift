@@ -42,9 +42,9 @@ struct InvarianceTests {
         return outcomes
     }
 
-    @Test("are the same bits alone and with seven others", arguments: [1, 3])
-    func neighbours(threads: Int) throws {
-        let tiny = try TinyModel(["expert_capacity": "9"], threads: threads)
+    @Test("are the same bits alone and with seven others", arguments: [1, 3], [WeightStorage.checkpoint, .int8])
+    func neighbours(threads: Int, storage: WeightStorage) throws {
+        let tiny = try TinyModel(["expert_capacity": "9"], threads: threads, storage: storage)
         let inputs = Self.inputs()
         var numbers = NumberSource(seed: 9)
         let outputs = [5, 40, 3, 1, 17, 4, 8, 2].map { [0] + numbers.tokens($0) }

@@ -22,7 +22,17 @@ extern "C" {
 /// Columns in one panel of a packed matrix.
 #define CK_PANEL_COLUMNS 32
 
-/// Instruction sets a kernel may use. A higher level includes the lower ones.
+/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache beside a panel's slice.
+#define CK_SCRATCH_FLOATS (112 * 1024)
+
+/// Inputs of a column that lie side by side in an int8 panel.
+#define CK_INT8_GROUP 4
+
+/// Inputs of an int8 product at most: so many products of two magnitudes up to 127 fit into an int32, and so does 128
+/// times the sum of as many weights.
+#define CK_INT8_MOST_INPUTS 131072
+
+/// Instruction sets a kernel may use. A higher level of one architecture includes the lower ones.
 enum {
     /// Portable C with fmaf.
     CK_LEVEL_SCALAR = 0,
@@ -30,6 +40,20 @@ enum {
     CK_LEVEL_AVX2 = 1,
     /// AVX-512 F (x86-64).
     CK_LEVEL_AVX512 = 2,
+    /// Advanced SIMD, called NEON, which every AArch64 processor has.
+    CK_LEVEL_NEON = 3,
+};
+
+/// Instructions that int8 products use at a level.
+enum {
+    CK_INT8_SCALAR = 0,
+    CK_INT8_AVX2 = 1,
+    /// AVX-512 VNNI, BW and VL.
+    CK_INT8_VNNI = 2,
+    /// Widening multiplications of NEON.
+    CK_INT8_NEON = 3,
+    /// NEON's dot product.
+    CK_INT8_DOT = 4,
 };
 
 /// Element types of source tensors and of packed panels.
@@ -51,6 +75,9 @@ enum {
 
 /// The highest level that this processor and operating system can run.
 int ck_best_level(void);
+
+/// Whether this processor and operating system can run a level: 1 or 0.
+int ck_has_level(int level);
 
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
@@ -76,8 +103,10 @@ static inline void ck_pause(void) {
 /// - x: `rows` rows of `inputs` floats, `x_stride` floats apart.
 /// - y: `rows` rows of `outputs` floats, `y_stride` floats apart. Must not overlap x.
 /// - relu: when not 0, negative results become 0 (NaN stays NaN).
+/// - scratch: room for CK_SCRATCH_FLOATS floats that nobody else uses meanwhile; null where there is one row at most.
 void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
-                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu);
+                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
+                float *scratch);
 
 /// Packs panels panel_begin ..< panel_end of the row-major tensor `source` [outputs][inputs] (unaligned allowed).
 ///
@@ -85,6 +114,46 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
 /// wider).
 void ck_pack(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, int type,
              size_t panel_begin, size_t panel_end);
+
+// MARK: - Packed int8 product
+
+/// The instructions that int8 products use at a level on this processor: one of CK_INT8_*.
+int ck_int8_kernel(int level);
+
+/// Quantises rows, each by itself: q = round(x * 127 / max |x|), ties to even, and a scale of max |x| / 127.
+///
+/// A row whose largest magnitude is below 127 times the smallest normal number becomes zeros with a scale of 0; one with
+/// an infinity or NaN in it gets a scale of NaN.
+///
+/// - level: that of the products that will read the rows. What is written may differ between levels.
+/// - q: `rows` rows of `inputs` bytes, rounded up to a multiple of CK_INT8_GROUP and filled with zeros, `q_stride` bytes
+///   apart.
+/// - scales: one a row.
+void ck_quantize_rows(int level, const float *x, size_t x_stride, size_t inputs, size_t rows, void *q, size_t q_stride,
+                      float *scales);
+
+/// y[r][c] = (float)(sum over k of q[r][k] * W[c][k]) * (row_scales[r] * scales[c]), for the columns of the panels
+/// panel_begin ..< panel_end. The sum is exact; each float operation rounds to nearest.
+///
+/// - panels, scales, compensation: what ck_pack_int8 wrote.
+/// - inputs: at most CK_INT8_MOST_INPUTS.
+/// - q, row_scales: what ck_quantize_rows wrote at the same level.
+/// - y: `rows` rows of `outputs` floats, `y_stride` floats apart.
+/// - relu: when not 0, negative results become 0 (NaN stays NaN).
+void ck_product_int8(int level, const void *panels, const float *scales, const int32_t *compensation, size_t inputs,
+                     size_t outputs, size_t panel_begin, size_t panel_end, const void *q, size_t q_stride,
+                     const float *row_scales, size_t rows, float *y, size_t y_stride, int relu);
+
+/// Packs panels panel_begin ..< panel_end of the row-major tensor `source` [outputs][inputs] (unaligned allowed), each
+/// of its rows quantised as ck_quantize_rows does.
+///
+/// - panels: panel p holds columns 32p ..< 32p+32 as [group][32][4] bytes, group g being inputs 4g ..< 4g+4. Inputs and
+///   columns past the tensor's are zeros.
+/// - scales: one a column, 32 a panel.
+/// - compensation: -128 times the sum of the column's weights, 32 a panel: what a sum starts with where instructions
+///   want activations that are 128 too high.
+void ck_pack_int8(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, float *scales,
+                  int32_t *compensation, size_t panel_begin, size_t panel_end);
 
 // MARK: - Vectors
 

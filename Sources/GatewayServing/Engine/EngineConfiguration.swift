@@ -12,6 +12,23 @@ public struct EngineConfiguration: Sendable {
     /// How many tokens an expert takes.
     public var capacityPolicy = CapacityPolicy.checkpoint
 
+    /// By how much encoding new sequences may lengthen a step while others decode; a step always encodes one block of
+    /// one sequence.
+    public var encodeTimePerStep = Duration.milliseconds(50)
+
+    /// Whether decoder steps run as two micro-batches that take turns.
+    public enum Overlap: String, Sendable, Hashable, CaseIterable {
+        /// Where it was measured to be faster.
+        case automatic = "auto"
+        /// In every step of two rows or more.
+        case always = "on"
+        /// In no step.
+        case never = "off"
+    }
+
+    /// Whether decoder steps run as two micro-batches that take turns.
+    public var overlap = Overlap.automatic
+
     /// Creates the default configuration.
     public init() {}
 }

@@ -14,17 +14,29 @@ final class EngineWorker {
     /// The end of all requests when the engine stops.
     static let stopError = RPCError(.unavailable, "the gateway is shutting down; ask another one")
 
-    private let engine: InferenceEngine
-    private var running: [SequenceID: RunningSequence] = [:]
-    private var totals = EngineTotals()
+    let engine: InferenceEngine
+    var running: [SequenceID: RunningSequence] = [:]
+    var totals = EngineTotals()
     private let decoderLayers: Int
+
+    /// Sequences that wait for the encoder, in the order of their admission.
+    var toEncode: [RunningSequence] = []
+    /// The sequences that are being encoded.
+    var encoding: Encoding?
+    var pacer: EncodePacer
+    private var chooser: MicroBatchChooser
 
     init(engine: InferenceEngine) {
         self.engine = engine
+        self.pacer = EncodePacer(bound: engine.configuration.encodeTimePerStep)
+        self.chooser = MicroBatchChooser(engine.configuration.overlap)
         self.decoderLayers = engine.model.configuration.sparseLayers.count { $0.stack == .decoder }
     }
 
-    /// Does one step.
+    /// Does one step: decodes a token of each sequence that can, encodes those that joined.
+    ///
+    /// Where nobody decodes, those that joined are encoded to the end. Where somebody does, the encoder gets the time for
+    /// which experts are out, and a bounded time besides.
     func step(_ turn: InferenceEngine.Turn) {
         self.removeLeavers(turn)
         guard !turn.running.isEmpty else {
@@ -32,19 +44,26 @@ final class EngineWorker {
         }
         self.totals.steps += 1
         let now = ContinuousClock.now
-        let joined = turn.joined.map { RunningSequence($0, started: now) }
-        for sequence in joined {
+        for arrival in turn.joined {
+            let sequence = RunningSequence(arrival, started: now)
             self.running[sequence.id] = sequence
-            self.engine.metrics.queued(sequence.arrival.time.duration(to: now))
+            self.toEncode.append(sequence)
+            self.engine.metrics.queued(arrival.time.duration(to: now))
         }
-        self.encode(joined)
-        let present = turn.running.compactMap { self.running[$0] }
-        for sequence in present {
-            self.finishEncoded(sequence)
+        self.pacer.stepBegan()
+        var decoding = self.decodable(turn.running)
+        if decoding.isEmpty {
+            self.encodeToEnd()
+            decoding = self.decodable(turn.running)
         }
-        self.decode(present.filter { $0.rowCount > 0 && self.running[$0.id] != nil })
+        self.decode(decoding)
+        self.encodeWithinBound()
         self.engine.stepEnded(totals: self.totals)
         self.engine.metrics.stepped(now.duration(to: .now))
+    }
+
+    private func decodable(_ ids: [SequenceID]) -> [RunningSequence] {
+        ids.compactMap { self.running[$0] }.filter { $0.rowCount > 0 }
     }
 
     /// Ends all that still run.
@@ -54,6 +73,7 @@ final class EngineWorker {
             sequence.arrival.fail(Self.stopError)
         }
         self.running = [:]
+        self.dropAbandonedEncoding()
     }
 
     private func removeLeavers(_ turn: InferenceEngine.Turn) {
@@ -67,71 +87,13 @@ final class EngineWorker {
             self.engine.metrics.ended(.cancelled)
             arrival.sink.finish()
         }
-        self.engine.watch.forget(turn.gone)
-    }
-
-    // MARK: - Encoder
-
-    private func encode(_ joined: [RunningSequence]) {
-        guard !joined.isEmpty else {
-            return
+        // Whoever expired has left the encoder's call too; the watch knows already who is gone.
+        for id in turn.expired {
+            self.engine.watch.leave(id)
         }
-        let start = ContinuousClock.now
-        let sequences = self.call(.encoder, joined.map { ($0, 1) }) { options, record in
-            try self.engine.model.encode(
-                joined.map(\.request.input),
-                experts: self.engine.watch,
-                options: options,
-                record: &record
-            )
-        }
-        let end = ContinuousClock.now
-        for (index, sequence) in joined.enumerated() where self.running[sequence.id] != nil {
-            guard let encoded = sequences?[index] else {
-                continue
-            }
-            sequence.encodeTime = start.duration(to: end)
-            sequence.encodeEnd = end
-            do throws(GenerationError) {
-                try sequence.encoded(
-                    encoded,
-                    configuration: self.engine.model.configuration,
-                    tokenizer: self.engine.tokenizer
-                )
-            } catch {
-                self.fail(sequence, RPCError(.invalidArgument, "parameters.\(error)"))
-            }
-        }
-    }
-
-    /// Ends requests that need no generation: those for hidden states at once, those for scores after one pass.
-    private func finishEncoded(_ sequence: RunningSequence) {
-        guard case .encoded(let encoded) = sequence.stage else {
-            return
-        }
-        switch sequence.request.work {
-        case .generate:
-            break
-        case .encode:
-            self.finish(sequence, .hidden(encoded.hidden), outputTokens: 0)
-        case .score(let target, let topLogprobs):
-            let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
-            let inputs = [start] + target.dropLast()
-            let logits = self.call(.decoder, [(sequence, 1)]) { options, record in
-                var options = options
-                options.logits = .all
-                return try self.engine.model.decode(
-                    [DecoderInput(cache: DecoderCache(encoded), tokens: inputs)],
-                    experts: self.engine.watch,
-                    options: options,
-                    record: &record
-                )
-            }
-            if let logits, self.running[sequence.id] != nil {
-                let scores = TokenScoring.scores(of: target, logits: logits, topLogprobs: topLogprobs)
-                self.finish(sequence, .scores(scores), outputTokens: target.count)
-            }
-        }
+        self.engine.watch.forget(turn.gone + turn.expired)
+        self.toEncode.removeAll { self.running[$0.id] == nil }
+        self.dropAbandonedEncoding()
     }
 
     // MARK: - Decoder
@@ -142,11 +104,22 @@ final class EngineWorker {
         }
         let rows = sequences.flatMap(\.decoderInputs)
         let parts = sequences.map { ($0, $0.rowCount) }
-        let logits = self.call(.decoder, parts) { options, record in
-            try self.engine.model.decode(rows, experts: self.engine.watch, options: options, record: &record)
+        let microBatches = self.chooser.microBatches(rows: rows.count)
+        let start = ContinuousClock.now
+        var filled = false
+        let logits = self.call(.decoder, parts) { call, options, record in
+            var options = options
+            options.microBatches = microBatches
+            return try self.engine.model.decode(rows, experts: call, options: options, record: &record) {
+                filled = true
+                return self.encodePiece()
+            }
         }
         guard let logits else {
             return
+        }
+        if !filled {
+            self.chooser.stepDone(rows: rows.count, microBatches: microBatches, time: start.duration(to: .now))
         }
         self.totals.decodedTokens += UInt64(rows.count)
         self.engine.metrics.decoded(rows: rows.count)
@@ -181,25 +154,55 @@ final class EngineWorker {
     /// - Parameters:
     ///   - stack: The half of the model that is called.
     ///   - parts: The requests and their numbers of inputs, in the order of the inputs.
-    ///   - body: Calls the model.
+    ///   - body: Calls the model with the experts that it is given.
     /// - Returns: What the model returned; nothing if nobody needs it.
-    private func call<Output>(
+    func call<Output>(
         _ stack: Stack,
         _ parts: [(sequence: RunningSequence, inputs: Int)],
-        _ body: (StepOptions, inout RoutingRecord) throws -> Output
+        _ body: (WatchedCall, StepOptions, inout RoutingRecord) throws -> Output
     ) -> Output? {
+        let call = self.open(parts)
+        var record = RoutingRecord()
+        let result = Result { try body(call, self.options, &record) }
+        return self.settle(stack, parts, call: call, record: record, result: result)
+    }
+
+    /// The options of the next call.
+    var options: StepOptions {
+        var options = StepOptions()
+        options.capacityPolicy = self.engine.configuration.capacityPolicy
+        options.step = Int(truncatingIfNeeded: self.totals.steps)
+        return options
+    }
+
+    /// Begins a call of the model for some requests.
+    func open(_ parts: [(sequence: RunningSequence, inputs: Int)]) -> WatchedCall {
         let members = parts.map { StepBook.Member(id: $0.sequence.id, inputs: $0.inputs) }
         var strict: [SequenceID: @Sendable (RPCError) -> Void] = [:]
         for (sequence, _) in parts where sequence.request.dropPolicy.strict {
             strict[sequence.id] = { [arrival = sequence.arrival] in arrival.fail($0) }
         }
-        self.engine.watch.begin(StepBook(members: members), strict: strict)
-        var options = StepOptions()
-        options.capacityPolicy = self.engine.configuration.capacityPolicy
-        options.step = Int(truncatingIfNeeded: self.totals.steps)
-        var record = RoutingRecord()
-        let result = Result { try body(options, &record) }
-        let outcome = self.engine.watch.end()
+        return self.engine.watch.open(StepBook(members: members), strict: strict)
+    }
+
+    /// Ends a call of the model: counts what it did, and lets those go that left, failed or lost more tokens than they
+    /// accept.
+    ///
+    /// - Parameters:
+    ///   - stack: The half of the model that was called.
+    ///   - parts: The requests and their numbers of inputs, in the order of the inputs.
+    ///   - call: The call.
+    ///   - record: What happened to the tokens.
+    ///   - result: What the model returned, or why it did not.
+    /// - Returns: What the model returned; nothing if nobody needs it.
+    func settle<Output>(
+        _ stack: Stack,
+        _ parts: [(sequence: RunningSequence, inputs: Int)],
+        call: WatchedCall,
+        record: RoutingRecord,
+        result: Result<Output, any Error>
+    ) -> Output? {
+        let outcome = call.end()
         self.totals.ledger.add(record)
         self.totals.add(outcome.expertRows)
         self.engine.metrics.add(record, stack: stack)
@@ -207,6 +210,9 @@ final class EngineWorker {
         for (sequence, inputs) in parts {
             sequence.account(record, inputs: firstInput..<(firstInput + inputs), stack: stack)
             firstInput += inputs
+            guard self.running[sequence.id] != nil else {
+                continue
+            }
             let coming = sequence.comingTokens(layers: self.decoderLayers)
             if let error = outcome.failures[sequence.id] {
                 self.fail(sequence, error, .lostTokens)
@@ -233,7 +239,7 @@ final class EngineWorker {
 
     // The batch slots are free before the client knows, so that whoever has an answer finds room for the next request.
 
-    private func finish(_ sequence: RunningSequence, _ output: EngineResult.Output, outputTokens: Int) {
+    func finish(_ sequence: RunningSequence, _ output: EngineResult.Output, outputTokens: Int) {
         // Fewer tokens may have been routed than were possible, so that a fraction is over its limit after all.
         if let error = sequence.ledger.violation(of: sequence.request.dropPolicy) {
             self.fail(sequence, error, .lostTokens)
@@ -247,7 +253,7 @@ final class EngineWorker {
         sequence.arrival.sink.finish()
     }
 
-    private func fail(
+    func fail(
         _ sequence: RunningSequence,
         _ error: RPCError,
         _ outcome: GatewayMetrics.Outcome = .failed

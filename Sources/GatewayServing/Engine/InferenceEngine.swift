@@ -133,6 +133,19 @@ public final class InferenceEngine: Sendable {
 
     // MARK: - Requests
 
+    /// Turns away what there is no place for, before anything has been done for it.
+    ///
+    /// - Throws: ``RPCError`` as ``submit(_:)`` throws when the queue is full or the engine is draining.
+    public func requirePlace() throws(RPCError) {
+        let rejection = self.shared.withLock { shared in
+            shared.phase == .stopped ? .rejected(.draining, retryAfter: nil) : shared.scheduler.rejection(now: .now)
+        }
+        if case .rejected(let reason, let retryAfter) = rejection {
+            self.metrics.ended(.refused)
+            throw RPCError(reason, retryAfter: retryAfter)
+        }
+    }
+
     /// Asks for work.
     ///
     /// - Parameter request: The work; its ids have been checked against the vocabulary.

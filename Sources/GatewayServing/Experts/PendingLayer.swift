@@ -167,6 +167,28 @@ final class PendingLayer: PendingExperts, Sendable {
         }
     }
 
+    /// Judges the answers that have come and sends what is due, without waiting.
+    ///
+    /// A thread that computes something else between two looks sends hedges and retries that much later.
+    var isReady: Bool {
+        while true {
+            switch self.state.withLock({ Self.event(&$0) }) {
+            case .answers(let answers):
+                for answer in answers {
+                    self.judge(answer)
+                }
+            case .complete, .cancelled:
+                return true
+            case nil:
+                let timer = self.state.withLock { $0.machine.nextTimer } ?? .now
+                guard timer <= .now else {
+                    return false
+                }
+                self.step { machine, pools, now in machine.timerFired(pools: &pools, now: now) }
+            }
+        }
+    }
+
     func cancel() {
         self.state.notify { $0.isCancelled = true }
         // Not left to the thread that waits, since there may be none.
@@ -176,16 +198,18 @@ final class PendingLayer: PendingExperts, Sendable {
     private func nextEvent() -> Event? {
         // The machine moves on this thread only, but for its end, which wakes this thread.
         let timer = self.state.withLock { $0.machine.nextTimer } ?? .now
-        return self.state.wait(until: timer) { state in
-            if state.isCancelled {
-                return .cancelled
-            }
-            if !state.answers.isEmpty {
-                defer { state.answers = [] }
-                return .answers(state.answers)
-            }
-            return state.machine.isComplete ? .complete : nil
+        return self.state.wait(until: timer) { Self.event(&$0) }
+    }
+
+    private static func event(_ state: inout State) -> Event? {
+        if state.isCancelled {
+            return .cancelled
         }
+        if !state.answers.isEmpty {
+            defer { state.answers = [] }
+            return .answers(state.answers)
+        }
+        return state.machine.isComplete ? .complete : nil
     }
 
     private func judge(_ answer: Answer) {

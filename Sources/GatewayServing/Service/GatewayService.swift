@@ -44,6 +44,7 @@ struct GatewayService: Sendable {
     private func generate(_ message: ByteBuffer, _ context: ServerContext) async throws -> Payload {
         let request = try GenerateRequest(reading: message)
         try self.gate.check()
+        try self.engine.requirePlace()
         let result = try await self.result(of: self.reader.generate(request, deadline: context.deadline))
         return Payload(bytes: Self.response(to: request, result).serialized())
     }
@@ -55,6 +56,7 @@ struct GatewayService: Sendable {
     ) async throws {
         let request = try GenerateRequest(reading: message)
         try self.gate.check()
+        try self.engine.requirePlace()
         let withLogprobs = request.wantsLogprobs
         var work = try self.reader.generate(request, deadline: context.deadline)
         work.streamsTokens = true
@@ -79,6 +81,7 @@ struct GatewayService: Sendable {
     private func encode(_ message: ByteBuffer, _ context: ServerContext) async throws -> Payload {
         let request = try EncodeRequest(reading: message)
         try self.gate.check()
+        try self.engine.requirePlace()
         let work = try self.reader.encode(request, deadline: context.deadline)
         let result = try await self.result(of: work)
         guard case .hidden(let hidden) = result.output else {
@@ -95,6 +98,7 @@ struct GatewayService: Sendable {
     private func score(_ message: ByteBuffer, _ context: ServerContext) async throws -> Payload {
         let request = try ScoreRequest(reading: message)
         try self.gate.check()
+        try self.engine.requirePlace()
         let result = try await self.result(of: self.reader.score(request, deadline: context.deadline))
         guard case .scores(let scores) = result.output else {
             throw RPCError(.internal, "the engine answered with something else than scores")

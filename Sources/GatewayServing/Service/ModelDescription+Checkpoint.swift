@@ -43,6 +43,7 @@ extension ModelDescription {
         switch storage {
         case .float32: .float32
         case .bfloat16: .bfloat16
+        case .int8: .unspecified
         case .checkpoint:
             (try? checkpoint.tensor(.sharedEmbedding))?.dtype == .bfloat16 ? .bfloat16 : .float32
         }

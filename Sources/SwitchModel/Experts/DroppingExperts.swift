@@ -128,6 +128,10 @@ private struct LossyPendingExperts: PendingExperts {
     let reason: DropReason
     let rowByteCount: Int
 
+    var isReady: Bool {
+        self.inner.isReady
+    }
+
     func wait() throws -> ExpertOutputs {
         let outputs = try self.inner.wait()
         var result = ExpertOutputs(chunks: [], dropped: outputs.dropped)

@@ -19,8 +19,18 @@ public protocol PendingExperts: Sendable {
     /// - Throws: `StepInterrupted` when the step must not go on.
     func wait() throws -> ExpertOutputs
 
+    /// Whether ``wait()`` would return without waiting for anybody else; does what is due meanwhile.
+    ///
+    /// Called on the thread that will wait, and true from the first time on.
+    var isReady: Bool { get }
+
     /// Says that nobody will wait for the outputs.
     func cancel()
+}
+
+extension PendingExperts {
+    /// Work that is done by whoever waits for it is always ready.
+    public var isReady: Bool { true }
 }
 
 extension ExpertExecutor {

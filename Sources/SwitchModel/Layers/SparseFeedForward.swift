@@ -9,22 +9,39 @@ struct SparseFeedForward: Sendable {
     let router: Router
     let checkpointCapacity: Int
 
-    /// Computes the sublayer with its residual: `residual + p * expert(input)` for each token that an expert answered,
-    /// the residual alone for the others.
+    /// The sublayer between its halves: what was asked of the experts, and what their answer is to be combined with.
+    struct Out {
+        fileprivate let residual: FloatMatrix
+        fileprivate let plan: DispatchPlan
+        fileprivate let decision: Router.Decision
+        /// Nothing where no token is kept.
+        fileprivate let pending: (any PendingExperts)?
+
+        /// Whether the second half would not wait.
+        var isReady: Bool {
+            self.pending?.isReady ?? true
+        }
+
+        /// Says that there will be no second half.
+        func cancel() {
+            self.pending?.cancel()
+        }
+    }
+
+    /// Computes the first half: routes the tokens, and sends those that are kept to their experts.
     ///
     /// - Parameters:
     ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
     ///   - residual: `[tokens, d_model]`, the sublayer's input.
     ///   - step: What the call of the model is about.
-    ///   - record: Counts what happens to the tokens.
-    /// - Returns: `[tokens, d_model]`.
-    /// - Throws: What the executor throws, and `ModelError` when its outputs do not cover the plan.
-    func callAsFunction(
+    ///   - record: Counts the tokens.
+    /// - Returns: What the second half needs.
+    func begin(
         _ input: FloatMatrix,
         residual: FloatMatrix,
         step: StepContext,
         record: inout RoutingRecord
-    ) throws -> FloatMatrix {
+    ) -> Out {
         let decision = self.router(input, pool: step.pool)
         let plan = DispatchPlan(
             choices: decision.choices,
@@ -35,41 +52,58 @@ struct SparseFeedForward: Sendable {
             checkpointCapacity: self.checkpointCapacity
         )
         record.noteRouted(sequences: step.sequences)
+        guard plan.rowCount > 0 else {
+            return Out(residual: residual, plan: plan, decision: decision, pending: nil)
+        }
+        let request = ExpertLayerRequest(
+            layer: self.layer,
+            plan: plan,
+            hidden: input,
+            sequences: step.sequences,
+            step: step.options.step
+        )
+        return Out(residual: residual, plan: plan, decision: decision, pending: step.experts.begin(request))
+    }
+
+    /// Computes the second half: `residual + p * expert(input)` for each token that an expert answered, the residual
+    /// alone for the others.
+    ///
+    /// - Parameters:
+    ///   - out: What the first half gave.
+    ///   - step: What the call of the model is about.
+    ///   - record: Counts what happened to the tokens.
+    /// - Returns: `[tokens, d_model]`.
+    /// - Throws: What the executor throws, and `ModelError` when its outputs do not cover the plan.
+    func finish(_ out: Out, step: StepContext, record: inout RoutingRecord) throws -> FloatMatrix {
+        let rows = out.residual.rows
         var reasons: [DropReason?] =
-            step.options.collectRouting ? [DropReason?](repeating: nil, count: input.rows) : []
+            step.options.collectRouting ? [DropReason?](repeating: nil, count: rows) : []
         func drop(_ row: Int32, _ reason: DropReason) {
             record.noteDrop(sequence: step.sequences[Int(row)], layer: self.layer, reason: reason)
             if !reasons.isEmpty {
                 reasons[Int(row)] = reason
             }
         }
-        for row in plan.droppedForCapacity {
+        for row in out.plan.droppedForCapacity {
             drop(row, .capacity)
         }
-        var output = residual
-        if plan.rowCount > 0 {
-            let request = ExpertLayerRequest(
-                layer: self.layer,
-                plan: plan,
-                hidden: input,
-                sequences: step.sequences,
-                step: step.options.step
-            )
-            let answer = try step.experts.execute(request)
-            try self.requireCoverage(of: plan, by: answer, width: input.columns)
+        var output = out.residual
+        if let pending = out.pending {
+            let answer = try pending.wait()
+            try self.requireCoverage(of: out.plan, by: answer, width: out.residual.columns)
             for range in answer.dropped {
                 for row in range.rows {
-                    drop(plan.sources[row], range.reason)
+                    drop(out.plan.sources[row], range.reason)
                 }
             }
-            output = self.combine(residual, plan: plan, outputs: answer)
+            output = self.combine(out.residual, plan: out.plan, outputs: answer)
         }
         if step.options.collectRouting {
             record.append(
                 RoutingRecord.LayerRouting(
                     layer: self.layer,
-                    choices: decision.choices,
-                    probabilities: decision.probabilities,
+                    choices: out.decision.choices,
+                    probabilities: out.decision.probabilities,
                     dropped: reasons,
                     expertCount: self.router.weights.outputs
                 )

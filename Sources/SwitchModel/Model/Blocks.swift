@@ -26,28 +26,31 @@ struct FeedForwardSublayer: Sendable {
         case sparse(SparseFeedForward)
     }
 
+    /// How far the sublayer has come.
+    enum Progress {
+        /// Its output, `[tokens, d_model]`.
+        case done(FloatMatrix)
+        /// Its tokens are with the experts.
+        case out(SparseFeedForward.Out, SparseFeedForward)
+    }
+
     let norm: RMSNorm
     let kind: Kind
 
-    /// Computes the sublayer with its residual.
+    /// Computes the sublayer with its residual, or as much of it as comes before the experts.
     ///
     /// - Parameters:
     ///   - hidden: `[tokens, d_model]`.
     ///   - step: What the call of the model is about.
     ///   - record: Counts what happens to the tokens.
-    /// - Returns: `[tokens, d_model]`.
-    /// - Throws: What the expert executor throws, and `ModelError` when its outputs are malformed.
-    func callAsFunction(
-        _ hidden: FloatMatrix,
-        step: StepContext,
-        record: inout RoutingRecord
-    ) throws -> FloatMatrix {
+    /// - Returns: The output, or what is left to be finished.
+    func begin(_ hidden: FloatMatrix, step: StepContext, record: inout RoutingRecord) -> Progress {
         let normed = self.norm(hidden)
         switch self.kind {
         case .dense(let dense):
-            return Residual.add(hidden, dense(normed, pool: step.pool))
+            return .done(Residual.add(hidden, dense(normed, pool: step.pool)))
         case .sparse(let sparse):
-            return try sparse(normed, residual: hidden, step: step, record: &record)
+            return .out(sparse.begin(normed, residual: hidden, step: step, record: &record), sparse)
         }
     }
 }

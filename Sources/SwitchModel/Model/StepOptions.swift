@@ -28,6 +28,13 @@ public struct StepOptions: Sendable, Hashable {
     /// A number for the step, handed on to the expert executor.
     public var step: Int
 
+    /// Into how many micro-batches a call is cut, which take turns: while the experts of one are out, the others
+    /// compute.
+    ///
+    /// No result depends on it. A call is cut into fewer where there are fewer sequences, and not at all where an
+    /// expert's capacity depends on the whole batch or where decisions or hidden states are collected.
+    public var microBatches: Int
+
     /// Options with the defaults of serving.
     ///
     /// - Parameters:
@@ -36,18 +43,54 @@ public struct StepOptions: Sendable, Hashable {
     ///   - collectRouting: Whether to keep the routers' decisions.
     ///   - logits: For which tokens to compute logits.
     ///   - step: A number for the step, handed on to the expert executor.
+    ///   - microBatches: Into how many micro-batches a call is cut, at least 1.
     public init(
         capacityPolicy: CapacityPolicy = .checkpoint,
         collectHiddenStates: Bool = false,
         collectRouting: Bool = false,
         logits: Logits = .last,
-        step: Int = 0
+        step: Int = 0,
+        microBatches: Int = 1
     ) {
         self.capacityPolicy = capacityPolicy
         self.collectHiddenStates = collectHiddenStates
         self.collectRouting = collectRouting
         self.logits = logits
         self.step = step
+        self.microBatches = microBatches
+    }
+
+    /// Cuts sequences into micro-batches of about as many tokens each, in their order.
+    ///
+    /// - Parameter lengths: Tokens of each sequence.
+    /// - Returns: Ranges of sequences, none empty; one range where the call must not be cut.
+    func microBatches(of lengths: [Int]) -> [Range<Int>] {
+        let perBatch: Bool
+        if case .factor = self.capacityPolicy {
+            perBatch = true
+        } else {
+            perBatch = self.collectRouting || self.collectHiddenStates
+        }
+        let parts = min(perBatch ? 1 : max(self.microBatches, 1), lengths.count)
+        guard parts > 1 else {
+            return lengths.isEmpty ? [] : [0..<lengths.count]
+        }
+        let total = lengths.reduce(0, +)
+        var ranges: [Range<Int>] = []
+        var start = 0
+        var tokens = 0
+        for (index, length) in lengths.enumerated() {
+            tokens += length
+            // Every micro-batch gets its share, and those behind it at least one sequence each.
+            let left = parts - ranges.count - 1
+            let isFull = tokens * parts >= total * (ranges.count + 1) || lengths.count - index - 1 == left
+            if left > 0, isFull, lengths.count - index - 1 >= left {
+                ranges.append(start..<(index + 1))
+                start = index + 1
+            }
+        }
+        ranges.append(start..<lengths.count)
+        return ranges
     }
 }
 

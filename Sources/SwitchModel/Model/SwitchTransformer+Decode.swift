@@ -32,6 +32,8 @@ extension SwitchTransformer {
     ///   - experts: Where the experts are.
     ///   - options: How to run the call.
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `rows`.
+    ///   - meanwhile: Called while all of the call's experts are out and nothing else is to be done: does a piece of other
+    ///     work, or says by false that there is none for now.
     /// - Returns: Logits `[rows, vocabulary]` of each row's last token, or `[tokens, vocabulary]` of all tokens where
     ///   the options say so.
     /// - Throws: `ModelError` for rows without tokens, unknown ids and caches named twice; what the executor throws.
@@ -39,58 +41,62 @@ extension SwitchTransformer {
         _ rows: [DecoderInput],
         experts: any ExpertExecutor,
         options: StepOptions = StepOptions(),
-        record: inout RoutingRecord
+        record: inout RoutingRecord,
+        meanwhile: (() -> Bool)? = nil
     ) throws -> FloatMatrix {
         try self.requireValid(rows)
-        var positions: [DecoderPosition] = []
-        var last: [Int] = []
-        for (index, row) in rows.enumerated() {
-            for offset in row.tokens.indices {
-                positions.append(DecoderPosition(row: index, position: row.cache.length + offset))
-            }
-            last.append(positions.count - 1)
-            row.cache.reserve(row.tokens.count)
+        guard !rows.isEmpty else {
+            return FloatMatrix(rows: 0, columns: self.head.outputs)
         }
-        let step = StepContext(
-            options: options,
-            experts: experts,
-            pool: self.pool,
-            sequences: positions.map { Int32($0.row) }
-        )
-        let caches = rows.map(\.cache)
-        let sequences = caches.map(\.sequence)
-        let longest = (positions.map(\.position).max() ?? 0) + 1
-        let bias = self.decoderBias.span(length: longest)
-
-        var hidden = self.embedding(rows.flatMap(\.tokens))
-        for block in self.decoderBlocks {
-            if options.collectHiddenStates {
-                record.append(hiddenState: hidden, stack: .decoder)
+        let lanes = options.microBatches(of: rows.map(\.tokens.count))
+            .map { DecoderLane(self, rows: rows[$0], experts: experts, options: options) }
+        do {
+            try self.run(lanes, record: &record, meanwhile: meanwhile)
+        } catch {
+            for lane in lanes {
+                lane.cancel()
             }
-            let attended = block.attention(
-                block.attentionNorm(hidden),
-                positions: positions,
-                caches: caches,
-                bias: bias,
-                pool: self.pool
-            )
-            hidden = Residual.add(hidden, attended)
-            let crossed = block.cross(
-                block.crossNorm(hidden),
-                positions: positions,
-                sequences: sequences,
-                pool: self.pool
-            )
-            hidden = Residual.add(hidden, crossed)
-            hidden = try block.feedForward(hidden, step: step, record: &record)
+            throw error
         }
         for row in rows {
             row.cache.advance(by: row.tokens.count)
         }
-        if options.collectHiddenStates {
-            record.append(hiddenState: self.decoderNorm(hidden), stack: .decoder)
+        if options.collectHiddenStates, let lane = lanes.first {
+            record.append(hiddenState: self.decoderNorm(lane.hidden), stack: .decoder)
         }
-        return self.logits(options.logits == .all ? hidden : hidden.gather(last))
+        // One product for all lanes, since the projection's weights are many.
+        let parts = lanes.map { options.logits == .all ? $0.hidden : $0.hidden.gather($0.last) }
+        return self.logits(FloatMatrix.joined(parts))
+    }
+
+    /// Lets lanes take turns: while the experts of one are out, another computes.
+    private func run(
+        _ lanes: [DecoderLane],
+        record: inout RoutingRecord,
+        meanwhile: (() -> Bool)?
+    ) throws {
+        var turn = 0
+        var isMore = true
+        while lanes.contains(where: { !$0.isFinished }) {
+            var next: DecoderLane?
+            for offset in lanes.indices {
+                let lane = lanes[(turn + offset) % lanes.count]
+                guard !lane.isFinished else { continue }
+                // Whose turn it is waits, unless another need not, or there is something else to do.
+                next = next ?? lane
+                if lane.isReady {
+                    next = lane
+                    break
+                }
+            }
+            if let next, isMore, !next.isReady, let meanwhile {
+                isMore = meanwhile()
+                continue
+            }
+            try next?.advance(record: &record)
+            turn += 1
+            isMore = true
+        }
     }
 
     /// Projects the last block's output onto the vocabulary.

@@ -22,53 +22,22 @@ extension SwitchTransformer {
         for (index, tokens) in inputs.enumerated() {
             try self.requireKnown(tokens, input: index)
         }
-        guard let longest = inputs.map(\.count).max() else {
-            return []
-        }
-        let lengths = inputs.map(\.count)
-        let step = StepContext(
-            options: options,
-            experts: experts,
-            pool: self.pool,
-            sequences: inputs.enumerated().flatMap { [Int32](repeating: Int32($0), count: $1.count) }
-        )
-        let bias = self.encoderBias.span(length: longest)
-        var hidden = self.embedding(inputs.flatMap { $0 })
-        for block in self.encoderBlocks {
-            if options.collectHiddenStates {
-                record.append(hiddenState: hidden, stack: .encoder)
+        let runs = options.microBatches(of: inputs.map(\.count))
+            .map { EncoderRun(self, checked: inputs[$0], experts: experts, options: options) }
+        do {
+            // Taking turns: while the experts of one run are out, the others compute.
+            while runs.contains(where: { !$0.isFinished }) {
+                for run in runs where !run.isFinished {
+                    try run.advance(record: &record)
+                }
             }
-            let attended = block.attention(block.attentionNorm(hidden), lengths: lengths, bias: bias, pool: self.pool)
-            hidden = Residual.add(hidden, attended)
-            hidden = try block.feedForward(hidden, step: step, record: &record)
-        }
-        hidden = self.encoderNorm(hidden)
-        if options.collectHiddenStates {
-            record.append(hiddenState: hidden, stack: .encoder)
-        }
-        return self.encodedSequences(hidden, lengths: lengths)
-    }
-
-    /// Cuts the encoder's output into sequences and computes the decoder's cross keys and values.
-    private func encodedSequences(_ hidden: FloatMatrix, lengths: [Int]) -> [EncodedSequence] {
-        var keys = [[FloatMatrix]](repeating: [], count: lengths.count)
-        var values = [[FloatMatrix]](repeating: [], count: lengths.count)
-        for block in self.decoderBlocks {
-            let weights = block.cross.weights
-            let allKeys = FloatMatrix(uninitializedRows: hidden.rows, columns: weights.key.outputs)
-            let allValues = FloatMatrix(uninitializedRows: hidden.rows, columns: weights.value.outputs)
-            self.pool.run([
-                Product(weights.key, hidden, into: allKeys), Product(weights.value, hidden, into: allValues),
-            ])
-            for (index, (key, value)) in zip(allKeys.cut(into: lengths), allValues.cut(into: lengths)).enumerated() {
-                keys[index].append(key)
-                values[index].append(value)
+        } catch {
+            for run in runs {
+                run.cancel()
             }
+            throw error
         }
-        return hidden.cut(into: lengths).enumerated()
-            .map { index, rows in
-                EncodedSequence(hidden: rows, crossKeys: keys[index], crossValues: values[index])
-            }
+        return runs.flatMap { $0.result() }
     }
 }
 
@@ -85,6 +54,21 @@ extension FloatMatrix {
             start += length
             return part
         }
+    }
+
+    /// Matrices of one width, one below the other; the matrix itself where there is one.
+    static func joined(_ parts: [FloatMatrix]) -> FloatMatrix {
+        if parts.count == 1 {
+            return parts[0]
+        }
+        let columns = parts.first?.columns ?? 0
+        let output = FloatMatrix(uninitializedRows: parts.reduce(0) { $0 + $1.rows }, columns: columns)
+        var start = 0
+        for part in parts {
+            (output.pointer + start * columns).update(from: part.pointer, count: part.rows * columns)
+            start += part.rows
+        }
+        return output
     }
 
     /// Copies some rows.

@@ -41,13 +41,22 @@ final class WeightLoader {
         guard view.shape.count == 2, view.shape[0] > 0, view.shape[1] > 0 else {
             throw self.wrongShape(view, "a matrix")
         }
+        let dtype = (storage ?? self.storage).packedDType(for: type)
+        guard view.shape[1] <= dtype.mostInputs else {
+            throw ModelError(
+                code: .unsupported,
+                message:
+                    "\(self.checkpoint.directory): tensor \(view.name) has \(view.shape[1]) columns, \(dtype) sums hold"
+                    + " \(dtype.mostInputs) at most; keep the weights as bfloat16 or float32"
+            )
+        }
         let matrix = view.withUnsafeBytes { bytes in
             PackedMatrix(
                 packing: bytes,
                 as: type,
                 outputs: view.shape[0],
                 inputs: view.shape[1],
-                dtype: (storage ?? self.storage).packedDType(for: type),
+                dtype: dtype,
                 pool: self.pool
             )
         }

@@ -45,17 +45,7 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: "Where to listen. (default: 127.0.0.1:7400)")
     var listen: String?
 
-    @Option(help: "Compute threads. (default: all processors)")
-    var threads: String?
-
-    @Option(help: "Decoder rows that run at once. (default: 32)")
-    var batchSlots: String?
-
-    @Option(help: "Requests that may wait; one more is refused. (default: 64)")
-    var queueLimit: String?
-
-    @Option(help: "Input tokens that one step may encode. (default: 2048)")
-    var encodeTokens: String?
+    @OptionGroup(title: "Scheduling") var scheduling: SchedulingOptions
 
     @Option(help: "Longest input in tokens. (default: 2048)")
     var maxInputTokens: String?
@@ -107,19 +97,20 @@ struct GatewayCommand: AsyncParsableCommand {
     private func gatewayConfiguration() async throws -> (GatewayConfiguration, Logger) {
         let settings = try await self.service.settings(
             keys: [
-                "model", "pool", "listen", "threads", "batch-slots", "queue-limit", "encode-tokens", "max-input-tokens",
-                "max-new-tokens", "capacity", "startup-wait-seconds", "drain-seconds", "override",
-            ] + ExpertPoolOptions.keys + SecuritySettings.listenerKeys + SecuritySettings.tokensKeys
+                "model", "pool", "listen", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
+                "drain-seconds", "override",
+            ] + SchedulingOptions.keys + ExpertPoolOptions.keys + SecuritySettings.listenerKeys
+                + SecuritySettings.tokensKeys
                 + SecuritySettings.expertsKeys,
             flags: [
                 "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
-                "listen": self.listen, "threads": self.threads, "batch-slots": self.batchSlots,
-                "queue-limit": self.queueLimit, "encode-tokens": self.encodeTokens,
+                "listen": self.listen,
                 "max-input-tokens": self.maxInputTokens, "max-new-tokens": self.maxNewTokens,
                 "capacity": self.capacity, "startup-wait-seconds": self.startupWaitSeconds,
                 "drain-seconds": self.drainSeconds,
                 "override": self.override.isEmpty ? nil : self.override.joined(separator: ";"),
             ]
+            .merging(self.scheduling.flags) { own, _ in own }
             .merging(self.pools.flags) { own, _ in own }
             .merging(self.security.flags) { own, _ in own }
             .merging(self.tokens.flags) { own, _ in own }
@@ -146,23 +137,7 @@ struct GatewayCommand: AsyncParsableCommand {
             logger: logger
         )
         configuration.cluster.allowsPlaintext = try settings.bool("plaintext")
-        configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
-        let engine = configuration.engine
-        configuration.engine.scheduler.batchSlots = try settings.int(
-            "batch-slots",
-            in: 1...4096,
-            default: engine.scheduler.batchSlots
-        )
-        configuration.engine.scheduler.queueLimit = try settings.int(
-            "queue-limit",
-            in: 1...1_000_000,
-            default: engine.scheduler.queueLimit
-        )
-        configuration.engine.scheduler.encodeTokensPerStep = try settings.int(
-            "encode-tokens",
-            in: 1...1_000_000,
-            default: engine.scheduler.encodeTokensPerStep
-        )
+        try SchedulingOptions.apply(settings, to: &configuration)
         configuration.engine.capacityPolicy = try ModelSettings.capacityPolicy(try settings.string("capacity"))
         configuration.limits.maxInputTokens = try settings.int(
             "max-input-tokens",

@@ -109,6 +109,11 @@ extension RPCChannel {
         return try Response(serialized: Array(reply.message.readableBytesView))
     }
 
+    /// Describes the cluster.
+    func describeCluster() async throws -> ClusterDescription {
+        try await self.call(GatewayMethods.describeCluster, DescribeClusterRequest(), as: ClusterDescription.self)
+    }
+
     /// Generates.
     func generate(_ request: GenerateRequest, timeout: Duration = .seconds(120)) async throws -> GenerateResponse {
         try await self.call(GatewayMethods.generate, request, as: GenerateResponse.self, timeout: timeout)

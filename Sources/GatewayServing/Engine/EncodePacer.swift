@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Keeps the encoder's share of a step within a bound while others decode: a pure machine that is told how long pieces
+/// took.
+///
+/// A piece is about one block of the model for all tokens of an encoder run. A step takes one piece in any case, so that
+/// whoever waits to be encoded gets on.
+struct EncodePacer: Sendable {
+    /// By how much the encoder may lengthen a step.
+    let bound: Duration
+
+    /// Moving average of a piece's seconds for each token; nil before the first piece.
+    private var secondsPerToken: Double?
+    /// What the pieces of this step took.
+    private var spent = Duration.zero
+    private var pieces = 0
+
+    /// How much a new measurement counts against all before it.
+    private static let weight = 0.2
+
+    /// - Parameter bound: By how much the encoder may lengthen a step.
+    init(bound: Duration) {
+        self.bound = bound
+    }
+
+    /// Most tokens of an encoder run whose pieces are to fit into a step twice; nil while nothing was measured.
+    var tokensPerRun: Int? {
+        self.secondsPerToken.map {
+            max(1, Int(clamping: Int64((self.bound.inSeconds / 2 / max($0, 1e-9)).rounded(.down))))
+        }
+    }
+
+    /// A step begins.
+    mutating func stepBegan() {
+        self.spent = .zero
+        self.pieces = 0
+    }
+
+    /// Whether a piece may be done in this step.
+    ///
+    /// - Parameter tokens: Tokens of its run.
+    /// - Returns: Whether it is the first one, or will probably stay within the bound.
+    func mayRun(tokens: Int) -> Bool {
+        guard self.pieces > 0 else {
+            return true
+        }
+        let expected = Double(tokens) * (self.secondsPerToken ?? 0)
+        return self.spent.inSeconds + expected <= self.bound.inSeconds
+    }
+
+    /// A piece was done.
+    ///
+    /// - Parameters:
+    ///   - tokens: Tokens of its run, at least 1.
+    ///   - time: How long it took.
+    mutating func pieceDone(tokens: Int, time: Duration) {
+        self.pieces += 1
+        self.spent += time
+        let measured = max(time, .zero).inSeconds / Double(max(tokens, 1))
+        self.secondsPerToken = self.secondsPerToken.map { $0 + (measured - $0) * Self.weight } ?? measured
+    }
+}
+
+extension Duration {
+    /// The duration as seconds.
+    fileprivate var inSeconds: Double {
+        let (seconds, attoseconds) = self.components
+        return Double(seconds) + Double(attoseconds) * 1e-18
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+internal import Checkpoints
+internal import RPCCore
+internal import SwitchModel
+
+extension EngineWorker {
+    /// Sequences that go through the encoder together, and how far they have come.
+    final class Encoding {
+        let members: [RunningSequence]
+        let tokens: Int
+        let run: EncoderRun
+        let call: WatchedCall
+        var record = RoutingRecord()
+        let start = ContinuousClock.now
+
+        init(members: [RunningSequence], tokens: Int, run: EncoderRun, call: WatchedCall) {
+            self.members = members
+            self.tokens = tokens
+            self.run = run
+            self.call = call
+        }
+
+        var parts: [(sequence: RunningSequence, inputs: Int)] {
+            self.members.map { ($0, 1) }
+        }
+    }
+
+    /// Encodes what waits, without a bound: nobody is held up.
+    func encodeToEnd() {
+        while self.beginEncoding(tokens: .max) {
+            while self.encoding != nil {
+                self.advanceEncoding()
+            }
+        }
+    }
+
+    /// Goes on encoding as long as the step's bound allows.
+    func encodeWithinBound() {
+        while self.encodePiece(isWaiting: true) {}
+    }
+
+    /// Does one piece of what is to be encoded, if the step's bound allows.
+    ///
+    /// - Parameter isWaiting: Whether to wait for experts that are out.
+    /// - Returns: Whether a piece was done.
+    func encodePiece(isWaiting: Bool = false) -> Bool {
+        guard self.beginEncoding(tokens: self.pacer.tokensPerRun ?? 1), let encoding = self.encoding,
+            isWaiting || encoding.run.isReady, self.pacer.mayRun(tokens: encoding.tokens)
+        else {
+            return false
+        }
+        self.advanceEncoding()
+        return true
+    }
+
+    /// An encoder run that nobody waits for any more ends.
+    func dropAbandonedEncoding() {
+        if let encoding, encoding.call.isAbandoned {
+            encoding.run.cancel()
+            self.end(encoding, result: .failure(CancellationError()))
+        }
+    }
+
+    /// Begins to encode the next sequences, unless some are being encoded.
+    ///
+    /// - Parameter limit: Input tokens to take at most; one sequence is taken in any case.
+    /// - Returns: Whether there is something to encode.
+    private func beginEncoding(tokens limit: Int) -> Bool {
+        guard self.encoding == nil else {
+            return true
+        }
+        var members: [RunningSequence] = []
+        var tokens = 0
+        for sequence in self.toEncode {
+            let count = sequence.request.input.count
+            guard members.isEmpty || tokens + count <= limit else {
+                break
+            }
+            members.append(sequence)
+            tokens += count
+        }
+        guard !members.isEmpty else {
+            return false
+        }
+        self.toEncode.removeFirst(members.count)
+        let parts = members.map { (sequence: $0, inputs: 1) }
+        let call = self.open(parts)
+        do {
+            let inputs = members.map(\.request.input)
+            let run = try EncoderRun(self.engine.model, inputs: inputs, experts: call, options: self.options)
+            self.encoding = Encoding(members: members, tokens: tokens, run: run, call: call)
+            return true
+        } catch {
+            let failed = Result<Void, any Error>.failure(error)
+            _ = self.settle(.encoder, parts, call: call, record: RoutingRecord(), result: failed)
+            return self.beginEncoding(tokens: limit)
+        }
+    }
+
+    /// Does one piece of the run that is under way.
+    private func advanceEncoding() {
+        guard let encoding else {
+            return
+        }
+        let start = ContinuousClock.now
+        do {
+            try encoding.run.advance(record: &encoding.record)
+            self.pacer.pieceDone(tokens: encoding.tokens, time: start.duration(to: .now))
+            if encoding.run.isFinished {
+                self.end(encoding, result: .success(encoding.run.result()))
+            }
+        } catch {
+            encoding.run.cancel()
+            self.end(encoding, result: .failure(error))
+        }
+    }
+
+    private func end(_ encoding: Encoding, result: Result<[EncodedSequence], any Error>) {
+        self.encoding = nil
+        let sequences = self.settle(
+            .encoder,
+            encoding.parts,
+            call: encoding.call,
+            record: encoding.record,
+            result: result
+        )
+        guard let sequences else {
+            return
+        }
+        let now = ContinuousClock.now
+        for (sequence, encoded) in zip(encoding.members, sequences) where self.running[sequence.id] != nil {
+            sequence.encodeTime = encoding.start.duration(to: now)
+            sequence.encodeEnd = now
+            do throws(GenerationError) {
+                try sequence.encoded(
+                    encoded,
+                    configuration: self.engine.model.configuration,
+                    tokenizer: self.engine.tokenizer
+                )
+                self.finishEncoded(sequence)
+            } catch {
+                self.fail(sequence, RPCError(.invalidArgument, "parameters.\(error)"))
+            }
+        }
+    }
+
+    /// Ends requests that need no generation: those for hidden states at once, those for scores after one pass.
+    private func finishEncoded(_ sequence: RunningSequence) {
+        guard case .encoded(let encoded) = sequence.stage else {
+            return
+        }
+        switch sequence.request.work {
+        case .generate:
+            break
+        case .encode:
+            self.finish(sequence, .hidden(encoded.hidden), outputTokens: 0)
+        case .score(let target, let topLogprobs):
+            let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
+            let inputs = [start] + target.dropLast()
+            let logits = self.call(.decoder, [(sequence, 1)]) { call, options, record in
+                var options = options
+                options.logits = .all
+                return try self.engine.model.decode(
+                    [DecoderInput(cache: DecoderCache(encoded), tokens: inputs)],
+                    experts: call,
+                    options: options,
+                    record: &record
+                )
+            }
+            if let logits, self.running[sequence.id] != nil {
+                let scores = TokenScoring.scores(of: target, logits: logits, topLogprobs: topLogprobs)
+                self.finish(sequence, .scores(scores), outputTokens: target.count)
+            }
+        }
+    }
+}

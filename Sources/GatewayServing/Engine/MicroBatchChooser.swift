@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Chooses whether a decoder step runs as one batch or as two micro-batches that take turns: a pure machine that is told
+/// how long steps took.
+///
+/// Two micro-batches hide the time for which experts are out behind the other's attention, but read the gateway's weights
+/// twice and ask for more experts in all. Which of the two wins depends on the network, on the processors and on the number
+/// of rows. So both are tried for a few steps at each size of batch, the faster one is used, and the other is tried again
+/// now and then.
+struct MicroBatchChooser: Sendable {
+    /// Steps that each way is tried for.
+    static let trialSteps = 4
+
+    /// Steps after which the slower way is tried again.
+    static let stepsBetweenTrials = 512
+
+    /// How much faster two micro-batches must be to be chosen.
+    static let margin = 0.02
+
+    /// What is known about one size of batch.
+    private struct Size {
+        /// The shortest of the last seconds for each way: one batch, two micro-batches.
+        var recent: [[Double]] = [[], []]
+        var sinceTrial = 0
+
+        func seconds(_ way: Int) -> Double? {
+            // The median of a few: a step that somebody else's work lengthened says nothing.
+            let sorted = self.recent[way].sorted()
+            return sorted.count < MicroBatchChooser.trialSteps ? nil : sorted[sorted.count / 2]
+        }
+    }
+
+    private let overlap: EngineConfiguration.Overlap
+    private var sizes: [Int: Size] = [:]
+
+    /// - Parameter overlap: What was configured.
+    init(_ overlap: EngineConfiguration.Overlap) {
+        self.overlap = overlap
+    }
+
+    /// Micro-batches for the next step.
+    ///
+    /// - Parameter rows: Decoder rows of the step.
+    /// - Returns: 1 or 2.
+    mutating func microBatches(rows: Int) -> Int {
+        guard rows > 1 else {
+            return 1
+        }
+        switch self.overlap {
+        case .never: return 1
+        case .always: return 2
+        case .automatic: break
+        }
+        let size = self.sizes[Self.key(rows), default: Size()]
+        guard let whole = size.seconds(0) else {
+            return 1
+        }
+        guard let halves = size.seconds(1) else {
+            return 2
+        }
+        return halves < whole * (1 - Self.margin) ? 2 : 1
+    }
+
+    /// A step was done.
+    ///
+    /// - Parameters:
+    ///   - rows: Its decoder rows.
+    ///   - microBatches: Its micro-batches.
+    ///   - time: How long it took, without anything that was done beside it.
+    mutating func stepDone(rows: Int, microBatches: Int, time: Duration) {
+        guard rows > 1, self.overlap == .automatic else {
+            return
+        }
+        let way = microBatches > 1 ? 1 : 0
+        let (seconds, attoseconds) = time.components
+        let perRow = (Double(seconds) + Double(attoseconds) * 1e-18) / Double(rows)
+        var size = self.sizes[Self.key(rows), default: Size()]
+        size.recent[way].append(perRow)
+        if size.recent[way].count > 2 * Self.trialSteps {
+            size.recent[way].removeFirst()
+        }
+        size.sinceTrial += 1
+        if size.sinceTrial >= Self.stepsBetweenTrials {
+            // What the other way took is old by now; it is measured anew.
+            size.sinceTrial = 0
+            size.recent[1 - way] = []
+        }
+        self.sizes[Self.key(rows)] = size
+    }
+
+    /// The power of two at or above the rows: such batches are alike.
+    private static func key(_ rows: Int) -> Int {
+        Int.bitWidth - (rows - 1).leadingZeroBitCount
+    }
+}

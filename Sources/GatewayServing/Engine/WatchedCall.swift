@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+internal import Checkpoints
+internal import RPCCore
+internal import SwitchModel
+internal import Synchronization
+
+/// One call of the model, watched: it is stopped when nobody waits for it any more, and requests with a strict drop policy
+/// end at the layer that lost their tokens instead of at the end of the call.
+///
+/// It stands between the model and its experts.
+final class WatchedCall: ExpertExecutor, Sendable {
+    private struct State {
+        var book: StepBook
+        var strict: [SequenceID: @Sendable (RPCError) -> Void]
+        /// Layers whose experts are out: one for each micro-batch.
+        var pending: [Int: any PendingExperts] = [:]
+        var nextPending = 0
+        var failures: [SequenceID: RPCError] = [:]
+        var expertRows: [SparseLayer: [UInt64]] = [:]
+    }
+
+    /// What happened in a call, besides what the model's own record says.
+    struct Outcome {
+        /// Sequences that left in the middle of it.
+        let left: Set<SequenceID>
+        /// The errors of those among them that failed.
+        let failures: [SequenceID: RPCError]
+        /// Token rows that were dispatched, for each sparse layer by expert index.
+        let expertRows: [SparseLayer: [UInt64]]
+    }
+
+    private let watch: StepWatch
+    private let state: Mutex<State>
+
+    init(watch: StepWatch, book: StepBook, strict: [SequenceID: @Sendable (RPCError) -> Void]) {
+        self.watch = watch
+        self.state = Mutex(State(book: book, strict: strict))
+    }
+
+    /// The call has ended.
+    func end() -> Outcome {
+        self.watch.close(self)
+        return self.state.withLock { state in
+            Outcome(left: state.book.left, failures: state.failures, expertRows: state.expertRows)
+        }
+    }
+
+    /// Whether nobody waits for the call any more.
+    var isAbandoned: Bool {
+        self.state.withLock { $0.book.isAbandoned }
+    }
+
+    // MARK: - Leaving, on any thread
+
+    func leave(_ id: SequenceID) -> StepBook.OnLeave {
+        self.state.withLock { $0.book.leave(id) }
+    }
+
+    func leaveAll() {
+        self.state.withLock { state in
+            for member in state.book.members {
+                _ = state.book.leave(member.id)
+            }
+        }
+    }
+
+    func cancelPending() {
+        for pending in self.state.withLock({ Array($0.pending.values) }) {
+            pending.cancel()
+        }
+    }
+
+    // MARK: - ExpertExecutor
+
+    func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
+        let pending = self.watch.experts.begin(request)
+        let count = self.watch.expertCount
+        let (key, isAbandoned) = self.state.withLock { state in
+            let key = state.nextPending
+            state.nextPending += 1
+            state.pending[key] = pending
+            for group in request.plan.groups where group.expert < count {
+                state.expertRows[request.layer, default: Array(repeating: 0, count: count)][group.expert] +=
+                    UInt64(group.rows)
+            }
+            return (key, state.book.isAbandoned)
+        }
+        if isAbandoned {
+            pending.cancel()
+        }
+        return Watched(pending: pending, key: key, call: self, request: request)
+    }
+
+    /// The layer's work, whose losses are looked at as soon as they are known.
+    private struct Watched: PendingExperts {
+        let pending: any PendingExperts
+        let key: Int
+        let call: WatchedCall
+        let request: ExpertLayerRequest
+
+        var isReady: Bool {
+            self.pending.isReady
+        }
+
+        func wait() throws -> ExpertOutputs {
+            let outputs = try self.pending.wait()
+            try self.call.inspect(outputs, of: self.request, key: self.key)
+            return outputs
+        }
+
+        func cancel() {
+            self.pending.cancel()
+        }
+    }
+
+    /// Ends strict requests that lost tokens; stops the call if nobody is left.
+    private func inspect(_ outputs: ExpertOutputs, of request: ExpertLayerRequest, key: Int) throws {
+        var told: [(tell: @Sendable (RPCError) -> Void, error: RPCError)] = []
+        let isAbandoned = self.state.withLock { state in
+            state.pending[key] = nil
+            for dropped in outputs.dropped where dropped.reason != .capacity {
+                // Rows that the plan does not have are the model's to report, which checks every row.
+                for row in dropped.rows.clamped(to: 0..<request.plan.rowCount) {
+                    let input = Int(request.sequences[Int(request.plan.sources[row])])
+                    guard let id = state.book.owner(ofInput: input), let tell = state.strict.removeValue(forKey: id)
+                    else {
+                        continue
+                    }
+                    let error = DropLedger.strictViolation(at: request.layer, for: dropped.reason)
+                    state.failures[id] = error
+                    _ = state.book.leave(id)
+                    told.append((tell, error))
+                }
+            }
+            return state.book.isAbandoned
+        }
+        for (tell, error) in told {
+            tell(error)
+        }
+        if isAbandoned {
+            throw StepInterrupted(
+                layer: request.layer,
+                reason: .unavailable,
+                sequences: [],
+                message: "nobody waits for the step any more"
+            )
+        }
+    }
+}

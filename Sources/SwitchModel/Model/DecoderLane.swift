@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import TensorKernels
+
+/// A micro-batch of a decoder call: some rows on their way through the blocks, from one layer of experts to the next.
+final class DecoderLane {
+    private let model: SwitchTransformer
+    private let step: StepContext
+    private let positions: [DecoderPosition]
+    private let caches: [DecoderCache]
+    private let sequences: [EncodedSequence]
+    private let bias: RelativeBias.Span
+
+    /// `[tokens, d_model]`.
+    private(set) var hidden: FloatMatrix
+    /// For each row the index of its last token.
+    let last: [Int]
+    private var block = 0
+    private var out: (sublayer: SparseFeedForward, work: SparseFeedForward.Out)?
+
+    /// Looks up the tokens' embeddings and makes room in the rows' caches.
+    ///
+    /// - Parameters:
+    ///   - model: The model.
+    ///   - rows: The rows, checked; the record names them by their indices in the whole array.
+    ///   - experts: Where the experts are.
+    ///   - options: How to run the call.
+    init(
+        _ model: SwitchTransformer,
+        rows: ArraySlice<DecoderInput>,
+        experts: any ExpertExecutor,
+        options: StepOptions
+    ) {
+        var positions: [DecoderPosition] = []
+        var last: [Int] = []
+        var sequences: [Int32] = []
+        for (lane, index) in rows.indices.enumerated() {
+            let row = rows[index]
+            for offset in row.tokens.indices {
+                positions.append(DecoderPosition(row: lane, position: row.cache.length + offset))
+                sequences.append(Int32(index))
+            }
+            last.append(positions.count - 1)
+            row.cache.reserve(row.tokens.count)
+        }
+        self.model = model
+        self.step = StepContext(options: options, experts: experts, pool: model.pool, sequences: sequences)
+        self.positions = positions
+        self.last = last
+        self.caches = rows.map(\.cache)
+        self.sequences = self.caches.map(\.sequence)
+        self.bias = model.decoderBias.span(length: (positions.map(\.position).max() ?? 0) + 1)
+        self.hidden = model.embedding(rows.flatMap(\.tokens))
+    }
+
+    /// Whether all blocks are done.
+    var isFinished: Bool {
+        self.block == self.model.decoderBlocks.count
+    }
+
+    /// Whether ``advance(record:)`` would not wait for experts.
+    var isReady: Bool {
+        self.out?.work.isReady ?? true
+    }
+
+    /// Waits for the experts that are out, then computes until experts are out again, or to the end.
+    func advance(record: inout RoutingRecord) throws {
+        if let (sublayer, work) = self.out {
+            self.out = nil
+            self.hidden = try sublayer.finish(work, step: self.step, record: &record)
+            self.block += 1
+        }
+        while !self.isFinished {
+            let block = self.model.decoderBlocks[self.block]
+            if self.step.options.collectHiddenStates {
+                record.append(hiddenState: self.hidden, stack: .decoder)
+            }
+            let attended = block.attention(
+                block.attentionNorm(self.hidden),
+                positions: self.positions,
+                caches: self.caches,
+                bias: self.bias,
+                pool: self.model.pool
+            )
+            self.hidden = Residual.add(self.hidden, attended)
+            let crossed = block.cross(
+                block.crossNorm(self.hidden),
+                positions: self.positions,
+                sequences: self.sequences,
+                pool: self.model.pool
+            )
+            self.hidden = Residual.add(self.hidden, crossed)
+            switch block.feedForward.begin(self.hidden, step: self.step, record: &record) {
+            case .done(let hidden):
+                self.hidden = hidden
+                self.block += 1
+            case .out(let work, let sublayer):
+                self.out = (sublayer, work)
+                return
+            }
+        }
+    }
+
+    /// Says that the lane will not go on.
+    func cancel() {
+        self.out?.work.cancel()
+    }
+}

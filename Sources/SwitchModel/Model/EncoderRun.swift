@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import TensorKernels
+
+/// Some sequences on their way through the encoder, a block at a time.
+///
+/// Between two pieces of work the caller may do something else, while the experts that the last piece asked compute. The
+/// result is the same however the pieces lie in time. A run belongs to one thread at a time.
+public final class EncoderRun {
+    private let model: SwitchTransformer
+    private let lengths: [Int]
+    private let step: StepContext
+    private let bias: RelativeBias.Span
+
+    /// `[tokens, d_model]`, the sequences one after another.
+    private var hidden: FloatMatrix
+    /// Blocks of the encoder that are done.
+    private var block = 0
+    private var out: (sublayer: SparseFeedForward, work: SparseFeedForward.Out)?
+    private var keys: [[FloatMatrix]]
+    private var values: [[FloatMatrix]]
+    /// Blocks of the decoder whose cross keys and values are done; the first only when the encoder's blocks are.
+    private var crossed = 0
+
+    /// Looks up the sequences' embeddings.
+    ///
+    /// - Parameters:
+    ///   - model: The model.
+    ///   - inputs: Token ids of each sequence, at least one each, and at least one sequence.
+    ///   - experts: Where the experts are.
+    ///   - options: How to run; neither `logits` nor `microBatches` has a meaning here.
+    /// - Throws: `ModelError` for no sequences, empty sequences and unknown ids.
+    public convenience init(
+        _ model: SwitchTransformer,
+        inputs: [[Int32]],
+        experts: any ExpertExecutor,
+        options: StepOptions = StepOptions()
+    ) throws {
+        for (index, tokens) in inputs.enumerated() {
+            try model.requireKnown(tokens, input: index)
+        }
+        guard !inputs.isEmpty else {
+            throw ModelError(code: .invalidInput, message: "there is no input to encode; give at least one")
+        }
+        self.init(model, checked: inputs[...], experts: experts, options: options)
+    }
+
+    /// Begins with inputs that have been checked; the record names them by their indices in the whole array.
+    init(
+        _ model: SwitchTransformer,
+        checked inputs: ArraySlice<[Int32]>,
+        experts: any ExpertExecutor,
+        options: StepOptions
+    ) {
+        self.model = model
+        self.lengths = inputs.map(\.count)
+        self.step = StepContext(
+            options: options,
+            experts: experts,
+            pool: model.pool,
+            sequences: inputs.indices.flatMap { [Int32](repeating: Int32($0), count: inputs[$0].count) }
+        )
+        self.bias = model.encoderBias.span(length: self.lengths.max() ?? 1)
+        self.hidden = model.embedding(inputs.flatMap { $0 })
+        self.keys = Array(repeating: [], count: inputs.count)
+        self.values = Array(repeating: [], count: inputs.count)
+    }
+
+    /// Whether nothing is left to do.
+    public var isFinished: Bool {
+        self.block == self.model.encoderBlocks.count && self.crossed == self.model.decoderBlocks.count
+    }
+
+    /// Whether the next piece would not wait for experts.
+    public var isReady: Bool {
+        self.out?.work.isReady ?? true
+    }
+
+    /// Pieces of work that are left, each of about one block.
+    public var piecesLeft: Int {
+        (self.model.encoderBlocks.count - self.block) + (self.model.decoderBlocks.count - self.crossed)
+    }
+
+    /// Does one piece of work: waits for the experts that are out, then goes on by one block.
+    ///
+    /// - Parameter record: Counts what happens to the tokens.
+    /// - Throws: What the expert executor throws, and `ModelError` when its outputs are malformed.
+    public func advance(record: inout RoutingRecord) throws {
+        if let (sublayer, work) = self.out {
+            self.out = nil
+            self.blockEnded(try sublayer.finish(work, step: self.step, record: &record), record: &record)
+        }
+        if self.block < self.model.encoderBlocks.count {
+            self.beginBlock(record: &record)
+        } else if self.crossed < self.model.decoderBlocks.count {
+            self.computeCross()
+        }
+    }
+
+    /// Says that the run will not go on.
+    public func cancel() {
+        self.out?.work.cancel()
+    }
+
+    /// The encoded sequences, in the order of the inputs.
+    ///
+    /// - Returns: The sequences; the run must be finished.
+    public func result() -> [EncodedSequence] {
+        precondition(self.isFinished, "the run has \(self.piecesLeft) pieces left")
+        return self.hidden.cut(into: self.lengths).enumerated()
+            .map { index, rows in
+                EncodedSequence(hidden: rows, crossKeys: self.keys[index], crossValues: self.values[index])
+            }
+    }
+
+    private func beginBlock(record: inout RoutingRecord) {
+        let block = self.model.encoderBlocks[self.block]
+        if self.step.options.collectHiddenStates {
+            record.append(hiddenState: self.hidden, stack: .encoder)
+        }
+        let attended = block.attention(
+            block.attentionNorm(self.hidden),
+            lengths: self.lengths,
+            bias: self.bias,
+            pool: self.model.pool
+        )
+        self.hidden = Residual.add(self.hidden, attended)
+        switch block.feedForward.begin(self.hidden, step: self.step, record: &record) {
+        case .done(let hidden):
+            self.blockEnded(hidden, record: &record)
+        case .out(let work, let sublayer):
+            self.out = (sublayer, work)
+        }
+    }
+
+    private func blockEnded(_ hidden: FloatMatrix, record: inout RoutingRecord) {
+        self.block += 1
+        self.hidden = hidden
+        guard self.block == self.model.encoderBlocks.count else {
+            return
+        }
+        self.hidden = self.model.encoderNorm(hidden)
+        if self.step.options.collectHiddenStates {
+            record.append(hiddenState: self.hidden, stack: .encoder)
+        }
+    }
+
+    /// Computes the keys and values of one decoder block's cross-attention.
+    private func computeCross() {
+        let weights = self.model.decoderBlocks[self.crossed].cross.weights
+        let allKeys = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.key.outputs)
+        let allValues = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.value.outputs)
+        self.model.pool.run([
+            Product(weights.key, self.hidden, into: allKeys), Product(weights.value, self.hidden, into: allValues),
+        ])
+        let parts = zip(allKeys.cut(into: self.lengths), allValues.cut(into: self.lengths))
+        for (index, (key, value)) in parts.enumerated() {
+            self.keys[index].append(key)
+            self.values[index].append(value)
+        }
+        self.crossed += 1
+    }
+}

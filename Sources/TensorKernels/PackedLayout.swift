@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CKernels
+
+/// The element type in which a packed matrix is kept.
+public enum PackedDType: Sendable, Hashable, CaseIterable {
+    /// Four bytes an element.
+    case float32
+
+    /// Two bytes an element. Widening to float32 is exact, so a product with bfloat16 weights is bit-identical to one
+    /// with the same weights kept as float32.
+    case bfloat16
+
+    /// One byte an element and one scale an output: `weight = scale * q` with `scale = max |row| / 127` and `q` the
+    /// nearest integer, ties to even. A product quantises each of its input rows in the same way.
+    case int8
+
+    var code: Int32 {
+        self == .float32 ? Int32(CK_TYPE_F32) : Int32(CK_TYPE_BF16)
+    }
+
+    /// Bytes of one element.
+    public var byteCount: Int {
+        switch self {
+        case .float32: 4
+        case .bfloat16: 2
+        case .int8: 1
+        }
+    }
+
+    /// Inputs that a matrix may have at most: for `int8` as many as sums of 32 bits have room for.
+    public var mostInputs: Int {
+        self == .int8 ? Int(CK_INT8_MOST_INPUTS) : Int.max
+    }
+}
+
+/// Where the parts of a packed matrix lie in its one piece of memory, which is the same in a file.
+///
+/// The memory starts at a multiple of 64 bytes, and so does each part. The parts follow each other without a gap:
+///
+/// 1. Panels, one for every 32 outputs. float32 and bfloat16: element `[input][32]`. int8: `[group][32][4]`, a group
+///    being four inputs. What is missing in the last panel, and in the last group, is zero.
+/// 2. int8 only, scales: a float32 an output, 32 a panel.
+/// 3. int8 only, compensation: an int32 an output, 32 a panel, -128 times the sum of the output's weights. Sums start
+///    with it where an instruction wants activations that are 128 too high.
+///
+/// All numbers are little-endian.
+public struct PackedLayout: Sendable, Hashable {
+    /// Outputs in one panel.
+    public static let panelColumns = Int(CK_PANEL_COLUMNS)
+
+    /// What memory and files align a packed matrix to, in bytes.
+    public static let alignment = 64
+
+    /// Rows of the weight tensor, which are the columns of the product.
+    public let outputs: Int
+
+    /// Columns of the weight tensor: the length of every sum.
+    public let inputs: Int
+
+    /// How the elements are kept.
+    public let dtype: PackedDType
+
+    /// Number of panels.
+    public let panelCount: Int
+
+    /// Offset of the scales, which is also the length of the panels, in bytes.
+    let scalesOffset: Int
+
+    /// Offset of the compensation, in bytes.
+    let compensationOffset: Int
+
+    /// Bytes of all parts.
+    public let byteCount: Int
+
+    /// Computes a layout; nil where one of the sizes is less than 1, the inputs are more than `dtype` allows, or the
+    /// bytes are more than an address can count.
+    ///
+    /// - Parameters:
+    ///   - outputs: Rows of the weight tensor.
+    ///   - inputs: Columns of the weight tensor.
+    ///   - dtype: How the elements are kept.
+    public init?(outputs: Int, inputs: Int, dtype: PackedDType) {
+        guard outputs > 0, inputs > 0, inputs <= dtype.mostInputs else {
+            return nil
+        }
+        let columns = PackedLayout.panelColumns
+        let panels = (outputs - 1) / columns + 1
+        let group = Int(CK_INT8_GROUP)
+        let kept = dtype == .int8 ? ((inputs - 1) / group + 1) * group : inputs
+        let (row, rowOverflow) = kept.multipliedReportingOverflow(by: columns * dtype.byteCount)
+        let (all, overflow) = row.multipliedReportingOverflow(by: panels)
+        // Half of the address space is far more than there is, and leaves room for the scales.
+        guard !rowOverflow, !overflow, all < Int.max / 2, panels < Int.max / 1024 else {
+            return nil
+        }
+        self.outputs = outputs
+        self.inputs = inputs
+        self.dtype = dtype
+        self.panelCount = panels
+        self.scalesOffset = all
+        let scales = dtype == .int8 ? panels * columns * MemoryLayout<Float>.stride : 0
+        self.compensationOffset = all + scales
+        self.byteCount = all + 2 * scales
+    }
+}
