@@ -14,16 +14,3 @@ public enum MemoryReader {
         bytes.baseAddress.map { ck_read(level.rawValue, $0, bytes.count) } ?? 0
     }
 }
-
-extension PackedMatrix {
-    /// Lends the packed weights, for those who measure how fast they can be read.
-    ///
-    /// - Parameter body: Reads the bytes, which are valid during the call only.
-    /// - Returns: What the body returns.
-    /// - Throws: What the body throws.
-    public func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
-        try withExtendedLifetime(self) {
-            try body(UnsafeRawBufferPointer(start: self.storage, count: self.byteCount))
-        }
-    }
-}

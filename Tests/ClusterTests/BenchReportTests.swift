@@ -151,10 +151,10 @@ struct BenchReportTests {
         #expect(weights.sparseLayers == 6)
         #expect(weights.expert == 2 * 768 * 3072)
         #expect(weights.routers == 6 * 8 * 768)
-        let bytes = weights.bytes(experts: 1, weightBytes: 4)
+        let bytes = weights.bytes(experts: 1, weightBytes: (4, 4))
         #expect(abs(bytes / 495e6 - 1) < 0.001)
         // Half the bytes in half the width, but for the routers.
-        let narrow = weights.bytes(experts: 1, weightBytes: 2)
+        let narrow = weights.bytes(experts: 1, weightBytes: (2, 2))
         #expect(narrow - Double(4 * weights.routers) == (bytes - Double(4 * weights.routers)) / 2)
     }
 }

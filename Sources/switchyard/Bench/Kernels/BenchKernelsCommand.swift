@@ -51,6 +51,10 @@ struct BenchKernelsCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Output") var output: BenchOutputOptions
 
+    private var types: [PackedDType] {
+        self.dtype.isEmpty ? PackedDType.allCases : self.dtype.compactMap { PackedDType(name: $0) }
+    }
+
     func validate() throws {
         for text in self.shape where Self.shape(text) == nil {
             throw ValidationError("--shape is \(text); write OUTPUTSxINPUTS, each from 1 to 65536, such as 3072x768")
@@ -58,6 +62,14 @@ struct BenchKernelsCommand: AsyncParsableCommand {
         for text in self.dtype where PackedDType(name: text) == nil {
             let known = PackedDType.allCases.map(\.name).joined(separator: ", ")
             throw ValidationError("--dtype is \(text); choose among \(known)")
+        }
+        for type in self.types {
+            for (outputs, inputs) in self.shape.compactMap(Self.shape) where inputs > type.mostInputs {
+                throw ValidationError(
+                    "--shape is \(outputs)x\(inputs), but \(type.name) weights have \(type.mostInputs) inputs at most; "
+                        + "choose fewer, or another --dtype"
+                )
+            }
         }
         for rows in self.rows where !(1...65_536).contains(rows) {
             throw ValidationError("--rows is \(rows); set a value from 1 to 65536")
@@ -89,7 +101,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
         let shapes = (self.shape.isEmpty ? ["768x768", "3072x768", "768x3072", "32128x768"] : self.shape)
             .compactMap(Self.shape)
         let rows = self.rows.isEmpty ? [1, 2, 4, 8, 16, 32, 64, 128, 512] : self.rows
-        let types = self.dtype.isEmpty ? PackedDType.allCases : self.dtype.compactMap { PackedDType(name: $0) }
+        let types = self.types
         let all = Processors.count
         let threads = self.threads.isEmpty ? (all > 1 ? [1, all] : [1]) : self.threads
         var report = BenchReport(

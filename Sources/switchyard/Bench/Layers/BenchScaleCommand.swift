@@ -185,7 +185,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
                 let bench = ModelBench(
                     transformer: transformer,
                     experts: executor,
-                    weightBytes: first.dtype == .bfloat16 ? 2 : 4,
+                    weightBytes: (4, 4),
                     inputTokens: 16,
                     newTokens: self.steps
                 )

@@ -38,10 +38,10 @@ struct ActiveWeights: Equatable {
     ///
     /// - Parameters:
     ///   - experts: Different experts that the step's tokens go to, on average over the sparse layers.
-    ///   - weightBytes: Bytes of one weight.
+    ///   - weightBytes: Bytes of one weight: the gateway's, and the experts'.
     /// - Returns: Bytes of weights.
-    func bytes(experts: Double, weightBytes: Double) -> Double {
-        let weights = Double(self.everyStep) + experts * Double(self.sparseLayers * self.expert)
-        return weights * weightBytes + Double(4 * self.routers)
+    func bytes(experts: Double, weightBytes: (model: Double, experts: Double)) -> Double {
+        let inExperts = experts * Double(self.sparseLayers * self.expert)
+        return Double(self.everyStep) * weightBytes.model + inExperts * weightBytes.experts + Double(4 * self.routers)
     }
 }

@@ -11,8 +11,8 @@ final class ModelBench {
     /// The model without its experts.
     let transformer: SwitchTransformer
     private let experts: any ExpertExecutor
-    /// Bytes of one weight in memory.
-    let weightBytes: Double
+    /// Bytes of one weight in memory: the gateway's, and the experts'.
+    let weightBytes: (model: Double, experts: Double)
     private let inputTokens: Int
     private let newTokens: Int
     private var encoded: [Int: [EncodedSequence]] = [:]
@@ -24,15 +24,24 @@ final class ModelBench {
     ///   - threads: Compute threads.
     ///   - inputTokens: Tokens of each input.
     ///   - newTokens: Tokens to decode for each sequence.
+    ///   - storage: How to keep the weights of the model and of its experts.
     /// - Throws: What is wrong with the checkpoint.
-    init(name: String, threads: Int, inputTokens: Int, newTokens: Int) throws {
+    init(
+        name: String,
+        threads: Int,
+        inputTokens: Int,
+        newTokens: Int,
+        storage: (model: WeightStorage, experts: WeightStorage) = (.checkpoint, .checkpoint)
+    ) throws {
         let bar = ProgressBar()
         let checkpoint = try Checkpoint.open(try ModelSettings.directory(name))
         let pool = WorkPool(threads: threads)
-        self.transformer = try SwitchTransformer(checkpoint: checkpoint, pool: pool) { bar.show($0) }
-        self.experts = try LocalExperts(checkpoint: checkpoint, pool: pool) { bar.show($0) }
-        // Weights are kept as the checkpoint has them, float16 as float32.
-        self.weightBytes = try checkpoint.tensor(.sharedEmbedding).dtype == .bfloat16 ? 2 : 4
+        self.transformer = try SwitchTransformer(checkpoint: checkpoint, pool: pool, storage: storage.model) {
+            bar.show($0)
+        }
+        self.experts = try LocalExperts(checkpoint: checkpoint, pool: pool, storage: storage.experts) { bar.show($0) }
+        let stored = try checkpoint.tensor(.sharedEmbedding).dtype
+        self.weightBytes = (Self.bytes(storage.model, stored), Self.bytes(storage.experts, stored))
         self.inputTokens = inputTokens
         self.newTokens = newTokens
     }
@@ -42,13 +51,13 @@ final class ModelBench {
     /// - Parameters:
     ///   - transformer: The model without its experts.
     ///   - experts: Its experts.
-    ///   - weightBytes: Bytes of one weight in memory.
+    ///   - weightBytes: Bytes of one weight in memory: the gateway's, and the experts'.
     ///   - inputTokens: Tokens of each input.
     ///   - newTokens: Tokens to decode for each sequence.
     init(
         transformer: SwitchTransformer,
         experts: any ExpertExecutor,
-        weightBytes: Double,
+        weightBytes: (model: Double, experts: Double),
         inputTokens: Int,
         newTokens: Int
     ) {
@@ -57,6 +66,17 @@ final class ModelBench {
         self.weightBytes = weightBytes
         self.inputTokens = inputTokens
         self.newTokens = newTokens
+    }
+
+    /// Bytes of one weight; the scales of int8 are left out, one for each output.
+    private static func bytes(_ storage: WeightStorage, _ stored: TensorDType) -> Double {
+        switch storage {
+        // Weights are kept as the checkpoint has them, float16 as float32.
+        case .checkpoint: stored == .bfloat16 ? 2 : 4
+        case .float32: 4
+        case .bfloat16: 2
+        case .int8: 1
+        }
     }
 
     private func inputs(_ size: Int) -> [[Int32]] {
