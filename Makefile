@@ -16,7 +16,8 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak lint format bench bench-peers protos clean
+.PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-kernels bench-layers bench-model \
+    bench-models bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -75,8 +76,65 @@ lint: ## check formatting and documentation comments
 format: ## rewrite the sources in the project's format
 	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
 
-bench: build ## the benchmark tables of docs/benchmarks.md
-	@"$$($(RELEASE) --show-bin-path)/switchyard" bench all
+# What is measured: switch-base-8's full shape, made here where MODEL_FULL names no folder with float32/ and bfloat16/ of it.
+# Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,
+# HIVEMIND_PYTHON; the others are skipped, and the tables say so.
+BENCH = .build/bench
+MODEL_FULL ?= $(BENCH)/switch-base-8
+PEER_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
+HIVEMIND_PYTHON ?= $(PEER_PYTHON)
+BENCH_ROUNDS ?= 5
+BENCH_THREADS ?= 2
+SWITCHYARD = .build/release/switchyard
+
+bench: build bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
+	@echo "Tables, JSON and plots are in $(BENCH)."
+
+bench-kernels: build ## products with cold weights, beside OpenBLAS and a plain read loop
+	@mkdir -p $(BENCH)
+	$(SWITCHYARD) bench kernels --markdown --json $(BENCH)/kernels.json > $(BENCH)/kernels.md && cat $(BENCH)/kernels.md
+
+bench-layers: build ## one remote sparse layer beside hivemind's, and 8 to 2,048 experts
+	@mkdir -p $(BENCH)
+	$(SWITCHYARD) bench experts --markdown --json $(BENCH)/experts.json > $(BENCH)/experts.md && cat $(BENCH)/experts.md
+	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --size-name tokens --title "One remote sparse layer" \
+	    --json $(BENCH)/remote-layer.json --svg $(BENCH)/remote-layer.svg --baseline hivemind \
+	    --system "Switchyard=$(SWITCHYARD) bench experts --turns" \
+	    --system "hivemind=$(HIVEMIND_PYTHON) Tests/Peers/bench_hivemind.py --turns" > $(BENCH)/remote-layer.md && cat $(BENCH)/remote-layer.md
+	$(SWITCHYARD) bench scale --markdown --json $(BENCH)/scale.json > $(BENCH)/scale.md && cat $(BENCH)/scale.md
+	$(SWITCHYARD) bench plot $(BENCH)/scale.json --svg $(BENCH)/scale.svg
+
+# One system a line; TURN_SYSTEMS may add some, each as --system "name=command".
+TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS)
+CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads 1
+PEER_TURNS = $(PEER_PYTHON) Tests/Peers
+bench-model: build bench-models ## decoding and encoding beside transformers and CTranslate2, run by run
+	$(SWITCHYARD) bench model $(MODEL_FULL)/float32 --threads $(BENCH_THREADS) --markdown --json $(BENCH)/model.json \
+	    > $(BENCH)/model.md && cat $(BENCH)/model.md
+	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
+	    --json $(BENCH)/compare.json --svg $(BENCH)/compare.svg --baseline "transformers, float32" \
+	    --system "Switchyard, float32=$(TURNS) $(MODEL_FULL)/float32" \
+	    --system "Switchyard, bfloat16=$(TURNS) $(MODEL_FULL)/bfloat16" \
+	    --system "cluster, float32=$(CLUSTER_TURNS) $(MODEL_FULL)/float32" \
+	    --system "cluster, bfloat16=$(CLUSTER_TURNS) $(MODEL_FULL)/bfloat16" \
+	    --system "transformers, float32=$(PEER_TURNS)/bench_transformers.py --turns --threads $(BENCH_THREADS) \
+	        --model $(MODEL_FULL)/float32" \
+	    --system "transformers, bfloat16=$(PEER_TURNS)/bench_transformers.py --turns --threads $(BENCH_THREADS) \
+	        --model $(MODEL_FULL)/bfloat16 --dtype bfloat16" \
+	    --system "CTranslate2 dense, float32=$(PEER_TURNS)/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) \
+	        --model $(BENCH)/t5-base" \
+	    --system "CTranslate2 dense, int8=$(PEER_TURNS)/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) \
+	        --model $(BENCH)/t5-base --compute-type int8" $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
+
+# Both types of the full shape, unless MODEL_FULL has them.
+bench-models:
+	@for dtype in float32 bfloat16; do \
+	    if [ ! -f "$(MODEL_FULL)/$$dtype/config.json" ]; then \
+	        $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)/$$dtype" --dtype $$dtype \
+	            --threads $(BENCH_THREADS) || { \
+	            echo "make bench: the full shape is made with torch and transformers; set PEER_PYTHON to a python that has"; \
+	            echo "them, or MODEL_FULL to a folder with float32/ and bfloat16/ of it"; exit 1; }; \
+	    fi; done
 
 # Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
 PEERS = .build/peers

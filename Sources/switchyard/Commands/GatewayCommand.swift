@@ -102,7 +102,8 @@ struct GatewayCommand: AsyncParsableCommand {
             keys: [
                 "model", "pool", "listen", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
                 "drain-seconds", "override",
-            ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys + SecuritySettings.listenerKeys
+            ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys
+                + SecuritySettings.listenerKeys
                 + SecuritySettings.tokensKeys
                 + SecuritySettings.expertsKeys,
             flags: [
