@@ -4,6 +4,7 @@ import Checkpoints
 import RPCCore
 import SwitchModel
 import SwitchyardProtos
+import TensorKernels
 import Testing
 
 @testable import ExpertServing

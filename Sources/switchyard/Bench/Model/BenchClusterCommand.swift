@@ -208,10 +208,9 @@ struct BenchClusterCommand: AsyncParsableCommand {
                 group.addTask {
                     var stream = Stream()
                     for try await event in try await client.generateStream(request) {
-                        switch event.event {
+                        switch event {
                         case .token: stream.tokens.append(.now)
                         case .response(let response): stream.usage = response.usage
-                        default: continue
                         }
                     }
                     return stream

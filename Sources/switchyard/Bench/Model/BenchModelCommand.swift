@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwitchModel
 import TensorKernels
 
 /// `switchyard bench model`: tokens a second in this process.
