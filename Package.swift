@@ -214,7 +214,9 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
-                "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage, nioCore, logging,
+                "SwitchModel", "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage,
+                nioCore,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),

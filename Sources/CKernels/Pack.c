@@ -68,6 +68,19 @@ void ck_widen(const void *source, int source_type, size_t count, float *destinat
     }
 }
 
+void ck_round_bf16(const float *source, size_t count, void *destination) {
+    char *target = destination;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, source + i, sizeof bits);
+        // Both outcomes are computed and one is chosen, so that the compiler puts several elements into one register.
+        const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+        const uint32_t nan = (bits >> 16) | 0x40;
+        const uint16_t half = (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? nan : rounded);
+        memcpy(target + i * sizeof half, &half, sizeof half);
+    }
+}
+
 /// Inputs taken at a time: a cache line or so of every source row.
 #define PACK_BLOCK 32
 

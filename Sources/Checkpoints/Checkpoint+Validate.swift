@@ -21,7 +21,8 @@ extension Checkpoint {
         for (layer, experts) in self.expectedExperts {
             for expert in experts {
                 for matrix in FeedForwardMatrix.allCases {
-                    _ = try self.stored(.expert(layer, expert: expert, matrix))
+                    let role = TensorRole.expert(layer, expert: expert, matrix)
+                    if self.packing == nil { _ = try self.stored(role) } else { _ = try self.packedTensor(role) }
                 }
             }
         }
@@ -39,7 +40,7 @@ extension Checkpoint {
     private func refuseUnknown() throws(CheckpointError) {
         let held = Dictionary(uniqueKeysWithValues: self.expectedExperts.map { ($0.0, Set($0.1)) })
         for (name, tensor) in self.tensors.sorted(by: { $0.key < $1.key }) where !Self.ignoredNames.contains(name) {
-            guard let role = TensorRole(name: name) else {
+            guard let role = self.packing == nil ? TensorRole(name: name) : TensorRole(packedName: name) else {
                 throw tensor.failure(.unknownTensor, self.hint(forUnknown: name))
             }
             let isTiedHead = role == .lmHead && self.configuration.tiedEmbeddings

@@ -64,6 +64,7 @@ public final class Checkpoint: Sendable {
         self.fingerprint = manifest?.fingerprintValue ?? own
         if let manifest, manifest.partFingerprintValue != own, !Self.isReconfigured(manifest, configuration, directory)
         {
+            try Self.findDamage(tensors, manifest, directory)
             throw CheckpointError(
                 code: .fingerprintMismatch,
                 message:
@@ -93,10 +94,11 @@ public final class Checkpoint: Sendable {
     ) -> [SparseLayer: [Int]] {
         var held: [SparseLayer: [Int]] = [:]
         for name in tensors.keys {
-            guard case .expert(let layer, let expert, .wi)? = TensorRole(name: name),
-                tensors[TensorRole.expert(layer, expert: expert, .wo).name] != nil,
+            guard case .expert(let layer, let expert, .wi)? = TensorRole(name: name) ?? TensorRole(packedName: name),
                 configuration.has(.expert(layer, expert: expert, .wi))
             else { continue }
+            let other = TensorRole.expert(layer, expert: expert, .wo)
+            guard tensors[other.name] != nil || tensors[other.packedName] != nil else { continue }
             held[layer, default: []].append(expert)
         }
         return held.mapValues { $0.sorted() }
@@ -141,6 +143,9 @@ public final class Checkpoint: Sendable {
     }
 
     private func hint(forMissing role: TensorRole) -> String {
+        if role.isExpert, self.packing != nil {
+            return "this part's experts are packed, cut the checkpoint without packing"
+        }
         if role.isExpert, self.manifest != nil {
             return "this part does not hold this expert, choose the one that does"
         }

@@ -35,7 +35,11 @@ public enum Fingerprint {
     static func of(_ tensors: [String: StoredTensor], configuration: ModelConfiguration) -> UInt64 {
         var found: [String: StoredTensor] = [:]
         for (name, tensor) in tensors {
-            guard var role = TensorRole(name: name) else { continue }
+            guard var role = TensorRole(name: name) else {
+                // A packed matrix has one name alone.
+                if let packed = TensorRole(packedName: name), configuration.has(packed) { found[name] = tensor }
+                continue
+            }
             if role == .lmHead, configuration.tiedEmbeddings { role = .sharedEmbedding }
             let names = role.names(tiedEmbeddings: configuration.tiedEmbeddings)
             // Of several copies the one counts that is also the one used.
@@ -48,6 +52,11 @@ public enum Fingerprint {
             withUnsafeBytes(of: self.digest(tensor).littleEndian) { message += Array($0) }
         }
         return XXHash64.hash(message)
+    }
+
+    /// The hash of all of a tensor's bytes.
+    static func checksum(_ tensor: StoredTensor) -> UInt64 {
+        tensor.view().withUnsafeBytes { XXHash64.hash($0) }
     }
 
     /// The digest of a tensor's content, sampled if it is large.

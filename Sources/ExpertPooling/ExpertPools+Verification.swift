@@ -13,7 +13,8 @@ extension ExpertPools {
         let rowType = self.configuration.rowType
         guard description.rowTypes.isEmpty || description.rowTypes.contains(rowType) else {
             let accepted = description.rowTypes.map(\.rawValue).sorted().joined(separator: ", ")
-            return "it accepts token rows in \(accepted), but this gateway sends \(rowType.rawValue)"
+            return "it accepts token rows in \(accepted), but this gateway sends \(rowType.rawValue): choose another "
+                + "wire type for the gateway, or another version of the host"
         }
         return self.objectionToWeights(of: description, from: slot)
             ?? self.objectionToExperts(of: description, from: slot)
@@ -24,9 +25,9 @@ extension ExpertPools {
         guard !self.configuration.allowsMixedWeightTypes, let own = description.weightType else { return nil }
         for sibling in self.pools[self.replicas[slot].pool].serving where sibling != slot {
             guard let other = self.replicas[sibling].description?.weightType, other != own else { continue }
-            return "it stores weights in \(own.rawValue), but \(self.replicas[sibling].id.address) of the same pool in "
-                + "\(other.rawValue), so answers would depend on the replica: start it with the same storage, or allow "
-                + "mixed types"
+            return "it keeps weights in \(own.rawValue), but \(self.replicas[sibling].id.address) of the same pool in "
+                + "\(other.rawValue), so answers would depend on the replica: start it with the same type "
+                + "(--dtype, or a shard that is packed in it), or allow mixed types (--mixed-weight-types)"
         }
         return nil
     }

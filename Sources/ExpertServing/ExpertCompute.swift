@@ -24,8 +24,8 @@ struct ExpertCompute: Sendable {
 
     /// Computes the calls of one pass.
     ///
-    /// A call by itself is computed from where the socket wrote its rows to where the socket reads them, unless they lie
-    /// across the boundaries of floats, in which case they are moved first. The rows of several calls are brought
+    /// A call by itself is computed from where the socket wrote its rows to where the socket reads them, unless they are no
+    /// floats, or lie across the boundaries of floats, in which case they are widened or moved first. The rows of several calls are brought
     /// together by expert, computed at once, and parted again; the bits are the same (``ForwardBatch``).
     ///
     /// - Parameter jobs: At least one call, all for the same layer; their work has been checked.
@@ -40,7 +40,10 @@ struct ExpertCompute: Sendable {
     }
 
     private func computeOne(_ job: ForwardJob) -> Result<ByteBuffer, RPCError> {
-        let byteCount = self.byteCount(rows: job.work.rows)
+        guard job.work.rowType == .float32 else {
+            return self.computeWidened(job)
+        }
+        let byteCount = self.byteCount(of: job.work)
         var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
         var failure: RPCError?
         outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
@@ -75,6 +78,30 @@ struct ExpertCompute: Sendable {
         try self.experts.forward(layer: work.layer, groups: work.groups, tokens: aligned.pointer, outputs: result)
     }
 
+    /// Computes a call whose rows do not travel as floats.
+    private func computeWidened(_ job: ForwardJob) -> Result<ByteBuffer, RPCError> {
+        let count = job.work.rows * self.modelWidth
+        let tokens = FloatMatrix(uninitializedRows: job.work.rows, columns: self.modelWidth)
+        let results = FloatMatrix(uninitializedRows: job.work.rows, columns: self.modelWidth)
+        job.withUnsafeTokens { bytes in
+            if let base = bytes.baseAddress {
+                job.work.rowType.read(base, count: count, into: tokens.pointer)
+            }
+        }
+        do throws(ExpertError) {
+            try self.experts.forward(
+                layer: job.work.layer,
+                groups: job.work.groups,
+                tokens: tokens.pointer,
+                outputs: results.pointer
+            )
+        } catch {
+            return .failure(RPCError(error))
+        }
+        let whole = ForwardBatch.Run(callRow: 0, row: 0, rows: job.work.rows)
+        return self.reply(to: job, runs: [whole], from: results)
+    }
+
     private func computeTogether(_ jobs: [ForwardJob], _ batch: ForwardBatch) -> [Result<ByteBuffer, RPCError>] {
         guard let layer = jobs.first?.work.layer else {
             return []
@@ -87,11 +114,11 @@ struct ExpertCompute: Sendable {
                     return
                 }
                 for run in batch.runs[call] {
-                    UnsafeMutableRawPointer(tokens.pointer + run.row * self.modelWidth)
-                        .copyMemory(
-                            from: base + self.byteCount(rows: run.callRow),
-                            byteCount: self.byteCount(rows: run.rows)
-                        )
+                    job.work.rowType.read(
+                        base + run.callRow * self.rowByteCount(job.work.rowType),
+                        count: run.rows * self.modelWidth,
+                        into: tokens.pointer + run.row * self.modelWidth
+                    )
                 }
             }
         }
@@ -105,29 +132,36 @@ struct ExpertCompute: Sendable {
         } catch {
             return jobs.map { _ in .failure(RPCError(error)) }
         }
-        return jobs.enumerated()
-            .map { call, job in
-                let byteCount = self.byteCount(rows: job.work.rows)
-                var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
-                outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
-                    guard let base = target.baseAddress else {
-                        return 0
-                    }
-                    for run in batch.runs[call] {
-                        (base + self.byteCount(rows: run.callRow))
-                            .copyMemory(
-                                from: results.pointer + run.row * self.modelWidth,
-                                byteCount: self.byteCount(rows: run.rows)
-                            )
-                    }
-                    return byteCount
-                }
-                return self.checked(outputs, of: job)
+        return jobs.enumerated().map { self.reply(to: $1, runs: batch.runs[$0], from: results) }
+    }
+
+    /// A call's outputs as they travel, picked from the outputs of a pass.
+    private func reply(
+        to job: ForwardJob,
+        runs: [ForwardBatch.Run],
+        from results: FloatMatrix
+    ) -> Result<ByteBuffer, RPCError> {
+        let byteCount = self.byteCount(of: job.work)
+        let rowBytes = self.rowByteCount(job.work.rowType)
+        var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
+        outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
+            guard let base = target.baseAddress else {
+                return 0
             }
+            for run in runs {
+                job.work.rowType.write(
+                    results.pointer + run.row * self.modelWidth,
+                    count: run.rows * self.modelWidth,
+                    to: base + run.callRow * rowBytes
+                )
+            }
+            return byteCount
+        }
+        return self.checked(outputs, of: job)
     }
 
     private func checked(_ outputs: ByteBuffer, of job: ForwardJob) -> Result<ByteBuffer, RPCError> {
-        guard outputs.withUnsafeReadableBytes(FiniteCheck.allFinite) else {
+        guard outputs.withUnsafeReadableBytes({ FiniteCheck.allFinite($0, of: job.work.rowType) }) else {
             return .failure(
                 RPCError(
                     .internal,
@@ -139,8 +173,12 @@ struct ExpertCompute: Sendable {
         return .success(outputs)
     }
 
-    private func byteCount(rows: Int) -> Int {
-        rows * self.modelWidth * MemoryLayout<Float>.stride
+    private func byteCount(of work: ForwardCheck.Work) -> Int {
+        work.rows * self.rowByteCount(work.rowType)
+    }
+
+    private func rowByteCount(_ type: RowType) -> Int {
+        self.modelWidth * type.byteCount
     }
 }
 

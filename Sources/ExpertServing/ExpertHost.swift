@@ -30,6 +30,7 @@ public final class ExpertHost: Sendable {
     private let compute: ExpertCompute
     private let metrics: ExpertHostMetrics
     private let weightBytes: Int
+    private let weights: String
     private let queue: ForwardQueue
     private let server: RPCServer
     private let health: HealthRegistry
@@ -51,9 +52,11 @@ public final class ExpertHost: Sendable {
     ) throws {
         try configuration.validate()
         let shards = try HostShards(configuration, progress: progress)
+        let pool = WorkPool(threads: configuration.threads)
+        if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }
         let experts = try LocalExperts(
             checkpoints: shards.checkpoints,
-            pool: WorkPool(threads: configuration.threads),
+            pool: pool,
             storage: configuration.storage,
             progress: progress
         )
@@ -84,6 +87,7 @@ public final class ExpertHost: Sendable {
         let card = HostCard(
             shards: shards,
             held: held,
+            weightType: experts.weightType,
             weightBytes: experts.byteCount,
             configuration: configuration,
             maxMessageBytes: limits.maxReceiveMessageBytes
@@ -98,6 +102,7 @@ public final class ExpertHost: Sendable {
         self.compute = ExpertCompute(experts: experts, modelWidth: model.modelWidth)
         self.metrics = hostMetrics
         self.weightBytes = experts.byteCount
+        self.weights = experts.weightType.map { "\($0)\(shards.isPacked ? ", mapped" : "")" } ?? "none"
         self.queue = queue
         self.health = health
         self.server = RPCServer(
@@ -163,6 +168,7 @@ public final class ExpertHost: Sendable {
                             "address": "\(address.host):\(address.port)", "fingerprint": "\(hex(self.fingerprint))",
                             "experts": "\(self.held.values.reduce(0) { $0 + $1.count })",
                             "layers": "\(self.held.count)", "memory": "\(mebibytes(self.weightBytes))",
+                            "weights": "\(self.weights)",
                             "zone": "\(self.configuration.zone ?? "none")", "kernels": "\(KernelReport.describe())",
                         ]
                     )
@@ -214,7 +220,7 @@ public final class ExpertHost: Sendable {
         case .success(let rows):
             let envelope = ForwardResponseEnvelope(
                 outputsShape: [UInt32(job.work.rows), UInt32(self.compute.modelWidth)],
-                outputsDType: .float32,
+                outputsDType: DType(job.work.rowType),
                 load: load
             )
             let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))

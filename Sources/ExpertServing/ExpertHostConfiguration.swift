@@ -22,8 +22,11 @@ public struct ExpertHostConfiguration: Sendable {
     /// Keys of the model's `config.json` and the values that replace those in the file.
     public var modelOverrides: [String: String] = [:]
 
-    /// How weights are kept in memory.
+    /// How weights are kept in memory; those of packed shards are used where their files are mapped, and stay as they are.
     public var storage = WeightStorage.checkpoint
+
+    /// Whether packed shards are read once, and their checksums compared, before the host serves.
+    public var prefault = false
 
     /// Threads that compute; one call uses all of them.
     public var threads = 1

@@ -4,6 +4,7 @@ internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import TensorKernels
 
 /// What an expert host accepts in a `Forward` call.
 struct ForwardCheck: Sendable {
@@ -12,7 +13,12 @@ struct ForwardCheck: Sendable {
         let layer: SparseLayer
         let groups: [SwitchModel.ExpertRows]
         let rows: Int
+        /// How the rows travel, there and back.
+        let rowType: RowType
     }
+
+    /// The types of token rows that are accepted.
+    static let acceptedTypes: [DType] = [.float32, .bfloat16]
 
     /// The fingerprint of the checkpoint that the host's experts come from.
     let fingerprint: UInt64
@@ -58,8 +64,8 @@ struct ForwardCheck: Sendable {
                     + "send fewer tokens at once or raise the host's limit"
             )
         }
-        try self.checkTensor(envelope, rows: rows, byteCount: tensorByteCount)
-        return Work(layer: layer, groups: groups, rows: rows)
+        let rowType = try self.checkTensor(envelope, rows: rows, byteCount: tensorByteCount)
+        return Work(layer: layer, groups: groups, rows: rows, rowType: rowType)
     }
 
     private func layer(of envelope: ForwardRequestEnvelope) throws(RPCError) -> SparseLayer {
@@ -115,9 +121,20 @@ struct ForwardCheck: Sendable {
         return groups
     }
 
-    private func checkTensor(_ envelope: ForwardRequestEnvelope, rows: Int, byteCount: Int) throws(RPCError) {
-        guard envelope.tokensDType == .float32 else {
-            throw RPCError(.invalidArgument, "tokens.dtype is \(envelope.tokensDType); this host computes FLOAT32")
+    private func checkTensor(
+        _ envelope: ForwardRequestEnvelope,
+        rows: Int,
+        byteCount: Int
+    ) throws(RPCError) -> RowType {
+        let rowType: RowType
+        switch envelope.tokensDType {
+        case .float32: rowType = .float32
+        case .bfloat16: rowType = .bfloat16
+        case .float16, .int8, .unspecified:
+            throw RPCError(
+                .invalidArgument,
+                "tokens.dtype is \(envelope.tokensDType); this host takes FLOAT32 and BFLOAT16"
+            )
         }
         let shape = envelope.tokensShape
         guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.modelWidth else {
@@ -127,13 +144,14 @@ struct ForwardCheck: Sendable {
                     + "[\(rows), \(self.modelWidth)]"
             )
         }
-        let expected = rows * self.modelWidth * MemoryLayout<Float>.size
+        let expected = rows * self.modelWidth * rowType.byteCount
         guard byteCount == expected else {
             throw RPCError(
                 .invalidArgument,
-                "tokens.data has \(byteCount) bytes; FLOAT32 values of shape \(shape) take \(expected)"
+                "tokens.data has \(byteCount) bytes; \(envelope.tokensDType) values of shape \(shape) take \(expected)"
             )
         }
+        return rowType
     }
 }
 

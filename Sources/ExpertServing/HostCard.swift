@@ -16,12 +16,14 @@ struct HostCard: Sendable {
     /// - Parameters:
     ///   - shards: The folders.
     ///   - held: The experts that were loaded.
+    ///   - weightType: How their weights are kept.
     ///   - weightBytes: Memory that their weights take.
     ///   - configuration: What the host was told.
     ///   - maxMessageBytes: The longest message that the transport takes.
     init(
         shards: HostShards,
         held: [SparseLayer: [Int]],
+        weightType: PackedDType?,
         weightBytes: Int,
         configuration: ExpertHostConfiguration,
         maxMessageBytes: Int
@@ -38,8 +40,8 @@ struct HostCard: Sendable {
                 )
             }
         description.modelWidth = UInt32(shards.first.configuration.modelWidth)
-        description.weightDType = Self.weightDType(shards, held: held, storage: configuration.storage)
-        description.acceptedDTypes = [.float32]
+        description.weightDType = weightType.map(DType.init) ?? .unspecified
+        description.acceptedDTypes = ForwardCheck.acceptedTypes
         description.maxRowsPerCall = UInt64(configuration.maxRowsPerCall)
         description.maxMessageBytes = UInt64(maxMessageBytes)
         description.version = SoftwareVersion.current
@@ -58,28 +60,5 @@ struct HostCard: Sendable {
         description.load = load
         description.uptimeSeconds = UInt64(self.start.duration(to: .now).components.seconds)
         return description
-    }
-
-    private static func weightDType(
-        _ shards: HostShards,
-        held: [SparseLayer: [Int]],
-        storage: WeightStorage
-    ) -> DType {
-        switch storage {
-        case .float32:
-            return .float32
-        case .bfloat16:
-            return .bfloat16
-        case .int8:
-            return .unspecified
-        case .checkpoint:
-            guard let (layer, experts) = held.min(by: { $0.key < $1.key }), let expert = experts.first,
-                let checkpoint = shards.checkpoint(holding: expert, of: layer),
-                let tensor = try? checkpoint.tensor(.expert(layer, expert: expert, .wi))
-            else {
-                return .unspecified
-            }
-            return tensor.dtype == .bfloat16 ? .bfloat16 : .float32
-        }
     }
 }

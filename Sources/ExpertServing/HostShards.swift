@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
-internal import SwitchModel
+internal import Synchronization
+internal import TensorKernels
 
 /// The folders that a host loads experts from: parts of one and the same checkpoint.
 struct HostShards: Sendable {
@@ -38,6 +39,9 @@ struct HostShards: Sendable {
         self.first = first
     }
 
+    /// Whether weights are used where their files are mapped.
+    var isPacked: Bool { self.checkpoints.contains { $0.packing != nil } }
+
     /// The shards' names, each once, joined by commas.
     var name: String {
         var names: [String] = []
@@ -50,9 +54,41 @@ struct HostShards: Sendable {
         return names.joined(separator: ",")
     }
 
-    /// The first folder that holds an expert.
-    func checkpoint(holding expert: Int, of layer: SparseLayer) -> Checkpoint? {
-        self.checkpoints.first { $0.heldExperts[layer]?.contains(expert) == true }
+    /// Reads the packed parts once, from front to back, and compares every matrix with its checksum.
+    ///
+    /// Mapped files are read when they are used: afterwards they are in memory, as long as the system has room. Parts that
+    /// are not packed are read anyway.
+    ///
+    /// - Parameters:
+    ///   - pool: Threads that share the reading.
+    ///   - progress: Told after each matrix, from several threads.
+    /// - Throws: `CheckpointError` for the first matrix that is not what its manifest says.
+    func prefault(pool: WorkPool, progress: (@Sendable (WorkProgress) -> Void)?) throws(CheckpointError) {
+        for checkpoint in self.checkpoints where checkpoint.packing != nil {
+            checkpoint.prefetchPacked()
+            let names = checkpoint.packedNames
+            let state = Mutex<(done: Int, failure: CheckpointError?)>((0, nil))
+            pool.run(names.count) { range in
+                for name in names[range] {
+                    var failure: CheckpointError?
+                    do throws(CheckpointError) {
+                        try checkpoint.verifyPacked(name)
+                    } catch {
+                        failure = error
+                    }
+                    let (done, isStopped) = state.withLock { state in
+                        state.done += 1
+                        state.failure = state.failure ?? failure
+                        return (state.done, state.failure != nil)
+                    }
+                    guard !isStopped else { return }
+                    progress?(
+                        WorkProgress(label: "Reading weights", completed: done, total: names.count, unit: .tensors)
+                    )
+                }
+            }
+            if let failure = state.withLock({ $0.failure }) { throw failure }
+        }
     }
 
     private static func check(_ checkpoint: Checkpoint, against first: Checkpoint) throws(ExpertHostError) {

@@ -91,7 +91,7 @@ public final class Gateway: Sendable {
             model: ModelDescription(
                 checkpoint,
                 name: configuration.modelName ?? Self.name(of: checkpoint),
-                storage: configuration.storage,
+                weightType: model.weightType,
                 limits: configuration.limits,
                 batchSlots: batchSlots
             ),

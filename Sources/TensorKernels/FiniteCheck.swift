@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Whether float32 values are finite.
+/// Whether values are finite.
 public enum FiniteCheck {
     /// Whether all values in the bytes are finite: neither infinite nor "not a number".
     ///
@@ -30,5 +30,42 @@ public enum FiniteCheck {
             rest |= carried[lane]
         }
         return rest & 0x8000_0000 == 0
+    }
+
+    /// Whether all values of a type of rows are finite.
+    ///
+    /// - Parameters:
+    ///   - bytes: Little-endian values at any alignment; a rest that is no whole value is ignored.
+    ///   - type: The values' type.
+    /// - Returns: Whether all are finite; true for no values.
+    public static func allFinite(_ bytes: UnsafeRawBufferPointer, of type: RowType) -> Bool {
+        switch type {
+        case .float32: self.allFinite(bytes)
+        case .bfloat16: self.allFiniteBFloat16(bytes)
+        }
+    }
+
+    /// As ``allFinite(_:)``, with the exponent in the same place of half as many bits.
+    private static func allFiniteBFloat16(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        typealias Vector = SIMD32<UInt16>
+        let exponent: UInt16 = 0x7F80
+        let one: UInt16 = 0x0080
+        let vectorBytes = MemoryLayout<Vector>.size
+        var carried = Vector.zero
+        var offset = 0
+        while offset + vectorBytes <= bytes.count {
+            let bits = bytes.loadUnaligned(fromByteOffset: offset, as: Vector.self)
+            carried |= (bits & exponent) &+ one
+            offset += vectorBytes
+        }
+        var rest: UInt16 = 0
+        while offset + 2 <= bytes.count {
+            rest |= (bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self) & exponent) &+ one
+            offset += 2
+        }
+        for lane in 0..<Vector.scalarCount {
+            rest |= carried[lane]
+        }
+        return rest & 0x8000 == 0
     }
 }

@@ -49,6 +49,11 @@ public struct PackedLayout: Sendable, Hashable {
     /// Outputs in one panel.
     public static let panelColumns = Int(CK_PANEL_COLUMNS)
 
+    /// The version of this order of parts and elements, by which files of another one are refused.
+    ///
+    /// To be raised with every change of what packing writes; a test knows what this version writes.
+    public static let version = 1
+
     /// What memory and files align a packed matrix to, in bytes.
     public static let alignment = 64
 

@@ -2,6 +2,7 @@
 
 import Checkpoints
 import Foundation
+import SwitchModel
 import SwitchyardClient
 import SwitchyardProtos
 import Synchronization
@@ -72,6 +73,7 @@ enum TestCluster {
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
     ///   - hostArguments: Further arguments of each expert host.
+    ///   - packing: How to pack the experts' shards; nil leaves them as they are.
     ///   - body: The test.
     /// - Throws: What the body throws, and what keeps the processes from coming up.
     static func runProcesses(
@@ -79,9 +81,15 @@ enum TestCluster {
         replicas: Int = 1,
         gatewayArguments: [String] = [],
         hostArguments: [String] = [],
+        packing: WeightStorage? = nil,
         body: @escaping @Sendable (LocalCluster) async throws -> Void
     ) async throws {
-        let workspace = try ShardWorkspace.prepare(model: Self.miniature, pools: pools, folder: nil)
+        let workspace = try ShardWorkspace.prepare(
+            model: Self.miniature,
+            pools: pools,
+            folder: nil,
+            packing: packing
+        )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.replicas = replicas

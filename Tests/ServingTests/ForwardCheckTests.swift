@@ -4,6 +4,7 @@ import Checkpoints
 import RPCCore
 import SwitchModel
 import SwitchyardProtos
+import TensorKernels
 import Testing
 
 @testable import ExpertServing
@@ -40,6 +41,9 @@ struct ForwardCheckTests {
         let work = try self.check.check(self.envelope(), tensorByteCount: 48)
         #expect(work.layer == self.layer)
         #expect(work.rows == 3)
+        #expect(work.rowType == .float32)
+        let half = try self.check.check(self.envelope { $0.tokensDType = .bfloat16 }, tensorByteCount: 24)
+        #expect(half.rowType == .bfloat16)
         #expect(work.groups == [.init(expert: 2, rows: 1), .init(expert: 3, rows: 2)])
     }
 
@@ -78,8 +82,11 @@ struct ForwardCheckTests {
             $0.groups[0].rows = 1
             $0.groups[1].rows = .max
         },
-        Fault(testDescription: "type", code: .invalidArgument, words: ["tokens.dtype", "FLOAT32"]) {
-            $0.tokensDType = .bfloat16
+        Fault(testDescription: "type", code: .invalidArgument, words: ["tokens.dtype", "FLOAT32", "BFLOAT16"]) {
+            $0.tokensDType = .float16
+        },
+        Fault(testDescription: "type of weights", code: .invalidArgument, words: ["tokens.dtype", "int8"]) {
+            $0.tokensDType = .int8
         },
         Fault(testDescription: "row sum", code: .invalidArgument, words: ["tokens.shape", "[3, 4]"]) {
             $0.tokensShape = [4, 4]

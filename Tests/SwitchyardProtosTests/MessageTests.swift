@@ -104,6 +104,24 @@ import Testing
         let response = try GenerateResponse(serialized: [0x12, 0x04, 0x1A, 0x02, 0x18, 99])
         #expect(response.usage?.dropped == [DroppedTokens(reason: .unspecified)])
         #expect(try HealthCheckResponse(serialized: [0x08, 99]).status == .unknown)
+        // weight_dtype (5): 99, and accepted_dtypes (6): 1, 99
+        let host = try HostDescription(serialized: [0x28, 99, 0x32, 0x02, 1, 99])
+        #expect(host.weightDType == .unspecified && host.acceptedDTypes == [.float32])
+    }
+
+    @Test func `weights are kept in int8 and no tensor is sent in it`() throws {
+        var host = HostDescription()
+        host.weightDType = .int8
+        #expect(try HostDescription(serialized: host.serialized()).weightDType == .int8)
+        #expect(DType.int8.byteCount == nil)
+        let envelope = ForwardResponseEnvelope(outputsShape: [1, 2], outputsDType: .int8)
+        #expect(envelope.expectedTensorBytes == nil)
+        let message = envelope.header(tensorByteCount: 2) + [1, 2]
+        #expect {
+            try message.withUnsafeBytes { try ForwardResponseEnvelope.parse($0) }
+        } throws: {
+            ($0 as? ProtoError)?.code == .sizeMismatch
+        }
     }
 
     @Test func `a message over the limit is refused before it is read`() {

@@ -126,6 +126,7 @@ enum Samples {
         replica.latencyP99Microseconds = 10
         replica.ejections = 11
         replica.zone = "north"
+        replica.weightDType = .int8
         replica.load = Self.load
         return replica
     }
@@ -146,6 +147,7 @@ enum Samples {
         cluster.complete = true
         cluster.dropped = Self.usage.dropped
         cluster.routedTokens = 6
+        cluster.rowDType = .bfloat16
         return cluster
     }()
     static let host: HostDescription = {

@@ -160,6 +160,10 @@ void ck_pack_int8(const void *source, int source_type, size_t inputs, size_t out
 /// Widens `count` elements of `source` (unaligned allowed) to float32. CK_TYPE_F32 copies.
 void ck_widen(const void *source, int source_type, size_t count, float *destination);
 
+/// Rounds `count` floats to bfloat16, to nearest even; `destination` may be unaligned. Beyond the largest bfloat16 a
+/// number becomes infinite, and a NaN stays one.
+void ck_round_bf16(const float *source, size_t count, void *destination);
+
 /// destination[i] = weight[i] * (x[i] / sqrt(mean(x^2) + epsilon)); the mean in float32, summed in 16 lanes.
 void ck_rms_norm(int level, const float *x, const float *weight, float epsilon, size_t count, float *destination);
 

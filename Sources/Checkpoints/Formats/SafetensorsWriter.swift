@@ -7,6 +7,16 @@ public enum SafetensorsWriter {
     /// Where tensors begin in the file, as far as their sizes allow it.
     public static let alignment = 64
 
+    /// One tensor of a file that is being written.
+    struct Item {
+        var name: String
+        var dtype: TensorDType
+        var shape: [Int]
+        var byteCount: Int
+        /// Makes the tensor's bytes when their turn has come, and lends them.
+        var withBytes: ((UnsafeRawBufferPointer) throws(CheckpointError) -> Void) throws(CheckpointError) -> Void
+    }
+
     /// Writes tensors to a new file, in pieces, and waits until the disk has them.
     ///
     /// The header is padded with spaces so that the data begins at a multiple of 64 bytes. The format allows no gaps
@@ -27,28 +37,48 @@ public enum SafetensorsWriter {
         metadata: [String: String] = [:],
         wrote: (Int) -> Void = { _ in }
     ) throws(CheckpointError) -> Int {
-        let ordered = self.ordered(tensors)
+        try self.write(tensors.map { Item($0) }, to: path, metadata: metadata, wrote: wrote)
+    }
+
+    /// Writes tensors that may be made one after another, so that they are never in memory together.
+    @discardableResult
+    static func write(
+        _ items: [Item],
+        to path: String,
+        metadata: [String: String] = [:],
+        wrote: (Int) -> Void = { _ in }
+    ) throws(CheckpointError) -> Int {
+        let ordered = self.ordered(items)
         let header = try self.header(ordered, metadata: metadata, path: path)
         let file = try OutputFile(path: path)
         try file.write(header)
         var total = 0
-        for tensor in ordered {
-            try withExtendedLifetime(tensor.storage) { () throws(CheckpointError) in
-                let bytes = UnsafeRawBufferPointer(rebasing: tensor.storage.bytes[tensor.range])
+        for item in ordered {
+            try item.withBytes { (bytes) throws(CheckpointError) in
+                guard bytes.count == item.byteCount else {
+                    throw CheckpointError(
+                        code: .writeFailed,
+                        message:
+                            "was announced with \(item.byteCount) bytes and has \(bytes.count); this is a fault of the "
+                            + "program, report it",
+                        file: path,
+                        tensor: item.name
+                    )
+                }
                 try file.write(bytes, wrote: wrote)
             }
-            total += tensor.byteCount
+            total += item.byteCount
         }
         try file.finish()
         return total
     }
 
-    private static func ordered(_ tensors: [TensorView]) -> [TensorView] {
-        tensors.filter { $0.byteCount % self.alignment == 0 } + tensors.filter { $0.byteCount % self.alignment != 0 }
+    private static func ordered(_ items: [Item]) -> [Item] {
+        items.filter { $0.byteCount % self.alignment == 0 } + items.filter { $0.byteCount % self.alignment != 0 }
     }
 
     private static func header(
-        _ tensors: [TensorView],
+        _ tensors: [Item],
         metadata: [String: String],
         path: String
     ) throws(CheckpointError) -> [UInt8] {
@@ -93,6 +123,18 @@ public enum SafetensorsWriter {
             return String(decoding: try encoder.encode(value), as: UTF8.self)
         } catch {
             throw CheckpointError(code: .writeFailed, message: "has a name that JSON cannot hold", file: path)
+        }
+    }
+}
+
+extension SafetensorsWriter.Item {
+    /// A tensor that exists.
+    init(_ tensor: TensorView) {
+        self.init(name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, byteCount: tensor.byteCount) {
+            (body) throws(CheckpointError) in
+            try withExtendedLifetime(tensor.storage) { () throws(CheckpointError) in
+                try body(UnsafeRawBufferPointer(rebasing: tensor.storage.bytes[tensor.range]))
+            }
         }
     }
 }

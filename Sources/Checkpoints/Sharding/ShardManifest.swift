@@ -31,10 +31,30 @@ public struct ShardManifest: Codable, Sendable, Hashable {
         }
     }
 
+    /// How a part's matrices are packed.
+    public struct Packing: Codable, Sendable, Hashable {
+        /// The form of the packed matrices.
+        public var form: PackedForm
+        /// The XXH64 of all bytes of each packed matrix by its name, sixteen hexadecimal digits.
+        public var checksums: [String: String]
+
+        /// Describes a part's packing.
+        ///
+        /// - Parameters:
+        ///   - form: The form of the packed matrices.
+        ///   - checksums: The XXH64 of each packed matrix by its name.
+        public init(form: PackedForm, checksums: [String: String]) {
+            self.form = form
+            self.checksums = checksums
+        }
+    }
+
     /// The file's name in a part's folder.
     public static let fileName = "manifest.json"
-    /// The version that this library writes, and the only one that it reads.
+    /// The version of parts whose tensors are the checkpoint's.
     public static let currentVersion = 1
+    /// The version of parts whose tensors are packed, which programs that do not know them refuse so.
+    public static let packedVersion = 2
     private static let maxFileBytes = 268_435_456
 
     /// The version of the file's layout.
@@ -59,6 +79,8 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public var tensorCount: Int
     /// Bytes of tensor data in the part.
     public var byteCount: Int
+    /// How the part's matrices are packed; nil if they are the checkpoint's own tensors.
+    public var packing: Packing?
 
     /// The experts held, by layer.
     public var expertsByLayer: [SparseLayer: [Int]] {
@@ -88,13 +110,23 @@ public struct ShardManifest: Codable, Sendable, Hashable {
         func failure(_ complaint: String) -> CheckpointError {
             CheckpointError(code: .malformed, message: complaint + "; cut the checkpoint again", file: path)
         }
-        guard manifest.formatVersion == self.currentVersion else {
+        guard [self.currentVersion, self.packedVersion].contains(manifest.formatVersion) else {
             throw CheckpointError(
                 code: .unsupported,
-                message: "has formatVersion \(manifest.formatVersion), and this program reads \(self.currentVersion); "
-                    + "cut the checkpoint again with the same version of the program",
+                message:
+                    "has formatVersion \(manifest.formatVersion), and this program reads \(self.currentVersion) and "
+                    + "\(self.packedVersion); cut the checkpoint again with the same version of the program",
                 file: path
             )
+        }
+        guard (manifest.packing != nil) == (manifest.formatVersion == self.packedVersion) else {
+            throw failure(
+                "has formatVersion \(manifest.formatVersion) and \(manifest.packing == nil ? "no" : "a") packing, where "
+                    + "version \(self.packedVersion) has one and version \(self.currentVersion) none"
+            )
+        }
+        guard manifest.packing == nil || manifest.kind == .experts else {
+            throw failure("says that a \(manifest.kind.rawValue) part is packed, and only experts can be")
         }
         guard Fingerprint.value(manifest.fingerprint) != nil, Fingerprint.value(manifest.partFingerprint) != nil else {
             throw failure("has a fingerprint that is not sixteen hexadecimal digits")

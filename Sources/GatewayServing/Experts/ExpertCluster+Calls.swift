@@ -156,6 +156,7 @@ extension NumberType {
         switch type {
         case .float32: self = .float32
         case .bfloat16: self = .bfloat16
+        case .int8: self = .int8
         case .float16, .unspecified: return nil
         }
     }

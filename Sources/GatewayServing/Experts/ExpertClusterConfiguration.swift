@@ -3,6 +3,7 @@
 public import ExpertPooling
 internal import RPCCore
 public import RPCTransport
+public import TensorKernels
 
 /// Which expert hosts there are and how to reach them.
 public struct ExpertClusterConfiguration: Sendable {
@@ -21,6 +22,12 @@ public struct ExpertClusterConfiguration: Sendable {
         retry: .none,
         waitsWhileConnecting: false
     )
+
+    /// How token rows travel to the hosts and back; a host that does not accept it is refused.
+    public var wireType: RowType {
+        get { self.choice.rowType == .bfloat16 ? .bfloat16 : .float32 }
+        set { self.choice.rowType = newValue == .bfloat16 ? .bfloat16 : .float32 }
+    }
 
     /// Whether a file that lists replicas may name hosts off this machine when ``channel`` is not encrypted.
     public var allowsPlaintext = false

@@ -19,24 +19,34 @@ struct LayerCall: Sendable {
     /// Elements of one row, the model's width.
     let columns: Int
 
+    /// How rows travel, there and back.
+    let rowType: RowType
+
     /// Builds the message of a call; gathering the rows into it is their only copy on the way to the socket.
     ///
     /// - Parameters:
     ///   - assignment: The pool's part of the layer's rows.
     ///   - request: The layer's work.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
-    init(_ assignment: PoolAssignment, of request: ExpertLayerRequest, fingerprint: UInt64) {
+    ///   - rowType: How rows travel.
+    init(
+        _ assignment: PoolAssignment,
+        of request: ExpertLayerRequest,
+        fingerprint: UInt64,
+        rowType: RowType = .float32
+    ) {
         let rows = assignment.rowCount
         let columns = request.hidden.columns
-        let byteCount = rows * request.rowByteCount
+        let rowBytes = request.rowByteCount(as: rowType)
+        let byteCount = rows * rowBytes
         var tokens = ByteBufferAllocator().buffer(capacity: byteCount)
         tokens.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
             guard var destination = target.baseAddress else {
                 return 0
             }
             for group in assignment.groups {
-                request.gather(rows: group.rows, into: destination)
-                destination += group.rows.count * request.rowByteCount
+                request.gather(rows: group.rows, as: rowType, into: destination)
+                destination += group.rows.count * rowBytes
             }
             return byteCount
         }
@@ -46,25 +56,26 @@ struct LayerCall: Sendable {
             layer: UInt32(request.layer.block),
             groups: assignment.groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
             tokensShape: [UInt32(rows), UInt32(columns)],
-            tokensDType: .float32
+            tokensDType: DType(rowType)
         )
         let header = ByteBuffer(bytes: envelope.header(tensorByteCount: byteCount))
         self.assignment = assignment
         self.columns = columns
+        self.rowType = rowType
         self.payload = Payload(segments: [header, tokens])
     }
 
     /// Takes a good reply: the rows of the plan that it answers, each consecutive run as one chunk that reads the
-    /// reply's bytes where they lie.
+    /// reply's bytes where they lie, or their widened copy.
     ///
     /// - Parameter message: The reply.
     /// - Returns: The chunks, and what the host said about its load.
     /// - Throws: ``BadReply`` where the reply is not one for this call.
     func read(_ message: ByteBuffer) throws(BadReply) -> (chunks: [ExpertOutputs.Chunk], load: HostLoad?) {
-        let (tensor, load) = try self.check(message)
+        let (outputs, load) = try self.check(message)
         let rowBytes = self.columns * MemoryLayout<Float>.size
         var chunks: [ExpertOutputs.Chunk] = []
-        var start = tensor.lowerBound
+        var start = 0
         var groups = self.assignment.groups[...]
         while let first = groups.popFirst() {
             var rows = first.rows
@@ -73,23 +84,24 @@ struct LayerCall: Sendable {
                 groups.removeFirst()
             }
             let end = start + rows.count * rowBytes
-            chunks.append(.init(rows: rows, storage: ReplyRows(message: message, bytes: start..<end)))
+            chunks.append(.init(rows: rows, storage: outputs.part(start..<end)))
             start = end
         }
         return (chunks, load)
     }
 
-    /// Where the reply's outputs lie, if they are outputs for this call.
-    private func check(_ message: ByteBuffer) throws(BadReply) -> (tensor: Range<Int>, load: HostLoad?) {
+    /// The reply's outputs in float32, if they are outputs for this call.
+    private func check(_ message: ByteBuffer) throws(BadReply) -> (outputs: ReplyRows, load: HostLoad?) {
         let rows = self.assignment.rowCount
         let expectedShape = [UInt32(rows), UInt32(self.columns)]
-        let expectedBytes = rows * self.columns * MemoryLayout<Float>.size
-        let result: Result<(Range<Int>, HostLoad?), BadReply> = message.withUnsafeReadableBytes { bytes in
+        let expectedType = DType(self.rowType)
+        let expectedBytes = rows * self.columns * self.rowType.byteCount
+        let result: Result<(ReplyRows, HostLoad?), BadReply> = message.withUnsafeReadableBytes { bytes in
             guard let (envelope, tensor) = try? ForwardResponseEnvelope.parse(bytes) else {
                 return .failure(BadReply("the reply is no ForwardResponse"))
             }
-            guard envelope.outputsDType == .float32 else {
-                return .failure(BadReply("outputs.dtype is \(envelope.outputsDType), not FLOAT32"))
+            guard envelope.outputsDType == expectedType else {
+                return .failure(BadReply("outputs.dtype is \(envelope.outputsDType), not \(expectedType)"))
             }
             guard envelope.outputsShape == expectedShape else {
                 let shape = envelope.outputsShape.prefix(8)
@@ -98,12 +110,32 @@ struct LayerCall: Sendable {
             guard tensor.count == expectedBytes else {
                 return .failure(BadReply("outputs.data has \(tensor.count) bytes, not \(expectedBytes)"))
             }
-            guard FiniteCheck.allFinite(UnsafeRawBufferPointer(rebasing: bytes[tensor])) else {
+            let values = UnsafeRawBufferPointer(rebasing: bytes[tensor])
+            let outputs = self.float32(values, in: message, at: tensor, rows: rows)
+            var isFinite = false
+            outputs.withUnsafeBytes { isFinite = FiniteCheck.allFinite($0) }
+            guard isFinite else {
                 return .failure(BadReply("outputs holds a value that is not finite"))
             }
-            return .success((tensor, envelope.load))
+            return .success((outputs, envelope.load))
         }
         return try result.get()
+    }
+
+    /// Outputs where they lie if they are float32, widened otherwise.
+    private func float32(
+        _ values: UnsafeRawBufferPointer,
+        in message: ByteBuffer,
+        at place: Range<Int>,
+        rows: Int
+    ) -> ReplyRows {
+        guard self.rowType != .float32, let base = values.baseAddress else {
+            return ReplyRows(place: .message(message, offset: place.lowerBound), bytes: 0..<values.count)
+        }
+        let widened = FloatMatrix(uninitializedRows: rows, columns: self.columns)
+        self.rowType.read(base, count: rows * self.columns, into: widened.pointer)
+        let byteCount = rows * self.columns * MemoryLayout<Float>.size
+        return ReplyRows(place: .matrix(widened), bytes: 0..<byteCount)
     }
 }
 
@@ -116,12 +148,33 @@ struct BadReply: Error, Sendable, Equatable, CustomStringConvertible {
     }
 }
 
-/// Output rows in a received message.
+/// Output rows in float32: in a received message, or widened from one.
 private struct ReplyRows: ExpertOutputStorage {
-    let message: ByteBuffer
+    enum Place: Sendable {
+        /// Counted from the message's reader index.
+        case message(ByteBuffer, offset: Int)
+        case matrix(FloatMatrix)
+    }
+
+    let place: Place
+    /// Which bytes of the outputs.
     let bytes: Range<Int>
 
+    /// Some of the bytes.
+    func part(_ bytes: Range<Int>) -> ReplyRows {
+        ReplyRows(place: self.place, bytes: bytes)
+    }
+
     func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
-        self.message.withUnsafeReadableBytes { body(UnsafeRawBufferPointer(rebasing: $0[self.bytes])) }
+        switch self.place {
+        case .message(let message, let offset):
+            let range = (offset + self.bytes.lowerBound)..<(offset + self.bytes.upperBound)
+            message.withUnsafeReadableBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
+        case .matrix(let matrix):
+            withExtendedLifetime(matrix) {
+                let start = UnsafeRawPointer(matrix.pointer) + self.bytes.lowerBound
+                body(UnsafeRawBufferPointer(start: start, count: self.bytes.count))
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 internal import ExpertPooling
 public import SwitchModel
+internal import TensorKernels
 
 /// The cluster's experts: each layer's rows go to the pools that hold their experts, one grouped call a pool, all at
 /// once, and come back inside one deadline.
@@ -12,6 +13,7 @@ public import SwitchModel
 public final class RemoteExperts: ExpertExecutor, Sendable {
     private let cluster: ExpertCluster
     private let fingerprint: UInt64
+    private let rowType: RowType
 
     /// Creates an executor over a cluster.
     ///
@@ -21,6 +23,7 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     public init(cluster: ExpertCluster, fingerprint: UInt64) {
         self.cluster = cluster
         self.fingerprint = fingerprint
+        self.rowType = cluster.configuration.wireType
     }
 
     /// Sends a layer's rows to their hosts.
@@ -33,7 +36,9 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
         let pending = PendingLayer(
             cluster: self.cluster,
             layer: request.layer,
-            calls: assignments.map { LayerCall($0, of: request, fingerprint: self.fingerprint) },
+            calls: assignments.map {
+                LayerCall($0, of: request, fingerprint: self.fingerprint, rowType: self.rowType)
+            },
             deadline: deadline
         )
         pending.drop(rows: unplaced, reason: .unavailable)

@@ -18,6 +18,7 @@ struct ClusterReporter: Sendable {
         var description = ClusterDescription()
         description.modelFingerprint = self.fingerprint
         description.complete = view.isComplete
+        description.rowDType = DType(self.cluster.configuration.wireType)
         description.gateway = self.gatewayLoad(load)
         description.routedTokens = load.routedTokens
         description.dropped = load.dropped.map(SwitchyardProtos.DroppedTokens.init)
@@ -107,6 +108,7 @@ struct ClusterReporter: Sendable {
         message.load = load.latest
         message.ejections = report.ejections
         message.zone = report.description?.zone ?? ""
+        message.weightDType = report.description?.weightType.map(DType.init) ?? .unspecified
         return message
     }
 

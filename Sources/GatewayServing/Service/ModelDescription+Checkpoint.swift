@@ -2,8 +2,8 @@
 
 internal import Checkpoints
 internal import ServiceKit
-internal import SwitchModel
 internal import SwitchyardProtos
+internal import TensorKernels
 
 extension ModelDescription {
     /// Describes a checkpoint, all but the experts that are served at the moment.
@@ -11,10 +11,10 @@ extension ModelDescription {
     /// - Parameters:
     ///   - checkpoint: The whole checkpoint or its gateway part.
     ///   - name: The model's name.
-    ///   - storage: How the gateway keeps weights.
+    ///   - weightType: How the gateway keeps weights.
     ///   - limits: How large requests may be.
     ///   - batchSlots: How wide requests may be.
-    init(_ checkpoint: Checkpoint, name: String, storage: WeightStorage, limits: RequestLimits, batchSlots: Int) {
+    init(_ checkpoint: Checkpoint, name: String, weightType: PackedDType, limits: RequestLimits, batchSlots: Int) {
         let model = checkpoint.configuration
         self.init()
         self.name = name
@@ -29,7 +29,7 @@ extension ModelDescription {
         self.expertsPerLayer = UInt32(model.expertCount)
         self.expertCapacity = UInt32(model.expertCapacity)
         self.parameters = model.parameterCount
-        self.weightDType = Self.weightDType(checkpoint, storage: storage)
+        self.weightDType = DType(weightType)
         self.maxInputTokens = UInt32(limits.maxInputTokens)
         self.maxNewTokens = UInt32(limits.maxNewTokens)
         self.maxSequences = UInt32(batchSlots)
@@ -37,16 +37,6 @@ extension ModelDescription {
         self.endTokenID = UInt32(model.endTokenID)
         self.padTokenID = UInt32(model.padTokenID)
         self.version = SoftwareVersion.current
-    }
-
-    private static func weightDType(_ checkpoint: Checkpoint, storage: WeightStorage) -> DType {
-        switch storage {
-        case .float32: .float32
-        case .bfloat16: .bfloat16
-        case .int8: .unspecified
-        case .checkpoint:
-            (try? checkpoint.tensor(.sharedEmbedding))?.dtype == .bfloat16 ? .bfloat16 : .float32
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import ExpertPooling
 internal import NIOCore
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import TensorKernels
 
 extension StackMessage {
     /// The protocol's name of a stack.
@@ -76,5 +78,33 @@ extension ProtoMessage {
             }
         }
         self = try result.get()
+    }
+}
+
+extension DType {
+    /// The protocol's name of a type of rows.
+    init(_ type: RowType) {
+        switch type {
+        case .float32: self = .float32
+        case .bfloat16: self = .bfloat16
+        }
+    }
+
+    /// The protocol's name of a way to keep weights.
+    init(_ type: PackedDType) {
+        switch type {
+        case .float32: self = .float32
+        case .bfloat16: self = .bfloat16
+        case .int8: self = .int8
+        }
+    }
+
+    /// The protocol's name of what the pools call a type.
+    init(_ type: NumberType) {
+        switch type {
+        case .float32: self = .float32
+        case .bfloat16: self = .bfloat16
+        case .int8: self = .int8
+        }
     }
 }

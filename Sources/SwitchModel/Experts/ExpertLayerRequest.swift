@@ -38,27 +38,39 @@ public struct ExpertLayerRequest: Sendable {
 
     /// Bytes of one dispatched row: `d_model` float32 elements.
     public var rowByteCount: Int {
-        self.hidden.columns * MemoryLayout<Float>.stride
+        self.rowByteCount(as: .float32)
     }
 
-    /// Copies dispatched rows, float32, row after row.
+    /// Bytes of one dispatched row of `d_model` elements.
+    ///
+    /// - Parameter type: The elements' type.
+    /// - Returns: The bytes that ``gather(rows:as:into:)`` writes for each row.
+    public func rowByteCount(as type: RowType) -> Int {
+        self.hidden.columns * type.byteCount
+    }
+
+    /// Copies dispatched rows, row after row.
     ///
     /// - Parameters:
     ///   - rows: Which rows of the plan.
-    ///   - destination: Room for `rows.count * rowByteCount` bytes; need not be aligned.
-    public func gather(rows: Range<Int>, into destination: UnsafeMutableRawPointer) {
+    ///   - type: In which elements to write them.
+    ///   - destination: Room for `rows.count * rowByteCount(as: type)` bytes; need not be aligned.
+    public func gather(
+        rows: Range<Int>,
+        as type: RowType = .float32,
+        into destination: UnsafeMutableRawPointer
+    ) {
         precondition(
             rows.lowerBound >= 0 && rows.upperBound <= self.plan.rowCount,
             "rows \(rows) of a plan of \(self.plan.rowCount)"
         )
         var target = destination
+        let columns = self.hidden.columns
         for row in rows {
-            let source = self.hidden.row(Int(self.plan.sources[row]))
-            target.copyMemory(
-                from: UnsafeRawPointer(self.hidden.pointer + Int(self.plan.sources[row]) * source.count),
-                byteCount: self.rowByteCount
-            )
-            target += self.rowByteCount
+            let source = Int(self.plan.sources[row])
+            precondition(source >= 0 && source < self.hidden.rows, "row \(source) of \(self.hidden.rows)")
+            type.write(self.hidden.pointer + source * columns, count: columns, to: target)
+            target += self.rowByteCount(as: type)
         }
     }
 }

@@ -38,7 +38,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///   - checkpoint: Where the tensors come from.
     ///   - experts: Which experts to load.
     ///   - pool: Threads that share the work, now and later.
-    ///   - storage: How to keep the weights.
+    ///   - storage: How to keep the weights; those of a packed part are used where its file is mapped, and stay as they are.
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
     ///   is not supported.
@@ -68,7 +68,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     /// - Parameters:
     ///   - checkpoints: Where the tensors come from: at least one, and all with the same configuration.
     ///   - pool: Threads that share the work, now and later.
-    ///   - storage: How to keep the weights.
+    ///   - storage: How to keep the weights; those of a packed part are used where its file is mapped, and stay as they are.
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
     ///   is not supported, or for checkpoints that differ in theirs.
@@ -114,9 +114,12 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         try ModelError.requireSupport(for: configuration)
         let total = 2 * sources.reduce(0) { $1.wanted.values.reduce($0) { $0 + $1.count } }
         var layers: [SparseLayer: [Int: Expert]] = [:]
+        var types: [PartType] = []
         var done = 0
         for (checkpoint, wanted) in sources {
+            try WeightLoader.requireReadable(checkpoint)
             let before = done
+            var type = PartType(checkpoint)
             let loader = WeightLoader(
                 checkpoint: checkpoint,
                 pool: pool,
@@ -131,14 +134,18 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             )
             for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
                 for expert in indices.sorted() {
-                    layers[layer, default: [:]][expert] = Expert(
+                    let loaded = Expert(
                         wi: try loader.packed(.expert(layer, expert: expert, .wi)),
                         wo: try loader.packed(.expert(layer, expert: expert, .wo))
                     )
+                    type.kept.formUnion([loaded.wi.dtype, loaded.wo.dtype])
+                    layers[layer, default: [:]][expert] = loaded
                     done += 2
                 }
             }
+            types.append(type)
         }
+        try PartType.requireOne(types)
         self.layers = layers
         self.pool = pool
         self.modelWidth = configuration.modelWidth
@@ -146,12 +153,19 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.activation = Activation(configuration.activation)
     }
 
+    /// How the weights are kept: the type of the first expert, since a checkpoint of several types has experts of
+    /// several; nil where none is held.
+    public var weightType: PackedDType? {
+        let first = self.layers.min { $0.key < $1.key }?.value
+        return first?.min { $0.key < $1.key }?.value.wi.dtype
+    }
+
     /// The experts of each layer, ascending.
     public var held: [SparseLayer: [Int]] {
         self.layers.mapValues { $0.keys.sorted() }
     }
 
-    /// Bytes of the packed weights.
+    /// Bytes of the packed weights, those in mapped files among them.
     public var byteCount: Int {
         self.layers.values.reduce(0) { sum, experts in
             experts.values.reduce(sum) { $0 + $1.wi.byteCount + $1.wo.byteCount }

@@ -68,6 +68,9 @@ public final class SwitchTransformer: Sendable {
         self.headScale = configuration.tiedEmbeddings ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
     }
 
+    /// How the weights are kept: the type of the projection onto the vocabulary, the largest of them.
+    public var weightType: PackedDType { self.head.dtype }
+
     /// Checks that ids name embeddings.
     func requireKnown(_ tokens: [Int32], input index: Int) throws(ModelError) {
         guard !tokens.isEmpty else {

@@ -5,7 +5,7 @@ internal import TensorKernels
 
 /// Reads a checkpoint's tensors into the forms that the layers compute with, and tells how far it has come.
 final class WeightLoader {
-    private let checkpoint: Checkpoint
+    let checkpoint: Checkpoint
     private let pool: WorkPool
     private let storage: WeightStorage
     private let progress: (@Sendable (WorkProgress) -> Void)?
@@ -37,6 +37,11 @@ final class WeightLoader {
 
     /// A weight matrix, packed.
     func packed(_ role: TensorRole, storage: WeightStorage? = nil) throws -> PackedMatrix {
+        if role.isExpert, self.checkpoint.packing != nil {
+            let matrix = try self.mapped(role, as: storage ?? self.storage)
+            self.advance()
+            return matrix
+        }
         let (view, type) = try self.view(role)
         guard view.shape.count == 2, view.shape[0] > 0, view.shape[1] > 0 else {
             throw self.wrongShape(view, "a matrix")
@@ -93,11 +98,7 @@ final class WeightLoader {
 
     private func view(_ role: TensorRole) throws -> (TensorView, ElementType) {
         let view = try self.checkpoint.tensor(role)
-        switch view.dtype {
-        case .float32: return (view, .float32)
-        case .bfloat16: return (view, .bfloat16)
-        case .float16: return (view, .float16)
-        default:
+        guard let type = ElementType(view.dtype) else {
             throw ModelError(
                 code: .unsupported,
                 message:
@@ -105,6 +106,7 @@ final class WeightLoader {
                     + " F16: convert the checkpoint"
             )
         }
+        return (view, type)
     }
 
     private func wrongShape(_ view: TensorView, _ wanted: String) -> ModelError {

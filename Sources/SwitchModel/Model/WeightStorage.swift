@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import TensorKernels
+public import TensorKernels
 
 /// How to keep a checkpoint's weights in memory.
 ///
 /// Activations are float32 in any case.
-public enum WeightStorage: Sendable, Hashable {
+public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStringConvertible {
     /// As they are in the checkpoint; float16 as float32.
     case checkpoint
 
@@ -19,12 +19,29 @@ public enum WeightStorage: Sendable, Hashable {
     /// biases and the embeddings that are looked up stay as they are.
     case int8
 
-    func packedDType(for source: ElementType) -> PackedDType {
+    /// The name that people choose it by.
+    public var description: String { self.rawValue }
+
+    /// How weights of a type are kept.
+    ///
+    /// - Parameter source: The type that they have in the checkpoint.
+    /// - Returns: The type that they have in memory.
+    public func packedDType(for source: ElementType) -> PackedDType {
         switch self {
         case .checkpoint: source == .bfloat16 ? .bfloat16 : .float32
         case .float32: .float32
         case .bfloat16: .bfloat16
         case .int8: .int8
+        }
+    }
+
+    /// Whether weights that were packed before are what is asked for; as they are is what `checkpoint` means then.
+    func accepts(packed type: PackedDType) -> Bool {
+        switch self {
+        case .checkpoint: true
+        case .float32: type == .float32
+        case .bfloat16: type == .bfloat16
+        case .int8: type == .int8
         }
     }
 }

@@ -24,13 +24,26 @@ public enum DType: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     case bfloat16 = 2
     /// IEEE 754 binary16.
     case float16 = 3
+    /// Eight-bit integers with a scale for each row of a matrix; how weights are kept, never how a tensor is sent.
+    case int8 = 4
 
-    /// The bytes of one element, or nothing where the type is not given.
+    /// The bytes of one element, or nothing where the type is not given or is no tensor's.
     public var byteCount: Int? {
         switch self {
-        case .unspecified: nil
+        case .unspecified, .int8: nil
         case .float32: 4
         case .bfloat16, .float16: 2
+        }
+    }
+
+    /// The type as the commands' flags and reports write it; nothing where it is not given.
+    public var name: String? {
+        switch self {
+        case .unspecified: nil
+        case .float32: "float32"
+        case .bfloat16: "bfloat16"
+        case .float16: "float16"
+        case .int8: "int8"
         }
     }
 }

@@ -46,6 +46,9 @@ public struct ClusterDescription: ProtoMessage {
     /// Where the tokens went since the start, one entry per sparse layer, the encoder's first.
     public var expertLoad: [LayerLoad] = []
 
+    /// How token rows are sent to the expert hosts and come back.
+    public var rowDType: DType = .unspecified
+
     /// Creates a message in which nothing is given.
     public init() {}
 
@@ -67,6 +70,7 @@ extension ClusterDescription: CBacked {
         self.dropped = try fields.messages(c.n_dropped, c.dropped)
         self.routedTokens = c.routed_tokens
         self.expertLoad = try fields.messages(c.n_expert_load, c.expert_load)
+        self.rowDType = DType(rawValue: c.row_dtype.rawValue) ?? .unspecified
     }
 
     func write(_ c: inout Switchyard__V1__ClusterDescription, _ arena: ProtoArena) {
@@ -77,6 +81,7 @@ extension ClusterDescription: CBacked {
         (c.n_dropped, c.dropped) = arena.messages(self.dropped)
         c.routed_tokens = self.routedTokens
         (c.n_expert_load, c.expert_load) = arena.messages(self.expertLoad)
+        c.row_dtype = Switchyard__V1__DType(self.rowDType.rawValue)
     }
 }
 

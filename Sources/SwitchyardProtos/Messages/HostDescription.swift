@@ -37,7 +37,7 @@ public struct HostDescription: ProtoMessage {
     /// The width of a token row, in elements.
     public var modelWidth: UInt32 = 0
 
-    /// How the weights are stored.
+    /// How the weights are kept, whatever the checkpoint has.
     public var weightDType: DType = .unspecified
 
     /// The types of token rows that the host accepts.
@@ -85,7 +85,8 @@ extension HostDescription: CBacked {
         self.shard = try fields.string(c.shard, "shard")
         self.held = try fields.messages(c.n_held, c.held)
         self.modelWidth = c.d_model
-        self.weightDType = try fields.choice(c.weight_dtype.rawValue, "weight_dtype")
+        // A type that only newer hosts know says no more than none; what it means for the pool is the gateway's to judge.
+        self.weightDType = DType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
         for dtype in fields.array(c.n_accepted_dtypes, c.accepted_dtypes) {
             // A type that only newer hosts know is of no use here.
             DType(rawValue: dtype.rawValue).map { self.acceptedDTypes.append($0) }

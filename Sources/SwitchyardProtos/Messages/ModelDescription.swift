@@ -115,7 +115,7 @@ extension ModelDescription: CBacked {
         self.expertCapacity = c.expert_capacity
         self.sparseLayers = try fields.messages(c.n_sparse_layers, c.sparse_layers)
         self.parameters = c.parameters
-        self.weightDType = try fields.choice(c.weight_dtype.rawValue, "weight_dtype")
+        self.weightDType = DType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
         self.maxInputTokens = c.max_input_tokens
         self.maxNewTokens = c.max_new_tokens
         self.maxSequences = c.max_sequences

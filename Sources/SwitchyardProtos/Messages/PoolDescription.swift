@@ -125,6 +125,9 @@ public struct ReplicaDescription: Sendable, Hashable {
     /// The zone that the host says it stands in; empty if it does not say.
     public var zone: String = ""
 
+    /// How the host says that it keeps its weights.
+    public var weightDType: DType = .unspecified
+
     /// Creates a message in which nothing is given.
     public init() {}
 }
@@ -149,6 +152,7 @@ extension ReplicaDescription: CBacked {
         self.load = try fields.message(c.load)
         self.ejections = c.ejections
         self.zone = try fields.string(c.zone, "zone")
+        self.weightDType = DType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
     }
 
     func write(_ c: inout Switchyard__V1__ReplicaDescription, _ arena: ProtoArena) {
@@ -165,5 +169,6 @@ extension ReplicaDescription: CBacked {
         c.load = arena.message(self.load)
         c.ejections = self.ejections
         c.zone = arena.bytes(self.zone)
+        c.weight_dtype = Switchyard__V1__DType(self.weightDType.rawValue)
     }
 }

@@ -14,6 +14,7 @@ struct DemoCommand: AsyncParsableCommand {
         discussion: """
             EXAMPLE
               switchyard demo --model deploy/models/switch-mini --pools 4
+              switchyard demo --expert-dtype bfloat16 --packed --wire-dtype bfloat16
             """
     )
 
@@ -25,6 +26,8 @@ struct DemoCommand: AsyncParsableCommand {
 
     @Option(help: "Number of prompts.")
     var prompts: Int = 7
+
+    @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
 
     /// One entry of `prompts.json`.
     struct Prompt: Decodable, Sendable {
@@ -45,13 +48,19 @@ struct DemoCommand: AsyncParsableCommand {
         let file = "\(self.model)/prompts.json"
         let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: URL(fileURLWithPath: file)))
         Terminal.print(Terminal.styled("\nSwitchyard", .bold) + "  a Switch Transformer served as a cluster\n")
-        let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: nil)
+        let workspace = try ShardWorkspace.prepare(
+            model: self.model,
+            pools: self.pools,
+            folder: nil,
+            packing: self.precision.packing
+        )
         defer { workspace.discard() }
 
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         // One prompt at a time: more threads would only wake and sleep.
         layout.gatewayThreads = 1
         layout.hostThreads = 1
+        self.precision.apply(to: &layout)
         let log = Mutex<[String]>([])
         let chosen = Array(prompts.prefix(max(1, self.prompts)))
         let start = ContinuousClock.now

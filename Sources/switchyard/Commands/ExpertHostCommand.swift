@@ -15,6 +15,9 @@ struct ExpertHostCommand: AsyncParsableCommand {
             --config names. SIGTERM drains: the host says that it leaves, finishes the calls that it has and those that are on
             their way, and exits. A second SIGTERM ends it at once.
 
+            A shard that `switchyard shard --packed` wrote is mapped and served as it lies: the host is up at once, and
+            reads weights when they are first used, or before it serves with --prefault.
+
             Calls of several gateways that wait for the same layer are computed in one pass over the experts' weights.
 
             On an address that others can reach, give it a certificate (`switchyard certs` makes some), or ask for plaintext
@@ -22,6 +25,8 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
             EXAMPLE
               switchyard expert-host --shard shards/pool-0
+              switchyard expert-host --shard shards/pool-0 --dtype bfloat16
+              switchyard expert-host --shard packed/pool-0 --prefault
               switchyard expert-host --shard shards/pool-0 --shard shards/pool-1 --zone rack-7
               switchyard expert-host --shard shards/pool-0 --listen 0.0.0.0:7401 --tls-certificate certs/expert-host.pem \
                 --tls-key certs/expert-host-key.pem --tls-client-ca certs/ca.pem \
@@ -42,6 +47,17 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     @Option(help: "Compute threads. (default: all processors)")
     var threads: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How weights are kept: checkpoint, float32, bfloat16, int8; a packed shard's stay as they are. (default: checkpoint)",
+            valueName: "type"
+        )
+    )
+    var dtype: String?
+
+    @Flag(help: "Read packed shards once and compare their checksums before serving.")
+    var prefault = false
 
     @Option(help: "Most token rows of one call. (default: 16384)")
     var maxRows: String?
@@ -75,12 +91,14 @@ struct ExpertHostCommand: AsyncParsableCommand {
     func run() async throws {
         let settings = try await self.service.settings(
             keys: [
-                "shard", "listen", "threads", "max-rows", "queue-limit", "batch-rows", "batch-window-us", "zone",
+                "shard", "listen", "threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
+                "batch-window-us", "zone",
                 "drain-seconds",
             ] + SecuritySettings.listenerKeys,
             flags: [
                 "shard": self.shard.isEmpty ? nil : self.shard.joined(separator: ";"), "listen": self.listen,
-                "threads": self.threads, "max-rows": self.maxRows, "queue-limit": self.queueLimit,
+                "threads": self.threads, "dtype": self.dtype, "prefault": self.prefault ? "true" : nil,
+                "max-rows": self.maxRows, "queue-limit": self.queueLimit,
                 "batch-rows": self.batchRows, "batch-window-us": self.batchWindowUs, "zone": self.zone,
                 "drain-seconds": self.drainSeconds,
             ]
@@ -97,6 +115,8 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
+        configuration.storage = try settings.weightStorage()
+        configuration.prefault = try settings.bool("prefault")
         configuration.maxRowsPerCall = try settings.int("max-rows", in: 1...1_048_576, default: 16_384)
         configuration.queueLimit = try settings.int("queue-limit", in: 1...65_536, default: 256)
         configuration.batchRowLimit = try settings.int("batch-rows", in: 1...1_048_576, default: 1024)

@@ -24,6 +24,7 @@ struct GatewayCommand: AsyncParsableCommand {
             EXAMPLES
               switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401
               switchyard gateway --model shards/gateway --pool pool-0=a:7401 --pool pool-1=b:7401,c:7401 --plaintext
+              switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401 --dtype bfloat16 --wire-dtype bfloat16
               switchyard gateway --model shards/gateway --pool pool-0=a:7401 --listen 0.0.0.0:7400 \
                 --tls-certificate certs/gateway.pem --tls-key certs/gateway-key.pem --tokens tokens \
                 --experts-tls-ca certs/ca.pem --experts-tls-certificate certs/gateway.pem \
@@ -44,6 +45,8 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @Option(help: "Where to listen. (default: 127.0.0.1:7400)")
     var listen: String?
+
+    @OptionGroup(title: "Precision") var precision: GatewayPrecisionOptions
 
     @OptionGroup(title: "Scheduling") var scheduling: SchedulingOptions
 
@@ -99,7 +102,8 @@ struct GatewayCommand: AsyncParsableCommand {
             keys: [
                 "model", "pool", "listen", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
                 "drain-seconds", "override",
-            ] + SchedulingOptions.keys + ExpertPoolOptions.keys + SecuritySettings.listenerKeys
+            ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys
+                + SecuritySettings.listenerKeys
                 + SecuritySettings.tokensKeys
                 + SecuritySettings.expertsKeys,
             flags: [
@@ -110,6 +114,7 @@ struct GatewayCommand: AsyncParsableCommand {
                 "drain-seconds": self.drainSeconds,
                 "override": self.override.isEmpty ? nil : self.override.joined(separator: ";"),
             ]
+            .merging(self.precision.flags) { own, _ in own }
             .merging(self.scheduling.flags) { own, _ in own }
             .merging(self.pools.flags) { own, _ in own }
             .merging(self.security.flags) { own, _ in own }
@@ -137,6 +142,7 @@ struct GatewayCommand: AsyncParsableCommand {
             logger: logger
         )
         configuration.cluster.allowsPlaintext = try settings.bool("plaintext")
+        try GatewayPrecisionOptions.apply(settings, to: &configuration)
         try SchedulingOptions.apply(settings, to: &configuration)
         configuration.engine.capacityPolicy = try ModelSettings.capacityPolicy(try settings.string("capacity"))
         configuration.limits.maxInputTokens = try settings.int(

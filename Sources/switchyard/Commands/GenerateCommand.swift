@@ -19,6 +19,7 @@ struct GenerateCommand: AsyncParsableCommand {
               switchyard generate "A horse! a horse! my <extra_id_0> for a horse!"
               switchyard generate --endpoint gateway:7400 --stream --max-new-tokens 64 "summarize: ..."
               switchyard generate --local deploy/models/switch-mini "my <extra_id_0> for a horse!"
+              switchyard generate --local google/switch-base-8 --dtype bfloat16 "my <extra_id_0> for a horse!"
               echo "my <extra_id_0> for a horse!" | switchyard generate --json -
             """
     )
@@ -39,6 +40,8 @@ struct GenerateCommand: AsyncParsableCommand {
 
     @OptionGroup var parameters: GenerationOptions
 
+    @OptionGroup(title: "Weights with --local") var precision: LocalPrecisionOptions
+
     @Option(help: "Compute threads with --local; all processors when not given.")
     var threads: Int?
 
@@ -52,6 +55,9 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        if self.precision.isGiven, self.localModel == nil {
+            throw ValidationError("--dtype and --expert-dtype are for --local; a gateway and its hosts have their own")
+        }
         let text = self.text == "-" ? try Self.readStandardInput() : self.text
         let request = GenerateRequest(
             input: .text(text),
@@ -59,7 +65,8 @@ struct GenerateCommand: AsyncParsableCommand {
             dropPolicy: self.parameters.dropPolicy
         )
         if let model = self.localModel {
-            try self.show(try LocalModel(name: model, threads: self.threads).generate(text, self.parameters))
+            let local = try LocalModel(name: model, threads: self.threads, precision: self.precision)
+            try self.show(try local.generate(text, self.parameters))
             return
         }
         try await self.client.withClient { client in

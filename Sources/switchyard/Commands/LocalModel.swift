@@ -18,14 +18,19 @@ struct LocalModel {
     /// - Parameters:
     ///   - name: A folder, or a hub id in the local cache.
     ///   - threads: Compute threads; all processors when nil.
+    ///   - precision: How to keep the weights.
     /// - Throws: What is wrong with the checkpoint or the tokenizer.
-    init(name: String, threads: Int?) throws {
+    init(name: String, threads: Int?, precision: LocalPrecisionOptions) throws {
         let directory = try ModelSettings.directory(name)
         let bar = ProgressBar()
         let checkpoint = try Checkpoint.open(directory)
         let pool = WorkPool(threads: max(1, threads ?? Processors.count))
-        self.transformer = try SwitchTransformer(checkpoint: checkpoint, pool: pool) { progress in bar.show(progress) }
-        self.experts = try LocalExperts(checkpoint: checkpoint, pool: pool) { progress in bar.show(progress) }
+        self.transformer = try SwitchTransformer(checkpoint: checkpoint, pool: pool, storage: precision.model) {
+            progress in bar.show(progress)
+        }
+        self.experts = try LocalExperts(checkpoint: checkpoint, pool: pool, storage: precision.experts) { progress in
+            bar.show(progress)
+        }
         self.tokenizer = try Tokenizer(directory: directory)
     }
 

@@ -5,6 +5,7 @@ import Checkpoints
 import Foundation
 import ServiceKit
 import SwitchModel
+import TensorKernels
 
 /// Settings that say how a model is read, shared by the commands that load one.
 enum ModelSettings {
@@ -43,6 +44,14 @@ enum ModelSettings {
             }
             return .factor(factor)
         }
+    }
+
+    /// Packs experts for shards, with all processors.
+    ///
+    /// - Parameter storage: How to keep the weights.
+    /// - Returns: What `CheckpointSharder` packs with.
+    static func packing(_ storage: WeightStorage) -> ExpertPacking {
+        ExpertPacking(storage: storage, pool: WorkPool(threads: Processors.count))
     }
 
     /// The folder that a model's name means: a folder, or a hub id in the local Hugging Face cache.

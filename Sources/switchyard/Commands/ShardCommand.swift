@@ -3,6 +3,7 @@
 import ArgumentParser
 import Checkpoints
 import ServiceKit
+import SwitchModel
 
 /// `switchyard shard`: cuts a checkpoint into one gateway part and expert shards.
 struct ShardCommand: AsyncParsableCommand {
@@ -13,9 +14,13 @@ struct ShardCommand: AsyncParsableCommand {
             Writes DIR/gateway, DIR/pool-0 to DIR/pool-(N-1) and DIR/placement.json. Every part carries the fingerprint
             of the checkpoint, so that parts of different models are never mixed.
 
+            With --packed the experts' weights are written as expert hosts of this build keep them in memory, so that a host
+            maps the file and serves from it. They are then of one type for good: --dtype.
+
             EXAMPLES
               switchyard shard deploy/models/switch-mini --out shards --pools 4
               switchyard shard google/switch-base-8 --out shards --pools 2
+              switchyard shard google/switch-base-8 --out packed --pools 2 --packed --dtype bfloat16
             """
     )
 
@@ -28,8 +33,22 @@ struct ShardCommand: AsyncParsableCommand {
     @Option(help: "Number of expert shards.")
     var pools: Int
 
+    @Flag(help: "Write the experts' weights in the form in which hosts serve them as they lie.")
+    var packed = false
+
+    @Option(help: "How packed weights are stored. (default: checkpoint, as the model stores them)")
+    var dtype: WeightStorage?
+
     @Option(help: ArgumentHelp("Replace a value of config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
+
+    func validate() throws {
+        guard self.packed || self.dtype == nil else {
+            throw ValidationError(
+                "--dtype is for --packed; without it a shard holds the checkpoint's own weights, and expert-host has --dtype"
+            )
+        }
+    }
 
     func run() async throws {
         let bar = ProgressBar()
@@ -37,7 +56,8 @@ struct ShardCommand: AsyncParsableCommand {
             model: try ModelSettings.directory(self.model),
             output: self.out,
             pools: self.pools,
-            overrides: try ModelSettings.overrides(self.override)
+            overrides: try ModelSettings.overrides(self.override),
+            packing: self.packed ? ModelSettings.packing(self.dtype ?? .checkpoint) : nil
         ) { progress in
             bar.show(progress)
         }

@@ -67,6 +67,7 @@ struct ClusterReport {
             "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
             + "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, "
             + "width \(self.model.modelWidth), fingerprint \(fingerprint)"
+            + (self.model.weightDType.name.map { ", weights \($0)" } ?? "")
     }
 
     private var gatewayLine: String {
@@ -77,18 +78,21 @@ struct ClusterReport {
             : self.cluster.complete ? Terminal.styled("complete", .green) : Terminal.styled("incomplete", .red)
         return "gateway \(state): \(load.queued) of \(load.queueLimit) queued, \(load.usedSlots) of \(load.batchSlots) "
             + "slots in use, \(load.decodedTokens) tokens decoded in \(load.steps) steps, up \(load.uptimeSeconds) s"
+            + (self.cluster.rowDType.name.map { ", rows sent in \($0)" } ?? "")
     }
 
     private var hosts: String {
         var table = TextTable([
-            ("pool", .left), ("host", .left), ("zone", .left), ("state", .left), ("experts", .left), ("calls", .right),
-            ("rows", .right), ("failures", .right), ("ejected", .right), ("p50", .right), ("p99", .right),
+            ("pool", .left), ("host", .left), ("zone", .left), ("state", .left), ("experts", .left), ("weights", .left),
+            ("calls", .right), ("rows", .right), ("failures", .right), ("ejected", .right), ("p50", .right),
+            ("p99", .right),
         ])
         for pool in self.cluster.pools {
             for replica in pool.replicas {
                 table.add([
                     pool.name, replica.address, replica.zone, "\(replica.state)",
-                    Self.ranges(pool.experts.first?.experts ?? []), "\(replica.calls)", "\(replica.rows)",
+                    Self.ranges(pool.experts.first?.experts ?? []), replica.weightDType.name ?? "",
+                    "\(replica.calls)", "\(replica.rows)",
                     "\(replica.failures)", "\(replica.ejections)",
                     Self.microseconds(replica.latencyP50Microseconds),
                     Self.microseconds(replica.latencyP99Microseconds),

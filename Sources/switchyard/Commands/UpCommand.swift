@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import Foundation
 import ServiceKit
+import SwitchModel
 import UnixSignals
 
 /// `switchyard up`: a whole cluster on this machine.
@@ -17,6 +18,7 @@ struct UpCommand: AsyncParsableCommand {
 
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
+              switchyard up google/switch-base-8 --expert-dtype bfloat16 --packed --shards shards
             """
     )
 
@@ -44,6 +46,8 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Compute threads of each expert host.")
     var hostThreads: Int?
 
+    @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
+
     func validate() throws {
         guard self.pools >= 1, self.replicas >= 1 else {
             throw ValidationError("--pools and --replicas must be at least 1")
@@ -62,7 +66,12 @@ struct UpCommand: AsyncParsableCommand {
             what: "listening at \(self.listen)",
             instead: "certificates on `switchyard gateway` and `switchyard expert-host` in the place of `up`"
         )
-        let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: self.shards)
+        let workspace = try ShardWorkspace.prepare(
+            model: self.model,
+            pools: self.pools,
+            folder: self.shards,
+            packing: self.precision.packing
+        )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.replicas = self.replicas
@@ -71,6 +80,7 @@ struct UpCommand: AsyncParsableCommand {
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
         layout.onHostExit = .restart
+        self.precision.apply(to: &layout)
 
         // The signals are caught before the first child exists, so that none is left behind.
         let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
@@ -114,9 +124,15 @@ struct ShardWorkspace {
     ///   - model: Path or hub id.
     ///   - pools: Number of expert shards.
     ///   - folder: Where to keep the parts; nil for a temporary folder.
+    ///   - packing: How to pack the experts; nil leaves them as they are.
     /// - Returns: The workspace.
     /// - Throws: ``CheckpointError`` where the model cannot be cut; ``ChildProcessError`` where the folder holds other parts.
-    static func prepare(model: String, pools: Int, folder: String?) throws -> ShardWorkspace {
+    static func prepare(
+        model: String,
+        pools: Int,
+        folder: String?,
+        packing: WeightStorage? = nil
+    ) throws -> ShardWorkspace {
         let directory = try ModelSettings.directory(model)
         if let folder, FileManager.default.fileExists(atPath: "\(folder)/placement.json") {
             let placement = try PlacementFile.load(directory: folder)
@@ -126,6 +142,15 @@ struct ShardWorkspace {
                         + "remove it or name another --shards folder"
                 )
             }
+            let isPacked = try placement.pools.contains { pool in
+                try ShardManifest.load(directory: "\(folder)/\(pool.directory)")?.packing != nil
+            }
+            guard isPacked == (packing != nil) else {
+                throw ChildProcessError(
+                    description: "\(folder) holds shards that are \(isPacked ? "" : "not ")packed, and --packed is "
+                        + "\(isPacked ? "not " : "")given; remove it or name another --shards folder"
+                )
+            }
             return ShardWorkspace(folder: folder, pools: placement.pools.map(\.name), isTemporary: false)
         }
         let target =
@@ -133,7 +158,12 @@ struct ShardWorkspace {
             ?? FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-shards-\(UUID().uuidString)")
             .path
         let bar = ProgressBar()
-        let placement = try CheckpointSharder.shard(model: directory, output: target, pools: pools) { progress in
+        let placement = try CheckpointSharder.shard(
+            model: directory,
+            output: target,
+            pools: pools,
+            packing: packing.map { ModelSettings.packing($0) }
+        ) { progress in
             bar.show(progress)
         }
         return ShardWorkspace(folder: target, pools: placement.pools.map(\.name), isTemporary: folder == nil)

@@ -2217,7 +2217,7 @@ const ProtobufCMessageDescriptor switchyard__v1__describe_cluster_request__descr
   (ProtobufCMessageInit) switchyard__v1__describe_cluster_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__cluster_description__field_descriptors[7] =
+static const ProtobufCFieldDescriptor switchyard__v1__cluster_description__field_descriptors[8] =
 {
   {
     "pools",
@@ -2303,6 +2303,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__cluster_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "row_dtype",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ClusterDescription, row_dtype),
+    &switchyard__v1__dtype__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__cluster_description__field_indices_by_name[] = {
   3,   /* field[3] = complete */
@@ -2312,11 +2324,12 @@ static const unsigned switchyard__v1__cluster_description__field_indices_by_name
   2,   /* field[2] = model_fingerprint */
   0,   /* field[0] = pools */
   5,   /* field[5] = routed_tokens */
+  7,   /* field[7] = row_dtype */
 };
 static const ProtobufCIntRange switchyard__v1__cluster_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor =
 {
@@ -2326,7 +2339,7 @@ const ProtobufCMessageDescriptor switchyard__v1__cluster_description__descriptor
   "Switchyard__V1__ClusterDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__ClusterDescription),
-  7,
+  8,
   switchyard__v1__cluster_description__field_descriptors,
   switchyard__v1__cluster_description__field_indices_by_name,
   1,  switchyard__v1__cluster_description__number_ranges,
@@ -2707,7 +2720,7 @@ const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor =
   (ProtobufCMessageInit) switchyard__v1__pool_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field_descriptors[13] =
+static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field_descriptors[14] =
 {
   {
     "address",
@@ -2865,6 +2878,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "weight_dtype",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReplicaDescription, weight_dtype),
+    &switchyard__v1__dtype__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__replica_description__field_indices_by_name[] = {
   0,   /* field[0] = address */
@@ -2879,12 +2904,13 @@ static const unsigned switchyard__v1__replica_description__field_indices_by_name
   4,   /* field[4] = outstanding_rows */
   6,   /* field[6] = rows */
   1,   /* field[1] = state */
+  13,   /* field[13] = weight_dtype */
   12,   /* field[12] = zone */
 };
 static const ProtobufCIntRange switchyard__v1__replica_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 13 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor =
 {
@@ -2894,7 +2920,7 @@ const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor
   "Switchyard__V1__ReplicaDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__ReplicaDescription),
-  13,
+  14,
   switchyard__v1__replica_description__field_descriptors,
   switchyard__v1__replica_description__field_indices_by_name,
   1,  switchyard__v1__replica_description__number_ranges,

@@ -1039,22 +1039,24 @@ const ProtobufCEnumDescriptor switchyard__v1__stack__descriptor =
   switchyard__v1__stack__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue switchyard__v1__dtype__enum_values_by_number[4] =
+static const ProtobufCEnumValue switchyard__v1__dtype__enum_values_by_number[5] =
 {
   { "DTYPE_UNSPECIFIED", "SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED", 0 },
   { "FLOAT32", "SWITCHYARD__V1__DTYPE__FLOAT32", 1 },
   { "BFLOAT16", "SWITCHYARD__V1__DTYPE__BFLOAT16", 2 },
   { "FLOAT16", "SWITCHYARD__V1__DTYPE__FLOAT16", 3 },
+  { "INT8", "SWITCHYARD__V1__DTYPE__INT8", 4 },
 };
 static const ProtobufCIntRange switchyard__v1__dtype__value_ranges[] = {
-{0, 0},{0, 4}
+{0, 0},{0, 5}
 };
-static const ProtobufCEnumValueIndex switchyard__v1__dtype__enum_values_by_name[4] =
+static const ProtobufCEnumValueIndex switchyard__v1__dtype__enum_values_by_name[5] =
 {
   { "BFLOAT16", 2 },
   { "DTYPE_UNSPECIFIED", 0 },
   { "FLOAT16", 3 },
   { "FLOAT32", 1 },
+  { "INT8", 4 },
 };
 const ProtobufCEnumDescriptor switchyard__v1__dtype__descriptor =
 {
@@ -1063,9 +1065,9 @@ const ProtobufCEnumDescriptor switchyard__v1__dtype__descriptor =
   "DType",
   "Switchyard__V1__DType",
   "switchyard.v1",
-  4,
+  5,
   switchyard__v1__dtype__enum_values_by_number,
-  4,
+  5,
   switchyard__v1__dtype__enum_values_by_name,
   1,
   switchyard__v1__dtype__value_ranges,

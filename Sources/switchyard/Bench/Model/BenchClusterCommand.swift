@@ -11,12 +11,14 @@ struct BenchClusterCommand: AsyncParsableCommand {
         commandName: "cluster",
         abstract: "Tokens a second through a cluster of processes on this machine.",
         discussion: """
-            So many Generate calls as the batch is wide, made at once, on the inputs of bench model. Decode tokens a
-            second are all tokens over the longest decode time of the calls; encode tokens a second are those of so many
-            Encode calls. Medians of the runs.
+            So many GenerateStream calls as the batch is wide, made at once, on the inputs of bench model. Decode tokens a
+            second are those that came while all calls decoded, as bench model decodes a whole batch; all tokens a second
+            count from the calls' beginning, encoding included; encode tokens a second are those of so many Encode calls.
+            Medians of the runs.
 
             EXAMPLE
               switchyard bench cluster deploy/models/switch-mini --pools 2 --batch 8
+              switchyard bench cluster google/switch-base-8 --dtype bfloat16 --packed --wire-dtype bfloat16
             """
     )
 
@@ -40,14 +42,22 @@ struct BenchClusterCommand: AsyncParsableCommand {
     @Option(help: "The name of the figures' system in the file of --json.")
     var name: String = "Switchyard, cluster"
 
+    @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
+
     @OptionGroup(title: "Output") var output: BenchOutputOptions
 
     func run() async throws {
-        let workspace = try ShardWorkspace.prepare(model: self.model, pools: self.pools, folder: self.shards)
+        let workspace = try ShardWorkspace.prepare(
+            model: self.model,
+            pools: self.pools,
+            folder: self.shards,
+            packing: self.precision.packing
+        )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
+        self.precision.apply(to: &layout)
         let options = self
         let start = ContinuousClock.now
         let events: @Sendable (ChildEvent) -> Void = { event in
@@ -87,7 +97,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
             title: "A model in a cluster of processes",
             sizeName: "batch",
             conditions: "1 gateway and \(hosts.count) expert hosts, \(self.work.inputTokens) input tokens, "
-                + "\(self.work.newTokens) new tokens, medians of \(self.work.runs) runs"
+                + "\(self.work.newTokens) new tokens, \(self.precision.words), medians of \(self.work.runs) runs"
         )
         for run in 0...self.work.runs {
             for size in self.work.batches {
@@ -157,30 +167,54 @@ struct BenchClusterCommand: AsyncParsableCommand {
         return Double(size * self.work.inputTokens) / start.duration(to: .now).inSeconds
     }
 
+    /// What one call of a batch saw.
+    private struct Stream {
+        var tokens: [ContinuousClock.Instant] = []
+        var usage: Usage?
+    }
+
+    /// Generates for a batch of calls at once.
     private func decode(_ size: Int, _ vocabulary: Int, _ client: GatewayClient) async throws -> Run {
         let inputs = BenchInputs.sequences(count: size, tokens: self.work.inputTokens, vocabulary: vocabulary)
         let start = ContinuousClock.now
-        let responses = try await self.generateAll(inputs, client)
+        let streams = try await self.generateAll(inputs, client)
         let time = start.duration(to: .now).inSeconds
-        let tokens = responses.reduce(0) { $0 + Double($1.usage?.outputTokens ?? 0) }
-        let decodeTime = responses.map { Double($0.usage?.decodeMicroseconds ?? 0) * 1e-6 }.max() ?? 0
+        let tokens = streams.reduce(0) { $0 + Double($1.usage?.outputTokens ?? 0) }
         return Run(
-            decode: decodeTime > 0 ? tokens / decodeTime : 0,
+            decode: Self.steadyRate(streams.map(\.tokens)),
             total: tokens / time,
             seconds: time,
-            dropped: responses.reduce(0) { $0 + ($1.usage?.dropped ?? []).reduce(0) { $0 + $1.tokens } }
+            dropped: streams.reduce(0) { $0 + ($1.usage?.dropped ?? []).reduce(0) { $0 + $1.tokens } }
         )
     }
 
-    private func generateAll(_ inputs: [[Int32]], _ client: GatewayClient) async throws -> [GenerateResponse] {
+    /// Tokens a second from the moment when the last stream has begun until the first one ends.
+    private static func steadyRate(_ streams: [[ContinuousClock.Instant]]) -> Double {
+        guard let from = streams.compactMap(\.first).max(), let to = streams.compactMap(\.last).min(), from < to else {
+            return 0
+        }
+        let count = streams.joined().count { $0 > from && $0 <= to }
+        return Double(count) / from.duration(to: to).inSeconds
+    }
+
+    private func generateAll(_ inputs: [[Int32]], _ client: GatewayClient) async throws -> [Stream] {
         let count = UInt32(self.work.newTokens)
-        return try await withThrowingTaskGroup(of: GenerateResponse.self) { group in
+        return try await withThrowingTaskGroup(of: Stream.self) { group in
             for input in inputs {
                 let request = GenerateRequest(
                     input: .tokenIDs(input.map { UInt32($0) }),
                     parameters: GenerationParameters(maxNewTokens: count, minNewTokens: count)
                 )
-                group.addTask { try await client.generate(request) }
+                group.addTask {
+                    var stream = Stream()
+                    for try await event in try await client.generateStream(request) {
+                        switch event {
+                        case .token: stream.tokens.append(.now)
+                        case .response(let response): stream.usage = response.usage
+                        }
+                    }
+                    return stream
+                }
             }
             return try await group.reduce(into: []) { $0.append($1) }
         }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwitchModel
 import TensorKernels
 
 /// `switchyard bench model`: tokens a second in this process.
@@ -16,6 +17,7 @@ struct BenchModelCommand: AsyncParsableCommand {
 
             EXAMPLE
               switchyard bench model deploy/models/switch-mini --batch 1 --batch 8 --json model.json
+              switchyard bench model google/switch-base-8 --dtype bfloat16
             """
     )
 
@@ -29,6 +31,8 @@ struct BenchModelCommand: AsyncParsableCommand {
 
     @Option(help: "The name of the figures' system in the file of --json.")
     var name: String = "Switchyard"
+
+    @OptionGroup(title: "Precision") var precision: LocalPrecisionOptions
 
     @OptionGroup(title: "Output") var output: BenchOutputOptions
 
@@ -45,7 +49,8 @@ struct BenchModelCommand: AsyncParsableCommand {
             name: self.model,
             threads: threads,
             inputTokens: self.work.inputTokens,
-            newTokens: self.work.newTokens
+            newTokens: self.work.newTokens,
+            storage: (self.precision.model, self.precision.experts)
         )
         let loaded = start.duration(to: .now)
         if self.work.turns {
@@ -72,7 +77,7 @@ struct BenchModelCommand: AsyncParsableCommand {
             title: "A model in one process",
             sizeName: "batch",
             conditions: "in process, \(threads) threads, \(self.work.inputTokens) input tokens, "
-                + "\(self.work.newTokens) new tokens, medians of \(self.work.runs) runs"
+                + "\(self.work.newTokens) new tokens, \(self.precision.words), medians of \(self.work.runs) runs"
         )
         let weights = ActiveWeights(bench.transformer.configuration)
         let bandwidth = ReadBandwidth(pool: bench.transformer.pool)

@@ -116,7 +116,7 @@ struct  Switchyard__V1__HostDescription
    */
   uint32_t d_model;
   /*
-   * How the weights are stored.
+   * How the weights are kept, whatever the checkpoint has: one that a gateway does not know is read as not given.
    */
   Switchyard__V1__DType weight_dtype;
   /*

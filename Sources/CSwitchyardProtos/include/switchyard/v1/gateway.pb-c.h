@@ -681,10 +681,14 @@ struct  Switchyard__V1__ClusterDescription
    */
   size_t n_expert_load;
   Switchyard__V1__LayerLoad **expert_load;
+  /*
+   * How token rows are sent to the expert hosts and come back.
+   */
+  Switchyard__V1__DType row_dtype;
 };
 #define SWITCHYARD__V1__CLUSTER_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__cluster_description__descriptor) \
-    , 0,NULL, NULL, 0, 0, 0,NULL, 0, 0,NULL }
+    , 0,NULL, NULL, 0, 0, 0,NULL, 0, 0,NULL, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED }
 
 
 /*
@@ -879,10 +883,14 @@ struct  Switchyard__V1__ReplicaDescription
    * The zone that the host says it stands in; empty if it does not say.
    */
   ProtobufCBinaryData zone;
+  /*
+   * How the host says that it keeps its weights.
+   */
+  Switchyard__V1__DType weight_dtype;
 };
 #define SWITCHYARD__V1__REPLICA_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__replica_description__descriptor) \
-    , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL, 0, {0,NULL} }
+    , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL, 0, {0,NULL}, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED }
 
 
 /* Switchyard__V1__GenerateRequest methods */

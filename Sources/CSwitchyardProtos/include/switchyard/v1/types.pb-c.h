@@ -64,7 +64,11 @@ typedef enum _Switchyard__V1__DType {
   /*
    * IEEE 754 binary16.
    */
-  SWITCHYARD__V1__DTYPE__FLOAT16 = 3
+  SWITCHYARD__V1__DTYPE__FLOAT16 = 3,
+  /*
+   * Eight-bit integers with a scale for each row of a matrix; how weights are kept, never how a tensor is sent.
+   */
+  SWITCHYARD__V1__DTYPE__INT8 = 4
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__DTYPE)
 } Switchyard__V1__DType;
 /*

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Brings weight matrices into the form in which a program's kernels read them, for parts that are served as they lie.
+///
+/// This library knows how packed matrices are filed and checked, not what is inside.
+public protocol MatrixPacking: Sendable {
+    /// The form that it packs in.
+    var form: PackedForm { get }
+
+    /// What packing a matrix will give, without doing it.
+    ///
+    /// - Parameters:
+    ///   - dtype: The type that the matrix has in the checkpoint.
+    ///   - rows: Rows of the matrix.
+    ///   - columns: Columns of the matrix.
+    /// - Returns: The type of the packed elements, `F32`, `BF16` or `I8`, and the number of bytes, a multiple of
+    ///   ``PackedForm/alignment``; nil for a matrix that cannot be packed.
+    func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)?
+
+    /// Packs a matrix.
+    ///
+    /// - Parameters:
+    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` has an answer.
+    ///   - body: Gets as many bytes as the answer says, which are valid until it returns.
+    /// - Throws: What the body throws.
+    func pack(
+        _ matrix: TensorView,
+        _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+    ) throws(CheckpointError)
+}
+
+/// The form in which a part's matrices are packed.
+public struct PackedForm: Codable, Sendable, Hashable {
+    /// Packed matrices begin at multiples of so many bytes, and their lengths are multiples of it.
+    public static let alignment = SafetensorsWriter.alignment
+
+    /// The version of the form; a program reads one alone.
+    public var version: Int
+    /// Rows of a matrix that lie together.
+    public var panelRows: Int
+
+    /// Describes a form.
+    ///
+    /// - Parameters:
+    ///   - version: The version of the form.
+    ///   - panelRows: Rows of a matrix that lie together.
+    public init(version: Int, panelRows: Int) {
+        self.version = version
+        self.panelRows = panelRows
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One cut in progress.
+struct ShardRun {
+    private let checkpoint: Checkpoint
+    private let placement: PlacementFile
+    private let overrides: [String: String]
+    private let packing: (any MatrixPacking)?
+    private let progress: (@Sendable (WorkProgress) -> Void)?
+    let totalBytes: Int
+    private var writtenBytes = 0
+
+    init(
+        _ checkpoint: Checkpoint,
+        _ placement: PlacementFile,
+        _ overrides: [String: String],
+        packing: (any MatrixPacking)?,
+        progress: (@Sendable (WorkProgress) -> Void)?
+    ) {
+        self.checkpoint = checkpoint
+        self.placement = placement
+        self.overrides = overrides
+        self.packing = packing
+        self.progress = progress
+        let configuration = checkpoint.configuration
+        let gateway = configuration.gatewayRoles.compactMap { try? checkpoint.stored($0) }
+        let experts = configuration.sparseLayers.flatMap { layer in
+            (0..<configuration.expertCount)
+                .flatMap { expert in
+                    FeedForwardMatrix.allCases.compactMap { try? checkpoint.stored(.expert(layer, expert: expert, $0)) }
+                }
+        }
+        let asTheyAre = packing == nil ? gateway + experts : gateway
+        let packed = packing.map { packing in experts.map { Self.size(of: $0, packing)?.byteCount ?? 0 } } ?? []
+        self.totalBytes = asTheyAre.reduce(packed.reduce(0, +)) {
+            $0 + (TensorView.byteCount(shape: $1.shape, dtype: $1.dtype) ?? 0)
+        }
+    }
+
+    mutating func write(into root: String) throws(CheckpointError) {
+        try FileSystem.writeJSON(self.placement, to: "\(root)/\(PlacementFile.fileName)")
+        let gateway = "\(root)/\(self.placement.gateway)"
+        try self.writePart(
+            gateway,
+            name: self.placement.gateway,
+            kind: .gateway,
+            roles: self.checkpoint.configuration.gatewayRoles,
+            experts: [],
+            companions: CheckpointSharder.companionFiles
+        )
+        try FileSystem.writeJSON(self.placement, to: "\(gateway)/\(PlacementFile.fileName)")
+        try FileSystem.synchronize(gateway)
+        for pool in self.placement.pools {
+            let layers = self.checkpoint.configuration.sparseLayers
+            try self.writePart(
+                "\(root)/\(pool.directory)",
+                name: pool.name,
+                kind: .experts,
+                roles: layers.flatMap { layer in
+                    pool.experts.flatMap { expert in
+                        FeedForwardMatrix.allCases.map { .expert(layer, expert: expert, $0) }
+                    }
+                },
+                experts: layers.map { .init(layer: $0, experts: pool.experts) },
+                companions: CheckpointSharder.expertCompanionFiles
+            )
+        }
+        try FileSystem.synchronize(root)
+    }
+
+    private mutating func writePart(
+        _ directory: String,
+        name: String,
+        kind: ShardManifest.Kind,
+        roles: [TensorRole],
+        experts: [ShardManifest.LayerExperts],
+        companions: [String]
+    ) throws(CheckpointError) {
+        try FileSystem.createDirectory(directory)
+        for file in companions where FileSystem.isFile("\(self.checkpoint.directory)/\(file)") {
+            try FileSystem.copy("\(self.checkpoint.directory)/\(file)", to: "\(directory)/\(file)")
+        }
+        let packing = kind == .experts ? self.packing : nil
+        var stored: [String: StoredTensor] = [:]
+        let items = try roles.map { (role) throws(CheckpointError) in
+            let tensor = try self.checkpoint.stored(role).renamed(role.name)
+            stored[role.name] = tensor
+            guard let packing else { return SafetensorsWriter.Item(tensor.view()) }
+            return try Self.item(role, tensor, packing)
+        }
+        let path = "\(directory)/\(CheckpointSharder.weightsFile)"
+        let start = self.writtenBytes
+        var written = start
+        let bytes = try SafetensorsWriter.write(items, to: path, metadata: Self.metadata(packing)) { count in
+            written += count
+            self.progress?(
+                WorkProgress(label: "Writing \(name)", completed: written, total: self.totalBytes, unit: .bytes)
+            )
+        }
+        self.writtenBytes = start + bytes
+        if packing != nil {
+            // Packed matrices were never in memory together: they are known by what the file says.
+            stored = Dictionary(try SafetensorsReader.read(path).map { ($0.name, $0) }) { first, _ in first }
+        }
+        let manifest = ShardManifest(
+            formatVersion: packing == nil ? ShardManifest.currentVersion : ShardManifest.packedVersion,
+            kind: kind,
+            name: name,
+            fingerprint: self.placement.fingerprint,
+            partFingerprint: Fingerprint.text(
+                Fingerprint.of(stored, configuration: self.checkpoint.configuration)
+            ),
+            source: self.placement.source,
+            pools: self.placement.pools.count,
+            overrides: self.overrides,
+            experts: experts,
+            tensorCount: items.count,
+            byteCount: bytes,
+            packing: packing.map {
+                .init(form: $0.form, checksums: stored.mapValues { Fingerprint.text(Fingerprint.checksum($0)) })
+            }
+        )
+        try FileSystem.writeJSON(manifest, to: "\(directory)/\(ShardManifest.fileName)")
+        try FileSystem.synchronize(directory)
+    }
+
+    // MARK: - Packed matrices
+
+    private static func size(
+        of tensor: StoredTensor,
+        _ packing: any MatrixPacking
+    ) -> (dtype: TensorDType, byteCount: Int)? {
+        // Every expert's tensor is a matrix: `Checkpoint.stored` has compared its shape with the configuration.
+        packing.size(of: tensor.dtype, rows: tensor.shape[0], columns: tensor.shape[1])
+    }
+
+    /// A matrix that is packed when its turn to be written has come.
+    private static func item(
+        _ role: TensorRole,
+        _ tensor: StoredTensor,
+        _ packing: any MatrixPacking
+    ) throws(CheckpointError) -> SafetensorsWriter.Item {
+        guard let (dtype, byteCount) = Self.size(of: tensor, packing) else {
+            throw tensor.failure(
+                .unsupported,
+                "has the shape \(tensor.shape), which is too large for the type that it is to be packed in; choose another one"
+            )
+        }
+        return SafetensorsWriter.Item(
+            name: role.packedName,
+            dtype: dtype,
+            shape: [byteCount / dtype.byteSize],
+            byteCount: byteCount
+        ) { (body) throws(CheckpointError) in
+            try packing.pack(tensor.view(), body)
+        }
+    }
+
+    /// What a file says of itself; programs read the manifest.
+    private static func metadata(_ packing: (any MatrixPacking)?) -> [String: String] {
+        guard let form = packing?.form else { return ["format": "pt"] }
+        return [
+            "format": "switchyard-packed", "form_version": "\(form.version)", "panel_rows": "\(form.panelRows)",
+        ]
+    }
+}

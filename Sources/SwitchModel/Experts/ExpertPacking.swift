@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import TensorKernels
+
+/// Packs experts for `CheckpointSharder`, in the form in which `LocalExperts` uses them where their file is mapped.
+public struct ExpertPacking: MatrixPacking {
+    private let storage: WeightStorage
+    private let pool: WorkPool
+
+    /// Creates a packer.
+    ///
+    /// - Parameters:
+    ///   - storage: How to keep the weights.
+    ///   - pool: Threads that share the packing.
+    public init(storage: WeightStorage, pool: WorkPool) {
+        self.storage = storage
+        self.pool = pool
+    }
+
+    /// The form that this build's kernels read.
+    public var form: PackedForm { .own }
+
+    /// What packing a matrix will give.
+    ///
+    /// - Parameters:
+    ///   - dtype: The type that the matrix has in the checkpoint.
+    ///   - rows: Rows of the matrix.
+    ///   - columns: Columns of the matrix.
+    /// - Returns: The type of the packed elements and the number of bytes; nil for a matrix that has no packed form.
+    public func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
+        guard let type = ElementType(dtype) else { return nil }
+        let kept = self.storage.packedDType(for: type)
+        return PackedLayout(outputs: rows, inputs: columns, dtype: kept).map { (kept.tensorType, $0.byteCount) }
+    }
+
+    /// Packs a matrix.
+    ///
+    /// - Parameters:
+    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` has an answer.
+    ///   - body: Gets the packed elements, which are valid until it returns.
+    /// - Throws: What the body throws.
+    public func pack(
+        _ matrix: TensorView,
+        _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
+    ) throws(CheckpointError) {
+        let type = ElementType(matrix.dtype) ?? .float32
+        let packed = matrix.withUnsafeBytes { bytes in
+            PackedMatrix(
+                packing: bytes,
+                as: type,
+                outputs: matrix.shape[0],
+                inputs: matrix.shape[1],
+                dtype: self.storage.packedDType(for: type),
+                pool: self.pool
+            )
+        }
+        let outcome = packed.withUnsafeBytes { bytes in
+            Result { () throws(CheckpointError) in try body(bytes) }
+        }
+        try outcome.get()
+    }
+}
+
+extension ElementType {
+    /// The kernels' name of a weight's type; nil for types that no weight has.
+    init?(_ type: TensorDType) {
+        switch type {
+        case .float32: self = .float32
+        case .bfloat16: self = .bfloat16
+        case .float16: self = .float16
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import TensorKernels
+
+/// In which types a part's experts are kept.
+///
+/// Parts are packed one by one, so those of one checkpoint may come in different types, which nobody could see in what a
+/// host answers.
+struct PartType {
+    let directory: String
+    let isPacked: Bool
+    var kept: Set<PackedDType> = []
+
+    init(_ checkpoint: Checkpoint) {
+        self.directory = checkpoint.directory
+        self.isPacked = checkpoint.packing != nil
+    }
+
+    /// Checks that packed parts are of the types that the others are of.
+    static func requireOne(_ parts: [PartType]) throws(ModelError) {
+        let parts = parts.filter { !$0.kept.isEmpty }
+        guard parts.contains(where: \.isPacked), let first = parts.first,
+            let other = parts.first(where: { $0.kept != first.kept })
+        else { return }
+        throw ModelError(
+            code: .unsupported,
+            message: "\(first.directory) keeps weights in \(first.names) and \(other.directory) in \(other.names); "
+                + "name parts of one type, cut at once"
+        )
+    }
+
+    private var names: String {
+        self.kept.map { "\($0)" }.sorted().joined(separator: " and ")
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import GatewayServing
+import ServiceKit
+import SwitchModel
+import TensorKernels
+
+extension WeightStorage: ExpressibleByArgument {}
+
+extension RowType: ExpressibleByArgument {
+    /// A type by the name that people choose it by.
+    ///
+    /// - Parameter argument: `float32` or `bfloat16`.
+    public init?(argument: String) {
+        guard let type = Self.allCases.first(where: { "\($0)" == argument }) else { return nil }
+        self = type
+    }
+
+    /// The names to choose from.
+    public static var allValueStrings: [String] { Self.allCases.map { "\($0)" } }
+}
+
+/// How a model in this process keeps its weights.
+struct LocalPrecisionOptions: ParsableArguments {
+    @Option(help: "How weights are kept in memory. (default: checkpoint, as they are stored)")
+    var dtype: WeightStorage?
+
+    @Option(help: "How the experts' weights are kept, where that is different.")
+    var expertDtype: WeightStorage?
+
+    /// Whether anything was chosen.
+    var isGiven: Bool { self.dtype != nil || self.expertDtype != nil }
+
+    /// How to keep all weights but the experts'.
+    var model: WeightStorage { self.dtype ?? .checkpoint }
+
+    /// How to keep the experts' weights.
+    var experts: WeightStorage { self.expertDtype ?? self.model }
+
+    /// The choice in words, for the head of a table.
+    var words: String { Self.describe(self.model, self.experts) }
+
+    static func describe(_ model: WeightStorage, _ experts: WeightStorage) -> String {
+        "weights: \(model)" + (model == experts ? "" : ", experts \(experts)")
+    }
+}
+
+/// How the processes of a cluster on this machine keep their weights, and how rows travel between them.
+struct ClusterPrecisionOptions: ParsableArguments {
+    @Option(help: "How weights are kept in memory. (default: checkpoint, as they are stored)")
+    var dtype: WeightStorage?
+
+    @Option(help: "How the expert hosts' weights are kept, where that is different.")
+    var expertDtype: WeightStorage?
+
+    @Option(help: "How token rows travel to the expert hosts and back. (default: float32)")
+    var wireDtype: RowType?
+
+    @Flag(help: "Store the experts' weights packed in that type, for hosts that map and serve them as they lie.")
+    var packed = false
+
+    /// How the experts' shards are packed; nil where they are not.
+    var packing: WeightStorage? { self.packed ? self.experts ?? .checkpoint : nil }
+
+    private var experts: WeightStorage? { self.expertDtype ?? self.dtype }
+
+    /// Hands the choice on to the processes.
+    ///
+    /// - Parameter layout: The cluster.
+    func apply(to layout: inout LocalCluster.Layout) {
+        if let dtype { layout.gatewayArguments += ["--dtype", "\(dtype)"] }
+        if let wireDtype { layout.gatewayArguments += ["--wire-dtype", "\(wireDtype)"] }
+        if let experts { layout.hostArguments += ["--dtype", "\(experts)"] }
+    }
+
+    /// The choice in words, for the head of a table.
+    var words: String {
+        let weights = LocalPrecisionOptions.describe(self.dtype ?? .checkpoint, self.experts ?? .checkpoint)
+        return "\(weights)\(self.packed ? ", packed" : ""); rows: \(self.wireDtype ?? .float32)"
+    }
+}
+
+/// How a gateway keeps its weights, and how rows travel to its expert hosts.
+struct GatewayPrecisionOptions: ParsableArguments {
+    /// The settings' keys.
+    static let keys = ["dtype", "wire-dtype"]
+
+    @Option(
+        help: ArgumentHelp(
+            "How weights are kept: checkpoint, float32, bfloat16, int8; routers' always float32. (default: checkpoint)",
+            valueName: "type"
+        )
+    )
+    var dtype: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How token rows travel to the expert hosts and back: float32 or bfloat16. (default: float32)",
+            valueName: "type"
+        )
+    )
+    var wireDtype: String?
+
+    /// The flags that were given.
+    var flags: [String: String] {
+        ["dtype": self.dtype, "wire-dtype": self.wireDtype].compactMapValues { $0 }
+    }
+
+    /// Puts the settings into a gateway's configuration.
+    ///
+    /// - Parameters:
+    ///   - settings: Flags, environment and file.
+    ///   - configuration: What to change.
+    /// - Throws: `Settings.Failure` naming the setting that is wrong.
+    static func apply(_ settings: Settings, to configuration: inout GatewayConfiguration) throws {
+        configuration.storage = try settings.weightStorage()
+        configuration.cluster.wireType = try settings.wireType()
+    }
+}
+
+extension Settings {
+    /// How weights are kept, from the setting `dtype`.
+    ///
+    /// - Returns: `checkpoint` where it is not given.
+    /// - Throws: ``Settings/Failure`` for anything that is no such way.
+    func weightStorage() throws -> WeightStorage {
+        guard let text = try self.string("dtype") else { return .checkpoint }
+        guard let storage = WeightStorage(rawValue: text) else {
+            let names = WeightStorage.allCases.map(\.rawValue).joined(separator: ", ")
+            throw Failure("dtype is \"\(text)\", but must be one of \(names)")
+        }
+        return storage
+    }
+
+    /// How token rows travel, from the setting `wire-dtype`.
+    ///
+    /// - Returns: `float32` where it is not given.
+    /// - Throws: ``Settings/Failure`` for anything that is no such type.
+    func wireType() throws -> RowType {
+        guard let text = try self.string("wire-dtype") else { return .float32 }
+        guard let type = RowType(argument: text) else {
+            let names = RowType.allValueStrings.joined(separator: ", ")
+            throw Failure("wire-dtype is \"\(text)\", but must be one of \(names)")
+        }
+        return type
+    }
+}
