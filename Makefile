@@ -17,7 +17,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-kernels bench-layers bench-model \
-    bench-models bench-peers protos clean
+    bench-full-shape bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,7 +76,7 @@ lint: ## check formatting and documentation comments
 format: ## rewrite the sources in the project's format
 	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
 
-# What is measured: switch-base-8's full shape, made here where MODEL_FULL names no folder with float32/ and bfloat16/ of it.
+# What is measured: a float32 checkpoint of switch-base-8's full shape, made here where MODEL_FULL names no folder with one.
 # Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,
 # HIVEMIND_PYTHON; the others are skipped, and the tables say so.
 BENCH = .build/bench
@@ -105,36 +105,32 @@ bench-layers: build ## one remote sparse layer beside hivemind's, and 8 to 2,048
 	$(SWITCHYARD) bench plot $(BENCH)/scale.json --svg $(BENCH)/scale.svg
 
 # One system a line; TURN_SYSTEMS may add some, each as --system "name=command".
-TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS)
-CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads 1
-PEER_TURNS = $(PEER_PYTHON) Tests/Peers
-bench-model: build bench-models ## decoding and encoding beside transformers and CTranslate2, run by run
-	$(SWITCHYARD) bench model $(MODEL_FULL)/float32 --threads $(BENCH_THREADS) --markdown --json $(BENCH)/model.json \
-	    > $(BENCH)/model.md && cat $(BENCH)/model.md
+TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS) $(MODEL_FULL)
+CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads $(BENCH_THREADS) $(MODEL_FULL)
+TORCH_TURNS = $(PEER_PYTHON) Tests/Peers/bench_transformers.py --turns --threads $(BENCH_THREADS) --model $(MODEL_FULL)
+DENSE_TURNS = $(PEER_PYTHON) Tests/Peers/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) --model $(BENCH)/t5-base
+bench-model: build bench-full-shape ## decoding and encoding beside transformers and CTranslate2, run by run
+	@mkdir -p $(BENCH)
+	for dtype in float32 bfloat16 int8; do \
+	    $(SWITCHYARD) bench model $(MODEL_FULL) --threads $(BENCH_THREADS) --dtype $$dtype --name "$$dtype" --markdown \
+	        --json $(BENCH)/model-$$dtype.json > $(BENCH)/model-$$dtype.md && cat $(BENCH)/model-$$dtype.md || exit 1; done
 	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
 	    --json $(BENCH)/compare.json --svg $(BENCH)/compare.svg --baseline "transformers, float32" \
-	    --system "Switchyard, float32=$(TURNS) $(MODEL_FULL)/float32" \
-	    --system "Switchyard, bfloat16=$(TURNS) $(MODEL_FULL)/bfloat16" \
-	    --system "cluster, float32=$(CLUSTER_TURNS) $(MODEL_FULL)/float32" \
-	    --system "cluster, bfloat16=$(CLUSTER_TURNS) $(MODEL_FULL)/bfloat16" \
-	    --system "transformers, float32=$(PEER_TURNS)/bench_transformers.py --turns --threads $(BENCH_THREADS) \
-	        --model $(MODEL_FULL)/float32" \
-	    --system "transformers, bfloat16=$(PEER_TURNS)/bench_transformers.py --turns --threads $(BENCH_THREADS) \
-	        --model $(MODEL_FULL)/bfloat16 --dtype bfloat16" \
-	    --system "CTranslate2 dense, float32=$(PEER_TURNS)/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) \
-	        --model $(BENCH)/t5-base" \
-	    --system "CTranslate2 dense, int8=$(PEER_TURNS)/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) \
-	        --model $(BENCH)/t5-base --compute-type int8" $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
+	    --system "Switchyard, float32=$(TURNS)" \
+	    --system "Switchyard, bfloat16=$(TURNS) --dtype bfloat16" \
+	    --system "Switchyard, int8=$(TURNS) --dtype int8" \
+	    --system "cluster, float32=$(CLUSTER_TURNS)" \
+	    --system "transformers, float32=$(TORCH_TURNS)" \
+	    --system "transformers, bfloat16=$(TORCH_TURNS) --dtype bfloat16" \
+	    --system "CTranslate2 dense, float32=$(DENSE_TURNS)" \
+	    --system "CTranslate2 dense, int8=$(DENSE_TURNS) --compute-type int8" \
+	    $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
 
-# Both types of the full shape, unless MODEL_FULL has them.
-bench-models:
-	@for dtype in float32 bfloat16; do \
-	    if [ ! -f "$(MODEL_FULL)/$$dtype/config.json" ]; then \
-	        $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)/$$dtype" --dtype $$dtype \
-	            --threads $(BENCH_THREADS) || { \
-	            echo "make bench: the full shape is made with torch and transformers; set PEER_PYTHON to a python that has"; \
-	            echo "them, or MODEL_FULL to a folder with float32/ and bfloat16/ of it"; exit 1; }; \
-	    fi; done
+bench-full-shape:
+	@[ -f "$(MODEL_FULL)/config.json" ] || \
+	    $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)" --threads $(BENCH_THREADS) || { \
+	    echo "make bench: the full shape is made with torch and transformers; set PEER_PYTHON to a python that has them, or"; \
+	    echo "MODEL_FULL to a folder with the checkpoint"; exit 1; }
 
 # Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
 PEERS = .build/peers

@@ -104,7 +104,7 @@ struct BenchTests {
     func cluster() async throws {
         let report = try await self.report(
             [
-                "cluster", TestCluster.miniature, "--batch", "2", "--input-tokens", "6", "--new-tokens", "2", "--runs",
+                "cluster", TestCluster.miniature, "--batch", "2", "--input-tokens", "6", "--new-tokens", "8", "--runs",
                 "2", "--threads", "1", "--host-threads", "1",
             ],
             rows: "| batch |"

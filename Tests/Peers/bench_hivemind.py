@@ -10,6 +10,7 @@ one run, in milliseconds. Prints one JSON object a line; with --turns it measure
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def serve(arguments) -> None:
     )
     print("addresses " + " ".join(str(address) for address in server.dht.get_visible_maddrs()), flush=True)
     sys.stdin.read()
-    server.shutdown()
+    # The server's helpers do not always leave with it.
+    os.killpg(0, signal.SIGKILL)
 
 
 class Servers:
@@ -80,7 +82,9 @@ class Servers:
                 sys.executable, __file__, "--serve", "--first", str(index * half), "--count", str(half),
                 "--width", str(arguments.width), "--threads", str(arguments.threads), "--peers", *self.peers,
             ]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
             self.processes.append(process)
             for line in process.stdout:
                 if line.startswith("addresses "):
@@ -94,9 +98,10 @@ class Servers:
             process.stdin.close()
         for process in self.processes:
             try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
 
 
 def main() -> None:
