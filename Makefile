@@ -16,7 +16,8 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak lint format bench bench-peers protos clean
+.PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-kernels bench-layers bench-model \
+    bench-full-shape bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -75,8 +76,61 @@ lint: ## check formatting and documentation comments
 format: ## rewrite the sources in the project's format
 	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
 
-bench: build ## the benchmark tables of docs/benchmarks.md
-	@"$$($(RELEASE) --show-bin-path)/switchyard" bench all
+# What is measured: a float32 checkpoint of switch-base-8's full shape, made here where MODEL_FULL names no folder with one.
+# Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,
+# HIVEMIND_PYTHON; the others are skipped, and the tables say so.
+BENCH = .build/bench
+MODEL_FULL ?= $(BENCH)/switch-base-8
+PEER_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
+HIVEMIND_PYTHON ?= $(PEER_PYTHON)
+BENCH_ROUNDS ?= 5
+BENCH_THREADS ?= 2
+SWITCHYARD = .build/release/switchyard
+
+bench: build bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
+	@echo "Tables, JSON and plots are in $(BENCH)."
+
+bench-kernels: build ## products with cold weights, beside OpenBLAS and a plain read loop
+	@mkdir -p $(BENCH)
+	$(SWITCHYARD) bench kernels --markdown --json $(BENCH)/kernels.json > $(BENCH)/kernels.md && cat $(BENCH)/kernels.md
+
+bench-layers: build ## one remote sparse layer beside hivemind's, and 8 to 2,048 experts
+	@mkdir -p $(BENCH)
+	$(SWITCHYARD) bench experts --markdown --json $(BENCH)/experts.json > $(BENCH)/experts.md && cat $(BENCH)/experts.md
+	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --size-name tokens --title "One remote sparse layer" \
+	    --json $(BENCH)/remote-layer.json --svg $(BENCH)/remote-layer.svg --baseline hivemind \
+	    --system "Switchyard=$(SWITCHYARD) bench experts --turns" \
+	    --system "hivemind=$(HIVEMIND_PYTHON) Tests/Peers/bench_hivemind.py --turns" > $(BENCH)/remote-layer.md && cat $(BENCH)/remote-layer.md
+	$(SWITCHYARD) bench scale --markdown --json $(BENCH)/scale.json > $(BENCH)/scale.md && cat $(BENCH)/scale.md
+	$(SWITCHYARD) bench plot $(BENCH)/scale.json --svg $(BENCH)/scale.svg
+
+# One system a line; TURN_SYSTEMS may add some, each as --system "name=command".
+TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS) $(MODEL_FULL)
+CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads $(BENCH_THREADS) $(MODEL_FULL)
+TORCH_TURNS = $(PEER_PYTHON) Tests/Peers/bench_transformers.py --turns --threads $(BENCH_THREADS) --model $(MODEL_FULL)
+DENSE_TURNS = $(PEER_PYTHON) Tests/Peers/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) --model $(BENCH)/t5-base
+bench-model: build bench-full-shape ## decoding and encoding beside transformers and CTranslate2, run by run
+	@mkdir -p $(BENCH)
+	for dtype in float32 bfloat16 int8; do \
+	    $(SWITCHYARD) bench model $(MODEL_FULL) --threads $(BENCH_THREADS) --dtype $$dtype --name "$$dtype" --markdown \
+	        --json $(BENCH)/model-$$dtype.json > $(BENCH)/model-$$dtype.md && cat $(BENCH)/model-$$dtype.md || exit 1; done
+	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
+	    --json $(BENCH)/compare.json --svg $(BENCH)/compare.svg --baseline "transformers, float32" \
+	    --system "Switchyard, float32=$(TURNS)" \
+	    --system "Switchyard, bfloat16=$(TURNS) --dtype bfloat16" \
+	    --system "Switchyard, int8=$(TURNS) --dtype int8" \
+	    --system "cluster, float32=$(CLUSTER_TURNS)" \
+	    --system "transformers, float32=$(TORCH_TURNS)" \
+	    --system "transformers, bfloat16=$(TORCH_TURNS) --dtype bfloat16" \
+	    --system "CTranslate2 dense, float32=$(DENSE_TURNS)" \
+	    --system "CTranslate2 dense, int8=$(DENSE_TURNS) --compute-type int8" \
+	    $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
+
+bench-full-shape:
+	@[ -f "$(MODEL_FULL)/config.json" ] || \
+	    $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)" --threads $(BENCH_THREADS) || { \
+	    echo "make bench: the full shape is made with torch and transformers; set PEER_PYTHON to a python that has them, or"; \
+	    echo "MODEL_FULL to a folder with the checkpoint"; exit 1; }
 
 # Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
 PEERS = .build/peers

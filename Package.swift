@@ -214,7 +214,8 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
-                "SwitchModel", "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage, nioCore,
+                "SwitchModel", "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage,
+                nioCore,
                 logging,
             ],
             swiftSettings: swiftSettings

@@ -56,27 +56,27 @@ static ck_int8_tile_function tile_function(int kernel) {
 
 // MARK: - Activations
 
-/// `flip` is 0x80 for instructions that want unsigned activations, which makes q into q + 128.
-CK_INLINE void quantize(const float *x, size_t inputs, uint8_t flip, uint8_t *q, float *scale) {
+CK_INLINE void quantize(const float *x, size_t inputs, uint8_t *q, float *scale) {
     const ck_int8_quantum quantum = ck_int8_quantum_of(ck_int8_magnitude(x, inputs, 0));
     // Where the scale is NaN it does not matter what is written.
     for (size_t k = 0; k < inputs; k++) {
-        q[k] = ck_int8_round(x[k], quantum.inverse) ^ flip;
+        q[k] = ck_int8_round(x[k], quantum.inverse);
     }
-    for (size_t k = inputs; k < ck_int8_groups(inputs) * CK_INT8_GROUP; k++) {
-        q[k] = flip;
-    }
+    memset(q + inputs, 0, ck_int8_groups(inputs) * CK_INT8_GROUP - inputs);
     *scale = quantum.scale;
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw,avx512vl"))) static void quantize_avx512(const float *x, size_t inputs,
-                                                                                 uint8_t *q, float *scale) {
-    quantize(x, inputs, 0x80, q, scale);
+__attribute__((target("avx512f"))) static void quantize_vnni(const float *x, size_t inputs, uint8_t *q, float *scale) {
+    const ck_int8_quantum quantum = ck_int8_quantum_of(ck_int8_magnitude(x, inputs, 0));
+    ck_int8_quantize_vnni(x, inputs, quantum.inverse, q);
+    memset(q + inputs, 0x80, ck_int8_groups(inputs) * CK_INT8_GROUP - inputs);
+    *scale = quantum.scale;
 }
+
 __attribute__((target("avx2,fma"))) static void quantize_avx2(const float *x, size_t inputs, uint8_t *q,
                                                               float *scale) {
-    quantize(x, inputs, 0, q, scale);
+    quantize(x, inputs, q, scale);
 }
 #endif
 
@@ -89,14 +89,14 @@ void ck_quantize_rows(int level, const float *x, size_t x_stride, size_t inputs,
         switch (kernel) {
 #if defined(__x86_64__)
         case CK_INT8_VNNI:
-            quantize_avx512(from, inputs, to, scales + row);
+            quantize_vnni(from, inputs, to, scales + row);
             break;
         case CK_INT8_AVX2:
             quantize_avx2(from, inputs, to, scales + row);
             break;
 #endif
         default:
-            quantize(from, inputs, 0, to, scales + row);
+            quantize(from, inputs, to, scales + row);
             break;
         }
     }

@@ -147,6 +147,9 @@ void ck_int8_tile_scalar(const ck_int8_tile *tile, size_t rows, size_t panels);
 #if defined(__x86_64__)
 void ck_int8_tile_avx2(const ck_int8_tile *tile, size_t rows, size_t panels);
 void ck_int8_tile_vnni(const ck_int8_tile *tile, size_t rows, size_t panels);
+
+/// Quantises `count` numbers into bytes that are 128 too high.
+void ck_int8_quantize_vnni(const float *x, size_t count, float inverse, uint8_t *q);
 #endif
 #if defined(__aarch64__)
 void ck_int8_tile_neon(const ck_int8_tile *tile, size_t rows, size_t panels);

@@ -56,6 +56,25 @@ public enum BLAS {
         )
     }
 
+    /// `output[n] = right[n, k] * left[k]`, float32: the product of a matrix and one vector (`sgemv`).
+    ///
+    /// - Parameters:
+    ///   - left: `k` elements.
+    ///   - right: `n` rows of `k` elements, contiguous.
+    ///   - output: `n` elements; overwritten.
+    ///   - n: Length of the result.
+    ///   - k: Length of each sum.
+    public static func multiplyTransposed(
+        vector left: UnsafePointer<Float>,
+        _ right: UnsafePointer<Float>,
+        into output: UnsafeMutablePointer<Float>,
+        n: Int,
+        k: Int
+    ) {
+        self.prepare()
+        cblas_sgemv(CblasRowMajor, CblasNoTrans, blasint(n), blasint(k), 1, right, blasint(k), left, 1, 0, output, 1)
+    }
+
     /// `output[m, n] = left[m, k] * right[k, n]`, float32, row-major with explicit row strides.
     ///
     /// - Parameters:

@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures transformers + torch on switch-base-8's full shape with random weights.
+"""Measures transformers + torch on switch-base-8's full shape.
 
-    python bench_transformers.py [--threads 2] [--dtype float32|bfloat16] [--seconds 20] [--model DIR]
+    python bench_transformers.py [--threads 2] [--dtype float32|bfloat16] [--runs 5] [--model DIR] [--turns]
 
-Prints one JSON object a line. Decode feeds one token a sequence a step from a cache, as generate() does, after an
-encode of 64 tokens; encode runs whole encoder passes over 64-token inputs. A rate is the median over the repetitions
-that fit into --seconds after one that is thrown away, in tokens of all sequences together. Random weights route about
-evenly, so each step touches the experts that a trained model's would. With --model the weights come from a checkpoint
-(Tests/Fixtures/make_full_shape.py makes one), else from transformers' own initial values.
+Decode feeds one token a sequence a step from a cache, as generate() does, after an encode of 64 tokens and one step outside
+the clock; encode runs whole encoder passes over 64-token inputs. Rates are tokens of all sequences together. With --model
+the weights come from a checkpoint (Tests/Fixtures/make_full_shape.py makes one), else from transformers' own initial values;
+random weights route about evenly, so each step touches the experts that a trained model's would. Prints one JSON object a
+line; with --turns it measures when `switchyard bench compare` asks.
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import time
+
+import turns
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch
-import transformers
+try:
+    import torch
+    import transformers
+except ImportError as error:
+    turns.skip(f"{error}; install torch==2.13.0 and transformers==5.23.0")
 
-INPUT_TOKENS = 64
-STEPS = 16
 
-
-def full_shape() -> transformers.SwitchTransformersConfig:
+def full_shape():
     return transformers.SwitchTransformersConfig(
         vocab_size=32128, d_model=768, d_kv=64, d_ff=3072, num_heads=12, num_experts=8, expert_capacity=64,
         num_layers=12, num_sparse_encoder_layers=6, num_decoder_layers=12, num_sparse_decoder_layers=6,
@@ -34,61 +33,52 @@ def full_shape() -> transformers.SwitchTransformersConfig:
     )
 
 
-def rates(seconds: float, tokens: int, work) -> dict:
-    """Repeats `work`, which handles `tokens` tokens and returns the seconds that count, for about `seconds`."""
-    work()
-    end = time.perf_counter() + seconds
-    durations = []
-    while len(durations) < 3 or time.perf_counter() < end:
-        durations.append(work())
-    return {
-        "tokens_per_second": round(tokens / statistics.median(durations), 1),
-        "best": round(tokens / min(durations), 1),
-        "worst": round(tokens / max(durations), 1),
-        "repetitions": len(durations),
-    }
+class Bench:
+    def __init__(self, model, input_tokens: int, new_tokens: int):
+        self.model, self.input_tokens, self.new_tokens = model, input_tokens, new_tokens
+        self.inputs, self.encoded = {}, {}
 
+    def measure(self, work: str, size: int) -> dict:
+        with torch.inference_mode():
+            seconds, tokens = self.encode(size) if work == "encode" else self.decode(size)
+        return {"value": tokens / seconds, "unit": "tokens/s"}
 
-def encode_work(model, inputs):
-    def work() -> float:
+    def encode(self, size: int):
+        if size not in self.inputs:
+            self.inputs[size] = torch.randint(3, self.model.config.vocab_size - 128, (size, self.input_tokens))
         start = time.perf_counter()
-        model.encoder(input_ids=inputs)
-        return time.perf_counter() - start
+        self.encoded[size] = self.model.encoder(input_ids=self.inputs[size])
+        return time.perf_counter() - start, size * self.input_tokens
 
-    return work
+    def decode(self, size: int):
+        """One step that fills the cross-attention cache, outside the clock, then the steps inside it."""
+        if size not in self.encoded:
+            self.encode(size)
+        cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
+        tokens = self.step(size, torch.zeros(size, 1, dtype=torch.long), cache)
+        start = time.perf_counter()
+        for _ in range(self.new_tokens):
+            tokens = self.step(size, tokens, cache)
+        return time.perf_counter() - start, size * self.new_tokens
 
-
-def decode_work(model, inputs):
-    """One encode and one step that fills the cross-attention cache, outside the clock, then STEPS steps inside it."""
-    mask = torch.ones_like(inputs)
-
-    def step(encoded, tokens, cache):
-        output = model(
-            encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens, past_key_values=cache,
-            use_cache=True,
+    def step(self, size: int, tokens, cache):
+        output = self.model(
+            encoder_outputs=self.encoded[size], attention_mask=torch.ones_like(self.inputs[size]),
+            decoder_input_ids=tokens, past_key_values=cache, use_cache=True,
         )
         return output.logits[:, -1:].argmax(-1)
-
-    encoded = model.encoder(input_ids=inputs)
-
-    def work() -> float:
-        cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
-        tokens = step(encoded, torch.zeros(len(inputs), 1, dtype=torch.long), cache)
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            tokens = step(encoded, tokens, cache)
-        return time.perf_counter() - start
-
-    return work
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each line")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--input-tokens", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", help="a checkpoint directory; random weights without it")
+    parser.add_argument("--turns", action="store_true", help="measure when asked to on standard input")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
@@ -101,21 +91,16 @@ def main() -> None:
         model = build.from_pretrained(arguments.model, dtype=dtype).eval()
     else:
         model = build(full_shape()).to(dtype).eval()
-
-    common = {
-        "peer": "transformers", "transformers": transformers.__version__, "torch": torch.__version__,
-        "threads": arguments.threads, "dtype": arguments.dtype, "input_tokens": INPUT_TOKENS,
-        "parameters": sum(p.numel() for p in model.parameters()), "machine": platform.machine(),
-    }
-    with torch.inference_mode():
-        for work in ("decode", "encode"):
-            for batch in arguments.batches:
-                inputs = torch.randint(3, model.config.vocab_size - 128, (batch, INPUT_TOKENS))
-                if work == "decode":
-                    measured = rates(arguments.seconds, batch * STEPS, decode_work(model, inputs))
-                else:
-                    measured = rates(arguments.seconds, batch * INPUT_TOKENS, encode_work(model, inputs))
-                print(json.dumps({"work": work, "batch": batch, **measured, **common}), flush=True)
+    bench = Bench(model, arguments.input_tokens, arguments.new_tokens)
+    versions = (
+        f"transformers {transformers.__version__}, torch {torch.__version__}, {arguments.dtype}, "
+        f"{arguments.threads} threads, {sum(p.numel() for p in model.parameters()):,} parameters"
+    )
+    cases = [(work, batch) for work in ("decode", "encode") for batch in arguments.batches]
+    if arguments.turns:
+        turns.serve(versions, cases, bench.measure)
+    else:
+        turns.run_alone(versions, cases, bench.measure, arguments.runs)
 
 
 if __name__ == "__main__":

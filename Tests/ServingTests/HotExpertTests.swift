@@ -19,21 +19,18 @@ struct HotExpertTests {
             .map { index, host in
                 PoolSpecification(name: "pool-\(index)", targets: [.address(host: "127.0.0.1", port: host.port)])
             }
-        try await withGateway(
-            pools,
-            modelDirectory: "\(folder)/gateway",
-            configure: { configuration in
-                configuration.cluster.replicatesHotExperts = true
-                configuration.cluster.planInterval = .milliseconds(20)
-                // What makes an expert hot takes minutes by default.
-                configuration.cluster.planner.minimumRows = 50
-                configuration.cluster.planner.minimumGain = 0.01
-                configuration.cluster.planner.minimumStep = 0.005
-                configuration.cluster.planner.holdTime = .zero
-                configuration.cluster.planner.burdenTime = .zero
-                configuration.cluster.planner.settleTime = .zero
-            }
-        ) { _, channel in
+        func configure(_ configuration: inout GatewayConfiguration) {
+            configuration.cluster.replicatesHotExperts = true
+            configuration.cluster.planInterval = .milliseconds(20)
+            // What makes an expert hot takes minutes by default.
+            configuration.cluster.planner.minimumRows = 50
+            configuration.cluster.planner.minimumGain = 0.01
+            configuration.cluster.planner.minimumStep = 0.005
+            configuration.cluster.planner.holdTime = .zero
+            configuration.cluster.planner.burdenTime = .zero
+            configuration.cluster.planner.settleTime = .zero
+        }
+        try await withGateway(pools, modelDirectory: "\(folder)/gateway", configure: configure) { _, channel in
             var placed: [LayerExperts] = []
             var rounds = 0
             while placed.isEmpty, rounds < 200 {

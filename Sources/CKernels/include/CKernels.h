@@ -191,6 +191,10 @@ void ck_attention_context(int level, const float *weights, const float *values, 
 /// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
 void ck_activate(int activation, float *x, size_t count);
 
+/// The exclusive or of the little-endian 64-bit words of `count` bytes (unaligned allowed), the last one filled up with
+/// zeros: reads memory front to back as fast as a loop can, to measure how fast that is.
+uint64_t ck_read(int level, const void *bytes, size_t count);
+
 /// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.
 float ck_exp(float x);
 

@@ -8,18 +8,21 @@ import TensorKernels
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measure calls and models on this machine.",
+        abstract: "Measure kernels, calls, layers and models on this machine.",
         discussion: """
             EXAMPLES
+              switchyard bench kernels
               switchyard bench rpc
               switchyard bench model deploy/models/switch-mini
               switchyard bench cluster deploy/models/switch-mini --pools 2
+              switchyard bench experts
               switchyard bench drops --svg drops.svg
+              switchyard bench plot compare.json --svg compare.svg
             """,
         subcommands: [
-            BenchRPCCommand.self, BenchRPCServerCommand.self, BenchModelCommand.self, BenchClusterCommand.self,
-            BenchDropsCommand.self,
-            BenchAllCommand.self,
+            BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
+            BenchScaleCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self, BenchDropsCommand.self,
+            BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,
         ]
     )
 

@@ -30,15 +30,16 @@ struct SVGFigure: Sendable {
         )
         let columns = max(1, min(self.columns, self.plots.count))
         let rows = (self.plots.count + columns - 1) / columns
-        let head = 34.0 + (self.subtitle.isEmpty ? 0 : 20) + (names.isEmpty ? 0 : 26)
         let width = Double(columns) * self.plotWidth
+        let legend = Self.legendRows(names, width: width)
+        let head = 34.0 + (self.subtitle.isEmpty ? 0 : 20) + (names.isEmpty ? 0 : 6 + 20 * Double(legend.count))
         let height = head + Double(rows) * self.plotHeight + 6
 
         var lines = [
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(SVG.number(width)) \(SVG.number(height))\""
                 + " width=\"\(SVG.number(width))\" height=\"\(SVG.number(height))\" role=\"img\">",
             "<title>\(SVG.escaped(self.title))</title>",
-            "<style>\n\(SVG.style)\n</style>",
+            "<style>\n\(SVG.style(colours: names.count))\n</style>",
             "<rect class=\"page\" width=\"\(SVG.number(width))\" height=\"\(SVG.number(height))\"/>",
             SVG.text(self.title, x: width / 2, y: 24, "title", anchor: "middle"),
         ]
@@ -47,8 +48,8 @@ struct SVGFigure: Sendable {
             y += 20
             lines.append(SVG.text(self.subtitle, x: width / 2, y: y, "label", anchor: "middle"))
         }
-        if !names.isEmpty {
-            lines += Self.legend(names, colours: colours, width: width, y: y + 22)
+        for (row, names) in legend.enumerated() {
+            lines += Self.legend(names, colours: colours, width: width, y: y + 22 + 20 * Double(row))
         }
         for (index, plot) in self.plots.enumerated() {
             let left = Double(index % columns) * self.plotWidth
@@ -69,9 +70,27 @@ struct SVGFigure: Sendable {
         try Data(self.svg.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     }
 
+    /// The room that a name with its mark takes in the legend; letters of this size are about 7 pixels wide.
+    private static func legendWidth(_ name: String) -> Double { 34 + 7 * Double(name.count) }
+
+    /// The names in as many lines as they need.
+    private static func legendRows(_ names: [String], width: Double) -> [[String]] {
+        var rows: [[String]] = []
+        var room = 0.0
+        for name in names {
+            let needed = Self.legendWidth(name)
+            if rows.isEmpty || needed > room {
+                rows.append([])
+                room = width
+            }
+            rows[rows.count - 1].append(name)
+            room -= needed
+        }
+        return rows
+    }
+
     private static func legend(_ names: [String], colours: [String: Int], width: Double, y: Double) -> [String] {
-        // Letters of this size are about 7 pixels wide.
-        let widths = names.map { 34 + 7 * Double($0.count) }
+        let widths = names.map(Self.legendWidth)
         var x = (width - widths.reduce(0, +)) / 2
         var elements: [String] = []
         for (name, room) in zip(names, widths) {
@@ -88,19 +107,26 @@ struct SVGFigure: Sendable {
 /// Elements and styles that diagrams are made of.
 enum SVG {
     /// How many series can be told apart.
-    static let colourCount = 6
+    static var colourCount: Int { Self.light.count }
 
     /// Colours that people with any colour vision can tell apart.
     ///
     /// After Okabe and Ito, "Color Universal Design" (2008), darker where thin lines on white need it; the dark page's are
     /// lighter ones of the same hues.
-    private static let light = ["#0072b2", "#d55e00", "#00805c", "#a8467d", "#8a6d00", "#555555"]
-    private static let dark = ["#56b4e9", "#f0904c", "#2fc99a", "#e09cc4", "#e0c94a", "#b8b8b8"]
+    private static let light = [
+        "#0072b2", "#d55e00", "#00805c", "#a8467d", "#8a6d00", "#555555", "#6a3fb5", "#3b7a00",
+    ]
+    private static let dark = [
+        "#56b4e9", "#f0904c", "#2fc99a", "#e09cc4", "#e0c94a", "#b8b8b8", "#b79cf0", "#a4d65e",
+    ]
 
     /// The style sheet of a figure: a light page, and a dark one where the reader's system asks for it.
-    static var style: String {
+    ///
+    /// - Parameter count: How many colours the figure needs; six at least are there.
+    /// - Returns: CSS.
+    static func style(colours count: Int) -> String {
         func colours(_ list: [String]) -> String {
-            list.enumerated()
+            list.prefix(max(6, count)).enumerated()
                 .map { ".stroke\($0) { stroke: \($1); } .fill\($0) { fill: \($1); }" }
                 .joined(separator: "\n")
         }
