@@ -89,8 +89,14 @@ struct CommandTests {
             (["expert-host", "--shard", TestCluster.miniature, "--max-rows", "many"], "max-rows"),
             (["gateway", "--model", TestCluster.miniature, "--pool", "pool-0"], "NAME=TARGET"),
             (["gateway", "--model", TestCluster.miniature], "pool"),
-            (["gateway", "--model", TestCluster.miniature, "--pool", "a=b:1", "--dtype", "float8"], "bfloat16"),
-            (["gateway", "--model", TestCluster.miniature, "--pool", "a=b:1", "--wire-dtype", "int8"], "wire-dtype"),
+            (
+                ["gateway", "--model", TestCluster.miniature, "--pool", "a=127.0.0.1:1", "--dtype", "float8"],
+                "bfloat16"
+            ),
+            (
+                ["gateway", "--model", TestCluster.miniature, "--pool", "a=127.0.0.1:1", "--wire-dtype", "int8"],
+                "wire-dtype"
+            ),
             (["expert-host", "--shard", TestCluster.miniature, "--dtype", "half"], "float32, bfloat16"),
             (
                 ["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "2", "--dtype", "bfloat16"],

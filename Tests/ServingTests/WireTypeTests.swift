@@ -3,6 +3,7 @@
 import Checkpoints
 import ExpertPooling
 import ExpertServing
+import NIOCore
 import RPCCore
 import RPCTransport
 import SwitchModel

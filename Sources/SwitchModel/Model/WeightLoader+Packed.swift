@@ -15,7 +15,7 @@ extension WeightLoader {
             throw CheckpointError(
                 code: .unsupported,
                 message:
-                    "is packed in layout \(found.version) with panels of \(found.panelRows) rows, and this build reads "
+                    "is packed in form \(found.version) with panels of \(found.panelRows) rows, and this build reads "
                     + "form \(own.version) with panels of \(own.panelRows); cut the checkpoint again with this build, or "
                     + "without packing",
                 file: "\(checkpoint.directory)/\(ShardManifest.fileName)"

@@ -6,27 +6,52 @@ import ServiceKit
 import SwitchModel
 import TensorKernels
 
-extension WeightStorage: ExpressibleByArgument {}
-
-extension RowType: ExpressibleByArgument {
-    /// A type by the name that people choose it by.
+/// Ways to keep weights and to send rows by the names that people choose them by.
+enum PrecisionNames {
+    /// A way to keep weights.
     ///
-    /// - Parameter argument: `float32` or `bfloat16`.
-    public init?(argument: String) {
-        guard let type = Self.allCases.first(where: { "\($0)" == argument }) else { return nil }
-        self = type
+    /// - Parameter text: Its name.
+    /// - Returns: The way.
+    /// - Throws: `Settings.Failure` naming what there is to choose from.
+    static func storage(_ text: String) throws -> WeightStorage {
+        guard let storage = WeightStorage(rawValue: text) else {
+            throw Self.failure("dtype", text, WeightStorage.allCases.map(\.rawValue))
+        }
+        return storage
     }
 
-    /// The names to choose from.
-    public static var allValueStrings: [String] { Self.allCases.map { "\($0)" } }
+    /// A type of rows.
+    ///
+    /// - Parameter text: Its name.
+    /// - Returns: The type.
+    /// - Throws: `Settings.Failure` naming what there is to choose from.
+    static func row(_ text: String) throws -> RowType {
+        guard let type = RowType.allCases.first(where: { "\($0)" == text }) else {
+            throw Self.failure("wire-dtype", text, RowType.allCases.map { "\($0)" })
+        }
+        return type
+    }
+
+    private static func failure(_ key: String, _ text: String, _ names: [String]) -> Settings.Failure {
+        Settings.Failure("\(key) is \"\(text)\", but must be one of \(names.joined(separator: ", "))")
+    }
 }
 
 /// How a model in this process keeps its weights.
 struct LocalPrecisionOptions: ParsableArguments {
-    @Option(help: "How weights are kept in memory. (default: checkpoint, as they are stored)")
+    @Option(
+        help: ArgumentHelp(
+            "How weights are kept: checkpoint (as they are stored), float32, bfloat16 or int8. (default: checkpoint)",
+            valueName: "type"
+        ),
+        transform: PrecisionNames.storage
+    )
     var dtype: WeightStorage?
 
-    @Option(help: "How the experts' weights are kept, where that is different.")
+    @Option(
+        help: ArgumentHelp("How the experts' weights are kept, where that is different.", valueName: "type"),
+        transform: PrecisionNames.storage
+    )
     var expertDtype: WeightStorage?
 
     /// Whether anything was chosen.
@@ -48,13 +73,28 @@ struct LocalPrecisionOptions: ParsableArguments {
 
 /// How the processes of a cluster on this machine keep their weights, and how rows travel between them.
 struct ClusterPrecisionOptions: ParsableArguments {
-    @Option(help: "How weights are kept in memory. (default: checkpoint, as they are stored)")
+    @Option(
+        help: ArgumentHelp(
+            "How weights are kept: checkpoint (as they are stored), float32, bfloat16 or int8. (default: checkpoint)",
+            valueName: "type"
+        ),
+        transform: PrecisionNames.storage
+    )
     var dtype: WeightStorage?
 
-    @Option(help: "How the expert hosts' weights are kept, where that is different.")
+    @Option(
+        help: ArgumentHelp("How the expert hosts' weights are kept, where that is different.", valueName: "type"),
+        transform: PrecisionNames.storage
+    )
     var expertDtype: WeightStorage?
 
-    @Option(help: "How token rows travel to the expert hosts and back. (default: float32)")
+    @Option(
+        help: ArgumentHelp(
+            "How token rows travel to the expert hosts and back: float32 or bfloat16. (default: float32)",
+            valueName: "type"
+        ),
+        transform: PrecisionNames.row
+    )
     var wireDtype: RowType?
 
     @Flag(help: "Store the experts' weights packed in that type, for hosts that map and serve them as they lie.")
@@ -125,12 +165,7 @@ extension Settings {
     /// - Returns: `checkpoint` where it is not given.
     /// - Throws: ``Settings/Failure`` for anything that is no such way.
     func weightStorage() throws -> WeightStorage {
-        guard let text = try self.string("dtype") else { return .checkpoint }
-        guard let storage = WeightStorage(rawValue: text) else {
-            let names = WeightStorage.allCases.map(\.rawValue).joined(separator: ", ")
-            throw Failure("dtype is \"\(text)\", but must be one of \(names)")
-        }
-        return storage
+        try self.string("dtype").map { try PrecisionNames.storage($0) } ?? .checkpoint
     }
 
     /// How token rows travel, from the setting `wire-dtype`.
@@ -138,11 +173,6 @@ extension Settings {
     /// - Returns: `float32` where it is not given.
     /// - Throws: ``Settings/Failure`` for anything that is no such type.
     func wireType() throws -> RowType {
-        guard let text = try self.string("wire-dtype") else { return .float32 }
-        guard let type = RowType(argument: text) else {
-            let names = RowType.allValueStrings.joined(separator: ", ")
-            throw Failure("wire-dtype is \"\(text)\", but must be one of \(names)")
-        }
-        return type
+        try self.string("wire-dtype").map { try PrecisionNames.row($0) } ?? .float32
     }
 }

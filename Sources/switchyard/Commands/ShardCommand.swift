@@ -36,7 +36,13 @@ struct ShardCommand: AsyncParsableCommand {
     @Flag(help: "Write the experts' weights in the form in which hosts serve them as they lie.")
     var packed = false
 
-    @Option(help: "How packed weights are stored. (default: checkpoint, as the model stores them)")
+    @Option(
+        help: ArgumentHelp(
+            "How packed weights are stored: checkpoint, float32, bfloat16 or int8. (default: checkpoint, as in the model)",
+            valueName: "type"
+        ),
+        transform: PrecisionNames.storage
+    )
     var dtype: WeightStorage?
 
     @Option(help: ArgumentHelp("Replace a value of config.json; may be given several times.", valueName: "key=value"))
