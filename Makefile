@@ -16,8 +16,8 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-kernels bench-layers bench-model \
-    bench-full-shape bench-peers protos clean
+.PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-calls bench-kernels bench-layers \
+    bench-model bench-full-shape bench-peers protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -87,8 +87,12 @@ BENCH_ROUNDS ?= 5
 BENCH_THREADS ?= 2
 SWITCHYARD = .build/release/switchyard
 
-bench: build bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
+bench: build bench-calls bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
 	@echo "Tables, JSON and plots are in $(BENCH)."
+
+bench-calls: build ## calls between two processes; bench-peers has them beside other implementations
+	@mkdir -p $(BENCH)
+	$(SWITCHYARD) bench rpc --rounds $(BENCH_ROUNDS) --markdown > $(BENCH)/rpc.md && cat $(BENCH)/rpc.md
 
 bench-kernels: build ## products with cold weights, beside OpenBLAS and a plain read loop
 	@mkdir -p $(BENCH)
@@ -109,7 +113,15 @@ TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS) $(MODEL_FUL
 CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads $(BENCH_THREADS) $(MODEL_FULL)
 TORCH_TURNS = $(PEER_PYTHON) Tests/Peers/bench_transformers.py --turns --threads $(BENCH_THREADS) --model $(MODEL_FULL)
 DENSE_TURNS = $(PEER_PYTHON) Tests/Peers/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) --model $(BENCH)/t5-base
-bench-model: build bench-full-shape ## decoding and encoding beside transformers and CTranslate2, run by run
+bench-model: build ## decoding and encoding beside transformers and CTranslate2, run by run
+	@mkdir -p $(BENCH)
+	@[ -f "$(MODEL_FULL)/config.json" ] || \
+	    $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)" --threads $(BENCH_THREADS) || \
+	    echo "skipped: the full shape, which is made with torch and transformers: set PEER_PYTHON to a python that has them"
+	@if [ -f "$(MODEL_FULL)/config.json" ]; then $(MAKE) --no-print-directory bench-full-shape; else \
+	    $(SWITCHYARD) bench model $(MODEL) --markdown && $(SWITCHYARD) bench cluster $(MODEL) --markdown; fi
+
+bench-full-shape: build
 	@mkdir -p $(BENCH)
 	for dtype in float32 bfloat16 int8; do \
 	    $(SWITCHYARD) bench model $(MODEL_FULL) --threads $(BENCH_THREADS) --dtype $$dtype --name "$$dtype" --markdown \
@@ -125,12 +137,6 @@ bench-model: build bench-full-shape ## decoding and encoding beside transformers
 	    --system "CTranslate2 dense, float32=$(DENSE_TURNS)" \
 	    --system "CTranslate2 dense, int8=$(DENSE_TURNS) --compute-type int8" \
 	    $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
-
-bench-full-shape:
-	@[ -f "$(MODEL_FULL)/config.json" ] || \
-	    $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)" --threads $(BENCH_THREADS) || { \
-	    echo "make bench: the full shape is made with torch and transformers; set PEER_PYTHON to a python that has them, or"; \
-	    echo "MODEL_FULL to a folder with the checkpoint"; exit 1; }
 
 # Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
 PEERS = .build/peers

@@ -19,6 +19,7 @@ import time
 import turns
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HIVEMIND_LOGLEVEL", "WARNING")
 PREFIX = "switch."
 
 
@@ -168,6 +169,9 @@ def main() -> None:
             turns.run_alone(versions, cases, measure, arguments.runs)
     finally:
         servers.stop()
+    dht.shutdown()
+    # Its event loops complain at the interpreter's end that they are gone.
+    os._exit(0)
 
 
 if __name__ == "__main__":
