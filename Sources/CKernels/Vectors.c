@@ -68,6 +68,15 @@ CK_INLINE void rms_norm(const float *x, const float *weight, float epsilon, size
     }
 }
 
+CK_INLINE void add_rms_norm(const float *residual, const float *update, const float *weight, float epsilon, size_t count,
+                           float *sum, float *destination) {
+    for (size_t i = 0; i < count; i++) {
+        sum[i] = residual[i] + update[i];
+    }
+    // The row is in the first-level cache by now.
+    rms_norm(sum, weight, epsilon, count, destination);
+}
+
 CK_INLINE float softmax(float *x, size_t count) {
     if (count == 0) {
         return 0;
@@ -111,27 +120,45 @@ CK_INLINE float dot(const float *a, const float *b, size_t width) {
     return tree_sum(lanes);
 }
 
+/// Asks for what lies a page on, which the processor does not look at by itself.
+CK_INLINE void ahead(const float *row, size_t width) {
+    for (size_t d = 0; d < width; d += 16) {
+        __builtin_prefetch((const char *)(row + d) + 4096);
+    }
+}
+
 CK_INLINE void attention_scores(const float *query, const float *keys, size_t key_stride, size_t width, size_t count,
                                 const float *bias, float *scores) {
     for (size_t t = 0; t < count; t++) {
+        ahead(keys + t * key_stride, width);
         const float score = dot(query, keys + t * key_stride, width);
         scores[t] = bias ? score + bias[t] : score;
     }
 }
 
+/// `block` elements of the context, at most 64, whose sums stay in registers.
+CK_INLINE void context_block(const float *weights, const float *values, size_t value_stride, size_t count,
+                             float *context, const size_t block) {
+    float sums[64];
+    memcpy(sums, context, block * sizeof(float));
+    for (size_t t = 0; t < count; t++) {
+        const float *value = values + t * value_stride;
+        ahead(value, block);
+        for (size_t lane = 0; lane < block; lane++) {
+            sums[lane] = fmaf(weights[t], value[lane], sums[lane]);
+        }
+    }
+    memcpy(context, sums, block * sizeof(float));
+}
+
 CK_INLINE void attention_context(const float *weights, const float *values, size_t value_stride, size_t width,
                                  size_t count, float *context) {
     size_t d = 0;
+    for (; d + 64 <= width; d += 64) {
+        context_block(weights, values + d, value_stride, count, context + d, 64);
+    }
     for (; d + 32 <= width; d += 32) {
-        float sums[32];
-        memcpy(sums, context + d, sizeof sums);
-        for (size_t t = 0; t < count; t++) {
-            const float *value = values + t * value_stride + d;
-            for (size_t lane = 0; lane < 32; lane++) {
-                sums[lane] = fmaf(weights[t], value[lane], sums[lane]);
-            }
-        }
-        memcpy(context + d, sums, sizeof sums);
+        context_block(weights, values + d, value_stride, count, context + d, 32);
     }
     for (; d < width; d++) {
         float sum = context[d];
@@ -146,6 +173,9 @@ CK_INLINE void attention_context(const float *weights, const float *values, size
 #define AVX2 __attribute__((target("avx2,fma")))
 
 static AVX2 void rms_norm_avx2(const float *x, const float *w, float e, size_t n, float *d) { rms_norm(x, w, e, n, d); }
+static AVX2 void add_rms_norm_avx2(const float *r, const float *u, const float *w, float e, size_t n, float *s, float *d) {
+    add_rms_norm(r, u, w, e, n, s, d);
+}
 static AVX2 float softmax_avx2(float *x, size_t n) { return softmax(x, n); }
 static AVX2 void scores_avx2(const float *q, const float *k, size_t s, size_t w, size_t n, const float *b, float *d) {
     attention_scores(q, k, s, w, n, b, d);
@@ -164,6 +194,18 @@ void ck_rms_norm(int level, const float *x, const float *weight, float epsilon, 
 #endif
     (void)level;
     rms_norm(x, weight, epsilon, count, destination);
+}
+
+void ck_add_rms_norm(int level, const float *residual, const float *update, const float *weight, float epsilon,
+                     size_t count, float *sum, float *destination) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        add_rms_norm_avx2(residual, update, weight, epsilon, count, sum, destination);
+        return;
+    }
+#endif
+    (void)level;
+    add_rms_norm(residual, update, weight, epsilon, count, sum, destination);
 }
 
 float ck_softmax(int level, float *x, size_t count) {

@@ -60,6 +60,58 @@ public final class WorkPool: Sendable {
         }
     }
 
+    /// Elements below which waking other threads takes longer than a pass over them.
+    private static let leastSharedElements = 1 << 15
+
+    /// Computes `body` over all rows, shared among threads where there is enough for them.
+    ///
+    /// - Parameters:
+    ///   - rows: Number of rows.
+    ///   - width: Elements of a row.
+    ///   - pool: The threads; the calling one alone where there are none.
+    ///   - body: Computes a range of rows, under the same rules as ``run(_:body:)``'s.
+    public static func share(_ rows: Int, width: Int, among pool: WorkPool?, body: (Range<Int>) -> Void) {
+        guard let pool, rows * width >= Self.leastSharedElements else {
+            if rows > 0 {
+                body(0..<rows)
+            }
+            return
+        }
+        pool.run(rows, body: body)
+    }
+
+    /// Computes `body` over all of `0 ..< count`, cut into one range for each thread, each with scratch memory of its own.
+    ///
+    /// - Parameters:
+    ///   - count: Number of items.
+    ///   - floats: Floats of scratch memory that each range needs; their contents are undefined.
+    ///   - body: Computes a range of items, under the same rules as ``run(_:body:)``'s.
+    public func runWithScratch(
+        _ count: Int,
+        floats: Int,
+        body: (Range<Int>, UnsafeMutablePointer<Float>) -> Void
+    ) {
+        guard floats <= Product.scratchFloats else {
+            self.run(count) { range in
+                let memory = FloatMatrix(uninitializedRows: 1, columns: floats)
+                withExtendedLifetime(memory) { body(range, memory.pointer) }
+            }
+            return
+        }
+        let parts = min(self.threadCount, count)
+        guard parts > 1 else {
+            if count > 0 {
+                self.withPartMemory { body(0..<count, $0) }
+            }
+            return
+        }
+        self.run(parts) { (range: Range<Int>, scratch: UnsafeMutablePointer<Float>) in
+            for part in range {
+                body((count * part / parts)..<(count * (part + 1) / parts), scratch)
+            }
+        }
+    }
+
     /// Computes `body` once for each part, each with scratch memory of its own.
     ///
     /// - Parameters:

@@ -245,6 +245,11 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         LocalPendingExperts(experts: self, request: request)
     }
 
+    /// Shares rows among the threads, where they are many.
+    fileprivate func share(_ rows: Int, width: Int, body: (Range<Int>) -> Void) {
+        WorkPool.share(rows, width: width, among: self.pool, body: body)
+    }
+
     private struct Part {
         let expert: Expert
         let rows: Int
@@ -321,7 +326,12 @@ private struct LocalPendingExperts: PendingExperts {
         var chunks: [ExpertOutputs.Chunk] = []
         var row = 0
         for range in rows {
-            self.request.gather(rows: range, into: UnsafeMutableRawPointer(tokens.pointer + row * width))
+            self.experts.share(range.count, width: width) { part in
+                self.request.gather(
+                    rows: (range.lowerBound + part.lowerBound)..<(range.lowerBound + part.upperBound),
+                    into: UnsafeMutableRawPointer(tokens.pointer + (row + part.lowerBound) * width)
+                )
+            }
             chunks.append(
                 .init(rows: range, storage: MatrixOutputs(matrix: outputs, rows: row..<(row + range.count)))
             )

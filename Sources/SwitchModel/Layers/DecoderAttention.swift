@@ -54,33 +54,34 @@ struct DecoderSelfAttention {
         }
         let context = FloatMatrix(rows: input.rows, columns: inner)
         let longest = (positions.map(\.position).max() ?? 0) + 1
-        let items = positions.count * self.headCount
-        pool.run(items) { range in
-            let scores = FloatMatrix(uninitializedRows: 1, columns: longest)
+        pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
-                let token = item / self.headCount
+                let place = positions[item / self.headCount]
                 let head = item % self.headCount
-                let place = positions[token]
-                let offset = token * inner + head * self.keyWidth
+                let offset = item / self.headCount * inner + head * self.keyWidth
+                let cache = caches[place.row]
+                let count = place.position + 1
                 let biases = bias.row(head: head, position: place.position)
-                let runs = caches[place.row].runs(block: self.block, count: place.position + 1)
-                for run in runs {
+                let runs = cache.runCount(tokens: count)
+                for index in 0..<runs {
+                    let run = cache.run(index, block: self.block, head: head, tokens: count)
                     SingleQueryAttention.scores(
                         query: queries.pointer + offset,
-                        keys: run.keys + head * self.keyWidth,
-                        stride: inner,
+                        keys: run.keys,
+                        stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
                         bias: biases + run.start,
-                        into: scores.pointer + run.start
+                        into: scores + run.start
                     )
                 }
-                Softmax.apply(scores.pointer, count: place.position + 1)
-                for run in runs {
+                Softmax.apply(scores, count: count)
+                for index in 0..<runs {
+                    let run = cache.run(index, block: self.block, head: head, tokens: count)
                     SingleQueryAttention.accumulateContext(
-                        weights: scores.pointer + run.start,
-                        values: run.values + head * self.keyWidth,
-                        stride: inner,
+                        weights: scores + run.start,
+                        values: run.values,
+                        stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
                         into: context.pointer + offset
@@ -122,31 +123,29 @@ struct CrossAttention {
         pool.run([Product(self.weights.query, input, into: queries)])
         let context = FloatMatrix(rows: input.rows, columns: inner)
         let longest = sequences.map(\.tokenCount).max() ?? 0
-        pool.run(positions.count * self.headCount) { range in
-            let scores = FloatMatrix(uninitializedRows: 1, columns: longest)
+        pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
-                let token = item / self.headCount
+                let sequence = sequences[positions[item / self.headCount].row]
                 let head = item % self.headCount
-                let sequence = sequences[positions[token].row]
-                let offset = token * inner + head * self.keyWidth
-                let keys = sequence.crossKeys[self.block]
-                let values = sequence.crossValues[self.block]
+                let offset = item / self.headCount * inner + head * self.keyWidth
+                let count = sequence.tokenCount
+                let first = head * count * self.keyWidth
                 SingleQueryAttention.scores(
                     query: queries.pointer + offset,
-                    keys: keys.pointer + head * self.keyWidth,
-                    stride: inner,
+                    keys: sequence.crossKeys[self.block].pointer + first,
+                    stride: self.keyWidth,
                     width: self.keyWidth,
-                    count: keys.rows,
+                    count: count,
                     bias: nil,
-                    into: scores.pointer
+                    into: scores
                 )
-                Softmax.apply(scores.pointer, count: keys.rows)
+                Softmax.apply(scores, count: count)
                 SingleQueryAttention.accumulateContext(
-                    weights: scores.pointer,
-                    values: values.pointer + head * self.keyWidth,
-                    stride: inner,
+                    weights: scores,
+                    values: sequence.crossValues[self.block].pointer + first,
+                    stride: self.keyWidth,
                     width: self.keyWidth,
-                    count: values.rows,
+                    count: count,
                     into: context.pointer + offset
                 )
             }

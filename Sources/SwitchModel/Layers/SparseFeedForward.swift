@@ -96,7 +96,7 @@ struct SparseFeedForward: Sendable {
                     drop(out.plan.sources[row], range.reason)
                 }
             }
-            output = self.combine(out.residual, plan: out.plan, outputs: answer)
+            output = self.combine(out.residual, plan: out.plan, outputs: answer, pool: step.pool)
         }
         if step.options.collectRouting {
             record.append(
@@ -112,24 +112,36 @@ struct SparseFeedForward: Sendable {
         return output
     }
 
-    private func combine(_ residual: FloatMatrix, plan: DispatchPlan, outputs: ExpertOutputs) -> FloatMatrix {
+    private func combine(
+        _ residual: FloatMatrix,
+        plan: DispatchPlan,
+        outputs: ExpertOutputs,
+        pool: WorkPool
+    ) -> FloatMatrix {
         let width = residual.columns
         let combined = FloatMatrix(uninitializedRows: residual.rows, columns: width)
-        combined.pointer.update(from: residual.pointer, count: residual.rows * width)
+        WorkPool.share(residual.rows, width: width, among: pool) { rows in
+            let offset = rows.lowerBound * width
+            (combined.pointer + offset).update(from: residual.pointer + offset, count: rows.count * width)
+        }
         for chunk in outputs.chunks {
             chunk.storage.withUnsafeBytes { bytes in
                 guard let base = bytes.baseAddress else {
                     return
                 }
-                for (index, row) in chunk.rows.enumerated() {
-                    let target = combined.pointer + Int(plan.sources[row]) * width
-                    Residual.addScaled(
-                        target,
-                        base + index * width * MemoryLayout<Float>.stride,
-                        scale: plan.combineWeights[row],
-                        count: width,
-                        into: target
-                    )
+                // No two rows of a plan have the same source.
+                WorkPool.share(chunk.rows.count, width: width, among: pool) { indices in
+                    for index in indices {
+                        let row = chunk.rows.lowerBound + index
+                        let target = combined.pointer + Int(plan.sources[row]) * width
+                        Residual.addScaled(
+                            target,
+                            base + index * width * MemoryLayout<Float>.stride,
+                            scale: plan.combineWeights[row],
+                            count: width,
+                            into: target
+                        )
+                    }
                 }
             }
         }

@@ -16,6 +16,9 @@ public final class DecoderCache {
     public private(set) var length = 0
 
     private let blockCount: Int
+    private let headCount: Int
+    private let keyWidth: Int
+    /// Elements of all heads' keys of one token.
     private let innerWidth: Int
     private var pages: [Page] = []
 
@@ -25,13 +28,17 @@ public final class DecoderCache {
     public init(_ sequence: EncodedSequence) {
         self.sequence = sequence
         self.blockCount = sequence.crossKeys.count
-        self.innerWidth = sequence.crossKeys.first?.columns ?? 0
+        self.headCount = sequence.headCount
+        self.keyWidth = sequence.crossKeys.first?.columns ?? 0
+        self.innerWidth = self.headCount * self.keyWidth
     }
 
     private init(copying other: DecoderCache) {
         self.sequence = other.sequence
         self.length = other.length
         self.blockCount = other.blockCount
+        self.headCount = other.headCount
+        self.keyWidth = other.keyWidth
         self.innerWidth = other.innerWidth
         self.pages = other.pages
     }
@@ -50,8 +57,9 @@ public final class DecoderCache {
 
     // MARK: - For the decoder
 
-    /// Keys and values of consecutive tokens that lie together; row `t` starts `t * innerWidth` floats on.
+    /// One head's keys and values of consecutive tokens, which lie together: token `t` starts `t * keyWidth` floats on.
     struct Run {
+        /// The first token's position.
         let start: Int
         let count: Int
         let keys: UnsafePointer<Float>
@@ -64,7 +72,7 @@ public final class DecoderCache {
         if used > 0, !isKnownUniquelyReferenced(&self.pages[self.pages.count - 1]) {
             let shared = self.pages[self.pages.count - 1]
             let own = Page(blocks: self.blockCount, width: self.innerWidth)
-            own.copy(shared, tokens: used, blocks: self.blockCount, width: self.innerWidth)
+            own.copy(shared, tokens: used, keyWidth: self.keyWidth)
             self.pages[self.pages.count - 1] = own
         }
         while self.pages.count * Page.tokens < self.length + count {
@@ -83,25 +91,36 @@ public final class DecoderCache {
             return
         }
         let page = self.pages[position / Page.tokens]
-        let row = (position % Page.tokens) * self.innerWidth
-        let base = page.start(block: block, width: self.innerWidth)
-        (base + row).update(from: keys, count: self.innerWidth)
-        (base + Page.tokens * self.innerWidth + row).update(from: values, count: self.innerWidth)
+        var target = page.start(block: block, width: self.innerWidth) + (position % Page.tokens) * self.keyWidth
+        for head in 0..<self.headCount {
+            target.update(from: keys + head * self.keyWidth, count: self.keyWidth)
+            (target + Page.tokens * self.innerWidth).update(from: values + head * self.keyWidth, count: self.keyWidth)
+            target += Page.tokens * self.keyWidth
+        }
     }
 
-    /// The keys and values of one block for the first `count` tokens.
-    func runs(block: Int, count: Int) -> [Run] {
-        var runs: [Run] = []
-        var start = 0
-        while start < count {
-            let base = UnsafePointer(self.pages[start / Page.tokens].start(block: block, width: self.innerWidth))
-            let taken = min(Page.tokens, count - start)
-            runs.append(
-                Run(start: start, count: taken, keys: base, values: base + Page.tokens * self.innerWidth)
-            )
-            start += taken
-        }
-        return runs
+    /// Number of runs that the first `count` tokens lie in.
+    func runCount(tokens count: Int) -> Int {
+        (count + Page.tokens - 1) / Page.tokens
+    }
+
+    /// One run of one head of one block.
+    ///
+    /// - Parameters:
+    ///   - index: Which run, below `runCount(tokens:)`.
+    ///   - block: The decoder block.
+    ///   - head: The head.
+    ///   - count: Tokens that are asked for, in all runs.
+    /// - Returns: The run.
+    func run(_ index: Int, block: Int, head: Int, tokens count: Int) -> Run {
+        let start = index * Page.tokens
+        let keys = self.pages[index].start(block: block, width: self.innerWidth) + head * Page.tokens * self.keyWidth
+        return Run(
+            start: start,
+            count: min(Page.tokens, count - start),
+            keys: UnsafePointer(keys),
+            values: UnsafePointer(keys + Page.tokens * self.innerWidth)
+        )
     }
 
     /// Takes over tokens that have been stored for every block.
@@ -111,19 +130,15 @@ public final class DecoderCache {
 
     // MARK: - Pages
 
-    /// Keys and values of some tokens, as `[block][keys, values][token][heads * d_kv]`.
+    /// Keys and values of some tokens, as `[block][keys, values][head][token][d_kv]`.
     private final class Page {
         /// Tokens in a page.
         static let tokens = 16
 
-        private let pointer: UnsafeMutablePointer<Float>
+        private let memory: FloatMatrix
 
         init(blocks: Int, width: Int) {
-            self.pointer = .allocate(capacity: max(Page.elements(blocks: blocks, width: width), 1))
-        }
-
-        deinit {
-            self.pointer.deallocate()
+            self.memory = FloatMatrix(uninitializedRows: 1, columns: Page.elements(blocks: blocks, width: width))
         }
 
         static func elements(blocks: Int, width: Int) -> Int {
@@ -131,13 +146,14 @@ public final class DecoderCache {
         }
 
         func start(block: Int, width: Int) -> UnsafeMutablePointer<Float> {
-            self.pointer + block * 2 * Page.tokens * width
+            self.memory.pointer + block * 2 * Page.tokens * width
         }
 
-        func copy(_ other: Page, tokens: Int, blocks: Int, width: Int) {
-            for half in 0..<(2 * blocks) {
-                let offset = half * Page.tokens * width
-                (self.pointer + offset).update(from: other.pointer + offset, count: tokens * width)
+        /// Copies the first tokens of every head.
+        func copy(_ other: Page, tokens: Int, keyWidth: Int) {
+            let head = Page.tokens * keyWidth
+            for offset in stride(from: 0, to: self.memory.columns, by: max(head, 1)) {
+                (self.memory.pointer + offset).update(from: other.memory.pointer + offset, count: tokens * keyWidth)
             }
         }
     }

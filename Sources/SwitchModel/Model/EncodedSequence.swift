@@ -7,14 +7,20 @@ public final class EncodedSequence: Sendable {
     /// The encoder's output after the final norm, `[tokens, d_model]`.
     public let hidden: FloatMatrix
 
-    /// For each decoder block the keys of its cross-attention, `[tokens, heads * d_kv]`.
+    /// Heads of the decoder's attention.
+    let headCount: Int
+
+    /// For each decoder block the keys of its cross-attention, `[heads, tokens, d_kv]`.
+    ///
+    /// A head's keys lie together: a decoder step reads them head by head, as one stream that the processor sees coming.
     let crossKeys: [FloatMatrix]
 
-    /// For each decoder block the values of its cross-attention, `[tokens, heads * d_kv]`.
+    /// For each decoder block the values of its cross-attention, `[heads, tokens, d_kv]`.
     let crossValues: [FloatMatrix]
 
-    init(hidden: FloatMatrix, crossKeys: [FloatMatrix], crossValues: [FloatMatrix]) {
+    init(hidden: FloatMatrix, headCount: Int, crossKeys: [FloatMatrix], crossValues: [FloatMatrix]) {
         self.hidden = hidden
+        self.headCount = headCount
         self.crossKeys = crossKeys
         self.crossValues = crossValues
     }

@@ -56,6 +56,23 @@ extension FloatMatrix {
         }
     }
 
+    /// Copies some rows `[tokens, heads * width]` as `[heads, tokens, width]`.
+    ///
+    /// - Parameters:
+    ///   - heads: Number of heads.
+    ///   - rows: The rows.
+    ///   - target: Room for as many elements.
+    func separateHeads(_ heads: Int, rows: Range<Int>, into target: FloatMatrix) {
+        let width = self.columns / heads
+        for head in 0..<heads {
+            var to = target.pointer + head * rows.count * width
+            for row in rows {
+                to.update(from: self.pointer + row * self.columns + head * width, count: width)
+                to += width
+            }
+        }
+    }
+
     /// Matrices of one width, one below the other; the matrix itself where there is one.
     static func joined(_ parts: [FloatMatrix]) -> FloatMatrix {
         if parts.count == 1 {

@@ -149,21 +149,15 @@ final class ModelBench {
 
     private func step(_ batch: inout Batch) throws {
         var record = RoutingRecord()
-        try self.step(&batch, options: StepOptions(), record: &record)
+        // As transformers' generate does where nobody asks for scores.
+        try self.step(&batch, options: StepOptions(logits: .greatest), record: &record)
     }
 
     private func step(_ batch: inout Batch, options: StepOptions, record: inout RoutingRecord) throws {
         let rows = zip(batch.caches, batch.tokens).map { DecoderInput(cache: $0, tokens: [$1]) }
         let logits = try self.transformer.decode(rows, experts: self.experts, options: options, record: &record)
         for row in batch.tokens.indices {
-            batch.tokens[row] = Self.best(UnsafeBufferPointer(logits.row(row)))
+            batch.tokens[row] = Int32(logits.greatest(inRow: row) ?? 0)
         }
-    }
-
-    /// The index of the largest value, the first one where several are.
-    private static func best(_ values: UnsafeBufferPointer<Float>) -> Int32 {
-        var best = 0
-        for index in 1..<max(1, values.count) where values[index] > values[best] { best = index }
-        return Int32(best)
     }
 }
