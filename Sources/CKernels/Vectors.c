@@ -106,66 +106,99 @@ CK_INLINE float softmax(float *x, size_t count) {
     return 1.0f / sum;
 }
 
-CK_INLINE float dot(const float *a, const float *b, size_t width) {
+/// Element `index` of a row of keys or values; `bf16` is a constant wherever this is called.
+CK_INLINE float element(const void *row, size_t index, const int bf16) {
+    if (bf16) {
+        uint16_t bits;
+        memcpy(&bits, (const char *)row + index * sizeof bits, sizeof bits);
+        return ck_bf16_to_f32(bits);
+    }
+    return ((const float *)row)[index];
+}
+
+CK_INLINE float dot(const float *a, const void *b, size_t width, const int bf16) {
     float lanes[LANES] = {0};
     size_t i = 0;
     for (; i + LANES <= width; i += LANES) {
         for (size_t lane = 0; lane < LANES; lane++) {
-            lanes[lane] = fmaf(a[i + lane], b[i + lane], lanes[lane]);
+            lanes[lane] = fmaf(a[i + lane], element(b, i + lane, bf16), lanes[lane]);
         }
     }
     for (size_t lane = 0; i + lane < width; lane++) {
-        lanes[lane] = fmaf(a[i + lane], b[i + lane], lanes[lane]);
+        lanes[lane] = fmaf(a[i + lane], element(b, i + lane, bf16), lanes[lane]);
     }
     return tree_sum(lanes);
 }
 
 /// Asks for what lies a page on, which the processor does not look at by itself.
-CK_INLINE void ahead(const float *row, size_t width) {
-    for (size_t d = 0; d < width; d += 16) {
-        __builtin_prefetch((const char *)(row + d) + 4096);
+CK_INLINE void ahead(const void *row, size_t bytes) {
+    for (size_t offset = 0; offset < bytes; offset += 64) {
+        __builtin_prefetch((const char *)row + offset + 4096);
     }
 }
 
-CK_INLINE void attention_scores(const float *query, const float *keys, size_t key_stride, size_t width, size_t count,
-                                const float *bias, float *scores) {
+CK_INLINE void scores_of(const float *query, const void *keys, size_t key_stride, size_t width, size_t count,
+                         const float *bias, float *scores, const int bf16) {
+    const size_t size = bf16 ? 2 : 4;
     for (size_t t = 0; t < count; t++) {
-        ahead(keys + t * key_stride, width);
-        const float score = dot(query, keys + t * key_stride, width);
+        const char *key = (const char *)keys + t * key_stride * size;
+        ahead(key, width * size);
+        const float score = dot(query, key, width, bf16);
         scores[t] = bias ? score + bias[t] : score;
     }
 }
 
+CK_INLINE void attention_scores(const float *query, const void *keys, int type, size_t key_stride, size_t width,
+                                size_t count, const float *bias, float *scores) {
+    if (type == CK_TYPE_BF16) {
+        scores_of(query, keys, key_stride, width, count, bias, scores, 1);
+    } else {
+        scores_of(query, keys, key_stride, width, count, bias, scores, 0);
+    }
+}
+
 /// `block` elements of the context, at most 64, whose sums stay in registers.
-CK_INLINE void context_block(const float *weights, const float *values, size_t value_stride, size_t count,
-                             float *context, const size_t block) {
+CK_INLINE void context_block(const float *weights, const char *values, size_t stride_bytes, size_t count,
+                             float *context, const size_t block, const int bf16) {
     float sums[64];
     memcpy(sums, context, block * sizeof(float));
     for (size_t t = 0; t < count; t++) {
-        const float *value = values + t * value_stride;
-        ahead(value, block);
+        const char *value = values + t * stride_bytes;
+        ahead(value, block * (bf16 ? 2 : 4));
         for (size_t lane = 0; lane < block; lane++) {
-            sums[lane] = fmaf(weights[t], value[lane], sums[lane]);
+            sums[lane] = fmaf(weights[t], element(value, lane, bf16), sums[lane]);
         }
     }
     memcpy(context, sums, block * sizeof(float));
 }
 
-CK_INLINE void attention_context(const float *weights, const float *values, size_t value_stride, size_t width,
-                                 size_t count, float *context) {
+CK_INLINE void context_of(const float *weights, const void *values, size_t value_stride, size_t width, size_t count,
+                          float *context, const int bf16) {
+    const size_t size = bf16 ? 2 : 4;
+    const char *bytes = values;
+    const size_t stride = value_stride * size;
     size_t d = 0;
     for (; d + 64 <= width; d += 64) {
-        context_block(weights, values + d, value_stride, count, context + d, 64);
+        context_block(weights, bytes + d * size, stride, count, context + d, 64, bf16);
     }
     for (; d + 32 <= width; d += 32) {
-        context_block(weights, values + d, value_stride, count, context + d, 32);
+        context_block(weights, bytes + d * size, stride, count, context + d, 32, bf16);
     }
     for (; d < width; d++) {
         float sum = context[d];
         for (size_t t = 0; t < count; t++) {
-            sum = fmaf(weights[t], values[t * value_stride + d], sum);
+            sum = fmaf(weights[t], element(bytes + t * stride, d, bf16), sum);
         }
         context[d] = sum;
+    }
+}
+
+CK_INLINE void attention_context(const float *weights, const void *values, int type, size_t value_stride, size_t width,
+                                 size_t count, float *context) {
+    if (type == CK_TYPE_BF16) {
+        context_of(weights, values, value_stride, width, count, context, 1);
+    } else {
+        context_of(weights, values, value_stride, width, count, context, 0);
     }
 }
 
@@ -177,11 +210,11 @@ static AVX2 void add_rms_norm_avx2(const float *r, const float *u, const float *
     add_rms_norm(r, u, w, e, n, s, d);
 }
 static AVX2 float softmax_avx2(float *x, size_t n) { return softmax(x, n); }
-static AVX2 void scores_avx2(const float *q, const float *k, size_t s, size_t w, size_t n, const float *b, float *d) {
-    attention_scores(q, k, s, w, n, b, d);
+static AVX2 void scores_avx2(const float *q, const void *k, int y, size_t s, size_t w, size_t n, const float *b, float *d) {
+    attention_scores(q, k, y, s, w, n, b, d);
 }
-static AVX2 void context_avx2(const float *p, const float *v, size_t s, size_t w, size_t n, float *d) {
-    attention_context(p, v, s, w, n, d);
+static AVX2 void context_avx2(const float *p, const void *v, int y, size_t s, size_t w, size_t n, float *d) {
+    attention_context(p, v, y, s, w, n, d);
 }
 #endif
 
@@ -218,28 +251,28 @@ float ck_softmax(int level, float *x, size_t count) {
     return softmax(x, count);
 }
 
-void ck_attention_scores(int level, const float *query, const float *keys, size_t key_stride, size_t width,
+void ck_attention_scores(int level, const float *query, const void *keys, int type, size_t key_stride, size_t width,
                          size_t count, const float *bias, float *scores) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX2) {
-        scores_avx2(query, keys, key_stride, width, count, bias, scores);
+        scores_avx2(query, keys, type, key_stride, width, count, bias, scores);
         return;
     }
 #endif
     (void)level;
-    attention_scores(query, keys, key_stride, width, count, bias, scores);
+    attention_scores(query, keys, type, key_stride, width, count, bias, scores);
 }
 
-void ck_attention_context(int level, const float *weights, const float *values, size_t value_stride, size_t width,
-                          size_t count, float *context) {
+void ck_attention_context(int level, const float *weights, const void *values, int type, size_t value_stride,
+                          size_t width, size_t count, float *context) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX2) {
-        context_avx2(weights, values, value_stride, width, count, context);
+        context_avx2(weights, values, type, value_stride, width, count, context);
         return;
     }
 #endif
     (void)level;
-    attention_context(weights, values, value_stride, width, count, context);
+    attention_context(weights, values, type, value_stride, width, count, context);
 }
 
 void ck_add(const float *a, const float *b, size_t count, float *destination) {

@@ -207,13 +207,14 @@ void ck_scale_add(const float *residual, const void *value, float scale, size_t 
 void ck_scale(const float *value, float scale, size_t count, float *destination);
 
 /// scores[t] = dot(query, keys + t * key_stride) for t in 0 ..< count, each of `width` elements summed in 16 lanes of
-/// fused multiply-adds; when `bias` is not null, bias[t] is added.
-void ck_attention_scores(int level, const float *query, const float *keys, size_t key_stride, size_t width,
+/// fused multiply-adds; when `bias` is not null, bias[t] is added. `type` is that of the keys, CK_TYPE_F32 or CK_TYPE_BF16.
+void ck_attention_scores(int level, const float *query, const void *keys, int type, size_t key_stride, size_t width,
                          size_t count, const float *bias, float *scores);
 
 /// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain an element.
-void ck_attention_context(int level, const float *weights, const float *values, size_t value_stride, size_t width,
-                          size_t count, float *context);
+/// `type` is that of the values, CK_TYPE_F32 or CK_TYPE_BF16.
+void ck_attention_context(int level, const float *weights, const void *values, int type, size_t value_stride,
+                          size_t width, size_t count, float *context);
 
 /// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
 void ck_activate(int activation, float *x, size_t count);

@@ -68,6 +68,7 @@ struct DecoderSelfAttention {
                     SingleQueryAttention.scores(
                         query: queries.pointer + offset,
                         keys: run.keys,
+                        type: cache.type,
                         stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
@@ -81,6 +82,7 @@ struct DecoderSelfAttention {
                     SingleQueryAttention.accumulateContext(
                         weights: scores + run.start,
                         values: run.values,
+                        type: cache.type,
                         stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
@@ -129,10 +131,12 @@ struct CrossAttention {
                 let head = item % self.headCount
                 let offset = item / self.headCount * inner + head * self.keyWidth
                 let count = sequence.tokenCount
-                let first = head * count * self.keyWidth
+                let keys = sequence.crossKeys[self.block]
+                let values = sequence.crossValues[self.block]
                 SingleQueryAttention.scores(
                     query: queries.pointer + offset,
-                    keys: sequence.crossKeys[self.block].pointer + first,
+                    keys: keys.address(row: head * count),
+                    type: keys.type,
                     stride: self.keyWidth,
                     width: self.keyWidth,
                     count: count,
@@ -142,7 +146,8 @@ struct CrossAttention {
                 Softmax.apply(scores, count: count)
                 SingleQueryAttention.accumulateContext(
                     weights: scores,
-                    values: sequence.crossValues[self.block].pointer + first,
+                    values: values.address(row: head * count),
+                    type: values.type,
                     stride: self.keyWidth,
                     width: self.keyWidth,
                     count: count,

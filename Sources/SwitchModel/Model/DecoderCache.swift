@@ -18,8 +18,8 @@ public final class DecoderCache {
     private let blockCount: Int
     private let headCount: Int
     private let keyWidth: Int
-    /// Elements of all heads' keys of one token.
-    private let innerWidth: Int
+    /// How keys and values are kept.
+    let type: RowType
     private var pages: [Page] = []
 
     /// Creates an empty cache.
@@ -30,7 +30,7 @@ public final class DecoderCache {
         self.blockCount = sequence.crossKeys.count
         self.headCount = sequence.headCount
         self.keyWidth = sequence.crossKeys.first?.columns ?? 0
-        self.innerWidth = self.headCount * self.keyWidth
+        self.type = sequence.crossKeys.first?.type ?? .float32
     }
 
     private init(copying other: DecoderCache) {
@@ -39,7 +39,7 @@ public final class DecoderCache {
         self.blockCount = other.blockCount
         self.headCount = other.headCount
         self.keyWidth = other.keyWidth
-        self.innerWidth = other.innerWidth
+        self.type = other.type
         self.pages = other.pages
     }
 
@@ -52,18 +52,18 @@ public final class DecoderCache {
 
     /// Bytes of the keys and values, pages shared with other caches included.
     public var byteCount: Int {
-        self.pages.count * Page.elements(blocks: self.blockCount, width: self.innerWidth) * MemoryLayout<Float>.stride
+        self.pages.reduce(0) { $0 + $1.byteCount }
     }
 
     // MARK: - For the decoder
 
-    /// One head's keys and values of consecutive tokens, which lie together: token `t` starts `t * keyWidth` floats on.
+    /// One head's keys and values of consecutive tokens, which lie together: token `t` starts `t * keyWidth` elements on.
     struct Run {
         /// The first token's position.
         let start: Int
         let count: Int
-        let keys: UnsafePointer<Float>
-        let values: UnsafePointer<Float>
+        let keys: UnsafeRawPointer
+        let values: UnsafeRawPointer
     }
 
     /// Makes room for tokens from `length` on, in pages that nobody else sees.
@@ -71,13 +71,17 @@ public final class DecoderCache {
         let used = self.length % Page.tokens
         if used > 0, !isKnownUniquelyReferenced(&self.pages[self.pages.count - 1]) {
             let shared = self.pages[self.pages.count - 1]
-            let own = Page(blocks: self.blockCount, width: self.innerWidth)
-            own.copy(shared, tokens: used, keyWidth: self.keyWidth)
+            let own = self.newPage()
+            own.copy(shared, tokens: used)
             self.pages[self.pages.count - 1] = own
         }
         while self.pages.count * Page.tokens < self.length + count {
-            self.pages.append(Page(blocks: self.blockCount, width: self.innerWidth))
+            self.pages.append(self.newPage())
         }
+    }
+
+    private func newPage() -> Page {
+        Page(blocks: self.blockCount, heads: self.headCount, width: self.keyWidth, type: self.type)
     }
 
     /// Writes one token's keys and values; `reserve` has made room.
@@ -91,11 +95,10 @@ public final class DecoderCache {
             return
         }
         let page = self.pages[position / Page.tokens]
-        var target = page.start(block: block, width: self.innerWidth) + (position % Page.tokens) * self.keyWidth
+        let token = position % Page.tokens
         for head in 0..<self.headCount {
-            target.update(from: keys + head * self.keyWidth, count: self.keyWidth)
-            (target + Page.tokens * self.innerWidth).update(from: values + head * self.keyWidth, count: self.keyWidth)
-            target += Page.tokens * self.keyWidth
+            page.rows.write(keys + head * self.keyWidth, row: page.row(.keys, block: block, head: head) + token)
+            page.rows.write(values + head * self.keyWidth, row: page.row(.values, block: block, head: head) + token)
         }
     }
 
@@ -114,12 +117,12 @@ public final class DecoderCache {
     /// - Returns: The run.
     func run(_ index: Int, block: Int, head: Int, tokens count: Int) -> Run {
         let start = index * Page.tokens
-        let keys = self.pages[index].start(block: block, width: self.innerWidth) + head * Page.tokens * self.keyWidth
+        let page = self.pages[index]
         return Run(
             start: start,
             count: min(Page.tokens, count - start),
-            keys: UnsafePointer(keys),
-            values: UnsafePointer(keys + Page.tokens * self.innerWidth)
+            keys: UnsafeRawPointer(page.rows.address(row: page.row(.keys, block: block, head: head))),
+            values: UnsafeRawPointer(page.rows.address(row: page.row(.values, block: block, head: head)))
         )
     }
 
@@ -135,25 +138,31 @@ public final class DecoderCache {
         /// Tokens in a page.
         static let tokens = 16
 
-        private let memory: FloatMatrix
-
-        init(blocks: Int, width: Int) {
-            self.memory = FloatMatrix(uninitializedRows: 1, columns: Page.elements(blocks: blocks, width: width))
+        enum Half: Int {
+            case keys
+            case values
         }
 
-        static func elements(blocks: Int, width: Int) -> Int {
-            blocks * 2 * Page.tokens * width
+        let rows: TypedRows
+        private let heads: Int
+
+        init(blocks: Int, heads: Int, width: Int, type: RowType) {
+            self.heads = heads
+            self.rows = TypedRows(uninitializedRows: blocks * 2 * heads * Page.tokens, columns: width, type: type)
         }
 
-        func start(block: Int, width: Int) -> UnsafeMutablePointer<Float> {
-            self.memory.pointer + block * 2 * Page.tokens * width
+        var byteCount: Int { self.rows.byteCount }
+
+        /// The row of a head's first token.
+        func row(_ half: Half, block: Int, head: Int) -> Int {
+            ((block * 2 + half.rawValue) * self.heads + head) * Page.tokens
         }
 
         /// Copies the first tokens of every head.
-        func copy(_ other: Page, tokens: Int, keyWidth: Int) {
-            let head = Page.tokens * keyWidth
-            for offset in stride(from: 0, to: self.memory.columns, by: max(head, 1)) {
-                (self.memory.pointer + offset).update(from: other.memory.pointer + offset, count: tokens * keyWidth)
+        func copy(_ other: Page, tokens: Int) {
+            let bytes = tokens * self.rows.columns * self.rows.type.byteCount
+            for first in stride(from: 0, to: self.rows.rows, by: Page.tokens) {
+                self.rows.address(row: first).copyMemory(from: other.rows.address(row: first), byteCount: bytes)
             }
         }
     }

@@ -18,8 +18,8 @@ public final class EncoderRun {
     /// Blocks of the encoder that are done.
     private var block = 0
     private var out: (sublayer: SparseFeedForward, work: SparseFeedForward.Out)?
-    private var keys: [[FloatMatrix]]
-    private var values: [[FloatMatrix]]
+    private var keys: [[TypedRows]]
+    private var values: [[TypedRows]]
     /// Blocks of the decoder whose cross keys and values are done; the first only when the encoder's blocks are.
     private var crossed = 0
 
@@ -160,8 +160,10 @@ public final class EncoderRun {
             Product(weights.key, self.hidden, into: allKeys), Product(weights.value, self.hidden, into: allValues),
         ])
         let heads = self.model.configuration.headCount
-        let keys = self.lengths.map { FloatMatrix(uninitializedRows: heads * $0, columns: allKeys.columns / heads) }
-        let values = self.lengths.map { FloatMatrix(uninitializedRows: heads * $0, columns: allValues.columns / heads) }
+        let width = allKeys.columns / heads
+        let type = self.model.cacheType
+        let keys = self.lengths.map { TypedRows(uninitializedRows: heads * $0, columns: width, type: type) }
+        let values = self.lengths.map { TypedRows(uninitializedRows: heads * $0, columns: width, type: type) }
         let starts = self.lengths.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) }
         self.model.pool.run(2 * self.lengths.count) { range in
             for item in range {

@@ -62,13 +62,11 @@ extension FloatMatrix {
     ///   - heads: Number of heads.
     ///   - rows: The rows.
     ///   - target: Room for as many elements.
-    func separateHeads(_ heads: Int, rows: Range<Int>, into target: FloatMatrix) {
+    func separateHeads(_ heads: Int, rows: Range<Int>, into target: TypedRows) {
         let width = self.columns / heads
         for head in 0..<heads {
-            var to = target.pointer + head * rows.count * width
-            for row in rows {
-                to.update(from: self.pointer + row * self.columns + head * width, count: width)
-                to += width
+            for (token, row) in rows.enumerated() {
+                target.write(self.pointer + row * self.columns + head * width, row: head * rows.count + token)
             }
         }
     }

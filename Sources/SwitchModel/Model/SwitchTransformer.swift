@@ -28,6 +28,9 @@ public final class SwitchTransformer: Sendable {
     /// Tells which logits can be the greatest; nothing where the projection is small, or of int8 weights itself.
     let headScreen: ProductScreen?
 
+    /// How attention's keys and values are kept: rounded to bfloat16 where weights are int8, as they are computed otherwise.
+    let cacheType: RowType
+
     /// By what the decoder's output is multiplied before the projection: `d_model^-0.5` where the projection is the
     /// embedding itself, 1 otherwise.
     let headScale: Float
@@ -69,6 +72,7 @@ public final class SwitchTransformer: Sendable {
         self.decoderNorm = try build.norm(.finalNorm(.decoder))
         let headRole: TensorRole = configuration.tiedEmbeddings ? .sharedEmbedding : .lmHead
         self.head = try loader.packed(headRole)
+        self.cacheType = self.head.dtype == .int8 ? .bfloat16 : .float32
         self.headScreen = try loader.screen(headRole, for: self.head)
         self.headScale = configuration.tiedEmbeddings ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
     }
