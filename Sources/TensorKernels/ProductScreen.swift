@@ -96,20 +96,20 @@ public final class ProductScreen: Sendable {
             "the copy of \(self.copy.outputs) x \(self.copy.inputs) weights screens no other product"
         )
         let rows = input.rows
-        let output = FloatMatrix(uninitializedRows: rows, columns: weights.outputs)
+        let output = FloatMatrix.temporary(rows: rows, columns: weights.outputs)
         guard rows > 0 else {
             return output
         }
-        let doubled = FloatMatrix(uninitializedRows: 2 * rows, columns: input.columns)
-        let bounds = FloatMatrix(uninitializedRows: rows, columns: 2)
+        let doubled = FloatMatrix.temporary(rows: 2 * rows, columns: input.columns)
+        let bounds = FloatMatrix.temporary(rows: rows, columns: 2)
         for row in 0..<rows {
             let first = doubled.pointer + 2 * row * input.columns
             first.update(from: input.pointer + row * input.columns, count: input.columns)
             let bound = bounds.pointer + 2 * row
             ck_int8_rest(first, input.columns, first + input.columns, bound, bound + 1)
         }
-        let sums = FloatMatrix(uninitializedRows: 2 * rows, columns: weights.outputs)
-        pool.run([Product(self.copy, doubled, into: sums)], level: level)
+        let sums = FloatMatrix.temporary(rows: 2 * rows, columns: weights.outputs)
+        pool.run(Product(self.copy, doubled, into: sums), level: level)
         let panels = weights.panelCount
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: rows * panels) { candidates in
             guard let candidates = candidates.baseAddress else {

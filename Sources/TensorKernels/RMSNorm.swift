@@ -53,7 +53,7 @@ public struct RMSNorm: Sendable {
     ///   - pool: Threads that share the rows, where they are many.
     /// - Returns: `[rows, columns]`.
     public func callAsFunction(_ input: FloatMatrix, pool: WorkPool? = nil) -> FloatMatrix {
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: input.columns)
+        let output = FloatMatrix.temporary(rows: input.rows, columns: input.columns)
         WorkPool.share(input.rows, width: input.columns, among: pool) { rows in
             for row in rows {
                 let offset = row * input.columns
@@ -88,8 +88,8 @@ public struct RMSNorm: Sendable {
             "a norm over \(self.weights.columns) columns joins matrices of one shape"
         )
         let columns = residual.columns
-        let sum = FloatMatrix(uninitializedRows: residual.rows, columns: columns)
-        let normed = FloatMatrix(uninitializedRows: residual.rows, columns: columns)
+        let sum = FloatMatrix.temporary(rows: residual.rows, columns: columns)
+        let normed = FloatMatrix.temporary(rows: residual.rows, columns: columns)
         WorkPool.share(residual.rows, width: columns, among: pool) { rows in
             for row in rows {
                 let offset = row * columns

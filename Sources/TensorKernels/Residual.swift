@@ -13,7 +13,7 @@ public enum Residual {
     /// - Returns: A new matrix of that shape.
     public static func add(_ residual: FloatMatrix, _ update: FloatMatrix, pool: WorkPool? = nil) -> FloatMatrix {
         precondition(residual.rows == update.rows && residual.columns == update.columns, "shapes differ")
-        let output = FloatMatrix(uninitializedRows: residual.rows, columns: residual.columns)
+        let output = FloatMatrix.temporary(rows: residual.rows, columns: residual.columns)
         let columns = residual.columns
         WorkPool.share(residual.rows, width: columns, among: pool) { rows in
             let offset = rows.lowerBound * columns

@@ -202,11 +202,13 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             return
         }
         let stride = FeedForward.innerStride(width: self.feedForwardWidth)
-        let inner = FloatMatrix(uninitializedRows: tallest, columns: stride)
+        let inner = FloatMatrix.temporary(rows: tallest, columns: stride)
         var row = 0
         for slab in slabs {
             var first: [Product] = []
             var second: [Product] = []
+            first.reserveCapacity(slab.count)
+            second.reserveCapacity(slab.count)
             var innerRow = 0
             for part in slab {
                 first.append(
@@ -283,6 +285,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             while left > 0 {
                 if room == 0 {
                     slabs.append([])
+                    slabs[slabs.count - 1].reserveCapacity(groups.count)
                     room = LocalExperts.slabRows
                 }
                 let taken = min(left, room)
@@ -304,6 +307,8 @@ private struct LocalPendingExperts: PendingExperts {
         let plan = self.request.plan
         var held: [ExpertRows] = []
         var rows: [Range<Int>] = []
+        held.reserveCapacity(plan.groups.count)
+        rows.reserveCapacity(plan.groups.count)
         var dropped: [ExpertOutputs.Dropped] = []
         var start = 0
         for group in plan.groups {
@@ -321,9 +326,10 @@ private struct LocalPendingExperts: PendingExperts {
         }
         let count = held.reduce(0) { $0 + $1.rows }
         let width = self.request.hidden.columns
-        let tokens = FloatMatrix(uninitializedRows: count, columns: width)
-        let outputs = FloatMatrix(uninitializedRows: count, columns: width)
+        let tokens = FloatMatrix.temporary(rows: count, columns: width)
+        let outputs = FloatMatrix.temporary(rows: count, columns: width)
         var chunks: [ExpertOutputs.Chunk] = []
+        chunks.reserveCapacity(rows.count)
         var row = 0
         for range in rows {
             self.experts.share(range.count, width: width) { part in

@@ -35,14 +35,14 @@ struct DecoderSelfAttention {
         pool: WorkPool
     ) -> FloatMatrix {
         let inner = self.weights.innerWidth
-        let queries = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        let keys = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        let values = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        pool.run([
+        let queries = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        let keys = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        let values = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        pool.run(
             Product(self.weights.query, input, into: queries),
             Product(self.weights.key, input, into: keys),
-            Product(self.weights.value, input, into: values),
-        ])
+            Product(self.weights.value, input, into: values)
+        )
         for (token, place) in positions.enumerated() {
             caches[place.row]
                 .store(
@@ -52,8 +52,9 @@ struct DecoderSelfAttention {
                     position: place.position
                 )
         }
-        let context = FloatMatrix(rows: input.rows, columns: inner)
-        let longest = (positions.map(\.position).max() ?? 0) + 1
+        let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        context.pointer.update(repeating: 0, count: input.rows * inner)
+        let longest = positions.reduce(0) { max($0, $1.position) } + 1
         pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
                 let place = positions[item / self.headCount]
@@ -91,8 +92,8 @@ struct DecoderSelfAttention {
                 }
             }
         }
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
-        pool.run([Product(self.weights.output, context, into: output)])
+        let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
+        pool.run(Product(self.weights.output, context, into: output))
         return output
     }
 }
@@ -121,10 +122,11 @@ struct CrossAttention {
         pool: WorkPool
     ) -> FloatMatrix {
         let inner = self.weights.innerWidth
-        let queries = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        pool.run([Product(self.weights.query, input, into: queries)])
-        let context = FloatMatrix(rows: input.rows, columns: inner)
-        let longest = sequences.map(\.tokenCount).max() ?? 0
+        let queries = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        pool.run(Product(self.weights.query, input, into: queries))
+        let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        context.pointer.update(repeating: 0, count: input.rows * inner)
+        let longest = sequences.reduce(0) { max($0, $1.tokenCount) }
         pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
                 let sequence = sequences[positions[item / self.headCount].row]
@@ -155,8 +157,8 @@ struct CrossAttention {
                 )
             }
         }
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
-        pool.run([Product(self.weights.output, context, into: output)])
+        let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
+        pool.run(Product(self.weights.output, context, into: output))
         return output
     }
 }

@@ -119,7 +119,7 @@ struct SparseFeedForward: Sendable {
         pool: WorkPool
     ) -> FloatMatrix {
         let width = residual.columns
-        let combined = FloatMatrix(uninitializedRows: residual.rows, columns: width)
+        let combined = FloatMatrix.temporary(rows: residual.rows, columns: width)
         WorkPool.share(residual.rows, width: width, among: pool) { rows in
             let offset = rows.lowerBound * width
             (combined.pointer + offset).update(from: residual.pointer + offset, count: rows.count * width)
@@ -151,6 +151,7 @@ struct SparseFeedForward: Sendable {
     /// An executor is somebody else's code: what it gives back is checked before memory is read by it.
     private func requireCoverage(of plan: DispatchPlan, by outputs: ExpertOutputs, width: Int) throws(ModelError) {
         var ranges: [Range<Int>] = []
+        ranges.reserveCapacity(outputs.chunks.count + outputs.dropped.count)
         for chunk in outputs.chunks {
             var count = 0
             chunk.storage.withUnsafeBytes { count = $0.count }

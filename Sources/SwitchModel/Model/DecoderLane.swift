@@ -35,6 +35,9 @@ final class DecoderLane {
         var positions: [DecoderPosition] = []
         var last: [Int] = []
         var sequences: [Int32] = []
+        positions.reserveCapacity(rows.count)
+        last.reserveCapacity(rows.count)
+        sequences.reserveCapacity(rows.count)
         for (lane, index) in rows.indices.enumerated() {
             let row = rows[index]
             for offset in row.tokens.indices {

@@ -156,9 +156,10 @@ public final class EncoderRun {
         let weights = self.model.decoderBlocks[self.crossed].cross.weights
         let allKeys = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.key.outputs)
         let allValues = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.value.outputs)
-        self.model.pool.run([
-            Product(weights.key, self.hidden, into: allKeys), Product(weights.value, self.hidden, into: allValues),
-        ])
+        self.model.pool.run(
+            Product(weights.key, self.hidden, into: allKeys),
+            Product(weights.value, self.hidden, into: allValues)
+        )
         let heads = self.model.configuration.headCount
         let width = allKeys.columns / heads
         let type = self.model.cacheType

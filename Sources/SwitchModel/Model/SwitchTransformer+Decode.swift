@@ -124,8 +124,8 @@ extension SwitchTransformer {
         if let excluded, let screen = self.headScreen, normed.rows <= ProductScreen.mostRows {
             return screen.product(self.head, normed, except: excluded.map { $0.map(Int.init) }, pool: self.pool)
         }
-        let logits = FloatMatrix(uninitializedRows: normed.rows, columns: self.head.outputs)
-        self.pool.run([Product(self.head, normed, into: logits)])
+        let logits = FloatMatrix.temporary(rows: normed.rows, columns: self.head.outputs)
+        self.pool.run(Product(self.head, normed, into: logits))
         return logits
     }
 

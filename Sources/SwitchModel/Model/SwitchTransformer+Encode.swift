@@ -77,7 +77,7 @@ extension FloatMatrix {
             return parts[0]
         }
         let columns = parts.first?.columns ?? 0
-        let output = FloatMatrix(uninitializedRows: parts.reduce(0) { $0 + $1.rows }, columns: columns)
+        let output = FloatMatrix.temporary(rows: parts.reduce(0) { $0 + $1.rows }, columns: columns)
         var start = 0
         for part in parts {
             (output.pointer + start * columns).update(from: part.pointer, count: part.rows * columns)
@@ -88,7 +88,7 @@ extension FloatMatrix {
 
     /// Copies some rows.
     func gather(_ rows: [Int]) -> FloatMatrix {
-        let output = FloatMatrix(uninitializedRows: rows.count, columns: self.columns)
+        let output = FloatMatrix.temporary(rows: rows.count, columns: self.columns)
         for (index, row) in rows.enumerated() {
             (output.pointer + index * self.columns).update(from: self.pointer + row * self.columns, count: self.columns)
         }

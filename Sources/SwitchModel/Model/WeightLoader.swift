@@ -156,7 +156,7 @@ struct EmbeddingTable: Sendable {
     /// - Parameter tokens: Ids, each below `rows`.
     /// - Returns: `[tokens, columns]`.
     func callAsFunction(_ tokens: [Int32]) -> FloatMatrix {
-        let output = FloatMatrix(uninitializedRows: tokens.count, columns: self.columns)
+        let output = FloatMatrix.temporary(rows: tokens.count, columns: self.columns)
         let stride = self.columns * self.type.byteCount
         self.view.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else {

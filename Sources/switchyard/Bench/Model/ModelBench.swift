@@ -131,6 +131,23 @@ final class ModelBench {
         return counts.isEmpty ? 0 : counts.reduce(0, +) / Double(counts.count)
     }
 
+    /// How many allocations a decoder step makes once it is warm, on average over some steps.
+    ///
+    /// - Parameters:
+    ///   - counter: Counts them.
+    ///   - size: Sequences in the batch.
+    /// - Returns: Allocations of one step of all sequences together.
+    /// - Throws: What the model throws.
+    func allocations(_ counter: AllocationCounter, batch size: Int) throws -> Double {
+        var batch = try self.batch(size)
+        for _ in 0..<3 { try self.step(&batch) }
+        let steps = 8
+        let count = try counter.count {
+            for _ in 0..<steps { try self.step(&batch) }
+        }
+        return Double(count) / Double(steps)
+    }
+
     // MARK: - Steps
 
     private struct Batch {
