@@ -82,6 +82,10 @@ int ck_has_level(int level);
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
+/// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where the
+/// system does not tell.
+int ck_allowed_processors(int *cpus, int room);
+
 /// Tells the processor that the caller is waiting for another thread's write.
 static inline void ck_pause(void) {
 #if defined(__x86_64__)
