@@ -11,6 +11,15 @@
 
 #define LANES 16
 
+// Functions that take or return these are always inlined, so there is no convention of calling them to be changed.
+#pragma clang diagnostic ignored "-Wpsabi"
+typedef float float4 __attribute__((vector_size(16)));
+typedef float float8 __attribute__((vector_size(32)));
+typedef float float16 __attribute__((vector_size(64)));
+typedef uint32_t bits16 __attribute__((vector_size(64)));
+typedef int32_t mask16 __attribute__((vector_size(64)));
+typedef uint16_t halves16 __attribute__((vector_size(32)));
+
 CK_INLINE float tree_sum(const float lanes[LANES]) {
     float eight[8], four[4];
     for (int i = 0; i < 8; i++) {
@@ -49,6 +58,29 @@ CK_INLINE float exp_negative(float x) {
     return x < -87.3f ? 0.0f : p * scale;
 }
 
+/// exp_negative of sixteen numbers, by the same operations.
+CK_INLINE float16 exp_negative16(float16 x) {
+    const float16 least = {-87.3f, -87.3f, -87.3f, -87.3f, -87.3f, -87.3f, -87.3f, -87.3f,
+                           -87.3f, -87.3f, -87.3f, -87.3f, -87.3f, -87.3f, -87.3f, -87.3f};
+    const float16 zero = {0};
+    const mask16 is_small = x < least;
+    const float16 bounded = (float16)(((mask16)least & is_small) | ((mask16)x & ~is_small));
+    const float16 shifted = __builtin_elementwise_fma(bounded, zero + 1.44269504f, zero + 12582912.0f);
+    const float16 n = shifted - 12582912.0f;
+    float16 r = __builtin_elementwise_fma(n, zero - 0.693359375f, bounded);
+    r = __builtin_elementwise_fma(n, zero + 2.12194440e-4f, r);
+    float16 p = zero + 1.98412698e-4f;
+    p = __builtin_elementwise_fma(p, r, zero + 1.38888889e-3f);
+    p = __builtin_elementwise_fma(p, r, zero + 8.33333333e-3f);
+    p = __builtin_elementwise_fma(p, r, zero + 4.16666667e-2f);
+    p = __builtin_elementwise_fma(p, r, zero + 1.66666667e-1f);
+    p = __builtin_elementwise_fma(p, r, zero + 0.5f);
+    p = __builtin_elementwise_fma(p, r, zero + 1.0f);
+    p = __builtin_elementwise_fma(p, r, zero + 1.0f);
+    const float16 scale = (float16)(((bits16)shifted << 23) + 0x3F800000u);
+    return (float16)((mask16)(p * scale) & ~is_small);
+}
+
 float ck_exp(float x) { return exp_negative(x); }
 
 CK_INLINE void rms_norm(const float *x, const float *weight, float epsilon, size_t count, float *destination) {
@@ -81,19 +113,36 @@ CK_INLINE float softmax(float *x, size_t count) {
     if (count == 0) {
         return 0;
     }
-    float highest = x[0];
-    for (size_t i = 1; i < count; i++) {
-        highest = x[i] > highest ? x[i] : highest;
-    }
-    float lanes[LANES] = {0};
+    float lanes[LANES];
+    float16 most = (float16){0} - INFINITY;
     size_t i = 0;
     for (; i + LANES <= count; i += LANES) {
-        for (size_t lane = 0; lane < LANES; lane++) {
-            const float value = exp_negative(x[i + lane] - highest);
-            x[i + lane] = value;
-            lanes[lane] += value;
+        float16 part;
+        memcpy(&part, x + i, sizeof part);
+        // False where an element is no number, which then shows in the sum.
+        const mask16 is_more = part > most;
+        most = (float16)(((mask16)part & is_more) | ((mask16)most & ~is_more));
+    }
+    memcpy(lanes, &most, sizeof lanes);
+    for (size_t lane = 0; i + lane < count; lane++) {
+        lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+    }
+    for (size_t half = LANES / 2; half > 0; half /= 2) {
+        for (size_t lane = 0; lane < half; lane++) {
+            lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
         }
     }
+    const float highest = lanes[0];
+    float16 sums = {0};
+    i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        float16 part;
+        memcpy(&part, x + i, sizeof part);
+        part = exp_negative16(part - highest);
+        memcpy(x + i, &part, sizeof part);
+        sums += part;
+    }
+    memcpy(lanes, &sums, sizeof lanes);
     for (size_t lane = 0; i + lane < count; lane++) {
         const float value = exp_negative(x[i + lane] - highest);
         x[i + lane] = value;
@@ -137,10 +186,62 @@ CK_INLINE void ahead(const void *row, size_t bytes) {
     }
 }
 
+CK_INLINE float16 load16(const void *row, size_t index, const int bf16) {
+    if (bf16) {
+        halves16 halves;
+        memcpy(&halves, (const char *)row + index * 2, sizeof halves);
+        return (float16)(__builtin_convertvector(halves, bits16) << 16);
+    }
+    float16 values;
+    memcpy(&values, (const float *)row + index, sizeof values);
+    return values;
+}
+
+/// The first steps of tree_sum for one key.
+CK_INLINE float4 fold(float16 lanes) {
+    const float8 eight = __builtin_shufflevector(lanes, lanes, 0, 1, 2, 3, 4, 5, 6, 7)
+        + __builtin_shufflevector(lanes, lanes, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+}
+
+/// Four keys' products with the query at once, whose last additions then share registers. The width is a multiple of
+/// LANES; the sums are those of `dot`.
+CK_INLINE void four_dots(const float *query, const char *keys, size_t stride_bytes, size_t width, float sums[4],
+                         const int bf16) {
+    float16 lanes[4] = {{0}, {0}, {0}, {0}};
+    for (size_t i = 0; i < width; i += LANES) {
+        const float16 part = load16(query, i, 0);
+        for (size_t key = 0; key < 4; key++) {
+            lanes[key] = __builtin_elementwise_fma(part, load16(keys + key * stride_bytes, i, bf16), lanes[key]);
+        }
+    }
+    const float4 a = fold(lanes[0]), b = fold(lanes[1]), c = fold(lanes[2]), d = fold(lanes[3]);
+    const float4 low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const float4 low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    const float4 zero = __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5);
+    const float4 one = __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7);
+    const float4 two = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+    const float4 three = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+    const float4 all = (zero + two) + (one + three);
+    memcpy(sums, &all, sizeof all);
+}
+
 CK_INLINE void scores_of(const float *query, const void *keys, size_t key_stride, size_t width, size_t count,
                          const float *bias, float *scores, const int bf16) {
     const size_t size = bf16 ? 2 : 4;
-    for (size_t t = 0; t < count; t++) {
+    size_t t = 0;
+    for (; width % LANES == 0 && t + 4 <= count; t += 4) {
+        const char *key = (const char *)keys + t * key_stride * size;
+        float sums[4];
+        for (size_t index = 0; index < 4; index++) {
+            ahead(key + index * key_stride * size, width * size);
+        }
+        four_dots(query, key, key_stride * size, width, sums, bf16);
+        for (size_t index = 0; index < 4; index++) {
+            scores[t + index] = bias ? sums[index] + bias[t + index] : sums[index];
+        }
+    }
+    for (; t < count; t++) {
         const char *key = (const char *)keys + t * key_stride * size;
         ahead(key, width * size);
         const float score = dot(query, key, width, bf16);
@@ -204,6 +305,7 @@ CK_INLINE void attention_context(const float *weights, const void *values, int t
 
 #if defined(__x86_64__)
 #define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512 __attribute__((target("avx512f,avx2,fma")))
 
 static AVX2 void rms_norm_avx2(const float *x, const float *w, float e, size_t n, float *d) { rms_norm(x, w, e, n, d); }
 static AVX2 void add_rms_norm_avx2(const float *r, const float *u, const float *w, float e, size_t n, float *s, float *d) {
@@ -211,6 +313,10 @@ static AVX2 void add_rms_norm_avx2(const float *r, const float *u, const float *
 }
 static AVX2 float softmax_avx2(float *x, size_t n) { return softmax(x, n); }
 static AVX2 void scores_avx2(const float *q, const void *k, int y, size_t s, size_t w, size_t n, const float *b, float *d) {
+    attention_scores(q, k, y, s, w, n, b, d);
+}
+static AVX512 void scores_avx512(const float *q, const void *k, int y, size_t s, size_t w, size_t n, const float *b,
+                                 float *d) {
     attention_scores(q, k, y, s, w, n, b, d);
 }
 static AVX2 void context_avx2(const float *p, const void *v, int y, size_t s, size_t w, size_t n, float *d) {
@@ -254,6 +360,10 @@ float ck_softmax(int level, float *x, size_t count) {
 void ck_attention_scores(int level, const float *query, const void *keys, int type, size_t key_stride, size_t width,
                          size_t count, const float *bias, float *scores) {
 #if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX512) {
+        scores_avx512(query, keys, type, key_stride, width, count, bias, scores);
+        return;
+    }
     if (level >= CK_LEVEL_AVX2) {
         scores_avx2(query, keys, type, key_stride, width, count, bias, scores);
         return;
