@@ -17,7 +17,7 @@ struct Switchyard: AsyncParsableCommand {
         subcommands: [
             UpCommand.self, GenerateCommand.self, StatusCommand.self, PlanCommand.self, ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
-            DemoCommand.self, PullCommand.self,
+            DemoCommand.self, PullCommand.self, ConfigCommand.self,
         ]
     )
 }

@@ -27,7 +27,9 @@ struct HubFolder: Sendable {
     /// The folder with the files of a commit under their names.
     func snapshot(_ commit: String) -> String { "\(self.root)/snapshots/\(commit)" }
 
-    /// Whether a file's bytes are there. Their names are their checksums, which were compared before they got them.
+    /// Whether a file's bytes are there.
+    ///
+    /// Their names are their checksums, which were compared before they got them.
     func hasBlob(_ file: HubListing.File) -> Bool { Files.byteCount(self.blob(file)) == file.byteCount }
 
     /// Makes the folders.

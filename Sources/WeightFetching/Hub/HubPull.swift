@@ -130,7 +130,9 @@ public struct HubPull: Sendable {
         )
     }
 
-    /// What the hub's refusals mean: https://huggingface.co/docs/huggingface_hub/package_reference/utilities#http-errors
+    /// What the hub's refusals mean.
+    ///
+    /// https://huggingface.co/docs/huggingface_hub/package_reference/utilities#http-errors
     private func explain(_ response: FileTransfer.Response) -> FetchError? {
         let name = self.model.name
         let endpoint = self.environment.endpoint

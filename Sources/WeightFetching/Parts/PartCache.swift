@@ -13,15 +13,6 @@ struct PartCache: Sendable {
         self.root = root
     }
 
-    /// The folder where parts are kept unless somebody says otherwise.
-    ///
-    /// - Parameter environment: The process's environment: `XDG_CACHE_HOME`, or `.cache` in `HOME`.
-    /// - Returns: The folder; nil where the environment leads to none.
-    static func defaultRoot(_ environment: [String: String]) -> String? {
-        func value(_ key: String) -> String? { environment[key].flatMap { $0.isEmpty ? nil : $0 } }
-        return (value("XDG_CACHE_HOME") ?? value("HOME").map { "\($0)/.cache" }).map { "\($0)/switchyard/shards" }
-    }
-
     /// The folder of a part, whole.
     func part(_ digest: String) -> String { "\(self.root)/parts/\(digest)" }
 

@@ -18,21 +18,28 @@ public struct PartFetch: Sendable {
     private let cache: PartCache
     private let client: WebClientConfiguration
 
+    /// The folder where parts are kept unless somebody says otherwise.
+    ///
+    /// - Parameter environment: The process's environment: `XDG_CACHE_HOME`, or `.cache` in `HOME`.
+    /// - Returns: The folder; nil where the environment leads to none.
+    public static func usualCache(_ environment: [String: String]) -> String? {
+        func value(_ key: String) -> String? { environment[key].flatMap { $0.isEmpty ? nil : $0 } }
+        return (value("XDG_CACHE_HOME") ?? value("HOME").map { "\($0)/.cache" }).map { "\($0)/switchyard/shards" }
+    }
+
     /// Prepares a fetch.
     ///
     /// - Parameters:
     ///   - address: The folder with `manifest.json`; a query goes along with each of its files.
-    ///   - cache: The folder with all parts; nil for the default one.
-    ///   - environment: The process's environment, for the default.
+    ///   - cache: The folder with all parts; nil where nobody says.
     ///   - client: How to connect.
     /// - Throws: ``FetchError`` where nobody says where the cache is.
     public init(
         _ address: RemoteAddress,
         cache: String?,
-        environment: [String: String],
         client: WebClientConfiguration
     ) throws(FetchError) {
-        guard let root = cache ?? PartCache.defaultRoot(environment) else {
+        guard let root = cache else {
             throw FetchError(
                 .invalidArgument,
                 "there is no HOME to keep what is fetched in; name a folder with --shard-cache or SWITCHYARD_SHARD_CACHE"

@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// The fetching of a small answer as a whole: redirects and retries, without ranges. A pure machine.
+/// The fetching of a small answer as a whole, with redirects and retries and without ranges: a pure machine.
 struct SmallExchange: Sendable {
     /// What to do next.
     enum Action: Sendable, Equatable {

@@ -48,7 +48,7 @@ struct FetchOptions: ParsableArguments {
         var client = WebClientConfiguration()
         client.jobs = jobs
         let file = environment["SSL_CERT_FILE"].flatMap { $0.isEmpty ? nil : $0 }
-        client.authorityFile = try settings.string("fetch-ca") ?? file
+        client.authorityFile = try file.map { try settings.string("fetch-ca", default: $0) } ?? settings.string("fetch-ca")
         client.userAgent = "switchyard/\(SoftwareVersion.current)"
         return client
     }
@@ -87,14 +87,15 @@ struct WeightSources: Sendable {
     /// - Throws: ``Settings/Failure`` and `FetchError` for an address that cannot be used.
     init(_ names: [String], _ settings: Settings) throws {
         let environment = ProcessInfo.processInfo.environment
-        let cache = try settings.string("shard-cache")
+        let usual = PartFetch.usualCache(environment)
+        let cache = try usual.map { try settings.string("shard-cache", default: $0) } ?? settings.string("shard-cache")
         let client = try FetchOptions.client(settings, environment: environment, jobs: 4)
         self.sources = try names.map { name in
             guard RemoteAddress.looksLikeAddress(name) else { return .local(name) }
             let address = try RemoteAddress(parsing: name)
             try FetchOptions.check(address, settings)
             return .remote(
-                try PartFetch(address, cache: cache, environment: environment, client: client),
+                try PartFetch(address, cache: cache, client: client),
                 address
             )
         }
@@ -129,6 +130,13 @@ struct WeightSources: Sendable {
             }
             return directories
         }
+    }
+
+    /// Looks for what is on this machine; fetches nothing.
+    ///
+    /// - Throws: ``CheckpointError`` for a folder that is not there.
+    func check() throws {
+        for case .local(let name) in self.sources { _ = try ModelSettings.directory(name) }
     }
 
     private var hasRemote: Bool {

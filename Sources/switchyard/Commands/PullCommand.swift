@@ -23,6 +23,9 @@ struct PullCommand: AsyncParsableCommand {
             """
     )
 
+    /// The settings' keys.
+    static let settingKeys = ["fetch-ca", "plaintext"]
+
     @Argument(help: ArgumentHelp("A model's name on the hub, optionally with @revision.", valueName: "org/name"))
     var model: String
 
@@ -80,7 +83,8 @@ struct PullCommand: AsyncParsableCommand {
     func run() async throws {
         let environment = ProcessInfo.processInfo.environment
         let settings = try await Settings(
-            known: ["fetch-ca", "plaintext"],
+            known: Self.settingKeys,
+            elsewhere: SettingKeys.all,
             flags: ["fetch-ca": self.fetchCa, "plaintext": self.plaintext ? "true" : nil].compactMapValues { $0 },
             environment: environment,
             file: nil
