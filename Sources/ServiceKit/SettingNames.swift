@@ -6,7 +6,8 @@ enum SettingNames {
 
     /// Variables that no command reads: those of compose files, of tests and of the tools around them.
     private static let ofTheProject: Set<String> = [
-        "AGREEMENT_POSITIONS", "ATTACK_REPORT", "BINARY", "CERTS", "FAULTS_INSIDE", "FULL_SHAPE", "FUZZ_TARGET", "IMAGE",
+        "AGREEMENT_POSITIONS", "ATTACK_REPORT", "BINARY", "CERTS", "FAULTS_INSIDE", "FULL_SHAPE", "FUZZ_TARGET",
+        "IMAGE",
         "LIBFUZZER_ARGUMENTS", "MODEL_FOLDER", "TEST_PYTHON",
     ]
 
@@ -27,13 +28,14 @@ enum SettingNames {
     ) throws(Settings.Failure) {
         let keys = known.union(elsewhere)
         let variables = Set(keys.map { Settings.variable($0) })
-        let unknown = environment.filter { name, value in
-            guard name.hasPrefix(self.prefix), !value.isEmpty, !variables.contains(name) else { return false }
-            let rest = String(name.dropFirst(self.prefix.count))
-            return !self.ofTheProject.contains(rest) && !rest.hasPrefix(self.free)
-                && !self.isServiceLink(rest, value)
-        }
-        .keys.sorted()
+        let unknown =
+            environment.filter { name, value in
+                guard name.hasPrefix(self.prefix), !value.isEmpty, !variables.contains(name) else { return false }
+                let rest = String(name.dropFirst(self.prefix.count))
+                return !self.ofTheProject.contains(rest) && !rest.hasPrefix(self.free)
+                    && !self.isServiceLink(rest, value)
+            }
+            .keys.sorted()
         guard !unknown.isEmpty else { return }
         throw Settings.Failure(
             "the environment sets \(unknown.joined(separator: ", ")), which \(unknown.count == 1 ? "is" : "are") no "

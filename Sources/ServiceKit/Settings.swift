@@ -175,7 +175,8 @@ public struct Settings: Sendable {
     /// - Throws: ``Failure`` for a value that is neither true nor false.
     public func bool(_ key: String) throws -> Bool {
         self.defaults.note(key, "false")
-        return try self.value(key, type: "true or false") { reader, key in try reader.requiredBool(forKey: key) } ?? false
+        return try self.value(key, type: "true or false") { reader, key in try reader.requiredBool(forKey: key) }
+            ?? false
     }
 
     /// The name of a key's environment variable: `listen` is `SWITCHYARD_LISTEN`.
@@ -188,17 +189,19 @@ public struct Settings: Sendable {
 
     /// What is in force for every key, by key, as far as it has been read; secrets are left out.
     public var inForce: [SettingInForce] {
-        self.known.sorted().map { key in
-            guard let layer = self.layers.first(where: { $0.values[key] != nil }), let given = layer.values[key] else {
-                return SettingInForce(key: key, values: self.defaults.values(key), source: .standard)
+        self.known.sorted()
+            .map { key in
+                guard let layer = self.layers.first(where: { $0.values[key] != nil }), let given = layer.values[key]
+                else {
+                    return SettingInForce(key: key, values: self.defaults.values(key), source: .standard)
+                }
+                guard !Self.secretKeys.contains(key) else {
+                    return SettingInForce(key: key, values: ["***"], source: layer.source(key))
+                }
+                let text = given.hasPrefix("\"") ? String(given.dropFirst().dropLast()) : given
+                let parts = self.defaults.isList(key) ? try? self.strings(key) : nil
+                return SettingInForce(key: key, values: parts ?? [text], source: layer.source(key))
             }
-            guard !Self.secretKeys.contains(key) else {
-                return SettingInForce(key: key, values: ["***"], source: layer.source(key))
-            }
-            let text = given.hasPrefix("\"") ? String(given.dropFirst().dropLast()) : given
-            let parts = self.defaults.isList(key) ? try? self.strings(key) : nil
-            return SettingInForce(key: key, values: parts ?? [text], source: layer.source(key))
-        }
     }
 
     /// Asks the layers in order; the first that sets the key decides, also where its value is wrong.

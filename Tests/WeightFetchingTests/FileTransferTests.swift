@@ -46,7 +46,9 @@ struct FileTransferTests {
         let first = try #require(request(transfer.start()))
         #expect(first["authorization"] == "Bearer secret")
         #expect(first["range"] == nil)
-        #expect(transfer.responded(200, ["etag": "\"1\"", "content-length": "100"]) == .receive(from: 0, validator: "\"1\""))
+        #expect(
+            transfer.responded(200, ["etag": "\"1\"", "content-length": "100"]) == .receive(from: 0, validator: "\"1\"")
+        )
         try transfer.received(100)
         #expect(transfer.bodyEnded(nil, draw: 0) == .verify)
         #expect(transfer.verified(.sha256("right")) == .finish)
@@ -236,7 +238,10 @@ struct FileTransferTests {
         #expect(count == 9)
     }
 
-    @Test("refusals are explained", arguments: [(401, "HF_TOKEN"), (403, "denied"), (404, "not there"), (418, "refuses")])
+    @Test(
+        "refusals are explained",
+        arguments: [(401, "HF_TOKEN"), (403, "denied"), (404, "not there"), (418, "refuses")]
+    )
     func refusals(status: Int, part: String) throws {
         var transfer = try makeTransfer()
         _ = transfer.start()

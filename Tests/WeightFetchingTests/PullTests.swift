@@ -26,7 +26,9 @@ private func noiseHub() -> TestHub {
 private let listing = "/api/models/test/noise/revision/main"
 
 extension TestHub {
-    fileprivate var weights: ServedFile { self.state.withLock { $0.files["model.safetensors"]?.content } ?? ServedFile(bytes: []) }
+    fileprivate var weights: ServedFile {
+        self.state.withLock { $0.files["model.safetensors"]?.content } ?? ServedFile(bytes: [])
+    }
 }
 
 @Suite("switchyard pull", .serialized)
@@ -125,7 +127,7 @@ struct PullTests {
         }
     }
 
-    @Test("connections that are cut cost no byte twice")
+    @Test("what came before a connection was cut is not fetched again")
     func cut() async throws {
         let test = noiseHub()
         test.state.withLock { $0.cuts = [100_000, 50_000] }
@@ -147,7 +149,10 @@ struct PullTests {
         }
     }
 
-    @Test("a process that is killed goes on where it stopped, unless the file has changed meanwhile", arguments: [false, true])
+    @Test(
+        "a process that is killed goes on where it stopped, unless the file has changed meanwhile",
+        arguments: [false, true]
+    )
     func killed(changes: Bool) async throws {
         let test = noiseHub()
         test.state.withLock { state in
@@ -214,7 +219,10 @@ struct PullTests {
         }
     }
 
-    @Test("a wrong checksum leaves nothing behind that could be taken for the model", arguments: ["model.safetensors", "config.json"])
+    @Test(
+        "a wrong checksum leaves nothing behind that could be taken for the model",
+        arguments: ["model.safetensors", "config.json"]
+    )
     func corrupt(name: String) async throws {
         let test = noiseHub()
         let wrong = String(repeating: "a", count: name == "config.json" ? 40 : 64)
@@ -250,14 +258,17 @@ struct PullTests {
     @Test(
         "what cannot be fetched is said with what to do next",
         arguments: [
-            (404, "RepoNotFound", "google/switch-base-8 at main"), (404, "RevisionNotFound", "has no revision \"main\""),
+            (404, "RepoNotFound", "google/switch-base-8 at main"),
+            (404, "RevisionNotFound", "has no revision \"main\""),
             (401, "", "set HF_TOKEN"), (403, "GatedRepo", "accept its terms"), (418, "", "refuses the request"),
         ]
     )
     func refusals(status: Int, code: String, part: String) async throws {
         let test = noiseHub()
         test.state.withLock {
-            $0.instead[listing] = [WebServer.Reply(status: status, headers: code.isEmpty ? [:] : ["x-error-code": code])]
+            $0.instead[listing] = [
+                WebServer.Reply(status: status, headers: code.isEmpty ? [:] : ["x-error-code": code])
+            ]
         }
         try await Workplace.with { place in
             try await TestHub.with(test) { hub, _ in
@@ -276,7 +287,8 @@ struct PullTests {
             #expect(plain.status != 0)
             #expect(plain.errors.contains("--plaintext"), "\(plain.errors)")
             // As large as no disk is: nothing of it is asked for.
-            let huge = #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"config.json","size":1,"blobId":"\#(TestHub.commit)"},"#
+            let huge =
+                #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"config.json","size":1,"blobId":"\#(TestHub.commit)"},"#
                 + #"{"rfilename":"model.safetensors","size":4611686018427387904,"blobId":"\#(TestHub.commit)"}]}"#
             test.state.withLock { $0.instead[listing] = [WebServer.Reply(body: Array(huge.utf8))] }
             try await TestHub.with(test) { hub, _ in

@@ -96,9 +96,11 @@ final class TestHub: Sendable {
         certificate: (chain: String, key: String)? = nil,
         _ body: (_ hub: WebServer, _ storage: WebServer) async throws -> Void
     ) async throws {
-        try await WebServer.with(certificate: certificate, handler: { hub.storageReply(to: $0) }) { storage in
+        let storageHandler: WebServer.Handler = { hub.storageReply(to: $0) }
+        let hubHandler: WebServer.Handler = { hub.reply(to: $0) }
+        try await WebServer.with(certificate: certificate, handler: storageHandler) { storage in
             hub.state.withLock { $0.storage = storage.address }
-            try await WebServer.with(certificate: certificate, handler: { hub.reply(to: $0) }) { server in
+            try await WebServer.with(certificate: certificate, handler: hubHandler) { server in
                 try await body(server, storage)
             }
         }

@@ -67,9 +67,13 @@ public struct PartFetch: Sendable {
     private func run(_ downloader: FileDownloader) async throws -> Report {
         try self.cache.prepare()
         let address = self.address.appending(PartManifest.fileName)
+        let fallback = self.cache.remembered(self.address)
+        var asking = downloader
+        // A host that could serve is not kept waiting for a server that is down.
+        if fallback != nil { asking.policy.attempts = 3 }
         let bytes: [UInt8]
         do {
-            bytes = try await downloader.fetchSmall(
+            bytes = try await asking.fetchSmall(
                 address,
                 authorization: self.address.authorization,
                 what: "the shard's manifest",
@@ -77,7 +81,7 @@ public struct PartFetch: Sendable {
                 explain: { _, _ in nil }
             )
         } catch let error as FetchError {
-            guard let (digest, manifest) = self.cache.remembered(self.address) else { throw error }
+            guard let (digest, manifest) = fallback, error.code != .invalidArgument else { throw error }
             downloader.events(.warning("\(error); serving what it named before, which is whole in the cache"))
             return self.report(digest, manifest, received: 0)
         }

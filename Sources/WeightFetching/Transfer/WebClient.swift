@@ -143,6 +143,8 @@ final class WebClient: Sendable {
                 self.reason = "no connection to \(host) came about in time"
             case let error as HTTPClientError where error == .remoteConnectionClosed:
                 self.reason = "the connection was closed"
+            case _ as HTTPParserError:
+                self.reason = "the answer was cut off"
             default:
                 self.reason = "the connection failed (\(text.prefix(300)))"
             }

@@ -152,13 +152,14 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try await self.settings()
+        EarlySignals.endProcess()
         try ServiceOptions.startLogging(settings)
         let plan = try Self.plan(settings)
         var configuration = plan.configuration
         let listen = plan.listen
         let logger = Logger(label: "expert-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
-        guard let directories = try await plan.sources.directories(logger: logger) else { return }
+        let directories = try await plan.sources.directories(logger: logger)
         configuration.shardDirectories = directories
         let bar = ProgressBar()
         let host = try ExpertHost(configuration: configuration, logger: logger) { progress in

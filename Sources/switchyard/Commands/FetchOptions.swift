@@ -48,7 +48,8 @@ struct FetchOptions: ParsableArguments {
         var client = WebClientConfiguration()
         client.jobs = jobs
         let file = environment["SSL_CERT_FILE"].flatMap { $0.isEmpty ? nil : $0 }
-        client.authorityFile = try file.map { try settings.string("fetch-ca", default: $0) } ?? settings.string("fetch-ca")
+        client.authorityFile =
+            try file.map { try settings.string("fetch-ca", default: $0) } ?? settings.string("fetch-ca")
         client.userAgent = "switchyard/\(SoftwareVersion.current)"
         return client
     }
@@ -104,32 +105,30 @@ struct WeightSources: Sendable {
     /// The folders, in the order in which they were given; what is not on this machine is fetched.
     ///
     /// - Parameter logger: Told how far that is.
-    /// - Returns: The folders; nil where the process was told to stop meanwhile.
+    /// - Returns: The folders.
     /// - Throws: What keeps the weights from coming.
-    func directories(logger: Logger) async throws -> [String]? {
+    func directories(logger: Logger) async throws -> [String] {
         let log = FetchLog(logger: logger)
-        return try await SignalledWork.run(isNeeded: self.hasRemote, logger: logger) {
-            var directories: [String] = []
-            for source in self.sources {
-                switch source {
-                case .local(let name):
-                    directories.append(try ModelSettings.directory(name))
-                case .remote(let fetch, let address):
-                    let start = ContinuousClock.now
-                    logger.info("fetching weights", metadata: ["from": "\(address)"])
-                    let report = try await fetch.run { log.note($0) }
-                    logger.info(
-                        "weights are here",
-                        metadata: [
-                            "part": "\(report.name)", "folder": "\(report.directory)", "bytes": "\(report.byteCount)",
-                            "fetched": "\(report.receivedBytes)", "time": "\(Terminal.time(start.duration(to: .now)))",
-                        ]
-                    )
-                    directories.append(report.directory)
-                }
+        var directories: [String] = []
+        for source in self.sources {
+            switch source {
+            case .local(let name):
+                directories.append(try ModelSettings.directory(name))
+            case .remote(let fetch, let address):
+                let start = ContinuousClock.now
+                logger.info("fetching weights", metadata: ["from": "\(address)"])
+                let report = try await fetch.run { log.note($0) }
+                logger.info(
+                    "weights are here",
+                    metadata: [
+                        "part": "\(report.name)", "folder": "\(report.directory)", "bytes": "\(report.byteCount)",
+                        "fetched": "\(report.receivedBytes)", "time": "\(Terminal.time(start.duration(to: .now)))",
+                    ]
+                )
+                directories.append(report.directory)
             }
-            return directories
         }
+        return directories
     }
 
     /// Looks for what is on this machine; fetches nothing.
@@ -137,9 +136,5 @@ struct WeightSources: Sendable {
     /// - Throws: ``CheckpointError`` for a folder that is not there.
     func check() throws {
         for case .local(let name) in self.sources { _ = try ModelSettings.directory(name) }
-    }
-
-    private var hasRemote: Bool {
-        self.sources.contains { if case .remote = $0 { true } else { false } }
     }
 }

@@ -32,7 +32,12 @@ struct GatewayCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("The gateway part of a model or its https:// address, a whole checkpoint, or a hub id.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp(
+            "The gateway part of a model or its https:// address, a whole checkpoint, or a hub id.",
+            valueName: "dir"
+        )
+    )
     var model: String?
 
     @Option(
@@ -82,12 +87,13 @@ struct GatewayCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try await self.settings()
+        EarlySignals.endProcess()
         try ServiceOptions.startLogging(settings)
         let plan = try Self.plan(settings)
         let logger = Logger(label: "gateway")
         var configuration = plan.configuration
         try Self.open(settings, plan, &configuration, logger: logger)
-        guard let directories = try await plan.sources.directories(logger: logger) else { return }
+        let directories = try await plan.sources.directories(logger: logger)
         configuration.modelDirectory = directories.first ?? configuration.modelDirectory
         let bar = ProgressBar()
         let gateway = try Gateway(configuration: configuration, logger: logger) { progress in bar.show(progress) }
