@@ -59,6 +59,9 @@ image: build ## a container image of the release build
 	docker build --file deploy/Containerfile --tag $(IMAGE) --build-arg BINARY=prebuilt \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" .
 
+deploy-check: ## every deploy file held against schemas and tools, with nothing brought up (docs/deployment.md)
+	deploy/check/check.sh
+
 deploy-test: build ## the deploy files brought up in a container engine, with requests (3 minutes; docs/deployment.md)
 	deploy/test/run.sh
 

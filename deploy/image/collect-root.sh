@@ -20,8 +20,9 @@ root=$2
 rm -rf "$root"
 mkdir -p "$root/usr/bin" "$root/usr/lib" "$root/etc/ssl/certs" "$root/mnt" "$root/tmp"
 chmod 1777 "$root/tmp"
-cp "$executable" "$root/usr/bin/switchyard"
-if command -v strip >/dev/null 2>&1; then strip "$root/usr/bin/switchyard"; fi
+program=$root/usr/bin/$(basename "$executable")
+cp "$executable" "$program"
+if command -v strip >/dev/null 2>&1; then strip "$program"; fi
 
 # Debian's file systems have /lib and /lib64 as links into /usr.
 for name in lib lib64; do ln -s "usr/$name" "$root/$name"; done
