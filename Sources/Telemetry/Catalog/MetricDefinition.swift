@@ -40,11 +40,21 @@ public struct MetricDefinition: Sendable, Hashable {
     ///   - kind: How its values are to be read.
     ///   - labels: Names of its labels.
     ///   - help: What it means.
-    public init(_ name: String, _ kind: Kind, _ labels: [String] = [], _ help: String) {
+    public init(_ name: String, _ kind: Kind, _ labels: [String], _ help: String) {
         self.name = name
         self.kind = kind
         self.labels = labels
         self.help = help
+    }
+
+    /// Describes a family of one series, without labels.
+    ///
+    /// - Parameters:
+    ///   - name: The family's name.
+    ///   - kind: How its values are to be read.
+    ///   - help: What it means.
+    public init(_ name: String, _ kind: Kind, _ help: String) {
+        self.init(name, kind, [], help)
     }
 }
 
