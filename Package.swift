@@ -19,6 +19,7 @@ let swiftSettings: [SwiftSetting] =
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
@@ -104,9 +105,14 @@ let package = Package(
         // MARK: - Serving
 
         .target(
+            name: "Telemetry",
+            dependencies: [nioCore, nioPosix, nioHTTP1, logging, metrics, serviceLifecycle],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", nioCore, serviceLifecycle, logging, metrics,
                 configuration,
                 systemPackage, unixSignals, crypto,
             ],
@@ -116,7 +122,7 @@ let package = Package(
             name: "ExpertServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit",
+                "ServiceKit", "Telemetry",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -125,7 +131,7 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
-                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics,
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -138,10 +144,11 @@ let package = Package(
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints",
-                "TensorKernels", "CertificateAuthority",
-                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
+                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry", "ExpertPooling",
+                "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
+                "Checkpoints", "TensorKernels", "CertificateAuthority",
+                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
+                nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -197,6 +204,11 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
+            name: "TelemetryTests",
+            dependencies: ["Telemetry", "PeerTools", nioCore, nioPosix, logging, metrics, serviceLifecycle],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "SwitchyardClientTests",
             dependencies: ["SwitchyardClient", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
@@ -206,7 +218,7 @@ let package = Package(
             dependencies: [
                 "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit", nioCore, logging, metrics, metricsTestKit,
+                "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
             ],
             swiftSettings: swiftSettings
         ),

@@ -3,6 +3,7 @@
 import ArgumentParser
 import ExpertServing
 import Logging
+import Metrics
 import ServiceKit
 
 /// `switchyard expert-host`: serves the experts of one shard, or of several.
@@ -86,6 +87,8 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Security") var security: ListenerSecurityOptions
 
+    @OptionGroup(title: "Metrics and probes") var admin: AdminOptions
+
     @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
@@ -94,7 +97,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
                 "shard", "listen", "threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
                 "batch-window-us", "zone",
                 "drain-seconds",
-            ] + SecuritySettings.listenerKeys,
+            ] + SecuritySettings.listenerKeys + AdminOptions.keys,
             flags: [
                 "shard": self.shard.isEmpty ? nil : self.shard.joined(separator: ";"), "listen": self.listen,
                 "threads": self.threads, "dtype": self.dtype, "prefault": self.prefault ? "true" : nil,
@@ -103,6 +106,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
                 "drain-seconds": self.drainSeconds,
             ]
             .merging(self.security.flags) { own, _ in own }
+            .merging(self.admin.flags) { own, _ in own }
         )
         let shards = try settings.strings("shard") ?? []
         guard !shards.isEmpty else {
@@ -127,12 +131,20 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
         let logger = Logger(label: "expert-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
+        let port = try self.admin.port(settings, default: "127.0.0.1:7411")
         let bar = ProgressBar()
-        let host = try ExpertHost(configuration: configuration, logger: logger) { progress in
+        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
+        let host = try ExpertHost(configuration: configuration, logger: logger, metrics: metrics) { progress in
             bar.show(progress)
         }
+        let adminServices = port?
+            .services(
+                logger: logger,
+                readiness: { host.readiness },
+                collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
+            )
         try await ServiceRunner.run(
-            [
+            (adminServices ?? []) + [
                 host,
                 StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
                 AddressAnnouncement(options: self.service) {

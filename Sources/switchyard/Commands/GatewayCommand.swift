@@ -5,6 +5,7 @@ import BatchScheduling
 import ExpertPooling
 import GatewayServing
 import Logging
+import Metrics
 import RPCTransport
 import ServiceKit
 import SwitchModel
@@ -76,14 +77,25 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Security towards expert hosts") var expertsSecurity: ExpertsSecurityOptions
 
+    @OptionGroup(title: "Metrics and probes") var admin: AdminOptions
+
     @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
-        let (configuration, logger) = try await self.gatewayConfiguration()
+        let (configuration, port, logger) = try await self.gatewayConfiguration()
         let bar = ProgressBar()
-        let gateway = try Gateway(configuration: configuration, logger: logger) { progress in bar.show(progress) }
+        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
+        let gateway = try Gateway(configuration: configuration, logger: logger, metrics: metrics) { progress in
+            bar.show(progress)
+        }
+        let adminServices = port?
+            .services(
+                logger: logger,
+                readiness: { gateway.readiness },
+                collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
+            )
         try await ServiceRunner.run(
-            [
+            (adminServices ?? []) + [
                 gateway,
                 StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
                 AddressAnnouncement(options: self.service) {
@@ -97,7 +109,7 @@ struct GatewayCommand: AsyncParsableCommand {
         )
     }
 
-    private func gatewayConfiguration() async throws -> (GatewayConfiguration, Logger) {
+    private func gatewayConfiguration() async throws -> (GatewayConfiguration, AdminPort?, Logger) {
         let settings = try await self.service.settings(
             keys: [
                 "model", "pool", "listen", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
@@ -105,7 +117,7 @@ struct GatewayCommand: AsyncParsableCommand {
             ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys
                 + SecuritySettings.listenerKeys
                 + SecuritySettings.tokensKeys
-                + SecuritySettings.expertsKeys,
+                + SecuritySettings.expertsKeys + AdminOptions.keys,
             flags: [
                 "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
                 "listen": self.listen,
@@ -120,6 +132,7 @@ struct GatewayCommand: AsyncParsableCommand {
             .merging(self.security.flags) { own, _ in own }
             .merging(self.tokens.flags) { own, _ in own }
             .merging(self.expertsSecurity.flags) { own, _ in own }
+            .merging(self.admin.flags) { own, _ in own }
         )
         guard let model = try settings.string("model") else {
             throw Settings.Failure("no model is named: pass --model DIR or set SWITCHYARD_MODEL")
@@ -159,6 +172,7 @@ struct GatewayCommand: AsyncParsableCommand {
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
         configuration.reflection = try !settings.bool("no-reflection")
-        return (configuration, logger)
+        let port = try self.admin.port(settings, default: "127.0.0.1:7410")
+        return (configuration, port, logger)
     }
 }
