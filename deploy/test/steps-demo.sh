@@ -116,6 +116,26 @@ step_demo_scale() {
     [ "$grown" -eq 0 ] && [ "$shrunk" -eq 0 ] && [ "$GOOD" -gt 20 ] && [ "$BAD" -eq 0 ]
 }
 
+# As docs/deployment.md says under "Upgrades": one host more with the new image, then the old one goes.
+step_demo_upgrade() {
+    local pool old image=$IMAGE-next
+    on alpha docker tag "$IMAGE" "$image" || return 1
+    load_begin
+    for pool in pool-0 pool-1; do
+        old=$(demo ps --quiet "$pool")
+        SWITCHYARD_IMAGE=$image demo up --detach --wait --no-recreate --no-deps --scale "$pool=2" "$pool" &&
+            until_true 60 has_replicas "$pool" 2 &&
+            on alpha docker stop "$old" && on alpha docker rm "$old" &&
+            SWITCHYARD_IMAGE=$image demo up --detach --wait --no-recreate --no-deps --scale "$pool=1" "$pool" &&
+            until_true 60 has_replicas "$pool" 1 || { load_end; return 1; }
+        expect "$(demo ps --format '{{.Image}}' "$pool")" "$image" || { load_end; return 1; }
+    done
+    load_end
+    cat "$WORK/load.errors"
+    NOTE="$GOOD requests, $BAD failures"
+    [ "$GOOD" -gt 20 ] && [ "$BAD" -eq 0 ]
+}
+
 restarted() { [ "$(on alpha docker inspect --format '{{.RestartCount}} {{.State.Health.Status}}' "$1")" = "1 healthy" ]; }
 
 step_demo_kill() {
@@ -130,57 +150,6 @@ step_demo_kill() {
     until_true 60 restarted "$host" || return 1
     NOTE=$(awk -v from="$began" -v to="$(date +%s%N)" 'BEGIN { printf "healthy after %.1f s", (to - from) / 1e9 }')
     until_true 30 has_replicas pool-0 1 && expect "$(ask)" "$ANSWER"
-}
-
-# A small image of this machine's Prometheus, where none can be pulled.
-prometheus_image() {
-    local folder=$WORK/prometheus
-    "$ROOT/deploy/image/collect-root.sh" "$(command -v prometheus)" "$folder/root" || return 1
-    cat > "$folder/Containerfile" <<'FILE'
-FROM scratch
-COPY root /
-COPY --chown=65534:65534 root/mnt /prometheus
-USER 65534:65534
-ENTRYPOINT ["/usr/bin/prometheus"]
-FILE
-    on alpha docker build --quiet --file "$folder/Containerfile" --tag "$PROMETHEUS_IMAGE" "$folder"
-}
-
-# The value of a query's only sample.
-measured() {
-    near alpha curl --silent --fail --get --data-urlencode "query=$1" "http://127.0.0.1:19090/api/v1/query" |
-        sed -nE 's/.*"value":\[[0-9.]+,"([^"]*)"\].*/\1/p'
-}
-is_measured() { [ "$(measured "$1")" = "$2" ]; }
-
-step_demo_monitoring() {
-    local rules address part
-    if ! "$SWITCHYARD" gateway --help | grep -q -e --admin-listen; then
-        NOTE="this executable has no metrics"
-        return 77
-    fi
-    if command -v prometheus >/dev/null; then
-        prometheus_image || return 1
-    elif [ "$ENGINES" = given ]; then
-        unset PROMETHEUS_IMAGE
-    else
-        NOTE="needs the Debian package prometheus"
-        return 77
-    fi
-    demo --file "$ROOT/compose/monitoring.yaml" up --detach --no-deps prometheus || return 1
-    until_true 60 is_measured 'count(up{job=~"switchyard.*"} == 1)' 3 || { demo logs prometheus; return 1; }
-    is_measured 'count(switchyard_ready == 1)' 3 || return 1
-    until_true 60 is_measured 'sum(switchyard_expert_replicas{state="serving"})' 2 || return 1
-    rules=$(near alpha curl --silent --fail "http://127.0.0.1:19090/api/v1/rules")
-    expect "$rules" SwitchyardPoolWithoutHosts && expect "$rules" "instance:switchyard_host_busy:ratio_rate2m" || return 1
-    case $rules in *'"health":"err"'*) echo "$rules"; return 1 ;; esac
-    for part in gateway:7410 pool-0:7411; do
-        address=$(on alpha docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' \
-            "$(demo ps --quiet "${part%%:*}" | head -n 1)" | cut -d ' ' -f 1)
-        near alpha curl --silent --fail "http://$address:${part##*:}/metrics" > "$WORK/metrics" || return 1
-        promtool check metrics < "$WORK/metrics" || return 1
-    done
-    NOTE="$(measured 'count({__name__=~"switchyard_.*"})') series; promtool check metrics is content"
 }
 
 step_demo_logs() {
