@@ -113,9 +113,14 @@ let package = Package(
         // MARK: - Serving
 
         .target(
+            name: "Telemetry",
+            dependencies: [nioCore, nioPosix, nioHTTP1, logging, metrics, serviceLifecycle],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", nioCore, serviceLifecycle, logging, metrics,
                 configuration,
                 systemPackage, unixSignals, crypto,
             ],
@@ -125,7 +130,7 @@ let package = Package(
             name: "ExpertServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit",
+                "ServiceKit", "Telemetry",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -134,7 +139,7 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
-                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics,
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -147,10 +152,11 @@ let package = Package(
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints",
-                "TensorKernels", "CertificateAuthority", "WeightFetching",
-                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
+                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry", "ExpertPooling",
+                "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
+                "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
+                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
+                nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -214,6 +220,11 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
+            name: "TelemetryTests",
+            dependencies: ["Telemetry", "PeerTools", nioCore, nioPosix, logging, metrics, serviceLifecycle],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "SwitchyardClientTests",
             dependencies: ["SwitchyardClient", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
@@ -223,7 +234,7 @@ let package = Package(
             dependencies: [
                 "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit", nioCore, logging, metrics, metricsTestKit,
+                "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
             ],
             swiftSettings: swiftSettings
         ),

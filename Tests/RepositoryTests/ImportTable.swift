@@ -17,7 +17,7 @@ enum ImportTable {
     /// The two serving targets stand on both wings.
     private static let serving: Set<String> = [
         "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCTransport", "RPCCore", "ServiceKit",
-        "NIOCore", "Logging", "Metrics", "ServiceLifecycle",
+        "Telemetry", "NIOCore", "Logging", "Metrics", "ServiceLifecycle",
     ]
 
     /// What each target may import besides ``everywhere``.
@@ -37,10 +37,14 @@ enum ImportTable {
                 "Tokenization", "BatchScheduling", "ExpertPooling",
             ]),
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary),
+        // Metrics, the admin port and trace context: stands on libraries alone.
+        "Telemetry": Self.foundation.union(Self.cLibrary)
+            .union(["NIOCore", "NIOPosix", "NIOHTTP1", "Logging", "Metrics", "ServiceLifecycle"]),
         "ServiceKit": Self.foundation.union(Self.cLibrary)
             .union([
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "NIOCore", "ServiceLifecycle", "UnixSignals", "Logging",
-                "Metrics", "Configuration", "SystemPackage", "Crypto",
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", "NIOCore", "ServiceLifecycle",
+                "UnixSignals",
+                "Logging", "Metrics", "Configuration", "SystemPackage", "Crypto",
             ]),
 
         // Pure machines of the serving side. Decaying averages and the simulator's distributions need exp and log.

@@ -22,6 +22,10 @@ struct LocalCluster: Sendable {
         var gatewayArguments: [String] = []
         /// Further arguments of each expert host.
         var hostArguments: [String] = []
+        /// Where the gateway serves metrics and probes; nowhere unless it is said.
+        var gatewayAdminListen = "off"
+        /// Where each expert host does; `127.0.0.1:0` lets the system choose.
+        var hostAdminListen = "off"
         /// What follows when an expert host leaves early.
         var onHostExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take until they listen.
@@ -92,6 +96,7 @@ struct LocalCluster: Sendable {
                     var arguments = [
                         "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
                         "--address-file", addressFile, "--exit-with-standard-input",
+                        "--admin-listen", layout.hostAdminListen, "--admin-address-file", "\(addressFile).admin",
                     ]
                     if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
                     return ChildSpecification(
@@ -112,6 +117,7 @@ struct LocalCluster: Sendable {
         var arguments = [
             "gateway", "--model", "\(layout.shards)/gateway", "--listen", layout.gatewayListen,
             "--address-file", addressFile, "--exit-with-standard-input",
+            "--admin-listen", layout.gatewayAdminListen, "--admin-address-file", "\(addressFile).admin",
         ]
         for pool in layout.pools {
             let targets = hosts.filter { $0.name.hasPrefix("\(pool)/") }.map(\.address)

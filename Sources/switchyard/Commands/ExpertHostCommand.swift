@@ -3,6 +3,7 @@
 import ArgumentParser
 import ExpertServing
 import Logging
+import Metrics
 import ServiceKit
 
 /// `switchyard expert-host`: serves the experts of one shard, or of several.
@@ -92,7 +93,11 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Security") var security: ListenerSecurityOptions
 
+    @OptionGroup(title: "Metrics and probes") var admin: AdminOptions
+
     @OptionGroup(title: "Service") var service: ServiceOptions
+
+    private static let adminAddress = "127.0.0.1:7411"
 
     /// The settings' keys, but for those of every service.
     static let settingKeys =
@@ -100,7 +105,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
             "shard", "listen", "threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
             "batch-window-us", "zone",
             "drain-seconds",
-        ] + FetchOptions.keys + SecuritySettings.listenerKeys
+        ] + FetchOptions.keys + SecuritySettings.listenerKeys + AdminOptions.keys
 
     func settings() async throws -> Settings {
         try await self.service.settings(
@@ -114,6 +119,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
             ]
             .merging(self.fetch.flags) { own, _ in own }
             .merging(self.security.flags) { own, _ in own }
+            .merging(self.admin.flags) { own, _ in own }
         )
     }
 
@@ -145,6 +151,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 20))
         configuration.reflection = try !settings.bool("no-reflection")
         _ = try SecuritySettings.listener(settings, at: listen)
+        _ = try AdminOptions.read(settings, default: Self.adminAddress)
         _ = try ServiceOptions.logging(settings)
         try configuration.validate()
         return Plan(configuration: configuration, sources: try WeightSources(shards, settings), listen: listen)
@@ -161,12 +168,20 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
         let directories = try await plan.sources.directories(logger: logger)
         configuration.shardDirectories = directories
+        let port = try self.admin.port(settings, default: Self.adminAddress)
         let bar = ProgressBar()
-        let host = try ExpertHost(configuration: configuration, logger: logger) { progress in
+        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
+        let host = try ExpertHost(configuration: configuration, logger: logger, metrics: metrics) { progress in
             bar.show(progress)
         }
+        let adminServices = port?
+            .services(
+                logger: logger,
+                readiness: { host.readiness },
+                collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
+            )
         try await ServiceRunner.run(
-            [
+            (adminServices ?? []) + [
                 host,
                 StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
                 AddressAnnouncement(options: self.service) {

@@ -5,6 +5,7 @@ import BatchScheduling
 import ExpertPooling
 import GatewayServing
 import Logging
+import Metrics
 import RPCTransport
 import ServiceKit
 import SwitchModel
@@ -83,6 +84,8 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Security towards expert hosts") var expertsSecurity: ExpertsSecurityOptions
 
+    @OptionGroup(title: "Metrics and probes") var admin: AdminOptions
+
     @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
@@ -92,13 +95,23 @@ struct GatewayCommand: AsyncParsableCommand {
         let plan = try Self.plan(settings)
         let logger = Logger(label: "gateway")
         var configuration = plan.configuration
+        let port = try self.admin.port(settings, default: Self.adminAddress)
         try Self.open(settings, plan, &configuration, logger: logger)
         let directories = try await plan.sources.directories(logger: logger)
         configuration.modelDirectory = directories.first ?? configuration.modelDirectory
         let bar = ProgressBar()
-        let gateway = try Gateway(configuration: configuration, logger: logger) { progress in bar.show(progress) }
+        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
+        let gateway = try Gateway(configuration: configuration, logger: logger, metrics: metrics) { progress in
+            bar.show(progress)
+        }
+        let adminServices = port?
+            .services(
+                logger: logger,
+                readiness: { gateway.readiness },
+                collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
+            )
         try await ServiceRunner.run(
-            [
+            (adminServices ?? []) + [
                 gateway,
                 StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
                 AddressAnnouncement(options: self.service) {
@@ -112,6 +125,8 @@ struct GatewayCommand: AsyncParsableCommand {
         )
     }
 
+    private static let adminAddress = "127.0.0.1:7410"
+
     /// The settings' keys, but for those of every service.
     static let settingKeys =
         [
@@ -120,7 +135,7 @@ struct GatewayCommand: AsyncParsableCommand {
         ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys + FetchOptions.keys
         + SecuritySettings.listenerKeys
         + SecuritySettings.tokensKeys
-        + SecuritySettings.expertsKeys
+        + SecuritySettings.expertsKeys + AdminOptions.keys
 
     func settings() async throws -> Settings {
         try await self.service.settings(
@@ -140,6 +155,7 @@ struct GatewayCommand: AsyncParsableCommand {
             .merging(self.security.flags) { own, _ in own }
             .merging(self.tokens.flags) { own, _ in own }
             .merging(self.expertsSecurity.flags) { own, _ in own }
+            .merging(self.admin.flags) { own, _ in own }
         )
     }
 
@@ -184,6 +200,7 @@ struct GatewayCommand: AsyncParsableCommand {
         _ = try SecuritySettings.listener(settings, at: listen)
         try TokensOptions.check(settings)
         _ = try ExpertsSecurityOptions.options(settings, pools: pools)
+        _ = try AdminOptions.read(settings, default: Self.adminAddress)
         _ = try ServiceOptions.logging(settings)
         configuration.cluster.allowsPlaintext = try settings.bool("plaintext")
         try GatewayPrecisionOptions.apply(settings, to: &configuration)
