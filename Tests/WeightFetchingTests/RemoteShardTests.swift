@@ -49,7 +49,7 @@ struct RemoteShardTests {
         log: String, isInOrder: Bool
     ) {
         let (log, status) = try await place.serve(
-            ["expert-host", "--shard", address, "--listen", "127.0.0.1:0", "--threads", "1"],
+            ["expert-host", "--shard", address, "--listen", "127.0.0.1:0", "--threads", "1", "--admin-listen", "off"],
             until: text
         )
         return (log, status.isSuccess)

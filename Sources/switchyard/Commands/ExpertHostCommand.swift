@@ -159,7 +159,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try await self.settings()
-        EarlySignals.endProcess()
+        EarlySignals.endService()
         try ServiceOptions.startLogging(settings)
         let plan = try Self.plan(settings)
         var configuration = plan.configuration

@@ -81,6 +81,7 @@ struct PullCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        EarlySignals.endCommand()
         let environment = ProcessInfo.processInfo.environment
         let settings = try await Settings(
             known: Self.settingKeys,
