@@ -44,10 +44,11 @@ private struct Simulation {
             )
             var action = transfer.start()
             while Int.random(in: 0..<40, using: &self.random) != 0 {
-                // What begins anew is cut off when its first bytes come.
-                #expect(transfer.position <= self.disk.count)
                 switch action {
-                case .send(let request): action = try self.answer(request, &transfer)
+                case .send(let request):
+                    // What begins anew is cut off when its first bytes come.
+                    #expect(transfer.position <= self.disk.count)
+                    action = try self.answer(request, &transfer)
                 case .receive: Issue.record("a body that nobody announced")
                 case .wait:
                     self.waits += 1
