@@ -18,7 +18,7 @@ struct Switchyard: AsyncParsableCommand {
             UpCommand.self, GenerateCommand.self, StatusCommand.self, HealthCommand.self, PlanCommand.self,
             ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
-            DemoCommand.self,
+            DemoCommand.self, PullCommand.self, ConfigCommand.self,
         ]
     )
 }

@@ -8,6 +8,9 @@ import SwitchyardClient
 
 /// Which gateway to call, how to be sure of it, and for how long to wait.
 struct ClientOptions: ParsableArguments {
+    /// The settings' keys.
+    static let settingKeys = ["endpoint"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys
+
     @Option(help: "The gateway's address; also SWITCHYARD_ENDPOINT. (default: 127.0.0.1:7400)")
     var endpoint: String?
 
@@ -103,7 +106,8 @@ struct ClientOptions: ParsableArguments {
             "plaintext": self.plaintext ? "true" : nil, "token-file": self.tokenFile,
         ]
         return try await Settings(
-            known: ["endpoint"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys,
+            known: Self.settingKeys,
+            elsewhere: SettingKeys.all,
             flags: flags.compactMapValues { $0 },
             environment: ProcessInfo.processInfo.environment,
             file: nil

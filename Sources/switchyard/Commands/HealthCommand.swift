@@ -43,7 +43,7 @@ struct HealthCommand: AsyncParsableCommand {
         let variables = Set(keys.map { Settings.variable($0) })
         let environment = ProcessInfo.processInfo.environment.filter { variables.contains($0.key) }
         let settings = try await Settings(known: keys, flags: [:], environment: environment, file: nil)
-        guard try self.client.endpoint == nil, settings.string("endpoint") == nil else { return nil }
+        guard self.client.endpoint == nil, try settings.string("endpoint") == nil else { return nil }
         return try settings.string("listen").map { try Self.endpoint(of: $0) }
     }
 
