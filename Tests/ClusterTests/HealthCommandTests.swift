@@ -18,6 +18,13 @@ struct HealthCommandTests {
         try await Commands.run(TestCluster.executable, ["health"] + arguments, environment: environment)
     }
 
+    @Test("explains itself with an example")
+    func help() async throws {
+        let output = try await Self.health(["--help"])
+        #expect(output.status == 0)
+        #expect(output.text.contains("EXAMPLE") && output.text.contains("switchyard health"))
+    }
+
     @Test("says of a gateway and of its host that they take calls, and says so until they hang")
     func cluster() async throws {
         try await TestCluster.runProcesses(pools: 1) { cluster in
@@ -54,6 +61,11 @@ struct HealthCommandTests {
                 environment: ["SWITCHYARD_LISTEN": "127.0.0.1:1"]
             )
             #expect(told.status == 0, "\(told.errors)")
+            let set = try await Self.health(
+                [],
+                environment: ["SWITCHYARD_ENDPOINT": host.address, "SWITCHYARD_LISTEN": "nonsense"]
+            )
+            #expect(set.status == 0, "\(set.errors)")
         }
     }
 

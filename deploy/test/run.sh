@@ -19,6 +19,8 @@ ANSWER='<extra_id_0> kingdom<extra_id_1></s>'
 
 . "$ROOT/deploy/test/engine.sh"
 . "$ROOT/deploy/test/steps-demo.sh"
+. "$ROOT/deploy/test/steps-upgrade.sh"
+. "$ROOT/deploy/test/steps-fetch.sh"
 . "$ROOT/deploy/test/steps-monitoring.sh"
 . "$ROOT/deploy/test/steps-secure.sh"
 
@@ -33,6 +35,8 @@ STEPS=(
     "demo-scale      | a pool scaled 1 to 3 to 1 under load, no failure      | step_demo_scale"
     "demo-kill       | a host that is killed is restarted by policy          | step_demo_kill"
     "demo-upgrade    | hosts are replaced under load, no failure             | step_demo_upgrade"
+    "demo-model      | another model beside the first, never mixed           | step_demo_model"
+    "demo-fetch      | a host fetches its shard over HTTPS, and keeps it     | step_demo_fetch"
     "demo-monitoring | Prometheus scrapes every part and has the rules       | step_demo_monitoring"
     "demo-alert      | a pool that is stopped raises an alert, and ends it   | step_demo_alert"
     "demo-logs       | logs tell what happened                               | step_demo_logs"

@@ -116,26 +116,6 @@ step_demo_scale() {
     [ "$grown" -eq 0 ] && [ "$shrunk" -eq 0 ] && [ "$GOOD" -gt 20 ] && [ "$BAD" -eq 0 ]
 }
 
-# As docs/deployment.md says under "Upgrades": one host more with the new image, then the old one goes.
-step_demo_upgrade() {
-    local pool old image=$IMAGE-next
-    on alpha docker tag "$IMAGE" "$image" || return 1
-    load_begin
-    for pool in pool-0 pool-1; do
-        old=$(demo ps --quiet "$pool")
-        SWITCHYARD_IMAGE=$image demo up --detach --wait --no-recreate --no-deps --scale "$pool=2" "$pool" &&
-            until_true 60 has_replicas "$pool" 2 &&
-            on alpha docker stop "$old" && on alpha docker rm "$old" &&
-            SWITCHYARD_IMAGE=$image demo up --detach --wait --no-recreate --no-deps --scale "$pool=1" "$pool" &&
-            until_true 60 has_replicas "$pool" 1 || { load_end; return 1; }
-        expect "$(demo ps --format '{{.Image}}' "$pool")" "$image" || { load_end; return 1; }
-    done
-    load_end
-    cat "$WORK/load.errors"
-    NOTE="$GOOD requests, $BAD failures"
-    [ "$GOOD" -gt 20 ] && [ "$BAD" -eq 0 ]
-}
-
 restarted() { [ "$(on alpha docker inspect --format '{{.RestartCount}} {{.State.Health.Status}}' "$1")" = "1 healthy" ]; }
 
 step_demo_kill() {

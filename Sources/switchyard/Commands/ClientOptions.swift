@@ -9,7 +9,7 @@ import SwitchyardClient
 /// Which gateway to call, how to be sure of it, and for how long to wait.
 struct ClientOptions: ParsableArguments {
     /// The settings' keys.
-    static let settingKeys = ["endpoint", "listen"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys
+    static let settingKeys = ["endpoint"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys
 
     @Option(help: "The gateway's address; also SWITCHYARD_ENDPOINT. (default: 127.0.0.1:7400)")
     var endpoint: String?
@@ -68,20 +68,18 @@ struct ClientOptions: ParsableArguments {
     /// Runs a body with a client of the gateway.
     ///
     /// - Parameters:
-    ///   - besideListener: Whether the server that this process's environment describes is called where no endpoint is
-    ///     set: `SWITCHYARD_LISTEN`, which a health check inherits from its container.
+    ///   - fallback: Who is called where nothing is set.
     ///   - defaultTimeout: Seconds after which a call ends, unless the flag says otherwise; 0 for never.
     ///   - body: Gets the client.
     /// - Throws: What the call throws, with a hint where no gateway answers; ``Settings/Failure`` for flags that cannot be
     ///   used.
     func withClient(
-        besideListener: Bool = false,
+        fallback: Endpoint = .local,
         defaultTimeout: Double = 120,
         _ body: (GatewayClient) async throws -> Void
     ) async throws {
         let settings = try await self.settings()
-        let listener = besideListener ? try settings.string("listen").map { try Self.endpoint(of: $0) } : nil
-        let endpoint = try settings.string("endpoint").map { try Endpoint(parsing: $0) } ?? listener ?? .local
+        let endpoint = try settings.string("endpoint").map { try Endpoint(parsing: $0) } ?? fallback
         var configuration = GatewayClientConfiguration.defaults
         configuration.timeout = try Self.duration(seconds: self.timeout ?? defaultTimeout)
         configuration.token = try SecuritySettings.token(settings).map { try BearerToken($0) }
@@ -91,22 +89,6 @@ struct ClientOptions: ParsableArguments {
         // What goes wrong is thrown; the same on the terminal as a line of a log would say it twice.
         let logger = Logger(label: "switchyard") { _ in SwiftLogNoOpLogHandler() }
         try await GatewayClient.with(endpoint: endpoint, configuration: configuration, logger: logger, body)
-    }
-
-    /// Where a listener of this machine is reached.
-    ///
-    /// - Parameter address: Where it listens; every address of the machine is reached over loopback.
-    /// - Returns: The endpoint.
-    /// - Throws: ``Settings/Failure`` for what is no address, or one without a port.
-    static func endpoint(of address: String) throws -> Endpoint {
-        let listen = try ListenAddress(parsing: address)
-        guard listen.port > 0 else {
-            throw Settings.Failure(
-                "listen is \"\(address)\", whose port the system chooses: say with --endpoint which one it is"
-            )
-        }
-        let host = ["0.0.0.0": "127.0.0.1", "::": "::1"][listen.host] ?? listen.host
-        return Endpoint(host: host, port: listen.port)
     }
 
     /// A number of seconds as a duration, or nil for 0, which is without end.
