@@ -227,7 +227,7 @@ let package = Package(
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
                 "SwitchModel", "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage,
-                nioCore,
+                nioCore, nioPosix,
                 logging,
             ],
             swiftSettings: swiftSettings
