@@ -107,8 +107,9 @@ enum TestCluster {
         layout.gatewayAdminListen = adminListen
         layout.hostAdminListen = adminListen
         layout.startTimeout = .seconds(120)
+        let events: @Sendable (ChildEvent) -> Void = { log.note($0) }
         do {
-            try await LocalCluster.run(layout, executable: Self.executable, events: { log.note($0) }) { cluster in
+            try await LocalCluster.run(layout, executable: Self.executable, events: events) { cluster in
                 try await body(cluster)
             }
         } catch {
