@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import Logging
 import NIOCore
 import RPCCore
 import RPCTransport
 import SwitchyardProtos
+import Telemetry
 import Testing
 
 @testable import switchyard
@@ -164,6 +166,39 @@ struct TelemetryTests {
         #expect(scrape.sum("switchyard_model_info", "dtype=\"") == 1)
         #expect((scrape["process_resident_memory_bytes"] ?? 0) > 1_048_576)
         #expect((scrape["process_open_fds"] ?? 0) > 3)
+    }
+
+    @Test("a port is there before its service, and says that weights are being loaded")
+    func early() async throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("admin-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        let port = AdminPort(
+            component: "gateway",
+            configuration: AdminServerConfiguration(host: "127.0.0.1", port: 0),
+            expertSeriesLimit: 10,
+            addressFile: file
+        )
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        try await AdminPort.run(port, logger: logger) {
+            let address = try String(contentsOfFile: file, encoding: .utf8).trimmingCharacters(in: .newlines)
+            let loading = try await AdminClient.get("/readyz", of: address)
+            #expect(loading.status == 503)
+            #expect(loading.body == "not ready\nit loads its weights\n")
+            let live = try await AdminClient.get("/livez", of: address)
+            #expect(live.status == 200)
+            let early = try await AdminClient.get("/metrics", of: address)
+            #expect(early.body.contains("\nswitchyard_ready 0\n"))
+            #expect(early.body.contains("\nprocess_open_fds "))
+            port.attach(
+                readiness: { Readiness(isReady: true) },
+                collect: { $0.set("switchyard_batch_slots", $1) }
+            )
+            let ready = try await AdminClient.get("/readyz", of: address)
+            #expect(ready.status == 200)
+            let late = try await AdminClient.get("/metrics", of: address)
+            #expect(late.body.hasSuffix("\nswitchyard_batch_slots 10\n"))
+            #expect(!late.body.contains("process_"))
+        }
     }
 
     @Test("probes say that a process is ready, then that it drains while it still answers")

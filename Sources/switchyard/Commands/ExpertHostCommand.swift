@@ -3,7 +3,6 @@
 import ArgumentParser
 import ExpertServing
 import Logging
-import Metrics
 import ServiceKit
 
 /// `switchyard expert-host`: serves the experts of one shard, or of several.
@@ -131,29 +130,32 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
         let logger = Logger(label: "expert-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
-        let port = try self.admin.port(settings, default: "127.0.0.1:7411")
-        let bar = ProgressBar()
-        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
-        let host = try ExpertHost(configuration: configuration, logger: logger, metrics: metrics) { progress in
-            bar.show(progress)
-        }
-        let adminServices = port?
-            .services(
+        let port = try self.admin.port(settings, of: ExpertHost.component, default: "127.0.0.1:7411")
+        try await AdminPort.run(port, logger: logger) {
+            let bar = ProgressBar()
+            let host = try ExpertHost(
+                configuration: configuration,
                 logger: logger,
-                readiness: { host.readiness },
-                collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
+                metrics: AdminPort.metrics(port),
+                progress: { bar.show($0) }
             )
-        try await ServiceRunner.run(
-            (adminServices ?? []) + [
-                host,
-                StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
-                AddressAnnouncement(options: self.service) {
-                    let address = try await host.boundAddress()
-                    return ListenAddress(host: address.host, port: address.port).description
-                },
-            ],
-            shutdownLimit: configuration.drainTimeout + .seconds(5),
-            logger: logger
-        )
+            port?
+                .attach(
+                    readiness: { host.readiness },
+                    collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
+                )
+            try await ServiceRunner.run(
+                [
+                    host,
+                    StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
+                    AddressAnnouncement(options: self.service) {
+                        let address = try await host.boundAddress()
+                        return ListenAddress(host: address.host, port: address.port).description
+                    },
+                ],
+                shutdownLimit: configuration.drainTimeout + .seconds(5),
+                logger: logger
+            )
+        }
     }
 }

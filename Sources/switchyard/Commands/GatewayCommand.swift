@@ -5,7 +5,6 @@ import BatchScheduling
 import ExpertPooling
 import GatewayServing
 import Logging
-import Metrics
 import RPCTransport
 import ServiceKit
 import SwitchModel
@@ -83,30 +82,33 @@ struct GatewayCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (configuration, port, logger) = try await self.gatewayConfiguration()
-        let bar = ProgressBar()
-        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
-        let gateway = try Gateway(configuration: configuration, logger: logger, metrics: metrics) { progress in
-            bar.show(progress)
-        }
-        let adminServices = port?
-            .services(
+        try await AdminPort.run(port, logger: logger) {
+            let bar = ProgressBar()
+            let gateway = try Gateway(
+                configuration: configuration,
                 logger: logger,
-                readiness: { gateway.readiness },
-                collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
+                metrics: AdminPort.metrics(port),
+                progress: { bar.show($0) }
             )
-        try await ServiceRunner.run(
-            (adminServices ?? []) + [
-                gateway,
-                StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
-                AddressAnnouncement(options: self.service) {
-                    await gateway.waitUntilServing()
-                    let address = try await gateway.boundAddress()
-                    return ListenAddress(host: address.host, port: address.port).description
-                },
-            ],
-            shutdownLimit: configuration.drainTimeout + .seconds(5),
-            logger: logger
-        )
+            port?
+                .attach(
+                    readiness: { gateway.readiness },
+                    collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
+                )
+            try await ServiceRunner.run(
+                [
+                    gateway,
+                    StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
+                    AddressAnnouncement(options: self.service) {
+                        await gateway.waitUntilServing()
+                        let address = try await gateway.boundAddress()
+                        return ListenAddress(host: address.host, port: address.port).description
+                    },
+                ],
+                shutdownLimit: configuration.drainTimeout + .seconds(5),
+                logger: logger
+            )
+        }
     }
 
     private func gatewayConfiguration() async throws -> (GatewayConfiguration, AdminPort?, Logger) {
@@ -172,7 +174,7 @@ struct GatewayCommand: AsyncParsableCommand {
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
         configuration.reflection = try !settings.bool("no-reflection")
-        let port = try self.admin.port(settings, default: "127.0.0.1:7410")
+        let port = try self.admin.port(settings, of: Gateway.component, default: "127.0.0.1:7410")
         return (configuration, port, logger)
     }
 }
