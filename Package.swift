@@ -242,8 +242,8 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
-                "SwitchModel", "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage,
-                nioCore,
+                "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", subprocess,
+                systemPackage, nioCore, nioPosix,
                 logging,
             ],
             swiftSettings: swiftSettings

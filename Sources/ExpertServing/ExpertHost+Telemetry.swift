@@ -31,7 +31,7 @@ final class ExpertRowCounts: Sendable {
 
 extension ExpertHost {
     /// What this service is called in metrics.
-    static let component = "expert-host"
+    public static let component = "expert-host"
 
     /// Whether the host takes calls, and why not; agrees with what the health service says of the process.
     public var readiness: Readiness {
@@ -46,12 +46,8 @@ extension ExpertHost {
     ///   - expertSeriesLimit: Series that rows by expert may have; experts share them where there are more.
     public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
         snapshot.setProcess()
-        snapshot.setService(
-            Self.component,
-            isReady: self.readiness.isReady,
-            fingerprint: self.fingerprint,
-            weightType: self.weightType
-        )
+        snapshot.setService(Self.component, isReady: self.readiness.isReady)
+        snapshot.setModel(fingerprint: self.fingerprint, weightType: self.weightType)
         snapshot.set(self.server, security: self.configuration.security)
         let waiting = self.queue.waiting
         snapshot.set("switchyard_host_waiting_calls", waiting.calls)

@@ -4,6 +4,7 @@ internal import Logging
 internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
+internal import ServiceKit
 internal import SwitchyardProtos
 internal import Telemetry
 
@@ -104,13 +105,5 @@ extension RPCError {
         case .overLimit: self.init(.resourceExhausted, error.description)
         case .invalidUTF8, .unknownChoice, .sizeMismatch: self.init(.invalidArgument, error.description)
         }
-    }
-}
-
-extension TraceContext {
-    /// The work of a call with this metadata; nil where it carries no trace.
-    static func begin(_ metadata: Metadata) -> TraceContext? {
-        guard !metadata.isEmpty else { return nil }
-        return Self.begin(parents: metadata[text: Self.parentKey]) { metadata[text: Self.stateKey] }
     }
 }

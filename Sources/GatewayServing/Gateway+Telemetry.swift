@@ -10,7 +10,7 @@ public import Telemetry
 
 extension Gateway {
     /// What this service is called in metrics.
-    static let component = "gateway"
+    public static let component = "gateway"
 
     /// Whether the gateway takes requests, and why not; agrees with what the health service says of the process.
     public var readiness: Readiness {
@@ -25,7 +25,7 @@ extension Gateway {
 
     /// A line for each pool without a replica that takes calls.
     private var missingPools: [String] {
-        let serving = Set(self.cluster.view.reports.filter { $0.state == .serving }.map(\.id.pool))
+        let serving = self.cluster.servingPools
         return self.configuration.cluster.pools.map(\.name).filter { !serving.contains($0) }
             .map { "the pool \($0) has no replica that takes calls" }
     }
@@ -37,12 +37,8 @@ extension Gateway {
     ///   - expertSeriesLimit: Series that tokens by expert may have; experts share them where there are more.
     public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
         snapshot.setProcess()
-        snapshot.setService(
-            Self.component,
-            isReady: self.readiness.isReady,
-            fingerprint: self.fingerprint,
-            weightType: "\(self.engine.model.weightType)"
-        )
+        snapshot.setService(Self.component, isReady: self.readiness.isReady)
+        snapshot.setModel(fingerprint: self.fingerprint, weightType: "\(self.engine.model.weightType)")
         snapshot.set(self.server, security: self.configuration.security)
         if case .tls(let tls) = self.configuration.cluster.channel.security, let end = tls.certificateEnd {
             snapshot.set("switchyard_tls_certificate_expiry_timestamp_seconds", ["experts"], end)

@@ -5,19 +5,25 @@ public import RPCTransport
 public import Telemetry
 
 extension MetricSnapshot {
-    /// Gives what a service is and what it serves.
+    /// Gives what a service is.
     ///
     /// - Parameters:
     ///   - component: The service's name: `gateway` or `expert-host`.
     ///   - isReady: Whether it takes calls.
+    public mutating func setService(_ component: String, isReady: Bool) {
+        self.set("switchyard_build_info", [component, SoftwareVersion.current], 1)
+        self.set("switchyard_ready", isReady ? 1 : 0)
+    }
+
+    /// Gives what a service serves.
+    ///
+    /// - Parameters:
     ///   - fingerprint: The fingerprint of the checkpoint that it serves.
     ///   - weightType: How it keeps weights in memory.
-    public mutating func setService(_ component: String, isReady: Bool, fingerprint: UInt64, weightType: String) {
+    public mutating func setModel(fingerprint: UInt64, weightType: String) {
         let digits = String(fingerprint, radix: 16)
         let name = String(repeating: "0", count: 16 - digits.count) + digits
-        self.set("switchyard_build_info", [component, SoftwareVersion.current], 1)
         self.set("switchyard_model_info", [name, weightType], 1)
-        self.set("switchyard_ready", isReady ? 1 : 0)
     }
 
     /// Gives what a listener has done and does.

@@ -95,13 +95,13 @@ struct AdminConnectionTests {
     func malformed() {
         var machine = Self.machine()
         #expect(machine.bytesArrived(10, now: Self.start) == .none)
-        #expect(machine.parsingFailed(now: Self.start) == .answer(AdminRequest(refused: .malformed)))
+        #expect(machine.refused(.malformed, now: Self.start) == .answer(AdminRequest(refused: .malformed)))
         #expect(machine.answered(now: Self.start) == .closeOutput)
 
         machine = Self.machine()
         machine.headArrived(Self.get)
         #expect(machine.requestEnded(now: Self.start) == .answer(Self.get))
-        #expect(machine.parsingFailed(now: Self.start) == .close)
+        #expect(machine.refused(.malformed, now: Self.start) == .close)
     }
 
     @Test("a connection that does nothing, a request that drips in and an answer that is not taken all end")

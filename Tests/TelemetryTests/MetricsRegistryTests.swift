@@ -58,7 +58,7 @@ struct MetricsRegistryTests {
                 b_seconds_bucket{le="2.5"} 2
                 b_seconds_bucket{le="5"} 2
                 b_seconds_bucket{le="+Inf"} 3
-                b_seconds_sum 60.000200001
+                b_seconds_sum 60.00020000100001
                 b_seconds_count 3
                 # HELP c A value.
                 # TYPE c gauge
@@ -165,7 +165,7 @@ struct MetricsRegistryTests {
         }
         let snapshot = registry.snapshot
         #expect(snapshot.samples.isEmpty)
-        #expect(snapshot.undescribed.count == 9)
+        #expect(snapshot.undescribed.count == 8)
     }
 
     @Test("counters never fall, and a destroyed series is gone")

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Logging
-internal import RPCCore
 internal import SwitchModel
 internal import Telemetry
 
@@ -45,22 +44,4 @@ struct StepTrace: Sendable {
 protocol TracedExperts: ExpertExecutor {
     /// Begins a layer as ``ExpertExecutor/begin(_:)`` does.
     func begin(_ request: ExpertLayerRequest, trace: StepTrace) -> any PendingExperts
-}
-
-extension Metadata {
-    /// What a call on behalf of some work carries.
-    init(carrying span: TraceContext) {
-        self.init()
-        // Both are printable ASCII under constant keys, so they are legal metadata.
-        try? self.add(span.parent.description, forKey: TraceContext.parentKey)
-        if let state = span.state { try? self.add(state, forKey: TraceContext.stateKey) }
-    }
-}
-
-extension TraceContext {
-    /// The work of a call with this metadata; nil where it carries no trace.
-    static func begin(_ metadata: Metadata) -> TraceContext? {
-        guard !metadata.isEmpty else { return nil }
-        return Self.begin(parents: metadata[text: Self.parentKey]) { metadata[text: Self.stateKey] }
-    }
 }

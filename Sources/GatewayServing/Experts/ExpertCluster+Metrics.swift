@@ -3,6 +3,7 @@
 internal import Checkpoints
 internal import ExpertPooling
 internal import RPCTransport
+internal import Synchronization
 internal import Telemetry
 
 /// How an attempt of a call ended, as metrics have it.
@@ -65,6 +66,13 @@ extension ExpertPooling.ReplicaState {
 }
 
 extension ExpertCluster {
+    /// The pools that have a replica which takes calls.
+    var servingPools: Set<String> {
+        self.state.withLock { state in
+            Set(state.pools.reports.lazy.filter { $0.state == .serving }.map(\.id.pool))
+        }
+    }
+
     /// Gives what the expert pools are doing.
     func collect(into snapshot: inout MetricSnapshot) {
         let view = self.view

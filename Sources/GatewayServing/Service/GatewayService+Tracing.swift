@@ -3,6 +3,7 @@
 internal import Logging
 internal import RPCCore
 internal import RPCTransport
+internal import ServiceKit
 internal import Telemetry
 
 extension GatewayService {

@@ -115,8 +115,10 @@ struct AdminConnection: Sendable {
         }
     }
 
-    /// What arrived is no request.
-    mutating func parsingFailed(now: ContinuousClock.Instant) -> Action { self.refuse(.malformed, now: now) }
+    /// What arrived cannot be parsed, for the reason that `route` names.
+    mutating func refused(_ route: AdminRequest.Route, now: ContinuousClock.Instant) -> Action {
+        self.refuse(route, now: now)
+    }
 
     // MARK: - The runner's events
 

@@ -75,10 +75,10 @@ final class AdminHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if error is HTTPParserError {
-            self.perform(self.machine.parsingFailed(now: .now))
-        } else {
-            context.close(promise: nil)
+        switch error as? HTTPParserError {
+        case .headerOverflow?: self.perform(self.machine.refused(.tooLarge, now: .now))
+        case .some: self.perform(self.machine.refused(.malformed, now: .now))
+        case nil: context.close(promise: nil)
         }
     }
 

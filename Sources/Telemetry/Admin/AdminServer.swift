@@ -42,7 +42,8 @@ public struct AdminServerError: Error, Sendable, CustomStringConvertible {
 
 /// A service's admin port: metrics and probes over HTTP/1.1.
 ///
-/// It lives in ``run()`` and should stop after the services that it tells about, so that probes hear that they drain.
+/// It lives in ``run()`` and should start before the service that it tells about loads its weights, and stop after it, so
+/// that probes hear why it takes no calls.
 public final class AdminServer: Sendable {
     private struct Work: Sendable {
         let request: AdminRequest
@@ -111,19 +112,26 @@ public final class AdminServer: Sendable {
                 + "name another address with --admin-listen, or --admin-listen off"
             guard self.configuration.isRequired else {
                 self.logger.warning("there is no admin port", metadata: ["reason": "\(reason)"])
+                self.state.withLock { $0.listenerIsClosed = true }
                 self.resolve(.success(nil))
-                try? await gracefulShutdown()
+                await self.answerUntilStopped()
                 return
             }
             let failure = AdminServerError(description: reason)
             self.resolve(.failure(failure))
             throw failure
         }
+        await self.answerUntilStopped()
+    }
+
+    /// Takes no new connections and lets answers finish, for a second at most; then ``run()`` returns.
+    public func beginGracefulShutdown() { self.stop(atOnce: false) }
+
+    private func answerUntilStopped() async {
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
                 await withDiscardingTaskGroup { group in
                     for await work in self.work {
-                        // On the cooperative pool: writing thousands of series takes longer than an event loop has.
                         group.addTask { work.reply(self.pages.answer(work.request)) }
                     }
                 }
@@ -179,8 +187,16 @@ public final class AdminServer: Sendable {
 
     private func setUp(_ channel: any Channel) throws {
         let source = self.workSource
+        let pages = self.pages
         let handler = AdminHandler(eventLoop: channel.eventLoop, limits: self.configuration.limits) { request, reply in
-            source.yield(Work(request: request, reply: reply))
+            switch request.route {
+            case .metrics:
+                // On the cooperative pool: writing thousands of series takes longer than an event loop has.
+                source.yield(Work(request: request, reply: reply))
+            case .live, .ready, .unknownPath, .wrongMethod, .tooLarge, .malformed:
+                // At once: probes are answered also while weights are loaded with every thread of the pool.
+                reply(pages.answer(request))
+            }
         }
         let connection = Connection(channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
         let id = self.state.withLock { state -> Int? in
@@ -216,10 +232,11 @@ public final class AdminServer: Sendable {
                 connection.channel.eventLoop.scheduleTask(in: .seconds(1)) { connection.channel.close(promise: nil) }
             }
         }
+        self.finishIfStopped()
     }
 
     private func finishIfStopped() {
-        let isStopped = self.state.withLock { $0.listenerIsClosed && $0.connections.isEmpty }
+        let isStopped = self.state.withLock { $0.isStopping && $0.listenerIsClosed && $0.connections.isEmpty }
         if isStopped { self.workSource.finish() }
     }
 }

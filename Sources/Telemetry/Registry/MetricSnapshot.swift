@@ -91,6 +91,11 @@ public struct MetricSnapshot: Sendable {
         }
     }
 
+    /// Writes the families of ``MetricCatalog`` that were given as Prometheus text.
+    ///
+    /// - Returns: UTF-8, for the content type ``PrometheusText/contentType``.
+    public func text() -> [UInt8] { PrometheusText.render(MetricCatalog.all, self) }
+
     mutating func add(_ name: String, _ labels: [String], _ value: Value) {
         guard let definition = self.definition(name) else {
             self.undescribed.insert("\(name) is not in the table")

@@ -83,7 +83,8 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     ///   - dimensions: Its labels with their values.
     /// - Returns: The series, or one that does nothing where the table does not describe it.
     public func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
-        self.series(label, dimensions) { $0 == .counter ? CounterSeries() : nil } ?? NOOPMetricsHandler.instance
+        let series: (any CounterHandler)? = self.series(label, dimensions) { $0 == .counter ? CounterSeries() : nil }
+        return series ?? NOOPMetricsHandler.instance
     }
 
     /// Finds or makes a gauge (not aggregated) or a histogram (aggregated).
@@ -98,11 +99,13 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
         dimensions: [(String, String)],
         aggregate: Bool
     ) -> any RecorderHandler {
-        if aggregate {
-            self.series(label, dimensions, Self.histogram) ?? NOOPMetricsHandler.instance
-        } else {
-            self.series(label, dimensions) { $0 == .gauge ? GaugeSeries() : nil } ?? NOOPMetricsHandler.instance
-        }
+        let series: (any RecorderHandler)? =
+            if aggregate {
+                self.series(label, dimensions, Self.histogram)
+            } else {
+                self.series(label, dimensions, Self.gauge)
+            }
+        return series ?? NOOPMetricsHandler.instance
     }
 
     /// Finds or makes a gauge.
@@ -112,7 +115,8 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     ///   - dimensions: Its labels with their values.
     /// - Returns: The series, or one that does nothing where the table does not describe it.
     public func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler {
-        self.series(label, dimensions) { $0 == .gauge ? GaugeSeries() : nil } ?? NOOPMetricsHandler.instance
+        let series: (any MeterHandler)? = self.series(label, dimensions, Self.gauge)
+        return series ?? NOOPMetricsHandler.instance
     }
 
     /// Finds or makes a histogram of times.
@@ -122,7 +126,8 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     ///   - dimensions: Its labels with their values.
     /// - Returns: The series, or one that does nothing where the table does not describe it.
     public func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler {
-        self.series(label, dimensions, Self.histogram) ?? NOOPMetricsHandler.instance
+        let series: (any TimerHandler)? = self.series(label, dimensions, Self.histogram)
+        return series ?? NOOPMetricsHandler.instance
     }
 
     /// Forgets a counter.
@@ -146,6 +151,8 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     public func destroyTimer(_ handler: any TimerHandler) { self.remove(handler) }
 
     // MARK: - Private
+
+    private static func gauge(_ kind: MetricDefinition.Kind) -> GaugeSeries? { kind == .gauge ? GaugeSeries() : nil }
 
     private static func histogram(_ kind: MetricDefinition.Kind) -> HistogramSeries? {
         guard case .histogram(let buckets) = kind else { return nil }

@@ -3,8 +3,9 @@
 import ArgumentParser
 import Foundation
 import Logging
+import Metrics
 import ServiceKit
-import ServiceLifecycle
+import Synchronization
 import Telemetry
 
 /// Flags of a service's admin port, where metrics and probes are.
@@ -42,13 +43,19 @@ struct AdminOptions: ParsableArguments {
     ///
     /// - Parameters:
     ///   - settings: The settings.
+    ///   - component: What the service is called in metrics.
     ///   - defaultAddress: Where to listen where nobody says.
     /// - Returns: The port; nil where there is to be none.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
-    func port(_ settings: Settings, default defaultAddress: String) throws -> AdminPort? {
+    func port(_ settings: Settings, of component: String, default defaultAddress: String) throws -> AdminPort? {
         let (configuration, series) = try Self.read(settings, default: defaultAddress)
         return configuration.map {
-            AdminPort(configuration: $0, expertSeriesLimit: series, addressFile: self.adminAddressFile)
+            AdminPort(
+                component: component,
+                configuration: $0,
+                expertSeriesLimit: series,
+                addressFile: self.adminAddressFile
+            )
         }
     }
 
@@ -76,50 +83,99 @@ struct AdminOptions: ParsableArguments {
     }
 }
 
-/// What a service's metrics and probes need besides the service.
-struct AdminPort: Sendable {
-    let configuration: AdminServerConfiguration
-    /// Series that tokens by expert may have.
-    let expertSeriesLimit: Int
-    /// Where the address is announced; nil for nowhere.
-    let addressFile: String?
-    /// Keeps what the service counts.
-    let registry = MetricsRegistry()
+/// A service's admin port: it is there before the service has loaded its weights, and until the service has drained.
+final class AdminPort: Sendable {
+    /// What is asked of the service once it is there.
+    private struct Subject: Sendable {
+        let readiness: @Sendable () -> Readiness
+        let collect: @Sendable (inout MetricSnapshot, Int) -> Void
+    }
 
-    /// The services that run beside the one that is told about; they belong in front of it, so that they stop after it.
+    private let component: String
+    private let configuration: AdminServerConfiguration
+    private let expertSeriesLimit: Int
+    private let addressFile: String?
+    private let registry = MetricsRegistry()
+    private let subject = Mutex<Subject?>(nil)
+
+    /// Describes a port; ``run(_:logger:body:)`` opens it.
     ///
     /// - Parameters:
-    ///   - logger: Told where the port is.
+    ///   - component: What the service is called in metrics.
+    ///   - configuration: Where to listen.
+    ///   - expertSeriesLimit: Series that tokens by expert may have.
+    ///   - addressFile: Where the address is announced; nil for nowhere.
+    init(
+        component: String,
+        configuration: AdminServerConfiguration,
+        expertSeriesLimit: Int,
+        addressFile: String?
+    ) {
+        self.component = component
+        self.configuration = configuration
+        self.expertSeriesLimit = expertSeriesLimit
+        self.addressFile = addressFile
+        self.registry.collect { [weak self] snapshot in self?.collect(into: &snapshot) }
+    }
+
+    /// What keeps a service's metrics: the port's registry, or nothing where there is no port.
+    ///
+    /// - Parameter port: The port, if there is one.
+    /// - Returns: The backend.
+    static func metrics(_ port: AdminPort?) -> any MetricsFactory { port?.registry ?? NOOPMetricsHandler.instance }
+
+    /// Tells the port of the service, which has loaded.
+    ///
+    /// - Parameters:
     ///   - readiness: Says whether the service takes calls.
-    ///   - collect: Gives what the service does not count by itself.
-    /// - Returns: The services.
-    func services(
-        logger: Logger,
+    ///   - collect: Gives what the service does not count by itself; its second argument limits the series by expert.
+    func attach(
         readiness: @escaping @Sendable () -> Readiness,
         collect: @escaping @Sendable (inout MetricSnapshot, Int) -> Void
-    ) -> [any Service] {
-        let limit = self.expertSeriesLimit
-        self.registry.collect { snapshot in collect(&snapshot, limit) }
-        let registry = self.registry
+    ) {
+        self.subject.withLock { $0 = Subject(readiness: readiness, collect: collect) }
+    }
+
+    /// Serves a port around a body that loads and runs a service.
+    ///
+    /// - Parameters:
+    ///   - port: The port; nil for none.
+    ///   - logger: Told where the port is.
+    ///   - body: Loads and runs the service.
+    /// - Throws: What the body throws, and what keeps a port that was asked for from being opened.
+    static func run(_ port: AdminPort?, logger: Logger, body: () async throws -> Void) async throws {
+        guard let port else { return try await body() }
         let server = AdminServer(
-            configuration: self.configuration,
-            pages: AdminPages(metrics: { registry.text() }, readiness: readiness),
+            configuration: port.configuration,
+            pages: AdminPages(metrics: { port.registry.text() }, readiness: { port.readiness }),
             logger: logger
         )
-        return [server, AdminAddressAnnouncement(server: server, file: self.addressFile)]
-    }
-}
-
-/// Writes the admin port's address where the parent looks for it.
-private struct AdminAddressAnnouncement: Service {
-    let server: AdminServer
-    let file: String?
-
-    func run() async throws {
-        if let file = self.file, let address = try? await self.server.boundAddress() {
-            let line = "\(ListenAddress(host: address.host, port: address.port))\n"
-            try Data(line.utf8).write(to: URL(fileURLWithPath: file), options: .atomic)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await server.run() }
+            try port.announce(try await server.boundAddress())
+            try await body()
+            server.beginGracefulShutdown()
+            try await group.waitForAll()
         }
-        try await gracefulShutdown()
+    }
+
+    private var readiness: Readiness {
+        self.subject.withLock { $0 }?.readiness() ?? Readiness(isReady: false, notes: ["it loads its weights"])
+    }
+
+    private func collect(into snapshot: inout MetricSnapshot) {
+        if let subject = self.subject.withLock({ $0 }) {
+            subject.collect(&snapshot, self.expertSeriesLimit)
+        } else {
+            snapshot.setProcess()
+            snapshot.setService(self.component, isReady: false)
+        }
+    }
+
+    /// Writes the address where the parent looks for it.
+    private func announce(_ address: (host: String, port: Int)?) throws {
+        guard let file = self.addressFile, let address else { return }
+        let line = "\(ListenAddress(host: address.host, port: address.port))\n"
+        try Data(line.utf8).write(to: URL(fileURLWithPath: file), options: .atomic)
     }
 }

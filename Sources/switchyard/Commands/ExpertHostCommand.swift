@@ -3,7 +3,6 @@
 import ArgumentParser
 import ExpertServing
 import Logging
-import Metrics
 import ServiceKit
 
 /// `switchyard expert-host`: serves the experts of one shard, or of several.
@@ -166,32 +165,34 @@ struct ExpertHostCommand: AsyncParsableCommand {
         let listen = plan.listen
         let logger = Logger(label: "expert-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
-        let directories = try await plan.sources.directories(logger: logger)
-        configuration.shardDirectories = directories
-        let port = try self.admin.port(settings, default: Self.adminAddress)
-        let bar = ProgressBar()
-        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
-        let host = try ExpertHost(configuration: configuration, logger: logger, metrics: metrics) { progress in
-            bar.show(progress)
-        }
-        let adminServices = port?
-            .services(
+        let port = try self.admin.port(settings, of: ExpertHost.component, default: Self.adminAddress)
+        try await AdminPort.run(port, logger: logger) {
+            configuration.shardDirectories = try await plan.sources.directories(logger: logger)
+            let bar = ProgressBar()
+            let host = try ExpertHost(
+                configuration: configuration,
                 logger: logger,
-                readiness: { host.readiness },
-                collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
+                metrics: AdminPort.metrics(port),
+                progress: { bar.show($0) }
             )
-        try await ServiceRunner.run(
-            (adminServices ?? []) + [
-                host,
-                StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
-                AddressAnnouncement(options: self.service) {
-                    let address = try await host.boundAddress()
-                    return ListenAddress(host: address.host, port: address.port).description
-                },
-            ],
-            shutdownLimit: configuration.drainTimeout + .seconds(5),
-            logger: logger
-        )
+            port?
+                .attach(
+                    readiness: { host.readiness },
+                    collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
+                )
+            try await ServiceRunner.run(
+                [
+                    host,
+                    StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
+                    AddressAnnouncement(options: self.service) {
+                        let address = try await host.boundAddress()
+                        return ListenAddress(host: address.host, port: address.port).description
+                    },
+                ],
+                shutdownLimit: configuration.drainTimeout + .seconds(5),
+                logger: logger
+            )
+        }
     }
 }
 

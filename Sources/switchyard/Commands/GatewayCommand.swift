@@ -5,7 +5,6 @@ import BatchScheduling
 import ExpertPooling
 import GatewayServing
 import Logging
-import Metrics
 import RPCTransport
 import ServiceKit
 import SwitchModel
@@ -95,34 +94,37 @@ struct GatewayCommand: AsyncParsableCommand {
         let plan = try Self.plan(settings)
         let logger = Logger(label: "gateway")
         var configuration = plan.configuration
-        let port = try self.admin.port(settings, default: Self.adminAddress)
+        let port = try self.admin.port(settings, of: Gateway.component, default: Self.adminAddress)
         try Self.open(settings, plan, &configuration, logger: logger)
-        let directories = try await plan.sources.directories(logger: logger)
-        configuration.modelDirectory = directories.first ?? configuration.modelDirectory
-        let bar = ProgressBar()
-        let metrics: any MetricsFactory = port?.registry ?? NOOPMetricsHandler.instance
-        let gateway = try Gateway(configuration: configuration, logger: logger, metrics: metrics) { progress in
-            bar.show(progress)
-        }
-        let adminServices = port?
-            .services(
+        try await AdminPort.run(port, logger: logger) {
+            let directories = try await plan.sources.directories(logger: logger)
+            configuration.modelDirectory = directories.first ?? configuration.modelDirectory
+            let bar = ProgressBar()
+            let gateway = try Gateway(
+                configuration: configuration,
                 logger: logger,
-                readiness: { gateway.readiness },
-                collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
+                metrics: AdminPort.metrics(port),
+                progress: { bar.show($0) }
             )
-        try await ServiceRunner.run(
-            (adminServices ?? []) + [
-                gateway,
-                StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
-                AddressAnnouncement(options: self.service) {
-                    await gateway.waitUntilServing()
-                    let address = try await gateway.boundAddress()
-                    return ListenAddress(host: address.host, port: address.port).description
-                },
-            ],
-            shutdownLimit: configuration.drainTimeout + .seconds(5),
-            logger: logger
-        )
+            port?
+                .attach(
+                    readiness: { gateway.readiness },
+                    collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
+                )
+            try await ServiceRunner.run(
+                [
+                    gateway,
+                    StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
+                    AddressAnnouncement(options: self.service) {
+                        await gateway.waitUntilServing()
+                        let address = try await gateway.boundAddress()
+                        return ListenAddress(host: address.host, port: address.port).description
+                    },
+                ],
+                shutdownLimit: configuration.drainTimeout + .seconds(5),
+                logger: logger
+            )
+        }
     }
 
     private static let adminAddress = "127.0.0.1:7410"
