@@ -19,8 +19,10 @@ let swiftSettings: [SwiftSetting] =
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let swiftASN1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
@@ -50,6 +52,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2", traits: []),
@@ -72,7 +75,7 @@ let package = Package(
             dependencies: ["COpenBLAS", "CKernels"],
             swiftSettings: swiftSettings
         ),
-        .target(name: "Checkpoints", swiftSettings: swiftSettings),
+        .target(name: "Checkpoints", dependencies: [crypto], swiftSettings: swiftSettings),
         .target(name: "Tokenization", dependencies: ["CSentencePiece"], swiftSettings: swiftSettings),
         .target(name: "SwitchModel", dependencies: ["TensorKernels", "Checkpoints"], swiftSettings: swiftSettings),
 
@@ -96,6 +99,12 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
 
+        .target(
+            name: "WeightFetching",
+            dependencies: [asyncHTTPClient, nioCore, nioHTTP1, nioSSL, crypto],
+            swiftSettings: swiftSettings
+        ),
+
         // MARK: - Pure machines of the serving side
 
         .target(name: "BatchScheduling", swiftSettings: swiftSettings),
@@ -104,9 +113,14 @@ let package = Package(
         // MARK: - Serving
 
         .target(
+            name: "Telemetry",
+            dependencies: [nioCore, nioPosix, nioHTTP1, logging, metrics, serviceLifecycle],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging, metrics,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", nioCore, serviceLifecycle, logging, metrics,
                 configuration,
                 systemPackage, unixSignals, crypto,
             ],
@@ -116,7 +130,7 @@ let package = Package(
             name: "ExpertServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit",
+                "ServiceKit", "Telemetry",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -125,7 +139,7 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
-                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", nioCore, logging, metrics,
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
             swiftSettings: swiftSettings
@@ -138,10 +152,11 @@ let package = Package(
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "ExpertPooling", "BatchScheduling",
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization", "Checkpoints",
-                "TensorKernels", "CertificateAuthority",
-                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, nioCore, nioPosix,
+                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry", "ExpertPooling",
+                "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
+                "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
+                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
+                nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -183,6 +198,14 @@ let package = Package(
             dependencies: ["CertificateAuthority", subprocess, systemPackage],
             swiftSettings: swiftSettings
         ),
+        .testTarget(
+            name: "WeightFetchingTests",
+            dependencies: [
+                "WeightFetching", "CertificateAuthority", "Checkpoints", "PeerTools", "switchyard", nioCore, nioPosix,
+                nioHTTP1, nioSSL, crypto, subprocess, systemPackage,
+            ],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ExpertPoolingTests",
@@ -197,6 +220,11 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
+            name: "TelemetryTests",
+            dependencies: ["Telemetry", "PeerTools", nioCore, nioPosix, logging, metrics, serviceLifecycle],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "SwitchyardClientTests",
             dependencies: ["SwitchyardClient", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
@@ -206,7 +234,7 @@ let package = Package(
             dependencies: [
                 "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit", nioCore, logging, metrics, metricsTestKit,
+                "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
             ],
             swiftSettings: swiftSettings
         ),
@@ -214,8 +242,8 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
-                "SwitchModel", "Tokenization", "switchyard", "PeerTools", "FaultTools", subprocess, systemPackage,
-                nioCore,
+                "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", subprocess,
+                systemPackage, nioCore, nioPosix,
                 logging,
             ],
             swiftSettings: swiftSettings

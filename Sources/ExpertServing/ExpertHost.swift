@@ -10,6 +10,7 @@ internal import ServiceKit
 public import ServiceLifecycle
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import Telemetry
 internal import TensorKernels
 
 /// A process that holds experts of the sparse layers and runs their feed-forwards; it keeps nothing between calls.
@@ -29,12 +30,16 @@ public final class ExpertHost: Sendable {
     private let logger: Logger
     private let compute: ExpertCompute
     private let metrics: ExpertHostMetrics
-    private let weightBytes: Int
+    let weightBytes: Int
+    let weightType: String
     private let weights: String
     private let pool: WorkPool
-    private let queue: ForwardQueue
-    private let server: RPCServer
-    private let health: HealthRegistry
+    let layers: [SparseLayer]
+    let expertCount: Int
+    let expertRows = ExpertRowCounts()
+    let queue: ForwardQueue
+    let server: RPCServer
+    let health: HealthRegistry
 
     /// Loads the experts; ``run()`` serves them.
     ///
@@ -95,7 +100,7 @@ public final class ExpertHost: Sendable {
             maxMessageBytes: limits.maxReceiveMessageBytes
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let service = ExpertHostService(check: check, queue: queue, card: card, metrics: hostMetrics)
+        let service = ExpertHostService(check: check, queue: queue, card: card, metrics: hostMetrics, logger: logger)
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = shards.first.fingerprint
@@ -104,6 +109,9 @@ public final class ExpertHost: Sendable {
         self.compute = ExpertCompute(experts: experts, modelWidth: model.modelWidth)
         self.metrics = hostMetrics
         self.weightBytes = experts.byteCount
+        self.weightType = experts.weightType.map { "\($0)" } ?? "none"
+        self.layers = model.sparseLayers
+        self.expertCount = model.expertCount
         self.weights = experts.weightType.map { "\($0)\(shards.isPacked ? ", mapped" : "")" } ?? "none"
         self.queue = queue
         self.health = health
@@ -209,18 +217,19 @@ public final class ExpertHost: Sendable {
                 self.metrics.waited(wait)
                 self.answer(job, outputs, load: load)
             }
+            self.expertRows.add(jobs, experts: self.expertCount)
             self.metrics.computed(
                 calls: jobs.count,
                 rows: jobs.reduce(0) { $0 + $1.work.rows },
                 named: jobs.reduce(0) { $0 + $1.work.groups.count },
                 reads: outcome.expertReads,
-                time: time,
-                waiting: (calls: Int(load.activeCalls), rows: Int(load.queuedRows))
+                time: time
             )
         }
     }
 
     private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
+        if let trace = job.trace { self.log(job, trace, load: load) }
         switch outputs {
         case .success(let rows):
             let envelope = ForwardResponseEnvelope(
@@ -232,10 +241,24 @@ public final class ExpertHost: Sendable {
             self.metrics.count(.ok)
             job.responder.finish(.success(Payload(segments: [header, rows])))
         case .failure(let error):
-            self.logger.error("a call failed", metadata: ["error": "\(error)"])
+            var metadata = job.trace?.logMetadata ?? [:]
+            metadata["error"] = "\(error)"
+            self.logger.error("a call failed", metadata: metadata)
             self.metrics.count(.failed)
             job.responder.finish(.failure(error))
         }
+    }
+
+    /// Tells people who follow a call what it took.
+    private func log(_ job: ForwardJob, _ trace: TraceContext, load: HostLoad) {
+        guard self.logger.logLevel <= .debug else { return }
+        var metadata = trace.logMetadata
+        metadata["layer"] = "\(job.work.layer.stack) \(job.work.layer.block)"
+        metadata["rows"] = "\(job.work.rows)"
+        metadata["pass_calls"] = "\(load.passCalls)"
+        metadata["queue_us"] = "\(load.queueMicroseconds)"
+        metadata["compute_us"] = "\(load.computeMicroseconds)"
+        self.logger.debug("computed a traced call", metadata: metadata)
     }
 }
 

@@ -5,19 +5,9 @@ internal import Metrics
 /// What an expert host tells the process's metrics system.
 ///
 /// The host sets up no metrics system: whoever runs it does so before it is created, or nothing is recorded. Names end
-/// in their unit, as Prometheus has it (https://prometheus.io/docs/practices/naming/).
-///
-/// | Name | Kind | |
-/// |---|---|---|
-/// | `switchyard_host_calls_total` | counter, by `outcome` | `Forward` calls that ended; see ``Outcome`` |
-/// | `switchyard_host_rows_total` | counter | token rows computed |
-/// | `switchyard_host_passes_total` | counter | passes over experts' weights |
-/// | `switchyard_host_pass_calls` | recorder | calls computed in one pass |
-/// | `switchyard_host_named_experts_total` | counter | experts that computed calls named, each call by itself |
-/// | `switchyard_host_expert_reads_total` | counter | experts whose weights were read, each once a pass |
-/// | `switchyard_host_queue_seconds` | timer | time that a call waited before it was computed |
-/// | `switchyard_host_compute_seconds` | timer | time that a pass took |
-/// | `switchyard_host_waiting_calls`, `switchyard_host_waiting_rows` | gauges | what waited when the last pass ended |
+/// in their unit, as Prometheus has it (https://prometheus.io/docs/practices/naming/). What each metric means stands in
+/// `MetricCatalog`; what is cheaper to look up than to count is gathered by
+/// ``ExpertHost/collect(into:expertSeriesLimit:)``.
 public struct ExpertHostMetrics: Sendable {
     /// How a `Forward` call ended.
     public enum Outcome: String, Sendable, CaseIterable {
@@ -42,22 +32,21 @@ public struct ExpertHostMetrics: Sendable {
     private let rows: Counter
     private let passes: Counter
     private let passCalls: Recorder
+    private let passRows: Recorder
     private let namedExperts: Counter
     private let expertReads: Counter
     private let queueTime: Timer
     private let computeTime: Timer
-    private let waitingCalls: Gauge
-    private let waitingRows: Gauge
 
     /// Makes the metrics known to a metrics system.
     ///
     /// - Parameter factory: The system.
     init(factory: any MetricsFactory) {
         func counter(_ name: String) -> Counter { Counter(label: Self.prefix + name, factory: factory) }
-        func timer(_ name: String) -> Timer {
-            Timer(label: Self.prefix + name, preferredDisplayUnit: .seconds, factory: factory)
+        func timer(_ name: String) -> Timer { Timer(label: Self.prefix + name, factory: factory) }
+        func recorder(_ name: String) -> Recorder {
+            Recorder(label: Self.prefix + name, aggregate: true, factory: factory)
         }
-        func gauge(_ name: String) -> Gauge { Gauge(label: Self.prefix + name, factory: factory) }
         self.calls = Dictionary(
             uniqueKeysWithValues: Outcome.allCases.map { outcome in
                 let dimensions = [("outcome", outcome.rawValue)]
@@ -66,13 +55,12 @@ public struct ExpertHostMetrics: Sendable {
         )
         self.rows = counter("rows_total")
         self.passes = counter("passes_total")
-        self.passCalls = Recorder(label: Self.prefix + "pass_calls", aggregate: true, factory: factory)
+        self.passCalls = recorder("pass_calls")
+        self.passRows = recorder("pass_rows")
         self.namedExperts = counter("named_experts_total")
         self.expertReads = counter("expert_reads_total")
         self.queueTime = timer("queue_seconds")
         self.computeTime = timer("compute_seconds")
-        self.waitingCalls = gauge("waiting_calls")
-        self.waitingRows = gauge("waiting_rows")
     }
 
     /// A call ended.
@@ -93,23 +81,20 @@ public struct ExpertHostMetrics: Sendable {
     ///   - named: Experts that they named, each call by itself.
     ///   - reads: Experts whose weights were read.
     ///   - time: How long it took.
-    ///   - waiting: What waits now.
     func computed(
         calls: Int,
         rows: Int,
         named: Int,
         reads: Int,
-        time: Duration,
-        waiting: (calls: Int, rows: Int)
+        time: Duration
     ) {
         self.passes.increment()
         self.passCalls.record(calls)
+        self.passRows.record(rows)
         self.rows.increment(by: rows)
         self.namedExperts.increment(by: named)
         self.expertReads.increment(by: reads)
         self.computeTime.recordNanoseconds(time.wholeNanoseconds)
-        self.waitingCalls.record(waiting.calls)
-        self.waitingRows.record(waiting.rows)
     }
 }
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Logging
 internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
+internal import ServiceKit
 internal import SwitchyardProtos
+internal import Telemetry
 
 /// The host's methods on the wire.
 struct ExpertHostService: Sendable {
@@ -11,6 +14,7 @@ struct ExpertHostService: Sendable {
     let queue: ForwardQueue
     let card: HostCard
     let metrics: ExpertHostMetrics
+    let logger: Logger
 
     /// What the server answers with.
     var methods: [ServiceMethod] {
@@ -27,12 +31,14 @@ struct ExpertHostService: Sendable {
 
     /// Checks a call and queues it; runs on an event loop.
     private func forward(_ message: ByteBuffer, _ context: ServerContext, _ responder: UnaryResponder) {
+        let trace = TraceContext.begin(context.metadata)
         let work: ForwardCheck.Work
         let tensor: Range<Int>
         do throws(RPCError) {
             (work, tensor) = try self.read(message)
         } catch {
             self.metrics.count(.invalid)
+            self.log(error, trace)
             responder.finish(.failure(error))
             return
         }
@@ -42,7 +48,8 @@ struct ExpertHostService: Sendable {
                 message: message,
                 tensor: tensor,
                 arrival: .now,
-                responder: responder
+                responder: responder,
+                trace: trace
             )
             let id = try self.queue.push(job, source: context.peer, deadline: context.deadline)
             let queue = self.queue
@@ -50,8 +57,17 @@ struct ExpertHostService: Sendable {
                 queue.cancel(id)
             }
         } catch {
+            self.log(error, trace)
             responder.finish(.failure(error))
         }
+    }
+
+    /// Tells people who follow a call why it is not computed.
+    private func log(_ error: RPCError, _ trace: TraceContext?) {
+        guard let trace, self.logger.logLevel <= .debug else { return }
+        var metadata = trace.logMetadata
+        metadata["error"] = "\(error)"
+        self.logger.debug("a traced call is not computed", metadata: metadata)
     }
 
     private func read(_ message: ByteBuffer) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>) {

@@ -7,6 +7,7 @@ internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import Telemetry
 
 /// The work of one `Forward` call: what to compute, from which bytes, and who waits for the answer.
 struct ForwardJob: Sendable {
@@ -17,6 +18,8 @@ struct ForwardJob: Sendable {
     let tensor: Range<Int>
     let arrival: ContinuousClock.Instant
     let responder: UnaryResponder
+    /// The call's place in a trace; nil if nobody follows it.
+    let trace: TraceContext?
 }
 
 /// The bounded queue between the event loops and the compute thread.
@@ -53,6 +56,11 @@ final class ForwardQueue: Sendable {
 
     /// How busy the host is; what concerns one call is zero.
     var load: HostLoad { self.state.withLock { HostLoad($0.admission) } }
+
+    /// What waits to be computed.
+    var waiting: (calls: Int, rows: Int) {
+        self.state.withLock { ($0.admission.waitingCalls, $0.admission.waitingRows) }
+    }
 
     /// Queues a call.
     ///

@@ -4,6 +4,7 @@ internal import BatchScheduling
 public import Checkpoints
 internal import ExpertPooling
 public import Logging
+public import Metrics
 internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
@@ -31,21 +32,23 @@ public final class Gateway: Sendable {
     public let cluster: ExpertCluster
 
     private let logger: Logger
-    private let gate: ServingGate
-    private let server: RPCServer
-    private let health: HealthRegistry
+    let gate: ServingGate
+    let server: RPCServer
+    let health: HealthRegistry
 
     /// Loads the model; ``run()`` serves it.
     ///
     /// - Parameters:
     ///   - configuration: What to load and how to serve it.
     ///   - logger: Tells people what happens.
+    ///   - metrics: Where ``GatewayMetrics`` go; what the process set up if omitted.
     ///   - progress: Told how far loading is.
     /// - Throws: ``GatewayError`` where the configuration is wrong or does not fit the placement; `CheckpointError`,
     ///   `ModelError` and `TokenizerError` where the folder cannot be loaded.
     public init(
         configuration: GatewayConfiguration,
         logger: Logger,
+        metrics: any MetricsFactory = MetricsSystem.factory,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
         try configuration.validate()
@@ -74,6 +77,7 @@ public final class Gateway: Sendable {
             experts: experts,
             tokenizer: tokenizer,
             configuration: configuration.engine,
+            metricsFactory: metrics,
             logger: logger
         )
         let gate = ServingGate()
@@ -95,7 +99,8 @@ public final class Gateway: Sendable {
                 limits: configuration.limits,
                 batchSlots: batchSlots
             ),
-            cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint)
+            cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint),
+            logger: logger
         )
         var authorize: (@Sendable (ServerContext) -> RPCError?)?
         if let tokens = configuration.tokens { authorize = { tokens.check($0) } }

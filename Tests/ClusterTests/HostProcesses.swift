@@ -51,7 +51,8 @@ func withHostProcess(
     let host = ChildSpecification(
         name: "host",
         arguments: [
-            "expert-host", "--listen", "127.0.0.1:0", "--threads", "1", "--address-file", addressFile,
+            "expert-host", "--listen", "127.0.0.1:0", "--admin-listen", "off", "--threads", "1", "--address-file",
+            addressFile,
             "--exit-with-standard-input",
         ] + shards.flatMap { ["--shard", "\(workspace.folder)/\($0)"] } + arguments,
         addressFile: addressFile

@@ -251,7 +251,8 @@ struct HostTests {
         let addressFile = "\(workspace.folder)/second.address"
         var arguments =
             [
-                "gateway", "--model", "\(workspace.folder)/gateway", "--listen", "127.0.0.1:0", "--threads", "1",
+                "gateway", "--model", "\(workspace.folder)/gateway", "--listen", "127.0.0.1:0", "--admin-listen", "off",
+                "--threads", "1",
                 "--address-file", addressFile, "--exit-with-standard-input",
             ] + Self.patientGateway
         for host in cluster.hosts.running {

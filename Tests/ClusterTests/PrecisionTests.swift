@@ -77,7 +77,7 @@ struct PrecisionTests {
         try await Commands.run(
             TestCluster.executable,
             [
-                "expert-host", "--shard", shard, "--listen", "127.0.0.1:0", "--threads", "2",
+                "expert-host", "--shard", shard, "--listen", "127.0.0.1:0", "--admin-listen", "off", "--threads", "2",
                 "--exit-with-standard-input",
             ]
                 + arguments

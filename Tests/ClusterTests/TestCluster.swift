@@ -5,7 +5,6 @@ import Foundation
 import SwitchModel
 import SwitchyardClient
 import SwitchyardProtos
-import Synchronization
 import Testing
 
 @testable import switchyard
@@ -74,6 +73,9 @@ enum TestCluster {
     ///   - gatewayArguments: Further arguments of the gateway.
     ///   - hostArguments: Further arguments of each expert host.
     ///   - packing: How to pack the experts' shards; nil leaves them as they are.
+    ///   - adminListen: Where each process serves metrics and probes.
+    ///   - onGatewayExit: What follows when the gateway leaves early.
+    ///   - log: Takes what happens to the processes.
     ///   - body: The test.
     /// - Throws: What the body throws, and what keeps the processes from coming up.
     static func runProcesses(
@@ -82,6 +84,9 @@ enum TestCluster {
         gatewayArguments: [String] = [],
         hostArguments: [String] = [],
         packing: WeightStorage? = nil,
+        adminListen: String = "off",
+        onGatewayExit: ChildExitPolicy = .fail,
+        log: ProcessLog = ProcessLog(),
         body: @escaping @Sendable (LocalCluster) async throws -> Void
     ) async throws {
         let workspace = try ShardWorkspace.prepare(
@@ -98,19 +103,18 @@ enum TestCluster {
         layout.gatewayArguments = gatewayArguments
         layout.hostArguments = hostArguments
         layout.onHostExit = .accept
+        layout.onGatewayExit = onGatewayExit
+        layout.gatewayAdminListen = adminListen
+        layout.hostAdminListen = adminListen
         layout.startTimeout = .seconds(120)
-        let log = Mutex<[String]>([])
-        let events: @Sendable (ChildEvent) -> Void = { event in
-            guard case .line(let name, let text) = event else { return }
-            log.withLock { $0.append("[\(name)] \(text)") }
-        }
+        let events: @Sendable (ChildEvent) -> Void = { log.note($0) }
         do {
             try await LocalCluster.run(layout, executable: Self.executable, events: events) { cluster in
                 try await body(cluster)
             }
         } catch {
             // What the processes said explains most failures, and is noise otherwise.
-            print(log.withLock { $0.suffix(60).joined(separator: "\n") })
+            print(log.lines.suffix(60).joined(separator: "\n"))
             throw error
         }
     }

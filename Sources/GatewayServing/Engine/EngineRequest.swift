@@ -3,6 +3,7 @@
 public import BatchScheduling
 public import RPCCore
 public import SwitchModel
+public import Telemetry
 public import TensorKernels
 
 /// What the engine is asked to do with one input.
@@ -15,6 +16,13 @@ public struct EngineRequest: Sendable {
         case encode
         /// Say how likely given tokens are, and as many most likely ones in their places.
         case score(target: [Int32], topLogprobs: Int)
+    }
+
+    /// The kinds of work by name.
+    enum Kind: String, Sendable, CaseIterable {
+        case generate
+        case encode
+        case score
     }
 
     /// The encoder's input: at least one id, all of them in the vocabulary.
@@ -31,6 +39,9 @@ public struct EngineRequest: Sendable {
 
     /// Whether each token is told as it is chosen; the last event holds all of them in any case.
     public var streamsTokens: Bool
+
+    /// The trace that the request belongs to; nil if nobody follows it.
+    public var trace: TraceContext?
 
     /// Creates a request.
     ///
@@ -52,6 +63,17 @@ public struct EngineRequest: Sendable {
         self.dropPolicy = dropPolicy
         self.deadline = deadline
         self.streamsTokens = streamsTokens
+    }
+}
+
+extension EngineRequest.Work {
+    /// The kind by name.
+    var kind: EngineRequest.Kind {
+        switch self {
+        case .generate: .generate
+        case .encode: .encode
+        case .score: .score
+        }
     }
 }
 

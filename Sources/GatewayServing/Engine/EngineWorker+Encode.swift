@@ -130,6 +130,7 @@ extension EngineWorker {
             return
         }
         let now = ContinuousClock.now
+        self.engine.metrics.encoded(tokens: encoding.tokens, time: encoding.start.duration(to: now))
         for (sequence, encoded) in zip(encoding.members, sequences) where self.running[sequence.id] != nil {
             sequence.encodeTime = encoding.start.duration(to: now)
             sequence.encodeEnd = now

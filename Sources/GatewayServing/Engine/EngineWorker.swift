@@ -5,6 +5,7 @@ internal import Checkpoints
 internal import Logging
 internal import RPCCore
 internal import SwitchModel
+internal import Telemetry
 internal import TensorKernels
 
 /// The engine's thread: what runs, and one step after the other.
@@ -123,8 +124,8 @@ final class EngineWorker {
             self.chooser.stepDone(rows: rows.count, microBatches: microBatches, time: start.duration(to: .now))
         }
         self.totals.decodedTokens += UInt64(rows.count)
-        self.engine.metrics.decoded(rows: rows.count)
         let now = ContinuousClock.now
+        self.engine.metrics.decoded(rows: rows.count, time: start.duration(to: now))
         var firstRow = 0
         for (sequence, rowCount) in parts {
             defer { firstRow += rowCount }
@@ -183,7 +184,8 @@ final class EngineWorker {
         for (sequence, _) in parts where sequence.request.dropPolicy.strict {
             strict[sequence.id] = { [arrival = sequence.arrival] in arrival.fail($0) }
         }
-        return self.engine.watch.open(StepBook(members: members), strict: strict)
+        let trace = StepTrace(parts.lazy.compactMap(\.sequence.sampledTrace))
+        return self.engine.watch.open(StepBook(members: members), strict: strict, trace: trace)
     }
 
     /// Ends a call of the model: counts what it did, and lets those go that left, failed or lost more tokens than they
@@ -229,7 +231,9 @@ final class EngineWorker {
         case .failure(let error):
             // A step that was stopped has nobody left. Anything else is a fault of ours, and ends whoever is left.
             for (sequence, _) in parts where self.running[sequence.id] != nil {
-                self.engine.logger.error("a step failed", metadata: ["error": "\(error)"])
+                var metadata = sequence.request.trace?.logMetadata ?? [:]
+                metadata["error"] = "\(error)"
+                self.engine.logger.error("a step failed", metadata: metadata)
                 self.fail(sequence, RPCError(.internal, "the step failed: \(error)"))
             }
             return nil
@@ -246,9 +250,10 @@ final class EngineWorker {
             self.fail(sequence, error, .lostTokens)
             return
         }
-        let usage = sequence.usage(outputTokens: outputTokens, now: .now)
+        let now = ContinuousClock.now
+        let usage = sequence.usage(outputTokens: outputTokens, now: now)
         self.running[sequence.id] = nil
-        self.engine.metrics.ended(.finished)
+        self.engine.metrics.finished(sequence.request.work.kind, after: sequence.arrival.time.duration(to: now))
         self.engine.release(sequence.id, isFinished: true, totals: self.totals)
         sequence.arrival.sink.yield(.finished(EngineResult(output: output, usage: usage)))
         sequence.arrival.sink.finish()

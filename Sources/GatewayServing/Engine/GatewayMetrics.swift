@@ -6,20 +6,8 @@ internal import SwitchModel
 
 /// What a gateway counts, for whatever metrics backend the program has been given.
 ///
-/// No backend is chosen here: without one, every call is a call of nothing. Labels are Prometheus' own (units as
-/// suffixes, `_total` for counters); a backend that counts times in nanoseconds converts them.
-///
-/// | Label | Kind | Dimensions |
-/// |---|---|---|
-/// | `switchyard_requests_total` | counter | `outcome` |
-/// | `switchyard_steps_total` | counter | |
-/// | `switchyard_decoded_tokens_total` | counter | |
-/// | `switchyard_routed_tokens_total` | counter | `stack` |
-/// | `switchyard_dropped_tokens_total` | counter | `stack`, `layer`, `reason` |
-/// | `switchyard_step_seconds` | timer | |
-/// | `switchyard_queue_seconds` | timer | |
-/// | `switchyard_first_token_seconds` | timer | |
-/// | `switchyard_next_token_seconds` | timer | |
+/// No backend is chosen here: without one, every call is a call of nothing. What each metric means stands in
+/// `MetricCatalog`; what is cheaper to look up than to count is gathered by ``Gateway/collect(into:expertSeriesLimit:)``.
 public struct GatewayMetrics: Sendable {
     /// How a request that was submitted to the engine ended.
     public enum Outcome: String, Sendable, CaseIterable {
@@ -45,9 +33,14 @@ public struct GatewayMetrics: Sendable {
     private let requests: [Outcome: Counter]
     private let dropped: [Place: Counter]
     private let routed: [Stack: Counter]
+    private let requestTimes: [EngineRequest.Kind: Timer]
     private let steps: Counter
+    private let encodedTokens: Counter
     private let decodedTokens: Counter
     private let stepTime: Timer
+    private let encodeTime: Timer
+    private let decodeTime: Timer
+    private let decodeRows: Recorder
     private let queueTime: Timer
     private let firstTokenTime: Timer
     private let nextTokenTime: Timer
@@ -62,8 +55,8 @@ public struct GatewayMetrics: Sendable {
         func counter(_ name: String, _ dimensions: [(String, String)] = []) -> Counter {
             Counter(label: "switchyard_\(name)_total", dimensions: dimensions, factory: factory)
         }
-        func timer(_ name: String) -> Timer {
-            Timer(label: "switchyard_\(name)_seconds", preferredDisplayUnit: .seconds, factory: factory)
+        func timer(_ name: String, _ dimensions: [(String, String)] = []) -> Timer {
+            Timer(label: "switchyard_\(name)_seconds", dimensions: dimensions, factory: factory)
         }
         self.requests = Dictionary(
             uniqueKeysWithValues: Outcome.allCases.map { ($0, counter("requests", [("outcome", $0.rawValue)])) }
@@ -81,9 +74,16 @@ public struct GatewayMetrics: Sendable {
         self.routed = Dictionary(
             uniqueKeysWithValues: Set(layers.map(\.stack)).map { ($0, counter("routed_tokens", [("stack", "\($0)")])) }
         )
+        self.requestTimes = Dictionary(
+            uniqueKeysWithValues: EngineRequest.Kind.allCases.map { ($0, timer("request", [("work", $0.rawValue)])) }
+        )
         self.steps = counter("steps")
+        self.encodedTokens = counter("encoded_tokens")
         self.decodedTokens = counter("decoded_tokens")
         self.stepTime = timer("step")
+        self.encodeTime = timer("encode")
+        self.decodeTime = timer("decode")
+        self.decodeRows = Recorder(label: "switchyard_decode_rows", aggregate: true, factory: factory)
         self.queueTime = timer("queue")
         self.firstTokenTime = timer("first_token")
         self.nextTokenTime = timer("next_token")
@@ -114,9 +114,23 @@ public struct GatewayMetrics: Sendable {
         self.stepTime.record(duration: time)
     }
 
-    /// So many decoder rows were decoded at once.
-    func decoded(rows: Int) {
+    /// A request finished, so long after its arrival.
+    func finished(_ kind: EngineRequest.Kind, after time: Duration) {
+        self.ended(.finished)
+        self.requestTimes[kind]?.record(duration: time)
+    }
+
+    /// So many decoder rows were decoded at once, in that time.
+    func decoded(rows: Int, time: Duration) {
         self.decodedTokens.increment(by: rows)
+        self.decodeRows.record(rows)
+        self.decodeTime.record(duration: time)
+    }
+
+    /// Inputs with so many tokens were encoded together, in that time.
+    func encoded(tokens: Int, time: Duration) {
+        self.encodedTokens.increment(by: tokens)
+        self.encodeTime.record(duration: time)
     }
 
     /// A request waited so long for its first step.

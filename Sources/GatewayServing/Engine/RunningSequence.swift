@@ -4,6 +4,7 @@ internal import BatchScheduling
 internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
+internal import Telemetry
 internal import TensorKernels
 internal import Tokenization
 
@@ -38,6 +39,8 @@ final class RunningSequence {
 
     let arrival: Arrival
     let started: ContinuousClock.Instant
+    /// The trace that expert calls carry on; nil for most requests.
+    let sampledTrace: TraceContext?
     var stage = Stage.admitted
     var ledger = DropLedger()
     var encodeTime = Duration.zero
@@ -50,6 +53,7 @@ final class RunningSequence {
     init(_ arrival: Arrival, started: ContinuousClock.Instant) {
         self.arrival = arrival
         self.started = started
+        self.sampledTrace = arrival.request.trace.flatMap { $0.isSampled ? $0 : nil }
     }
 
     var id: SequenceID { self.arrival.id }

@@ -34,14 +34,19 @@ final class StepWatch: Sendable {
     /// - Parameters:
     ///   - book: Who has part in it.
     ///   - strict: For the sequences among them that may not lose tokens, how to tell the client that they did.
+    ///   - trace: What its expert calls carry; nil if nobody follows it.
     /// - Returns: The call, which stands between the model and its experts.
-    func open(_ book: StepBook, strict: [SequenceID: @Sendable (RPCError) -> Void] = [:]) -> WatchedCall {
+    func open(
+        _ book: StepBook,
+        strict: [SequenceID: @Sendable (RPCError) -> Void] = [:],
+        trace: StepTrace? = nil
+    ) -> WatchedCall {
         self.state.withLock { state in
             var book = book
             for member in book.members where state.isClosed || state.departed.contains(member.id) {
                 _ = book.leave(member.id)
             }
-            let call = WatchedCall(watch: self, book: book, strict: strict)
+            let call = WatchedCall(watch: self, book: book, strict: strict, trace: trace)
             state.calls.append(call)
             return call
         }

@@ -32,10 +32,17 @@ final class WatchedCall: ExpertExecutor, Sendable {
     }
 
     private let watch: StepWatch
+    private let trace: StepTrace?
     private let state: Mutex<State>
 
-    init(watch: StepWatch, book: StepBook, strict: [SequenceID: @Sendable (RPCError) -> Void]) {
+    init(
+        watch: StepWatch,
+        book: StepBook,
+        strict: [SequenceID: @Sendable (RPCError) -> Void],
+        trace: StepTrace?
+    ) {
         self.watch = watch
+        self.trace = trace
         self.state = Mutex(State(book: book, strict: strict))
     }
 
@@ -75,7 +82,12 @@ final class WatchedCall: ExpertExecutor, Sendable {
     // MARK: - ExpertExecutor
 
     func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
-        let pending = self.watch.experts.begin(request)
+        let pending =
+            if let trace = self.trace, let experts = self.watch.experts as? any TracedExperts {
+                experts.begin(request, trace: trace)
+            } else {
+                self.watch.experts.begin(request)
+            }
         let count = self.watch.expertCount
         let (key, isAbandoned) = self.state.withLock { state in
             let key = state.nextPending

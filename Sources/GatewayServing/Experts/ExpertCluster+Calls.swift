@@ -9,6 +9,7 @@ internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
 internal import Synchronization
+internal import Telemetry
 
 /// What a replica said about its work, and how long its recent calls took.
 struct ReplicaLoad: Sendable {
@@ -16,6 +17,23 @@ struct ReplicaLoad: Sendable {
     var latencies = LatencyWindow()
     /// Token rows that have no answer yet.
     var outstandingRows = 0
+    /// Attempts by how they ended, in the order of ``AttemptOutcome/allCases``.
+    var attempts = [UInt64](repeating: 0, count: AttemptOutcome.allCases.count)
+    /// Times of good answers.
+    var times = HistogramCounts(.callSeconds)
+    /// Bytes on the way to the replica and back.
+    let traffic = TrafficCounts()
+
+    /// An attempt was answered well.
+    mutating func answered(time: Duration, load: HostLoad?) {
+        self.latest = load
+        self.latencies.add(time)
+        self.times.add(time)
+        self.ended(.ok)
+    }
+
+    /// An attempt ended.
+    mutating func ended(_ outcome: AttemptOutcome) { self.attempts[outcome.rawValue] += 1 }
 }
 
 // MARK: - Forward calls
@@ -46,7 +64,7 @@ extension ExpertCluster {
         self.state.withLock { body(&$0.pools, .now) }
     }
 
-    /// The way to a replica, as long as it is named; rows are counted as out until ``ended(_:rows:)``.
+    /// The way to a replica, as long as it is named; rows are counted as out until ``ended(_:rows:outcome:)``.
     func channel(to id: ReplicaID, sending rows: Int) -> RPCChannel? {
         self.state.withLock { state in
             state.loads[id]?.outstandingRows += rows
@@ -54,16 +72,23 @@ extension ExpertCluster {
         }
     }
 
-    /// Rows that were sent to a replica are answered or given up.
-    func ended(_ id: ReplicaID, rows: Int) {
-        self.state.withLock { $0.loads[id]?.outstandingRows -= rows }
+    /// Rows that were sent to a replica are answered or given up; `outcome` says how, where that is known already.
+    func ended(_ id: ReplicaID, rows: Int, outcome: AttemptOutcome?) {
+        self.state.withLock { state in
+            state.loads[id]?.outstandingRows -= rows
+            if let outcome { state.loads[id]?.ended(outcome) }
+        }
+    }
+
+    /// A call failed, or its answer cannot be used.
+    func failed(_ id: ReplicaID, _ failure: CallFailure) {
+        self.state.withLock { $0.loads[id]?.ended(AttemptOutcome(failure)) }
     }
 
     /// A call was answered, and the answer is good.
     func answered(_ id: ReplicaID, time: Duration, load: HostLoad?) {
         self.state.withLock { state in
-            state.loads[id]?.latest = load
-            state.loads[id]?.latencies.add(time)
+            state.loads[id]?.answered(time: time, load: load)
         }
         if load?.draining == true {
             self.transition { $0.pools.draining(id, now: .now) }

@@ -1,64 +1,115 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import ExpertPooling
-internal import Metrics
+internal import RPCTransport
+internal import Synchronization
+internal import Telemetry
 
-/// What the expert plane reports to the process's metrics, once a second.
-///
-/// | Label | Kind | Dimensions | |
-/// |---|---|---|---|
-/// | `switchyard_expert_calls_total` | counter | `pool` | grouped calls, one for each layer and pool |
-/// | `switchyard_expert_hedges_total` | counter | `pool` | calls sent to a second replica while the first was silent |
-/// | `switchyard_expert_hedges_won_total` | counter | `pool` | of these, answered first by the second one |
-/// | `switchyard_expert_retries_total` | counter | `pool` | attempts after a failed one |
-/// | `switchyard_expert_dropped_rows_total` | counter | `pool` | token rows that were given up |
-/// | `switchyard_expert_failures_total` | counter | `pool`, `replica` | attempts that failed |
-/// | `switchyard_expert_ejections_total` | counter | `pool`, `replica` | times that a replica was left alone |
-/// | `switchyard_expert_serving_replicas` | gauge | `pool` | replicas that take calls |
-struct ExpertPlaneMetrics {
-    private var pools: [String: PoolCounts] = [:]
-    private var replicas: [ReplicaID: (failed: UInt64, ejections: UInt64)] = [:]
+/// How an attempt of a call ended, as metrics have it.
+enum AttemptOutcome: Int, Sendable, CaseIterable {
+    /// Answered, and the answer is good.
+    case ok
+    /// No answer within the layer's deadline.
+    case deadline
+    /// The connection broke, or there was none.
+    case unavailable
+    /// The replica sheds load.
+    case overloaded
+    /// The answer cannot be used.
+    case badReply
+    /// The replica answered with another status.
+    case refused
+    /// Nobody waits for it any more: another attempt was faster, or the requests have left.
+    case givenUp
 
-    /// Reports what has changed since the last time.
-    mutating func report(_ view: ExpertCluster.View) {
-        for (pool, counts) in view.counts {
-            let last = self.pools[pool] ?? PoolCounts()
-            let dimensions = [("pool", pool)]
-            Self.add(counts.calls, last.calls, "calls", dimensions)
-            Self.add(counts.hedges, last.hedges, "hedges", dimensions)
-            Self.add(counts.hedgesWon, last.hedgesWon, "hedges_won", dimensions)
-            Self.add(counts.retries, last.retries, "retries", dimensions)
-            Self.add(counts.droppedRows, last.droppedRows, "dropped_rows", dimensions)
-            self.pools[pool] = counts
-            Gauge(label: "switchyard_expert_serving_replicas", dimensions: dimensions)
-                .record(view.reports.count { $0.id.pool == pool && $0.state == .serving })
+    init(_ failure: CallFailure) {
+        switch failure {
+        case .deadline: self = .deadline
+        case .unavailable: self = .unavailable
+        case .overloaded: self = .overloaded
+        case .badReply: self = .badReply
+        case .refused: self = .refused
         }
-        var seen: [ReplicaID: (failed: UInt64, ejections: UInt64)] = [:]
-        for report in view.reports {
-            let last = self.replicas[report.id] ?? (0, 0)
-            let dimensions = [("pool", report.id.pool), ("replica", report.id.address)]
-            Self.add(report.failed, last.failed, "failures", dimensions)
-            Self.add(report.ejections, last.ejections, "ejections", dimensions)
-            seen[report.id] = (report.failed, report.ejections)
-        }
-        self.replicas = seen
     }
 
-    private static func add(_ value: UInt64, _ last: UInt64, _ name: String, _ dimensions: [(String, String)]) {
-        // A replica that came back under its address begins anew.
-        let increment = value >= last ? value - last : value
-        Counter(label: "switchyard_expert_\(name)_total", dimensions: dimensions)
-            .increment(by: Int64(clamping: increment))
+    /// The outcome as Prometheus' users write it.
+    var label: String {
+        switch self {
+        case .ok: "ok"
+        case .deadline: "deadline"
+        case .unavailable: "unavailable"
+        case .overloaded: "overloaded"
+        case .badReply: "bad_reply"
+        case .refused: "refused"
+        case .givenUp: "given_up"
+        }
+    }
+}
+
+extension ExpertPooling.ReplicaState {
+    /// All states as Prometheus' users write them.
+    static let labels = ["connecting", "describing", "serving", "ejected", "probing", "draining", "mismatched"]
+
+    /// The state as Prometheus' users write it.
+    var label: String {
+        switch self {
+        case .connecting: "connecting"
+        case .describing: "describing"
+        case .serving: "serving"
+        case .ejected: "ejected"
+        case .probing: "probing"
+        case .draining: "draining"
+        case .refused: "mismatched"
+        }
     }
 }
 
 extension ExpertCluster {
-    /// Reports to the process's metrics until the task is cancelled.
-    func reportMetrics() async {
-        var metrics = ExpertPlaneMetrics()
-        while !Task.isCancelled {
-            metrics.report(self.view)
-            try? await Task.sleep(for: .seconds(1))
+    /// The pools that have a replica which takes calls.
+    var servingPools: Set<String> {
+        self.state.withLock { state in
+            Set(state.pools.reports.lazy.filter { $0.state == .serving }.map(\.id.pool))
+        }
+    }
+
+    /// Gives what the expert pools are doing.
+    func collect(into snapshot: inout MetricSnapshot) {
+        let view = self.view
+        snapshot.set("switchyard_experts_complete", view.isComplete ? 1 : 0)
+        for pool in self.configuration.pools.map(\.name) {
+            let counts = view.counts[pool] ?? PoolCounts()
+            snapshot.set("switchyard_expert_calls_total", [pool], counts.calls)
+            snapshot.set("switchyard_expert_hedges_total", [pool], counts.hedges)
+            snapshot.set("switchyard_expert_hedges_won_total", [pool], counts.hedgesWon)
+            snapshot.set("switchyard_expert_retries_total", [pool], counts.retries)
+            snapshot.set("switchyard_expert_dropped_rows_total", [pool], counts.droppedRows)
+            let states = view.reports.filter { $0.id.pool == pool }.map(\.state.label)
+            for label in ExpertPooling.ReplicaState.labels {
+                snapshot.set("switchyard_expert_replicas", [pool, label], states.count { $0 == label })
+            }
+        }
+        for report in view.reports {
+            let replica = [report.id.pool, report.id.address]
+            let load = view.loads[report.id] ?? ReplicaLoad()
+            for outcome in AttemptOutcome.allCases {
+                let attempts = load.attempts[outcome.rawValue]
+                snapshot.set("switchyard_expert_attempts_total", replica + [outcome.label], attempts)
+            }
+            snapshot.set("switchyard_expert_call_seconds", replica, load.times)
+            snapshot.set("switchyard_expert_open_calls", replica, report.outstanding)
+            snapshot.set("switchyard_expert_open_rows", replica, load.outstandingRows)
+            snapshot.set("switchyard_expert_rows_total", replica, report.rows)
+            snapshot.set("switchyard_expert_sent_bytes_total", replica, load.traffic.sentBytes)
+            snapshot.set("switchyard_expert_received_bytes_total", replica, load.traffic.receivedBytes)
+            snapshot.set("switchyard_expert_ejections_total", replica, report.ejections)
+        }
+        for layer in self.layers {
+            guard let rates = view.rowsPerSecond[layer], let busiest = rates.max() else { continue }
+            let all = rates.reduce(0, +)
+            guard all > 0 else { continue }
+            let labels = [layer.isDecoder ? "decoder" : "encoder", "\(layer.block)"]
+            snapshot.set("switchyard_busiest_expert_ratio", labels, busiest / all)
         }
     }
 }

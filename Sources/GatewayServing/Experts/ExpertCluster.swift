@@ -101,7 +101,6 @@ public final class ExpertCluster: Sendable {
                     }
                 }
             }
-            group.addTask { await self.reportMetrics() }
             if self.configuration.replicatesHotExperts {
                 group.addTask { await self.replicateHotExperts() }
             }
@@ -154,9 +153,12 @@ public final class ExpertCluster: Sendable {
         guard !isKnown else {
             return nil
         }
+        let load = ReplicaLoad()
+        var configuration = self.configuration.channel
+        configuration.traffic = load.traffic
         let channel = RPCChannel(
             target: (host: id.host, port: id.port),
-            configuration: self.configuration.channel,
+            configuration: configuration,
             logger: self.logger,
             onStateChange: { [weak self] state in
                 self?.connectionChanged(id, to: state)
@@ -164,7 +166,7 @@ public final class ExpertCluster: Sendable {
         )
         self.state.withLock { state in
             state.channels[id] = channel
-            state.loads[id] = ReplicaLoad()
+            state.loads[id] = load
             state.pools.added(id)
         }
         return channel

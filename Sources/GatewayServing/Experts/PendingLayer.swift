@@ -7,6 +7,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
+internal import Telemetry
 
 /// One sparse layer's calls that are out: the runner of the ``LayerCalls`` machine.
 ///
@@ -17,6 +18,8 @@ final class PendingLayer: PendingExperts, Sendable {
     private struct Attempt: Sendable {
         let replica: ReplicaID
         let started: ContinuousClock.Instant
+        /// The attempt in its trace; nil if nobody follows it.
+        let span: TraceContext?
         var handle: CallHandle?
     }
 
@@ -43,12 +46,20 @@ final class PendingLayer: PendingExperts, Sendable {
     private let cluster: ExpertCluster
     private let layer: SparseLayer
     private let calls: [LayerCall]
+    private let trace: StepTrace?
     private let state: Monitor<State>
 
-    init(cluster: ExpertCluster, layer: SparseLayer, calls: [LayerCall], deadline: ContinuousClock.Instant) {
+    init(
+        cluster: ExpertCluster,
+        layer: SparseLayer,
+        calls: [LayerCall],
+        deadline: ContinuousClock.Instant,
+        trace: StepTrace? = nil
+    ) {
         self.cluster = cluster
         self.layer = layer
         self.calls = calls
+        self.trace = trace
         let pooled = ExpertLayer(layer)
         let policy = cluster.configuration.choice.policy(of: pooled)
         self.state = Monitor(State(machine: LayerCalls(layer: pooled, deadline: deadline, policy: policy)))
@@ -88,7 +99,7 @@ final class PendingLayer: PendingExperts, Sendable {
             case .cancel(let attempt):
                 let left = self.state.withLock { $0.out.removeValue(forKey: attempt) }
                 left?.handle?.cancel()
-                self.note(left, attempt)
+                self.note(left, attempt, isGivenUp: true)
             case .drop(let call, let cause):
                 self.drop(rows: self.calls[call].assignment.groups.map(\.rows), reason: DropReason(cause))
             case .pool(let action):
@@ -102,8 +113,9 @@ final class PendingLayer: PendingExperts, Sendable {
 
     private func send(_ attempt: AttemptID, to replica: ReplicaID) {
         let call = self.calls[attempt.call]
+        let span = self.trace?.carried.child()
         let (deadline, isCancelled) = self.state.withLock { state in
-            state.out[attempt] = Attempt(replica: replica, started: .now)
+            state.out[attempt] = Attempt(replica: replica, started: .now, span: span)
             return (state.machine.deadline, state.isCancelled)
         }
         guard let channel = self.cluster.channel(to: replica, sending: call.assignment.rowCount) else {
@@ -114,11 +126,10 @@ final class PendingLayer: PendingExperts, Sendable {
             self.record(.failure(RPCError(.cancelled, "nobody waits for the layer any more")), attempt)
             return
         }
-        let handle = channel.unary(
-            .forward,
-            call.payload,
-            options: CallOptions(deadline: deadline)
-        ) { result in
+        var options = CallOptions(deadline: deadline)
+        // Without metadata the call's header block is one that the connection has stored.
+        if let span { options.metadata = Metadata(carrying: span) }
+        let handle = channel.unary(.forward, call.payload, options: options) { result in
             self.record(result, attempt)
         }
         // The answer may have come already; then nobody needs the handle.
@@ -216,7 +227,7 @@ final class PendingLayer: PendingExperts, Sendable {
         guard let attempt = self.state.withLock({ $0.out.removeValue(forKey: answer.attempt) }) else {
             return
         }
-        self.note(attempt, answer.attempt)
+        self.note(attempt, answer.attempt, isGivenUp: false)
         let call = self.calls[answer.attempt.call]
         switch answer.result {
         case .success(let reply):
@@ -226,14 +237,16 @@ final class PendingLayer: PendingExperts, Sendable {
                 self.step { machine, pools, _ in
                     machine.answered(answer.attempt, pools: &pools, now: answer.time)
                 }
-                self.cluster.answered(attempt.replica, time: attempt.started.duration(to: answer.time), load: load)
+                let time = attempt.started.duration(to: answer.time)
+                self.cluster.answered(attempt.replica, time: time, load: load)
+                self.log(attempt, "an expert host answered", ["time": "\(time)"])
             } catch {
-                self.fail(answer, on: attempt.replica, .badReply, detail: error.description)
+                self.fail(answer, attempt, .badReply, detail: error.description)
             }
         case .failure(let error):
             self.fail(
                 answer,
-                on: attempt.replica,
+                attempt,
                 CallFailure(error.code),
                 pushback: error.retryPushback,
                 detail: error.description
@@ -243,27 +256,49 @@ final class PendingLayer: PendingExperts, Sendable {
 
     private func fail(
         _ answer: Answer,
-        on replica: ReplicaID,
+        _ attempt: Attempt,
         _ failure: CallFailure,
         pushback: Duration? = nil,
         detail: String
     ) {
-        self.cluster.logger.debug(
+        self.cluster.failed(attempt.replica, failure)
+        self.log(
+            attempt,
             "a call to an expert host failed",
-            metadata: [
-                "replica": "\(replica)", "layer": "\(self.layer.words)", "failure": "\(failure)", "detail": "\(detail)",
-            ]
+            ["failure": "\(failure)", "detail": "\(detail)"],
+            isFollowed: false
         )
         self.step { machine, pools, now in
             machine.failed(answer.attempt, failure, pushback: pushback, pools: &pools, now: now)
         }
     }
 
-    /// Rows that were out are out no longer.
-    private func note(_ attempt: Attempt?, _ id: AttemptID) {
-        if let attempt {
-            self.cluster.ended(attempt.replica, rows: self.calls[id.call].assignment.rowCount)
+    /// Tells people what became of an attempt, with its trace; `isFollowed` where it concerns only those who follow one.
+    private func log(
+        _ attempt: Attempt,
+        _ message: Logger.Message,
+        _ details: @autoclosure () -> Logger.Metadata,
+        isFollowed: Bool = true
+    ) {
+        guard attempt.span != nil || !isFollowed, self.cluster.logger.logLevel <= .debug else { return }
+        var metadata = details()
+        metadata["replica"] = "\(attempt.replica)"
+        metadata["layer"] = "\(self.layer.words)"
+        if let trace = self.trace, let span = attempt.span {
+            metadata.merge(trace.logMetadata(of: span)) { _, new in new }
         }
+        self.cluster.logger.debug(message, metadata: metadata)
+    }
+
+    /// Rows that were out are out no longer.
+    private func note(_ attempt: Attempt?, _ id: AttemptID, isGivenUp: Bool) {
+        guard let attempt else { return }
+        var outcome: AttemptOutcome?
+        if isGivenUp {
+            let deadline = self.state.withLock { $0.machine.deadline }
+            outcome = deadline <= .now ? .deadline : .givenUp
+        }
+        self.cluster.ended(attempt.replica, rows: self.calls[id.call].assignment.rowCount, outcome: outcome)
     }
 
     private func abandon() {

@@ -31,6 +31,10 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     /// - Parameter request: The layer's work.
     /// - Returns: A handle for the outputs.
     public func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
+        self.begin(request, following: nil)
+    }
+
+    private func begin(_ request: ExpertLayerRequest, following trace: StepTrace?) -> any PendingExperts {
         let layer = ExpertLayer(request.layer)
         let (assignments, unplaced, deadline) = self.cluster.assignments(of: request.plan.groups, in: layer)
         let pending = PendingLayer(
@@ -39,10 +43,17 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
             calls: assignments.map {
                 LayerCall($0, of: request, fingerprint: self.fingerprint, rowType: self.rowType)
             },
-            deadline: deadline
+            deadline: deadline,
+            trace: trace
         )
         pending.drop(rows: unplaced, reason: .unavailable)
         pending.begin()
         return pending
+    }
+}
+
+extension RemoteExperts: TracedExperts {
+    func begin(_ request: ExpertLayerRequest, trace: StepTrace) -> any PendingExperts {
+        self.begin(request, following: trace)
     }
 }

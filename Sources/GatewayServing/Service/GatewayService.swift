@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Logging
 internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
 internal import SwitchyardProtos
+internal import Telemetry
 
 /// The gateway's methods on the wire.
 struct GatewayService: Sendable {
@@ -12,21 +14,22 @@ struct GatewayService: Sendable {
     let gate: ServingGate
     let model: ModelDescription
     let cluster: ClusterReporter
+    let logger: Logger
 
     /// What the server answers with.
     var methods: [ServiceMethod] {
         [
             .unary(.generate) { message, context in
-                try await self.generate(message, context)
+                try await self.traced(context) { try await self.generate(message, context, $0) }
             },
             .serverStreaming(.generateStream) { message, context, writer in
-                try await self.generateStream(message, context, writer)
+                try await self.traced(context) { try await self.generateStream(message, context, writer, $0) }
             },
             .unary(.encode) { message, context in
-                try await self.encode(message, context)
+                try await self.traced(context) { try await self.encode(message, context, $0) }
             },
             .unary(.score) { message, context in
-                try await self.score(message, context)
+                try await self.traced(context) { try await self.score(message, context, $0) }
             },
             .unary(.describeModel) { message, _ in
                 _ = try DescribeModelRequest(reading: message)
@@ -41,18 +44,25 @@ struct GatewayService: Sendable {
         ]
     }
 
-    private func generate(_ message: ByteBuffer, _ context: ServerContext) async throws -> Payload {
+    private func generate(
+        _ message: ByteBuffer,
+        _ context: ServerContext,
+        _ trace: TraceContext?
+    ) async throws -> Payload {
         let request = try GenerateRequest(reading: message)
         try self.gate.check()
         try self.engine.requirePlace()
-        let result = try await self.result(of: self.reader.generate(request, deadline: context.deadline))
+        var work = try self.reader.generate(request, deadline: context.deadline)
+        work.trace = trace
+        let result = try await self.result(of: work)
         return Payload(bytes: Self.response(to: request, result).serialized())
     }
 
     private func generateStream(
         _ message: ByteBuffer,
         _ context: ServerContext,
-        _ writer: ResponseWriter
+        _ writer: ResponseWriter,
+        _ trace: TraceContext?
     ) async throws {
         let request = try GenerateRequest(reading: message)
         try self.gate.check()
@@ -60,6 +70,7 @@ struct GatewayService: Sendable {
         let withLogprobs = request.wantsLogprobs
         var work = try self.reader.generate(request, deadline: context.deadline)
         work.streamsTokens = true
+        work.trace = trace
         let ticket = try self.engine.submit(work)
         // A client that reads slowly suspends this loop, not the engine: at most max_new_tokens events wait.
         for await event in ticket.events {
@@ -78,11 +89,16 @@ struct GatewayService: Sendable {
         throw Self.cancelled
     }
 
-    private func encode(_ message: ByteBuffer, _ context: ServerContext) async throws -> Payload {
+    private func encode(
+        _ message: ByteBuffer,
+        _ context: ServerContext,
+        _ trace: TraceContext?
+    ) async throws -> Payload {
         let request = try EncodeRequest(reading: message)
         try self.gate.check()
         try self.engine.requirePlace()
-        let work = try self.reader.encode(request, deadline: context.deadline)
+        var work = try self.reader.encode(request, deadline: context.deadline)
+        work.trace = trace
         let result = try await self.result(of: work)
         guard case .hidden(let hidden) = result.output else {
             throw RPCError(.internal, "the engine answered with something else than hidden states")
@@ -95,11 +111,17 @@ struct GatewayService: Sendable {
         return Payload(bytes: response.serialized())
     }
 
-    private func score(_ message: ByteBuffer, _ context: ServerContext) async throws -> Payload {
+    private func score(
+        _ message: ByteBuffer,
+        _ context: ServerContext,
+        _ trace: TraceContext?
+    ) async throws -> Payload {
         let request = try ScoreRequest(reading: message)
         try self.gate.check()
         try self.engine.requirePlace()
-        let result = try await self.result(of: self.reader.score(request, deadline: context.deadline))
+        var work = try self.reader.score(request, deadline: context.deadline)
+        work.trace = trace
+        let result = try await self.result(of: work)
         guard case .scores(let scores) = result.output else {
             throw RPCError(.internal, "the engine answered with something else than scores")
         }

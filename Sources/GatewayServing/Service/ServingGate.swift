@@ -21,6 +21,9 @@ final class ServingGate: Sendable {
 
     private let state = Mutex(State())
 
+    /// Where the gateway stands.
+    var phase: Phase { self.state.withLock { $0.phase } }
+
     /// Requests are taken from now on.
     func open() {
         self.move(to: .serving) { $0 == .waiting }

@@ -322,6 +322,7 @@ final class ConnectionSlot {
             codec: codec,
             role: connection,
             timing: timing,
+            traffic: self.configuration.traffic,
             eventLoop: self.eventLoop,
             now: now
         )

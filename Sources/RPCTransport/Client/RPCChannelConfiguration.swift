@@ -19,6 +19,8 @@ public struct RPCChannelConfiguration: Sendable {
     public var compression: MessageCompression
     /// Where it is written down which responses came compressed, for tests.
     package var compressionLog: CompressionLog?
+    /// Where the bytes of all connections are counted; nil counts none.
+    public var traffic: TrafficCounts?
     /// Which calls are made again when they fail.
     public var retry: RetryPolicy
     /// Whether calls wait for the outcome of an attempt to connect, even those that do not wait for a server.

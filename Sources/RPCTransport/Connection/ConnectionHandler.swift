@@ -41,6 +41,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var watch: ConnectionWatch
     private var watchTimer: Scheduled<Void>?
     private let timing: ConnectionTiming
+    private let traffic: TrafficCounts?
     /// How long the socket has taken nothing of what waits for it.
     private var socketStall = StallClock()
     /// How often the socket's queue has drained.
@@ -58,6 +59,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         codec: HTTP2Codec,
         role: any ConnectionRole,
         timing: ConnectionTiming,
+        traffic: TrafficCounts?,
         eventLoop: any EventLoop,
         now: ContinuousClock.Instant
     ) {
@@ -65,6 +67,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.role = role
         self.eventLoop = eventLoop
         self.timing = timing
+        self.traffic = traffic
         self.watch = ConnectionWatch(timing: timing, now: now)
     }
 
@@ -106,6 +109,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         let now = ContinuousClock.now
         self.watch.bytesArrived(now: now)
         let bytes = self.unwrapInboundIn(data)
+        self.traffic?.received(bytes.readableBytes)
         if self.firstBytes == nil { self.firstBytes = bytes.getInteger(at: bytes.readerIndex) }
         do throws(HTTP2CodecError) {
             try self.codec.receive(bytes, now: now)
@@ -191,6 +195,7 @@ final class ConnectionHandler: ChannelInboundHandler {
                 if dispatched { continue } else { break }
             }
             for buffer in output { context.write(self.wrapOutboundOut(buffer), promise: nil) }
+            self.traffic?.sent(output.reduce(0) { $0 + $1.readableBytes })
             unflushed = true
             if !context.channel.isWritable {
                 context.flush()

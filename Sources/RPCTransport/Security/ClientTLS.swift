@@ -76,6 +76,9 @@ public final class ClientTLS: Sendable {
         }
     }
 
+    /// When the certificate in use ends, in seconds since 1970; nil where none is shown, and before it was loaded.
+    public var certificateEnd: Int? { self.files.current?.certificates.first.map { Int($0.notValidAfter) } }
+
     /// Reads the files, so that mistakes show before anything else begins; a channel reads them otherwise when it runs.
     ///
     /// - Throws: ``TLSError`` naming the file or option that cannot be used.

@@ -45,6 +45,9 @@ public final class RPCServer: Sendable {
 
     private let configuration: RPCServerConfiguration
     private let methods: [Method: ServiceMethod]
+    /// What the server has done since it was created.
+    public let counts: ServerCounts
+
     private let logger: Logger
     private let state = Mutex(State())
     private let refusals = Mutex(LogBudget(now: .now))
@@ -58,6 +61,7 @@ public final class RPCServer: Sendable {
     public init(configuration: RPCServerConfiguration, methods: [ServiceMethod], logger: Logger) {
         self.configuration = configuration
         self.methods = Dictionary(methods.map { ($0.method, $0) }) { _, later in later }
+        self.counts = ServerCounts(methods: Array(self.methods.keys))
         self.logger = logger
     }
 
@@ -124,6 +128,9 @@ public final class RPCServer: Sendable {
             if let known { continuation.resume(with: known) }
         }
     }
+
+    /// Connections that are open.
+    public var connectionCount: Int { self.state.withLock { $0.connections.count } }
 
     /// Drains the server: it takes no new connections and calls, and lets calls under way finish.
     ///
@@ -215,6 +222,7 @@ public final class RPCServer: Sendable {
             configuration: self.configuration,
             peer: peer,
             methods: self.methods,
+            counts: self.counts,
             logger: self.logger,
             accept: { call in calls?.yield(call) },
             onMismatch: { [peer] reason in self.logRefusal(reason, peer: peer) },
@@ -225,6 +233,7 @@ public final class RPCServer: Sendable {
             codec: codec,
             role: role,
             timing: self.configuration.timing,
+            traffic: self.counts.traffic,
             eventLoop: eventLoop,
             now: now
         )
@@ -244,6 +253,7 @@ public final class RPCServer: Sendable {
             throw ChannelError.ioOnClosedChannel
         }
         guard isRunning else { throw ChannelError.ioOnClosedChannel }
+        self.counts.connectionOpened()
         // A channel that closes before it becomes active never tells its handler.
         channel.closeFuture.whenComplete { _ in self.connectionEnded(id) }
         if case .tls(let tls) = self.configuration.security { try self.secure(channel, role, tls) }
@@ -282,6 +292,7 @@ public final class RPCServer: Sendable {
 
     /// Tells people about a client that was not taken; a flood of such clients makes few lines.
     private func logRefusal(_ reason: String, peer: String) {
+        self.counts.connectionRefused()
         guard let unsaid = self.refusals.withLock({ $0.take(now: .now) }) else { return }
         var metadata: Logger.Metadata = ["peer": "\(peer)", "reason": "\(reason)"]
         if unsaid > 0 { metadata["unsaid"] = "\(unsaid)" }

@@ -9,10 +9,16 @@ final class ReceivedRequest: Sendable {
     let parsed: RequestHead.Parsed
     /// The method that it calls, if this server has it.
     let method: ServiceMethod?
+    /// The caller's own key-value pairs.
+    let metadata: Metadata
+    /// What counts the calls of that method.
+    let counts: ServerCounts.MethodCounts
 
-    init(_ parsed: RequestHead.Parsed, methods: [Method: ServiceMethod]) {
+    init(_ parsed: RequestHead.Parsed, methods: [Method: ServiceMethod], counts: ServerCounts) {
         self.parsed = parsed
         self.method = if case .call(let head) = parsed { methods[head.method] } else { nil }
+        self.metadata = if case .call(let head) = parsed { head.metadata } else { Metadata() }
+        self.counts = counts.counts(of: self.method?.method)
     }
 
     /// The head of a call; nil for what is turned down.

@@ -25,6 +25,9 @@ final class ServerCall {
     private var arrival = StallClock()
     private var stall = StallClock()
     private var requestIsComplete = false
+    /// What counts the call; nil before its method is known.
+    private var counts: ServerCounts.MethodCounts?
+    private var isCounted = false
     private var receivedBytes = 0
     /// Bytes received and not credited yet.
     private var uncreditedBytes = 0
@@ -77,6 +80,7 @@ final class ServerCall {
             let fields = Trailers(status: Status(code: .resourceExhausted, message: message)).trailersOnlyFields()
             // The machine never saw a request; the stream is answered past it and forgotten.
             _ = self.state.cancelled()
+            self.count(.resourceExhausted)
             self.connection.submitHead(self, fields, endStream: true)
             self.connection.codec.resetAfterEnd(streamID: self.streamID, code: .noError)
         case .routing, .open, .ended:
@@ -149,6 +153,7 @@ final class ServerCall {
     /// Nothing comes after it.
     func peerLeft() {
         self.abort(self.state.peerLeft(), "the caller has left")
+        self.count(.cancelled)
         // Gate and inbox hold the call, to report to it: unless it lets go of them, all three stay for ever, and with
         // them the connection and its codec.
         self.gate = nil
@@ -267,6 +272,8 @@ final class ServerCall {
     // MARK: - Private
 
     private func route(_ request: ReceivedRequest, deadline: NIODeadline?) {
+        self.counts = request.counts
+        self.connection.counts.callBegan()
         let context = ServerContext(
             request: request,
             dueTime: deadline,
@@ -337,7 +344,20 @@ final class ServerCall {
     }
 
     private func send(_ ending: ServerCallState.Ending) {
+        switch ending.block {
+        case .trailers(let trailers), .trailersOnly(let trailers, _): self.count(trailers.status.code)
+        // No call of gRPC.
+        case .http: self.isCounted = true
+        }
         self.connection.submitEnd(self, ending)
+    }
+
+    /// Counts the call's end, the first that it has.
+    private func count(_ code: Status.Code) {
+        guard !self.isCounted else { return }
+        self.isCounted = true
+        (self.counts ?? self.connection.counts.counts(of: nil)).add(code)
+        if self.counts != nil { self.connection.counts.callEnded() }
     }
 
     // MARK: - Handlers

@@ -25,6 +25,7 @@ final class ServerConnection: ConnectionRole {
     /// Why the connection is refused, although its handshake went well.
     private var refusal: TLSFailure?
     private let methods: [Method: ServiceMethod]
+    let counts: ServerCounts
     private let acceptCall: @Sendable (AcceptedCall) -> Void
     private let onMismatch: @Sendable (String) -> Void
     private let onEnd: @Sendable () -> Void
@@ -58,6 +59,7 @@ final class ServerConnection: ConnectionRole {
         configuration: RPCServerConfiguration,
         peer: String,
         methods: [Method: ServiceMethod],
+        counts: ServerCounts,
         logger: Logger,
         accept: @escaping @Sendable (AcceptedCall) -> Void,
         onMismatch: @escaping @Sendable (String) -> Void,
@@ -72,6 +74,7 @@ final class ServerConnection: ConnectionRole {
         self.pingStrikes = PingStrikes(timing: configuration.timing)
         self.caller = Caller(address: peer, identity: nil)
         self.methods = methods
+        self.counts = counts
         self.authorize = configuration.authorize
         self.logger = logger
         self.acceptCall = accept
@@ -316,7 +319,9 @@ final class ServerConnection: ConnectionRole {
     }
 
     private func request(of block: HTTP2HeaderBlock) -> ReceivedRequest {
-        self.requests.made(of: block) { ReceivedRequest(RequestHead.parse(block.callFields), methods: self.methods) }
+        self.requests.made(of: block) {
+            ReceivedRequest(RequestHead.parse(block.callFields), methods: self.methods, counts: self.counts)
+        }
     }
 
     private func open(_ streamID: Int32) -> ServerCall {

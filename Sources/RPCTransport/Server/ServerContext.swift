@@ -19,7 +19,7 @@ public struct ServerContext: Sendable {
     /// The method that is called.
     public var method: Method { self.request.method?.method ?? Method(service: "", name: "") }
     /// The caller's own key-value pairs.
-    public var metadata: Metadata { self.request.head?.metadata ?? Metadata() }
+    public var metadata: Metadata { self.request.metadata }
     /// When the caller stops waiting; nil means never.
     public var deadline: ContinuousClock.Instant? { self.dueTime?.instant }
     /// The caller's address as text.

@@ -14,6 +14,8 @@ struct ChildSpecification: Sendable {
     var arguments: [String]
     /// File that the child writes `host:port` to when it listens.
     var addressFile: String
+    /// The same for its admin port; nil where it has none.
+    var adminAddressFile: String?
 }
 
 /// What follows when a child leaves while it is needed.
@@ -32,6 +34,8 @@ struct ChildProcess: Sendable, Hashable {
     var processIdentifier: Int32
     /// `host:port`.
     var address: String
+    /// `host:port` of its admin port; nil where it has none.
+    var adminAddress: String?
 }
 
 /// Something that happened to a child process.
@@ -119,7 +123,9 @@ final class ChildProcesses: Sendable {
     ) async throws {
         var arguments = specification.arguments
         while true {
-            try? FileManager.default.removeItem(atPath: specification.addressFile)
+            for file in [specification.addressFile, specification.adminAddressFile].compactMap({ $0 }) {
+                try? FileManager.default.removeItem(atPath: file)
+            }
             let status = try await self.launch(
                 specification,
                 arguments: arguments,
@@ -164,14 +170,17 @@ final class ChildProcesses: Sendable {
             let identifier = execution.processIdentifier.value
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask {
-                    let address = try await Self.readAddress(specification.addressFile)
-                    let child = ChildProcess(
+                    var child = ChildProcess(
                         name: specification.name,
                         processIdentifier: identifier,
-                        address: address
+                        address: try await Self.readAddress(specification.addressFile)
                     )
-                    self.state.withLock { $0[specification.name] = child }
-                    events(.started(child))
+                    if let file = specification.adminAddressFile {
+                        child.adminAddress = try await Self.readAddress(file)
+                    }
+                    let made = child
+                    self.state.withLock { $0[specification.name] = made }
+                    events(.started(made))
                 }
                 // Asked here, at the moment of the cancellation: the library's own teardown begins only after the
                 // output has ended, which it does not before the child leaves.

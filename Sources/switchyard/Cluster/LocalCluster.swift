@@ -22,8 +22,14 @@ struct LocalCluster: Sendable {
         var gatewayArguments: [String] = []
         /// Further arguments of each expert host.
         var hostArguments: [String] = []
+        /// Where the gateway serves metrics and probes; nowhere unless it is said.
+        var gatewayAdminListen = "off"
+        /// Where each expert host does; `127.0.0.1:0` lets the system choose.
+        var hostAdminListen = "off"
         /// What follows when an expert host leaves early.
         var onHostExit = ChildExitPolicy.fail
+        /// What follows when the gateway leaves early.
+        var onGatewayExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take until they listen.
         var startTimeout: Duration = .seconds(600)
     }
@@ -67,7 +73,7 @@ struct LocalCluster: Sendable {
             return try await ChildProcesses.run(
                 [gateway],
                 executable: executable,
-                onExit: .fail,
+                onExit: layout.onGatewayExit,
                 startTimeout: layout.startTimeout,
                 events: events
             ) { gateway in
@@ -89,15 +95,18 @@ struct LocalCluster: Sendable {
             (0..<layout.replicas)
                 .map { replica in
                     let addressFile = "\(scratch)/\(pool)-\(replica).address"
+                    let adminAddressFile = "\(addressFile).admin"
                     var arguments = [
                         "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
                         "--address-file", addressFile, "--exit-with-standard-input",
+                        "--admin-listen", layout.hostAdminListen, "--admin-address-file", adminAddressFile,
                     ]
                     if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
                     return ChildSpecification(
                         name: "\(pool)/\(replica)",
                         arguments: arguments + layout.hostArguments,
-                        addressFile: addressFile
+                        addressFile: addressFile,
+                        adminAddressFile: layout.hostAdminListen == "off" ? nil : adminAddressFile
                     )
                 }
         }
@@ -109,9 +118,11 @@ struct LocalCluster: Sendable {
         scratch: String
     ) -> ChildSpecification {
         let addressFile = "\(scratch)/gateway.address"
+        let adminAddressFile = "\(addressFile).admin"
         var arguments = [
             "gateway", "--model", "\(layout.shards)/gateway", "--listen", layout.gatewayListen,
             "--address-file", addressFile, "--exit-with-standard-input",
+            "--admin-listen", layout.gatewayAdminListen, "--admin-address-file", adminAddressFile,
         ]
         for pool in layout.pools {
             let targets = hosts.filter { $0.name.hasPrefix("\(pool)/") }.map(\.address)
@@ -121,7 +132,8 @@ struct LocalCluster: Sendable {
         return ChildSpecification(
             name: "gateway",
             arguments: arguments + layout.gatewayArguments,
-            addressFile: addressFile
+            addressFile: addressFile,
+            adminAddressFile: layout.gatewayAdminListen == "off" ? nil : adminAddressFile
         )
     }
 }

@@ -34,6 +34,9 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Where the gateway listens.")
     var listen: String = "127.0.0.1:7400"
 
+    @Option(help: "Where the gateway serves metrics and probes over HTTP, such as 127.0.0.1:7410.")
+    var adminListen: String = "off"
+
     @Flag(help: "Allow --listen on addresses other than loopback, in plaintext; also SWITCHYARD_PLAINTEXT=true.")
     var plaintext = false
 
@@ -58,6 +61,7 @@ struct UpCommand: AsyncParsableCommand {
         try SecuritySettings.checkPlaintext(
             try await Settings(
                 known: ["plaintext"],
+                elsewhere: SettingKeys.all,
                 flags: self.plaintext ? ["plaintext": "true"] : [:],
                 environment: ProcessInfo.processInfo.environment,
                 file: nil
@@ -76,6 +80,7 @@ struct UpCommand: AsyncParsableCommand {
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.replicas = self.replicas
         layout.gatewayListen = self.listen
+        layout.gatewayAdminListen = self.adminListen
         if self.plaintext { layout.gatewayArguments = ["--plaintext"] }
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads

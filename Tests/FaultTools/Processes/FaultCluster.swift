@@ -104,7 +104,7 @@ package final class FaultCluster: Sendable {
         var command = [
             self.workspace.executable, "expert-host", "--shard", shard ?? "\(self.shards)/pool-\(pool)", "--listen",
             place.map { "\($0.address):7401" } ?? "127.0.0.1:0", "--address-file", "\(self.folder)/\(number).address",
-            "--exit-with-standard-input", "--threads", "1",
+            "--exit-with-standard-input", "--threads", "1", "--admin-listen", "off",
         ]
         if let place { command = place.command(command) + ["--plaintext"] }
         var specification = ProcessSpecification(
@@ -164,7 +164,9 @@ package final class FaultCluster: Sendable {
         listen: String = "127.0.0.1:0"
     ) async throws -> KeptProcess {
         var command = [
-            "gateway", "--model", "\(self.shards)/gateway", "--listen", listen, "--threads", "1", "--address-file",
+            "gateway", "--model", "\(self.shards)/gateway", "--listen", listen, "--threads", "1", "--admin-listen",
+            "off",
+            "--address-file",
             "\(self.folder)/gateway.address", "--exit-with-standard-input",
         ]
         let hosts = self.hosts

@@ -3,6 +3,7 @@
 import Checkpoints
 import ExpertPooling
 import GatewayServing
+import Metrics
 import NIOCore
 import RPCCore
 import RPCTransport
@@ -13,6 +14,7 @@ import SwitchyardProtos
 func withGateway<Result>(
     _ pools: [PoolSpecification],
     modelDirectory: String = TestModel.miniature.directory,
+    metrics: (any MetricsFactory)? = nil,
     configure: (inout GatewayConfiguration) -> Void = { _ in },
     _ body: (Gateway, RPCChannel) async throws -> Result
 ) async throws -> Result {
@@ -23,7 +25,11 @@ func withGateway<Result>(
     configuration.cluster.choice.encoder.deadline = .seconds(60)
     configuration.cluster.choice.decoder.deadline = .seconds(60)
     configure(&configuration)
-    let gateway = try Gateway(configuration: configuration, logger: quietLogger)
+    let gateway = try Gateway(
+        configuration: configuration,
+        logger: quietLogger,
+        metrics: metrics ?? MetricsSystem.factory
+    )
     let task = Task { try await gateway.run() }
     let outcome: Swift.Result<Result, any Error>
     do {

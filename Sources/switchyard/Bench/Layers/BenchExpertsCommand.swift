@@ -101,6 +101,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
                 name: part.name,
                 arguments: [
                     "expert-host", "--shard", "\(shards)/\(part.directory)", "--listen", "127.0.0.1:0",
+                    "--admin-listen", "off",
                     "--threads", "\(self.hostThreads)", "--address-file", "\(folder.path)/\(part.name).address",
                     "--exit-with-standard-input",
                 ],

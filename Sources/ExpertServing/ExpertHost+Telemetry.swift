@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import ServiceKit
+internal import SwitchModel
+internal import SwitchyardProtos
+internal import Synchronization
+public import Telemetry
+
+/// Token rows that each expert has computed; the compute thread adds to it once a pass.
+final class ExpertRowCounts: Sendable {
+    private let rows = Mutex<[SparseLayer: [UInt64]]>([:])
+
+    /// The rows so far, by layer and expert index.
+    var current: [SparseLayer: [UInt64]] { self.rows.withLock { $0 } }
+
+    /// A pass computed these calls.
+    ///
+    /// - Parameters:
+    ///   - jobs: The calls, all of one layer.
+    ///   - experts: Experts of a layer.
+    func add(_ jobs: [ForwardJob], experts: Int) {
+        guard let layer = jobs.first?.work.layer else { return }
+        self.rows.withLock { rows in
+            for group in jobs.lazy.flatMap(\.work.groups) where group.expert < experts {
+                rows[layer, default: Array(repeating: 0, count: experts)][group.expert] += UInt64(group.rows)
+            }
+        }
+    }
+}
+
+extension ExpertHost {
+    /// What this service is called in metrics.
+    public static let component = "expert-host"
+
+    /// Whether the host takes calls, and why not; agrees with what the health service says of the process.
+    public var readiness: Readiness {
+        if self.health.status(of: "") == .serving { return Readiness(isReady: true) }
+        return Readiness(isReady: false, notes: [self.queue.load.draining ? "it drains" : "it does not listen yet"])
+    }
+
+    /// Gives what is known of the host at this moment, besides what ``ExpertHostMetrics`` count.
+    ///
+    /// - Parameters:
+    ///   - snapshot: Takes the values.
+    ///   - expertSeriesLimit: Series that rows by expert may have; experts share them where there are more.
+    public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
+        snapshot.setProcess()
+        snapshot.setService(Self.component, isReady: self.readiness.isReady)
+        snapshot.setModel(fingerprint: self.fingerprint, weightType: self.weightType)
+        snapshot.set(self.server, security: self.configuration.security)
+        let waiting = self.queue.waiting
+        snapshot.set("switchyard_host_waiting_calls", waiting.calls)
+        snapshot.set("switchyard_host_waiting_rows", waiting.rows)
+        snapshot.set("switchyard_host_queue_limit", self.configuration.queueLimit)
+        snapshot.set("switchyard_host_queue_row_limit", self.configuration.queueRowLimit)
+        snapshot.set("switchyard_host_weight_bytes", self.weightBytes)
+        snapshot.set("switchyard_host_held_experts", self.held.values.reduce(0) { $0 + $1.count })
+        let division = ExpertSeries(layers: self.layers.count, experts: self.expertCount, limit: expertSeriesLimit)
+        let rows = self.expertRows.current
+        for layer in self.layers {
+            guard let counts = rows[layer] else { continue }
+            // Experts that are not here will never have rows here.
+            for series in division.series(of: counts) where self.holds(layer, series.experts) {
+                let labels = ["\(layer.stack)", "\(layer.block)", series.label]
+                snapshot.set("switchyard_host_expert_rows_total", labels, series.value)
+            }
+        }
+    }
+
+    private func holds(_ layer: SparseLayer, _ experts: Range<Int>) -> Bool {
+        self.held[layer]?.contains { experts.contains($0) } ?? false
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import ExpertPooling
+internal import RPCTransport
+internal import ServiceKit
+internal import SwitchModel
+internal import SwitchyardProtos
+public import Telemetry
+
+extension Gateway {
+    /// What this service is called in metrics.
+    public static let component = "gateway"
+
+    /// Whether the gateway takes requests, and why not; agrees with what the health service says of the process.
+    public var readiness: Readiness {
+        guard self.health.status(of: "") == .serving else {
+            if case .waiting = self.gate.phase {
+                return Readiness(isReady: false, notes: ["it waits for its expert hosts"] + self.missingPools)
+            }
+            return Readiness(isReady: false, notes: ["it drains"])
+        }
+        return Readiness(isReady: true, notes: self.missingPools)
+    }
+
+    /// A line for each pool without a replica that takes calls.
+    private var missingPools: [String] {
+        let serving = self.cluster.servingPools
+        return self.configuration.cluster.pools.map(\.name).filter { !serving.contains($0) }
+            .map { "the pool \($0) has no replica that takes calls" }
+    }
+
+    /// Gives what is known of the gateway at this moment, besides what ``GatewayMetrics`` count.
+    ///
+    /// - Parameters:
+    ///   - snapshot: Takes the values.
+    ///   - expertSeriesLimit: Series that tokens by expert may have; experts share them where there are more.
+    public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
+        snapshot.setProcess()
+        snapshot.setService(Self.component, isReady: self.readiness.isReady)
+        snapshot.setModel(fingerprint: self.fingerprint, weightType: "\(self.engine.model.weightType)")
+        snapshot.set(self.server, security: self.configuration.security)
+        if case .tls(let tls) = self.configuration.cluster.channel.security, let end = tls.certificateEnd {
+            snapshot.set("switchyard_tls_certificate_expiry_timestamp_seconds", ["experts"], end)
+        }
+        self.cluster.collect(into: &snapshot)
+        let load = self.engine.load
+        snapshot.set("switchyard_queued_requests", load.queued)
+        snapshot.set("switchyard_queue_limit", load.queueLimit)
+        snapshot.set("switchyard_running_requests", load.running)
+        snapshot.set("switchyard_used_batch_slots", load.usedSlots)
+        snapshot.set("switchyard_batch_slots", load.batchSlots)
+        snapshot.set(
+            "switchyard_expert_tokens_total",
+            load.expertRows,
+            layers: self.engine.model.configuration.sparseLayers,
+            experts: self.engine.model.configuration.expertCount,
+            limit: expertSeriesLimit
+        )
+    }
+}
+
+extension MetricSnapshot {
+    /// Gives a number for each expert of each layer, or for some of them together where there are too many.
+    fileprivate mutating func set(
+        _ name: String,
+        _ rows: [SparseLayer: [UInt64]],
+        layers: [SparseLayer],
+        experts: Int,
+        limit: Int
+    ) {
+        let division = ExpertSeries(layers: layers.count, experts: experts, limit: limit)
+        let none = [UInt64](repeating: 0, count: experts)
+        for layer in layers {
+            for series in division.series(of: rows[layer] ?? none) {
+                self.set(name, ["\(layer.stack)", "\(layer.block)", series.label], series.value)
+            }
+        }
+    }
+}

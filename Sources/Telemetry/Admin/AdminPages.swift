@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What the admin port answers.
+public struct AdminPages: Sendable {
+    private let metrics: @Sendable () -> [UInt8]
+    private let readiness: @Sendable () -> Readiness
+
+    /// Creates the pages of a service.
+    ///
+    /// - Parameters:
+    ///   - metrics: Writes the metrics of the moment as Prometheus text.
+    ///   - readiness: Says whether the service takes calls.
+    public init(metrics: @escaping @Sendable () -> [UInt8], readiness: @escaping @Sendable () -> Readiness) {
+        self.metrics = metrics
+        self.readiness = readiness
+    }
+
+    /// Answers a request.
+    func answer(_ request: AdminRequest) -> AdminResponse {
+        switch request.route {
+        case .metrics:
+            return AdminResponse(status: 200, contentType: PrometheusText.contentType, body: self.metrics())
+        case .live:
+            return AdminResponse(status: 200, "ok")
+        case .ready:
+            let readiness = self.readiness()
+            let lines = [readiness.isReady ? "ready" : "not ready"] + readiness.notes
+            return AdminResponse(status: readiness.isReady ? 200 : 503, lines.joined(separator: "\n"))
+        case .unknownPath:
+            return AdminResponse(status: 404, "there is nothing here; ask for /metrics, /livez or /readyz")
+        case .wrongMethod:
+            var response = AdminResponse(status: 405, "only GET and HEAD are answered here")
+            response.fields["allow"] = "GET, HEAD"
+            return response
+        case .tooLarge:
+            return AdminResponse(status: 431, "the request is larger than this port reads")
+        case .malformed:
+            return AdminResponse(status: 400, "this is no HTTP/1.1 request")
+        }
+    }
+}

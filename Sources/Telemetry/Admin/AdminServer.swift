@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Logging
+internal import NIOCore
+internal import NIOHTTP1
+internal import NIOPosix
+public import ServiceLifecycle
+internal import Synchronization
+
+/// Where the admin port is.
+public struct AdminServerConfiguration: Sendable, Hashable {
+    /// The address to listen at.
+    public var host: String
+    /// The port to listen at; 0 takes a free one.
+    public var port: Int
+    /// Whether the service cannot do without: if not, an address that is taken is a warning.
+    public var isRequired: Bool
+    /// Connections that may be open; one more is closed at once.
+    public var maxConnections = 64
+
+    /// What one connection may take.
+    var limits = AdminConnection.Limits()
+
+    /// Creates a configuration.
+    ///
+    /// - Parameters:
+    ///   - host: The address to listen at.
+    ///   - port: The port to listen at.
+    ///   - isRequired: Whether the service cannot do without.
+    public init(host: String, port: Int, isRequired: Bool = true) {
+        self.host = host
+        self.port = port
+        self.isRequired = isRequired
+    }
+}
+
+/// The admin port cannot listen.
+public struct AdminServerError: Error, Sendable, CustomStringConvertible {
+    /// Where, why, and what to do.
+    public let description: String
+}
+
+/// A service's admin port: metrics and probes over HTTP/1.1.
+///
+/// It lives in ``run()`` and should start before the service that it tells about loads its weights, and stop after it, so
+/// that probes hear why it takes no calls.
+public final class AdminServer: Sendable {
+    private struct Work: Sendable {
+        let request: AdminRequest
+        let reply: @Sendable (AdminResponse) -> Void
+    }
+
+    private struct Connection: Sendable {
+        let channel: any Channel
+        let handler: NIOLoopBound<AdminHandler>
+    }
+
+    private struct State {
+        var address: Result<(host: String, port: Int)?, any Error>?
+        var waiters: [CheckedContinuation<(host: String, port: Int)?, any Error>] = []
+        var connections: [Int: Connection] = [:]
+        var nextConnection = 0
+        var listener: (any Channel)?
+        var isStopping = false
+        var listenerIsClosed = false
+    }
+
+    private let configuration: AdminServerConfiguration
+    private let pages: AdminPages
+    private let logger: Logger
+    private let state = Mutex(State())
+    private let work: AsyncStream<Work>
+    private let workSource: AsyncStream<Work>.Continuation
+
+    /// Creates a server; ``run()`` starts it.
+    ///
+    /// - Parameters:
+    ///   - configuration: Where it listens.
+    ///   - pages: What it answers.
+    ///   - logger: Told where it listens, or why not.
+    public init(configuration: AdminServerConfiguration, pages: AdminPages, logger: Logger) {
+        self.configuration = configuration
+        self.pages = pages
+        self.logger = logger
+        (self.work, self.workSource) = AsyncStream.makeStream(of: Work.self)
+    }
+
+    /// The address that the server listens at, once it is known.
+    ///
+    /// - Returns: The host as text and the port; nil where it goes without, since the address is taken.
+    /// - Throws: What prevented a server that is required from listening.
+    public func boundAddress() async throws -> (host: String, port: Int)? {
+        try await withCheckedThrowingContinuation { continuation in
+            let known = self.state.withLock { state in
+                if state.address == nil { state.waiters.append(continuation) }
+                return state.address
+            }
+            if let known { continuation.resume(with: known) }
+        }
+    }
+
+    /// Listens and answers until the service stops or the task is cancelled.
+    ///
+    /// - Throws: ``AdminServerError`` when the address cannot be listened at and is required.
+    public func run() async throws {
+        do {
+            let address = try await self.listen()
+            self.resolve(.success(address))
+        } catch {
+            let reason =
+                "the admin port cannot listen at \(self.configuration.host):\(self.configuration.port): \(error); "
+                + "name another address with --admin-listen, or --admin-listen off"
+            guard self.configuration.isRequired else {
+                self.logger.warning("there is no admin port", metadata: ["reason": "\(reason)"])
+                self.state.withLock { $0.listenerIsClosed = true }
+                self.resolve(.success(nil))
+                await self.answerUntilStopped()
+                return
+            }
+            let failure = AdminServerError(description: reason)
+            self.resolve(.failure(failure))
+            throw failure
+        }
+        await self.answerUntilStopped()
+    }
+
+    /// Takes no new connections and lets answers finish, for a second at most; then ``run()`` returns.
+    public func beginGracefulShutdown() { self.stop(atOnce: false) }
+
+    private func answerUntilStopped() async {
+        await withTaskCancellationHandler {
+            await withGracefulShutdownHandler {
+                await withDiscardingTaskGroup { group in
+                    for await work in self.work {
+                        group.addTask { work.reply(self.pages.answer(work.request)) }
+                    }
+                }
+            } onGracefulShutdown: {
+                self.stop(atOnce: false)
+            }
+        } onCancel: {
+            self.stop(atOnce: true)
+        }
+    }
+
+    // MARK: - Private
+
+    private func listen() async throws -> (host: String, port: Int) {
+        let listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.backlog, value: 64)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 4096))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try self.setUp(channel) }
+            }
+            .bind(host: self.configuration.host, port: self.configuration.port)
+            .get()
+        listener.closeFuture.whenComplete { _ in
+            self.state.withLock { $0.listenerIsClosed = true }
+            self.finishIfStopped()
+        }
+        let isStopping = self.state.withLock { state in
+            state.listener = listener
+            return state.isStopping
+        }
+        if isStopping { listener.close(promise: nil) }
+        let address = (
+            host: listener.localAddress?.ipAddress ?? self.configuration.host,
+            port: listener.localAddress?.port ?? self.configuration.port
+        )
+        let isOpen = !["127.0.0.1", "::1"].contains(address.host)
+        self.logger.info(
+            isOpen ? "metrics and probes are served, to everyone who can reach this" : "metrics and probes are served",
+            metadata: ["address": "\(address.host):\(address.port)"]
+        )
+        return address
+    }
+
+    private func resolve(_ address: Result<(host: String, port: Int)?, any Error>) {
+        let waiters = self.state.withLock { state in
+            state.address = address
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.resume(with: address) }
+    }
+
+    private func setUp(_ channel: any Channel) throws {
+        let source = self.workSource
+        let pages = self.pages
+        let handler = AdminHandler(eventLoop: channel.eventLoop, limits: self.configuration.limits) { request, reply in
+            switch request.route {
+            case .metrics:
+                // On the cooperative pool: writing thousands of series takes longer than an event loop has.
+                source.yield(Work(request: request, reply: reply))
+            case .live, .ready, .unknownPath, .wrongMethod, .tooLarge, .malformed:
+                // At once: probes are answered also while weights are loaded with every thread of the pool.
+                reply(pages.answer(request))
+            }
+        }
+        let connection = Connection(channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
+        let id = self.state.withLock { state -> Int? in
+            guard !state.isStopping, state.connections.count < self.configuration.maxConnections else { return nil }
+            state.nextConnection += 1
+            state.connections[state.nextConnection] = connection
+            return state.nextConnection
+        }
+        guard let id else { throw ChannelError.ioOnClosedChannel }
+        channel.closeFuture.whenComplete { _ in
+            _ = self.state.withLock { $0.connections.removeValue(forKey: id) }
+            self.finishIfStopped()
+        }
+        let pipeline = channel.pipeline.syncOperations
+        try pipeline.addHandler(AdminHandler.ByteCounter(handler))
+        try pipeline.addHandler(HTTPResponseEncoder())
+        try pipeline.addHandler(ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)))
+        try pipeline.addHandler(handler)
+    }
+
+    /// Takes no new connections and ends those that are open: idle ones now, others with their answer or after a second.
+    private func stop(atOnce: Bool) {
+        let (listener, connections) = self.state.withLock { state in
+            state.isStopping = true
+            return (state.listener, Array(state.connections.values))
+        }
+        listener?.close(promise: nil)
+        for connection in connections {
+            if atOnce {
+                connection.channel.close(promise: nil)
+            } else {
+                connection.channel.eventLoop.execute { connection.handler.value.beginDraining() }
+                connection.channel.eventLoop.scheduleTask(in: .seconds(1)) { connection.channel.close(promise: nil) }
+            }
+        }
+        self.finishIfStopped()
+    }
+
+    private func finishIfStopped() {
+        let isStopped = self.state.withLock { $0.isStopping && $0.listenerIsClosed && $0.connections.isEmpty }
+        if isStopped { self.workSource.finish() }
+    }
+}
+
+extension AdminServer: Service {}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What is known of a family of series before it has a value: name, type, labels, buckets, and what it means.
+///
+/// Names follow Prometheus' conventions: base units as suffixes, `_total` for counters
+/// (https://prometheus.io/docs/practices/naming/).
+public struct MetricDefinition: Sendable, Hashable {
+    /// How the values of a family are to be read.
+    public enum Kind: Sendable, Hashable {
+        /// Only grows, until the process starts anew.
+        case counter
+        /// A value of the moment.
+        case gauge
+        /// How many observations were how large.
+        case histogram(Buckets)
+
+        /// The type's name in the text format.
+        public var name: String {
+            switch self {
+            case .counter: "counter"
+            case .gauge: "gauge"
+            case .histogram: "histogram"
+            }
+        }
+    }
+
+    /// The families' name.
+    public let name: String
+    /// How its values are to be read.
+    public let kind: Kind
+    /// Names of its labels, in the order in which they are written.
+    public let labels: [String]
+    /// What it means, for people: one line.
+    public let help: String
+
+    /// Describes a family.
+    ///
+    /// - Parameters:
+    ///   - name: The family's name.
+    ///   - kind: How its values are to be read.
+    ///   - labels: Names of its labels.
+    ///   - help: What it means.
+    public init(_ name: String, _ kind: Kind, _ labels: [String], _ help: String) {
+        self.name = name
+        self.kind = kind
+        self.labels = labels
+        self.help = help
+    }
+
+    /// Describes a family of one series, without labels.
+    ///
+    /// - Parameters:
+    ///   - name: The family's name.
+    ///   - kind: How its values are to be read.
+    ///   - help: What it means.
+    public init(_ name: String, _ kind: Kind, _ help: String) {
+        self.init(name, kind, [], help)
+    }
+}
+
+/// The upper bounds of a histogram's buckets; a last one takes everything else.
+public enum Buckets: Sendable, Hashable {
+    /// Times of requests and steps: 1 ms to a minute.
+    case seconds
+    /// Times of single calls: 0.1 ms to 5 s.
+    case callSeconds
+    /// Numbers of rows: powers of two up to 4096.
+    case rows
+    /// Numbers of calls: powers of two up to 64.
+    case calls
+
+    private static let secondBounds = [
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
+    ]
+    private static let callSecondBounds = [
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
+    ]
+    private static let rowBounds: [Double] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+    private static let callBounds: [Double] = [1, 2, 4, 8, 16, 32, 64]
+
+    /// The bounds, ascending; a value that equals one belongs to it.
+    public var bounds: [Double] {
+        switch self {
+        case .seconds: Self.secondBounds
+        case .callSeconds: Self.callSecondBounds
+        case .rows: Self.rowBounds
+        case .calls: Self.callBounds
+        }
+    }
+}

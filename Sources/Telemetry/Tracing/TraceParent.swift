@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A trace's name: 16 bytes, not all of them zero.
+public struct TraceID: Sendable, Hashable, CustomStringConvertible {
+    private let high: UInt64
+    private let low: UInt64
+
+    /// Makes a name of 16 bytes; nil where all are zero.
+    ///
+    /// - Parameters:
+    ///   - high: The first eight bytes.
+    ///   - low: The last eight bytes.
+    public init?(high: UInt64, low: UInt64) {
+        guard high | low != 0 else { return nil }
+        self.high = high
+        self.low = low
+    }
+
+    /// Draws a name at random.
+    ///
+    /// - Returns: A name that nothing else has.
+    public static func random() -> TraceID {
+        while true {
+            if let id = TraceID(high: .random(in: 0...(.max)), low: .random(in: 0...(.max))) { return id }
+        }
+    }
+
+    /// 32 hexadecimal digits in lower case.
+    public var description: String { hexadecimal(self.high) + hexadecimal(self.low) }
+}
+
+/// A span's name within a trace: eight bytes, not all of them zero.
+public struct SpanID: Sendable, Hashable, CustomStringConvertible {
+    private let bytes: UInt64
+
+    /// Makes a name of eight bytes; nil where all are zero.
+    ///
+    /// - Parameter bytes: The bytes, the first one the most significant.
+    public init?(_ bytes: UInt64) {
+        guard bytes != 0 else { return nil }
+        self.bytes = bytes
+    }
+
+    /// Draws a name at random.
+    ///
+    /// - Returns: A name that nothing else has.
+    public static func random() -> SpanID {
+        while true {
+            if let id = SpanID(.random(in: 0...(.max))) { return id }
+        }
+    }
+
+    /// 16 hexadecimal digits in lower case.
+    public var description: String { hexadecimal(self.bytes) }
+}
+
+/// The value of a `traceparent` field: the trace, the caller's span, and whether the trace is sampled.
+///
+/// Source: https://www.w3.org/TR/2021/REC-trace-context-1-20211123/#traceparent-header. Of the flags only the one for
+/// sampling is known; the others are written as zero.
+public struct TraceParent: Sendable, Hashable, CustomStringConvertible {
+    /// The trace.
+    public var traceID: TraceID
+    /// The span of whoever wrote the field.
+    public var spanID: SpanID
+    /// Whether the caller may have recorded its part of the trace.
+    public var isSampled: Bool
+
+    /// Creates a value.
+    ///
+    /// - Parameters:
+    ///   - traceID: The trace.
+    ///   - spanID: The span of whoever writes the field.
+    ///   - isSampled: Whether the trace is sampled.
+    public init(traceID: TraceID, spanID: SpanID, isSampled: Bool) {
+        self.traceID = traceID
+        self.spanID = spanID
+        self.isSampled = isSampled
+    }
+
+    /// Reads a value: `00-` and 32, 16 and 2 hexadecimal digits in lower case, parted by `-`.
+    ///
+    /// A later version may have more behind another `-`. Version `ff`, names of zeros alone and everything else make nil.
+    ///
+    /// - Parameter text: The field's value.
+    public init?(_ text: String) {
+        // What is longer than any sensible later version is not looked at.
+        let bytes = Array(text.utf8.prefix(513))
+        guard (55...512).contains(bytes.count), bytes[2] == Self.dash, bytes[35] == Self.dash, bytes[52] == Self.dash,
+            let version = Self.number(bytes[0..<2]), version != 0xFF,
+            let high = Self.number(bytes[3..<19]), let low = Self.number(bytes[19..<35]),
+            let span = Self.number(bytes[36..<52]), let flags = Self.number(bytes[53..<55]),
+            let traceID = TraceID(high: high, low: low), let spanID = SpanID(span)
+        else {
+            return nil
+        }
+        if bytes.count > 55 {
+            guard version > 0, bytes[55] == Self.dash else { return nil }
+        }
+        self.init(traceID: traceID, spanID: spanID, isSampled: flags & 1 != 0)
+    }
+
+    /// The value as it is sent.
+    public var description: String { "00-\(self.traceID)-\(self.spanID)-\(self.isSampled ? "01" : "00")" }
+
+    private static let dash = UInt8(ascii: "-")
+
+    /// The value of hexadecimal digits in lower case; nil where something else is among them.
+    private static func number(_ digits: ArraySlice<UInt8>) -> UInt64? {
+        var value: UInt64 = 0
+        for digit in digits {
+            switch digit {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value << 4 | UInt64(digit - UInt8(ascii: "0"))
+            case UInt8(ascii: "a")...UInt8(ascii: "f"): value = value << 4 | UInt64(digit - UInt8(ascii: "a") + 10)
+            default: return nil
+            }
+        }
+        return value
+    }
+}
+
+/// Eight bytes as 16 hexadecimal digits.
+private func hexadecimal(_ value: UInt64) -> String {
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import PeerTools
+import Testing
+
+@testable import Telemetry
+
+@Suite("The table of metrics")
+struct MetricCatalogTests {
+    /// A registry's text in which every family of the table has a series.
+    private static func everything() -> String {
+        var snapshot = MetricSnapshot()
+        for definition in MetricCatalog.all {
+            let labels = definition.labels.map { "some \($0)" }
+            switch definition.kind {
+            case .counter, .gauge: snapshot.set(definition.name, labels, 1)
+            case .histogram(let buckets):
+                var counts = HistogramCounts(buckets)
+                counts.add(1)
+                snapshot.set(definition.name, labels, counts)
+            }
+        }
+        #expect(snapshot.undescribed.isEmpty)
+        return String(decoding: PrometheusText.render(MetricCatalog.all, snapshot), as: UTF8.self)
+    }
+
+    @Test("every metric has a help text, and a name and labels after Prometheus' conventions")
+    func conventions() {
+        #expect(Set(MetricCatalog.all.map(\.name)).count == MetricCatalog.all.count)
+        for definition in MetricCatalog.all {
+            let name = definition.name
+            #expect(name.hasPrefix("switchyard_") || name.hasPrefix("process_"), "\(name)")
+            #expect(PrometheusLint.isName(name), "\(name)")
+            #expect((definition.kind == .counter) == name.hasSuffix("_total"), "\(name)")
+            let isSentence = definition.help.last == "." && definition.help.count > 10
+            #expect(isSentence, "\(name): \(definition.help)")
+            #expect(!definition.help.contains("\n") && !definition.help.contains("|"), "\(name)")
+            for label in definition.labels {
+                #expect(PrometheusLint.isName(label), "\(name): \(label)")
+                #expect(!["le", "job", "instance", "quantile"].contains(label), "\(name): \(label)")
+            }
+            // Base units alone: what ends in another one would be off by a factor.
+            for unit in ["_ms", "_milliseconds", "_microseconds", "_us", "_kib", "_mib", "_percent", "_minutes"] {
+                #expect(!name.hasSuffix(unit) && !name.hasSuffix("\(unit)_total"), "\(name)")
+            }
+        }
+    }
+
+    @Test("all of it is sound text by this project's own rules")
+    func lint() {
+        #expect(PrometheusLint.offences(in: Self.everything()) == [])
+    }
+
+    @Test("the linter finds what is wrong")
+    func lintFinds() {
+        let bad = [
+            "a 1\n", "# HELP a A.\n# TYPE a counter\na 1\n", "# HELP a A.\n# TYPE a gauge\na one\n",
+            "# HELP a A.\n# TYPE a gauge\na 1\na 2\n", "# TYPE a gauge\na 1\n", "# HELP a A.\n# TYPE a gauge\na 1",
+            "# HELP a_seconds A.\n# TYPE a_seconds histogram\na_seconds_sum 1\na_seconds_count 1\n",
+        ]
+        for text in bad { #expect(!PrometheusLint.offences(in: text).isEmpty, "\(text)") }
+    }
+
+    @Test("promtool finds nothing to say", .enabled(if: Promtool.path != nil))
+    func promtool() async throws {
+        let said = try await Promtool.check(Self.everything())
+        #expect(said == "")
+    }
+
+    @Test("the operations guide has the same table, word for word")
+    func documentation() throws {
+        let guide = try String(contentsOfFile: "\(Peers.root)/docs/operations.md", encoding: .utf8)
+        let rows = Set(
+            guide.split(separator: "\n").filter { $0.hasPrefix("| `switchyard_") || $0.hasPrefix("| `process_") }
+                .map { String($0) }
+        )
+        let table = MetricCatalog.all.map { definition in
+            let labels = definition.labels.map { "`\($0)`" }.joined(separator: ", ")
+            let cells = ["`\(definition.name)`", definition.kind.name, labels, definition.help]
+            return "|" + cells.map { $0.isEmpty ? " |" : " \($0) |" }.joined()
+        }
+        #expect(Set(table).subtracting(rows).sorted() == [])
+        #expect(rows.subtracting(table).sorted() == [])
+    }
+}
+
+/// Prometheus' own checker, where it is installed.
+enum Promtool {
+    /// Where it is.
+    static let path = ["/usr/bin/promtool", "/usr/local/bin/promtool"]
+        .first { FileManager.default.isExecutableFile(atPath: $0) }
+
+    /// What it has to say about a text; nothing where all is well.
+    static func check(_ text: String) async throws -> String {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("metrics-\(UUID().uuidString).txt")
+        try Data(text.utf8).write(to: file)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let program = try #require(Self.path)
+        let output = try await PeerProcess.run(
+            "/bin/sh",
+            ["-c", "\"$0\" check metrics < \"$1\" 2>&1", program, file.path]
+        )
+        return output.status == 0 ? output.text : "status \(output.status): \(output.text)"
+    }
+}
