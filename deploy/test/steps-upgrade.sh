@@ -31,7 +31,7 @@ beside() {
     demo run --detach --no-deps --name "$name" "${settings[@]}" "$service"
 }
 is_healthy() { [ "$(on alpha docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
-is_mismatched() { near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT" | grep -q "^pool-0 .* mismatched "; }
+is_mismatched() { near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT" | grep "^pool-0 .* mismatched " >/dev/null; }
 
 # Another checkpoint beside the first: hosts and a gateway of its own, and a host that is in the wrong pool.
 step_demo_model() {
