@@ -89,7 +89,7 @@ alert_is_over() { is_measured "count(ALERTS{alertname=\"$1\"}) or vector(0)" 0; 
 
 step_demo_alert() {
     local began
-    on alpha docker inspect switchyard-demo-prometheus-1 >/dev/null 2>&1 || { NOTE="no Prometheus"; return 77; }
+    on alpha docker inspect "$PROJECT-demo-prometheus-1" >/dev/null 2>&1 || { NOTE="no Prometheus"; return 77; }
     demo stop pool-1 || return 1
     began=$SECONDS
     until_true 90 alert_fires SwitchyardPoolWithoutHosts || return 1
