@@ -192,16 +192,25 @@ struct RemoteShardTests {
         }
     }
 
-    @Test("a gateway fetches its part too")
+    @Test("a gateway fetches its part too, over TLS with an authority that the environment names")
     func gateway() async throws {
         try await Workplace.with { place in
             let shards = try ShardServer(place)
-            try await WebServer.with(handler: shards.handler) { server in
+            let certificate = try place.certificate()
+            try await WebServer.with(certificate: (certificate.chain, certificate.key), handler: shards.handler) {
+                server in
                 // It has none of the pools that its part names, and so ends by itself once it has that.
-                let output = try await place.switchyard([
+                let arguments = [
                     "gateway", "--model", "\(server.address)/gateway", "--pool", "other=127.0.0.1:1", "--listen",
-                    "127.0.0.1:0", "--threads", "1",
-                ])
+                    "127.0.0.1:0", "--threads", "1", "--admin-listen", "off",
+                ]
+                let untrusted = try await place.switchyard(arguments)
+                #expect(untrusted.errors.contains("SSL_CERT_FILE"), "\(untrusted.errors)")
+                #expect(server.requests.isEmpty)
+                let output = try await place.switchyard(
+                    arguments,
+                    environment: ["SSL_CERT_FILE": certificate.authority]
+                )
                 #expect(output.errors.contains("part=gateway"), "\(output.errors)")
                 #expect(output.status == 1)
                 #expect(server.served("/gateway/model.safetensors") > 1_000_000)
