@@ -23,6 +23,19 @@ CK_INLINE float ck_bf16_to_f32(uint16_t bits) {
     return value;
 }
 
+/// Widens bfloat16 weights, and asks for those a page further on.
+CK_INLINE void ck_widen_bf16(const void *source, size_t count, float *destination) {
+    const char *bytes = source;
+    for (size_t i = 0; i < count; i += 32) {
+        __builtin_prefetch(bytes + i * 2 + 4096);
+        for (size_t lane = 0; lane < 32; lane++) {
+            uint16_t bits;
+            memcpy(&bits, bytes + (i + lane) * 2, sizeof bits);
+            destination[i + lane] = ck_bf16_to_f32(bits);
+        }
+    }
+}
+
 /// One tile of a product: up to CK_MAX_TILE_ROWS rows by a run of panels, over one block of inputs.
 typedef struct {
     /// The first panel, already moved to the block's first input.

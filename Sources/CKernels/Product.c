@@ -51,6 +51,24 @@ static size_t panels_at_once(size_t rows) {
     return rows <= 3 ? 2 : 1;
 }
 
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void widen_avx2(const void *source, size_t count, float *destination) {
+    ck_widen_bf16(source, count, destination);
+}
+#endif
+
+/// Widens bfloat16 weights, and asks for those that follow them.
+static void widen_slice(int level, const void *source, size_t count, float *destination) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        widen_avx2(source, count, destination);
+        return;
+    }
+#endif
+    (void)level;
+    ck_widen_bf16(source, count, destination);
+}
+
 /// Heights of a product's tiles: nearly equal, so that 13 rows are 7 + 6 rather than 12 + 1.
 typedef struct {
     size_t tiles;
@@ -102,6 +120,9 @@ static void interleave(const float *x, size_t x_stride, size_t height, size_t in
     }
 }
 
+/// Floats of scratch that hold one panel's slice of bfloat16 weights, widened: as long as the inputs' blocks are.
+#define WIDE_FLOATS (CK_INPUT_BLOCK * CK_PANEL_COLUMNS)
+
 void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
                 size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
                 float *scratch) {
@@ -113,11 +134,16 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
     const size_t tiles = (rows + CK_MAX_TILE_ROWS - 1) / CK_MAX_TILE_ROWS;
     const tile_plan plan = {.tiles = tiles, .least = rows / tiles, .taller = rows % tiles};
     const size_t tallest = height_of(&plan, 0);
-    const size_t room = CK_SCRATCH_FLOATS / tallest;
+    // Where several tiles read a slice of bfloat16 weights, it is widened once for all of them: widening takes time of the
+    // units that multiply.
+    const int widens = type == CK_TYPE_BF16 && tiles > 1;
+    float *const wide = widens ? scratch + CK_SCRATCH_FLOATS - WIDE_FLOATS : NULL;
+    const size_t scratch_floats = widens ? CK_SCRATCH_FLOATS - WIDE_FLOATS : CK_SCRATCH_FLOATS;
+    const size_t room = scratch_floats / tallest;
     size_t block = rows == 1 ? inputs : tiles > 1 ? CK_INPUT_BLOCK : room;
     block = block < inputs ? block : inputs;
-    const size_t group = rows == 1 ? 1 : CK_SCRATCH_FLOATS / (tallest * block);
-    const size_t wanted = panels_at_once(plan.least);
+    const size_t group = rows == 1 ? 1 : scratch_floats / (tallest * block);
+    const size_t wanted = widens ? 1 : panels_at_once(plan.least);
 
     // A group of tiles goes over all panels before the next one begins: its inputs are read from the cache by every
     // panel, and the weights are read once for each group.
@@ -137,11 +163,16 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
             size_t panel = panel_begin;
             while (panel < panel_end) {
                 const size_t count = panel_end - panel < wanted ? panel_end - panel : wanted;
+                const char *weights = (const char *)panels + (panel * inputs + begin) * CK_PANEL_COLUMNS * element;
+                if (widens) {
+                    widen_slice(level, weights, length * CK_PANEL_COLUMNS, wide);
+                    weights = (const char *)wide;
+                }
                 size_t row = 0;
                 for (size_t index = first; index < last; index++) {
                     const size_t height = height_of(&plan, index);
                     const ck_tile tile = {
-                        .panels = (const char *)panels + (panel * inputs + begin) * CK_PANEL_COLUMNS * element,
+                        .panels = weights,
                         .panel_stride = inputs * CK_PANEL_COLUMNS,
                         .inputs = length,
                         .x = rows == 1 ? x + begin : scratch + row * length,
@@ -152,7 +183,7 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
                         .accumulate = begin > 0,
                         .relu = relu && begin + length == inputs,
                     };
-                    run(&tile, height, count, type);
+                    run(&tile, height, count, widens ? CK_TYPE_F32 : type);
                     row += height;
                 }
                 panel += count;

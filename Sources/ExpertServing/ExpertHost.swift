@@ -36,6 +36,7 @@ public final class ExpertHost: Sendable {
     let layers: [SparseLayer]
     let expertCount: Int
     let expertRows = ExpertRowCounts()
+    private let pool: WorkPool
     let queue: ForwardQueue
     let server: RPCServer
     let health: HealthRegistry
@@ -57,7 +58,8 @@ public final class ExpertHost: Sendable {
     ) throws {
         try configuration.validate()
         let shards = try HostShards(configuration, progress: progress)
-        let pool = WorkPool(threads: configuration.threads)
+        let pool = WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads)
+        self.pool = pool
         if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }
         let experts = try LocalExperts(
             checkpoints: shards.checkpoints,
@@ -158,7 +160,10 @@ public final class ExpertHost: Sendable {
         try await withGracefulShutdownHandler {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask {
-                    try await ComputeThread.run(name: "experts") { self.computeCalls() }
+                    try await ComputeThread.run(name: "experts") {
+                        self.pool.bindCallingThread()
+                        self.computeCalls()
+                    }
                 }
                 group.addTask {
                     // Calls that are under way end before the server does; then nothing is left to compute.

@@ -31,6 +31,9 @@ public struct ExpertHostConfiguration: Sendable {
     /// Threads that compute; one call uses all of them.
     public var threads = 1
 
+    /// Whether each of them stays on a processor of its own.
+    public var pinsThreads = false
+
     /// `Forward` calls that may wait while another one is computed.
     public var queueLimit = 256
 

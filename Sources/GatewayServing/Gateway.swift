@@ -60,7 +60,7 @@ public final class Gateway: Sendable {
         try Self.check(tokenizer, checkpoint)
         let model = try SwitchTransformer(
             checkpoint: checkpoint,
-            pool: WorkPool(threads: configuration.threads),
+            pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),
             storage: configuration.storage,
             progress: progress
         )

@@ -34,6 +34,9 @@ public struct GatewayConfiguration: Sendable {
     /// Threads that compute.
     public var threads = 1
 
+    /// Whether each of them stays on a processor of its own.
+    public var pinsThreads = false
+
     /// The expert hosts.
     public var cluster: ExpertClusterConfiguration
 

@@ -136,6 +136,38 @@ extension WorkPool {
     ///   - products: The products. No output may overlap another output or any input.
     ///   - level: The instruction set.
     public func run(_ products: [Product], level: KernelLevel = .best) {
+        products.withUnsafeBufferPointer { self.run($0, level: level) }
+    }
+
+    /// Computes one product, sharing its panels among the threads.
+    ///
+    /// - Parameters:
+    ///   - product: The product. Its output must not overlap its input.
+    ///   - level: The instruction set.
+    public func run(_ product: Product, level: KernelLevel = .best) {
+        withUnsafePointer(to: product) { self.run(UnsafeBufferPointer(start: $0, count: 1), level: level) }
+    }
+
+    /// Computes two or three independent products, sharing the panels of all of them among the threads.
+    ///
+    /// - Parameters:
+    ///   - first: A product. No output may overlap another output or any input.
+    ///   - second: Another one.
+    ///   - third: A third one, if any.
+    public func run(_ first: Product, _ second: Product, _ third: Product? = nil) {
+        withUnsafeTemporaryAllocation(of: Product.self, capacity: 3) { products in
+            products.initializeElement(at: 0, to: first)
+            products.initializeElement(at: 1, to: second)
+            if let third {
+                products.initializeElement(at: 2, to: third)
+            }
+            let used = products.extracting(0..<(third == nil ? 2 : 3))
+            self.run(UnsafeBufferPointer(used), level: .best)
+            used.deinitialize()
+        }
+    }
+
+    private func run(_ products: UnsafeBufferPointer<Product>, level: KernelLevel) {
         var total = 0
         for product in products where product.rows > 0 {
             total += product.panelCost * product.matrix.panelCount

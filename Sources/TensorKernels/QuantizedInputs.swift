@@ -139,7 +139,7 @@ extension WorkPool {
     ///   - products: The products.
     ///   - level: The instruction set that they will use.
     /// - Returns: Memory with the quantised inputs, to be given back to `scratch`; nothing where no product needs any.
-    func quantizeInputs(of products: [Product], level: KernelLevel) -> ScratchMemory? {
+    func quantizeInputs(of products: UnsafeBufferPointer<Product>, level: KernelLevel) -> ScratchMemory? {
         var inputs = QuantizedInputs()
         var rows = 0
         var elements = 0
@@ -165,7 +165,7 @@ extension WorkPool {
     /// Quantises some rows of the inputs, counted through all of them.
     private static func quantize(
         rows: Range<Int>,
-        of products: [Product],
+        of products: UnsafeBufferPointer<Product>,
         into base: UnsafeMutableRawPointer,
         level: KernelLevel
     ) {

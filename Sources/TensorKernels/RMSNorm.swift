@@ -48,11 +48,63 @@ public struct RMSNorm: Sendable {
 
     /// Normalises every row into a new matrix.
     ///
-    /// - Parameter input: `[rows, columns]`.
+    /// - Parameters:
+    ///   - input: `[rows, columns]`.
+    ///   - pool: Threads that share the rows, where they are many.
     /// - Returns: `[rows, columns]`.
-    public func callAsFunction(_ input: FloatMatrix) -> FloatMatrix {
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: input.columns)
-        self(input, into: output)
+    public func callAsFunction(_ input: FloatMatrix, pool: WorkPool? = nil) -> FloatMatrix {
+        let output = FloatMatrix.temporary(rows: input.rows, columns: input.columns)
+        WorkPool.share(input.rows, width: input.columns, among: pool) { rows in
+            for row in rows {
+                let offset = row * input.columns
+                ck_rms_norm(
+                    KernelLevel.best.rawValue,
+                    input.pointer + offset,
+                    self.weights.pointer,
+                    self.epsilon,
+                    input.columns,
+                    output.pointer + offset
+                )
+            }
+        }
         return output
+    }
+
+    /// Joins a sublayer's output to the residual and normalises the sum, each row while it is at hand.
+    ///
+    /// - Parameters:
+    ///   - update: The sublayer's output, `[rows, columns]`.
+    ///   - residual: The sublayer's input, `[rows, columns]`.
+    ///   - pool: Threads that share the rows, where they are many.
+    /// - Returns: The sums, and what they come to when normalised, both `[rows, columns]`.
+    public func adding(
+        _ update: FloatMatrix,
+        to residual: FloatMatrix,
+        pool: WorkPool
+    ) -> (sum: FloatMatrix, normed: FloatMatrix) {
+        precondition(
+            residual.rows == update.rows && residual.columns == update.columns
+                && residual.columns == self.weights.columns,
+            "a norm over \(self.weights.columns) columns joins matrices of one shape"
+        )
+        let columns = residual.columns
+        let sum = FloatMatrix.temporary(rows: residual.rows, columns: columns)
+        let normed = FloatMatrix.temporary(rows: residual.rows, columns: columns)
+        WorkPool.share(residual.rows, width: columns, among: pool) { rows in
+            for row in rows {
+                let offset = row * columns
+                ck_add_rms_norm(
+                    KernelLevel.best.rawValue,
+                    residual.pointer + offset,
+                    update.pointer + offset,
+                    self.weights.pointer,
+                    self.epsilon,
+                    columns,
+                    sum.pointer + offset,
+                    normed.pointer + offset
+                )
+            }
+        }
+        return (sum, normed)
     }
 }

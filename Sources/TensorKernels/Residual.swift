@@ -9,11 +9,16 @@ public enum Residual {
     /// - Parameters:
     ///   - residual: The sublayer's input, any shape.
     ///   - update: The sublayer's output, of the same shape.
+    ///   - pool: Threads that share the rows, where they are many.
     /// - Returns: A new matrix of that shape.
-    public static func add(_ residual: FloatMatrix, _ update: FloatMatrix) -> FloatMatrix {
+    public static func add(_ residual: FloatMatrix, _ update: FloatMatrix, pool: WorkPool? = nil) -> FloatMatrix {
         precondition(residual.rows == update.rows && residual.columns == update.columns, "shapes differ")
-        let output = FloatMatrix(uninitializedRows: residual.rows, columns: residual.columns)
-        ck_add(residual.pointer, update.pointer, residual.rows * residual.columns, output.pointer)
+        let output = FloatMatrix.temporary(rows: residual.rows, columns: residual.columns)
+        let columns = residual.columns
+        WorkPool.share(residual.rows, width: columns, among: pool) { rows in
+            let offset = rows.lowerBound * columns
+            ck_add(residual.pointer + offset, update.pointer + offset, rows.count * columns, output.pointer + offset)
+        }
         return output
     }
 

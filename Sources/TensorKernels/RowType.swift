@@ -2,7 +2,7 @@
 
 internal import CKernels
 
-/// An element type in which token rows travel between a model and its experts.
+/// An element type in which rows travel between a model and its experts, or are kept for later steps.
 public enum RowType: Sendable, Hashable, CaseIterable {
     /// As they are computed.
     case float32
@@ -13,6 +13,10 @@ public enum RowType: Sendable, Hashable, CaseIterable {
     /// Bytes of one element.
     public var byteCount: Int {
         self == .float32 ? 4 : 2
+    }
+
+    var code: Int32 {
+        Int32(self == .float32 ? CK_TYPE_F32 : CK_TYPE_BF16)
     }
 
     /// Writes `count` elements of this type.
@@ -35,7 +39,6 @@ public enum RowType: Sendable, Hashable, CaseIterable {
     ///   - count: Number of elements.
     ///   - destination: Room for `count` floats.
     public func read(_ source: UnsafeRawPointer, count: Int, into destination: UnsafeMutablePointer<Float>) {
-        let code = self == .float32 ? CK_TYPE_F32 : CK_TYPE_BF16
-        ck_widen(source, Int32(code), count, destination)
+        ck_widen(source, self.code, count, destination)
     }
 }

@@ -11,8 +11,9 @@ public enum SingleQueryAttention {
     ///
     /// - Parameters:
     ///   - query: `width` floats.
-    ///   - keys: The first key; key `t` starts `t * stride` floats later.
-    ///   - stride: Floats between the starts of two keys.
+    ///   - keys: The first key; key `t` starts `t * stride` elements later.
+    ///   - type: How keys are kept.
+    ///   - stride: Elements between the starts of two keys.
     ///   - width: Elements of a query and of a key.
     ///   - count: Number of keys.
     ///   - bias: `count` floats to add, or nil.
@@ -20,7 +21,8 @@ public enum SingleQueryAttention {
     ///   - level: The instruction set; the bits are the same for all.
     public static func scores(
         query: UnsafePointer<Float>,
-        keys: UnsafePointer<Float>,
+        keys: UnsafeRawPointer,
+        type: RowType = .float32,
         stride: Int,
         width: Int,
         count: Int,
@@ -28,28 +30,30 @@ public enum SingleQueryAttention {
         into scores: UnsafeMutablePointer<Float>,
         level: KernelLevel = .best
     ) {
-        ck_attention_scores(level.rawValue, query, keys, stride, width, count, bias, scores)
+        ck_attention_scores(level.rawValue, query, keys, type.code, stride, width, count, bias, scores)
     }
 
     /// `context += sum over t of weights[t] * value[t]`.
     ///
     /// - Parameters:
     ///   - weights: `count` floats.
-    ///   - values: The first value; value `t` starts `t * stride` floats later.
-    ///   - stride: Floats between the starts of two values.
+    ///   - values: The first value; value `t` starts `t * stride` elements later.
+    ///   - type: How values are kept.
+    ///   - stride: Elements between the starts of two values.
     ///   - width: Elements of a value.
     ///   - count: Number of values.
     ///   - context: `width` floats, to which the sum is added.
     ///   - level: The instruction set; the bits are the same for all.
     public static func accumulateContext(
         weights: UnsafePointer<Float>,
-        values: UnsafePointer<Float>,
+        values: UnsafeRawPointer,
+        type: RowType = .float32,
         stride: Int,
         width: Int,
         count: Int,
         into context: UnsafeMutablePointer<Float>,
         level: KernelLevel = .best
     ) {
-        ck_attention_context(level.rawValue, weights, values, stride, width, count, context)
+        ck_attention_context(level.rawValue, weights, values, type.code, stride, width, count, context)
     }
 }

@@ -22,16 +22,23 @@ public final class WorkPool: Sendable {
     let scratch = ScratchShelf()
 
     private let team: WorkTeam?
+    /// The processors of the parts, in their order; empty where threads are not bound.
+    private let processors: [Int]
     private let turn = Mutex<Void>(())
     private let partMemory: PartMemory
 
     /// Starts a pool.
     ///
-    /// - Parameter threads: Threads that take part in a piece of work, the calling one included; at least 1. Should the
-    ///   system refuse to start so many, the pool has fewer.
-    public init(threads: Int) {
+    /// - Parameters:
+    ///   - threads: Threads that take part in a piece of work, the calling one included; at least 1. Should the system refuse
+    ///     to start so many, the pool has fewer.
+    ///   - pinned: Whether each thread stays on a processor of its own, of those that the process may use. It pays where
+    ///     nothing else computes on them; ``bindCallingThread()`` is for the thread that hands in the work.
+    public init(threads: Int, pinned: Bool = false) {
         precondition(threads >= 1, "a pool of \(threads) threads cannot compute")
-        let team = threads > 1 ? WorkTeam(helpers: threads - 1) : nil
+        let processors = pinned ? ThreadPlacement.allowedProcessors() : []
+        let team = threads > 1 ? WorkTeam(helpers: threads - 1, processors: processors) : nil
+        self.processors = processors
         self.team = team
         self.threadCount = 1 + (team?.helperCount ?? 0)
         self.partMemory = PartMemory(parts: self.threadCount)
@@ -39,6 +46,14 @@ public final class WorkPool: Sendable {
 
     deinit {
         self.team?.stop()
+    }
+
+    /// Binds the calling thread to the first part's processor, if this pool's threads are bound.
+    ///
+    /// - Returns: Whether it was bound.
+    @discardableResult
+    public func bindCallingThread() -> Bool {
+        self.processors.first.map { ThreadPlacement.bind(to: $0) } ?? false
     }
 
     /// Computes `body` over all of `0 ..< count`, cut into one range for each thread.
@@ -57,6 +72,58 @@ public final class WorkPool: Sendable {
         }
         self.turn.withLock { _ in
             team.run(count: count, body: body)
+        }
+    }
+
+    /// Elements below which waking other threads takes longer than a pass over them.
+    private static let leastSharedElements = 1 << 15
+
+    /// Computes `body` over all rows, shared among threads where there is enough for them.
+    ///
+    /// - Parameters:
+    ///   - rows: Number of rows.
+    ///   - width: Elements of a row.
+    ///   - pool: The threads; the calling one alone where there are none.
+    ///   - body: Computes a range of rows, under the same rules as ``run(_:body:)``'s.
+    public static func share(_ rows: Int, width: Int, among pool: WorkPool?, body: (Range<Int>) -> Void) {
+        guard let pool, rows * width >= Self.leastSharedElements else {
+            if rows > 0 {
+                body(0..<rows)
+            }
+            return
+        }
+        pool.run(rows, body: body)
+    }
+
+    /// Computes `body` over all of `0 ..< count`, cut into one range for each thread, each with scratch memory of its own.
+    ///
+    /// - Parameters:
+    ///   - count: Number of items.
+    ///   - floats: Floats of scratch memory that each range needs; their contents are undefined.
+    ///   - body: Computes a range of items, under the same rules as ``run(_:body:)``'s.
+    public func runWithScratch(
+        _ count: Int,
+        floats: Int,
+        body: (Range<Int>, UnsafeMutablePointer<Float>) -> Void
+    ) {
+        guard floats <= Product.scratchFloats else {
+            self.run(count) { range in
+                let memory = FloatMatrix(uninitializedRows: 1, columns: floats)
+                withExtendedLifetime(memory) { body(range, memory.pointer) }
+            }
+            return
+        }
+        let parts = min(self.threadCount, count)
+        guard parts > 1 else {
+            if count > 0 {
+                self.withPartMemory { body(0..<count, $0) }
+            }
+            return
+        }
+        self.run(parts) { (range: Range<Int>, scratch: UnsafeMutablePointer<Float>) in
+            for part in range {
+                body((count * part / parts)..<(count * (part + 1) / parts), scratch)
+            }
         }
     }
 
@@ -130,14 +197,16 @@ private final class WorkTeam: @unchecked Sendable {
     private final class Start {
         let team: WorkTeam
         let part: Int
+        let processor: Int?
 
-        init(team: WorkTeam, part: Int) {
+        init(team: WorkTeam, part: Int, processor: Int?) {
             self.team = team
             self.part = part
+            self.processor = processor
         }
     }
 
-    init(helpers: Int) {
+    init(helpers: Int, processors: [Int]) {
         self.mutex = .allocate(capacity: 1)
         self.workArrived = .allocate(capacity: 1)
         self.workDone = .allocate(capacity: 1)
@@ -148,7 +217,9 @@ private final class WorkTeam: @unchecked Sendable {
         pthread_cond_init(self.workArrived, nil)
         pthread_cond_init(self.workDone, nil)
         for index in 0..<helpers {
-            let start = Unmanaged.passRetained(Start(team: self, part: index + 1))
+            let part = index + 1
+            let processor = processors.isEmpty ? nil : processors[part % processors.count]
+            let start = Unmanaged.passRetained(Start(team: self, part: part, processor: processor))
             var thread = pthread_t()
             let code = pthread_create(
                 &thread,
@@ -158,6 +229,9 @@ private final class WorkTeam: @unchecked Sendable {
                         return nil
                     }
                     let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+                    if let processor = start.processor {
+                        ThreadPlacement.bind(to: processor)
+                    }
                     start.team.help(part: start.part)
                     return nil
                 },

@@ -147,17 +147,23 @@ static void vectors(size_t count) {
             judge(level, to, portable, count, "softmax", count);
         }
     }
-    for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
-        if (ck_has_level(level)) {
-            float *to = level == CK_LEVEL_SCALAR ? portable : y;
-            float *some = level == CK_LEVEL_SCALAR ? portable_scores : scores;
-            ck_attention_scores(level, x, rows, count, count, keys, bias, some);
-            judge(level, some, portable_scores, keys, "scores", count);
-            memcpy(to, weight, count * 4);
-            ck_attention_context(level, bias, rows, count, count, keys, to);
-            judge(level, to, portable, count, "context", count);
+    uint16_t *halves = malloc(keys * count * sizeof *halves + 1);
+    ck_round_bf16(rows, keys * count, halves);
+    for (int type = CK_TYPE_F32; type <= CK_TYPE_BF16; type++) {
+        const void *kept = type == CK_TYPE_F32 ? (const void *)rows : (const void *)halves;
+        for (int level = CK_LEVEL_SCALAR; level <= CK_LEVEL_NEON; level++) {
+            if (ck_has_level(level)) {
+                float *to = level == CK_LEVEL_SCALAR ? portable : y;
+                float *some = level == CK_LEVEL_SCALAR ? portable_scores : scores;
+                ck_attention_scores(level, x, kept, type, count, count, keys, bias, some);
+                judge(level, some, portable_scores, keys, "scores", count);
+                memcpy(to, weight, count * 4);
+                ck_attention_context(level, bias, kept, type, count, count, keys, to);
+                judge(level, to, portable, count, "context", count);
+            }
         }
     }
+    free(halves);
     free(x);
     free(weight);
     free(rows);

@@ -47,6 +47,7 @@ struct GenerationParametersTests {
         Case("as many sequences as beams", nil) { ($0.returnedSequences, $0.beamCount) = (2, 2) },
         Case("sampling with beams", "do_sample") { ($0.sampling, $0.beamCount) = (true, 2) },
         Case("too many top_logprobs", "top_logprobs") { $0.topLogprobs = 1_025 },
+        Case("top_logprobs without scores", "skip_scores") { ($0.topLogprobs, $0.skipsScores) = (1, true) },
         Case("top_logprobs with beams", "top_logprobs") { ($0.topLogprobs, $0.beamCount) = (1, 2) },
     ]
 

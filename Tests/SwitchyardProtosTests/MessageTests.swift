@@ -47,6 +47,7 @@ import Testing
                   stop: "a\\000b"
                   num_return_sequences: 12
                   top_logprobs: 13
+                  skip_scores: true
                 }
                 drop_policy {
                   strict: true

@@ -17,7 +17,8 @@ enum Samples {
         seed: .max,
         stop: ["", "zwölf", "a\0b"],
         numReturnSequences: 12,
-        topLogprobs: 13
+        topLogprobs: 13,
+        skipScores: true
     )
     static let generateRequest = GenerateRequest(
         input: .text("Grüße\0 <extra_id_0>"),

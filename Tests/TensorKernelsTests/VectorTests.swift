@@ -89,17 +89,24 @@ struct VectorTests {
         let count = 11
         let stride = width + 5
         let query = FloatMatrix(numbers.floats(width), rows: 1, columns: width)
-        let keys = FloatMatrix(numbers.floats(count * stride), rows: count, columns: stride)
+        // Numbers that are bfloat16 already: both types hold the same ones then, and must give the same bits.
+        let numbersOfBoth = numbers.floats(count * stride).map { Float(bitPattern: $0.bitPattern & 0xFFFF_0000) }
+        let keys = FloatMatrix(numbersOfBoth, rows: count, columns: stride)
+        let kept = RowType.allCases.map { TypedRows(uninitializedRows: count, columns: stride, type: $0) }
+        for rows in kept {
+            for row in 0..<count { rows.write(keys.pointer + row * stride, row: row) }
+        }
         let bias = FloatMatrix(numbers.floats(count), rows: 1, columns: count)
         var seen: [[UInt32]] = []
-        for level in KernelLevel.available {
+        for (level, rows) in KernelLevel.available.flatMap({ level in kept.map { (level, $0) } }) {
             for cut in [0, 3] {
                 let scores = FloatMatrix(rows: 1, columns: count)
                 let context = FloatMatrix(rows: 1, columns: width)
                 for range in [0..<cut, cut..<count] {
                     SingleQueryAttention.scores(
                         query: query.pointer,
-                        keys: keys.pointer + range.lowerBound * stride,
+                        keys: rows.address(row: range.lowerBound),
+                        type: rows.type,
                         stride: stride,
                         width: width,
                         count: range.count,
@@ -111,7 +118,8 @@ struct VectorTests {
                 for range in [0..<cut, cut..<count] {
                     SingleQueryAttention.accumulateContext(
                         weights: scores.pointer + range.lowerBound,
-                        values: keys.pointer + range.lowerBound * stride,
+                        values: rows.address(row: range.lowerBound),
+                        type: rows.type,
                         stride: stride,
                         width: width,
                         count: range.count,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import Synchronization
 import TensorKernels
 import Testing
@@ -32,6 +33,30 @@ struct WorkPoolTests {
             pool.run(count) { tally.add($0) }
         }
         #expect(tally.counts.withLock { $0 } == [Int](repeating: 20, count: count))
+    }
+
+    @Test("keeps bound threads on their processors, and computes the same", arguments: [1, 2, 5])
+    func pinned(threads: Int) async {
+        let allowed = ThreadPlacement.allowedProcessors()
+        #expect(!allowed.isEmpty)
+        let tally = Tally(100)
+        let seen = Mutex<[[Int]]>([])
+        // A thread of its own, so that what is bound is none of the test runner's.
+        await withCheckedContinuation { done in
+            Thread.detachNewThread {
+                let pool = WorkPool(threads: threads, pinned: true)
+                #expect(pool.bindCallingThread())
+                for _ in 0..<20 {
+                    pool.run(100) { tally.add($0) }
+                }
+                pool.run(threads) { _ in seen.withLock { $0.append(ThreadPlacement.allowedProcessors()) } }
+                done.resume()
+            }
+        }
+        #expect(tally.counts.withLock { $0 } == [Int](repeating: 20, count: 100))
+        let placed = seen.withLock { $0 }.sorted { ($0.first ?? 0) < ($1.first ?? 0) }
+        let expected = (0..<threads).map { [allowed[$0 % allowed.count]] }.sorted { $0[0] < $1[0] }
+        #expect(placed == expected)
     }
 
     @Test("lets several callers take turns")

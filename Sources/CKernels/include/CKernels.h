@@ -82,6 +82,10 @@ int ck_has_level(int level);
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
+/// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where the
+/// system does not tell.
+int ck_allowed_processors(int *cpus, int room);
+
 /// Tells the processor that the caller is waiting for another thread's write.
 static inline void ck_pause(void) {
 #if defined(__x86_64__)
@@ -155,6 +159,29 @@ void ck_product_int8(int level, const void *panels, const float *scales, const i
 void ck_pack_int8(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, float *scales,
                   int32_t *compensation, size_t panel_begin, size_t panel_end);
 
+// MARK: - Screening
+
+/// How far a weight row is from its int8 copy, as ck_pack_int8 makes it: the Euclidean norm of the row as it is stored,
+/// and that of the difference, both rounded up. Neither is a number where an element is none.
+///
+/// - source: `inputs` elements of `source_type`; need not be aligned.
+/// - stored_type: how the row is stored elsewhere, CK_TYPE_F32 or CK_TYPE_BF16: what the distance is measured from.
+void ck_int8_distance(const void *source, int source_type, int stored_type, size_t inputs, float *norm,
+                      float *distance);
+
+/// What the int8 copy of an input row leaves out: rest[k] = x[k] - copy[k], the Euclidean norm of the row, and how far
+/// the row is from its copy and the rest's copy together, both rounded up.
+void ck_int8_rest(const float *x, size_t inputs, float *rest, float *norm, float *distance);
+
+/// Which panels may hold the greatest of `count` sums, each of which is known within bounds: sum c lies between
+/// first[c] + second[c] - b and first[c] + second[c] + b, with b = norm_factor * norms[c] + distance_factor *
+/// distances[c].
+///
+/// - highest: room for `count` floats.
+/// - panels: one a panel of CK_PANEL_COLUMNS sums; 1 where one of them may be the greatest or is not a number.
+void ck_screen(int level, const float *first, const float *second, const float *norms, const float *distances,
+               float norm_factor, float distance_factor, size_t count, float *highest, uint8_t *panels);
+
 // MARK: - Vectors
 
 /// Widens `count` elements of `source` (unaligned allowed) to float32. CK_TYPE_F32 copies.
@@ -166,6 +193,10 @@ void ck_round_bf16(const float *source, size_t count, void *destination);
 
 /// destination[i] = weight[i] * (x[i] / sqrt(mean(x^2) + epsilon)); the mean in float32, summed in 16 lanes.
 void ck_rms_norm(int level, const float *x, const float *weight, float epsilon, size_t count, float *destination);
+
+/// sum[i] = residual[i] + update[i], then destination from `sum` as ck_rms_norm computes it.
+void ck_add_rms_norm(int level, const float *residual, const float *update, const float *weight, float epsilon,
+                     size_t count, float *sum, float *destination);
 
 /// x = exp(x - max(x)) / sum, in place. The sum runs in 16 lanes. Returns the largest probability.
 float ck_softmax(int level, float *x, size_t count);
@@ -180,13 +211,14 @@ void ck_scale_add(const float *residual, const void *value, float scale, size_t 
 void ck_scale(const float *value, float scale, size_t count, float *destination);
 
 /// scores[t] = dot(query, keys + t * key_stride) for t in 0 ..< count, each of `width` elements summed in 16 lanes of
-/// fused multiply-adds; when `bias` is not null, bias[t] is added.
-void ck_attention_scores(int level, const float *query, const float *keys, size_t key_stride, size_t width,
+/// fused multiply-adds; when `bias` is not null, bias[t] is added. `type` is that of the keys, CK_TYPE_F32 or CK_TYPE_BF16.
+void ck_attention_scores(int level, const float *query, const void *keys, int type, size_t key_stride, size_t width,
                          size_t count, const float *bias, float *scores);
 
 /// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain an element.
-void ck_attention_context(int level, const float *weights, const float *values, size_t value_stride, size_t width,
-                          size_t count, float *context);
+/// `type` is that of the values, CK_TYPE_F32 or CK_TYPE_BF16.
+void ck_attention_context(int level, const float *weights, const void *values, int type, size_t value_stride,
+                          size_t width, size_t count, float *context);
 
 /// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
 void ck_activate(int activation, float *x, size_t count);

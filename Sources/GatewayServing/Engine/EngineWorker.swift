@@ -111,6 +111,7 @@ final class EngineWorker {
         let logits = self.call(.decoder, parts) { call, options, record in
             var options = options
             options.microBatches = microBatches
+            options.logits = sequences.allSatisfy(\.needsOnlyGreatest) ? .greatest : .last
             return try self.engine.model.decode(rows, experts: call, options: options, record: &record) {
                 filled = true
                 return self.encodePiece()

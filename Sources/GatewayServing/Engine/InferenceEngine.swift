@@ -7,6 +7,7 @@ public import Metrics
 public import RPCCore
 internal import ServiceKit
 public import SwitchModel
+internal import TensorKernels
 public import Tokenization
 
 /// Runs requests through the model: continuous batching on one thread of its own.
@@ -96,6 +97,7 @@ public final class InferenceEngine: Sendable {
         }
         try await withTaskCancellationHandler {
             try await ComputeThread.run(name: "engine") {
+                self.model.pool.bindCallingThread()
                 let worker = EngineWorker(engine: self)
                 while let turn = self.nextTurn() {
                     worker.step(turn)

@@ -90,12 +90,20 @@ final class RunningSequence {
         )
     }
 
+    /// Whether the next step's logits may leave out what cannot be the best.
+    var needsOnlyGreatest: Bool {
+        guard case .generating(let state) = self.stage else {
+            return false
+        }
+        return state.session.needsOnlyGreatest
+    }
+
     /// What the next step feeds to the decoder.
     var decoderInputs: [DecoderInput] {
         guard case .generating(let state) = self.stage else {
             return []
         }
-        return zip(state.caches, state.session.nextTokens).map { DecoderInput(cache: $0, tokens: [$1]) }
+        return state.session.decoderInputs(state.caches)
     }
 
     /// Takes the step's logits, chooses tokens and orders the caches for the next step.

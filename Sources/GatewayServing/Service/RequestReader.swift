@@ -173,6 +173,7 @@ struct RequestReader: Sendable {
         let returned = message.numReturnSequences
         parameters.returnedSequences = returned == 0 ? parameters.returnedSequences : Int(returned)
         parameters.topLogprobs = Int(message.topLogprobs)
+        parameters.skipsScores = message.skipScores
         try Self.check("parameters.num_beams", parameters.beamCount, within: 1...self.batchSlots)
         try Self.check("parameters.num_return_sequences", parameters.returnedSequences, within: 1...self.batchSlots)
         try Self.check("parameters.top_logprobs", parameters.topLogprobs, within: 0...self.limits.maxTopLogprobs)

@@ -202,11 +202,13 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             return
         }
         let stride = FeedForward.innerStride(width: self.feedForwardWidth)
-        let inner = FloatMatrix(uninitializedRows: tallest, columns: stride)
+        let inner = FloatMatrix.temporary(rows: tallest, columns: stride)
         var row = 0
         for slab in slabs {
             var first: [Product] = []
             var second: [Product] = []
+            first.reserveCapacity(slab.count)
+            second.reserveCapacity(slab.count)
             var innerRow = 0
             for part in slab {
                 first.append(
@@ -245,6 +247,11 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         LocalPendingExperts(experts: self, request: request)
     }
 
+    /// Shares rows among the threads, where they are many.
+    fileprivate func share(_ rows: Int, width: Int, body: (Range<Int>) -> Void) {
+        WorkPool.share(rows, width: width, among: self.pool, body: body)
+    }
+
     private struct Part {
         let expert: Expert
         let rows: Int
@@ -278,6 +285,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             while left > 0 {
                 if room == 0 {
                     slabs.append([])
+                    slabs[slabs.count - 1].reserveCapacity(groups.count)
                     room = LocalExperts.slabRows
                 }
                 let taken = min(left, room)
@@ -299,6 +307,8 @@ private struct LocalPendingExperts: PendingExperts {
         let plan = self.request.plan
         var held: [ExpertRows] = []
         var rows: [Range<Int>] = []
+        held.reserveCapacity(plan.groups.count)
+        rows.reserveCapacity(plan.groups.count)
         var dropped: [ExpertOutputs.Dropped] = []
         var start = 0
         for group in plan.groups {
@@ -316,12 +326,18 @@ private struct LocalPendingExperts: PendingExperts {
         }
         let count = held.reduce(0) { $0 + $1.rows }
         let width = self.request.hidden.columns
-        let tokens = FloatMatrix(uninitializedRows: count, columns: width)
-        let outputs = FloatMatrix(uninitializedRows: count, columns: width)
+        let tokens = FloatMatrix.temporary(rows: count, columns: width)
+        let outputs = FloatMatrix.temporary(rows: count, columns: width)
         var chunks: [ExpertOutputs.Chunk] = []
+        chunks.reserveCapacity(rows.count)
         var row = 0
         for range in rows {
-            self.request.gather(rows: range, into: UnsafeMutableRawPointer(tokens.pointer + row * width))
+            self.experts.share(range.count, width: width) { part in
+                self.request.gather(
+                    rows: (range.lowerBound + part.lowerBound)..<(range.lowerBound + part.upperBound),
+                    into: UnsafeMutableRawPointer(tokens.pointer + (row + part.lowerBound) * width)
+                )
+            }
             chunks.append(
                 .init(rows: range, storage: MatrixOutputs(matrix: outputs, rows: row..<(row + range.count)))
             )

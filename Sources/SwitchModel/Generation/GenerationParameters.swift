@@ -57,6 +57,11 @@ public struct GenerationParameters: Sendable, Equatable {
     /// How many of the most probable tokens are reported for each token; not in a beam search.
     public var topLogprobs = 0
 
+    /// Whether neither scores nor log probabilities are wanted: both are 0 then, except in a beam search, which needs them.
+    ///
+    /// Greedy search then leaves out the logits of tokens that cannot be the best. The tokens are the same.
+    public var skipsScores = false
+
     /// Creates parameters with the defaults.
     public init() {}
 
@@ -88,6 +93,12 @@ public struct GenerationParameters: Sendable, Equatable {
     }
 
     private func checkCombination() throws(GenerationError) {
+        guard !self.skipsScores || self.topLogprobs == 0 else {
+            throw GenerationError(
+                field: "skip_scores",
+                message: "cannot be combined with top_logprobs of \(self.topLogprobs); ask for one of them"
+            )
+        }
         if self.beamCount > 1 {
             guard !self.sampling else {
                 throw GenerationError(

@@ -112,6 +112,25 @@ public struct GenerationSession: Sendable {
         self.independent?.results ?? self.beams?.results ?? []
     }
 
+    /// Whether the next step's logits may be those of ``StepOptions/Logits/greatest``.
+    public var needsOnlyGreatest: Bool { self.independent?.needsOnlyGreatest ?? false }
+
+    /// The next step's rows.
+    ///
+    /// - Parameter caches: The rows' caches, one each.
+    /// - Returns: One token for each cache, and what it must not choose next.
+    public func decoderInputs(_ caches: [DecoderCache]) -> [DecoderInput] {
+        let excluded = self.independent?.excludedTokens ?? []
+        return zip(caches, self.nextTokens).enumerated()
+            .map { row, next in
+                DecoderInput(
+                    cache: next.0,
+                    tokens: [next.1],
+                    excludedToken: excluded.indices.contains(row) ? excluded[row] : nil
+                )
+            }
+    }
+
     /// Takes a step's scores.
     ///
     /// - Parameters:

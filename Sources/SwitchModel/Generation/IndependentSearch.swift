@@ -63,6 +63,20 @@ struct IndependentSearch {
         }
     }
 
+    /// Whether the next step needs nothing of each row's scores but the greatest.
+    var needsOnlyGreatest: Bool {
+        self.parameters.skipsScores && !self.parameters.sampling && self.parameters.repetitionPenalty == 1
+    }
+
+    /// For each row of the next step a token that it must not choose.
+    var excludedTokens: [Int32?] {
+        self.rows.map { self.mayEnd(self.sequences[$0[0]].tokens.count) ? nil : self.vocabulary.endTokenID }
+    }
+
+    private func mayEnd(_ length: Int) -> Bool {
+        length >= self.parameters.minNewTokens
+    }
+
     mutating func advance(logits: FloatMatrix, firstRow: Int) -> GenerationSession.Advance {
         var advance = GenerationSession.Advance()
         var nextRows: [[Int]] = []
@@ -71,11 +85,13 @@ struct IndependentSearch {
             let scores = ScoreRow(scores: UnsafeBufferPointer(logits.row(firstRow + row)))
             let best = scores.best()
             if best == nil { advance.unusableRows.append(row) }
-            let shift = best.map { scores.logSumOfExponentials(greatest: $0.score) } ?? 0
+            // What was left out of the scores cannot be summed up.
+            let scored = !self.parameters.skipsScores
+            let shift = scored ? best.map { scores.logSumOfExponentials(greatest: $0.score) } ?? 0 : 0
             let top = self.topLogprobs(scores, shift: shift)
             for index in members {
                 let id = self.choose(scores, best: best?.id, for: index)
-                let logprob = id.map { ScoreRow.clamped(scores.scores[Int($0)]) - shift } ?? -.infinity
+                let logprob = scored ? id.map { ScoreRow.clamped(scores.scores[Int($0)]) - shift } ?? -.infinity : 0
                 let isFinished = self.append(id ?? self.vocabulary.endTokenID, logprob: logprob, top: top, to: index)
                 let nextRow = isFinished ? nil : nextRows.count
                 if !isFinished {
@@ -107,7 +123,11 @@ struct IndependentSearch {
     /// Chooses a token, or nil when no score is a number that can be chosen.
     private mutating func choose(_ scores: ScoreRow, best: Int?, for index: Int) -> Int32? {
         let tokens = self.sequences[index].tokens
-        guard self.processing.isActive(length: tokens.count) else {
+        // The least length changes the end token's score alone, so the best of the others is still the best.
+        let isUnchanged =
+            !self.parameters.sampling && self.parameters.repetitionPenalty == 1
+            && best.map(Int32.init) != self.vocabulary.endTokenID
+        guard !isUnchanged, self.processing.isActive(length: tokens.count) else {
             return self.parameters.sampling
                 ? self.draw(scores, for: index, length: tokens.count) : best.map(Int32.init)
         }

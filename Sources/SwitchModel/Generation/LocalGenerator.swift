@@ -37,12 +37,12 @@ public struct LocalGenerator: Sendable {
     ) throws -> [GeneratedSequence] {
         var session = try GenerationSession(parameters: parameters, configuration: self.model.configuration)
         var options = options
-        options.logits = .last
         let encoded = try self.model.encode([input], experts: self.experts, options: options, record: &record)
         var caches = encoded.map { DecoderCache($0) }
         while !session.isFinished {
             options.step += 1
-            let rows = zip(caches, session.nextTokens).map { DecoderInput(cache: $0, tokens: [$1]) }
+            options.logits = session.needsOnlyGreatest ? .greatest : .last
+            let rows = session.decoderInputs(caches)
             let logits = try self.model.decode(rows, experts: self.experts, options: options, record: &record)
             let advance = session.advance(logits: logits, firstRow: 0)
             try onAdvance(&session, advance)

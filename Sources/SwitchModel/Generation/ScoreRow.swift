@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import TensorKernels
+
 #if canImport(Glibc)
 private import Glibc
 #elseif canImport(Musl)
@@ -168,6 +170,16 @@ struct ScoreRow {
             total += Double(vector[lane])
         }
         return total
+    }
+}
+
+extension FloatMatrix {
+    /// The index of a row's greatest element, the lowest one of several; nil where all are minus infinity or no numbers.
+    ///
+    /// - Parameter row: The row, below `rows`.
+    /// - Returns: The column.
+    public func greatest(inRow row: Int) -> Int? {
+        ScoreRow(scores: UnsafeBufferPointer(self.row(row))).best()?.id
     }
 }
 

@@ -35,14 +35,14 @@ struct DecoderSelfAttention {
         pool: WorkPool
     ) -> FloatMatrix {
         let inner = self.weights.innerWidth
-        let queries = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        let keys = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        let values = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        pool.run([
+        let queries = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        let keys = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        let values = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        pool.run(
             Product(self.weights.query, input, into: queries),
             Product(self.weights.key, input, into: keys),
-            Product(self.weights.value, input, into: values),
-        ])
+            Product(self.weights.value, input, into: values)
+        )
         for (token, place) in positions.enumerated() {
             caches[place.row]
                 .store(
@@ -52,35 +52,39 @@ struct DecoderSelfAttention {
                     position: place.position
                 )
         }
-        let context = FloatMatrix(rows: input.rows, columns: inner)
-        let longest = (positions.map(\.position).max() ?? 0) + 1
-        let items = positions.count * self.headCount
-        pool.run(items) { range in
-            let scores = FloatMatrix(uninitializedRows: 1, columns: longest)
+        let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        context.pointer.update(repeating: 0, count: input.rows * inner)
+        let longest = positions.reduce(0) { max($0, $1.position) } + 1
+        pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
-                let token = item / self.headCount
+                let place = positions[item / self.headCount]
                 let head = item % self.headCount
-                let place = positions[token]
-                let offset = token * inner + head * self.keyWidth
+                let offset = item / self.headCount * inner + head * self.keyWidth
+                let cache = caches[place.row]
+                let count = place.position + 1
                 let biases = bias.row(head: head, position: place.position)
-                let runs = caches[place.row].runs(block: self.block, count: place.position + 1)
-                for run in runs {
+                let runs = cache.runCount(tokens: count)
+                for index in 0..<runs {
+                    let run = cache.run(index, block: self.block, head: head, tokens: count)
                     SingleQueryAttention.scores(
                         query: queries.pointer + offset,
-                        keys: run.keys + head * self.keyWidth,
-                        stride: inner,
+                        keys: run.keys,
+                        type: cache.type,
+                        stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
                         bias: biases + run.start,
-                        into: scores.pointer + run.start
+                        into: scores + run.start
                     )
                 }
-                Softmax.apply(scores.pointer, count: place.position + 1)
-                for run in runs {
+                Softmax.apply(scores, count: count)
+                for index in 0..<runs {
+                    let run = cache.run(index, block: self.block, head: head, tokens: count)
                     SingleQueryAttention.accumulateContext(
-                        weights: scores.pointer + run.start,
-                        values: run.values + head * self.keyWidth,
-                        stride: inner,
+                        weights: scores + run.start,
+                        values: run.values,
+                        type: cache.type,
+                        stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
                         into: context.pointer + offset
@@ -88,8 +92,8 @@ struct DecoderSelfAttention {
                 }
             }
         }
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
-        pool.run([Product(self.weights.output, context, into: output)])
+        let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
+        pool.run(Product(self.weights.output, context, into: output))
         return output
     }
 }
@@ -118,41 +122,43 @@ struct CrossAttention {
         pool: WorkPool
     ) -> FloatMatrix {
         let inner = self.weights.innerWidth
-        let queries = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        pool.run([Product(self.weights.query, input, into: queries)])
-        let context = FloatMatrix(rows: input.rows, columns: inner)
-        let longest = sequences.map(\.tokenCount).max() ?? 0
-        pool.run(positions.count * self.headCount) { range in
-            let scores = FloatMatrix(uninitializedRows: 1, columns: longest)
+        let queries = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        pool.run(Product(self.weights.query, input, into: queries))
+        let context = FloatMatrix.temporary(rows: input.rows, columns: inner)
+        context.pointer.update(repeating: 0, count: input.rows * inner)
+        let longest = sequences.reduce(0) { max($0, $1.tokenCount) }
+        pool.runWithScratch(positions.count * self.headCount, floats: longest) { range, scores in
             for item in range {
-                let token = item / self.headCount
+                let sequence = sequences[positions[item / self.headCount].row]
                 let head = item % self.headCount
-                let sequence = sequences[positions[token].row]
-                let offset = token * inner + head * self.keyWidth
+                let offset = item / self.headCount * inner + head * self.keyWidth
+                let count = sequence.tokenCount
                 let keys = sequence.crossKeys[self.block]
                 let values = sequence.crossValues[self.block]
                 SingleQueryAttention.scores(
                     query: queries.pointer + offset,
-                    keys: keys.pointer + head * self.keyWidth,
-                    stride: inner,
+                    keys: keys.address(row: head * count),
+                    type: keys.type,
+                    stride: self.keyWidth,
                     width: self.keyWidth,
-                    count: keys.rows,
+                    count: count,
                     bias: nil,
-                    into: scores.pointer
+                    into: scores
                 )
-                Softmax.apply(scores.pointer, count: keys.rows)
+                Softmax.apply(scores, count: count)
                 SingleQueryAttention.accumulateContext(
-                    weights: scores.pointer,
-                    values: values.pointer + head * self.keyWidth,
-                    stride: inner,
+                    weights: scores,
+                    values: values.address(row: head * count),
+                    type: values.type,
+                    stride: self.keyWidth,
                     width: self.keyWidth,
-                    count: values.rows,
+                    count: count,
                     into: context.pointer + offset
                 )
             }
         }
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
-        pool.run([Product(self.weights.output, context, into: output)])
+        let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
+        pool.run(Product(self.weights.output, context, into: output))
         return output
     }
 }

@@ -40,11 +40,11 @@ struct EncoderAttention: Sendable {
         let queries = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         let keys = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         let values = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        pool.run([
+        pool.run(
             Product(self.weights.query, input, into: queries),
             Product(self.weights.key, input, into: keys),
-            Product(self.weights.value, input, into: values),
-        ])
+            Product(self.weights.value, input, into: values)
+        )
         let context = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         let items = self.items(lengths: lengths)
         let longest = lengths.max() ?? 0
@@ -63,7 +63,7 @@ struct EncoderAttention: Sendable {
             }
         }
         let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
-        pool.run([Product(self.weights.output, context, into: output)])
+        pool.run(Product(self.weights.output, context, into: output))
         return output
     }
 

@@ -33,8 +33,8 @@ struct FeedForward: Sendable {
     /// - Returns: `[tokens, d_model]`.
     func callAsFunction(_ input: FloatMatrix, pool: WorkPool) -> FloatMatrix {
         let stride = FeedForward.innerStride(width: self.wi.outputs)
-        let inner = FloatMatrix(uninitializedRows: input.rows, columns: stride)
-        let output = FloatMatrix(uninitializedRows: input.rows, columns: self.wo.outputs)
+        let inner = FloatMatrix.temporary(rows: input.rows, columns: stride)
+        let output = FloatMatrix.temporary(rows: input.rows, columns: self.wo.outputs)
         FeedForward.compute(
             [
                 Product(

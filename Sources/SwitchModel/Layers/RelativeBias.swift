@@ -51,7 +51,7 @@ struct RelativeBias: Sendable {
     func span(length: Int) -> Span {
         let heads = self.table.columns
         let columns = self.bidirectional ? 2 * length - 1 : length
-        let values = FloatMatrix(uninitializedRows: heads, columns: columns)
+        let values = FloatMatrix.temporary(rows: heads, columns: columns)
         for column in 0..<columns {
             let bucket = self.bucket(distance: column - (length - 1))
             for head in 0..<heads {

@@ -96,7 +96,7 @@ struct SparseFeedForward: Sendable {
                     drop(out.plan.sources[row], range.reason)
                 }
             }
-            output = self.combine(out.residual, plan: out.plan, outputs: answer)
+            output = self.combine(out.residual, plan: out.plan, outputs: answer, pool: step.pool)
         }
         if step.options.collectRouting {
             record.append(
@@ -112,24 +112,36 @@ struct SparseFeedForward: Sendable {
         return output
     }
 
-    private func combine(_ residual: FloatMatrix, plan: DispatchPlan, outputs: ExpertOutputs) -> FloatMatrix {
+    private func combine(
+        _ residual: FloatMatrix,
+        plan: DispatchPlan,
+        outputs: ExpertOutputs,
+        pool: WorkPool
+    ) -> FloatMatrix {
         let width = residual.columns
-        let combined = FloatMatrix(uninitializedRows: residual.rows, columns: width)
-        combined.pointer.update(from: residual.pointer, count: residual.rows * width)
+        let combined = FloatMatrix.temporary(rows: residual.rows, columns: width)
+        WorkPool.share(residual.rows, width: width, among: pool) { rows in
+            let offset = rows.lowerBound * width
+            (combined.pointer + offset).update(from: residual.pointer + offset, count: rows.count * width)
+        }
         for chunk in outputs.chunks {
             chunk.storage.withUnsafeBytes { bytes in
                 guard let base = bytes.baseAddress else {
                     return
                 }
-                for (index, row) in chunk.rows.enumerated() {
-                    let target = combined.pointer + Int(plan.sources[row]) * width
-                    Residual.addScaled(
-                        target,
-                        base + index * width * MemoryLayout<Float>.stride,
-                        scale: plan.combineWeights[row],
-                        count: width,
-                        into: target
-                    )
+                // No two rows of a plan have the same source.
+                WorkPool.share(chunk.rows.count, width: width, among: pool) { indices in
+                    for index in indices {
+                        let row = chunk.rows.lowerBound + index
+                        let target = combined.pointer + Int(plan.sources[row]) * width
+                        Residual.addScaled(
+                            target,
+                            base + index * width * MemoryLayout<Float>.stride,
+                            scale: plan.combineWeights[row],
+                            count: width,
+                            into: target
+                        )
+                    }
                 }
             }
         }
@@ -139,6 +151,7 @@ struct SparseFeedForward: Sendable {
     /// An executor is somebody else's code: what it gives back is checked before memory is read by it.
     private func requireCoverage(of plan: DispatchPlan, by outputs: ExpertOutputs, width: Int) throws(ModelError) {
         var ranges: [Range<Int>] = []
+        ranges.reserveCapacity(outputs.chunks.count + outputs.dropped.count)
         for chunk in outputs.chunks {
             var count = 0
             chunk.storage.withUnsafeBytes { count = $0.count }

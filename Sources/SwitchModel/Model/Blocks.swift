@@ -37,18 +37,25 @@ struct FeedForwardSublayer: Sendable {
     let norm: RMSNorm
     let kind: Kind
 
-    /// Computes the sublayer with its residual, or as much of it as comes before the experts.
+    /// Joins the attention's output to the residual, then computes the sublayer with its own residual, or as much of it as
+    /// comes before the experts.
     ///
     /// - Parameters:
-    ///   - hidden: `[tokens, d_model]`.
+    ///   - hidden: The attention's input before its norm, `[tokens, d_model]`.
+    ///   - attended: The attention's output, `[tokens, d_model]`.
     ///   - step: What the call of the model is about.
     ///   - record: Counts what happens to the tokens.
     /// - Returns: The output, or what is left to be finished.
-    func begin(_ hidden: FloatMatrix, step: StepContext, record: inout RoutingRecord) -> Progress {
-        let normed = self.norm(hidden)
+    func begin(
+        _ hidden: FloatMatrix,
+        attended: FloatMatrix,
+        step: StepContext,
+        record: inout RoutingRecord
+    ) -> Progress {
+        let (hidden, normed) = self.norm.adding(attended, to: hidden, pool: step.pool)
         switch self.kind {
         case .dense(let dense):
-            return .done(Residual.add(hidden, dense(normed, pool: step.pool)))
+            return .done(Residual.add(hidden, dense(normed, pool: step.pool), pool: step.pool))
         case .sparse(let sparse):
             return .out(sparse.begin(normed, residual: hidden, step: step, record: &record), sparse)
         }

@@ -16,7 +16,10 @@ public final class DecoderCache {
     public private(set) var length = 0
 
     private let blockCount: Int
-    private let innerWidth: Int
+    private let headCount: Int
+    private let keyWidth: Int
+    /// How keys and values are kept.
+    let type: RowType
     private var pages: [Page] = []
 
     /// Creates an empty cache.
@@ -25,14 +28,18 @@ public final class DecoderCache {
     public init(_ sequence: EncodedSequence) {
         self.sequence = sequence
         self.blockCount = sequence.crossKeys.count
-        self.innerWidth = sequence.crossKeys.first?.columns ?? 0
+        self.headCount = sequence.headCount
+        self.keyWidth = sequence.crossKeys.first?.columns ?? 0
+        self.type = sequence.crossKeys.first?.type ?? .float32
     }
 
     private init(copying other: DecoderCache) {
         self.sequence = other.sequence
         self.length = other.length
         self.blockCount = other.blockCount
-        self.innerWidth = other.innerWidth
+        self.headCount = other.headCount
+        self.keyWidth = other.keyWidth
+        self.type = other.type
         self.pages = other.pages
     }
 
@@ -45,17 +52,18 @@ public final class DecoderCache {
 
     /// Bytes of the keys and values, pages shared with other caches included.
     public var byteCount: Int {
-        self.pages.count * Page.elements(blocks: self.blockCount, width: self.innerWidth) * MemoryLayout<Float>.stride
+        self.pages.reduce(0) { $0 + $1.byteCount }
     }
 
     // MARK: - For the decoder
 
-    /// Keys and values of consecutive tokens that lie together; row `t` starts `t * innerWidth` floats on.
+    /// One head's keys and values of consecutive tokens, which lie together: token `t` starts `t * keyWidth` elements on.
     struct Run {
+        /// The first token's position.
         let start: Int
         let count: Int
-        let keys: UnsafePointer<Float>
-        let values: UnsafePointer<Float>
+        let keys: UnsafeRawPointer
+        let values: UnsafeRawPointer
     }
 
     /// Makes room for tokens from `length` on, in pages that nobody else sees.
@@ -63,13 +71,17 @@ public final class DecoderCache {
         let used = self.length % Page.tokens
         if used > 0, !isKnownUniquelyReferenced(&self.pages[self.pages.count - 1]) {
             let shared = self.pages[self.pages.count - 1]
-            let own = Page(blocks: self.blockCount, width: self.innerWidth)
-            own.copy(shared, tokens: used, blocks: self.blockCount, width: self.innerWidth)
+            let own = self.newPage()
+            own.copy(shared, tokens: used)
             self.pages[self.pages.count - 1] = own
         }
         while self.pages.count * Page.tokens < self.length + count {
-            self.pages.append(Page(blocks: self.blockCount, width: self.innerWidth))
+            self.pages.append(self.newPage())
         }
+    }
+
+    private func newPage() -> Page {
+        Page(blocks: self.blockCount, heads: self.headCount, width: self.keyWidth, type: self.type)
     }
 
     /// Writes one token's keys and values; `reserve` has made room.
@@ -83,25 +95,35 @@ public final class DecoderCache {
             return
         }
         let page = self.pages[position / Page.tokens]
-        let row = (position % Page.tokens) * self.innerWidth
-        let base = page.start(block: block, width: self.innerWidth)
-        (base + row).update(from: keys, count: self.innerWidth)
-        (base + Page.tokens * self.innerWidth + row).update(from: values, count: self.innerWidth)
+        let token = position % Page.tokens
+        for head in 0..<self.headCount {
+            page.rows.write(keys + head * self.keyWidth, row: page.row(.keys, block: block, head: head) + token)
+            page.rows.write(values + head * self.keyWidth, row: page.row(.values, block: block, head: head) + token)
+        }
     }
 
-    /// The keys and values of one block for the first `count` tokens.
-    func runs(block: Int, count: Int) -> [Run] {
-        var runs: [Run] = []
-        var start = 0
-        while start < count {
-            let base = UnsafePointer(self.pages[start / Page.tokens].start(block: block, width: self.innerWidth))
-            let taken = min(Page.tokens, count - start)
-            runs.append(
-                Run(start: start, count: taken, keys: base, values: base + Page.tokens * self.innerWidth)
-            )
-            start += taken
-        }
-        return runs
+    /// Number of runs that the first `count` tokens lie in.
+    func runCount(tokens count: Int) -> Int {
+        (count + Page.tokens - 1) / Page.tokens
+    }
+
+    /// One run of one head of one block.
+    ///
+    /// - Parameters:
+    ///   - index: Which run, below `runCount(tokens:)`.
+    ///   - block: The decoder block.
+    ///   - head: The head.
+    ///   - count: Tokens that are asked for, in all runs.
+    /// - Returns: The run.
+    func run(_ index: Int, block: Int, head: Int, tokens count: Int) -> Run {
+        let start = index * Page.tokens
+        let page = self.pages[index]
+        return Run(
+            start: start,
+            count: min(Page.tokens, count - start),
+            keys: UnsafeRawPointer(page.rows.address(row: page.row(.keys, block: block, head: head))),
+            values: UnsafeRawPointer(page.rows.address(row: page.row(.values, block: block, head: head)))
+        )
     }
 
     /// Takes over tokens that have been stored for every block.
@@ -111,33 +133,36 @@ public final class DecoderCache {
 
     // MARK: - Pages
 
-    /// Keys and values of some tokens, as `[block][keys, values][token][heads * d_kv]`.
+    /// Keys and values of some tokens, as `[block][keys, values][head][token][d_kv]`.
     private final class Page {
         /// Tokens in a page.
         static let tokens = 16
 
-        private let pointer: UnsafeMutablePointer<Float>
-
-        init(blocks: Int, width: Int) {
-            self.pointer = .allocate(capacity: max(Page.elements(blocks: blocks, width: width), 1))
+        enum Half: Int {
+            case keys
+            case values
         }
 
-        deinit {
-            self.pointer.deallocate()
+        let rows: TypedRows
+        private let heads: Int
+
+        init(blocks: Int, heads: Int, width: Int, type: RowType) {
+            self.heads = heads
+            self.rows = TypedRows(uninitializedRows: blocks * 2 * heads * Page.tokens, columns: width, type: type)
         }
 
-        static func elements(blocks: Int, width: Int) -> Int {
-            blocks * 2 * Page.tokens * width
+        var byteCount: Int { self.rows.byteCount }
+
+        /// The row of a head's first token.
+        func row(_ half: Half, block: Int, head: Int) -> Int {
+            ((block * 2 + half.rawValue) * self.heads + head) * Page.tokens
         }
 
-        func start(block: Int, width: Int) -> UnsafeMutablePointer<Float> {
-            self.pointer + block * 2 * Page.tokens * width
-        }
-
-        func copy(_ other: Page, tokens: Int, blocks: Int, width: Int) {
-            for half in 0..<(2 * blocks) {
-                let offset = half * Page.tokens * width
-                (self.pointer + offset).update(from: other.pointer + offset, count: tokens * width)
+        /// Copies the first tokens of every head.
+        func copy(_ other: Page, tokens: Int) {
+            let bytes = tokens * self.rows.columns * self.rows.type.byteCount
+            for first in stride(from: 0, to: self.rows.rows, by: Page.tokens) {
+                self.rows.address(row: first).copyMemory(from: other.rows.address(row: first), byteCount: bytes)
             }
         }
     }

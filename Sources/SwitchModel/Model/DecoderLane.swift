@@ -35,6 +35,9 @@ final class DecoderLane {
         var positions: [DecoderPosition] = []
         var last: [Int] = []
         var sequences: [Int32] = []
+        positions.reserveCapacity(rows.count)
+        last.reserveCapacity(rows.count)
+        sequences.reserveCapacity(rows.count)
         for (lane, index) in rows.indices.enumerated() {
             let row = rows[index]
             for offset in row.tokens.indices {
@@ -77,21 +80,20 @@ final class DecoderLane {
                 record.append(hiddenState: self.hidden, stack: .decoder)
             }
             let attended = block.attention(
-                block.attentionNorm(self.hidden),
+                block.attentionNorm(self.hidden, pool: self.model.pool),
                 positions: self.positions,
                 caches: self.caches,
                 bias: self.bias,
                 pool: self.model.pool
             )
-            self.hidden = Residual.add(self.hidden, attended)
+            let (hidden, normed) = block.crossNorm.adding(attended, to: self.hidden, pool: self.model.pool)
             let crossed = block.cross(
-                block.crossNorm(self.hidden),
+                normed,
                 positions: self.positions,
                 sequences: self.sequences,
                 pool: self.model.pool
             )
-            self.hidden = Residual.add(self.hidden, crossed)
-            switch block.feedForward.begin(self.hidden, step: self.step, record: &record) {
+            switch block.feedForward.begin(hidden, attended: crossed, step: self.step, record: &record) {
             case .done(let hidden):
                 self.hidden = hidden
                 self.block += 1

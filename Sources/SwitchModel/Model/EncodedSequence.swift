@@ -7,14 +7,20 @@ public final class EncodedSequence: Sendable {
     /// The encoder's output after the final norm, `[tokens, d_model]`.
     public let hidden: FloatMatrix
 
-    /// For each decoder block the keys of its cross-attention, `[tokens, heads * d_kv]`.
-    let crossKeys: [FloatMatrix]
+    /// Heads of the decoder's attention.
+    let headCount: Int
 
-    /// For each decoder block the values of its cross-attention, `[tokens, heads * d_kv]`.
-    let crossValues: [FloatMatrix]
+    /// For each decoder block the keys of its cross-attention, `[heads, tokens, d_kv]`.
+    ///
+    /// A head's keys lie together: a decoder step reads them head by head, as one stream that the processor sees coming.
+    let crossKeys: [TypedRows]
 
-    init(hidden: FloatMatrix, crossKeys: [FloatMatrix], crossValues: [FloatMatrix]) {
+    /// For each decoder block the values of its cross-attention, `[heads, tokens, d_kv]`.
+    let crossValues: [TypedRows]
+
+    init(hidden: FloatMatrix, headCount: Int, crossKeys: [TypedRows], crossValues: [TypedRows]) {
         self.hidden = hidden
+        self.headCount = headCount
         self.crossKeys = crossKeys
         self.crossValues = crossValues
     }
@@ -26,9 +32,7 @@ public final class EncodedSequence: Sendable {
 
     /// Bytes of the hidden states, keys and values.
     public var byteCount: Int {
-        (self.crossKeys + self.crossValues + [self.hidden])
-            .reduce(0) {
-                $0 + $1.rows * $1.columns * MemoryLayout<Float>.stride
-            }
+        (self.crossKeys + self.crossValues)
+            .reduce(self.hidden.rows * self.hidden.columns * MemoryLayout<Float>.stride) { $0 + $1.byteCount }
     }
 }

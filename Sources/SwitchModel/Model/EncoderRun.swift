@@ -18,8 +18,8 @@ public final class EncoderRun {
     /// Blocks of the encoder that are done.
     private var block = 0
     private var out: (sublayer: SparseFeedForward, work: SparseFeedForward.Out)?
-    private var keys: [[FloatMatrix]]
-    private var values: [[FloatMatrix]]
+    private var keys: [[TypedRows]]
+    private var values: [[TypedRows]]
     /// Blocks of the decoder whose cross keys and values are done; the first only when the encoder's blocks are.
     private var crossed = 0
 
@@ -110,7 +110,12 @@ public final class EncoderRun {
         precondition(self.isFinished, "the run has \(self.piecesLeft) pieces left")
         return self.hidden.cut(into: self.lengths).enumerated()
             .map { index, rows in
-                EncodedSequence(hidden: rows, crossKeys: self.keys[index], crossValues: self.values[index])
+                EncodedSequence(
+                    hidden: rows,
+                    headCount: self.model.configuration.headCount,
+                    crossKeys: self.keys[index],
+                    crossValues: self.values[index]
+                )
             }
     }
 
@@ -120,13 +125,13 @@ public final class EncoderRun {
             record.append(hiddenState: self.hidden, stack: .encoder)
         }
         let attended = block.attention(
-            block.attentionNorm(self.hidden),
+            block.attentionNorm(self.hidden, pool: self.model.pool),
             lengths: self.lengths,
             bias: self.bias,
             pool: self.model.pool
         )
-        self.hidden = Residual.add(self.hidden, attended)
-        switch block.feedForward.begin(self.hidden, step: self.step, record: &record) {
+        let progress = block.feedForward.begin(self.hidden, attended: attended, step: self.step, record: &record)
+        switch progress {
         case .done(let hidden):
             self.blockEnded(hidden, record: &record)
         case .out(let work, let sublayer):
@@ -140,7 +145,7 @@ public final class EncoderRun {
         guard self.block == self.model.encoderBlocks.count else {
             return
         }
-        self.hidden = self.model.encoderNorm(hidden)
+        self.hidden = self.model.encoderNorm(hidden, pool: self.model.pool)
         if self.step.options.collectHiddenStates {
             record.append(hiddenState: self.hidden, stack: .encoder)
         }
@@ -151,13 +156,26 @@ public final class EncoderRun {
         let weights = self.model.decoderBlocks[self.crossed].cross.weights
         let allKeys = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.key.outputs)
         let allValues = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.value.outputs)
-        self.model.pool.run([
-            Product(weights.key, self.hidden, into: allKeys), Product(weights.value, self.hidden, into: allValues),
-        ])
-        let parts = zip(allKeys.cut(into: self.lengths), allValues.cut(into: self.lengths))
-        for (index, (key, value)) in parts.enumerated() {
-            self.keys[index].append(key)
-            self.values[index].append(value)
+        self.model.pool.run(
+            Product(weights.key, self.hidden, into: allKeys),
+            Product(weights.value, self.hidden, into: allValues)
+        )
+        let heads = self.model.configuration.headCount
+        let width = allKeys.columns / heads
+        let type = self.model.cacheType
+        let keys = self.lengths.map { TypedRows(uninitializedRows: heads * $0, columns: width, type: type) }
+        let values = self.lengths.map { TypedRows(uninitializedRows: heads * $0, columns: width, type: type) }
+        let starts = self.lengths.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) }
+        self.model.pool.run(2 * self.lengths.count) { range in
+            for item in range {
+                let index = item / 2
+                let (source, target) = item % 2 == 0 ? (allKeys, keys[index]) : (allValues, values[index])
+                source.separateHeads(heads, rows: starts[index]..<starts[index + 1], into: target)
+            }
+        }
+        for index in self.lengths.indices {
+            self.keys[index].append(keys[index])
+            self.values[index].append(values[index])
         }
         self.crossed += 1
     }

@@ -9,6 +9,12 @@ public struct StepOptions: Sendable, Hashable {
         /// The last token of each row.
         case last
 
+        /// The last token of each row, and of its logits those that can be the greatest: some others are minus infinity.
+        ///
+        /// The greatest one and the lowest id that has it are the same as with ``last``, but nothing can be told of the
+        /// sum over all.
+        case greatest
+
         /// Every token, in the order of the rows.
         case all
     }

@@ -11,14 +11,19 @@ public struct DecoderInput {
     /// Token ids, at least one: the start token first of all, then what was generated, or many at once.
     public var tokens: [Int32]
 
+    /// A token that must not be chosen next, which ``StepOptions/Logits/greatest`` then leaves out.
+    public var excludedToken: Int32?
+
     /// Describes a row's new tokens.
     ///
     /// - Parameters:
     ///   - cache: What the row remembers; the call adds the tokens to it.
     ///   - tokens: Token ids, at least one.
-    public init(cache: DecoderCache, tokens: [Int32]) {
+    ///   - excludedToken: A token that must not be chosen next.
+    public init(cache: DecoderCache, tokens: [Int32], excludedToken: Int32? = nil) {
         self.cache = cache
         self.tokens = tokens
+        self.excludedToken = excludedToken
     }
 }
 
@@ -34,8 +39,8 @@ extension SwitchTransformer {
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `rows`.
     ///   - meanwhile: Called while all of the call's experts are out and nothing else is to be done: does a piece of other
     ///     work, or says by false that there is none for now.
-    /// - Returns: Logits `[rows, vocabulary]` of each row's last token, or `[tokens, vocabulary]` of all tokens where
-    ///   the options say so.
+    /// - Returns: Logits `[rows, vocabulary]` of each row's last token, some of them minus infinity where only the greatest
+    ///   is asked for, or `[tokens, vocabulary]` of all tokens.
     /// - Throws: `ModelError` for rows without tokens, unknown ids and caches named twice; what the executor throws.
     public func decode(
         _ rows: [DecoderInput],
@@ -66,7 +71,8 @@ extension SwitchTransformer {
         }
         // One product for all lanes, since the projection's weights are many.
         let parts = lanes.map { options.logits == .all ? $0.hidden : $0.hidden.gather($0.last) }
-        return self.logits(FloatMatrix.joined(parts))
+        let excluded = options.logits == .greatest ? rows.map(\.excludedToken) : nil
+        return self.logits(FloatMatrix.joined(parts), onlyGreatestExcept: excluded)
     }
 
     /// Lets lanes take turns: while the experts of one are out, another computes.
@@ -100,7 +106,12 @@ extension SwitchTransformer {
     }
 
     /// Projects the last block's output onto the vocabulary.
-    private func logits(_ hidden: FloatMatrix) -> FloatMatrix {
+    ///
+    /// - Parameters:
+    ///   - hidden: `[rows, d_model]`.
+    ///   - excluded: Where only the greatest logits are asked for, what each row must not choose.
+    /// - Returns: `[rows, vocabulary]`.
+    private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
         let normed = self.decoderNorm(hidden)
         if self.headScale != 1 {
             Residual.scale(
@@ -110,8 +121,11 @@ extension SwitchTransformer {
                 into: normed.pointer
             )
         }
-        let logits = FloatMatrix(uninitializedRows: normed.rows, columns: self.head.outputs)
-        self.pool.run([Product(self.head, normed, into: logits)])
+        if let excluded, let screen = self.headScreen, normed.rows <= ProductScreen.mostRows {
+            return screen.product(self.head, normed, except: excluded.map { $0.map(Int.init) }, pool: self.pool)
+        }
+        let logits = FloatMatrix.temporary(rows: normed.rows, columns: self.head.outputs)
+        self.pool.run(Product(self.head, normed, into: logits))
         return logits
     }
 

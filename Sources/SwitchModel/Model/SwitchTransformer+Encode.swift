@@ -56,13 +56,28 @@ extension FloatMatrix {
         }
     }
 
+    /// Copies some rows `[tokens, heads * width]` as `[heads, tokens, width]`.
+    ///
+    /// - Parameters:
+    ///   - heads: Number of heads.
+    ///   - rows: The rows.
+    ///   - target: Room for as many elements.
+    func separateHeads(_ heads: Int, rows: Range<Int>, into target: TypedRows) {
+        let width = self.columns / heads
+        for head in 0..<heads {
+            for (token, row) in rows.enumerated() {
+                target.write(self.pointer + row * self.columns + head * width, row: head * rows.count + token)
+            }
+        }
+    }
+
     /// Matrices of one width, one below the other; the matrix itself where there is one.
     static func joined(_ parts: [FloatMatrix]) -> FloatMatrix {
         if parts.count == 1 {
             return parts[0]
         }
         let columns = parts.first?.columns ?? 0
-        let output = FloatMatrix(uninitializedRows: parts.reduce(0) { $0 + $1.rows }, columns: columns)
+        let output = FloatMatrix.temporary(rows: parts.reduce(0) { $0 + $1.rows }, columns: columns)
         var start = 0
         for part in parts {
             (output.pointer + start * columns).update(from: part.pointer, count: part.rows * columns)
@@ -73,7 +88,7 @@ extension FloatMatrix {
 
     /// Copies some rows.
     func gather(_ rows: [Int]) -> FloatMatrix {
-        let output = FloatMatrix(uninitializedRows: rows.count, columns: self.columns)
+        let output = FloatMatrix.temporary(rows: rows.count, columns: self.columns)
         for (index, row) in rows.enumerated() {
             (output.pointer + index * self.columns).update(from: self.pointer + row * self.columns, count: self.columns)
         }

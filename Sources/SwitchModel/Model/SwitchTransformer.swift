@@ -25,6 +25,12 @@ public final class SwitchTransformer: Sendable {
     let decoderNorm: RMSNorm
     let head: PackedMatrix
 
+    /// Tells which logits can be the greatest; nothing where the projection is small, or of int8 weights itself.
+    let headScreen: ProductScreen?
+
+    /// How attention's keys and values are kept: rounded to bfloat16 where weights are int8, as they are computed otherwise.
+    let cacheType: RowType
+
     /// By what the decoder's output is multiplied before the projection: `d_model^-0.5` where the projection is the
     /// embedding itself, 1 otherwise.
     let headScale: Float
@@ -64,7 +70,10 @@ public final class SwitchTransformer: Sendable {
         self.decoderBias = try build.relativeBias(.decoder)
         self.decoderBlocks = try (0..<configuration.decoderBlocks).map { try build.decoderBlock($0) }
         self.decoderNorm = try build.norm(.finalNorm(.decoder))
-        self.head = try loader.packed(configuration.tiedEmbeddings ? .sharedEmbedding : .lmHead)
+        let headRole: TensorRole = configuration.tiedEmbeddings ? .sharedEmbedding : .lmHead
+        self.head = try loader.packed(headRole)
+        self.cacheType = self.head.dtype == .int8 ? .bfloat16 : .float32
+        self.headScreen = try loader.screen(headRole, for: self.head)
         self.headScale = configuration.tiedEmbeddings ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
     }
 

@@ -69,6 +69,26 @@ final class WeightLoader {
         return matrix
     }
 
+    /// Bytes of a weight matrix from which on a screen is worth its memory: smaller ones stay in a cache anyway.
+    private static let leastScreenedBytes = 1 << 18
+
+    /// An int8 copy that screens the products of a matrix.
+    ///
+    /// - Parameters:
+    ///   - role: The tensor that the matrix was packed from.
+    ///   - matrix: The matrix.
+    /// - Returns: The screen; nothing for a matrix that is small, or of int8 weights.
+    /// - Throws: `CheckpointError` for a tensor that is missing or malformed.
+    func screen(_ role: TensorRole, for matrix: PackedMatrix) throws -> ProductScreen? {
+        guard matrix.dtype != .int8, matrix.byteCount >= WeightLoader.leastScreenedBytes,
+            matrix.inputs <= PackedDType.int8.mostInputs
+        else {
+            return nil
+        }
+        let (view, type) = try self.view(role)
+        return view.withUnsafeBytes { ProductScreen(of: $0, as: type, weights: matrix, pool: self.pool) }
+    }
+
     /// A vector or matrix as float32; a vector becomes a matrix of one row.
     func floats(_ role: TensorRole) throws -> FloatMatrix {
         let (view, type) = try self.view(role)
@@ -136,7 +156,7 @@ struct EmbeddingTable: Sendable {
     /// - Parameter tokens: Ids, each below `rows`.
     /// - Returns: `[tokens, columns]`.
     func callAsFunction(_ tokens: [Int32]) -> FloatMatrix {
-        let output = FloatMatrix(uninitializedRows: tokens.count, columns: self.columns)
+        let output = FloatMatrix.temporary(rows: tokens.count, columns: self.columns)
         let stride = self.columns * self.type.byteCount
         self.view.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else {

@@ -82,6 +82,7 @@ public struct DispatchPlan: Sendable, Hashable {
         }
 
         var groups: [ExpertRows] = []
+        groups.reserveCapacity(min(expertCount, choices.count))
         var next = [Int](repeating: 0, count: expertCount)
         var total = 0
         for expert in 0..<expertCount where kept[expert] > 0 {

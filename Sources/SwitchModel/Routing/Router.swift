@@ -31,8 +31,8 @@ struct Router: Sendable {
     /// - Returns: One choice and probability a token.
     func callAsFunction(_ input: FloatMatrix, pool: WorkPool) -> Decision {
         let experts = self.weights.outputs
-        let scores = FloatMatrix(uninitializedRows: input.rows, columns: experts)
-        pool.run([Product(self.weights, input, into: scores)])
+        let scores = FloatMatrix.temporary(rows: input.rows, columns: experts)
+        pool.run(Product(self.weights, input, into: scores))
         var decision = Decision(choices: [], probabilities: [])
         decision.choices.reserveCapacity(input.rows)
         decision.probabilities.reserveCapacity(input.rows)

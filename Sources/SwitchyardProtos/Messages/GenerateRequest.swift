@@ -107,6 +107,9 @@ public struct GenerationParameters: Sendable, Hashable {
     /// For each generated token, so many best tokens with their log-probabilities.
     public var topLogprobs: UInt32
 
+    /// Neither scores nor log-probabilities are wanted: greedy search then leaves out logits that cannot be the best.
+    public var skipScores: Bool
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         maxNewTokens: UInt32 = 0,
@@ -121,7 +124,8 @@ public struct GenerationParameters: Sendable, Hashable {
         seed: UInt64 = 0,
         stop: [String] = [],
         numReturnSequences: UInt32 = 0,
-        topLogprobs: UInt32 = 0
+        topLogprobs: UInt32 = 0,
+        skipScores: Bool = false
     ) {
         self.maxNewTokens = maxNewTokens
         self.minNewTokens = minNewTokens
@@ -136,6 +140,7 @@ public struct GenerationParameters: Sendable, Hashable {
         self.stop = stop
         self.numReturnSequences = numReturnSequences
         self.topLogprobs = topLogprobs
+        self.skipScores = skipScores
     }
 }
 
@@ -158,7 +163,8 @@ extension GenerationParameters: CBacked {
             seed: c.seed,
             stop: try fields.strings(c.n_stop, c.stop, "stop"),
             numReturnSequences: c.num_return_sequences,
-            topLogprobs: c.top_logprobs
+            topLogprobs: c.top_logprobs,
+            skipScores: c.skip_scores != 0
         )
     }
 
@@ -176,5 +182,6 @@ extension GenerationParameters: CBacked {
         (c.n_stop, c.stop) = arena.texts(self.stop)
         c.num_return_sequences = self.numReturnSequences
         c.top_logprobs = self.topLogprobs
+        c.skip_scores = self.skipScores ? 1 : 0
     }
 }

@@ -161,6 +161,9 @@ struct GenerationOptions: ParsableArguments {
     @Option(help: "Number of answers.")
     var returnSequences: UInt32 = 0
 
+    @Flag(help: "Leave out the score, so that greedy search computes only the logits that can be the best.")
+    var skipScores = false
+
     @Flag(help: "Fail instead of dropping tokens whose expert host does not answer.")
     var strict = false
 
@@ -182,7 +185,8 @@ struct GenerationOptions: ParsableArguments {
             seed: self.seed,
             stop: self.stop,
             numReturnSequences: self.returnSequences,
-            topLogprobs: 0
+            topLogprobs: 0,
+            skipScores: self.skipScores
         )
     }
 
@@ -196,6 +200,7 @@ struct GenerationOptions: ParsableArguments {
         var parameters = SwitchModel.GenerationParameters()
         if self.maxNewTokens > 0 { parameters.maxNewTokens = Int(self.maxNewTokens) }
         parameters.minNewTokens = Int(self.minNewTokens)
+        parameters.skipsScores = self.skipScores
         parameters.beamCount = Int(max(1, self.beams))
         if self.lengthPenalty != 0 { parameters.lengthPenalty = self.lengthPenalty }
         parameters.sampling = self.sample

@@ -984,7 +984,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
   (ProtobufCMessageInit) switchyard__v1__generate_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__field_descriptors[13] =
+static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__field_descriptors[14] =
 {
   {
     "max_new_tokens",
@@ -1142,6 +1142,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "skip_scores",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, skip_scores),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generation_parameters__field_indices_by_name[] = {
   4,   /* field[4] = do_sample */
@@ -1152,6 +1164,7 @@ static const unsigned switchyard__v1__generation_parameters__field_indices_by_na
   11,   /* field[11] = num_return_sequences */
   8,   /* field[8] = repetition_penalty */
   9,   /* field[9] = seed */
+  13,   /* field[13] = skip_scores */
   10,   /* field[10] = stop */
   5,   /* field[5] = temperature */
   6,   /* field[6] = top_k */
@@ -1161,7 +1174,7 @@ static const unsigned switchyard__v1__generation_parameters__field_indices_by_na
 static const ProtobufCIntRange switchyard__v1__generation_parameters__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 13 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generation_parameters__descriptor =
 {
@@ -1171,7 +1184,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generation_parameters__descript
   "Switchyard__V1__GenerationParameters",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerationParameters),
-  13,
+  14,
   switchyard__v1__generation_parameters__field_descriptors,
   switchyard__v1__generation_parameters__field_indices_by_name,
   1,  switchyard__v1__generation_parameters__number_ranges,

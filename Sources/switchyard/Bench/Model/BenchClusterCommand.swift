@@ -203,7 +203,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
             for input in inputs {
                 let request = GenerateRequest(
                     input: .tokenIDs(input.map { UInt32($0) }),
-                    parameters: GenerationParameters(maxNewTokens: count, minNewTokens: count)
+                    parameters: GenerationParameters(maxNewTokens: count, minNewTokens: count, skipScores: true)
                 )
                 group.addTask {
                     var stream = Stream()

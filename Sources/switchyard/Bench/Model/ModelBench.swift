@@ -131,6 +131,23 @@ final class ModelBench {
         return counts.isEmpty ? 0 : counts.reduce(0, +) / Double(counts.count)
     }
 
+    /// How many allocations a decoder step makes once it is warm, on average over some steps.
+    ///
+    /// - Parameters:
+    ///   - counter: Counts them.
+    ///   - size: Sequences in the batch.
+    /// - Returns: Allocations of one step of all sequences together.
+    /// - Throws: What the model throws.
+    func allocations(_ counter: AllocationCounter, batch size: Int) throws -> Double {
+        var batch = try self.batch(size)
+        for _ in 0..<3 { try self.step(&batch) }
+        let steps = 8
+        let count = try counter.count {
+            for _ in 0..<steps { try self.step(&batch) }
+        }
+        return Double(count) / Double(steps)
+    }
+
     // MARK: - Steps
 
     private struct Batch {
@@ -149,21 +166,15 @@ final class ModelBench {
 
     private func step(_ batch: inout Batch) throws {
         var record = RoutingRecord()
-        try self.step(&batch, options: StepOptions(), record: &record)
+        // As transformers' generate does where nobody asks for scores.
+        try self.step(&batch, options: StepOptions(logits: .greatest), record: &record)
     }
 
     private func step(_ batch: inout Batch, options: StepOptions, record: inout RoutingRecord) throws {
         let rows = zip(batch.caches, batch.tokens).map { DecoderInput(cache: $0, tokens: [$1]) }
         let logits = try self.transformer.decode(rows, experts: self.experts, options: options, record: &record)
         for row in batch.tokens.indices {
-            batch.tokens[row] = Self.best(UnsafeBufferPointer(logits.row(row)))
+            batch.tokens[row] = Int32(logits.greatest(inRow: row) ?? 0)
         }
-    }
-
-    /// The index of the largest value, the first one where several are.
-    private static func best(_ values: UnsafeBufferPointer<Float>) -> Int32 {
-        var best = 0
-        for index in 1..<max(1, values.count) where values[index] > values[best] { best = index }
-        return Int32(best)
     }
 }

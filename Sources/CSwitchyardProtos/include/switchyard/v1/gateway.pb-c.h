@@ -210,10 +210,14 @@ struct  Switchyard__V1__GenerationParameters
    * For each generated token, so many best tokens with their log-probabilities.
    */
   uint32_t top_logprobs;
+  /*
+   * Neither scores nor log-probabilities are wanted: greedy search then leaves out logits that cannot be the best.
+   */
+  protobuf_c_boolean skip_scores;
 };
 #define SWITCHYARD__V1__GENERATION_PARAMETERS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generation_parameters__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0, 0, 0 }
 
 
 /*

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Synchronization
+
+/// Matrices of earlier layers and steps, handed out again once nobody else holds them.
+///
+/// A decoder step makes hundreds of small matrices of a few shapes, the same ones in every step. Here they are made once:
+/// the shelf keeps a reference to each, and one that nobody else refers to is free.
+enum MatrixShelf {
+    /// Elements of the largest matrix that is kept; the memory of larger ones is kept by ``MatrixMemory``.
+    static let largest = 1 << 18
+
+    /// Matrices that are kept; where there are more, those that are free go.
+    static let limit = 1024
+
+    private struct Shape: Hashable {
+        let rows: Int
+        let columns: Int
+    }
+
+    /// The matrices of one shape.
+    private final class Bucket {
+        var matrices: [FloatMatrix] = []
+        /// Where to look first: behind the one that was handed out last.
+        var next = 0
+
+        func free() -> FloatMatrix? {
+            for offset in self.matrices.indices {
+                let index = (self.next + offset) % self.matrices.count
+                if isKnownUniquelyReferenced(&self.matrices[index]) {
+                    // What others read and wrote before they let go of it has happened.
+                    atomicMemoryFence(ordering: .acquiring)
+                    self.next = index + 1
+                    return self.matrices[index]
+                }
+            }
+            return nil
+        }
+
+        func dropFree() {
+            var kept: [FloatMatrix] = []
+            for index in self.matrices.indices where !isKnownUniquelyReferenced(&self.matrices[index]) {
+                kept.append(self.matrices[index])
+            }
+            self.matrices = kept
+            self.next = 0
+        }
+    }
+
+    private struct Shelf {
+        var buckets: [Shape: Bucket] = [:]
+        var count = 0
+    }
+
+    private static let shelf = Mutex(Shelf())
+
+    /// Number of matrices that are kept, handed out or free.
+    static var count: Int { self.shelf.withLock { $0.count } }
+
+    /// Hands out a matrix whose elements the caller writes before reading any.
+    static func take(rows: Int, columns: Int) -> FloatMatrix {
+        guard rows * columns <= self.largest else {
+            return FloatMatrix(uninitializedRows: rows, columns: columns)
+        }
+        let shape = Shape(rows: rows, columns: columns)
+        return self.shelf.withLock { shelf in
+            if let free = shelf.buckets[shape]?.free() {
+                return free
+            }
+            if shelf.count >= self.limit {
+                for bucket in shelf.buckets.values { bucket.dropFree() }
+                shelf.buckets = shelf.buckets.filter { !$0.value.matrices.isEmpty }
+                shelf.count = shelf.buckets.values.reduce(0) { $0 + $1.matrices.count }
+            }
+            let matrix = FloatMatrix(uninitializedRows: rows, columns: columns)
+            let bucket = shelf.buckets[shape] ?? Bucket()
+            shelf.buckets[shape] = bucket
+            bucket.matrices.append(matrix)
+            shelf.count += 1
+            return matrix
+        }
+    }
+}
+
+extension FloatMatrix {
+    /// A matrix for a step's results, whose elements the caller writes before reading any: one of an earlier step that
+    /// nobody holds any more, where there is one of the shape.
+    ///
+    /// - Parameters:
+    ///   - rows: Number of rows, zero or more.
+    ///   - columns: Number of columns, zero or more.
+    /// - Returns: A matrix that nobody else holds.
+    public static func temporary(rows: Int, columns: Int) -> FloatMatrix {
+        MatrixShelf.take(rows: rows, columns: columns)
+    }
+}
