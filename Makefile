@@ -17,7 +17,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-full-shape bench-peers protos clean
+    bench-model bench-full-shape bench-peers protos clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,6 +51,19 @@ soak: ## half an hour of drawn faults: memory stays, ids stay (docs/reliability.
 	@mkdir -p .build/faults
 	$(FAULTS) soak --minutes $(SOAK_MINUTES) --csv .build/faults/soak.csv --svg .build/faults/soak.svg \
 	    --artifacts .build/faults/logs
+
+# What was built here goes into the image; `docker build -f deploy/Containerfile -t switchyard .` compiles in another image.
+IMAGE ?= switchyard
+image: build ## a container image of the release build
+	deploy/image/collect-root.sh .build/release/switchyard .build/image/root
+	docker build --file deploy/Containerfile --tag $(IMAGE) --build-arg BINARY=prebuilt \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" .
+
+deploy-check: ## every deploy file held against schemas and tools, with nothing brought up (docs/deployment.md)
+	deploy/check/check.sh
+
+deploy-test: build ## the deploy files brought up in a container engine, with requests (3 minutes; docs/deployment.md)
+	deploy/test/run.sh
 
 sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)
 	@deploy/install-packages.sh build

@@ -22,6 +22,7 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let swiftASN1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
@@ -51,6 +52,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2", traits: []),
@@ -73,7 +75,7 @@ let package = Package(
             dependencies: ["COpenBLAS", "CKernels"],
             swiftSettings: swiftSettings
         ),
-        .target(name: "Checkpoints", swiftSettings: swiftSettings),
+        .target(name: "Checkpoints", dependencies: [crypto], swiftSettings: swiftSettings),
         .target(name: "Tokenization", dependencies: ["CSentencePiece"], swiftSettings: swiftSettings),
         .target(name: "SwitchModel", dependencies: ["TensorKernels", "Checkpoints"], swiftSettings: swiftSettings),
 
@@ -94,6 +96,12 @@ let package = Package(
         .target(
             name: "CertificateAuthority",
             dependencies: [x509, crypto, swiftASN1],
+            swiftSettings: swiftSettings
+        ),
+
+        .target(
+            name: "WeightFetching",
+            dependencies: [asyncHTTPClient, nioCore, nioHTTP1, nioSSL, crypto],
             swiftSettings: swiftSettings
         ),
 
@@ -146,7 +154,7 @@ let package = Package(
             dependencies: [
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry", "ExpertPooling",
                 "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
-                "Checkpoints", "TensorKernels", "CertificateAuthority",
+                "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
                 argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
                 nioPosix,
             ],
@@ -188,6 +196,14 @@ let package = Package(
         .testTarget(
             name: "CertificateAuthorityTests",
             dependencies: ["CertificateAuthority", subprocess, systemPackage],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "WeightFetchingTests",
+            dependencies: [
+                "WeightFetching", "CertificateAuthority", "Checkpoints", "PeerTools", "switchyard", nioCore, nioPosix,
+                nioHTTP1, nioSSL, crypto, subprocess, systemPackage,
+            ],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds models that Hugging Face's tools have downloaded to this machine.
+/// Finds models that `switchyard pull` or Hugging Face's own tools have fetched to this machine.
 ///
-/// Nothing is ever fetched.
+/// Nothing is fetched here.
 public enum HubCache {
     /// The folder of a model.
     ///
@@ -36,7 +36,7 @@ public enum HubCache {
             code: .notFound,
             message:
                 "there is no model \"\(modelNameOrPath)\"; looked at \(places.joined(separator: ", ")). Name a checkpoint's "
-                + "folder, or download the model first: hf download \(self.isModelName(name) ? name : "ORG/NAME")"
+                + "folder, or fetch the model first: switchyard pull \(self.isModelName(name) ? name : "ORG/NAME")"
         )
     }
 

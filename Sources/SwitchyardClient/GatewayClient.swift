@@ -197,6 +197,24 @@ extension GatewayClient {
         try await self.call(GatewayMethods.describeCluster, DescribeClusterRequest(), timeout)
     }
 
+    /// Says whether a service takes calls, as the standard health service tells it.
+    ///
+    /// Expert hosts answer this call as gateways do, so the endpoint may be one of theirs.
+    ///
+    /// - Parameters:
+    ///   - service: The service's full name, such as `switchyard.v1.Gateway`; empty means the server as a whole.
+    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    /// - Returns: The service's status.
+    /// - Throws: ``GatewayError``; its code is `NOT_FOUND` where the server has no such service.
+    public func checkHealth(
+        of service: String = "",
+        timeout: Duration? = nil
+    ) async throws(GatewayError) -> HealthCheckResponse.ServingStatus {
+        let request = HealthCheckRequest(service: service)
+        let response: HealthCheckResponse = try await self.call(HealthMethods.check, request, timeout)
+        return response.status
+    }
+
     /// Makes a call with one message each way.
     private func call<Request: ProtoMessage, Response: ProtoMessage>(
         _ method: MethodName,

@@ -15,9 +15,10 @@ struct Switchyard: AsyncParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            UpCommand.self, GenerateCommand.self, StatusCommand.self, PlanCommand.self, ShardCommand.self,
+            UpCommand.self, GenerateCommand.self, StatusCommand.self, HealthCommand.self, PlanCommand.self,
+            ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
-            DemoCommand.self,
+            DemoCommand.self, PullCommand.self, ConfigCommand.self,
         ]
     )
 }

@@ -42,7 +42,7 @@ struct CommandTests {
         "every command explains itself with an example",
         arguments: [
             "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo", "certs",
-            "plan", "simulate",
+            "plan", "simulate", "pull", "config", "health",
         ]
     )
     func help(command: String) async throws {

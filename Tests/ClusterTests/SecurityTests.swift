@@ -33,7 +33,8 @@ private struct SecureFolder {
     var hostArguments: [String] {
         [
             "--tls-certificate", "\(self.path)/expert-host.pem", "--tls-key", "\(self.path)/expert-host-key.pem",
-            "--tls-client-ca", "\(self.path)/ca.pem", "--tls-allowed-clients", "spiffe://switchyard/gateway",
+            "--tls-client-ca", "\(self.path)/ca.pem", "--tls-allowed-clients",
+            "spiffe://switchyard/gateway,spiffe://switchyard/expert-host",
         ]
     }
 
@@ -95,9 +96,34 @@ struct SecurityTests {
                         + folder.clientArguments
                 )
                 #expect(status.text.contains("complete"), "\(status.errors)")
+                try await Self.checkHealth(cluster, folder)
                 try await Self.callWithPython(cluster, folder, prompt)
             }
         }
+    }
+
+    /// As a container's health check does, with the environment of the server that it asks.
+    private static func checkHealth(_ cluster: LocalCluster, _ folder: SecureFolder) async throws {
+        let host = try #require(cluster.hosts.running.first)
+        func check(_ address: String, certificate: String) async throws -> Commands.Output {
+            try await Commands.run(
+                TestCluster.executable,
+                ["health"],
+                environment: [
+                    "SWITCHYARD_LISTEN": address, "SWITCHYARD_TLS_CA": "\(folder.path)/ca.pem",
+                    "SWITCHYARD_TLS_CERTIFICATE": "\(folder.path)/\(certificate).pem",
+                    "SWITCHYARD_TLS_KEY": "\(folder.path)/\(certificate)-key.pem",
+                    "SWITCHYARD_TLS_SERVER_NAME": "gateway.test",
+                ]
+            )
+        }
+        let ofHost = try await check(host.address, certificate: "expert-host")
+        #expect(ofHost.status == 0, "\(ofHost.errors)")
+        let ofGateway = try await check(cluster.gatewayAddress, certificate: "client")
+        #expect(ofGateway.status == 0, "\(ofGateway.errors)")
+        let stranger = try await check(host.address, certificate: "client")
+        #expect(stranger.status == 1)
+        #expect(stranger.errors.contains("is not among the allowed clients"), "\(stranger.errors)")
     }
 
     private static func callWithPython(

@@ -27,7 +27,8 @@ enum ImportTable {
             .union([
                 "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
                 "Tokenization",
-                "HTTP2Session", "CertificateAuthority", "ArgumentParser", "Subprocess", "SystemPackage", "NIOPosix",
+                "HTTP2Session", "CertificateAuthority", "WeightFetching", "ArgumentParser", "Subprocess",
+                "SystemPackage", "NIOPosix",
                 "UnixSignals",
             ]),
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
@@ -55,6 +56,10 @@ enum ImportTable {
         "RPCTransport": Self.cLibrary.union([
             "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
         ]),
+        // Fetches files over HTTP and knows nothing of what is in them but a part's list of files.
+        "WeightFetching": Self.foundation.union([
+            "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Crypto",
+        ]),
         // Makes development certificates for one command; nothing else stands on it.
         "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["X509", "Crypto", "SwiftASN1"]),
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
@@ -64,7 +69,8 @@ enum ImportTable {
         // The model's wing. Its upper half needs the C library for exp and log alone.
         "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
         "Tokenization": Self.foundation.union(["CSentencePiece"]),
-        "Checkpoints": Self.foundation.union(Self.cLibrary),
+        // Crypto: the SHA-256 of every file of a part.
+        "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Crypto"]),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
 
         // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.

@@ -141,6 +141,79 @@ struct SettingsTests {
         #expect(error?.description.hasPrefix("/nowhere/settings.json: cannot read") == true)
     }
 
+    @Test("a file's misspelt key is told what was perhaps meant")
+    func nearestKey() async {
+        let error = await #expect(throws: Settings.Failure.self) {
+            try await withSettings(file: #"{"lisen": "b:1", "something-else": 1}"#) { _ in }
+        }
+        #expect(error?.description.hasSuffix(". Meant was perhaps listen for lisen") == true)
+    }
+
+    @Test(
+        "a variable that is no setting of any command is refused, with what was perhaps meant",
+        arguments: [
+            ("SWITCHYARD_LISTN", "SWITCHYARD_LISTEN for SWITCHYARD_LISTN"),
+            ("SWITCHYARD_BATCH_SLOT", "SWITCHYARD_BATCH_SLOTS for"), ("SWITCHYARD_SHRAD", "SWITCHYARD_SHARD for"),
+            ("SWITCHYARD_XYLOPHONE", "SWITCHYARD_XYLOPHONE, which is no setting"), ("SWITCHYARD_PORT", "no setting"),
+            ("SWITCHYARD_", "no setting"),
+        ]
+    )
+    func unknownVariable(name: String, part: String) async {
+        let error = await #expect(throws: Settings.Failure.self) {
+            try await Settings(known: keys, elsewhere: ["shard"], flags: [:], environment: [name: "1"], file: nil)
+        }
+        #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
+    }
+
+    @Test(
+        "variables of other commands, of Kubernetes, of the project's own tools and of people's own are let be",
+        arguments: [
+            ("SWITCHYARD_SHARD", "shards/pool-0"), ("SWITCHYARD_LISTN", ""), ("SWITCHYARD_X_REGION", "eu"),
+            ("SWITCHYARD_TEST_PYTHON", "python3"), ("OTHER_LISTN", "1"),
+            ("SWITCHYARD_PORT", "tcp://10.0.0.1:7400"), ("SWITCHYARD_SERVICE_HOST", "10.0.0.1"),
+            ("SWITCHYARD_GATEWAY_SERVICE_PORT_GRPC", "7400"), ("SWITCHYARD_GATEWAY_PORT_7400_TCP_ADDR", "10.0.0.1"),
+        ]
+    )
+    func letBe(name: String, value: String) async throws {
+        _ = try await Settings(known: keys, elsewhere: ["shard"], flags: [:], environment: [name: value], file: nil)
+    }
+
+    @Test("what is in force is known with where it comes from")
+    func inForce() async throws {
+        try await withSettings(
+            flags: ["listen": "flag:1"],
+            environment: ["SWITCHYARD_POOL": "a=h:1; b=h:2"],
+            file: #"{"listen": "file:1", "strict": true}"#
+        ) { settings throws in
+            _ = try settings.int("batch-slots", in: 1...100, default: 9)
+            _ = try settings.strings("pool")
+            let found = Dictionary(uniqueKeysWithValues: settings.inForce.map { ($0.key, $0) })
+            #expect(found.keys.sorted() == keys.sorted())
+            #expect(found["listen"]?.values == ["flag:1"])
+            #expect(found["listen"]?.source == .flag)
+            #expect(found["pool"]?.values == ["a=h:1", "b=h:2"])
+            #expect(found["pool"]?.source == .environment("SWITCHYARD_POOL"))
+            #expect(found["batch-slots"]?.values == ["9"])
+            #expect(found["batch-slots"]?.source == .standard)
+            #expect(found["max-dropped-fraction"]?.values == [])
+            guard case .file = found["strict"]?.source else {
+                Issue.record("\(String(describing: found["strict"]))")
+                return
+            }
+        }
+    }
+
+    @Test("a token is in force without being shown")
+    func secret() async throws {
+        let settings = try await Settings(
+            known: ["token"],
+            flags: [:],
+            environment: ["SWITCHYARD_TOKEN": "0123456789abcdef"],
+            file: nil
+        )
+        #expect(settings.inForce.map(\.values) == [["***"]])
+    }
+
     @Test("a key's variable is its name in capitals")
     func variables() {
         #expect(Settings.variable("layer-deadline-ms") == "SWITCHYARD_LAYER_DEADLINE_MS")

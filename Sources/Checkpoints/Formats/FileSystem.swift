@@ -81,15 +81,17 @@ enum FileSystem {
         return (parent.isEmpty ? "/" : String(parent), String(path[path.index(after: slash)...]))
     }
 
-    static func copy(_ source: String, to target: String) throws(CheckpointError) {
+    @discardableResult
+    static func copy(_ source: String, to target: String) throws(CheckpointError) -> WrittenFile {
         let input = try MappedFile(path: source)
         let output = try OutputFile(path: target)
         try output.write(input.bytes)
-        try output.finish()
+        return try output.finish()
     }
 
     /// Writes a value as JSON for people and programs: indented, keys sorted, a newline at the end.
-    static func writeJSON(_ value: some Encodable, to path: String) throws(CheckpointError) {
+    @discardableResult
+    static func writeJSON(_ value: some Encodable, to path: String) throws(CheckpointError) -> WrittenFile {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         guard var data = try? encoder.encode(value) else {
@@ -98,6 +100,6 @@ enum FileSystem {
         data.append(UInt8(ascii: "\n"))
         let output = try OutputFile(path: path)
         try output.write([UInt8](data))
-        try output.finish()
+        return try output.finish()
     }
 }

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Crypto
 internal import Foundation
+
+/// What was written to a file.
+struct WrittenFile: Sendable, Hashable {
+    var byteCount: Int
+    /// 64 lowercase hexadecimal digits.
+    var sha256: String
+}
 
 /// A new file that is written from front to back.
 final class OutputFile {
@@ -9,6 +17,9 @@ final class OutputFile {
 
     private let path: String
     private var descriptor: Int32
+    /// Of what was written so far, so that nobody needs to read it again for its checksum.
+    private var hash = SHA256()
+    private var byteCount = 0
 
     /// - Parameter path: The file, which must not exist.
     /// - Throws: `writeFailed`.
@@ -33,6 +44,8 @@ final class OutputFile {
                 if errno == EINTR { continue }
                 throw FileSystem.writeFailure("cannot be written", self.path)
             }
+            self.hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: piece[..<written]))
+            self.byteCount += written
             position += written
             wrote(written)
         }
@@ -46,10 +59,14 @@ final class OutputFile {
     }
 
     /// Waits until the disk has the file, and closes it.
-    func finish() throws(CheckpointError) {
+    @discardableResult
+    func finish() throws(CheckpointError) -> WrittenFile {
         guard fsync(self.descriptor) == 0 else { throw FileSystem.writeFailure("cannot be written", self.path) }
         let result = close(self.descriptor)
         self.descriptor = -1
         guard result == 0 else { throw FileSystem.writeFailure("cannot be closed", self.path) }
+        let digits = Array("0123456789abcdef")
+        let digest = self.hash.finalize().flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
+        return WrittenFile(byteCount: self.byteCount, sha256: String(digest))
     }
 }

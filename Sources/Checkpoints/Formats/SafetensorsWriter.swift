@@ -37,17 +37,16 @@ public enum SafetensorsWriter {
         metadata: [String: String] = [:],
         wrote: (Int) -> Void = { _ in }
     ) throws(CheckpointError) -> Int {
-        try self.write(tensors.map { Item($0) }, to: path, metadata: metadata, wrote: wrote)
+        try self.write(tensors.map { Item($0) }, to: path, metadata: metadata, wrote: wrote).tensorBytes
     }
 
     /// Writes tensors that may be made one after another, so that they are never in memory together.
-    @discardableResult
     static func write(
         _ items: [Item],
         to path: String,
         metadata: [String: String] = [:],
         wrote: (Int) -> Void = { _ in }
-    ) throws(CheckpointError) -> Int {
+    ) throws(CheckpointError) -> (tensorBytes: Int, file: WrittenFile) {
         let ordered = self.ordered(items)
         let header = try self.header(ordered, metadata: metadata, path: path)
         let file = try OutputFile(path: path)
@@ -69,8 +68,7 @@ public enum SafetensorsWriter {
             }
             total += item.byteCount
         }
-        try file.finish()
-        return total
+        return (total, try file.finish())
     }
 
     private static func ordered(_ items: [Item]) -> [Item] {

@@ -49,6 +49,28 @@ public struct ShardManifest: Codable, Sendable, Hashable {
         }
     }
 
+    /// A file of a part, so that a part can be fetched from elsewhere and compared.
+    public struct File: Codable, Sendable, Hashable {
+        /// The file's name in the part's folder.
+        public var name: String
+        /// Its size in bytes.
+        public var byteCount: Int
+        /// The SHA-256 of its bytes, 64 lowercase hexadecimal digits.
+        public var sha256: String
+
+        /// Describes a file.
+        ///
+        /// - Parameters:
+        ///   - name: The file's name in the part's folder.
+        ///   - byteCount: Its size in bytes.
+        ///   - sha256: The SHA-256 of its bytes, 64 lowercase hexadecimal digits.
+        public init(name: String, byteCount: Int, sha256: String) {
+            self.name = name
+            self.byteCount = byteCount
+            self.sha256 = sha256
+        }
+    }
+
     /// The file's name in a part's folder.
     public static let fileName = "manifest.json"
     /// The version of parts whose tensors are the checkpoint's.
@@ -81,6 +103,8 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public var byteCount: Int
     /// How the part's matrices are packed; nil if they are the checkpoint's own tensors.
     public var packing: Packing?
+    /// All files of the part but the manifest itself; nil in parts of earlier versions, which cannot be fetched.
+    public var files: [File]?
 
     /// The experts held, by layer.
     public var expertsByLayer: [SparseLayer: [Int]] {

@@ -46,10 +46,9 @@ struct ShardRun {
             kind: .gateway,
             roles: self.checkpoint.configuration.gatewayRoles,
             experts: [],
-            companions: CheckpointSharder.companionFiles
+            companions: CheckpointSharder.companionFiles,
+            placement: self.placement
         )
-        try FileSystem.writeJSON(self.placement, to: "\(gateway)/\(PlacementFile.fileName)")
-        try FileSystem.synchronize(gateway)
         for pool in self.placement.pools {
             let layers = self.checkpoint.configuration.sparseLayers
             try self.writePart(
@@ -74,11 +73,19 @@ struct ShardRun {
         kind: ShardManifest.Kind,
         roles: [TensorRole],
         experts: [ShardManifest.LayerExperts],
-        companions: [String]
+        companions: [String],
+        placement: PlacementFile? = nil
     ) throws(CheckpointError) {
         try FileSystem.createDirectory(directory)
+        var files: [String: WrittenFile] = [:]
         for file in companions where FileSystem.isFile("\(self.checkpoint.directory)/\(file)") {
-            try FileSystem.copy("\(self.checkpoint.directory)/\(file)", to: "\(directory)/\(file)")
+            files[file] = try FileSystem.copy("\(self.checkpoint.directory)/\(file)", to: "\(directory)/\(file)")
+        }
+        if let placement {
+            files[PlacementFile.fileName] = try FileSystem.writeJSON(
+                placement,
+                to: "\(directory)/\(PlacementFile.fileName)"
+            )
         }
         let packing = kind == .experts ? self.packing : nil
         var stored: [String: StoredTensor] = [:]
@@ -91,13 +98,14 @@ struct ShardRun {
         let path = "\(directory)/\(CheckpointSharder.weightsFile)"
         let start = self.writtenBytes
         var written = start
-        let bytes = try SafetensorsWriter.write(items, to: path, metadata: Self.metadata(packing)) { count in
+        let (bytes, weights) = try SafetensorsWriter.write(items, to: path, metadata: Self.metadata(packing)) { count in
             written += count
             self.progress?(
                 WorkProgress(label: "Writing \(name)", completed: written, total: self.totalBytes, unit: .bytes)
             )
         }
         self.writtenBytes = start + bytes
+        files[CheckpointSharder.weightsFile] = weights
         if packing != nil {
             // Packed matrices were never in memory together: they are known by what the file says.
             stored = Dictionary(try SafetensorsReader.read(path).map { ($0.name, $0) }) { first, _ in first }
@@ -118,7 +126,9 @@ struct ShardRun {
             byteCount: bytes,
             packing: packing.map {
                 .init(form: $0.form, checksums: stored.mapValues { Fingerprint.text(Fingerprint.checksum($0)) })
-            }
+            },
+            files: files.sorted { $0.key < $1.key }
+                .map { .init(name: $0.key, byteCount: $0.value.byteCount, sha256: $0.value.sha256) }
         )
         try FileSystem.writeJSON(manifest, to: "\(directory)/\(ShardManifest.fileName)")
         try FileSystem.synchronize(directory)

@@ -48,20 +48,38 @@ struct AdminOptions: ParsableArguments {
     /// - Returns: The port; nil where there is to be none.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
     func port(_ settings: Settings, of component: String, default defaultAddress: String) throws -> AdminPort? {
+        let (configuration, series) = try Self.read(settings, default: defaultAddress)
+        return configuration.map {
+            AdminPort(
+                component: component,
+                configuration: $0,
+                expertSeriesLimit: series,
+                addressFile: self.adminAddressFile
+            )
+        }
+    }
+
+    /// Reads the settings.
+    ///
+    /// - Parameters:
+    ///   - settings: The settings.
+    ///   - defaultAddress: Where to listen where nobody says.
+    /// - Returns: Where to listen, nil for nowhere, and how many series tokens by expert may have.
+    /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
+    static func read(
+        _ settings: Settings,
+        default defaultAddress: String
+    ) throws -> (configuration: AdminServerConfiguration?, series: Int) {
         let text = try settings.string("admin-listen")
+        let place = try settings.string("admin-listen", default: defaultAddress)
         let series = try settings.int(
             "metrics-expert-series",
             in: 0...1_000_000,
             default: Self.defaultExpertSeries
         )
-        guard text != "off", text != "" else { return nil }
-        let address = try ListenAddress(parsing: text ?? defaultAddress)
-        return AdminPort(
-            component: component,
-            configuration: AdminServerConfiguration(host: address.host, port: address.port, isRequired: text != nil),
-            expertSeriesLimit: series,
-            addressFile: self.adminAddressFile
-        )
+        guard place != "off", !place.isEmpty else { return (nil, series) }
+        let address = try ListenAddress(parsing: place)
+        return (AdminServerConfiguration(host: address.host, port: address.port, isRequired: text != nil), series)
     }
 }
 

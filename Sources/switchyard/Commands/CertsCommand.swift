@@ -67,11 +67,12 @@ struct CertsCommand: AsyncParsableCommand {
 
     /// The certificates of a cluster's parts.
     ///
-    /// A gateway is a client of its expert hosts, so its certificate is good for both.
+    /// A gateway is a client of its expert hosts, and `switchyard health` beside an expert host is one of that host, so
+    /// their certificates are good for both.
     private static func leaves(hosts: [LeafCertificate.SubjectName], days: Int) -> [LeafCertificate] {
         let local: [LeafCertificate.SubjectName] = [.dns("localhost"), .address("127.0.0.1"), .address("::1")]
         let names = hosts + local.filter { !hosts.contains($0) }
-        return [("gateway", true, true), ("expert-host", true, false), ("client", false, true)]
+        return [("gateway", true, true), ("expert-host", true, true), ("client", false, true)]
             .map { name, isServer, isClient in
                 LeafCertificate(
                     name: name,

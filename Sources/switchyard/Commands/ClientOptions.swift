@@ -8,11 +8,19 @@ import SwitchyardClient
 
 /// Which gateway to call, how to be sure of it, and for how long to wait.
 struct ClientOptions: ParsableArguments {
+    /// The settings' keys.
+    static let settingKeys = ["endpoint"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys
+
     @Option(help: "The gateway's address; also SWITCHYARD_ENDPOINT. (default: 127.0.0.1:7400)")
     var endpoint: String?
 
-    @Option(help: ArgumentHelp("Give up after so many seconds; 0 waits for ever.", valueName: "seconds"))
-    var timeout: Double = 120
+    @Option(
+        help: ArgumentHelp(
+            "Give up after so many seconds; 0 waits for ever. (default: 120, for health 5)",
+            valueName: "seconds"
+        )
+    )
+    var timeout: Double?
 
     @Flag(help: "Use TLS and trust the system's certificate authorities; also SWITCHYARD_TLS=true.")
     var tls = false
@@ -59,14 +67,21 @@ struct ClientOptions: ParsableArguments {
 
     /// Runs a body with a client of the gateway.
     ///
-    /// - Parameter body: Gets the client.
+    /// - Parameters:
+    ///   - fallback: Who is called where nothing is set.
+    ///   - defaultTimeout: Seconds after which a call ends, unless the flag says otherwise; 0 for never.
+    ///   - body: Gets the client.
     /// - Throws: What the call throws, with a hint where no gateway answers; ``Settings/Failure`` for flags that cannot be
     ///   used.
-    func withClient(_ body: (GatewayClient) async throws -> Void) async throws {
+    func withClient(
+        fallback: Endpoint = .local,
+        defaultTimeout: Double = 120,
+        _ body: (GatewayClient) async throws -> Void
+    ) async throws {
         let settings = try await self.settings()
-        let endpoint = try Endpoint(parsing: try settings.string("endpoint") ?? "127.0.0.1:7400")
+        let endpoint = try settings.string("endpoint").map { try Endpoint(parsing: $0) } ?? fallback
         var configuration = GatewayClientConfiguration.defaults
-        configuration.timeout = self.timeout > 0 ? .milliseconds(Int64(self.timeout * 1000)) : nil
+        configuration.timeout = try Self.duration(seconds: self.timeout ?? defaultTimeout)
         configuration.token = try SecuritySettings.token(settings).map { try BearerToken($0) }
         let options = try SecuritySettings.client(settings, host: endpoint.host, endpoint: endpoint.description)
         // Plaintext that comes this far is on loopback or was asked for.
@@ -76,6 +91,14 @@ struct ClientOptions: ParsableArguments {
         try await GatewayClient.with(endpoint: endpoint, configuration: configuration, logger: logger, body)
     }
 
+    /// A number of seconds as a duration, or nil for 0, which is without end.
+    private static func duration(seconds: Double) throws -> Duration? {
+        guard (0...86_400).contains(seconds) else {
+            throw Settings.Failure("timeout is \(seconds), but must be from 0 to 86400 seconds (--timeout)")
+        }
+        return seconds > 0 ? .milliseconds(Int64(seconds * 1000)) : nil
+    }
+
     private func settings() async throws -> Settings {
         let flags: [String: String?] = [
             "endpoint": self.endpoint, "tls": self.tls ? "true" : nil, "tls-ca": self.tlsCa,
@@ -83,7 +106,8 @@ struct ClientOptions: ParsableArguments {
             "plaintext": self.plaintext ? "true" : nil, "token-file": self.tokenFile,
         ]
         return try await Settings(
-            known: ["endpoint"] + SecuritySettings.clientKeys + SecuritySettings.tokenKeys,
+            known: Self.settingKeys,
+            elsewhere: SettingKeys.all,
             flags: flags.compactMapValues { $0 },
             environment: ProcessInfo.processInfo.environment,
             file: nil

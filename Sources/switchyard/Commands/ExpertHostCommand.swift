@@ -18,6 +18,9 @@ struct ExpertHostCommand: AsyncParsableCommand {
             A shard that `switchyard shard --packed` wrote is mapped and served as it lies: the host is up at once, and
             reads weights when they are first used, or before it serves with --prefault.
 
+            A shard that an address names is fetched at the start, compared with the checksums in its manifest, and kept in
+            --shard-cache; later starts serve it from there.
+
             Calls of several gateways that wait for the same layer are computed in one pass over the experts' weights.
 
             On an address that others can reach, give it a certificate (`switchyard certs` makes some), or ask for plaintext
@@ -27,6 +30,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
               switchyard expert-host --shard shards/pool-0
               switchyard expert-host --shard shards/pool-0 --dtype bfloat16
               switchyard expert-host --shard packed/pool-0 --prefault
+              switchyard expert-host --shard https://bucket.example/shards/pool-0 --shard-cache /var/cache/switchyard
               switchyard expert-host --shard shards/pool-0 --shard shards/pool-1 --zone rack-7
               switchyard expert-host --shard shards/pool-0 --listen 0.0.0.0:7401 --tls-certificate certs/expert-host.pem \
                 --tls-key certs/expert-host-key.pem --tls-client-ca certs/ca.pem \
@@ -36,7 +40,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A shard's folder, or a whole checkpoint; may be given several times, for shards of one checkpoint.",
+            "A shard's folder, or its https:// address, or a whole checkpoint; may be given several times.",
             valueName: "dir"
         )
     )
@@ -84,19 +88,27 @@ struct ExpertHostCommand: AsyncParsableCommand {
     @Option(help: "Seconds that calls may take to finish when draining. (default: 20)")
     var drainSeconds: String?
 
+    @OptionGroup(title: "Fetching") var fetch: FetchOptions
+
     @OptionGroup(title: "Security") var security: ListenerSecurityOptions
 
     @OptionGroup(title: "Metrics and probes") var admin: AdminOptions
 
     @OptionGroup(title: "Service") var service: ServiceOptions
 
-    func run() async throws {
-        let settings = try await self.service.settings(
-            keys: [
-                "shard", "listen", "threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
-                "batch-window-us", "zone",
-                "drain-seconds",
-            ] + SecuritySettings.listenerKeys + AdminOptions.keys,
+    private static let adminAddress = "127.0.0.1:7411"
+
+    /// The settings' keys, but for those of every service.
+    static let settingKeys =
+        [
+            "shard", "listen", "threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
+            "batch-window-us", "zone",
+            "drain-seconds",
+        ] + FetchOptions.keys + SecuritySettings.listenerKeys + AdminOptions.keys
+
+    func settings() async throws -> Settings {
+        try await self.service.settings(
+            keys: Self.settingKeys,
             flags: [
                 "shard": self.shard.isEmpty ? nil : self.shard.joined(separator: ";"), "listen": self.listen,
                 "threads": self.threads, "dtype": self.dtype, "prefault": self.prefault ? "true" : nil,
@@ -104,17 +116,27 @@ struct ExpertHostCommand: AsyncParsableCommand {
                 "batch-rows": self.batchRows, "batch-window-us": self.batchWindowUs, "zone": self.zone,
                 "drain-seconds": self.drainSeconds,
             ]
+            .merging(self.fetch.flags) { own, _ in own }
             .merging(self.security.flags) { own, _ in own }
             .merging(self.admin.flags) { own, _ in own }
         )
+    }
+
+    /// What the settings say, before anything is opened.
+    private struct Plan {
+        var configuration: ExpertHostConfiguration
+        var sources: WeightSources
+        var listen: ListenAddress
+    }
+
+    /// Reads every setting.
+    private static func plan(_ settings: Settings) throws -> Plan {
         let shards = try settings.strings("shard") ?? []
         guard !shards.isEmpty else {
             throw Settings.Failure("no shard is named: pass --shard DIR or set SWITCHYARD_SHARD")
         }
-        let listen = try ListenAddress(parsing: try settings.string("listen") ?? "127.0.0.1:7401")
-        var configuration = ExpertHostConfiguration(
-            shardDirectories: try shards.map { try ModelSettings.directory($0) }
-        )
+        let listen = try ListenAddress(parsing: try settings.string("listen", default: "127.0.0.1:7401"))
+        var configuration = ExpertHostConfiguration(shardDirectories: shards)
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
@@ -127,11 +149,25 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.zone = try settings.string("zone")
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 20))
         configuration.reflection = try !settings.bool("no-reflection")
+        _ = try SecuritySettings.listener(settings, at: listen)
+        _ = try AdminOptions.read(settings, default: Self.adminAddress)
+        _ = try ServiceOptions.logging(settings)
+        try configuration.validate()
+        return Plan(configuration: configuration, sources: try WeightSources(shards, settings), listen: listen)
+    }
 
+    func run() async throws {
+        let settings = try await self.settings()
+        EarlySignals.endService()
+        try ServiceOptions.startLogging(settings)
+        let plan = try Self.plan(settings)
+        var configuration = plan.configuration
+        let listen = plan.listen
         let logger = Logger(label: "expert-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
-        let port = try self.admin.port(settings, of: ExpertHost.component, default: "127.0.0.1:7411")
+        let port = try self.admin.port(settings, of: ExpertHost.component, default: Self.adminAddress)
         try await AdminPort.run(port, logger: logger) {
+            configuration.shardDirectories = try await plan.sources.directories(logger: logger)
             let bar = ProgressBar()
             let host = try ExpertHost(
                 configuration: configuration,
@@ -157,5 +193,17 @@ struct ExpertHostCommand: AsyncParsableCommand {
                 logger: logger
             )
         }
+    }
+}
+
+extension ExpertHostCommand: ConfiguredCommand {
+    static func checkValues(_ settings: Settings) throws {
+        _ = try Self.plan(settings)
+    }
+
+    static func checkFiles(_ settings: Settings) throws {
+        let plan = try Self.plan(settings)
+        _ = try ListenerSecurityOptions.security(settings, at: plan.listen, logger: Logger(label: "expert-host"))
+        try plan.sources.check()
     }
 }

@@ -134,7 +134,7 @@ struct ExpertPoolOptions: ParsableArguments {
 
     private static func adaptive(_ key: String, _ settings: Settings, _ shortest: Duration) throws -> AdaptiveDeadline?
     {
-        guard let text = try settings.string(key) else { return nil }
+        let text = try settings.string(key, default: "0")
         guard let multiple = Double(text), multiple == 0 || (1...1000).contains(multiple) else {
             throw Settings.Failure("\(key) is \"\(text)\"; it must be 0, or from 1 to 1000, such as 4")
         }

@@ -32,7 +32,12 @@ struct GatewayCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("The gateway part of a model, a whole checkpoint, or a hub id.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp(
+            "The gateway part of a model or its https:// address, a whole checkpoint, or a hub id.",
+            valueName: "dir"
+        )
+    )
     var model: String?
 
     @Option(
@@ -58,6 +63,8 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Expert pools") var pools: ExpertPoolOptions
 
+    @OptionGroup(title: "Fetching") var fetch: FetchOptions
+
     @Option(help: "Expert capacity: checkpoint, unlimited or factor:NUMBER. (default: checkpoint)")
     var capacity: String?
 
@@ -81,8 +88,17 @@ struct GatewayCommand: AsyncParsableCommand {
     @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
-        let (configuration, port, logger) = try await self.gatewayConfiguration()
+        let settings = try await self.settings()
+        EarlySignals.endService()
+        try ServiceOptions.startLogging(settings)
+        let plan = try Self.plan(settings)
+        let logger = Logger(label: "gateway")
+        var configuration = plan.configuration
+        let port = try self.admin.port(settings, of: Gateway.component, default: Self.adminAddress)
+        try Self.open(settings, plan, &configuration, logger: logger)
         try await AdminPort.run(port, logger: logger) {
+            let directories = try await plan.sources.directories(logger: logger)
+            configuration.modelDirectory = directories.first ?? configuration.modelDirectory
             let bar = ProgressBar()
             let gateway = try Gateway(
                 configuration: configuration,
@@ -111,15 +127,21 @@ struct GatewayCommand: AsyncParsableCommand {
         }
     }
 
-    private func gatewayConfiguration() async throws -> (GatewayConfiguration, AdminPort?, Logger) {
-        let settings = try await self.service.settings(
-            keys: [
-                "model", "pool", "listen", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
-                "drain-seconds", "override",
-            ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys
-                + SecuritySettings.listenerKeys
-                + SecuritySettings.tokensKeys
-                + SecuritySettings.expertsKeys + AdminOptions.keys,
+    private static let adminAddress = "127.0.0.1:7410"
+
+    /// The settings' keys, but for those of every service.
+    static let settingKeys =
+        [
+            "model", "pool", "listen", "max-input-tokens", "max-new-tokens", "capacity", "startup-wait-seconds",
+            "drain-seconds", "override",
+        ] + GatewayPrecisionOptions.keys + SchedulingOptions.keys + ExpertPoolOptions.keys + FetchOptions.keys
+        + SecuritySettings.listenerKeys
+        + SecuritySettings.tokensKeys
+        + SecuritySettings.expertsKeys + AdminOptions.keys
+
+    func settings() async throws -> Settings {
+        try await self.service.settings(
+            keys: Self.settingKeys,
             flags: [
                 "model": self.model, "pool": self.pool.isEmpty ? nil : self.pool.joined(separator: ";"),
                 "listen": self.listen,
@@ -131,11 +153,40 @@ struct GatewayCommand: AsyncParsableCommand {
             .merging(self.precision.flags) { own, _ in own }
             .merging(self.scheduling.flags) { own, _ in own }
             .merging(self.pools.flags) { own, _ in own }
+            .merging(self.fetch.flags) { own, _ in own }
             .merging(self.security.flags) { own, _ in own }
             .merging(self.tokens.flags) { own, _ in own }
             .merging(self.expertsSecurity.flags) { own, _ in own }
             .merging(self.admin.flags) { own, _ in own }
         )
+    }
+
+    /// What the settings say, before anything is opened.
+    private struct Plan {
+        var configuration: GatewayConfiguration
+        var sources: WeightSources
+        var listen: ListenAddress
+        var pools: [PoolSpecification]
+    }
+
+    /// Opens the files of security.
+    private static func open(
+        _ settings: Settings,
+        _ plan: Plan,
+        _ configuration: inout GatewayConfiguration,
+        logger: Logger
+    ) throws {
+        configuration.security = try ListenerSecurityOptions.security(settings, at: plan.listen, logger: logger)
+        configuration.tokens = try TokensOptions.gate(settings, logger: logger)
+        configuration.cluster.channel.security = try ExpertsSecurityOptions.security(
+            settings,
+            pools: plan.pools,
+            logger: logger
+        )
+    }
+
+    /// Reads every setting.
+    private static func plan(_ settings: Settings) throws -> Plan {
         guard let model = try settings.string("model") else {
             throw Settings.Failure("no model is named: pass --model DIR or set SWITCHYARD_MODEL")
         }
@@ -143,23 +194,22 @@ struct GatewayCommand: AsyncParsableCommand {
         guard !pools.isEmpty else {
             throw Settings.Failure("no pool is named: pass --pool NAME=HOST:PORT for each, or set SWITCHYARD_POOL")
         }
-        let listen = try ListenAddress(parsing: try settings.string("listen") ?? "127.0.0.1:7400")
-        var configuration = GatewayConfiguration(modelDirectory: try ModelSettings.directory(model), pools: pools)
+        let listen = try ListenAddress(parsing: try settings.string("listen", default: "127.0.0.1:7400"))
+        var configuration = GatewayConfiguration(modelDirectory: model, pools: pools)
         configuration.modelOverrides = try ModelSettings.overrides(try settings.strings("override") ?? [])
         configuration.host = listen.host
         configuration.port = listen.port
-        let logger = Logger(label: "gateway")
-        configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
-        configuration.tokens = try TokensOptions.gate(settings, logger: logger)
-        configuration.cluster.channel.security = try ExpertsSecurityOptions.security(
-            settings,
-            pools: pools,
-            logger: logger
-        )
+        _ = try SecuritySettings.listener(settings, at: listen)
+        try TokensOptions.check(settings)
+        _ = try ExpertsSecurityOptions.options(settings, pools: pools)
+        _ = try AdminOptions.read(settings, default: Self.adminAddress)
+        _ = try ServiceOptions.logging(settings)
         configuration.cluster.allowsPlaintext = try settings.bool("plaintext")
         try GatewayPrecisionOptions.apply(settings, to: &configuration)
         try SchedulingOptions.apply(settings, to: &configuration)
-        configuration.engine.capacityPolicy = try ModelSettings.capacityPolicy(try settings.string("capacity"))
+        configuration.engine.capacityPolicy = try ModelSettings.capacityPolicy(
+            try settings.string("capacity", default: "checkpoint")
+        )
         configuration.limits.maxInputTokens = try settings.int(
             "max-input-tokens",
             in: 1...1_048_576,
@@ -174,7 +224,24 @@ struct GatewayCommand: AsyncParsableCommand {
         configuration.readyTimeout = .seconds(try settings.int("startup-wait-seconds", in: 0...86_400, default: 60))
         configuration.drainTimeout = .seconds(try settings.int("drain-seconds", in: 0...3600, default: 30))
         configuration.reflection = try !settings.bool("no-reflection")
-        let port = try self.admin.port(settings, of: Gateway.component, default: "127.0.0.1:7410")
-        return (configuration, port, logger)
+        return Plan(
+            configuration: configuration,
+            sources: try WeightSources([model], settings),
+            listen: listen,
+            pools: pools
+        )
+    }
+}
+
+extension GatewayCommand: ConfiguredCommand {
+    static func checkValues(_ settings: Settings) throws {
+        _ = try Self.plan(settings)
+    }
+
+    static func checkFiles(_ settings: Settings) throws {
+        let plan = try Self.plan(settings)
+        var configuration = plan.configuration
+        try Self.open(settings, plan, &configuration, logger: Logger(label: "gateway"))
+        try plan.sources.check()
     }
 }

@@ -165,7 +165,7 @@ extension Settings {
     /// - Returns: `checkpoint` where it is not given.
     /// - Throws: ``Settings/Failure`` for anything that is no such way.
     func weightStorage() throws -> WeightStorage {
-        try self.string("dtype").map { try PrecisionNames.storage($0) } ?? .checkpoint
+        try PrecisionNames.storage(try self.string("dtype", default: "\(WeightStorage.checkpoint)"))
     }
 
     /// How token rows travel, from the setting `wire-dtype`.
@@ -173,6 +173,6 @@ extension Settings {
     /// - Returns: `float32` where it is not given.
     /// - Throws: ``Settings/Failure`` for anything that is no such type.
     func wireType() throws -> RowType {
-        try self.string("wire-dtype").map { try PrecisionNames.row($0) } ?? .float32
+        try PrecisionNames.row(try self.string("wire-dtype", default: "\(RowType.float32)"))
     }
 }

@@ -73,12 +73,11 @@ struct SchedulingOptions: ParsableArguments {
         engine.encodeTimePerStep = .milliseconds(
             try settings.int("encode-ms-per-step", in: 0...60_000, default: 50)
         )
-        if let text = try settings.string("overlap") {
-            guard let overlap = EngineConfiguration.Overlap(rawValue: text) else {
-                throw Settings.Failure("overlap is \"\(text)\"; give auto, on or off")
-            }
-            engine.overlap = overlap
+        let text = try settings.string("overlap", default: engine.overlap.rawValue)
+        guard let overlap = EngineConfiguration.Overlap(rawValue: text) else {
+            throw Settings.Failure("overlap is \"\(text)\"; give auto, on or off")
         }
+        engine.overlap = overlap
         configuration.engine = engine
     }
 }

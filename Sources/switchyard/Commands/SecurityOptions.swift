@@ -91,6 +91,33 @@ struct ExpertsSecurityOptions: ParsableArguments {
         ]
     }
 
+    /// What the connections to the expert hosts are secured with; no file is read.
+    ///
+    /// - Parameters:
+    ///   - settings: All settings of the command.
+    ///   - pools: The pools that are connected to.
+    /// - Returns: Options of TLS, or nil for plaintext.
+    /// - Throws: ``Settings/Failure`` saying what cannot be used.
+    static func options(_ settings: Settings, pools: [PoolSpecification]) throws -> ClientTLSOptions? {
+        let targets = pools.flatMap(\.targets)
+        // What a file lists is looked at whenever it is read.
+        let hosts = targets.compactMap { target in
+            switch target {
+            case .address(let host, _), .name(let host, _): (host: host, target: target.description)
+            case .file: nil
+            }
+        }
+        guard let options = try SecuritySettings.experts(settings, hosts: hosts) else { return nil }
+        for case .name in targets where options.serverName == nil {
+            // Such a target becomes addresses, which certificates seldom name.
+            throw Settings.Failure(
+                "a dns:/// target needs to be told which name the hosts' certificates have: set --experts-tls-server-name "
+                    + "or \(Settings.variable("experts-tls-server-name"))"
+            )
+        }
+        return options
+    }
+
     /// The security of the connections to the expert hosts, its files read.
     ///
     /// - Parameters:
@@ -104,22 +131,7 @@ struct ExpertsSecurityOptions: ParsableArguments {
         pools: [PoolSpecification],
         logger: Logger
     ) throws -> ClientSecurity {
-        let targets = pools.flatMap(\.targets)
-        // What a file lists is looked at whenever it is read.
-        let hosts = targets.compactMap { target in
-            switch target {
-            case .address(let host, _), .name(let host, _): (host: host, target: target.description)
-            case .file: nil
-            }
-        }
-        guard let options = try SecuritySettings.experts(settings, hosts: hosts) else { return .plaintext }
-        for case .name in targets where options.serverName == nil {
-            // Such a target becomes addresses, which certificates seldom name.
-            throw Settings.Failure(
-                "a dns:/// target needs to be told which name the hosts' certificates have: set --experts-tls-server-name "
-                    + "or \(Settings.variable("experts-tls-server-name"))"
-            )
-        }
+        guard let options = try Self.options(settings, pools: pools) else { return .plaintext }
         let tls = ClientTLS(options, logger: logger)
         try tls.load()
         return .tls(tls)
@@ -144,6 +156,23 @@ struct TokensOptions: ParsableArguments {
         ["tokens": self.tokens, "tokens-cover-health": self.tokensCoverHealth ? "true" : nil]
     }
 
+    /// Reads the settings; no file is opened.
+    ///
+    /// - Parameter settings: All settings of the command.
+    /// - Returns: The file with the tokens, if there is one, and whether health checks need one too.
+    /// - Throws: ``Settings/Failure`` for a setting that means nothing without another.
+    @discardableResult
+    static func check(_ settings: Settings) throws -> (file: String?, coversHealth: Bool) {
+        let coversHealth = try settings.bool("tokens-cover-health")
+        let file = try settings.string("tokens")
+        guard file != nil || !coversHealth else {
+            throw Settings.Failure(
+                "tokens-cover-health is set without tokens: set --tokens or \(Settings.variable("tokens")) as well"
+            )
+        }
+        return (file, coversHealth)
+    }
+
     /// The gate, its file read; nil where every call is let in.
     ///
     /// - Parameters:
@@ -152,15 +181,8 @@ struct TokensOptions: ParsableArguments {
     /// - Returns: The gate.
     /// - Throws: ``Settings/Failure`` saying what cannot be used.
     static func gate(_ settings: Settings, logger: Logger) throws -> TokenGate? {
-        let coversHealth = try settings.bool("tokens-cover-health")
-        guard let file = try settings.string("tokens") else {
-            guard !coversHealth else {
-                throw Settings.Failure(
-                    "tokens-cover-health is set without tokens: set --tokens or \(Settings.variable("tokens")) as well"
-                )
-            }
-            return nil
-        }
+        let (file, coversHealth) = try Self.check(settings)
+        guard let file else { return nil }
         let gate = TokenGate(file: file, coversHealth: coversHealth, logger: logger)
         try gate.load()
         return gate

@@ -28,7 +28,7 @@ struct ServiceOptions: ParsableArguments {
     @Flag(help: .hidden)
     var exitWithStandardInput = false
 
-    /// Reads all layers of settings and starts logging.
+    /// Reads all layers of settings.
     ///
     /// - Parameters:
     ///   - keys: Every key of the command.
@@ -37,27 +37,46 @@ struct ServiceOptions: ParsableArguments {
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
     func settings(keys: [String], flags: [String: String?]) async throws -> Settings {
         var given = flags.compactMapValues { $0 }
+        given["config"] = self.config
         given["log-level"] = self.logLevel
         given["log-format"] = self.logFormat
         given["no-reflection"] = self.noReflection ? "true" : nil
         let environment = ProcessInfo.processInfo.environment
-        let settings = try await Settings(
+        let file = environment[Settings.variable("config")].flatMap { $0.isEmpty ? nil : $0 }
+        return try await Settings(
             known: Self.keys + keys,
+            elsewhere: SettingKeys.all,
             flags: given,
             environment: environment,
-            file: self.config ?? environment[Settings.variable("config")]
+            file: self.config ?? file
         )
-        let levelText = try settings.string("log-level") ?? "info"
+    }
+
+    /// Reads how the process logs.
+    ///
+    /// - Parameter settings: All settings of the command.
+    /// - Returns: How lines are written, and from which level on.
+    /// - Throws: ``Settings/Failure`` for a level or a form that there is not.
+    static func logging(_ settings: Settings) throws -> (format: LineLogHandler.Format, level: Logger.Level) {
+        let levelText = try settings.string("log-level", default: "info")
         guard let level = Logger.Level(rawValue: levelText) else {
             let allowed = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
             throw Settings.Failure("log-level is \"\(levelText)\", but must be one of \(allowed)")
         }
-        let formatText = try settings.string("log-format") ?? "text"
+        let formatText = try settings.string("log-format", default: "text")
         guard let format = LineLogHandler.Format(rawValue: formatText) else {
             throw Settings.Failure("log-format is \"\(formatText)\", but must be text or json")
         }
+        return (format, level)
+    }
+
+    /// Starts logging as the settings say.
+    ///
+    /// - Parameter settings: All settings of the command.
+    /// - Throws: ``Settings/Failure`` for a level or a form that there is not.
+    static func startLogging(_ settings: Settings) throws {
+        let (format, level) = try Self.logging(settings)
         LineLogHandler.bootstrap(format: format, level: level)
-        return settings
     }
 
     /// Tells whoever started this process where it listens: by a file that appears whole.

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
+import Foundation
 import ServiceKit
 import SwitchModel
 
@@ -48,6 +49,9 @@ struct ShardCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Replace a value of config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
 
+    @Flag(help: "Keep what --out holds, and end well, if it was cut from this checkpoint into as many shards.")
+    var keep = false
+
     func validate() throws {
         guard self.packed || self.dtype == nil else {
             throw ValidationError(
@@ -57,9 +61,14 @@ struct ShardCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let directory = try ModelSettings.directory(self.model)
+        if self.keep, try self.isCut(directory) {
+            Terminal.print("\(self.out) holds this checkpoint in \(self.pools) shards already; it is kept.")
+            return
+        }
         let bar = ProgressBar()
         let placement = try CheckpointSharder.shard(
-            model: try ModelSettings.directory(self.model),
+            model: directory,
             output: self.out,
             pools: self.pools,
             overrides: try ModelSettings.overrides(self.override),
@@ -75,6 +84,33 @@ struct ShardCommand: AsyncParsableCommand {
         Terminal.print(table.text)
         Terminal.print(
             "\nNext, on each machine:  switchyard expert-host --shard \(self.out)/pool-0 --listen 0.0.0.0:7401"
+        )
+    }
+
+    /// Whether the output is a cut of the checkpoint such as this command would make; an output folder that exists is whole.
+    ///
+    /// The type of packed weights is not compared.
+    ///
+    /// - Parameter directory: The checkpoint's folder.
+    /// - Returns: False where there is no earlier cut.
+    /// - Throws: ``Settings/Failure`` where an earlier cut differs; `CheckpointError` for what cannot be read.
+    private func isCut(_ directory: String) throws -> Bool {
+        guard FileManager.default.fileExists(atPath: "\(self.out)/\(PlacementFile.fileName)") else { return false }
+        let overrides = try ModelSettings.overrides(self.override)
+        let checkpoint = try Checkpoint.open(directory, overrides: overrides)
+        let placement = try PlacementFile.load(directory: self.out)
+        let manifest = try placement.pools.first.flatMap {
+            try ShardManifest.load(directory: "\(self.out)/\($0.directory)")
+        }
+        let differences = [
+            (placement.fingerprintValue != checkpoint.fingerprint, "another checkpoint"),
+            (placement.pools.count != self.pools, "\(placement.pools.count) shards"),
+            ((manifest?.packing != nil) != self.packed, self.packed ? "shards that are not packed" : "packed shards"),
+            (manifest?.overrides != overrides, "other overrides"),
+        ]
+        guard let difference = differences.first(where: \.0) else { return true }
+        throw Settings.Failure(
+            "\(self.out) holds a cut with \(difference.1), which --keep does not replace: choose another --out, or remove it"
         )
     }
 }

@@ -61,6 +61,7 @@ struct UpCommand: AsyncParsableCommand {
         try SecuritySettings.checkPlaintext(
             try await Settings(
                 known: ["plaintext"],
+                elsewhere: SettingKeys.all,
                 flags: self.plaintext ? ["plaintext": "true"] : [:],
                 environment: ProcessInfo.processInfo.environment,
                 file: nil

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+
+/// What the hub says about a model's files at a revision.
+struct HubListing: Sendable, Hashable {
+    /// A file of a model.
+    struct File: Sendable, Hashable {
+        /// Its path in the model.
+        var path: String
+        /// Its size in bytes.
+        var byteCount: Int
+        /// What its bytes add up to; its digits are the name of the file in the cache.
+        var checksum: Checksum
+    }
+
+    static let mostBytes = 16 << 20
+    private static let mostFiles = 100_000
+
+    /// The commit that the revision stands for.
+    var commit: String
+    /// The files that can be fetched.
+    var files: [File]
+
+    private struct Answer: Decodable {
+        var sha: String
+        var siblings: [Sibling]
+    }
+
+    private struct Sibling: Decodable {
+        var rfilename: String
+        var size: Int?
+        var blobId: String?
+        var lfs: LargeFile?
+    }
+
+    private struct LargeFile: Decodable {
+        var sha256: String?
+        var oid: String?
+        var size: Int?
+    }
+
+    /// Reads the answer to `GET /api/models/NAME/revision/REVISION?blobs=true`.
+    ///
+    /// - Parameters:
+    ///   - bytes: The answer.
+    ///   - address: Where it came from.
+    /// - Throws: ``FetchError`` for an answer that is none, or names a file outside the model.
+    init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
+        func failure(_ complaint: String) -> FetchError {
+            FetchError(
+                .badAnswer,
+                "\(address): the list of files \(complaint); see whether that is a hub's address (--endpoint, HF_ENDPOINT)"
+            )
+        }
+        let answer: Answer
+        do {
+            answer = try JSONDecoder().decode(Answer.self, from: Data(bytes))
+        } catch {
+            throw failure("is none: \(error)")
+        }
+        guard answer.siblings.count <= Self.mostFiles else {
+            throw failure("has \(answer.siblings.count) entries; \(Self.mostFiles) are the most")
+        }
+        guard case .gitBlob(let commit)? = Checksum(hexadecimal: answer.sha) else {
+            throw failure("names the commit \"\(answer.sha.prefix(80))\", which is no 40 hexadecimal digits")
+        }
+        self.commit = commit
+        self.files = []
+        for sibling in answer.siblings {
+            guard RemoteFile.isSafe(sibling.rfilename) else {
+                throw failure("names \"\(sibling.rfilename.prefix(200))\", which is no path inside a model")
+            }
+            let digits = sibling.lfs.map { $0.sha256 ?? $0.oid ?? "" } ?? sibling.blobId ?? ""
+            guard let size = sibling.lfs?.size ?? sibling.size, size >= 0, let checksum = Checksum(hexadecimal: digits)
+            else {
+                throw failure("says no size or no checksum of \(sibling.rfilename)")
+            }
+            self.files.append(File(path: sibling.rfilename, byteCount: size, checksum: checksum))
+        }
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+
+/// Parts of models that were fetched, on the disk: each under the checksum of its manifest, which has those of its files.
+///
+/// A folder under `parts` is whole and was verified; what is being fetched lies under `incomplete`. `sources` remembers
+/// what an address named last, for starts at which its server does not answer.
+struct PartCache: Sendable {
+    private let root: String
+
+    init(_ root: String) {
+        self.root = root
+    }
+
+    /// The folder of a part, whole.
+    func part(_ digest: String) -> String { "\(self.root)/parts/\(digest)" }
+
+    /// The folder of a part that is being fetched.
+    func incomplete(_ digest: String) -> String { "\(self.root)/incomplete/\(digest)" }
+
+    /// The lock of a part.
+    func lock(_ digest: String) -> String { "\(self.root)/locks/\(digest).lock" }
+
+    private func source(_ address: RemoteAddress) -> String {
+        // A signature changes while the folder stays the same, so the query does not count.
+        "\(self.root)/sources/" + RunningChecksum.sha256(Array("\(address)".utf8))
+    }
+
+    /// Makes the folders.
+    func prepare() throws(FetchError) {
+        for name in ["parts", "incomplete", "locks", "sources"] { try Files.createDirectories("\(self.root)/\(name)") }
+    }
+
+    /// The cheap check at a start: whether a part is there, with files of the right sizes.
+    func isPresent(_ digest: String, _ manifest: PartManifest) -> Bool {
+        let folder = self.part(digest)
+        return Files.byteCount("\(folder)/\(PartManifest.fileName)") != nil
+            && manifest.files.allSatisfy { Files.byteCount("\(folder)/\($0.name)") == $0.byteCount }
+    }
+
+    /// The part that an address named last, if it is still there.
+    func remembered(_ address: RemoteAddress) -> (digest: String, manifest: PartManifest)? {
+        guard let text = Files.read(self.source(address), most: 64),
+            case .sha256(let digest)? = Checksum(hexadecimal: String(decoding: text, as: UTF8.self)),
+            let bytes = Files.read("\(self.part(digest))/\(PartManifest.fileName)", most: PartManifest.mostBytes),
+            RunningChecksum.sha256(bytes) == digest,
+            let manifest = try? PartManifest(parsing: bytes, from: address), self.isPresent(digest, manifest)
+        else { return nil }
+        return (digest, manifest)
+    }
+
+    /// Remembers what an address names.
+    func remember(_ digest: String, at address: RemoteAddress) throws(FetchError) {
+        try Files.write(Array(digest.utf8), to: self.source(address))
+    }
+
+    /// Gives a part that is whole its place.
+    func commit(_ digest: String, manifest: [UInt8]) throws(FetchError) {
+        let folder = self.incomplete(digest)
+        try Files.write(manifest, to: "\(folder)/\(PartManifest.fileName)")
+        try Files.synchronize("\(folder)/\(PartManifest.fileName)")
+        try Files.synchronize(folder)
+        let place = self.part(digest)
+        if Files.isDirectory(place) {
+            // Something was taken from it since; nobody can serve from it.
+            let old = "\(folder).damaged-\(UInt32.random(in: 0...UInt32.max))"
+            guard rename(place, old) == 0 else { throw Files.failure("cannot be replaced", place) }
+            try? FileManager.default.removeItem(atPath: old)
+        }
+        guard rename(folder, place) == 0 else { throw Files.failure("cannot be renamed from \(folder)", place) }
+    }
+}

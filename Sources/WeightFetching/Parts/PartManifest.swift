@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+
+/// What fetching needs of a part's `manifest.json`: the files, with their sizes and checksums.
+///
+/// The part's reader checks everything else once the files are here.
+struct PartManifest: Sendable, Hashable {
+    static let fileName = "manifest.json"
+    static let mostBytes = 64 << 20
+    private static let mostFiles = 10_000
+
+    /// A file of the part.
+    struct File: Sendable, Hashable, Decodable {
+        var name: String
+        var byteCount: Int
+        var sha256: String
+    }
+
+    private struct Document: Decodable {
+        var formatVersion: Int
+        var name: String
+        var files: [File]?
+    }
+
+    /// The part's name, for people.
+    var name: String
+    /// All files but the manifest.
+    var files: [File]
+
+    /// Reads a manifest.
+    ///
+    /// - Parameters:
+    ///   - bytes: The file.
+    ///   - address: Where it came from.
+    /// - Throws: ``FetchError`` for what is no manifest, for one without files, and for names that are no names.
+    init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
+        func failure(_ complaint: String) -> FetchError {
+            FetchError(.badAnswer, "\(address): \(complaint)")
+        }
+        let document: Document
+        do {
+            document = try JSONDecoder().decode(Document.self, from: Data(bytes))
+        } catch {
+            throw failure(
+                "is no manifest of a shard; give the address of a folder that `switchyard shard` wrote, such as "
+                    + "https://HOST/shards/pool-0"
+            )
+        }
+        guard let files = document.files, !files.isEmpty else {
+            throw failure(
+                "lists no files, as `switchyard shard` of earlier versions wrote it; cut the checkpoint again, or copy the "
+                    + "shard to this machine"
+            )
+        }
+        guard files.count <= Self.mostFiles else {
+            throw failure("lists \(files.count) files; \(Self.mostFiles) are the most, so cut the checkpoint again")
+        }
+        var names: Set<String> = [Self.fileName]
+        for file in files {
+            guard RemoteFile.isSafe(file.name), !file.name.contains("/"), !file.name.hasPrefix("."),
+                names.insert(file.name).inserted
+            else {
+                throw failure(
+                    "lists \"\(file.name.prefix(200))\", which is no name, or twice; cut the checkpoint again"
+                )
+            }
+            guard file.byteCount >= 0, case .sha256? = Checksum(hexadecimal: file.sha256) else {
+                throw failure("has no size or no SHA-256 of \(file.name); cut the checkpoint again")
+            }
+        }
+        self.name = String(document.name.prefix(80))
+        self.files = files
+    }
+
+    /// The bytes of all files.
+    var byteCount: Int { self.files.reduce(0) { $0 + $1.byteCount } }
+}

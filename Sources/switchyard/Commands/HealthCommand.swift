@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import ServiceKit
+import SwitchyardClient
+import SwitchyardProtos
+
+/// `switchyard health`: whether a gateway or an expert host takes calls, for health checks and probes.
+struct HealthCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "health",
+        abstract: "Ask a gateway or an expert host whether it takes calls; the status is 0 if it does, otherwise 1.",
+        discussion: """
+            Calls the standard gRPC health service. Without --endpoint it asks the server that SWITCHYARD_LISTEN describes, \
+            on this machine, so that a container's health check needs no arguments.
+
+            EXAMPLE
+              switchyard health --endpoint gateway:7400 --tls-ca certs/ca.pem
+              switchyard health --endpoint 127.0.0.1:7401 --service switchyard.v1.ExpertHost
+            """
+    )
+
+    @OptionGroup var client: ClientOptions
+
+    @Option(help: ArgumentHelp("Ask for this service. (default: the server as a whole)", valueName: "name"))
+    var service: String = ""
+
+    func run() async throws {
+        // A probe that waits for minutes is none: the server is asked again anyway.
+        try await self.client.withClient(fallback: try await self.listener() ?? .local, defaultTimeout: 5) { client in
+            let status = try await client.checkHealth(of: self.service)
+            Terminal.print("\(client.endpoint) \(Self.name(of: status))")
+            if status != .serving { throw ExitCode.failure }
+        }
+    }
+
+    /// The server whose environment this process has, unless the endpoint is said anyway.
+    ///
+    /// Not one of the client's settings: elsewhere `listen` says where a process listens itself.
+    private func listener() async throws -> Endpoint? {
+        let keys = ["endpoint", "listen"]
+        let variables = Set(keys.map { Settings.variable($0) })
+        let environment = ProcessInfo.processInfo.environment.filter { variables.contains($0.key) }
+        let settings = try await Settings(known: keys, flags: [:], environment: environment, file: nil)
+        guard self.client.endpoint == nil, try settings.string("endpoint") == nil else { return nil }
+        return try settings.string("listen").map { try Self.endpoint(of: $0) }
+    }
+
+    /// Where a listener of this machine is reached.
+    ///
+    /// - Parameter address: Where it listens; every address of the machine is reached over loopback.
+    /// - Returns: The endpoint.
+    /// - Throws: ``Settings/Failure`` for what is no address, or one without a port.
+    private static func endpoint(of address: String) throws -> Endpoint {
+        let listen = try ListenAddress(parsing: address)
+        guard listen.port > 0 else {
+            throw Settings.Failure(
+                "listen is \"\(address)\", whose port the system chooses: say with --endpoint which one it is"
+            )
+        }
+        let host = ["0.0.0.0": "127.0.0.1", "::": "::1"][listen.host] ?? listen.host
+        return Endpoint(host: host, port: listen.port)
+    }
+
+    /// A status as the protocol names it.
+    private static func name(of status: HealthCheckResponse.ServingStatus) -> String {
+        switch status {
+        case .unknown: "UNKNOWN"
+        case .serving: "SERVING"
+        case .notServing: "NOT_SERVING"
+        case .serviceUnknown: "SERVICE_UNKNOWN"
+        }
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import ServiceKit
+import WeightFetching
+
+/// `switchyard pull`: a checkpoint from the Hugging Face hub into the local cache.
+struct PullCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pull",
+        abstract: "Fetch a checkpoint from the Hugging Face hub, or from a mirror of it, into the local cache.",
+        discussion: """
+            Fetches what serving needs: configuration, tokenizer, and weights in safetensors, or else in torch files. What was
+            interrupted goes on where it stopped, checksums are compared, and the revision takes its place when all is
+            there. The cache and its variables are those of the hub's own tools: HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN.
+
+            EXAMPLES
+              switchyard pull google/switch-base-8
+              switchyard shard google/switch-base-8 --out shards --pools 2
+              switchyard pull google/switch-base-8 --revision main --endpoint https://mirror.example --jobs 8
+              HF_TOKEN=... switchyard pull my-org/my-switch --include "README.md"
+            """
+    )
+
+    /// The settings' keys.
+    static let settingKeys = ["fetch-ca", "plaintext"]
+
+    @Argument(help: ArgumentHelp("A model's name on the hub, optionally with @revision.", valueName: "org/name"))
+    var model: String
+
+    @Option(help: "A branch, a tag or a commit. (default: main)")
+    var revision: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The hub's address, or a mirror's; also HF_ENDPOINT. (default: https://huggingface.co)",
+            valueName: "url"
+        )
+    )
+    var endpoint: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Fetch these files too; * stands for any characters. May be given several times.",
+            valueName: "pattern"
+        )
+    )
+    var include: [String] = []
+
+    @Option(
+        help: ArgumentHelp("Do not fetch these files. May be given several times.", valueName: "pattern")
+    )
+    var exclude: [String] = []
+
+    @Option(help: "Files fetched at once.")
+    var jobs: Int = 4
+
+    @Option(
+        help: ArgumentHelp(
+            "Trust these authorities (PEM) in place of the system's; also SWITCHYARD_FETCH_CA, SSL_CERT_FILE.",
+            valueName: "file"
+        )
+    )
+    var fetchCa: String?
+
+    @Flag(help: "Allow an http:// address on another machine; also SWITCHYARD_PLAINTEXT=true.")
+    var plaintext = false
+
+    @Flag(help: "Print what was fetched as JSON.")
+    var json = false
+
+    @Flag(help: "Show no progress, and print the folder alone.")
+    var quiet = false
+
+    func validate() throws {
+        guard (1...64).contains(self.jobs) else {
+            throw ValidationError("--jobs is \(self.jobs), but must be from 1 to 64")
+        }
+        guard !self.json || !self.quiet else { throw ValidationError("--json and --quiet are two outputs; give one") }
+    }
+
+    func run() async throws {
+        EarlySignals.endCommand()
+        let environment = ProcessInfo.processInfo.environment
+        let settings = try await Settings(
+            known: Self.settingKeys,
+            elsewhere: SettingKeys.all,
+            flags: ["fetch-ca": self.fetchCa, "plaintext": self.plaintext ? "true" : nil].compactMapValues { $0 },
+            environment: environment,
+            file: nil
+        )
+        let hub = try HubEnvironment(environment, endpoint: self.endpoint)
+        try FetchOptions.check(hub.endpoint, settings)
+        let model = try HubModel(parsing: self.model, revision: self.revision)
+        let pull = HubPull(
+            model,
+            selection: HubSelection(include: self.include, exclude: self.exclude),
+            environment: hub,
+            client: try FetchOptions.client(settings, environment: environment, jobs: self.jobs)
+        )
+        let bar = self.quiet || self.json ? nil : ProgressBar()
+        let report = try await pull.run { event in
+            switch event {
+            case .progress(let label, let completed, let total):
+                bar?.update(label, completed: completed, total: total, isBytes: true)
+            case .retry(let reason, let wait):
+                Terminal.printError("\(reason); again in \(Terminal.time(wait))")
+            case .waiting(let what):
+                Terminal.printError("\(what): another process fetches it; waiting")
+            case .warning(let text):
+                Terminal.printError(text)
+            }
+        }
+        try self.show(report, model)
+    }
+
+    private func show(_ report: HubPull.Report, _ model: HubModel) throws {
+        if self.json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            let text = try encoder.encode(PullReport(model: model, report: report))
+            Terminal.print(String(decoding: text, as: UTF8.self))
+            return
+        }
+        if self.quiet {
+            Terminal.print(report.directory)
+            return
+        }
+        var table = TextTable([("file", .left), ("bytes", .right), ("", .left)])
+        for file in report.files { table.add([file.name, "\(file.byteCount)", file.origin.rawValue]) }
+        Terminal.print(table.text)
+        let name = model.revision == "main" ? model.name : "\(model.name)@\(model.revision)"
+        Terminal.print(
+            "\n\(model.name) at \(report.commit) is in \(report.directory)\n"
+                + "Next:  switchyard shard \(name) --out shards --pools 2"
+        )
+    }
+}
+
+/// What `pull --json` prints.
+private struct PullReport: Encodable {
+    struct File: Encodable {
+        var name: String
+        var bytes: Int
+        var fetchedBytes: Int
+        var state: String
+
+        enum CodingKeys: String, CodingKey {
+            case name
+            case bytes
+            case fetchedBytes = "fetched_bytes"
+            case state
+        }
+    }
+
+    var model: String
+    var revision: String
+    var commit: String
+    var directory: String
+    var fetchedBytes: Int
+    var files: [File]
+
+    enum CodingKeys: String, CodingKey {
+        case model
+        case revision
+        case commit
+        case directory
+        case fetchedBytes = "fetched_bytes"
+        case files
+    }
+
+    init(model: HubModel, report: HubPull.Report) {
+        self.model = model.name
+        self.revision = model.revision
+        self.commit = report.commit
+        self.directory = report.directory
+        self.fetchedBytes = report.receivedBytes
+        self.files = report.files.map {
+            File(name: $0.name, bytes: $0.byteCount, fetchedBytes: $0.receivedBytes, state: $0.origin.rawValue)
+        }
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Logging
+import ServiceKit
+import Synchronization
+import WeightFetching
+
+/// Tells people who run a service how fetching goes: a bar on a terminal, a line of the log every tenth elsewhere.
+final class FetchLog: Sendable {
+    private let logger: Logger
+    private let bar: ProgressBar?
+    private let shown = Mutex<(label: String, tenth: Int)>(("", -1))
+
+    /// Creates a log.
+    ///
+    /// - Parameter logger: Where lines go.
+    init(logger: Logger) {
+        self.logger = logger
+        self.bar = isatty(STDERR_FILENO) == 1 ? ProgressBar() : nil
+    }
+
+    /// Tells of an event.
+    ///
+    /// - Parameter event: What happened.
+    func note(_ event: FetchEvent) {
+        switch event {
+        case .progress(let label, let completed, let total):
+            guard let bar = self.bar else { return self.log(label, completed, total) }
+            bar.update(label, completed: completed, total: total, isBytes: true)
+        case .retry(let reason, let wait):
+            self.logger.warning("fetching is tried again", metadata: ["reason": "\(reason)", "in": "\(wait)"])
+        case .waiting(let what):
+            self.logger.info("another process fetches the same; waiting", metadata: ["what": "\(what)"])
+        case .warning(let text):
+            self.logger.warning("\(text)")
+        }
+    }
+
+    private func log(_ label: String, _ completed: Int, _ total: Int) {
+        let tenth = total > 0 ? Int(Double(completed) / Double(total) * 10) : 10
+        let isNew = self.shown.withLock { shown in
+            guard shown.label != label || tenth > shown.tenth else { return false }
+            shown = (label, tenth)
+            return true
+        }
+        guard isNew else { return }
+        self.logger.info("\(label)", metadata: ["bytes": "\(completed)", "of": "\(total)"])
+    }
+}

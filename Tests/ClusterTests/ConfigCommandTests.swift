@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Testing
+
+@testable import switchyard
+
+@Suite("switchyard config", .serialized)
+struct ConfigCommandTests {
+    private struct Report: Decodable {
+        struct Entry: Decodable {
+            var key: String
+            var values: [String]
+            var source: String
+            var variable: String
+        }
+
+        var settings: [Entry]
+    }
+
+    private func config(_ arguments: [String], environment: [String: String] = [:]) async throws -> Commands.Output {
+        try await Commands.run(TestCluster.executable, ["config"] + arguments, environment: environment)
+    }
+
+    private func report(_ output: Commands.Output) throws -> [String: Report.Entry] {
+        let report = try JSONDecoder().decode(Report.self, from: Data(output.text.utf8))
+        return Dictionary(uniqueKeysWithValues: report.settings.map { ($0.key, $0) })
+    }
+
+    @Test("says what a gateway would run with, and where each value comes from")
+    func sources() async throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("config-\(UUID().uuidString).json")
+            .path
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        try #"{"queue-limit": 7, "batch-slots": 8, "pool": ["a=127.0.0.1:1", "b=127.0.0.1:2"]}"#
+            .write(toFile: file, atomically: true, encoding: .utf8)
+        let output = try await config(
+            ["gateway", "--json", "--batch-slots", "9", "--model", "https://user:pass@models.test/g?signature=secret"],
+            environment: ["SWITCHYARD_CONFIG": file, "SWITCHYARD_LISTEN": "127.0.0.1:1234", "SWITCHYARD_ZONE": ""]
+        )
+        #expect(output.status == 0, "\(output.errors)")
+        let settings = try report(output)
+        #expect(settings["batch-slots"]?.values == ["9"])
+        #expect(settings["batch-slots"]?.source == "flag")
+        #expect(settings["listen"]?.values == ["127.0.0.1:1234"])
+        #expect(settings["listen"]?.source == "environment")
+        #expect(settings["queue-limit"]?.values == ["7"])
+        #expect(settings["queue-limit"]?.source == "file:\(file)")
+        #expect(settings["pool"]?.values == ["a=127.0.0.1:1", "b=127.0.0.1:2"])
+        #expect(settings["capacity"]?.values == ["checkpoint"])
+        #expect(settings["capacity"]?.source == "default")
+        #expect(settings["zone"]?.values == [])
+        #expect(settings["model"]?.values == ["https://***@models.test/g?***"])
+        #expect(!output.text.contains("secret") && !output.text.contains("pass@"))
+        // Every setting has its variable, and everything with a default was read.
+        #expect(settings.count == GatewayCommand.settingKeys.count + ServiceOptions.keys.count)
+    }
+
+    @Test("prints a table for people, also of settings that cannot be used, and then says what is wrong")
+    func wrong() async throws {
+        let output = try await config(
+            ["expert-host", "--shard", "shards/pool-0", "--listen", "0.0.0.0:1"],
+            environment: ["SWITCHYARD_MAX_ROWS": "12"]
+        )
+        #expect(output.status != 0)
+        #expect(output.text.contains("environment SWITCHYARD_MAX_ROWS"), "\(output.text)")
+        #expect(output.errors.contains("--plaintext"), "\(output.errors)")
+    }
+
+    @Test("checks files only when it is asked to, and is silent where all is well")
+    func check() async throws {
+        let shown = try await config(["expert-host", "--shard", "/nowhere/pool-0"])
+        #expect(shown.status == 0, "\(shown.errors)")
+        let missing = try await config(["expert-host", "--shard", "/nowhere/pool-0", "--check"])
+        #expect(missing.status != 0)
+        #expect(missing.errors.contains("/nowhere/pool-0"), "\(missing.errors)")
+        let certificates = try await config([
+            "gateway", "--model", TestCluster.miniature, "--pool", "a=127.0.0.1:1", "--tls-certificate",
+            "/nowhere/c.pem",
+            "--tls-key", "/nowhere/k.pem", "--check",
+        ])
+        #expect(certificates.status != 0)
+        #expect(certificates.errors.contains("/nowhere/c.pem"), "\(certificates.errors)")
+        let sound = try await config(["expert-host", "--shard", TestCluster.miniature, "--check"])
+        #expect(sound.status == 0, "\(sound.errors)")
+        #expect(sound.text.isEmpty && sound.errors.isEmpty)
+    }
+
+    @Test("a misspelt variable keeps a service and a client from starting")
+    func misspelt() async throws {
+        for arguments in [["config", "gateway", "--check"], ["expert-host"], ["generate", "x"], ["status"]] {
+            let output = try await Commands.run(
+                TestCluster.executable,
+                arguments,
+                environment: ["SWITCHYARD_TLS_CLIENTCA": "ca.pem"]
+            )
+            #expect(output.status != 0)
+            #expect(output.errors.contains("Meant was perhaps SWITCHYARD_TLS_CLIENT_CA"), "\(output.errors)")
+        }
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Testing
+
+@testable import switchyard
+
+@Suite("switchyard shard", .serialized)
+struct ShardCommandTests {
+    @Test("shard --keep ends well where its work is done, and never replaces another cut")
+    func keptShards() async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("kept-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        func cut(_ pools: Int, _ more: [String] = []) async throws -> Commands.Output {
+            let arguments = ["shard", TestCluster.miniature, "--out", folder, "--keep", "--pools", "\(pools)"]
+            return try await Commands.run(TestCluster.executable, arguments + more)
+        }
+        func age() throws -> Date? {
+            let file = "\(folder)/placement.json"
+            return try FileManager.default.attributesOfItem(atPath: file)[.modificationDate] as? Date
+        }
+        let first = try await cut(2)
+        #expect(first.status == 0, "\(first.errors)")
+        let written = try #require(try age())
+        let again = try await cut(2)
+        #expect(again.status == 0, "\(again.errors)")
+        #expect(again.text.contains("it is kept"))
+        for (pools, more, part) in [
+            (3, [], "2 shards"), (2, ["--packed"], "not packed"),
+            (2, ["--override", "expert_capacity=9"], "overrides"),
+        ] {
+            let other = try await cut(pools, more)
+            #expect(other.status == 1)
+            #expect(other.errors.contains(part), "\(other.errors)")
+        }
+        #expect(try age() == written)
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import Foundation
+import Subprocess
+import Synchronization
+import Testing
+
+/// A folder of shards as a web server has it.
+private final class ShardServer: Sendable {
+    struct State: Sendable {
+        var files: [String: ServedFile] = [:]
+        var instead: [String: [WebServer.Reply]] = [:]
+    }
+
+    let state: Mutex<State>
+
+    /// Serves the miniature, cut in two.
+    init(_ place: Workplace) throws {
+        let folder = "\(place.path)/shards"
+        try CheckpointSharder.shard(model: Workplace.miniature, output: folder, pools: 2)
+        var files: [String: ServedFile] = [:]
+        for part in ["gateway", "pool-0"] {
+            for name in try FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(part)") {
+                let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: "\(folder)/\(part)/\(name)")))
+                files["/\(part)/\(name)"] = ServedFile(bytes: bytes, etag: "\"\(name)\"")
+            }
+        }
+        self.state = Mutex(State(files: files))
+    }
+
+    var handler: WebServer.Handler { { self.reply(to: $0) } }
+
+    private func reply(to request: WebServer.Request) -> WebServer.Reply {
+        self.state.withLock { state in
+            if state.instead[request.path]?.isEmpty == false, let reply = state.instead[request.path]?.removeFirst() {
+                return reply
+            }
+            return state.files[request.path]?.reply(to: request) ?? WebServer.Reply(status: 404)
+        }
+    }
+}
+
+private let weights = "/pool-0/model.safetensors"
+
+@Suite("Shards that an address names", .serialized)
+struct RemoteShardTests {
+    private func host(_ place: Workplace, _ address: String, until text: String) async throws -> (
+        log: String, isInOrder: Bool
+    ) {
+        let (log, status) = try await place.serve(
+            ["expert-host", "--shard", address, "--listen", "127.0.0.1:0", "--threads", "1", "--admin-listen", "off"],
+            until: text
+        )
+        return (log, status.isSuccess)
+    }
+
+    @Test("a manifest lists every file of its part with size and checksum")
+    func manifests() async throws {
+        try await Workplace.with { place in
+            let server = try ShardServer(place)
+            for part in ["gateway", "pool-0"] {
+                let manifest = try #require(try ShardManifest.load(directory: "\(place.path)/shards/\(part)"))
+                let listed = Dictionary(uniqueKeysWithValues: try #require(manifest.files).map { ($0.name, $0) })
+                let served = server.state.withLock { $0.files }.filter { $0.key.hasPrefix("/\(part)/") }
+                #expect(listed.count == served.count - 1)
+                for (path, file) in served where !path.hasSuffix("/manifest.json") {
+                    let entry = try #require(listed[String(path.dropFirst(part.count + 2))])
+                    #expect(entry.byteCount == file.bytes.count)
+                    #expect(entry.sha256 == file.sha256)
+                }
+            }
+        }
+    }
+
+    @Test(
+        "a host fetches its shard once, goes on where a connection broke, and serves from the cache without its server"
+    )
+    func cache() async throws {
+        try await Workplace.with { place in
+            let shards = try ShardServer(place)
+            let whole = try #require(shards.state.withLock { $0.files[weights] })
+            var cut = whole.reply(to: .init(method: "GET", target: weights, headers: [:]))
+            cut.cutAfter = 1_000_000
+            shards.state.withLock { $0.instead[weights] = [cut] }
+            let address = try await WebServer.with(handler: shards.handler) { server in
+                let address = "\(server.address)/pool-0"
+                let first = try await host(place, address + "?signature=secret", until: "serving experts")
+                #expect(first.isInOrder, "\(first.log)")
+                #expect(!first.log.contains("secret"))
+                #expect(server.requests.allSatisfy { $0.target.hasSuffix("?signature=secret") })
+                let again = try #require(server.requests(for: weights).last.flatMap { firstByte($0) })
+                #expect(again > 0 && again <= 1_000_000)
+                #expect(server.served(weights) == 1_000_000 + whole.bytes.count - again)
+
+                // A signal that comes while the shard is loaded ends the host too.
+                let second = try await host(place, address, until: "weights are here")
+                #expect(second.isInOrder, "\(second.log)")
+                #expect(server.requests(for: weights).count == 2)
+                #expect(server.requests(for: "/pool-0/manifest.json").count == 2)
+                return address
+            }
+            // Nobody listens there any more.
+            let third = try await host(place, address, until: "serving experts")
+            #expect(third.isInOrder, "\(third.log)")
+            #expect(third.log.contains("whole in the cache"), "\(third.log)")
+        }
+    }
+
+    @Test("SIGTERM ends a fetch at once, in order")
+    func stopped() async throws {
+        try await Workplace.with { place in
+            let shards = try ShardServer(place)
+            let whole = try #require(shards.state.withLock { $0.files[weights] })
+            var stalled = whole.reply(to: .init(method: "GET", target: weights, headers: [:]))
+            stalled.cutAfter = 2_000_000
+            stalled.hangs = true
+            shards.state.withLock { $0.instead[weights] = [stalled] }
+            try await WebServer.with(handler: shards.handler) { server in
+                let address = "\(server.address)/pool-0"
+                let start = ContinuousClock.now
+                let (log, isInOrder) = try await host(place, address, until: "Fetching pool-0")
+                #expect(isInOrder, "\(log)")
+                #expect(log.contains("told to stop before serving"), "\(log)")
+                #expect(!log.contains("[expert-host] serving"))
+                #expect(start.duration(to: .now) < .seconds(20))
+            }
+        }
+    }
+
+    @Test("a file that is not what the manifest says is never served")
+    func corrupt() async throws {
+        try await Workplace.with { place in
+            let shards = try ShardServer(place)
+            shards.state.withLock { $0.files[weights]?.bytes[5_000] ^= 1 }
+            try await WebServer.with(handler: shards.handler) { server in
+                let output = try await place.switchyard([
+                    "expert-host", "--shard", "\(server.address)/pool-0", "--listen", "127.0.0.1:0",
+                ])
+                #expect(output.status == 1)
+                #expect(output.errors.contains("wrong checksum"), "\(output.errors)")
+                #expect(server.requests(for: weights).count == 2)
+            }
+        }
+    }
+
+    @Test("what is no shard, and a shard of an earlier version, are named")
+    func noShard() async throws {
+        try await Workplace.with { place in
+            let shards = try ShardServer(place)
+            shards.state.withLock { state in
+                state.files["/old/manifest.json"] = ServedFile(
+                    bytes: Array(#"{"formatVersion":1,"name":"pool-0"}"#.utf8)
+                )
+                state.files["/page/manifest.json"] = ServedFile(bytes: Array("<html>".utf8))
+            }
+            try await WebServer.with(handler: shards.handler) { server in
+                for (path, part) in [
+                    ("old", "cut the checkpoint again"), ("page", "no manifest"), ("none", "not there"),
+                ] {
+                    let output = try await place.switchyard([
+                        "expert-host", "--shard", "\(server.address)/\(path)", "--listen", "127.0.0.1:0",
+                    ])
+                    #expect(output.status != 0)
+                    #expect(output.errors.contains(part), "\(output.errors)")
+                }
+            }
+            let plain = try await place.switchyard(["expert-host", "--shard", "http://shards.invalid/pool-0"])
+            #expect(plain.errors.contains("--plaintext"), "\(plain.errors)")
+            let bucket = try await place.switchyard(["expert-host", "--shard", "s3://bucket/pool-0"])
+            #expect(bucket.errors.contains("HTTPS address of its bucket"), "\(bucket.errors)")
+        }
+    }
+
+    @Test("a gateway fetches its part too")
+    func gateway() async throws {
+        try await Workplace.with { place in
+            let shards = try ShardServer(place)
+            try await WebServer.with(handler: shards.handler) { server in
+                // It has none of the pools that its part names, and so ends by itself once it has that.
+                let output = try await place.switchyard([
+                    "gateway", "--model", "\(server.address)/gateway", "--pool", "other=127.0.0.1:1", "--listen",
+                    "127.0.0.1:0", "--threads", "1",
+                ])
+                #expect(output.errors.contains("part=gateway"), "\(output.errors)")
+                #expect(output.status == 1)
+                #expect(server.served("/gateway/model.safetensors") > 1_000_000)
+            }
+        }
+    }
+}

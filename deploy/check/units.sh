@@ -1,0 +1,18 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Lets systemd verify the units, in a copy whose program exists, and wants their exposure low: `systemd-analyze security` gives
+# 10 to a unit that may do everything.
+set -eu
+cd "$(dirname "$0")/../systemd"
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+for unit in *.service; do sed 's|/usr/bin/switchyard|/bin/true|' "$unit" > "$copy/$unit"; done
+systemd-analyze verify "$copy"/*.service
+for unit in "$copy"/*.service; do
+    systemd-analyze security --offline=true --threshold=20 --no-pager "$unit" > "$copy/report" || {
+        tail -n 3 "$copy/report"
+        exit 1
+    }
+    tail -n 1 "$copy/report"
+done

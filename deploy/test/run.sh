@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Brings the deploy files up in a real container engine, sends requests through, and takes everything down again.
+#
+#   deploy/test/run.sh [STEP...]     all steps, or those whose names contain one of the words (and what they stand on)
+#
+# It takes the executable .build/release/switchyard (SWITCHYARD names another one) and builds an image from it. What an engine
+# needs that is not here is brought by engine.sh. Settings: DEPLOY_TEST_ENGINE=own, even where a Docker is running;
+# DEPLOY_TEST_KEEP=1 leaves everything up and says where it is; DEPLOY_TEST_REPORT=FILE writes the table there as Markdown.
+set -uo pipefail
+
+ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+SWITCHYARD=${SWITCHYARD:-$ROOT/.build/release/switchyard}
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/switchyard-deploy.XXXXXX")
+IMAGE=switchyard:deploy-test
+PROMPT='A horse! a horse! my <extra_id_0> for a horse!'
+ANSWER='<extra_id_0> kingdom<extra_id_1></s>'
+
+. "$ROOT/deploy/test/engine.sh"
+. "$ROOT/deploy/test/steps-demo.sh"
+. "$ROOT/deploy/test/steps-upgrade.sh"
+. "$ROOT/deploy/test/steps-fetch.sh"
+. "$ROOT/deploy/test/steps-monitoring.sh"
+. "$ROOT/deploy/test/steps-secure.sh"
+
+# Each step is a function that fails, and may say something for the table in NOTE.
+STEPS=(
+    "engine          | a container engine                                    | step_engine"
+    "image           | the image is built                                    | step_image"
+    "image-run       | it runs as nobody, read-only, without capabilities    | step_image_run"
+    "demo-up         | compose/demo.yaml comes up                            | step_demo_up"
+    "demo-generate   | a request goes through, from inside and from outside  | step_demo_generate"
+    "demo-again      | a second 'up' changes nothing                         | step_demo_again"
+    "demo-scale      | a pool scaled 1 to 3 to 1 under load, no failure      | step_demo_scale"
+    "demo-kill       | a host that is killed is restarted by policy          | step_demo_kill"
+    "demo-upgrade    | hosts are replaced under load, no failure             | step_demo_upgrade"
+    "demo-model      | another model beside the first, never mixed           | step_demo_model"
+    "demo-fetch      | a host fetches its shard over HTTPS, and keeps it     | step_demo_fetch"
+    "demo-monitoring | Prometheus scrapes every part and has the rules       | step_demo_monitoring"
+    "demo-alert      | a pool that is stopped raises an alert, and ends it   | step_demo_alert"
+    "demo-logs       | logs tell what happened                               | step_demo_logs"
+    "demo-down       | it goes down and leaves nothing                       | step_demo_down"
+    "tls-certs       | certificates are made by a container                  | step_tls_certs"
+    "tls-up          | the demo comes up with compose/tls.yaml               | step_tls_up"
+    "tls-hosts       | a host refuses who has no certificate, serves who has | step_tls_hosts"
+    "tls-tokens      | the gateway refuses who has no token, serves who has  | step_tls_tokens"
+    "tls-clients     | told to, it asks clients for certificates too         | step_tls_clients"
+    "tls-down        | it goes down and leaves nothing                       | step_tls_down"
+    "apart-up        | gateway and experts on two machines, with mutual TLS  | step_apart_up"
+    "apart-generate  | a request goes through between them                   | step_apart_generate"
+    "apart-scale     | a pool scaled 1 to 3 on its own machine               | step_apart_scale"
+    "apart-down      | both go down and leave nothing                        | step_apart_down"
+)
+# What a step stands on, if only some are asked for.
+declare -A NEEDS=([demo]="demo-up" [tls]="tls-certs tls-up" [apart]="apart-up")
+
+finish() {
+    if [ -n "${DEPLOY_TEST_KEEP:-}" ]; then
+        echo "kept: $WORK; engines' first processes: ${ENGINE_INIT[*]:-none}"
+        return
+    fi
+    load_end >/dev/null 2>&1
+    if [ "${ENGINES:-}" = given ]; then
+        for project in switchyard-demo switchyard-gateway switchyard-experts; do
+            docker compose --project-name "$project" down --volumes --remove-orphans >/dev/null 2>&1
+        done
+    fi
+    engines_down
+    rm -rf "$WORK"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+wanted() {
+    local step=$1 word group
+    shift
+    [ $# -eq 0 ] && return 0
+    case $step in engine | image) return 0 ;; esac
+    for word in "$@"; do
+        case $step in *"$word"*) return 0 ;; esac
+        group=${word%%-*}
+        case " ${NEEDS[$group]:-} " in *" $step "*) return 0 ;; esac
+    done
+    return 1
+}
+
+if [ ! -x "$SWITCHYARD" ]; then
+    echo "error: $SWITCHYARD does not exist; 'make build' makes it" >&2
+    exit 2
+fi
+
+passed=0 failed=0 skipped=0 table=()
+for entry in "${STEPS[@]}"; do
+    IFS='|' read -r name what function <<< "$entry"
+    name=$(echo $name) what=$(echo $what) function=$(echo $function)
+    wanted "$name" "$@" || continue
+    NOTE=""
+    log=$WORK/$name.log
+    began=$(date +%s%N)
+    # In this shell, since steps set variables for later ones.
+    $function >"$log" 2>&1
+    status=$?
+    seconds=$(awk -v from="$began" -v to="$(date +%s%N)" 'BEGIN { printf "%.1f", (to - from) / 1e9 }')
+    case $status in
+    0) outcome=passed passed=$((passed + 1)) ;;
+    77) outcome=skipped skipped=$((skipped + 1)) ;;
+    *) outcome=FAILED failed=$((failed + 1)) ;;
+    esac
+    printf '%-8s %6s s  %s%s\n' "$outcome" "$seconds" "$what" "${NOTE:+ ($NOTE)}"
+    table+=("| $what | $outcome | $seconds s | $NOTE |")
+    if [ "$outcome" = FAILED ]; then
+        sed 's/^/    /' "$log" | tail -n 40
+        # What follows stands on it.
+        case $name in engine | image | *-up | *-certs) break ;; esac
+    fi
+done
+if [ -n "${DEPLOY_TEST_REPORT:-}" ]; then
+    { echo "| Step | Outcome | Time | |"; echo "|---|---|---:|---|"; printf '%s\n' "${table[@]}"; } > "$DEPLOY_TEST_REPORT"
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# Steps of the deploy test that replace parts of the demo under load; sourced by run.sh.
+
+# As docs/deployment.md says under "Upgrades": one host more with the new image, then the old one goes.
+step_demo_upgrade() {
+    local pool old image=$IMAGE-next
+    on alpha docker tag "$IMAGE" "$image" || return 1
+    load_begin
+    for pool in pool-0 pool-1; do
+        old=$(demo ps --quiet "$pool")
+        SWITCHYARD_IMAGE=$image demo up --detach --wait --no-recreate --no-deps --scale "$pool=2" "$pool" &&
+            until_true 60 has_replicas "$pool" 2 &&
+            on alpha docker stop "$old" && on alpha docker rm "$old" &&
+            SWITCHYARD_IMAGE=$image demo up --detach --wait --no-recreate --no-deps --scale "$pool=1" "$pool" &&
+            until_true 60 has_replicas "$pool" 1 || { load_end; return 1; }
+        expect "$(demo ps --format '{{.Image}}' "$pool")" "$image" || { load_end; return 1; }
+    done
+    load_end
+    cat "$WORK/load.errors"
+    NOTE="$GOOD requests, $BAD failures"
+    [ "$GOOD" -gt 20 ] && [ "$BAD" -eq 0 ]
+}
+
+# Starts a container of a service beside those that compose counts: NAME SERVICE VARIABLE=VALUE...
+beside() {
+    local name=$1 service=$2 settings=()
+    shift 2
+    for setting in "$@"; do settings+=(--env "$setting"); done
+    demo run --detach --no-deps --name "$name" "${settings[@]}" "$service"
+}
+is_healthy() { [ "$(on alpha docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
+is_mismatched() { near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT" | grep -q "^pool-0 .* mismatched "; }
+
+# Another checkpoint beside the first: hosts and a gateway of its own, and a host that is in the wrong pool.
+step_demo_model() {
+    local next=$WORK/next-model name
+    cp -r "$ROOT/deploy/models/switch-mini" "$next"
+    # Other weights: the last tensors are all zero.
+    dd if=/dev/zero of="$next/model.safetensors" bs=4096 count=256 conv=notrunc status=none \
+        seek=$(($(stat -c %s "$next/model.safetensors") / 4096 - 256)) || return 1
+    SWITCHYARD_MODEL_FOLDER=$next demo run --rm --no-deps shard shard /model --out /shards/next --pools 2 || return 1
+    load_begin
+    beside next-0 pool-0 SWITCHYARD_SHARD=/shards/next/pool-0 &&
+        beside next-1 pool-1 SWITCHYARD_SHARD=/shards/next/pool-1 &&
+        beside next-gateway gateway SWITCHYARD_MODEL=/shards/next/gateway \
+            "SWITCHYARD_POOL=pool-0=dns:///next-0:7401;pool-1=dns:///next-1:7401" &&
+        until_true 60 is_healthy next-gateway &&
+        demo run --rm --no-deps --env SWITCHYARD_ENDPOINT=next-gateway:7400 generate --strict "$PROMPT" &&
+        on alpha docker network disconnect switchyard-demo_experts next-0 &&
+        on alpha docker network connect --alias pool-0 switchyard-demo_experts next-0 &&
+        until_true 30 is_mismatched
+    local outcome=$?
+    near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT"
+    load_end
+    cat "$WORK/load.errors"
+    for name in next-gateway next-0 next-1; do on alpha docker logs "$name" 2>&1 | tail -n 5; done
+    on alpha docker rm --force next-gateway next-0 next-1
+    NOTE="$GOOD requests to the first model, $BAD failures"
+    [ "$outcome" -eq 0 ] && [ "$GOOD" -gt 10 ] && [ "$BAD" -eq 0 ]
+}
