@@ -87,6 +87,11 @@ struct CommandTests {
             (["shard", TestCluster.miniature, "--out", "/tmp/never-written", "--pools", "9"], "8"),
             (["expert-host", "--shard", TestCluster.miniature, "--listen", "nonsense"], "nonsense"),
             (["expert-host", "--shard", TestCluster.miniature, "--max-rows", "many"], "max-rows"),
+            (["expert-host", "--shard", TestCluster.miniature, "--admin-listen", "nowhere"], "nowhere"),
+            (
+                ["expert-host", "--shard", TestCluster.miniature, "--metrics-expert-series", "9999999"],
+                "metrics-expert-series"
+            ),
             (["gateway", "--model", TestCluster.miniature, "--pool", "pool-0"], "NAME=TARGET"),
             (["gateway", "--model", TestCluster.miniature], "pool"),
             (

@@ -33,6 +33,8 @@ final class AdminHandler: ChannelInboundHandler {
     private var machine: AdminConnection
     private var context: ChannelHandlerContext?
     private var timer: Scheduled<Void>?
+    /// When the timer fires.
+    private var timerDue: ContinuousClock.Instant?
 
     init(
         eventLoop: any EventLoop,
@@ -137,7 +139,13 @@ final class AdminHandler: ChannelInboundHandler {
     }
 
     private func schedule() {
-        guard self.timer == nil, self.context != nil, let due = self.machine.nextDue else { return }
+        guard self.context != nil, let due = self.machine.nextDue else { return }
+        // A timer that fires too early finds nothing to do and is set anew; one that fires too late is replaced.
+        if let timer = self.timer, let timerDue = self.timerDue {
+            if timerDue <= due { return }
+            timer.cancel()
+        }
+        self.timerDue = due
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         let (seconds, attoseconds) = (due - .now).components
         let wait = TimeAmount.nanoseconds(max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000) + 1_000_000)
