@@ -5,9 +5,7 @@
 
 FETCH_PORT=18443
 
-# Serves a folder over TLS until it is ended: FOLDER ADDRESS.
-serve_folder() {
-    near alpha python3 -c '
+SERVER_PROGRAM='
 import http.server, ssl, sys
 folder, address, port, certificate, key = sys.argv[1:]
 def handler(*arguments):
@@ -17,7 +15,17 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(certificate, key)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
-' "$1" "$2" "$FETCH_PORT" "$WORK/web/gateway.pem" "$WORK/web/gateway-key.pem" &
+'
+
+# Serves a folder over TLS until SERVER is ended: FOLDER ADDRESS.
+serve_folder() {
+    local command=(python3 -c "$SERVER_PROGRAM" "$1" "$2" "$FETCH_PORT" "$WORK/web/gateway.pem" "$WORK/web/gateway-key.pem")
+    # Not `near`: the process of a function in the background is a shell, and ending that leaves the server.
+    if [ "$ENGINES" = own ]; then
+        nsenter --target "${ENGINE_INIT[alpha]}" --net "${command[@]}" &
+    else
+        "${command[@]}" &
+    fi
     SERVER=$!
 }
 
