@@ -62,7 +62,7 @@ image: build ## a container image of the release build
 deploy-check: ## every deploy file held against schemas and tools, with nothing brought up (docs/deployment.md)
 	deploy/check/check.sh
 
-deploy-test: build ## the deploy files brought up in a container engine, with requests (3 minutes; docs/deployment.md)
+deploy-test: build ## the deploy files brought up in a container engine, with requests (6 minutes; docs/deployment.md)
 	deploy/test/run.sh
 
 sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)

@@ -33,10 +33,10 @@ public final class ExpertHost: Sendable {
     let weightBytes: Int
     let weightType: String
     private let weights: String
+    private let pool: WorkPool
     let layers: [SparseLayer]
     let expertCount: Int
     let expertRows = ExpertRowCounts()
-    private let pool: WorkPool
     let queue: ForwardQueue
     let server: RPCServer
     let health: HealthRegistry

@@ -191,6 +191,20 @@ import Testing
         #expect(failure { _ = try Checkpoint.open("\(out)/pool-0") }?.code == .fingerprintMismatch)
     }
 
+    @Test func partsWithoutAListOfFilesAreRead() throws {
+        let folder = try TemporaryFolder()
+        _ = try self.cut(folder, pools: 1)
+        let path = "\(folder.path)/out/pool-0/manifest.json"
+        let document = try JSONSerialization.jsonObject(with: Data(try Repository.bytes(path)))
+        var manifest = try #require(document as? [String: Any])
+        #expect(manifest.removeValue(forKey: "files") != nil)
+        let text = String(decoding: try JSONSerialization.data(withJSONObject: manifest), as: UTF8.self)
+        try folder.write(text, to: "out/pool-0/manifest.json")
+        let checkpoint = try Checkpoint.open("\(folder.path)/out/pool-0")
+        #expect(checkpoint.manifest?.files == nil)
+        #expect(checkpoint.manifest?.name == "pool-0")
+    }
+
     @Test(arguments: [
         ("\"formatVersion\" : 1", "\"formatVersion\" : 2", "formatVersion 2"),
         ("\"fingerprint\" : \"", "\"fingerprint\" : \"zz", "sixteen hexadecimal digits"),

@@ -65,7 +65,8 @@ final class Workplace: Sendable {
     func serve(
         _ arguments: [String],
         environment: [String: String] = [:],
-        until text: String
+        until text: String,
+        then body: (_ log: String) async throws -> Void = { _ in }
     ) async throws -> (log: String, status: TerminationStatus) {
         let result = try await Subprocess.run(
             .path(FilePath(Self.executable)),
@@ -76,9 +77,14 @@ final class Workplace: Sendable {
             error: .sequence
         ) { execution in
             var log = ""
+            var isTold = false
             for try await line in execution.standardError.strings() {
                 log += line + "\n"
-                if line.contains(text) { try execution.send(signal: .terminate) }
+                if !isTold, line.contains(text) {
+                    isTold = true
+                    try await body(log)
+                    try execution.send(signal: .terminate)
+                }
             }
             return log
         }

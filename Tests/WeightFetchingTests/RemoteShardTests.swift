@@ -6,6 +6,8 @@ import Subprocess
 import Synchronization
 import Testing
 
+@testable import WeightFetching
+
 /// A folder of shards as a web server has it.
 private final class ShardServer: Sendable {
     struct State: Sendable {
@@ -42,6 +44,14 @@ private final class ShardServer: Sendable {
 }
 
 private let weights = "/pool-0/model.safetensors"
+
+/// The status that a page is answered with.
+private func answer(to page: String) async throws -> Int {
+    let address = try RemoteAddress(parsing: page)
+    return try await WebClient.with(WebClientConfiguration()) { client in
+        try await client.send(FileTransfer.Request(address: address, headers: [])).head.status
+    }
+}
 
 @Suite("Shards that an address names", .serialized)
 struct RemoteShardTests {
@@ -107,7 +117,7 @@ struct RemoteShardTests {
         }
     }
 
-    @Test("SIGTERM ends a fetch at once, in order")
+    @Test("a host that fetches is alive and not ready, and SIGTERM ends it at once, in order")
     func stopped() async throws {
         try await Workplace.with { place in
             let shards = try ShardServer(place)
@@ -119,8 +129,18 @@ struct RemoteShardTests {
             try await WebServer.with(handler: shards.handler) { server in
                 let address = "\(server.address)/pool-0"
                 let start = ContinuousClock.now
-                let (log, isInOrder) = try await host(place, address, until: "Fetching pool-0")
-                #expect(isInOrder, "\(log)")
+                let (log, status) = try await place.serve(
+                    ["expert-host", "--shard", address, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+                    until: "Fetching pool-0",
+                    then: { log in
+                        let admin = try #require(log.firstMatch(of: /are served address=(\S+)/)).1
+                        for (page, wanted) in [("livez", 200), ("readyz", 503)] {
+                            let found = try await answer(to: "http://\(admin)/\(page)")
+                            #expect(found == wanted, "\(page)")
+                        }
+                    }
+                )
+                #expect(status.isSuccess, "\(log)")
                 #expect(log.contains("told to stop before serving"), "\(log)")
                 #expect(!log.contains("[expert-host] serving"))
                 #expect(start.duration(to: .now) < .seconds(20))
@@ -172,16 +192,25 @@ struct RemoteShardTests {
         }
     }
 
-    @Test("a gateway fetches its part too")
+    @Test("a gateway fetches its part too, over TLS with an authority that the environment names")
     func gateway() async throws {
         try await Workplace.with { place in
             let shards = try ShardServer(place)
-            try await WebServer.with(handler: shards.handler) { server in
+            let certificate = try place.certificate()
+            try await WebServer.with(certificate: (certificate.chain, certificate.key), handler: shards.handler) {
+                server in
                 // It has none of the pools that its part names, and so ends by itself once it has that.
-                let output = try await place.switchyard([
+                let arguments = [
                     "gateway", "--model", "\(server.address)/gateway", "--pool", "other=127.0.0.1:1", "--listen",
-                    "127.0.0.1:0", "--threads", "1",
-                ])
+                    "127.0.0.1:0", "--threads", "1", "--admin-listen", "off",
+                ]
+                let untrusted = try await place.switchyard(arguments)
+                #expect(untrusted.errors.contains("SSL_CERT_FILE"), "\(untrusted.errors)")
+                #expect(server.requests.isEmpty)
+                let output = try await place.switchyard(
+                    arguments,
+                    environment: ["SSL_CERT_FILE": certificate.authority]
+                )
                 #expect(output.errors.contains("part=gateway"), "\(output.errors)")
                 #expect(output.status == 1)
                 #expect(server.served("/gateway/model.safetensors") > 1_000_000)

@@ -14,6 +14,8 @@ ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 SWITCHYARD=${SWITCHYARD:-$ROOT/.build/release/switchyard}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/switchyard-deploy.XXXXXX")
 IMAGE=switchyard:deploy-test
+# Not the names of the compose files, which may be running on an engine that is used here.
+PROJECT=switchyard-deploy-test
 PROMPT='A horse! a horse! my <extra_id_0> for a horse!'
 ANSWER='<extra_id_0> kingdom<extra_id_1></s>'
 
@@ -61,10 +63,13 @@ finish() {
         return
     fi
     load_end >/dev/null 2>&1
+    [ -z "${SERVER:-}" ] || kill "$SERVER"
     if [ "${ENGINES:-}" = given ]; then
-        for project in switchyard-demo switchyard-gateway switchyard-experts; do
-            docker compose --project-name "$project" down --volumes --remove-orphans >/dev/null 2>&1
+        docker ps --all --quiet --filter "name=$PROJECT-" | xargs --no-run-if-empty docker rm --force >/dev/null
+        for kind in volume network; do
+            docker "$kind" ls --quiet --filter "name=$PROJECT-" | xargs --no-run-if-empty docker "$kind" rm >/dev/null
         done
+        docker image ls --quiet --filter "reference=*:deploy-test*" | sort -u | xargs --no-run-if-empty docker image rm --force >/dev/null
     fi
     engines_down
     rm -rf "$WORK"

@@ -11,7 +11,8 @@ use_demo() {
     export PROMETHEUS_IMAGE=switchyard-prometheus:deploy-test PROMETHEUS_PUBLISH=127.0.0.1:19090
 }
 
-demo() { on alpha docker compose --ansi never --progress quiet --file "$ROOT/compose/demo.yaml" "$@"; }
+demo() { on alpha docker compose --ansi never --progress quiet --env-file /dev/null --project-name "$PROJECT-demo" \
+        --file "$ROOT/compose/demo.yaml" "$@"; }
 
 # Fails, with what was expected, unless a text holds another.
 expect() {
@@ -149,5 +150,5 @@ nothing_left() {
 
 step_demo_down() {
     demo --profile client --file "$ROOT/compose/monitoring.yaml" down --volumes || return 1
-    nothing_left alpha switchyard-demo
+    nothing_left alpha "$PROJECT-demo"
 }

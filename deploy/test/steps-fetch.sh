@@ -23,27 +23,29 @@ server.serve_forever()
 
 step_demo_fetch() {
     local address outcome
-    address=$(on alpha docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' switchyard-demo_front)
+    address=$(on alpha docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' "$PROJECT-demo_front")
     near alpha "$SWITCHYARD" certs --out "$WORK/web" --host "$address" || return 1
     "$SWITCHYARD" shard "$ROOT/deploy/models/switch-mini" --out "$WORK/web-shards" --pools 2 || return 1
     serve_folder "$WORK/web-shards" "$address"
     # As in deploy/kubernetes/overlays/production: nothing but its own volume can be written to.
-    on alpha docker run --detach --name fetching --network switchyard-demo_front --read-only --tmpfs /tmp --cap-drop ALL \
-        --security-opt no-new-privileges --volume fetched:/var/lib/switchyard --volume "$WORK/web/ca.pem:/ca.pem:ro" \
+    on alpha docker run --detach --name "$PROJECT-fetching" --network "$PROJECT-demo_front" \
+        --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+        --volume "$PROJECT-fetched:/var/lib/switchyard" --volume "$WORK/web/ca.pem:/ca.pem:ro" \
         --env "SWITCHYARD_SHARD=https://$address:$FETCH_PORT/pool-0" --env SWITCHYARD_FETCH_CA=/ca.pem \
         --env SWITCHYARD_SHARD_CACHE=/var/lib/switchyard/shards --env SWITCHYARD_LISTEN=0.0.0.0:7401 \
         --env SWITCHYARD_PLAINTEXT=true --health-interval 1s "$IMAGE" expert-host
-    until_true 60 is_healthy fetching
+    until_true 60 is_healthy "$PROJECT-fetching"
     outcome=$?
     # Without the server it starts again, from what it kept.
     kill "$SERVER"
     wait "$SERVER" 2>/dev/null
+    SERVER=
     if [ "$outcome" -eq 0 ]; then
-        on alpha docker restart fetching && sleep 1 && until_true 60 is_healthy fetching
+        on alpha docker restart "$PROJECT-fetching" && sleep 1 && until_true 60 is_healthy "$PROJECT-fetching"
         outcome=$?
     fi
-    on alpha docker logs fetching
-    on alpha docker rm --force fetching
-    on alpha docker volume rm fetched
+    on alpha docker logs "$PROJECT-fetching"
+    on alpha docker rm --force "$PROJECT-fetching"
+    on alpha docker volume rm "$PROJECT-fetched"
     return "$outcome"
 }

@@ -30,7 +30,7 @@ is_positive() { measured "$1" | awk '$1 > 0 { found = 1 } END { exit !found }'; 
 
 step_demo_monitoring() {
     local rules address part
-    if ! "$SWITCHYARD" gateway --help | grep -q -e --admin-listen; then
+    if ! "$SWITCHYARD" gateway --help | grep -e --admin-listen >/dev/null; then
         NOTE="this executable has no metrics"
         return 77
     fi
@@ -84,12 +84,12 @@ for panel in json.load(open(sys.argv[1]))["panels"]:
     [ "$total" -gt 20 ] && [ "$((empty * 4))" -lt "$total" ]
 }
 
-alert_fires() { near alpha curl --silent --fail "$PROMETHEUS/alerts" | grep -q "\"alertname\":\"$1\".*\"state\":\"firing\""; }
-alert_is_over() { ! near alpha curl --silent --fail "$PROMETHEUS/alerts" | grep -q "\"alertname\":\"$1\""; }
+alert_fires() { is_positive "count(ALERTS{alertname=\"$1\",alertstate=\"firing\"})"; }
+alert_is_over() { is_measured "count(ALERTS{alertname=\"$1\"}) or vector(0)" 0; }
 
 step_demo_alert() {
     local began
-    on alpha docker inspect switchyard-demo-prometheus-1 >/dev/null 2>&1 || { NOTE="no Prometheus"; return 77; }
+    on alpha docker inspect "$PROJECT-demo-prometheus-1" >/dev/null 2>&1 || { NOTE="no Prometheus"; return 77; }
     demo stop pool-1 || return 1
     began=$SECONDS
     until_true 90 alert_fires SwitchyardPoolWithoutHosts || return 1

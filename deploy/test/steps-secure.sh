@@ -27,7 +27,7 @@ step_tls_up() { secure up --detach --wait; }
 
 # Asks a host of the secure demo from beside the gateway, with what the arguments give.
 ask_host() {
-    on alpha docker run --rm --network switchyard-demo_experts --volume "$WORK/certs:/certs:ro" "$IMAGE" \
+    on alpha docker run --rm --network "$PROJECT-demo_experts" --volume "$WORK/certs:/certs:ro" "$IMAGE" \
         health --endpoint pool-0:7401 --tls-ca /certs/ca.pem --tls-server-name experts "$@" 2>&1
 }
 
@@ -56,16 +56,17 @@ step_tls_clients() {
 
 step_tls_down() {
     secure --profile client --profile setup down --volumes || return 1
-    nothing_left alpha switchyard-demo
+    nothing_left alpha "$PROJECT-demo"
 }
 
 # --- Two machines -----------------------------------------------------------------------------------------------------
 
 # The machine of the hosts is `beta`, and is called experts-a by the gateway's.
-experts() { on beta docker compose --ansi never --progress quiet --file "$ROOT/compose/experts.yaml" "$@"; }
+experts() { on beta docker compose --ansi never --progress quiet --env-file /dev/null --project-name "$PROJECT-experts" \
+        --file "$ROOT/compose/experts.yaml" "$@"; }
 gateway() {
-    on alpha docker compose --ansi never --progress quiet --file "$ROOT/compose/gateway.yaml" \
-        --file "$ROOT/deploy/test/experts-a.yaml" "$@"
+    on alpha docker compose --ansi never --progress quiet --env-file /dev/null --project-name "$PROJECT-gateway" \
+        --file "$ROOT/compose/gateway.yaml" --file "$ROOT/deploy/test/experts-a.yaml" "$@"
 }
 
 use_apart() {
@@ -117,5 +118,5 @@ step_apart_scale() {
 
 step_apart_down() {
     gateway --profile setup --profile client down --volumes && experts --profile setup down --volumes || return 1
-    nothing_left alpha switchyard-gateway && nothing_left beta switchyard-experts
+    nothing_left alpha "$PROJECT-gateway" && nothing_left beta "$PROJECT-experts"
 }

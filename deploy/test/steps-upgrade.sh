@@ -31,7 +31,7 @@ beside() {
     demo run --detach --no-deps --name "$name" "${settings[@]}" "$service"
 }
 is_healthy() { [ "$(on alpha docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
-is_mismatched() { near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT" | grep -q "^pool-0 .* mismatched "; }
+is_mismatched() { near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT" | grep "^pool-0 .* mismatched " >/dev/null; }
 
 # Another checkpoint beside the first: hosts and a gateway of its own, and a host that is in the wrong pool.
 step_demo_model() {
@@ -42,21 +42,23 @@ step_demo_model() {
         seek=$(($(stat -c %s "$next/model.safetensors") / 4096 - 256)) || return 1
     SWITCHYARD_MODEL_FOLDER=$next demo run --rm --no-deps shard shard /model --out /shards/next --pools 2 || return 1
     load_begin
-    beside next-0 pool-0 SWITCHYARD_SHARD=/shards/next/pool-0 &&
-        beside next-1 pool-1 SWITCHYARD_SHARD=/shards/next/pool-1 &&
-        beside next-gateway gateway SWITCHYARD_MODEL=/shards/next/gateway \
-            "SWITCHYARD_POOL=pool-0=dns:///next-0:7401;pool-1=dns:///next-1:7401" &&
-        until_true 60 is_healthy next-gateway &&
-        demo run --rm --no-deps --env SWITCHYARD_ENDPOINT=next-gateway:7400 generate --strict "$PROMPT" &&
-        on alpha docker network disconnect switchyard-demo_experts next-0 &&
-        on alpha docker network connect --alias pool-0 switchyard-demo_experts next-0 &&
+    beside "$PROJECT-next-0" pool-0 SWITCHYARD_SHARD=/shards/next/pool-0 &&
+        beside "$PROJECT-next-1" pool-1 SWITCHYARD_SHARD=/shards/next/pool-1 &&
+        beside "$PROJECT-next-gateway" gateway SWITCHYARD_MODEL=/shards/next/gateway \
+            "SWITCHYARD_POOL=pool-0=dns:///$PROJECT-next-0:7401;pool-1=dns:///$PROJECT-next-1:7401" &&
+        until_true 60 is_healthy "$PROJECT-next-gateway" &&
+        demo run --rm --no-deps --env "SWITCHYARD_ENDPOINT=$PROJECT-next-gateway:7400" generate --strict "$PROMPT" &&
+        on alpha docker network disconnect "$PROJECT-demo_experts" "$PROJECT-next-0" &&
+        on alpha docker network connect --alias pool-0 "$PROJECT-demo_experts" "$PROJECT-next-0" &&
         until_true 30 is_mismatched
     local outcome=$?
     near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT"
     load_end
     cat "$WORK/load.errors"
-    for name in next-gateway next-0 next-1; do on alpha docker logs "$name" 2>&1 | tail -n 5; done
-    on alpha docker rm --force next-gateway next-0 next-1
+    for name in gateway 0 1; do
+        on alpha docker logs "$PROJECT-next-$name" 2>&1 | tail -n 5
+        on alpha docker rm --force "$PROJECT-next-$name"
+    done
     NOTE="$GOOD requests to the first model, $BAD failures"
     [ "$outcome" -eq 0 ] && [ "$GOOD" -gt 10 ] && [ "$BAD" -eq 0 ]
 }

@@ -52,6 +52,9 @@ struct ExpertHostCommand: AsyncParsableCommand {
     @Option(help: "Compute threads. (default: all processors)")
     var threads: String?
 
+    @Flag(help: "Keep each compute thread on a processor of its own, where nothing else computes on them.")
+    var pinThreads = false
+
     @Option(
         help: ArgumentHelp(
             "How weights are kept: checkpoint, float32, bfloat16, int8; a packed shard's stay as they are. (default: checkpoint)",
@@ -101,7 +104,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
     /// The settings' keys, but for those of every service.
     static let settingKeys =
         [
-            "shard", "listen", "threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
+            "shard", "listen", "threads", "pin-threads", "dtype", "prefault", "max-rows", "queue-limit", "batch-rows",
             "batch-window-us", "zone",
             "drain-seconds",
         ] + FetchOptions.keys + SecuritySettings.listenerKeys + AdminOptions.keys
@@ -111,7 +114,8 @@ struct ExpertHostCommand: AsyncParsableCommand {
             keys: Self.settingKeys,
             flags: [
                 "shard": self.shard.isEmpty ? nil : self.shard.joined(separator: ";"), "listen": self.listen,
-                "threads": self.threads, "dtype": self.dtype, "prefault": self.prefault ? "true" : nil,
+                "threads": self.threads, "pin-threads": self.pinThreads ? "true" : nil, "dtype": self.dtype,
+                "prefault": self.prefault ? "true" : nil,
                 "max-rows": self.maxRows, "queue-limit": self.queueLimit,
                 "batch-rows": self.batchRows, "batch-window-us": self.batchWindowUs, "zone": self.zone,
                 "drain-seconds": self.drainSeconds,
@@ -140,6 +144,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
+        configuration.pinsThreads = try settings.bool("pin-threads")
         configuration.storage = try settings.weightStorage()
         configuration.prefault = try settings.bool("prefault")
         configuration.maxRowsPerCall = try settings.int("max-rows", in: 1...1_048_576, default: 16_384)

@@ -8,10 +8,15 @@ import ServiceKit
 /// How a gateway schedules requests and computes.
 struct SchedulingOptions: ParsableArguments {
     /// The settings' keys.
-    static let keys = ["threads", "batch-slots", "queue-limit", "encode-tokens", "encode-ms-per-step", "overlap"]
+    static let keys = [
+        "threads", "pin-threads", "batch-slots", "queue-limit", "encode-tokens", "encode-ms-per-step", "overlap",
+    ]
 
     @Option(help: "Compute threads. (default: all processors)")
     var threads: String?
+
+    @Flag(help: "Keep each compute thread on a processor of its own, where nothing else computes on them.")
+    var pinThreads = false
 
     @Option(help: "Decoder rows that run at once. (default: 32)")
     var batchSlots: String?
@@ -41,7 +46,8 @@ struct SchedulingOptions: ParsableArguments {
     /// The flags that were given.
     var flags: [String: String?] {
         [
-            "threads": self.threads, "batch-slots": self.batchSlots, "queue-limit": self.queueLimit,
+            "threads": self.threads, "pin-threads": self.pinThreads ? "true" : nil, "batch-slots": self.batchSlots,
+            "queue-limit": self.queueLimit,
             "encode-tokens": self.encodeTokens, "encode-ms-per-step": self.encodeMsPerStep, "overlap": self.overlap,
         ]
     }
@@ -54,6 +60,7 @@ struct SchedulingOptions: ParsableArguments {
     /// - Throws: ``Settings/Failure`` for a value that is none or out of bounds.
     static func apply(_ settings: Settings, to configuration: inout GatewayConfiguration) throws {
         configuration.threads = try settings.int("threads", in: 1...1024, default: Processors.count)
+        configuration.pinsThreads = try settings.bool("pin-threads")
         var engine = configuration.engine
         engine.scheduler.batchSlots = try settings.int(
             "batch-slots",
