@@ -36,7 +36,6 @@ public final class ExpertHost: Sendable {
     let layers: [SparseLayer]
     let expertCount: Int
     let expertRows = ExpertRowCounts()
-    private let pool: WorkPool
     let queue: ForwardQueue
     let server: RPCServer
     let health: HealthRegistry
