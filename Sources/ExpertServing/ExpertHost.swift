@@ -33,6 +33,7 @@ public final class ExpertHost: Sendable {
     let weightBytes: Int
     let weightType: String
     private let weights: String
+    private let pool: WorkPool
     let layers: [SparseLayer]
     let expertCount: Int
     let expertRows = ExpertRowCounts()
