@@ -148,8 +148,11 @@ public final class Gateway: Sendable {
     }
 
     /// Suspends until requests are taken, or until it is certain that they never will be.
-    public func waitUntilServing() async {
+    ///
+    /// - Throws: `CancellationError` where the task was cancelled first.
+    public func waitUntilServing() async throws {
         await self.gate.waitUntilDecided()
+        try Task.checkCancellation()
     }
 
     /// Turns new requests away, finishes those it has; then ``run()`` returns.

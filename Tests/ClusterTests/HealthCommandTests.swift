@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import FaultTools
 import Foundation
 import Logging
+import NIOCore
+import NIOPosix
 import RPCCore
 import RPCTransport
 import SwitchyardProtos
@@ -88,6 +91,39 @@ struct HealthCommandTests {
         #expect(output.status == 1)
         #expect(output.text == "127.0.0.1:\(bound.port) NOT_SERVING\n")
         #expect(output.errors.isEmpty, "\(output.errors)")
+    }
+
+    @Test("a gateway that waits for its hosts serves nothing, and leaves at once when it is told to")
+    func waiting() async throws {
+        let workspace = try FaultWorkspace(executable: TestCluster.executable)
+        defer { workspace.discard() }
+        let shards = try await workspace.shards(pools: 1)
+        let probe = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(probe.localAddress?.port)
+        try await probe.close()
+        let endpoint = "127.0.0.1:\(port)"
+        try await ProcessKeeper.with { keeper in
+            let gateway = keeper.start(
+                ProcessSpecification(
+                    name: "gateway",
+                    executable: TestCluster.executable,
+                    arguments: [
+                        "gateway", "--model", "\(shards)/gateway", "--pool", "pool-0=127.0.0.1:1", "--listen", endpoint,
+                        "--admin-listen", "off",
+                    ],
+                    addressFile: "\(workspace.folder)/gateway.address",
+                    logFile: "\(workspace.folder)/gateway.log"
+                )
+            )
+            try await FaultTests.eventually {
+                try await Self.health(["--endpoint", endpoint]).text == "\(endpoint) NOT_SERVING\n"
+            }
+            try gateway.signal(SIGTERM)
+            // Not after the time that a drain may take, 30 seconds: there is nothing to be finished.
+            let exit = try await gateway.ended(within: .seconds(10))
+            #expect(exit.code == 0, "\(exit.description)")
+        }
     }
 
     @Test(

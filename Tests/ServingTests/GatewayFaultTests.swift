@@ -194,7 +194,7 @@ struct GatewayFaultTests {
             let gateway = try Gateway(configuration: configuration, logger: quietLogger)
             let life = Task { try await gateway.run() }
             let port = try await gateway.boundAddress().port
-            await gateway.waitUntilServing()
+            try await gateway.waitUntilServing()
             try await withChannel(port: port) { channel in
                 _ = try await channel.generate(self.request)
                 async let last = channel.generate(self.request)

@@ -16,7 +16,8 @@ final class ServingGate: Sendable {
 
     private struct State {
         var phase = Phase.waiting
-        var waiters: [CheckedContinuation<Void, Never>] = []
+        var waiters: [Int: CheckedContinuation<Void, Never>] = [:]
+        var nextWaiter = 0
     }
 
     private let state = Mutex(State())
@@ -34,18 +35,28 @@ final class ServingGate: Sendable {
         self.move(to: .draining) { _ in true }
     }
 
-    /// Suspends until requests are taken, or never will be.
+    /// Suspends until requests are taken, or never will be, or the task is cancelled.
     func waitUntilDecided() async {
-        await withCheckedContinuation { continuation in
-            let isDecided = self.state.withLock { state in
-                if state.phase == .waiting {
-                    state.waiters.append(continuation)
+        let id = self.state.withLock { state in
+            state.nextWaiter += 1
+            return state.nextWaiter
+        }
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                // The handler may have run already; then nobody would resume what waits from here on.
+                let isDecided = self.state.withLock { state in
+                    let isDecided = state.phase != .waiting || Task.isCancelled
+                    if !isDecided {
+                        state.waiters[id] = continuation
+                    }
+                    return isDecided
                 }
-                return state.phase != .waiting
+                if isDecided {
+                    continuation.resume()
+                }
             }
-            if isDecided {
-                continuation.resume()
-            }
+        } onCancel: {
+            self.state.withLock { $0.waiters.removeValue(forKey: id) }?.resume()
         }
     }
 
@@ -69,8 +80,8 @@ final class ServingGate: Sendable {
                 return []
             }
             state.phase = phase
-            defer { state.waiters = [] }
-            return state.waiters
+            defer { state.waiters = [:] }
+            return Array(state.waiters.values)
         }
         for waiter in waiters {
             waiter.resume()

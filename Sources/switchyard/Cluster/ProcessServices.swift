@@ -38,7 +38,14 @@ struct AddressAnnouncement: Service {
     var address: @Sendable () async throws -> String
 
     func run() async throws {
-        try self.options.announce(try await self.address())
+        // A service that is told to stop before it serves never has an address, and must not be waited for.
+        do {
+            try await cancelWhenGracefulShutdown {
+                try self.options.announce(try await self.address())
+            }
+        } catch is CancellationError {
+            return
+        }
         try await gracefulShutdown()
     }
 }

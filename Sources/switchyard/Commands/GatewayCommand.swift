@@ -116,7 +116,7 @@ struct GatewayCommand: AsyncParsableCommand {
                     gateway,
                     StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
                     AddressAnnouncement(options: self.service) {
-                        await gateway.waitUntilServing()
+                        try await gateway.waitUntilServing()
                         let address = try await gateway.boundAddress()
                         return ListenAddress(host: address.host, port: address.port).description
                     },

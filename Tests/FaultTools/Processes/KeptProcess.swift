@@ -17,6 +17,15 @@ package struct ProcessSpecification: Sendable {
     package var addressFile: String
     /// The file that gets what it prints, appended.
     package var logFile: String
+
+    /// Describes a process; each parameter is the property of that name.
+    package init(name: String, executable: String, arguments: [String], addressFile: String, logFile: String) {
+        self.name = name
+        self.executable = executable
+        self.arguments = arguments
+        self.addressFile = addressFile
+        self.logFile = logFile
+    }
 }
 
 /// One process of a cluster, from its start until after its end.

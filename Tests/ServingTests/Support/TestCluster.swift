@@ -34,7 +34,7 @@ func withGateway<Result>(
     let outcome: Swift.Result<Result, any Error>
     do {
         let port = try await gateway.boundAddress().port
-        await gateway.waitUntilServing()
+        try await gateway.waitUntilServing()
         outcome = .success(try await withChannel(port: port) { try await body(gateway, $0) })
     } catch {
         outcome = .failure(error)
