@@ -135,7 +135,10 @@ public final class ExpertHost: Sendable {
     /// - Returns: The host's name and port.
     /// - Throws: What prevented the host from listening.
     public func boundAddress() async throws -> (host: String, port: Int) {
-        try await self.server.boundAddress()
+        let address = try await self.server.boundAddress()
+        // Whoever knows the address finds the health service saying that calls are taken, unless the host drains already.
+        self.health.setAll(.serving)
+        return address
     }
 
     /// Leaves in order: tells everyone, finishes what it has and what is on its way, and closes; then ``run()`` returns.
@@ -173,8 +176,7 @@ public final class ExpertHost: Sendable {
                     try await self.server.run()
                 }
                 group.addTask {
-                    let address = try await self.server.boundAddress()
-                    self.health.setAll(.serving)
+                    let address = try await self.boundAddress()
                     self.logger.info(
                         "serving experts",
                         metadata: [

@@ -14,13 +14,11 @@ extension Gateway {
 
     /// Whether the gateway takes requests, and why not; agrees with what the health service says of the process.
     public var readiness: Readiness {
-        guard self.health.status(of: "") == .serving else {
-            if case .waiting = self.gate.phase {
-                return Readiness(isReady: false, notes: ["it waits for its expert hosts"] + self.missingPools)
-            }
-            return Readiness(isReady: false, notes: ["it drains"])
+        switch self.gate.phase {
+        case .waiting: Readiness(isReady: false, notes: ["it waits for its expert hosts"] + self.missingPools)
+        case .serving: Readiness(isReady: true, notes: self.missingPools)
+        case .draining: Readiness(isReady: false, notes: ["it drains"])
         }
-        return Readiness(isReady: true, notes: self.missingPools)
     }
 
     /// A line for each pool without a replica that takes calls.

@@ -222,8 +222,9 @@ public final class Gateway: Sendable {
                 metadata: ["waited": "\(start.duration(to: .now))"]
             )
         }
-        self.gate.open()
+        // Whoever waits for the gate finds the health service saying so too.
         self.health.setAll(.serving)
+        self.gate.open()
         self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])
     }
 
