@@ -10,12 +10,15 @@ enum MatrixShelf {
     /// Elements of the largest matrix that is kept; the memory of larger ones is kept by ``MatrixMemory``.
     static let largest = 1 << 18
 
-    /// Matrices that are kept; where there are more, those that are free go.
-    static let limit = 1024
+    /// Elements of all matrices that are kept, 64 MiB; where there would be more, those that are free go.
+    static let limit = 1 << 24
 
     private struct Shape: Hashable {
         let rows: Int
         let columns: Int
+
+        /// Elements, with something for the object itself, so that empty matrices are not kept without limit.
+        var elements: Int { self.rows * self.columns + 64 }
     }
 
     /// The matrices of one shape.
@@ -49,13 +52,20 @@ enum MatrixShelf {
 
     private struct Shelf {
         var buckets: [Shape: Bucket] = [:]
-        var count = 0
+        var elements = 0
+
+        /// Lets go of what nobody else holds.
+        mutating func dropFree() {
+            for bucket in self.buckets.values { bucket.dropFree() }
+            self.buckets = self.buckets.filter { !$0.value.matrices.isEmpty }
+            self.elements = self.buckets.reduce(0) { $0 + $1.value.matrices.count * $1.key.elements }
+        }
     }
 
     private static let shelf = Mutex(Shelf())
 
-    /// Number of matrices that are kept, handed out or free.
-    static var count: Int { self.shelf.withLock { $0.count } }
+    /// Elements of the matrices that are kept, handed out or free.
+    static var elements: Int { self.shelf.withLock { $0.elements } }
 
     /// Hands out a matrix whose elements the caller writes before reading any.
     static func take(rows: Int, columns: Int) -> FloatMatrix {
@@ -67,16 +77,18 @@ enum MatrixShelf {
             if let free = shelf.buckets[shape]?.free() {
                 return free
             }
-            if shelf.count >= self.limit {
-                for bucket in shelf.buckets.values { bucket.dropFree() }
-                shelf.buckets = shelf.buckets.filter { !$0.value.matrices.isEmpty }
-                shelf.count = shelf.buckets.values.reduce(0) { $0 + $1.matrices.count }
-            }
             let matrix = FloatMatrix(uninitializedRows: rows, columns: columns)
+            if shelf.elements + shape.elements > self.limit {
+                shelf.dropFree()
+                // All of it is in use: whoever asks for more gets what goes when it lets go of it.
+                guard shelf.elements + shape.elements <= self.limit else {
+                    return matrix
+                }
+            }
             let bucket = shelf.buckets[shape] ?? Bucket()
             shelf.buckets[shape] = bucket
             bucket.matrices.append(matrix)
-            shelf.count += 1
+            shelf.elements += shape.elements
             return matrix
         }
     }
