@@ -70,6 +70,23 @@ CK_INLINE uint32_t ck_int8_magnitude(const float *x, size_t count, uint32_t leas
     return most;
 }
 
+/// Elements of a source row that are widened at a time.
+#define CK_INT8_WIDE 512
+
+CK_INLINE size_t ck_source_bytes(int source_type) { return source_type == CK_TYPE_F32 ? 4 : 2; }
+
+/// The quantum of a row of any source type.
+CK_INLINE ck_int8_quantum ck_int8_row_quantum(const char *row, int source_type, size_t inputs) {
+    float wide[CK_INT8_WIDE];
+    uint32_t magnitude = 0;
+    for (size_t begin = 0; begin < inputs; begin += CK_INT8_WIDE) {
+        const size_t count = inputs - begin < CK_INT8_WIDE ? inputs - begin : CK_INT8_WIDE;
+        ck_widen(row + begin * ck_source_bytes(source_type), source_type, count, wide);
+        magnitude = ck_int8_magnitude(wide, count, magnitude);
+    }
+    return ck_int8_quantum_of(magnitude);
+}
+
 /// One tile of an int8 product: up to CK_INT8_TILE_ROWS rows by a run of panels, over all inputs.
 typedef struct {
     /// The first panel.

@@ -2,26 +2,15 @@
 
 #include "Int8.h"
 
-/// Elements of a source row that are widened at a time.
-#define WIDE 512
-
-static size_t element_bytes(int source_type) { return source_type == CK_TYPE_F32 ? 4 : 2; }
-
 static void pack_column(const char *row, int source_type, size_t inputs, uint8_t *column, float *scale,
                         int32_t *compensation) {
-    float wide[WIDE];
-    const size_t element = element_bytes(source_type);
-    uint32_t magnitude = 0;
-    for (size_t begin = 0; begin < inputs; begin += WIDE) {
-        const size_t count = inputs - begin < WIDE ? inputs - begin : WIDE;
-        ck_widen(row + begin * element, source_type, count, wide);
-        magnitude = ck_int8_magnitude(wide, count, magnitude);
-    }
-    const ck_int8_quantum quantum = ck_int8_quantum_of(magnitude);
+    float wide[CK_INT8_WIDE];
+    const size_t element = ck_source_bytes(source_type);
+    const ck_int8_quantum quantum = ck_int8_row_quantum(row, source_type, inputs);
     int32_t sum = 0;
     if (quantum.inverse != 0) {
-        for (size_t begin = 0; begin < inputs; begin += WIDE) {
-            const size_t count = inputs - begin < WIDE ? inputs - begin : WIDE;
+        for (size_t begin = 0; begin < inputs; begin += CK_INT8_WIDE) {
+            const size_t count = inputs - begin < CK_INT8_WIDE ? inputs - begin : CK_INT8_WIDE;
             ck_widen(row + begin * element, source_type, count, wide);
             for (size_t i = 0; i < count; i++) {
                 const size_t k = begin + i;
@@ -44,7 +33,7 @@ void ck_pack_int8(const void *source, int source_type, size_t inputs, size_t out
         for (size_t c = 0; c < CK_PANEL_COLUMNS; c++) {
             const size_t output = panel * CK_PANEL_COLUMNS + c;
             if (output < outputs) {
-                pack_column((const char *)source + output * inputs * element_bytes(source_type), source_type, inputs,
+                pack_column((const char *)source + output * inputs * ck_source_bytes(source_type), source_type, inputs,
                             at + c * CK_INT8_GROUP, scales + output, compensation + output);
             } else {
                 scales[output] = 0;

@@ -6,9 +6,6 @@
 
 #include <math.h>
 
-/// Elements of a source row that are widened at a time.
-#define WIDE 512
-
 /// Rounds to the nearest bfloat16, ties to even, and back.
 CK_INLINE float through_bf16(float value) {
     uint16_t bits;
@@ -18,20 +15,14 @@ CK_INLINE float through_bf16(float value) {
 
 void ck_int8_distance(const void *source, int source_type, int stored_type, size_t inputs, float *norm,
                       float *distance) {
-    float wide[WIDE];
+    float wide[CK_INT8_WIDE];
     const char *bytes = source;
-    const size_t element = source_type == CK_TYPE_F32 ? 4 : 2;
-    uint32_t magnitude = 0;
-    for (size_t begin = 0; begin < inputs; begin += WIDE) {
-        const size_t count = inputs - begin < WIDE ? inputs - begin : WIDE;
-        ck_widen(bytes + begin * element, source_type, count, wide);
-        magnitude = ck_int8_magnitude(wide, count, magnitude);
-    }
-    const ck_int8_quantum quantum = ck_int8_quantum_of(magnitude);
+    const size_t element = ck_source_bytes(source_type);
+    const ck_int8_quantum quantum = ck_int8_row_quantum(bytes, source_type, inputs);
     double squares = 0;
     double rest_squares = 0;
-    for (size_t begin = 0; begin < inputs; begin += WIDE) {
-        const size_t count = inputs - begin < WIDE ? inputs - begin : WIDE;
+    for (size_t begin = 0; begin < inputs; begin += CK_INT8_WIDE) {
+        const size_t count = inputs - begin < CK_INT8_WIDE ? inputs - begin : CK_INT8_WIDE;
         ck_widen(bytes + begin * element, source_type, count, wide);
         for (size_t i = 0; i < count; i++) {
             const double copy = (double)(int8_t)ck_int8_round(wide[i], quantum.inverse) * quantum.scale;
