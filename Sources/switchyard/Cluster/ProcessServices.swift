@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import ExpertServing
 import Foundation
+import GatewayServing
 import Logging
+import ServiceKit
 import ServiceLifecycle
+import Telemetry
 
 /// The processors that this process may use.
 enum Processors {
@@ -47,5 +51,55 @@ struct AddressAnnouncement: Service {
             return
         }
         try await gracefulShutdown()
+    }
+}
+
+/// A service that a process is there for, with what its admin port tells of it.
+protocol ObservedService: Service {
+    /// Whether it takes calls, and why not.
+    var readiness: Readiness { get }
+
+    /// Gives what is known of it at this moment.
+    func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int)
+}
+
+extension Gateway: ObservedService {}
+
+extension ExpertHost: ObservedService {}
+
+extension ObservedService {
+    /// Runs the service as this process's own, until it ends or the process is told to stop.
+    ///
+    /// - Parameters:
+    ///   - port: The admin port that tells of it; nothing where there is none.
+    ///   - options: What every service is told.
+    ///   - drain: How long calls may take to finish.
+    ///   - logger: Tells of starts and stops.
+    ///   - address: The address that it takes calls at; suspends until it does.
+    /// - Throws: What the service throws.
+    func runProcess(
+        behind port: AdminPort?,
+        options: ServiceOptions,
+        drain: Duration,
+        logger: Logger,
+        address: @escaping @Sendable () async throws -> (host: String, port: Int)
+    ) async throws {
+        port?
+            .attach(
+                readiness: { self.readiness },
+                collect: { self.collect(into: &$0, expertSeriesLimit: $1) }
+            )
+        try await ServiceRunner.run(
+            [
+                self,
+                StandardInputWatch(isEnabled: options.exitWithStandardInput),
+                AddressAnnouncement(options: options) {
+                    let address = try await address()
+                    return ListenAddress(host: address.host, port: address.port).description
+                },
+            ],
+            shutdownLimit: drain + .seconds(5),
+            logger: logger
+        )
     }
 }

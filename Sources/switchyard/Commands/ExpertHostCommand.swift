@@ -180,23 +180,12 @@ struct ExpertHostCommand: AsyncParsableCommand {
                 metrics: AdminPort.metrics(port),
                 progress: { bar.show($0) }
             )
-            port?
-                .attach(
-                    readiness: { host.readiness },
-                    collect: { host.collect(into: &$0, expertSeriesLimit: $1) }
-                )
-            try await ServiceRunner.run(
-                [
-                    host,
-                    StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
-                    AddressAnnouncement(options: self.service) {
-                        let address = try await host.boundAddress()
-                        return ListenAddress(host: address.host, port: address.port).description
-                    },
-                ],
-                shutdownLimit: configuration.drainTimeout + .seconds(5),
+            try await host.runProcess(
+                behind: port,
+                options: self.service,
+                drain: configuration.drainTimeout,
                 logger: logger
-            )
+            ) { try await host.boundAddress() }
         }
     }
 }

@@ -106,24 +106,15 @@ struct GatewayCommand: AsyncParsableCommand {
                 metrics: AdminPort.metrics(port),
                 progress: { bar.show($0) }
             )
-            port?
-                .attach(
-                    readiness: { gateway.readiness },
-                    collect: { gateway.collect(into: &$0, expertSeriesLimit: $1) }
-                )
-            try await ServiceRunner.run(
-                [
-                    gateway,
-                    StandardInputWatch(isEnabled: self.service.exitWithStandardInput),
-                    AddressAnnouncement(options: self.service) {
-                        try await gateway.waitUntilServing()
-                        let address = try await gateway.boundAddress()
-                        return ListenAddress(host: address.host, port: address.port).description
-                    },
-                ],
-                shutdownLimit: configuration.drainTimeout + .seconds(5),
+            try await gateway.runProcess(
+                behind: port,
+                options: self.service,
+                drain: configuration.drainTimeout,
                 logger: logger
-            )
+            ) {
+                try await gateway.waitUntilServing()
+                return try await gateway.boundAddress()
+            }
         }
     }
 
