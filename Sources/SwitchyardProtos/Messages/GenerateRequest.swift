@@ -77,7 +77,7 @@ public struct GenerationParameters: Sendable, Hashable {
     /// The number of beams; 1 means greedy, or sampling with do_sample.
     public var numBeams: UInt32
 
-    /// The exponent that a beam's length is raised to before its score is divided by it.
+    /// The power of its length that a sequence's score is divided by; a positive one favors longer beams.
     public var lengthPenalty: Float
 
     /// Whether to sample instead of taking the best token.

@@ -49,8 +49,11 @@ public struct Generation: Sendable, Hashable {
     /// Why the sequence ended.
     public var finishReason: FinishReason
 
-    /// With beams, the sum of the log-probabilities divided by the length to the power of length_penalty; otherwise the
-    /// plain sum.
+    /// The sum of the tokens' log-probabilities divided by the number of tokens to the power of length_penalty: with the
+    /// default of 1, their mean.
+    ///
+    /// With beams the log-probabilities are those after repetition_penalty and min_new_tokens (sequences_scores in
+    /// transformers); otherwise they are the model's own. With skip_scores 0, except with beams.
     public var score: Float
 
     /// One entry per token, if top_logprobs asked for them.

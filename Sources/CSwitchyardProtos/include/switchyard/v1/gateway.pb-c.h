@@ -170,7 +170,7 @@ struct  Switchyard__V1__GenerationParameters
    */
   uint32_t num_beams;
   /*
-   * The exponent that a beam's length is raised to before its score is divided by it.
+   * The power of its length that a sequence's score is divided by; a positive one favors longer beams.
    */
   float length_penalty;
   /*
@@ -306,8 +306,9 @@ struct  Switchyard__V1__Generation
    */
   Switchyard__V1__FinishReason finish_reason;
   /*
-   * With beams, the sum of the log-probabilities divided by the length to the power of length_penalty; otherwise the
-   * plain sum.
+   * The sum of the tokens' log-probabilities divided by the number of tokens to the power of length_penalty: with the
+   * default of 1, their mean. With beams the log-probabilities are those after repetition_penalty and min_new_tokens
+   * (sequences_scores in transformers); otherwise they are the model's own. With skip_scores 0, except with beams.
    */
   float score;
   /*
