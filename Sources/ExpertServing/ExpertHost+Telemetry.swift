@@ -50,12 +50,12 @@ extension ExpertHost {
         snapshot.setModel(fingerprint: self.fingerprint, weightType: self.weightType)
         snapshot.set(self.server, security: self.configuration.security)
         let waiting = self.queue.waiting
-        snapshot.set("switchyard_host_waiting_calls", waiting.calls)
-        snapshot.set("switchyard_host_waiting_rows", waiting.rows)
-        snapshot.set("switchyard_host_queue_limit", self.configuration.queueLimit)
-        snapshot.set("switchyard_host_queue_row_limit", self.configuration.queueRowLimit)
-        snapshot.set("switchyard_host_weight_bytes", self.weightBytes)
-        snapshot.set("switchyard_host_held_experts", self.held.values.reduce(0) { $0 + $1.count })
+        snapshot.set(MetricCatalog.host.waitingCalls, waiting.calls)
+        snapshot.set(MetricCatalog.host.waitingRows, waiting.rows)
+        snapshot.set(MetricCatalog.host.queueLimit, self.configuration.queueLimit)
+        snapshot.set(MetricCatalog.host.queueRowLimit, self.configuration.queueRowLimit)
+        snapshot.set(MetricCatalog.host.weightBytes, self.weightBytes)
+        snapshot.set(MetricCatalog.host.heldExperts, self.held.values.reduce(0) { $0 + $1.count })
         let division = ExpertSeries(layers: self.layers.count, experts: self.expertCount, limit: expertSeriesLimit)
         let rows = self.expertRows.current
         for layer in self.layers {
@@ -63,7 +63,7 @@ extension ExpertHost {
             // Experts that are not here will never have rows here.
             for series in division.series(of: counts) where self.holds(layer, series.experts) {
                 let labels = ["\(layer.stack)", "\(layer.block)", series.label]
-                snapshot.set("switchyard_host_expert_rows_total", labels, series.value)
+                snapshot.set(MetricCatalog.host.expertRowsTotal, labels, series.value)
             }
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Metrics
+internal import Telemetry
 
 /// What an expert host tells the process's metrics system.
 ///
@@ -25,9 +26,6 @@ public struct ExpertHostMetrics: Sendable {
         case failed
     }
 
-    /// What every metric's name begins with.
-    public static let prefix = "switchyard_host_"
-
     private let calls: [Outcome: Counter]
     private let rows: Counter
     private let passes: Counter
@@ -42,25 +40,20 @@ public struct ExpertHostMetrics: Sendable {
     ///
     /// - Parameter factory: The system.
     init(factory: any MetricsFactory) {
-        func counter(_ name: String) -> Counter { Counter(label: Self.prefix + name, factory: factory) }
-        func timer(_ name: String) -> Timer { Timer(label: Self.prefix + name, factory: factory) }
-        func recorder(_ name: String) -> Recorder {
-            Recorder(label: Self.prefix + name, aggregate: true, factory: factory)
-        }
+        let table = MetricCatalog.host
         self.calls = Dictionary(
             uniqueKeysWithValues: Outcome.allCases.map { outcome in
-                let dimensions = [("outcome", outcome.rawValue)]
-                return (outcome, Counter(label: Self.prefix + "calls_total", dimensions: dimensions, factory: factory))
+                (outcome, table.callsTotal.counter([outcome.rawValue], factory: factory))
             }
         )
-        self.rows = counter("rows_total")
-        self.passes = counter("passes_total")
-        self.passCalls = recorder("pass_calls")
-        self.passRows = recorder("pass_rows")
-        self.namedExperts = counter("named_experts_total")
-        self.expertReads = counter("expert_reads_total")
-        self.queueTime = timer("queue_seconds")
-        self.computeTime = timer("compute_seconds")
+        self.rows = table.rowsTotal.counter(factory: factory)
+        self.passes = table.passesTotal.counter(factory: factory)
+        self.passCalls = table.passCalls.recorder(factory: factory)
+        self.passRows = table.passRows.recorder(factory: factory)
+        self.namedExperts = table.namedExpertsTotal.counter(factory: factory)
+        self.expertReads = table.expertReadsTotal.counter(factory: factory)
+        self.queueTime = table.queueSeconds.timer(factory: factory)
+        self.computeTime = table.computeSeconds.timer(factory: factory)
     }
 
     /// A call ended.

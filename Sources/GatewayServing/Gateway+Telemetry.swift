@@ -39,17 +39,17 @@ extension Gateway {
         snapshot.setModel(fingerprint: self.fingerprint, weightType: "\(self.engine.model.weightType)")
         snapshot.set(self.server, security: self.configuration.security)
         if case .tls(let tls) = self.configuration.cluster.channel.security, let end = tls.certificateEnd {
-            snapshot.set("switchyard_tls_certificate_expiry_timestamp_seconds", ["experts"], end)
+            snapshot.set(MetricCatalog.transport.tlsCertificateExpiryTimestampSeconds, ["experts"], end)
         }
         self.cluster.collect(into: &snapshot)
         let load = self.engine.load
-        snapshot.set("switchyard_queued_requests", load.queued)
-        snapshot.set("switchyard_queue_limit", load.queueLimit)
-        snapshot.set("switchyard_running_requests", load.running)
-        snapshot.set("switchyard_used_batch_slots", load.usedSlots)
-        snapshot.set("switchyard_batch_slots", load.batchSlots)
+        snapshot.set(MetricCatalog.engine.queuedRequests, load.queued)
+        snapshot.set(MetricCatalog.engine.queueLimit, load.queueLimit)
+        snapshot.set(MetricCatalog.engine.runningRequests, load.running)
+        snapshot.set(MetricCatalog.engine.usedBatchSlots, load.usedSlots)
+        snapshot.set(MetricCatalog.engine.batchSlots, load.batchSlots)
         snapshot.set(
-            "switchyard_expert_tokens_total",
+            MetricCatalog.engine.expertTokensTotal,
             load.expertRows,
             layers: self.engine.model.configuration.sparseLayers,
             experts: self.engine.model.configuration.expertCount,
@@ -61,7 +61,7 @@ extension Gateway {
 extension MetricSnapshot {
     /// Gives a number for each expert of each layer, or for some of them together where there are too many.
     fileprivate mutating func set(
-        _ name: String,
+        _ metric: MetricDefinition,
         _ rows: [SparseLayer: [UInt64]],
         layers: [SparseLayer],
         experts: Int,
@@ -71,7 +71,7 @@ extension MetricSnapshot {
         let none = [UInt64](repeating: 0, count: experts)
         for layer in layers {
             for series in division.series(of: rows[layer] ?? none) {
-                self.set(name, ["\(layer.stack)", "\(layer.block)", series.label], series.value)
+                self.set(metric, ["\(layer.stack)", "\(layer.block)", series.label], series.value)
             }
         }
     }

@@ -191,7 +191,7 @@ struct TelemetryTests {
             #expect(early.body.contains("\nprocess_open_fds "))
             port.attach(
                 readiness: { Readiness(isReady: true) },
-                collect: { $0.set("switchyard_batch_slots", $1) }
+                collect: { $0.set(MetricCatalog.engine.batchSlots, $1) }
             )
             let ready = try await AdminClient.get("/readyz", of: address)
             #expect(ready.status == 200)

@@ -148,21 +148,21 @@ struct HostCallsTests {
         }
         try await host.drain()
         func total(_ name: String, _ dimensions: [(String, String)] = []) throws -> Int64 {
-            try system.expectCounter(ExpertHostMetrics.prefix + name, dimensions).values.reduce(0, +)
+            try system.expectCounter(name, dimensions).values.reduce(0, +)
         }
-        let answered = try total("calls_total", [("outcome", "ok")])
+        let answered = try total("switchyard_host_calls_total", [("outcome", "ok")])
         #expect(answered == 2)
-        let invalid = try total("calls_total", [("outcome", "invalid")])
+        let invalid = try total("switchyard_host_calls_total", [("outcome", "invalid")])
         #expect(invalid == 1)
-        let computed = try total("rows_total")
+        let computed = try total("switchyard_host_rows_total")
         #expect(computed == rows)
-        let passes = try total("passes_total")
+        let passes = try total("switchyard_host_passes_total")
         #expect(passes == 2)
-        let waits = try system.expectTimer(ExpertHostMetrics.prefix + "queue_seconds").values
+        let waits = try system.expectTimer("switchyard_host_queue_seconds").values
         #expect(waits.count == 2)
-        let times = try system.expectTimer(ExpertHostMetrics.prefix + "compute_seconds").values
+        let times = try system.expectTimer("switchyard_host_compute_seconds").values
         #expect(times.allSatisfy { $0 > 0 })
-        let sizes = try system.expectRecorder(ExpertHostMetrics.prefix + "pass_calls").values
+        let sizes = try system.expectRecorder("switchyard_host_pass_calls").values
         #expect(sizes == [1, 1])
     }
 

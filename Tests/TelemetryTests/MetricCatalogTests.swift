@@ -14,11 +14,11 @@ struct MetricCatalogTests {
         for definition in MetricCatalog.all {
             let labels = definition.labels.map { "some \($0)" }
             switch definition.kind {
-            case .counter, .gauge: snapshot.set(definition.name, labels, 1)
+            case .counter, .gauge: snapshot.set(definition, labels, 1)
             case .histogram(let buckets):
                 var counts = HistogramCounts(buckets)
                 counts.add(1)
-                snapshot.set(definition.name, labels, counts)
+                snapshot.set(definition, labels, counts)
             }
         }
         #expect(snapshot.undescribed.isEmpty)
@@ -66,6 +66,32 @@ struct MetricCatalogTests {
     func promtool() async throws {
         let said = try await Promtool.check(Self.everything())
         #expect(said == "")
+    }
+
+    @Test("every name stands whole in the sources, once, so that a search finds its definition")
+    func wholeNames() throws {
+        let folder = URL(fileURLWithPath: "\(Peers.root)/Sources")
+        let files = FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil)
+        var places: [String: [String]] = [:]
+        var assembled: [String] = []
+        let names = Set(MetricCatalog.all.map(\.name))
+        while let file = files?.nextObject() as? URL {
+            guard file.pathExtension == "swift" else { continue }
+            let text = try String(contentsOf: file, encoding: .utf8)
+            // Every second piece between quotes is a literal; what escaped quotes add begins with no metric's prefix.
+            for literal in text.split(separator: "\"", omittingEmptySubsequences: false) {
+                guard literal.hasPrefix("switchyard_") || literal.hasPrefix("process_") else { continue }
+                if names.contains(String(literal)) {
+                    places[String(literal), default: []].append(file.lastPathComponent)
+                } else if literal.hasSuffix("_") || literal.contains("\\(") {
+                    assembled.append("\(file.lastPathComponent): \(literal)")
+                }
+            }
+        }
+        #expect(assembled == [])
+        for name in names.sorted() {
+            #expect(places[name]?.count == 1, "\(name): \(places[name] ?? [])")
+        }
     }
 
     @Test("the operations guide has the same table, word for word")

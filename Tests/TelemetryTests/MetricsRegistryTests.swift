@@ -158,10 +158,10 @@ struct MetricsRegistryTests {
         Counter(label: "c", factory: registry).increment()
         Gauge(label: "b_seconds", factory: registry).record(1)
         registry.collect { snapshot in
-            snapshot.set("e", 1)
-            snapshot.set("c", ["label"], 1)
-            snapshot.set("b_seconds", 1)
-            snapshot.set("b_seconds", [], HistogramCounts(.rows))
+            snapshot.set(MetricDefinition("e", .gauge, "Not in the table."), 1)
+            snapshot.set(Self.definitions[2], ["label"], 1)
+            snapshot.set(Self.definitions[1], 1)
+            snapshot.set(Self.definitions[1], [], HistogramCounts(.rows))
         }
         let snapshot = registry.snapshot
         #expect(snapshot.samples.isEmpty)

@@ -3,6 +3,7 @@
 public import Checkpoints
 public import Metrics
 internal import SwitchModel
+internal import Telemetry
 
 /// What a gateway counts, for whatever metrics backend the program has been given.
 ///
@@ -52,41 +53,42 @@ public struct GatewayMetrics: Sendable {
     ///   - factory: The backend; the one of the process when nil.
     public init(layers: [SparseLayer], factory: (any MetricsFactory)? = nil) {
         let factory = factory ?? MetricsSystem.factory
-        func counter(_ name: String, _ dimensions: [(String, String)] = []) -> Counter {
-            Counter(label: "switchyard_\(name)_total", dimensions: dimensions, factory: factory)
-        }
-        func timer(_ name: String, _ dimensions: [(String, String)] = []) -> Timer {
-            Timer(label: "switchyard_\(name)_seconds", dimensions: dimensions, factory: factory)
-        }
+        let table = MetricCatalog.engine
         self.requests = Dictionary(
-            uniqueKeysWithValues: Outcome.allCases.map { ($0, counter("requests", [("outcome", $0.rawValue)])) }
+            uniqueKeysWithValues: Outcome.allCases.map { outcome in
+                (outcome, table.requestsTotal.counter([outcome.rawValue], factory: factory))
+            }
         )
         var dropped: [Place: Counter] = [:]
         for layer in layers {
             for reason in DropReason.allCases {
-                dropped[Place(layer: layer, reason: reason)] = counter(
-                    "dropped_tokens",
-                    [("stack", "\(layer.stack)"), ("layer", "\(layer.block)"), ("reason", reason.label)]
+                let labels = ["\(layer.stack)", "\(layer.block)", reason.label]
+                dropped[Place(layer: layer, reason: reason)] = table.droppedTokensTotal.counter(
+                    labels,
+                    factory: factory
                 )
             }
         }
         self.dropped = dropped
         self.routed = Dictionary(
-            uniqueKeysWithValues: Set(layers.map(\.stack)).map { ($0, counter("routed_tokens", [("stack", "\($0)")])) }
+            uniqueKeysWithValues: Set(layers.map(\.stack))
+                .map { stack in (stack, table.routedTokensTotal.counter(["\(stack)"], factory: factory)) }
         )
         self.requestTimes = Dictionary(
-            uniqueKeysWithValues: EngineRequest.Kind.allCases.map { ($0, timer("request", [("work", $0.rawValue)])) }
+            uniqueKeysWithValues: EngineRequest.Kind.allCases.map { kind in
+                (kind, table.requestSeconds.timer([kind.rawValue], factory: factory))
+            }
         )
-        self.steps = counter("steps")
-        self.encodedTokens = counter("encoded_tokens")
-        self.decodedTokens = counter("decoded_tokens")
-        self.stepTime = timer("step")
-        self.encodeTime = timer("encode")
-        self.decodeTime = timer("decode")
-        self.decodeRows = Recorder(label: "switchyard_decode_rows", aggregate: true, factory: factory)
-        self.queueTime = timer("queue")
-        self.firstTokenTime = timer("first_token")
-        self.nextTokenTime = timer("next_token")
+        self.steps = table.stepsTotal.counter(factory: factory)
+        self.encodedTokens = table.encodedTokensTotal.counter(factory: factory)
+        self.decodedTokens = table.decodedTokensTotal.counter(factory: factory)
+        self.stepTime = table.stepSeconds.timer(factory: factory)
+        self.encodeTime = table.encodeSeconds.timer(factory: factory)
+        self.decodeTime = table.decodeSeconds.timer(factory: factory)
+        self.decodeRows = table.decodeRows.recorder(factory: factory)
+        self.queueTime = table.queueSeconds.timer(factory: factory)
+        self.firstTokenTime = table.firstTokenSeconds.timer(factory: factory)
+        self.nextTokenTime = table.nextTokenSeconds.timer(factory: factory)
     }
 
     // MARK: - For the engine

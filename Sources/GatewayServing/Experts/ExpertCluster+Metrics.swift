@@ -76,17 +76,17 @@ extension ExpertCluster {
     /// Gives what the expert pools are doing.
     func collect(into snapshot: inout MetricSnapshot) {
         let view = self.view
-        snapshot.set("switchyard_experts_complete", view.isComplete ? 1 : 0)
+        snapshot.set(MetricCatalog.pools.expertsComplete, view.isComplete ? 1 : 0)
         for pool in self.configuration.pools.map(\.name) {
             let counts = view.counts[pool] ?? PoolCounts()
-            snapshot.set("switchyard_expert_calls_total", [pool], counts.calls)
-            snapshot.set("switchyard_expert_hedges_total", [pool], counts.hedges)
-            snapshot.set("switchyard_expert_hedges_won_total", [pool], counts.hedgesWon)
-            snapshot.set("switchyard_expert_retries_total", [pool], counts.retries)
-            snapshot.set("switchyard_expert_dropped_rows_total", [pool], counts.droppedRows)
+            snapshot.set(MetricCatalog.pools.callsTotal, [pool], counts.calls)
+            snapshot.set(MetricCatalog.pools.hedgesTotal, [pool], counts.hedges)
+            snapshot.set(MetricCatalog.pools.hedgesWonTotal, [pool], counts.hedgesWon)
+            snapshot.set(MetricCatalog.pools.retriesTotal, [pool], counts.retries)
+            snapshot.set(MetricCatalog.pools.droppedRowsTotal, [pool], counts.droppedRows)
             let states = view.reports.filter { $0.id.pool == pool }.map(\.state.label)
             for label in ExpertPooling.ReplicaState.labels {
-                snapshot.set("switchyard_expert_replicas", [pool, label], states.count { $0 == label })
+                snapshot.set(MetricCatalog.pools.replicas, [pool, label], states.count { $0 == label })
             }
         }
         for report in view.reports {
@@ -94,22 +94,22 @@ extension ExpertCluster {
             let load = view.loads[report.id] ?? ReplicaLoad()
             for outcome in AttemptOutcome.allCases {
                 let attempts = load.attempts[outcome.rawValue]
-                snapshot.set("switchyard_expert_attempts_total", replica + [outcome.label], attempts)
+                snapshot.set(MetricCatalog.pools.attemptsTotal, replica + [outcome.label], attempts)
             }
-            snapshot.set("switchyard_expert_call_seconds", replica, load.times)
-            snapshot.set("switchyard_expert_open_calls", replica, report.outstanding)
-            snapshot.set("switchyard_expert_open_rows", replica, load.outstandingRows)
-            snapshot.set("switchyard_expert_rows_total", replica, report.rows)
-            snapshot.set("switchyard_expert_sent_bytes_total", replica, load.traffic.sentBytes)
-            snapshot.set("switchyard_expert_received_bytes_total", replica, load.traffic.receivedBytes)
-            snapshot.set("switchyard_expert_ejections_total", replica, report.ejections)
+            snapshot.set(MetricCatalog.pools.callSeconds, replica, load.times)
+            snapshot.set(MetricCatalog.pools.openCalls, replica, report.outstanding)
+            snapshot.set(MetricCatalog.pools.openRows, replica, load.outstandingRows)
+            snapshot.set(MetricCatalog.pools.rowsTotal, replica, report.rows)
+            snapshot.set(MetricCatalog.pools.sentBytesTotal, replica, load.traffic.sentBytes)
+            snapshot.set(MetricCatalog.pools.receivedBytesTotal, replica, load.traffic.receivedBytes)
+            snapshot.set(MetricCatalog.pools.ejectionsTotal, replica, report.ejections)
         }
         for layer in self.layers {
             guard let rates = view.rowsPerSecond[layer], let busiest = rates.max() else { continue }
             let all = rates.reduce(0, +)
             guard all > 0 else { continue }
             let labels = [layer.isDecoder ? "decoder" : "encoder", "\(layer.block)"]
-            snapshot.set("switchyard_busiest_expert_ratio", labels, busiest / all)
+            snapshot.set(MetricCatalog.engine.busiestExpertRatio, labels, busiest / all)
         }
     }
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Metrics
+
 /// What is known of a family of series before it has a value: name, type, labels, buckets, and what it means.
 ///
 /// Names follow Prometheus' conventions: base units as suffixes, `_total` for counters
@@ -55,6 +57,45 @@ public struct MetricDefinition: Sendable, Hashable {
     ///   - help: What it means.
     public init(_ name: String, _ kind: Kind, _ help: String) {
         self.init(name, kind, [], help)
+    }
+}
+
+extension MetricDefinition {
+    /// Makes a counter of this family.
+    ///
+    /// - Parameters:
+    ///   - values: Values of its labels, in their order.
+    ///   - factory: The metrics system.
+    /// - Returns: The counter.
+    package func counter(_ values: [String] = [], factory: any MetricsFactory) -> Counter {
+        Counter(label: self.name, dimensions: self.dimensions(values), factory: factory)
+    }
+
+    /// Makes a histogram of times of this family.
+    ///
+    /// - Parameters:
+    ///   - values: Values of its labels, in their order.
+    ///   - factory: The metrics system.
+    /// - Returns: The timer.
+    package func timer(_ values: [String] = [], factory: any MetricsFactory) -> Timer {
+        Timer(label: self.name, dimensions: self.dimensions(values), factory: factory)
+    }
+
+    /// Makes a histogram of sizes of this family.
+    ///
+    /// - Parameters:
+    ///   - values: Values of its labels, in their order.
+    ///   - factory: The metrics system.
+    /// - Returns: The recorder.
+    package func recorder(_ values: [String] = [], factory: any MetricsFactory) -> Recorder {
+        Recorder(label: self.name, dimensions: self.dimensions(values), aggregate: true, factory: factory)
+    }
+
+    private func dimensions(_ values: [String]) -> [(String, String)] { Array(zip(self.labels, values)) }
+
+    /// The family as a row of a table in Markdown.
+    package var markdownRow: [String] {
+        ["`\(self.name)`", self.kind.name, self.labels.map { "`\($0)`" }.joined(separator: ", "), self.help]
     }
 }
 

@@ -86,12 +86,12 @@ extension MetricSnapshot {
     public mutating func setProcess() { self.set(.current) }
 
     mutating func set(_ process: ProcessStatistics) {
-        if let value = process.cpuSeconds { self.set("process_cpu_seconds_total", value) }
-        if let value = process.residentBytes { self.set("process_resident_memory_bytes", value) }
-        if let value = process.virtualBytes { self.set("process_virtual_memory_bytes", value) }
-        if let value = process.openDescriptors { self.set("process_open_fds", value) }
-        if let value = process.maxDescriptors { self.set("process_max_fds", value) }
-        if let value = process.threads { self.set("process_threads", value) }
-        if let value = process.startTimeSeconds { self.set("process_start_time_seconds", value) }
+        if let value = process.cpuSeconds { self.set(MetricCatalog.service.cpuSecondsTotal, value) }
+        if let value = process.residentBytes { self.set(MetricCatalog.service.residentMemoryBytes, value) }
+        if let value = process.virtualBytes { self.set(MetricCatalog.service.virtualMemoryBytes, value) }
+        if let value = process.openDescriptors { self.set(MetricCatalog.service.openFds, value) }
+        if let value = process.maxDescriptors { self.set(MetricCatalog.service.maxFds, value) }
+        if let value = process.threads { self.set(MetricCatalog.service.threads, value) }
+        if let value = process.startTimeSeconds { self.set(MetricCatalog.service.startTimeSeconds, value) }
     }
 }

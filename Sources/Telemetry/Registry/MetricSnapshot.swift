@@ -36,46 +36,46 @@ public struct MetricSnapshot: Sendable {
     /// Gives the value of a counter or gauge.
     ///
     /// - Parameters:
-    ///   - name: The family's name.
+    ///   - metric: The family, from ``MetricCatalog``.
     ///   - labels: Values of its labels, in the table's order.
     ///   - value: The value.
-    public mutating func set(_ name: String, _ labels: [String], _ value: some BinaryInteger) {
-        self.add(name, labels, .integer(UInt64(clamping: value)))
+    public mutating func set(_ metric: MetricDefinition, _ labels: [String], _ value: some BinaryInteger) {
+        self.add(metric.name, labels, .integer(UInt64(clamping: value)))
     }
 
     /// Gives the value of a counter or gauge.
     ///
     /// - Parameters:
-    ///   - name: The family's name.
+    ///   - metric: The family, from ``MetricCatalog``.
     ///   - labels: Values of its labels, in the table's order.
     ///   - value: The value.
-    public mutating func set(_ name: String, _ labels: [String], _ value: Double) {
-        self.add(name, labels, .number(value))
+    public mutating func set(_ metric: MetricDefinition, _ labels: [String], _ value: Double) {
+        self.add(metric.name, labels, .number(value))
     }
 
     /// Gives the value of a histogram.
     ///
     /// - Parameters:
-    ///   - name: The family's name.
+    ///   - metric: The family, from ``MetricCatalog``.
     ///   - labels: Values of its labels, in the table's order.
     ///   - counts: Its observations.
-    public mutating func set(_ name: String, _ labels: [String], _ counts: HistogramCounts) {
-        self.add(name, labels, .histogram(counts))
+    public mutating func set(_ metric: MetricDefinition, _ labels: [String], _ counts: HistogramCounts) {
+        self.add(metric.name, labels, .histogram(counts))
     }
 
     /// Gives the value of a counter or gauge without labels.
     ///
     /// - Parameters:
-    ///   - name: The family's name.
+    ///   - metric: The family, from ``MetricCatalog``.
     ///   - value: The value.
-    public mutating func set(_ name: String, _ value: some BinaryInteger) { self.set(name, [], value) }
+    public mutating func set(_ metric: MetricDefinition, _ value: some BinaryInteger) { self.set(metric, [], value) }
 
     /// Gives the value of a counter or gauge without labels.
     ///
     /// - Parameters:
-    ///   - name: The family's name.
+    ///   - metric: The family, from ``MetricCatalog``.
     ///   - value: The value.
-    public mutating func set(_ name: String, _ value: Double) { self.set(name, [], value) }
+    public mutating func set(_ metric: MetricDefinition, _ value: Double) { self.set(metric, [], value) }
 
     /// The value of a counter or gauge that was given, for tests and programs that embed a service.
     ///

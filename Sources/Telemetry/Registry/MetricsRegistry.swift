@@ -59,7 +59,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
                 if let series = family.series[labels] { snapshot.add(name, labels, series.value) }
             }
             if let dropped = family.dropped {
-                snapshot.set("switchyard_metric_series_dropped_total", [name], dropped.lost.current)
+                snapshot.set(MetricCatalog.service.metricSeriesDroppedTotal, [name], dropped.lost.current)
             }
         }
         for collector in collectors { collector(&snapshot) }
