@@ -103,7 +103,7 @@ struct  Switchyard__V1__HostDescription
    */
   uint64_t model_fingerprint;
   /*
-   * The name of the shard, for example "pool-0"; of several, their names joined by commas.
+   * The name of the shard, for example "pool-0"; the names of several are joined by commas.
    */
   ProtobufCBinaryData shard;
   /*
@@ -116,7 +116,7 @@ struct  Switchyard__V1__HostDescription
    */
   uint32_t d_model;
   /*
-   * How the weights are kept, whatever the checkpoint has: one that a gateway does not know is read as not given.
+   * How the weights are stored, whatever the checkpoint has; a gateway reads a type that it does not know as not given.
    */
   Switchyard__V1__DType weight_dtype;
   /*
@@ -133,7 +133,7 @@ struct  Switchyard__V1__HostDescription
    */
   uint64_t max_message_bytes;
   /*
-   * How busy the host is; the times of a call are zero.
+   * How busy the host is; the times for a call are zero.
    */
   Switchyard__V1__HostLoad *load;
   /*
@@ -141,16 +141,16 @@ struct  Switchyard__V1__HostDescription
    */
   ProtobufCBinaryData version;
   /*
-   * The families of kernels that run here, for people.
+   * The kernel families in use, for people to read.
    */
   ProtobufCBinaryData kernels;
   /*
-   * Time since the host began to serve.
+   * Time since the host started to serve.
    */
   uint64_t uptime_seconds;
   /*
-   * Where the host runs, for gateways that prefer their own zone: 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-'; empty if
-   * it was not told.
+   * Where the host runs, for gateways that prefer their own zone: 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and
+   * '-'; empty if it was not told.
    */
   ProtobufCBinaryData zone;
   /*

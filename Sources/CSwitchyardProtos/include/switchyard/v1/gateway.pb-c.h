@@ -53,7 +53,7 @@ typedef enum _Switchyard__V1__FinishReason {
    */
   SWITCHYARD__V1__FINISH_REASON__END_OF_SEQUENCE = 1,
   /*
-   * max_new_tokens were generated.
+   * max_new_tokens tokens were generated.
    */
   SWITCHYARD__V1__FINISH_REASON__LENGTH = 2,
   /*
@@ -63,11 +63,11 @@ typedef enum _Switchyard__V1__FinishReason {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__FINISH_REASON)
 } Switchyard__V1__FinishReason;
 /*
- * How hidden states become the answer.
+ * How hidden states are pooled.
  */
 typedef enum _Switchyard__V1__Pooling {
   /*
-   * As they are: one row per token.
+   * Not at all: one row per token.
    */
   SWITCHYARD__V1__POOLING__PER_TOKEN = 0,
   /*
@@ -97,11 +97,11 @@ typedef enum _Switchyard__V1__ReplicaState {
    */
   SWITCHYARD__V1__REPLICA_STATE__READY = 3,
   /*
-   * Failed too often; gets no work before a probe succeeds.
+   * Failed too often; gets no work until a probe succeeds.
    */
   SWITCHYARD__V1__REPLICA_STATE__EJECTED = 4,
   /*
-   * Finishes what it has.
+   * Finishes the calls that it has and takes no new ones.
    */
   SWITCHYARD__V1__REPLICA_STATE__DRAINING = 5,
   /*
@@ -141,7 +141,7 @@ struct  Switchyard__V1__GenerateRequest
      */
     ProtobufCBinaryData text;
     /*
-     * Token ids, taken as they are, the end-of-sequence token included.
+     * Token ids, used as given, the end-of-sequence token included.
      */
     Switchyard__V1__TokenIds *input_ids;
   };
@@ -162,11 +162,11 @@ struct  Switchyard__V1__GenerationParameters
    */
   uint32_t max_new_tokens;
   /*
-   * No end of sequence before so many tokens.
+   * The fewest tokens to generate before the sequence may end.
    */
   uint32_t min_new_tokens;
   /*
-   * The number of beams; 1 means greedy, or sampling with do_sample.
+   * The number of beams; 1 means greedy search, or sampling with do_sample.
    */
   uint32_t num_beams;
   /*
@@ -182,15 +182,15 @@ struct  Switchyard__V1__GenerationParameters
    */
   float temperature;
   /*
-   * Sample from so many best tokens only.
+   * Sample only from this many of the most likely tokens.
    */
   uint32_t top_k;
   /*
-   * Sample from the best tokens that together have this probability only.
+   * Sample only from the most likely tokens that together have this probability.
    */
   float top_p;
   /*
-   * What the logits of tokens that have come before are divided by.
+   * What the logits of tokens that have already appeared are divided by.
    */
   float repetition_penalty;
   /*
@@ -207,11 +207,11 @@ struct  Switchyard__V1__GenerationParameters
    */
   uint32_t num_return_sequences;
   /*
-   * For each generated token, so many best tokens with their log-probabilities.
+   * How many of the most likely tokens to return with each generated token.
    */
   uint32_t top_logprobs;
   /*
-   * Neither scores nor log-probabilities are wanted: greedy search then leaves out logits that cannot be the best.
+   * Whether to leave out scores and log-probabilities: greedy search can then skip logits that cannot be the best.
    */
   protobuf_c_boolean skip_scores;
 };
@@ -235,7 +235,7 @@ struct  Switchyard__V1__TokenLogprob
    */
   float logprob;
   /*
-   * The most likely tokens at this place, best first, if they were asked for.
+   * The most likely tokens at this position, best first, if they were requested.
    */
   size_t n_top;
   Switchyard__V1__TokenCandidate **top;
@@ -246,7 +246,7 @@ struct  Switchyard__V1__TokenLogprob
 
 
 /*
- * One of the most likely tokens at a place.
+ * One of the most likely tokens at a position.
  */
 struct  Switchyard__V1__TokenCandidate
 {
@@ -293,7 +293,7 @@ struct  Switchyard__V1__Generation
 {
   ProtobufCMessage base;
   /*
-   * The text, special tokens kept: sentinels carry the answer.
+   * The text, special tokens included: sentinels carry the answer.
    */
   ProtobufCBinaryData text;
   /*
@@ -338,7 +338,7 @@ struct  Switchyard__V1__GenerateEvent
   Switchyard__V1__GenerateEvent__EventCase event_case;
   union {
     /*
-     * One sequence has one more token. With beams no token is certain before the end, so none comes.
+     * One sequence has one more token. With beams no token is final before the end, so none is sent.
      */
     Switchyard__V1__GeneratedToken *token;
     /*
@@ -359,7 +359,7 @@ struct  Switchyard__V1__GeneratedToken
 {
   ProtobufCMessage base;
   /*
-   * Which of the returned sequences, from 0.
+   * The index of the returned sequence, from 0.
    */
   uint32_t sequence;
   /*
@@ -367,7 +367,7 @@ struct  Switchyard__V1__GeneratedToken
    */
   uint32_t token_id;
   /*
-   * The text that the token adds; empty while a character is not complete. The texts of a sequence joined are its text.
+   * The text that the token adds; empty while a character is incomplete. Joined, these texts are the sequence's text.
    */
   ProtobufCBinaryData text;
   /*
@@ -394,7 +394,7 @@ struct  Switchyard__V1__EncodeRequest
 {
   ProtobufCMessage base;
   /*
-   * How hidden states become the answer.
+   * How hidden states are pooled.
    */
   Switchyard__V1__Pooling pooling;
   /*
@@ -408,7 +408,7 @@ struct  Switchyard__V1__EncodeRequest
      */
     ProtobufCBinaryData text;
     /*
-     * Token ids, taken as they are, the end-of-sequence token included.
+     * Token ids, used as given, the end-of-sequence token included.
      */
     Switchyard__V1__TokenIds *input_ids;
   };
@@ -464,7 +464,7 @@ struct  Switchyard__V1__ScoreRequest
 {
   ProtobufCMessage base;
   /*
-   * For each token of the target, so many most likely tokens.
+   * How many of the most likely tokens to return with each token of the target.
    */
   uint32_t top_logprobs;
   /*
@@ -478,7 +478,7 @@ struct  Switchyard__V1__ScoreRequest
      */
     ProtobufCBinaryData text;
     /*
-     * Token ids, taken as they are, the end-of-sequence token included.
+     * Token ids, used as given, the end-of-sequence token included.
      */
     Switchyard__V1__TokenIds *input_ids;
   };
@@ -489,7 +489,7 @@ struct  Switchyard__V1__ScoreRequest
      */
     ProtobufCBinaryData target_text;
     /*
-     * Token ids, taken as they are, without the decoder start token.
+     * Token ids, used as given, without the decoder start token.
      */
     Switchyard__V1__TokenIds *target_ids;
   };
@@ -547,7 +547,7 @@ struct  Switchyard__V1__ModelDescription
 {
   ProtobufCMessage base;
   /*
-   * The name that the gateway was given, or the directory's.
+   * The name that the gateway was given, or else the name of the checkpoint's directory.
    */
   ProtobufCBinaryData name;
   /*
@@ -575,11 +575,11 @@ struct  Switchyard__V1__ModelDescription
    */
   uint32_t num_heads;
   /*
-   * The number of the encoder's blocks.
+   * The number of encoder blocks.
    */
   uint32_t encoder_blocks;
   /*
-   * The number of the decoder's blocks.
+   * The number of decoder blocks.
    */
   uint32_t decoder_blocks;
   /*
@@ -591,7 +591,7 @@ struct  Switchyard__V1__ModelDescription
    */
   uint32_t expert_capacity;
   /*
-   * The sparse layers with the experts that some verified host holds.
+   * The sparse layers, each with the experts that at least one verified host holds.
    */
   size_t n_sparse_layers;
   Switchyard__V1__LayerExperts **sparse_layers;
@@ -616,15 +616,15 @@ struct  Switchyard__V1__ModelDescription
    */
   uint32_t max_sequences;
   /*
-   * The id that the decoder starts with.
+   * The decoder start token's id.
    */
   uint32_t decoder_start_token_id;
   /*
-   * The id that ends a sequence.
+   * The end-of-sequence token's id.
    */
   uint32_t end_token_id;
   /*
-   * The id that fills unused places.
+   * The padding token's id.
    */
   uint32_t pad_token_id;
   /*
@@ -678,7 +678,7 @@ struct  Switchyard__V1__ClusterDescription
   size_t n_dropped;
   Switchyard__V1__DroppedTokens **dropped;
   /*
-   * Token times sparse layer since the start.
+   * Routed tokens since the start, counted once per sparse layer.
    */
   uint64_t routed_tokens;
   /*
@@ -687,7 +687,7 @@ struct  Switchyard__V1__ClusterDescription
   size_t n_expert_load;
   Switchyard__V1__LayerLoad **expert_load;
   /*
-   * How token rows are sent to the expert hosts and come back.
+   * The type of token rows on their way to the expert hosts and back.
    */
   Switchyard__V1__DType row_dtype;
 };
@@ -716,7 +716,7 @@ struct  Switchyard__V1__LayerLoad
   size_t n_rows;
   uint64_t *rows;
   /*
-   * Moving average of the rows dispatched in a second, by expert index.
+   * Moving average of the rows dispatched per second, by expert index.
    */
   size_t n_rows_per_second;
   float *rows_per_second;
@@ -741,7 +741,7 @@ struct  Switchyard__V1__GatewayLoad
    */
   uint32_t queue_limit;
   /*
-   * Sequences that are encoded or decoded.
+   * Sequences that are being encoded or decoded.
    */
   uint32_t running;
   /*
@@ -753,11 +753,11 @@ struct  Switchyard__V1__GatewayLoad
    */
   uint32_t batch_slots;
   /*
-   * Whether the gateway finishes what it has and takes no new work.
+   * Whether the gateway is draining: it finishes its work and takes no more.
    */
   protobuf_c_boolean draining;
   /*
-   * Time since the gateway began to serve.
+   * Time since the gateway started to serve.
    */
   uint64_t uptime_seconds;
   /*
@@ -800,20 +800,20 @@ struct  Switchyard__V1__PoolDescription
   size_t n_spare;
   Switchyard__V1__LayerExperts **spare;
   /*
-   * Those of them that are sent here too because they are hot, by sparse layer.
+   * The spare experts whose rows are also sent here because they are hot, by sparse layer.
    */
   size_t n_extra;
   Switchyard__V1__LayerExperts **extra;
   /*
-   * Calls since the start: one for each layer.
+   * Calls since the start, one per layer.
    */
   uint64_t calls;
   /*
-   * Calls that were sent to a second host while the first one was silent.
+   * Calls that were also sent to a second host because the first one was silent.
    */
   uint64_t hedges;
   /*
-   * Of these, answered by the second one first.
+   * Hedged calls that the second host answered first.
    */
   uint64_t hedges_won;
   /*
@@ -821,7 +821,7 @@ struct  Switchyard__V1__PoolDescription
    */
   uint64_t retries;
   /*
-   * Token rows that were given up.
+   * Token rows that were dropped.
    */
   uint64_t dropped_rows;
 };
@@ -837,7 +837,7 @@ struct  Switchyard__V1__ReplicaDescription
 {
   ProtobufCMessage base;
   /*
-   * Where it is, host:port.
+   * Its address, host:port.
    */
   ProtobufCBinaryData address;
   /*
@@ -845,15 +845,15 @@ struct  Switchyard__V1__ReplicaDescription
    */
   Switchyard__V1__ReplicaState state;
   /*
-   * Why it is in a state other than READY, for people.
+   * Why it is in a state other than READY, for people to read.
    */
   ProtobufCBinaryData detail;
   /*
-   * Calls that have no answer yet.
+   * Calls in flight.
    */
   uint32_t outstanding_calls;
   /*
-   * Token rows that have no answer yet.
+   * Token rows in flight.
    */
   uint64_t outstanding_rows;
   /*
@@ -869,27 +869,27 @@ struct  Switchyard__V1__ReplicaDescription
    */
   uint64_t failures;
   /*
-   * The median of the recent calls' times.
+   * The median time of recent calls.
    */
   uint64_t latency_p50_microseconds;
   /*
-   * The 99th percentile of the recent calls' times.
+   * The 99th percentile of the times of recent calls.
    */
   uint64_t latency_p99_microseconds;
   /*
-   * What the host said about itself last.
+   * The load that the host last reported.
    */
   Switchyard__V1__HostLoad *load;
   /*
-   * How often it was left alone since the start.
+   * How often it was ejected since the start.
    */
   uint64_t ejections;
   /*
-   * The zone that the host says it stands in; empty if it does not say.
+   * The zone that the host reports; empty if it reports none.
    */
   ProtobufCBinaryData zone;
   /*
-   * How the host says that it keeps its weights.
+   * How the host stores its weights, as it reports.
    */
   Switchyard__V1__DType weight_dtype;
 };

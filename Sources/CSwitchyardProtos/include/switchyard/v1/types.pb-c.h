@@ -105,7 +105,7 @@ typedef enum _Switchyard__V1__DropReason {
 /* --- messages --- */
 
 /*
- * Numbers in rows and columns: row-major, little-endian, without padding.
+ * A dense array: row-major, little-endian, without padding.
  */
 struct  Switchyard__V1__Tensor
 {
@@ -120,7 +120,7 @@ struct  Switchyard__V1__Tensor
   size_t n_shape;
   uint32_t *shape;
   /*
-   * The elements; as many bytes as the shape and the type say.
+   * The elements; the shape and the type give the number of bytes.
    */
   ProtobufCBinaryData data;
 };
@@ -136,7 +136,7 @@ struct  Switchyard__V1__TokenIds
 {
   ProtobufCMessage base;
   /*
-   * The ids in order, taken as they are: the end-of-sequence token is included where it is meant.
+   * The ids in order, used as given: include the end-of-sequence token where it is wanted.
    */
   size_t n_ids;
   uint32_t *ids;
@@ -214,7 +214,7 @@ struct  Switchyard__V1__Usage
   size_t n_dropped;
   Switchyard__V1__DroppedTokens **dropped;
   /*
-   * Token times sparse layer: the denominator of a dropped fraction.
+   * Routed tokens, counted once per sparse layer: the denominator of a dropped fraction.
    */
   uint64_t routed_tokens;
   /*
@@ -246,7 +246,7 @@ struct  Switchyard__V1__DropPolicy
    */
   protobuf_c_boolean strict;
   /*
-   * The largest fraction of routed tokens that hosts may lose, from 0 to 1; 0 means that there is no such limit.
+   * The largest fraction of routed tokens that hosts may lose, from 0 to 1; 0 means no limit.
    */
   float max_dropped_fraction;
 };
@@ -256,7 +256,7 @@ struct  Switchyard__V1__DropPolicy
 
 
 /*
- * What an expert host says about its work, in every answer.
+ * An expert host's load, which comes with every response.
  */
 struct  Switchyard__V1__HostLoad
 {
@@ -282,11 +282,12 @@ struct  Switchyard__V1__HostLoad
    */
   uint64_t compute_microseconds;
   /*
-   * Whether the host is leaving: it finishes what it has and what still arrives on open connections; send it nothing new.
+   * Whether the host is draining: it finishes the calls that it has and those that still arrive on open connections.
+   * Send it no new ones.
    */
   protobuf_c_boolean draining;
   /*
-   * Passes over experts' weights since the host began; a pass computes one call, or several that waited together.
+   * Passes over experts' weights since the host started; a pass computes one call, or several that waited together.
    */
   uint64_t passes;
   /*
@@ -298,15 +299,15 @@ struct  Switchyard__V1__HostLoad
    */
   uint64_t computed_rows;
   /*
-   * Experts that those calls named, each call by itself: how often weights would have been read call by call.
+   * Experts that those calls named, counted per call: the weight reads without shared passes.
    */
   uint64_t named_experts;
   /*
-   * Experts whose weights those passes read; an expert counts once a pass, however many calls named it.
+   * Experts whose weights those passes read; an expert counts once per pass, however many calls named it.
    */
   uint64_t expert_reads;
   /*
-   * Calls of the pass that computed this call, this one among them; 0 in a description.
+   * Calls in the pass that computed this call, including this one; 0 in a description.
    */
   uint32_t pass_calls;
 };

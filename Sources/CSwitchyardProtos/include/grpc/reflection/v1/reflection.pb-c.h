@@ -41,7 +41,7 @@ typedef enum {
 } Grpc__Reflection__V1__ServerReflectionRequest__MessageRequestCase;
 
 /*
- * One question.
+ * A question.
  */
 struct  Grpc__Reflection__V1__ServerReflectionRequest
 {
@@ -109,7 +109,7 @@ typedef enum {
 } Grpc__Reflection__V1__ServerReflectionResponse__MessageResponseCase;
 
 /*
- * One answer.
+ * An answer.
  */
 struct  Grpc__Reflection__V1__ServerReflectionResponse
 {
@@ -125,19 +125,19 @@ struct  Grpc__Reflection__V1__ServerReflectionResponse
   Grpc__Reflection__V1__ServerReflectionResponse__MessageResponseCase message_response_case;
   union {
     /*
-     * To the three questions for a file.
+     * For the three questions about files.
      */
     Grpc__Reflection__V1__FileDescriptorResponse *file_descriptor_response;
     /*
-     * To all_extension_numbers_of_type.
+     * For all_extension_numbers_of_type.
      */
     Grpc__Reflection__V1__ExtensionNumberResponse *all_extension_numbers_response;
     /*
-     * To list_services.
+     * For list_services.
      */
     Grpc__Reflection__V1__ListServiceResponse *list_services_response;
     /*
-     * To a question that has no such answer.
+     * For a question without such an answer.
      */
     Grpc__Reflection__V1__ErrorResponse *error_response;
   };
@@ -193,7 +193,7 @@ struct  Grpc__Reflection__V1__ListServiceResponse
 {
   ProtobufCMessage base;
   /*
-   * One entry each.
+   * One entry per service.
    */
   size_t n_service;
   Grpc__Reflection__V1__ServiceResponse **service;
