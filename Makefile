@@ -162,7 +162,7 @@ bench-peers: build ## the RPC benchmark beside gRPC C++ and grpc-swift-2
 	@"$$($(RELEASE) --show-bin-path)/switchyard" bench rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
 
-protos: ## regenerate the protobuf-c code from Protos/
+protos: ## regenerate the C code and the typed messages from Protos/
 	@deploy/install-packages.sh test
 	deploy/generate-protos.sh
 

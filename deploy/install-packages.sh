@@ -10,7 +10,7 @@ set -eu
 
 build_packages="libnghttp2-dev libprotobuf-c-dev libopenblas-dev libsentencepiece-dev zlib1g-dev pkg-config"
 test_packages="openssl python3 python3-venv protobuf-compiler protobuf-c-compiler curl nghttp2-proxy g++ libgrpc++-dev
-    protobuf-compiler-grpc"
+    protobuf-compiler-grpc python3-protobuf"
 faults_packages="iproute2 nftables iptables util-linux"
 
 case "${1:-}" in

@@ -38,7 +38,8 @@ public struct HealthService: Sendable {
                 throw RPCError(.unavailable, "the server is draining; watch another one")
             },
             .unaryOnEventLoop(Self.method("List")) { _, _, responder in
-                responder.finish(.success(Payload(bytes: HealthListResponse(statuses: registry.statuses).serialized())))
+                let statuses = registry.statuses.mapValues { HealthCheckResponse(status: $0) }
+                responder.finish(.success(Payload(bytes: HealthListResponse(statuses: statuses).serialized())))
             },
         ]
     }

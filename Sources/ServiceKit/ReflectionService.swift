@@ -87,16 +87,16 @@ struct ReflectionSession {
                 self.index.file(extending: type, number: number),
                 missing: "extension \(number) of \"\(type)\""
             )
-        case .allExtensionNumbers(let type):
+        case .allExtensionNumbersOfType(let type):
             guard let numbers = self.index.extensionNumbers(of: type) else {
                 return Self.notFound("message \"\(type)\"")
             }
-            return .extensionNumbers(ofType: type, numbers)
+            return .extensionNumbers(ExtensionNumberResponse(baseTypeName: type, extensionNumber: numbers))
         case .listServices:
-            return .services(self.services)
+            return .services(self.services.map { ServiceResponse(name: $0) })
         case nil:
             let text = "the request asks nothing that this server knows; set one member of message_request"
-            return .error(code: Int32(Status.Code.invalidArgument.rawValue), message: text)
+            return Self.error(.invalidArgument, text)
         }
     }
 
@@ -111,9 +111,10 @@ struct ReflectionSession {
     }
 
     private static func notFound(_ what: String) -> ServerReflectionResponse.Answer {
-        .error(
-            code: Int32(Status.Code.notFound.rawValue),
-            message: "this server knows no \(what); list_services tells what it has"
-        )
+        Self.error(.notFound, "this server knows no \(what); list_services tells what it has")
+    }
+
+    private static func error(_ code: Status.Code, _ message: String) -> ServerReflectionResponse.Answer {
+        .error(ErrorResponse(errorCode: Int32(code.rawValue), errorMessage: message))
     }
 }

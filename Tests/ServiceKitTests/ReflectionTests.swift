@@ -23,9 +23,9 @@ struct ReflectionSessionTests {
     }
 
     private func errorCode(_ response: ServerReflectionResponse) -> Int32? {
-        guard case .error(let code, let message) = response.answer else { return nil }
-        #expect(!message.isEmpty)
-        return code
+        guard case .error(let error) = response.answer else { return nil }
+        #expect(!error.errorMessage.isEmpty)
+        return error.errorCode
     }
 
     @Test("an answer repeats the question and its host")
@@ -35,7 +35,7 @@ struct ReflectionSessionTests {
         let response = session.answer(request)
         #expect(response.validHost == "h")
         #expect(response.originalRequest == request)
-        #expect(response.answer == .services([gateway]))
+        #expect(response.answer == .services([ServiceResponse(name: gateway)]))
     }
 
     @Test("a file comes with its imports, and imports that the stream has sent come no second time")
@@ -57,9 +57,9 @@ struct ReflectionSessionTests {
     func extensions() throws {
         var session = try self.session()
         let type = "switchyard.v1.GenerateRequest"
-        let known = session.answer(ServerReflectionRequest(question: .allExtensionNumbers(ofType: type)))
-        #expect(known.answer == .extensionNumbers(ofType: type, []))
-        let unknown = session.answer(ServerReflectionRequest(question: .allExtensionNumbers(ofType: "x.Y")))
+        let known = session.answer(ServerReflectionRequest(question: .allExtensionNumbersOfType(type)))
+        #expect(known.answer == .extensionNumbers(ExtensionNumberResponse(baseTypeName: type)))
+        let unknown = session.answer(ServerReflectionRequest(question: .allExtensionNumbersOfType("x.Y")))
         #expect(self.errorCode(unknown) == 5)
         let wanted = ExtensionRequest(containingType: type, extensionNumber: 7)
         let one = session.answer(ServerReflectionRequest(question: .fileContainingExtension(wanted)))
@@ -110,7 +110,7 @@ struct ReflectionServiceTests {
                 "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
                 "grpc.reflection.v1alpha.ServerReflection",
             ]
-            #expect(try await ask(.listServices("")) == .services(services))
+            #expect(try await ask(.listServices("")) == .services(services.map { ServiceResponse(name: $0) }))
             for service in services {
                 guard case .files(let files) = try await ask(.fileContainingSymbol(service)) else {
                     Issue.record("no file for \(service)")

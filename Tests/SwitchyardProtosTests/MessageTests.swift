@@ -110,6 +110,15 @@ import Testing
         #expect(host.weightDType == .unspecified && host.acceptedDTypes == [.float32])
     }
 
+    @Test func `the last of several entries with one key counts, and a missing value is an empty message`() throws {
+        // statuses (1) { key (1): "a", value (2) { status (1): 1 } }, then the same key with 2, then a key alone
+        let first: [UInt8] = [0x0A, 0x07, 0x0A, 0x01, 0x61, 0x12, 0x02, 0x08, 0x01]
+        let second: [UInt8] = [0x0A, 0x07, 0x0A, 0x01, 0x61, 0x12, 0x02, 0x08, 0x02]
+        let bare: [UInt8] = [0x0A, 0x03, 0x0A, 0x01, 0x62]
+        let list = try HealthListResponse(serialized: first + second + bare)
+        #expect(list.statuses.mapValues(\.status) == ["a": .notServing, "b": .unknown])
+    }
+
     @Test func `weights are kept in int8 and no tensor is sent in it`() throws {
         var host = HostDescription()
         host.weightDType = .int8
@@ -167,7 +176,8 @@ import Testing
         let methods = [
             GatewayMethods.generate, GatewayMethods.generateStream, GatewayMethods.encode, GatewayMethods.score,
             GatewayMethods.describeModel, GatewayMethods.describeCluster, ExpertHostMethods.forward,
-            ExpertHostMethods.describe, HealthMethods.check, HealthMethods.watch,
+            ExpertHostMethods.describe, HealthMethods.check, HealthMethods.watch, HealthMethods.list,
+            ReflectionMethods.v1,
         ]
         for method in methods {
             let parts = method.service.split(separator: ".")

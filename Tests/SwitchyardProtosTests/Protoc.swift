@@ -17,7 +17,20 @@ enum Protoc {
     }
 
     static let isInstalled = Self.find("protoc") != nil
-    static let isGeneratorInstalled = Self.isInstalled && Self.find("protoc-c") != nil
+    /// Whether everything that `deploy/generate-protos.sh` needs is there.
+    static let isGeneratorInstalled =
+        Self.isInstalled && Self.find("protoc-c") != nil
+        && Self.succeeds("/usr/bin/python3", "-c", "import google.protobuf")
+
+    private static func succeeds(_ program: String, _ arguments: String...) -> Bool {
+        let process = Process()
+        process.executableURL = URL(filePath: program)
+        process.arguments = arguments
+        process.standardError = FileHandle.nullDevice
+        guard (try? process.run()) != nil else { return false }
+        process.waitUntilExit()
+        return process.terminationStatus == 0
+    }
 
     /// A message's bytes as text.
     static func decode(_ bytes: [UInt8], as type: String) throws -> String {

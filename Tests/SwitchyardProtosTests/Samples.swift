@@ -225,7 +225,10 @@ enum Samples {
         try body("grpc.health.v1.HealthListRequest", HealthListRequest())
         try body(
             "grpc.health.v1.HealthListResponse",
-            HealthListResponse(statuses: ["": .serving, "a\0b": .notServing, "c": .unknown])
+            HealthListResponse(
+                statuses: ["": .serving, "a\0b": .notServing, "c": .unknown]
+                    .mapValues { HealthCheckResponse(status: $0) }
+            )
         )
         try Self.visitReflection("grpc.reflection.v1.ServerReflection", body)
     }
@@ -239,14 +242,16 @@ extension Samples {
         let questions: [ServerReflectionRequest.Question?] = [
             nil, .fileByFilename("a/b.proto"), .fileContainingSymbol("a.b\0c"), .listServices(""),
             .fileContainingExtension(ExtensionRequest(containingType: "a.B", extensionNumber: -1)),
-            .allExtensionNumbers(ofType: "a.B"),
+            .allExtensionNumbersOfType("a.B"),
         ]
         for question in questions {
             try body(prefix + "Request", ServerReflectionRequest(host: "host", question: question))
         }
         let answers: [ServerReflectionResponse.Answer?] = [
-            nil, .files([[1, 0, 2], []]), .files([]), .extensionNumbers(ofType: "a.B", [1, -2, .max]),
-            .services(["a", ""]), .error(code: 5, message: "nö"),
+            nil, .files([[1, 0, 2], []]), .files([]),
+            .extensionNumbers(ExtensionNumberResponse(baseTypeName: "a.B", extensionNumber: [1, -2, .max])),
+            .services([ServiceResponse(name: "a"), ServiceResponse()]),
+            .error(ErrorResponse(errorCode: 5, errorMessage: "nö")),
         ]
         for answer in answers {
             let request = ServerReflectionRequest(question: .listServices("*"))

@@ -17,6 +17,17 @@ protocol CBacked: Sendable {
     func write(_ c: inout C, _ arena: ProtoArena)
 }
 
+/// An entry of a map, which is a message of key and value on the wire.
+protocol ProtoMapEntry: CBacked {
+    associatedtype Key: Hashable & Comparable
+    associatedtype Value
+
+    var key: Key { get }
+    var value: Value { get }
+
+    init(key: Key, value: Value)
+}
+
 /// A choice whose raw value is the number on the wire.
 protocol ProtoChoice: RawRepresentable where RawValue == UInt32 {}
 

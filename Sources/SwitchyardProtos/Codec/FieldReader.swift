@@ -45,6 +45,11 @@ struct FieldReader {
         return Array(UnsafeBufferPointer(start: start, count: data.len))
     }
 
+    /// Bytes, several times.
+    func byteArrays(_ count: Int, _ data: UnsafeMutablePointer<ProtobufCBinaryData>?) -> [[UInt8]] {
+        UnsafeBufferPointer(start: data, count: data == nil ? 0 : count).map { self.bytes($0) }
+    }
+
     /// Numbers.
     func array<Element>(_ count: Int, _ elements: UnsafeMutablePointer<Element>?) -> [Element] {
         guard let elements else {
@@ -94,5 +99,16 @@ struct FieldReader {
             }
         }
         return messages
+    }
+
+    /// A map.
+    func map<Entry: ProtoMapEntry>(
+        _ count: Int,
+        _ pointers: UnsafeMutablePointer<UnsafeMutablePointer<Entry.C>?>?,
+        as type: Entry.Type
+    ) throws(ProtoError) -> [Entry.Key: Entry.Value] {
+        let entries = try self.messages(count, pointers, as: type)
+        // As in every map of protobuf, the last of several entries with one key counts.
+        return Dictionary(entries.map { ($0.key, $0.value) }) { _, last in last }
     }
 }

@@ -23,6 +23,14 @@ extension ProtoArena {
         self.array(messages.map { Optional(self.structure($0)) })
     }
 
+    /// Structures with a map's entries, ordered by key, so that equal maps have equal bytes.
+    func map<Entry: ProtoMapEntry>(
+        _ map: [Entry.Key: Entry.Value],
+        as type: Entry.Type
+    ) -> (Int, UnsafeMutablePointer<UnsafeMutablePointer<Entry.C>?>?) {
+        self.messages(map.sorted { $0.key < $1.key }.map { Entry(key: $0.key, value: $0.value) })
+    }
+
     /// Elements in a row.
     func array<Element>(_ elements: [Element]) -> (Int, UnsafeMutablePointer<Element>?) {
         if elements.isEmpty {
@@ -38,6 +46,11 @@ extension ProtoArena {
     func bytes(_ bytes: [UInt8]) -> ProtobufCBinaryData {
         let (count, start) = self.array(bytes)
         return ProtobufCBinaryData(len: count, data: start)
+    }
+
+    /// Bytes, several times.
+    func byteArrays(_ arrays: [[UInt8]]) -> (Int, UnsafeMutablePointer<ProtobufCBinaryData>?) {
+        self.array(arrays.map { self.bytes($0) })
     }
 
     /// A text's UTF-8.

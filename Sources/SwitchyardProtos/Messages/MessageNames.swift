@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Names for code that also imports modules with types of their own under the generated names.
+
+/// The wire form of a stack.
+public typealias StackMessage = Stack
+/// The wire form of a drop reason.
+public typealias DropReasonMessage = DropReason
+/// The wire form of a finish reason.
+public typealias FinishReasonMessage = FinishReason
+/// The wire form of an expert's rows.
+public typealias ExpertRowsMessage = ExpertRows
+/// The wire form of the parameters of generation.
+public typealias GenerationParametersMessage = GenerationParameters
