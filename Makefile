@@ -16,7 +16,7 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak sanitize lint format bench bench-calls bench-kernels bench-layers \
+.PHONY: help build demo test peers-cpp faults soak sanitize bare-check lint format bench bench-calls bench-kernels bench-layers \
     bench-model bench-full-shape bench-peers protos clean image deploy-check deploy-test
 
 help: ## list the targets
@@ -66,9 +66,13 @@ deploy-test: build ## the deploy files brought up in a container engine, with re
 	deploy/test/run.sh
 
 sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)
-	@deploy/install-packages.sh build
+	@deploy/install-packages.sh sanitize
 	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh thread
 	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh address
+
+# QUICK=1 leaves out the builds and takes a few minutes.
+bare-check: ## demo, test and package on a bare Debian 12, as root (an hour; QUICK=1: minutes; docs/testing.md)
+	deploy/bare-check.sh $(if $(QUICK),--quick)
 
 # Other people's gRPC clients, which the tests call the cluster with.
 $(VENV)/.ready: Tests/Peers/requirements.txt deploy/install-packages.sh
