@@ -22,10 +22,6 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
-let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
-let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
-let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
-let swiftASN1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let metricsTestKit = Target.Dependency.product(name: "MetricsTestKit", package: "swift-metrics")
@@ -45,14 +41,10 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
-        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.0"),
-        .package(url: "https://github.com/apple/swift-crypto", "3.12.0"..<"5.0.0"),
-        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
-        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2", traits: []),
@@ -64,9 +56,15 @@ let package = Package(
         .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CSwitchyardProtos", dependencies: ["CProtobufC"]),
         .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
         .target(name: "CKernels"),
+
+        // MARK: - Under both wings
+
+        .target(name: "Digests", dependencies: ["COpenSSL"], swiftSettings: swiftSettings),
 
         // MARK: - The model's wing: knows no network
 
@@ -75,7 +73,7 @@ let package = Package(
             dependencies: ["COpenBLAS", "CKernels"],
             swiftSettings: swiftSettings
         ),
-        .target(name: "Checkpoints", dependencies: [crypto], swiftSettings: swiftSettings),
+        .target(name: "Checkpoints", dependencies: ["Digests"], swiftSettings: swiftSettings),
         .target(name: "Tokenization", dependencies: ["CSentencePiece"], swiftSettings: swiftSettings),
         .target(name: "SwitchModel", dependencies: ["TensorKernels", "Checkpoints"], swiftSettings: swiftSettings),
 
@@ -95,13 +93,13 @@ let package = Package(
         ),
         .target(
             name: "CertificateAuthority",
-            dependencies: [x509, crypto, swiftASN1],
+            dependencies: ["COpenSSL"],
             swiftSettings: swiftSettings
         ),
 
         .target(
             name: "WeightFetching",
-            dependencies: [asyncHTTPClient, nioCore, nioHTTP1, nioSSL, crypto],
+            dependencies: ["CCurl", "Digests"],
             swiftSettings: swiftSettings
         ),
 
@@ -120,9 +118,9 @@ let package = Package(
         .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", nioCore, serviceLifecycle, logging, metrics,
-                configuration,
-                systemPackage, unixSignals, crypto,
+                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", "Digests", nioCore, serviceLifecycle,
+                logging,
+                metrics, configuration, systemPackage, unixSignals,
             ],
             swiftSettings: swiftSettings
         ),
@@ -163,6 +161,7 @@ let package = Package(
 
         // MARK: - Tests
 
+        .testTarget(name: "DigestsTests", dependencies: ["Digests"], swiftSettings: swiftSettings),
         .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"], swiftSettings: swiftSettings),
         .testTarget(
             name: "CheckpointsTests",
@@ -201,8 +200,8 @@ let package = Package(
         .testTarget(
             name: "WeightFetchingTests",
             dependencies: [
-                "WeightFetching", "CertificateAuthority", "Checkpoints", "PeerTools", "switchyard", nioCore, nioPosix,
-                nioHTTP1, nioSSL, crypto, subprocess, systemPackage,
+                "WeightFetching", "CCurl", "CertificateAuthority", "Checkpoints", "Digests", "PeerTools", "switchyard",
+                nioCore, nioPosix, nioHTTP1, nioSSL, subprocess, systemPackage,
             ],
             swiftSettings: swiftSettings
         ),

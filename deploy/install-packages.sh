@@ -49,6 +49,8 @@ build     libprotobuf-c-dev        libprotobuf-c.pc <protobuf-c/protobuf-c.h>
 build     libopenblas-dev          openblas.pc <cblas.h>
 build     libsentencepiece-dev     <sentencepiece_processor.h>
 build     zlib1g-dev               zlib.pc <zlib.h>
+build     libssl-dev               libcrypto.pc <openssl/evp.h>
+build     libcurl4-openssl-dev     libcurl.pc <curl/curl.h>
 
 test      openssl                  openssl
 test      python3                  python3

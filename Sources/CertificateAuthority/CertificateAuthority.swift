@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Crypto
+internal import COpenSSL
 public import Foundation
-internal import SwiftASN1
-internal import X509
 
 /// A small certificate authority for development: one self-signed root that signs leaf certificates.
 ///
@@ -22,8 +20,8 @@ public struct CertificateAuthority: Sendable {
     /// When the root ends.
     public let notAfter: Date
 
-    private let key: P256.Signing.PrivateKey
-    private let certificate: Certificate
+    private let key: SigningKey
+    private let certificate: SignedCertificate
 
     /// Creates a new root.
     ///
@@ -33,29 +31,17 @@ public struct CertificateAuthority: Sendable {
     ///   - days: How long it lasts.
     /// - Throws: ``CertificateError`` when the certificate cannot be made.
     public init(name: String = "Switchyard development CA", now: Date = Date(), days: Int = 3_650) throws {
-        let key = P256.Signing.PrivateKey()
-        let subject = try DistinguishedName { CommonName(name) }
-        let publicKey = Certificate.PublicKey(key.publicKey)
+        let key = try SigningKey()
         let notAfter = now + TimeInterval(days) * 86_400
-        let certificate = try Certificate(
-            version: .v3,
-            serialNumber: Certificate.SerialNumber(),
-            publicKey: publicKey,
-            notValidBefore: now - Self.clockSlack,
-            notValidAfter: notAfter,
-            issuer: subject,
-            subject: subject,
-            extensions: try Certificate.Extensions {
-                Critical(BasicConstraints.isCertificateAuthority(maxPathLength: 0))
-                Critical(KeyUsage(keyCertSign: true, cRLSign: true))
-                SubjectKeyIdentifier(hash: publicKey)
-            },
-            issuerPrivateKey: Certificate.PrivateKey(key)
-        )
+        let draft = try CertificateDraft(name: name, key: key, from: now - Self.clockSlack, until: notAfter)
+        try draft.addSelfAsIssuer()
+        try draft.add(NID_basic_constraints, "critical,CA:TRUE,pathlen:0")
+        try draft.add(NID_key_usage, "critical,keyCertSign,cRLSign")
+        try draft.addKeyIdentifier()
         self.key = key
-        self.keyPEM = key.pemRepresentation + "\n"
-        self.certificate = certificate
-        self.certificatePEM = try certificate.serializeAsPEM().pemString + "\n"
+        self.keyPEM = try key.pem
+        self.certificate = try draft.signed(by: key)
+        self.certificatePEM = try self.certificate.pem
         self.notAfter = notAfter
     }
 
@@ -66,26 +52,16 @@ public struct CertificateAuthority: Sendable {
     ///   - keyPEM: Its key.
     /// - Throws: ``CertificateError`` when they cannot be read or do not belong together.
     public init(certificatePEM: String, keyPEM: String) throws {
-        let certificate: Certificate
-        do {
-            certificate = try Certificate(pemEncoded: certificatePEM)
-        } catch {
-            throw CertificateError("the authority's certificate is not one in PEM: \(error)")
-        }
-        let key: P256.Signing.PrivateKey
-        do {
-            key = try P256.Signing.PrivateKey(pemRepresentation: keyPEM)
-        } catch {
-            throw CertificateError("the authority's key is not an ECDSA P-256 key in PEM: \(error)")
-        }
-        guard certificate.publicKey == Certificate.PublicKey(key.publicKey) else {
+        let certificate = try SignedCertificate(pem: certificatePEM)
+        let key = try SigningKey(pem: keyPEM)
+        guard certificate.belongs(to: key) else {
             throw CertificateError("the authority's key does not belong to its certificate")
         }
         self.key = key
-        self.keyPEM = key.pemRepresentation + "\n"
+        self.keyPEM = try key.pem
         self.certificate = certificate
         self.certificatePEM = certificatePEM
-        self.notAfter = certificate.notValidAfter
+        self.notAfter = try certificate.notAfter
     }
 
     /// Signs a new leaf with a new key.
@@ -96,36 +72,27 @@ public struct CertificateAuthority: Sendable {
     /// - Returns: The certificate and its key.
     /// - Throws: ``CertificateError`` when the root has ended or a name is malformed.
     public func issue(_ leaf: LeafCertificate, now: Date = Date()) throws -> IssuedCertificate {
-        let key = P256.Signing.PrivateKey()
-        let publicKey = Certificate.PublicKey(key.publicKey)
+        let key = try SigningKey()
         let end = min(now + leaf.lifetime, self.notAfter)
         let begin = min(now, end) - Self.clockSlack
-        let names = try leaf.subjectAlternativeNames.map { try $0.generalName }
-        let certificate = try Certificate(
-            version: .v3,
-            serialNumber: Certificate.SerialNumber(),
-            publicKey: publicKey,
-            notValidBefore: begin,
-            notValidAfter: end,
-            issuer: self.certificate.subject,
-            subject: try DistinguishedName { CommonName(leaf.name) },
-            extensions: try Certificate.Extensions {
-                Critical(BasicConstraints.notCertificateAuthority)
-                Critical(KeyUsage(digitalSignature: true))
-                try ExtendedKeyUsage(
-                    (leaf.isServer ? [.serverAuth] : []) + (leaf.isClient ? [.clientAuth] : [])
-                )
-                SubjectAlternativeNames(names)
-                SubjectKeyIdentifier(hash: publicKey)
-                AuthorityKeyIdentifier(
-                    keyIdentifier: SubjectKeyIdentifier(hash: self.certificate.publicKey).keyIdentifier
-                )
-            },
-            issuerPrivateKey: Certificate.PrivateKey(self.key)
-        )
+        let draft = try CertificateDraft(name: leaf.name, key: key, from: begin, until: end)
+        try draft.add(NID_basic_constraints, "critical,CA:FALSE")
+        try draft.add(NID_key_usage, "critical,digitalSignature")
+        switch (leaf.isServer, leaf.isClient) {
+        case (true, true): try draft.add(NID_ext_key_usage, "serverAuth,clientAuth")
+        case (true, false): try draft.add(NID_ext_key_usage, "serverAuth")
+        case (false, true): try draft.add(NID_ext_key_usage, "clientAuth")
+        case (false, false):
+            throw CertificateError(
+                "the leaf \"\(leaf.name)\" is for servers or for clients or for both, not for neither"
+            )
+        }
+        try draft.add(leaf.subjectAlternativeNames)
+        try draft.addKeyIdentifier()
+        try draft.add(issuer: self.certificate)
         return IssuedCertificate(
-            certificatePEM: try certificate.serializeAsPEM().pemString + "\n",
-            keyPEM: key.pemRepresentation + "\n",
+            certificatePEM: try draft.signed(by: self.key).pem,
+            keyPEM: try key.pem,
             notAfter: end
         )
     }

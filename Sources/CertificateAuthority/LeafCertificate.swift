@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Foundation
-internal import SwiftASN1
-internal import X509
 
 #if canImport(Glibc)
 internal import Glibc
@@ -12,7 +10,7 @@ internal import Musl
 internal import Darwin
 #endif
 
-/// What a leaf certificate says: whom it names, what it is for, how long it lasts.
+/// What a leaf certificate says: the names in it, what it is for, how long it lasts.
 public struct LeafCertificate: Sendable, Hashable {
     /// A name that a certificate is valid for.
     public enum SubjectName: Sendable, Hashable {
@@ -32,7 +30,7 @@ public struct LeafCertificate: Sendable, Hashable {
     public var isServer: Bool
     /// Whether clients may present it.
     public var isClient: Bool
-    /// How long it lasts, in seconds; less than nothing makes one that has ended.
+    /// How long it lasts, in seconds; a negative number makes one that has ended.
     public var lifetime: TimeInterval
 
     /// Describes a leaf.
@@ -86,21 +84,6 @@ extension LeafCertificate.SubjectName {
         self = .dns(host)
     }
 
-    /// The name as it stands in a certificate.
-    var generalName: GeneralName {
-        get throws {
-            switch self {
-            case .dns(let name): return .dnsName(name)
-            case .uri(let uri): return .uniformResourceIdentifier(uri)
-            case .address(let text):
-                guard let bytes = Self.bytes(ofAddress: text) else {
-                    throw CertificateError("\"\(text)\" is not an IP address")
-                }
-                return .ipAddress(ASN1OctetString(contentBytes: bytes[...]))
-            }
-        }
-    }
-
     private static func isLabelByte(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
@@ -110,8 +93,8 @@ extension LeafCertificate.SubjectName {
         }
     }
 
-    /// Four or sixteen bytes in network order, or nil for a text that is no address.
-    private static func bytes(ofAddress text: String) -> [UInt8]? {
+    /// Four or sixteen bytes in network order; nil for a text that is not an address.
+    static func bytes(ofAddress text: String) -> [UInt8]? {
         for (family, count) in [(AF_INET, 4), (AF_INET6, 16)] {
             var bytes = [UInt8](repeating: 0, count: count)
             if inet_pton(family, text, &bytes) == 1 { return bytes }

@@ -119,6 +119,59 @@ struct CertificateFolderTests {
         #expect(leaf.notAfter == authority.notAfter)
     }
 
+    @Test("what a certificate cannot say is refused with the limit")
+    func refused() throws {
+        let authority = try CertificateAuthority()
+        func message(_ leaf: LeafCertificate) -> String {
+            #expect(throws: CertificateError.self) { try authority.issue(leaf) }?.description ?? ""
+        }
+        let long = LeafCertificate(name: String(repeating: "a", count: 65), subjectAlternativeNames: [.dns("a")])
+        #expect(message(long).contains("65 characters, but must have from 1 to 64"))
+        let name = LeafCertificate(name: "a", subjectAlternativeNames: [.dns("a b")])
+        #expect(message(name).contains("\"a b\" may have printable ASCII"))
+        let address = LeafCertificate(name: "a", subjectAlternativeNames: [.address("1.2.3")])
+        #expect(message(address).contains("\"1.2.3\" is not an IP address"))
+        let neither = LeafCertificate(name: "a", subjectAlternativeNames: [], isServer: false, isClient: false)
+        #expect(message(neither).contains("for neither"))
+        let late = #expect(throws: CertificateError.self) { try CertificateAuthority(days: 9_000_000) }
+        #expect(late?.description.contains("give fewer days") == true)
+    }
+
+    @Test("a key of another kind, and one under a password, is refused without asking for it")
+    func otherKeys() async throws {
+        let authority = try CertificateAuthority()
+        for arguments in [
+            ["genpkey", "-algorithm", "ED25519"],
+            ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
+            ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes-256-cbc", "-pass", "pass:x"],
+        ] {
+            let key = try await Self.openssl(arguments).text
+            let error = #expect(throws: CertificateError.self) {
+                try CertificateAuthority(certificatePEM: authority.certificatePEM, keyPEM: key)
+            }
+            #expect(error?.description.contains("not an ECDSA P-256 key in PEM") == true, "\(arguments)")
+        }
+    }
+
+    @Test("an authority of openssl's own signs too, under its own key identifier")
+    func foreignAuthority() async throws {
+        try await Self.withFolder { folder in
+            try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
+            let made = try await Self.openssl([
+                "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+                "/O=Elsewhere/CN=Some CA", "-days", "30", "-keyout", "\(folder.path)/ca-key.pem", "-out",
+                "\(folder.path)/ca.pem",
+            ])
+            #expect(made.status == "exited(0)", "\(made.text)")
+            let entries = try folder.make(Self.leaves, replacing: false)
+            #expect(entries.first?.isReused == true)
+            let verified = try await Self.openssl([
+                "verify", "-CAfile", "\(folder.path)/ca.pem", "\(folder.path)/gateway.pem",
+            ])
+            #expect(verified.text.contains("gateway.pem: OK"), "\(verified.text)")
+        }
+    }
+
     @Test(
         "hosts are addresses or DNS names",
         arguments: [

@@ -44,7 +44,7 @@ enum ImportTable {
             .union([
                 "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", "NIOCore", "ServiceLifecycle",
                 "UnixSignals",
-                "Logging", "Metrics", "Configuration", "SystemPackage", "Crypto",
+                "Logging", "Metrics", "Configuration", "SystemPackage", "Digests",
             ]),
 
         // Pure machines of the serving side. Decaying averages and the simulator's distributions need exp and log.
@@ -57,20 +57,21 @@ enum ImportTable {
             "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
         ]),
         // Fetches files over HTTP and knows nothing of what is in them but a part's list of files.
-        "WeightFetching": Self.foundation.union([
-            "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Crypto",
-        ]),
+        "WeightFetching": Self.foundation.union(["CCurl", "Digests"]),
         // Makes development certificates for one command; nothing else stands on it.
-        "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["X509", "Crypto", "SwiftASN1"]),
+        "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["COpenSSL"]),
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
 
+        // Under both wings: SHA-256 from the system's libcrypto.
+        "Digests": ["COpenSSL"],
+
         // The model's wing. Its upper half needs the C library for exp and log alone.
         "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
         "Tokenization": Self.foundation.union(["CSentencePiece"]),
-        // Crypto: the SHA-256 of every file of a part.
-        "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Crypto"]),
+        // Digests: the SHA-256 of every file of a part.
+        "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Digests"]),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
 
         // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.
@@ -92,6 +93,8 @@ enum ImportTable {
         // The C edge.
         "CNGHTTP2": [],
         "CZlib": [],
+        "COpenSSL": [],
+        "CCurl": [],
         "COpenBLAS": [],
         "CProtobufC": [],
         "CSwitchyardProtos": ["CProtobufC"],

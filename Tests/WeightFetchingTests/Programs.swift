@@ -39,7 +39,8 @@ final class Workplace: Sendable {
     func environment(_ more: [String: String]) -> Subprocess.Environment {
         var values: [Subprocess.Environment.Key: String?] = [
             "HF_HOME": "\(self.path)/home", "XDG_CACHE_HOME": "\(self.path)/cache", "HF_TOKEN": nil, "HF_ENDPOINT": nil,
-            "HF_HUB_CACHE": nil, "SSL_CERT_FILE": nil,
+            "HF_HUB_CACHE": nil, "SSL_CERT_FILE": nil, "http_proxy": nil, "https_proxy": nil, "HTTPS_PROXY": nil,
+            "all_proxy": nil, "ALL_PROXY": nil, "no_proxy": nil, "NO_PROXY": nil,
         ]
         for (name, value) in more { values[Subprocess.Environment.Key(stringLiteral: name)] = value }
         return .inherit.updating(values)

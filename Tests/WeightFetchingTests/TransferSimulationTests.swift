@@ -33,7 +33,7 @@ private struct Simulation {
             address: try RemoteAddress(parsing: "https://hub.test/a"),
             authorization: nil,
             byteCount: Self.right.count,
-            checksum: .sha256(RunningChecksum.sha256(Self.right))
+            checksum: .sha256(try RunningChecksum.sha256(Self.right))
         )
         for _ in 0..<50 {
             var transfer = FileTransfer(
@@ -55,7 +55,7 @@ private struct Simulation {
                     action = transfer.waited()
                 case .verify:
                     #expect(self.disk.count == file.byteCount)
-                    let found = Checksum.sha256(RunningChecksum.sha256(self.disk))
+                    let found = Checksum.sha256(try RunningChecksum.sha256(self.disk))
                     action = transfer.verified(found)
                     if found != file.checksum { self.disk = [] }
                 case .finish: return self.disk

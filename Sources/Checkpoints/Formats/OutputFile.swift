@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Crypto
+internal import Digests
 internal import Foundation
 
 /// What was written to a file.
@@ -18,12 +18,17 @@ final class OutputFile {
     private let path: String
     private var descriptor: Int32
     /// Of what was written so far, so that nobody needs to read it again for its checksum.
-    private var hash = SHA256()
+    private let digest: RunningDigest
     private var byteCount = 0
 
     /// - Parameter path: The file, which must not exist.
     /// - Throws: `writeFailed`.
     init(path: String) throws(CheckpointError) {
+        do {
+            self.digest = try RunningDigest(.sha256)
+        } catch {
+            throw CheckpointError(code: .writeFailed, message: "\(error)", file: path)
+        }
         self.path = path
         self.descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
         guard self.descriptor >= 0 else { throw FileSystem.writeFailure("cannot be created", path) }
@@ -44,7 +49,7 @@ final class OutputFile {
                 if errno == EINTR { continue }
                 throw FileSystem.writeFailure("cannot be written", self.path)
             }
-            self.hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: piece[..<written]))
+            self.digest.update(UnsafeRawBufferPointer(rebasing: piece[..<written]))
             self.byteCount += written
             position += written
             wrote(written)
@@ -65,8 +70,11 @@ final class OutputFile {
         let result = close(self.descriptor)
         self.descriptor = -1
         guard result == 0 else { throw FileSystem.writeFailure("cannot be closed", self.path) }
-        let digits = Array("0123456789abcdef")
-        let digest = self.hash.finalize().flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
-        return WrittenFile(byteCount: self.byteCount, sha256: String(digest))
+        do {
+            let sha256 = RunningDigest.hexadecimal(try self.digest.digest())
+            return WrittenFile(byteCount: self.byteCount, sha256: sha256)
+        } catch {
+            throw CheckpointError(code: .writeFailed, message: "\(error)", file: self.path)
+        }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Crypto
+internal import Digests
 internal import RPCCore
 
 /// The tokens that callers may show, as a pure value: only their SHA-256 is kept.
@@ -56,6 +56,8 @@ public struct BearerTokens: Sendable {
     ///   - file: The file's name, for messages.
     /// - Throws: ``Settings/Failure`` naming the first line that cannot be used, without what stands in it.
     public init(parsing text: String, file: String) throws(Settings.Failure) {
+        // A machine without SHA-256 is noticed at the start, and not by callers whose tokens are refused.
+        _ = try Self.digest(of: "")
         var entries: [Entry] = []
         var holdsPlainTokens = false
         for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
@@ -79,7 +81,7 @@ public struct BearerTokens: Sendable {
                 digest = try Self.digest(hex: rest.dropFirst("sha256:".count), place: place)
             } else {
                 try Self.check(token: rest, place: place)
-                digest = Array(SHA256.hash(data: Array(rest.utf8)))
+                digest = try Self.digest(of: rest)
                 holdsPlainTokens = true
             }
             guard !entries.contains(where: { $0.digest == digest }) else {
@@ -116,12 +118,11 @@ public struct BearerTokens: Sendable {
         guard authorization.count == 1, parts.count == 2, parts[0].lowercased() == "bearer",
             parts[1].utf8.count <= Self.maximumTokenBytes
         else { return .failure(.malformed) }
-        let digest = Array(SHA256.hash(data: Array(parts[1].utf8)))
+        // Without a digest nobody can be told apart, so nobody is let in; ``init(parsing:file:)`` has seen that there is one.
+        guard let digest = try? RunningDigest.sha256(Array(parts[1].utf8)) else { return .failure(.unknown) }
         var found: Int?
-        for (index, entry) in self.entries.enumerated() {
-            var difference: UInt8 = 0
-            for (one, other) in zip(digest, entry.digest) { difference |= one ^ other }
-            if difference == 0 { found = index }
+        for (index, entry) in self.entries.enumerated() where RunningDigest.areEqual(digest, entry.digest) {
+            found = index
         }
         guard let found else { return .failure(.unknown) }
         return .success(self.entries[found].name)
@@ -163,6 +164,14 @@ public struct BearerTokens: Sendable {
             UInt8(ascii: "0")...UInt8(ascii: "9"):
             true
         default: false
+        }
+    }
+
+    private static func digest(of token: Substring) throws(Settings.Failure) -> [UInt8] {
+        do {
+            return try RunningDigest.sha256(Array(token.utf8))
+        } catch {
+            throw Settings.Failure("\(error)")
         }
     }
 

@@ -22,9 +22,9 @@ struct PartCache: Sendable {
     /// The lock of a part.
     func lock(_ digest: String) -> String { "\(self.root)/locks/\(digest).lock" }
 
-    private func source(_ address: RemoteAddress) -> String {
+    private func source(_ address: RemoteAddress) throws(FetchError) -> String {
         // A signature changes while the folder stays the same, so the query does not count.
-        "\(self.root)/sources/" + RunningChecksum.sha256(Array("\(address)".utf8))
+        "\(self.root)/sources/" + (try RunningChecksum.sha256(Array("\(address)".utf8)))
     }
 
     /// Makes the folders.
@@ -40,11 +40,11 @@ struct PartCache: Sendable {
     }
 
     /// The part that an address named last, if it is still there.
-    func remembered(_ address: RemoteAddress) -> (digest: String, manifest: PartManifest)? {
-        guard let text = Files.read(self.source(address), most: 64),
+    func remembered(_ address: RemoteAddress) throws(FetchError) -> (digest: String, manifest: PartManifest)? {
+        guard let text = Files.read(try self.source(address), most: 64),
             case .sha256(let digest)? = Checksum(hexadecimal: String(decoding: text, as: UTF8.self)),
             let bytes = Files.read("\(self.part(digest))/\(PartManifest.fileName)", most: PartManifest.mostBytes),
-            RunningChecksum.sha256(bytes) == digest,
+            try RunningChecksum.sha256(bytes) == digest,
             let manifest = try? PartManifest(parsing: bytes, from: address), self.isPresent(digest, manifest)
         else { return nil }
         return (digest, manifest)
@@ -52,7 +52,7 @@ struct PartCache: Sendable {
 
     /// Remembers what an address names.
     func remember(_ digest: String, at address: RemoteAddress) throws(FetchError) {
-        try Files.write(Array(digest.utf8), to: self.source(address))
+        try Files.write(Array(digest.utf8), to: try self.source(address))
     }
 
     /// Gives a part that is whole its place.

@@ -67,7 +67,7 @@ public struct PartFetch: Sendable {
     private func run(_ downloader: FileDownloader) async throws -> Report {
         try self.cache.prepare()
         let address = self.address.appending(PartManifest.fileName)
-        let fallback = self.cache.remembered(self.address)
+        let fallback = try self.cache.remembered(self.address)
         var asking = downloader
         // A host that could serve is not kept waiting for a server that is down.
         if fallback != nil { asking.policy.attempts = 3 }
@@ -86,7 +86,7 @@ public struct PartFetch: Sendable {
             return self.report(digest, manifest, received: 0)
         }
         let manifest = try PartManifest(parsing: bytes, from: address)
-        let digest = RunningChecksum.sha256(bytes)
+        let digest = try RunningChecksum.sha256(bytes)
         let received = try await self.fetch(digest, manifest, bytes: bytes, downloader)
         try self.cache.remember(digest, at: self.address)
         return self.report(digest, manifest, received: received)

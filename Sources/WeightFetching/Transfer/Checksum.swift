@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Crypto
-internal import Foundation
+internal import Digests
 
 /// What a file's bytes must add up to.
 public enum Checksum: Sendable, Hashable, CustomStringConvertible {
@@ -51,55 +50,47 @@ public enum Checksum: Sendable, Hashable, CustomStringConvertible {
 
 /// A checksum over bytes as they come.
 struct RunningChecksum {
-    private enum State {
-        case sha256(SHA256)
-        case gitBlob(Insecure.SHA1)
-    }
-
-    private var state: State
+    private let kind: RunningDigest.Algorithm
+    private let digest: RunningDigest
 
     /// - Parameters:
     ///   - expected: The kind that is wanted.
     ///   - byteCount: The size of the whole file, which git's names begin with.
-    init(like expected: Checksum, byteCount: Int) {
-        switch expected {
-        case .sha256:
-            self.state = .sha256(SHA256())
-        case .gitBlob:
-            var hash = Insecure.SHA1()
-            hash.update(data: Data("blob \(byteCount)\0".utf8))
-            self.state = .gitBlob(hash)
+    /// - Throws: ``FetchError`` where the digest cannot be computed on this machine.
+    init(like expected: Checksum, byteCount: Int) throws(FetchError) {
+        self.kind =
+            switch expected {
+            case .sha256: .sha256
+            case .gitBlob: .sha1
+            }
+        do {
+            self.digest = try RunningDigest(self.kind)
+        } catch {
+            throw FetchError(.invalidArgument, "\(error)")
         }
+        if case .gitBlob = expected { self.digest.update(Array("blob \(byteCount)\0".utf8)) }
     }
 
-    mutating func update(_ bytes: UnsafeRawBufferPointer) {
-        switch self.state {
-        case .sha256(var hash):
-            hash.update(bufferPointer: bytes)
-            self.state = .sha256(hash)
-        case .gitBlob(var hash):
-            hash.update(bufferPointer: bytes)
-            self.state = .gitBlob(hash)
-        }
+    func update(_ bytes: UnsafeRawBufferPointer) {
+        self.digest.update(bytes)
     }
 
-    /// The checksum of what came so far.
-    var value: Checksum {
-        switch self.state {
-        case .sha256(let hash): .sha256(Self.hexadecimal(hash.finalize()))
-        case .gitBlob(let hash): .gitBlob(Self.hexadecimal(hash.finalize()))
+    /// The checksum of the bytes so far.
+    func value() throws(FetchError) -> Checksum {
+        do {
+            let digits = RunningDigest.hexadecimal(try self.digest.digest())
+            return self.kind == .sha256 ? .sha256(digits) : .gitBlob(digits)
+        } catch {
+            throw FetchError(.invalidArgument, "\(error)")
         }
-    }
-
-    private static func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
-        let digits = Array("0123456789abcdef")
-        return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
     }
 
     /// The SHA-256 of bytes in memory.
-    static func sha256(_ bytes: some Sequence<UInt8>) -> String {
-        var hash = SHA256()
-        hash.update(data: Array(bytes))
-        return Self.hexadecimal(hash.finalize())
+    static func sha256(_ bytes: [UInt8]) throws(FetchError) -> String {
+        do {
+            return RunningDigest.hexadecimal(try RunningDigest.sha256(bytes))
+        } catch {
+            throw FetchError(.invalidArgument, "\(error)")
+        }
     }
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import AsyncHTTPClient
 internal import Foundation
-internal import NIOCore
 
 /// Runs ``FileTransfer``s: sends their requests, writes what comes, waits.
 struct FileDownloader: Sendable {
@@ -47,7 +45,7 @@ struct FileDownloader: Sendable {
                     try partial.prepare(from: start, validator: validator)
                     if running == nil { running = try Self.checksum(of: partial, file) }
                     action = try await self.receive(answer, into: partial, &transfer, &running, progress: progress)
-                } catch let failure as WebClient.Failure {
+                } catch let failure as WebFailure {
                     guard failure.isPassing else {
                         throw FetchError(.denied, "\(file.name): \(failure.reason)")
                     }
@@ -61,7 +59,7 @@ struct FileDownloader: Sendable {
                 try await Task.sleep(for: wait)
                 action = transfer.waited()
             case .verify:
-                let found = try running?.value ?? Self.checksum(of: partial, file).value
+                let found = try (running ?? Self.checksum(of: partial, file)).value()
                 running = nil
                 action = transfer.verified(found)
                 if found != file.checksum {
@@ -93,18 +91,17 @@ struct FileDownloader: Sendable {
         progress: @Sendable (Int) -> Void
     ) async throws -> FileTransfer.Action {
         var failure: String?
-        var iterator = answer.body.makeAsyncIterator()
         while true {
-            let piece: ByteBuffer?
+            let piece: [UInt8]?
             do {
-                piece = try await iterator.next()
-            } catch {
-                failure = try WebClient.Failure(error, host: transfer.file.address.host).reason
+                piece = try await answer.body.next()
+            } catch let error as WebFailure {
+                failure = error.reason
                 break
             }
             guard let piece else { break }
-            try transfer.received(piece.readableBytes)
-            try piece.withUnsafeReadableBytes { bytes in
+            try transfer.received(piece.count)
+            try piece.withUnsafeBytes { bytes in
                 running?.update(bytes)
                 try partial.append(bytes)
             }
@@ -114,7 +111,7 @@ struct FileDownloader: Sendable {
     }
 
     private static func checksum(of partial: PartialFile, _ file: RemoteFile) throws(FetchError) -> RunningChecksum {
-        var checksum = RunningChecksum(like: file.checksum, byteCount: file.byteCount)
+        let checksum = try RunningChecksum(like: file.checksum, byteCount: file.byteCount)
         try partial.read { checksum.update($0) }
         return checksum
     }
@@ -146,14 +143,11 @@ struct FileDownloader: Sendable {
                 if case .take = action {
                     do {
                         return try await Self.collect(answer, most: most, what: what, address: address)
-                    } catch let error as FetchError {
-                        throw error
-                    } catch {
-                        let failure = try WebClient.Failure(error, host: address.host)
+                    } catch let failure as WebFailure {
                         action = exchange.notAnswered(failure.reason, draw: .random(in: 0..<1))
                     }
                 }
-            } catch let failure as WebClient.Failure {
+            } catch let failure as WebFailure {
                 guard failure.isPassing else { throw FetchError(.denied, "\(what): \(failure.reason)") }
                 action = exchange.notAnswered(failure.reason, draw: .random(in: 0..<1))
             }
@@ -175,14 +169,14 @@ struct FileDownloader: Sendable {
         address: RemoteAddress
     ) async throws -> [UInt8] {
         var bytes: [UInt8] = []
-        for try await piece in answer.body {
-            guard bytes.count + piece.readableBytes <= most else {
+        while let piece = try await answer.body.next() {
+            guard bytes.count + piece.count <= most else {
                 throw FetchError(
                     .badAnswer,
                     "\(what): \(address) answers with more than \(most) bytes; see whether the address is right"
                 )
             }
-            bytes += Array(buffer: piece)
+            bytes += piece
         }
         return bytes
     }
