@@ -8,6 +8,12 @@ import re
 
 # Swift names that differ from the name in the .proto file in more than form, by full name.
 NAMES = {
+    # Other modules have types of these names.
+    "switchyard.v1.Stack": "WireStack",
+    "switchyard.v1.DType": "WireDType",
+    "switchyard.v1.DropReason": "WireDropReason",
+    "switchyard.v1.FinishReason": "WireFinishReason",
+    # Names that say more.
     "switchyard.v1.HostDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_ff": "feedForwardWidth",

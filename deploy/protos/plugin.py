@@ -17,7 +17,7 @@ except ImportError:
     sys.exit("generate-protos: Python's protobuf module is missing; run deploy/install-packages.sh test")
 
 from names import REFUSE_UNKNOWN, SERVICES_BY_HAND, SHARED_ONEOFS, c_constant, c_function, c_type, case_name
-from names import swift_name, swift_type, upper_camel
+from names import swift_name, upper_camel
 from schema import Property, Schema, refuse
 from text import assign, call, chain, documentation
 
@@ -40,8 +40,8 @@ class Oneof:
 
     @property
     def cases(self):
-        """The cases of the enum."""
-        return [(member.name, (member.only_list.type if member.only_list else member.element)) for member in self.members]
+        """The cases of the enum: names and types."""
+        return [(member.name, (member.only_list or member).payload) for member in self.members]
 
     def declaration(self, indent, *summary):
         """The enum."""
@@ -126,7 +126,8 @@ class Message:
     def entry_lines(self):
         """A map's entry: no part of the interface."""
         key, value = self.parts
-        lines = [f"/// An entry of ``{self.schema.type_name(self.full_name.rpartition('.')[0])}``, as it is on the wire."]
+        owner = self.schema.type_name(self.full_name.rpartition(".")[0])
+        lines = [f"/// An entry of ``{owner}``, as it is on the wire."]
         lines += [f"private struct {self.name}: ProtoMapEntry {{"]
         lines += [f"    var key: {key.element}", f"    var value: {value.element}", "}", ""]
         return lines + [f"extension {self.name} {{", *self._codec(entry=True), "}", ""]
@@ -188,7 +189,8 @@ def enum_lines(schema, full_name, indent):
         but = f", but an error in {refused}" if refused else ""
         unknown = f"An unknown number is read as `{names[0]}`{but}."
     lines = documentation(indent, *schema.comment(full_name), unknown)
-    lines.append(f"{indent}public enum {swift_type(enum.name)}: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {{")
+    own_name = schema.type_name(full_name).rpartition(".")[2]
+    lines.append(f"{indent}public enum {own_name}: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {{")
     for name, value in zip(names, enum.value):
         lines += documentation(indent + "    ", *schema.comment(f"{full_name}.{value.name}"))
         lines.append(f"{indent}    case {name} = {value.number}")
@@ -223,7 +225,7 @@ def shared_lines(schema, file):
             oneofs.append(Oneof(schema, message, descriptor, index))
         for other in oneofs[1:]:
             if other.cases != oneofs[0].cases:
-                refuse(other.full_name, f"its members are not those of {oneofs[0].full_name}, so they cannot share {type}")
+                refuse(other.full_name, f"its members differ from {oneofs[0].full_name}'s, so they cannot share {type}")
         if oneofs[0].message.rpartition(".")[2] in [message.name for message in file.message_type]:
             lines += oneofs[0].declaration("", summary) + [""]
     return lines

@@ -81,7 +81,7 @@ class Schema:
         """The Swift name of a message or enum: inside its message's where it is declared in one."""
         outer, _, own = full_name.rpartition(".")
         if outer not in self.messages:
-            return swift_type(own)
+            return NAMES.get(full_name) or swift_type(own)
         return self.type_name(outer) + ("" if self.is_map_entry(full_name) else ".") + swift_type(own)
 
     def is_map_entry(self, full_name):
@@ -122,6 +122,11 @@ class Property:
         """The Swift type of one value."""
         scalar = SCALARS.get(self.field.type)
         return scalar[0] if scalar else self.schema.type_name(self.type_full_name)
+
+    @property
+    def payload(self):
+        """The Swift type of the field as a case of a oneof, where it is never absent."""
+        return self.type if self.is_list else self.element
 
     @property
     def type(self):

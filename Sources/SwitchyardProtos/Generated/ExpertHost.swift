@@ -10,7 +10,7 @@ public struct ForwardRequest: ProtoMessage {
     public var modelFingerprint: UInt64
 
     /// The half of the model.
-    public var stack: Stack
+    public var stack: WireStack
 
     /// The index of the block that holds the sparse layer.
     public var layer: UInt32
@@ -24,7 +24,7 @@ public struct ForwardRequest: ProtoMessage {
     /// Creates the message; each parameter is the property of that name.
     public init(
         modelFingerprint: UInt64 = 0,
-        stack: Stack = .unspecified,
+        stack: WireStack = .unspecified,
         layer: UInt32 = 0,
         groups: [ExpertRows] = [],
         tokens: Tensor? = nil
@@ -131,12 +131,12 @@ public struct HostDescription: ProtoMessage {
 
     /// How the weights are stored, whatever the checkpoint has; a gateway reads a type that it does not know as not
     /// given.
-    public var weightDType: DType
+    public var weightDType: WireDType
 
     /// The types of token rows that the host accepts.
     ///
     /// Numbers that this version does not know are left out.
-    public var acceptedDTypes: [DType]
+    public var acceptedDTypes: [WireDType]
 
     /// The most token rows in one call.
     public var maxRowsPerCall: UInt64
@@ -169,8 +169,8 @@ public struct HostDescription: ProtoMessage {
         shard: String = "",
         held: [LayerExperts] = [],
         modelWidth: UInt32 = 0,
-        weightDType: DType = .unspecified,
-        acceptedDTypes: [DType] = [],
+        weightDType: WireDType = .unspecified,
+        acceptedDTypes: [WireDType] = [],
         maxRowsPerCall: UInt64 = 0,
         maxMessageBytes: UInt64 = 0,
         load: HostLoad? = nil,
@@ -210,9 +210,9 @@ extension HostDescription: CBacked {
         self.shard = try fields.string(c.shard, "shard")
         self.held = try fields.messages(c.n_held, c.held)
         self.modelWidth = c.d_model
-        self.weightDType = DType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
+        self.weightDType = WireDType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
         self.acceptedDTypes =
-            fields.array(c.n_accepted_dtypes, c.accepted_dtypes).compactMap { DType(rawValue: $0.rawValue) }
+            fields.array(c.n_accepted_dtypes, c.accepted_dtypes).compactMap { WireDType(rawValue: $0.rawValue) }
         self.maxRowsPerCall = c.max_rows_per_call
         self.maxMessageBytes = c.max_message_bytes
         self.load = try fields.message(c.load)

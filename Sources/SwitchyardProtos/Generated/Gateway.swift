@@ -7,7 +7,7 @@ import CSwitchyardProtos
 /// Why a sequence ended.
 ///
 /// An unknown number is read as `unspecified`.
-public enum FinishReason: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+public enum WireFinishReason: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// Not given.
     case unspecified = 0
     /// The model generated its end-of-sequence token.
@@ -353,7 +353,7 @@ public struct Generation: ProtoMessage {
     public var tokenIDs: [UInt32]
 
     /// Why the sequence ended.
-    public var finishReason: FinishReason
+    public var finishReason: WireFinishReason
 
     /// The sum of the tokens' log-probabilities divided by the number of tokens to the power of length_penalty: with
     /// the default of 1, their mean.
@@ -369,7 +369,7 @@ public struct Generation: ProtoMessage {
     public init(
         text: String = "",
         tokenIDs: [UInt32] = [],
-        finishReason: FinishReason = .unspecified,
+        finishReason: WireFinishReason = .unspecified,
         score: Float = 0,
         logprobs: [TokenLogprob] = []
     ) {
@@ -392,7 +392,7 @@ extension Generation: CBacked {
     init(reading c: Switchyard__V1__Generation, _ fields: FieldReader) throws(ProtoError) {
         self.text = try fields.string(c.text, "text")
         self.tokenIDs = fields.array(c.n_token_ids, c.token_ids)
-        self.finishReason = FinishReason(rawValue: c.finish_reason.rawValue) ?? .unspecified
+        self.finishReason = WireFinishReason(rawValue: c.finish_reason.rawValue) ?? .unspecified
         self.score = c.score
         self.logprobs = try fields.messages(c.n_logprobs, c.logprobs)
     }
@@ -795,7 +795,7 @@ public struct ModelDescription: ProtoMessage {
     public var parameters: UInt64
 
     /// How the gateway's weights are stored.
-    public var weightDType: DType
+    public var weightDType: WireDType
 
     /// The longest input, in tokens.
     public var maxInputTokens: UInt32
@@ -833,7 +833,7 @@ public struct ModelDescription: ProtoMessage {
         expertCapacity: UInt32 = 0,
         sparseLayers: [LayerExperts] = [],
         parameters: UInt64 = 0,
-        weightDType: DType = .unspecified,
+        weightDType: WireDType = .unspecified,
         maxInputTokens: UInt32 = 0,
         maxNewTokens: UInt32 = 0,
         maxSequences: UInt32 = 0,
@@ -888,7 +888,7 @@ extension ModelDescription: CBacked {
         self.expertCapacity = c.expert_capacity
         self.sparseLayers = try fields.messages(c.n_sparse_layers, c.sparse_layers)
         self.parameters = c.parameters
-        self.weightDType = DType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
+        self.weightDType = WireDType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
         self.maxInputTokens = c.max_input_tokens
         self.maxNewTokens = c.max_new_tokens
         self.maxSequences = c.max_sequences
@@ -966,7 +966,7 @@ public struct ClusterDescription: ProtoMessage {
     public var expertLoad: [LayerLoad]
 
     /// The type of token rows on their way to the expert hosts and back.
-    public var rowDType: DType
+    public var rowDType: WireDType
 
     /// Creates the message; each parameter is the property of that name.
     public init(
@@ -977,7 +977,7 @@ public struct ClusterDescription: ProtoMessage {
         dropped: [DroppedTokens] = [],
         routedTokens: UInt64 = 0,
         expertLoad: [LayerLoad] = [],
-        rowDType: DType = .unspecified
+        rowDType: WireDType = .unspecified
     ) {
         self.pools = pools
         self.gateway = gateway
@@ -1006,7 +1006,7 @@ extension ClusterDescription: CBacked {
         self.dropped = try fields.messages(c.n_dropped, c.dropped)
         self.routedTokens = c.routed_tokens
         self.expertLoad = try fields.messages(c.n_expert_load, c.expert_load)
-        self.rowDType = DType(rawValue: c.row_dtype.rawValue) ?? .unspecified
+        self.rowDType = WireDType(rawValue: c.row_dtype.rawValue) ?? .unspecified
     }
 
     func write(_ c: inout Switchyard__V1__ClusterDescription, _ arena: ProtoArena) {
@@ -1024,7 +1024,7 @@ extension ClusterDescription: CBacked {
 /// How many tokens each expert of one sparse layer took.
 public struct LayerLoad: ProtoMessage {
     /// The half of the model.
-    public var stack: Stack
+    public var stack: WireStack
 
     /// The index of the block that holds the sparse layer.
     public var layer: UInt32
@@ -1036,7 +1036,7 @@ public struct LayerLoad: ProtoMessage {
     public var rowsPerSecond: [Float]
 
     /// Creates the message; each parameter is the property of that name.
-    public init(stack: Stack = .unspecified, layer: UInt32 = 0, rows: [UInt64] = [], rowsPerSecond: [Float] = []) {
+    public init(stack: WireStack = .unspecified, layer: UInt32 = 0, rows: [UInt64] = [], rowsPerSecond: [Float] = []) {
         self.stack = stack
         self.layer = layer
         self.rows = rows
@@ -1288,7 +1288,7 @@ public struct ReplicaDescription: ProtoMessage {
     public var zone: String
 
     /// How the host stores its weights, as it reports.
-    public var weightDType: DType
+    public var weightDType: WireDType
 
     /// Creates the message; each parameter is the property of that name.
     public init(
@@ -1305,7 +1305,7 @@ public struct ReplicaDescription: ProtoMessage {
         load: HostLoad? = nil,
         ejections: UInt64 = 0,
         zone: String = "",
-        weightDType: DType = .unspecified
+        weightDType: WireDType = .unspecified
     ) {
         self.address = address
         self.state = state
@@ -1346,7 +1346,7 @@ extension ReplicaDescription: CBacked {
         self.load = try fields.message(c.load)
         self.ejections = c.ejections
         self.zone = try fields.string(c.zone, "zone")
-        self.weightDType = DType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
+        self.weightDType = WireDType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
     }
 
     func write(_ c: inout Switchyard__V1__ReplicaDescription, _ arena: ProtoArena) {

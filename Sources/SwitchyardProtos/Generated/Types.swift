@@ -7,7 +7,7 @@ import CSwitchyardProtos
 /// One of the two halves of the model.
 ///
 /// An unknown number is an error where it is read.
-public enum Stack: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+public enum WireStack: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// Not given; refused where a stack is needed.
     case unspecified = 0
     /// The encoder.
@@ -19,7 +19,7 @@ public enum Stack: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
 /// How the elements of a tensor are stored; always little-endian.
 ///
 /// An unknown number is read as `unspecified`, but an error in ``Tensor/dtype``.
-public enum DType: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+public enum WireDType: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// Not given; refused where a tensor has data.
     case unspecified = 0
     /// IEEE 754 binary32.
@@ -35,7 +35,7 @@ public enum DType: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
 /// Why a token went on without an expert's output.
 ///
 /// An unknown number is read as `unspecified`.
-public enum DropReason: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+public enum WireDropReason: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     /// Not given.
     case unspecified = 0
     /// The expert had as many tokens of the sequence as its capacity allows.
@@ -53,7 +53,7 @@ public enum DropReason: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
 /// A dense array: row-major, little-endian, without padding.
 public struct Tensor: ProtoMessage {
     /// How each element is stored.
-    public var dtype: DType
+    public var dtype: WireDType
 
     /// The length of each axis, the slowest first.
     public var shape: [UInt32]
@@ -62,7 +62,7 @@ public struct Tensor: ProtoMessage {
     public var data: [UInt8]
 
     /// Creates the message; each parameter is the property of that name.
-    public init(dtype: DType = .unspecified, shape: [UInt32] = [], data: [UInt8] = []) {
+    public init(dtype: WireDType = .unspecified, shape: [UInt32] = [], data: [UInt8] = []) {
         self.dtype = dtype
         self.shape = shape
         self.data = data
@@ -155,19 +155,24 @@ extension ExpertRows: CBacked {
 /// Tokens that went on without an expert's output, by place and reason.
 public struct DroppedTokens: ProtoMessage {
     /// The half of the model.
-    public var stack: Stack
+    public var stack: WireStack
 
     /// The index of the block that holds the sparse layer.
     public var layer: UInt32
 
     /// Why they were dropped.
-    public var reason: DropReason
+    public var reason: WireDropReason
 
     /// How many: each token counts once per sparse layer and step.
     public var tokens: UInt64
 
     /// Creates the message; each parameter is the property of that name.
-    public init(stack: Stack = .unspecified, layer: UInt32 = 0, reason: DropReason = .unspecified, tokens: UInt64 = 0) {
+    public init(
+        stack: WireStack = .unspecified,
+        layer: UInt32 = 0,
+        reason: WireDropReason = .unspecified,
+        tokens: UInt64 = 0
+    ) {
         self.stack = stack
         self.layer = layer
         self.reason = reason
@@ -186,7 +191,7 @@ extension DroppedTokens: CBacked {
     init(reading c: Switchyard__V1__DroppedTokens, _ fields: FieldReader) throws(ProtoError) {
         self.stack = try fields.choice(c.stack.rawValue, "stack")
         self.layer = c.layer
-        self.reason = DropReason(rawValue: c.reason.rawValue) ?? .unspecified
+        self.reason = WireDropReason(rawValue: c.reason.rawValue) ?? .unspecified
         self.tokens = c.tokens
     }
 
@@ -275,7 +280,7 @@ public struct DropPolicy: ProtoMessage {
     /// Whether any token lost to a host (any reason but CAPACITY) fails the call instead of degrading it.
     public var strict: Bool
 
-    /// The largest fraction of routed tokens that hosts may lose, from 0 to 1; 0 means no limit.
+    /// The largest fraction of routed tokens that hosts may lose, from 0 to 1; 0 means unlimited.
     public var maxDroppedFraction: Float
 
     /// Creates the message; each parameter is the property of that name.
@@ -416,7 +421,7 @@ extension HostLoad: CBacked {
 /// The experts of one sparse layer that something holds.
 public struct LayerExperts: ProtoMessage {
     /// The half of the model.
-    public var stack: Stack
+    public var stack: WireStack
 
     /// The index of the block that holds the sparse layer.
     public var layer: UInt32
@@ -425,7 +430,7 @@ public struct LayerExperts: ProtoMessage {
     public var experts: [UInt32]
 
     /// Creates the message; each parameter is the property of that name.
-    public init(stack: Stack = .unspecified, layer: UInt32 = 0, experts: [UInt32] = []) {
+    public init(stack: WireStack = .unspecified, layer: UInt32 = 0, experts: [UInt32] = []) {
         self.stack = stack
         self.layer = layer
         self.experts = experts

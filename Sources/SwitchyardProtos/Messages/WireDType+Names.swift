@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-extension DType {
+extension WireDType {
     /// The bytes of one element, or nothing where the type is not given or is no tensor's.
     public var byteCount: Int? {
         switch self {
