@@ -18,7 +18,7 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak sanitize bare-check lint format bench bench-calls bench-kernels bench-layers \
+.PHONY: help build demo test peers-cpp faults soak sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
     bench-model bench-full-shape bench-peers protos clean image deploy-check deploy-test
 
 help: ## list the targets
@@ -60,6 +60,18 @@ image: build ## a container image of the release build
 	deploy/image/collect-root.sh .build/release/switchyard .build/image/root
 	docker build --file deploy/Containerfile --tag $(IMAGE) --build-arg BINARY=prebuilt \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" .
+
+# Man pages are written by a program of swift-argument-parser's, from what the executable says about itself.
+PACKAGES = .build/package
+MANUAL = .build/manual
+package: build ## a Debian package and a tarball of the release build
+	@deploy/install-packages.sh package
+	$(SWIFT) build --package-path .build/checkouts/swift-argument-parser --scratch-path "$(abspath $(MANUAL))" \
+	    --product generate-manual
+	deploy/package/make.sh .build/release/switchyard $(MANUAL)/debug/generate-manual $(PACKAGES)
+
+package-check: ## the Debian package installed on a bare Debian 12, and the miniature model run with it, as root (a minute)
+	deploy/bare-check.sh --package $(PACKAGES)/switchyard_*.deb
 
 deploy-check: ## every deploy file held against schemas and tools, with nothing brought up (docs/deployment.md)
 	deploy/check/check.sh

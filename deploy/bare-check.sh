@@ -7,9 +7,10 @@
 #
 #   deploy/bare-check.sh             `make demo`, `make test` and `make package` as README.md has them, from a clean clone of
 #                                    the last commit; then the package is installed where there is no toolchain (an hour)
-#   deploy/bare-check.sh --quick     the installation steps, some targets, the C++ peers, and every program, header and module
-#                                    that the package lists promise (three minutes)
-#   deploy/bare-check.sh --package FILE.deb     only installs a package, and runs the miniature model with it (a minute)
+#   deploy/bare-check.sh --quick     the installation steps, C and C++ files, a small Swift program, the C++ peers, and every
+#                                    program, header and module that the package lists promise (three minutes)
+#   deploy/bare-check.sh --package FILE.deb     only installs a package, and runs the miniature model with it and with
+#                                    the tarball beside it (a minute)
 #   deploy/bare-check.sh --run COMMAND...       a command in such a root, for example: deploy/bare-check.sh --run make test
 #   deploy/bare-check.sh --clean                removes the roots that are kept for the next run
 #
@@ -62,7 +63,7 @@ clone() {
     [ -z "$(git -C "$ROOT" status --porcelain)" ] || NOTE+="; changes that are not committed are not in it"
 }
 
-# A program with what the system modules of Package.swift declare, compiled and linked by the toolchain's own clang.
+# A program with what the system modules of Package.swift declare, and all C and C++ files, by the toolchain's own clang.
 modules() {
     # shellcheck disable=SC2016 # expanded inside
     inside bash -euc '
@@ -70,14 +71,20 @@ modules() {
         for header in Sources/C*/shim.h; do echo "#include \"$PWD/$header\""; done > /tmp/modules.c
         echo "int main(void) { return 0; }" >> /tmp/modules.c
         clang -Wl,--no-as-needed $(pkg-config --cflags $names) /tmp/modules.c -o /tmp/modules $(pkg-config --libs $names)
-        /tmp/modules'
+        /tmp/modules
+        includes=$(printf -- "-I%s " Sources/C*/include)
+        clang -fsyntax-only -Wno-pragma-once-outside-header $includes $(find Sources Tests -name "*.c")
+        clang++ -std=c++17 -fsyntax-only $includes $(find Sources -name "*.cpp")'
 }
 
-targets() {
-    local target
-    for target in CSwitchyardProtos TensorKernels Tokenization; do
-        inside swift build --target "$target" || return 1
-    done
+# What `make demo` asks of the toolchain: a manifest that is compiled and run, and a program with Swift's libraries in it.
+program() {
+    # shellcheck disable=SC2016 # expanded inside
+    inside bash -euc '
+        swift package dump-package > /dev/null
+        echo "import Foundation; print(URL(fileURLWithPath: \"/tmp/swift\").lastPathComponent)" > /tmp/program.swift
+        swiftc -static-stdlib /tmp/program.swift -o /tmp/program
+        [ "$(/tmp/program)" = swift ]'
 }
 
 peers() {
@@ -103,8 +110,8 @@ start() {
 quick() {
     start || return 1
     step hide "what a build needs is installed and found" lists build || return 1
-    step hide "the system modules of Package.swift compile and link" modules
-    step hide "some targets are built" targets
+    step hide "system modules, C and C++ files compile" modules
+    step hide "a Swift program is built, with Swift's libraries in it" program
     step hide "what the tests need is installed and found" lists test || return 1
     step hide "python has other people's gRPC" peers
     step hide "the C++ peers are built" inside env CI=true make peers-cpp
@@ -125,11 +132,13 @@ full() {
 
 # --- The package, on a machine without a toolchain --------------------------------------------------------------------
 
-minimal_root() { root_make minimal && root_copy minimal && BINDS=(); }
+minimal_root() {
+    BINDS=()
+    root_make minimal && root_copy minimal && cp -r "$ROOT/deploy/models/switch-mini" "$COPY/project/model"
+}
 
 install_package() { # FILE
     cp "$1" "$COPY/project/switchyard.deb"
-    cp -r "$ROOT/deploy/models/switch-mini" "$COPY/project/model"
     inside apt-get update -q && inside apt-get install --yes -q --no-install-recommends ./switchyard.deb || return 1
     inside switchyard --version || return 1
     # shellcheck disable=SC2016 # dpkg's own format
@@ -150,6 +159,13 @@ miniature() {
 
 demo() { inside switchyard demo --model model; }
 
+# Before the package is installed, so that no library of its dependencies is there.
+tarball() { # FILE
+    mkdir "$COPY/project/tarball"
+    tar --extract --file "$1" --directory "$COPY/project/tarball" --strip-components=1 &&
+        inside tarball/bin/switchyard demo --model model
+}
+
 # Settings are kept when the package is removed and gone when it is purged, as Debian has it.
 removal() {
     inside getent passwd switchyard && inside test -f /etc/switchyard/gateway.env || return 1
@@ -158,20 +174,23 @@ removal() {
 }
 
 check_package() { # FILE
-    local began
+    local began bundle
     [ -f "$1" ] || { echo "error: there is no package $1; 'make package' makes one" >&2; return 1; }
     step hide "a minimal Debian 12 root, without a toolchain" minimal_root || return 1
+    for bundle in "$(dirname "$1")"/switchyard-*.tar.xz; do
+        [ ! -f "$bundle" ] || step hide "the tarball's program runs there: switchyard demo" tarball "$bundle"
+    done
     began=$SECONDS
     step hide "the package is installed there" install_package "$1" || return 1
     step hide "shard, up, generate and status on the miniature model" miniature
     step hide "switchyard demo" demo
     echo "         $((SECONDS - began)) s from the package to the end of the demo"
-    step hide "remove keeps the settings, purge removes them" removal
+    step hide "removal keeps the settings, and a purge removes them" removal
 }
 
 # --- Arguments --------------------------------------------------------------------------------------------------------
 
-# A function, so that the whole file is read before anything runs.
+# A function, and one line at the end, so that the whole file is read before anything runs.
 main() {
     local mode=${1:---full}
     case $mode in
@@ -197,5 +216,4 @@ main() {
     [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
 
-main "$@"
-exit
+{ main "$@"; exit; }

@@ -33,7 +33,7 @@ roots_prepare() {
         cannot "new mount and process namespaces are not permitted, as in a container without CAP_SYS_ADMIN"
     find_mirror
     find_git_mirrors
-    mkdir -p "$BARE_DIR/archives/partial" "$BARE_DIR/pip"
+    mkdir -p "$BARE_DIR/archives" "$BARE_DIR/pip"
     COPIES=$(mktemp -d "$BARE_DIR/run.XXXXXX")
 }
 
@@ -99,9 +99,9 @@ root_make() { # NAME LIST...
     rm -rf --one-file-system "$root" "$root.made"
     printf '%s\n' "$APT_SETTINGS" > "$COPIES/apt.conf"
     printf '%s\n' "$SOURCES" > "$COPIES/sources.list"
-    # In namespaces of its own too, so that a kill leaves neither mounts nor processes.
-    contained mmdebstrap --quiet --variant=minbase --include="$packages" --aptopt="$COPIES/apt.conf" "$RELEASE" "$root" \
-        "$COPIES/sources.list" || return 1
+    # In namespaces of its own too, so that a kill leaves neither mounts nor processes; without a sync for each package.
+    contained mmdebstrap --quiet --variant=minbase ${packages:+"--include=$packages"} --aptopt="$COPIES/apt.conf" \
+        --dpkgopt=force-unsafe-io "$RELEASE" "$root" "$COPIES/sources.list" || return 1
     root_configure "$root" || return 1
     echo "$stamp" > "$root.made"
 }
@@ -125,8 +125,9 @@ root_configure() { # ROOT
 
 root_copy() { # NAME
     COPY=$COPIES/$1
+    # Packages that an earlier run downloaded are linked, since apt locks their folder and runs may overlap.
     cp -a --reflink=auto "$BARE_DIR/$1" "$COPY" && mkdir -p "$COPY/project" &&
-        cp -L /etc/resolv.conf /etc/hosts "$COPY/etc/"
+        cp -L /etc/resolv.conf /etc/hosts "$COPY/etc/" && cp -al "$BARE_DIR/archives/." "$COPY/var/cache/apt/archives/"
 }
 
 inside() { # COMMAND...
@@ -152,7 +153,6 @@ enter() { # ROOT BARE_DIR COUNT (FROM TO)... COUNT (NAME=VALUE)... COMMAND...
     mount --rbind /dev "$root/dev"
     mount --rbind -o ro /sys "$root/sys"
     mount -t proc proc "$root/proc"
-    mount --bind "$cache/archives" "$root/var/cache/apt/archives"
     mkdir -p "$root/root/.cache/pip"
     mount --bind "$cache/pip" "$root/root/.cache/pip"
     while [ "$count" -gt 0 ]; do
@@ -176,5 +176,8 @@ roots_end() {
         kill -KILL "$CONTAINED" 2>/dev/null || true
         wait "$CONTAINED" 2>/dev/null || true
     fi
-    [ -z "$COPIES" ] || rm -rf --one-file-system "$COPIES"
+    [ -n "$COPIES" ] || return 0
+    find "$COPIES"/*/var/cache/apt/archives -maxdepth 1 -name '*.deb' -exec cp -al --no-clobber -t "$BARE_DIR/archives" {} + \
+        2>/dev/null || true
+    rm -rf --one-file-system "$COPIES"
 }

@@ -242,7 +242,8 @@ def makefile_commands(path):
 
 
 def scripts():
-    paths = [ROOT / ".ci/run"] + [p for folder in ("deploy", "Tests") for p in sorted((ROOT / folder).rglob("*.sh"))]
+    named = [".ci/run", "deploy/package/postinst", "deploy/package/prerm", "deploy/package/postrm"]
+    paths = [ROOT / name for name in named] + [p for folder in ("deploy", "Tests") for p in sorted((ROOT / folder).rglob("*.sh"))]
     return [path for path in paths if path.is_file()]
 
 
