@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import RPCCore
+
 // Who is left alone, for how long, and who never.
 //
 // **Ejection.** Failures in a row, bad replies, calls that others answered first after a hedge, and calls that take much
@@ -24,7 +26,7 @@ extension ExpertPools {
         guard !self.replicas[slot].isLeaving else { return [] }
         let pool = self.replicas[slot].pool
         self.pools[pool].times[call.index].add(time)
-        self.giveRetryToken(in: pool)
+        self.pools[pool].retryBudget.succeeded()
         let seconds = time.seconds
         self.replicas[slot].latencySeconds =
             self.replicas[slot].latencySeconds.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
@@ -55,7 +57,7 @@ extension ExpertPools {
         guard !self.replicas[slot].isLeaving else { return [] }
         let pool = self.replicas[slot].pool
         self.replicas[slot].failed += 1
-        self.takeRetryToken(in: pool)
+        self.pools[pool].retryBudget.failed()
         // So long it took at least: percentiles that forgot such calls would be those of the lucky.
         if failure == .deadline { self.pools[pool].times[call.index].add(time) }
         // Shedding load is what a healthy host does under too much of it.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import RPCCore
+
 // What follows from the times that were observed, and the budgets of what is tried more than once.
 extension ExpertPools {
     /// When a layer stops waiting.
@@ -55,23 +57,13 @@ extension ExpertPools {
     }
 
     /// Whether failed calls of a pool may be tried again.
-    func mayRetry(in pool: Int) -> Bool {
-        self.pools[pool].retryTokens > self.configuration.retryTokens / 2
-    }
+    func mayRetry(in pool: Int) -> Bool { self.pools[pool].retryBudget.allowsRetries }
 
     mutating func noteRetry(in pool: Int) { self.pools[pool].counts.retries += 1 }
 
     mutating func noteDrop(in pool: Int, rows: Int) { self.pools[pool].counts.droppedRows += UInt64(rows) }
 
     mutating func noteHedgeWon(in pool: Int) { self.pools[pool].counts.hedgesWon += 1 }
-
-    mutating func takeRetryToken(in pool: Int) {
-        self.pools[pool].retryTokens = max(0, self.pools[pool].retryTokens - 1)
-    }
-
-    mutating func giveRetryToken(in pool: Int) {
-        self.pools[pool].retryTokens = min(self.configuration.retryTokens, self.pools[pool].retryTokens + 0.1)
-    }
 
     /// How long calls wait for a pool that has nobody; nil where they do not.
     func patienceEnd(in pool: Int, _ policy: LayerPolicy) -> ContinuousClock.Instant? {

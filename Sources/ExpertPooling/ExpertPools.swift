@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import RPCCore
+
 /// The pools of expert hosts as a pure machine: who is verified, who is chosen, who is left alone.
 ///
 /// Events come in with the time; actions go out. A layer's calls are ``LayerCalls``, which ask this machine for replicas
@@ -55,7 +57,7 @@ public struct ExpertPools: Sendable {
         var lostAt: ContinuousClock.Instant?
         /// Times of calls by ``CallClass``.
         var times = [LatencyDigest](repeating: LatencyDigest(), count: CallClass.count)
-        var retryTokens: Double
+        var retryBudget: RetryBudget
         var hedgeTokens: Double
         var counts = PoolCounts()
     }
@@ -363,7 +365,7 @@ public struct ExpertPools: Sendable {
         self.pools.append(
             Pool(
                 name: name,
-                retryTokens: self.configuration.retryTokens,
+                retryBudget: RetryBudget(maxTokens: self.configuration.retryTokens),
                 hedgeTokens: self.configuration.hedgeBurst
             )
         )

@@ -39,10 +39,8 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
 
     // MARK: Retries
 
-    /// Failures that may be tried again at once, per pool, before successes are needed; half of it is never spent.
-    ///
-    /// Each failure takes one and each success gives back a tenth, as gRPC's retry throttling has it
-    /// (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-configuration).
+    /// Tokens of each pool's `RetryBudget`: a failure takes one, a success brings back a tenth, and retries pause while
+    /// half of them or fewer are left.
     public var retryTokens = 100.0
     /// The wait before a call is tried again on a replica that it failed on; it doubles with each attempt.
     public var retryDelay: Duration = .milliseconds(5)

@@ -207,7 +207,6 @@ extension RPCError {
                     + "and others call as well; try another replica, or add hosts"
             )
         }
-        // Digits under a constant key are always legal metadata.
-        try? self.metadata.add("\(Int(retryAfter / .milliseconds(1)))", forKey: "grpc-retry-pushback-ms")
+        self.askToRetry(after: retryAfter)
     }
 }

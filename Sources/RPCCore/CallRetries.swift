@@ -44,9 +44,9 @@ public struct CallRetries: Sendable {
 
     /// The call ended with `OK`.
     ///
-    /// - Parameter throttle: The channel's tokens.
-    public func succeeded(throttle: inout RetryThrottle) {
-        if self.policy.hasAttempts { throttle.succeeded() }
+    /// - Parameter budget: The channel's retry budget.
+    public func succeeded(budget: inout RetryBudget) {
+        if self.policy.hasAttempts { budget.succeeded() }
     }
 
     /// An attempt failed.
@@ -56,7 +56,7 @@ public struct CallRetries: Sendable {
     ///   - pushback: What the server says about retries.
     ///   - progress: What the server did.
     ///   - timeLeft: The time to the call's deadline, if there is one.
-    ///   - throttle: The channel's tokens.
+    ///   - budget: The channel's retry budget.
     ///   - chance: A number from 0 to 1 that moves the wait.
     /// - Returns: What to do.
     public mutating func failed(
@@ -64,7 +64,7 @@ public struct CallRetries: Sendable {
         pushback: RetryPushback,
         progress: Progress,
         timeLeft: Duration?,
-        throttle: inout RetryThrottle,
+        budget: inout RetryBudget,
         chance: Double
     ) -> Decision {
         if !self.isCommitted, self.policy.isTransparent {
@@ -81,9 +81,9 @@ public struct CallRetries: Sendable {
         }
         guard self.policy.hasAttempts else { return .giveUp }
         let isRetryable = self.policy.codes.contains(code)
-        if isRetryable || pushback == .never { throttle.failed() }
+        if isRetryable || pushback == .never { budget.failed() }
         let limit = min(self.policy.maxAttempts, RetryPolicy.attemptLimit)
-        guard isRetryable, !self.isCommitted, self.attempts < limit, throttle.allowsRetries else { return .giveUp }
+        guard isRetryable, !self.isCommitted, self.attempts < limit, budget.allowsRetries else { return .giveUp }
         let wait: Duration
         switch pushback {
         case .never:

@@ -37,14 +37,13 @@ public struct GatewayError: Error, Sendable, CustomStringConvertible {
 
     /// Creates an error from the status of a call.
     init(_ error: RPCError) {
-        // Milliseconds; a negative or unreadable value asks not to retry
-        // (https://github.com/grpc/proposal/blob/master/A6-client-retries.md, Pushback).
-        let pushback = error.metadata.first("grpc-retry-pushback-ms")
-        let milliseconds = pushback.flatMap { Int($0) }.flatMap { $0 >= 0 ? $0 : nil }
+        switch RetryPushback(error.metadata) {
+        case .none: (self.retryDelay, self.isRetryable) = (nil, error.isNeverProcessed)
+        case .wait(let delay): (self.retryDelay, self.isRetryable) = (delay, true)
+        case .never: (self.retryDelay, self.isRetryable) = (nil, false)
+        }
         self.code = error.code
         self.message = error.message
-        self.retryDelay = milliseconds.map { .milliseconds($0) }
-        self.isRetryable = pushback == nil ? error.isNeverProcessed : milliseconds != nil
         self.cause = error.cause
     }
 

@@ -330,9 +330,6 @@ extension RPCError {
         case .draining:
             self.init(.unavailable, reason.description)
         }
-        if let retryAfter {
-            // Digits under a constant key are always legal metadata.
-            try? self.metadata.add("\(retryAfter.wholeMicroseconds / 1_000)", forKey: "grpc-retry-pushback-ms")
-        }
+        if let retryAfter { self.askToRetry(after: retryAfter) }
     }
 }

@@ -308,10 +308,10 @@ final class PendingLayer: PendingExperts, Sendable {
 }
 
 extension RPCError {
-    /// How long the peer wants no calls, if it says so.
+    /// How long the host wants no calls, if it says so; a host that asks for more than a minute is not heeded.
     var retryPushback: Duration? {
-        self.metadata.first("grpc-retry-pushback-ms").flatMap { Int64($0) }
-            .flatMap { (0...60_000).contains($0) ? .milliseconds($0) : nil }
+        guard case .wait(let time) = RetryPushback(self.metadata), time <= .seconds(60) else { return nil }
+        return time
     }
 }
 

@@ -318,7 +318,7 @@ final class ClientCall {
             self.complete(.failure(error))
         } else {
             if self.configuration.retry.policy.hasAttempts {
-                self.configuration.retry.withThrottle { self.retries.succeeded(throttle: &$0) }
+                self.configuration.retry.withBudget { self.retries.succeeded(budget: &$0) }
             }
             self.complete(.success(end.metadata))
         }
@@ -347,13 +347,13 @@ final class ClientCall {
     private func tryAgain(_ end: ClientCallState.End?, _ progress: CallRetries.Progress = .unknown) -> Bool {
         guard let end, !end.status.isOK, let slot = self.slot else { return false }
         let timeLeft = self.options.dueTime.map { Duration.nanoseconds(($0 - .now()).nanoseconds) }
-        let decision = self.configuration.retry.withThrottle { throttle in
+        let decision = self.configuration.retry.withBudget { budget in
             self.retries.failed(
                 code: end.status.code,
                 pushback: RetryPushback(end.metadata),
                 progress: progress,
                 timeLeft: timeLeft,
-                throttle: &throttle,
+                budget: &budget,
                 chance: .random(in: 0...1)
             )
         }

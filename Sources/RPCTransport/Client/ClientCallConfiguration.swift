@@ -5,13 +5,13 @@ final class ClientCallConfiguration: Sendable {
     let limits: TransportLimits
     let compression: MessageCompression
     let compressionLog: CompressionLog?
-    let retry: RetryBudget
+    let retry: SharedRetryBudget
 
     init(
         limits: TransportLimits,
         compression: MessageCompression,
         compressionLog: CompressionLog?,
-        retry: RetryBudget
+        retry: SharedRetryBudget
     ) {
         self.limits = limits
         self.compression = compression

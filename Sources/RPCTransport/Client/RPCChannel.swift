@@ -83,7 +83,7 @@ public final class RPCChannel: Sendable {
             limits: configuration.limits,
             compression: configuration.compression,
             compressionLog: configuration.compressionLog,
-            retry: RetryBudget(policy: configuration.retry)
+            retry: SharedRetryBudget(policy: configuration.retry)
         )
         self.onStateChange = onStateChange
         let count = max(1, configuration.connections)
