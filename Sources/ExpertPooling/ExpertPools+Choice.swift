@@ -2,21 +2,21 @@
 
 /// Why no replica could be chosen for a call.
 enum NoReplica: Error, Sendable, Hashable {
-    /// No replica of the pool takes calls.
-    case noneServing
-    /// Every one that serves has been tried for this call.
+    /// No replica of the pool is ready.
+    case noneReady
+    /// Every ready replica has been tried for this call.
     case allTried
-    /// Every one that is left has as many calls out as it may, or has pushed back; ask again then.
+    /// Every replica left has as many calls in flight as it may have, or has pushed back; ask again then.
     case allBusy(until: ContinuousClock.Instant?)
 }
 
 extension ExpertPools {
-    /// Chooses a replica for a call and counts the call as out.
+    /// Chooses a replica for a call and counts the call as in flight.
     ///
     /// "Least outstanding of two random" (M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001,
-    /// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with two deviations: a pool of one or two
-    /// serving replicas is looked at whole, and where this gateway has a zone, only replicas of the same zone are looked
-    /// at as long as one of them is free.
+    /// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with two deviations: in a pool of one or
+    /// two ready replicas all are compared, and a gateway that has a zone considers only replicas of that zone as long as
+    /// one of them is free.
     ///
     /// - Parameters:
     ///   - pool: Index of the pool.
@@ -30,7 +30,7 @@ extension ExpertPools {
     ) -> Result<Int, NoReplica> {
         let candidates = self.candidates(in: pool, excluding: excluded)
         guard !candidates.isEmpty else {
-            return .failure(self.candidates(in: pool, excluding: []).isEmpty ? .noneServing : .allTried)
+            return .failure(self.candidates(in: pool, excluding: []).isEmpty ? .noneReady : .allTried)
         }
         var free: [Int] = []
         var local: [Int] = []
@@ -51,25 +51,25 @@ extension ExpertPools {
         return .success(chosen)
     }
 
-    /// Who may get a call: those that serve, or, where they have all been tried, those that are left alone.
+    /// The replicas that may get a call: the ready ones, or, once all of those have been tried, ejected and draining ones.
     ///
-    /// The latter are slow or unreliable, or drain, which is better than nobody. One that stalled is none of them, since
-    /// waiting for it costs every sequence a whole deadline.
+    /// A slow, unreliable or draining replica is better than none. A stalled one is not: waiting for it costs every
+    /// sequence a whole deadline.
     ///
     /// - Parameters:
     ///   - pool: Index of the pool.
     ///   - excluded: Slots that have been tried for this call.
     /// - Returns: Slots.
     func candidates(in pool: Int, excluding excluded: [Int]) -> [Int] {
-        let serving = self.pools[pool].serving.filter { !excluded.contains($0) }
-        guard serving.isEmpty else { return serving }
+        let ready = self.pools[pool].ready.filter { !excluded.contains($0) }
+        guard ready.isEmpty else { return ready }
         return self.pools[pool].members
             .filter { slot in
                 guard !excluded.contains(slot) else { return false }
                 switch self.replicas[slot].state {
                 case .ejected, .probing: return !self.replicas[slot].isStalled
                 case .draining: return true
-                case .connecting, .describing, .serving, .refused: return false
+                case .disconnected, .unverified, .ready, .mismatched: return false
                 }
             }
     }

@@ -70,8 +70,8 @@ extension ExpertPools {
             || self.replicas[slot].badRepliesInARow >= self.configuration.badRepliesToEject
             // Out of an ejection only on trial: the next failure is one too many.
             || (self.replicas[slot].ejections > 0 && self.replicas[slot].failuresInARow > 1)
-        guard isTooMany, self.replicas[slot].state == .serving,
-            failure == .deadline || self.pools[pool].serving.count > 1
+        guard isTooMany, self.replicas[slot].state == .ready,
+            failure == .deadline || self.pools[pool].ready.count > 1
         else { return [] }
         return self.eject(slot, .failed(failure), now: now)
     }
@@ -106,16 +106,16 @@ extension ExpertPools {
         self.replicas[slot].notBefore = max(self.replicas[slot].notBefore ?? until, until)
     }
 
-    /// A replica said that it leaves: it finishes what it has.
+    /// A replica said that it is leaving: it finishes the calls it has.
     ///
     /// - Parameters:
     ///   - id: The replica.
     ///   - now: The present.
-    /// - Returns: That it drains, if it was serving until now.
+    /// - Returns: That it is draining, if it was ready until now.
     public mutating func draining(_ id: ReplicaID, now: ContinuousClock.Instant) -> [PoolAction] {
-        guard let slot = self.slot(of: id), self.replicas[slot].state == .serving else { return [] }
+        guard let slot = self.slot(of: id), self.replicas[slot].state == .ready else { return [] }
         self.setState(slot, .draining, now: now)
-        self.probeEjectedIfNobodyServes(self.replicas[slot].pool)
+        self.probeEjectedIfNoneIsReady(self.replicas[slot].pool)
         return [.draining(id)]
     }
 
@@ -127,9 +127,9 @@ extension ExpertPools {
         self.setState(slot, .ejected(until: now.advanced(by: wait)), now: now)
     }
 
-    /// When the last serving replica of a pool is lost, the back-off of the ejected ones ends at once.
-    mutating func probeEjectedIfNobodyServes(_ pool: Int) {
-        guard self.pools[pool].serving.isEmpty else { return }
+    /// When the last ready replica of a pool is lost, the back-off of the ejected ones ends at once.
+    mutating func probeEjectedIfNoneIsReady(_ pool: Int) {
+        guard self.pools[pool].ready.isEmpty else { return }
         for slot in self.pools[pool].members {
             guard case .ejected = self.replicas[slot].state, let since = self.replicas[slot].ejectedAt else { continue }
             self.replicas[slot].state = .ejected(until: since)
@@ -152,7 +152,7 @@ extension ExpertPools {
         let pool = self.replicas[slot].pool
         let doublings = min(self.replicas[slot].ejections, 16)
         var time = min(self.configuration.firstEjection * (1 << doublings), self.configuration.longestEjection)
-        if self.pools[pool].serving.count == 1 { time = min(time, self.configuration.longestProbeInterval) }
+        if self.pools[pool].ready.count == 1 { time = min(time, self.configuration.longestProbeInterval) }
         self.replicas[slot].ejections += 1
         self.replicas[slot].ejectionCount += 1
         self.replicas[slot].failuresInARow = 0
@@ -183,7 +183,7 @@ extension ExpertPools {
             self.mayEjectForSlowness(slot)
         else { return [] }
         var fastest: Double?
-        for sibling in self.pools[self.replicas[slot].pool].serving
+        for sibling in self.pools[self.replicas[slot].pool].ready
         where sibling != slot && self.replicas[sibling].classSamples[call.index] >= needed {
             let seconds = self.replicas[sibling].classSeconds[call.index]
             fastest = min(fastest ?? seconds, seconds)
@@ -197,9 +197,9 @@ extension ExpertPools {
 
     /// A slow host is still a host: half of a pool at least is kept.
     private func mayEjectForSlowness(_ slot: Int) -> Bool {
-        guard self.replicas[slot].state == .serving else { return false }
+        guard self.replicas[slot].state == .ready else { return false }
         let pool = self.pools[self.replicas[slot].pool]
-        let out = pool.members.count - pool.serving.count
-        return pool.serving.count > 1 && out + 1 <= pool.members.count / 2
+        let out = pool.members.count - pool.ready.count
+        return pool.ready.count > 1 && out + 1 <= pool.members.count / 2
     }
 }

@@ -23,7 +23,7 @@ extension ExpertPools {
     /// Replicas of a pool must give the same answers, bit for bit, or a request would depend on who answered.
     private func objectionToWeights(of description: ReplicaDescription, from slot: Int) -> String? {
         guard !self.configuration.allowsMixedWeightTypes, let own = description.weightType else { return nil }
-        for sibling in self.pools[self.replicas[slot].pool].serving where sibling != slot {
+        for sibling in self.pools[self.replicas[slot].pool].ready where sibling != slot {
             guard let other = self.replicas[sibling].description?.weightType, other != own else { continue }
             return "it keeps weights in \(own.rawValue), but \(self.replicas[sibling].id.address) of the same pool in "
                 + "\(other.rawValue), so answers would depend on the replica: start it with the same type "
@@ -39,7 +39,7 @@ extension ExpertPools {
         }
         guard description.experts.contains(where: { !$0.value.isEmpty }) else { return "it holds no experts" }
         // Alone it may teach its pool another placement; beside others that serve it must fit theirs.
-        guard self.pools[self.replicas[slot].pool].serving.contains(where: { $0 != slot }) else { return nil }
+        guard self.pools[self.replicas[slot].pool].ready.contains(where: { $0 != slot }) else { return nil }
         return self.missingExperts(of: description, in: name)
     }
 

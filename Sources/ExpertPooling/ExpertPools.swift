@@ -2,12 +2,12 @@
 
 internal import RPCCore
 
-/// The pools of expert hosts as a pure machine: who is verified, who is chosen, who is left alone.
+/// The pools of expert hosts as a pure machine: which replicas are verified, chosen and ejected.
 ///
-/// Events come in with the time; actions go out. A layer's calls are ``LayerCalls``, which ask this machine for replicas
-/// and tell it what became of each attempt.
+/// Events come in with the time; actions go out. ``LayerCalls``, a layer's calls, asks this machine for replicas and
+/// reports how each attempt ended.
 ///
-/// - Choice is "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
+/// - A replica is chosen as the "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
 /// - Ejection, probes and draining are in `ExpertPools+Health.swift`.
 /// - Deadlines, hedge delays and budgets come from what was observed (`ExpertPools+Observed.swift`).
 public struct ExpertPools: Sendable {
@@ -15,7 +15,7 @@ public struct ExpertPools: Sendable {
     struct Replica: Sendable {
         let id: ReplicaID
         let pool: Int
-        var state = ReplicaState.connecting
+        var state = ReplicaState.disconnected
         var outstanding = 0
         var failuresInARow = 0
         var badRepliesInARow = 0
@@ -51,9 +51,9 @@ public struct ExpertPools: Sendable {
         let name: String
         /// Slots of its replicas, those that leave not among them.
         var members: [Int] = []
-        /// Slots of those that take calls.
-        var serving: [Int] = []
-        /// When the last one that took calls was lost; nil while one does, and before there was any.
+        /// Slots of the replicas that are ready.
+        var ready: [Int] = []
+        /// When the last ready replica was lost; nil while there is one, and before the first.
         var lostAt: ContinuousClock.Instant?
         /// Times of calls by ``CallClass``.
         var times = [LatencyDigest](repeating: LatencyDigest(), count: CallClass.count)
@@ -69,7 +69,7 @@ public struct ExpertPools: Sendable {
     /// Width of a token row that every replica must have.
     public let modelWidth: Int
     /// Grows whenever the answer of ``isComplete(layers:expertCount:)`` may have changed.
-    public internal(set) var servingVersion = 0
+    public internal(set) var readyVersion = 0
 
     var replicas: [Replica] = []
     var pools: [Pool] = []
@@ -110,30 +110,30 @@ public struct ExpertPools: Sendable {
     /// Which pools hold each expert, as far as it is known.
     public var placement: PlacementTable { self.table }
 
-    /// Whether a pool has a replica that takes calls.
+    /// Whether a pool has a replica that is ready.
     ///
     /// - Parameter pool: Name of the pool.
-    /// - Returns: Whether one of its replicas is serving.
-    public func isServing(_ pool: String) -> Bool { self.servingCount(of: pool) > 0 }
+    /// - Returns: Whether at least one of its replicas is ready.
+    public func isReady(_ pool: String) -> Bool { self.readyCount(of: pool) > 0 }
 
-    /// How many replicas of a pool take calls.
+    /// How many replicas of a pool are ready.
     ///
     /// - Parameter pool: Name of the pool.
     /// - Returns: Their number.
-    public func servingCount(of pool: String) -> Int {
-        self.poolIndices[pool].map { self.pools[$0].serving.count } ?? 0
+    public func readyCount(of pool: String) -> Int {
+        self.poolIndices[pool].map { self.pools[$0].ready.count } ?? 0
     }
 
-    /// Whether every expert of a model is held by a pool with a serving replica.
+    /// Whether every expert of a model is held by a pool with a ready replica.
     ///
     /// - Parameters:
     ///   - layers: The model's sparse layers.
     ///   - expertCount: Experts of each.
-    /// - Returns: Whether no token would be dropped for want of a host.
+    /// - Returns: Whether every expert has a host that takes calls.
     public func isComplete(layers: [ExpertLayer], expertCount: Int) -> Bool {
         guard self.table.unplaced(layers: layers, expertCount: expertCount).isEmpty else { return false }
         let pools = Set(layers.flatMap { layer in (0..<expertCount).compactMap { self.table.pool(of: $0, in: layer) } })
-        return pools.allSatisfy { self.isServing($0) }
+        return pools.allSatisfy { self.isReady($0) }
     }
 
     /// Splits a layer's grouped rows by pool: one grouped call for each.
@@ -146,12 +146,12 @@ public struct ExpertPools: Sendable {
         of groups: [(expert: Int, rows: Int)],
         in layer: ExpertLayer
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
-        self.table.assignments(of: groups, in: layer) { self.servingCount(of: $0) }
+        self.table.assignments(of: groups, in: layer) { self.readyCount(of: $0) }
     }
 
     // MARK: - Membership and connections
 
-    /// A replica was named or found; it is connecting.
+    /// A replica was named or found; it has no connection yet.
     ///
     /// - Parameter id: The replica; a known one is left as it is.
     public mutating func added(_ id: ReplicaID) {
@@ -181,7 +181,7 @@ public struct ExpertPools: Sendable {
     ///   - now: The present.
     public mutating func removed(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id], !self.replicas[slot].isLeaving else { return }
-        self.setState(slot, .connecting, now: now)
+        self.setState(slot, .disconnected, now: now)
         self.pools[self.replicas[slot].pool].members.removeAll { $0 == slot }
         // A name that comes back meanwhile must not be given more calls than it may have.
         var replica = Replica(id: id, pool: self.replicas[slot].pool)
@@ -197,9 +197,9 @@ public struct ExpertPools: Sendable {
     /// - Parameter id: The replica.
     /// - Returns: The question to ask it.
     public mutating func connected(_ id: ReplicaID) -> [PoolAction] {
-        guard let slot = self.slots[id], !self.replicas[slot].isLeaving, self.replicas[slot].state == .connecting
+        guard let slot = self.slots[id], !self.replicas[slot].isLeaving, self.replicas[slot].state == .disconnected
         else { return [] }
-        self.replicas[slot].state = .describing
+        self.replicas[slot].state = .unverified
         return [.describe(id)]
     }
 
@@ -210,15 +210,15 @@ public struct ExpertPools: Sendable {
     ///   - now: The present.
     public mutating func disconnected(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id] else { return }
-        let wasServing = self.replicas[slot].state == .serving
-        self.setState(slot, .connecting, now: now)
+        let wasReady = self.replicas[slot].state == .ready
+        self.setState(slot, .disconnected, now: now)
         self.replicas[slot].describeAgain = nil
         self.replicas[slot].failedProbes = 0
         self.replicas[slot].notBefore = nil
         self.resetRuns(slot)
         self.replicas[slot].description = nil
-        if wasServing {
-            self.probeEjectedIfNobodyServes(self.replicas[slot].pool)
+        if wasReady {
+            self.probeEjectedIfNoneIsReady(self.replicas[slot].pool)
             self.pruneExtras()
         }
     }
@@ -229,7 +229,7 @@ public struct ExpertPools: Sendable {
     ///   - id: The replica.
     ///   - description: What it said.
     ///   - now: The present.
-    /// - Returns: Whether it joined or was refused.
+    /// - Returns: Whether it is ready or mismatched.
     public mutating func described(
         _ id: ReplicaID,
         _ description: ReplicaDescription,
@@ -237,17 +237,17 @@ public struct ExpertPools: Sendable {
     ) -> [PoolAction] {
         guard let slot = self.slots[id] else { return [] }
         switch self.replicas[slot].state {
-        case .describing, .probing: break
-        case .connecting, .serving, .ejected, .draining, .refused: return []
+        case .unverified, .probing: break
+        case .disconnected, .ready, .ejected, .draining, .mismatched: return []
         }
         self.replicas[slot].description = description
         self.replicas[slot].describeAgain = nil
         self.replicas[slot].failedProbes = 0
         if let reason = self.objection(to: description, from: slot) {
-            self.setState(slot, .refused(reason), now: now)
-            return [.refused(id, reason: reason)]
+            self.setState(slot, .mismatched(reason), now: now)
+            return [.mismatched(id, reason: reason)]
         }
-        self.setState(slot, .serving, now: now)
+        self.setState(slot, .ready, now: now)
         self.resetRuns(slot)
         if !self.isPlacementGiven {
             self.learnPlacement(from: slot, description)
@@ -264,11 +264,11 @@ public struct ExpertPools: Sendable {
     public mutating func describeFailed(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id] else { return }
         switch self.replicas[slot].state {
-        case .describing:
+        case .unverified:
             self.replicas[slot].describeAgain = now.advanced(by: self.configuration.describeRetry)
         case .probing:
             self.probeFailed(slot, now: now)
-        case .connecting, .serving, .ejected, .draining, .refused:
+        case .disconnected, .ready, .ejected, .draining, .mismatched:
             break
         }
     }
@@ -307,7 +307,7 @@ public struct ExpertPools: Sendable {
 
     /// Places experts on further pools, in the place of those that were there before.
     ///
-    /// Only what every serving replica of a pool holds is in force, now and as replicas come and go.
+    /// Only experts that every ready replica of a pool holds are placed there, now and as replicas come and go.
     ///
     /// - Parameter extras: Names of pools, by layer and expert.
     public mutating func setExtras(_ extras: [ExpertLayer: [Int: [String]]]) {
@@ -315,12 +315,12 @@ public struct ExpertPools: Sendable {
         self.pruneExtras()
     }
 
-    /// The experts that every serving replica of a pool holds besides the pool's own.
+    /// The experts that every ready replica of a pool holds besides the pool's own.
     ///
-    /// - Returns: Indices by pool and layer; pools without a serving replica are missing.
+    /// - Returns: Indices by pool and layer; pools without a ready replica are missing.
     public func spareExperts() -> [String: [ExpertLayer: Set<Int>]] {
         var result: [String: [ExpertLayer: Set<Int>]] = [:]
-        for pool in self.pools where !pool.serving.isEmpty {
+        for pool in self.pools where !pool.ready.isEmpty {
             let held = self.heldByAll(pool)
             let own = self.table.experts(of: pool.name)
             result[pool.name] = held.reduce(into: [:]) { spare, entry in
@@ -333,7 +333,7 @@ public struct ExpertPools: Sendable {
 
     private func heldByAll(_ pool: Pool) -> [ExpertLayer: Set<Int>] {
         var held: [ExpertLayer: Set<Int>]?
-        for slot in pool.serving {
+        for slot in pool.ready {
             let experts = self.replicas[slot].description?.experts ?? [:]
             held = held.map { all in all.reduce(into: [:]) { $0[$1.key] = $1.value.intersection(experts[$1.key] ?? []) }
             }
@@ -372,20 +372,20 @@ public struct ExpertPools: Sendable {
         return self.pools.count - 1
     }
 
-    /// Moves a replica into a state, and keeps its pool's list of those that serve.
+    /// Moves a replica into a state, and keeps its pool's list of ready replicas up to date.
     mutating func setState(_ slot: Int, _ state: ReplicaState, now: ContinuousClock.Instant) {
         let before = self.replicas[slot].state
         self.replicas[slot].state = state
         let pool = self.replicas[slot].pool
-        if before == .serving, state != .serving {
-            self.pools[pool].serving.removeAll { $0 == slot }
-            if self.pools[pool].serving.isEmpty { self.pools[pool].lostAt = now }
-            self.servingVersion += 1
-        } else if state == .serving, before != .serving {
-            self.pools[pool].serving.append(slot)
+        if before == .ready, state != .ready {
+            self.pools[pool].ready.removeAll { $0 == slot }
+            if self.pools[pool].ready.isEmpty { self.pools[pool].lostAt = now }
+            self.readyVersion += 1
+        } else if state == .ready, before != .ready {
+            self.pools[pool].ready.append(slot)
             self.pools[pool].lostAt = nil
             self.replicas[slot].isStalled = false
-            self.servingVersion += 1
+            self.readyVersion += 1
         }
     }
 
@@ -406,9 +406,9 @@ public struct ExpertPools: Sendable {
 
     /// Places the experts of a replica that has just joined on its pool.
     ///
-    /// An expert that another pool already holds stays there. Where the replica holds less than its pool did, it is the
-    /// only one that serves (``objection(to:from:)``), so the pool's placement is learned anew from it, and the experts
-    /// that it does not have may be found elsewhere.
+    /// An expert that another pool already holds stays there. A replica that holds less than its pool did is its only
+    /// ready one (``objection(to:from:)``), so the pool's placement is learned again from it, and the experts that it
+    /// lacks may be found elsewhere.
     private mutating func learnPlacement(from slot: Int, _ description: ReplicaDescription) {
         let name = self.replicas[slot].id.pool
         let holdsAll = self.table.experts(of: name)
@@ -418,7 +418,7 @@ public struct ExpertPools: Sendable {
         var teachers = [slot]
         if !holdsAll {
             self.table.removeAll(of: name)
-            let others = self.replicas.indices.filter { $0 != slot && self.replicas[$0].state == .serving }
+            let others = self.replicas.indices.filter { $0 != slot && self.replicas[$0].state == .ready }
             teachers += others.sorted { self.replicas[$0].id < self.replicas[$1].id }
         }
         for teacher in teachers {
@@ -428,6 +428,6 @@ public struct ExpertPools: Sendable {
                 }
             }
         }
-        self.servingVersion += 1
+        self.readyVersion += 1
     }
 }

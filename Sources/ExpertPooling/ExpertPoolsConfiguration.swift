@@ -10,7 +10,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     public var zone: String?
     /// Whether replicas of one pool may store weights in different types, so that answers depend on the replica.
     public var allowsMixedWeightTypes = false
-    /// The type of token rows that is sent; a replica that does not accept it is refused.
+    /// The type of token rows that is sent; a replica that does not accept it is mismatched.
     public var rowType = NumberType.float32
 
     // MARK: Layers

@@ -252,7 +252,7 @@ public struct LayerCalls: Sendable {
             let pause = now.advanced(by: pools.configuration.retryDelay)
             self.calls[index].phase = .waiting(until: max(until ?? pause, pause))
             self.calls[index].lastFailure = call.lastFailure ?? .overloaded
-        case .failure(.noneServing), .failure(.allTried):
+        case .failure(.noneReady), .failure(.allTried):
             if let end = pools.patienceEnd(in: call.pool, self.policy), now < end {
                 self.calls[index].phase = .waiting(until: now.advanced(by: pools.configuration.retryDelay))
                 self.calls[index].lastFailure = call.lastFailure ?? .unavailable

@@ -1,34 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Where a replica stands.
+/// The state of a replica, in the words of the wire contract.
 ///
-/// A replica moves along these states, and only the machine ``ExpertPools`` moves it:
+/// Only the machine ``ExpertPools`` moves a replica from state to state:
 ///
-/// - `connecting` → `describing` when its connection is up.
-/// - `describing` → `serving` when its description fits; → `refused` when it does not; → `connecting` when the connection
-///   is lost; stays, and is asked again later, when the question fails.
-/// - `serving` → `ejected` when its calls fail or lag; → `draining` when it says that it leaves; → `connecting` when the
-///   connection is lost.
-/// - `ejected` → `probing` when its back-off is over; → `connecting` when the connection is lost.
-/// - `probing` → `serving` when the probe is answered and fits; → `ejected` when it is not; → `refused` when it does not
-///   fit; → `connecting` when the connection is lost.
-/// - `draining` → `connecting` when the connection is lost: another process may come up at that address.
-/// - `refused` → `connecting` when the connection is lost.
+/// - `disconnected` → `unverified` when its connection is up.
+/// - `unverified` → `ready` when its description fits; → `mismatched` when it does not; → `disconnected` when the
+///   connection is lost. If the describe call fails, the replica stays unverified and is asked again later.
+/// - `ready` → `ejected` when its calls fail or lag; → `draining` when it says that it is leaving; → `disconnected` when
+///   the connection is lost.
+/// - `ejected` → `probing` when its back-off is over; → `disconnected` when the connection is lost.
+/// - `probing` → `ready` when its answer to the probe fits; → `mismatched` when it does not; → `ejected` when there is no
+///   answer; → `disconnected` when the connection is lost.
+/// - `draining` → `disconnected` when the connection is lost: another process may come up at that address.
+/// - `mismatched` → `disconnected` when the connection is lost.
 public enum ReplicaState: Sendable, Hashable {
-    /// No connection yet, or no longer.
-    case connecting
-    /// Connected; asked what it holds.
-    case describing
-    /// Verified; calls go to it.
-    case serving
-    /// Failed too often or too slow; no call goes to it before that time.
+    /// No connection yet, or the last one was lost.
+    case disconnected
+    /// Connected; has been asked what it holds.
+    case unverified
+    /// Verified; takes calls.
+    case ready
+    /// Failed too often or was too slow; gets no calls before that time.
     case ejected(until: ContinuousClock.Instant)
-    /// Ejected, and asked whether it is well again.
+    /// Ejected, and has been asked whether it has recovered; reported as ejected.
     case probing
-    /// It finishes the calls that it has, and gets no more.
+    /// Finishes the calls it has and gets no more.
     case draining
-    /// It serves another model or lacks experts, as the text says; no call goes to it.
-    case refused(String)
+    /// Serves another model or lacks experts, as the text says; gets no calls.
+    case mismatched(String)
+
+    /// The words for the states, as metrics, logs and `switchyard status` write them.
+    public static let names = ["disconnected", "unverified", "ready", "ejected", "draining", "mismatched"]
+
+    /// The word for the state.
+    public var name: String {
+        switch self {
+        case .disconnected: "disconnected"
+        case .unverified: "unverified"
+        case .ready: "ready"
+        case .ejected, .probing: "ejected"
+        case .draining: "draining"
+        case .mismatched: "mismatched"
+        }
+    }
 }
 
 /// How a host stores weights, or a message token rows.
@@ -41,7 +56,7 @@ public enum NumberType: String, Sendable, Hashable {
     case int8
 }
 
-/// What a replica says of itself when it is asked.
+/// A replica's answer to a describe call.
 public struct ReplicaDescription: Sendable, Equatable {
     /// Fingerprint of the checkpoint that its shard was cut from.
     public var fingerprint: UInt64
@@ -49,11 +64,11 @@ public struct ReplicaDescription: Sendable, Equatable {
     public var experts: [ExpertLayer: Set<Int>]
     /// Width of a token row.
     public var modelWidth: Int
-    /// How it stores weights; nil where it does not say.
+    /// How it stores weights; nil if it does not say.
     public var weightType: NumberType?
-    /// The types of token rows that it accepts; empty where it does not say.
+    /// The types of token rows that it accepts; empty if it does not say.
     public var rowTypes: Set<NumberType>
-    /// The zone that it stands in; nil where it does not say.
+    /// The zone that it runs in; nil if it does not say.
     public var zone: String?
 
     /// Creates a description.
@@ -64,7 +79,7 @@ public struct ReplicaDescription: Sendable, Equatable {
     ///   - modelWidth: Width of a token row.
     ///   - weightType: How it stores weights.
     ///   - rowTypes: The types of token rows that it accepts.
-    ///   - zone: The zone that it stands in.
+    ///   - zone: The zone that it runs in.
     public init(
         fingerprint: UInt64,
         experts: [ExpertLayer: Set<Int>],
@@ -96,26 +111,26 @@ public enum CallFailure: Sendable, Hashable, CaseIterable {
     case refused
 }
 
-/// Why a replica is left alone for a while.
+/// Why a replica is ejected.
 public enum EjectionReason: Sendable, Hashable {
-    /// Its calls failed, the last one so.
+    /// Too many of its calls failed, the last one in this way.
     case failed(CallFailure)
-    /// Other replicas answered in its place, again and again.
+    /// Other replicas kept answering its calls first.
     case overtaken
-    /// Its calls take much longer than those of its siblings.
+    /// Its calls take much longer than its siblings'.
     case slow
 }
 
-/// What the machine asks its runner to do.
+/// What the machine asks its runner to do or to report.
 public enum PoolAction: Sendable, Hashable {
     /// Ask the replica to describe itself and report the answer.
     case describe(ReplicaID)
-    /// The replica takes calls from now on.
+    /// The replica is ready: it takes calls from now on.
     case joined(ReplicaID)
-    /// The replica takes no calls for a while.
+    /// The replica gets no calls for a while.
     case ejected(ReplicaID, for: Duration, EjectionReason)
-    /// The replica gets no more calls, since it leaves.
+    /// The replica is leaving and gets no more calls.
     case draining(ReplicaID)
-    /// The replica can never take calls as it is; people should know why.
-    case refused(ReplicaID, reason: String)
+    /// The replica cannot take calls as it is, for this reason.
+    case mismatched(ReplicaID, reason: String)
 }

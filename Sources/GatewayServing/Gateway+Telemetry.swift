@@ -21,11 +21,11 @@ extension Gateway {
         }
     }
 
-    /// A line for each pool without a replica that takes calls.
+    /// A line for each pool without a ready replica.
     private var missingPools: [String] {
-        let serving = self.cluster.servingPools
-        return self.configuration.cluster.pools.map(\.name).filter { !serving.contains($0) }
-            .map { "the pool \($0) has no replica that takes calls" }
+        let ready = self.cluster.readyPools
+        return self.configuration.cluster.pools.map(\.name).filter { !ready.contains($0) }
+            .map { "the pool \($0) has no replica that is ready" }
     }
 
     /// Gives what is known of the gateway at this moment, besides what ``GatewayMetrics`` count.

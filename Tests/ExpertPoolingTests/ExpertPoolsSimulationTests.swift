@@ -6,24 +6,24 @@ import Testing
 
 /// The documented exits of ``ReplicaState``, by name.
 private let exits: [String: Set<String>] = [
-    "connecting": ["describing"],
-    "describing": ["serving", "refused", "connecting"],
-    "serving": ["ejected", "draining", "connecting"],
-    "ejected": ["probing", "connecting"],
-    "probing": ["serving", "ejected", "refused", "connecting"],
-    "draining": ["connecting"],
-    "refused": ["connecting"],
+    "disconnected": ["unverified"],
+    "unverified": ["ready", "mismatched", "disconnected"],
+    "ready": ["ejected", "draining", "disconnected"],
+    "ejected": ["probing", "disconnected"],
+    "probing": ["ready", "ejected", "mismatched", "disconnected"],
+    "draining": ["disconnected"],
+    "mismatched": ["disconnected"],
 ]
 
 private func name(_ state: ReplicaState) -> String {
     switch state {
-    case .connecting: "connecting"
-    case .describing: "describing"
-    case .serving: "serving"
+    case .disconnected: "disconnected"
+    case .unverified: "unverified"
+    case .ready: "ready"
     case .ejected: "ejected"
     case .probing: "probing"
     case .draining: "draining"
-    case .refused: "refused"
+    case .mismatched: "mismatched"
     }
 }
 
@@ -136,14 +136,14 @@ private struct Simulation {
         entry.out[attempt] = nil
         // One host in three fails most of the time.
         let failsOften = replica.port % 3 == 1
-        let serving = self.serving(replica.pool)
+        let ready = self.ready(replica.pool)
         var actions: [LayerAction]
         if Int.random(in: 0..<(failsOften ? 10 : 40), using: &self.random) < 8 {
             let failure = CallFailure.allCases[Int.random(in: 0..<5, using: &self.random)]
             actions = entry.calls.failed(attempt, failure, pools: &self.pools, now: self.now)
             for case .pool(.ejected(let id, _, _)) in actions {
                 #expect(id == replica)
-                #expect(failure == .deadline || serving.count > 1, "the last serving replica was ejected for an error")
+                #expect(failure == .deadline || ready.count > 1, "the last ready replica was ejected for an error")
                 #expect(failure != .overloaded)
             }
         } else {
@@ -170,10 +170,10 @@ private struct Simulation {
             switch action {
             case .send(let attempt, to: let id):
                 #expect(id.pool == "pool-\(attempt.call)")
-                let isServing = self.state(id) == .serving
-                // Who is left alone is asked only when all who serve have been.
+                let isReady = self.state(id) == .ready
+                // An ejected replica is asked only when all ready ones have been.
                 let tried = entry.tried[attempt.call, default: []]
-                #expect(isServing || self.serving(id.pool).allSatisfy { tried.contains($0) })
+                #expect(isReady || self.ready(id.pool).allSatisfy { tried.contains($0) })
                 entry.tried[attempt.call, default: []].insert(id)
                 #expect(!entry.ended.contains(attempt.call))
                 entry.out[attempt] = id
@@ -201,12 +201,12 @@ private struct Simulation {
         self.layers.reduce(0) { $0 + $1.out.values.count { $0 == id } }
     }
 
-    func serving(_ pool: String) -> [ReplicaID] {
-        self.pools.reports.filter { $0.id.pool == pool && $0.state == .serving }.map(\.id)
+    func ready(_ pool: String) -> [ReplicaID] {
+        self.pools.reports.filter { $0.id.pool == pool && $0.state == .ready }.map(\.id)
     }
 
     func state(_ id: ReplicaID) -> ReplicaState {
-        self.pools.reports.first { $0.id == id }?.state ?? .connecting
+        self.pools.reports.first { $0.id == id }?.state ?? .disconnected
     }
 }
 

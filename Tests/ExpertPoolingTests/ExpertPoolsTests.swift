@@ -10,9 +10,9 @@ struct ExpertPoolsTests {
     func verification() {
         var pools = machine(ports: [])
         pools.added(replica(1))
-        #expect(pools.choose() == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneReady))
         _ = pools.connected(replica(1))
-        #expect(pools.choose() == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneReady))
         #expect(!pools.isComplete(layers: [encoderLayer], expertCount: 2))
         _ = pools.described(replica(1), description(), now: start)
         #expect(pools.choose() == .success(replica(1)))
@@ -22,7 +22,7 @@ struct ExpertPoolsTests {
     }
 
     @Test(
-        "a replica that does not fit is refused, with the reason",
+        "a replica that does not fit is mismatched, with the reason",
         arguments: [
             (description(fingerprint: 8), "0000000000000008"),
             (description([0]), "lacks experts 1 of layer encoder 1"),
@@ -33,12 +33,13 @@ struct ExpertPoolsTests {
         var pools = machine(ports: [])
         pools.added(replica(1))
         _ = pools.connected(replica(1))
-        guard case .refused(replica(1), let reason)? = pools.described(replica(1), description, now: start).first else {
-            Issue.record("the replica was not refused")
+        guard case .mismatched(replica(1), let reason)? = pools.described(replica(1), description, now: start).first
+        else {
+            Issue.record("the replica is not mismatched")
             return
         }
         #expect(reason.contains(part), "\(reason)")
-        #expect(pools.choose() == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneReady))
         // Another process may come up at that address.
         pools.disconnected(replica(1), now: start)
         #expect(pools.connected(replica(1)) == [.describe(replica(1))])
@@ -93,23 +94,23 @@ struct ExpertPoolsTests {
         #expect(pools.reports[0].state == .ejected(until: seconds(0.6).advanced(by: .seconds(1))))
         #expect(pools.timerFired(now: seconds(1.6)) == [.describe(replica(1))])
         #expect(pools.described(replica(1), description(), now: start) == [.joined(replica(1))])
-        #expect(pools.reports[0].state == .serving)
+        #expect(pools.reports[0].state == .ready)
     }
 
-    @Test("the last replica is kept for errors, and left alone for missed deadlines")
+    @Test("the last replica is kept after errors and ejected after missed deadlines")
     func lastReplica() {
         var pools = machine(ports: [1])
         for _ in 0..<10 { #expect(pools.fail(replica(1), .unavailable).isEmpty) }
-        #expect(pools.isServing("a"))
+        #expect(pools.isReady("a"))
         #expect(!pools.fail(replica(1), .deadline).isEmpty)
-        #expect(!pools.isServing("a"))
+        #expect(!pools.isReady("a"))
     }
 
     @Test("shedding load ejects nobody")
     func overload() {
         var pools = machine()
         for _ in 0..<100 { #expect(pools.fail(replica(1), .overloaded).isEmpty) }
-        #expect(pools.reports[0].state == .serving)
+        #expect(pools.reports[0].state == .ready)
     }
 
     @Test("a question that fails is asked again")
@@ -151,8 +152,8 @@ struct ExpertPoolsTests {
         eject(at: 20, for: .milliseconds(500))
     }
 
-    @Test("when the last serving replica disconnects, the ejected ones are probed at once")
-    func lastServingReplicaDisconnects() {
+    @Test("when the last ready replica disconnects, the ejected ones are probed at once")
+    func lastReadyReplicaDisconnects() {
         var pools = machine(ports: [1, 2, 3])
         for _ in 0..<3 { _ = pools.fail(replica(1), .unavailable) }
         #expect(pools.reports[0].state == .ejected(until: seconds(0.5)))
@@ -172,7 +173,7 @@ struct ExpertPoolsTests {
         pools.removed(replica(1), now: start)
         #expect(pools.reports.isEmpty)
         #expect(pools.connected(replica(1)).isEmpty)
-        #expect(pools.choose() == .failure(.noneServing))
+        #expect(pools.choose() == .failure(.noneReady))
         pools.added(replica(1))
         _ = pools.connected(replica(1))
         _ = pools.described(replica(1), description(), now: start)
@@ -190,7 +191,7 @@ struct ExpertPoolsTests {
         var pools = machine(ports: [1, 2], placement: false)
         pools.disconnected(replica(2), now: start)
         _ = pools.connected(replica(2))
-        guard case .refused(_, let reason)? = pools.described(replica(2), description([0]), now: start).first else {
+        guard case .mismatched(_, let reason)? = pools.described(replica(2), description([0]), now: start).first else {
             Issue.record("a replica that lacks an expert joined beside one that has it")
             return
         }
@@ -214,7 +215,7 @@ struct ExpertPoolsTests {
         let actions = pools.fail(replica(1), .badReply)
         #expect(actions == [.ejected(replica(1), for: .milliseconds(500), .failed(.badReply))])
         #expect(pools.fail(replica(2), .badReply).isEmpty)
-        #expect(pools.state(replica(2)) == .serving)
+        #expect(pools.state(replica(2)) == .ready)
     }
 
     @Test("back from an ejection a replica is on trial: two failures in a row are too many")
@@ -244,8 +245,8 @@ struct ExpertPoolsTests {
                 .ejected(replica(3), for: .milliseconds(500), .slow),
             ]
         )
-        #expect(pools.state(replica(4)) == .serving)
-        #expect(pools.state(replica(5)) == .serving)
+        #expect(pools.state(replica(4)) == .ready)
+        #expect(pools.state(replica(5)) == .ready)
     }
 
     @Test("one stall does not make a replica slow")
@@ -288,7 +289,7 @@ struct ExpertPoolsTests {
         #expect(pools.choose() == .success(replica(2)))
     }
 
-    @Test("who pushes back is left alone until then, also where nobody else is")
+    @Test("a replica that pushes back gets no calls until then, even if it is the only one")
     func pushback() throws {
         var pools = machine()
         let slot = try #require(pools.slot(of: replica(1)))
@@ -330,14 +331,14 @@ struct ExpertPoolsTests {
         var pools = machine(ports: [])
         pools.added(replica(1))
         _ = pools.connected(replica(1))
-        guard case .refused(_, let reason)? = pools.described(replica(1), text, now: start).first else {
-            Issue.record("it was not refused")
+        guard case .mismatched(_, let reason)? = pools.described(replica(1), text, now: start).first else {
+            Issue.record("it is not mismatched")
             return
         }
         #expect(reason.contains("accepts token rows in bfloat16, but this gateway sends float32"))
     }
 
-    @Test("an expert is placed on a further pool only while every serving replica of that pool holds it")
+    @Test("an expert is placed on a further pool only while every ready replica of that pool holds it")
     func extras() {
         var table = PlacementTable()
         table.place(0, of: encoderLayer, on: "a")

@@ -164,7 +164,7 @@ struct LayerCallsTests {
         _ = bench.timer(at: 0.002)
         #expect(bench.answered(first(), at: 0.003) == [.cancel(second())])
         #expect(bench.pools.counts["a"]?.hedgesWon == 0)
-        #expect(bench.pools.reports.allSatisfy { $0.failed == 0 && $0.state == .serving })
+        #expect(bench.pools.reports.allSatisfy { $0.failed == 0 && $0.state == .ready })
     }
 
     @Test("a hedge takes over when the first attempt fails, and the other way round", arguments: [first(), second()])
@@ -199,7 +199,7 @@ struct LayerCallsTests {
         #expect(bench.timer(at: 0.02).isEmpty)
     }
 
-    @Test("a silent call is hedged on a replica that is left alone where no other serves, or as soon as one does")
+    @Test("a silent call is hedged on an ejected replica if no other is ready, or as soon as one is")
     func hedgeWithoutOthers() throws {
         var pools = experienced()
         _ = pools.fail(replica(2), .badReply)
@@ -219,7 +219,7 @@ struct LayerCallsTests {
         #expect(target(bench.timer(at: 0.01)) == replica(2))
     }
 
-    @Test("who is overtaken again and again is ejected")
+    @Test("a replica that is overtaken again and again is ejected")
     func overtaken() {
         var pools = experienced()
         var ejections: [LayerAction] = []
@@ -294,7 +294,7 @@ struct LayerCallsTests {
         #expect(bench.begin(at: 0.1) == [.drop(call: 0, .unavailable)])
     }
 
-    @Test("who was left alone is used again when nobody serves, but not who stalled")
+    @Test("an ejected replica is used when none is ready, unless it stalled")
     func lastResort() {
         var pools = machine()
         _ = pools.fail(replica(1), .badReply)

@@ -107,7 +107,7 @@ struct GatewayFaultTests {
             #expect(error?.message.contains("encoder layer 1") == true)
             let degraded = try await channel.generate(self.request)
             let reasons = Set(degraded.usage?.dropped.map(\.reason) ?? [])
-            // The first layers wait in vain; then the host is left alone.
+            // The first layers wait in vain; then the host is ejected.
             #expect(reasons.contains(.unavailable) || reasons.contains(.timeout))
             #expect(degraded.generations.first?.tokenIDs.isEmpty == false)
         }

@@ -70,7 +70,7 @@ struct RemoteExpertsFaultTests {
                 let both = PoolSpecification(name: "pool-0", targets: targets)
                 try await withRemoteExperts([both], of: loaded) { experts, cluster in
                     let joined = await eventually {
-                        cluster.view.reports.count { $0.state == .serving } == 2
+                        cluster.view.reports.count { $0.state == .ready } == 2
                     }
                     #expect(joined)
                     // Whichever is drawn first, no row is lost.
@@ -95,7 +95,7 @@ struct RemoteExpertsFaultTests {
                 #expect(Set(outputs.dropped.map(\.reason)) == [.unavailable])
                 let again = try await RunningHost.start("\(folder)/pool-1") { $0.port = hosts[1].port }
                 let rejoined = await eventually {
-                    cluster.view.reports.allSatisfy { $0.state == .serving }
+                    cluster.view.reports.allSatisfy { $0.state == .ready }
                 }
                 #expect(rejoined)
                 let healed = try await onThread { try experts.execute(request) }
@@ -111,7 +111,7 @@ struct RemoteExpertsFaultTests {
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
         try await withHosts(self.model, pools: 1, replicas: 2) { hosts, pools in
             try await withRemoteExperts(pools, of: loaded) { experts, cluster in
-                let joined = await eventually { cluster.view.reports.count { $0.state == .serving } == 2 }
+                let joined = await eventually { cluster.view.reports.count { $0.state == .ready } == 2 }
                 #expect(joined)
                 async let drained: Void = hosts[0].drain()
                 for _ in 0..<16 {
@@ -134,13 +134,13 @@ struct RemoteExpertsFaultTests {
                 let targets = pools[0].targets + [.address(host: "127.0.0.1", port: port)]
                 let both = PoolSpecification(name: "pool-0", targets: targets)
                 try await withRemoteExperts([both], of: loaded) { experts, cluster in
-                    let refused = await eventually {
+                    let mismatched = await eventually {
                         cluster.view.reports.contains {
-                            guard case .refused(let reason) = $0.state else { return false }
+                            guard case .mismatched(let reason) = $0.state else { return false }
                             return $0.id.port == port && reason.contains("model")
                         }
                     }
-                    #expect(refused)
+                    #expect(mismatched)
                     for _ in 0..<8 {
                         let outputs = try await onThread { try experts.execute(request) }
                         #expect(outputs.dropped.isEmpty)
@@ -160,7 +160,7 @@ struct RemoteExpertsFaultTests {
             try await withRemoteExperts([named], of: loaded) { experts, cluster in
                 let outputs = try await onThread { try experts.execute(request) }
                 #expect(outputs.dropped.isEmpty)
-                #expect(cluster.view.reports.contains { $0.id.host == "127.0.0.1" && $0.state == .serving })
+                #expect(cluster.view.reports.contains { $0.id.host == "127.0.0.1" && $0.state == .ready })
             }
         }
     }

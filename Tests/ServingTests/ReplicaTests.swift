@@ -24,7 +24,7 @@ struct ReplicaTests {
         }
     }
 
-    @Test("A replica that never answers is hedged, overtaken and left alone; no row is lost and no layer waits long")
+    @Test("A replica that never answers is hedged, overtaken and ejected; no row is lost and no layer waits long")
     func stalledReplica() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -34,7 +34,7 @@ struct ReplicaTests {
                 let targets = pools[0].targets + [.address(host: "127.0.0.1", port: port)]
                 let both = PoolSpecification(name: "pool-0", targets: targets)
                 try await withRemoteExperts([both], of: loaded) { experts, cluster in
-                    let joined = await eventually { cluster.view.reports.count { $0.state == .serving } == 2 }
+                    let joined = await eventually { cluster.view.reports.count { $0.state == .ready } == 2 }
                     #expect(joined)
                     var longest = Duration.zero
                     var calls = 0
@@ -58,7 +58,7 @@ struct ReplicaTests {
         }
     }
 
-    @Test("A host that pushes back is left alone for as long as it says")
+    @Test("A host that pushes back gets no calls for as long as it says")
     func pushback() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -117,19 +117,19 @@ struct ReplicaTests {
                 of: loaded,
                 configure: { $0.fileInterval = .milliseconds(20) }
             ) { experts, cluster in
-                func serving() -> Int { cluster.view.reports.count { $0.state == .serving } }
+                func readyCount() -> Int { cluster.view.reports.count { $0.state == .ready } }
                 func execute() async throws {
                     let outputs = try await onThread { try experts.execute(request) }
                     #expect(outputs.dropped.isEmpty)
                 }
                 try await execute()
                 try write(hosts.map(\.port))
-                while serving() < 3 { try await execute() }
+                while readyCount() < 3 { try await execute() }
                 while cluster.view.reports.contains(where: { $0.succeeded == 0 }) { try await execute() }
                 // A list that cannot be read changes nothing, and a wrong line makes it unreadable.
                 try Data("127.0.0.1".utf8).write(to: file, options: .atomic)
                 for _ in 0..<10 { try await execute() }
-                #expect(serving() == 3)
+                #expect(readyCount() == 3)
                 try write([hosts[2].port])
                 while cluster.view.reports.count > 1 { try await execute() }
                 #expect(cluster.view.reports.map(\.id.port) == [hosts[2].port])

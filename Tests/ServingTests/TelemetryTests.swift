@@ -51,7 +51,7 @@ struct ServiceTelemetryTests {
                     == Readiness(isReady: true, notes: ["the pool pool-0 has no replica that takes calls"])
             )
             let view = gatewayRegistry.snapshot
-            #expect(view.value("switchyard_expert_replicas", ["pool-0", "serving"]) == 0)
+            #expect(view.value("switchyard_expert_replicas", ["pool-0", "ready"]) == 0)
             #expect(view.value("switchyard_experts_complete") == 0)
             gateway.beginDraining()
             #expect(gateway.readiness == Readiness(isReady: false, notes: ["it drains"]))

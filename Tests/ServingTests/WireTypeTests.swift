@@ -172,7 +172,7 @@ struct WireTypeTests {
         }
     }
 
-    @Test("A host says that it takes both types, and one that does not take the gateway's is refused with the reason")
+    @Test("A host says that it takes both types; one that does not take the gateway's type is mismatched")
     func acceptance() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 1) { hosts, pools in
@@ -185,7 +185,7 @@ struct WireTypeTests {
                 try await withRemoteExperts(both, of: loaded, configure: { $0.wireType = .bfloat16 }) { _, cluster in
                     let isRefused = await eventually {
                         cluster.view.reports.contains { report in
-                            guard case .refused(let reason) = report.state else { return false }
+                            guard case .mismatched(let reason) = report.state else { return false }
                             return report.id.port == port && reason.contains("accepts token rows in float32")
                                 && reason.contains("sends bfloat16")
                         }

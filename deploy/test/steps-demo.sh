@@ -136,7 +136,7 @@ step_demo_kill() {
 step_demo_logs() {
     local logs
     logs=$(demo logs --no-color gateway pool-0 2>&1)
-    expect "$logs" "an expert host joined" && expect "$logs" "serving experts" && expect "$logs" "every expert is held"
+    expect "$logs" "an expert host is ready" && expect "$logs" "serving experts" && expect "$logs" "every expert is held"
 }
 
 # Nothing of a project is left: containers, networks, volumes.

@@ -45,7 +45,7 @@ step_demo_monitoring() {
     demo --file "$ROOT/compose/monitoring.yaml" up --detach --no-deps prometheus || return 1
     until_true 60 is_measured 'count(up{job=~"switchyard.*"} == 1)' 3 || { demo logs prometheus; return 1; }
     is_measured 'count(switchyard_ready == 1)' 3 || return 1
-    until_true 60 is_measured 'sum(switchyard_expert_replicas{state="serving"})' 2 || return 1
+    until_true 60 is_measured 'sum(switchyard_expert_replicas{state="ready"})' 2 || return 1
     rules=$(near alpha curl --silent --fail "$PROMETHEUS/rules")
     expect "$rules" SwitchyardPoolWithoutHosts && expect "$rules" "instance:switchyard_host_busy:ratio_rate2m" || return 1
     case $rules in *'"health":"err"'*) echo "$rules"; return 1 ;; esac

@@ -86,7 +86,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
         for layer in layers {
             let primary = (0..<expertCount).map { placement.pool(of: $0, in: layer) }
             for name in Set(primary.compactMap { $0 }) where self.pools[name] == nil {
-                self.pools[name] = Pool(replicas: pools.servingCount(of: name), spare: spare[name] ?? [:])
+                self.pools[name] = Pool(replicas: pools.readyCount(of: name), spare: spare[name] ?? [:])
             }
             self.layers[layer] = Layer(
                 primary: primary,
@@ -96,7 +96,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
         }
         // Pools that hold no expert as their own may still hold all of them as spares.
         for (name, spare) in spare where self.pools[name] == nil {
-            self.pools[name] = Pool(replicas: pools.servingCount(of: name), spare: spare)
+            self.pools[name] = Pool(replicas: pools.readyCount(of: name), spare: spare)
         }
     }
 }

@@ -297,10 +297,10 @@ public struct ClusterSimulation {
             case .ejected(let id, _, let reason):
                 self.report.ejections += 1
                 if case .failed(.deadline) = reason { continue }
-                if !self.gateways[gateway].pools.isServing(id.pool) {
+                if !self.gateways[gateway].pools.isReady(id.pool) {
                     self.report.violations.append("\(id) was ejected as the last of its pool: \(reason)")
                 }
-            case .refused(let id, let reason): self.report.violations.append("\(id) was refused: \(reason)")
+            case .mismatched(let id, let reason): self.report.violations.append("\(id) was refused: \(reason)")
             case .joined(let id):
                 let host = id.port - 1
                 guard let since = self.hosts[host].wellSince,
@@ -373,7 +373,7 @@ public struct ClusterSimulation {
         let tokens = self.configuration.gateways * self.configuration.steps * self.configuration.decoderRows
         self.report.tokensPerSecond = self.now > 0 ? Double(tokens) / (Double(self.now) * 1e-9) : 0
         self.report.notServing = self.gateways.reduce(0) { sum, gateway in
-            sum + gateway.pools.reports.count { $0.state != .serving }
+            sum + gateway.pools.reports.count { $0.state != .ready }
         }
         let known = self.report.answered + self.report.droppedRows
         if known != self.report.rows {

@@ -115,7 +115,7 @@ extension ExpertCluster {
         let placement: PlacementTable
         let reports: [ReplicaReport]
         let counts: [String: PoolCounts]
-        /// Experts of other pools that every serving replica of a pool holds, by pool.
+        /// Experts of other pools that every ready replica of a pool holds, by pool.
         let spare: [String: [ExpertLayer: Set<Int>]]
         /// Moving averages by expert.
         let rowsPerSecond: [ExpertLayer: [Double]]

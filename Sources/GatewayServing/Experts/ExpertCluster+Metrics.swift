@@ -3,6 +3,7 @@
 internal import Checkpoints
 internal import ExpertPooling
 internal import RPCTransport
+internal import SwitchyardProtos
 internal import Synchronization
 internal import Telemetry
 
@@ -48,28 +49,25 @@ enum AttemptOutcome: Int, Sendable, CaseIterable {
 }
 
 extension ExpertPooling.ReplicaState {
-    /// All states as Prometheus' users write them.
-    static let labels = ["connecting", "describing", "serving", "ejected", "probing", "draining", "mismatched"]
-
-    /// The state as Prometheus' users write it.
-    var label: String {
+    /// The state as the wire has it, and why it is not ready, for people.
+    var message: (state: SwitchyardProtos.ReplicaState, detail: String) {
         switch self {
-        case .connecting: "connecting"
-        case .describing: "describing"
-        case .serving: "serving"
-        case .ejected: "ejected"
-        case .probing: "probing"
-        case .draining: "draining"
-        case .refused: "mismatched"
+        case .disconnected: (.disconnected, "no connection")
+        case .unverified: (.unverified, "has been asked what it holds")
+        case .ready: (.ready, "")
+        case .ejected: (.ejected, "failed too often or was too slow; is probed after a while")
+        case .probing: (.ejected, "has been asked whether it has recovered")
+        case .draining: (.draining, "finishes the calls it has")
+        case .mismatched(let reason): (.mismatched, reason)
         }
     }
 }
 
 extension ExpertCluster {
-    /// The pools that have a replica which takes calls.
-    var servingPools: Set<String> {
+    /// The pools that have a ready replica.
+    var readyPools: Set<String> {
         self.state.withLock { state in
-            Set(state.pools.reports.lazy.filter { $0.state == .serving }.map(\.id.pool))
+            Set(state.pools.reports.lazy.filter { $0.state == .ready }.map(\.id.pool))
         }
     }
 
@@ -84,9 +82,9 @@ extension ExpertCluster {
             snapshot.set(MetricCatalog.pools.hedgesWonTotal, [pool], counts.hedgesWon)
             snapshot.set(MetricCatalog.pools.retriesTotal, [pool], counts.retries)
             snapshot.set(MetricCatalog.pools.droppedRowsTotal, [pool], counts.droppedRows)
-            let states = view.reports.filter { $0.id.pool == pool }.map(\.state.label)
-            for label in ExpertPooling.ReplicaState.labels {
-                snapshot.set(MetricCatalog.pools.replicas, [pool, label], states.count { $0 == label })
+            let states = view.reports.filter { $0.id.pool == pool }.map(\.state.name)
+            for name in ExpertPooling.ReplicaState.names {
+                snapshot.set(MetricCatalog.pools.replicas, [pool, name], states.count { $0 == name })
             }
         }
         for report in view.reports {

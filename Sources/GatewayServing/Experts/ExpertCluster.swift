@@ -33,7 +33,7 @@ public final class ExpertCluster: Sendable {
         /// What each replica said about itself last.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
-        /// The machine's ``ExpertPools/servingVersion`` when `isComplete` was found.
+        /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was found.
         var judgedVersion = -1
     }
 
@@ -213,10 +213,10 @@ public final class ExpertCluster: Sendable {
                 state.wakeAt = next
                 wakeAt = next
             }
-            guard state.judgedVersion != state.pools.servingVersion else {
+            guard state.judgedVersion != state.pools.readyVersion else {
                 return (wakeAt, false)
             }
-            state.judgedVersion = state.pools.servingVersion
+            state.judgedVersion = state.pools.readyVersion
             let isComplete = state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             defer { state.isComplete = isComplete }
             return (wakeAt, isComplete && !state.isComplete)
@@ -238,17 +238,17 @@ public final class ExpertCluster: Sendable {
         case .describe(let id):
             self.workSource.yield(.describe(id))
         case .joined(let id):
-            self.logger.info("an expert host joined", metadata: ["replica": "\(id)"])
+            self.logger.info("an expert host is ready", metadata: ["replica": "\(id)"])
         case .ejected(let id, let time, let reason):
             self.logger.warning(
-                "an expert host is left alone for a while",
+                "an expert host is ejected",
                 metadata: ["replica": "\(id)", "time": "\(time)", "reason": "\(reason.words)"]
             )
         case .draining(let id):
-            self.logger.info("an expert host drains", metadata: ["replica": "\(id)"])
-        case .refused(let id, let reason):
+            self.logger.info("an expert host is draining", metadata: ["replica": "\(id)"])
+        case .mismatched(let id, let reason):
             self.logger.error(
-                "an expert host cannot be used",
+                "an expert host is mismatched",
                 metadata: ["pool": "\(id.pool)", "replica": "\(id.address)", "reason": "\(reason)"]
             )
         }

@@ -58,7 +58,7 @@ struct ClusterReporter: Sendable {
     var servedExperts: [LayerExperts] {
         let view = self.cluster.view
         var served: [ExpertLayer: Set<Int>] = [:]
-        for pool in Set(view.reports.filter { $0.state == .serving }.map(\.id.pool)) {
+        for pool in Set(view.reports.filter { $0.state == .ready }.map(\.id.pool)) {
             for (layer, experts) in view.placement.experts(of: pool) {
                 served[layer, default: []].formUnion(experts)
             }
@@ -97,7 +97,7 @@ struct ClusterReporter: Sendable {
     ) -> SwitchyardProtos.ReplicaDescription {
         var message = SwitchyardProtos.ReplicaDescription()
         message.address = report.id.address
-        (message.state, message.detail) = Self.state(report.state)
+        (message.state, message.detail) = report.state.message
         message.outstandingCalls = UInt32(clamping: report.outstanding)
         message.outstandingRows = UInt64(load.outstandingRows)
         message.calls = report.succeeded + report.failed
@@ -110,17 +110,5 @@ struct ClusterReporter: Sendable {
         message.zone = report.description?.zone ?? ""
         message.weightDType = report.description?.weightType.map(DType.init) ?? .unspecified
         return message
-    }
-
-    private static func state(_ state: ExpertPooling.ReplicaState) -> (SwitchyardProtos.ReplicaState, String) {
-        switch state {
-        case .connecting: (.disconnected, "no connection yet, or no longer")
-        case .describing: (.unverified, "asked what it holds")
-        case .serving: (.ready, "")
-        case .ejected: (.ejected, "failed too often; is probed after a while")
-        case .probing: (.ejected, "is asked whether it is well again")
-        case .draining: (.draining, "finishes what it has")
-        case .refused(let reason): (.mismatched, reason)
-        }
     }
 }

@@ -122,13 +122,13 @@ package struct ExpertPoolMetrics: MetricTable {
     package let expertsComplete = MetricDefinition(
         "switchyard_experts_complete",
         .gauge,
-        "1 while a replica that takes calls holds every expert, otherwise 0."
+        "1 while every expert is held by a ready replica, otherwise 0."
     )
     package let replicas = MetricDefinition(
         "switchyard_expert_replicas",
         .gauge,
         ["pool", "state"],
-        "Replicas by state: connecting, describing, serving, ejected, probing, draining or mismatched."
+        "Replicas by state: disconnected, unverified, ready, ejected, draining or mismatched."
     )
     package let callsTotal = MetricDefinition(
         "switchyard_expert_calls_total",

@@ -108,12 +108,12 @@ enum ReplyRows {
             }
             truth()
             seen.set(story.watch.states(of: liar))
-            // How long a host that lied is left alone is the gateway's choice; without another one it cannot be long.
+            // How long a host that lied stays ejected is the gateway's choice; without another one it cannot be long.
             let limit: Duration = variant == .alone ? .seconds(30) : max(story.time / 4, .seconds(1))
             do {
                 recovery.set(try await story.watch.wait(for: liar, within: limit) { $0?.state == .ready })
             } catch  where variant == .replica {
-                findings.note("still left alone \(Figure.seconds(limit.seconds)) after its last lie")
+                findings.note("still ejected \(Figure.seconds(limit.seconds)) after its last lie")
             }
         }
         var report = RowReport(outcome)
@@ -121,9 +121,9 @@ enum ReplyRows {
         switch variant {
         case .replica:
             report.requireUnnoticed()
-            let isLeftAlone = Self.isLeftAlone(states, inFrames)
+            let isEjected = Self.isEjected(states, inFrames)
             // It takes a probe's time to see that a frame which drawn bytes announce never ends.
-            report.require("the host is left alone", isLeftAlone, found: "seen \(states.words)", speed: inFrames)
+            report.require("the host is ejected", isEjected, found: "seen \(states.words)", speed: inFrames)
         case .alone:
             // Drawn bytes may look like the beginning of a long frame, whose end never comes.
             report.requireHonest(
@@ -138,11 +138,11 @@ enum ReplyRows {
     }
 
     /// A connection that breaks with every frame is given up as a connection.
-    private static func isLeftAlone(_ states: Set<ReplicaState>, _ inFrames: Bool) -> Bool {
+    private static func isEjected(_ states: Set<ReplicaState>, _ inFrames: Bool) -> Bool {
         states.contains(.ejected) || inFrames && states.contains(.disconnected)
     }
 
-    /// What must follow from lies has followed: the host is left alone, or strict calls were refused.
+    /// What must follow from lies has followed: the host is ejected, or strict calls were refused.
     private static func hasConsequence(
         _ story: Story,
         _ liar: String,
@@ -150,7 +150,7 @@ enum ReplyRows {
         _ inFrames: Bool
     ) -> Bool {
         switch variant {
-        case .replica: self.isLeftAlone(story.watch.states(of: liar), inFrames)
+        case .replica: self.isEjected(story.watch.states(of: liar), inFrames)
         case .alone: story.record.summary.strictRefusals > 0
         }
     }
@@ -212,12 +212,12 @@ enum ReplyRows {
 }
 
 extension Findings {
-    /// The gateway says why it does not use a host, to whoever asks and in its log.
+    /// The gateway says why it does not use a host, in its status and in its log.
     fileprivate func requireReason(_ replica: ReplicaDescription?, _ gateway: KeptProcess) {
         let detail = replica?.detail ?? ""
         let isClear = replica?.state == .mismatched && detail.contains("checkpoint")
         self.require("clear error in status", isClear, found: detail)
-        let line = gateway.lines.first { $0.contains("cannot be used") }
+        let line = gateway.lines.first { $0.contains("an expert host is mismatched") }
         self.require("clear error in the log", line != nil, found: line ?? "no line")
     }
 }
