@@ -21,11 +21,13 @@ extension ExpertPools {
     /// - Parameters:
     ///   - pool: Index of the pool.
     ///   - excluded: Slots that have been tried for this call.
+    ///   - rows: Token rows of the call.
     ///   - now: The present.
     /// - Returns: The replica's slot, or why there is none.
     mutating func startAttempt(
         in pool: Int,
         excluding excluded: [Int],
+        rows: Int,
         now: ContinuousClock.Instant
     ) -> Result<Int, NoReplica> {
         let candidates = self.candidates(in: pool, excluding: excluded)
@@ -48,6 +50,7 @@ extension ExpertPools {
             return .failure(.allBusy(until: earliest))
         }
         self.replicas[chosen].outstanding += 1
+        self.replicas[chosen].outstandingRows += rows
         return .success(chosen)
     }
 

@@ -1,104 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import RPCCore
-
-// Who is left alone, for how long, and who never.
+// Which replicas are ejected, for how long, and which never are.
 //
 // **Ejection.** Failures in a row, bad replies, calls that others answered first after a hedge, and calls that take much
-// longer than a sibling's eject a replica for a time that doubles with each ejection, until many successes in a row are
-// taken for health. A probe (the question what it holds) must be answered before it gets calls again.
+// longer than a sibling's eject a replica for a time that doubles with each ejection, until enough successes in a row show
+// that it has recovered. Before it gets calls again it must answer a probe (the question what it holds).
 //
-// **Never everyone.** Nobody is ejected when no other replica of its pool serves: a failing host is better than none. For
-// slowness, at most half of a pool's replicas are out at a time. Where the last one that served is lost, those that were
-// left alone are used again at once. Deadline misses are the exception: waiting for a stalled
-// host costs every sequence of every step a whole deadline, so such a host is left alone even if it is the last, and its
-// tokens are dropped at once until a probe is answered; a pool without anyone is probed every two seconds or oftener.
+// **Never every replica.** A replica is not ejected if no other of its pool is ready: a failing host is better than none.
+// For slowness, at most half of a pool's replicas are ejected at a time. When the last ready replica is lost, the ejected
+// ones are used again at once. Missed deadlines are the exception: waiting for a stalled host costs every sequence of every
+// step a whole deadline, so such a host is ejected even if it is the last, and its tokens are dropped at once until it
+// answers a probe; a pool without a ready replica is probed every two seconds or more often.
 extension ExpertPools {
-    /// A call was answered, and the answer is good.
-    mutating func attemptSucceeded(
-        _ slot: Int,
-        rows: Int,
-        call: CallClass,
-        time: Duration,
-        now: ContinuousClock.Instant
-    ) -> [PoolAction] {
-        self.finishAttempt(slot)
-        guard !self.replicas[slot].isLeaving else { return [] }
-        let pool = self.replicas[slot].pool
-        self.pools[pool].times[call.index].add(time)
-        self.pools[pool].retryBudget.succeeded()
-        let seconds = time.seconds
-        self.replicas[slot].latencySeconds =
-            self.replicas[slot].latencySeconds.map { 0.9 * $0 + 0.1 * seconds } ?? seconds
-        self.replicas[slot].succeeded += 1
-        self.replicas[slot].rows += UInt64(rows)
-        self.replicas[slot].failuresInARow = 0
-        self.replicas[slot].badRepliesInARow = 0
-        self.replicas[slot].overtakesInARow = 0
-        self.replicas[slot].successesInARow += 1
-        if self.replicas[slot].successesInARow >= self.configuration.successesToForgive {
-            self.replicas[slot].ejections = 0
+    /// Ejects the replica of an attempt that ended, if it has failed too often or is too slow.
+    mutating func ejection(after end: AttemptEnd) -> [PoolAction] {
+        let replica = end.slot
+        switch end.outcome {
+        case .answered:
+            return self.isTooSlow(replica, end.kind) ? self.eject(replica, .slow, now: end.ended) : []
+        case .failed(.overloaded), .outOfTime, .cancelled:
+            return []
+        case .failed(let failure):
+            guard self.hasFailedTooOften(replica), self.replicas[replica].state == .ready,
+                failure == .deadline || self.pools[self.replicas[replica].pool].ready.count > 1
+            else { return [] }
+            return self.eject(replica, .failed(failure), now: end.ended)
+        case .overtaken:
+            let limit = self.configuration.overtakesToEject
+            let limitOnTrial = self.replicas[replica].ejections > 0 ? min(3, limit) : limit
+            guard self.replicas[replica].overtakesInARow >= limitOnTrial, self.mayEjectForSlowness(replica) else {
+                return []
+            }
+            return self.eject(replica, .overtaken, now: end.ended)
         }
-        self.noteTime(slot, call, seconds)
-        return self.ejectIfSlow(slot, call, now: now)
-    }
-
-    /// A call failed.
-    ///
-    /// - Returns: The replica's ejection, if this was one failure too many.
-    mutating func attemptFailed(
-        _ slot: Int,
-        _ failure: CallFailure,
-        call: CallClass,
-        time: Duration,
-        now: ContinuousClock.Instant
-    ) -> [PoolAction] {
-        self.finishAttempt(slot)
-        guard !self.replicas[slot].isLeaving else { return [] }
-        let pool = self.replicas[slot].pool
-        self.replicas[slot].failed += 1
-        self.pools[pool].retryBudget.failed()
-        // So long it took at least: percentiles that forgot such calls would be those of the lucky.
-        if failure == .deadline { self.pools[pool].times[call.index].add(time) }
-        // Shedding load is what a healthy host does under too much of it.
-        guard failure != .overloaded else { return [] }
-        self.replicas[slot].failuresInARow += 1
-        self.replicas[slot].successesInARow = 0
-        if failure == .badReply { self.replicas[slot].badRepliesInARow += 1 }
-        let isTooMany =
-            self.replicas[slot].failuresInARow >= self.configuration.failuresToEject
-            || self.replicas[slot].badRepliesInARow >= self.configuration.badRepliesToEject
-            // Out of an ejection only on trial: the next failure is one too many.
-            || (self.replicas[slot].ejections > 0 && self.replicas[slot].failuresInARow > 1)
-        guard isTooMany, self.replicas[slot].state == .ready,
-            failure == .deadline || self.pools[pool].ready.count > 1
-        else { return [] }
-        return self.eject(slot, .failed(failure), now: now)
-    }
-
-    /// Another replica answered a call that this one had first; its own attempt is given up.
-    mutating func attemptOvertaken(
-        _ slot: Int,
-        call: CallClass,
-        time: Duration,
-        now: ContinuousClock.Instant
-    ) -> [PoolAction] {
-        self.finishAttempt(slot)
-        guard !self.replicas[slot].isLeaving else { return [] }
-        let pool = self.replicas[slot].pool
-        self.pools[pool].times[call.index].add(time)
-        self.replicas[slot].overtakesInARow += 1
-        self.replicas[slot].successesInARow = 0
-        let limit =
-            self.replicas[slot].ejections > 0
-            ? min(3, self.configuration.overtakesToEject) : self.configuration.overtakesToEject
-        guard self.replicas[slot].overtakesInARow >= limit, self.mayEjectForSlowness(slot) else { return [] }
-        return self.eject(slot, .overtaken, now: now)
-    }
-
-    /// A call was given up for a reason that says nothing about the replica.
-    mutating func attemptCancelled(_ slot: Int) {
-        self.finishAttempt(slot)
     }
 
     /// The replica pushed back: it wants no calls before that time.
@@ -138,10 +72,12 @@ extension ExpertPools {
 
     // MARK: - Inside
 
-    private mutating func finishAttempt(_ slot: Int) {
-        guard self.replicas[slot].outstanding > 0 else { return }
-        self.replicas[slot].outstanding -= 1
-        self.forgetIfDone(slot)
+    private func hasFailedTooOften(_ slot: Int) -> Bool {
+        let failures = self.replicas[slot].failuresInARow
+        return failures >= self.configuration.failuresToEject
+            || self.replicas[slot].badRepliesInARow >= self.configuration.badRepliesToEject
+            // After an ejection it is on trial: the next failure in a row is one too many.
+            || (self.replicas[slot].ejections > 0 && failures > 1)
     }
 
     private mutating func eject(
@@ -164,38 +100,24 @@ extension ExpertPools {
         return [.ejected(self.replicas[slot].id, for: time, reason)]
     }
 
-    private mutating func noteTime(_ slot: Int, _ call: CallClass, _ seconds: Double) {
-        let samples = self.replicas[slot].classSamples[call.index]
-        let average = self.replicas[slot].classSeconds[call.index]
-        self.replicas[slot].classSamples[call.index] = samples + 1
-        guard samples > 0 else {
-            self.replicas[slot].classSeconds[call.index] = seconds
-            return
-        }
-        // One stall must not look like a slow host: an average moves by a bounded step.
-        let bounded = min(seconds, 4 * average + 0.001)
-        self.replicas[slot].classSeconds[call.index] = average + 0.1 * (bounded - average)
-    }
-
-    private mutating func ejectIfSlow(_ slot: Int, _ call: CallClass, now: ContinuousClock.Instant) -> [PoolAction] {
+    private func isTooSlow(_ slot: Int, _ call: CallClass) -> Bool {
         let needed = self.configuration.samplesToBelieve
         guard self.configuration.slownessToEject > 0, self.replicas[slot].classSamples[call.index] >= needed,
             self.mayEjectForSlowness(slot)
-        else { return [] }
+        else { return false }
         var fastest: Double?
         for sibling in self.pools[self.replicas[slot].pool].ready
         where sibling != slot && self.replicas[sibling].classSamples[call.index] >= needed {
             let seconds = self.replicas[sibling].classSeconds[call.index]
             fastest = min(fastest ?? seconds, seconds)
         }
+        guard let fastest else { return false }
         let own = self.replicas[slot].classSeconds[call.index]
-        guard let fastest, own > fastest * self.configuration.slownessToEject,
-            own > fastest + self.configuration.slownessMargin.seconds
-        else { return [] }
-        return self.eject(slot, .slow, now: now)
+        return own > fastest * self.configuration.slownessToEject
+            && own > fastest + self.configuration.slownessMargin.seconds
     }
 
-    /// A slow host is still a host: half of a pool at least is kept.
+    /// A slow host is still a host: at least half of a pool is kept.
     private func mayEjectForSlowness(_ slot: Int) -> Bool {
         guard self.replicas[slot].state == .ready else { return false }
         let pool = self.pools[self.replicas[slot].pool]

@@ -2,7 +2,7 @@
 
 internal import RPCCore
 
-// What follows from the times that were observed, and the budgets of what is tried more than once.
+// What follows from observed times, and the budgets of hedges and retries.
 extension ExpertPools {
     /// When a layer stops waiting.
     ///

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What one pool's calls came to since the beginning.
+/// Counts of one pool's calls since the beginning.
 public struct PoolCounts: Sendable, Equatable {
     /// Calls: one for each layer and pool.
     public var calls: UInt64 = 0
     /// Calls that were sent to a second replica while the first one was silent.
     public var hedges: UInt64 = 0
-    /// Hedges that were answered first.
+    /// Hedges that answered first.
     public var hedgesWon: UInt64 = 0
     /// Attempts after a failed one.
     public var retries: UInt64 = 0
-    /// Token rows that were given up.
+    /// Token rows that were dropped.
     public var droppedRows: UInt64 = 0
 
-    /// Creates counts of nothing.
+    /// Creates counts of zero.
     public init() {}
 }
 
@@ -21,22 +21,27 @@ public struct PoolCounts: Sendable, Equatable {
 public struct ReplicaReport: Sendable, Equatable {
     /// The replica.
     public var id: ReplicaID
-    /// Where it stands.
+    /// Its state.
     public var state: ReplicaState
-    /// Calls that are out.
+    /// Attempts in flight.
     public var outstanding: Int
-    /// Calls that were answered.
-    public var succeeded: UInt64
-    /// Calls that failed.
-    public var failed: UInt64
-    /// How often it was left alone.
+    /// Token rows of the attempts in flight.
+    public var outstandingRows: Int
+    /// Attempts that have ended, by outcome.
+    public var attempts: AttemptCounts
+    /// How often it was ejected.
     public var ejections: UInt64
-    /// Token rows of the answered calls.
+    /// Token rows of the answered attempts.
     public var rows: UInt64
-    /// Moving average of an answered call's time; nil before the first.
-    public var latency: Duration?
+    /// Times of the answered attempts.
+    public var times: CallTimes
     /// What it holds, once it has said so.
     public var description: ReplicaDescription?
+
+    /// Attempts that were answered.
+    public var succeeded: UInt64 { self.attempts[.answered] }
+    /// Attempts that failed.
+    public var failed: UInt64 { self.attempts.failed }
 }
 
 extension ExpertPools {
@@ -48,32 +53,18 @@ extension ExpertPools {
                     id: replica.id,
                     state: replica.state,
                     outstanding: replica.outstanding,
-                    succeeded: replica.succeeded,
-                    failed: replica.failed,
+                    outstandingRows: replica.outstandingRows,
+                    attempts: replica.attempts,
                     ejections: replica.ejectionCount,
                     rows: replica.rows,
-                    latency: replica.latencySeconds.map { .fromSeconds($0) },
+                    times: replica.times,
                     description: replica.description
                 )
             }
     }
 
-    /// What each pool's calls came to since the beginning, by the pools' names.
+    /// Counts of each pool's calls since the beginning, by the pools' names.
     public var counts: [String: PoolCounts] {
         Dictionary(uniqueKeysWithValues: self.pools.map { ($0.name, $0.counts) })
-    }
-
-    /// How long a pool's calls with some rows took lately.
-    ///
-    /// - Parameters:
-    ///   - pool: Name of the pool.
-    ///   - isDecoder: Whether the calls are the decoder's.
-    ///   - rows: Their number of rows; calls with about as many are looked at.
-    ///   - fraction: The percentile, above 0 and at most 1.
-    /// - Returns: The percentile; nil before enough calls were seen.
-    public mutating func observedTime(of pool: String, isDecoder: Bool, rows: Int, fraction: Double) -> Duration? {
-        let call = CallClass(isDecoder: isDecoder, rows: rows)
-        return self.pools[self.poolIndex(of: pool)].times[call.index]
-            .percentile(fraction, minimumCount: self.configuration.samplesToBelieve)
     }
 }

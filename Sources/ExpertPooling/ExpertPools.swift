@@ -8,60 +8,10 @@ internal import RPCCore
 /// reports how each attempt ended.
 ///
 /// - A replica is chosen as the "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
+/// - An attempt ends in ``attemptEnded(_:)``, where everything that follows from its end is counted and decided.
 /// - Ejection, probes and draining are in `ExpertPools+Health.swift`.
 /// - Deadlines, hedge delays and budgets come from what was observed (`ExpertPools+Observed.swift`).
 public struct ExpertPools: Sendable {
-    /// One replica; its slot is kept until its last call has ended.
-    struct Replica: Sendable {
-        let id: ReplicaID
-        let pool: Int
-        var state = ReplicaState.disconnected
-        var outstanding = 0
-        var failuresInARow = 0
-        var badRepliesInARow = 0
-        var overtakesInARow = 0
-        var successesInARow = 0
-        /// Ejections that are not forgiven yet.
-        var ejections = 0
-        /// Ejections since the beginning.
-        var ejectionCount: UInt64 = 0
-        var ejectedAt: ContinuousClock.Instant?
-        /// Whether it was ejected for missed deadlines, or did not answer a probe.
-        var isStalled = false
-        /// Probes in a row without an answer.
-        var failedProbes = 0
-        /// When it may be asked again after it has pushed back.
-        var notBefore: ContinuousClock.Instant?
-        /// Whether it is no longer named, and is kept only until its last call has ended.
-        var isLeaving = false
-        var describeAgain: ContinuousClock.Instant?
-        var succeeded: UInt64 = 0
-        var failed: UInt64 = 0
-        var rows: UInt64 = 0
-        /// Moving average of an answered call's time, seconds.
-        var latencySeconds: Double?
-        /// Moving averages by ``CallClass``, seconds, and how many calls each has seen.
-        var classSeconds = [Double](repeating: 0, count: CallClass.count)
-        var classSamples = [Int](repeating: 0, count: CallClass.count)
-        var description: ReplicaDescription?
-    }
-
-    /// One pool.
-    struct Pool: Sendable {
-        let name: String
-        /// Slots of its replicas, those that leave not among them.
-        var members: [Int] = []
-        /// Slots of the replicas that are ready.
-        var ready: [Int] = []
-        /// When the last ready replica was lost; nil while there is one, and before the first.
-        var lostAt: ContinuousClock.Instant?
-        /// Times of calls by ``CallClass``.
-        var times = [LatencyDigest](repeating: LatencyDigest(), count: CallClass.count)
-        var retryBudget: RetryBudget
-        var hedgeTokens: Double
-        var counts = PoolCounts()
-    }
-
     /// The bounds that are kept.
     public let configuration: ExpertPoolsConfiguration
     /// Fingerprint that every replica must have.
@@ -183,9 +133,10 @@ public struct ExpertPools: Sendable {
         guard let slot = self.slots[id], !self.replicas[slot].isLeaving else { return }
         self.setState(slot, .disconnected, now: now)
         self.pools[self.replicas[slot].pool].members.removeAll { $0 == slot }
-        // A name that comes back meanwhile must not be given more calls than it may have.
+        // A name that comes back in the meantime must not get more calls than it may have.
         var replica = Replica(id: id, pool: self.replicas[slot].pool)
         replica.outstanding = self.replicas[slot].outstanding
+        replica.outstandingRows = self.replicas[slot].outstandingRows
         replica.isLeaving = true
         self.replicas[slot] = replica
         self.forgetIfDone(slot)

@@ -2,9 +2,9 @@
 
 /// One sparse layer's calls to the pools, as a pure machine: first attempts, hedges and retries inside one deadline.
 ///
-/// Events come in with the time and the pools; actions go out. Whoever runs it sends and cancels attempts, judges the
-/// replies, reports each attempt's outcome once, and calls ``timerFired(pools:now:)`` when ``nextTimer`` has come. A call
-/// ends exactly once: answered, or dropped.
+/// Events come in with the time and the pools; actions go out. The runner sends and cancels attempts, judges the replies,
+/// reports each answer and failure once, and calls ``timerFired(pools:now:)`` when ``nextTimer`` has come. A call ends
+/// exactly once, answered or dropped, and each of its attempts in ``close(_:of:_:pools:now:into:)``.
 ///
 /// A call that has been silent for as long as 95 % of its pool's calls take is sent to another replica too, and the first
 /// good answer counts; the other attempt is cancelled (J. Dean, L. A. Barroso, The Tail at Scale, 2013,
@@ -133,20 +133,14 @@ public struct LayerCalls: Sendable {
         guard let winner = self.takeOut(attempt) else { return [] }
         let index = attempt.call
         var actions: [LayerAction] = []
-        let call = self.calls[index]
-        func note(_ pooled: [PoolAction]) { actions += pooled.map { .pool($0) } }
-        let time = winner.started.duration(to: now)
-        note(pools.attemptSucceeded(winner.slot, rows: call.rows, call: call.kind, time: time, now: now))
-        for loser in call.out {
+        let losers = self.calls[index].out
+        self.close(winner, of: index, .answered, pools: &pools, now: now, into: &actions)
+        for loser in losers {
             actions.append(.cancel(AttemptID(call: index, number: loser.number)))
-            if winner.isHedge {
-                let lost = loser.started.duration(to: now)
-                note(pools.attemptOvertaken(loser.slot, call: call.kind, time: lost, now: now))
-            } else {
-                pools.attemptCancelled(loser.slot)
-            }
+            let outcome: AttemptOutcome = winner.isHedge ? .overtaken : .cancelled
+            self.close(loser, of: index, outcome, pools: &pools, now: now, into: &actions)
         }
-        if winner.isHedge { pools.noteHedgeWon(in: call.pool) }
+        if winner.isHedge { pools.noteHedgeWon(in: self.calls[index].pool) }
         self.end(index)
         return actions
     }
@@ -169,13 +163,11 @@ public struct LayerCalls: Sendable {
     ) -> [LayerAction] {
         guard let lost = self.takeOut(attempt) else { return [] }
         let index = attempt.call
-        let time = lost.started.duration(to: now)
-        let kind = self.calls[index].kind
         if let pushback, pushback > .zero {
             pools.pushedBack(lost.slot, until: now.advanced(by: pushback))
         }
-        var actions: [LayerAction] =
-            pools.attemptFailed(lost.slot, failure, call: kind, time: time, now: now).map { .pool($0) }
+        var actions: [LayerAction] = []
+        self.close(lost, of: index, .failed(failure), pools: &pools, now: now, into: &actions)
         self.calls[index].lastFailure = failure
         guard self.calls[index].out.isEmpty else { return actions }
         self.retry(index, after: failure, pools: &pools, now: now, into: &actions)
@@ -209,16 +201,18 @@ public struct LayerCalls: Sendable {
 
     /// Nobody waits for the layer any more.
     ///
-    /// - Parameter pools: The pools.
+    /// - Parameters:
+    ///   - pools: The pools.
+    ///   - now: The present.
     /// - Returns: The attempts to cancel.
-    public mutating func abandoned(pools: inout ExpertPools) -> [LayerAction] {
+    public mutating func abandoned(pools: inout ExpertPools, now: ContinuousClock.Instant) -> [LayerAction] {
         var actions: [LayerAction] = []
+        let outcome: AttemptOutcome = now >= self.deadline ? .outOfTime : .cancelled
         for index in self.calls.indices {
             for attempt in self.calls[index].out {
                 actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
-                pools.attemptCancelled(attempt.slot)
+                self.close(attempt, of: index, outcome, pools: &pools, now: now, into: &actions)
             }
-            self.calls[index].out = []
             self.end(index)
         }
         return actions
@@ -237,10 +231,10 @@ public struct LayerCalls: Sendable {
             return
         }
         let call = self.calls[index]
-        var choice = pools.startAttempt(in: call.pool, excluding: call.tried, now: now)
+        var choice = pools.startAttempt(in: call.pool, excluding: call.tried, rows: call.rows, now: now)
         if case .failure(.allTried) = choice {
             // Another replica first; after that the same ones again.
-            choice = pools.startAttempt(in: call.pool, excluding: [], now: now)
+            choice = pools.startAttempt(in: call.pool, excluding: [], rows: call.rows, now: now)
         }
         switch choice {
         case .success(let slot):
@@ -296,7 +290,12 @@ public struct LayerCalls: Sendable {
         self.calls[index].hedgeAt = nil
         let call = self.calls[index]
         guard pools.mayHedge(in: call.pool),
-            case .success(let slot) = pools.startAttempt(in: call.pool, excluding: call.tried, now: now)
+            case .success(let slot) = pools.startAttempt(
+                in: call.pool,
+                excluding: call.tried,
+                rows: call.rows,
+                now: now
+            )
         else {
             // The budget may allow it a little later, or a replica be back.
             let pause = max(pools.hedgeDelay(in: call.pool, call.kind), pools.configuration.retryDelay)
@@ -332,6 +331,26 @@ public struct LayerCalls: Sendable {
 
     // MARK: - Ends
 
+    /// An attempt ended: every attempt does so here, once.
+    private func close(
+        _ attempt: Attempt,
+        of index: Int,
+        _ outcome: AttemptOutcome,
+        pools: inout ExpertPools,
+        now: ContinuousClock.Instant,
+        into actions: inout [LayerAction]
+    ) {
+        let end = AttemptEnd(
+            slot: attempt.slot,
+            kind: self.calls[index].kind,
+            rows: self.calls[index].rows,
+            started: attempt.started,
+            ended: now,
+            outcome: outcome
+        )
+        for action in pools.attemptEnded(end) { actions.append(.pool(action)) }
+    }
+
     /// The deadline has passed.
     private mutating func giveUp(
         _ index: Int,
@@ -342,14 +361,10 @@ public struct LayerCalls: Sendable {
         let call = self.calls[index]
         for attempt in call.out {
             actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
-            let time = attempt.started.duration(to: now)
             // An attempt that was made late had no fair chance.
-            if time >= pools.hedgeDelay(in: call.pool, call.kind) {
-                actions += pools.attemptFailed(attempt.slot, .deadline, call: call.kind, time: time, now: now)
-                    .map { .pool($0) }
-            } else {
-                pools.attemptCancelled(attempt.slot)
-            }
+            let isFair = attempt.started.duration(to: now) >= pools.hedgeDelay(in: call.pool, call.kind)
+            let outcome: AttemptOutcome = isFair ? .failed(.deadline) : .outOfTime
+            self.close(attempt, of: index, outcome, pools: &pools, now: now, into: &actions)
         }
         let cause = call.out.isEmpty ? call.lastFailure?.dropCause ?? .timeout : .timeout
         self.calls[index].out = []

@@ -98,7 +98,7 @@ public struct ReplicaDescription: Sendable, Equatable {
 }
 
 /// How a call to a replica failed.
-public enum CallFailure: Sendable, Hashable, CaseIterable {
+public enum CallFailure: Int, Sendable, Hashable, CaseIterable {
     /// No answer within the layer's deadline.
     case deadline
     /// The connection broke or refused the call.

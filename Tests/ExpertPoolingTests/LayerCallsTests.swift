@@ -49,6 +49,10 @@ private struct Bench {
         self.calls.timerFired(pools: &self.pools, now: seconds(time))
     }
 
+    mutating func abandon(at time: Double) -> [LayerAction] {
+        self.calls.abandoned(pools: &self.pools, now: seconds(time))
+    }
+
     var outstanding: [Int] { self.pools.reports.map(\.outstanding) }
 }
 
@@ -66,9 +70,7 @@ private func experienced(ports: [Int] = [1, 2], configuration: ExpertPoolsConfig
     var pools = machine(ports: ports, configuration: configuration)
     for _ in 0..<40 {
         for port in ports {
-            guard let slot = pools.slot(of: replica(port)) else { continue }
-            let kind = CallClass(isDecoder: true, rows: 3)
-            _ = pools.attemptSucceeded(slot, rows: 3, call: kind, time: .milliseconds(1), now: start)
+            _ = pools.end(replica(port), .answered, isDecoder: true, rows: 3)
         }
     }
     return pools
@@ -347,11 +349,67 @@ struct LayerCallsTests {
         var bench = Bench(experienced())
         _ = bench.begin()
         _ = bench.timer(at: 0.002)
-        let actions = bench.calls.abandoned(pools: &bench.pools)
+        let actions = bench.abandon(at: 0.003)
         #expect(actions == [.cancel(first()), .cancel(second())])
         #expect(bench.calls.isComplete)
         #expect(bench.outstanding == [0, 0])
-        #expect(bench.pools.reports.allSatisfy { $0.failed == 0 })
+        #expect(bench.pools.reports.allSatisfy { $0.failed == 0 && $0.attempts[.cancelled] == 1 })
+    }
+
+    @Test("every attempt is counted once, with how it ended, and its rows are in flight until then")
+    func attemptCounts() throws {
+        var bench = Bench(experienced())
+        let before = bench.pools.reports.map(\.attempts)
+        func counted(_ outcome: AttemptOutcome) -> [UInt64] {
+            zip(bench.pools.reports, before).map { $0.attempts[outcome] - $1[outcome] }.sorted()
+        }
+        // A hedge that wins: one answer, one attempt overtaken.
+        _ = bench.begin()
+        #expect(bench.pools.reports.map(\.outstandingRows).sorted() == [0, 3])
+        _ = bench.timer(at: 0.002)
+        #expect(bench.pools.reports.map(\.outstandingRows) == [3, 3])
+        _ = bench.answered(second(), at: 0.003)
+        #expect(bench.pools.reports.map(\.outstandingRows) == [0, 0])
+        #expect(counted(.answered) == [0, 1])
+        #expect(counted(.overtaken) == [0, 1])
+        // A hedge that loses.
+        bench = Bench(bench.pools)
+        _ = bench.begin()
+        _ = bench.timer(at: 0.002)
+        _ = bench.answered(first(), at: 0.003)
+        #expect(counted(.answered).reduce(0, +) == 2)
+        #expect(counted(.cancelled) == [0, 1])
+        // A failure, and an attempt that was made too late for the deadline.
+        bench = Bench(bench.pools, deadline: 0.1)
+        _ = bench.begin()
+        _ = bench.failed(first(), .unavailable, at: 0.0999)
+        _ = bench.timer(at: 0.1)
+        #expect(counted(.failed(.unavailable)) == [0, 1])
+        #expect(counted(.outOfTime) == [0, 1])
+        // Nobody waits any more, before the deadline and after it.
+        for time in [0.003, 2] {
+            bench = Bench(bench.pools)
+            _ = bench.begin()
+            _ = bench.abandon(at: time)
+        }
+        #expect(counted(.cancelled).reduce(0, +) == 2)
+        #expect(counted(.outOfTime).reduce(0, +) == 2)
+        let all = zip(bench.pools.reports, before).map { $0.attempts.total { _ in true } - $1.total { _ in true } }
+        #expect(all.reduce(0, +) == 8)
+        #expect(bench.pools.reports.map(\.outstandingRows) == [0, 0])
+    }
+
+    @Test("a replica that is removed and named again keeps its attempts and rows in flight until they end")
+    func namedAgain() {
+        var bench = Bench(machine(ports: [1]))
+        _ = bench.begin()
+        bench.pools.removed(replica(1), now: start)
+        bench.pools.added(replica(1))
+        #expect(bench.outstanding == [1])
+        #expect(bench.pools.reports.map(\.outstandingRows) == [3])
+        #expect(bench.answered(first(), at: 0.01).isEmpty)
+        #expect(bench.outstanding == [0])
+        #expect(bench.pools.reports.map(\.outstandingRows) == [0])
     }
 
     @Test("an adaptive deadline follows the 99th percentile within its bounds, for calls like those")
@@ -371,9 +429,7 @@ struct LayerCallsTests {
         #expect(wait(3, in: encoderLayer) == .milliseconds(700))
         // Calls that are given up count with the time that they were given, so the deadline grows with a slow pool.
         for _ in 0..<300 {
-            guard let slot = pools.slot(of: replica(1)) else { return }
-            let kind = CallClass(isDecoder: true, rows: 3)
-            _ = pools.attemptFailed(slot, .deadline, call: kind, time: .milliseconds(50), now: start)
+            _ = pools.end(replica(1), .failed(.deadline), isDecoder: true, rows: 3, in: .milliseconds(50))
         }
         #expect(wait(3) >= .milliseconds(200) && wait(3) < .milliseconds(220))
     }

@@ -62,14 +62,29 @@ extension ExpertPools {
         now: ContinuousClock.Instant = start
     ) -> Result<ReplicaID, NoReplica> {
         let slots = excluded.compactMap { self.slot(of: $0) }
-        return self.startAttempt(in: self.poolIndex(of: pool), excluding: slots, now: now)
+        return self.startAttempt(in: self.poolIndex(of: pool), excluding: slots, rows: 1, now: now)
             .map { self.replicas[$0].id }
     }
 
-    mutating func succeed(_ id: ReplicaID, in time: Duration = .milliseconds(1), rows: Int = 1) -> [PoolAction] {
+    /// Ends an attempt that took some time.
+    mutating func end(
+        _ id: ReplicaID,
+        _ outcome: AttemptOutcome,
+        isDecoder: Bool = false,
+        rows: Int = 1,
+        in time: Duration = .milliseconds(1),
+        now: ContinuousClock.Instant = start
+    ) -> [PoolAction] {
         guard let slot = self.slot(of: id) else { return [] }
-        let kind = CallClass(isDecoder: false, rows: rows)
-        return self.attemptSucceeded(slot, rows: rows, call: kind, time: time, now: start)
+        let kind = CallClass(isDecoder: isDecoder, rows: rows)
+        let began = now.advanced(by: .zero - time)
+        return self.attemptEnded(
+            AttemptEnd(slot: slot, kind: kind, rows: rows, started: began, ended: now, outcome: outcome)
+        )
+    }
+
+    mutating func succeed(_ id: ReplicaID, in time: Duration = .milliseconds(1), rows: Int = 1) -> [PoolAction] {
+        self.end(id, .answered, rows: rows, in: time)
     }
 
     mutating func fail(
@@ -77,13 +92,11 @@ extension ExpertPools {
         _ failure: CallFailure,
         now: ContinuousClock.Instant = start
     ) -> [PoolAction] {
-        guard let slot = self.slot(of: id) else { return [] }
-        let kind = CallClass(isDecoder: false, rows: 1)
-        return self.attemptFailed(slot, failure, call: kind, time: .milliseconds(1), now: now)
+        self.end(id, .failed(failure), now: now)
     }
 
     mutating func cancel(_ id: ReplicaID) {
-        if let slot = self.slot(of: id) { self.attemptCancelled(slot) }
+        #expect(self.end(id, .cancelled).isEmpty)
     }
 
     func state(_ id: ReplicaID) -> ReplicaState? {

@@ -189,22 +189,3 @@ struct TokenScoringTests {
         #expect(TokenScoring.scores(of: [1, 0], logits: logits, topLogprobs: 0).allSatisfy { $0.topLogprobs.isEmpty })
     }
 }
-
-@Suite
-struct LatencyWindowTests {
-    @Test("Percentiles are of the most recent calls, nearest rank")
-    func percentiles() {
-        var window = LatencyWindow()
-        #expect(window.percentile(0.5) == 0)
-        for milliseconds in 1...100 {
-            window.add(.milliseconds(milliseconds))
-        }
-        #expect(window.percentile(0.5) == 50_000)
-        #expect(window.percentile(0.99) == 99_000)
-        #expect(window.percentile(1) == 100_000)
-        for _ in 0..<LatencyWindow.capacity {
-            window.add(.microseconds(7))
-        }
-        #expect(window.percentile(1) == 7)
-    }
-}

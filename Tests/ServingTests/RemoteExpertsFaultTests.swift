@@ -184,7 +184,7 @@ struct RemoteExpertsFaultTests {
                     waitedFor.cancel()
                     _ = await interrupted
                     #expect(cluster.view.reports.map(\.outstanding) == [0])
-                    #expect(cluster.view.loads.values.map(\.outstandingRows) == [0])
+                    #expect(cluster.view.reports.map(\.outstandingRows) == [0])
                 }
             }
         }

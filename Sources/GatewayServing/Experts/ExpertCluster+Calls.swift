@@ -11,34 +11,32 @@ internal import SwitchyardProtos
 internal import Synchronization
 internal import Telemetry
 
-/// What a replica said about its work, and how long its recent calls took.
+/// What a replica said about its work last, and the bytes on the way to it and back.
 struct ReplicaLoad: Sendable {
     var latest: HostLoad?
-    var latencies = LatencyWindow()
-    /// Token rows that have no answer yet.
-    var outstandingRows = 0
-    /// Attempts by how they ended, in the order of ``AttemptOutcome/allCases``.
-    var attempts = [UInt64](repeating: 0, count: AttemptOutcome.allCases.count)
-    /// Times of good answers.
-    var times = HistogramCounts(.callSeconds)
-    /// Bytes on the way to the replica and back.
     let traffic = TrafficCounts()
-
-    /// An attempt was answered well.
-    mutating func answered(time: Duration, load: HostLoad?) {
-        self.latest = load
-        self.latencies.add(time)
-        self.times.add(time)
-        self.ended(.ok)
-    }
-
-    /// An attempt ended.
-    mutating func ended(_ outcome: AttemptOutcome) { self.attempts[outcome.rawValue] += 1 }
 }
 
 // MARK: - Forward calls
 
+extension ExpertCluster.State {
+    /// A replica said with a good answer how busy it is, and perhaps that it is leaving.
+    mutating func answered(_ id: ReplicaID, load: HostLoad?, now: ContinuousClock.Instant) -> [PoolAction] {
+        self.loads[id]?.latest = load
+        return load?.draining == true ? self.pools.draining(id, now: now) : []
+    }
+}
+
 extension ExpertCluster {
+    /// What a step of a layer's machine asks for.
+    struct LayerStep: Sendable {
+        /// When it was made.
+        let time: ContinuousClock.Instant
+        let actions: [LayerAction]
+        /// The way to the replica of each `send`, in their order; nil for a replica that is no longer named.
+        let channels: [RPCChannel?]
+    }
+
     /// Splits a layer's rows by pool.
     ///
     /// - Returns: One assignment for each pool, the rows of experts that no pool holds, and when the layer gives up.
@@ -58,44 +56,17 @@ extension ExpertCluster {
     }
 
     /// One step of a layer's machine, which moves the pools; ``follow(_:)`` is to be called with what they ask for.
-    func step(
-        _ body: (inout ExpertPools, ContinuousClock.Instant) -> [LayerAction]
-    ) -> [LayerAction] {
-        self.state.withLock { body(&$0.pools, .now) }
-    }
-
-    /// The way to a replica, as long as it is named; rows are counted as out until ``ended(_:rows:outcome:)``.
-    func channel(to id: ReplicaID, sending rows: Int) -> RPCChannel? {
+    func step(_ body: (inout State, ContinuousClock.Instant) -> [LayerAction]) -> LayerStep {
         self.state.withLock { state in
-            state.loads[id]?.outstandingRows += rows
-            return state.channels[id]
+            let now = ContinuousClock.now
+            let actions = body(&state, now)
+            var channels: [RPCChannel?] = []
+            for case .send(_, to: let id) in actions { channels.append(state.channels[id]) }
+            return LayerStep(time: now, actions: actions, channels: channels)
         }
     }
 
-    /// Rows that were sent to a replica are answered or given up; `outcome` says how, where that is known already.
-    func ended(_ id: ReplicaID, rows: Int, outcome: AttemptOutcome?) {
-        self.state.withLock { state in
-            state.loads[id]?.outstandingRows -= rows
-            if let outcome { state.loads[id]?.ended(outcome) }
-        }
-    }
-
-    /// A call failed, or its answer cannot be used.
-    func failed(_ id: ReplicaID, _ failure: CallFailure) {
-        self.state.withLock { $0.loads[id]?.ended(AttemptOutcome(failure)) }
-    }
-
-    /// A call was answered, and the answer is good.
-    func answered(_ id: ReplicaID, time: Duration, load: HostLoad?) {
-        self.state.withLock { state in
-            state.loads[id]?.answered(time: time, load: load)
-        }
-        if load?.draining == true {
-            self.transition { $0.pools.draining(id, now: .now) }
-        }
-    }
-
-    /// What people want to know.
+    /// The cluster at this moment, for reports.
     var view: View {
         self.state.withLock { state in
             View(

@@ -7,44 +7,28 @@ internal import SwitchyardProtos
 internal import Synchronization
 internal import Telemetry
 
-/// How an attempt of a call ended, as metrics have it.
-enum AttemptOutcome: Int, Sendable, CaseIterable {
-    /// Answered, and the answer is good.
-    case ok
-    /// No answer within the layer's deadline.
-    case deadline
-    /// The connection broke, or there was none.
-    case unavailable
-    /// The replica sheds load.
-    case overloaded
-    /// The answer cannot be used.
-    case badReply
-    /// The replica answered with another status.
-    case refused
-    /// Nobody waits for it any more: another attempt was faster, or the requests have left.
-    case givenUp
+extension AttemptOutcome {
+    /// The labels of all outcomes; some share one.
+    static let labels = ["ok", "deadline", "unavailable", "overloaded", "bad_reply", "refused", "given_up"]
 
-    init(_ failure: CallFailure) {
-        switch failure {
-        case .deadline: self = .deadline
-        case .unavailable: self = .unavailable
-        case .overloaded: self = .overloaded
-        case .badReply: self = .badReply
-        case .refused: self = .refused
-        }
-    }
-
-    /// The outcome as Prometheus' users write it.
+    /// The outcome as a metric label.
     var label: String {
         switch self {
-        case .ok: "ok"
-        case .deadline: "deadline"
-        case .unavailable: "unavailable"
-        case .overloaded: "overloaded"
-        case .badReply: "bad_reply"
-        case .refused: "refused"
-        case .givenUp: "given_up"
+        case .answered: "ok"
+        case .failed(.deadline), .outOfTime: "deadline"
+        case .failed(.unavailable): "unavailable"
+        case .failed(.overloaded): "overloaded"
+        case .failed(.badReply): "bad_reply"
+        case .failed(.refused): "refused"
+        case .overtaken, .cancelled: "given_up"
         }
+    }
+}
+
+extension HistogramCounts {
+    /// A replica's times as a metric.
+    init(_ times: CallTimes) {
+        self.init(.callSeconds, sum: times.sum, count: times.count) { times.count(upTo: $0) }
     }
 }
 
@@ -71,7 +55,7 @@ extension ExpertCluster {
         }
     }
 
-    /// Gives what the expert pools are doing.
+    /// Reports what the expert pools are doing.
     func collect(into snapshot: inout MetricSnapshot) {
         let view = self.view
         snapshot.set(MetricCatalog.pools.expertsComplete, view.isComplete ? 1 : 0)
@@ -90,13 +74,13 @@ extension ExpertCluster {
         for report in view.reports {
             let replica = [report.id.pool, report.id.address]
             let load = view.loads[report.id] ?? ReplicaLoad()
-            for outcome in AttemptOutcome.allCases {
-                let attempts = load.attempts[outcome.rawValue]
-                snapshot.set(MetricCatalog.pools.attemptsTotal, replica + [outcome.label], attempts)
+            for label in AttemptOutcome.labels {
+                let attempts = report.attempts.total { $0.label == label }
+                snapshot.set(MetricCatalog.pools.attemptsTotal, replica + [label], attempts)
             }
-            snapshot.set(MetricCatalog.pools.callSeconds, replica, load.times)
+            snapshot.set(MetricCatalog.pools.callSeconds, replica, HistogramCounts(report.times))
             snapshot.set(MetricCatalog.pools.openCalls, replica, report.outstanding)
-            snapshot.set(MetricCatalog.pools.openRows, replica, load.outstandingRows)
+            snapshot.set(MetricCatalog.pools.openRows, replica, report.outstandingRows)
             snapshot.set(MetricCatalog.pools.rowsTotal, replica, report.rows)
             snapshot.set(MetricCatalog.pools.sentBytesTotal, replica, load.traffic.sentBytes)
             snapshot.set(MetricCatalog.pools.receivedBytesTotal, replica, load.traffic.receivedBytes)

@@ -71,7 +71,7 @@ struct LayerCall: Sendable {
     /// - Parameter message: The reply.
     /// - Returns: The chunks, and what the host said about its load.
     /// - Throws: ``BadReply`` where the reply is not one for this call.
-    func read(_ message: ByteBuffer) throws(BadReply) -> (chunks: [ExpertOutputs.Chunk], load: HostLoad?) {
+    func read(_ message: ByteBuffer) throws(BadReply) -> LayerReply {
         let (outputs, load) = try self.check(message)
         let rowBytes = self.columns * MemoryLayout<Float>.size
         var chunks: [ExpertOutputs.Chunk] = []
@@ -138,6 +138,9 @@ struct LayerCall: Sendable {
         return ReplyRows(place: .matrix(widened), bytes: 0..<byteCount)
     }
 }
+
+/// A good answer to a call: the outputs, and what the host said about its load.
+typealias LayerReply = (chunks: [ExpertOutputs.Chunk], load: HostLoad?)
 
 /// A host answered with something that cannot be the experts' outputs.
 struct BadReply: Error, Sendable, Equatable, CustomStringConvertible {

@@ -9,10 +9,11 @@ internal import ServiceKit
 internal import SwitchModel
 internal import Telemetry
 
-/// One sparse layer's calls that are out: the runner of the ``LayerCalls`` machine.
+/// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
 ///
 /// Event loops only record answers; the engine's thread, which waits, judges them, hedges, tries other replicas and gives
-/// up at the layer's deadline.
+/// up at the layer's deadline. Every move of the machine is one ``step(_:)``: under the locks it changes state and
+/// collects what is to be done, and does it after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
     private struct Attempt: Sendable {
@@ -29,6 +30,12 @@ final class PendingLayer: PendingExperts, Sendable {
         let time: ContinuousClock.Instant
     }
 
+    /// What an answer is worth.
+    private enum Verdict {
+        case good(LayerReply)
+        case bad(CallFailure, pushback: Duration?, detail: String)
+    }
+
     private struct State: Sendable {
         var machine: LayerCalls
         var out: [AttemptID: Attempt] = [:]
@@ -37,108 +44,142 @@ final class PendingLayer: PendingExperts, Sendable {
         var outputs = ExpertOutputs(chunks: [])
     }
 
+    /// What a step asks for, to be done once the locks are released.
+    private struct Work {
+        var sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)] = []
+        var cancelled: [CallHandle] = []
+        var pooled: [PoolAction] = []
+        /// The layer's outputs, if no call is left.
+        var outputs: ExpertOutputs?
+    }
+
     private enum Event {
         case answers([Answer])
-        case complete
+        case complete(ExpertOutputs)
         case cancelled
+        case timer
     }
 
     private let cluster: ExpertCluster
     private let layer: SparseLayer
     private let calls: [LayerCall]
+    private let deadline: ContinuousClock.Instant
     private let trace: StepTrace?
     private let state: Monitor<State>
 
+    /// Sends a layer's calls.
+    ///
+    /// - Parameters:
+    ///   - cluster: The expert hosts.
+    ///   - layer: The layer.
+    ///   - calls: One call for each pool.
+    ///   - unplaced: Rows that no pool holds, which are dropped.
+    ///   - deadline: When the layer stops waiting.
+    ///   - trace: The trace that the calls belong to, if somebody follows one.
     init(
-        cluster: ExpertCluster,
+        sendingTo cluster: ExpertCluster,
         layer: SparseLayer,
         calls: [LayerCall],
+        unplaced: [Range<Int>],
         deadline: ContinuousClock.Instant,
         trace: StepTrace? = nil
     ) {
         self.cluster = cluster
         self.layer = layer
         self.calls = calls
+        self.deadline = deadline
         self.trace = trace
         let pooled = ExpertLayer(layer)
         let policy = cluster.configuration.choice.policy(of: pooled)
-        self.state = Monitor(State(machine: LayerCalls(layer: pooled, deadline: deadline, policy: policy)))
+        var state = State(machine: LayerCalls(layer: pooled, deadline: deadline, policy: policy))
+        state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
+        // Nobody else knows the layer yet, so its state needs no lock.
+        let assignments = calls.map(\.assignment)
+        let step = cluster.step { cluster, now in
+            state.machine.begin(assignments, pools: &cluster.pools, now: now)
+        }
+        let work = Self.apply(step, to: &state, calls: calls, trace: trace)
+        self.state = Monitor(state)
+        self.perform(work)
     }
 
-    // MARK: - Calls out
-
-    /// Sends all calls; called once.
-    func begin() {
-        self.step { machine, pools, now in
-            machine.begin(self.calls.map(\.assignment), pools: &pools, now: now)
-        }
-    }
-
-    /// Counts rows as dropped that no call carries.
-    func drop(rows: [Range<Int>], reason: DropReason) {
-        guard !rows.isEmpty else {
-            return
-        }
-        self.state.withLock { state in
-            state.outputs.dropped.append(contentsOf: rows.map { .init(rows: $0, reason: reason) })
-        }
-    }
+    // MARK: - Steps
 
     /// One step of the machine under both locks, then what it asks for.
+    ///
+    /// - Returns: The layer's outputs, if no call is left.
+    @discardableResult
     private func step(
-        _ body: (inout LayerCalls, inout ExpertPools, ContinuousClock.Instant) -> [LayerAction]
-    ) {
-        let actions = self.state.withLock { state in
-            self.cluster.step { pools, now in body(&state.machine, &pools, now) }
+        _ body: (inout State, inout ExpertCluster.State, ContinuousClock.Instant) -> [LayerAction]
+    ) -> ExpertOutputs? {
+        let work = self.state.withLock { state in
+            let step = self.cluster.step { cluster, now in body(&state, &cluster, now) }
+            return Self.apply(step, to: &state, calls: self.calls, trace: self.trace)
         }
-        var pooled: [PoolAction] = []
-        for action in actions {
-            switch action {
-            case .send(let attempt, to: let replica):
-                self.send(attempt, to: replica)
-            case .cancel(let attempt):
-                let left = self.state.withLock { $0.out.removeValue(forKey: attempt) }
-                left?.handle?.cancel()
-                self.note(left, attempt, isGivenUp: true)
-            case .drop(let call, let cause):
-                self.drop(rows: self.calls[call].assignment.groups.map(\.rows), reason: DropReason(cause))
-            case .pool(let action):
-                pooled.append(action)
-            }
-        }
-        if !pooled.isEmpty {
-            self.cluster.follow(pooled)
-        }
+        self.perform(work)
+        return work.outputs
     }
 
-    private func send(_ attempt: AttemptID, to replica: ReplicaID) {
-        let call = self.calls[attempt.call]
-        let span = self.trace?.carried.child()
-        let (deadline, isCancelled) = self.state.withLock { state in
-            state.out[attempt] = Attempt(replica: replica, started: .now, span: span)
-            return (state.machine.deadline, state.isCancelled)
+    /// Takes what a step of the machine asks for into the layer's state.
+    private static func apply(
+        _ step: ExpertCluster.LayerStep,
+        to state: inout State,
+        calls: [LayerCall],
+        trace: StepTrace?
+    ) -> Work {
+        var work = Work()
+        var channels = step.channels[...]
+        for action in step.actions {
+            switch action {
+            case .send(let attempt, to: let replica):
+                let span = trace?.carried.child()
+                state.out[attempt] = Attempt(replica: replica, started: step.time, span: span)
+                let channel = channels.popFirst() ?? nil
+                // A layer that is cancelled sends nothing more; the attempt ends when it is abandoned.
+                if !state.isCancelled { work.sends.append((attempt, channel, span)) }
+            case .cancel(let attempt):
+                if let handle = state.out.removeValue(forKey: attempt)?.handle { work.cancelled.append(handle) }
+            case .drop(let call, let cause):
+                let reason = DropReason(cause)
+                for group in calls[call].assignment.groups {
+                    state.outputs.dropped.append(.init(rows: group.rows, reason: reason))
+                }
+            case .pool(let action):
+                work.pooled.append(action)
+            }
         }
-        guard let channel = self.cluster.channel(to: replica, sending: call.assignment.rowCount) else {
-            self.record(.failure(RPCError(.unavailable, "the replica is no longer named")), attempt)
-            return
+        if state.machine.isComplete, !state.isCancelled { work.outputs = state.outputs }
+        return work
+    }
+
+    private func perform(_ work: Work) {
+        for handle in work.cancelled { handle.cancel() }
+        if !work.sends.isEmpty { self.send(work.sends) }
+        if !work.pooled.isEmpty { self.cluster.follow(work.pooled) }
+    }
+
+    private func send(_ sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]) {
+        var handles: [(attempt: AttemptID, handle: CallHandle)] = []
+        for (attempt, channel, span) in sends {
+            guard let channel else {
+                self.record(.failure(RPCError(.unavailable, "the replica is no longer named")), attempt)
+                continue
+            }
+            var options = CallOptions(deadline: self.deadline)
+            // Without metadata the call's header block is one that the connection has stored.
+            if let span { options.metadata = Metadata(carrying: span) }
+            let handle = channel.unary(.forward, self.calls[attempt.call].payload, options: options) { result in
+                self.record(result, attempt)
+            }
+            handles.append((attempt, handle))
         }
-        guard !isCancelled else {
-            self.record(.failure(RPCError(.cancelled, "nobody waits for the layer any more")), attempt)
-            return
-        }
-        var options = CallOptions(deadline: deadline)
-        // Without metadata the call's header block is one that the connection has stored.
-        if let span { options.metadata = Metadata(carrying: span) }
-        let handle = channel.unary(.forward, call.payload, options: options) { result in
-            self.record(result, attempt)
-        }
-        // The answer may have come already; then nobody needs the handle.
-        let isCancelledNow = self.state.withLock { state in
-            state.out[attempt]?.handle = handle
+        // An answer may have come already; then nobody needs the handle.
+        let isCancelled = self.state.withLock { state in
+            for (attempt, handle) in handles { state.out[attempt]?.handle = handle }
             return state.isCancelled
         }
-        if isCancelledNow {
-            handle.cancel()
+        if isCancelled {
+            for (_, handle) in handles { handle.cancel() }
         }
     }
 
@@ -146,7 +187,7 @@ final class PendingLayer: PendingExperts, Sendable {
     private func record(_ result: Result<UnaryReply, RPCError>, _ attempt: AttemptID) {
         let now = ContinuousClock.now
         self.state.notify { state in
-            // An attempt that was given up is no longer out, and its answer no longer wanted.
+            // The answer to an attempt that was given up is no longer wanted.
             if state.out[attempt] != nil {
                 state.answers.append(Answer(attempt: attempt, result: result, time: now))
             }
@@ -157,13 +198,12 @@ final class PendingLayer: PendingExperts, Sendable {
 
     func wait() throws -> ExpertOutputs {
         while true {
+            var outputs: ExpertOutputs?
             switch self.nextEvent() {
             case .answers(let answers):
-                for answer in answers {
-                    self.judge(answer)
-                }
-            case .complete:
-                return self.state.withLock { $0.outputs }
+                outputs = self.judge(answers)
+            case .complete(let all):
+                outputs = all
             case .cancelled:
                 self.abandon()
                 throw StepInterrupted(
@@ -172,9 +212,12 @@ final class PendingLayer: PendingExperts, Sendable {
                     sequences: [],
                     message: "nobody waits for the step any more"
                 )
-            case nil:
-                self.step { machine, pools, now in machine.timerFired(pools: &pools, now: now) }
+            case .timer:
+                outputs = self.step { layer, cluster, now in
+                    layer.machine.timerFired(pools: &cluster.pools, now: now)
+                }
             }
+            if let outputs { return outputs }
         }
     }
 
@@ -183,19 +226,15 @@ final class PendingLayer: PendingExperts, Sendable {
     /// A thread that computes something else between two looks sends hedges and retries that much later.
     var isReady: Bool {
         while true {
-            switch self.state.withLock({ Self.event(&$0) }) {
+            switch self.state.withLock({ Self.event(&$0, now: .now) }) {
             case .answers(let answers):
-                for answer in answers {
-                    self.judge(answer)
-                }
+                self.judge(answers)
             case .complete, .cancelled:
                 return true
+            case .timer:
+                self.step { layer, cluster, now in layer.machine.timerFired(pools: &cluster.pools, now: now) }
             case nil:
-                let timer = self.state.withLock { $0.machine.nextTimer } ?? .now
-                guard timer <= .now else {
-                    return false
-                }
-                self.step { machine, pools, now in machine.timerFired(pools: &pools, now: now) }
+                return false
             }
         }
     }
@@ -206,104 +245,96 @@ final class PendingLayer: PendingExperts, Sendable {
         self.abandon()
     }
 
-    private func nextEvent() -> Event? {
+    private func nextEvent() -> Event {
         // The machine moves on this thread only, but for its end, which wakes this thread.
-        let timer = self.state.withLock { $0.machine.nextTimer } ?? .now
-        return self.state.wait(until: timer) { Self.event(&$0) }
+        self.state.wait(until: { $0.machine.nextTimer ?? .now }, for: { Self.event(&$0) }) ?? .timer
     }
 
-    private static func event(_ state: inout State) -> Event? {
-        if state.isCancelled {
-            return .cancelled
-        }
+    /// What the thread that waits has to do next; a timer counts only if the time is given.
+    private static func event(_ state: inout State, now: ContinuousClock.Instant? = nil) -> Event? {
+        if state.isCancelled { return .cancelled }
         if !state.answers.isEmpty {
             defer { state.answers = [] }
             return .answers(state.answers)
         }
-        return state.machine.isComplete ? .complete : nil
+        if state.machine.isComplete { return .complete(state.outputs) }
+        guard let now, let timer = state.machine.nextTimer else { return nil }
+        return timer <= now ? .timer : nil
     }
 
-    private func judge(_ answer: Answer) {
-        guard let attempt = self.state.withLock({ $0.out.removeValue(forKey: answer.attempt) }) else {
-            return
+    /// Reads answers, and moves the machine by all of them in one step.
+    ///
+    /// - Returns: The layer's outputs, if no call is left.
+    @discardableResult
+    private func judge(_ answers: [Answer]) -> ExpertOutputs? {
+        let verdicts = answers.map { self.verdict(on: $0) }
+        var ended: [(attempt: Attempt, index: Int)] = []
+        let isLogged = self.cluster.logger.logLevel <= .debug
+        let outputs = self.step { layer, cluster, now in
+            var actions: [LayerAction] = []
+            for (index, answer) in answers.enumerated() {
+                // An earlier answer of these may have ended the call.
+                guard layer.machine.isOut(answer.attempt),
+                    let attempt = layer.out.removeValue(forKey: answer.attempt)
+                else { continue }
+                if isLogged { ended.append((attempt, index)) }
+                switch verdicts[index] {
+                case .good(let reply):
+                    layer.outputs.chunks.append(contentsOf: reply.chunks)
+                    actions += layer.machine.answered(answer.attempt, pools: &cluster.pools, now: answer.time)
+                    actions += cluster.answered(attempt.replica, load: reply.load, now: now).map { .pool($0) }
+                case .bad(let failure, let pushback, _):
+                    actions += layer.machine.failed(
+                        answer.attempt,
+                        failure,
+                        pushback: pushback,
+                        pools: &cluster.pools,
+                        now: now
+                    )
+                }
+            }
+            return actions
         }
-        self.note(attempt, answer.attempt, isGivenUp: false)
-        let call = self.calls[answer.attempt.call]
+        for (attempt, index) in ended { self.log(attempt, answers[index], verdicts[index]) }
+        return outputs
+    }
+
+    private func verdict(on answer: Answer) -> Verdict {
         switch answer.result {
         case .success(let reply):
             do throws(BadReply) {
-                let (chunks, load) = try call.read(reply.message)
-                self.state.withLock { $0.outputs.chunks.append(contentsOf: chunks) }
-                self.step { machine, pools, _ in
-                    machine.answered(answer.attempt, pools: &pools, now: answer.time)
-                }
-                let time = attempt.started.duration(to: answer.time)
-                self.cluster.answered(attempt.replica, time: time, load: load)
-                self.log(attempt, "an expert host answered", ["time": "\(time)"])
+                return .good(try self.calls[answer.attempt.call].read(reply.message))
             } catch {
-                self.fail(answer, attempt, .badReply, detail: error.description)
+                return .bad(.badReply, pushback: nil, detail: error.description)
             }
         case .failure(let error):
-            self.fail(
-                answer,
-                attempt,
-                CallFailure(error.code),
-                pushback: error.retryPushback,
-                detail: error.description
-            )
+            return .bad(CallFailure(error.code), pushback: error.retryPushback, detail: error.description)
         }
     }
 
-    private func fail(
-        _ answer: Answer,
-        _ attempt: Attempt,
-        _ failure: CallFailure,
-        pushback: Duration? = nil,
-        detail: String
-    ) {
-        self.cluster.failed(attempt.replica, failure)
-        self.log(
-            attempt,
-            "a call to an expert host failed",
-            ["failure": "\(failure)", "detail": "\(detail)"],
-            isFollowed: false
-        )
-        self.step { machine, pools, now in
-            machine.failed(answer.attempt, failure, pushback: pushback, pools: &pools, now: now)
-        }
-    }
-
-    /// Tells people what became of an attempt, with its trace; `isFollowed` where it concerns only those who follow one.
-    private func log(
-        _ attempt: Attempt,
-        _ message: Logger.Message,
-        _ details: @autoclosure () -> Logger.Metadata,
-        isFollowed: Bool = true
-    ) {
-        guard attempt.span != nil || !isFollowed, self.cluster.logger.logLevel <= .debug else { return }
-        var metadata = details()
-        metadata["replica"] = "\(attempt.replica)"
-        metadata["layer"] = "\(self.layer.words)"
+    /// Logs how an attempt ended, with its trace; good answers only where somebody follows one.
+    private func log(_ attempt: Attempt, _ answer: Answer, _ verdict: Verdict) {
+        var metadata: Logger.Metadata = ["replica": "\(attempt.replica)", "layer": "\(self.layer.words)"]
         if let trace = self.trace, let span = attempt.span {
             metadata.merge(trace.logMetadata(of: span)) { _, new in new }
         }
-        self.cluster.logger.debug(message, metadata: metadata)
-    }
-
-    /// Rows that were out are out no longer.
-    private func note(_ attempt: Attempt?, _ id: AttemptID, isGivenUp: Bool) {
-        guard let attempt else { return }
-        var outcome: AttemptOutcome?
-        if isGivenUp {
-            let deadline = self.state.withLock { $0.machine.deadline }
-            outcome = deadline <= .now ? .deadline : .givenUp
+        switch verdict {
+        case .good:
+            guard attempt.span != nil else { return }
+            metadata["time"] = "\(attempt.started.duration(to: answer.time))"
+            self.cluster.logger.debug("an expert host answered", metadata: metadata)
+        case .bad(let failure, _, let detail):
+            metadata["failure"] = "\(failure)"
+            metadata["detail"] = "\(detail)"
+            self.cluster.logger.debug("a call to an expert host failed", metadata: metadata)
         }
-        self.cluster.ended(attempt.replica, rows: self.calls[id.call].assignment.rowCount, outcome: outcome)
     }
 
     private func abandon() {
-        self.step { machine, pools, _ in machine.abandoned(pools: &pools) }
-        self.state.withLock { $0.answers = [] }
+        self.step { layer, cluster, now in
+            layer.answers = []
+            return layer.machine.abandoned(pools: &cluster.pools, now: now)
+        }
     }
 }
 
@@ -316,7 +347,7 @@ extension RPCError {
 }
 
 extension DropReason {
-    /// The model's word for why the pools gave rows up.
+    /// The model's word for why the pools dropped rows.
     init(_ cause: DropCause) {
         switch cause {
         case .timeout: self = .timeout

@@ -4,12 +4,12 @@ internal import ExpertPooling
 public import SwitchModel
 internal import TensorKernels
 
-/// The cluster's experts: each layer's rows go to the pools that hold their experts, one grouped call a pool, all at
-/// once, and come back inside one deadline.
+/// The cluster's experts: each layer's rows go to the pools that hold their experts, in one grouped call per pool, all at
+/// once, and come back within one deadline.
 ///
-/// The deadline of a layer is the configuration's (``ExpertClusterConfiguration/choice``). The deadlines of requests do
-/// not shorten it, since a request that is about to expire would take its neighbours' tokens with it; a step that nobody
-/// waits for any more is cancelled whole.
+/// The configuration sets a layer's deadline (``ExpertClusterConfiguration/choice``). The deadlines of requests do not
+/// shorten it, since a request that is about to expire would take its neighbours' tokens with it; a step that nobody
+/// waits for any more is cancelled as a whole.
 public final class RemoteExperts: ExpertExecutor, Sendable {
     private let cluster: ExpertCluster
     private let fingerprint: UInt64
@@ -18,7 +18,7 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     /// Creates an executor over a cluster.
     ///
     /// - Parameters:
-    ///   - cluster: The expert hosts; somebody runs it.
+    ///   - cluster: The expert hosts; the caller runs it.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
     public init(cluster: ExpertCluster, fingerprint: UInt64) {
         self.cluster = cluster
@@ -37,18 +37,16 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     private func begin(_ request: ExpertLayerRequest, following trace: StepTrace?) -> any PendingExperts {
         let layer = ExpertLayer(request.layer)
         let (assignments, unplaced, deadline) = self.cluster.assignments(of: request.plan.groups, in: layer)
-        let pending = PendingLayer(
-            cluster: self.cluster,
+        return PendingLayer(
+            sendingTo: self.cluster,
             layer: request.layer,
             calls: assignments.map {
                 LayerCall($0, of: request, fingerprint: self.fingerprint, rowType: self.rowType)
             },
+            unplaced: unplaced,
             deadline: deadline,
             trace: trace
         )
-        pending.drop(rows: unplaced, reason: .unavailable)
-        pending.begin()
-        return pending
     }
 }
 

@@ -99,12 +99,12 @@ struct ClusterReporter: Sendable {
         message.address = report.id.address
         (message.state, message.detail) = report.state.message
         message.outstandingCalls = UInt32(clamping: report.outstanding)
-        message.outstandingRows = UInt64(load.outstandingRows)
+        message.outstandingRows = UInt64(clamping: report.outstandingRows)
         message.calls = report.succeeded + report.failed
         message.rows = report.rows
         message.failures = report.failed
-        message.latencyP50Microseconds = load.latencies.percentile(0.5)
-        message.latencyP99Microseconds = load.latencies.percentile(0.99)
+        message.latencyP50Microseconds = report.times.recentPercentile(0.5)?.wholeMicroseconds ?? 0
+        message.latencyP99Microseconds = report.times.recentPercentile(0.99)?.wholeMicroseconds ?? 0
         message.load = load.latest
         message.ejections = report.ejections
         message.zone = report.description?.zone ?? ""

@@ -86,11 +86,24 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
         until deadline: ContinuousClock.Instant? = nil,
         _ body: (inout State) -> Result?
     ) -> Result? {
+        self.wait(until: { _ in deadline }, for: body)
+    }
+
+    /// Blocks the calling thread until the body returns something, or until a deadline that depends on the value.
+    ///
+    /// - Parameters:
+    ///   - deadline: Called once, with the value, before the wait begins.
+    ///   - body: As in ``wait(until:_:)``.
+    /// - Returns: What the body returned, or nothing if the deadline came first.
+    public func wait<Result>(
+        until deadline: (inout State) -> ContinuousClock.Instant?,
+        for body: (inout State) -> Result?
+    ) -> Result? {
         pthread_mutex_lock(self.mutex)
         defer {
             pthread_mutex_unlock(self.mutex)
         }
-        let limit = deadline.map(Self.monotonicTime(of:))
+        let limit = deadline(&self.state.pointee).map(Self.monotonicTime(of:))
         while true {
             if let result = body(&self.state.pointee) {
                 return result

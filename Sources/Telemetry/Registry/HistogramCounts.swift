@@ -16,6 +16,23 @@ public struct HistogramCounts: Sendable, Hashable {
         self.init(buckets, counts: Array(repeating: 0, count: buckets.bounds.count + 1), sum: 0)
     }
 
+    /// Creates a histogram of observations that something else has counted.
+    ///
+    /// - Parameters:
+    ///   - buckets: Where the buckets end.
+    ///   - sum: The sum of all observations.
+    ///   - count: Their number.
+    ///   - countUpTo: How many of them did not exceed a bound.
+    public init(_ buckets: Buckets, sum: Double, count: UInt64, countUpTo: (Double) -> UInt64) {
+        var counts: [UInt64] = []
+        var before: UInt64 = 0
+        for upTo in buckets.bounds.map(countUpTo) + [count] {
+            counts.append(upTo > before ? upTo - before : 0)
+            before = max(before, upTo)
+        }
+        self.init(buckets, counts: counts, sum: sum)
+    }
+
     init(_ buckets: Buckets, counts: [UInt64], sum: Double) {
         self.buckets = buckets
         self.counts = counts
