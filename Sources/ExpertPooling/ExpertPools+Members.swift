@@ -16,7 +16,7 @@ extension ExpertPools {
         var badRepliesInARow = 0
         var overtakesInARow = 0
         var successesInARow = 0
-        /// Ejections that are not forgiven yet.
+        /// Ejections that are not forgotten yet.
         var ejections = 0
         /// Ejections since the beginning.
         var ejectionCount: UInt64 = 0
@@ -45,7 +45,7 @@ extension ExpertPools {
     /// One pool.
     struct Pool: Sendable {
         let name: String
-        /// Slots of its replicas, those that leave not among them.
+        /// Slots of its replicas, except those that are leaving.
         var members: [Int] = []
         /// Slots of the replicas that are ready.
         var ready: [Int] = []

@@ -24,7 +24,7 @@ extension ExpertPools {
             let pool = self.poolIndex(of: assignment.pool)
             let time = self.pools[pool].times[call.index]
                 .percentile(0.99, minimumCount: self.configuration.samplesToBelieve)
-            // Of a kind that was not seen yet nothing is known, so the layer waits as long as it may.
+            // Nothing is known of a kind that has not been seen yet, so the layer waits as long as it may.
             guard let time else { return now.advanced(by: policy.deadline) }
             longest = max(longest, time)
         }
@@ -39,7 +39,7 @@ extension ExpertPools {
         return max(time ?? self.configuration.unknownHedgeDelay, self.configuration.shortestHedgeDelay)
     }
 
-    /// A call begins: it earns its part of a hedge.
+    /// A call begins, which earns a fraction of a hedge.
     mutating func earnHedge(in pool: Int) {
         self.pools[pool].counts.calls += 1
         let tokens = self.pools[pool].hedgeTokens + self.configuration.hedgeFraction
@@ -56,7 +56,7 @@ extension ExpertPools {
         self.pools[pool].counts.hedges += 1
     }
 
-    /// Whether failed calls of a pool may be tried again.
+    /// Whether failed calls of a pool may be retried.
     func mayRetry(in pool: Int) -> Bool { self.pools[pool].retryBudget.allowsRetries }
 
     mutating func noteRetry(in pool: Int) { self.pools[pool].counts.retries += 1 }
@@ -65,7 +65,7 @@ extension ExpertPools {
 
     mutating func noteHedgeWon(in pool: Int) { self.pools[pool].counts.hedgesWon += 1 }
 
-    /// How long calls wait for a pool that has nobody; nil where they do not.
+    /// Until when calls wait for a pool without a ready replica; nil if they do not.
     func patienceEnd(in pool: Int, _ policy: LayerPolicy) -> ContinuousClock.Instant? {
         guard policy.patience > .zero, let lostAt = self.pools[pool].lostAt else { return nil }
         return lostAt.advanced(by: policy.patience)

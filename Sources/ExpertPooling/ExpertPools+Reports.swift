@@ -2,7 +2,7 @@
 
 /// Counts of one pool's calls since the beginning.
 public struct PoolCounts: Sendable, Equatable {
-    /// Calls: one for each layer and pool.
+    /// Calls, one per layer and pool.
     public var calls: UInt64 = 0
     /// Calls that were sent to a second replica while the first one was silent.
     public var hedges: UInt64 = 0
@@ -17,7 +17,7 @@ public struct PoolCounts: Sendable, Equatable {
     public init() {}
 }
 
-/// Counters and state of one replica, for people and metrics.
+/// Counters and state of one replica, for `switchyard status` and metrics.
 public struct ReplicaReport: Sendable, Equatable {
     /// The replica.
     public var id: ReplicaID

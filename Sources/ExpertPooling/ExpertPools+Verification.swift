@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 extension ExpertPools {
-    /// Why a replica must not be used; nil where it may.
+    /// Why a replica must not be used; nil if it may.
     func objection(to description: ReplicaDescription, from slot: Int) -> String? {
         guard description.fingerprint == self.fingerprint else {
             return "it serves the model \(Self.hex(description.fingerprint)), but this gateway serves "
@@ -38,7 +38,7 @@ extension ExpertPools {
             return self.missingExperts(of: description, in: name)
         }
         guard description.experts.contains(where: { !$0.value.isEmpty }) else { return "it holds no experts" }
-        // Alone it may teach its pool another placement; beside others that serve it must fit theirs.
+        // Alone it may teach its pool another placement; beside other ready replicas it must fit theirs.
         guard self.pools[self.replicas[slot].pool].ready.contains(where: { $0 != slot }) else { return nil }
         return self.missingExperts(of: description, in: name)
     }

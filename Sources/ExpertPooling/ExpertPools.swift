@@ -12,13 +12,13 @@ internal import RPCCore
 /// - Ejection, probes and draining are in `ExpertPools+Health.swift`.
 /// - Deadlines, hedge delays and budgets come from what was observed (`ExpertPools+Observed.swift`).
 public struct ExpertPools: Sendable {
-    /// The bounds that are kept.
+    /// The limits.
     public let configuration: ExpertPoolsConfiguration
     /// Fingerprint that every replica must have.
     public let fingerprint: UInt64
     /// Width of a token row that every replica must have.
     public let modelWidth: Int
-    /// Grows whenever the answer of ``isComplete(layers:expertCount:)`` may have changed.
+    /// Grows whenever ``isComplete(layers:expertCount:)`` may have changed.
     public internal(set) var readyVersion = 0
 
     var replicas: [Replica] = []
@@ -31,17 +31,17 @@ public struct ExpertPools: Sendable {
     /// Whether the placement comes from what replicas say they hold.
     var learnsPlacement: Bool { !self.isPlacementGiven }
     private var table: PlacementTable
-    /// What the outside wants placed on further pools; what is in force may be less.
+    /// What the caller wants placed on further pools; what is in force may be less.
     private var wantedExtras: [ExpertLayer: [Int: [String]]] = [:]
 
     /// Creates the machine without replicas.
     ///
     /// - Parameters:
-    ///   - configuration: The bounds to keep.
+    ///   - configuration: The limits.
     ///   - fingerprint: Fingerprint that every replica must have.
     ///   - modelWidth: Width of a token row.
     ///   - placement: Which pool holds each expert, or nil to learn it from what the replicas say they hold.
-    ///   - seed: Where chance begins.
+    ///   - seed: Seed of the random choices.
     public init(
         configuration: ExpertPoolsConfiguration = .defaults,
         fingerprint: UInt64,
@@ -86,7 +86,7 @@ public struct ExpertPools: Sendable {
         return pools.allSatisfy { self.isReady($0) }
     }
 
-    /// Splits a layer's grouped rows by pool: one grouped call for each.
+    /// Splits a layer's grouped rows by pool: one grouped call per pool.
     ///
     /// - Parameters:
     ///   - groups: Expert and row count, in the order of the dispatched rows.
@@ -124,7 +124,7 @@ public struct ExpertPools: Sendable {
         if let slot = self.slots[id] { self.pools[pool].members.append(slot) }
     }
 
-    /// A replica is no longer named; calls that are out may still be answered.
+    /// A replica is no longer named; calls in flight may still be answered.
     ///
     /// - Parameters:
     ///   - id: The replica.
@@ -227,7 +227,7 @@ public struct ExpertPools: Sendable {
     /// The earliest time at which ``timerFired(now:)`` has something to do.
     public var nextTimer: ContinuousClock.Instant? {
         var earliest: ContinuousClock.Instant?
-        // By index: a copy of each replica would cost more than all the rest of a step.
+        // By index: copying each replica would cost more than the rest of a step.
         for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
             var time = self.replicas[slot].describeAgain
             if case .ejected(let until) = self.replicas[slot].state { time = until }
@@ -256,7 +256,7 @@ public struct ExpertPools: Sendable {
 
     // MARK: - Hot experts
 
-    /// Places experts on further pools, in the place of those that were there before.
+    /// Places experts on further pools, replacing those that were there before.
     ///
     /// Only experts that every ready replica of a pool holds are placed there, now and as replicas come and go.
     ///

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How long recent calls took: a histogram of times in which older ones weigh less.
+/// How long recent calls took: a histogram of times in which older calls weigh less.
 ///
-/// Bucket bounds grow by the eighth root of two, from 8 µs to more than a minute, so a percentile is at most 9 % off.
-/// A call weighs half as much after ``halfLife`` further ones.
+/// Bucket bounds grow by the eighth root of two, from 8 µs to more than a minute, so a percentile is at most 9 % too high.
+/// A call weighs half as much after ``halfLife`` more calls.
 struct LatencyDigest: Sendable {
     /// Calls after which a call weighs half.
     static let halfLife = 256.0
@@ -25,7 +25,7 @@ struct LatencyDigest: Sendable {
     mutating func add(_ time: Duration) {
         if self.weights.isEmpty { self.weights = [Double](repeating: 0, count: Self.bucketCount) }
         self.count += 1
-        // Instead of letting all older weights shrink, newer ones grow; now and then all are brought back to scale.
+        // Instead of shrinking all older weights, newer ones grow; now and then all are scaled back.
         self.increment *= Self.growth
         self.weights[Self.bucket(of: time)] += self.increment
         self.total += self.increment
@@ -36,12 +36,12 @@ struct LatencyDigest: Sendable {
         }
     }
 
-    /// The time that so large a part of the calls did not exceed.
+    /// The time that this fraction of the calls did not exceed.
     ///
     /// - Parameters:
     ///   - fraction: Above 0, at most 1.
     ///   - minimumCount: Calls that must have been seen.
-    /// - Returns: The upper bound of the percentile's bucket; nil before so many calls.
+    /// - Returns: The upper bound of the percentile's bucket; nil before that many calls.
     func percentile(_ fraction: Double, minimumCount: Int) -> Duration? {
         guard self.count >= max(1, minimumCount) else { return nil }
         let wanted = fraction * self.total
@@ -91,7 +91,7 @@ extension Duration {
     }
 }
 
-/// Which calls are alike enough for their times to be compared: those of one stack with about as many rows.
+/// Calls that are alike enough to compare their times: calls of one stack with about as many rows.
 struct CallClass: Sendable, Hashable {
     /// Number of classes.
     static let count = 10

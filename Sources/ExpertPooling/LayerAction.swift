@@ -2,11 +2,11 @@
 
 public import RPCCore
 
-/// One attempt of one of a layer's calls.
+/// An attempt of one of a layer's calls.
 public struct AttemptID: Sendable, Hashable {
-    /// Index of the call in the assignments that the layer began with.
+    /// Index of the call among the layer's assignments.
     public let call: Int
-    /// Number of the attempt among the call's.
+    /// Number of the attempt among the call's attempts.
     public let number: Int
 }
 
@@ -14,30 +14,30 @@ public struct AttemptID: Sendable, Hashable {
 public enum LayerAction: Sendable, Hashable {
     /// Send the call's rows to this replica.
     case send(AttemptID, to: ReplicaID)
-    /// Give this attempt up; its outcome need not be reported.
+    /// Cancel this attempt; its outcome need not be reported.
     case cancel(AttemptID)
-    /// Give the rows of a call up.
+    /// Drop the rows of a call.
     case drop(call: Int, DropCause)
-    /// Something that concerns the pools.
+    /// Something for the pools' runner.
     case pool(PoolAction)
 }
 
-/// Why the rows of a call are given up.
+/// Why the rows of a call are dropped.
 public enum DropCause: Sendable, Hashable, CaseIterable {
     /// The layer's deadline passed.
     case timeout
-    /// No replica takes calls, or those that did broke off.
+    /// No replica is ready, or connections broke.
     case unavailable
-    /// Every replica has as many calls out as it may, or sheds load.
+    /// Every replica has as many calls in flight as it may have, or sheds load.
     case overloaded
-    /// The last replica that was tried gave an answer that cannot be used.
+    /// The last replica that was tried gave an unusable answer.
     case badReply
 }
 
 extension CallFailure {
-    /// What a status of a replica means for the pools.
+    /// What a replica's status means for the pools.
     ///
-    /// - Parameter code: The status of a call that did not end with `OK`.
+    /// - Parameter code: The status of a call that ended with anything but `OK`.
     public init(_ code: Status.Code) {
         switch code {
         case .deadlineExceeded: self = .deadline
@@ -47,7 +47,7 @@ extension CallFailure {
         }
     }
 
-    /// Why rows are given up when this failure was the last.
+    /// Why rows are dropped if this failure was the last.
     public var dropCause: DropCause {
         switch self {
         case .deadline: .timeout
@@ -57,7 +57,7 @@ extension CallFailure {
         }
     }
 
-    /// Whether the same replica may do better a little later.
+    /// Whether the same replica may succeed a little later.
     var mayHealOnTheSameReplica: Bool {
         switch self {
         case .unavailable, .overloaded: true

@@ -3,7 +3,7 @@
 /// One sparse layer's calls to the pools, as a pure machine: first attempts, hedges and retries inside one deadline.
 ///
 /// Events come in with the time and the pools; actions go out. The runner sends and cancels attempts, judges the replies,
-/// reports each answer and failure once, and calls ``timerFired(pools:now:)`` when ``nextTimer`` has come. A call ends
+/// reports each answer and failure once, and calls ``timerFired(pools:now:)`` at ``nextTimer``. A call ends
 /// exactly once, answered or dropped, and each of its attempts in ``close(_:of:_:pools:now:into:)``.
 ///
 /// A call that has been silent for as long as 95 % of its pool's calls take is sent to another replica too, and the first
@@ -11,9 +11,9 @@
 /// https://doi.org/10.1145/2408776.2408794). One deviation: hedges have a budget, a fraction of the pool's calls.
 public struct LayerCalls: Sendable {
     private enum Phase: Sendable {
-        /// Attempts are out. Can transition to `waiting` and `ended`.
+        /// Attempts are in flight. Can transition to `waiting` and `ended`.
         case out
-        /// No attempt is out; the next one is made then. Can transition to `out` and `ended`.
+        /// No attempt is in flight; the next one is made then. Can transition to `out` and `ended`.
         case waiting(until: ContinuousClock.Instant)
         /// Answered or dropped. Final.
         case ended
@@ -33,9 +33,9 @@ public struct LayerCalls: Sendable {
         var phase = Phase.out
         var out: [Attempt] = []
         var tried: [Int] = []
-        /// Attempts so far, hedges among them.
+        /// Attempts so far, including hedges.
         var made = 0
-        /// Attempts so far that were no hedges.
+        /// Attempts so far, not counting hedges.
         var sent = 0
         var hedgeAt: ContinuousClock.Instant?
         var lastFailure: CallFailure?
@@ -43,14 +43,14 @@ public struct LayerCalls: Sendable {
 
     /// The layer.
     public let layer: ExpertLayer
-    /// When the layer stops waiting, whatever has been tried.
+    /// When the layer stops waiting, whatever it has tried.
     public let deadline: ContinuousClock.Instant
 
     private let policy: LayerPolicy
     private var calls: [Call] = []
     private var open = 0
 
-    /// Creates the calls of a layer; ``begin(_:pools:now:)`` makes them.
+    /// Creates the machine of a layer; ``begin(_:pools:now:)`` makes its calls.
     ///
     /// - Parameters:
     ///   - layer: The layer.
@@ -90,19 +90,19 @@ public struct LayerCalls: Sendable {
 
     // MARK: - Events
 
-    /// Makes the layer's calls; to be called once.
+    /// Makes the layer's calls; call it once.
     ///
     /// - Parameters:
     ///   - assignments: The rows of each pool; a call is named by its index in them.
     ///   - pools: The pools.
     ///   - now: The present.
-    /// - Returns: What to send, and which calls have nobody to go to.
+    /// - Returns: What to send, and which calls are dropped because no replica can take them.
     public mutating func begin(
         _ assignments: [PoolAssignment],
         pools: inout ExpertPools,
         now: ContinuousClock.Instant
     ) -> [LayerAction] {
-        precondition(self.calls.isEmpty, "the calls of \(self.layer) have been made already")
+        precondition(self.calls.isEmpty, "the calls of \(self.layer) have already been made")
         self.open = assignments.count
         for assignment in assignments {
             let rows = assignment.rowCount
@@ -121,7 +121,7 @@ public struct LayerCalls: Sendable {
     /// An attempt was answered, and the answer is good: it is the call's.
     ///
     /// - Parameters:
-    ///   - attempt: The attempt; one that is no longer out changes nothing.
+    ///   - attempt: The attempt; one that is no longer in flight changes nothing.
     ///   - pools: The pools.
     ///   - now: When the answer came.
     /// - Returns: The other attempt to cancel, if there is one, and what the pools ask for.
@@ -148,9 +148,9 @@ public struct LayerCalls: Sendable {
     /// An attempt failed, or its answer cannot be used.
     ///
     /// - Parameters:
-    ///   - attempt: The attempt; one that is no longer out changes nothing.
+    ///   - attempt: The attempt; one that is no longer in flight changes nothing.
     ///   - failure: How.
-    ///   - pushback: How long the replica wants no calls; nil where it does not say.
+    ///   - pushback: How long the replica wants no calls; nil if it does not say.
     ///   - pools: The pools.
     ///   - now: The present.
     /// - Returns: What to send in its place, or that the call is dropped, and what the pools ask for.
@@ -174,7 +174,7 @@ public struct LayerCalls: Sendable {
         return actions
     }
 
-    /// Time has passed: calls may be hedged, tried again or given up.
+    /// Time has passed: calls may be hedged, retried or dropped.
     ///
     /// - Parameters:
     ///   - pools: The pools.
@@ -268,7 +268,7 @@ public struct LayerCalls: Sendable {
             self.drop(index, failure.dropCause, pools: &pools, into: &actions)
             return
         }
-        // Where nobody is left at all, the next attempt finds out whether that is worth waiting for.
+        // If no replica is left at all, the next attempt finds out whether that is worth waiting for.
         let isAnyLeft = !pools.candidates(in: call.pool, excluding: []).isEmpty
         if !isAnyLeft || !pools.candidates(in: call.pool, excluding: call.tried).isEmpty {
             self.sendNext(index, pools: &pools, now: now, into: &actions)
@@ -297,7 +297,7 @@ public struct LayerCalls: Sendable {
                 now: now
             )
         else {
-            // The budget may allow it a little later, or a replica be back.
+            // The budget may allow it a little later, or a replica may be back.
             let pause = max(pools.hedgeDelay(in: call.pool, call.kind), pools.configuration.retryDelay)
             if pools.configuration.hedgeFraction > 0 { self.calls[index].hedgeAt = now.advanced(by: pause) }
             return

@@ -26,11 +26,11 @@ public struct ExpertLayer: Sendable, Hashable, Comparable, CustomStringConvertib
     }
 }
 
-/// Which pools hold each expert: one that the placement names, its own, and further ones that hold it as a spare.
+/// Which pools hold each expert: its own, which the placement names, and further ones that hold it as a spare.
 ///
 /// A hot expert may be placed on further pools, whose hosts then share its rows with its own pool.
 public struct PlacementTable: Sendable, Equatable {
-    /// Fewer rows than this are not worth reading an expert's weights on one more host for.
+    /// Fewer rows than this are not worth having one more host read an expert's weights.
     static let rowsWorthDividing = 32
 
     private var names: [String] = []
@@ -64,7 +64,7 @@ public struct PlacementTable: Sendable, Equatable {
         self.own = self.own.mapValues { $0.map { $0 == index ? -1 : $0 } }
     }
 
-    /// Places experts on further pools, in the place of those that were there before.
+    /// Places experts on further pools, replacing those that were there before.
     ///
     /// - Parameter extras: Names of pools, by layer and expert.
     public mutating func setExtras(_ extras: [ExpertLayer: [Int: [String]]]) {
@@ -84,7 +84,7 @@ public struct PlacementTable: Sendable, Equatable {
     /// - Parameters:
     ///   - expert: Index of the expert.
     ///   - layer: Its layer.
-    /// - Returns: The pool's name, or nil where nobody holds it.
+    /// - Returns: The pool's name, or nil if no pool holds it.
     public func pool(of expert: Int, in layer: ExpertLayer) -> String? {
         guard let row = self.own[layer], row.indices.contains(expert), row[expert] >= 0 else { return nil }
         return self.names[Int(row[expert])]
@@ -109,7 +109,7 @@ public struct PlacementTable: Sendable, Equatable {
     /// - Parameters:
     ///   - layers: The model's sparse layers.
     ///   - expertCount: Experts of each.
-    /// - Returns: Indices by layer; empty where everything is placed.
+    /// - Returns: Indices by layer; empty if every expert is placed.
     public func unplaced(layers: [ExpertLayer], expertCount: Int) -> [ExpertLayer: [Int]] {
         var missing: [ExpertLayer: [Int]] = [:]
         for layer in layers {
@@ -120,15 +120,15 @@ public struct PlacementTable: Sendable, Equatable {
         return missing
     }
 
-    /// Splits a layer's grouped rows by pool: one grouped call for each.
+    /// Splits a layer's grouped rows by pool: one grouped call per pool.
     ///
-    /// The rows of an expert on several pools go to the one with the fewest rows a replica, or, where they are many, are
-    /// divided so that these pools end up with as equal a number of rows a replica as can be.
+    /// The rows of an expert on several pools go to the one with the fewest rows per replica or, if there are many, are
+    /// divided so that these pools end up with as equal a number of rows per replica as possible.
     ///
     /// - Parameters:
     ///   - groups: Expert and row count, in the order of the dispatched rows.
     ///   - layer: The layer.
-    ///   - replicas: How many replicas of a pool take calls; a further pool without any gets nothing.
+    ///   - replicas: How many replicas of a pool are ready; a further pool without any gets nothing.
     /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
     public func assignments(
         of groups: [(expert: Int, rows: Int)],
@@ -202,7 +202,7 @@ public struct PlacementTable: Sendable, Equatable {
     ///
     /// - Parameters:
     ///   - rows: The rows to divide.
-    ///   - pools: Rows a replica so far, ascending, and the replicas, of each pool.
+    ///   - pools: Rows per replica so far, ascending, and the replicas, of each pool.
     /// - Returns: Rows for each pool; their sum is `rows`.
     static func shares(of rows: Int, over pools: [(level: Double, replicas: Double)]) -> [Int] {
         guard pools.count > 1 else { return pools.map { _ in rows } }
@@ -218,7 +218,7 @@ public struct PlacementTable: Sendable, Equatable {
         }
         level += left / width
         var shares = pools.map { max(0, Int(((level - $0.level) * $0.replicas).rounded(.down))) }
-        // What rounding left over goes to the first, which had the least.
+        // The rest from rounding goes to the first, which had the least.
         shares[0] += rows - shares.reduce(0, +)
         return shares
     }
@@ -229,10 +229,10 @@ public struct PlacementTable: Sendable, Equatable {
         return Int32(self.names.count - 1)
     }
 
-    /// Makes a pool known that may be named among the extras.
+    /// Makes known a pool that may be named among the extras.
     mutating func know(_ pool: String) { _ = self.index(of: pool) }
 
-    /// Tables are equal that place the same experts on the same pools, however they were made.
+    /// Tables are equal if they place the same experts on the same pools, however they were made.
     public static func == (left: PlacementTable, right: PlacementTable) -> Bool {
         guard left.extras == right.extras else { return false }
         return Set(left.own.keys).union(right.own.keys)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The pools' own source of chance: the same seed makes the same choices.
+/// The pools' own random numbers: the same seed makes the same choices.
 ///
 /// SplitMix64 (G. Steele, D. Lea, C. Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014,
 /// https://doi.org/10.1145/2660193.2660195), with its published constants.

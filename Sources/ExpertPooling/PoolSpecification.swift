@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Something that cannot be used as a pool or a target, with what was written and what is allowed.
+/// Text that is not a pool or a target, with what was written and what is allowed.
 public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The whole message.
     public var description: String
@@ -16,7 +16,7 @@ public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
     case address(host: String, port: Int)
     /// `dns:///name:port`
     case name(host: String, port: Int)
-    /// `file:///path`: a file with one `host:port` a line, which is watched.
+    /// `file:///path`: a file with one `host:port` per line, which is watched.
     case file(path: String)
 
     /// Parses a target.
@@ -46,7 +46,7 @@ public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
         if host.hasPrefix("["), host.hasSuffix("]") {
             host = String(host.dropFirst().dropLast())
         } else if host.contains(":") {
-            throw PoolSpecificationError("the IPv6 address of the target \"\(text)\" must stand in brackets")
+            throw PoolSpecificationError("the IPv6 address of the target \"\(text)\" must be in brackets")
         }
         guard !host.isEmpty else {
             throw PoolSpecificationError("the target \"\(text)\" lacks a host before the colon")
@@ -73,7 +73,7 @@ public enum TargetList {
     /// The most addresses that a file may list.
     public static let addressLimit = 10_000
 
-    /// Reads a list: one `host:port` a line; empty lines, and what follows a `#`, count for nothing.
+    /// Reads a list: one `host:port` per line; empty lines and everything after a `#` are ignored.
     ///
     /// - Parameter text: The file's content.
     /// - Returns: The addresses, each once, in their order.
@@ -112,7 +112,7 @@ extension PoolTarget {
 
 /// A pool and where its replicas are found: `NAME=TARGET[,TARGET]`.
 public struct PoolSpecification: Sendable, Hashable {
-    /// The pool's name; the name of a shard where a placement file is used.
+    /// The pool's name; the name of a shard if there is a placement file.
     public var name: String
     /// Where its replicas are found.
     public var targets: [PoolTarget]

@@ -46,7 +46,7 @@ public enum ReplicaState: Sendable, Hashable {
     }
 }
 
-/// How a host stores weights, or a message token rows.
+/// How a host stores weights, or a message carries token rows.
 public enum NumberType: String, Sendable, Hashable {
     /// IEEE 754 binary32.
     case float32
@@ -105,7 +105,7 @@ public enum CallFailure: Int, Sendable, Hashable, CaseIterable {
     case unavailable
     /// The replica sheds load.
     case overloaded
-    /// The answer was of the wrong shape or type, or not finite.
+    /// The answer has the wrong shape or type, or is not finite.
     case badReply
     /// The replica answered with another status.
     case refused

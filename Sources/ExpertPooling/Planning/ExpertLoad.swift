@@ -8,11 +8,11 @@ internal import Musl
 internal import Darwin
 #endif
 
-/// How many token rows each expert takes in a second: a moving average that forgets exponentially.
+/// How many token rows each expert takes per second: a moving average with exponential decay.
 ///
 /// A row that was counted `t` ago weighs `2^(-t / halfLife)`. The sum of the weights of an expert's rows is divided by
-/// what it would be at one row in a second over the time since the first look, so that the average is right from the start
-/// and not only after some half-lives. Time is passed in; the type looks at no clock.
+/// what it would be at one row per second over the time since the first look, so that the average is right from the start
+/// and not only after some half-lives. Time is passed in; the type reads no clock.
 ///
 /// Counters and increments may be mixed, but not in one layer: ``counted(_:in:now:)`` takes counters that only grow and
 /// spreads what they grew by over the time since the last look; ``add(_:of:in:now:)`` takes rows as they come.
@@ -104,7 +104,7 @@ public struct ExpertLoad: Sendable {
     ///   - layer: The layer.
     ///   - now: The present; the time since the last rows counts as time without any, unless counters are read, whose
     ///     next look will tell.
-    /// - Returns: Rows in a second, by expert; empty where nothing was counted, zeros where no time has passed.
+    /// - Returns: Rows per second, by expert; empty if nothing was counted, zeros if no time has passed.
     public func rowsPerSecond(in layer: ExpertLayer, now: ContinuousClock.Instant) -> [Double] {
         guard let state = self.layers[layer] else { return [] }
         let end = state.counters == nil ? max(now, state.latest) : state.latest
@@ -114,10 +114,10 @@ public struct ExpertLoad: Sendable {
         return state.sums.map { $0 * decay / weight }
     }
 
-    /// How many rows the averages of a layer stand on: the sum of the rows' weights.
+    /// How many rows the averages of a layer rest on: the sum of the rows' weights.
     ///
     /// - Parameter layer: The layer.
-    /// - Returns: Rows, as of the last look; zero where nothing was counted.
+    /// - Returns: Rows, as of the last look; zero if nothing was counted.
     public func observedRows(in layer: ExpertLayer) -> Double {
         self.layers[layer]?.sums.reduce(0, +) ?? 0
     }

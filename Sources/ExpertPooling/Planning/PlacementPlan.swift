@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Where hot experts are to be sent besides their own pools, and what that is expected to bring.
+/// Which further pools hot experts are sent to, and what that is expected to gain.
 public struct PlacementPlan: Sendable, Equatable {
     /// Why a pool takes rows of an expert from now on, or no longer does.
     public enum Reason: Sendable, Equatable, CustomStringConvertible {
@@ -10,10 +10,10 @@ public struct PlacementPlan: Sendable, Equatable {
         case cooled(shareBefore: Double, for: Duration)
         /// It has made its pool the busiest for long enough.
         case burden(for: Duration)
-        /// Not every replica of the pool that takes calls holds it any more, or none does take calls.
+        /// Not every ready replica of the pool holds it any more, or no replica is ready.
         case notHeld(pool: String)
 
-        /// The reason for people.
+        /// The reason in words.
         public var description: String {
             switch self {
             case .relieves(let pool): "relieves \(pool)"

@@ -22,7 +22,7 @@ public struct PlacementPlannerConfiguration: Sendable, Equatable {
     /// How long an extra must have made its pool the busiest, so that the layer would be better off without it.
     public var burdenTime: Duration = .seconds(300)
 
-    /// How long a plan is left alone after it changed, unless a pool lost an expert that is sent to it.
+    /// How long a plan stays as it is after it changed, unless a pool lost an expert that is sent to it.
     public var settleTime: Duration = .seconds(10)
 
     /// Rows that a layer's averages must stand on before it is planned.

@@ -25,7 +25,7 @@ extension ExpertCluster {
         }
     }
 
-    /// Looks at the loads once, and changes the placement if the planner says so.
+    /// Reviews the loads once, and changes the placement if the planner says so.
     func replan(_ planner: inout PlacementPlanner, now: ContinuousClock.Instant) {
         let plan = self.state.withLock { state -> PlacementPlan? in
             let snapshot = PlacementSnapshot(

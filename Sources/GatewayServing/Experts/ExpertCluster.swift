@@ -13,7 +13,7 @@ internal import Synchronization
 /// Every replica has a channel. A replica is asked to describe itself when its connection comes up, and gets calls only
 /// once its fingerprint and its experts have been found to fit.
 public final class ExpertCluster: Sendable {
-    /// Work for ``run()`` that the machine or the outside asks for.
+    /// Work for ``run()`` that the machine or a target watch asks for.
     enum Work: Sendable {
         case describe(ReplicaID)
         case wake(at: ContinuousClock.Instant)
@@ -26,11 +26,11 @@ public final class ExpertCluster: Sendable {
         /// Where the rows go.
         var expertLoad = ExpertLoad()
         var channels: [ReplicaID: RPCChannel] = [:]
-        /// Wakes those who find a pool's replicas, by pool.
+        /// Wakes the finders of a pool's replicas, by pool.
         var finders: [String: [AsyncStream<Void>.Continuation]] = [:]
         /// When the earliest sleeping ``Work/wake(at:)`` ends.
         var wakeAt: ContinuousClock.Instant?
-        /// What each replica said about itself last.
+        /// What each replica last said about itself.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
         /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was found.
@@ -54,8 +54,8 @@ public final class ExpertCluster: Sendable {
     ///   - configuration: The pools and how to reach them.
     ///   - model: The model whose experts they hold.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
-    ///   - placement: Which pool holds each expert; learnt from the hosts if it is missing.
-    ///   - logger: Tells people who joined, who was refused and who failed.
+    ///   - placement: Which pool holds each expert; learned from the hosts if it is missing.
+    ///   - logger: Logs which hosts are ready, ejected, draining or mismatched.
     public init(
         configuration: ExpertClusterConfiguration,
         model: ModelConfiguration,
@@ -81,7 +81,7 @@ public final class ExpertCluster: Sendable {
 
     /// Connects to all replicas, verifies them and keeps doing so until the task is cancelled.
     ///
-    /// - Throws: `ComputeThread.StartError` where names cannot be looked up for want of a thread.
+    /// - Throws: `ComputeThread.StartError` if there is no thread to look up names on.
     public func run() async throws {
         try await withThrowingDiscardingTaskGroup { group in
             for pool in self.configuration.pools {
@@ -111,9 +111,9 @@ public final class ExpertCluster: Sendable {
         }
     }
 
-    /// Suspends until every expert is held by a replica that takes calls, or the task is cancelled.
+    /// Suspends until every expert is held by a ready replica, or the task is cancelled.
     ///
-    /// One task at a time may wait.
+    /// Only one task may wait at a time.
     public func waitUntilComplete() async {
         for await _ in self.completion {}
     }
@@ -263,15 +263,15 @@ extension ExpertLayer {
 }
 
 extension EjectionReason {
-    /// The reason for people.
+    /// The reason in words.
     var words: String {
         switch self {
         case .failed(.deadline): "its calls miss their deadline"
-        case .failed(.unavailable): "its calls break off"
+        case .failed(.unavailable): "its connections break during calls"
         case .failed(.overloaded): "it sheds load"
         case .failed(.badReply): "its answers cannot be used"
         case .failed(.refused): "it refuses calls"
-        case .overtaken: "others answer in its place"
+        case .overtaken: "other replicas keep answering its calls first"
         case .slow: "it is slower than its siblings"
         }
     }

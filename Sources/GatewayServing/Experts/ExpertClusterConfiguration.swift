@@ -10,7 +10,7 @@ public struct ExpertClusterConfiguration: Sendable {
     /// The pools and where their replicas are.
     public var pools: [PoolSpecification]
 
-    /// How replicas are chosen, hedged and left alone, and how long layers wait.
+    /// How replicas are chosen, hedged and ejected, and how long layers wait.
     public var choice = ExpertPoolsConfiguration.defaults
 
     /// How each replica is connected to.
@@ -18,12 +18,12 @@ public struct ExpertClusterConfiguration: Sendable {
         limits: .dataPlane,
         reconnect: .dataPlane,
         timing: .dataPlane,
-        // The pool decides what is tried again, and on which replica.
+        // The pool decides what is retried, and on which replica.
         retry: .none,
         waitsWhileConnecting: false
     )
 
-    /// How token rows travel to the hosts and back; a host that does not accept it is refused.
+    /// How token rows travel to the hosts and back; a host that does not accept it is mismatched.
     public var wireType: RowType {
         get { self.choice.rowType == .bfloat16 ? .bfloat16 : .float32 }
         set { self.choice.rowType = newValue == .bfloat16 ? .bfloat16 : .float32 }
@@ -37,21 +37,21 @@ public struct ExpertClusterConfiguration: Sendable {
     /// Short, since an ejected host that does not answer is asked again soon.
     public var describeTimeout = Duration.seconds(1)
 
-    /// How often names whose every address is a replica are looked up again.
+    /// How often names, whose every address is a replica, are looked up again.
     ///
-    /// A connection that is lost brings the next look forward, to half a second after the last one.
+    /// A lost connection brings the next lookup forward, to half a second after the last one.
     public var lookupInterval = Duration.seconds(5)
 
-    /// How often files that list replicas are looked at.
+    /// How often files that list replicas are read again.
     public var fileInterval = Duration.milliseconds(500)
 
     /// Whether hot experts are placed on further pools whose hosts hold them as spares.
     public var replicatesHotExperts = false
 
-    /// When an expert is hot, and when no longer.
+    /// When an expert counts as hot, and when it no longer does.
     public var planner = PlacementPlannerConfiguration.defaults
 
-    /// How often the placement of hot experts is looked at.
+    /// How often the placement of hot experts is reviewed.
     public var planInterval = Duration.seconds(5)
 
     /// Creates a configuration for some pools; everything else has its default.
@@ -99,7 +99,7 @@ public struct ExpertClusterConfiguration: Sendable {
             )
         }
         guard choice.encoder.attempts >= 1, choice.decoder.attempts >= 1, choice.outstandingPerReplica >= 1 else {
-            throw GatewayError(.configuration, "attempts a call and calls a replica must be at least 1")
+            throw GatewayError(.configuration, "attempts per call and calls per replica must be at least 1")
         }
     }
 }

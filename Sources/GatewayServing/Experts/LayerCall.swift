@@ -98,7 +98,7 @@ struct LayerCall: Sendable {
         let expectedBytes = rows * self.columns * self.rowType.byteCount
         let result: Result<(ReplyRows, HostLoad?), BadReply> = message.withUnsafeReadableBytes { bytes in
             guard let (envelope, tensor) = try? ForwardResponseEnvelope.parse(bytes) else {
-                return .failure(BadReply("the reply is no ForwardResponse"))
+                return .failure(BadReply("the reply is not a ForwardResponse"))
             }
             guard envelope.outputsDType == expectedType else {
                 return .failure(BadReply("outputs.dtype is \(envelope.outputsDType), not \(expectedType)"))

@@ -12,8 +12,8 @@ internal import Telemetry
 /// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
 ///
 /// Event loops only record answers; the engine's thread, which waits, judges them, hedges, tries other replicas and gives
-/// up at the layer's deadline. Every move of the machine is one ``step(_:)``: under the locks it changes state and
-/// collects what is to be done, and does it after unlocking.
+/// up at the layer's deadline. Every move of the machine is one ``step(_:)``, which changes state and collects work under
+/// the locks, and does that work after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
     private struct Attempt: Sendable {
@@ -339,7 +339,7 @@ final class PendingLayer: PendingExperts, Sendable {
 }
 
 extension RPCError {
-    /// How long the host wants no calls, if it says so; a host that asks for more than a minute is not heeded.
+    /// How long the host wants no calls, if it says so; a host that asks for more than a minute is ignored.
     var retryPushback: Duration? {
         guard case .wait(let time) = RetryPushback(self.metadata), time <= .seconds(60) else { return nil }
         return time

@@ -18,9 +18,8 @@ struct Placement: Sendable {
     /// - Parameters:
     ///   - directory: The folder with the model.
     ///   - checkpoint: The model in it.
-    /// - Returns: Nothing where the folder has no placement: a whole checkpoint, whose hosts say themselves what they
-    ///   hold.
-    /// - Throws: `CheckpointError` where the file cannot be read; ``GatewayError`` where it is another checkpoint's.
+    /// - Returns: nil if the folder has no placement: a whole checkpoint, whose hosts say what they hold.
+    /// - Throws: `CheckpointError` if the file cannot be read; ``GatewayError`` if it belongs to another checkpoint.
     static func load(directory: String, checkpoint: Checkpoint) throws -> Placement? {
         guard checkpoint.manifest?.kind == .gateway else {
             return nil
@@ -48,10 +47,10 @@ struct Placement: Sendable {
         )
     }
 
-    /// Checks that exactly the placement's pools are given.
+    /// Checks that the given pools are exactly the placement's.
     ///
     /// - Parameter given: The pools of the gateway's configuration.
-    /// - Throws: ``GatewayError`` naming the pools that are missing or too many.
+    /// - Throws: ``GatewayError`` naming the pools that are missing or unknown.
     func check(_ given: [PoolSpecification]) throws(GatewayError) {
         let names = Set(given.map(\.name))
         let missing = self.pools.filter { !names.contains($0) }

@@ -8,41 +8,41 @@ internal import RPCTransport
 internal import ServiceKit
 internal import Synchronization
 
-/// Something that knows a pool's replicas at the moment.
+/// Something that knows a pool's current replicas.
 protocol TargetFinder: Sendable {
-    /// The finder as people wrote it.
+    /// The finder as it was configured.
     var description: String { get }
 
-    /// Time from one look to the next.
+    /// Time from one lookup to the next.
     func interval(_ configuration: ExpertClusterConfiguration) -> Duration
 
-    /// Looks.
+    /// Looks up the addresses.
     ///
     /// - Returns: The addresses.
-    /// - Throws: What keeps it from knowing; the last known addresses stay.
+    /// - Throws: Why it does not know; the last known addresses stay.
     func find() async throws -> [(host: String, port: Int)]
 }
 
-/// Why a finder does not know a pool's replicas, for people.
+/// Why a finder does not know a pool's replicas.
 struct TargetsUnknown: Error, CustomStringConvertible {
     let description: String
 }
 
 /// Keeps a pool's replicas in step with what a finder finds.
 ///
-/// A look that fails or finds nothing changes nothing: hosts that answer are worth more than a name server that does not.
-/// An empty file is not nothing: it says that the pool has no replicas.
+/// A lookup that fails or finds nothing changes nothing: hosts that answer matter more than a name server that does not.
+/// An empty file, however, says that the pool has no replicas.
 struct TargetWatch: Sendable {
-    /// The shortest time from one look to the next, however many connections are lost.
+    /// The shortest time from one lookup to the next, however many connections are lost.
     static let shortestInterval = Duration.milliseconds(500)
 
     let pool: String
     let finder: any TargetFinder
     let cluster: ExpertCluster
 
-    /// Looks again and again, until the task is cancelled: on a timer, and when a connection of the pool is lost.
+    /// Keeps looking until the task is cancelled: on a timer, and when a connection of the pool is lost.
     ///
-    /// - Throws: `ComputeThread.StartError` where names cannot be looked up for want of a thread.
+    /// - Throws: `ComputeThread.StartError` if there is no thread to look up names on.
     func run() async throws {
         let (wakes, source) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         self.cluster.state.withLock { $0.finders[self.pool, default: []].append(source) }
@@ -72,7 +72,7 @@ struct TargetWatch: Sendable {
         } catch let error as TargetsUnknown {
             if lastFailure != error.description {
                 self.cluster.logger.warning(
-                    "a pool's replicas cannot be looked up; the last ones stay",
+                    "a pool's replicas cannot be looked up; the last known ones stay",
                     metadata: ["pool": "\(self.pool)", "target": "\(self.finder.description)", "reason": "\(error)"]
                 )
             }
@@ -101,7 +101,7 @@ struct NameFinder: TargetFinder {
 
     func find() async throws -> [(host: String, port: Int)] {
         let result = Mutex<[String]>([])
-        // The system's resolver blocks, for seconds where a name server is away.
+        // The system's resolver blocks, for seconds if a name server does not answer.
         try await ComputeThread.run(name: "lookup") { [host, port] in
             result.withLock { $0 = NameLookup.addresses(of: host, port: port) }
         }
@@ -113,9 +113,9 @@ struct NameFinder: TargetFinder {
     }
 }
 
-/// A file with one replica a line.
+/// A file with one replica per line.
 struct FileFinder: TargetFinder {
-    /// Bytes that a file may have.
+    /// The most bytes that a file may have.
     static let sizeLimit = 1 << 20
 
     let path: String
@@ -149,7 +149,7 @@ struct FileFinder: TargetFinder {
             throw TargetsUnknown(
                 description:
                     "\(far.host):\(far.port) would be spoken to in plaintext on a network: set --experts-tls-ca, or "
-                    + "ask for it by name with --plaintext"
+                    + "allow it with --plaintext"
             )
         }
         return addresses
