@@ -62,6 +62,10 @@ let package = Package(
         .target(name: "CSentencePiece", linkerSettings: [.linkedLibrary("sentencepiece")]),
         .target(name: "CKernels"),
 
+        // MARK: - The ground floor: words that both wings use, and no import
+
+        .target(name: "SwitchyardTypes", swiftSettings: swiftSettings),
+
         // MARK: - Under both wings
 
         .target(name: "Digests", dependencies: ["COpenSSL"], swiftSettings: swiftSettings),
@@ -70,25 +74,31 @@ let package = Package(
 
         .target(
             name: "TensorKernels",
-            dependencies: ["COpenBLAS", "CKernels"],
+            dependencies: ["SwitchyardTypes", "COpenBLAS", "CKernels"],
             swiftSettings: swiftSettings
         ),
-        .target(name: "Checkpoints", dependencies: ["Digests"], swiftSettings: swiftSettings),
+        .target(name: "Checkpoints", dependencies: ["SwitchyardTypes", "Digests"], swiftSettings: swiftSettings),
         .target(name: "Tokenization", dependencies: ["CSentencePiece"], swiftSettings: swiftSettings),
-        .target(name: "SwitchModel", dependencies: ["TensorKernels", "Checkpoints"], swiftSettings: swiftSettings),
+        .target(
+            name: "SwitchModel",
+            dependencies: ["SwitchyardTypes", "TensorKernels", "Checkpoints"],
+            swiftSettings: swiftSettings
+        ),
 
         // MARK: - The network's wing: knows no model
 
         .target(name: "RPCCore", swiftSettings: swiftSettings),
         .target(
             name: "SwitchyardProtos",
-            dependencies: ["CSwitchyardProtos", "CProtobufC"],
+            dependencies: ["SwitchyardTypes", "CSwitchyardProtos", "CProtobufC"],
             swiftSettings: swiftSettings
         ),
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
-            dependencies: ["RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, nioTLS, nioSSL, logging],
+            dependencies: [
+                "SwitchyardTypes", "RPCCore", "HTTP2Session", "CZlib", nioCore, nioPosix, nioTLS, nioSSL, logging,
+            ],
             swiftSettings: swiftSettings
         ),
         .target(
@@ -106,13 +116,13 @@ let package = Package(
         // MARK: - Pure machines of the serving side
 
         .target(name: "BatchScheduling", swiftSettings: swiftSettings),
-        .target(name: "ExpertPooling", dependencies: ["RPCCore"], swiftSettings: swiftSettings),
+        .target(name: "ExpertPooling", dependencies: ["SwitchyardTypes", "RPCCore"], swiftSettings: swiftSettings),
 
         // MARK: - Serving
 
         .target(
             name: "Telemetry",
-            dependencies: [nioCore, nioPosix, nioHTTP1, logging, metrics, serviceLifecycle],
+            dependencies: ["SwitchyardTypes", nioCore, nioPosix, nioHTTP1, logging, metrics, serviceLifecycle],
             swiftSettings: swiftSettings
         ),
         .target(
@@ -127,7 +137,8 @@ let package = Package(
         .target(
             name: "ExpertServing",
             dependencies: [
-                "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore", "RPCTransport",
+                "SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore",
+                "RPCTransport",
                 "ServiceKit", "Telemetry",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
@@ -136,7 +147,8 @@ let package = Package(
         .target(
             name: "GatewayServing",
             dependencies: [
-                "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling", "ExpertPooling",
+                "SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling",
+                "ExpertPooling",
                 "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
@@ -150,7 +162,8 @@ let package = Package(
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry", "ExpertPooling",
+                "SwitchyardTypes", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry",
+                "ExpertPooling",
                 "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
                 "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
                 argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
@@ -162,10 +175,15 @@ let package = Package(
         // MARK: - Tests
 
         .testTarget(name: "DigestsTests", dependencies: ["Digests"], swiftSettings: swiftSettings),
-        .testTarget(name: "TensorKernelsTests", dependencies: ["TensorKernels"], swiftSettings: swiftSettings),
+        .testTarget(name: "SwitchyardTypesTests", dependencies: ["SwitchyardTypes"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "TensorKernelsTests",
+            dependencies: ["SwitchyardTypes", "TensorKernels"],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "CheckpointsTests",
-            dependencies: ["Checkpoints"],
+            dependencies: ["SwitchyardTypes", "Checkpoints"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
@@ -177,7 +195,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SwitchModelTests",
-            dependencies: ["SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
+            dependencies: ["SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
@@ -208,7 +226,7 @@ let package = Package(
         .testTarget(name: "BatchSchedulingTests", dependencies: ["BatchScheduling"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ExpertPoolingTests",
-            dependencies: ["ExpertPooling", "RPCCore"],
+            dependencies: ["SwitchyardTypes", "ExpertPooling", "RPCCore"],
             swiftSettings: swiftSettings
         ),
         .testTarget(
@@ -231,7 +249,8 @@ let package = Package(
         .testTarget(
             name: "ServingTests",
             dependencies: [
-                "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
+                "SwitchyardTypes", "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel",
+                "TensorKernels", "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
                 "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
             ],
@@ -240,7 +259,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
+                "SwitchyardTypes", "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints",
+                "ExpertPooling",
                 "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", subprocess,
                 systemPackage, nioCore, nioPosix,
                 logging,

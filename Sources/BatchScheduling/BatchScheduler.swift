@@ -68,7 +68,7 @@ public struct BatchScheduler: Sendable {
 
     /// What a sequence would be told that asked for a place now, if it would be turned away whatever it needs.
     ///
-    /// For whoever wants to turn requests away before anything has been done for them.
+    /// For callers that turn requests away before any work is done for them.
     ///
     /// - Parameter now: The present.
     /// - Returns: The rejection; nil if there may be a place.

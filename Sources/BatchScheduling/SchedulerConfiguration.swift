@@ -48,7 +48,7 @@ public struct SequenceID: Hashable, Sendable, Comparable, CustomStringConvertibl
 
 /// What became of a sequence that asked for a place.
 public enum Admission: Sendable, Equatable {
-    /// It waits; so many are before it.
+    /// It waits behind `ahead` others.
     case queued(ahead: Int)
     /// It was turned away; trying again makes sense after the given time, if at all.
     case rejected(RejectionReason, retryAfter: Duration?)

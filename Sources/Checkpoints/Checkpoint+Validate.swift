@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension Checkpoint {
     /// Names that old files hold and that no model uses: transformers ignores them too.
     private static let ignoredNames: Set<String> = [

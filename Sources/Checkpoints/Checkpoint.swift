@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// A checkpoint folder, or one part of a checkpoint that was cut: its configuration, and its tensors in mapped files.
 ///
 /// Opening reads configuration and headers and samples the tensors for the fingerprint; weights are read when they are
@@ -133,10 +135,10 @@ public final class Checkpoint: Sendable {
                     + "fields that are wrong"
             )
         }
-        guard stored.dtype.isWeightType else {
+        guard stored.dtype.isWeight else {
             throw stored.failure(
                 .wrongDType,
-                "has \(stored.dtype) elements; weights must be F32, BF16 or F16, so convert the checkpoint"
+                "has \(stored.dtype.safetensorsName) elements; weights must be F32, BF16 or F16, so convert the checkpoint"
             )
         }
         return stored

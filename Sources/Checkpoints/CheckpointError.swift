@@ -41,7 +41,7 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let limitExceeded = Self(kind: .limitExceeded)
         /// A file or configuration is valid, but asks for something that this library does not have.
         public static let unsupported = Self(kind: .unsupported)
-        /// A pickle names a Python global that a checkpoint has no need of.
+        /// A pickle names a Python global that a checkpoint does not need.
         public static let refusedGlobal = Self(kind: .refusedGlobal)
         /// A configuration field has a wrong type or a value out of range.
         public static let invalidConfiguration = Self(kind: .invalidConfiguration)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// The 64-bit number by which a gateway and its expert hosts know that they serve the same model.
 ///
 /// It covers the configuration as far as it shapes the computation (not the expert capacity, token ids and generation's
@@ -48,7 +50,7 @@ public enum Fingerprint {
         }
         var message = Array(self.describe(configuration).utf8)
         for (name, tensor) in found.sorted(by: { $0.key < $1.key }) {
-            message += Array("\n\(name) \(tensor.dtype) \(tensor.shape) ".utf8)
+            message += Array("\n\(name) \(tensor.dtype.safetensorsName) \(tensor.shape) ".utf8)
             withUnsafeBytes(of: self.digest(tensor).littleEndian) { message += Array($0) }
         }
         return XXHash64.hash(message)
@@ -84,7 +86,7 @@ public enum Fingerprint {
             ("num_heads", configuration.headCount), ("num_layers", configuration.encoderBlocks),
             ("num_decoder_layers", configuration.decoderBlocks), ("sparse", configuration.sparseLayers),
             ("num_experts", configuration.expertCount), ("router_bias", configuration.routerBias),
-            ("router_dtype", configuration.routerDType.rawValue),
+            ("router_dtype", configuration.routerDType.safetensorsName),
             ("layer_norm_epsilon", configuration.layerNormEpsilon.bitPattern),
             ("buckets", configuration.relativeBuckets), ("distance", configuration.relativeMaxDistance),
             ("tied", configuration.tiedEmbeddings), ("activation", configuration.activation.rawValue),

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 // Which replicas are ejected, for how long, and which never are.
 //
 // **Ejection.** Failures in a row, bad replies, calls that others answered first after a hedge, and calls that take much
@@ -114,7 +116,7 @@ extension ExpertPools {
         guard let fastest else { return false }
         let own = self.replicas[slot].classSeconds[call.index]
         return own > fastest * self.configuration.slownessToEject
-            && own > fastest + self.configuration.slownessMargin.seconds
+            && own > fastest + self.configuration.slownessMargin.inSeconds
     }
 
     /// A slow host is still a host: at least half of a pool is kept.

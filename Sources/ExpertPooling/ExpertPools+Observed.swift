@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
+internal import SwitchyardTypes
 
 // What follows from observed times, and the budgets of hedges and retries.
 extension ExpertPools {
@@ -12,7 +13,7 @@ extension ExpertPools {
     ///   - now: When it is dispatched.
     /// - Returns: The one deadline of all its attempts.
     public mutating func layerDeadline(
-        of layer: ExpertLayer,
+        of layer: SparseLayer,
         _ assignments: [PoolAssignment],
         now: ContinuousClock.Instant
     ) -> ContinuousClock.Instant {
@@ -20,7 +21,7 @@ extension ExpertPools {
         guard let adaptive = policy.adaptive else { return now.advanced(by: policy.deadline) }
         var longest = Duration.zero
         for assignment in assignments {
-            let call = CallClass(isDecoder: layer.isDecoder, rows: assignment.rowCount)
+            let call = CallClass(stack: layer.stack, rows: assignment.rowCount)
             let pool = self.poolIndex(of: assignment.pool)
             let time = self.pools[pool].times[call.index]
                 .percentile(0.99, minimumCount: self.configuration.samplesToBelieve)
@@ -28,7 +29,7 @@ extension ExpertPools {
             guard let time else { return now.advanced(by: policy.deadline) }
             longest = max(longest, time)
         }
-        let wanted = Duration.fromSeconds(longest.seconds * adaptive.multiple)
+        let wanted = Duration.fromSeconds(longest.inSeconds * adaptive.multiple)
         return now.advanced(by: min(max(wanted, adaptive.shortest), policy.deadline))
     }
 

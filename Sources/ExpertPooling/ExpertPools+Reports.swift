@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Counts of one pool's calls since the beginning.
 public struct PoolCounts: Sendable, Equatable {
     /// Calls, one per layer and pool.

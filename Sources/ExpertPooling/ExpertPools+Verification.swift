@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension ExpertPools {
     /// Why a replica must not be used; nil if it may.
     func objection(to description: ReplicaDescription, from slot: Int) -> String? {

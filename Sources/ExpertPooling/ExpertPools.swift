@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
+public import SwitchyardTypes
 
 /// The pools of expert hosts as a pure machine: which replicas are verified, chosen and ejected.
 ///
@@ -32,7 +33,7 @@ public struct ExpertPools: Sendable {
     var learnsPlacement: Bool { !self.isPlacementGiven }
     private var table: PlacementTable
     /// What the caller wants placed on further pools; what is in force may be less.
-    private var wantedExtras: [ExpertLayer: [Int: [String]]] = [:]
+    private var wantedExtras: [SparseLayer: [Int: [String]]] = [:]
 
     /// Creates the machine without replicas.
     ///
@@ -80,7 +81,7 @@ public struct ExpertPools: Sendable {
     ///   - layers: The model's sparse layers.
     ///   - expertCount: Experts of each.
     /// - Returns: Whether every expert has a host that takes calls.
-    public func isComplete(layers: [ExpertLayer], expertCount: Int) -> Bool {
+    public func isComplete(layers: [SparseLayer], expertCount: Int) -> Bool {
         guard self.table.unplaced(layers: layers, expertCount: expertCount).isEmpty else { return false }
         let pools = Set(layers.flatMap { layer in (0..<expertCount).compactMap { self.table.pool(of: $0, in: layer) } })
         return pools.allSatisfy { self.isReady($0) }
@@ -94,7 +95,7 @@ public struct ExpertPools: Sendable {
     /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
     public func assignments(
         of groups: [(expert: Int, rows: Int)],
-        in layer: ExpertLayer
+        in layer: SparseLayer
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
         self.table.assignments(of: groups, in: layer) { self.readyCount(of: $0) }
     }
@@ -261,7 +262,7 @@ public struct ExpertPools: Sendable {
     /// Only experts that every ready replica of a pool holds are placed there, now and as replicas come and go.
     ///
     /// - Parameter extras: Names of pools, by layer and expert.
-    public mutating func setExtras(_ extras: [ExpertLayer: [Int: [String]]]) {
+    public mutating func setExtras(_ extras: [SparseLayer: [Int: [String]]]) {
         self.wantedExtras = extras
         self.pruneExtras()
     }
@@ -269,8 +270,8 @@ public struct ExpertPools: Sendable {
     /// The experts that every ready replica of a pool holds besides the pool's own.
     ///
     /// - Returns: Indices by pool and layer; pools without a ready replica are missing.
-    public func spareExperts() -> [String: [ExpertLayer: Set<Int>]] {
-        var result: [String: [ExpertLayer: Set<Int>]] = [:]
+    public func spareExperts() -> [String: [SparseLayer: Set<Int>]] {
+        var result: [String: [SparseLayer: Set<Int>]] = [:]
         for pool in self.pools where !pool.ready.isEmpty {
             let held = self.heldByAll(pool)
             let own = self.table.experts(of: pool.name)
@@ -282,8 +283,8 @@ public struct ExpertPools: Sendable {
         return result
     }
 
-    private func heldByAll(_ pool: Pool) -> [ExpertLayer: Set<Int>] {
-        var held: [ExpertLayer: Set<Int>]?
+    private func heldByAll(_ pool: Pool) -> [SparseLayer: Set<Int>] {
+        var held: [SparseLayer: Set<Int>]?
         for slot in pool.ready {
             let experts = self.replicas[slot].description?.experts ?? [:]
             held = held.map { all in all.reduce(into: [:]) { $0[$1.key] = $1.value.intersection(experts[$1.key] ?? []) }
@@ -297,7 +298,7 @@ public struct ExpertPools: Sendable {
         guard !self.wantedExtras.isEmpty || !self.table.extras.isEmpty else { return }
         let spare = self.spareExperts()
         for name in spare.keys { self.table.know(name) }
-        let extras = self.wantedExtras.reduce(into: [ExpertLayer: [Int: [String]]]()) { result, entry in
+        let extras = self.wantedExtras.reduce(into: [SparseLayer: [Int: [String]]]()) { result, entry in
             result[entry.key] = entry.value.mapValues { pools in pools.filter { spare[$0]?[entry.key] != nil } }
             for (expert, pools) in result[entry.key] ?? [:] {
                 result[entry.key]?[expert] = pools.filter { spare[$0]?[entry.key]?.contains(expert) == true }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// The limits by which replicas are chosen, hedged, ejected and probed, and by which layers give up.
 public struct ExpertPoolsConfiguration: Sendable, Equatable {
     // MARK: Choice
@@ -11,7 +13,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     /// Whether replicas of one pool may store weights in different types, so that answers depend on the replica.
     public var allowsMixedWeightTypes = false
     /// The type of token rows that is sent; a replica that does not accept it is mismatched.
-    public var rowType = NumberType.float32
+    public var rowType = DType.float32
 
     // MARK: Layers
 
@@ -22,7 +24,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     /// How long the decoder's layers wait, and how much they try.
     public var decoder = LayerPolicy(deadline: .seconds(2), attempts: 3, patience: .milliseconds(50))
     /// The longest deadlines of single layers, which replace their stack's.
-    public var layerDeadlines: [ExpertLayer: Duration] = [:]
+    public var layerDeadlines: [SparseLayer: Duration] = [:]
 
     // MARK: Hedges
 
@@ -78,8 +80,8 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     ///
     /// - Parameter layer: The layer.
     /// - Returns: The policy of its stack, with the layer's own deadline if it has one.
-    public func policy(of layer: ExpertLayer) -> LayerPolicy {
-        var policy = layer.isDecoder ? self.decoder : self.encoder
+    public func policy(of layer: SparseLayer) -> LayerPolicy {
+        var policy = layer.stack == .decoder ? self.decoder : self.encoder
         if let deadline = self.layerDeadlines[layer] { policy.deadline = deadline }
         return policy
     }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// How long recent calls took: a histogram of times in which older calls weigh less.
 ///
 /// Bucket bounds grow by the eighth root of two, from 8 µs to more than a minute, so a percentile is at most 9 % too high.
@@ -54,7 +56,7 @@ struct LatencyDigest: Sendable {
     }
 
     private static func bucket(of time: Duration) -> Int {
-        let seconds = time.seconds
+        let seconds = time.inSeconds
         guard seconds > Self.smallest else { return 0 }
         // log2 without the C library: the exponent, and the eighths of a doubling by comparison.
         let ratio = seconds / Self.smallest
@@ -78,19 +80,6 @@ struct LatencyDigest: Sendable {
     ]
 }
 
-extension Duration {
-    /// The duration in seconds.
-    var seconds: Double {
-        let (seconds, attoseconds) = self.components
-        return Double(seconds) + Double(attoseconds) * 1e-18
-    }
-
-    /// A number of seconds as a duration, to the nanosecond.
-    static func fromSeconds(_ seconds: Double) -> Duration {
-        .nanoseconds(Int64(min(max(seconds, 0), 9e9) * 1e9))
-    }
-}
-
 /// Calls that are alike enough to compare their times: calls of one stack with about as many rows.
 struct CallClass: Sendable, Hashable {
     /// Number of classes.
@@ -99,7 +88,7 @@ struct CallClass: Sendable, Hashable {
     /// Index of the class.
     let index: Int
 
-    init(isDecoder: Bool, rows: Int) {
+    init(stack: Stack, rows: Int) {
         let size =
             switch rows {
             case ...4: 0
@@ -108,6 +97,6 @@ struct CallClass: Sendable, Hashable {
             case ...256: 3
             default: 4
             }
-        self.index = (isDecoder ? 5 : 0) + size
+        self.index = (stack == .decoder ? 5 : 0) + size
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import RPCCore
+internal import SwitchyardTypes
 
 /// An attempt of one of a layer's calls.
 public struct AttemptID: Sendable, Hashable {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// One sparse layer's calls to the pools, as a pure machine: first attempts, hedges and retries inside one deadline.
 ///
 /// Events come in with the time and the pools; actions go out. The runner sends and cancels attempts, judges the replies,
@@ -42,7 +44,7 @@ public struct LayerCalls: Sendable {
     }
 
     /// The layer.
-    public let layer: ExpertLayer
+    public let layer: SparseLayer
     /// When the layer stops waiting, whatever it has tried.
     public let deadline: ContinuousClock.Instant
 
@@ -56,7 +58,7 @@ public struct LayerCalls: Sendable {
     ///   - layer: The layer.
     ///   - deadline: When the layer stops waiting (``ExpertPools/layerDeadline(of:_:now:)``).
     ///   - policy: How much is tried until then.
-    public init(layer: ExpertLayer, deadline: ContinuousClock.Instant, policy: LayerPolicy) {
+    public init(layer: SparseLayer, deadline: ContinuousClock.Instant, policy: LayerPolicy) {
         self.layer = layer
         self.deadline = deadline
         self.policy = policy
@@ -107,7 +109,7 @@ public struct LayerCalls: Sendable {
         for assignment in assignments {
             let rows = assignment.rowCount
             let pool = pools.poolIndex(of: assignment.pool)
-            let kind = CallClass(isDecoder: self.layer.isDecoder, rows: rows)
+            let kind = CallClass(stack: self.layer.stack, rows: rows)
             self.calls.append(Call(pool: pool, rows: rows, kind: kind))
         }
         var actions: [LayerAction] = []

@@ -1,30 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A sparse layer as the pools know it: the stack and the block's index.
-public struct ExpertLayer: Sendable, Hashable, Comparable, CustomStringConvertible {
-    /// Whether the layer is the decoder's.
-    public var isDecoder: Bool
-    /// Index of the block in its stack.
-    public var block: Int
-
-    /// Creates a layer's name.
-    ///
-    /// - Parameters:
-    ///   - isDecoder: Whether the layer is the decoder's.
-    ///   - block: Index of the block in its stack.
-    public init(isDecoder: Bool, block: Int) {
-        self.isDecoder = isDecoder
-        self.block = block
-    }
-
-    /// `encoder 1`, `decoder 3`.
-    public var description: String { "\(self.isDecoder ? "decoder" : "encoder") \(self.block)" }
-
-    /// Orders the encoder's layers before the decoder's, then by block.
-    public static func < (left: ExpertLayer, right: ExpertLayer) -> Bool {
-        (left.isDecoder ? 1 : 0, left.block) < (right.isDecoder ? 1 : 0, right.block)
-    }
-}
+public import SwitchyardTypes
 
 /// Which pools hold each expert: its own, which the placement names, and further ones that hold it as a spare.
 ///
@@ -35,9 +11,9 @@ public struct PlacementTable: Sendable, Equatable {
 
     private var names: [String] = []
     /// For each layer, by expert index, which of ``names`` holds it; -1 for none.
-    private var own: [ExpertLayer: [Int32]] = [:]
+    private var own: [SparseLayer: [Int32]] = [:]
     /// Further pools of some experts, by name.
-    public private(set) var extras: [ExpertLayer: [Int: [String]]] = [:]
+    public private(set) var extras: [SparseLayer: [Int: [String]]] = [:]
 
     /// Creates a table that places nothing.
     public init() {}
@@ -48,7 +24,7 @@ public struct PlacementTable: Sendable, Equatable {
     ///   - expert: Index of the expert; at least 0.
     ///   - layer: Its layer.
     ///   - pool: Name of the pool.
-    public mutating func place(_ expert: Int, of layer: ExpertLayer, on pool: String) {
+    public mutating func place(_ expert: Int, of layer: SparseLayer, on pool: String) {
         let index = self.index(of: pool)
         var row = self.own[layer] ?? []
         if row.count <= expert { row.append(contentsOf: [Int32](repeating: -1, count: expert + 1 - row.count)) }
@@ -67,7 +43,7 @@ public struct PlacementTable: Sendable, Equatable {
     /// Places experts on further pools, replacing those that were there before.
     ///
     /// - Parameter extras: Names of pools, by layer and expert.
-    public mutating func setExtras(_ extras: [ExpertLayer: [Int: [String]]]) {
+    public mutating func setExtras(_ extras: [SparseLayer: [Int: [String]]]) {
         self.extras = extras.mapValues { $0.filter { !$0.value.isEmpty } }.filter { !$0.value.isEmpty }
     }
 
@@ -75,7 +51,7 @@ public struct PlacementTable: Sendable, Equatable {
     ///
     /// - Parameter pool: Name of the pool.
     /// - Returns: Indices by layer.
-    public func extras(on pool: String) -> [ExpertLayer: Set<Int>] {
+    public func extras(on pool: String) -> [SparseLayer: Set<Int>] {
         self.extras.mapValues { Set($0.filter { $0.value.contains(pool) }.keys) }.filter { !$0.value.isEmpty }
     }
 
@@ -85,7 +61,7 @@ public struct PlacementTable: Sendable, Equatable {
     ///   - expert: Index of the expert.
     ///   - layer: Its layer.
     /// - Returns: The pool's name, or nil if no pool holds it.
-    public func pool(of expert: Int, in layer: ExpertLayer) -> String? {
+    public func pool(of expert: Int, in layer: SparseLayer) -> String? {
         guard let row = self.own[layer], row.indices.contains(expert), row[expert] >= 0 else { return nil }
         return self.names[Int(row[expert])]
     }
@@ -94,9 +70,9 @@ public struct PlacementTable: Sendable, Equatable {
     ///
     /// - Parameter pool: Name of the pool.
     /// - Returns: Indices by layer.
-    public func experts(of pool: String) -> [ExpertLayer: Set<Int>] {
+    public func experts(of pool: String) -> [SparseLayer: Set<Int>] {
         guard let index = self.names.firstIndex(of: pool) else { return [:] }
-        var result: [ExpertLayer: Set<Int>] = [:]
+        var result: [SparseLayer: Set<Int>] = [:]
         for (layer, row) in self.own {
             let experts = row.indices.filter { row[$0] == Int32(index) }
             if !experts.isEmpty { result[layer] = Set(experts) }
@@ -110,8 +86,8 @@ public struct PlacementTable: Sendable, Equatable {
     ///   - layers: The model's sparse layers.
     ///   - expertCount: Experts of each.
     /// - Returns: Indices by layer; empty if every expert is placed.
-    public func unplaced(layers: [ExpertLayer], expertCount: Int) -> [ExpertLayer: [Int]] {
-        var missing: [ExpertLayer: [Int]] = [:]
+    public func unplaced(layers: [SparseLayer], expertCount: Int) -> [SparseLayer: [Int]] {
+        var missing: [SparseLayer: [Int]] = [:]
         for layer in layers {
             let row = self.own[layer] ?? []
             let experts = (0..<expertCount).filter { $0 >= row.count || row[$0] < 0 }
@@ -132,7 +108,7 @@ public struct PlacementTable: Sendable, Equatable {
     /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
     public func assignments(
         of groups: [(expert: Int, rows: Int)],
-        in layer: ExpertLayer,
+        in layer: SparseLayer,
         replicas: (String) -> Int = { _ in 1 }
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>]) {
         let own = self.own[layer] ?? []

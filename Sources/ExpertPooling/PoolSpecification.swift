@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Text that is not a pool or a target, with what was written and what is allowed.
 public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The whole message.

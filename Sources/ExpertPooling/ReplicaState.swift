@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// The state of a replica, in the words of the wire contract.
 ///
 /// Only the machine ``ExpertPools`` moves a replica from state to state:
@@ -46,28 +48,18 @@ public enum ReplicaState: Sendable, Hashable {
     }
 }
 
-/// How a host stores weights, or a message carries token rows.
-public enum NumberType: String, Sendable, Hashable {
-    /// IEEE 754 binary32.
-    case float32
-    /// The upper half of a binary32.
-    case bfloat16
-    /// Eight-bit integers with scales.
-    case int8
-}
-
 /// A replica's answer to a describe call.
 public struct ReplicaDescription: Sendable, Equatable {
     /// Fingerprint of the checkpoint that its shard was cut from.
     public var fingerprint: UInt64
     /// The experts that it holds, by layer.
-    public var experts: [ExpertLayer: Set<Int>]
+    public var experts: [SparseLayer: Set<Int>]
     /// Width of a token row.
     public var modelWidth: Int
     /// How it stores weights; nil if it does not say.
-    public var weightType: NumberType?
+    public var weightType: DType?
     /// The types of token rows that it accepts; empty if it does not say.
-    public var rowTypes: Set<NumberType>
+    public var rowTypes: Set<DType>
     /// The zone that it runs in; nil if it does not say.
     public var zone: String?
 
@@ -82,10 +74,10 @@ public struct ReplicaDescription: Sendable, Equatable {
     ///   - zone: The zone that it runs in.
     public init(
         fingerprint: UInt64,
-        experts: [ExpertLayer: Set<Int>],
+        experts: [SparseLayer: Set<Int>],
         modelWidth: Int,
-        weightType: NumberType? = nil,
-        rowTypes: Set<NumberType> = [],
+        weightType: DType? = nil,
+        rowTypes: Set<DType> = [],
         zone: String? = nil
     ) {
         self.fingerprint = fingerprint

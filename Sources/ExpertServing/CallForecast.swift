@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 
 /// Which gateway will call next for which layer, and when: a gateway goes through the layers in the same order at every
 /// step and takes about the same time between two of them.

@@ -5,6 +5,7 @@ internal import NIOCore
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// What the compute thread does with a pass: experts' feed-forwards from the received bytes into the replies' bytes.
@@ -177,7 +178,7 @@ struct ExpertCompute: Sendable {
         work.rows * self.rowByteCount(work.rowType)
     }
 
-    private func rowByteCount(_ type: RowType) -> Int {
+    private func rowByteCount(_ type: DType) -> Int {
         self.modelWidth * type.byteCount
     }
 }

@@ -4,6 +4,7 @@ internal import Checkpoints
 internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import Synchronization
 public import Telemetry
 

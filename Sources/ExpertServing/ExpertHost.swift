@@ -10,6 +10,7 @@ internal import ServiceKit
 public import ServiceLifecycle
 internal import SwitchModel
 internal import SwitchyardProtos
+public import SwitchyardTypes
 internal import Telemetry
 internal import TensorKernels
 
@@ -136,7 +137,7 @@ public final class ExpertHost: Sendable {
     /// - Throws: What prevented the host from listening.
     public func boundAddress() async throws -> (host: String, port: Int) {
         let address = try await self.server.boundAddress()
-        // Whoever knows the address finds the health service saying that calls are taken, unless the host drains already.
+        // Once the address is known, the health service says that calls are taken, unless the host drains already.
         self.health.setAll(.serving)
         return address
     }
@@ -169,7 +170,7 @@ public final class ExpertHost: Sendable {
                     }
                 }
                 group.addTask {
-                    // Calls that are under way end before the server does; then nothing is left to compute.
+                    // Calls that are in flight end before the server does; then nothing is left to compute.
                     defer {
                         self.queue.beginDraining()
                     }
@@ -209,7 +210,7 @@ public final class ExpertHost: Sendable {
             let start = ContinuousClock.now
             let outcome = self.compute.compute(jobs)
             let time = start.duration(to: .now)
-            // The queue first: whoever sees the answer may look at the load.
+            // The queue first: a caller that has the answer may look at the load.
             var load = self.queue.finished(expertReads: outcome.expertReads)
             load.computeMicroseconds = time.wholeMicroseconds
             load.passCalls = UInt32(clamping: jobs.count)
@@ -236,7 +237,7 @@ public final class ExpertHost: Sendable {
         case .success(let rows):
             let envelope = ForwardResponseEnvelope(
                 outputsShape: [UInt32(job.work.rows), UInt32(self.compute.modelWidth)],
-                outputsDType: DType(job.work.rowType),
+                outputsDType: WireDType(job.work.rowType),
                 load: load
             )
             let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
@@ -273,7 +274,7 @@ private func mebibytes(_ bytes: Int) -> String {
 extension ExpertHost: Service {}
 
 extension TransportLimits {
-    /// Limits under which a call of so many rows just fits.
+    /// The smallest limits that a call of `rows` rows fits into.
     fileprivate static func forCalls(rows: Int, width: Int) -> TransportLimits {
         var limits = TransportLimits.dataPlane
         // The rows and, for each of the groups, no more than 32 bytes.

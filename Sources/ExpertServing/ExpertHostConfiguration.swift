@@ -88,7 +88,7 @@ public struct ExpertHostConfiguration: Sendable {
         try Self.check("port", self.port, within: 0...65_535)
         try Self.check("threads", self.threads, within: 1...1_024)
         try Self.check("queue limit", self.queueLimit, within: 1...65_536)
-        try Self.check("rows a call", self.maxRowsPerCall, within: 1...1_048_576)
+        try Self.check("rows per call", self.maxRowsPerCall, within: 1...1_048_576)
         try Self.check("rows that wait", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
         try Self.check("rows a pass", self.batchRowLimit, within: 1...1_048_576)
         guard self.batchWindow >= .zero, self.batchWindow <= .seconds(1) else {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Metrics
+internal import SwitchyardTypes
 internal import Telemetry
 
 /// What an expert host tells the process's metrics system.
 ///
-/// The host sets up no metrics system: whoever runs it does so before it is created, or nothing is recorded. Names end
-/// in their unit, as Prometheus has it (https://prometheus.io/docs/practices/naming/). What each metric means stands in
+/// The host sets up no metrics system: set one up before you create the host, or nothing is recorded. Names end
+/// in their unit, as Prometheus specifies (https://prometheus.io/docs/practices/naming/). What each metric means stands in
 /// `MetricCatalog`; what is cheaper to look up than to count is gathered by
 /// ``ExpertHost/collect(into:expertSeriesLimit:)``.
 public struct ExpertHostMetrics: Sendable {
@@ -63,7 +64,7 @@ public struct ExpertHostMetrics: Sendable {
 
     /// A call left the queue to be computed.
     func waited(_ time: Duration) {
-        self.queueTime.recordNanoseconds(time.wholeNanoseconds)
+        self.queueTime.recordNanoseconds(max(0, time.wholeNanoseconds))
     }
 
     /// A pass ended.
@@ -87,17 +88,6 @@ public struct ExpertHostMetrics: Sendable {
         self.rows.increment(by: rows)
         self.namedExperts.increment(by: named)
         self.expertReads.increment(by: reads)
-        self.computeTime.recordNanoseconds(time.wholeNanoseconds)
+        self.computeTime.recordNanoseconds(max(0, time.wholeNanoseconds))
     }
-}
-
-extension Duration {
-    /// The duration in whole nanoseconds, 0 if it is negative.
-    fileprivate var wholeNanoseconds: Int64 {
-        let (seconds, attoseconds) = self.components
-        return max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
-    }
-
-    /// The duration in whole microseconds, 0 if it is negative.
-    var wholeMicroseconds: UInt64 { UInt64(self.wholeNanoseconds / 1000) }
 }

@@ -97,7 +97,7 @@ extension Method {
 extension RPCError {
     /// The status of a call whose message cannot be read.
     ///
-    /// Bytes that are no message at all are `INTERNAL`, as gRPC has it
+    /// Bytes that are no message at all are `INTERNAL`, as gRPC specifies
     /// (https://github.com/grpc/grpc/blob/v1.51.1/doc/statuscodes.md); a message with a wrong field is the caller's.
     init(_ error: ProtoError) {
         switch error.code {

@@ -4,6 +4,7 @@ internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// What an expert host accepts in a `Forward` call.
@@ -14,11 +15,11 @@ struct ForwardCheck: Sendable {
         let groups: [SwitchModel.ExpertRows]
         let rows: Int
         /// How the rows travel, there and back.
-        let rowType: RowType
+        let rowType: DType
     }
 
     /// The types of token rows that are accepted.
-    static let acceptedTypes: [DType] = [.float32, .bfloat16]
+    static let acceptedTypes = DType.rows.map { WireDType($0) }
 
     /// The fingerprint of the checkpoint that the host's experts come from.
     let fingerprint: UInt64
@@ -60,7 +61,7 @@ struct ForwardCheck: Sendable {
         guard rows <= self.maxRows else {
             throw RPCError(
                 .resourceExhausted,
-                "groups hold \(rows) rows, over this host's limit of \(self.maxRows) rows a call; "
+                "groups hold \(rows) rows, over this host's limit of \(self.maxRows) rows per call; "
                     + "send fewer tokens at once or raise the host's limit"
             )
         }
@@ -69,7 +70,7 @@ struct ForwardCheck: Sendable {
     }
 
     private func layer(of envelope: ForwardRequestEnvelope) throws(RPCError) -> SparseLayer {
-        guard let stack = envelope.stack.modelStack else {
+        guard let stack = envelope.stack.stack else {
             throw RPCError(.invalidArgument, "stack is not set to a known value; set it to ENCODER or DECODER")
         }
         let layer = SparseLayer(stack: stack, block: Int(envelope.layer))
@@ -125,12 +126,8 @@ struct ForwardCheck: Sendable {
         _ envelope: ForwardRequestEnvelope,
         rows: Int,
         byteCount: Int
-    ) throws(RPCError) -> RowType {
-        let rowType: RowType
-        switch envelope.tokensDType {
-        case .float32: rowType = .float32
-        case .bfloat16: rowType = .bfloat16
-        case .float16, .int8, .unspecified:
+    ) throws(RPCError) -> DType {
+        guard let rowType = envelope.tokensDType.type, rowType.isRow else {
             throw RPCError(
                 .invalidArgument,
                 "tokens.dtype is \(envelope.tokensDType); this host takes FLOAT32 and BFLOAT16"

@@ -7,6 +7,7 @@ internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import Telemetry
 
 /// The work of one `Forward` call: what to compute, from which bytes, and who waits for the answer.

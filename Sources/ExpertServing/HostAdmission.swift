@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 
 /// Which `Forward` calls an expert host takes, in which order it computes them and which of them together: a pure
 /// machine.
@@ -151,7 +152,7 @@ struct HostAdmission: Sendable {
     private var pace = ComputePace()
     private var forecast = CallForecast()
     private var patience = CompanionPatience()
-    /// The wait for companions that is under way: since when, and how many calls there were then.
+    /// The wait for companions that is in flight: since when, and how many calls there were then.
     private var wait: (start: ContinuousClock.Instant, calls: Int)?
     private var computing: Computing?
     private var nextID: UInt64 = 0
@@ -282,7 +283,7 @@ struct HostAdmission: Sendable {
     ///
     /// A source may hold no more than is left free, once others call as well: the dynamic threshold of Choudhury and
     /// Hahne (https://doi.org/10.1109/90.664262) with the factor 1. One that floods the host gets half of the queue so,
-    /// two get a third each, and whoever calls now and then finds room. A source alone may fill the queue, which is where
+    /// two get a third each, and a source that calls now and then finds room. A source alone may fill the queue, which is where
     /// this deviates.
     private func refusal(
         of call: Call,

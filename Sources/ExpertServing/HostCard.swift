@@ -4,6 +4,7 @@ internal import Checkpoints
 internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// What a host says about itself.
@@ -23,7 +24,7 @@ struct HostCard: Sendable {
     init(
         shards: HostShards,
         held: [SparseLayer: [Int]],
-        weightType: PackedDType?,
+        weightType: DType?,
         weightBytes: Int,
         configuration: ExpertHostConfiguration,
         maxMessageBytes: Int
@@ -34,13 +35,13 @@ struct HostCard: Sendable {
         description.held = held.sorted { $0.key < $1.key }
             .map { layer, experts in
                 LayerExperts(
-                    stack: StackMessage(layer.stack),
+                    stack: WireStack(layer.stack),
                     layer: UInt32(layer.block),
                     experts: experts.map { UInt32($0) }
                 )
             }
         description.modelWidth = UInt32(shards.first.configuration.modelWidth)
-        description.weightDType = weightType.map(DType.init) ?? .unspecified
+        description.weightDType = weightType.map { WireDType($0) } ?? .unspecified
         description.acceptedDTypes = ForwardCheck.acceptedTypes
         description.maxRowsPerCall = UInt64(configuration.maxRowsPerCall)
         description.maxMessageBytes = UInt64(maxMessageBytes)

@@ -6,6 +6,7 @@ internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 public import Telemetry
 
 extension Gateway {

@@ -11,6 +11,7 @@ internal import ServiceKit
 public import ServiceLifecycle
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 internal import Tokenization
 

@@ -61,7 +61,7 @@ final class CodecStream {
 
     /// Takes exactly `byteCount` bytes from the front and hands the pieces over in order.
     ///
-    /// - Returns: Whether so many bytes were there. When not, nothing was taken.
+    /// - Returns: Whether that many bytes were there. When not, nothing was taken.
     func take(_ byteCount: Int, _ body: (ByteBuffer) -> Void) -> Bool {
         guard byteCount <= self.queuedBytes else { return false }
         var missing = byteCount

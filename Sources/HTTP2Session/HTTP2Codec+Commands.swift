@@ -25,7 +25,7 @@ extension HTTP2Codec {
     /// Answers a request with its header block (server only).
     ///
     /// - Parameters:
-    ///   - streamID: The request's stream. A stream that has closed in the meantime is left alone.
+    ///   - streamID: The request's stream. Ignored if the stream has closed in the meantime.
     ///   - fields: The response's fields, `:status` first.
     ///   - endStream: Whether nothing follows.
     /// - Throws: ``HTTP2CodecError`` when a field is invalid or the response was begun before.
@@ -78,7 +78,7 @@ extension HTTP2Codec {
         self.resume(stream)
     }
 
-    /// Resets a stream; a stream that has closed in the meantime is left alone.
+    /// Resets a stream; does nothing if it has closed in the meantime.
     ///
     /// - Parameters:
     ///   - streamID: The stream.

@@ -24,7 +24,7 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     public var maxOutboundAcknowledgements: Int
     /// How many streams the peer may reset in one burst (server only).
     public var resetBurst: Int
-    /// How many resets a second the peer earns back (server only).
+    /// How many resets per second the peer earns back (server only).
     public var resetsPerSecond: Int
     /// How many frames without use (pings, empty data, settings, faults) the peer may send in one burst.
     public var idleFrameBurst: Int

@@ -95,7 +95,7 @@ extension HTTP2Codec {
     /// Answers a request with a stored header block (server only).
     ///
     /// - Parameters:
-    ///   - streamID: The request's stream. A stream that has closed in the meantime is left alone.
+    ///   - streamID: The request's stream. Ignored if the stream has closed in the meantime.
     ///   - block: The response's fields.
     ///   - endStream: Whether nothing follows.
     /// - Throws: ``HTTP2CodecError`` when the response was begun before.

@@ -2,7 +2,7 @@
 
 /// Decides for one call whether it is made again: a pure machine.
 ///
-/// - state open: the attempt under way can be followed by another; can go to committed.
+/// - state open: the attempt in flight can be followed by another; can go to committed.
 /// - state committed: the caller has seen part of the response, or its requests are no longer kept; stays.
 public struct CallRetries: Sendable {
     /// What the server did of a failed attempt.

@@ -48,7 +48,7 @@ public struct MessagePrefix: Sendable, Hashable {
 /// length, which is known, and checked against the limit, before the first of them arrives.
 ///
 /// - state `prefix`: collects the five bytes; can go to `body`, `failed`.
-/// - state `body`: so many bytes of the message are to come; can go to `prefix`.
+/// - state `body`: that many bytes of the message are still to come; can go to `prefix`.
 /// - state `failed`: a prefix was wrong; stays.
 public struct MessageDeframer: Sendable {
     /// What the bytes at the front of a chunk are.

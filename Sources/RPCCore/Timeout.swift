@@ -73,7 +73,7 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
         self.unit = .hours
     }
 
-    /// Creates the timeout that covers so many nanoseconds; as ``init(covering:)`` otherwise.
+    /// Creates the timeout that covers a number of nanoseconds; otherwise like ``init(covering:)``.
     ///
     /// - Parameter nanoseconds: The time left.
     public init(coveringNanoseconds nanoseconds: Int64) {

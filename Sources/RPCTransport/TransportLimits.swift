@@ -28,7 +28,7 @@ public struct TransportLimits: Sendable, Hashable {
     public var readBufferBytes: Int
     /// How many calls a peer may cancel in one burst.
     public var resetBurst: Int
-    /// How many cancelled calls a second the peer earns back.
+    /// How many cancelled calls per second the peer earns back.
     public var resetsPerSecond: Int
 
     /// Limits for clients from anywhere.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Whoever imports the client can name its messages and status codes without a second import.
+// Code that imports the client can name its messages and status codes without a second import.
 @_exported public import RPCCore
 @_exported public import SwitchyardProtos

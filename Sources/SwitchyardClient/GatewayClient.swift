@@ -82,7 +82,7 @@ public final class GatewayClient: Sendable {
         }
     }
 
-    /// Takes no new calls and lets those under way finish; ``run()`` returns after that.
+    /// Takes no new calls and lets those in flight finish; ``run()`` returns after that.
     public func shutdown() { self.channel.shutdown() }
 
     /// Connects for the time of a closure.

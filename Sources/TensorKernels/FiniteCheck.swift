@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// Whether values are finite.
 public enum FiniteCheck {
     /// Whether all values in the bytes are finite: neither infinite nor "not a number".
@@ -36,13 +38,10 @@ public enum FiniteCheck {
     ///
     /// - Parameters:
     ///   - bytes: Little-endian values at any alignment; a rest that is no whole value is ignored.
-    ///   - type: The values' type.
+    ///   - type: The values' type, float32 or bfloat16 (`DType.isRow`).
     /// - Returns: Whether all are finite; true for no values.
-    public static func allFinite(_ bytes: UnsafeRawBufferPointer, of type: RowType) -> Bool {
-        switch type {
-        case .float32: self.allFinite(bytes)
-        case .bfloat16: self.allFiniteBFloat16(bytes)
-        }
+    public static func allFinite(_ bytes: UnsafeRawBufferPointer, of type: DType) -> Bool {
+        type == .float32 ? self.allFinite(bytes) : self.allFiniteBFloat16(bytes)
     }
 
     /// As ``allFinite(_:)``, with the exponent in the same place of half as many bits.

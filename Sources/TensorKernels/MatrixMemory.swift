@@ -56,7 +56,7 @@ enum MatrixMemory {
         return .allocate(byteCount: size, alignment: self.alignment)
     }
 
-    /// Gives memory back that ``take(_:)`` gave out for so many bytes.
+    /// Gives memory back that ``take(_:)`` gave out for `bytes` bytes.
     static func give(_ pointer: UnsafeMutableRawPointer, _ bytes: Int) {
         let size = self.size(bytes)
         let isKept = self.shelf.withLock { shelf in

@@ -80,7 +80,7 @@ enum MatrixShelf {
             let matrix = FloatMatrix(uninitializedRows: rows, columns: columns)
             if shelf.elements + shape.elements > self.limit {
                 shelf.dropFree()
-                // All of it is in use: whoever asks for more gets what goes when it lets go of it.
+                // All of it is in use: a further matrix is freed when its holder lets go of it.
                 guard shelf.elements + shape.elements <= self.limit else {
                     return matrix
                 }

@@ -1,38 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
-
-/// The element type in which a packed matrix is kept.
-public enum PackedDType: Sendable, Hashable, CaseIterable {
-    /// Four bytes an element.
-    case float32
-
-    /// Two bytes an element. Widening to float32 is exact, so a product with bfloat16 weights is bit-identical to one
-    /// with the same weights kept as float32.
-    case bfloat16
-
-    /// One byte an element and one scale an output: `weight = scale * q` with `scale = max |row| / 127` and `q` the
-    /// nearest integer, ties to even. A product quantises each of its input rows in the same way.
-    case int8
-
-    var code: Int32 {
-        self == .float32 ? Int32(CK_TYPE_F32) : Int32(CK_TYPE_BF16)
-    }
-
-    /// Bytes of one element.
-    public var byteCount: Int {
-        switch self {
-        case .float32: 4
-        case .bfloat16: 2
-        case .int8: 1
-        }
-    }
-
-    /// Inputs that a matrix may have at most: for `int8` as many as sums of 32 bits have room for.
-    public var mostInputs: Int {
-        self == .int8 ? Int(CK_INT8_MOST_INPUTS) : Int.max
-    }
-}
+public import SwitchyardTypes
 
 /// Where the parts of a packed matrix lie in its one piece of memory, which is the same in a file.
 ///
@@ -64,7 +33,7 @@ public struct PackedLayout: Sendable, Hashable {
     public let inputs: Int
 
     /// How the elements are kept.
-    public let dtype: PackedDType
+    public let dtype: DType
 
     /// Number of panels.
     public let panelCount: Int
@@ -85,7 +54,7 @@ public struct PackedLayout: Sendable, Hashable {
     ///   - outputs: Rows of the weight tensor.
     ///   - inputs: Columns of the weight tensor.
     ///   - dtype: How the elements are kept.
-    public init?(outputs: Int, inputs: Int, dtype: PackedDType) {
+    public init?(outputs: Int, inputs: Int, dtype: DType) {
         guard outputs > 0, inputs > 0, inputs <= dtype.mostInputs else {
             return nil
         }

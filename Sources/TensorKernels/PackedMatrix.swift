@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
+public import SwitchyardTypes
 
 /// Weights `[outputs, inputs]` of a product `y = x W^T`, packed once so that the product reads them front to back.
 ///
@@ -23,7 +24,7 @@ public final class PackedMatrix: @unchecked Sendable {
     public var inputs: Int { self.layout.inputs }
 
     /// How the elements are kept.
-    public var dtype: PackedDType { self.layout.dtype }
+    public var dtype: DType { self.layout.dtype }
 
     /// Bytes that the packed weights take, scales included.
     public var byteCount: Int { self.layout.byteCount }
@@ -51,10 +52,10 @@ public final class PackedMatrix: @unchecked Sendable {
     ///   - pool: Threads that share the work; none when omitted.
     public init(
         packing source: UnsafeRawBufferPointer,
-        as sourceType: ElementType,
+        as sourceType: DType,
         outputs: Int,
         inputs: Int,
-        dtype: PackedDType,
+        dtype: DType,
         pool: WorkPool? = nil
     ) {
         guard let layout = PackedLayout(outputs: outputs, inputs: inputs, dtype: dtype) else {
@@ -80,7 +81,7 @@ public final class PackedMatrix: @unchecked Sendable {
             if dtype == .int8 {
                 ck_pack_int8(
                     source.baseAddress,
-                    sourceType.code,
+                    sourceType.kernelCode,
                     inputs,
                     outputs,
                     storage,
@@ -93,11 +94,11 @@ public final class PackedMatrix: @unchecked Sendable {
             }
             ck_pack(
                 source.baseAddress,
-                sourceType.code,
+                sourceType.kernelCode,
                 inputs,
                 outputs,
                 storage,
-                dtype.code,
+                dtype.kernelCode,
                 range.lowerBound,
                 range.upperBound
             )

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
+internal import SwitchyardTypes
 
 /// One product `output[rows, outputs] = input[rows, inputs] W^T`, ready to be computed.
 ///
@@ -107,7 +108,7 @@ public struct Product {
         ck_product(
             level.rawValue,
             self.matrix.storage,
-            self.matrix.dtype.code,
+            self.matrix.dtype.kernelCode,
             self.matrix.inputs,
             self.matrix.outputs,
             panels.lowerBound,

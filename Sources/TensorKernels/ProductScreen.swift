@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
+public import SwitchyardTypes
 
 /// An int8 copy of weights that tells which of a product's many outputs can be the greatest, so that the others need not
 /// be computed.
@@ -33,11 +34,11 @@ public final class ProductScreen: Sendable {
     /// - Parameters:
     ///   - source: The row-major tensor that the weights were packed from; need not be aligned.
     ///   - sourceType: Its element type.
-    ///   - weights: The packed weights, float32 or bfloat16, at most `PackedDType.int8.mostInputs` inputs.
+    ///   - weights: The packed weights, float32 or bfloat16, at most `DType.int8.mostInputs` inputs.
     ///   - pool: Threads that share the work.
     public init(
         of source: UnsafeRawBufferPointer,
-        as sourceType: ElementType,
+        as sourceType: DType,
         weights: PackedMatrix,
         pool: WorkPool
     ) {
@@ -60,8 +61,8 @@ public final class ProductScreen: Sendable {
             for output in range {
                 ck_int8_distance(
                     base + output * rowBytes,
-                    sourceType.code,
-                    weights.dtype.code,
+                    sourceType.kernelCode,
+                    weights.dtype.kernelCode,
                     weights.inputs,
                     norms.pointer + output,
                     distances.pointer + output

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
+internal import SwitchyardTypes
 
 /// Where the int8 copies of products' inputs lie in scratch memory.
 ///

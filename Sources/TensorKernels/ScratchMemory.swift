@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// Memory that is used again and again and grows where it must.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
+public import SwitchyardTypes
 
 /// The two products of attention for one query of one head, over keys and values that lie anywhere.
 ///
@@ -22,7 +23,7 @@ public enum SingleQueryAttention {
     public static func scores(
         query: UnsafePointer<Float>,
         keys: UnsafeRawPointer,
-        type: RowType = .float32,
+        type: DType = .float32,
         stride: Int,
         width: Int,
         count: Int,
@@ -30,7 +31,7 @@ public enum SingleQueryAttention {
         into scores: UnsafeMutablePointer<Float>,
         level: KernelLevel = .best
     ) {
-        ck_attention_scores(level.rawValue, query, keys, type.code, stride, width, count, bias, scores)
+        ck_attention_scores(level.rawValue, query, keys, type.kernelCode, stride, width, count, bias, scores)
     }
 
     /// `context += sum over t of weights[t] * value[t]`.
@@ -47,13 +48,13 @@ public enum SingleQueryAttention {
     public static func accumulateContext(
         weights: UnsafePointer<Float>,
         values: UnsafeRawPointer,
-        type: RowType = .float32,
+        type: DType = .float32,
         stride: Int,
         width: Int,
         count: Int,
         into context: UnsafeMutablePointer<Float>,
         level: KernelLevel = .best
     ) {
-        ck_attention_context(level.rawValue, weights, values, type.code, stride, width, count, context)
+        ck_attention_context(level.rawValue, weights, values, type.kernelCode, stride, width, count, context)
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// Rows of one width in memory of their own, kept as float32 or as bfloat16.
 ///
 /// Keys and values of attention are kept so: they are written once and read in every step that follows.
 public final class TypedRows: @unchecked Sendable {
-    // Safety: a row is written by one thread before any other one reads it; whoever shares rows says so to their reader.
+    // Safety: a row is written by one thread before any other one reads it; the thread that shares rows tells their reader so.
 
     /// Number of rows.
     public let rows: Int
@@ -13,7 +15,7 @@ public final class TypedRows: @unchecked Sendable {
     public let columns: Int
 
     /// How the elements are kept.
-    public let type: RowType
+    public let type: DType
 
     private let pointer: UnsafeMutableRawPointer
 
@@ -23,7 +25,7 @@ public final class TypedRows: @unchecked Sendable {
     ///   - rows: Number of rows, zero or more.
     ///   - columns: Number of columns, zero or more.
     ///   - type: How the elements are kept.
-    public init(uninitializedRows rows: Int, columns: Int, type: RowType) {
+    public init(uninitializedRows rows: Int, columns: Int, type: DType) {
         precondition(rows >= 0 && columns >= 0, "there cannot be \(rows) rows of \(columns) elements")
         self.rows = rows
         self.columns = columns

@@ -30,8 +30,8 @@ public final class WorkPool: Sendable {
     /// Starts a pool.
     ///
     /// - Parameters:
-    ///   - threads: Threads that take part in a piece of work, the calling one included; at least 1. Should the system refuse
-    ///     to start so many, the pool has fewer.
+    ///   - threads: Threads that take part in a piece of work, the calling one included; at least 1. If the system refuses
+    ///     to start them all, the pool has fewer.
     ///   - pinned: Whether each thread stays on a processor of its own, of those that the process may use. It pays where
     ///     nothing else computes on them; ``bindCallingThread()`` is for the thread that hands in the work.
     public init(threads: Int, pinned: Bool = false) {

@@ -34,7 +34,7 @@ func flood(
 
 @Suite("Floods against a server", .serialized, .timeLimit(.minutes(2)))
 struct FloodTests {
-    /// Fails unless the connection ended with a GOAWAY, ENHANCE_YOUR_CALM by default, within so many rounds.
+    /// Fails unless the connection ended with a GOAWAY, ENHANCE_YOUR_CALM by default, within `rounds` rounds.
     private func expectCalm(
         _ name: String,
         rounds limit: Int,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwitchyardTypes
 import Testing
 
 @testable import Checkpoints
@@ -8,12 +9,12 @@ import Testing
 /// A form that is simple enough to see through: the matrix itself, filled up with zeros to whole lines of 64 bytes.
 struct PlainPacking: MatrixPacking {
     var form = PackedForm(version: 7, panelRows: 1)
-    var type: TensorDType?
+    var type: DType?
     var most = Int.max
 
-    func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
+    func size(of dtype: DType, rows: Int, columns: Int) -> (dtype: DType, byteCount: Int)? {
         guard columns <= self.most else { return nil }
-        return (self.type ?? dtype, (rows * columns * dtype.byteSize + 63) / 64 * 64)
+        return (self.type ?? dtype, (rows * columns * dtype.byteCount + 63) / 64 * 64)
     }
 
     func pack(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 @testable import switchyard

@@ -3,6 +3,7 @@
 import Foundation
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 @testable import switchyard

@@ -2,6 +2,7 @@
 
 import RPCCore
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 @testable import FaultTools
@@ -42,7 +43,7 @@ struct FaultToolsTests {
     @Test("calls are counted by how they ended")
     func summary() {
         var summary = LoadSummary()
-        func call(_ outcome: LoadCall.Outcome, lost: [DropReason: UInt64] = [:], strict: Bool = false) -> LoadCall {
+        func call(_ outcome: LoadCall.Outcome, lost: [WireDropReason: UInt64] = [:], strict: Bool = false) -> LoadCall {
             LoadCall(start: .zero, end: .zero, outcome: outcome, lost: lost, isStrict: strict)
         }
         summary.count(call(.answered(isSame: true)))

@@ -6,6 +6,7 @@ import NIOCore
 import RPCCore
 import RPCTransport
 import SwitchyardProtos
+import SwitchyardTypes
 import Synchronization
 
 @testable import switchyard

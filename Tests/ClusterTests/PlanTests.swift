@@ -4,6 +4,7 @@ import ExpertPooling
 import Foundation
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 @testable import switchyard

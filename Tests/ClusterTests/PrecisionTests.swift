@@ -4,6 +4,7 @@ import Foundation
 import SwitchModel
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 @testable import switchyard

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ExpertPooling
+import SwitchyardTypes
 import Testing
 
 /// Eight pools and four layers, whose steps take so long that faults come within few of them.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ExpertPooling
+import SwitchyardTypes
 import Testing
 
-private let planned = ExpertLayer(isDecoder: true, block: 3)
+private let planned = SparseLayer(stack: .decoder, block: 3)
 
 @Suite("Expert load")
 struct ExpertLoadTests {
@@ -70,8 +71,8 @@ struct ExpertLoadTests {
         load.counted([1000, 1000], in: planned, now: self.after(-5))
         #expect(load.rowsPerSecond(in: planned, now: self.after(2)) == restarted)
         load.add(1, of: -1, in: planned, now: self.after(3))
-        load.add(-4, of: 0, in: ExpertLayer(isDecoder: false, block: 0), now: self.after(3))
-        #expect(load.countedLayers == [ExpertLayer(isDecoder: false, block: 0), planned])
-        #expect(load.rowsPerSecond(in: ExpertLayer(isDecoder: false, block: 9), now: self.start).isEmpty)
+        load.add(-4, of: 0, in: SparseLayer(stack: .encoder, block: 0), now: self.after(3))
+        #expect(load.countedLayers == [SparseLayer(stack: .encoder, block: 0), planned])
+        #expect(load.rowsPerSecond(in: SparseLayer(stack: .encoder, block: 9), now: self.start).isEmpty)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import RPCCore
+import SwitchyardTypes
 import Testing
 
 @testable import ExpertPooling
@@ -13,7 +14,7 @@ private struct Bench {
     init(
         _ pools: ExpertPools,
         rows: Int = 3,
-        in layer: ExpertLayer = decoderLayer,
+        in layer: SparseLayer = decoderLayer,
         deadline: Double = 1,
         policy: LayerPolicy? = nil
     ) {
@@ -70,7 +71,7 @@ private func experienced(ports: [Int] = [1, 2], configuration: ExpertPoolsConfig
     var pools = machine(ports: ports, configuration: configuration)
     for _ in 0..<40 {
         for port in ports {
-            _ = pools.end(replica(port), .answered, isDecoder: true, rows: 3)
+            _ = pools.end(replica(port), .answered, stack: .decoder, rows: 3)
         }
     }
     return pools
@@ -418,7 +419,7 @@ struct LayerCallsTests {
         configuration.decoder.adaptive = AdaptiveDeadline(multiple: 4, shortest: .milliseconds(2))
         configuration.layerDeadlines[encoderLayer] = .milliseconds(700)
         var pools = experienced(configuration: configuration)
-        func wait(_ rows: Int, in layer: ExpertLayer = decoderLayer) -> Duration {
+        func wait(_ rows: Int, in layer: SparseLayer = decoderLayer) -> Duration {
             let assignment = PoolAssignment(pool: "a", groups: [.init(expert: 0, rows: 0..<rows)])
             return start.duration(to: pools.layerDeadline(of: layer, [assignment], now: start))
         }
@@ -429,7 +430,7 @@ struct LayerCallsTests {
         #expect(wait(3, in: encoderLayer) == .milliseconds(700))
         // Calls that are given up count with the time that they were given, so the deadline grows with a slow pool.
         for _ in 0..<300 {
-            _ = pools.end(replica(1), .failed(.deadline), isDecoder: true, rows: 3, in: .milliseconds(50))
+            _ = pools.end(replica(1), .failed(.deadline), stack: .decoder, rows: 3, in: .milliseconds(50))
         }
         #expect(wait(3) >= .milliseconds(200) && wait(3) < .milliseconds(220))
     }
@@ -454,12 +455,12 @@ struct LatencyDigestTests {
         #expect(digest.percentile(0.5, minimumCount: 1) == nil)
         for value in 1...1000 { digest.add(.microseconds(value * 100)) }
         // Half of the weight lies within the last 256 calls, so the median is above theirs.
-        let median = try #require(digest.percentile(0.5, minimumCount: 20)).seconds
+        let median = try #require(digest.percentile(0.5, minimumCount: 20)).inSeconds
         #expect(median > 0.074 && median < 0.088)
-        let high = try #require(digest.percentile(0.99, minimumCount: 20)).seconds
+        let high = try #require(digest.percentile(0.99, minimumCount: 20)).inSeconds
         #expect(high >= 0.099 && high < 0.11)
         for _ in 0..<100_000 { digest.add(.milliseconds(2)) }
-        let now = try #require(digest.percentile(0.99, minimumCount: 20)).seconds
+        let now = try #require(digest.percentile(0.99, minimumCount: 20)).inSeconds
         #expect(now >= 0.002 && now < 0.0022)
     }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ExpertPooling
+import SwitchyardTypes
 import Testing
 
-private let planned = ExpertLayer(isDecoder: true, block: 1)
+private let planned = SparseLayer(stack: .decoder, block: 1)
 
 /// Pools of one replica with two experts each, named p0 and up, of which every pool may hold all.
 private func cluster(_ rates: [Double], spare: Bool = true, replicas: [Int]? = nil) -> PlacementSnapshot {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ExpertPooling
+import SwitchyardTypes
 import Testing
 
 @Suite("Pool specifications")
@@ -36,7 +37,7 @@ struct PlacementTableTests {
     @Test("a layer's rows are split into one call for each pool")
     func assignments() {
         var table = PlacementTable()
-        let layer = ExpertLayer(isDecoder: false, block: 1)
+        let layer = SparseLayer(stack: .encoder, block: 1)
         for expert in 0..<3 { table.place(expert, of: layer, on: expert == 1 ? "b" : "a") }
         let split = table.assignments(of: [(0, 2), (1, 3), (2, 1), (3, 4)], in: layer)
         #expect(split.unplaced == [6..<10])
@@ -44,7 +45,7 @@ struct PlacementTableTests {
         #expect(split.calls[0].groups == [.init(expert: 0, rows: 0..<2), .init(expert: 2, rows: 5..<6)])
         #expect(split.calls[1].groups == [.init(expert: 1, rows: 2..<5)])
         #expect(split.calls[0].rowCount == 3)
-        let other = table.assignments(of: [(0, 1)], in: ExpertLayer(isDecoder: true, block: 1))
+        let other = table.assignments(of: [(0, 1)], in: SparseLayer(stack: .decoder, block: 1))
         #expect(other.calls.isEmpty)
         #expect(other.unplaced == [0..<1])
         #expect(table.unplaced(layers: [layer], expertCount: 4) == [layer: [3]])

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import ExpertPooling
 
 /// The beginning of virtual time.
 let start = ContinuousClock.now
-let encoderLayer = ExpertLayer(isDecoder: false, block: 1)
-let decoderLayer = ExpertLayer(isDecoder: true, block: 3)
+let encoderLayer = SparseLayer(stack: .encoder, block: 1)
+let decoderLayer = SparseLayer(stack: .decoder, block: 3)
 
 func seconds(_ value: Double) -> ContinuousClock.Instant {
     start.advanced(by: .microseconds(Int64(value * 1e6)))
@@ -70,13 +71,13 @@ extension ExpertPools {
     mutating func end(
         _ id: ReplicaID,
         _ outcome: AttemptOutcome,
-        isDecoder: Bool = false,
+        stack: Stack = .encoder,
         rows: Int = 1,
         in time: Duration = .milliseconds(1),
         now: ContinuousClock.Instant = start
     ) -> [PoolAction] {
         guard let slot = self.slot(of: id) else { return [] }
-        let kind = CallClass(isDecoder: isDecoder, rows: rows)
+        let kind = CallClass(stack: stack, rows: rows)
         let began = now.advanced(by: .zero - time)
         return self.attemptEnded(
             AttemptEnd(slot: slot, kind: kind, rows: rows, started: began, ended: now, outcome: outcome)

@@ -24,7 +24,7 @@ struct ShutdownTests {
         #expect(pair.server.takeOutput().isEmpty)
     }
 
-    @Test("a drain in two steps finishes the streams under way and refuses the rest")
+    @Test("a drain in two steps finishes the streams in flight and refuses the rest")
     func graceful() throws {
         let pair = try CodecPair()
         let first = try pair.client.submitRequest(requestFields, endStream: true)

@@ -33,7 +33,7 @@ struct Filling: InteropMessage {
 
     init() {}
 
-    /// Creates so many zeros.
+    /// Creates `count` zeros.
     init(zeros count: Int) { self.body = ByteBuffer(repeating: 0, count: count) }
 
     mutating func read(_ field: Int, _ value: WireValue) throws(RPCError) {

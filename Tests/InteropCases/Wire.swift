@@ -10,7 +10,7 @@ protocol InteropMessage: Sendable, Hashable {
     /// Creates the message with every field at its default.
     init()
 
-    /// Takes one field; fields that the message does not know are left alone.
+    /// Takes one field; fields that the message does not know are skipped.
     ///
     /// - Throws: ``RPCError`` where a value cannot be read.
     mutating func read(_ field: Int, _ value: WireValue) throws(RPCError)

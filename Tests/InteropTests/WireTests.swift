@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Messages of the interop cases")
 struct WireTests {
-    @Test("a message comes back as it was, unknown fields left alone")
+    @Test("a message comes back as it was, and unknown fields are skipped")
     func roundTrip() throws {
         var request = StreamingOutputCallRequest(sizes: [31_415, 0, -1], zeros: 300)
         request.responseParameters[0].intervalMicroseconds = 5_000_000

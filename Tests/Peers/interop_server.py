@@ -37,7 +37,7 @@ def filling(size):
 
 
 def compress(wanted, context):
-    """Compresses what the caller wants compressed; the server offers gzip to whoever takes it."""
+    """Compresses what the caller wants compressed; the server offers gzip to any client that takes it."""
     if not wanted:
         context.disable_next_message_compression()
 

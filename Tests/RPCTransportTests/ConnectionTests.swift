@@ -92,7 +92,7 @@ struct ConnectionTests {
         try await listener.close()
     }
 
-    @Test("a drain finishes calls under way, refuses others, and the channel reconnects elsewhere")
+    @Test("a drain finishes calls in flight, refuses others, and the channel reconnects elsewhere")
     func drain() async throws {
         let began = Signal()
         let release = Signal()

@@ -80,7 +80,7 @@ struct TimeLimitMachineTests {
 
 @Suite("Limits in time and number over loopback", .timeLimit(.minutes(1)))
 struct LimitTests {
-    /// The frames of a call's request: headers, and so many bytes of a message that was announced longer.
+    /// The frames of a call's request: headers, and fewer bytes of a message than were announced.
     private static func partialRequest(_ method: Method = Methods.echo) -> ByteBuffer {
         var bytes = RawPeer.preface
         var block: [UInt8] = [0x83, 0x86]

@@ -118,7 +118,7 @@ let echo = ServiceMethod.unary(Methods.echo) { message, _ in Payload(message) }
 let loopEcho = ServiceMethod.unaryOnEventLoop(Methods.loopEcho) { message, _, responder in
     responder.finish(.success(Payload(message)))
 }
-/// Answers the number in the request with so many messages.
+/// Answers with as many messages as the number in the request.
 let count = ServiceMethod.serverStreaming(Methods.count) { message, _, writer in
     let limit = message.getInteger(at: message.readerIndex, as: UInt32.self) ?? 0
     for index in 0..<limit { try await writer.write(Payload(number(index))) }

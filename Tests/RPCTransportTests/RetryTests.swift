@@ -17,7 +17,7 @@ struct RetryTests {
 
     private static var retrying: RPCChannelConfiguration { .quick { $0.retry = Self.policy } }
 
-    /// Fails so many times with a status and trailers before it answers; counts its calls and what they carried.
+    /// Fails a number of times with a status and trailers before it answers; counts its calls and what they carried.
     private final class Flaky: Sendable {
         private let state: Mutex<(calls: Int, previous: [String?])> = Mutex((0, []))
         private let failures: Int
@@ -189,7 +189,7 @@ struct RetryTests {
             }
             #expect(server.seen.count == 2)
         }
-        // Whoever wants to hear of it at once does.
+        // A caller that asks not to wait hears of it at once.
         try await ScriptedServer.with { codec, stream, _ in
             codec.reset(streamID: stream, code: .refusedStream)
         } _: { server in

@@ -105,7 +105,7 @@ struct SecurityMachineTests {
         #expect(LoopbackHost.contains(host) == isLoopback)
     }
 
-    @Test("a server that refuses a client is left alone for longer each time, although its connections come up")
+    @Test("a server that refuses a client is retried later each time, although its connections come up")
     func refusedConnections() {
         let policy = ReconnectPolicy(initial: .seconds(1), multiplier: 2, jitter: 0, maximum: .seconds(8))
         var machine = SlotMachine(policy: policy)

@@ -12,7 +12,7 @@ import Testing
 
 @Suite("Certificates while a server runs")
 struct TLSReloadTests {
-    @Test("new ones serve new connections, streams under way go on, and bad ones change nothing")
+    @Test("new ones serve new connections, streams in flight go on, and bad ones change nothing")
     func reload() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()

@@ -59,7 +59,7 @@ struct TLSTests {
         var client: @Sendable (TLSFixture) throws -> RPCChannelConfiguration
         /// What the client's status says.
         var told: String
-        /// What the server's log says; empty where the client leaves without a word.
+        /// What the server's log says; empty where the client leaves silently.
         var logged: String
     }
 

@@ -2,8 +2,11 @@
 
 /// Which modules each target may import: the arrows of `docs/architecture.md`, all pointing down.
 enum ImportTable {
-    /// Modules that every target may import.
-    static let everywhere: Set<String> = ["Swift", "Synchronization"]
+    /// The standard library's modules.
+    private static let standard: Set<String> = ["Swift", "Synchronization"]
+
+    /// Modules that every target may import: the standard library's and the ground floor.
+    static let everywhere = Self.standard.union(["SwitchyardTypes"])
 
     /// The C library, under its names on the platforms.
     static let cLibrary: Set<String> = ["Glibc", "Musl", "Darwin"]
@@ -12,7 +15,7 @@ enum ImportTable {
     static let foundation: Set<String> = ["Foundation", "FoundationEssentials"]
 
     /// Modules of the toolchain: they need no entry in `Package.swift`.
-    static let toolchain = Self.everywhere.union(Self.cLibrary).union(Self.foundation).union(["Dispatch"])
+    static let toolchain = Self.standard.union(Self.cLibrary).union(Self.foundation).union(["Dispatch"])
 
     /// The two serving targets stand on both wings.
     private static let serving: Set<String> = [
@@ -22,6 +25,9 @@ enum ImportTable {
 
     /// What each target may import besides ``everywhere``.
     static let allowed: [String: Set<String>] = [
+        // The ground floor, which imports nothing.
+        "SwitchyardTypes": [],
+
         // Serving.
         "switchyard": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([

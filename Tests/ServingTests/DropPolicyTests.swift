@@ -3,6 +3,7 @@
 import Checkpoints
 import RPCCore
 import SwitchModel
+import SwitchyardTypes
 import Testing
 
 @testable import GatewayServing

@@ -4,6 +4,7 @@ import BatchScheduling
 import Checkpoints
 import RPCCore
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 

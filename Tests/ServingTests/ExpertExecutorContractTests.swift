@@ -4,6 +4,7 @@ import Checkpoints
 import ExpertPooling
 import GatewayServing
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 

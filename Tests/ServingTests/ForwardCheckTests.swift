@@ -4,6 +4,7 @@ import Checkpoints
 import RPCCore
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import TensorKernels
 import Testing
 

@@ -5,6 +5,7 @@ import Metrics
 import MetricsTestKit
 import RPCCore
 import SwitchModel
+import SwitchyardTypes
 import Testing
 
 @testable import GatewayServing

@@ -2,6 +2,7 @@
 
 import Checkpoints
 import SwitchModel
+import SwitchyardTypes
 import Testing
 
 @testable import ExpertServing

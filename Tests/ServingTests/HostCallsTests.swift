@@ -8,6 +8,7 @@ import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import TensorKernels
 import Testing
 

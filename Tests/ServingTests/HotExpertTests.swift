@@ -4,6 +4,7 @@ import ExpertPooling
 import GatewayServing
 import RPCTransport
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 /// Hot experts on further pools, with true hosts that hold spare shards.

@@ -7,6 +7,7 @@ import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import Testing
 
 @testable import GatewayServing
@@ -26,11 +27,11 @@ struct RemoteExpertsFaultTests {
     @Test(
         "A host that is not well loses its rows for the right reason",
         arguments: [
-            (Illness.stalls, SwitchModel.DropReason.timeout), (.notFinite, .badReply), (.wrongShape, .badReply),
+            (Illness.stalls, DropReason.timeout), (.notFinite, .badReply), (.wrongShape, .badReply),
             (.garbage, .badReply), (.overloaded, .overloaded), (.refuses, .badReply),
-        ] as [(Illness, SwitchModel.DropReason)]
+        ] as [(Illness, DropReason)]
     )
-    func reasons(illness: Illness, reason: SwitchModel.DropReason) async throws {
+    func reasons(illness: Illness, reason: DropReason) async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 2) { hosts, pools in
             let description = try await self.description(port: hosts[1].port)

@@ -8,6 +8,7 @@ import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import Synchronization
 import Testing
 
@@ -90,7 +91,7 @@ struct ReplicaTests {
             task.cancel()
             _ = await task.result
             let seen = times.all
-            let attempts = ExpertPoolsConfiguration.defaults.policy(of: ExpertLayer(request.layer)).attempts
+            let attempts = ExpertPoolsConfiguration.defaults.policy(of: request.layer).attempts
             #expect(seen.count == attempts)
             for (earlier, later) in zip(seen, seen.dropFirst()) {
                 let pause = earlier.duration(to: later)

@@ -4,6 +4,7 @@ import BatchScheduling
 import Checkpoints
 import RPCCore
 import SwitchModel
+import SwitchyardTypes
 import Synchronization
 import TensorKernels
 import Testing
@@ -140,7 +141,7 @@ struct StepWatchTests {
         #expect(experts.cancelledCount == 1)
     }
 
-    @Test("Two calls under way at once lose each its own clients")
+    @Test("Two calls in flight at once lose each its own clients")
     func twoCalls() throws {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)

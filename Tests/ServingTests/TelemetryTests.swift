@@ -9,6 +9,7 @@ import RPCCore
 import ServiceKit
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import Synchronization
 import Telemetry
 import TensorKernels

@@ -8,6 +8,7 @@ import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -35,7 +36,7 @@ struct WireTypeTests {
             bytes.withUnsafeMutableBytes { buffer in
                 guard let base = buffer.baseAddress else { return }
                 request.gather(rows: 0..<rows, as: .bfloat16, into: base)
-                RowType.bfloat16.read(base, count: rows * columns, into: tokens.pointer)
+                DType.bfloat16.read(base, count: rows * columns, into: tokens.pointer)
             }
             try self.experts.forward(
                 layer: request.layer,
@@ -45,8 +46,8 @@ struct WireTypeTests {
             )
             bytes.withUnsafeMutableBytes { buffer in
                 guard let base = buffer.baseAddress else { return }
-                RowType.bfloat16.write(outputs.pointer, count: rows * columns, to: base)
-                RowType.bfloat16.read(base, count: rows * columns, into: outputs.pointer)
+                DType.bfloat16.write(outputs.pointer, count: rows * columns, to: base)
+                DType.bfloat16.read(base, count: rows * columns, into: outputs.pointer)
             }
             return ExpertOutputs(chunks: [.init(rows: 0..<rows, storage: Whole(matrix: outputs))])
         }
@@ -91,7 +92,7 @@ struct WireTypeTests {
 
     /// A call for two experts of the second of two pools, in a type, and the outputs that must come back, in that type.
     private func sample(
-        _ type: RowType,
+        _ type: DType,
         rows: Int,
         of loaded: LoadedModel
     ) throws -> (request: ForwardRequest, expected: [UInt8]) {
@@ -198,9 +199,9 @@ struct WireTypeTests {
 
     @Test(
         "Answers in another type, of another size or with values that are not finite are bad replies in both types",
-        arguments: [RowType.float32, .bfloat16]
+        arguments: [DType.float32, .bfloat16]
     )
-    func badReplies(type: RowType) throws {
+    func badReplies(type: DType) throws {
         let loaded = try self.model.load()
         let layer = ExpertExecutorContractTests.layerRequest(loaded, tokens: 6)
         var row = 0
@@ -214,8 +215,8 @@ struct WireTypeTests {
             fingerprint: 1,
             rowType: type
         )
-        let other: RowType = type == .float32 ? .bfloat16 : .float32
-        func reply(_ dtype: RowType, rows: Int = 6, last: [UInt8]? = nil) -> ForwardResponse {
+        let other: DType = type == .float32 ? .bfloat16 : .float32
+        func reply(_ dtype: DType, rows: Int = 6, last: [UInt8]? = nil) -> ForwardResponse {
             var data = [UInt8](repeating: 0, count: rows * 128 * dtype.byteCount)
             if let last { data.replaceSubrange((data.count - last.count)..., with: last) }
             let tensor = Tensor(dtype: DType(dtype), shape: [UInt32(rows), 128], data: data)

@@ -2,6 +2,7 @@
 
 import Checkpoints
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -136,7 +137,7 @@ struct DroppingExpertsTests {
         #expect(first != elsewhere)
     }
 
-    @Test("lose nothing in a stack that is left alone")
+    @Test("lose nothing in a stack without faults")
     func stacks() throws {
         let encoder = self.request()
         let decoder = self.request(layer: SparseLayer(stack: .decoder, block: 1))

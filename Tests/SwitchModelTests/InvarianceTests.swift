@@ -2,6 +2,7 @@
 
 import Checkpoints
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -62,7 +63,7 @@ struct InvarianceTests {
         let expected = try self.run(TinyModel(threads: 1), inputs: inputs, outputs: outputs)
         for (threads, dtype, storage) in [
             (4, .float32, .float32), (2, .bfloat16, .checkpoint), (2, .bfloat16, .float32), (1, .float32, .bfloat16),
-        ] as [(Int, TensorDType, WeightStorage)] {
+        ] as [(Int, DType, WeightStorage)] {
             let tiny = try TinyModel(threads: threads, dtype: dtype, storage: storage)
             #expect(try self.run(tiny, inputs: inputs, outputs: outputs) == expected, "\(threads) \(dtype) \(storage)")
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -52,7 +53,7 @@ struct LocalGeneratorTests {
         var steps = 0
         _ = try generator.generate(numbers.tokens(30), parameters: parameters, record: &record) { _, _ in steps += 1 }
         #expect(steps == 4)
-        // One sparse encoder layer; two sparse decoder layers for 1 row, then 3 rows a step.
+        // One sparse encoder layer; two sparse decoder layers for 1 row, then 3 rows per step.
         #expect(record.routedCount == 30 + 2 * (1 + 3 * (steps - 1)))
         #expect(record.droppedCount >= 20, "30 tokens over 5 experts of capacity 2")
         var request = RoutingRecord()

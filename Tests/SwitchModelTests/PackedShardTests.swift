@@ -3,6 +3,7 @@
 import Checkpoints
 import Foundation
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -123,7 +124,7 @@ struct PackedShardTests {
         var form: PackedForm
         var cut: Int
 
-        func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
+        func size(of dtype: DType, rows: Int, columns: Int) -> (dtype: DType, byteCount: Int)? {
             self.own.size(of: dtype, rows: rows, columns: columns).map { ($0.dtype, $0.byteCount - self.cut) }
         }
 

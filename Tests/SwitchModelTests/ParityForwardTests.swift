@@ -2,6 +2,7 @@
 
 import Checkpoints
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -63,7 +64,7 @@ import Testing
         }
     }
 
-    /// One token a call from the cache, all detailed prompts side by side for as long as each has tokens left.
+    /// One token per call from the cache, all detailed prompts side by side for as long as each has tokens left.
     @Test(arguments: ParityFixture.models)
     func cachedStepsMatch(name: String) throws {
         let fixture = try ParityFixture(name)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwitchyardTypes
 
 /// What transformers computed with one fixture: the text half, `golden.json` (see Tests/Fixtures/make_parity_fixtures.py).
 struct ParityGoldens: Decodable {

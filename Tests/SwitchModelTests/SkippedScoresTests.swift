@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Testing
 import Tokenization

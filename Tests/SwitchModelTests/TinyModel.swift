@@ -3,6 +3,7 @@
 import Checkpoints
 import Foundation
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// A model of a few thousand random weights in a folder of its own, which goes away with it.
@@ -24,7 +25,7 @@ final class TinyModel: Sendable {
         _ changes: [String: String] = [:],
         seed: UInt64 = 1,
         threads: Int = 2,
-        dtype: TensorDType = .float32,
+        dtype: DType = .float32,
         storage: WeightStorage = .checkpoint
     ) throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "switchyard-tiny-\(UUID().uuidString)")
@@ -50,7 +51,7 @@ final class TinyModel: Sendable {
     }
 
     /// A safetensors file: the length of the header, the header, the tensors one after another.
-    private static func weights(of configuration: ModelConfiguration, seed: UInt64, dtype: TensorDType) -> Data {
+    private static func weights(of configuration: ModelConfiguration, seed: UInt64, dtype: DType) -> Data {
         var roles = configuration.gatewayRoles
         for layer in configuration.sparseLayers {
             for expert in 0..<configuration.expertCount {
@@ -72,7 +73,7 @@ final class TinyModel: Sendable {
                 }
             }
             header.append(
-                "\"\(role.name)\": {\"dtype\": \"\(dtype.rawValue)\", \"shape\": \(shape),"
+                "\"\(role.name)\": {\"dtype\": \"\(dtype.safetensorsName)\", \"shape\": \(shape),"
                     + " \"data_offsets\": [\(start), \(bytes.count)]}"
             )
         }

@@ -37,7 +37,7 @@ struct SecurityTests {
         #expect(error?.message.contains("cannot read /nowhere") == true)
     }
 
-    @Test("shows its token with every call, in the place of another one in the metadata")
+    @Test("shows its token with every call, in place of another one in the metadata")
     func token() async throws {
         var metadata = Metadata()
         try metadata.add("Basic other", forKey: "authorization")

@@ -96,7 +96,7 @@ private struct Parsed<Envelope: Equatable>: Equatable {
                         rows: .random(in: 0...5, using: &generator)
                     )
                 }
-            let dtype = [DType.float32, .bfloat16, .float16].randomElement(using: &generator) ?? .float32
+            let dtype = [WireDType.float32, .bfloat16, .float16].randomElement(using: &generator) ?? .float32
             let width = UInt32.random(in: 0...9, using: &generator)
             var envelope = ForwardRequestEnvelope(
                 modelFingerprint: generator.next(),

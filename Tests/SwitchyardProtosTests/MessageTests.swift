@@ -123,7 +123,7 @@ import Testing
         var host = HostDescription()
         host.weightDType = .int8
         #expect(try HostDescription(serialized: host.serialized()).weightDType == .int8)
-        #expect(DType.int8.byteCount == nil)
+        #expect(WireDType.int8.byteCount == nil)
         let envelope = ForwardResponseEnvelope(outputsShape: [1, 2], outputsDType: .int8)
         #expect(envelope.expectedTensorBytes == nil)
         let message = envelope.header(tensorByteCount: 2) + [1, 2]

@@ -29,7 +29,7 @@ enum Samples {
         var usage = Usage()
         usage.inputTokens = 1
         usage.outputTokens = 2
-        usage.dropped = DropReason.allCases.map { reason in
+        usage.dropped = WireDropReason.allCases.map { reason in
             DroppedTokens(stack: .decoder, layer: 3, reason: reason, tokens: 1 << 40)
         }
         usage.routedTokens = 4
@@ -44,7 +44,7 @@ enum Samples {
         top: [TokenCandidate(tokenID: 9, logprob: -0.5), TokenCandidate(tokenID: 0, logprob: -1.5)]
     )
     static let generateResponse = GenerateResponse(
-        generations: FinishReason.allCases.map { reason in
+        generations: WireFinishReason.allCases.map { reason in
             Generation(
                 text: "<extra_id_0> é",
                 tokenIDs: [32_099, 0, .max],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import TensorKernels
@@ -172,7 +173,7 @@ struct Int8ProductTests {
 
     @Test("holds the largest sum that its limit of inputs allows", arguments: KernelLevel.available)
     func largestSum(level: KernelLevel) {
-        let inputs = PackedDType.int8.mostInputs
+        let inputs = DType.int8.mostInputs
         let ones = [Float](repeating: 1, count: inputs)
         let matrix = PackedMatrix(ones + ones.map { -$0 }, outputs: 2, inputs: inputs)
         let factor = Float(1) / 127 * (Float(1) / 127)
@@ -223,7 +224,7 @@ struct Int8ProductTests {
         // The first two share their quantised input, the last quantises other rows.
         for (width, first, rows, dtype) in [
             (97, 0, 65, .int8), (33, 0, 65, .int8), (64, 0, 3, .bfloat16), (40, 0, 0, .int8), (64, 66, 4, .int8),
-        ] as [(Int, Int, Int, PackedDType)] {
+        ] as [(Int, Int, Int, DType)] {
             let weights = numbers.floats(width * inputs)
             let matrix = PackedMatrix(weights, outputs: width, inputs: inputs, dtype: dtype)
             let output = FloatMatrix(rows: rows, columns: width)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import TensorKernels
 
 /// What int8 products are defined as, in plain loops.
@@ -54,7 +55,7 @@ extension PackedMatrix {
         _ weights: [Float],
         outputs: Int,
         inputs: Int,
-        dtype: PackedDType = .int8,
+        dtype: DType = .int8,
         pool: WorkPool? = nil
     ) {
         let bytes = floatBytes(weights)
@@ -64,10 +65,10 @@ extension PackedMatrix {
     /// Packs bytes that start at an odd address.
     convenience init(
         _ bytes: [UInt8],
-        as type: ElementType,
+        as type: DType,
         outputs: Int,
         inputs: Int,
-        dtype: PackedDType = .int8,
+        dtype: DType = .int8,
         pool: WorkPool? = nil
     ) {
         let storage = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count + 1, alignment: 64)

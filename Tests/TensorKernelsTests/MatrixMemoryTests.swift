@@ -12,7 +12,7 @@ struct MatrixMemoryTests {
             let size = MatrixMemory.size(bytes)
             #expect(size >= bytes)
             #expect(size <= max(64, bytes + bytes / 8 + 1), "\(bytes)")
-            // Whoever gives memory back computes the same size from the same bytes.
+            // Giving memory back computes the same size from the same bytes.
             #expect(MatrixMemory.size(size) == size, "\(bytes)")
         }
     }

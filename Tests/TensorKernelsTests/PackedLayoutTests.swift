@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import TensorKernels
@@ -13,7 +14,7 @@ struct PackedLayoutTests {
             for (dtype, bytes) in [
                 (.float32, panels * 32 * inputs * 4), (.bfloat16, panels * 32 * inputs * 2),
                 (.int8, panels * 32 * ((inputs + 3) / 4 * 4 + 8)),
-            ] as [(PackedDType, Int)] {
+            ] as [(DType, Int)] {
                 let layout = try #require(PackedLayout(outputs: outputs, inputs: inputs, dtype: dtype))
                 #expect(layout.byteCount == bytes)
                 #expect(layout.byteCount % 64 == 0 && layout.scalesOffset % 64 == 0)
@@ -24,7 +25,7 @@ struct PackedLayoutTests {
 
     @Test("does not exist for sizes that cannot be")
     func impossible() {
-        for dtype in PackedDType.allCases {
+        for dtype in DType.packed {
             #expect(PackedLayout(outputs: 0, inputs: 1, dtype: dtype) == nil)
             #expect(PackedLayout(outputs: 1, inputs: 0, dtype: dtype) == nil)
             #expect(PackedLayout(outputs: Int.max, inputs: 1, dtype: dtype) == nil)
@@ -50,8 +51,8 @@ struct PackedLayoutTests {
         #expect(compensation == [-128 * 67, 128 * 127, 0])
     }
 
-    @Test("is the same whoever packs it", arguments: PackedDType.allCases)
-    func packing(dtype: PackedDType) {
+    @Test("is the same on every path that packs it", arguments: DType.packed)
+    func packing(dtype: DType) {
         var numbers = NumberSource(seed: 31)
         let (inputs, outputs) = (600, 70)
         let weights = numbers.floats(outputs * inputs).map { Float(bitPattern: $0.bitPattern & 0xFFFF_0000) }
@@ -93,8 +94,8 @@ struct PackedLayoutTests {
         }
     }
 
-    @Test("can be written down and used where it lies", arguments: PackedDType.allCases)
-    func adopting(dtype: PackedDType) throws {
+    @Test("can be written down and used where it lies", arguments: DType.packed)
+    func adopting(dtype: DType) throws {
         var numbers = NumberSource(seed: 32)
         let (inputs, outputs) = (21, 45)
         let matrix = PackedMatrix(numbers.floats(outputs * inputs), outputs: outputs, inputs: inputs, dtype: dtype)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import TensorKernels
@@ -7,7 +8,7 @@ import Testing
 @Suite("The packed product")
 struct PackedProductTests {
     /// The element types of which a product is a chain of float32 multiply-adds.
-    static let chained: [PackedDType] = [.float32, .bfloat16]
+    static let chained: [DType] = [.float32, .bfloat16]
 
     /// One chain of fused multiply-adds an element: the definition.
     private func reference(_ x: [Float], _ weights: [Float], rows: Int, inputs: Int, outputs: Int) -> [Float] {
@@ -24,7 +25,7 @@ struct PackedProductTests {
         return result
     }
 
-    private func pack(_ weights: [Float], outputs: Int, inputs: Int, dtype: PackedDType = .float32) -> PackedMatrix {
+    private func pack(_ weights: [Float], outputs: Int, inputs: Int, dtype: DType = .float32) -> PackedMatrix {
         weights.withUnsafeBytes {
             PackedMatrix(packing: $0, as: .float32, outputs: outputs, inputs: inputs, dtype: dtype)
         }
@@ -56,7 +57,7 @@ struct PackedProductTests {
         arguments: KernelLevel.available,
         PackedProductTests.chained
     )
-    func definition(level: KernelLevel, dtype: PackedDType) {
+    func definition(level: KernelLevel, dtype: DType) {
         var numbers = NumberSource(seed: 1)
         for (inputs, outputs) in [(1, 1), (5, 31), (17, 32), (19, 33), (33, 130)] {
             var weights = numbers.floats(outputs * inputs)
@@ -73,7 +74,7 @@ struct PackedProductTests {
     }
 
     @Test("gives a row the same bits among 1 to 64 rows and on every instruction set", arguments: Self.chained)
-    func rowsAndLevels(dtype: PackedDType) {
+    func rowsAndLevels(dtype: DType) {
         var numbers = NumberSource(seed: 2)
         let (inputs, outputs) = (24, 75)
         let matrix = self.pack(numbers.floats(outputs * inputs), outputs: outputs, inputs: inputs, dtype: dtype)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import TensorKernels
@@ -11,7 +12,7 @@ struct ProductScreenTests {
         let screen: ProductScreen
         let pool = WorkPool(threads: 2)
 
-        init(_ weights: [Float], outputs: Int, inputs: Int, dtype: PackedDType) {
+        init(_ weights: [Float], outputs: Int, inputs: Int, dtype: DType) {
             let bytes = floatBytes(weights)
             let pool = self.pool
             self.matrix = bytes.withUnsafeBytes {
@@ -43,10 +44,10 @@ struct ProductScreenTests {
 
     @Test(
         "holds the greatest outputs, bit for bit, and leaves out most of the others",
-        arguments: [PackedDType.float32, .bfloat16],
+        arguments: [DType.float32, .bfloat16],
         KernelLevel.available
     )
-    func greatest(dtype: PackedDType, level: KernelLevel) {
+    func greatest(dtype: DType, level: KernelLevel) {
         var numbers = NumberSource(seed: 71)
         let (inputs, outputs) = (96, 2061)
         let screened = Screened(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import TensorKernels
@@ -32,7 +33,7 @@ struct RowTypeTests {
             bytes.withUnsafeMutableBytes { target in
                 values.withUnsafeBufferPointer { source in
                     guard let from = source.baseAddress, let to = target.baseAddress else { return }
-                    RowType.bfloat16.write(from, count: count, to: to + offset)
+                    DType.bfloat16.write(from, count: count, to: to + offset)
                 }
             }
             #expect(bytes.suffix(8).allSatisfy { $0 == 0xAA }, "written past the end")
@@ -44,7 +45,7 @@ struct RowTypeTests {
             wide.withUnsafeMutableBufferPointer { target in
                 bytes.withUnsafeBytes { source in
                     guard let from = source.baseAddress, let to = target.baseAddress else { return }
-                    RowType.bfloat16.read(from + offset, count: count, into: to)
+                    DType.bfloat16.read(from + offset, count: count, into: to)
                 }
             }
             #expect(wide.prefix(count).map(\.bitPattern) == halves.map { UInt32($0) << 16 })
@@ -59,13 +60,13 @@ struct RowTypeTests {
         bytes.withUnsafeMutableBytes { target in
             values.withUnsafeBufferPointer { source in
                 guard let from = source.baseAddress, let to = target.baseAddress else { return }
-                RowType.float32.write(from, count: 5, to: to + 1)
+                DType.float32.write(from, count: 5, to: to + 1)
             }
         }
         back.withUnsafeMutableBufferPointer { target in
             bytes.withUnsafeBytes { source in
                 guard let from = source.baseAddress, let to = target.baseAddress else { return }
-                RowType.float32.read(from + 1, count: 5, into: to)
+                DType.float32.read(from + 1, count: 5, into: to)
             }
         }
         #expect(bits(back) == bits(values))

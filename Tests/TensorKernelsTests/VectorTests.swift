@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import TensorKernels
@@ -92,7 +93,7 @@ struct VectorTests {
         // Numbers that are bfloat16 already: both types hold the same ones then, and must give the same bits.
         let numbersOfBoth = numbers.floats(count * stride).map { Float(bitPattern: $0.bitPattern & 0xFFFF_0000) }
         let keys = FloatMatrix(numbersOfBoth, rows: count, columns: stride)
-        let kept = RowType.allCases.map { TypedRows(uninitializedRows: count, columns: stride, type: $0) }
+        let kept = DType.rows.map { TypedRows(uninitializedRows: count, columns: stride, type: $0) }
         for rows in kept {
             for row in 0..<count { rows.write(keys.pointer + row * stride, row: row) }
         }
@@ -189,7 +190,7 @@ struct VectorTests {
         patterns.withUnsafeBytes { source in
             wide.withUnsafeMutableBufferPointer { target in
                 if let from = source.baseAddress, let to = target.baseAddress {
-                    ElementType.float16.widen(from, count: patterns.count, into: to)
+                    DType.float16.read(from, count: patterns.count, into: to)
                 }
             }
         }

@@ -141,7 +141,7 @@ struct PullTests {
                 #expect(zip(starts, starts.dropFirst()).allSatisfy { $0 < $1 })
                 #expect(storage.requests.dropFirst().allSatisfy { $0.headers["if-range"] == "\"storage-1\"" })
                 let lost = storage.served - 300_000
-                // What was under way when a connection broke may be lost, and nothing else.
+                // What was in flight when a connection broke may be lost, and nothing else.
                 #expect(starts.count == 3 && lost == (100_000 - starts[1]) + (starts[1] + 50_000 - starts[2]))
                 let content = try Data(contentsOf: URL(fileURLWithPath: "\(snapshot(place))/model.safetensors"))
                 #expect([UInt8](content) == test.weights.bytes)

@@ -28,8 +28,8 @@ extern "C" {
 /// Inputs of a column that lie side by side in an int8 panel.
 #define CK_INT8_GROUP 4
 
-/// Inputs of an int8 product at most: so many products of two magnitudes up to 127 fit into an int32, and so does 128
-/// times the sum of as many weights.
+/// Inputs of an int8 product at most: the sum of this many products of two magnitudes up to 127 fits into an
+/// int32, and so does 128 times the sum of as many weights.
 #define CK_INT8_MOST_INPUTS 131072
 
 /// Instruction sets a kernel may use. A higher level of one architecture includes the lower ones.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 extension ModelConfiguration {
     /// The number of blocks of a stack.
     ///
@@ -94,7 +96,7 @@ extension ModelConfiguration {
     /// Whether the model has a tensor for this role.
     ///
     /// - Parameter role: What the tensor would be for.
-    /// - Returns: `false` for a block, an expert or an own output projection that the configuration does not have.
+    /// - Returns: `false` for a block, an expert or a separate output projection that the configuration does not have.
     public func has(_ role: TensorRole) -> Bool {
         switch role {
         case .sharedEmbedding, .finalNorm, .relativeBias: true

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension ModelConfiguration {
     /// The file that every checkpoint must have.
     static let configurationFile = "config.json"

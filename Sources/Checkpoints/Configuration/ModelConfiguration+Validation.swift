@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension ModelConfiguration {
     /// The values that a field may have.
     ///
@@ -46,7 +48,7 @@ extension ModelConfiguration {
         guard self.layerNormEpsilon > 0, self.layerNormEpsilon <= 1 else {
             throw Self.invalid("layer_norm_epsilon", "must be above 0 and at most 1, and is \(self.layerNormEpsilon)")
         }
-        guard self.routerDType.isWeightType else {
+        guard self.routerDType.isWeight else {
             throw Self.invalid("router_dtype", "must be float32, bfloat16 or float16, and is \(self.routerDType)")
         }
         let experts = self.sparseLayers.count * self.expertCount

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// The shape and the constants of one Switch Transformer, as the files beside its weights describe them.
 ///
 /// `load(directory:overrides:)` reads them and checks every field's range. A configuration made with `init` is
@@ -57,7 +59,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// Whether routers add a bias (`router_bias`).
     public var routerBias: Bool
     /// The type in which routers compute (`router_dtype`).
-    public var routerDType: TensorDType
+    public var routerDType: DType
     /// Added to the mean square in every norm (`layer_norm_epsilon`).
     public var layerNormEpsilon: Float
     /// Rows of a relative position bias (`relative_attention_num_buckets`).
@@ -117,7 +119,7 @@ public struct ModelConfiguration: Sendable, Equatable {
         expertCount: Int = 8,
         expertCapacity: Int = 64,
         routerBias: Bool = false,
-        routerDType: TensorDType = .float32,
+        routerDType: DType = .float32,
         layerNormEpsilon: Float = 1e-6,
         relativeBuckets: Int = 32,
         relativeMaxDistance: Int = 128,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Reads the safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
 ///
 /// Rules as in https://github.com/huggingface/safetensors (README, "Format"): offsets count from the header's end,
@@ -61,7 +63,7 @@ enum SafetensorsReader {
                 tensor: String(name.prefix(200))
             )
         }
-        guard let dtype = TensorDType(rawValue: entry.dtype) else {
+        guard let dtype = DType(safetensorsName: entry.dtype) else {
             throw CheckpointError(
                 code: .unsupported,
                 message:
@@ -85,7 +87,9 @@ enum SafetensorsReader {
             throw malformed("lies at \(begin) to \(end), outside the \(available) bytes of data in the file")
         }
         guard end - begin == needed else {
-            throw malformed("has \(end - begin) bytes, but \(dtype) of shape \(entry.shape) takes \(needed)")
+            throw malformed(
+                "has \(end - begin) bytes, but \(dtype.safetensorsName) of shape \(entry.shape) takes \(needed)"
+            )
         }
         return StoredTensor(
             name: name,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
+internal import SwitchyardTypes
 
 /// Writes the safetensors format.
 public enum SafetensorsWriter {
@@ -10,7 +11,7 @@ public enum SafetensorsWriter {
     /// One tensor of a file that is being written.
     struct Item {
         var name: String
-        var dtype: TensorDType
+        var dtype: DType
         var shape: [Int]
         var byteCount: Int
         /// Makes the tensor's bytes when their turn has come, and lends them.
@@ -96,7 +97,7 @@ public enum SafetensorsWriter {
             let shape = tensor.shape.map(String.init).joined(separator: ",")
             fields.append(
                 "\(try self.json(tensor.name, path)):"
-                    + "{\"dtype\":\"\(tensor.dtype.rawValue)\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}"
+                    + "{\"dtype\":\"\(tensor.dtype.safetensorsName)\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}"
             )
             offset = end
         }

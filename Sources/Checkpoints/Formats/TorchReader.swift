@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Reads a state dictionary that `torch.save` wrote (torch 1.6 and later): a zip archive with `data.pkl`, which
 /// describes the tensors, and one member `data/KEY` with the bytes of each storage.
 enum TorchReader {
@@ -64,10 +66,10 @@ enum TorchReader {
         guard let member = archive.members["\(prefix)data/\(tensor.storage.key)"] else {
             throw malformed("needs the storage \"\(tensor.storage.key.prefix(80))\", which is not in the archive")
         }
-        let (storageBytes, overflow) = tensor.storage.elementCount.multipliedReportingOverflow(by: dtype.byteSize)
+        let (storageBytes, overflow) = tensor.storage.elementCount.multipliedReportingOverflow(by: dtype.byteCount)
         guard !overflow, storageBytes == member.count else {
             throw malformed(
-                "needs a storage of \(tensor.storage.elementCount) \(dtype) elements, and it has \(member.count) bytes"
+                "needs a storage of \(tensor.storage.elementCount) \(dtype.safetensorsName) elements, and it has \(member.count) bytes"
             )
         }
         guard tensor.shape.count <= self.maxRank, tensor.shape.count == tensor.strides.count else {
@@ -83,13 +85,13 @@ enum TorchReader {
                     + "\(tensor.shape), strides \(tensor.strides))"
             )
         }
-        let start = member.lowerBound + tensor.offset * dtype.byteSize
+        let start = member.lowerBound + tensor.offset * dtype.byteCount
         return StoredTensor(
             name: name,
             dtype: dtype,
             shape: tensor.shape,
             storage: storage,
-            range: start..<start + reach * dtype.byteSize,
+            range: start..<start + reach * dtype.byteCount,
             strides: self.isContiguous(tensor) ? nil : tensor.strides,
             file: path
         )

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension Unpickler {
     /// Runs one opcode other than `STOP`.
     mutating func perform(_ opcode: UInt8) throws(CheckpointError) {
@@ -129,7 +131,7 @@ extension Unpickler {
             throw CheckpointError(
                 code: .refusedGlobal,
                 message:
-                    "asks for the Python object \(module).\(name), which a checkpoint has no need of and which is never run; "
+                    "asks for the Python object \(module).\(name), which no checkpoint needs and which is never run; "
                     + "do not trust this file, or save the model's state_dict() alone",
                 file: self.path
             )

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Reads the one kind of pickle that a checkpoint needs: a dictionary from names to tensors.
 ///
 /// A pickle is a program for a small stack machine, and Python's own reader lets it call anything. This one runs none
@@ -14,7 +16,7 @@ struct Unpickler {
     /// A storage that tensors are views of.
     struct Storage {
         var key: String
-        var dtype: TensorDType
+        var dtype: DType
         var elementCount: Int
     }
 
@@ -46,7 +48,7 @@ struct Unpickler {
         case orderedDictionary
         case rebuildTensor
         case rebuildParameter
-        case storage(TensorDType)
+        case storage(DType)
 
         init?(module: String, name: String) {
             switch (module, name) {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// Brings weight matrices into the form in which a program's kernels read them, for parts that are served as they lie.
 ///
 /// This library knows how packed matrices are filed and checked, not what is inside.
@@ -15,7 +17,7 @@ public protocol MatrixPacking: Sendable {
     ///   - columns: Columns of the matrix.
     /// - Returns: The type of the packed elements, `F32`, `BF16` or `I8`, and the number of bytes, a multiple of
     ///   ``PackedForm/alignment``; nil for a matrix that cannot be packed.
-    func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)?
+    func size(of dtype: DType, rows: Int, columns: Int) -> (dtype: DType, byteCount: Int)?
 
     /// Packs a matrix.
     ///
@@ -31,7 +33,7 @@ public protocol MatrixPacking: Sendable {
 
 /// The form in which a part's matrices are packed.
 public struct PackedForm: Codable, Sendable, Hashable {
-    /// Packed matrices begin at multiples of so many bytes, and their lengths are multiples of it.
+    /// What the offset and the length of each packed matrix are a multiple of, in bytes.
     public static let alignment = SafetensorsWriter.alignment
 
     /// The version of the form; a program reads one alone.

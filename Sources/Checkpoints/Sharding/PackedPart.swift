@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// A matrix of a packed part, where its file is mapped.
 public struct PackedTensor: Sendable {
     /// What the matrix is for.
     public let role: TensorRole
     /// The type of the packed elements: `F32`, `BF16` or `I8`.
-    public let dtype: TensorDType
+    public let dtype: DType
     /// Rows of the matrix.
     public let rows: Int
     /// Columns of the matrix.
@@ -92,7 +94,7 @@ extension Checkpoint {
         default:
             throw stored.failure(
                 .wrongDType,
-                "has \(stored.dtype) elements; packed weights are F32, BF16 or I8, so cut the checkpoint again"
+                "has \(stored.dtype.safetensorsName) elements; packed weights are F32, BF16 or I8, so cut the checkpoint again"
             )
         }
         let offset = stored.range.lowerBound

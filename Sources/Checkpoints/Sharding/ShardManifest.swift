@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// `manifest.json`: what one part of a cut checkpoint holds, and which whole it came from.
 public struct ShardManifest: Codable, Sendable, Hashable {
     /// What a part is for.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// One cut in progress.
 struct ShardRun {
     private let checkpoint: Checkpoint
@@ -139,7 +141,7 @@ struct ShardRun {
     private static func size(
         of tensor: StoredTensor,
         _ packing: any MatrixPacking
-    ) -> (dtype: TensorDType, byteCount: Int)? {
+    ) -> (dtype: DType, byteCount: Int)? {
         // Every expert's tensor is a matrix: `Checkpoint.stored` has compared its shape with the configuration.
         packing.size(of: tensor.dtype, rows: tensor.shape[0], columns: tensor.shape[1])
     }
@@ -159,7 +161,7 @@ struct ShardRun {
         return SafetensorsWriter.Item(
             name: role.packedName,
             dtype: dtype,
-            shape: [byteCount / dtype.byteSize],
+            shape: [byteCount / dtype.byteCount],
             byteCount: byteCount
         ) { (body) throws(CheckpointError) in
             try packing.pack(tensor.view(), body)

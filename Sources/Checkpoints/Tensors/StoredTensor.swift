@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// One tensor as a file holds it, bounds already checked: what a reader hands to `Checkpoint`.
 struct StoredTensor: Sendable {
     let name: String
-    let dtype: TensorDType
+    let dtype: DType
     let shape: [Int]
     let storage: any TensorStorage
     /// The tensor's bytes if it is contiguous, else all bytes that its strides may reach.
@@ -24,7 +26,7 @@ struct StoredTensor: Sendable {
                 range: self.range
             )
         }
-        let size = self.dtype.byteSize
+        let size = self.dtype.byteCount
         let byteCount = self.shape.reduce(size, *)
         let copy = CopiedStorage(byteCount: byteCount) { target in
             let source = UnsafeRawBufferPointer(rebasing: self.storage.bytes[self.range])

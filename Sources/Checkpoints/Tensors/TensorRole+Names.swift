@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension TensorRole {
     /// The name that Hugging Face transformers gives the tensor.
     public var name: String {

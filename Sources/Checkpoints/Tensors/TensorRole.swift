@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// The two attention layers that a block may have.
 public enum AttentionKind: UInt8, Sendable, Hashable, CaseIterable {
     /// Every block's attention to its own stack.

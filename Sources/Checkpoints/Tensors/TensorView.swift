@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// Read-only memory that tensors are cut from: a mapped file, or a copy.
 protocol TensorStorage: AnyObject, Sendable {
     /// The memory, valid as long as the object lives.
@@ -31,14 +33,14 @@ public struct TensorView: Sendable {
     /// The name under which the file holds the tensor.
     public let name: String
     /// The type of the elements.
-    public let dtype: TensorDType
+    public let dtype: DType
     /// The extents, slowest first.
     public let shape: [Int]
     /// Where the tensor's bytes lie in its storage.
     let range: Range<Int>
     let storage: any TensorStorage
 
-    init(name: String, dtype: TensorDType, shape: [Int], storage: any TensorStorage, range: Range<Int>) {
+    init(name: String, dtype: DType, shape: [Int], storage: any TensorStorage, range: Range<Int>) {
         precondition(range.lowerBound >= 0 && range.upperBound <= storage.bytes.count)
         self.name = name
         self.dtype = dtype
@@ -55,11 +57,12 @@ public struct TensorView: Sendable {
     ///   - shape: The extents, slowest first.
     ///   - bytes: The elements, row-major, little-endian.
     /// - Throws: `wrongShape` if the number of bytes is not what shape and type make.
-    public init(name: String, dtype: TensorDType, shape: [Int], bytes: [UInt8]) throws(CheckpointError) {
+    public init(name: String, dtype: DType, shape: [Int], bytes: [UInt8]) throws(CheckpointError) {
         guard let needed = Self.byteCount(shape: shape, dtype: dtype), needed == bytes.count else {
             throw CheckpointError(
                 code: .wrongShape,
-                message: "\(bytes.count) bytes cannot be \(dtype) of shape \(shape); pass the tensor's exact bytes",
+                message:
+                    "\(bytes.count) bytes cannot be \(dtype.safetensorsName) of shape \(shape); pass the tensor's exact bytes",
                 tensor: name
             )
         }
@@ -68,7 +71,7 @@ public struct TensorView: Sendable {
     }
 
     /// The number of elements.
-    public var elementCount: Int { self.range.count / self.dtype.byteSize }
+    public var elementCount: Int { self.range.count / self.dtype.byteCount }
 
     /// The number of bytes.
     public var byteCount: Int { self.range.count }
@@ -85,8 +88,8 @@ public struct TensorView: Sendable {
     }
 
     /// The bytes that a contiguous tensor takes; `nil` for a negative extent or a product beyond 63 bits.
-    static func byteCount(shape: [Int], dtype: TensorDType) -> Int? {
-        var count = dtype.byteSize
+    static func byteCount(shape: [Int], dtype: DType) -> Int? {
+        var count = dtype.byteCount
         // Zeros first: an empty tensor is valid however large its other extents are.
         if shape.contains(where: { $0 < 0 }) { return nil }
         if shape.contains(0) { return 0 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 #if canImport(Glibc)
 internal import Glibc
 #elseif canImport(Musl)
@@ -29,7 +31,7 @@ public struct ExpertLoad: Sendable {
     /// Time after which a row weighs half.
     public let halfLife: Duration
 
-    private var layers: [ExpertLayer: Layer] = [:]
+    private var layers: [SparseLayer: Layer] = [:]
 
     /// Creates an average without rows.
     ///
@@ -39,7 +41,7 @@ public struct ExpertLoad: Sendable {
     }
 
     /// The layers that rows were counted in, in order.
-    public var countedLayers: [ExpertLayer] { self.layers.keys.sorted() }
+    public var countedLayers: [SparseLayer] { self.layers.keys.sorted() }
 
     /// Counters were read that only grow.
     ///
@@ -50,7 +52,7 @@ public struct ExpertLoad: Sendable {
     ///   - counters: Rows since some start, by expert.
     ///   - layer: The layer.
     ///   - now: When they were read.
-    public mutating func counted(_ counters: [UInt64], in layer: ExpertLayer, now: ContinuousClock.Instant) {
+    public mutating func counted(_ counters: [UInt64], in layer: SparseLayer, now: ContinuousClock.Instant) {
         guard var state = self.layers[layer], let before = state.counters else {
             self.layers[layer] = Layer(
                 sums: Array(repeating: 0, count: counters.count),
@@ -65,7 +67,7 @@ public struct ExpertLoad: Sendable {
         guard elapsed > .zero else { return }
         let decay = self.decay(over: elapsed)
         // Rows that came evenly over the time lost, on average, this part of their weight by now.
-        let kept = self.weight(over: elapsed) / elapsed.seconds
+        let kept = self.weight(over: elapsed) / elapsed.inSeconds
         Self.widen(&state.sums, to: counters.count)
         for (expert, counter) in counters.enumerated() {
             let old = expert < before.count ? before[expert] : 0
@@ -84,7 +86,7 @@ public struct ExpertLoad: Sendable {
     ///   - expert: Index of the expert; one below zero counts nowhere.
     ///   - layer: Its layer.
     ///   - now: When. Time that goes back counts as no time.
-    public mutating func add(_ rows: Int, of expert: Int, in layer: ExpertLayer, now: ContinuousClock.Instant) {
+    public mutating func add(_ rows: Int, of expert: Int, in layer: SparseLayer, now: ContinuousClock.Instant) {
         guard expert >= 0 else { return }
         var state = self.layers[layer] ?? Layer(sums: [], counters: nil, first: now, latest: now)
         let elapsed = state.latest.duration(to: now)
@@ -105,7 +107,7 @@ public struct ExpertLoad: Sendable {
     ///   - now: The present; the time since the last rows counts as time without any, unless counters are read, whose
     ///     next look will tell.
     /// - Returns: Rows per second, by expert; empty if nothing was counted, zeros if no time has passed.
-    public func rowsPerSecond(in layer: ExpertLayer, now: ContinuousClock.Instant) -> [Double] {
+    public func rowsPerSecond(in layer: SparseLayer, now: ContinuousClock.Instant) -> [Double] {
         guard let state = self.layers[layer] else { return [] }
         let end = state.counters == nil ? max(now, state.latest) : state.latest
         let weight = self.weight(over: state.first.duration(to: end))
@@ -118,18 +120,18 @@ public struct ExpertLoad: Sendable {
     ///
     /// - Parameter layer: The layer.
     /// - Returns: Rows, as of the last look; zero if nothing was counted.
-    public func observedRows(in layer: ExpertLayer) -> Double {
+    public func observedRows(in layer: SparseLayer) -> Double {
         self.layers[layer]?.sums.reduce(0, +) ?? 0
     }
 
     /// What is left of a weight after a time.
     private func decay(over time: Duration) -> Double {
-        exp2(-max(time, .zero).seconds / self.halfLife.seconds)
+        exp2(-max(time, .zero).inSeconds / self.halfLife.inSeconds)
     }
 
     /// The integral of the weights over a time that ends now, in seconds.
     private func weight(over time: Duration) -> Double {
-        -expm1(-max(time, .zero).seconds / self.halfLife.seconds * M_LN2) * self.halfLife.seconds / M_LN2
+        -expm1(-max(time, .zero).inSeconds / self.halfLife.inSeconds * M_LN2) * self.halfLife.inSeconds / M_LN2
     }
 
     private static func widen(_ sums: inout [Double], to count: Int) {

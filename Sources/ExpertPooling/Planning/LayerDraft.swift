@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// One layer of a plan that is being made.
 struct LayerDraft {
-    let layer: ExpertLayer
+    let layer: SparseLayer
     /// Names of the pools, in order; ``LayerBalance`` knows them by index.
     let pools: [String]
     private(set) var balance: LayerBalance
@@ -12,7 +14,7 @@ struct LayerDraft {
     /// Starts with what is in force.
     ///
     /// - Returns: Nothing where the snapshot does not know the layer.
-    init?(_ layer: ExpertLayer, of snapshot: PlacementSnapshot, pools: [String]) {
+    init?(_ layer: SparseLayer, of snapshot: PlacementSnapshot, pools: [String]) {
         guard let state = snapshot.layers[layer] else { return nil }
         let indices = Dictionary(uniqueKeysWithValues: pools.enumerated().map { ($1, $0) })
         let experts = state.primary.count

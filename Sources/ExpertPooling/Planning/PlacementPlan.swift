@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// Which further pools hot experts are sent to, and what that is expected to gain.
 public struct PlacementPlan: Sendable, Equatable {
     /// Why a pool takes rows of an expert from now on, or no longer does.
@@ -28,7 +30,7 @@ public struct PlacementPlan: Sendable, Equatable {
     /// One expert whose pools change.
     public struct Change: Sendable, Equatable {
         /// The expert's layer.
-        public var layer: ExpertLayer
+        public var layer: SparseLayer
         /// Index of the expert.
         public var expert: Int
         /// Its part of the layer's rows.
@@ -46,7 +48,7 @@ public struct PlacementPlan: Sendable, Equatable {
     /// Loads are parts of the layer's rows that one replica takes: a layer lasts as long as its busiest replica.
     public struct Layer: Sendable, Equatable {
         /// The layer.
-        public var layer: ExpertLayer
+        public var layer: SparseLayer
         /// Whether enough rows were seen to plan it.
         public var isMeasured: Bool
         /// The pool of the busiest replica now.
@@ -64,7 +66,7 @@ public struct PlacementPlan: Sendable, Equatable {
     }
 
     /// Further pools of an expert under the plan, by layer and expert.
-    public var extras: [ExpertLayer: [Int: [String]]] = [:]
+    public var extras: [SparseLayer: [Int: [String]]] = [:]
     /// What it does to each layer, in order.
     public var layers: [Layer] = []
     /// What changes, by layer and expert.

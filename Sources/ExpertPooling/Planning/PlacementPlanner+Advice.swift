@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 extension PlacementPlanner {
     /// Which hosts should load which further shard, where the plan for what they hold leaves much to wish for.
     ///

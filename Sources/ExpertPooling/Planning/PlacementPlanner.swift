@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Gives hot experts further pools that hold them anyway, so that a layer's busiest replica has less to do.
 ///
 /// **Model.** The layers of a step run one after another, and each waits for its slowest pool. So every layer is planned for
@@ -32,8 +34,7 @@
 /// are the experts', not the pools', so a plan does not change the loads that it was made from.
 public struct PlacementPlanner: Sendable {
     private struct Key: Hashable {
-        var layer: ExpertLayer
-        var expert: Int
+        var expert: ExpertID
         var pool: String
     }
 
@@ -49,7 +50,7 @@ public struct PlacementPlanner: Sendable {
     public let configuration: PlacementPlannerConfiguration
 
     private var memory: [Key: Memory] = [:]
-    private var latestExtras: [ExpertLayer: [Int: [String]]]?
+    private var latestExtras: [SparseLayer: [Int: [String]]]?
     private var changedAt: ContinuousClock.Instant?
 
     /// Creates a planner that has seen nothing.
@@ -114,7 +115,7 @@ public struct PlacementPlanner: Sendable {
         for (expert, homes) in draft.balance.homes.enumerated() where homes.count > 1 {
             let share = draft.balance.shares[expert]
             for pool in homes.dropFirst() {
-                let key = Key(layer: draft.layer, expert: expert, pool: draft.pools[pool])
+                let key = Key(expert: ExpertID(layer: draft.layer, index: expert), pool: draft.pools[pool])
                 var entry = self.memory[key] ?? Memory(shareWhenAdded: share)
                 let isCool = share < entry.shareWhenAdded * self.configuration.releaseShare
                 entry.coolSince = isCool ? entry.coolSince ?? now : nil
@@ -134,7 +135,7 @@ public struct PlacementPlanner: Sendable {
         }
         for expert in draft.balance.homes.indices {
             for pool in draft.balance.homes[expert].dropFirst() {
-                let entry = memory[Key(layer: draft.layer, expert: expert, pool: draft.pools[pool])]
+                let entry = memory[Key(expert: ExpertID(layer: draft.layer, index: expert), pool: draft.pools[pool])]
                 guard let entry else { continue }
                 if let time = held(entry.coolSince, for: self.configuration.holdTime) {
                     draft.release(

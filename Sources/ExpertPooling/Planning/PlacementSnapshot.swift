@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// What a plan is made from: who holds what, who takes calls, and where the rows go.
 public struct PlacementSnapshot: Sendable, Equatable {
     /// One pool.
@@ -7,14 +9,14 @@ public struct PlacementSnapshot: Sendable, Equatable {
         /// Replicas that take calls.
         public var replicas: Int
         /// Experts of other pools that every one of those replicas holds too.
-        public var spare: [ExpertLayer: Set<Int>]
+        public var spare: [SparseLayer: Set<Int>]
 
         /// Creates a pool.
         ///
         /// - Parameters:
         ///   - replicas: Replicas that take calls.
         ///   - spare: Experts of other pools that every one of those replicas holds too.
-        public init(replicas: Int, spare: [ExpertLayer: Set<Int>] = [:]) {
+        public init(replicas: Int, spare: [SparseLayer: Set<Int>] = [:]) {
             self.replicas = replicas
             self.spare = spare
         }
@@ -45,9 +47,9 @@ public struct PlacementSnapshot: Sendable, Equatable {
     /// The pools, by name.
     public var pools: [String: Pool]
     /// The sparse layers.
-    public var layers: [ExpertLayer: Layer]
+    public var layers: [SparseLayer: Layer]
     /// Further pools that take rows of an expert now, by layer and expert.
-    public var extras: [ExpertLayer: [Int: [String]]]
+    public var extras: [SparseLayer: [Int: [String]]]
 
     /// Creates a snapshot.
     ///
@@ -57,8 +59,8 @@ public struct PlacementSnapshot: Sendable, Equatable {
     ///   - extras: Further pools that take rows of an expert now, by layer and expert.
     public init(
         pools: [String: Pool] = [:],
-        layers: [ExpertLayer: Layer] = [:],
-        extras: [ExpertLayer: [Int: [String]]] = [:]
+        layers: [SparseLayer: Layer] = [:],
+        extras: [SparseLayer: [Int: [String]]] = [:]
     ) {
         self.pools = pools
         self.layers = layers
@@ -76,7 +78,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
     public init(
         of pools: ExpertPools,
         load: ExpertLoad,
-        layers: [ExpertLayer],
+        layers: [SparseLayer],
         expertCount: Int,
         now: ContinuousClock.Instant
     ) {

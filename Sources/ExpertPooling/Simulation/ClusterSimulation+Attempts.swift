@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 // An attempt's way: to the host, through its queue, and back.
 extension ClusterSimulation {
     mutating func send(_ attempt: AttemptID, to host: Int, of gateway: Int) {
@@ -77,7 +79,7 @@ extension ClusterSimulation {
         }
         self.gateways[gateway].outcomes[call] = .dropped
         let rows = self.gateways[gateway].assignments[call].rowCount
-        let key = SimulationReport.Drop(isDecoder: self.gateways[gateway].layer.isDecoder, cause: cause)
+        let key = SimulationReport.Drop(isDecoder: self.gateways[gateway].layer.stack == .decoder, cause: cause)
         self.report.dropped[key, default: 0] += rows
         self.gateways[gateway].stepDrops += rows
     }

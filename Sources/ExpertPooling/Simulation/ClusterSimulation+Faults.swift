@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 // What goes wrong with hosts, and what gateways notice of it.
 extension ClusterSimulation {
     private static let second: Int64 = 1_000_000_000

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// A cluster in virtual time: real ``ExpertPools`` and ``LayerCalls``, made-up hosts, network and faults.
 ///
 /// A discrete-event simulation: a queue of events, each at a time, and nothing happens between them. Gateways run steps,
@@ -42,7 +44,7 @@ public struct ClusterSimulation {
     private let routing: SimulatedRouting
     private var tokenChance: [SimulatedChance]
     var timeChance: SimulatedChance
-    private let layers: [ExpertLayer]
+    private let layers: [SparseLayer]
     private let poolCount: Int
     private var running = 0
 
@@ -128,7 +130,7 @@ public struct ClusterSimulation {
 
     private mutating func makeGateways() {
         var table = PlacementTable()
-        var held = [[ExpertLayer: Set<Int>]](repeating: [:], count: self.poolCount)
+        var held = [[SparseLayer: Set<Int>]](repeating: [:], count: self.poolCount)
         for layer in self.layers {
             for expert in 0..<self.configuration.model.experts {
                 let pool = self.pool(of: expert)
@@ -240,10 +242,10 @@ public struct ClusterSimulation {
             Double(self.configuration.decoderRows) / Double(self.configuration.outputTokens)
         let inputs = Int(self.gateways[gateway].inputsDue)
         self.gateways[gateway].inputsDue -= Double(inputs)
-        var plan = self.layers.filter(\.isDecoder).map { (layer: $0, rows: self.configuration.decoderRows) }
+        var plan = self.layers.filter { $0.stack == .decoder }.map { (layer: $0, rows: self.configuration.decoderRows) }
         if inputs > 0 {
             let rows = inputs * self.configuration.inputTokens
-            plan = self.layers.filter { !$0.isDecoder }.map { (layer: $0, rows: rows) } + plan
+            plan = self.layers.filter { $0.stack == .encoder }.map { (layer: $0, rows: rows) } + plan
         }
         self.gateways[gateway].plan = plan.reversed()
     }

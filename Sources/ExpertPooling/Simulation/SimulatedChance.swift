@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 #if canImport(Glibc)
 internal import Glibc
 #elseif canImport(Musl)
@@ -41,7 +43,7 @@ struct SimulatedChance {
 /// Tokens over experts: popularity falls with the rank to some power, and every layer ranks its experts its own way.
 struct SimulatedRouting {
     private let cumulative: [Double]
-    private let ranked: [ExpertLayer: [Int]]
+    private let ranked: [SparseLayer: [Int]]
 
     /// Creates the popularity of all layers.
     ///
@@ -50,14 +52,14 @@ struct SimulatedRouting {
     ///   - experts: Experts of each.
     ///   - skew: The power; 0 is even, 1 is Zipf's law.
     ///   - chance: Ranks the experts.
-    init(layers: [ExpertLayer], experts: Int, skew: Double, chance: inout SimulatedChance) {
+    init(layers: [SparseLayer], experts: Int, skew: Double, chance: inout SimulatedChance) {
         var sum = 0.0
         self.cumulative = (1...experts)
             .map { rank in
                 sum += pow(Double(rank), -skew)
                 return sum
             }
-        var ranked: [ExpertLayer: [Int]] = [:]
+        var ranked: [SparseLayer: [Int]] = [:]
         for layer in layers {
             var order = Array(0..<experts)
             for place in stride(from: experts - 1, to: 0, by: -1) {
@@ -71,7 +73,7 @@ struct SimulatedRouting {
     /// Routes tokens of a layer.
     ///
     /// - Returns: Expert and row count, by expert.
-    func groups(_ tokens: Int, in layer: ExpertLayer, _ chance: inout SimulatedChance) -> [(expert: Int, rows: Int)] {
+    func groups(_ tokens: Int, in layer: SparseLayer, _ chance: inout SimulatedChance) -> [(expert: Int, rows: Int)] {
         guard let ranked = self.ranked[layer], let total = self.cumulative.last else { return [] }
         var chosen: [Int] = []
         chosen.reserveCapacity(tokens)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// One gateway: the machine under test, the layer that is in flight, and what became of its rows.
 struct SimulatedGateway {
     /// What became of one of the layer's calls.
@@ -30,7 +32,7 @@ struct SimulatedGateway {
     var stepStart: Int64 = 0
     var stepDrops = 0
     /// What is left of it: layers with their rows, the next one last.
-    var plan: [(layer: ExpertLayer, rows: Int)] = []
+    var plan: [(layer: SparseLayer, rows: Int)] = []
     /// Inputs that are due, a part of one being carried over.
     var inputsDue = 0.0
 
@@ -38,7 +40,7 @@ struct SimulatedGateway {
     var calls: LayerCalls?
     var layerSerial = 0
     var layerStart: Int64 = 0
-    var layer = ExpertLayer(isDecoder: false, block: 0)
+    var layer = SparseLayer(stack: .encoder, block: 0)
     var assignments: [PoolAssignment] = []
     var outcomes: [Outcome] = []
     var attemptsOut: [Int] = []

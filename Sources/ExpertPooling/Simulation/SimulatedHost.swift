@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// One attempt on its way: to the host, in its queue, and back.
 struct Flight {
     var gateway: Int

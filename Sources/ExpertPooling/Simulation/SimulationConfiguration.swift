@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
+
 /// What happens to the hosts of a simulated cluster.
 public enum SimulationScenario: String, Sendable, Hashable, CaseIterable {
     /// Nothing.
@@ -80,9 +82,9 @@ public struct SimulatedModel: Sendable, Equatable {
     }
 
     /// The sparse layers, the encoder's first.
-    public var layers: [ExpertLayer] {
-        (0..<self.encoderLayers).map { ExpertLayer(isDecoder: false, block: $0) }
-            + (0..<self.decoderLayers).map { ExpertLayer(isDecoder: true, block: $0) }
+    public var layers: [SparseLayer] {
+        (0..<self.encoderLayers).map { SparseLayer(stack: .encoder, block: $0) }
+            + (0..<self.decoderLayers).map { SparseLayer(stack: .decoder, block: $0) }
     }
 }
 

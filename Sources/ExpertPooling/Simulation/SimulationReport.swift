@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// What a simulation came to.
 public struct SimulationReport: Sendable, Equatable {
     /// Rows that were given up, for one reason in one half of the model.

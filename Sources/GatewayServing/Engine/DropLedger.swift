@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Checkpoints
+internal import Checkpoints
 internal import RPCCore
-public import SwitchModel
+internal import SwitchModel
+public import SwitchyardTypes
 
 /// What a request accepts of dropped tokens, that is tokens that a sparse layer's experts did not contribute to.
 public struct DropPolicy: Sendable, Hashable {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Keeps the encoder's share of a step within a bound while others decode: a pure machine that is told how long pieces
 /// took.
 ///

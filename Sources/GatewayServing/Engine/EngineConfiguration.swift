@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import BatchScheduling
-public import Checkpoints
+internal import Checkpoints
 public import SwitchModel
+public import SwitchyardTypes
 
 /// How the engine schedules and computes.
 public struct EngineConfiguration: Sendable {

@@ -3,6 +3,7 @@
 public import BatchScheduling
 public import RPCCore
 public import SwitchModel
+internal import SwitchyardTypes
 public import Telemetry
 public import TensorKernels
 

@@ -4,6 +4,7 @@ internal import BatchScheduling
 internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
+internal import SwitchyardTypes
 
 extension EngineWorker {
     /// Sequences that go through the encoder together, and how far they have come.

@@ -5,6 +5,7 @@ internal import Checkpoints
 internal import Logging
 internal import RPCCore
 internal import SwitchModel
+internal import SwitchyardTypes
 internal import Telemetry
 internal import TensorKernels
 

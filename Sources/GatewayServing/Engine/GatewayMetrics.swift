@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Checkpoints
+internal import Checkpoints
 public import Metrics
 internal import SwitchModel
+public import SwitchyardTypes
 internal import Telemetry
 
 /// What a gateway counts, for whatever metrics backend the program has been given.

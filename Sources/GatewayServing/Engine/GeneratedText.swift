@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
 internal import Tokenization
 
 /// The text of one sequence while it is generated.

@@ -7,6 +7,7 @@ public import Metrics
 public import RPCCore
 internal import ServiceKit
 public import SwitchModel
+internal import SwitchyardTypes
 internal import TensorKernels
 public import Tokenization
 

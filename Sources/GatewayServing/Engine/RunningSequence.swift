@@ -4,6 +4,7 @@ internal import BatchScheduling
 internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
+internal import SwitchyardTypes
 internal import Telemetry
 internal import TensorKernels
 internal import Tokenization

@@ -4,6 +4,7 @@ internal import BatchScheduling
 internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// One call of the model, watched: it is stopped when nobody waits for it any more, and requests with a strict drop policy

@@ -8,6 +8,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import Synchronization
 internal import Telemetry
 
@@ -42,7 +43,7 @@ extension ExpertCluster {
     /// - Returns: One assignment for each pool, the rows of experts that no pool holds, and when the layer gives up.
     func assignments(
         of groups: [SwitchModel.ExpertRows],
-        in layer: ExpertLayer
+        in layer: SparseLayer
     ) -> (calls: [PoolAssignment], unplaced: [Range<Int>], deadline: ContinuousClock.Instant) {
         self.state.withLock { state in
             let now = ContinuousClock.now
@@ -87,9 +88,9 @@ extension ExpertCluster {
         let reports: [ReplicaReport]
         let counts: [String: PoolCounts]
         /// Experts of other pools that every ready replica of a pool holds, by pool.
-        let spare: [String: [ExpertLayer: Set<Int>]]
+        let spare: [String: [SparseLayer: Set<Int>]]
         /// Moving averages by expert.
-        let rowsPerSecond: [ExpertLayer: [Double]]
+        let rowsPerSecond: [SparseLayer: [Double]]
         let loads: [ReplicaID: ReplicaLoad]
         let isComplete: Bool
     }
@@ -130,30 +131,19 @@ extension ExpertCluster {
 extension ExpertPooling.ReplicaDescription {
     /// What the pools need to know of a host's description.
     init(_ description: HostDescription) {
-        var experts: [ExpertLayer: Set<Int>] = [:]
-        for held in description.held where held.stack != .unspecified {
-            let layer = ExpertLayer(isDecoder: held.stack == .decoder, block: Int(held.layer))
+        var experts: [SparseLayer: Set<Int>] = [:]
+        for held in description.held {
+            guard let stack = held.stack.stack else { continue }
+            let layer = SparseLayer(stack: stack, block: Int(held.layer))
             experts[layer, default: []].formUnion(held.experts.map { Int($0) })
         }
         self.init(
             fingerprint: description.modelFingerprint,
             experts: experts,
             modelWidth: Int(description.modelWidth),
-            weightType: NumberType(description.weightDType),
-            rowTypes: Set(description.acceptedDTypes.compactMap(NumberType.init)),
+            weightType: description.weightDType.type,
+            rowTypes: Set(description.acceptedDTypes.compactMap(\.type)),
             zone: description.zone.isEmpty ? nil : description.zone
         )
-    }
-}
-
-extension NumberType {
-    /// The pools' name of a type; nil where none is given, or one that no host stores.
-    init?(_ type: DType) {
-        switch type {
-        case .float32: self = .float32
-        case .bfloat16: self = .bfloat16
-        case .int8: self = .int8
-        case .float16, .unspecified: return nil
-        }
     }
 }

@@ -2,11 +2,12 @@
 
 internal import ExpertPooling
 internal import Logging
+internal import SwitchyardTypes
 internal import Synchronization
 
 extension ExpertCluster.State {
     /// Moving averages of the rows of each expert, by layer.
-    func rowsPerSecond(now: ContinuousClock.Instant) -> [ExpertLayer: [Double]] {
+    func rowsPerSecond(now: ContinuousClock.Instant) -> [SparseLayer: [Double]] {
         Dictionary(
             uniqueKeysWithValues: self.expertLoad.countedLayers.map { layer in
                 (layer, self.expertLoad.rowsPerSecond(in: layer, now: now))

@@ -4,6 +4,7 @@ internal import Checkpoints
 internal import ExpertPooling
 internal import RPCTransport
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import Synchronization
 internal import Telemetry
 
@@ -90,7 +91,7 @@ extension ExpertCluster {
             guard let rates = view.rowsPerSecond[layer], let busiest = rates.max() else { continue }
             let all = rates.reduce(0, +)
             guard all > 0 else { continue }
-            let labels = [layer.isDecoder ? "decoder" : "encoder", "\(layer.block)"]
+            let labels = ["\(layer.stack)", "\(layer.block)"]
             snapshot.set(MetricCatalog.engine.busiestExpertRatio, labels, busiest / all)
         }
     }

@@ -6,6 +6,7 @@ public import Logging
 internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// The gateway's connections to its expert hosts: the runner of the ``ExpertPools`` machine.
@@ -38,7 +39,7 @@ public final class ExpertCluster: Sendable {
     }
 
     let configuration: ExpertClusterConfiguration
-    let layers: [ExpertLayer]
+    let layers: [SparseLayer]
     let expertCount: Int
     let logger: Logger
     let state: Mutex<State>
@@ -64,7 +65,7 @@ public final class ExpertCluster: Sendable {
         logger: Logger
     ) {
         self.configuration = configuration
-        self.layers = model.sparseLayers.map(ExpertLayer.init)
+        self.layers = model.sparseLayers
         self.expertCount = model.expertCount
         self.logger = logger
         let pools = ExpertPools(
@@ -252,13 +253,6 @@ public final class ExpertCluster: Sendable {
                 metadata: ["pool": "\(id.pool)", "replica": "\(id.address)", "reason": "\(reason)"]
             )
         }
-    }
-}
-
-extension ExpertLayer {
-    /// The pools' name of a layer of the model.
-    init(_ layer: SparseLayer) {
-        self.init(isDecoder: layer.stack == .decoder, block: layer.block)
     }
 }
 

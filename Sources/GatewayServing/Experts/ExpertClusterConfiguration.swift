@@ -3,6 +3,7 @@
 public import ExpertPooling
 internal import RPCCore
 public import RPCTransport
+public import SwitchyardTypes
 public import TensorKernels
 
 /// Which expert hosts there are and how to reach them.
@@ -24,7 +25,7 @@ public struct ExpertClusterConfiguration: Sendable {
     )
 
     /// How token rows travel to the hosts and back; a host that does not accept it is mismatched.
-    public var wireType: RowType {
+    public var wireType: DType {
         get { self.choice.rowType == .bfloat16 ? .bfloat16 : .float32 }
         set { self.choice.rowType = newValue == .bfloat16 ? .bfloat16 : .float32 }
     }

@@ -7,6 +7,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// One grouped call to one pool: which rows of a layer's plan it carries, and its message.
@@ -20,7 +21,7 @@ struct LayerCall: Sendable {
     let columns: Int
 
     /// How rows travel, there and back.
-    let rowType: RowType
+    let rowType: DType
 
     /// Builds the message of a call; gathering the rows into it is their only copy on the way to the socket.
     ///
@@ -33,7 +34,7 @@ struct LayerCall: Sendable {
         _ assignment: PoolAssignment,
         of request: ExpertLayerRequest,
         fingerprint: UInt64,
-        rowType: RowType = .float32
+        rowType: DType = .float32
     ) {
         let rows = assignment.rowCount
         let columns = request.hidden.columns
@@ -52,11 +53,11 @@ struct LayerCall: Sendable {
         }
         let envelope = ForwardRequestEnvelope(
             modelFingerprint: fingerprint,
-            stack: StackMessage(request.layer.stack),
+            stack: WireStack(request.layer.stack),
             layer: UInt32(request.layer.block),
             groups: assignment.groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
             tokensShape: [UInt32(rows), UInt32(columns)],
-            tokensDType: DType(rowType)
+            tokensDType: WireDType(rowType)
         )
         let header = ByteBuffer(bytes: envelope.header(tensorByteCount: byteCount))
         self.assignment = assignment
@@ -94,7 +95,7 @@ struct LayerCall: Sendable {
     private func check(_ message: ByteBuffer) throws(BadReply) -> (outputs: ReplyRows, load: HostLoad?) {
         let rows = self.assignment.rowCount
         let expectedShape = [UInt32(rows), UInt32(self.columns)]
-        let expectedType = DType(self.rowType)
+        let expectedType = WireDType(self.rowType)
         let expectedBytes = rows * self.columns * self.rowType.byteCount
         let result: Result<(ReplyRows, HostLoad?), BadReply> = message.withUnsafeReadableBytes { bytes in
             guard let (envelope, tensor) = try? ForwardResponseEnvelope.parse(bytes) else {

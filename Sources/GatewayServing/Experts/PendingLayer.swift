@@ -7,6 +7,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
+internal import SwitchyardTypes
 internal import Telemetry
 
 /// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
@@ -89,9 +90,8 @@ final class PendingLayer: PendingExperts, Sendable {
         self.calls = calls
         self.deadline = deadline
         self.trace = trace
-        let pooled = ExpertLayer(layer)
-        let policy = cluster.configuration.choice.policy(of: pooled)
-        var state = State(machine: LayerCalls(layer: pooled, deadline: deadline, policy: policy))
+        let policy = cluster.configuration.choice.policy(of: layer)
+        var state = State(machine: LayerCalls(layer: layer, deadline: deadline, policy: policy))
         state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
         // Nobody else knows the layer yet, so its state needs no lock.
         let assignments = calls.map(\.assignment)

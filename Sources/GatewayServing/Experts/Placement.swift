@@ -2,6 +2,7 @@
 
 internal import Checkpoints
 internal import ExpertPooling
+internal import SwitchyardTypes
 
 /// The placement that `switchyard shard` wrote beside the gateway's part.
 struct Placement: Sendable {
@@ -36,7 +37,7 @@ struct Placement: Sendable {
         for layer in checkpoint.configuration.sparseLayers {
             for pool in file.pools {
                 for expert in pool.experts {
-                    table.place(expert, of: ExpertLayer(layer), on: pool.name)
+                    table.place(expert, of: layer, on: pool.name)
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 internal import ExpertPooling
 public import SwitchModel
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// The cluster's experts: each layer's rows go to the pools that hold their experts, in one grouped call per pool, all at
@@ -13,7 +14,7 @@ internal import TensorKernels
 public final class RemoteExperts: ExpertExecutor, Sendable {
     private let cluster: ExpertCluster
     private let fingerprint: UInt64
-    private let rowType: RowType
+    private let rowType: DType
 
     /// Creates an executor over a cluster.
     ///
@@ -35,7 +36,7 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     }
 
     private func begin(_ request: ExpertLayerRequest, following trace: StepTrace?) -> any PendingExperts {
-        let layer = ExpertLayer(request.layer)
+        let layer = request.layer
         let (assignments, unplaced, deadline) = self.cluster.assignments(of: request.plan.groups, in: layer)
         return PendingLayer(
             sendingTo: self.cluster,

@@ -6,6 +6,7 @@ internal import Logging
 internal import NIOCore
 internal import RPCTransport
 internal import ServiceKit
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// Something that knows a pool's current replicas.

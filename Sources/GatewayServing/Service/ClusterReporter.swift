@@ -3,6 +3,7 @@
 internal import Checkpoints
 internal import ExpertPooling
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 
 /// Describes the cluster as the gateway sees it.
 struct ClusterReporter: Sendable {
@@ -18,18 +19,18 @@ struct ClusterReporter: Sendable {
         var description = ClusterDescription()
         description.modelFingerprint = self.fingerprint
         description.complete = view.isComplete
-        description.rowDType = DType(self.cluster.configuration.wireType)
+        description.rowDType = WireDType(self.cluster.configuration.wireType)
         description.gateway = self.gatewayLoad(load)
         description.routedTokens = load.routedTokens
         description.dropped = load.dropped.map(SwitchyardProtos.DroppedTokens.init)
         description.expertLoad = load.expertRows.sorted { $0.key < $1.key }
             .map { layer, rows in
                 var entry = LayerLoad()
-                entry.stack = StackMessage(layer.stack)
+                entry.stack = WireStack(layer.stack)
                 entry.layer = UInt32(layer.block)
                 entry.rows = rows
                 // The averages end at the last expert that ever had a row.
-                let averages = view.rowsPerSecond[ExpertLayer(layer)] ?? []
+                let averages = view.rowsPerSecond[layer] ?? []
                 entry.rowsPerSecond = rows.indices.map { $0 < averages.count ? Float(averages[$0]) : 0 }
                 return entry
             }
@@ -57,7 +58,7 @@ struct ClusterReporter: Sendable {
     /// The experts that some verified host holds, by sparse layer.
     var servedExperts: [LayerExperts] {
         let view = self.cluster.view
-        var served: [ExpertLayer: Set<Int>] = [:]
+        var served: [SparseLayer: Set<Int>] = [:]
         for pool in Set(view.reports.filter { $0.state == .ready }.map(\.id.pool)) {
             for (layer, experts) in view.placement.experts(of: pool) {
                 served[layer, default: []].formUnion(experts)
@@ -80,11 +81,11 @@ struct ClusterReporter: Sendable {
         return message
     }
 
-    private static func messages(_ experts: [ExpertLayer: Set<Int>]) -> [LayerExperts] {
+    private static func messages(_ experts: [SparseLayer: Set<Int>]) -> [LayerExperts] {
         experts.sorted { $0.key < $1.key }
             .map { layer, experts in
                 LayerExperts(
-                    stack: layer.isDecoder ? .decoder : .encoder,
+                    stack: layer.stack == .decoder ? .decoder : .encoder,
                     layer: UInt32(layer.block),
                     experts: experts.sorted().map { UInt32($0) }
                 )
@@ -108,7 +109,7 @@ struct ClusterReporter: Sendable {
         message.load = load.latest
         message.ejections = report.ejections
         message.zone = report.description?.zone ?? ""
-        message.weightDType = report.description?.weightType.map(DType.init) ?? .unspecified
+        message.weightDType = report.description?.weightType.map { WireDType($0) } ?? .unspecified
         return message
     }
 }

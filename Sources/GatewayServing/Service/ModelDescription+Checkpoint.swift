@@ -3,6 +3,7 @@
 internal import Checkpoints
 internal import ServiceKit
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 extension ModelDescription {
@@ -14,7 +15,7 @@ extension ModelDescription {
     ///   - weightType: How the gateway keeps weights.
     ///   - limits: How large requests may be.
     ///   - batchSlots: How wide requests may be.
-    init(_ checkpoint: Checkpoint, name: String, weightType: PackedDType, limits: RequestLimits, batchSlots: Int) {
+    init(_ checkpoint: Checkpoint, name: String, weightType: DType, limits: RequestLimits, batchSlots: Int) {
         let model = checkpoint.configuration
         self.init()
         self.name = name
@@ -29,7 +30,7 @@ extension ModelDescription {
         self.expertsPerLayer = UInt32(model.expertCount)
         self.expertCapacity = UInt32(model.expertCapacity)
         self.parameters = model.parameterCount
-        self.weightDType = DType(weightType)
+        self.weightDType = WireDType(weightType)
         self.maxInputTokens = UInt32(limits.maxInputTokens)
         self.maxNewTokens = UInt32(limits.maxNewTokens)
         self.maxSequences = UInt32(batchSlots)

@@ -6,32 +6,10 @@ internal import NIOCore
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
-extension StackMessage {
-    /// The protocol's name of a stack.
-    init(_ stack: Checkpoints.Stack) {
-        switch stack {
-        case .encoder: self = .encoder
-        case .decoder: self = .decoder
-        }
-    }
-}
-
-extension DropReasonMessage {
-    /// The protocol's name of a reason.
-    init(_ reason: SwitchModel.DropReason) {
-        switch reason {
-        case .capacity: self = .capacity
-        case .timeout: self = .timeout
-        case .unavailable: self = .unavailable
-        case .overloaded: self = .overloaded
-        case .badReply: self = .badReply
-        }
-    }
-}
-
-extension FinishReasonMessage {
+extension WireFinishReason {
     /// The protocol's name of a sequence's end.
     init(_ reason: SwitchModel.FinishReason) {
         switch reason {
@@ -78,33 +56,5 @@ extension ProtoMessage {
             }
         }
         self = try result.get()
-    }
-}
-
-extension DType {
-    /// The protocol's name of a type of rows.
-    init(_ type: RowType) {
-        switch type {
-        case .float32: self = .float32
-        case .bfloat16: self = .bfloat16
-        }
-    }
-
-    /// The protocol's name of a way to keep weights.
-    init(_ type: PackedDType) {
-        switch type {
-        case .float32: self = .float32
-        case .bfloat16: self = .bfloat16
-        case .int8: self = .int8
-        }
-    }
-
-    /// The protocol's name of what the pools call a type.
-    init(_ type: NumberType) {
-        switch type {
-        case .float32: self = .float32
-        case .bfloat16: self = .bfloat16
-        case .int8: self = .int8
-        }
     }
 }

@@ -3,6 +3,7 @@
 internal import Checkpoints
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 extension GenerateResponse {
@@ -36,7 +37,7 @@ extension Generation {
         self.init(
             text: generation.text,
             tokenIDs: sequence.tokenIDs.map { UInt32(bitPattern: $0) },
-            finishReason: FinishReasonMessage(sequence.finishReason),
+            finishReason: WireFinishReason(sequence.finishReason),
             score: sequence.score,
             logprobs: logprobs
         )
@@ -138,9 +139,9 @@ extension SwitchyardProtos.DroppedTokens {
     /// The message for dropped tokens.
     init(_ dropped: DroppedTokens) {
         self.init(
-            stack: StackMessage(dropped.layer.stack),
+            stack: WireStack(dropped.layer.stack),
             layer: UInt32(dropped.layer.block),
-            reason: DropReasonMessage(dropped.reason),
+            reason: WireDropReason(dropped.reason),
             tokens: UInt64(dropped.count)
         )
     }

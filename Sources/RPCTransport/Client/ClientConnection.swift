@@ -129,13 +129,13 @@ final class ClientConnection: ConnectionRole {
 
     func setNeedsFlush() { self.handler?.setNeedsFlush() }
 
-    /// Lets the calls under way finish, then closes.
+    /// Lets the calls in flight finish, then closes.
     func beginDrain() {
         self.codec.goAway()
         self.setNeedsFlush()
     }
 
-    /// Closes at once; calls under way end with `UNAVAILABLE`.
+    /// Closes at once; calls in flight end with `UNAVAILABLE`.
     func close(reason: String) {
         self.handler?.close(reason: reason)
     }

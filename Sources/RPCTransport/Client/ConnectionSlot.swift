@@ -58,7 +58,7 @@ final class ConnectionSlot {
         self.perform(self.machine.started(now: .now))
     }
 
-    /// Stops taking calls; calls under way finish when `graceful`.
+    /// Stops taking calls; calls in flight finish when `graceful`.
     func stop(graceful: Bool) {
         let wasStopped = self.machine.phase == .stopped
         self.machine.stopped()
@@ -88,7 +88,7 @@ final class ConnectionSlot {
         case .stopped:
             call.fail(.notSent(.unavailable, "the channel to \(self.name) was shut down"))
         case .idle, .connecting, .waiting, .ready:
-            // A call that is not told to wait for a server still waits for the outcome of an attempt under way.
+            // A call that is not told to wait for a server still waits for the outcome of an attempt in flight.
             let mayWait = self.machine.phase != .waiting && self.configuration.waitsWhileConnecting
             guard call.options.waitForReady || mayWait else {
                 call.fail(.notSent(.unavailable, "no connection to \(self.name): \(self.lastFailure)"))

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// How long a client waits between attempts to connect.
 ///
 /// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/connection-backoff.md. The wait is reset when the peer's
@@ -66,6 +68,6 @@ public struct ReconnectPolicy: Sendable, Hashable {
     }
 
     private static func scaled(_ duration: Duration, by factor: Double) -> Duration {
-        .nanoseconds(Int64(Double(duration.nanoseconds) * factor))
+        .nanoseconds(Int64(Double(duration.wholeNanoseconds) * factor))
     }
 }

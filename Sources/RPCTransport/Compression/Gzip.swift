@@ -6,7 +6,7 @@ internal import RPCCore
 
 /// The encoding `gzip` of messages: zlib's deflate in RFC 1952's format.
 ///
-/// One message at a time and without a state between them, as gRPC has it.
+/// One message at a time and without a state between them, as gRPC specifies.
 enum Gzip {
     /// The name in `grpc-encoding`.
     static let name = "gzip"

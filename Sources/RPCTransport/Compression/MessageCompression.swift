@@ -8,7 +8,7 @@ internal import NIOCore
 public enum MessageCompression: Sendable, Hashable {
     /// Messages are sent as they are.
     case none
-    /// Messages of at least so many bytes are sent as gzip where the peer reads it and where that makes them smaller.
+    /// Messages of at least `minimumBytes` are sent as gzip where the peer reads it and where that makes them smaller.
     ///
     /// A client does not know what the server reads before its first answer: it takes gzip for granted.
     case gzip(minimumBytes: Int)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import NIOCore
+internal import SwitchyardTypes
 
 // Callers name deadlines by the language's clock. Inside, event loops count plain nanoseconds, which cost a call less
 // to carry and to compare.
@@ -8,7 +9,7 @@ internal import NIOCore
 extension NIODeadline {
     /// The same point in time as an instant; what cannot be counted is the far future.
     init(_ instant: ContinuousClock.Instant) {
-        let left = (instant - .now).nanoseconds
+        let left = (instant - .now).wholeNanoseconds
         let now = NIODeadline.now().uptimeNanoseconds
         let (sum, overflow) = Int64(clamping: now).addingReportingOverflow(left)
         self = .uptimeNanoseconds(overflow ? UInt64(Int64.max) : UInt64(max(0, sum)))

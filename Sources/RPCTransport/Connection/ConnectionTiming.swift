@@ -20,7 +20,7 @@ public struct ConnectionTiming: Sendable, Hashable {
     public var stallTimeout: Duration?
     /// The least time between a client's pings while the server sends nothing (server); nil counts none.
     ///
-    /// Without open calls it is two hours, as gRPC has it, unless ``allowsIdlePings``.
+    /// Without open calls it is two hours, as gRPC specifies, unless ``allowsIdlePings``.
     public var minimumPingInterval: Duration?
     /// How many pings may come too early before the connection is ended with `too_many_pings` (server).
     public var pingStrikes: Int
@@ -32,7 +32,7 @@ public struct ConnectionTiming: Sendable, Hashable {
 
     /// For a server of clients from anywhere: who is silent for five minutes is probed, who calls nothing for an hour goes.
     ///
-    /// A client that is gone without a word so gives its connection back.
+    /// So a client that vanished gives its connection back.
     public static let clientPlane = ConnectionTiming(
         keepaliveInterval: .seconds(300),
         probesIdleConnections: true,

@@ -10,7 +10,7 @@ internal import Darwin
 
 /// What tells one state of a file from another without reading it.
 ///
-/// The inode tells a file that was put in the place of another; the time of change tells permissions that were changed.
+/// The inode tells a file that was put in place of another; the time of change tells permissions that were changed.
 struct FileStamp: Sendable, Hashable {
     var device: UInt64
     var inode: UInt64

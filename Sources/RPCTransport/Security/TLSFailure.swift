@@ -123,7 +123,7 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         "SSLV3_ALERT_CERTIFICATE_REVOKED": "the peer says that this side's certificate was revoked",
         "SSLV3_ALERT_BAD_CERTIFICATE": refused,
         "SSLV3_ALERT_CERTIFICATE_UNKNOWN": refused,
-        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": refused + ": it is not made for this use",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": refused + ": it is not valid for this use",
         "TLSV1_ALERT_ACCESS_DENIED": refused + ": access denied",
         "TLSV1_ALERT_DECRYPT_ERROR": refused + ": its signature does not fit",
         "TLSV1_ALERT_CERTIFICATE_REQUIRED":

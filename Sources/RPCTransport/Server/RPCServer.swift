@@ -132,7 +132,7 @@ public final class RPCServer: Sendable {
     /// Connections that are open.
     public var connectionCount: Int { self.state.withLock { $0.connections.count } }
 
-    /// Drains the server: it takes no new connections and calls, and lets calls under way finish.
+    /// Drains the server: it takes no new connections and calls, and lets calls in flight finish.
     ///
     /// Calls that take longer than the configuration's grace are reset. ``run()`` returns when the last connection has
     /// closed. Further calls of this method do nothing.

@@ -15,7 +15,7 @@ public struct RPCServerConfiguration: Sendable {
     public var limits: TransportLimits
     /// When a connection is given up or probed.
     public var timing: ConnectionTiming
-    /// How long calls under way may take to finish when the server drains.
+    /// How long calls in flight may take to finish when the server drains.
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
@@ -38,7 +38,7 @@ public struct RPCServerConfiguration: Sendable {
     ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
     ///   - limits: What one connection may hold.
     ///   - timing: When a connection is given up or probed.
-    ///   - drainGrace: How long calls under way may take to finish when the server drains.
+    ///   - drainGrace: How long calls in flight may take to finish when the server drains.
     ///   - compression: Whether responses are compressed, for callers that accept it.
     ///   - security: Whether connections are encrypted.
     ///   - authorize: Decides whether a call may be made.

@@ -97,7 +97,7 @@ final class ServerConnection: ConnectionRole {
 
     // MARK: - Drain
 
-    /// Lets the calls under way finish and takes no new ones.
+    /// Lets the calls in flight finish and takes no new ones.
     ///
     /// GOAWAY is sent twice, with a round trip between (RFC 9113, section 6.8).
     func beginDrain() {

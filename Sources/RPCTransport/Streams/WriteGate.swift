@@ -72,7 +72,7 @@ final class WriteGate: Sendable {
         }
     }
 
-    /// The stream took a message; so many bytes wait there now.
+    /// The stream took a message; `queuedBytes` wait there now.
     func submitted(byteCount: Int, queuedBytes: Int) {
         self.update { state in
             state.inFlightBytes -= byteCount
@@ -80,7 +80,7 @@ final class WriteGate: Sendable {
         }
     }
 
-    /// The stream's queue has drained to so many bytes.
+    /// The stream's queue has drained to `queuedBytes`.
     func drained(queuedBytes: Int) {
         self.update { $0.queuedBytes = queuedBytes }
     }

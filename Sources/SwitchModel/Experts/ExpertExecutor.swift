@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Checkpoints
+public import SwitchyardTypes
 
 /// The seam between the model and wherever its experts are.
 public protocol ExpertExecutor: Sendable {
@@ -29,7 +29,7 @@ public protocol PendingExperts: Sendable {
 }
 
 extension PendingExperts {
-    /// Work that is done by whoever waits for it is always ready.
+    /// Work that the waiting thread does itself is always ready.
     public var isReady: Bool { true }
 }
 

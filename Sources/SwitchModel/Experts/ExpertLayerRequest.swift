@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Checkpoints
+public import SwitchyardTypes
 public import TensorKernels
 
 /// One sparse layer's work for an executor.
@@ -45,7 +45,7 @@ public struct ExpertLayerRequest: Sendable {
     ///
     /// - Parameter type: The elements' type.
     /// - Returns: The bytes that ``gather(rows:as:into:)`` writes for each row.
-    public func rowByteCount(as type: RowType) -> Int {
+    public func rowByteCount(as type: DType) -> Int {
         self.hidden.columns * type.byteCount
     }
 
@@ -57,7 +57,7 @@ public struct ExpertLayerRequest: Sendable {
     ///   - destination: Room for `rows.count * rowByteCount(as: type)` bytes; need not be aligned.
     public func gather(
         rows: Range<Int>,
-        as type: RowType = .float32,
+        as type: DType = .float32,
         into destination: UnsafeMutableRawPointer
     ) {
         precondition(

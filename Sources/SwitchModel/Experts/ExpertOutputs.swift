@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import SwitchyardTypes
 internal import TensorKernels
 
 /// Expert outputs for consecutive dispatched rows: float32, row after row, possibly unaligned (a network buffer).

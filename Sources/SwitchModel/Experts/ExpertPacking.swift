@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Checkpoints
+public import SwitchyardTypes
 public import TensorKernels
 
 /// Packs experts for `CheckpointSharder`, in the form in which `LocalExperts` uses them where their file is mapped.
@@ -28,10 +29,10 @@ public struct ExpertPacking: MatrixPacking {
     ///   - rows: Rows of the matrix.
     ///   - columns: Columns of the matrix.
     /// - Returns: The type of the packed elements and the number of bytes; nil for a matrix that has no packed form.
-    public func size(of dtype: TensorDType, rows: Int, columns: Int) -> (dtype: TensorDType, byteCount: Int)? {
-        guard let type = ElementType(dtype) else { return nil }
-        let kept = self.storage.packedDType(for: type)
-        return PackedLayout(outputs: rows, inputs: columns, dtype: kept).map { (kept.tensorType, $0.byteCount) }
+    public func size(of dtype: DType, rows: Int, columns: Int) -> (dtype: DType, byteCount: Int)? {
+        guard dtype.isWeight else { return nil }
+        let kept = self.storage.packedDType(for: dtype)
+        return PackedLayout(outputs: rows, inputs: columns, dtype: kept).map { (kept, $0.byteCount) }
     }
 
     /// Packs a matrix.
@@ -44,7 +45,7 @@ public struct ExpertPacking: MatrixPacking {
         _ matrix: TensorView,
         _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> Void
     ) throws(CheckpointError) {
-        let type = ElementType(matrix.dtype) ?? .float32
+        let type = matrix.dtype
         let packed = matrix.withUnsafeBytes { bytes in
             PackedMatrix(
                 packing: bytes,
@@ -59,17 +60,5 @@ public struct ExpertPacking: MatrixPacking {
             Result { () throws(CheckpointError) in try body(bytes) }
         }
         try outcome.get()
-    }
-}
-
-extension ElementType {
-    /// The kernels' name of a weight's type; nil for types that no weight has.
-    init?(_ type: TensorDType) {
-        switch type {
-        case .float32: self = .float32
-        case .bfloat16: self = .bfloat16
-        case .float16: self = .float16
-        default: return nil
-        }
     }
 }

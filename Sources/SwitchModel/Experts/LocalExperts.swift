@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Checkpoints
+public import SwitchyardTypes
 public import TensorKernels
 
 /// Which of a checkpoint's experts to load.
@@ -155,7 +156,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
 
     /// How the weights are kept: the type of the first expert, since a checkpoint of several types has experts of
     /// several; nil where none is held.
-    public var weightType: PackedDType? {
+    public var weightType: DType? {
         let first = self.layers.min { $0.key < $1.key }?.value
         return first?.min { $0.key < $1.key }?.value.wi.dtype
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// In which types a part's experts are kept.
@@ -10,7 +11,7 @@ internal import TensorKernels
 struct PartType {
     let directory: String
     let isPacked: Bool
-    var kept: Set<PackedDType> = []
+    var kept: Set<DType> = []
 
     init(_ checkpoint: Checkpoint) {
         self.directory = checkpoint.directory

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Philox4x32-10, a counter-based random number generator: each draw is a function of a key and a counter.
 ///
 /// A draw therefore depends on the seed, the sequence and the step alone, never on what else is generated at the same

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// The greatest of many scores, found in one pass without sorting them all.
 ///
 /// A heap of the best so far, the worst of them on top: most scores are compared with one number and passed over. Of

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// Where a decoder token stands: in which row's cache, and at which position.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// A sparse feed-forward sublayer: router, dispatch, experts wherever they are, combine.
@@ -159,7 +160,7 @@ struct SparseFeedForward: Sendable {
                 throw ModelError(
                     code: .invalidExpertOutputs,
                     message: "\(self.layer.stack) block \(self.layer.block): \(count) bytes of expert outputs for"
-                        + " \(chunk.rows.count) rows of \(width) float32; mend the expert executor"
+                        + " \(chunk.rows.count) rows of \(width) float32; fix the expert executor"
                 )
             }
             ranges.append(chunk.rows)
@@ -178,7 +179,7 @@ struct SparseFeedForward: Sendable {
             throw ModelError(
                 code: .invalidExpertOutputs,
                 message: "\(self.layer.stack) block \(self.layer.block): expert outputs and drops name \(total) rows of"
-                    + " \(plan.rowCount), each of which must be named once; mend the expert executor"
+                    + " \(plan.rowCount), each of which must be named once; fix the expert executor"
             )
         }
     }

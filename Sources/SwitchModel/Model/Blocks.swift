@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// One encoder block: `x += attention(norm(x))`, `x += feedForward(norm(x))`.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// The decoder's memory of one row: which sequence it attends to, and the keys and values of the tokens so far.
 ///
-/// Keys and values lie in pages of a few tokens. A copy shares its pages with the original; whoever next writes into a
+/// Keys and values lie in pages of a few tokens. A copy shares its pages with the original; the next write into a
 /// shared page copies that one page first. So forking a row for beam search costs a list of references.
 ///
 /// A cache belongs to one thread at a time.
@@ -19,7 +20,7 @@ public final class DecoderCache {
     private let headCount: Int
     private let keyWidth: Int
     /// How keys and values are kept.
-    let type: RowType
+    let type: DType
     private var pages: [Page] = []
 
     /// Creates an empty cache.
@@ -146,7 +147,7 @@ public final class DecoderCache {
         let rows: TypedRows
         private let heads: Int
 
-        init(blocks: Int, heads: Int, width: Int, type: RowType) {
+        init(blocks: Int, heads: Int, width: Int, type: DType) {
             self.heads = heads
             self.rows = TypedRows(uninitializedRows: blocks * 2 * heads * Page.tokens, columns: width, type: type)
         }

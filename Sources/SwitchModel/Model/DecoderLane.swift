@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// A micro-batch of a decoder call: some rows on their way through the blocks, from one layer of experts to the next.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// Some sequences on their way through the encoder, a block at a time.

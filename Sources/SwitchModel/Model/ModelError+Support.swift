@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 
 extension ModelError {
     /// Checks that a configuration asks for nothing that is not implemented.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 public import TensorKernels
 
 /// New tokens for one decoder row.
@@ -38,7 +39,7 @@ extension SwitchTransformer {
     ///   - options: How to run the call.
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `rows`.
     ///   - meanwhile: Called while all of the call's experts are out and nothing else is to be done: does a piece of other
-    ///     work, or says by false that there is none for now.
+    ///     work, or returns false if there is none for now.
     /// - Returns: Logits `[rows, vocabulary]` of each row's last token, some of them minus infinity where only the greatest
     ///   is asked for, or `[tokens, vocabulary]` of all tokens.
     /// - Throws: `ModelError` for rows without tokens, unknown ids and caches named twice; what the executor throws.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Checkpoints
+public import SwitchyardTypes
 public import TensorKernels
 
 /// A Switch Transformer without its experts: embeddings, attention, norms, routers, dense feed-forwards and the
@@ -29,7 +30,7 @@ public final class SwitchTransformer: Sendable {
     let headScreen: ProductScreen?
 
     /// How attention's keys and values are kept: rounded to bfloat16 where weights are int8, as they are computed otherwise.
-    let cacheType: RowType
+    let cacheType: DType
 
     /// By what the decoder's output is multiplied before the projection: `d_model^-0.5` where the projection is the
     /// embedding itself, 1 otherwise.
@@ -78,7 +79,7 @@ public final class SwitchTransformer: Sendable {
     }
 
     /// How the weights are kept: the type of the projection onto the vocabulary, the largest of them.
-    public var weightType: PackedDType { self.head.dtype }
+    public var weightType: DType { self.head.dtype }
 
     /// Checks that ids name embeddings.
     func requireKnown(_ tokens: [Int32], input index: Int) throws(ModelError) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 extension WeightLoader {
@@ -26,10 +27,11 @@ extension WeightLoader {
     /// A matrix of a packed part, used where its file is mapped.
     func mapped(_ role: TensorRole, as storage: WeightStorage) throws(CheckpointError) -> PackedMatrix {
         let tensor = try self.checkpoint.packedTensor(role)
-        guard let dtype = PackedDType(tensor.dtype) else {
+        let dtype = tensor.dtype
+        guard dtype.isPacked else {
             throw tensor.failure(
                 .wrongDType,
-                "has \(tensor.dtype) elements, which this build has no kernels for; cut the checkpoint again"
+                "has \(dtype.safetensorsName) elements, which this build has no kernels for; cut the checkpoint again"
             )
         }
         guard storage.accepts(packed: dtype) else {
@@ -55,26 +57,5 @@ extension PackedForm {
     /// The form that this build's kernels read.
     static var own: PackedForm {
         PackedForm(version: PackedLayout.version, panelRows: PackedLayout.panelColumns)
-    }
-}
-
-extension PackedDType {
-    /// The type of the elements in a packed part.
-    init?(_ type: TensorDType) {
-        switch type {
-        case .float32: self = .float32
-        case .bfloat16: self = .bfloat16
-        case .int8: self = .int8
-        default: return nil
-        }
-    }
-
-    /// The type of the elements in a packed part.
-    var tensorType: TensorDType {
-        switch self {
-        case .float32: .float32
-        case .bfloat16: .bfloat16
-        case .int8: .int8
-        }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// Reads a checkpoint's tensors into the forms that the layers compute with, and tells how far it has come.
@@ -81,7 +82,7 @@ final class WeightLoader {
     /// - Throws: `CheckpointError` for a tensor that is missing or malformed.
     func screen(_ role: TensorRole, for matrix: PackedMatrix) throws -> ProductScreen? {
         guard matrix.dtype != .int8, matrix.byteCount >= WeightLoader.leastScreenedBytes,
-            matrix.inputs <= PackedDType.int8.mostInputs
+            matrix.inputs <= DType.int8.mostInputs
         else {
             return nil
         }
@@ -99,7 +100,7 @@ final class WeightLoader {
         let matrix = FloatMatrix(rows: rows, columns: columns)
         view.withUnsafeBytes { bytes in
             if let base = bytes.baseAddress {
-                type.widen(base, count: rows * columns, into: matrix.pointer)
+                type.read(base, count: rows * columns, into: matrix.pointer)
             }
         }
         self.advance()
@@ -116,17 +117,17 @@ final class WeightLoader {
         return EmbeddingTable(view: view, type: type, rows: view.shape[0], columns: view.shape[1])
     }
 
-    private func view(_ role: TensorRole) throws -> (TensorView, ElementType) {
+    private func view(_ role: TensorRole) throws -> (TensorView, DType) {
         let view = try self.checkpoint.tensor(role)
-        guard let type = ElementType(view.dtype) else {
+        guard view.dtype.isWeight else {
             throw ModelError(
                 code: .unsupported,
                 message:
-                    "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype); weights must be F32, BF16 or"
+                    "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype.safetensorsName); weights must be F32, BF16 or"
                     + " F16: convert the checkpoint"
             )
         }
-        return (view, type)
+        return (view, view.dtype)
     }
 
     private func wrongShape(_ view: TensorView, _ wanted: String) -> ModelError {
@@ -147,7 +148,7 @@ final class WeightLoader {
 /// One embedding a token, read from the checkpoint's own memory.
 struct EmbeddingTable: Sendable {
     let view: TensorView
-    let type: ElementType
+    let type: DType
     let rows: Int
     let columns: Int
 
@@ -163,7 +164,7 @@ struct EmbeddingTable: Sendable {
                 return
             }
             for (index, token) in tokens.enumerated() {
-                self.type.widen(
+                self.type.read(
                     base + Int(token) * stride,
                     count: self.columns,
                     into: output.pointer + index * self.columns

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import TensorKernels
+public import SwitchyardTypes
 
 /// How to keep a checkpoint's weights in memory.
 ///
@@ -9,13 +9,13 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
     /// As they are in the checkpoint; float16 as float32.
     case checkpoint
 
-    /// Four bytes a weight.
+    /// Four bytes per weight.
     case float32
 
-    /// Two bytes a weight. Weights that are not bfloat16 in the checkpoint are rounded.
+    /// Two bytes per weight. Weights that are not bfloat16 in the checkpoint are rounded.
     case bfloat16
 
-    /// One byte a weight and one scale a row of a matrix, into which all weights are rounded. Routers, norms, relative
+    /// One byte per weight and one scale per row of a matrix, into which all weights are rounded. Routers, norms, relative
     /// biases and the embeddings that are looked up stay as they are.
     case int8
 
@@ -26,7 +26,7 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
     ///
     /// - Parameter source: The type that they have in the checkpoint.
     /// - Returns: The type that they have in memory.
-    public func packedDType(for source: ElementType) -> PackedDType {
+    public func packedDType(for source: DType) -> DType {
         switch self {
         case .checkpoint: source == .bfloat16 ? .bfloat16 : .float32
         case .float32: .float32
@@ -36,7 +36,7 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
     }
 
     /// Whether weights that were packed before are what is asked for; as they are is what `checkpoint` means then.
-    func accepts(packed type: PackedDType) -> Bool {
+    func accepts(packed type: DType) -> Bool {
         switch self {
         case .checkpoint: true
         case .float32: type == .float32

@@ -20,7 +20,7 @@ struct Router: Sendable {
     /// `[experts, d_model]`.
     let weights: PackedMatrix
 
-    /// One element an expert, where the checkpoint has a bias.
+    /// One element per expert, where the checkpoint has a bias.
     let bias: FloatMatrix?
 
     /// Decides for every token.

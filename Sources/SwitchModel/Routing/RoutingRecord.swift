@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Checkpoints
+public import SwitchyardTypes
 public import TensorKernels
 
 /// What happened to the tokens of a call of the model.
@@ -32,7 +32,7 @@ public struct RoutingRecord: Sendable {
         }
     }
 
-    /// The decisions of one sparse layer, one element a token in the order of the call's inputs.
+    /// The decisions of one sparse layer, one element per token in the order of the call's inputs.
     public struct LayerRouting: Sendable {
         /// The layer.
         public var layer: SparseLayer

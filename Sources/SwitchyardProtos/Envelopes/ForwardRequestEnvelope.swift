@@ -12,7 +12,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     public var modelFingerprint: UInt64
 
     /// The half of the model.
-    public var stack: Stack
+    public var stack: WireStack
 
     /// The index of the block that holds the sparse layer.
     public var layer: UInt32
@@ -24,16 +24,16 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     public var tokensShape: [UInt32]
 
     /// How the rows' elements are stored.
-    public var tokensDType: DType
+    public var tokensDType: WireDType
 
     /// Creates the envelope; each parameter is the property of that name.
     public init(
         modelFingerprint: UInt64,
-        stack: Stack,
+        stack: WireStack,
         layer: UInt32,
         groups: [ExpertRowsMessage],
         tokensShape: [UInt32],
-        tokensDType: DType = .float32
+        tokensDType: WireDType = .float32
     ) {
         self.modelFingerprint = modelFingerprint
         self.stack = stack
@@ -103,7 +103,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
                 envelope.modelFingerprint = try reader.fixed64(type, "model_fingerprint")
             case 2:
                 let value = UInt32(truncatingIfNeeded: try reader.number(type, "stack"))
-                guard let stack = Stack(rawValue: value) else {
+                guard let stack = WireStack(rawValue: value) else {
                     throw reader.error(.unknownChoice, "stack", "\(value) is not known; send ENCODER or DECODER")
                 }
                 envelope.stack = stack

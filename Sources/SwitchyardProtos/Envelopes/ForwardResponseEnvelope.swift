@@ -10,13 +10,13 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
     public var outputsShape: [UInt32]
 
     /// How the rows' elements are stored.
-    public var outputsDType: DType
+    public var outputsDType: WireDType
 
     /// How busy the host is, if it says so.
     public var load: HostLoad?
 
     /// Creates the envelope; each parameter is the property of that name.
-    public init(outputsShape: [UInt32], outputsDType: DType = .float32, load: HostLoad? = nil) {
+    public init(outputsShape: [UInt32], outputsDType: WireDType = .float32, load: HostLoad? = nil) {
         self.outputsShape = outputsShape
         self.outputsDType = outputsDType
         self.load = load

@@ -6,7 +6,7 @@ struct TensorHeader {
     static let maxAxes = 8
 
     /// How each element is stored.
-    var dtype = DType.unspecified
+    var dtype = WireDType.unspecified
 
     /// The length of each axis, the slowest first.
     var shape: [UInt32] = []
@@ -15,7 +15,7 @@ struct TensorHeader {
     var data: Range<Int> = 0..<0
 
     /// The number of bytes that type and shape ask for, or nothing where that has no answer.
-    static func byteCount(dtype: DType, shape: [UInt32]) -> Int? {
+    static func byteCount(dtype: WireDType, shape: [UInt32]) -> Int? {
         guard !shape.isEmpty, var count = dtype.byteCount else {
             return nil
         }
@@ -33,7 +33,7 @@ struct TensorHeader {
     static func write(
         to writer: inout WireWriter,
         field: UInt32,
-        dtype: DType,
+        dtype: WireDType,
         shape: [UInt32],
         dataByteCount: Int
     ) {
@@ -60,7 +60,7 @@ struct TensorHeader {
             switch number {
             case 1:
                 let value = UInt32(truncatingIfNeeded: try reader.number(type, "dtype"))
-                guard let dtype = DType(rawValue: value) else {
+                guard let dtype = WireDType(rawValue: value) else {
                     throw reader.error(
                         .unknownChoice,
                         "dtype",

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// How many observations fell into each bucket of a histogram, and their sum: a plain value.
 public struct HistogramCounts: Sendable, Hashable {
     /// Where the buckets end.
@@ -67,13 +69,5 @@ public struct HistogramCounts: Sendable, Hashable {
             if bounds[middle] < value { low = middle + 1 } else { high = middle }
         }
         return low
-    }
-}
-
-extension Duration {
-    /// The duration in seconds.
-    var inSeconds: Double {
-        let (seconds, attoseconds) = self.components
-        return Double(seconds) + Double(attoseconds) * 1e-18
     }
 }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwitchyardTypes
 import TensorKernels
 
 /// `switchyard bench`: the benchmarks of docs/benchmarks.md.

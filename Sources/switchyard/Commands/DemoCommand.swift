@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 import Synchronization
 
 /// `switchyard demo`: a cluster on the miniature, a handful of prompts, and where their tokens went.

@@ -4,6 +4,7 @@ import ArgumentParser
 import ExpertServing
 import Logging
 import ServiceKit
+import SwitchyardTypes
 
 /// `switchyard expert-host`: serves the experts of one shard, or of several.
 struct ExpertHostCommand: AsyncParsableCommand {

@@ -4,6 +4,7 @@ import ArgumentParser
 import ExpertPooling
 import GatewayServing
 import ServiceKit
+import SwitchyardTypes
 
 /// How a gateway uses its expert pools: deadlines, hedges, retries, zones.
 struct ExpertPoolOptions: ParsableArguments {
@@ -142,7 +143,7 @@ struct ExpertPoolOptions: ParsableArguments {
     }
 
     /// Reads `encoder:1=500`.
-    static func layerDeadline(_ text: String) throws -> (ExpertLayer, Duration) {
+    static func layerDeadline(_ text: String) throws -> (SparseLayer, Duration) {
         let failure = Settings.Failure(
             "layer-deadline is \"\(text)\"; it must be STACK:BLOCK=MILLISECONDS, such as decoder:3=500"
         )
@@ -151,9 +152,9 @@ struct ExpertPoolOptions: ParsableArguments {
             throw failure
         }
         let parts = sides[0].split(separator: ":", omittingEmptySubsequences: false)
-        guard parts.count == 2, ["encoder", "decoder"].contains(parts[0]), let block = Int(parts[1]), block >= 0 else {
+        guard parts.count == 2, let stack = Stack(name: parts[0]), let block = Int(parts[1]), block >= 0 else {
             throw failure
         }
-        return (ExpertLayer(isDecoder: parts[0] == "decoder", block: block), .milliseconds(milliseconds))
+        return (SparseLayer(stack: stack, block: block), .milliseconds(milliseconds))
     }
 }

@@ -8,6 +8,7 @@ import Logging
 import RPCTransport
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 
 /// `switchyard gateway`: serves a model whose experts live on expert hosts.
 struct GatewayCommand: AsyncParsableCommand {

@@ -6,6 +6,7 @@ import ServiceKit
 import SwitchModel
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// `switchyard generate`: asks a gateway, or a model in this process, to continue a text.
 struct GenerateCommand: AsyncParsableCommand {

@@ -4,6 +4,7 @@ import Checkpoints
 import ServiceKit
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 import TensorKernels
 import Tokenization
 

@@ -5,6 +5,7 @@ import ExpertPooling
 import Foundation
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// `switchyard plan`: where hot experts should be sent besides their own pools.
 struct PlanCommand: AsyncParsableCommand {
@@ -196,7 +197,7 @@ extension PlacementSnapshot {
                 for expert in experts { self.extras[layer, default: [:]][expert, default: []].append(pool.name) }
             }
         }
-        var owners: [ExpertLayer: [Int: String]] = [:]
+        var owners: [SparseLayer: [Int: String]] = [:]
         for pool in cluster.pools {
             for (layer, experts) in Self.experts(pool.experts) {
                 for expert in experts { owners[layer, default: [:]][expert] = pool.name }
@@ -204,7 +205,7 @@ extension PlacementSnapshot {
         }
         let uptime = max(1, Double(cluster.gateway?.uptimeSeconds ?? 0))
         for load in cluster.expertLoad where load.stack != .unspecified {
-            let layer = ExpertLayer(isDecoder: load.stack == .decoder, block: Int(load.layer))
+            let layer = SparseLayer(stack: load.stack == .decoder ? .decoder : .encoder, block: Int(load.layer))
             let count = max(load.rows.count, load.rowsPerSecond.count)
             // A gateway of an older version says only what came since its start.
             let rates =
@@ -218,10 +219,10 @@ extension PlacementSnapshot {
         }
     }
 
-    private static func experts(_ messages: [LayerExperts]) -> [ExpertLayer: Set<Int>] {
+    private static func experts(_ messages: [LayerExperts]) -> [SparseLayer: Set<Int>] {
         messages.reduce(into: [:]) { result, message in
             guard message.stack != .unspecified else { return }
-            let layer = ExpertLayer(isDecoder: message.stack == .decoder, block: Int(message.layer))
+            let layer = SparseLayer(stack: message.stack == .decoder ? .decoder : .encoder, block: Int(message.layer))
             result[layer, default: []].formUnion(message.experts.map { Int($0) })
         }
     }

@@ -4,6 +4,7 @@ import ArgumentParser
 import GatewayServing
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// Ways to keep weights and to send rows by the names that people choose them by.
@@ -25,9 +26,9 @@ enum PrecisionNames {
     /// - Parameter text: Its name.
     /// - Returns: The type.
     /// - Throws: `Settings.Failure` naming what there is to choose from.
-    static func row(_ text: String) throws -> RowType {
-        guard let type = RowType.allCases.first(where: { "\($0)" == text }) else {
-            throw Self.failure("wire-dtype", text, RowType.allCases.map { "\($0)" })
+    static func row(_ text: String) throws -> DType {
+        guard let type = DType(rawValue: text), type.isRow else {
+            throw Self.failure("wire-dtype", text, DType.rows.map(\.description))
         }
         return type
     }
@@ -95,7 +96,7 @@ struct ClusterPrecisionOptions: ParsableArguments {
         ),
         transform: PrecisionNames.row
     )
-    var wireDtype: RowType?
+    var wireDtype: DType?
 
     @Flag(help: "Store the experts' weights packed in that type, for hosts that map and serve them as they lie.")
     var packed = false
@@ -172,7 +173,7 @@ extension Settings {
     ///
     /// - Returns: `float32` where it is not given.
     /// - Throws: ``Settings/Failure`` for anything that is no such type.
-    func wireType() throws -> RowType {
-        try PrecisionNames.row(try self.string("wire-dtype", default: "\(RowType.float32)"))
+    func wireType() throws -> DType {
+        try PrecisionNames.row(try self.string("wire-dtype", default: "\(DType.float32)"))
     }
 }

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import ServiceKit
+import SwitchyardTypes
 import WeightFetching
 
 /// `switchyard pull`: a checkpoint from the Hugging Face hub into the local cache.

@@ -5,6 +5,7 @@ import Checkpoints
 import Foundation
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 
 /// `switchyard shard`: cuts a checkpoint into one gateway part and expert shards.
 struct ShardCommand: AsyncParsableCommand {

@@ -3,6 +3,7 @@
 import ArgumentParser
 import ExpertPooling
 import Foundation
+import SwitchyardTypes
 
 /// `switchyard simulate`: clusters in virtual time.
 struct SimulateCommand: ParsableCommand {

@@ -5,6 +5,7 @@ import Checkpoints
 import Foundation
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 import UnixSignals
 
 /// `switchyard up`: a whole cluster on this machine.

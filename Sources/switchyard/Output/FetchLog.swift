@@ -3,6 +3,7 @@
 import Foundation
 import Logging
 import ServiceKit
+import SwitchyardTypes
 import Synchronization
 import WeightFetching
 

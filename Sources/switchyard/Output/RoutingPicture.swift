@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
+
 /// Which experts took the tokens of each sparse layer, drawn for a terminal.
 struct RoutingPicture {
     /// One sparse layer: its name and how many token rows each expert took.

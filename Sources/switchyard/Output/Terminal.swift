@@ -3,6 +3,7 @@
 import Checkpoints
 import Foundation
 import ServiceKit
+import SwitchyardTypes
 
 /// What the commands print: results to standard output, everything else to standard error.
 enum Terminal {
@@ -42,13 +43,6 @@ enum Terminal {
     static func time(_ duration: Duration) -> String {
         let seconds = duration.inSeconds
         return seconds < 0.1 ? String(format: "%.1f ms", seconds * 1000) : String(format: "%.2f s", seconds)
-    }
-}
-
-extension Duration {
-    /// The duration as seconds.
-    var inSeconds: Double {
-        Double(self.components.seconds) + Double(self.components.attoseconds) * 1e-18
     }
 }
 

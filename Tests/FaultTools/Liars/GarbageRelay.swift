@@ -6,7 +6,7 @@ internal import Synchronization
 
 /// A TCP relay before an expert host that, when it is told to, sends drawn bytes in place of the host's.
 ///
-/// What is under way then breaks in the middle of a connection; connections made later get drawn bytes from the start.
+/// What is in flight then breaks in the middle of a connection; connections made later get drawn bytes from the start.
 package final class GarbageRelay: Sendable {
     /// `host:port`.
     package let address: String

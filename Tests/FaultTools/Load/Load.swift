@@ -32,7 +32,7 @@ package final class Load: Sendable {
         self.record = record
     }
 
-    /// Makes no further calls; those under way go on.
+    /// Makes no further calls; those in flight go on.
     package func stop() { self.mayCall.withLock { $0 = false } }
 
     /// Calls until ``stop()``.
@@ -125,8 +125,8 @@ package final class Load: Sendable {
     }
 
     /// Tokens that hosts lost; what capacity drops, the undisturbed run drops too.
-    static func lost(_ usage: Usage?) -> [DropReason: UInt64] {
-        var lost: [DropReason: UInt64] = [:]
+    static func lost(_ usage: Usage?) -> [WireDropReason: UInt64] {
+        var lost: [WireDropReason: UInt64] = [:]
         for dropped in usage?.dropped ?? [] where dropped.reason != .capacity {
             lost[dropped.reason, default: 0] += dropped.tokens
         }

@@ -18,7 +18,7 @@ package struct LoadCall: Sendable {
     package var end: Duration
     package var outcome: Outcome
     /// Tokens that hosts lost, by reason; what capacity dropped is not among them.
-    package var lost: [DropReason: UInt64] = [:]
+    package var lost: [WireDropReason: UInt64] = [:]
     /// Whether it asked that no token be lost.
     package var isStrict: Bool
     /// Whether a refusal said when to come back.
@@ -148,7 +148,7 @@ package struct LoadSummary: Sendable, Codable, Hashable {
     }
 }
 
-extension DropReason {
+extension WireDropReason {
     /// The reason as the protocol writes it.
     package var word: String {
         switch self {

@@ -34,7 +34,7 @@ package struct LoadWindow: Sendable, Hashable {
         self.highGap = Self.percentile(0.99, of: gaps)
     }
 
-    /// Tokens a second.
+    /// Tokens per second.
     package var rate: Double { self.seconds > 0 ? Double(self.tokens) / self.seconds : 0 }
 
     private static func percentile(_ fraction: Double, of sorted: [Float]) -> Double {

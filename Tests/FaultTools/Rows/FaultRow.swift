@@ -31,7 +31,7 @@ package struct FaultFigures: Sendable, Codable, Hashable {
     /// The 99th percentile of the time between two tokens, without a fault and with it, in seconds.
     package var quietStep = 0.0
     package var faultStep = 0.0
-    /// Tokens a second without a fault.
+    /// Tokens per second without a fault.
     package var quietRate = 0.0
     /// The part of the throughput that was lost in the stretch with the fault.
     package var throughputLost: Double?

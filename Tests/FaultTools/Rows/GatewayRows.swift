@@ -32,7 +32,7 @@ enum GatewayRows {
             let gateway = try await cluster.startGateway()
             let address = try await gateway.listening(within: .seconds(1))
             let endpoint = try Endpoint(parsing: address)
-            // Long answers, so that all of them are under way when the signal comes.
+            // Long answers, so that all of them are in flight when the signal comes.
             let requests = context.requests.prefix(Self.streams)
                 .map { LoadRequest(text: $0.text, tokens: context.timing.streamTokens, expected: nil) }
             return try await GatewayClient.with(endpoint: endpoint) { client in

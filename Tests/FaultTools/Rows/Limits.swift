@@ -59,7 +59,7 @@ extension RowReport {
     }
 
     /// All calls end; what was lost was said; calls that accept no loss end with a status.
-    mutating func requireHonest(reasons: Set<DropReason>, sureReason: DropReason? = nil) {
+    mutating func requireHonest(reasons: Set<WireDropReason>, sureReason: WireDropReason? = nil) {
         let load = self.figures.load
         self.require("all calls end with an answer", load.failed == 0, found: "\(load.failed) of \(load.calls) fail")
         self.require("no wrong answer without a lost token", load.wrongIDs == 0, found: "\(load.wrongIDs)")

@@ -7,7 +7,7 @@ internal import Synchronization
 enum OverloadRow {
     static let row = FaultRow(name: "overload", title: "10x overload", variant: .replica, play: Self.overloaded)
 
-    /// Calls that may be under way at once on this side; more would measure this side alone.
+    /// Calls that may be in flight at once on this side; more would measure this side alone.
     private static let mostOpenCalls = 4096
 
     private static func overloaded(_ context: RowContext) async throws -> RowReport {
@@ -154,7 +154,7 @@ enum OverloadRow {
     }
 }
 
-/// How many calls are under way.
+/// How many calls are in flight.
 private final class OpenCalls: Sendable {
     private let open = Mutex(0)
 

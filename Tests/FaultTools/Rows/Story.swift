@@ -31,10 +31,10 @@ package struct FaultTiming: Sendable {
     /// Below 1 the cluster has processor time to spare, and what is lost is lost to the fault: everything here runs on
     /// one machine, where a process that starts anew takes time from all others.
     package var share: Double
-    /// Tokens of a call that is to be under way when the gateway is told to leave.
+    /// Tokens of a call that is to be in flight when the gateway is told to leave.
     package var streamTokens: UInt32 = 200
 
-    /// What the table of `docs/reliability.md` is measured with, for a stretch of so many seconds.
+    /// What the table of `docs/reliability.md` is measured with, over a number of seconds.
     package init(seconds: Int, clients: Int = 4, share: Double = 0.6) {
         self.measured = .seconds(seconds)
         self.short = .seconds(max(6, seconds / 3))
@@ -79,7 +79,7 @@ extension Story {
     ///   - address: Where the gateway listens.
     ///   - time: How long the stretch with the fault is, and the one without.
     ///   - strictClients: Further clients whose calls accept no lost token.
-    ///   - fault: Does something to the cluster; returns when the cluster is well again, or what is left of it.
+    ///   - fault: Does something to the cluster; returns when the cluster, or what is left of it, has recovered.
     /// - Returns: What the clients saw.
     /// - Throws: What the fault throws; ``FaultError`` where the cluster is not well to begin with.
     static func run(

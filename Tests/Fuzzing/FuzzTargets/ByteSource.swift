@@ -40,7 +40,7 @@ struct ByteSource {
         return elements[self.number(below: elements.count)]
     }
 
-    /// At most so many bytes.
+    /// At most `count` bytes.
     mutating func take(_ count: Int) -> [UInt8] {
         let end = min(self.bytes.count, self.position + max(0, count))
         defer { self.position = end }
@@ -88,7 +88,7 @@ public struct SplitMix64: RandomNumberGenerator, Sendable {
         Int(truncatingIfNeeded: self.next() >> 1) % max(1, limit)
     }
 
-    /// Whether something happens that happens once in so many times.
+    /// Whether something happens that happens once in `times` times.
     ///
     /// - Parameter times: How rare it is.
     /// - Returns: Whether it happens now.

@@ -119,7 +119,7 @@ final class ClientCallModel {
         }
     }
 
-    /// Sends a message of so many bytes.
+    /// Sends a message of `byteCount` bytes.
     func send(_ byteCount: Int) throws(FuzzFinding) {
         guard case .send = self.state.messageSent() else { return }
         let prefix = ByteBuffer(bytes: MessagePrefix(length: byteCount).bytes)

@@ -30,7 +30,7 @@ public struct InputPool: Sendable {
     /// - Returns: Whether the summary was new.
     @discardableResult
     public mutating func add(_ input: [UInt8], summary: UInt64, _ random: inout SplitMix64) -> Bool {
-        // Summaries of long inputs are nearly all new; beyond so many, short ones alone are worth keeping.
+        // Summaries of long inputs are nearly all new; beyond this number, only short ones are worth keeping.
         guard self.summaries.count < 1 << 20, self.summaries.insert(summary).inserted else { return false }
         if self.inputs.count < self.limit {
             self.inputs.append(input)

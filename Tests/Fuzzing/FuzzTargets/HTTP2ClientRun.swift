@@ -4,7 +4,7 @@ import HTTP2Session
 import NIOCore
 import RPCCore
 
-/// Frames of a server into a client with calls under way.
+/// Frames of a server into a client with calls in flight.
 struct HTTP2ClientRun {
     private let input: CodecInput
     private let codec: HTTP2Codec

@@ -212,7 +212,7 @@ enum MessagePieces {
     /// Trailers without compression.
     static let trailerBlock: [UInt8] = [0x00] + Self.string("grpc-status") + Self.string("0")
 
-    /// The prefix of a message of so many bytes.
+    /// The prefix of a message of `length` bytes.
     static func prefix(_ length: Int) -> [UInt8] {
         [0, 0, 0, UInt8(truncatingIfNeeded: length >> 8), UInt8(truncatingIfNeeded: length)]
     }

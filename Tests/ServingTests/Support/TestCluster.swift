@@ -9,6 +9,7 @@ import RPCCore
 import RPCTransport
 import SwitchModel
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// Runs a gateway for the miniature over some pools, gives a channel to it to the body and ends both.
 func withGateway<Result>(

@@ -5,6 +5,7 @@ import GatewayServing
 import Metrics
 import RPCCore
 import SwitchModel
+import SwitchyardTypes
 import Tokenization
 
 /// The miniature's engine in this process, without hosts: whatever stands in for them.

@@ -8,6 +8,7 @@ import NIOCore
 import RPCCore
 import RPCTransport
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// An expert host that runs in this process until it is stopped.
 final class RunningHost: Sendable {

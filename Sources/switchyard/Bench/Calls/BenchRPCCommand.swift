@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import RPCCore
 import RPCTransport
+import SwitchyardTypes
 import Synchronization
 import TensorKernels
 

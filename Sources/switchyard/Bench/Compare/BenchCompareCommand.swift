@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwitchyardTypes
 
 /// `switchyard bench compare`: systems that take turns.
 struct BenchCompareCommand: AsyncParsableCommand {

@@ -2,6 +2,7 @@
 
 import Foundation
 import Subprocess
+import SwitchyardTypes
 import SystemPackage
 
 /// A system that is compared: its name and the command that starts its ``TurnServer`` or what speaks the same.

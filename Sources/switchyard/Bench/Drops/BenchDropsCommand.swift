@@ -5,6 +5,7 @@ import Checkpoints
 import Foundation
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 import Tokenization
 

@@ -3,6 +3,7 @@
 import Checkpoints
 import Foundation
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// Next-token accuracy of a model whose experts' answers are lost in many ways.

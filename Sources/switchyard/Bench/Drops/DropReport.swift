@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwitchyardTypes
 
 /// What a ``DropAblation`` found, as tables, as JSON and as a figure.
 struct DropReport {

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import SwitchyardTypes
 import TensorKernels
 
 /// `switchyard bench kernels`: products with weights that are in no cache.
@@ -33,7 +34,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "Type of the weights; may be given several times. (default: \(PackedDType.allCases.map(\.name).joined(separator: " ")))"
+            "Type of the weights; may be given several times. (default: \(DType.packed.map(\.description).joined(separator: " ")))"
     )
     var dtype: [String] = []
 
@@ -51,22 +52,22 @@ struct BenchKernelsCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Output") var output: BenchOutputOptions
 
-    private var types: [PackedDType] {
-        self.dtype.isEmpty ? PackedDType.allCases : self.dtype.compactMap { PackedDType(name: $0) }
+    private var types: [DType] {
+        self.dtype.isEmpty ? DType.packed : self.dtype.compactMap { DType(rawValue: $0) }
     }
 
     func validate() throws {
         for text in self.shape where Self.shape(text) == nil {
             throw ValidationError("--shape is \(text); write OUTPUTSxINPUTS, each from 1 to 65536, such as 3072x768")
         }
-        for text in self.dtype where PackedDType(name: text) == nil {
-            let known = PackedDType.allCases.map(\.name).joined(separator: ", ")
+        for text in self.dtype where DType(rawValue: text)?.isPacked != true {
+            let known = DType.packed.map(\.description).joined(separator: ", ")
             throw ValidationError("--dtype is \(text); choose among \(known)")
         }
         for type in self.types {
             for (outputs, inputs) in self.shape.compactMap(Self.shape) where inputs > type.mostInputs {
                 throw ValidationError(
-                    "--shape is \(outputs)x\(inputs), but \(type.name) weights have \(type.mostInputs) inputs at most; "
+                    "--shape is \(outputs)x\(inputs), but \(type.description) weights have \(type.mostInputs) inputs at most; "
                         + "choose fewer, or another --dtype"
                 )
             }
@@ -136,7 +137,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
     private func measure(
         _ weights: ColdWeights,
         rows: [Int],
-        types: [PackedDType],
+        types: [DType],
         pool: WorkPool,
         into report: inout BenchReport,
         _ table: inout TextTable
@@ -144,7 +145,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
         let shape = "\(weights.outputs)x\(weights.inputs)"
         let place = "\(shape), \(pool.threadCount) \(pool.threadCount == 1 ? "thread" : "threads")"
         let timers = rows.map { KernelTimer(weights: weights, pool: pool, rows: $0, seconds: self.seconds) }
-        var reads: [PackedDType: [Double]] = [:]
+        var reads: [DType: [Double]] = [:]
         // The first round is thrown away: it touches memory and wakes processors.
         for round in 0...self.runs {
             for type in types {
@@ -159,7 +160,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
                     let bytes = Double(weights.byteCount(type))
                     report.add(
                         timer.operations / time / 1e9,
-                        to: Self.figure(place, timer.rows, type.name, ["bytes": bytes])
+                        to: Self.figure(place, timer.rows, type.description, ["bytes": bytes])
                     )
                 }
                 let time = timer.openBLAS()
@@ -173,7 +174,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
             for timer in timers {
                 guard
                     let index = report.figures.firstIndex(where: {
-                        $0.work == place && $0.size == timer.rows && $0.system == type.name
+                        $0.work == place && $0.size == timer.rows && $0.system == type.description
                     })
                 else { continue }
                 let figure = report.figures[index]
@@ -182,7 +183,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
                 report.figures[index].details["gb_per_second"] = gigabytes
                 let other = report.figure(place, timer.rows, "OpenBLAS")
                 table.add([
-                    shape, type.name, "\(pool.threadCount)", "\(timer.rows)", String(format: "%.1f", gigabytes),
+                    shape, type.description, "\(pool.threadCount)", "\(timer.rows)", String(format: "%.1f", gigabytes),
                     String(format: "%.0f %% of %.1f", 100 * gigabytes / read, read), BenchReport.number(figure.median),
                     BenchReport.number(other?.median ?? 0),
                     other.flatMap { figure.speed(against: $0) }.map { String(format: "%.2f", $0) } ?? "-",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import TensorKernels
 
 /// One shape of weights, cold in memory: as many copies as overflow the caches, used one after another.
@@ -7,7 +8,7 @@ final class ColdWeights {
     let outputs: Int
     let inputs: Int
     /// The copies in each type.
-    let packed: [PackedDType: [PackedMatrix]]
+    let packed: [DType: [PackedMatrix]]
     /// The copies as OpenBLAS reads them, row by row in float32.
     let plain: [FloatMatrix]
     private var next = 0
@@ -20,14 +21,14 @@ final class ColdWeights {
     ///   - types: In which types to pack them.
     ///   - workingSet: Bytes that the copies of each type take at least.
     ///   - pool: Threads that pack.
-    init(outputs: Int, inputs: Int, types: [PackedDType], workingSet: Int, pool: WorkPool) {
+    init(outputs: Int, inputs: Int, types: [DType], workingSet: Int, pool: WorkPool) {
         self.outputs = outputs
         self.inputs = inputs
         let source = FloatMatrix(uninitializedRows: outputs, columns: inputs)
         var numbers = BenchNumbers(seed: 1)
         numbers.fill(source)
         let bytes = UnsafeRawBufferPointer(start: source.pointer, count: outputs * inputs * 4)
-        var packed: [PackedDType: [PackedMatrix]] = [:]
+        var packed: [DType: [PackedMatrix]] = [:]
         for type in types {
             func copy() -> PackedMatrix {
                 PackedMatrix(packing: bytes, as: .float32, outputs: outputs, inputs: inputs, dtype: type, pool: pool)
@@ -47,7 +48,7 @@ final class ColdWeights {
     }
 
     /// Bytes that one product reads of the weights in a type.
-    func byteCount(_ type: PackedDType) -> Int { self.packed[type]?.first?.byteCount ?? 0 }
+    func byteCount(_ type: DType) -> Int { self.packed[type]?.first?.byteCount ?? 0 }
 
     /// The copy that has not been used for longest.
     private func turn() -> Int {
@@ -58,7 +59,7 @@ final class ColdWeights {
     /// Calls a body with one packed copy after another for some time.
     ///
     /// - Returns: Seconds for one call.
-    func time(_ type: PackedDType, atLeast seconds: Double, _ body: (PackedMatrix) -> Void) -> Double {
+    func time(_ type: DType, atLeast seconds: Double, _ body: (PackedMatrix) -> Void) -> Double {
         guard let copies = self.packed[type] else { return .infinity }
         return self.time(atLeast: seconds) { body(copies[$0 % copies.count]) }
     }
@@ -107,14 +108,14 @@ struct KernelTimer {
     var operations: Double { 2 * Double(self.rows) * Double(self.weights.outputs) * Double(self.weights.inputs) }
 
     /// - Returns: Seconds for one packed product.
-    func product(_ type: PackedDType) -> Double {
+    func product(_ type: DType) -> Double {
         self.weights.time(type, atLeast: self.seconds) { matrix in
             self.pool.run([Product(matrix, self.input, into: self.output)])
         }
     }
 
     /// - Returns: Seconds to read the packed weights of one product.
-    func read(_ type: PackedDType) -> Double {
+    func read(_ type: DType) -> Double {
         self.weights.time(type, atLeast: self.seconds) { matrix in
             matrix.withUnsafeBytes { ReadBandwidth.read($0, pool: self.pool) }
         }
@@ -153,16 +154,5 @@ struct KernelTimer {
                 }
             }
         }
-    }
-}
-
-extension PackedDType {
-    /// The name that options and tables use: `float32`.
-    var name: String { "\(self)" }
-
-    /// The type with a name, if there is one.
-    init?(name: String) {
-        guard let type = Self.allCases.first(where: { $0.name == name }) else { return nil }
-        self = type
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import TensorKernels
 
 /// How fast this machine reads memory that is in no cache: the limit of everything that reads weights once.

@@ -3,6 +3,7 @@
 import Checkpoints
 import Foundation
 import SwitchModel
+import SwitchyardTypes
 import Synchronization
 import TensorKernels
 

@@ -8,6 +8,7 @@ import GatewayServing
 import Logging
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 import Synchronization
 import TensorKernels
 

@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import Foundation
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// `switchyard bench scale`: what a token costs with more and more experts.

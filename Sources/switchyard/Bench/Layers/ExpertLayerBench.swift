@@ -2,6 +2,7 @@
 
 import Checkpoints
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// One sparse layer as the gateway runs it, timed alone: router, dispatch, experts wherever they are, combine.
@@ -37,7 +38,7 @@ struct ExpertLayerBench: Sendable {
         self.pool = pool
         self.capacity = configuration.expertCapacity
         let view = try checkpoint.tensor(.router(layer))
-        let type: ElementType
+        let type: DType
         switch view.dtype {
         case .bfloat16: type = .bfloat16
         case .float16: type = .float16

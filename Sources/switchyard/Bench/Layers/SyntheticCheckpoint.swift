@@ -2,6 +2,7 @@
 
 import Checkpoints
 import Foundation
+import SwitchyardTypes
 
 /// Checkpoints of random weights, for benchmarks that need a shape and no language.
 ///
@@ -13,7 +14,7 @@ struct SyntheticCheckpoint {
     /// The experts of each sparse layer that are written.
     var experts: Range<Int>
     /// The type of the stored weights, float32 or bfloat16.
-    var dtype = TensorDType.float32
+    var dtype = DType.float32
 
     /// Writes a checkpoint in several files, each small enough to be put together in memory.
     ///

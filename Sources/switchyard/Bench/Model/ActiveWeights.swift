@@ -2,6 +2,7 @@
 
 import Checkpoints
 import SwitchModel
+import SwitchyardTypes
 
 /// The weights that one decode step reads, counted from a model's shape.
 ///

@@ -4,6 +4,7 @@ import ArgumentParser
 import Foundation
 import SwitchyardClient
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// `switchyard bench cluster`: tokens a second through a gateway and expert hosts.
 struct BenchClusterCommand: AsyncParsableCommand {

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// `switchyard bench model`: tokens a second in this process.

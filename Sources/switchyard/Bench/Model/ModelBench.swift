@@ -4,6 +4,7 @@ import Checkpoints
 import Foundation
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 import TensorKernels
 
 /// A model in this process, its inputs, and the work that is timed.
@@ -69,7 +70,7 @@ final class ModelBench {
     }
 
     /// Bytes of one weight; the scales of int8 are left out, one for each output.
-    private static func bytes(_ storage: WeightStorage, _ stored: TensorDType) -> Double {
+    private static func bytes(_ storage: WeightStorage, _ stored: DType) -> Double {
         switch storage {
         // Weights are kept as the checkpoint has them, float16 as float32.
         case .checkpoint: stored == .bfloat16 ? 2 : 4

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
+
 /// Durations of many calls, and what they look like sorted.
 struct Percentiles {
     private let sorted: [Duration]
