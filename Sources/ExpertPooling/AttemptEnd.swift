@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
+internal import SwitchyardTypes
 
 /// How an attempt of a call ended.
 public enum AttemptOutcome: Sendable, Hashable, CaseIterable {
@@ -98,7 +99,7 @@ extension ExpertPools {
         case .outOfTime, .cancelled:
             break
         }
-        self.replicas[end.slot].attemptEnded(end, seconds: time.seconds)
+        self.replicas[end.slot].attemptEnded(end, seconds: time.inSeconds)
         if case .answered = end.outcome,
             self.replicas[end.slot].successesInARow >= self.configuration.successesToForgive
         {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// How long a replica's answered calls took: counts by time, since the beginning and lately.
 ///
 /// Metrics and `switchyard status` read it. What the machine decides from times is by stack and number of rows, in

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
-internal import SwitchyardTypes
+public import SwitchyardTypes
 
 // What follows from observed times, and the budgets of hedges and retries.
 extension ExpertPools {

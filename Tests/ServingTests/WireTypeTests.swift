@@ -219,7 +219,7 @@ struct WireTypeTests {
         func reply(_ dtype: DType, rows: Int = 6, last: [UInt8]? = nil) -> ForwardResponse {
             var data = [UInt8](repeating: 0, count: rows * 128 * dtype.byteCount)
             if let last { data.replaceSubrange((data.count - last.count)..., with: last) }
-            let tensor = Tensor(dtype: DType(dtype), shape: [UInt32(rows), 128], data: data)
+            let tensor = Tensor(dtype: WireDType(dtype), shape: [UInt32(rows), 128], data: data)
             return ForwardResponse(outputs: tensor)
         }
         func read(_ response: ForwardResponse) throws -> [ExpertOutputs.Chunk] {
