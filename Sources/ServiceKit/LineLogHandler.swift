@@ -31,7 +31,7 @@ public struct LineLogHandler: LogHandler {
     ///   - format: How events are written.
     ///   - level: The least level that is written.
     public init(label: String, format: Format, level: Logger.Level) {
-        self.init(label: label, format: format, level: level, write: StandardError.write)
+        self.init(label: label, format: format, level: level, write: { StandardStream.error.write($0) })
     }
 
     /// Creates a handler that writes elsewhere.

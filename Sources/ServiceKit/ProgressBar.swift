@@ -2,7 +2,7 @@
 
 import Synchronization
 
-/// Progress of a long piece of work on standard error: one line redrawn in place on a terminal, a line every tenth
+/// Progress of a long piece of work on standard error: one line redrawn in place on a terminal, a line every few seconds
 /// elsewhere.
 public final class ProgressBar: Sendable {
     private let line: Mutex<ProgressLine>
@@ -13,8 +13,8 @@ public final class ProgressBar: Sendable {
     public init(isTerminal: Bool? = nil) {
         self.line = Mutex(
             ProgressLine(
-                isTerminal: isTerminal ?? StandardError.isTerminal,
-                columns: StandardError.columns ?? 80
+                isTerminal: isTerminal ?? StandardStream.error.isTerminal,
+                columns: StandardStream.error.columns ?? 80
             )
         )
     }
@@ -32,7 +32,7 @@ public final class ProgressBar: Sendable {
         // Written under the lock, so that lines of several threads keep their order.
         self.line.withLock { line in
             let text = line.updated(label, completed: completed, total: total, isBytes: isBytes, now: .now)
-            if let text { StandardError.write(text) }
+            if let text { StandardStream.error.write(text) }
         }
     }
 }

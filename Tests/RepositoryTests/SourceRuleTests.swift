@@ -38,6 +38,13 @@ struct SourceRuleTests {
         #expect(offences.isEmpty, "\(report(offences))")
     }
 
+    @Test("all that the program prints goes through one writer")
+    func output() throws {
+        let offences = try Repository.swiftSources.get().filter { $0.path.hasPrefix("Sources/switchyard") }
+            .flatMap { SourceRules.strayOutput(in: $0) }
+        #expect(offences.isEmpty, "\(report(offences))")
+    }
+
     @Test("every unchecked promise says why it holds")
     func promises() throws {
         let offences = try Repository.swiftSources.get()

@@ -25,6 +25,31 @@ enum SourceRules {
             }
     }
 
+    /// Output past the one writer, which decides what follows when it cannot be written.
+    ///
+    /// - Parameter file: A Swift file.
+    /// - Returns: Each place.
+    static func strayOutput(in file: SwiftFile) -> [Offence] {
+        file.code.enumerated()
+            .flatMap { number, code in
+                ["FileHandle.standardOutput", "FileHandle.standardError", "fputs(", "puts("]
+                    .filter { Self.contains($0, in: code) }
+                    .map { Offence(path: file.path, line: number + 1, what: "`\($0)`: print with `Terminal`") }
+                    + (Self.isPlainPrint(code)
+                        ? [Offence(path: file.path, line: number + 1, what: "`print(`: print with `Terminal`")] : [])
+            }
+    }
+
+    /// Whether the standard library's `print` is called: no method of that name, and no declaration of one.
+    private static func isPlainPrint(_ code: String) -> Bool {
+        code.ranges(of: "print(")
+            .contains { range in
+                let before = code[..<range.lowerBound]
+                guard let last = before.last else { return true }
+                return !(last.isLetter || last.isNumber || last == "_" || last == ".") && !before.hasSuffix("func ")
+            }
+    }
+
     /// Promises to the compiler that no comment explains.
     ///
     /// - Parameter file: A Swift file.

@@ -27,7 +27,7 @@ struct HealthCommand: AsyncParsableCommand {
     var service: String = ""
 
     func run() async throws {
-        // A probe that waits for minutes is none: the server is asked again anyway.
+        // A probe must not wait for minutes: another one follows.
         try await self.client.withClient(fallback: try await self.listener() ?? .local, defaultTimeout: 5) { client in
             let status = try await client.checkHealth(of: self.service)
             Terminal.print("\(client.endpoint) \(Self.name(of: status))")

@@ -20,17 +20,20 @@ enum Terminal {
     static let usesColour: Bool = {
         let environment = ProcessInfo.processInfo.environment
         guard environment["NO_COLOR"]?.isEmpty ?? true else { return false }
-        return environment["FORCE_COLOR"] != nil || isatty(STDOUT_FILENO) == 1
+        return environment["FORCE_COLOR"] != nil || StandardStream.output.isTerminal
     }()
 
-    /// Prints at once, also where standard output is a pipe.
+    /// How many columns a line of standard output may take: the terminal's, or 80 where there is none.
+    static let columns: Int = max(40, StandardStream.output.columns ?? 80)
+
+    /// Prints at once, even where standard output is a pipe; ends the process where it cannot be written.
     static func print(_ text: String, terminator: String = "\n") {
-        FileHandle.standardOutput.write(Data((text + terminator).utf8))
+        StandardStream.output.writeOrExit(text + terminator)
     }
 
-    /// Prints to standard error.
+    /// Prints to standard error; what cannot be written there is lost.
     static func printError(_ text: String) {
-        FileHandle.standardError.write(Data((text + "\n").utf8))
+        StandardStream.error.write(text + "\n")
     }
 
     /// A text in a style, or as it is where colours may not be used.
@@ -57,5 +60,34 @@ extension ProgressBar {
             total: progress.total,
             isBytes: progress.unit == .bytes
         )
+    }
+}
+
+extension String {
+    /// The text in lines of at most so many columns, broken between words; words that are longer stay whole.
+    ///
+    /// - Parameters:
+    ///   - limit: How many columns a line may take; colours take none.
+    ///   - indent: What every line but the first begins with.
+    /// - Returns: The lines, without the end of the last.
+    func wrapped(columns limit: Int, indent: String = "  ") -> String {
+        var lines: [String] = []
+        var line = ""
+        var width = 0
+        for (index, word) in self.split(separator: " ", omittingEmptySubsequences: false).enumerated() {
+            let wordWidth = word.replacing(/\u{1B}\[[0-9;]*m/, with: "").count
+            if index == 0 {
+                line = String(word)
+                width = wordWidth
+            } else if width + 1 + wordWidth > limit {
+                lines.append(line)
+                line = indent + word
+                width = indent.count + wordWidth
+            } else {
+                line += " " + word
+                width += 1 + wordWidth
+            }
+        }
+        return (lines + [line]).joined(separator: "\n")
     }
 }
