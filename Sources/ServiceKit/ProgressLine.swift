@@ -4,8 +4,8 @@ import Foundation
 
 /// What a progress bar shows and when, without writing it: time is a parameter.
 ///
-/// On a terminal one line is redrawn in place, at most twenty times a second. Elsewhere each tenth of the work is a line
-/// of its own, so that a log stays short. Another label begins a new bar.
+/// On a terminal one line is redrawn in place, at most twenty times a second; another label begins a new bar. Elsewhere
+/// there is a line every few seconds, and none for work that is done at once, so that a log stays short.
 struct ProgressLine {
     /// How often the line of a terminal is redrawn.
     static let redrawInterval = Duration.milliseconds(50)
@@ -14,7 +14,6 @@ struct ProgressLine {
     private struct Bar {
         var label: String
         var start: ContinuousClock.Instant
-        var shownTenth = -1
         var lastDraw: ContinuousClock.Instant?
         var isFinished = false
     }
@@ -24,6 +23,8 @@ struct ProgressLine {
     let columns: Int
 
     private var bar: Bar?
+    /// When lines are due that are not redrawn; all bars share it.
+    private var pace: ProgressPace?
 
     init(isTerminal: Bool, columns: Int) {
         self.isTerminal = isTerminal
@@ -59,10 +60,9 @@ struct ProgressLine {
         let fraction = total > 0 ? min(1, max(0, Double(completed) / Double(total))) : 1
         let line = self.line(bar, fraction, completed, total, isBytes, now)
         guard self.isTerminal else {
-            let tenth = Int(fraction * 10)
-            guard tenth > bar.shownTenth else { return nil }
-            bar.shownTenth = tenth
-            return line + "\n"
+            var pace = self.pace ?? ProgressPace(now: now)
+            defer { self.pace = pace }
+            return pace.isDue(isFinished: bar.isFinished, now: now) ? line + "\n" : nil
         }
         if let last = bar.lastDraw, !bar.isFinished, last.duration(to: now) < Self.redrawInterval { return nil }
         bar.lastDraw = now

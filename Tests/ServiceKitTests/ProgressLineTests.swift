@@ -64,21 +64,37 @@ struct ProgressLineTests {
         #expect(shown.map { (1...max(1, columns - 1)).contains($0.count) } == true)
     }
 
-    @Test("elsewhere each tenth is a line of its own, without a bar")
+    @Test("elsewhere there is a line every five seconds from the second second on, without a bar")
     func plain() {
         var line = ProgressLine(isTerminal: false, columns: 80)
-        let lines = (0...100).compactMap { line.updated("loading", $0, at: $0 * 10) }
-        #expect(lines.count == 11)
-        #expect(lines.first == "loading    0 %  0.0 / 100.0 MB\n")
-        #expect(lines.last == "loading  100 %  100.0 / 100.0 MB  100 MB/s\n")
-        #expect(lines.allSatisfy { $0.hasSuffix("\n") && !$0.contains("\u{1B}") })
+        // A hundred steps of 130 ms: 13 seconds.
+        let lines = (0...100)
+            .compactMap { step in line.updated("loading", step, at: step * 130).map { (at: step * 130, text: $0) } }
+        #expect(lines.map(\.at) == [2080, 7150, 12220, 13000])
+        #expect(lines.first?.text == "loading   16 %  16.0 / 100.0 MB  8 MB/s  11 s left\n")
+        #expect(lines.last?.text == "loading  100 %  100.0 / 100.0 MB  8 MB/s\n")
+        #expect(lines.allSatisfy { $0.text.hasSuffix("\n") && !$0.text.contains("\u{1B}") })
+    }
+
+    @Test("work of less than two seconds gets no line, however many parts it has")
+    func short() {
+        var line = ProgressLine(isTerminal: false, columns: 80)
+        let lines = (0...100).compactMap { line.updated("part \($0 / 10)", $0, at: $0 * 19) }
+        #expect(lines.isEmpty)
+    }
+
+    @Test("many short parts of long work keep the pace together")
+    func parts() {
+        var line = ProgressLine(isTerminal: false, columns: 80)
+        let lines = (0...200).compactMap { line.updated("part \($0)", $0 / 3, at: $0 * 100) }
+        #expect(lines.count == 4)
     }
 
     @Test("work without parts, and more than was announced, end the line", arguments: [(0, 0), (7, 5)])
     func oddTotals(completed: Int, total: Int) {
-        var line = ProgressLine(isTerminal: false, columns: 80)
+        var line = ProgressLine(isTerminal: true, columns: 80)
         let first = line.updated("", completed: completed, total: total, isBytes: false, now: start)
-        #expect(first == "100 %  \(completed) / \(total)\n")
+        #expect(first?.hasSuffix("100 %  \(completed) / \(total)\n") == true)
         let second = line.updated("", completed: completed, total: total, isBytes: false, now: start)
         #expect(second == nil)
     }

@@ -7,18 +7,18 @@ import SwitchyardTypes
 import Synchronization
 import WeightFetching
 
-/// Tells people who run a service how fetching goes: a bar on a terminal, a line of the log every tenth elsewhere.
+/// Tells people who run a service how fetching goes: a bar on a terminal, a line of the log every few seconds elsewhere.
 final class FetchLog: Sendable {
     private let logger: Logger
     private let bar: ProgressBar?
-    private let shown = Mutex<(label: String, tenth: Int)>(("", -1))
+    private let shown = Mutex<(label: String, pace: ProgressPace)?>(nil)
 
     /// Creates a log.
     ///
     /// - Parameter logger: Where lines go.
     init(logger: Logger) {
         self.logger = logger
-        self.bar = isatty(STDERR_FILENO) == 1 ? ProgressBar() : nil
+        self.bar = StandardStream.error.isTerminal ? ProgressBar() : nil
     }
 
     /// Tells of an event.
@@ -38,14 +38,17 @@ final class FetchLog: Sendable {
         }
     }
 
+    /// The start of each file is a line, since it may be the last for long; what follows keeps the pace.
     private func log(_ label: String, _ completed: Int, _ total: Int) {
-        let tenth = total > 0 ? Int(Double(completed) / Double(total) * 10) : 10
-        let isNew = self.shown.withLock { shown in
-            guard shown.label != label || tenth > shown.tenth else { return false }
-            shown = (label, tenth)
-            return true
+        let isDue = self.shown.withLock { shown in
+            guard var current = shown, current.label == label else {
+                shown = (label, ProgressPace(now: .now))
+                return true
+            }
+            defer { shown = current }
+            return current.pace.isDue(isFinished: completed >= total, now: .now)
         }
-        guard isNew else { return }
+        guard isDue else { return }
         self.logger.info("\(label)", metadata: ["bytes": "\(completed)", "of": "\(total)"])
     }
 }
