@@ -3,6 +3,8 @@
 import SwitchyardTypes
 
 /// Which experts took the tokens of each sparse layer, drawn for a terminal.
+///
+/// Numbers are exact. Where a column for each expert does not fit into a line, each layer is summed up in one line instead.
 struct RoutingPicture {
     /// One sparse layer: its name and how many token rows each expert took.
     struct Layer {
@@ -10,7 +12,7 @@ struct RoutingPicture {
         var name: String
         /// Token rows by expert index.
         var rows: [UInt64]
-        /// Tokens that the layer dropped, for whatever reason.
+        /// Tokens that the layer dropped, for any reason.
         var dropped: UInt64
     }
 
@@ -20,40 +22,75 @@ struct RoutingPicture {
     var pools: [String]
     /// Whether colours may be used.
     var usesColour: Bool
+    /// How many columns a line may take.
+    var columns: Int
+    /// Whether every expert is shown, in several blocks of columns where one line is too short.
+    var showsAllExperts = false
 
-    /// The picture: a row a layer, a column an expert, darker where more tokens went.
+    /// The picture: a row per layer, a column per expert, darker where more tokens went; or a summary per layer.
     var text: String {
-        let experts = self.layers.map(\.rows.count).max() ?? 0
+        let experts = self.expertCount
         guard experts > 0 else { return "no token has been routed yet" }
-        let width = 6
-        let label = max(12, (self.layers.map(\.name.count).max() ?? 0) + 2)
-        var lines: [String] = []
-        lines.append(Self.padded("", label) + self.poolHeader(experts: experts, width: width))
+        let perBlock = self.expertsPerBlock
+        if experts <= perBlock { return self.block(0..<experts) }
+        guard self.showsAllExperts else { return self.summary }
+        return stride(from: 0, to: experts, by: perBlock)
+            .map { self.block($0..<min($0 + perBlock, experts)) }.joined(separator: "\n\n")
+    }
+
+    // MARK: - A column per expert
+
+    private var expertCount: Int { self.layers.map(\.rows.count).max() ?? 0 }
+
+    /// One column for the shade and one for each digit of the largest number.
+    private var cellWidth: Int {
+        let most = self.layers.flatMap(\.rows).max() ?? 0
+        return max(6, 1 + max("\(most)".count, "\(self.expertCount - 1)".count))
+    }
+
+    private var labelWidth: Int { max(12, (self.layers.map(\.name.count).max() ?? 0) + 2) }
+
+    private var droppedWidth: Int { max("dropped".count, "\(self.layers.map(\.dropped).max() ?? 0)".count) + 2 }
+
+    private var expertsPerBlock: Int {
+        max(1, (self.columns - self.labelWidth - self.droppedWidth) / self.cellWidth)
+    }
+
+    private func block(_ experts: Range<Int>) -> String {
+        let width = self.cellWidth
+        let label = self.labelWidth
+        var lines = [Self.filled("", label) + self.poolHeader(experts)]
         lines.append(
-            Self.padded("expert", label)
-                + (0..<experts).map { Self.padded("\($0)", width) }.joined()
-                + "  dropped"
+            Self.filled("expert", label) + experts.map { Self.right("\($0)", width) }.joined()
+                + Self.right("dropped", self.droppedWidth)
         )
         for layer in self.layers {
             let most = max(layer.rows.max() ?? 0, 1)
-            let cells = (0..<experts)
-                .map { expert in
-                    let rows = expert < layer.rows.count ? layer.rows[expert] : 0
-                    return self.shade(Double(rows) / Double(most), text: Self.padded(" \(rows)", width))
-                }
-            lines.append(Self.padded(layer.name, label) + cells.joined() + "  \(layer.dropped)")
+            let cells = experts.map { expert in
+                let rows = expert < layer.rows.count ? layer.rows[expert] : 0
+                return self.shade(Double(rows) / Double(most), text: Self.right("\(rows)", width))
+            }
+            lines.append(
+                Self.filled(layer.name, label) + cells.joined() + Self.right("\(layer.dropped)", self.droppedWidth)
+            )
         }
-        return lines.joined(separator: "\n")
+        return lines.map(Self.trimmed).joined(separator: "\n")
     }
 
-    private func poolHeader(experts: Int, width: Int) -> String {
+    private func poolHeader(_ experts: Range<Int>) -> String {
+        func pool(_ expert: Int) -> String { expert < self.pools.count ? self.pools[expert] : "?" }
         var text = ""
-        var expert = 0
-        while expert < experts {
-            let pool = expert < self.pools.count ? self.pools[expert] : "?"
+        var expert = experts.lowerBound
+        while expert < experts.upperBound {
             var end = expert + 1
-            while end < experts, end < self.pools.count, self.pools[end] == pool { end += 1 }
-            text += Self.padded(pool, width * (end - expert))
+            while end < experts.upperBound, pool(end) == pool(expert) { end += 1 }
+            // One column stays free, so that names keep apart.
+            text +=
+                " "
+                + Self.filled(
+                    Self.clipped(pool(expert), self.cellWidth * (end - expert) - 1),
+                    self.cellWidth * (end - expert) - 1
+                )
             expert = end
         }
         return text
@@ -73,8 +110,77 @@ struct RoutingPicture {
         return "\u{1B}[48;5;\(ramp[index])m\u{1B}[\(foreground)m\(text)\u{1B}[0m"
     }
 
-    private static func padded(_ text: String, _ width: Int) -> String {
-        text.count >= width
-            ? String(text.prefix(width)) : text + String(repeating: " ", count: width - text.count)
+    // MARK: - A line per layer
+
+    private var summary: String {
+        var table = TextTable([
+            ("layer", .left), ("rows", .right), ("least", .right), ("median", .right), ("most", .right),
+            ("idle", .right), ("dropped", .right), ("hottest expert: rows", .left),
+        ])
+        for layer in self.layers {
+            let load = LoadSummary(layer.rows)
+            table.add([
+                layer.name, "\(load.total)", "\(load.least)", "\(load.median)", "\(load.most)", "\(load.idle)",
+                "\(layer.dropped)", load.hottest.map { "\($0.expert): \($0.rows)" }.joined(separator: ", "),
+            ])
+        }
+        let title = "rows that each of \(self.expertCount) experts took; --experts shows all"
+        return title.wrapped(columns: self.columns) + "\n" + table.text(columns: self.columns)
+    }
+
+    // MARK: - Text
+
+    private static func filled(_ text: String, _ width: Int) -> String {
+        text + String(repeating: " ", count: max(0, width - text.count))
+    }
+
+    private static func right(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(0, width - text.count)) + text
+    }
+
+    private static func clipped(_ text: String, _ width: Int) -> String {
+        text.count <= width ? text : text.prefix(max(0, width - 1)) + "…"
+    }
+
+    private static func trimmed(_ line: String) -> String {
+        String(line.reversed().drop { $0 == " " }.reversed())
+    }
+}
+
+/// How evenly the rows of one layer spread over its experts.
+struct LoadSummary: Hashable {
+    /// An expert and the rows that it took.
+    struct Expert: Hashable {
+        var expert: Int
+        var rows: UInt64
+    }
+
+    /// Rows of all experts together.
+    var total: UInt64
+    /// Rows of the expert that took the fewest.
+    var least: UInt64
+    /// Rows of the expert in the middle; of the lower of two.
+    var median: UInt64
+    /// Rows of the expert that took the most.
+    var most: UInt64
+    /// Experts that took none.
+    var idle: Int
+    /// The experts that took the most, at most eight of them.
+    var hottest: [Expert]
+
+    /// Sums up a layer.
+    ///
+    /// - Parameter rows: Rows by expert index.
+    init(_ rows: [UInt64]) {
+        let sorted = rows.sorted()
+        self.total = rows.reduce(0, &+)
+        self.least = sorted.first ?? 0
+        self.median = sorted.isEmpty ? 0 : sorted[(sorted.count - 1) / 2]
+        self.most = sorted.last ?? 0
+        self.idle = rows.count { $0 == 0 }
+        self.hottest = rows.enumerated().map { Expert(expert: $0.offset, rows: $0.element) }
+            .filter { $0.rows > 0 }
+            .sorted { ($0.rows, $1.expert) > ($1.rows, $0.expert) }
+            .prefix(8).map { $0 }
     }
 }
