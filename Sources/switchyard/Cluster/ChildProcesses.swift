@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
-import ServiceKit
-import Subprocess
 import Synchronization
-import SystemPackage
 
 /// A process to start that, once it listens, writes its address to a file.
 struct ChildSpecification: Sendable {
@@ -22,7 +19,7 @@ struct ChildSpecification: Sendable {
 enum ChildExitPolicy: Sendable {
     /// Everything stops with an error.
     case fail
-    /// It is started again, after a second, on the address that it had.
+    /// It is started again on the address that it had, as ``ChildRestarts`` says.
     case restart
     /// The others go on without it.
     case accept
@@ -50,19 +47,45 @@ struct ChildProcessError: Error, CustomStringConvertible {
     var description: String
 }
 
-/// A set of child processes whose lives are bound to the body of ``run(_:executable:onExit:startTimeout:events:body:)``.
+/// What a set of child processes is run with.
+struct ChildSettings: Sendable {
+    /// The program that all of them run.
+    var executable: String
+    /// What follows when a child leaves early.
+    var onExit: ChildExitPolicy
+    /// How long all of them together may take until they listen.
+    var startTimeout: Duration
+    /// How long a child may take to stop before it is killed; longer than its own drain.
+    var stopTimeout: Duration = .seconds(120)
+    /// Passes signals on to children, this set's and others'.
+    var signals = ChildSignals()
+    /// Called from any thread.
+    var events: @Sendable (ChildEvent) -> Void
+}
+
+/// A set of child processes whose lives are bound to the body of ``run(_:settings:body:)``.
 final class ChildProcesses: Sendable {
-    private let state = Mutex<[String: ChildProcess]>([:])
+    private struct State {
+        var running: [String: (process: ChildProcess, since: ContinuousClock.Instant)] = [:]
+        /// How children ended that are not started again.
+        var left: [String: String] = [:]
+        /// Why the set cannot go on.
+        var failure: (any Error)?
+    }
+
+    private let state = Mutex(State())
+    private let settings: ChildSettings
+
+    private init(_ settings: ChildSettings) {
+        self.settings = settings
+    }
 
     /// All processes that are up, by name.
     var running: [ChildProcess] {
-        self.state.withLock { $0.values.sorted { $0.name < $1.name } }
+        self.state.withLock { $0.running.values.map(\.process).sorted { $0.name < $1.name } }
     }
 
     /// Starts children, waits until all listen, runs the body, then asks the children to stop.
-    ///
-    /// A child is asked with SIGTERM and killed when it has not left after ten seconds. Its standard input is a pipe
-    /// that closes with this process, however this process ends; children are told to leave on that.
     ///
     /// - Parameters:
     ///   - specifications: What to start.
@@ -72,8 +95,7 @@ final class ChildProcesses: Sendable {
     ///   - events: Called from any thread.
     ///   - body: Runs while they are up.
     /// - Returns: What the body returned.
-    /// - Throws: ``ChildProcessError`` where a child does not come up, or leaves and is not to be restarted; what the
-    ///   body throws.
+    /// - Throws: As ``run(_:settings:body:)``.
     static func run<Result: Sendable>(
         _ specifications: [ChildSpecification],
         executable: String,
@@ -82,149 +104,117 @@ final class ChildProcesses: Sendable {
         events: @escaping @Sendable (ChildEvent) -> Void,
         body: @escaping @Sendable (ChildProcesses) async throws -> Result
     ) async throws -> Result {
-        let children = ChildProcesses()
-        return try await withThrowingTaskGroup(of: Outcome<Result>.self) { group in
-            for specification in specifications {
-                group.addTask {
-                    try await children.supervise(
-                        specification,
-                        executable: executable,
-                        onExit: onExit,
-                        events: events
-                    )
-                    return .childLeft
-                }
-            }
-            group.addTask {
-                try await children.waitUntilAllListen(specifications, timeout: startTimeout)
-                return .finished(try await body(children))
-            }
-            defer { group.cancelAll() }
-            while let outcome = try await group.next() {
-                if case .finished(let result) = outcome {
-                    group.cancelAll()
-                    return result
-                }
-            }
-            throw CancellationError()
+        let settings = ChildSettings(
+            executable: executable,
+            onExit: onExit,
+            startTimeout: startTimeout,
+            events: events
+        )
+        return try await Self.run(specifications, settings: settings, body: body)
+    }
+
+    /// Starts children, waits until all listen, runs the body, then asks the children to stop.
+    ///
+    /// Each child is asked once, with SIGTERM, since a second one ends what it has in flight; and only after the body has
+    /// ended, also where the caller is cancelled: what the body runs may depend on them. The standard input of a child is a
+    /// pipe that closes with this process, however this process ends; children are told to leave on that.
+    ///
+    /// - Parameters:
+    ///   - specifications: What to start.
+    ///   - settings: How to run them.
+    ///   - body: Runs while they are up.
+    /// - Returns: What the body returned.
+    /// - Throws: ``ChildProcessError`` where a child does not come up, or leaves and is not started again; what the body
+    ///   throws.
+    static func run<Result: Sendable>(
+        _ specifications: [ChildSpecification],
+        settings: ChildSettings,
+        body: @escaping @Sendable (ChildProcesses) async throws -> Result
+    ) async throws -> Result {
+        let children = ChildProcesses(settings)
+        // Tasks of their own, so that a cancelled caller stops the body first and the children after it.
+        let work = Task {
+            try await children.waitUntilAllListen(specifications)
+            return try await body(children)
         }
+        let supervisors = specifications.map { specification in
+            Task {
+                do {
+                    try await children.supervise(specification)
+                } catch is CancellationError {
+                    return
+                } catch {
+                    children.state.withLock { $0.failure = $0.failure ?? error }
+                    work.cancel()
+                }
+            }
+        }
+        let result = await withTaskCancellationHandler {
+            await work.result
+        } onCancel: {
+            work.cancel()
+        }
+        let failure = children.state.withLock { $0.failure }
+        for supervisor in supervisors { supervisor.cancel() }
+        for supervisor in supervisors { await supervisor.value }
+        if let failure { throw failure }
+        return try result.get()
     }
 
-    private enum Outcome<Result: Sendable>: Sendable {
-        case childLeft
-        case finished(Result)
-    }
-
-    private func supervise(
-        _ specification: ChildSpecification,
-        executable: String,
-        onExit: ChildExitPolicy,
-        events: @escaping @Sendable (ChildEvent) -> Void
-    ) async throws {
+    private func supervise(_ specification: ChildSpecification) async throws {
         var arguments = specification.arguments
+        var restarts = ChildRestarts()
         while true {
             for file in [specification.addressFile, specification.adminAddressFile].compactMap({ $0 }) {
                 try? FileManager.default.removeItem(atPath: file)
             }
-            let status = try await self.launch(
-                specification,
-                arguments: arguments,
-                executable: executable,
-                events: events
-            )
-            let left = self.state.withLock { $0.removeValue(forKey: specification.name) }
+            let end = try await ChildRun(specification, arguments: arguments, settings: self.settings)
+                .run { child in
+                    self.state.withLock { $0.running[child.name] = (child, .now) }
+                    self.settings.events(.started(child))
+                }
+            let left = self.state.withLock { $0.running.removeValue(forKey: specification.name) }
             if Task.isCancelled { return }
-            events(.exited(name: specification.name, status: status))
-            switch onExit {
-            case .fail: throw ChildProcessError(description: "\(specification.name) left early: \(status)")
-            case .accept: return
-            case .restart: break
+            self.settings.events(.exited(name: specification.name, status: end.status))
+            switch self.settings.onExit {
+            case .fail:
+                throw ChildProcessError(
+                    description: "\(specification.name) left early, \(end.status)\(end.lastWords)"
+                )
+            case .accept:
+                self.state.withLock { $0.left[specification.name] = "\(end.status)\(end.lastWords)" }
+                return
+            case .restart:
+                break
             }
-            if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
-                // The gateway knows the replica by its address, so the next process takes the same one.
-                arguments[listen + 1] = left.address
-            }
-            try await Task.sleep(for: .seconds(1))
-        }
-    }
-
-    private func launch(
-        _ specification: ChildSpecification,
-        arguments: [String],
-        executable: String,
-        events: @escaping @Sendable (ChildEvent) -> Void
-    ) async throws -> String {
-        var options = PlatformOptions()
-        // A group of its own: an interrupt from the terminal reaches the parent alone, which then stops in order.
-        options.processGroupID = 0
-        options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(10))]
-        let result = try await Subprocess.run(
-            .path(FilePath(executable)),
-            arguments: Arguments(arguments),
-            environment: Self.environment,
-            platformOptions: options,
-            input: .inputWriter,
-            output: .sequence,
-            error: .combinedWithOutput
-        ) { execution in
-            let identifier = execution.processIdentifier.value
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask {
-                    var child = ChildProcess(
-                        name: specification.name,
-                        processIdentifier: identifier,
-                        address: try await Self.readAddress(specification.addressFile)
-                    )
-                    if let file = specification.adminAddressFile {
-                        child.adminAddress = try await Self.readAddress(file)
-                    }
-                    let made = child
-                    self.state.withLock { $0[specification.name] = made }
-                    events(.started(made))
+            switch restarts.left(readyFor: left?.since.duration(to: .now), isExit: end.isExit) {
+            case .giveUp:
+                throw ChildProcessError(
+                    description: "\(specification.name) does not start, \(end.status)\(end.lastWords)"
+                )
+            case .restart(let pause):
+                if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
+                    // The gateway knows the replica by its address, so the next process takes the same one.
+                    arguments[listen + 1] = left.process.address
                 }
-                // Asked here, at the moment of the cancellation: the library's own teardown begins only after the
-                // output has ended, which it does not before the child leaves.
-                try await withTaskCancellationHandler {
-                    for try await line in execution.standardOutput.strings() {
-                        events(.line(name: specification.name, text: line.trimmingCharacters(in: .newlines)))
-                    }
-                } onCancel: {
-                    kill(identifier, SIGTERM)
-                }
-                group.cancelAll()
+                try await Task.sleep(for: pause)
             }
         }
-        return "\(result.terminationStatus)"
     }
 
-    /// This process's environment without its settings of certificates and tokens, which are meant for clients here or for
-    /// processes that were started by hand: a cluster on one machine speaks plaintext on loopback.
-    private static var environment: Environment {
-        let keys = SecuritySettings.listenerKeys + SecuritySettings.expertsKeys + SecuritySettings.tokensKeys
-        let cleared = keys.filter { $0 != "plaintext" }
-            .map { (Environment.Key(stringLiteral: Settings.variable($0)), String?.some("")) }
-        return .inherit.updating(Dictionary(cleared) { first, _ in first })
-    }
-
-    /// Polls for the file that a child writes once it listens; the file appears whole, by a rename.
-    private static func readAddress(_ path: String) async throws -> String {
+    private func waitUntilAllListen(_ specifications: [ChildSpecification]) async throws {
+        let deadline = ContinuousClock.now.advanced(by: self.settings.startTimeout)
         while true {
-            if let text = try? String(contentsOfFile: path, encoding: .utf8) {
-                return text.trimmingCharacters(in: .whitespacesAndNewlines)
-            }
-            try await Task.sleep(for: .milliseconds(10))
-        }
-    }
-
-    private func waitUntilAllListen(_ specifications: [ChildSpecification], timeout: Duration) async throws {
-        let deadline = ContinuousClock.now.advanced(by: timeout)
-        while true {
-            let up = self.state.withLock { Set($0.keys) }
+            let (up, left) = self.state.withLock { (Set($0.running.keys), $0.left) }
             let missing = specifications.map(\.name).filter { !up.contains($0) }
             if missing.isEmpty { return }
+            if let name = missing.first(where: { left[$0] != nil }), let end = left[name] {
+                throw ChildProcessError(description: "\(name) left before it listened, \(end)")
+            }
             guard ContinuousClock.now < deadline else {
                 throw ChildProcessError(
-                    description: "not listening after \(timeout): \(missing.joined(separator: ", "))"
+                    description: "not listening after \(self.settings.startTimeout): "
+                        + missing.joined(separator: ", ")
                 )
             }
             try await Task.sleep(for: .milliseconds(10))

@@ -9,11 +9,15 @@ import Foundation
 /// without a handler is not delivered. Once the service runs, its own handling of signals takes the place of this one.
 enum EarlySignals {
     /// From now on signals end a service: SIGTERM with status 0, since it was told to stop and has, SIGINT with 130.
-    static func endService() {
+    ///
+    /// - Parameter endsWithStandardInput: Whether the end of standard input, which a parent process holds open for as long
+    ///   as it lives, ends the service too.
+    static func endService(endsWithStandardInput: Bool = false) {
+        if endsWithStandardInput { ParentPipe.watch() }
         for number in [SIGTERM, SIGINT] {
             signal(number) { number in
                 // Nothing here but what a signal's handler may do (signal-safety(7)).
-                let text: StaticString = "told to stop before serving; what has come is kept\n"
+                let text: StaticString = "told to stop before serving; what was fetched is kept\n"
                 text.withUTF8Buffer { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
                 _exit(number == SIGINT ? 130 : 0)
             }
@@ -24,7 +28,7 @@ enum EarlySignals {
     static func endCommand() {
         for number in [SIGTERM, SIGINT] {
             signal(number) { number in
-                let text: StaticString = "told to stop; what has come is kept, so run the same again to go on\n"
+                let text: StaticString = "told to stop; what was fetched is kept, so run the same again to go on\n"
                 text.withUTF8Buffer { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
                 _exit(128 + number)
             }

@@ -32,6 +32,8 @@ struct LocalCluster: Sendable {
         var onGatewayExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take until they listen.
         var startTimeout: Duration = .seconds(600)
+        /// Passes signals on to the processes.
+        var signals = ChildSignals()
     }
 
     /// `host:port` of the gateway.
@@ -44,7 +46,7 @@ struct LocalCluster: Sendable {
     /// Every process that is up, the gateway first.
     var processes: [ChildProcess] { self.gateway.running + self.hosts.running }
 
-    /// Starts the cluster, runs the body, and stops the gateway first and the hosts after it.
+    /// Starts the cluster, runs the body, and stops the gateway first and the hosts after it, also where it is cancelled.
     ///
     /// - Parameters:
     ///   - layout: What to start.
@@ -59,24 +61,22 @@ struct LocalCluster: Sendable {
         events: @escaping @Sendable (ChildEvent) -> Void,
         body: @escaping @Sendable (LocalCluster) async throws -> Result
     ) async throws -> Result {
-        let scratch = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: scratch, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: scratch) }
-        return try await ChildProcesses.run(
-            Self.hostSpecifications(layout, scratch: scratch.path),
+        let scratch = try ScratchFolder()
+        defer { scratch.remove() }
+        var settings = ChildSettings(
             executable: executable,
             onExit: layout.onHostExit,
             startTimeout: layout.startTimeout,
+            signals: layout.signals,
             events: events
-        ) { hosts in
+        )
+        let hosts = Self.hostSpecifications(layout, scratch: scratch.path)
+        let hostSettings = settings
+        settings.onExit = layout.onGatewayExit
+        let gatewaySettings = settings
+        return try await ChildProcesses.run(hosts, settings: hostSettings) { hosts in
             let gateway = Self.gatewaySpecification(layout, hosts: hosts.running, scratch: scratch.path)
-            return try await ChildProcesses.run(
-                [gateway],
-                executable: executable,
-                onExit: layout.onGatewayExit,
-                startTimeout: layout.startTimeout,
-                events: events
-            ) { gateway in
+            return try await ChildProcesses.run([gateway], settings: gatewaySettings) { gateway in
                 guard let address = gateway.running.first?.address else {
                     throw ChildProcessError(description: "the gateway left as soon as it was up; its output says why")
                 }

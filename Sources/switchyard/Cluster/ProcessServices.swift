@@ -6,6 +6,7 @@ import GatewayServing
 import Logging
 import ServiceKit
 import ServiceLifecycle
+import Synchronization
 import Telemetry
 
 /// The processors that this process may use.
@@ -14,10 +15,50 @@ enum Processors {
     static var count: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
 }
 
-/// Ends the process gracefully once its standard input is closed.
+/// The pipe that a parent process holds open for as long as it lives, as this process's standard input.
 ///
-/// A parent gives its children a pipe that it never writes to: however the parent ends, the pipe closes, and no child
-/// is left behind.
+/// The parent never writes to it: however the parent ends, the pipe closes, and no child is left behind.
+enum ParentPipe {
+    private struct State {
+        var isWatched = false
+        var isClosed = false
+        /// What the service does when the pipe closes; before there is a service, the process ends.
+        var onClose: (@Sendable () -> Void)?
+    }
+
+    private static let state = Mutex(State())
+
+    /// Begins to watch, once: the process ends with the pipe, at once until ``onClose(_:)`` says otherwise.
+    static func watch() {
+        let isFirst = self.state.withLock { state in
+            defer { state.isWatched = true }
+            return !state.isWatched
+        }
+        guard isFirst else { return }
+        // A read cannot be cancelled, so it has a thread of its own, which ends with the pipe or with the process.
+        Thread.detachNewThread {
+            while !FileHandle.standardInput.availableData.isEmpty {}
+            let onClose = self.state.withLock { state in
+                state.isClosed = true
+                return state.onClose
+            }
+            guard let onClose else { _exit(0) }
+            onClose()
+        }
+    }
+
+    /// Has a service stop in order when the pipe closes.
+    static func onClose(_ body: @escaping @Sendable () -> Void) {
+        self.watch()
+        let isClosed = self.state.withLock { state in
+            state.onClose = body
+            return state.isClosed
+        }
+        if isClosed { body() }
+    }
+}
+
+/// Ends the process gracefully once its standard input is closed.
 struct StandardInputWatch: Service {
     var isEnabled: Bool
 
@@ -27,11 +68,7 @@ struct StandardInputWatch: Service {
             return
         }
         let (closed, source) = AsyncStream.makeStream(of: Never.self)
-        // A read cannot be cancelled, so it has a thread of its own, which ends with the pipe or with the process.
-        Thread.detachNewThread {
-            while !FileHandle.standardInput.availableData.isEmpty {}
-            source.finish()
-        }
+        ParentPipe.onClose { source.finish() }
         await cancelWhenGracefulShutdown { for await _ in closed {} }
     }
 }

@@ -49,18 +49,31 @@ struct DemoCommand: AsyncParsableCommand {
         let file = "\(self.model)/prompts.json"
         let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: URL(fileURLWithPath: file)))
         Terminal.print(Terminal.styled("\nSwitchyard", .bold) + "  a Switch Transformer served as a cluster\n")
-        let workspace = try ShardWorkspace.prepare(
-            model: self.model,
-            pools: self.pools,
-            folder: nil,
-            packing: self.precision.packing
+        let children = ChildSignals()
+        let ending = try await StopSignals.run(
+            children: children,
+            onSignal: { _ in Terminal.print("\nstopping") },
+            work: { try await self.show(prompts, children) }
         )
+        guard ending == .finished else { throw ExitCode.failure }
+    }
+
+    private func show(_ prompts: [Prompt], _ children: ChildSignals) async throws {
+        let workspace = try await StopSignals.interruptible {
+            try ShardWorkspace.prepare(
+                model: self.model,
+                pools: self.pools,
+                folder: nil,
+                packing: self.precision.packing
+            )
+        }
         defer { workspace.discard() }
 
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         // One prompt at a time: more threads would only wake and sleep.
         layout.gatewayThreads = 1
         layout.hostThreads = 1
+        layout.signals = children
         self.precision.apply(to: &layout)
         let log = Mutex<[String]>([])
         let chosen = Array(prompts.prefix(max(1, self.prompts)))
@@ -121,7 +134,7 @@ struct DemoCommand: AsyncParsableCommand {
         Terminal.print(ClusterReport(model: model, cluster: cluster).picture.text.indented(by: 2))
         let dropped = cluster.dropped.reduce(0) { $0 + $1.tokens }
         Terminal.print(
-            "\n\(same) of \(prompts.count) answers are those of transformers, token for token; "
+            "\n\(same) of \(prompts.count) answers are the same as transformers gives, token for token; "
                 + "\(dropped) of \(cluster.routedTokens) routed tokens dropped; "
                 + String(format: "%.0f tokens/s.", tokens / max(seconds, 1e-9))
         )

@@ -164,7 +164,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try await self.settings()
-        EarlySignals.endService()
+        EarlySignals.endService(endsWithStandardInput: self.service.exitWithStandardInput)
         try ServiceOptions.startLogging(settings)
         let plan = try Self.plan(settings)
         var configuration = plan.configuration

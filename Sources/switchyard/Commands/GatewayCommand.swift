@@ -90,7 +90,7 @@ struct GatewayCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try await self.settings()
-        EarlySignals.endService()
+        EarlySignals.endService(endsWithStandardInput: self.service.exitWithStandardInput)
         try ServiceOptions.startLogging(settings)
         let plan = try Self.plan(settings)
         let logger = Logger(label: "gateway")

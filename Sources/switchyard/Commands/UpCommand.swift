@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
-import Checkpoints
 import Foundation
+import Logging
 import ServiceKit
-import SwitchModel
-import SwitchyardTypes
-import UnixSignals
+import Synchronization
 
 /// `switchyard up`: a whole cluster on this machine.
 struct UpCommand: AsyncParsableCommand {
@@ -14,8 +12,11 @@ struct UpCommand: AsyncParsableCommand {
         commandName: "up",
         abstract: "Run a whole cluster on this machine: child processes, one terminal, clean stop.",
         discussion: """
-            Shards the model into a temporary folder, or into --shards DIR where a second start finds them, starts the
-            expert hosts and the gateway, and stops them in order at Ctrl-C. A host that dies is started again.
+            Shards the model into a temporary folder, or into --shards DIR where a second start finds them, and starts the
+            expert hosts and the gateway. A host that dies is started again.
+
+            Ctrl-C or SIGTERM stops the gateway, which finishes the requests in flight, and then the hosts. A second one
+            ends at once what is in flight.
 
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
@@ -50,11 +51,23 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Compute threads of each expert host.")
     var hostThreads: Int?
 
+    @Option(
+        help: ArgumentHelp(
+            "Least level of the processes' log lines that are shown; also SWITCHYARD_LOG_LEVEL. (default: warning)",
+            valueName: "level"
+        )
+    )
+    var logLevel: String?
+
     @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
 
     func validate() throws {
         guard self.pools >= 1, self.replicas >= 1 else {
             throw ValidationError("--pools and --replicas must be at least 1")
+        }
+        if let level = self.logLevel, Logger.Level(rawValue: level) == nil {
+            let allowed = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+            throw ValidationError("--log-level is \"\(level)\", but must be one of \(allowed)")
         }
     }
 
@@ -69,15 +82,54 @@ struct UpCommand: AsyncParsableCommand {
             ),
             host: try ListenAddress(parsing: self.listen).host,
             what: "listening at \(self.listen)",
-            instead: "certificates on `switchyard gateway` and `switchyard expert-host` in the place of `up`"
+            instead: "certificates on `switchyard gateway` and `switchyard expert-host` in place of `up`"
         )
-        let workspace = try ShardWorkspace.prepare(
-            model: self.model,
-            pools: self.pools,
-            folder: self.shards,
-            packing: self.precision.packing
-        )
+        let children = ChildSignals()
+        let ending = try await StopSignals.run(children: children, onSignal: Self.tell) {
+            try await self.serve(children)
+        }
+        switch ending {
+        case .finished: break
+        case .stopped: Terminal.print("stopped")
+        case .hastened:
+            Terminal.print("stopped; what was in flight was cut off")
+            throw ExitCode.failure
+        }
+    }
+
+    private func serve(_ children: ChildSignals) async throws {
+        let workspace: ShardWorkspace
+        do {
+            workspace = try await StopSignals.interruptible {
+                try ShardWorkspace.prepare(
+                    model: self.model,
+                    pools: self.pools,
+                    folder: self.shards,
+                    packing: self.precision.packing
+                )
+            }
+        } catch is CancellationError {
+            // The cut goes on until this process ends, which is next.
+            if let folder = self.shards { ShardWorkspace.discardPartialCut(of: folder) }
+            throw CancellationError()
+        }
         defer { workspace.discard() }
+        var layout = self.layout(workspace)
+        layout.signals = children
+        let isReady = Atomic(false)
+        try await LocalCluster.run(
+            layout,
+            events: { Self.show($0, isReady: isReady.load(ordering: .relaxed)) },
+            body: { cluster in
+                Terminal.print(try await UpReport.collect(cluster).text(columns: Terminal.columns))
+                isReady.store(true, ordering: .relaxed)
+                // Until a signal cancels it.
+                while true { try await Task.sleep(for: .seconds(3600)) }
+            }
+        )
+    }
+
+    private func layout(_ workspace: ShardWorkspace) -> LocalCluster.Layout {
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
         layout.replicas = self.replicas
         layout.gatewayListen = self.listen
@@ -86,97 +138,34 @@ struct UpCommand: AsyncParsableCommand {
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
         layout.onHostExit = .restart
-        self.precision.apply(to: &layout)
-
-        // The signals are caught before the first child exists, so that none is left behind.
-        let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
-        try await LocalCluster.run(layout, events: Self.show) { cluster in
-            Terminal.print(
-                "\n\(Terminal.styled("ready", .bold, .green)) on \(cluster.gatewayAddress): "
-                    + "switchyard generate --endpoint \(cluster.gatewayAddress) \"my <extra_id_0> for a horse!\"\n"
-                    + "Ctrl-C stops everything.\n"
-            )
-            for await signal in signals {
-                Terminal.print("\n\(signal): stopping the gateway, then the hosts")
-                break
-            }
+        let variable = ProcessInfo.processInfo.environment[Settings.variable("log-level")] ?? ""
+        // The environment reaches the processes by itself.
+        if let level = self.logLevel ?? (variable.isEmpty ? Logger.Level.warning.rawValue : nil) {
+            layout.gatewayArguments += ["--log-level", level]
+            layout.hostArguments += ["--log-level", level]
         }
-        Terminal.print("stopped")
+        self.precision.apply(to: &layout)
+        return layout
     }
 
-    static func show(_ event: ChildEvent) {
+    private static func tell(_ signals: Int) {
+        switch signals {
+        case 1: Terminal.print("\nstopping the gateway, then the hosts; Ctrl-C again cuts off what is in flight")
+        case 2: Terminal.print("ending what is in flight")
+        default: Terminal.print("killing all processes")
+        }
+    }
+
+    /// Before the cluster is ready the table says all that a start would; a host that comes back later is news.
+    private static func show(_ event: ChildEvent, isReady: Bool) {
         switch event {
         case .started(let child):
-            Terminal.print("\(child.name) listens on \(child.address) (process \(child.processIdentifier))")
+            guard isReady else { return }
+            Terminal.printError("\(child.name) is back at \(child.address), process \(child.processIdentifier)")
         case .line(let name, let text):
-            Terminal.print("\(Terminal.styled("[\(name)]", .dim)) \(text)")
+            Terminal.printError("[\(name)] \(text)")
         case .exited(let name, let status):
-            Terminal.print(Terminal.styled("\(name) left: \(status)", .yellow))
+            Terminal.printError("\(name) left: \(status)")
         }
-    }
-}
-
-/// The folder with the parts of a model that a local cluster runs on.
-struct ShardWorkspace {
-    /// The folder with `gateway` and the pools.
-    let folder: String
-    /// The pools' names, which are folders of ``folder``.
-    let pools: [String]
-    private let isTemporary: Bool
-
-    /// Cuts a model into parts, or finds the parts of an earlier run.
-    ///
-    /// - Parameters:
-    ///   - model: Path or hub id.
-    ///   - pools: Number of expert shards.
-    ///   - folder: Where to keep the parts; nil for a temporary folder.
-    ///   - packing: How to pack the experts; nil leaves them as they are.
-    /// - Returns: The workspace.
-    /// - Throws: ``CheckpointError`` where the model cannot be cut; ``ChildProcessError`` where the folder holds other parts.
-    static func prepare(
-        model: String,
-        pools: Int,
-        folder: String?,
-        packing: WeightStorage? = nil
-    ) throws -> ShardWorkspace {
-        let directory = try ModelSettings.directory(model)
-        if let folder, FileManager.default.fileExists(atPath: "\(folder)/placement.json") {
-            let placement = try PlacementFile.load(directory: folder)
-            guard placement.pools.count == pools else {
-                throw ChildProcessError(
-                    description: "\(folder) holds \(placement.pools.count) pools, but \(pools) are wanted; "
-                        + "remove it or name another --shards folder"
-                )
-            }
-            let isPacked = try placement.pools.contains { pool in
-                try ShardManifest.load(directory: "\(folder)/\(pool.directory)")?.packing != nil
-            }
-            guard isPacked == (packing != nil) else {
-                throw ChildProcessError(
-                    description: "\(folder) holds shards that are \(isPacked ? "" : "not ")packed, and --packed is "
-                        + "\(isPacked ? "not " : "")given; remove it or name another --shards folder"
-                )
-            }
-            return ShardWorkspace(folder: folder, pools: placement.pools.map(\.name), isTemporary: false)
-        }
-        let target =
-            folder
-            ?? FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-shards-\(UUID().uuidString)")
-            .path
-        let bar = ProgressBar()
-        let placement = try CheckpointSharder.shard(
-            model: directory,
-            output: target,
-            pools: pools,
-            packing: packing.map { ModelSettings.packing($0) }
-        ) { progress in
-            bar.show(progress)
-        }
-        return ShardWorkspace(folder: target, pools: placement.pools.map(\.name), isTemporary: folder == nil)
-    }
-
-    /// Removes the folder if it is temporary.
-    func discard() {
-        if self.isTemporary { try? FileManager.default.removeItem(atPath: self.folder) }
     }
 }

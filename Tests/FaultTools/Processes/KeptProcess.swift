@@ -17,14 +17,24 @@ package struct ProcessSpecification: Sendable {
     package var addressFile: String
     /// The file that gets what it prints, appended.
     package var logFile: String
+    /// Variables beside those of this process.
+    package var environment: [String: String]
 
     /// Describes a process; each parameter is the property of that name.
-    package init(name: String, executable: String, arguments: [String], addressFile: String, logFile: String) {
+    package init(
+        name: String,
+        executable: String,
+        arguments: [String],
+        addressFile: String,
+        logFile: String,
+        environment: [String: String] = [:]
+    ) {
         self.name = name
         self.executable = executable
         self.arguments = arguments
         self.addressFile = addressFile
         self.logFile = logFile
+        self.environment = environment
     }
 }
 
@@ -154,6 +164,14 @@ package final class KeptProcess: Sendable {
         let result = try await Subprocess.run(
             .path(FilePath(self.specification.executable)),
             arguments: Arguments(self.specification.arguments),
+            environment: .inherit.updating(
+                Dictionary(
+                    self.specification.environment.map {
+                        (Environment.Key(stringLiteral: $0.key), String?.some($0.value))
+                    },
+                    uniquingKeysWith: { first, _ in first }
+                )
+            ),
             platformOptions: options,
             input: .inputWriter,
             output: .sequence,

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import SwitchyardClient
+import SwitchyardProtos
+import Synchronization
+
+/// What `up` prints once the cluster takes requests: a line per process, and the line that says so.
+struct UpReport {
+    /// One process.
+    struct Process: Hashable {
+        var pool: String
+        var address: String
+        var experts: String
+        var state: String
+        var memory: String
+    }
+
+    /// Where the gateway takes requests.
+    var gatewayAddress: String
+    /// The expert hosts, and the gateway last.
+    var processes: [Process]
+
+    /// How long to wait for further replicas once every expert has a host.
+    private static let replicaPatience = Duration.seconds(30)
+
+    /// Asks a cluster, until every expert has a host that is ready, and the other replicas are ready or take long.
+    ///
+    /// - Parameter cluster: The cluster.
+    /// - Returns: What there is to say of it.
+    /// - Throws: Where the gateway cannot be asked.
+    static func collect(_ cluster: LocalCluster) async throws -> UpReport {
+        let result = Mutex<ClusterDescription?>(nil)
+        try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
+            var completeSince: ContinuousClock.Instant?
+            while true {
+                let description = try await client.describeCluster()
+                if description.complete {
+                    let since = completeSince ?? .now
+                    completeSince = since
+                    let isWhole = description.pools.allSatisfy { $0.replicas.allSatisfy { $0.state == .ready } }
+                    if isWhole || since.duration(to: .now) > Self.replicaPatience {
+                        result.withLock { $0 = description }
+                        return
+                    }
+                }
+                try await Task.sleep(for: .milliseconds(50))
+            }
+        }
+        guard let description = result.withLock({ $0 }) else { throw CancellationError() }
+        return UpReport(cluster, description)
+    }
+
+    private init(_ cluster: LocalCluster, _ description: ClusterDescription) {
+        let identifiers = Dictionary(
+            cluster.processes.map { ($0.address, $0.processIdentifier) },
+            uniquingKeysWith: { first, _ in first }
+        )
+        func memory(_ address: String) -> String {
+            identifiers[address].flatMap { ProcessMemory.resident(of: $0) } ?? ""
+        }
+        self.gatewayAddress = cluster.gatewayAddress
+        self.processes = description.pools.flatMap { pool in
+            pool.replicas.map { replica in
+                Process(
+                    pool: pool.name,
+                    address: replica.address,
+                    experts: ClusterReport.ranges(pool.experts.first?.experts ?? []),
+                    state: "\(replica.state)",
+                    memory: memory(replica.address)
+                )
+            }
+        }
+        self.processes.append(
+            Process(
+                pool: "gateway",
+                address: cluster.gatewayAddress,
+                experts: "",
+                state: "complete",
+                memory: memory(cluster.gatewayAddress)
+            )
+        )
+    }
+
+    /// The table, a request to try, and the line that says that the cluster is ready.
+    ///
+    /// - Parameter columns: How many columns of the terminal a line may take.
+    /// - Returns: Several lines, without the end of the last.
+    func text(columns: Int) -> String {
+        var table = TextTable([
+            ("pool", .left), ("address", .left), ("experts", .left), ("state", .left), ("memory", .right),
+        ])
+        for process in self.processes {
+            table.add([process.pool, process.address, process.experts, process.state, process.memory])
+        }
+        return """
+            \(table.text(columns: columns, keys: 2))
+
+            switchyard generate --endpoint \(self.gatewayAddress) "my <extra_id_0> for a horse!"
+            \(Terminal.styled("ready", .bold, .green)) on \(self.gatewayAddress); Ctrl-C stops everything
+            """
+    }
+}
