@@ -43,6 +43,8 @@ extension HTTP2Codec {
         var index = 0
         var fedCount = 0
         while let header = scanner.next(bytes, from: &index) {
+            // A priority's header comes a second time, with its dependency.
+            if header.dependency == nil { self.receivedFrames &+= 1 }
             // Negative where the header began in an earlier piece; nothing else of this one was passed then. What a
             // priority depends on stands behind its header, which the library has seen by then.
             let start = header.dependency == nil ? index - FrameHeaderScanner.headerBytes : index

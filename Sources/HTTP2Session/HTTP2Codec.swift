@@ -23,6 +23,12 @@ public final class HTTP2Codec {
     /// The bytes of all streams' bodies that the library has not framed yet.
     public internal(set) var queuedBytes = 0
 
+    /// How many frames the peer sent; of the last read before a failure all are counted.
+    public internal(set) var receivedFrames = 0
+
+    /// How many bytes the peer sent until the connection failed.
+    public private(set) var receivedBytes = 0
+
     /// How many frames with headers or data were sent.
     public internal(set) var sentMessageFrames = 0
 
@@ -122,6 +128,7 @@ public final class HTTP2Codec {
         if let failure = self.failure { throw failure }
         self.now = now
         self.input = bytes
+        self.receivedBytes &+= bytes.readableBytes
         // A call's frames bring about this many events: one allocation instead of one for each doubling.
         if self.events.capacity == 0 { self.events.reserveCapacity(8) }
         let result = bytes.withUnsafeReadableBytes { self.feed($0) }

@@ -32,14 +32,15 @@ final class RawSocket {
         }
     }
 
+    /// Seconds after which something is taken for a hang.
+    static let patience = 120.0
+
     private let descriptor: Int32
     private let inflater: HeaderInflater?
     private var unread: [UInt8] = []
     private(set) var seen = Seen()
     /// Whether anything is read at all.
     var reads = true
-    /// How many bytes were written.
-    private(set) var bytesSent = 0
 
     /// Connects to a server on this machine.
     init(port: Int) throws {
@@ -75,7 +76,7 @@ final class RawSocket {
     ///   - seconds: How long the other side may refuse to take them.
     /// - Returns: False once the connection is over or the other side stopped reading.
     @discardableResult
-    func send(_ bytes: [UInt8], within seconds: Double = 5) -> Bool {
+    func send(_ bytes: [UInt8], within seconds: Double = RawSocket.patience) -> Bool {
         var offset = 0
         let end = Self.now + seconds
         while offset < bytes.count, !self.seen.isClosed {
@@ -89,7 +90,6 @@ final class RawSocket {
             }
             if count > 0 {
                 offset += count
-                self.bytesSent += count
                 self.receive()
             } else if errno == EAGAIN {
                 guard Self.now < end else { return false }
@@ -103,6 +103,16 @@ final class RawSocket {
         return !self.seen.isClosed
     }
 
+    /// This end's port, by which the other side knows the connection.
+    var localPort: Int {
+        var address = sockaddr_in()
+        var size = sockaddrSize
+        let result = withUnsafeMutableBytes(of: &address) { bytes in
+            bytes.withMemoryRebound(to: sockaddr.self) { getsockname(self.descriptor, $0.baseAddress, &size) }
+        }
+        return result == 0 ? Int(UInt16(bigEndian: address.sin_port)) : 0
+    }
+
     /// Says that no more will be written.
     func finishSending() { shutdown(self.descriptor, Int32(SHUT_WR)) }
 
@@ -110,7 +120,7 @@ final class RawSocket {
     ///
     /// - Returns: Whether it holds.
     @discardableResult
-    func wait(_ seconds: Double = 5, until holds: (Seen) -> Bool) -> Bool {
+    func wait(_ seconds: Double = RawSocket.patience, until holds: (Seen) -> Bool) -> Bool {
         let end = Self.now + seconds
         self.receive()
         while !holds(self.seen) {
@@ -123,7 +133,7 @@ final class RawSocket {
 
     /// Reads until the connection is over; returns false where it is still there after the time.
     @discardableResult
-    func waitForClose(_ seconds: Double = 5) -> Bool { self.wait(seconds) { $0.isClosed } }
+    func waitForClose(_ seconds: Double = RawSocket.patience) -> Bool { self.wait(seconds) { $0.isClosed } }
 
     private func poll(_ events: Int16, milliseconds: Int32) {
         var entry = pollfd(fd: self.descriptor, events: events, revents: 0)

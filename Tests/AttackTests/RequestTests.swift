@@ -2,7 +2,7 @@
 
 import Testing
 
-@Suite("Requests that are wrong", .serialized, .timeLimit(.minutes(2)))
+@Suite("Requests that are wrong", .serialized, .timeLimit(.minutes(10)))
 struct RequestTests {
     /// A request, what comes behind its head, and how a server has to end it.
     struct Wrong: Sendable {

@@ -63,7 +63,7 @@ func withHostProcess(
             [host],
             executable: TestCluster.executable,
             onExit: .accept,
-            startTimeout: .seconds(60),
+            startTimeout: .seconds(300),
             events: { log.note($0) },
             body: { children in
                 guard let process = children.running.first else {
@@ -126,7 +126,7 @@ extension RPCChannel {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name),
             Payload(bytes: request),
-            options: CallOptions(deadline: .now.advanced(by: .seconds(60)))
+            options: CallOptions(deadline: .now.advanced(by: .seconds(300)))
         )
         let message = Array(buffer: reply.message)
         let (envelope, rows) = try message.withUnsafeBytes { try ForwardResponseEnvelope.parse($0) }
@@ -138,7 +138,7 @@ extension RPCChannel {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.describe.service, name: ExpertHostMethods.describe.name),
             Payload(bytes: DescribeHostRequest().serialized()),
-            options: CallOptions(deadline: .now.advanced(by: .seconds(60)), waitForReady: true)
+            options: CallOptions(deadline: .now.advanced(by: .seconds(300)), waitForReady: true)
         )
         return try HostDescription(serialized: Array(buffer: reply.message))
     }

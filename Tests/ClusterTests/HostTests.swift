@@ -90,7 +90,9 @@ struct HostTests {
         }
     }
 
-    /// Holds a drain up by a call whose request never ends, and measures how long the host takes to leave.
+    /// Holds a drain up by a call whose request never ends, and waits until the host has left.
+    ///
+    /// - Returns: How long it took, which on a busy machine is longer, and the status.
     private func leave(_ arguments: [String], signals: Int) async throws -> (time: Duration, status: String?) {
         let result = Mutex<(time: Duration, status: String?)>((.zero, nil))
         try await withHostProcess(arguments) { host, log in
@@ -127,8 +129,8 @@ struct HostTests {
 
     @Test("A second SIGTERM ends a drain at once")
     func secondSignal() async throws {
-        let (time, status) = try await self.leave(["--drain-seconds", "600"], signals: 2)
-        #expect(time < .seconds(10))
+        // Without the second one it would be up for longer than the test has patience.
+        let (_, status) = try await self.leave(["--drain-seconds", "3600"], signals: 2)
         #expect(status?.contains("exited(1)") == true, "\(status ?? "")")
     }
 
@@ -136,7 +138,6 @@ struct HostTests {
     func drainLimit() async throws {
         let (time, status) = try await self.leave(["--drain-seconds", "1"], signals: 1)
         #expect(time >= .seconds(1))
-        #expect(time < .seconds(10))
         #expect(status?.contains("exited(0)") == true, "\(status ?? "")")
     }
 
@@ -262,7 +263,7 @@ struct HostTests {
             [ChildSpecification(name: "second", arguments: arguments, addressFile: addressFile)],
             executable: TestCluster.executable,
             onExit: .fail,
-            startTimeout: .seconds(60),
+            startTimeout: .seconds(300),
             events: { _ in },
             body: { gateways in try await body(try #require(gateways.running.first).address) }
         )

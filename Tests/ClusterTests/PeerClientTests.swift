@@ -11,7 +11,7 @@ private let pythonHint: Comment = "make test sets SWITCHYARD_TEST_PYTHON"
 private let hasCpp = Peers.mayRun("cpp_gateway")
 private let cppHint: Comment = "make test builds the C++ clients where grpc_cpp_plugin and g++ are installed"
 
-@Suite("Other people's gRPC clients", .serialized, .timeLimit(.minutes(3)))
+@Suite("Other people's gRPC clients", .serialized, .timeLimit(.minutes(10)))
 struct PeerClientTests {
     @Test(
         "python's grpcio: unary, streaming, health, errors, deadline, cancellation",

@@ -100,13 +100,15 @@ enum TestCluster {
         layout.replicas = replicas
         layout.gatewayThreads = 1
         layout.hostThreads = 1
-        layout.gatewayArguments = gatewayArguments
+        // A layer is to be late only where a test says so, however busy the machine is; the later of two flags counts.
+        layout.gatewayArguments =
+            ["--encoder-deadline-ms", "60000", "--decoder-deadline-ms", "60000"] + gatewayArguments
         layout.hostArguments = hostArguments
         layout.onHostExit = .accept
         layout.onGatewayExit = onGatewayExit
         layout.gatewayAdminListen = adminListen
         layout.hostAdminListen = adminListen
-        layout.startTimeout = .seconds(120)
+        layout.startTimeout = .seconds(300)
         let events: @Sendable (ChildEvent) -> Void = { log.note($0) }
         do {
             try await LocalCluster.run(layout, executable: Self.executable, events: events) { cluster in

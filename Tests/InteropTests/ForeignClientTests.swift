@@ -8,7 +8,7 @@ import Testing
 private let hasCpp = Peers.mayRun("cpp_interop")
 private let cppHint: Comment = "make test builds the C++ clients where grpc_cpp_plugin and g++ are installed"
 
-@Suite("Clients that are not python's", .serialized, .timeLimit(.minutes(1)))
+@Suite("Clients that are not python's", .serialized, .timeLimit(.minutes(10)))
 struct ForeignClientTests {
     @Test("gRPC's C++ library against this project's server", .enabled(if: hasCpp, cppHint))
     func cpp() async throws {
@@ -20,7 +20,7 @@ struct ForeignClientTests {
 }
 
 /// Requests that curl sends, which knows HTTP/2 and nothing of gRPC.
-@Suite("curl", .serialized, .timeLimit(.minutes(1)), .enabled(if: Peers.mayRun("curl"), "needs curl"))
+@Suite("curl", .serialized, .timeLimit(.minutes(10)), .enabled(if: Peers.mayRun("curl"), "needs curl"))
 struct CurlTests {
     private static let grpc = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     /// Without a body: an answer that does not wait for one is followed by a reset with `NO_ERROR`, and curl 7.88 forgets

@@ -14,11 +14,11 @@ private let hasPython = Peers.mayRun(Peers.python)
 @Suite(
     "This project's client against python's grpcio",
     .serialized,
-    .timeLimit(.minutes(1)),
+    .timeLimit(.minutes(10)),
     .enabled(if: hasPython, "make test sets SWITCHYARD_TEST_PYTHON")
 )
 struct ForeignServerTests {
-    private var options: CallOptions { CallOptions(deadline: .now + .seconds(30), waitForReady: true) }
+    private var options: CallOptions { CallOptions(deadline: .now + .seconds(300), waitForReady: true) }
 
     /// Runs python's server, on a free port or the given one, and gives its port to the body.
     private func withServer<Result: Sendable>(

@@ -10,7 +10,7 @@ private let hasProxy = Peers.mayRun(Peers.python, "nghttpx")
 private let pythonHint: Comment = "make test sets SWITCHYARD_TEST_PYTHON"
 private let proxyHint: Comment = "needs SWITCHYARD_TEST_PYTHON and nghttpx (nghttp2-proxy)"
 
-@Suite("gRPC's interop cases", .serialized, .timeLimit(.minutes(3)))
+@Suite("gRPC's interop cases", .serialized, .timeLimit(.minutes(10)))
 struct InteropTests {
     @Test("this project's client against its server")
     func own() async throws {

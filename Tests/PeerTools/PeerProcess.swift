@@ -71,6 +71,7 @@ public enum PeerProcess {
     ///   - executable: Its path.
     ///   - arguments: Its arguments.
     ///   - readyPrefix: What the line of output begins with that says that it is up; nil starts the body at once.
+    ///   - onLine: Gets every line of output.
     ///   - body: Gets the rest of that line.
     /// - Returns: What the body returned.
     /// - Throws: What the body throws; ``PeerError`` with the program's output where it leaves early.
@@ -78,6 +79,7 @@ public enum PeerProcess {
         _ executable: String,
         _ arguments: [String],
         readyPrefix: String?,
+        onLine: @escaping @Sendable (String) -> Void = { _ in },
         body: @escaping @Sendable (String) async throws -> Result
     ) async throws -> Result {
         let (ready, continuation) = AsyncStream.makeStream(of: String.self)
@@ -85,6 +87,7 @@ public enum PeerProcess {
         return try await withThrowingTaskGroup(of: Result?.self) { group in
             group.addTask {
                 let outcome = try await Self.supervise(executable, arguments) { line in
+                    onLine(line)
                     if let readyPrefix, line.hasPrefix(readyPrefix) {
                         continuation.yield(String(line.dropFirst(readyPrefix.count)))
                     }

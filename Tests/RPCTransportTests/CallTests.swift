@@ -6,7 +6,7 @@ import RPCTransport
 import Synchronization
 import Testing
 
-@Suite("Calls over loopback", .timeLimit(.minutes(1)))
+@Suite("Calls over loopback", .timeLimit(.minutes(10)))
 struct CallTests {
     @Test("unary calls bring bytes back", arguments: [0, 1, 100, 1_019, 1_024, 5_000, 70_000, 1_000_000])
     func unary(size: Int) async throws {

@@ -7,7 +7,7 @@ import Testing
 
 @testable import RPCTransport
 
-@Suite("Compressed messages", .timeLimit(.minutes(1)))
+@Suite("Compressed messages", .timeLimit(.minutes(10)))
 struct CompressionTests {
     @Test("are what they were before", arguments: [1, 2, 100, 20_000, 300_000, 5_000_000])
     func roundTrip(count: Int) throws {

@@ -7,7 +7,7 @@ import RPCTransport
 import Synchronization
 import Testing
 
-@Suite("Connections and drains over loopback", .timeLimit(.minutes(1)))
+@Suite("Connections and drains over loopback", .timeLimit(.minutes(10)))
 struct ConnectionTests {
     @Test("no connection fails calls at once, and they never left")
     func refused() async throws {

@@ -7,7 +7,7 @@ import RPCTransport
 import Synchronization
 import Testing
 
-@Suite("Faults over loopback", .timeLimit(.minutes(1)))
+@Suite("Faults over loopback", .timeLimit(.minutes(10)))
 struct FaultTests {
     // MARK: - Deadlines
 

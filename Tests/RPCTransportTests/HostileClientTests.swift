@@ -5,7 +5,7 @@ import RPCCore
 import RPCTransport
 import Testing
 
-@Suite("Hostile and foreign clients", .timeLimit(.minutes(1)))
+@Suite("Hostile and foreign clients", .timeLimit(.minutes(10)))
 struct HostileClientTests {
     private static let emptyMessage: [UInt8] = [0, 0, 0, 0, 0]
 

@@ -7,7 +7,7 @@ import Testing
 
 @testable import RPCTransport
 
-@Suite("What a call leaves behind", .timeLimit(.minutes(1)))
+@Suite("What a call leaves behind", .timeLimit(.minutes(10)))
 struct LifetimeTests {
     /// A server's call, seen without keeping it.
     ///

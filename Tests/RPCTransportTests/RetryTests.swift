@@ -7,7 +7,7 @@ import RPCTransport
 import Synchronization
 import Testing
 
-@Suite("Calls that are made again", .timeLimit(.minutes(1)))
+@Suite("Calls that are made again", .timeLimit(.minutes(10)))
 struct RetryTests {
     private static let policy = RetryPolicy(
         maxAttempts: 4,

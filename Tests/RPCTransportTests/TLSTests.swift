@@ -211,8 +211,11 @@ struct TLSTests {
     @Test("a server that drains does not wait for handshakes")
     func drain() async throws {
         try await TLSFixture.with { fixture in
-            let start = ContinuousClock.now
-            try await withServer(security: fixture.server(), [echo]) { server, port in
+            // Either wait would be one for ever.
+            let timing = ConnectionTiming(handshakeTimeout: .seconds(86_400))
+            try await withServer(timing: timing, grace: .seconds(86_400), security: fixture.server(), [echo]) {
+                server,
+                port in
                 let peer = try await RawPeer.connect(port: port)
                 try await withChannel(port: port, fixture.client()) { channel in
                     // The server has accepted the silent peer before it answers this call.
@@ -221,7 +224,6 @@ struct TLSTests {
                 server.beginGracefulShutdown()
                 _ = await peer.goAwayCodeAtEnd()
             }
-            #expect(ContinuousClock.now - start < .seconds(4))
         }
     }
 

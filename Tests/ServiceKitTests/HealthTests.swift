@@ -56,7 +56,7 @@ struct HealthTableTests {
     }
 }
 
-@Suite("Health service", .timeLimit(.minutes(1)))
+@Suite("Health service", .timeLimit(.minutes(10)))
 struct HealthServiceTests {
     private static func method(_ name: String) -> Method {
         Method(service: "grpc.health.v1.Health", name: name)

@@ -77,7 +77,7 @@ struct ReflectionSessionTests {
     }
 }
 
-@Suite("Reflection service", .timeLimit(.minutes(1)))
+@Suite("Reflection service", .timeLimit(.minutes(10)))
 struct ReflectionServiceTests {
     @Test(
         "both versions answer over the wire, and list the server's services and themselves",

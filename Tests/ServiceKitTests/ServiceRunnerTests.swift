@@ -41,7 +41,7 @@ private final class Events: Sendable {
     }
 }
 
-@Suite("Service runner", .serialized, .timeLimit(.minutes(1)))
+@Suite("Service runner", .serialized, .timeLimit(.minutes(10)))
 struct ServiceRunnerTests {
     @Test("a signal stops all services, the last one first", arguments: [SIGTERM, SIGINT])
     func signals(signal: Int32) async throws {

@@ -6,7 +6,7 @@ import SwitchyardClient
 import SwitchyardProtos
 import Testing
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(10)))
 struct GatewayClientTests {
     private func request(_ text: String) -> GenerateRequest { GenerateRequest(input: .text(text)) }
 

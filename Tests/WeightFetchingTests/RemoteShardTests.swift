@@ -128,7 +128,6 @@ struct RemoteShardTests {
             shards.state.withLock { $0.instead[weights] = [stalled] }
             try await WebServer.with(handler: shards.handler) { server in
                 let address = "\(server.address)/pool-0"
-                let start = ContinuousClock.now
                 let (log, status) = try await place.serve(
                     ["expert-host", "--shard", address, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
                     until: "Fetching pool-0",
@@ -143,7 +142,6 @@ struct RemoteShardTests {
                 #expect(status.isSuccess, "\(log)")
                 #expect(log.contains("told to stop before serving"), "\(log)")
                 #expect(!log.contains("[expert-host] serving"))
-                #expect(start.duration(to: .now) < .seconds(20))
             }
         }
     }

@@ -33,15 +33,23 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "How many milliseconds a client has for its preface and settings.")
     var handshakeTimeout = 10_000
 
+    @Option(help: "How many reset calls a second a client earns back.")
+    var resetsPerSecond = TransportLimits.defaults.resetsPerSecond
+
     @Flag(help: "Print the process identifier behind the port.")
     var announceProcess = false
 
+    @Flag(help: "Log how many frames and bytes a client had sent when its connection ends.")
+    var logConnections = false
+
     func run() async throws {
+        var logger = Logger(label: "interop")
+        if self.logConnections { logger.logLevel = .debug }
         let server = InteropService.server(
             port: self.port,
-            limits: TransportLimits(resetBurst: self.resetBurst),
+            limits: TransportLimits(resetBurst: self.resetBurst, resetsPerSecond: self.resetsPerSecond),
             timing: ConnectionTiming(handshakeTimeout: .milliseconds(self.handshakeTimeout)),
-            logger: Logger(label: "interop")
+            logger: logger
         )
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await server.run() }

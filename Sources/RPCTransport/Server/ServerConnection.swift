@@ -197,7 +197,13 @@ final class ServerConnection: ConnectionRole {
     func connectionIdled() { self.beginDrain() }
 
     func connectionEnded(reason: String) {
-        self.logger.debug("connection ended", metadata: ["peer": "\(self.peer)", "reason": "\(reason)"])
+        self.logger.debug(
+            "connection ended",
+            metadata: [
+                "peer": "\(self.peer)", "frames": "\(self.codec.receivedFrames)",
+                "bytes": "\(self.codec.receivedBytes)", "reason": "\(reason)",
+            ]
+        )
         if reason == ProtocolMismatch.clientSpeaksTLS { self.onMismatch(reason) }
         self.deadlines.stop()
         let calls = self.calls.values

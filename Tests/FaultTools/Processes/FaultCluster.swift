@@ -115,7 +115,7 @@ package final class FaultCluster: Sendable {
             logFile: "\(self.folder)/pool-\(pool)-\(replica).log"
         )
         let process = self.keeper.start(specification)
-        let address = try await process.listening(within: .seconds(60))
+        let address = try await process.listening(within: .seconds(300))
         if let listen = specification.arguments.firstIndex(of: "--listen") {
             // The gateway knows the replica by its address, so the next process takes the same one.
             specification.arguments[listen + 1] = address
@@ -136,10 +136,10 @@ package final class FaultCluster: Sendable {
     /// - Parameter host: A host whose process has ended.
     /// - Throws: ``FaultError`` where it does not come up.
     package func restart(_ host: HostProcess) async throws {
-        _ = try await host.process.ended(within: .seconds(30))
+        _ = try await host.process.ended(within: .seconds(300))
         let process = self.keeper.start(host.specification)
         host.replace(process)
-        try await process.listening(within: .seconds(60))
+        try await process.listening(within: .seconds(300))
     }
 
     /// Counts a host no more as one of the cluster's; its process goes on.
@@ -179,13 +179,13 @@ package final class FaultCluster: Sendable {
             ProcessSpecification(
                 name: "gateway",
                 executable: self.workspace.executable,
-                arguments: command + arguments,
+                arguments: command + self.workspace.gatewayArguments + arguments,
                 addressFile: "\(self.folder)/gateway.address",
                 logFile: "\(self.folder)/gateway.log"
             )
         )
         self.state.withLock { $0.gateway = process }
-        try await process.listening(within: .seconds(60))
+        try await process.listening(within: .seconds(300))
         return process
     }
 }

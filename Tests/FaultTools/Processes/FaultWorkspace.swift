@@ -10,6 +10,8 @@ package struct FaultWorkspace: Sendable {
     package let model: String
     /// Shards, address files and logs; removed by ``discard()``.
     package let folder: String
+    /// Arguments that every gateway gets, ahead of its own: the later of two counts.
+    package var gatewayArguments: [String] = []
 
     /// The repository's root, as long as the sources lie where they were compiled.
     package static let root = URL(fileURLWithPath: #filePath)

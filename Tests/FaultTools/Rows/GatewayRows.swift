@@ -30,7 +30,7 @@ enum GatewayRows {
     private static func drained(_ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let gateway = try await cluster.startGateway()
-            let address = try await gateway.listening(within: .seconds(1))
+            let address = try await gateway.listening(within: .seconds(300))
             let endpoint = try Endpoint(parsing: address)
             // Long answers, so that all of them are in flight when the signal comes.
             let requests = context.requests.prefix(Self.streams)
@@ -52,7 +52,7 @@ enum GatewayRows {
                     try gateway.signal(SIGTERM)
                     try await Self.requireRefusals(endpoint, client, requests[0], findings)
                     try await group.waitForAll()
-                    let exit = try await gateway.ended(within: .seconds(40))
+                    let exit = try await gateway.ended(within: .seconds(300))
                     findings.require("exit 0", exit.code == 0, found: "\(exit)")
                     findings.note("left \(Figure.seconds(begin.duration(to: .now).seconds)) after the signal")
                 }
@@ -73,9 +73,9 @@ enum GatewayRows {
     }
 
     private static func waitUntilAllStream(_ record: LoadRecord, count: Int) async throws {
-        let deadline = ContinuousClock.now.advanced(by: .seconds(30))
+        let deadline = ContinuousClock.now.advanced(by: .seconds(300))
         while record.contents.samples.count(where: \.isFirst) < count {
-            guard ContinuousClock.now < deadline else { throw FaultError("not every call streams after 30 s") }
+            guard ContinuousClock.now < deadline else { throw FaultError("not every call streams after 300 s") }
             try await Task.sleep(for: .milliseconds(2))
         }
     }
@@ -90,9 +90,9 @@ enum GatewayRows {
         // A signal takes a moment to be noticed; a call that comes before that is none of the new ones.
         var refusal: GatewayError?
         let begin = ContinuousClock.now
-        while refusal == nil, begin.duration(to: .now) < .seconds(5) {
+        while refusal == nil, begin.duration(to: .now) < .seconds(300) {
             do {
-                _ = try await client.describeModel(timeout: .seconds(2))
+                _ = try await client.describeModel(timeout: .seconds(120))
             } catch {
                 refusal = error
             }
@@ -104,7 +104,7 @@ enum GatewayRows {
         )
         let fresh = await Result {
             try await GatewayClient.with(endpoint: endpoint) { other in
-                try await other.generate(request.message(strict: false), timeout: .seconds(5))
+                try await other.generate(request.message(strict: false), timeout: .seconds(120))
             }
         }
         var code: Status.Code?
@@ -121,13 +121,13 @@ enum GatewayRows {
     private static func killed(_ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let gateway = try await cluster.startGateway()
-            let address = try await gateway.listening(within: .seconds(1))
+            let address = try await gateway.listening(within: .seconds(300))
             let before = cluster.hosts.map { $0.process.identifier }
             let findings = Findings()
             let recovery = Stopwatch()
             let outcome = try await Story.run(context, at: address, time: context.timing.short) { story in
                 try gateway.signal(SIGKILL)
-                _ = try await gateway.ended(within: .seconds(10))
+                _ = try await gateway.ended(within: .seconds(300))
                 let begin = ContinuousClock.now
                 try await cluster.startGateway(listen: address)
                 try await Self.waitForAnswer(context.requests[0], at: Endpoint(parsing: address), since: begin)
@@ -135,7 +135,7 @@ enum GatewayRows {
                 let after = cluster.hosts.map { $0.process.identifier }
                 findings.require("hosts unaffected", before == after, found: "\(after.count) processes go on")
                 for host in cluster.hosts {
-                    try await story.watch.wait(for: host.address, within: .seconds(10)) { $0?.state == .ready }
+                    try await story.watch.wait(for: host.address, within: .seconds(300)) { $0?.state == .ready }
                 }
             }
             var report = RowReport(outcome)
@@ -165,9 +165,9 @@ enum GatewayRows {
         at endpoint: Endpoint,
         since begin: ContinuousClock.Instant
     ) async throws {
-        while begin.duration(to: .now) < .seconds(30) {
+        while begin.duration(to: .now) < .seconds(300) {
             let answer = try? await GatewayClient.with(endpoint: endpoint) { client in
-                try await client.generate(request.message(strict: true), timeout: .seconds(5))
+                try await client.generate(request.message(strict: true), timeout: .seconds(120))
             }
             if answer != nil { return }
             try await Task.sleep(for: .milliseconds(5))

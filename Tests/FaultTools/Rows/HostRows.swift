@@ -55,7 +55,7 @@ enum HostRows {
 
     private static func withReplica(_ outage: Outage, _ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 2, inLab: outage.needsLab) { cluster in
-            let address = try await cluster.startGateway().listening(within: .seconds(1))
+            let address = try await cluster.startGateway().listening(within: .seconds(300))
             let recovery = Stopwatch()
             let outcome = try await Story.run(context, at: address, time: context.timing.measured) { story in
                 try await Self.play(outage, cluster, story, context, recovery)
@@ -73,7 +73,7 @@ enum HostRows {
 
     private static func alone(_ outage: Outage, _ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1, inLab: outage.needsLab) { cluster in
-            let address = try await cluster.startGateway(arguments: Self.deadlines).listening(within: .seconds(1))
+            let address = try await cluster.startGateway(arguments: Self.deadlines).listening(within: .seconds(300))
             let recovery = Stopwatch()
             let outcome = try await Story.run(
                 context,
@@ -110,7 +110,7 @@ enum HostRows {
         try await outage.begin(cluster, victim)
         try await Task.sleep(for: context.timing.fault)
         try await outage.end(cluster, victim)
-        recovery.set(try await story.watch.wait(for: victim.address, within: .seconds(30)) { $0?.state == .ready })
+        recovery.set(try await story.watch.wait(for: victim.address, within: .seconds(300)) { $0?.state == .ready })
     }
 }
 

@@ -29,7 +29,7 @@ enum LifeRows {
             let slowest = Kept<Duration>()
             let outcome = try await Story.run(
                 context,
-                at: gateway.listening(within: .seconds(1)),
+                at: gateway.listening(within: .seconds(300)),
                 time: context.timing.measured
             ) { story in
                 for host in cluster.hosts {
@@ -62,7 +62,7 @@ enum LifeRows {
             let spread = Stopwatch()
             let outcome = try await Story.run(
                 context,
-                at: gateway.listening(within: .seconds(1)),
+                at: gateway.listening(within: .seconds(300)),
                 time: context.timing.measured
             ) { story in
                 let added = [try await cluster.startHost(pool: 0), try await cluster.startHost(pool: 0)]

@@ -49,7 +49,7 @@ enum NetworkRows {
             let gateway = try await cluster.startGateway(arguments: arguments)
             let outcome = try await Story.run(
                 context,
-                at: gateway.listening(within: .seconds(1)),
+                at: gateway.listening(within: .seconds(300)),
                 time: context.timing.short * 2,
                 strictClients: strictClients
             ) { story in
@@ -116,7 +116,7 @@ enum NetworkRows {
             let gateway = try await cluster.startGateway()
             let outcome = try await Story.run(
                 context,
-                at: gateway.listening(within: .seconds(1)),
+                at: gateway.listening(within: .seconds(300)),
                 time: context.timing.short * 2
             ) { story in
                 let places = cluster.hosts.compactMap(\.place)

@@ -13,7 +13,7 @@ enum OverloadRow {
     private static func overloaded(_ context: RowContext) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 2) { cluster in
             let gateway = try await cluster.startGateway()
-            let address = try await gateway.listening(within: .seconds(1))
+            let address = try await gateway.listening(within: .seconds(300))
             // A connection carries a hundred calls at once.
             let configuration = GatewayClientConfiguration(connections: 16)
             let requests = context.requests.filter { $0.tokens != nil }

@@ -96,20 +96,20 @@ enum ReplyRows {
         let seen = Kept<Set<ReplicaState>>()
         let outcome = try await Story.run(
             context,
-            at: gateway.listening(within: .seconds(1)),
+            at: gateway.listening(within: .seconds(300)),
             time: context.timing.short,
             strictClients: variant == .alone ? 1 : 0
         ) { story in
             try await lie()
             // On a slow machine, until the lies have had a consequence.
-            let patience = ContinuousClock.now.advanced(by: .seconds(10))
+            let patience = ContinuousClock.now.advanced(by: .seconds(300))
             while ContinuousClock.now < patience, !Self.hasConsequence(story, liar, variant, inFrames) {
                 try await Task.sleep(for: .milliseconds(5))
             }
             truth()
             seen.set(story.watch.states(of: liar))
             // How long a host that lied stays ejected is the gateway's choice; without another one it cannot be long.
-            let limit: Duration = variant == .alone ? .seconds(30) : max(story.time / 4, .seconds(1))
+            let limit: Duration = variant == .alone ? .seconds(300) : max(story.time / 4, .seconds(1))
             do {
                 recovery.set(try await story.watch.wait(for: liar, within: limit) { $0?.state == .ready })
             } catch  where variant == .replica {
@@ -165,10 +165,10 @@ enum ReplyRows {
             let findings = Findings()
             let outcome = try await Story.run(
                 context,
-                at: gateway.listening(within: .seconds(1)),
+                at: gateway.listening(within: .seconds(300)),
                 time: context.timing.short
             ) { story in
-                try await story.watch.wait(for: stranger.address, within: .seconds(5)) { $0?.state == .mismatched }
+                try await story.watch.wait(for: stranger.address, within: .seconds(300)) { $0?.state == .mismatched }
                 try await Task.sleep(for: context.timing.fault)
                 let states = story.watch.states(of: stranger.address)
                 let rows = story.watch.replica(stranger.address)?.rows ?? 0
@@ -192,7 +192,7 @@ enum ReplyRows {
             let stranger = try await cluster.startHost(pool: 0, shard: "\(other)/pool-0")
             try await cluster.startHost(pool: 1)
             let gateway = try await cluster.startGateway(arguments: ["--startup-wait-seconds", "1"])
-            let address = try await gateway.listening(within: .seconds(1))
+            let address = try await gateway.listening(within: .seconds(300))
             let findings = Findings()
             var report = RowReport()
             let requests = Array(context.requests.prefix(6))

@@ -102,7 +102,7 @@ package struct Soak: Sendable {
     }
 
     private func run(_ cluster: FaultCluster, mayScale: Bool) async throws -> Outcome {
-        let address = try await cluster.gateway.listening(within: .seconds(1))
+        let address = try await cluster.gateway.listening(within: .seconds(300))
         let requests = self.context.requests
         let memory = MemoryLog()
         return try await GatewayClient.with(endpoint: Endpoint(parsing: address)) { client in

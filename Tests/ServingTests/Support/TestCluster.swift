@@ -130,7 +130,7 @@ extension RPCChannel {
 /// Waits until something is so, looking again and again.
 ///
 /// - Returns: Whether it came to be so within the time.
-func eventually(within time: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
+func eventually(within time: Duration = .seconds(300), _ condition: () async throws -> Bool) async rethrows -> Bool {
     let deadline = ContinuousClock.now.advanced(by: time)
     while ContinuousClock.now < deadline {
         if try await condition() {
