@@ -3,6 +3,7 @@
 import Foundation
 import ServiceKit
 import Subprocess
+import SwitchyardTypes
 import Synchronization
 import SystemPackage
 

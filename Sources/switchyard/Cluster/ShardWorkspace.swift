@@ -4,6 +4,7 @@ import Checkpoints
 import Foundation
 import ServiceKit
 import SwitchModel
+import SwitchyardTypes
 
 /// The folder with the parts of a model that a local cluster runs on.
 struct ShardWorkspace {

@@ -2,6 +2,7 @@
 
 import Foundation
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// A cluster's description for a terminal.
 struct ClusterReport {
@@ -52,7 +53,7 @@ struct ClusterReport {
             "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
             + "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, "
             + "width \(self.model.modelWidth), fingerprint \(fingerprint)"
-            + (self.model.weightDType.name.map { ", weights \($0)" } ?? "")
+            + (self.model.weightDType.type.map { ", weights \($0)" } ?? "")
     }
 
     private var gatewayLine: String {
@@ -63,7 +64,7 @@ struct ClusterReport {
             : self.cluster.complete ? Terminal.styled("complete", .green) : Terminal.styled("incomplete", .red)
         return "gateway \(state): \(load.queued) of \(load.queueLimit) queued, \(load.usedSlots) of \(load.batchSlots) "
             + "slots in use, \(load.decodedTokens) tokens decoded in \(load.steps) steps, up \(load.uptimeSeconds) s"
-            + (self.cluster.rowDType.name.map { ", rows sent in \($0)" } ?? "")
+            + (self.cluster.rowDType.type.map { ", rows sent in \($0)" } ?? "")
     }
 
     private var hosts: String {
@@ -76,7 +77,7 @@ struct ClusterReport {
             for replica in pool.replicas {
                 table.add([
                     pool.name, replica.address, replica.zone, "\(replica.state)",
-                    Self.ranges(pool.experts.first?.experts ?? []), replica.weightDType.name ?? "",
+                    Self.ranges(pool.experts.first?.experts ?? []), replica.weightDType.type?.description ?? "",
                     "\(replica.calls)", "\(replica.rows)",
                     "\(replica.failures)", "\(replica.ejections)",
                     Self.microseconds(replica.latencyP50Microseconds),

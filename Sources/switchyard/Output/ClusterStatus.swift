@@ -2,6 +2,7 @@
 
 import Foundation
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// What `status --json` prints: a cluster with every host and every expert.
 struct ClusterStatus: Encodable {
@@ -84,7 +85,7 @@ struct ClusterStatus: Encodable {
             decoderBlocks: model.decoderBlocks,
             expertsPerLayer: model.expertsPerLayer,
             modelWidth: model.modelWidth,
-            weights: model.weightDType.name
+            weights: model.weightDType.type?.description
         )
         self.gateway = Gateway(
             complete: cluster.complete,
@@ -96,7 +97,7 @@ struct ClusterStatus: Encodable {
             decodedTokens: load.decodedTokens,
             steps: load.steps,
             uptimeSeconds: load.uptimeSeconds,
-            rowType: cluster.rowDType.name
+            rowType: cluster.rowDType.type?.description
         )
         self.pools = cluster.pools.map(Pool.init)
         self.layers = cluster.expertLoad.map { Layer(stack: "\($0.stack)", layer: $0.layer, rows: $0.rows) }
@@ -136,7 +137,7 @@ extension ClusterStatus.Pool {
                     zone: replica.zone,
                     state: "\(replica.state)",
                     detail: replica.detail,
-                    weights: replica.weightDType.name,
+                    weights: replica.weightDType.type?.description,
                     calls: replica.calls,
                     rows: replica.rows,
                     failures: replica.failures,
