@@ -259,11 +259,11 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardTypes", "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints",
+                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints",
                 "ExpertPooling",
-                "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", subprocess,
-                systemPackage, nioCore, nioPosix,
-                logging,
+                "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", argumentParser,
+                subprocess, systemPackage, nioCore,
+                nioPosix, logging,
             ],
             swiftSettings: swiftSettings
         ),

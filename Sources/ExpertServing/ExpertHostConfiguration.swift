@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import RPCTransport
+internal import ServiceKit
 public import SwitchModel
 
 /// What an expert host is told when it starts.
@@ -23,7 +24,7 @@ public struct ExpertHostConfiguration: Sendable {
     public var modelOverrides: [String: String] = [:]
 
     /// How weights are kept in memory; those of packed shards are used where their files are mapped, and stay as they are.
-    public var storage = WeightStorage.checkpoint
+    public var storage = ExpertHostSettings.table.dtype.defaultValue
 
     /// Whether packed shards are read once, and their checksums compared, before the host serves.
     public var prefault = false
@@ -35,28 +36,28 @@ public struct ExpertHostConfiguration: Sendable {
     public var pinsThreads = false
 
     /// `Forward` calls that may wait while another one is computed.
-    public var queueLimit = 256
+    public var queueLimit = ExpertHostSettings.table.queueLimit.defaultValue
 
     /// Token rows of all `Forward` calls that wait.
     public var queueRowLimit = 65_536
 
     /// Token rows that one `Forward` call may have.
-    public var maxRowsPerCall = 16_384
+    public var maxRowsPerCall = ExpertHostSettings.table.maxRows.defaultValue
 
     /// Token rows up to which calls for the same layer that wait are computed in one pass; 1 computes each by itself.
-    public var batchRowLimit = 1024
+    public var batchRowLimit = ExpertHostSettings.table.batchRows.defaultValue
 
     /// How long a free host may wait for companions of a call from other connections; zero never waits.
     ///
     /// It waits only where another connection is expected to call for the same layer in this time and within half of what
     /// a pass takes, so never for a connection that is alone.
-    public var batchWindow = Duration.milliseconds(1)
+    public var batchWindow = ExpertHostSettings.table.batchWindow.defaultValue
 
     /// Where the host runs, for gateways that prefer their own zone; nil if nobody says.
     public var zone: String?
 
     /// How long calls may take to finish once draining has begun.
-    public var drainTimeout = Duration.seconds(20)
+    public var drainTimeout = ExpertHostSettings.table.drain.defaultValue
 
     /// Whether clients may ask for the services and messages by gRPC server reflection.
     public var reflection = true
@@ -85,21 +86,15 @@ public struct ExpertHostConfiguration: Sendable {
         guard !self.shardDirectories.isEmpty, !self.shardDirectories.contains("") else {
             throw ExpertHostError(.configuration, "the shard's folder is not given; pass --shard DIR")
         }
+        let table = ExpertHostSettings.table
+        let problems = [
+            table.compute.threads.problem(with: self.threads), table.queueLimit.problem(with: self.queueLimit),
+            table.maxRows.problem(with: self.maxRowsPerCall), table.batchRows.problem(with: self.batchRowLimit),
+            table.batchWindow.problem(with: self.batchWindow), table.drain.problem(with: self.drainTimeout),
+        ]
+        if let problem = problems.lazy.compactMap({ $0 }).first { throw ExpertHostError(.configuration, problem) }
         try Self.check("port", self.port, within: 0...65_535)
-        try Self.check("threads", self.threads, within: 1...1_024)
-        try Self.check("queue limit", self.queueLimit, within: 1...65_536)
-        try Self.check("rows per call", self.maxRowsPerCall, within: 1...1_048_576)
         try Self.check("rows that wait", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
-        try Self.check("rows a pass", self.batchRowLimit, within: 1...1_048_576)
-        guard self.batchWindow >= .zero, self.batchWindow <= .seconds(1) else {
-            throw ExpertHostError(
-                .configuration,
-                "the batch window is \(self.batchWindow); it must be from 0 to 1 second"
-            )
-        }
-        guard self.drainTimeout >= .zero else {
-            throw ExpertHostError(.configuration, "the drain timeout is \(self.drainTimeout); it cannot be negative")
-        }
         if let zone = self.zone {
             try Self.check(zone: zone)
         }

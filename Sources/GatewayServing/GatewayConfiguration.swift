@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 public import ExpertPooling
 public import RPCTransport
 public import ServiceKit
@@ -29,7 +30,7 @@ public struct GatewayConfiguration: Sendable {
     public var tokens: TokenGate?
 
     /// How weights are kept in memory.
-    public var storage = WeightStorage.checkpoint
+    public var storage = GatewaySettings.table.dtype.defaultValue
 
     /// Threads that compute.
     public var threads = 1
@@ -47,10 +48,10 @@ public struct GatewayConfiguration: Sendable {
     public var limits = RequestLimits()
 
     /// How long the gateway waits for a verified host for every expert before it takes requests all the same.
-    public var readyTimeout = Duration.seconds(60)
+    public var readyTimeout = GatewaySettings.table.startupWait.defaultValue
 
     /// How long requests may take to finish once draining has begun.
-    public var drainTimeout = Duration.seconds(30)
+    public var drainTimeout = GatewaySettings.table.drain.defaultValue
 
     /// Whether clients may ask for the services and messages by gRPC server reflection.
     public var reflection = true
@@ -82,15 +83,19 @@ public struct GatewayConfiguration: Sendable {
         for pool in self.cluster.pools where !names.insert(pool.name).inserted {
             throw GatewayError(.configuration, "the pool \(pool.name) is given twice; name all its targets at once")
         }
+        let table = GatewaySettings.table
+        let scheduler = self.engine.scheduler
+        let problems = [
+            table.compute.threads.problem(with: self.threads),
+            table.maxInputTokens.problem(with: self.limits.maxInputTokens),
+            table.maxNewTokens.problem(with: self.limits.maxNewTokens),
+            table.batchSlots.problem(with: scheduler.batchSlots), table.queueLimit.problem(with: scheduler.queueLimit),
+            table.encodeTokens.problem(with: scheduler.encodeTokensPerStep),
+            table.encodeTimePerStep.problem(with: self.engine.encodeTimePerStep),
+        ]
+        if let problem = problems.lazy.compactMap({ $0 }).first { throw GatewayError(.configuration, problem) }
         try Self.check("port", self.port, within: 0...65_535)
-        try Self.check("threads", self.threads, within: 1...1_024)
-        try Self.check("the longest input in tokens", self.limits.maxInputTokens, within: 1...1_048_576)
         try Self.check("the longest target in tokens", self.limits.maxTargetTokens, within: 1...65_536)
-        try Self.check(
-            "the most new tokens",
-            self.limits.maxNewTokens,
-            within: 1...GenerationParameters.maximumNewTokens
-        )
         try self.cluster.validate()
     }
 

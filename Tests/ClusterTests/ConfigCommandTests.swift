@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import ServiceKit
 import Testing
 
 @testable import switchyard
@@ -13,6 +14,8 @@ struct ConfigCommandTests {
             var values: [String]
             var source: String
             var variable: String
+            var `default`: String?
+            var allowed: String
         }
 
         var settings: [Entry]
@@ -52,8 +55,9 @@ struct ConfigCommandTests {
         #expect(settings["zone"]?.values == [])
         #expect(settings["model"]?.values == ["https://***@models.test/g?***"])
         #expect(!output.text.contains("secret") && !output.text.contains("pass@"))
-        // Every setting has its variable, and everything with a default was read.
-        #expect(settings.count == GatewayCommand.settingKeys.count + ServiceOptions.keys.count)
+        #expect(settings["batch-slots"]?.default == "32")
+        #expect(settings["batch-slots"]?.allowed == "a whole number from 1 to 4096")
+        #expect(settings.keys.sorted() == CommandSettings.gateway.map(\.key).sorted())
     }
 
     @Test("prints a table for people, also of settings that cannot be used, and then says what is wrong")
@@ -95,7 +99,36 @@ struct ConfigCommandTests {
                 environment: ["SWITCHYARD_TLS_CLIENTCA": "ca.pem"]
             )
             #expect(output.status != 0)
-            #expect(output.errors.contains("Meant was perhaps SWITCHYARD_TLS_CLIENT_CA"), "\(output.errors)")
+            #expect(output.errors.contains("did you mean SWITCHYARD_TLS_CLIENT_CA?"), "\(output.errors)")
         }
+    }
+
+    @Test("a wrong value is named with the line of the file that has it, by a service and by config")
+    func badFileValue() async throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("config-\(UUID().uuidString).json")
+            .path
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        try "{\n  \"shard\": [\"shards/pool-0\"],\n  \"queue-limit\": 0\n}"
+            .write(toFile: file, atomically: true, encoding: .utf8)
+        for arguments in [["config", "expert-host", "--check"], ["expert-host"]] {
+            let output = try await Commands.run(TestCluster.executable, arguments + ["--config", file])
+            #expect(output.status != 0)
+            let message = "\"queue-limit\" in \(file), line 3, is 0; it must be a whole number from 1 to 65536"
+            #expect(output.errors.contains(message), "\(output.errors)")
+        }
+    }
+
+    @Test("lists what may be set")
+    func list() async throws {
+        let output = try await config(["list", "expert-host"])
+        #expect(output.status == 0, "\(output.errors)")
+        for setting in CommandSettings.expertHost {
+            #expect(output.text.contains("\n\(setting.key) "), "\(setting.key)")
+        }
+        let markdown = try await config(["list", "client", "--markdown"])
+        #expect(
+            markdown.text.contains("| `token-file` | | | Show the gateway the token in this file. |"),
+            "\(markdown.text)"
+        )
     }
 }

@@ -183,7 +183,7 @@ struct TelemetryTests {
             let address = try String(contentsOfFile: file, encoding: .utf8).trimmingCharacters(in: .newlines)
             let loading = try await AdminClient.get("/readyz", of: address)
             #expect(loading.status == 503)
-            #expect(loading.body == "not ready\nit loads its weights\n")
+            #expect(loading.body == "not ready\nloading weights\n")
             let live = try await AdminClient.get("/livez", of: address)
             #expect(live.status == 200)
             let early = try await AdminClient.get("/metrics", of: address)

@@ -11,10 +11,10 @@ struct SecuritySettingsTests {
         _ flags: [String: String],
         environment: [String: String] = [:]
     ) async throws -> Settings {
-        let keys =
-            SecuritySettings.listenerKeys + SecuritySettings.expertsKeys + SecuritySettings.clientKeys
-            + SecuritySettings.tokenKeys
-        return try await Settings(known: keys, flags: flags, environment: environment, file: nil)
+        let known =
+            ListenerSecuritySettings.table.definitions + ExpertsSecuritySettings.table.definitions
+            + ClientSecuritySettings.table.definitions
+        return try await Settings(known: known, flags: flags, environment: environment, file: nil)
     }
 
     private static func failure(_ body: () throws -> some Any) -> String {

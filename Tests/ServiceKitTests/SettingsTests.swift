@@ -4,7 +4,29 @@ import Foundation
 import ServiceKit
 import Testing
 
-private let keys = ["listen", "batch-slots", "layer-deadline-ms", "strict", "pool", "max-dropped-fraction"]
+/// Settings of every kind.
+private struct SampleSettings: SettingTable {
+    static let table = SampleSettings()
+
+    let listen = Setting.text("listen", "An address.")
+    let batchSlots = Setting.whole("batch-slots", in: 1...100, default: 9, "Rows.")
+    let deadline = Setting.time("layer-deadline-ms", .milliseconds, in: 1...100, default: 9, "A time.")
+    let strict = Setting.toggle("strict", "A switch.")
+    let pool = Setting.texts("pool", "A list.")
+    let multiple = Setting.zeroOrNumber("deadline-multiple", in: 1...10, "A factor.")
+    let color = Setting.choice("color", of: ["red", "green", "blue"], default: "red", name: { $0 }, "A choice.")
+    let pairs = Setting.list("pairs", allowed: "A=B", "A list with a form of its own.") { text in
+        text.contains("=") ? text : nil
+    }
+    let shard = Setting.parsed("shard", default: 0, written: nil, allowed: "a number", range: "", "A form.") { text in
+        guard let number = Int(text) else { throw Settings.Failure("\"\(text)\" has no digits") }
+        return number
+    }
+    let token = Setting.text("token", isSecret: true, "A secret.")
+}
+
+private let table = SampleSettings.table
+private let elsewhere = [Setting.text("max-rows", "A setting of another command.").definition]
 
 /// Settings from the given layers, the file written to a folder of its own for as long as the body runs.
 private func withSettings(
@@ -17,7 +39,13 @@ private func withSettings(
     defer { try? FileManager.default.removeItem(at: path) }
     try text.map { try Data($0.utf8).write(to: path) }
     try body(
-        try await Settings(known: keys, flags: flags, environment: environment, file: text == nil ? nil : path.path)
+        try await Settings(
+            known: table.definitions,
+            elsewhere: elsewhere,
+            flags: flags,
+            environment: environment,
+            file: text == nil ? nil : path.path
+        )
     )
 }
 
@@ -28,34 +56,37 @@ struct SettingsTests {
         let file = #"{"listen": "file:1", "batch-slots": 3, "strict": true, "pool": ["a=h:1", "b=h:2"]}"#
         let environment = ["SWITCHYARD_LISTEN": "environment:1", "SWITCHYARD_BATCH_SLOTS": "2"]
         try await withSettings(flags: ["listen": "flag:1"], environment: environment, file: file) { settings throws in
-            #expect(try settings.string("listen") == "flag:1")
-            #expect(try settings.int("batch-slots", in: 1...100, default: 9) == 2)
-            #expect(try settings.bool("strict"))
-            #expect(try settings.strings("pool") == ["a=h:1", "b=h:2"])
-            #expect(try settings.int("layer-deadline-ms", in: 1...100, default: 9) == 9)
-            #expect(try settings.double("max-dropped-fraction", in: 0...1, default: 0.5) == 0.5)
+            #expect(try settings.value(table.listen) == "flag:1")
+            #expect(try settings.value(table.batchSlots) == 2)
+            #expect(try settings.value(table.strict))
+            #expect(try settings.value(table.pool) == ["a=h:1", "b=h:2"])
+            #expect(try settings.value(table.deadline) == .milliseconds(9))
+            #expect(try settings.value(table.multiple) == 0)
+            #expect(try settings.value(table.color) == "red")
+            #expect(settings.isSet(table.strict) && !settings.isSet(table.color))
         }
         try await withSettings(environment: environment, file: file) { settings throws in
-            #expect(try settings.string("listen") == "environment:1")
+            #expect(try settings.value(table.listen) == "environment:1")
         }
         try await withSettings(file: file) { settings throws in
-            #expect(try settings.string("listen") == "file:1")
-            #expect(try settings.int("batch-slots", in: 1...100, default: 9) == 3)
+            #expect(try settings.value(table.listen) == "file:1")
+            #expect(try settings.value(table.batchSlots) == 3)
         }
         try await withSettings { settings throws in
-            #expect(try settings.string("listen") == nil)
-            #expect(try settings.strings("pool") == nil)
-            #expect(try !settings.bool("strict"))
+            #expect(try settings.value(table.listen) == nil)
+            #expect(try settings.value(table.batchSlots) == 9)
+            #expect(try settings.value(table.pool) == [])
+            #expect(try !settings.value(table.strict))
         }
     }
 
     @Test("lists stand between semicolons outside the file")
     func lists() async throws {
         try await withSettings(environment: ["SWITCHYARD_POOL": "a=h:1,h:2; b=h:3"]) { settings throws in
-            #expect(try settings.strings("pool") == ["a=h:1,h:2", "b=h:3"])
+            #expect(try settings.value(table.pool) == ["a=h:1,h:2", "b=h:3"])
         }
         try await withSettings(flags: ["pool": "a=h:1"]) { settings throws in
-            #expect(try settings.strings("pool") == ["a=h:1"])
+            #expect(try settings.value(table.pool) == ["a=h:1"])
         }
     }
 
@@ -63,69 +94,103 @@ struct SettingsTests {
     func emptyVariable() async throws {
         try await withSettings(environment: ["SWITCHYARD_BATCH_SLOTS": ""], file: #"{"batch-slots": 3}"#) {
             settings throws in
-            #expect(try settings.int("batch-slots", in: 1...100, default: 9) == 3)
+            #expect(try settings.value(table.batchSlots) == 3)
         }
     }
 
-    @Test("a whole number in the file is also a number")
+    @Test("a whole number in the file is also a number, and a time has its unit")
     func wholeNumber() async throws {
-        try await withSettings(file: #"{"max-dropped-fraction": 1}"#) { settings throws in
-            #expect(try settings.double("max-dropped-fraction", in: 0...1, default: 0) == 1)
+        try await withSettings(file: #"{"deadline-multiple": 4, "layer-deadline-ms": 7}"#) { settings throws in
+            #expect(try settings.value(table.multiple) == 4)
+            #expect(try settings.value(table.deadline) == .milliseconds(7))
         }
     }
 
     @Test(
-        "a value that cannot be used is named with its layer, and no lower layer takes its place",
+        "a wrong value is named with its place and what is allowed, and no lower layer takes its place",
         arguments: [
-            (["batch-slots": "many"], [:], "the flag --batch-slots must be a whole number, and not \"many\""),
-            ([:], ["SWITCHYARD_BATCH_SLOTS": "2.5"], "the environment variable SWITCHYARD_BATCH_SLOTS must be"),
-            (["batch-slots": "0"], [:], "batch-slots is 0, but must be from 1 to 100"),
+            (
+                ["batch-slots": "many"], [:],
+                "the flag --batch-slots is \"many\"; it must be a whole number from 1 to 100"
+            ),
+            (["batch-slots": "0"], [:], "the flag --batch-slots is \"0\"; it must be a whole number from 1 to 100"),
+            (
+                [:], ["SWITCHYARD_BATCH_SLOTS": "2.5"],
+                "the environment variable SWITCHYARD_BATCH_SLOTS is \"2.5\"; it must be a whole number from 1 to 100"
+            ),
         ] as [([String: String], [String: String], String)]
     )
-    func badValue(flags: [String: String], environment: [String: String], part: String) async throws {
+    func badValue(flags: [String: String], environment: [String: String], message: String) async throws {
         try await withSettings(flags: flags, environment: environment, file: #"{"batch-slots": 3}"#) {
             settings throws in
-            let error = #expect(throws: Settings.Failure.self) {
-                try settings.int("batch-slots", in: 1...100, default: 9)
+            let error = #expect(throws: Settings.Failure.self) { try settings.value(table.batchSlots) }
+            #expect(error?.description == message)
+        }
+    }
+
+    @Test("every kind of setting says what it may be")
+    func kinds() async throws {
+        let flags = [
+            "layer-deadline-ms": "0", "strict": "maybe", "deadline-multiple": "0.5", "color": "pink", "pairs": "a=b;c",
+            "shard": "x",
+        ]
+        try await withSettings(flags: flags) { settings throws in
+            func message(_ read: () throws -> Void) -> String {
+                let error = #expect(throws: Settings.Failure.self) { try read() }
+                return error?.description ?? ""
             }
-            #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
+            #expect(
+                message { _ = try settings.value(table.deadline) }
+                    .hasSuffix("a whole number of milliseconds from 1 to 100")
+            )
+            #expect(
+                message { _ = try settings.value(table.strict) }.hasSuffix("is \"maybe\"; it must be true or false")
+            )
+            #expect(
+                message { _ = try settings.value(table.multiple) }.hasSuffix("it must be 0, or a number from 1 to 10")
+            )
+            #expect(message { _ = try settings.value(table.color) }.hasSuffix("it must be red, green or blue"))
+            #expect(message { _ = try settings.value(table.pairs) }.hasSuffix("is \"a=b;c\"; it must be A=B"))
+            #expect(message { _ = try settings.value(table.shard) } == "the flag --shard is \"x\": \"x\" has no digits")
         }
     }
 
     @Test(
-        "values of another type in the file are named",
+        "a wrong value in the file is named with its line",
         arguments: [
-            (#"{"batch-slots": "three"}"#, "\"batch-slots\" in "), (#"{"batch-slots": 2.5}"#, "and not 2.5"),
-            (#"{"batch-slots": [1]}"#, "must be a whole number"),
+            ("{\n \"batch-slots\": \"three\"}", ", line 2, is \"three\"; it must be a whole number from 1 to 100"),
+            (#"{"batch-slots": 2.5}"#, ", line 1, is 2.5; it must be a whole number"),
+            ("{\n\"listen\": \"batch-slots\",\n\"batch-slots\":\n101}", ", line 3, is 101; it must be"),
         ]
     )
     func badFileValue(file: String, part: String) async throws {
         try await withSettings(file: file) { settings throws in
-            let error = #expect(throws: Settings.Failure.self) {
-                try settings.int("batch-slots", in: 1...100, default: 9)
-            }
+            let error = #expect(throws: Settings.Failure.self) { try settings.value(table.batchSlots) }
+            #expect(error?.description.hasPrefix("\"batch-slots\" in /") == true, "\(error?.description ?? "")")
             #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
         }
     }
 
-    @Test("numbers that are none are out of range", arguments: ["nan", "inf", "2"])
+    @Test("numbers that are none are not allowed", arguments: ["nan", "inf", "11"])
     func notANumber(text: String) async throws {
-        try await withSettings(flags: ["max-dropped-fraction": text]) { settings throws in
-            #expect(throws: Settings.Failure.self) {
-                try settings.double("max-dropped-fraction", in: 0...1, default: 0)
-            }
+        try await withSettings(flags: ["deadline-multiple": text]) { settings throws in
+            #expect(throws: Settings.Failure.self) { try settings.value(table.multiple) }
         }
     }
 
     @Test(
         "a file that cannot be used is refused as a whole",
         arguments: [
-            (#"{"listen": "a:1", "lisen": "b:1", "slots": 1}"#, "unknown keys lisen, slots; known are batch-slots"),
-            (#"{"lisen": "b:1"}"#, "unknown key lisen;"), ("[1]", "must be one JSON object"),
-            ("{\"listen\": ", "must be one JSON object"), ("", "must be one JSON object"),
-            (#"{"listen": null}"#, "\"listen\" must be a text"),
-            (#"{"listen": {"port": 1}}"#, "\"listen\" must be a text"),
-            (#"{"pool": ["a", {}]}"#, "not a usable"),
+            (
+                "{\"listen\": \"a:1\",\n\"lisen\": \"b:1\", \"slots\": 1}",
+                "unknown settings lisen in line 2 (did you mean listen?), slots in line 2; this command has batch-slots"
+            ),
+            (#"{"lisen": "b:1"}"#, "unknown setting lisen in line 1 (did you mean listen?);"),
+            (#"{"max-rows": 1}"#, "unknown setting max-rows in line 1 (a setting of another command);"),
+            ("{\"listen\": \"a:1\",\n\"listen\": \"b:1\"}", "\"listen\" is set twice, in lines 1 and 2"),
+            ("[1]", "must be one JSON object"), ("{\"listen\": ", "must be one JSON object"),
+            ("", "must be one JSON object"), (#"{"listen": null}"#, ", line 1: \"listen\" must be a text"),
+            (#"{"listen": {"port": 1}}"#, "\"listen\" must be a text"), (#"{"pool": ["a", {}]}"#, "not a usable"),
         ]
     )
     func badFile(file: String, part: String) async {
@@ -136,66 +201,58 @@ struct SettingsTests {
     @Test("a file that is not there is named")
     func missingFile() async {
         let error = await #expect(throws: Settings.Failure.self) {
-            try await Settings(known: keys, flags: [:], environment: [:], file: "/nowhere/settings.json")
+            try await Settings(known: table.definitions, flags: [:], environment: [:], file: "/nowhere/settings.json")
         }
         #expect(error?.description.hasPrefix("/nowhere/settings.json: cannot read") == true)
     }
 
-    @Test("a file's misspelt key is told what was perhaps meant")
-    func nearestKey() async {
-        let error = await #expect(throws: Settings.Failure.self) {
-            try await withSettings(file: #"{"lisen": "b:1", "something-else": 1}"#) { _ in }
-        }
-        #expect(error?.description.hasSuffix(". Meant was perhaps listen for lisen") == true)
-    }
-
     @Test(
-        "a variable that is no setting of any command is refused, with what was perhaps meant",
+        "a variable that is not a setting of any command is refused, with what was probably meant",
         arguments: [
-            ("SWITCHYARD_LISTN", "SWITCHYARD_LISTEN for SWITCHYARD_LISTN"),
-            ("SWITCHYARD_BATCH_SLOT", "SWITCHYARD_BATCH_SLOTS for"), ("SWITCHYARD_SHRAD", "SWITCHYARD_SHARD for"),
-            ("SWITCHYARD_XYLOPHONE", "SWITCHYARD_XYLOPHONE, which is no setting"), ("SWITCHYARD_PORT", "no setting"),
-            ("SWITCHYARD_", "no setting"),
+            ("SWITCHYARD_LISTN", "SWITCHYARD_LISTN (did you mean SWITCHYARD_LISTEN?): no command has"),
+            ("SWITCHYARD_BATCH_SLOT", "(did you mean SWITCHYARD_BATCH_SLOTS?)"),
+            ("SWITCHYARD_MAX_ROW", "(did you mean SWITCHYARD_MAX_ROWS?)"),
+            ("SWITCHYARD_XYLOPHONE", "SWITCHYARD_XYLOPHONE: no command has such a setting. Correct or unset it;"),
+            ("SWITCHYARD_PORT", "no command has"), ("SWITCHYARD_", "no command has"),
         ]
     )
     func unknownVariable(name: String, part: String) async {
         let error = await #expect(throws: Settings.Failure.self) {
-            try await Settings(known: keys, elsewhere: ["shard"], flags: [:], environment: [name: "1"], file: nil)
+            try await withSettings(environment: [name: "1"]) { _ in }
         }
         #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
     }
 
     @Test(
-        "variables of other commands, of Kubernetes, of the project's own tools and of people's own are let be",
+        "variables of other commands, of Kubernetes, of the project's own tools and of the user are accepted",
         arguments: [
-            ("SWITCHYARD_SHARD", "shards/pool-0"), ("SWITCHYARD_LISTN", ""), ("SWITCHYARD_X_REGION", "eu"),
+            ("SWITCHYARD_MAX_ROWS", "1"), ("SWITCHYARD_LISTN", ""), ("SWITCHYARD_X_REGION", "eu"),
             ("SWITCHYARD_TEST_PYTHON", "python3"), ("OTHER_LISTN", "1"),
             ("SWITCHYARD_PORT", "tcp://10.0.0.1:7400"), ("SWITCHYARD_SERVICE_HOST", "10.0.0.1"),
             ("SWITCHYARD_GATEWAY_SERVICE_PORT_GRPC", "7400"), ("SWITCHYARD_GATEWAY_PORT_7400_TCP_ADDR", "10.0.0.1"),
         ]
     )
-    func letBe(name: String, value: String) async throws {
-        _ = try await Settings(known: keys, elsewhere: ["shard"], flags: [:], environment: [name: value], file: nil)
+    func accepted(name: String, value: String) async throws {
+        try await withSettings(environment: [name: value]) { _ in }
     }
 
-    @Test("what is in force is known with where it comes from")
+    @Test("what is in force is known with where it comes from, whether or not it was read")
     func inForce() async throws {
         try await withSettings(
             flags: ["listen": "flag:1"],
-            environment: ["SWITCHYARD_POOL": "a=h:1; b=h:2"],
+            environment: ["SWITCHYARD_POOL": "a=h:1; b=h:2", "SWITCHYARD_TOKEN": "0123456789abcdef"],
             file: #"{"listen": "file:1", "strict": true}"#
         ) { settings throws in
-            _ = try settings.int("batch-slots", in: 1...100, default: 9)
-            _ = try settings.strings("pool")
             let found = Dictionary(uniqueKeysWithValues: settings.inForce.map { ($0.key, $0) })
-            #expect(found.keys.sorted() == keys.sorted())
+            #expect(found.keys.sorted() == table.definitions.map(\.key).sorted())
             #expect(found["listen"]?.values == ["flag:1"])
             #expect(found["listen"]?.source == .flag)
             #expect(found["pool"]?.values == ["a=h:1", "b=h:2"])
             #expect(found["pool"]?.source == .environment("SWITCHYARD_POOL"))
             #expect(found["batch-slots"]?.values == ["9"])
-            #expect(found["batch-slots"]?.source == .standard)
-            #expect(found["max-dropped-fraction"]?.values == [])
+            #expect(found["batch-slots"]?.source == .default)
+            #expect(found["shard"]?.values == [])
+            #expect(found["token"]?.values == ["***"])
             guard case .file = found["strict"]?.source else {
                 Issue.record("\(String(describing: found["strict"]))")
                 return
@@ -203,20 +260,23 @@ struct SettingsTests {
         }
     }
 
-    @Test("a token is in force without being shown")
-    func secret() async throws {
-        let settings = try await Settings(
-            known: ["token"],
-            flags: [:],
-            environment: ["SWITCHYARD_TOKEN": "0123456789abcdef"],
-            file: nil
-        )
-        #expect(settings.inForce.map(\.values) == [["***"]])
+    @Test("flags and tables say the same of a setting")
+    func words() {
+        #expect(table.batchSlots.definition.variable == "SWITCHYARD_BATCH_SLOTS")
+        #expect(table.batchSlots.definition.flagHelp() == "Rows. (1 to 100; default: 9)")
+        #expect(table.deadline.definition.flagHelp() == "A time. (1 to 100 ms; default: 9)")
+        #expect(table.strict.definition.flagHelp(namesVariable: true) == "A switch. (or SWITCHYARD_STRICT=true)")
+        #expect(table.listen.definition.flagHelp() == "An address.")
+        #expect(table.color.definition.markdownRow == ["`color`", "`red`", "red, green or blue", "A choice."])
+        #expect(table.strict.definition.markdownRow == ["`strict`", "off", "", "A switch."])
     }
 
-    @Test("a key's variable is its name in capitals")
-    func variables() {
-        #expect(Settings.variable("layer-deadline-ms") == "SWITCHYARD_LAYER_DEADLINE_MS")
+    @Test("a value that a program chose is held to the same range")
+    func chosen() {
+        #expect(table.batchSlots.problem(with: 100) == nil)
+        #expect(table.batchSlots.problem(with: 101) == "batch-slots is 101; it must be a whole number from 1 to 100")
+        #expect(table.deadline.problem(with: .milliseconds(1)) == nil)
+        #expect(table.deadline.problem(with: .microseconds(999))?.hasPrefix("layer-deadline-ms is ") == true)
     }
 }
 

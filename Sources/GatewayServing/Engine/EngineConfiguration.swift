@@ -2,20 +2,25 @@
 
 public import BatchScheduling
 internal import Checkpoints
+internal import ServiceKit
 public import SwitchModel
 public import SwitchyardTypes
 
 /// How the engine schedules and computes.
 public struct EngineConfiguration: Sendable {
     /// Batch slots, queue and encode budget.
-    public var scheduler = SchedulerConfiguration()
+    public var scheduler = SchedulerConfiguration(
+        batchSlots: GatewaySettings.table.batchSlots.defaultValue,
+        queueLimit: GatewaySettings.table.queueLimit.defaultValue,
+        encodeTokensPerStep: GatewaySettings.table.encodeTokens.defaultValue
+    )
 
     /// How many tokens an expert takes.
-    public var capacityPolicy = CapacityPolicy.checkpoint
+    public var capacityPolicy = GatewaySettings.table.capacity.defaultValue
 
     /// By how much encoding new sequences may lengthen a step while others decode; a step always encodes one block of
     /// one sequence.
-    public var encodeTimePerStep = Duration.milliseconds(50)
+    public var encodeTimePerStep = GatewaySettings.table.encodeTimePerStep.defaultValue
 
     /// Whether decoder steps run as two micro-batches that take turns.
     public enum Overlap: String, Sendable, Hashable, CaseIterable {
@@ -28,7 +33,7 @@ public struct EngineConfiguration: Sendable {
     }
 
     /// Whether decoder steps run as two micro-batches that take turns.
-    public var overlap = Overlap.automatic
+    public var overlap = GatewaySettings.table.overlap.defaultValue
 
     /// Creates the default configuration.
     public init() {}

@@ -3,6 +3,7 @@
 public import ExpertPooling
 internal import RPCCore
 public import RPCTransport
+internal import ServiceKit
 public import SwitchyardTypes
 public import TensorKernels
 
@@ -41,7 +42,7 @@ public struct ExpertClusterConfiguration: Sendable {
     /// How often names, whose every address is a replica, are looked up again.
     ///
     /// A lost connection brings the next lookup forward, to half a second after the last one.
-    public var lookupInterval = Duration.seconds(5)
+    public var lookupInterval = GatewaySettings.table.pools.lookup.defaultValue
 
     /// How often files that list replicas are read again.
     public var fileInterval = Duration.milliseconds(500)

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import ServiceKit
+
 /// How large a request may be.
 public struct RequestLimits: Sendable, Hashable {
     /// Ids of the encoder's input.
-    public var maxInputTokens = 2_048
+    public var maxInputTokens = GatewaySettings.table.maxInputTokens.defaultValue
 
     /// Bytes of a text, before it is cut into tokens.
     public var maxTextBytes = 1 << 18
 
     /// The largest `max_new_tokens`.
-    public var maxNewTokens = 1_024
+    public var maxNewTokens = GatewaySettings.table.maxNewTokens.defaultValue
 
     /// Ids of a target that is scored.
     public var maxTargetTokens = 512

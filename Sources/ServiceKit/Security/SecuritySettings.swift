@@ -2,27 +2,8 @@
 
 public import RPCTransport
 
-/// The settings of transport security, and the rule that plaintext leaves this machine only when asked for by name.
+/// Reads the settings of transport security, and keeps the rule that plaintext leaves this machine only when asked for by name.
 public enum SecuritySettings {
-    /// Keys of a process that listens.
-    public static let listenerKeys = [
-        "tls-certificate", "tls-key", "tls-client-ca", "tls-allowed-clients", "plaintext",
-    ]
-
-    /// Keys of a gateway's way to its expert hosts.
-    public static let expertsKeys = [
-        "experts-tls-ca", "experts-tls-certificate", "experts-tls-key", "experts-tls-server-name",
-    ]
-
-    /// Keys of a client.
-    public static let clientKeys = ["tls", "tls-ca", "tls-certificate", "tls-key", "tls-server-name", "plaintext"]
-
-    /// Keys of a server that asks for tokens.
-    public static let tokensKeys = ["tokens", "tokens-cover-health"]
-
-    /// Keys of a client that shows a token; `token` is read from the environment alone.
-    public static let tokenKeys = ["token", "token-file"]
-
     /// What a listener is secured with.
     ///
     /// - Parameters:
@@ -31,9 +12,10 @@ public enum SecuritySettings {
     /// - Returns: Options of TLS, or nil for plaintext.
     /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
     public static func listener(_ settings: Settings, at address: ListenAddress) throws -> ServerTLSOptions? {
-        let authority = try settings.string("tls-client-ca")
-        let allowed = try Self.names(settings, "tls-allowed-clients")
-        guard let (certificate, key) = try Self.pair(settings, "tls-certificate", "tls-key") else {
+        let table = ListenerSecuritySettings.table
+        let authority = try settings.value(table.tlsClientCA)
+        let allowed = Self.names(try settings.value(table.tlsAllowedClients))
+        guard let (certificate, key) = try Self.pair(settings, table.tlsCertificate, table.tlsKey) else {
             if authority != nil { throw Self.lacks("tls-client-ca", "tls-certificate") }
             if !allowed.isEmpty { throw Self.lacks("tls-allowed-clients", "tls-certificate") }
             try Self.checkPlaintext(
@@ -64,9 +46,10 @@ public enum SecuritySettings {
         _ settings: Settings,
         hosts: [(host: String, target: String)]
     ) throws -> ClientTLSOptions? {
-        let pair = try Self.pair(settings, "experts-tls-certificate", "experts-tls-key")
-        let name = try settings.string("experts-tls-server-name")
-        guard let authority = try settings.string("experts-tls-ca") else {
+        let table = ExpertsSecuritySettings.table
+        let pair = try Self.pair(settings, table.certificate, table.key)
+        let name = try settings.value(table.serverName)
+        guard let authority = try settings.value(table.authority) else {
             if pair != nil { throw Self.lacks("experts-tls-certificate", "experts-tls-ca") }
             if name != nil { throw Self.lacks("experts-tls-server-name", "experts-tls-ca") }
             for (host, target) in hosts {
@@ -96,10 +79,11 @@ public enum SecuritySettings {
     /// - Returns: Options of TLS, or nil for plaintext.
     /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
     public static func client(_ settings: Settings, host: String, endpoint: String) throws -> ClientTLSOptions? {
-        let authority = try settings.string("tls-ca")
-        let pair = try Self.pair(settings, "tls-certificate", "tls-key")
-        let name = try settings.string("tls-server-name")
-        guard try settings.bool("tls") || authority != nil else {
+        let table = ClientSecuritySettings.table
+        let authority = try settings.value(table.tlsCA)
+        let pair = try Self.pair(settings, table.tlsCertificate, table.tlsKey)
+        let name = try settings.value(table.tlsServerName)
+        guard try settings.value(table.tls) || authority != nil else {
             if pair != nil { throw Self.lacks("tls-certificate", "tls-ca", or: "tls") }
             if name != nil { throw Self.lacks("tls-server-name", "tls-ca", or: "tls") }
             try Self.checkPlaintext(
@@ -125,8 +109,8 @@ public enum SecuritySettings {
     /// - Returns: The token, or nil for none.
     /// - Throws: ``Settings/Failure`` for a file that cannot be used, and for a token given twice.
     public static func token(_ settings: Settings) throws -> String? {
-        let token = try settings.string("token")
-        guard let file = try settings.string("token-file") else { return token }
+        let token = try settings.value(ClientSecuritySettings.table.token)
+        guard let file = try settings.value(ClientSecuritySettings.table.tokenFile) else { return token }
         guard token == nil else {
             throw Settings.Failure("SWITCHYARD_TOKEN and token-file are both set; unset one of them")
         }
@@ -147,10 +131,12 @@ public enum SecuritySettings {
         what: String,
         instead: String
     ) throws {
-        guard try !settings.bool("plaintext"), !LoopbackHost.contains(host) else { return }
+        guard try !settings.value(ListenerSecuritySettings.table.plaintext), !LoopbackHost.contains(host) else {
+            return
+        }
         throw Settings.Failure(
             "\(what) would be plaintext on a network: set \(instead), or ask for it by name with --plaintext or "
-                + "SWITCHYARD_PLAINTEXT=true where the network is trusted (`switchyard certs` makes certificates)"
+                + "SWITCHYARD_PLAINTEXT=true if the network is trusted (`switchyard certs` makes certificates)"
         )
     }
 
@@ -159,14 +145,14 @@ public enum SecuritySettings {
     /// Two settings that go together, or neither.
     private static func pair(
         _ settings: Settings,
-        _ first: String,
-        _ second: String
+        _ first: Setting<String?>,
+        _ second: Setting<String?>
     ) throws -> (first: String, second: String)? {
-        switch (try settings.string(first), try settings.string(second)) {
+        switch (try settings.value(first), try settings.value(second)) {
         case (let one?, let other?): return (one, other)
         case (nil, nil): return nil
-        case (_?, nil): throw Self.lacks(first, second)
-        case (nil, _?): throw Self.lacks(second, first)
+        case (_?, nil): throw Self.lacks(first.key, second.key)
+        case (nil, _?): throw Self.lacks(second.key, first.key)
         }
     }
 
@@ -176,9 +162,8 @@ public enum SecuritySettings {
     }
 
     /// Names from a list whose entries may be lists with commas.
-    private static func names(_ settings: Settings, _ key: String) throws -> [String] {
-        (try settings.strings(key) ?? [])
-            .flatMap { $0.split(separator: ",") }
+    private static func names(_ entries: [String]) -> [String] {
+        entries.flatMap { $0.split(separator: ",") }
             .map { String($0.drop { $0 == " " }) }
             .filter { !$0.isEmpty }
     }

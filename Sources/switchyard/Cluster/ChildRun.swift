@@ -142,9 +142,11 @@ struct ChildRun: Sendable {
     /// This process's environment without its settings of certificates and tokens, which are meant for clients here or for
     /// processes that were started by hand: a cluster on one machine speaks plaintext on loopback.
     private static var environment: Environment {
-        let keys = SecuritySettings.listenerKeys + SecuritySettings.expertsKeys + SecuritySettings.tokensKeys
-        let cleared = keys.filter { $0 != "plaintext" }
-            .map { (Environment.Key(stringLiteral: Settings.variable($0)), String?.some("")) }
+        let settings =
+            ListenerSecuritySettings.table.definitions + ExpertsSecuritySettings.table.definitions
+            + TokensSettings.table.definitions
+        let cleared = settings.filter { $0 != ListenerSecuritySettings.table.plaintext.definition }
+            .map { (Environment.Key(stringLiteral: $0.variable), String?.some("")) }
         return .inherit.updating(Dictionary(cleared) { first, _ in first })
     }
 

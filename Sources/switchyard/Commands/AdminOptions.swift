@@ -8,47 +8,27 @@ import ServiceKit
 import Synchronization
 import Telemetry
 
-/// Flags of a service's admin port, where metrics and probes are.
+/// Flags of a service's admin port, which serves metrics and probes.
 struct AdminOptions: ParsableArguments {
-    /// Keys of the settings that these flags set.
-    static let keys = ["admin-listen", "metrics-expert-series"]
+    @Option(CommandSettings.anyAdmin.adminListen) var adminListen: String?
 
-    /// Series that tokens by expert may have, unless it is set.
-    static let defaultExpertSeries = 2000
-
-    @Option(
-        help: "Where metrics and probes are served over HTTP; off for nowhere. (default: 127.0.0.1:7410, a host's 7411)"
-    )
-    var adminListen: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "Series that tokens by expert may have; experts share them where there are more. (default: 2000)",
-            valueName: "count"
-        )
-    )
-    var metricsExpertSeries: String?
+    @Option(CommandSettings.anyAdmin.metricsExpertSeries) var metricsExpertSeries: String?
 
     @Option(help: .hidden)
     var adminAddressFile: String?
 
-    /// What was given as flags; nil values were not given.
-    var flags: [String: String?] {
-        ["admin-listen": self.adminListen, "metrics-expert-series": self.metricsExpertSeries]
-    }
-
     /// The admin port that the settings ask for.
     ///
-    /// An address that somebody wrote down must be had; a default may be taken already, by another service on the machine.
+    /// An address that was set must be free; the default may be taken already, by another service on the machine.
     ///
     /// - Parameters:
     ///   - settings: The settings.
+    ///   - table: The service's settings of its admin port.
     ///   - component: What the service is called in metrics.
-    ///   - defaultAddress: Where to listen where nobody says.
-    /// - Returns: The port; nil where there is to be none.
+    /// - Returns: The port; nil if it is off.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
-    func port(_ settings: Settings, of component: String, default defaultAddress: String) throws -> AdminPort? {
-        let (configuration, series) = try Self.read(settings, default: defaultAddress)
+    func port(_ settings: Settings, _ table: AdminSettings, of component: String) throws -> AdminPort? {
+        let (configuration, series) = try Self.read(settings, table)
         return configuration.map {
             AdminPort(
                 component: component,
@@ -63,29 +43,24 @@ struct AdminOptions: ParsableArguments {
     ///
     /// - Parameters:
     ///   - settings: The settings.
-    ///   - defaultAddress: Where to listen where nobody says.
-    /// - Returns: Where to listen, nil for nowhere, and how many series tokens by expert may have.
+    ///   - table: The service's settings of its admin port.
+    /// - Returns: Where to listen, nil if the port is off, and the limit of series with tokens by expert.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
+    @discardableResult
     static func read(
         _ settings: Settings,
-        default defaultAddress: String
+        _ table: AdminSettings
     ) throws -> (configuration: AdminServerConfiguration?, series: Int) {
-        let text = try settings.string("admin-listen")
-        let place = try settings.string("admin-listen", default: defaultAddress)
-        let series = try settings.int(
-            "metrics-expert-series",
-            in: 0...1_000_000,
-            default: Self.defaultExpertSeries
-        )
-        guard place != "off", !place.isEmpty else { return (nil, series) }
-        let address = try ListenAddress(parsing: place)
-        return (AdminServerConfiguration(host: address.host, port: address.port, isRequired: text != nil), series)
+        let series = try settings.value(table.metricsExpertSeries)
+        guard let address = try settings.value(table.adminListen) else { return (nil, series) }
+        let isRequired = settings.isSet(table.adminListen)
+        return (AdminServerConfiguration(host: address.host, port: address.port, isRequired: isRequired), series)
     }
 }
 
-/// A service's admin port: it is there before the service has loaded its weights, and until the service has drained.
+/// A service's admin port: open before the service has loaded its weights, and until it has drained.
 final class AdminPort: Sendable {
-    /// What is asked of the service once it is there.
+    /// What the port asks the service once that has loaded.
     private struct Subject: Sendable {
         let readiness: @Sendable () -> Readiness
         let collect: @Sendable (inout MetricSnapshot, Int) -> Void
@@ -103,8 +78,8 @@ final class AdminPort: Sendable {
     /// - Parameters:
     ///   - component: What the service is called in metrics.
     ///   - configuration: Where to listen.
-    ///   - expertSeriesLimit: Series that tokens by expert may have.
-    ///   - addressFile: Where the address is announced; nil for nowhere.
+    ///   - expertSeriesLimit: Limit of series with tokens by expert.
+    ///   - addressFile: The file that the address is written to; nil for none.
     init(
         component: String,
         configuration: AdminServerConfiguration,
@@ -118,17 +93,17 @@ final class AdminPort: Sendable {
         self.registry.collect { [weak self] snapshot in self?.collect(into: &snapshot) }
     }
 
-    /// What keeps a service's metrics: the port's registry, or nothing where there is no port.
+    /// Where a service counts its metrics: the port's registry, or nowhere if there is no port.
     ///
     /// - Parameter port: The port, if there is one.
     /// - Returns: The backend.
     static func metrics(_ port: AdminPort?) -> any MetricsFactory { port?.registry ?? NOOPMetricsHandler.instance }
 
-    /// Tells the port of the service, which has loaded.
+    /// Connects the port to the service once that has loaded.
     ///
     /// - Parameters:
     ///   - readiness: Says whether the service takes calls.
-    ///   - collect: Gives what the service does not count by itself; its second argument limits the series by expert.
+    ///   - collect: Adds what the service looks up rather than counts; its second argument limits the series by expert.
     func attach(
         readiness: @escaping @Sendable () -> Readiness,
         collect: @escaping @Sendable (inout MetricSnapshot, Int) -> Void
@@ -142,7 +117,7 @@ final class AdminPort: Sendable {
     ///   - port: The port; nil for none.
     ///   - logger: Told where the port is.
     ///   - body: Loads and runs the service.
-    /// - Throws: What the body throws, and what keeps a port that was asked for from being opened.
+    /// - Throws: What the body throws, or why a port that was asked for cannot be opened.
     static func run(_ port: AdminPort?, logger: Logger, body: () async throws -> Void) async throws {
         guard let port else { return try await body() }
         let server = AdminServer(
@@ -160,7 +135,7 @@ final class AdminPort: Sendable {
     }
 
     private var readiness: Readiness {
-        self.subject.withLock { $0 }?.readiness() ?? Readiness(isReady: false, notes: ["it loads its weights"])
+        self.subject.withLock { $0 }?.readiness() ?? Readiness(isReady: false, notes: ["loading weights"])
     }
 
     private func collect(into snapshot: inout MetricSnapshot) {
@@ -172,7 +147,7 @@ final class AdminPort: Sendable {
         }
     }
 
-    /// Writes the address where the parent looks for it.
+    /// Writes the address to the file that the parent process reads.
     private func announce(_ address: (host: String, port: Int)?) throws {
         guard let file = self.addressFile, let address else { return }
         let line = "\(ListenAddress(host: address.host, port: address.port))\n"

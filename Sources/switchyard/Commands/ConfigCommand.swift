@@ -9,20 +9,22 @@ import WeightFetching
 struct ConfigCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config",
-        abstract: "Show what a service would run with, and where each value comes from; or check it.",
+        abstract:
+            "Show what a service would run with, and where each value comes from; check it; or list all settings.",
         discussion: """
-            Takes the flags of the service, reads the same environment and the same file, and starts nothing. Secrets are not
-            shown: tokens, and the user, the password and the query of addresses.
+            Takes the flags of the service, reads the same environment and file, and starts nothing. Secrets are not shown:
+            tokens, and the user, password and query of addresses.
 
-            With --check it also opens what settings name on this machine (certificates, tokens, folders), and prints nothing
-            but what is wrong. The exit status is 0 where the service could start with these settings.
+            With --check it also opens the certificates, tokens and folders that settings name on this machine, and prints
+            only errors. The exit status is 0 if the service could start with these settings.
 
             EXAMPLES
+              switchyard config list gateway
               switchyard config gateway --config gateway.json
               SWITCHYARD_SHARD=shards/pool-0 switchyard config expert-host --json
               switchyard config gateway --model shards/gateway --pool pool-0=127.0.0.1:7401 --check
             """,
-        subcommands: [ConfigGatewayCommand.self, ConfigExpertHostCommand.self]
+        subcommands: [ConfigGatewayCommand.self, ConfigExpertHostCommand.self, ConfigListCommand.self]
     )
 }
 
@@ -71,13 +73,13 @@ struct ConfigOutput: ParsableArguments {
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Flag(help: "Print only what is wrong, also with the files that settings name.")
+    @Flag(help: "Print only errors, including those of the files that settings name.")
     var check = false
 
     /// Shows or checks the settings of a command.
     ///
     /// - Parameter command: The command with its flags.
-    /// - Throws: What is wrong with the settings, after they were shown.
+    /// - Throws: What is wrong with the settings, after showing them.
     func show<Command: ConfiguredCommand>(_ command: Command) async throws {
         let settings = try await command.settings()
         guard !self.check else {
@@ -101,6 +103,10 @@ struct ConfigReport: Encodable {
         var values: [String]
         var source: String
         var variable: String
+        /// The default as people would write it; nil if there is none.
+        var `default`: String?
+        /// What a value may be.
+        var allowed: String
     }
 
     /// The settings by key.
@@ -115,7 +121,9 @@ struct ConfigReport: Encodable {
                 key: setting.key,
                 values: setting.values.map { Self.masked($0) },
                 source: Self.text(setting.source),
-                variable: Settings.variable(setting.key)
+                variable: setting.definition.variable,
+                default: setting.definition.shownDefault,
+                allowed: setting.definition.allowed
             )
         }
     }
@@ -130,7 +138,7 @@ struct ConfigReport: Encodable {
         case .flag: "flag"
         case .environment: "environment"
         case .file(let path): "file:\(path)"
-        case .standard: "default"
+        case .default: "default"
         }
     }
 
@@ -138,10 +146,11 @@ struct ConfigReport: Encodable {
     ///
     /// - Returns: Lines without the last line's end.
     func table() -> String {
-        var table = TextTable([("setting", .left), ("value", .left), ("from", .left)])
+        var table = TextTable([("setting", .left), ("value", .left), ("from", .left), ("allowed", .left)])
         for entry in self.settings {
             let from = entry.source == "environment" ? "environment \(entry.variable)" : entry.source
-            table.add([entry.key, entry.values.isEmpty ? "-" : entry.values.joined(separator: "; "), from])
+            let value = entry.values.isEmpty ? "-" : entry.values.joined(separator: "; ")
+            table.add([entry.key, value, from, entry.allowed])
         }
         return table.text
     }

@@ -6,50 +6,43 @@ import Logging
 import ServiceKit
 import WeightFetching
 
-/// How a service gets weights that an address names, as flags.
+/// Settings of how a service gets weights from an address.
+struct FetchSettings: SettingTable {
+    static let table = FetchSettings()
+
+    let shardCache = Setting.text(
+        "shard-cache",
+        default: PartFetch.usualCache(ProcessInfo.processInfo.environment),
+        defaultInWords: "switchyard/shards in XDG_CACHE_HOME or ~/.cache",
+        placeholder: "dir",
+        "Where fetched parts are kept; a volume if the root file system is read-only."
+    )
+    let fetchCA = Setting.text(
+        "fetch-ca",
+        default: ProcessInfo.processInfo.environment["SSL_CERT_FILE"].flatMap { $0.isEmpty ? nil : $0 },
+        defaultInWords: "SSL_CERT_FILE, or the system's",
+        placeholder: "file",
+        "Certificate authorities (PEM) to trust when fetching."
+    )
+}
+
+/// How a service gets weights from an address, as flags.
 struct FetchOptions: ParsableArguments {
-    /// The settings' keys.
-    static let keys = ["shard-cache", "fetch-ca"]
+    @Option(FetchSettings.table.shardCache) var shardCache: String?
 
-    @Option(
-        help: ArgumentHelp(
-            "Where weights that an https:// address names are kept. (default: switchyard/shards in the user's cache)",
-            valueName: "dir"
-        )
-    )
-    var shardCache: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "Fetching: trust these authorities (PEM) in place of the system's; also SSL_CERT_FILE.",
-            valueName: "file"
-        )
-    )
-    var fetchCa: String?
-
-    /// What was given, by key.
-    var flags: [String: String?] {
-        ["shard-cache": self.shardCache, "fetch-ca": self.fetchCa]
-    }
+    @Option(FetchSettings.table.fetchCA) var fetchCa: String?
 
     /// How to connect.
     ///
     /// - Parameters:
     ///   - settings: All settings of the command.
-    ///   - environment: The process's environment.
     ///   - jobs: Files fetched at once.
     /// - Returns: The configuration.
     /// - Throws: ``Settings/Failure``.
-    static func client(
-        _ settings: Settings,
-        environment: [String: String],
-        jobs: Int
-    ) throws -> WebClientConfiguration {
+    static func client(_ settings: Settings, jobs: Int) throws -> WebClientConfiguration {
         var client = WebClientConfiguration()
         client.jobs = jobs
-        let file = environment["SSL_CERT_FILE"].flatMap { $0.isEmpty ? nil : $0 }
-        client.authorityFile =
-            try file.map { try settings.string("fetch-ca", default: $0) } ?? settings.string("fetch-ca")
+        client.authorityFile = try settings.value(FetchSettings.table.fetchCA)
         client.userAgent = "switchyard/\(SoftwareVersion.current)"
         return client
     }
@@ -80,33 +73,28 @@ struct WeightSources: Sendable {
 
     private let sources: [Source]
 
-    /// Reads what was given; nothing is looked for yet.
+    /// Reads what was given; looks for nothing yet.
     ///
     /// - Parameters:
     ///   - names: Folders, hub ids or addresses.
     ///   - settings: All settings of the command.
     /// - Throws: ``Settings/Failure`` and `FetchError` for an address that cannot be used.
     init(_ names: [String], _ settings: Settings) throws {
-        let environment = ProcessInfo.processInfo.environment
-        let usual = PartFetch.usualCache(environment)
-        let cache = try usual.map { try settings.string("shard-cache", default: $0) } ?? settings.string("shard-cache")
-        let client = try FetchOptions.client(settings, environment: environment, jobs: 4)
+        let cache = try settings.value(FetchSettings.table.shardCache)
+        let client = try FetchOptions.client(settings, jobs: 4)
         self.sources = try names.map { name in
             guard RemoteAddress.looksLikeAddress(name) else { return .local(name) }
             let address = try RemoteAddress(parsing: name)
             try FetchOptions.check(address, settings)
-            return .remote(
-                try PartFetch(address, cache: cache, client: client),
-                address
-            )
+            return .remote(try PartFetch(address, cache: cache, client: client), address)
         }
     }
 
-    /// The folders, in the order in which they were given; what is not on this machine is fetched.
+    /// The folders, in the order given; fetches what is not on this machine.
     ///
-    /// - Parameter logger: Told how far that is.
+    /// - Parameter logger: Logs the progress.
     /// - Returns: The folders.
-    /// - Throws: What keeps the weights from coming.
+    /// - Throws: Why the weights cannot be had.
     func directories(logger: Logger) async throws -> [String] {
         let log = FetchLog(logger: logger)
         var directories: [String] = []
@@ -131,9 +119,9 @@ struct WeightSources: Sendable {
         return directories
     }
 
-    /// Looks for what is on this machine; fetches nothing.
+    /// Looks for what should be on this machine; fetches nothing.
     ///
-    /// - Throws: ``CheckpointError`` for a folder that is not there.
+    /// - Throws: ``CheckpointError`` for a missing folder.
     func check() throws {
         for case .local(let name) in self.sources { _ = try ModelSettings.directory(name) }
     }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import GatewayServing
 import ServiceKit
 import SwitchyardClient
 import SwitchyardProtos
@@ -39,25 +40,26 @@ struct HealthCommand: AsyncParsableCommand {
     ///
     /// Not one of the client's settings: elsewhere `listen` says where a process listens itself.
     private func listener() async throws -> Endpoint? {
-        let keys = ["endpoint", "listen"]
-        let variables = Set(keys.map { Settings.variable($0) })
+        let endpoint = ClientSettings.table.endpoint
+        let listen = GatewaySettings.table.listen
+        let known = [endpoint.definition, listen.definition]
+        let variables = Set(known.map(\.variable))
         let environment = ProcessInfo.processInfo.environment.filter { variables.contains($0.key) }
-        let settings = try await Settings(known: keys, flags: [:], environment: environment, file: nil)
-        guard self.client.endpoint == nil, try settings.string("endpoint") == nil else { return nil }
-        return try settings.string("listen").map { try Self.endpoint(of: $0) }
+        let settings = try await Settings(known: known, flags: [:], environment: environment, file: nil)
+        guard self.client.endpoint == nil, try settings.value(endpoint) == nil, settings.isSet(listen) else {
+            return nil
+        }
+        return try Self.endpoint(of: try settings.value(listen))
     }
 
     /// Where a listener of this machine is reached.
     ///
-    /// - Parameter address: Where it listens; every address of the machine is reached over loopback.
+    /// - Parameter listen: Where it listens; every address of the machine is reached over loopback.
     /// - Returns: The endpoint.
-    /// - Throws: ``Settings/Failure`` for what is no address, or one without a port.
-    private static func endpoint(of address: String) throws -> Endpoint {
-        let listen = try ListenAddress(parsing: address)
+    /// - Throws: ``Settings/Failure`` for an address without a port.
+    private static func endpoint(of listen: ListenAddress) throws -> Endpoint {
         guard listen.port > 0 else {
-            throw Settings.Failure(
-                "listen is \"\(address)\", whose port the system chooses: say with --endpoint which one it is"
-            )
+            throw Settings.Failure("listen is \(listen), whose port the system chooses: give the port with --endpoint")
         }
         let host = ["0.0.0.0": "127.0.0.1", "::": "::1"][listen.host] ?? listen.host
         return Endpoint(host: host, port: listen.port)

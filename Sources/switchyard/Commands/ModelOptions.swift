@@ -3,6 +3,7 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import GatewayServing
 import ServiceKit
 import SwitchModel
 import TensorKernels
@@ -17,10 +18,12 @@ enum ModelSettings {
     static func overrides(_ texts: [String]) throws -> [String: String] {
         var overrides: [String: String] = [:]
         for text in texts {
-            guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
-                throw Settings.Failure("the override \"\(text)\" must be KEY=VALUE, such as num_decoder_layers=24")
+            guard let override = GatewaySettings.override(text) else {
+                throw Settings.Failure(
+                    "the override is \"\(text)\"; it must be KEY=VALUE, such as num_decoder_layers=24"
+                )
             }
-            overrides[String(text[..<equals])] = String(text[text.index(after: equals)...])
+            overrides[override.key] = override.value
         }
         return overrides
     }
@@ -31,19 +34,12 @@ enum ModelSettings {
     /// - Returns: The policy; `checkpoint` for nil.
     /// - Throws: ``Settings/Failure`` for anything else.
     static func capacityPolicy(_ text: String?) throws -> CapacityPolicy {
-        switch text {
-        case nil, "checkpoint": return .checkpoint
-        case "unlimited": return .unlimited
-        case .some(let text):
-            guard text.hasPrefix("factor:"), let factor = Double(text.dropFirst("factor:".count)),
-                factor > 0, factor.isFinite
-            else {
-                throw Settings.Failure(
-                    "capacity is \"\(text)\", but must be checkpoint, unlimited or factor:NUMBER, such as factor:1.25"
-                )
-            }
-            return .factor(factor)
+        guard let text else { return .checkpoint }
+        guard let policy = GatewaySettings.capacityPolicy(text) else {
+            let allowed = GatewaySettings.table.capacity.definition.allowed
+            throw Settings.Failure("capacity is \"\(text)\"; it must be \(allowed)")
         }
+        return policy
     }
 
     /// Packs experts for shards, with all processors.

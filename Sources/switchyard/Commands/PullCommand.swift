@@ -6,6 +6,14 @@ import ServiceKit
 import SwitchyardTypes
 import WeightFetching
 
+/// Settings of `switchyard pull`.
+struct PullSettings: SettingTable {
+    static let table = PullSettings()
+
+    let fetchCA = FetchSettings.table.fetchCA
+    let plaintext = Setting.toggle("plaintext", "Allow an http:// address on another machine.")
+}
+
 /// `switchyard pull`: a checkpoint from the Hugging Face hub into the local cache.
 struct PullCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -23,9 +31,6 @@ struct PullCommand: AsyncParsableCommand {
               HF_TOKEN=... switchyard pull my-org/my-switch --include "README.md"
             """
     )
-
-    /// The settings' keys.
-    static let settingKeys = ["fetch-ca", "plaintext"]
 
     @Argument(help: ArgumentHelp("A model's name on the hub, optionally with @revision.", valueName: "org/name"))
     var model: String
@@ -57,16 +62,9 @@ struct PullCommand: AsyncParsableCommand {
     @Option(help: "Files fetched at once.")
     var jobs: Int = 4
 
-    @Option(
-        help: ArgumentHelp(
-            "Trust these authorities (PEM) in place of the system's; also SWITCHYARD_FETCH_CA, SSL_CERT_FILE.",
-            valueName: "file"
-        )
-    )
-    var fetchCa: String?
+    @Option(PullSettings.table.fetchCA, namesVariable: true) var fetchCa: String?
 
-    @Flag(help: "Allow an http:// address on another machine; also SWITCHYARD_PLAINTEXT=true.")
-    var plaintext = false
+    @Flag(PullSettings.table.plaintext, namesVariable: true) var plaintext = false
 
     @Flag(help: "Print what was fetched as JSON.")
     var json = false
@@ -85,8 +83,8 @@ struct PullCommand: AsyncParsableCommand {
         EarlySignals.endCommand()
         let environment = ProcessInfo.processInfo.environment
         let settings = try await Settings(
-            known: Self.settingKeys,
-            elsewhere: SettingKeys.all,
+            known: CommandSettings.pull,
+            elsewhere: CommandSettings.all,
             flags: ["fetch-ca": self.fetchCa, "plaintext": self.plaintext ? "true" : nil].compactMapValues { $0 },
             environment: environment,
             file: nil
@@ -98,7 +96,7 @@ struct PullCommand: AsyncParsableCommand {
             model,
             selection: HubSelection(include: self.include, exclude: self.exclude),
             environment: hub,
-            client: try FetchOptions.client(settings, environment: environment, jobs: self.jobs)
+            client: try FetchOptions.client(settings, jobs: self.jobs)
         )
         let bar = self.quiet || self.json ? nil : ProgressBar()
         let report = try await pull.run { event in

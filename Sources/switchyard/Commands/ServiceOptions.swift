@@ -7,20 +7,13 @@ import ServiceKit
 
 /// Flags that every long-running command has, and the settings they start from.
 struct ServiceOptions: ParsableArguments {
-    /// Keys of the settings that these flags set.
-    static let keys = ["config", "log-level", "log-format", "no-reflection"]
+    @Option(ServiceSettings.table.config) var config: String?
 
-    @Option(help: ArgumentHelp("A JSON file with settings; flags and environment go before it.", valueName: "file"))
-    var config: String?
+    @Option(ServiceSettings.table.logLevel) var logLevel: String?
 
-    @Option(help: "Least level that is logged: trace, debug, info, notice, warning, error, critical. (default: info)")
-    var logLevel: String?
+    @Option(ServiceSettings.table.logFormat) var logFormat: String?
 
-    @Option(help: "How log lines are written: text or json. (default: text)")
-    var logFormat: String?
-
-    @Flag(help: "Do not tell clients the services and messages by gRPC server reflection.")
-    var noReflection = false
+    @Flag(ServiceSettings.table.noReflection) var noReflection = false
 
     @Option(help: .hidden)
     var addressFile: String?
@@ -31,22 +24,18 @@ struct ServiceOptions: ParsableArguments {
     /// Reads all layers of settings.
     ///
     /// - Parameters:
-    ///   - keys: Every key of the command.
-    ///   - flags: What was given as flags; nil values were not given.
+    ///   - known: Every setting of the command.
+    ///   - command: The command with its flags.
     /// - Returns: The settings.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
-    func settings(keys: [String], flags: [String: String?]) async throws -> Settings {
-        var given = flags.compactMapValues { $0 }
-        given["config"] = self.config
-        given["log-level"] = self.logLevel
-        given["log-format"] = self.logFormat
-        given["no-reflection"] = self.noReflection ? "true" : nil
+    func settings(_ known: [SettingDefinition], of command: some ParsableArguments) async throws -> Settings {
+        let keys = Set(known.map(\.key))
         let environment = ProcessInfo.processInfo.environment
-        let file = environment[Settings.variable("config")].flatMap { $0.isEmpty ? nil : $0 }
+        let file = environment[ServiceSettings.table.config.definition.variable].flatMap { $0.isEmpty ? nil : $0 }
         return try await Settings(
-            known: Self.keys + keys,
-            elsewhere: SettingKeys.all,
-            flags: given,
+            known: known,
+            elsewhere: CommandSettings.all,
+            flags: SettingFlags.given(by: command).filter { keys.contains($0.key) },
             environment: environment,
             file: self.config ?? file
         )
@@ -55,34 +44,29 @@ struct ServiceOptions: ParsableArguments {
     /// Reads how the process logs.
     ///
     /// - Parameter settings: All settings of the command.
-    /// - Returns: How lines are written, and from which level on.
-    /// - Throws: ``Settings/Failure`` for a level or a form that there is not.
+    /// - Returns: How lines are written, and the lowest level.
+    /// - Throws: ``Settings/Failure`` for an unknown level or form.
+    @discardableResult
     static func logging(_ settings: Settings) throws -> (format: LineLogHandler.Format, level: Logger.Level) {
-        let levelText = try settings.string("log-level", default: "info")
-        guard let level = Logger.Level(rawValue: levelText) else {
-            let allowed = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
-            throw Settings.Failure("log-level is \"\(levelText)\", but must be one of \(allowed)")
-        }
-        let formatText = try settings.string("log-format", default: "text")
-        guard let format = LineLogHandler.Format(rawValue: formatText) else {
-            throw Settings.Failure("log-format is \"\(formatText)\", but must be text or json")
-        }
-        return (format, level)
+        (
+            try settings.value(ServiceSettings.table.logFormat),
+            try settings.value(ServiceSettings.table.logLevel)
+        )
     }
 
     /// Starts logging as the settings say.
     ///
     /// - Parameter settings: All settings of the command.
-    /// - Throws: ``Settings/Failure`` for a level or a form that there is not.
+    /// - Throws: ``Settings/Failure`` for an unknown level or form.
     static func startLogging(_ settings: Settings) throws {
         let (format, level) = try Self.logging(settings)
         LineLogHandler.bootstrap(format: format, level: level)
     }
 
-    /// Tells whoever started this process where it listens: by a file that appears whole.
+    /// Tells the parent process where this one listens, by a file that appears whole.
     ///
     /// - Parameter address: `host:port`.
-    /// - Throws: Where the file cannot be written.
+    /// - Throws: If the file cannot be written.
     func announce(_ address: String) throws {
         guard let path = self.addressFile else { return }
         try Data((address + "\n").utf8).write(to: URL(fileURLWithPath: path), options: .atomic)

@@ -74,8 +74,8 @@ struct UpCommand: AsyncParsableCommand {
     func run() async throws {
         try SecuritySettings.checkPlaintext(
             try await Settings(
-                known: ["plaintext"],
-                elsewhere: SettingKeys.all,
+                known: [ListenerSecuritySettings.table.plaintext.definition],
+                elsewhere: CommandSettings.all,
                 flags: self.plaintext ? ["plaintext": "true"] : [:],
                 environment: ProcessInfo.processInfo.environment,
                 file: nil

@@ -1,32 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The names of settings: finds those that are nobody's, and what was meant.
+/// The names of settings: finds unknown ones, and what was probably meant.
 enum SettingNames {
     private static let prefix = "SWITCHYARD_"
 
-    /// Variables that no command reads: those of compose files, of tests and of the tools around them.
+    /// Variables that no command reads: those of compose files, tests and development tools.
     private static let ofTheProject: Set<String> = [
         "AGREEMENT_POSITIONS", "ATTACK_REPORT", "BINARY", "CERTS", "FAULTS_INSIDE", "FULL_SHAPE", "FUZZ_TARGET",
         "IMAGE",
         "LIBFUZZER_ARGUMENTS", "MODEL_FOLDER", "TEST_PYTHON",
     ]
 
-    /// Variables below this are whoever sets them's own.
+    /// What begins with this belongs to the user and is never read.
     private static let free = "X_"
 
-    /// Refuses variables that are set and that no command reads: a misspelt one would be a setting without effect.
+    /// Refuses variables that are set but not settings of any command: a misspelt one would have no effect.
     ///
     /// - Parameters:
     ///   - environment: The process's environment.
-    ///   - known: Keys of the command.
-    ///   - elsewhere: Keys of other commands.
-    /// - Throws: ``Settings/Failure`` that names them all, and for each the nearest name.
-    static func check(
-        _ environment: [String: String],
-        known: Set<String>,
-        elsewhere: Set<String>
-    ) throws(Settings.Failure) {
-        let keys = known.union(elsewhere)
+    ///   - keys: Keys of all commands.
+    /// - Throws: ``Settings/Failure`` that names them all, each with the nearest name.
+    static func check(_ environment: [String: String], keys: Set<String>) throws(Settings.Failure) {
         let variables = Set(keys.map { Settings.variable($0) })
         let unknown =
             environment.filter { name, value in
@@ -37,31 +31,28 @@ enum SettingNames {
             }
             .keys.sorted()
         guard !unknown.isEmpty else { return }
+        let named = unknown.map { "\($0)\(self.suggestion($0, among: variables))" }
         throw Settings.Failure(
-            "the environment sets \(unknown.joined(separator: ", ")), which \(unknown.count == 1 ? "is" : "are") no "
-                + "setting\(unknown.count == 1 ? "" : "s") of any command; correct or unset "
-                + "\(unknown.count == 1 ? "it" : "them"). SWITCHYARD_\(self.free)... is never looked at"
-                + self.suggestions(unknown, among: keys) { Settings.variable($0) }
+            "unknown environment variable\(unknown.count > 1 ? "s" : "") \(named.joined(separator: ", ")): "
+                + "no command has such a setting. Correct or unset \(unknown.count > 1 ? "them" : "it"); variables that "
+                + "begin with \(self.prefix)\(self.free) are yours and never read"
         )
     }
 
-    /// What was probably meant, as the end of a message.
+    /// What was probably meant, to follow the name in a message.
     ///
     /// - Parameters:
-    ///   - unknown: Names that are nobody's.
-    ///   - keys: Keys that there are.
-    ///   - name: How a key is called there.
-    /// - Returns: Nothing where no name is near.
-    static func suggestions(_ unknown: [String], among keys: Set<String>, name: (String) -> String) -> String {
-        let names = keys.map { name($0) }.sorted()
-        let near = unknown.compactMap { word in self.nearest(word, among: names).map { "\($0) for \(word)" } }
-        return near.isEmpty ? "" : ". Meant was perhaps \(near.joined(separator: ", "))"
+    ///   - word: An unknown name.
+    ///   - names: Names that there are.
+    /// - Returns: ` (did you mean NAME?)`; nothing if no name is near.
+    static func suggestion(_ word: String, among names: Set<String>) -> String {
+        self.nearest(word, among: names.sorted()).map { " (did you mean \($0)?)" } ?? ""
     }
 
     /// The name with the fewest edits, if those are no more than a third of it.
     private static func nearest(_ word: String, among names: [String]) -> String? {
         var best: (name: String, edits: Int)?
-        // What all variables begin with says nothing.
+        // The prefix that all variables share says nothing.
         let stem = word.hasPrefix(self.prefix) ? word.count - self.prefix.count : word.count
         for name in names {
             let edits = self.edits(Array(word.utf8.prefix(200)), Array(name.utf8))
@@ -71,7 +62,7 @@ enum SettingNames {
         return best.name
     }
 
-    /// Insertions, removals and replacements that make one word the other (Levenshtein's distance, row by row).
+    /// The insertions, removals and replacements from one word to the other (Levenshtein distance, row by row).
     private static func edits(_ one: [UInt8], _ other: [UInt8]) -> Int {
         var row = Array(0...other.count)
         for (index, byte) in one.enumerated() {
@@ -89,12 +80,12 @@ enum SettingNames {
         return row[other.count]
     }
 
-    /// Whether Kubernetes made a variable: it tells every pod of all services, also of one named `switchyard` or
+    /// Whether Kubernetes made a variable: every pod has some for each service, such as one named `switchyard` or
     /// `switchyard-gateway`.
     ///
     /// https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     private static func isServiceLink(_ rest: String, _ value: String) -> Bool {
-        // A service named `switchyard` gives SERVICE_HOST, PORT and so on without anything before them.
+        // A service named `switchyard` gives SERVICE_HOST, PORT and so on, with nothing before them.
         let padded = "_" + rest
         if padded.hasSuffix("_SERVICE_HOST") || padded.contains("_SERVICE_PORT") { return true }
         guard let port = padded.range(of: "_PORT") else { return false }

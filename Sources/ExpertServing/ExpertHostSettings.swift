@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import ServiceKit
+package import SwitchModel
+
+/// Settings of an expert host: each is named, bounded and explained here, and nowhere else.
+package struct ExpertHostSettings: SettingTable {
+    /// The settings.
+    package static let table = ExpertHostSettings()
+
+    package let shard = Setting.texts(
+        "shard",
+        placeholder: "dir",
+        see: "Several shards on one host",
+        "A shard's folder or its https:// address, or a whole checkpoint; may be given several times."
+    )
+    package let listen = Setting.listen(default: ListenAddress(host: "127.0.0.1", port: 7401))
+    package let compute = ComputeSettings()
+    package let dtype = Setting.choice(
+        "dtype",
+        of: WeightStorage.allCases,
+        default: .checkpoint,
+        name: \.rawValue,
+        placeholder: "type",
+        see: "Precision",
+        "How weights are kept in memory; checkpoint keeps them as stored, and a packed shard keeps its own type."
+    )
+    package let prefault = Setting.toggle(
+        "prefault",
+        see: "Packed shards",
+        "Read packed shards once and compare their checksums before serving."
+    )
+    package let maxRows = Setting.whole(
+        "max-rows",
+        in: 1...1_048_576,
+        default: 16_384,
+        placeholder: "rows",
+        "Most token rows per call; more are refused with RESOURCE_EXHAUSTED."
+    )
+    package let queueLimit = Setting.whole(
+        "queue-limit",
+        in: 1...65_536,
+        default: 256,
+        placeholder: "count",
+        "Calls that may wait; one more is refused with RESOURCE_EXHAUSTED."
+    )
+    package let batchRows = Setting.whole(
+        "batch-rows",
+        in: 1...1_048_576,
+        default: 1024,
+        placeholder: "rows",
+        see: "Several gateways on the same hosts",
+        "Token rows up to which waiting calls are computed in one pass; 1 computes each call alone."
+    )
+    package let batchWindow = Setting.time(
+        "batch-window-us",
+        .microseconds,
+        in: 0...1_000_000,
+        default: 1000,
+        "How long an idle host may hold a call back when it expects another gateway's call for the same layer; 0 never "
+            + "does."
+    )
+    package let zone = Setting.text(
+        "zone",
+        placeholder: "name",
+        "Where the host runs, for gateways that prefer their own zone: 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-'."
+    )
+    package let drain = Setting.time(
+        "drain-seconds",
+        .seconds,
+        in: 0...3600,
+        default: 20,
+        "How long calls may take to finish after SIGTERM."
+    )
+}
+
+extension ExpertHostConfiguration {
+    /// Makes the configuration that the settings ask for; no file is opened.
+    ///
+    /// - Parameter settings: Flags, environment and file.
+    /// - Throws: `Settings.Failure` naming the setting that is missing or wrong, and ``ExpertHostError``.
+    package init(_ settings: Settings) throws {
+        let table = ExpertHostSettings.table
+        let shards = try settings.value(table.shard)
+        guard !shards.isEmpty else {
+            throw Settings.Failure("no shard is given: pass --shard DIR or set \(table.shard.definition.variable)")
+        }
+        self.init(shardDirectories: shards)
+        let listen = try settings.value(table.listen)
+        self.host = listen.host
+        self.port = listen.port
+        self.threads = try settings.value(table.compute.threads)
+        self.pinsThreads = try settings.value(table.compute.pinThreads)
+        self.storage = try settings.value(table.dtype)
+        self.prefault = try settings.value(table.prefault)
+        self.maxRowsPerCall = try settings.value(table.maxRows)
+        self.queueLimit = try settings.value(table.queueLimit)
+        self.batchRowLimit = try settings.value(table.batchRows)
+        self.batchWindow = try settings.value(table.batchWindow)
+        self.zone = try settings.value(table.zone)
+        self.drainTimeout = try settings.value(table.drain)
+        self.reflection = try !settings.value(ServiceSettings.table.noReflection)
+        try self.validate()
+    }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+internal import SwitchyardTypes
+package import ExpertPooling
+package import ServiceKit
+package import SwitchModel
+package import TensorKernels
+
+/// Settings of a gateway: each is named, bounded and explained here, and nowhere else.
+package struct GatewaySettings: SettingTable {
+    /// The settings.
+    package static let table = GatewaySettings()
+
+    package let model = Setting.text(
+        "model",
+        placeholder: "dir",
+        see: "From an address",
+        "The gateway part of a model, or its https:// address; also a whole checkpoint, or a hub id in the local cache."
+    )
+    package let pool = Setting.list(
+        "pool",
+        allowed: "NAME=TARGET[,TARGET], with targets such as host:port, dns:///name:port or file:///path",
+        range: "NAME=TARGET[,TARGET]",
+        placeholder: "name=target[,target]",
+        see: "Replicas that come and go",
+        "A pool of expert hosts, once per pool; a target is host:port, dns:///name:port or file:///path."
+    ) { try PoolSpecification(parsing: $0) }
+    package let listen = Setting.listen(default: ListenAddress(host: "127.0.0.1", port: 7400))
+    package let compute = ComputeSettings()
+    package let dtype = Setting.choice(
+        "dtype",
+        of: WeightStorage.allCases,
+        default: .checkpoint,
+        name: \.rawValue,
+        placeholder: "type",
+        see: "Precision",
+        "How weights are kept in memory; checkpoint keeps them as stored, and routers are always float32."
+    )
+    package let wireDtype = Setting.choice(
+        "wire-dtype",
+        of: DType.rows,
+        default: .float32,
+        name: { "\($0)" },
+        placeholder: "type",
+        see: "Precision",
+        "How token rows travel to the expert hosts and back."
+    )
+    package let batchSlots = Setting.whole(
+        "batch-slots",
+        in: 1...4096,
+        default: 32,
+        placeholder: "rows",
+        "Decoder rows that run at once; a request takes one per beam or returned sequence."
+    )
+    package let queueLimit = Setting.whole(
+        "queue-limit",
+        in: 1...1_000_000,
+        default: 64,
+        placeholder: "count",
+        "Requests that may wait; one more is refused with RESOURCE_EXHAUSTED and a retry hint."
+    )
+    package let encodeTokens = Setting.whole(
+        "encode-tokens",
+        in: 1...1_000_000,
+        default: 2048,
+        placeholder: "count",
+        "Input tokens that may join in one step."
+    )
+    package let encodeTimePerStep = Setting.time(
+        "encode-ms-per-step",
+        .milliseconds,
+        in: 0...60_000,
+        default: 50,
+        "How much longer encoding new requests may make a step while others decode; every step encodes at least one block."
+    )
+    package let overlap = Setting.choice(
+        "overlap",
+        of: EngineConfiguration.Overlap.allCases,
+        default: .automatic,
+        name: \.rawValue,
+        placeholder: "mode",
+        "Let two halves of a decoder step take turns, so that one computes while the other waits for experts; auto does so "
+            + "where it measured faster."
+    )
+    package let maxInputTokens = Setting.whole(
+        "max-input-tokens",
+        in: 1...1_048_576,
+        default: 2048,
+        placeholder: "count",
+        "Longest input in tokens; a longer one is refused."
+    )
+    package let maxNewTokens = Setting.whole(
+        "max-new-tokens",
+        in: 1...GenerationParameters.maximumNewTokens,
+        default: 1024,
+        placeholder: "count",
+        "Largest max_new_tokens of a request."
+    )
+    package let capacity = Setting.parsed(
+        "capacity",
+        default: CapacityPolicy.checkpoint,
+        written: "checkpoint",
+        allowed: "checkpoint, unlimited or factor:NUMBER, such as factor:1.25",
+        range: "checkpoint, unlimited or factor:NUMBER",
+        placeholder: "policy",
+        "How many tokens an expert takes."
+    ) { GatewaySettings.capacityPolicy($0) }
+    package let startupWait = Setting.time(
+        "startup-wait-seconds",
+        .seconds,
+        in: 0...86_400,
+        default: 60,
+        "How long to wait for a host for every expert before serving without."
+    )
+    package let drain = Setting.time(
+        "drain-seconds",
+        .seconds,
+        in: 0...3600,
+        default: 30,
+        "How long requests may take to finish after SIGTERM."
+    )
+    package let override = Setting.list(
+        "override",
+        allowed: "KEY=VALUE, such as num_decoder_layers=24",
+        range: "KEY=VALUE",
+        placeholder: "key=value",
+        see: "Checkpoints",
+        "Replace a value of config.json; may be given several times."
+    ) { GatewaySettings.override($0) }
+    /// How it uses its expert pools.
+    package let pools = ExpertPoolSettings()
+
+    /// `checkpoint`, `unlimited` or `factor:1.25`.
+    package static func capacityPolicy(_ text: String) -> CapacityPolicy? {
+        switch text {
+        case "checkpoint": return .checkpoint
+        case "unlimited": return .unlimited
+        default:
+            guard text.hasPrefix("factor:"), let factor = Double(text.dropFirst("factor:".count)), factor > 0,
+                factor.isFinite
+            else { return nil }
+            return .factor(factor)
+        }
+    }
+
+    /// `d_ff=1024` as a key and a value of `config.json`.
+    package static func override(_ text: String) -> ConfigurationOverride? {
+        guard let equals = text.firstIndex(of: "="), equals != text.startIndex else { return nil }
+        return ConfigurationOverride(
+            key: String(text[..<equals]),
+            value: String(text[text.index(after: equals)...])
+        )
+    }
+}
+
+/// A value of a model's `config.json` that replaces the file's.
+package struct ConfigurationOverride: Sendable, Hashable {
+    /// The key in `config.json`.
+    package let key: String
+    /// The value.
+    package let value: String
+}
+
+extension GatewayConfiguration {
+    /// Makes the configuration that the settings ask for; no file is opened.
+    ///
+    /// - Parameter settings: Flags, environment and file.
+    /// - Throws: `Settings.Failure` naming the setting that is missing or wrong.
+    package init(_ settings: Settings) throws {
+        let table = GatewaySettings.table
+        guard let model = try settings.value(table.model) else {
+            throw Settings.Failure("no model is given: pass --model DIR or set \(table.model.definition.variable)")
+        }
+        let pools = try settings.value(table.pool)
+        guard !pools.isEmpty else {
+            throw Settings.Failure(
+                "no pool is given: pass --pool NAME=HOST:PORT for each, or set \(table.pool.definition.variable)"
+            )
+        }
+        self.init(modelDirectory: model, pools: pools)
+        let listen = try settings.value(table.listen)
+        self.host = listen.host
+        self.port = listen.port
+        for override in try settings.value(table.override) { self.modelOverrides[override.key] = override.value }
+        self.threads = try settings.value(table.compute.threads)
+        self.pinsThreads = try settings.value(table.compute.pinThreads)
+        self.storage = try settings.value(table.dtype)
+        self.cluster.wireType = try settings.value(table.wireDtype)
+        self.cluster.allowsPlaintext = try settings.value(ListenerSecuritySettings.table.plaintext)
+        self.engine.scheduler.batchSlots = try settings.value(table.batchSlots)
+        self.engine.scheduler.queueLimit = try settings.value(table.queueLimit)
+        self.engine.scheduler.encodeTokensPerStep = try settings.value(table.encodeTokens)
+        self.engine.encodeTimePerStep = try settings.value(table.encodeTimePerStep)
+        self.engine.overlap = try settings.value(table.overlap)
+        self.engine.capacityPolicy = try settings.value(table.capacity)
+        self.limits.maxInputTokens = try settings.value(table.maxInputTokens)
+        self.limits.maxNewTokens = try settings.value(table.maxNewTokens)
+        self.readyTimeout = try settings.value(table.startupWait)
+        self.drainTimeout = try settings.value(table.drain)
+        self.reflection = try !settings.value(ServiceSettings.table.noReflection)
+        try table.pools.apply(settings, to: &self.cluster)
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Foundation
+package import Logging
+
+/// Settings that every service has.
+public struct ServiceSettings: SettingTable {
+    /// The settings.
+    package static let table = ServiceSettings()
+
+    package let config = Setting.text(
+        "config",
+        placeholder: "file",
+        "A JSON file with settings; flags and environment variables override it."
+    )
+    package let logLevel = Setting.choice(
+        "log-level",
+        of: Logger.Level.allCases,
+        default: .info,
+        name: \.rawValue,
+        placeholder: "level",
+        "The lowest level that is logged."
+    )
+    package let logFormat = Setting.choice(
+        "log-format",
+        of: LineLogHandler.Format.allCases,
+        default: .text,
+        name: \.rawValue,
+        placeholder: "format",
+        "How log lines are written; json is one object per line."
+    )
+    package let noReflection = Setting.toggle(
+        "no-reflection",
+        "Do not describe the services and messages to clients by gRPC server reflection."
+    )
+}
+
+/// Settings of a service's admin port.
+public struct AdminSettings: SettingTable {
+    package let adminListen: Setting<ListenAddress?>
+    package let metricsExpertSeries = Setting.whole(
+        "metrics-expert-series",
+        in: 0...1_000_000,
+        default: 2000,
+        placeholder: "count",
+        see: "Tokens by expert",
+        "Limit of series with tokens by expert; neighbouring experts share a series above it, 0 turns them off."
+    )
+
+    /// Makes the settings of one service.
+    ///
+    /// - Parameters:
+    ///   - address: Where its admin port listens by default.
+    ///   - defaultInWords: The default in words, where the settings are shown for several services.
+    package init(listen address: String, defaultInWords: String? = nil) {
+        self.adminListen = .parsed(
+            "admin-listen",
+            default: try? ListenAddress(parsing: address),
+            written: address,
+            defaultInWords: defaultInWords,
+            allowed: "HOST:PORT or off",
+            range: "HOST:PORT or off",
+            placeholder: "host:port",
+            "Address of metrics and probes over HTTP; off disables them."
+        ) { text in
+            text == "off" || text.isEmpty ? .some(nil) : .some(try ListenAddress(parsing: text))
+        }
+    }
+}
+
+extension Setting where Value == ListenAddress {
+    /// Where a service listens.
+    ///
+    /// - Parameter address: The default.
+    /// - Returns: The setting `listen`.
+    package static func listen(default address: ListenAddress) -> Setting {
+        .parsed(
+            "listen",
+            default: address,
+            written: "\(address)",
+            allowed: "HOST:PORT",
+            range: "HOST:PORT",
+            placeholder: "host:port",
+            "Address to listen on; port 0 lets the system choose."
+        ) { try ListenAddress(parsing: $0) }
+    }
+}
+
+/// The settings of compute threads, which both services have.
+public struct ComputeSettings: SettingTable {
+    package let threads = Setting.whole(
+        "threads",
+        in: 1...1024,
+        default: max(1, ProcessInfo.processInfo.activeProcessorCount),
+        defaultInWords: "all processors",
+        placeholder: "count",
+        "Compute threads."
+    )
+    package let pinThreads = Setting.toggle(
+        "pin-threads",
+        "Pin each compute thread to a processor of its own, for machines where nothing else computes."
+    )
+
+    package init() {}
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A setting as it is in force: its value, and where that comes from.
+public struct SettingInForce: Sendable, Hashable {
+    /// The setting.
+    public var definition: SettingDefinition
+    /// Its value, in parts if it is a list; none if it has none.
+    public var values: [String]
+    /// Where the value comes from.
+    public var source: Settings.Source
+
+    /// The setting's key.
+    public var key: String { self.definition.key }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ExpertServing
+import GatewayServing
+import ServiceKit
+import Telemetry
+
+/// The settings of all commands.
+enum CommandSettings {
+    /// Settings of a gateway's admin port.
+    static let gatewayAdmin = AdminSettings(listen: "127.0.0.1:7410")
+    /// Settings of an expert host's admin port.
+    static let hostAdmin = AdminSettings(listen: "127.0.0.1:7411")
+    /// Settings of either admin port, as they are shown for both.
+    static let anyAdmin = AdminSettings(
+        listen: "127.0.0.1:7410",
+        defaultInWords: "127.0.0.1:7410, or 127.0.0.1:7411 for an expert host"
+    )
+
+    /// Settings of `switchyard gateway`.
+    static let gateway =
+        GatewaySettings.table.definitions + FetchSettings.table.definitions
+        + ListenerSecuritySettings.table.definitions + TokensSettings.table.definitions
+        + ExpertsSecuritySettings.table.definitions + Self.gatewayAdmin.definitions
+        + ServiceSettings.table.definitions
+
+    /// Settings of `switchyard expert-host`.
+    static let expertHost =
+        ExpertHostSettings.table.definitions + FetchSettings.table.definitions
+        + ListenerSecuritySettings.table.definitions + Self.hostAdmin.definitions
+        + ServiceSettings.table.definitions
+
+    /// Settings of `generate`, `status`, `plan` and `health`.
+    static let client = ClientSettings.table.definitions
+
+    /// Settings of `switchyard pull`.
+    static let pull = PullSettings.table.definitions
+
+    /// Every setting of some command; in one environment there may be variables for all of them.
+    static let all = Self.gateway + Self.expertHost + Self.client + Self.pull
+}
+
+/// A command with settings that `switchyard config` shows and checks.
+protocol ConfiguredCommand {
+    /// All layers of settings.
+    ///
+    /// - Returns: The settings, none of them read yet.
+    /// - Throws: ``Settings/Failure`` for names and files that cannot be used.
+    func settings() async throws -> Settings
+
+    /// Reads every setting, and touches no file that a setting names.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Throws: What is wrong with a value.
+    static func checkValues(_ settings: Settings) throws
+
+    /// Opens what settings name on this machine: certificates, tokens, folders.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Throws: What cannot be used.
+    static func checkFiles(_ settings: Settings) throws
+}

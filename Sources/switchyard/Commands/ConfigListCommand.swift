@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Foundation
+import ServiceKit
+
+/// `switchyard config list`: every setting, with its default, what it may be, and what it does.
+struct ConfigListCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
+        abstract: "List all settings of a program, with their defaults, what they may be, and what they do.",
+        discussion: """
+            EXAMPLES
+              switchyard config list gateway
+              switchyard config list client --markdown
+            """
+    )
+
+    /// Whose settings are listed.
+    enum Program: String, CaseIterable, ExpressibleByArgument {
+        case gateway
+        case expertHost = "expert-host"
+        case client
+        case pull
+
+        var settings: [SettingDefinition] {
+            switch self {
+            case .gateway: CommandSettings.gateway
+            case .expertHost: CommandSettings.expertHost
+            case .client: CommandSettings.client
+            case .pull: CommandSettings.pull
+            }
+        }
+    }
+
+    @Argument(help: "Whose settings: gateway, expert-host, client or pull.")
+    var program: Program = .gateway
+
+    @Flag(help: "Print a table in Markdown.")
+    var markdown = false
+
+    @Option(help: .hidden)
+    var update: String?
+
+    func run() throws {
+        if let update {
+            // For docs/operations.md, whose tables a test compares with what the software knows.
+            let text = try String(contentsOfFile: update, encoding: .utf8)
+            try DocumentTables.updated(text).write(toFile: update, atomically: true, encoding: .utf8)
+            return
+        }
+        let settings = self.program.settings
+        guard !self.markdown else {
+            let titles = ["Setting", "Default", "Allowed", "Meaning"]
+            Terminal.print(DocumentTables.markdown(titles, settings.map(\.markdownRow)).joined(separator: "\n"))
+            return
+        }
+        var table = TextTable([("setting", .left), ("default", .left), ("allowed", .left), ("meaning", .left)])
+        for setting in settings {
+            table.add([setting.key, setting.shownDefault ?? "-", setting.range, setting.help])
+        }
+        Terminal.print(table.text)
+    }
+}
