@@ -19,7 +19,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-full-shape bench-peers protos clean image deploy-check deploy-test
+    bench-model bench-full-shape bench-peers protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -179,6 +179,9 @@ bench-peers: build ## the RPC benchmark beside gRPC C++ and grpc-swift-2
 	$(SWIFT) build -c release --package-path Tests/Peers/bench-grpc-swift --scratch-path $(PEERS)/grpc-swift
 	@"$$($(RELEASE) --show-bin-path)/switchyard" bench rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
+
+tables: ## write the tables of settings and metrics in docs/operations.md anew
+	$(SWIFT) run switchyard config list --update docs/operations.md
 
 protos: ## regenerate the C code and the typed messages from Protos/
 	@deploy/install-packages.sh test

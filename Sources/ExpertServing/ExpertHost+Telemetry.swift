@@ -8,7 +8,7 @@ internal import SwitchyardTypes
 internal import Synchronization
 public import Telemetry
 
-/// Token rows that each expert has computed; the compute thread adds to it once a pass.
+/// Token rows computed by each expert; the compute thread adds to them once per pass.
 final class ExpertRowCounts: Sendable {
     private let rows = Mutex<[SparseLayer: [UInt64]]>([:])
 
@@ -34,17 +34,17 @@ extension ExpertHost {
     /// What this service is called in metrics.
     public static let component = "expert-host"
 
-    /// Whether the host takes calls, and why not; agrees with what the health service says of the process.
+    /// Whether the host takes calls, and why not; agrees with the health service.
     public var readiness: Readiness {
         if self.health.status(of: "") == .serving { return Readiness(isReady: true) }
         return Readiness(isReady: false, notes: [self.queue.load.draining ? "it drains" : "it does not listen yet"])
     }
 
-    /// Gives what is known of the host at this moment, besides what ``ExpertHostMetrics`` count.
+    /// Adds the current state of the host, beside what ``ExpertHostMetrics`` count.
     ///
     /// - Parameters:
-    ///   - snapshot: Takes the values.
-    ///   - expertSeriesLimit: Series that rows by expert may have; experts share them where there are more.
+    ///   - snapshot: Where the values go.
+    ///   - expertSeriesLimit: Limit of series with rows by expert; experts share series above it.
     public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
         snapshot.setProcess()
         snapshot.setService(Self.component, isReady: self.readiness.isReady)

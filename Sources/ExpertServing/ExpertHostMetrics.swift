@@ -4,12 +4,10 @@ internal import Metrics
 internal import SwitchyardTypes
 internal import Telemetry
 
-/// What an expert host tells the process's metrics system.
+/// What an expert host counts, for any metrics backend.
 ///
-/// The host sets up no metrics system: set one up before you create the host, or nothing is recorded. Names end
-/// in their unit, as Prometheus specifies (https://prometheus.io/docs/practices/naming/). What each metric means stands in
-/// `MetricCatalog`; what is cheaper to look up than to count is gathered by
-/// ``ExpertHost/collect(into:expertSeriesLimit:)``.
+/// The program chooses the backend; without one, nothing is counted. `MetricCatalog` defines the metrics; those that are
+/// cheaper to look up than to count come from ``ExpertHost/collect(into:expertSeriesLimit:)``.
 public struct ExpertHostMetrics: Sendable {
     /// How a `Forward` call ended.
     public enum Outcome: String, Sendable, CaseIterable {
@@ -21,7 +19,7 @@ public struct ExpertHostMetrics: Sendable {
         case expired
         /// Its caller left before it was computed.
         case cancelled
-        /// It asked for something that the host does not have, or was no sound request.
+        /// It asked for something that the host does not have, or was malformed.
         case invalid
         /// It was computed and its outputs were not finite, or it could not be computed.
         case failed
@@ -37,9 +35,9 @@ public struct ExpertHostMetrics: Sendable {
     private let queueTime: Timer
     private let computeTime: Timer
 
-    /// Makes the metrics known to a metrics system.
+    /// Creates every metric, so that all of them exist from the start, at zero.
     ///
-    /// - Parameter factory: The system.
+    /// - Parameter factory: The backend.
     init(factory: any MetricsFactory) {
         let table = MetricCatalog.host
         self.calls = Dictionary(
@@ -72,7 +70,7 @@ public struct ExpertHostMetrics: Sendable {
     /// - Parameters:
     ///   - calls: Calls that it computed.
     ///   - rows: Their token rows.
-    ///   - named: Experts that they named, each call by itself.
+    ///   - named: Experts that they named, counted per call.
     ///   - reads: Experts whose weights were read.
     ///   - time: How long it took.
     func computed(

@@ -13,7 +13,7 @@ extension Gateway {
     /// What this service is called in metrics.
     public static let component = "gateway"
 
-    /// Whether the gateway takes requests, and why not; agrees with what the health service says of the process.
+    /// Whether the gateway takes requests, and why not; agrees with the health service.
     public var readiness: Readiness {
         switch self.gate.phase {
         case .waiting: Readiness(isReady: false, notes: ["it waits for its expert hosts"] + self.missingPools)
@@ -29,11 +29,11 @@ extension Gateway {
             .map { "the pool \($0) has no replica that is ready" }
     }
 
-    /// Gives what is known of the gateway at this moment, besides what ``GatewayMetrics`` count.
+    /// Adds the current state of the gateway, beside what ``GatewayMetrics`` count.
     ///
     /// - Parameters:
-    ///   - snapshot: Takes the values.
-    ///   - expertSeriesLimit: Series that tokens by expert may have; experts share them where there are more.
+    ///   - snapshot: Where the values go.
+    ///   - expertSeriesLimit: Limit of series with tokens by expert; experts share series above it.
     public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
         snapshot.setProcess()
         snapshot.setService(Self.component, isReady: self.readiness.isReady)
@@ -60,7 +60,7 @@ extension Gateway {
 }
 
 extension MetricSnapshot {
-    /// Gives a number for each expert of each layer, or for some of them together where there are too many.
+    /// Sets a number for each expert of each layer, or for ranges of experts if there are too many.
     fileprivate mutating func set(
         _ metric: MetricDefinition,
         _ rows: [SparseLayer: [UInt64]],

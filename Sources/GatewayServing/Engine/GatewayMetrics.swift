@@ -6,16 +6,16 @@ internal import SwitchModel
 public import SwitchyardTypes
 internal import Telemetry
 
-/// What a gateway counts, for whatever metrics backend the program has been given.
+/// What a gateway counts, for any metrics backend.
 ///
-/// No backend is chosen here: without one, every call is a call of nothing. What each metric means stands in
-/// `MetricCatalog`; what is cheaper to look up than to count is gathered by ``Gateway/collect(into:expertSeriesLimit:)``.
+/// The program chooses the backend; without one, nothing is counted. `MetricCatalog` defines the metrics; those that are
+/// cheaper to look up than to count come from ``Gateway/collect(into:expertSeriesLimit:)``.
 public struct GatewayMetrics: Sendable {
     /// How a request that was submitted to the engine ended.
     public enum Outcome: String, Sendable, CaseIterable {
         /// With an answer, dropped tokens or none.
         case finished
-        /// At once: the queue was full, the gateway was leaving, or it asked for more slots than there are.
+        /// At once: the queue was full, the gateway was draining, or the request needs more slots than there are.
         case refused
         /// Its deadline passed before the answer was there.
         case expired
@@ -47,7 +47,7 @@ public struct GatewayMetrics: Sendable {
     private let firstTokenTime: Timer
     private let nextTokenTime: Timer
 
-    /// Creates every metric, so that all of them are seen from the start, at zero.
+    /// Creates every metric, so that all of them exist from the start, at zero.
     ///
     /// - Parameters:
     ///   - layers: The model's sparse layers.
@@ -99,11 +99,11 @@ public struct GatewayMetrics: Sendable {
         self.requests[outcome]?.increment()
     }
 
-    /// A call of one half of the model is over.
+    /// A pass through one stack ended.
     ///
     /// - Parameters:
     ///   - record: What happened to its tokens.
-    ///   - stack: Which half.
+    ///   - stack: The stack.
     func add(_ record: RoutingRecord, stack: Stack) {
         self.routed[stack]?.increment(by: record.routedCount)
         for (drop, count) in record.drops {
@@ -111,37 +111,37 @@ public struct GatewayMetrics: Sendable {
         }
     }
 
-    /// A step is over; `time` is how long it took.
+    /// A step ended after `time`.
     func stepped(_ time: Duration) {
         self.steps.increment()
         self.stepTime.record(duration: time)
     }
 
-    /// A request finished, so long after its arrival.
+    /// A request finished, `time` after its arrival.
     func finished(_ kind: EngineRequest.Kind, after time: Duration) {
         self.ended(.finished)
         self.requestTimes[kind]?.record(duration: time)
     }
 
-    /// So many decoder rows were decoded at once, in that time.
+    /// One pass decoded `rows` rows in `time`.
     func decoded(rows: Int, time: Duration) {
         self.decodedTokens.increment(by: rows)
         self.decodeRows.record(rows)
         self.decodeTime.record(duration: time)
     }
 
-    /// Inputs with so many tokens were encoded together, in that time.
+    /// Inputs with `tokens` tokens were encoded together in `time`.
     func encoded(tokens: Int, time: Duration) {
         self.encodedTokens.increment(by: tokens)
         self.encodeTime.record(duration: time)
     }
 
-    /// A request waited so long for its first step.
+    /// A request waited `time` for its first step.
     func queued(_ time: Duration) {
         self.queueTime.record(duration: time)
     }
 
-    /// A request has a token more.
+    /// A request has one more token.
     ///
     /// - Parameters:
     ///   - time: Since its submission for the first one, since the one before it for the others.
@@ -152,7 +152,7 @@ public struct GatewayMetrics: Sendable {
 }
 
 extension DropReason {
-    /// The reason as metrics and Prometheus' users write it.
+    /// The reason as the value of a label.
     var label: String {
         switch self {
         case .capacity: "capacity"

@@ -1,45 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One connection of the admin port as a machine: which request is answered next, and when to give the connection up.
+/// One connection of the admin port as a state machine: which request is answered next, and when the connection closes.
 ///
-/// Requests are answered one after another. Bytes are counted before they are parsed, so that a request without end costs
+/// Requests are answered one after another. Bytes are counted before they are parsed, so that an endless request costs
 /// no more than its limit.
 struct AdminConnection: Sendable {
-    /// What a connection may take.
+    /// Limits of a connection.
     struct Limits: Sendable, Hashable {
-        /// Bytes of one request.
+        /// Bytes per request.
         var requestBytes = 16 * 1024
-        /// Requests that may wait behind the one that is answered.
+        /// Requests that may wait behind the one being answered.
         var pipelined = 8
-        /// How long a request may take to arrive, and an answer to be taken.
+        /// How long a request may take to arrive, and an answer to be read.
         var exchange = Duration.seconds(10)
-        /// How long nothing may happen.
+        /// How long the connection may be idle.
         var idle = Duration.seconds(75)
-        /// How long a client may go on sending after it was refused, so that it gets to read why.
+        /// How long a client may keep sending after a refusal, so that it can read why.
         var linger = Duration.seconds(1)
     }
 
     /// What the runner does next.
     enum Action: Sendable, Hashable {
         case none
-        /// Answer, and tell with ``AdminConnection/answered(now:)`` when the answer has left.
+        /// Answer, and call ``AdminConnection/answered(now:)`` once the answer is sent.
         case answer(AdminRequest)
-        /// Say that nothing more comes, and let the client read that.
+        /// Close the sending side, and let the client read to the end.
         case closeOutput
-        /// Close without another word.
+        /// Close at once.
         case close
     }
 
     private enum State {
-        /// Nothing is going on since then. Can transition to `receiving` and `closed`.
+        /// Idle since then. Can transition to `receiving` and `closed`.
         case idle(since: ContinuousClock.Instant)
         /// A request began to arrive then. Can transition to `answering` and `closed`.
         case receiving(since: ContinuousClock.Instant)
         /// A request is being answered since then. Can transition to every state.
         case answering(AdminRequest, since: ContinuousClock.Instant)
-        /// A refusal has left then, and what still comes is thrown away. Can transition to `closed`.
+        /// A refusal was sent then, and further input is discarded. Can transition to `closed`.
         case lingering(since: ContinuousClock.Instant)
-        /// The connection is given up. Final.
+        /// Closed. Final.
         case closed
     }
 
@@ -55,10 +55,10 @@ struct AdminConnection: Sendable {
         self.state = .idle(since: now)
     }
 
-    /// Whether the connection is given up.
+    /// Whether the connection is closed.
     var isClosed: Bool { if case .closed = self.state { true } else { false } }
 
-    /// Whether what arrives is to be parsed.
+    /// Whether input is to be parsed.
     var isParsing: Bool {
         switch self.state {
         case .idle, .receiving: true
@@ -115,7 +115,7 @@ struct AdminConnection: Sendable {
         }
     }
 
-    /// What arrived cannot be parsed, for the reason that `route` names.
+    /// The input cannot be parsed, for the reason that `route` names.
     mutating func refused(_ route: AdminRequest.Route, now: ContinuousClock.Instant) -> Action {
         self.refuse(route, now: now)
     }
@@ -125,7 +125,7 @@ struct AdminConnection: Sendable {
     /// Whether the answer to a request is the last one on this connection.
     func endsWith(_ request: AdminRequest) -> Bool { !request.keepsAlive || self.isDraining }
 
-    /// The answer has left.
+    /// The answer was sent.
     mutating func answered(now: ContinuousClock.Instant) -> Action {
         guard case .answering(let request, _) = self.state else { return .none }
         if request.isRefused {
@@ -142,7 +142,7 @@ struct AdminConnection: Sendable {
         return .none
     }
 
-    /// The service stops: what is being answered is answered, nothing else.
+    /// The service stops: the current answer is finished, nothing else.
     mutating func beginDraining() -> Action {
         self.isDraining = true
         if case .answering = self.state { return .none }
@@ -160,7 +160,7 @@ struct AdminConnection: Sendable {
     private mutating func refuse(_ route: AdminRequest.Route, now: ContinuousClock.Instant) -> Action {
         switch self.state {
         case .closed, .lingering, .answering:
-            // An answer that is on its way may be half written: no other can follow it.
+            // An answer in progress may be half written: no other can follow it.
             return self.close()
         case .idle, .receiving:
             let request = AdminRequest(refused: route)

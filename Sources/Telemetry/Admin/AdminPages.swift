@@ -29,13 +29,13 @@ public struct AdminPages: Sendable {
         case .unknownPath:
             return AdminResponse(status: 404, "there is nothing here; ask for /metrics, /livez or /readyz")
         case .wrongMethod:
-            var response = AdminResponse(status: 405, "only GET and HEAD are answered here")
+            var response = AdminResponse(status: 405, "only GET and HEAD are allowed")
             response.fields["allow"] = "GET, HEAD"
             return response
         case .tooLarge:
-            return AdminResponse(status: 431, "the request is larger than this port reads")
+            return AdminResponse(status: 431, "the request is too large")
         case .malformed:
-            return AdminResponse(status: 400, "this is no HTTP/1.1 request")
+            return AdminResponse(status: 400, "this is not an HTTP/1.1 request")
         }
     }
 }

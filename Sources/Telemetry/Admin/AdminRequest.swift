@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What is asked of the admin port.
+/// A request to the admin port.
 struct AdminRequest: Sendable, Hashable {
     /// What a request is for.
     enum Route: Sendable, Hashable {
@@ -11,23 +11,23 @@ struct AdminRequest: Sendable, Hashable {
         case unknownPath
         /// The path is there, but not for this method.
         case wrongMethod
-        /// The request is larger than it may be.
+        /// The request is too large.
         case tooLarge
-        /// The bytes are no request.
+        /// The bytes are not a request.
         case malformed
     }
 
     let route: Route
-    /// Whether the answer is to have no body.
+    /// Whether the answer must have no body.
     let isHead: Bool
-    /// Whether the client wants to go on with this connection.
+    /// Whether the client wants to keep the connection.
     let keepsAlive: Bool
 
     /// Reads a request's first line.
     ///
     /// - Parameters:
     ///   - method: The method, such as `GET`.
-    ///   - target: What is asked for: a path, or a whole URL (RFC 9112, section 3.2.2), with or without a query.
+    ///   - target: The target: a path, or a whole URL (RFC 9112, section 3.2.2), with or without a query.
     ///   - keepsAlive: Whether the client wants to go on with this connection.
     init(method: String, target: String, keepsAlive: Bool) {
         let path = Self.path(of: target)
@@ -91,14 +91,14 @@ struct AdminResponse: Sendable, Hashable {
 public struct Readiness: Sendable, Hashable {
     /// Whether it does.
     public var isReady: Bool
-    /// Why it does not, or what people should know although it does; a line each.
+    /// Why it does not, or what people should know even so; one line each.
     public var notes: [String]
 
     /// Creates an answer.
     ///
     /// - Parameters:
     ///   - isReady: Whether the service takes calls.
-    ///   - notes: Why it does not, or what people should know although it does.
+    ///   - notes: Why it does not, or what people should know even so.
     public init(isReady: Bool, notes: [String] = []) {
         self.isReady = isReady
         self.notes = notes

@@ -9,24 +9,24 @@ internal import Synchronization
 
 /// Where the admin port is.
 public struct AdminServerConfiguration: Sendable, Hashable {
-    /// The address to listen at.
+    /// The address to listen on.
     public var host: String
-    /// The port to listen at; 0 takes a free one.
+    /// The port to listen on; 0 takes a free one.
     public var port: Int
-    /// Whether the service cannot do without: if not, an address that is taken is a warning.
+    /// Whether the service needs the port; if not, an address that is taken is only a warning.
     public var isRequired: Bool
     /// Connections that may be open; one more is closed at once.
     public var maxConnections = 64
 
-    /// What one connection may take.
+    /// Limits of one connection.
     var limits = AdminConnection.Limits()
 
     /// Creates a configuration.
     ///
     /// - Parameters:
-    ///   - host: The address to listen at.
-    ///   - port: The port to listen at.
-    ///   - isRequired: Whether the service cannot do without.
+    ///   - host: The address to listen on.
+    ///   - port: The port to listen on.
+    ///   - isRequired: Whether the service needs the port.
     public init(host: String, port: Int, isRequired: Bool = true) {
         self.host = host
         self.port = port
@@ -42,8 +42,8 @@ public struct AdminServerError: Error, Sendable, CustomStringConvertible {
 
 /// A service's admin port: metrics and probes over HTTP/1.1.
 ///
-/// It lives in ``run()`` and should start before the service that it tells about loads its weights, and stop after it, so
-/// that probes hear why it takes no calls.
+/// It lives in ``run()`` and should start before its service loads its weights, and stop after it, so that probes learn why
+/// the service takes no calls.
 public final class AdminServer: Sendable {
     private struct Work: Sendable {
         let request: AdminRequest
@@ -77,7 +77,7 @@ public final class AdminServer: Sendable {
     /// - Parameters:
     ///   - configuration: Where it listens.
     ///   - pages: What it answers.
-    ///   - logger: Told where it listens, or why not.
+    ///   - logger: Logs where it listens, or why it does not.
     public init(configuration: AdminServerConfiguration, pages: AdminPages, logger: Logger) {
         self.configuration = configuration
         self.pages = pages
@@ -85,9 +85,9 @@ public final class AdminServer: Sendable {
         (self.work, self.workSource) = AsyncStream.makeStream(of: Work.self)
     }
 
-    /// The address that the server listens at, once it is known.
+    /// The address that the server listens on, once it is known.
     ///
-    /// - Returns: The host as text and the port; nil where it goes without, since the address is taken.
+    /// - Returns: The host as text and the port; nil if the address is taken and the port is not required.
     /// - Throws: What prevented a server that is required from listening.
     public func boundAddress() async throws -> (host: String, port: Int)? {
         try await withCheckedThrowingContinuation { continuation in
@@ -101,14 +101,14 @@ public final class AdminServer: Sendable {
 
     /// Listens and answers until the service stops or the task is cancelled.
     ///
-    /// - Throws: ``AdminServerError`` when the address cannot be listened at and is required.
+    /// - Throws: ``AdminServerError`` if the port is required and cannot listen.
     public func run() async throws {
         do {
             let address = try await self.listen()
             self.resolve(.success(address))
         } catch {
             let reason =
-                "the admin port cannot listen at \(self.configuration.host):\(self.configuration.port): \(error); "
+                "the admin port cannot listen on \(self.configuration.host):\(self.configuration.port): \(error); "
                 + "name another address with --admin-listen, or --admin-listen off"
             guard self.configuration.isRequired else {
                 self.logger.warning("there is no admin port", metadata: ["reason": "\(reason)"])
@@ -124,7 +124,7 @@ public final class AdminServer: Sendable {
         await self.answerUntilStopped()
     }
 
-    /// Takes no new connections and lets answers finish, for a second at most; then ``run()`` returns.
+    /// Accepts no new connections and lets answers finish, for at most a second; then ``run()`` returns.
     public func beginGracefulShutdown() { self.stop(atOnce: false) }
 
     private func answerUntilStopped() async {
@@ -170,7 +170,9 @@ public final class AdminServer: Sendable {
         )
         let isOpen = !["127.0.0.1", "::1"].contains(address.host)
         self.logger.info(
-            isOpen ? "metrics and probes are served, to everyone who can reach this" : "metrics and probes are served",
+            isOpen
+                ? "metrics and probes are served to everyone who can reach this address"
+                : "metrics and probes are served",
             metadata: ["address": "\(address.host):\(address.port)"]
         )
         return address
@@ -191,10 +193,10 @@ public final class AdminServer: Sendable {
         let handler = AdminHandler(eventLoop: channel.eventLoop, limits: self.configuration.limits) { request, reply in
             switch request.route {
             case .metrics:
-                // On the cooperative pool: writing thousands of series takes longer than an event loop has.
+                // On the cooperative pool: writing thousands of series would block an event loop.
                 source.yield(Work(request: request, reply: reply))
             case .live, .ready, .unknownPath, .wrongMethod, .tooLarge, .malformed:
-                // At once: probes are answered also while weights are loaded with every thread of the pool.
+                // At once: probes are answered even while loading weights uses every thread of the pool.
                 reply(pages.answer(request))
             }
         }
@@ -217,7 +219,7 @@ public final class AdminServer: Sendable {
         try pipeline.addHandler(handler)
     }
 
-    /// Takes no new connections and ends those that are open: idle ones now, others with their answer or after a second.
+    /// Accepts no new connections and closes open ones: idle ones now, others after their answer or a second.
     private func stop(atOnce: Bool) {
         let (listener, connections) = self.state.withLock { state in
             state.isStopping = true

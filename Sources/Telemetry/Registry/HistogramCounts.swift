@@ -44,7 +44,7 @@ public struct HistogramCounts: Sendable, Hashable {
     /// Observations of all buckets.
     public var count: UInt64 { self.counts.reduce(0, &+) }
 
-    /// Takes an observation; one that is no number is left out.
+    /// Adds an observation; one that is not a number is left out.
     ///
     /// - Parameter value: The observation.
     public mutating func add(_ value: Double) {
@@ -53,7 +53,7 @@ public struct HistogramCounts: Sendable, Hashable {
         self.sum += value
     }
 
-    /// Takes a time.
+    /// Adds a time.
     ///
     /// - Parameter time: The observation, in seconds afterwards.
     public mutating func add(_ time: Duration) {

@@ -46,14 +46,14 @@ final class CounterSeries: MetricSeries, CounterHandler {
     var value: MetricSnapshot.Value { .integer(self.cell.current) }
 
     func increment(by amount: Int64) {
-        // A counter that falls would be taken for one that began anew.
+        // A falling counter would look like a restart.
         if amount > 0 { self.cell.add(UInt64(amount)) }
     }
 
     func reset() { self.cell.set(0) }
 }
 
-/// A series with a value of the moment.
+/// A series with a current value.
 final class GaugeSeries: MetricSeries, RecorderHandler, MeterHandler {
     private let number = AtomicDouble()
 

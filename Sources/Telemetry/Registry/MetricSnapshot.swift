@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The values of some families at one moment, as they are gathered for an answer.
+/// The values of some families at one moment, gathered for an answer.
 public struct MetricSnapshot: Sendable {
     /// A value of one series.
     enum Value: Sendable, Hashable {
@@ -19,7 +19,7 @@ public struct MetricSnapshot: Sendable {
     /// Samples by the families' names, in the order in which they came.
     private(set) var samples: [String: [Sample]] = [:]
 
-    /// What was given that the table does not describe so, with the reason: a fault of this software.
+    /// Values that do not match their definition, with the reason: a bug in this software.
     public private(set) var undescribed: Set<String> = []
 
     private let definition: @Sendable (String) -> MetricDefinition?
@@ -33,7 +33,7 @@ public struct MetricSnapshot: Sendable {
         self.definition = definition
     }
 
-    /// Gives the value of a counter or gauge.
+    /// Sets the value of a counter or gauge.
     ///
     /// - Parameters:
     ///   - metric: The family, from ``MetricCatalog``.
@@ -43,7 +43,7 @@ public struct MetricSnapshot: Sendable {
         self.add(metric.name, labels, .integer(UInt64(clamping: value)))
     }
 
-    /// Gives the value of a counter or gauge.
+    /// Sets the value of a counter or gauge.
     ///
     /// - Parameters:
     ///   - metric: The family, from ``MetricCatalog``.
@@ -53,7 +53,7 @@ public struct MetricSnapshot: Sendable {
         self.add(metric.name, labels, .number(value))
     }
 
-    /// Gives the value of a histogram.
+    /// Sets the value of a histogram.
     ///
     /// - Parameters:
     ///   - metric: The family, from ``MetricCatalog``.
@@ -63,14 +63,14 @@ public struct MetricSnapshot: Sendable {
         self.add(metric.name, labels, .histogram(counts))
     }
 
-    /// Gives the value of a counter or gauge without labels.
+    /// Sets the value of a counter or gauge without labels.
     ///
     /// - Parameters:
     ///   - metric: The family, from ``MetricCatalog``.
     ///   - value: The value.
     public mutating func set(_ metric: MetricDefinition, _ value: some BinaryInteger) { self.set(metric, [], value) }
 
-    /// Gives the value of a counter or gauge without labels.
+    /// Sets the value of a counter or gauge without labels.
     ///
     /// - Parameters:
     ///   - metric: The family, from ``MetricCatalog``.
@@ -117,6 +117,6 @@ public struct MetricSnapshot: Sendable {
         self.samples[name, default: []].append(Sample(labels: labels, value: value))
     }
 
-    /// Adds what somebody found that is not as the table says.
+    /// Adds values that do not match their definition.
     mutating func report(_ undescribed: Set<String>) { self.undescribed.formUnion(undescribed) }
 }

@@ -6,9 +6,9 @@ internal import Synchronization
 /// Keeps metrics in memory and writes them as Prometheus text: a backend of swift-metrics.
 ///
 /// A metric that counts costs an atomic addition; the registry's lock is taken where a series is made or written out.
-/// Values that are cheaper to look up than to keep are gathered by collectors when somebody asks.
+/// Collectors gather values that are cheaper to look up than to keep, whenever metrics are written.
 public final class MetricsRegistry: MetricsFactory, Sendable {
-    /// Gives values of the moment.
+    /// Adds current values.
     public typealias Collector = @Sendable (inout MetricSnapshot) -> Void
 
     private struct Family {
@@ -30,7 +30,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
 
     /// Creates a registry of the families of ``MetricCatalog``.
     ///
-    /// - Parameter seriesLimit: Series that a family may have; more are counted as lost and not kept.
+    /// - Parameter seriesLimit: Limit of series per family; further ones are not kept, and their values count as lost.
     public convenience init(seriesLimit: Int = 2000) {
         self.init(definitions: MetricCatalog.all, seriesLimit: seriesLimit)
     }
@@ -81,7 +81,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     /// - Parameters:
     ///   - label: The family's name.
     ///   - dimensions: Its labels with their values.
-    /// - Returns: The series, or one that does nothing where the table does not describe it.
+    /// - Returns: The series, or one that does nothing if no definition matches.
     public func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
         let series: (any CounterHandler)? = self.series(label, dimensions) { $0 == .counter ? CounterSeries() : nil }
         return series ?? NOOPMetricsHandler.instance
@@ -93,7 +93,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     ///   - label: The family's name.
     ///   - dimensions: Its labels with their values.
     ///   - aggregate: Whether every observation counts, or the last one.
-    /// - Returns: The series, or one that does nothing where the table does not describe it.
+    /// - Returns: The series, or one that does nothing if no definition matches.
     public func makeRecorder(
         label: String,
         dimensions: [(String, String)],
@@ -113,7 +113,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     /// - Parameters:
     ///   - label: The family's name.
     ///   - dimensions: Its labels with their values.
-    /// - Returns: The series, or one that does nothing where the table does not describe it.
+    /// - Returns: The series, or one that does nothing if no definition matches.
     public func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler {
         let series: (any MeterHandler)? = self.series(label, dimensions, Self.gauge)
         return series ?? NOOPMetricsHandler.instance
@@ -124,7 +124,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
     /// - Parameters:
     ///   - label: The family's name.
     ///   - dimensions: Its labels with their values.
-    /// - Returns: The series, or one that does nothing where the table does not describe it.
+    /// - Returns: The series, or one that does nothing if no definition matches.
     public func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler {
         let series: (any TimerHandler)? = self.series(label, dimensions, Self.histogram)
         return series ?? NOOPMetricsHandler.instance
@@ -161,7 +161,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
 
     /// Finds or makes a series of some type.
     ///
-    /// - Returns: The series, what stands in for it where the family is full, or nil where the table does not describe it.
+    /// - Returns: The series, a stand-in if the family is full, or nil if no definition matches.
     private func series<Handler, Made: MetricSeries>(
         _ name: String,
         _ dimensions: [(String, String)],

@@ -18,7 +18,7 @@ public struct TraceID: Sendable, Hashable, CustomStringConvertible {
 
     /// Draws a name at random.
     ///
-    /// - Returns: A name that nothing else has.
+    /// - Returns: A unique name.
     public static func random() -> TraceID {
         while true {
             if let id = TraceID(high: .random(in: 0...(.max)), low: .random(in: 0...(.max))) { return id }
@@ -43,7 +43,7 @@ public struct SpanID: Sendable, Hashable, CustomStringConvertible {
 
     /// Draws a name at random.
     ///
-    /// - Returns: A name that nothing else has.
+    /// - Returns: A unique name.
     public static func random() -> SpanID {
         while true {
             if let id = SpanID(.random(in: 0...(.max))) { return id }
@@ -61,7 +61,7 @@ public struct SpanID: Sendable, Hashable, CustomStringConvertible {
 public struct TraceParent: Sendable, Hashable, CustomStringConvertible {
     /// The trace.
     public var traceID: TraceID
-    /// The span of whoever wrote the field.
+    /// The caller's span.
     public var spanID: SpanID
     /// Whether the caller may have recorded its part of the trace.
     public var isSampled: Bool
@@ -70,7 +70,7 @@ public struct TraceParent: Sendable, Hashable, CustomStringConvertible {
     ///
     /// - Parameters:
     ///   - traceID: The trace.
-    ///   - spanID: The span of whoever writes the field.
+    ///   - spanID: The caller's span.
     ///   - isSampled: Whether the trace is sampled.
     public init(traceID: TraceID, spanID: SpanID, isSampled: Bool) {
         self.traceID = traceID
@@ -78,13 +78,13 @@ public struct TraceParent: Sendable, Hashable, CustomStringConvertible {
         self.isSampled = isSampled
     }
 
-    /// Reads a value: `00-` and 32, 16 and 2 hexadecimal digits in lower case, parted by `-`.
+    /// Reads a value: `00-` and 32, 16 and 2 hexadecimal digits in lower case, separated by `-`.
     ///
     /// A later version may have more behind another `-`. Version `ff`, names of zeros alone and everything else make nil.
     ///
     /// - Parameter text: The field's value.
     public init?(_ text: String) {
-        // What is longer than any sensible later version is not looked at.
+        // No sensible later version is longer than this.
         let bytes = Array(text.utf8.prefix(513))
         guard (55...512).contains(bytes.count), bytes[2] == Self.dash, bytes[35] == Self.dash, bytes[52] == Self.dash,
             let version = Self.number(bytes[0..<2]), version != 0xFF,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What tracing systems pass each other in `tracestate`; it is handed on, and nothing here reads it.
+/// What tracing systems pass each other in `tracestate`; it is passed on unread.
 ///
 /// Source: https://www.w3.org/TR/2021/REC-trace-context-1-20211123/#tracestate-header. A list that breaks the format is
-/// dropped whole, and so is one longer than the 512 characters that everyone must hand on.
+/// dropped whole, and so is one longer than the 512 characters that everyone must pass on.
 public enum TraceState {
-    /// The most characters that are handed on.
+    /// The most characters that are passed on.
     static let limit = 512
 
     /// The most members that a list may have.
@@ -14,7 +14,7 @@ public enum TraceState {
     /// Joins the values of all `tracestate` fields of a call into one.
     ///
     /// - Parameter values: The fields' values, in order.
-    /// - Returns: The list as it is handed on; nil where there is none or it breaks the format.
+    /// - Returns: The list as it is passed on; nil if there is none or it breaks the format.
     public static func joined(_ values: [String]) -> String? {
         guard !values.isEmpty, values.reduce(0, { $0 + $1.utf8.count + 1 }) <= self.limit + 1 else { return nil }
         var members: [Substring] = []
