@@ -259,7 +259,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints",
+                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos",
+                "Checkpoints",
                 "ExpertPooling",
                 "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", argumentParser,
                 subprocess, systemPackage, nioCore,

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import SwitchyardTypes
-
 package import ExpertPooling
 package import ServiceKit
+package import SwitchyardTypes
 
 /// Settings of how a gateway uses its expert pools: deadlines, hedges, retries, zones.
 package struct ExpertPoolSettings: SettingTable {

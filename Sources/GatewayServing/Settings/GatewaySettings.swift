@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BatchScheduling
-internal import SwitchyardTypes
 package import ExpertPooling
 package import ServiceKit
 package import SwitchModel
+package import SwitchyardTypes
 package import TensorKernels
 
 /// Settings of a gateway: each is named, bounded and explained here, and nowhere else.
