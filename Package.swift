@@ -37,6 +37,7 @@ let package = Package(
     products: [
         .library(name: "SwitchyardClient", targets: ["SwitchyardClient"]),
         .executable(name: "switchyard", targets: ["switchyard"]),
+        .executable(name: "switchyard-bench", targets: ["switchyard-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -147,14 +148,34 @@ let package = Package(
             dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "CommandKit",
+            dependencies: [
+                "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", argumentParser, subprocess, systemPackage,
+            ],
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry", "ExpertPooling",
-                "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
-                "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
-                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
-                nioPosix,
+                "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry",
+                "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
+                "Tokenization", "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
+                argumentParser, unixSignals, serviceLifecycle, logging, metrics,
+            ],
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - The workshop: benchmarks, plots and the simulator; `switchyard` is built without it
+
+        .target(name: "Figures", swiftSettings: swiftSettings),
+        .target(name: "PoolSimulation", dependencies: ["ExpertPooling"], swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "switchyard-bench",
+            dependencies: [
+                "CommandKit", "Figures", "PoolSimulation", "SwitchyardClient", "GatewayServing", "ServiceKit",
+                "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
+                "Checkpoints", "TensorKernels", argumentParser, subprocess, systemPackage, logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -212,6 +233,18 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
+            name: "PoolSimulationTests",
+            dependencies: ["PoolSimulation", "ExpertPooling"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SwitchyardBenchTests",
+            dependencies: [
+                "switchyard-bench", "switchyard", "CommandKit", "Figures", "PeerTools", "Checkpoints", "Tokenization",
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "ServiceKitTests",
             dependencies: [
                 "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging,
@@ -241,7 +274,8 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardClient", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
-                "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", subprocess,
+                "SwitchModel", "Telemetry", "CommandKit", "switchyard", "switchyard-bench", "PeerTools",
+                "FaultTools", subprocess,
                 systemPackage, nioCore, nioPosix,
                 logging,
             ],

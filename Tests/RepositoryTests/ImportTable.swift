@@ -25,12 +25,28 @@ enum ImportTable {
         // Serving.
         "switchyard": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
-                "Tokenization",
-                "HTTP2Session", "CertificateAuthority", "WeightFetching", "ArgumentParser", "Subprocess",
-                "SystemPackage", "NIOPosix",
+                "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
+                "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
                 "UnixSignals",
             ]),
+        // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
+        "CommandKit": Self.foundation.union([
+            "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", "ArgumentParser", "Subprocess",
+            "SystemPackage",
+        ]),
+
+        // The workshop. Nothing that serves stands on it.
+        "switchyard-bench": Self.foundation.union(Self.cLibrary)
+            .union([
+                "CommandKit", "Figures", "PoolSimulation", "SwitchyardClient", "GatewayServing", "ServiceKit",
+                "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
+                "Checkpoints", "TensorKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging", "NIOCore",
+                "NIOPosix",
+            ]),
+        "Figures": Self.foundation,
+        // Distributions need exp and log.
+        "PoolSimulation": Self.cLibrary.union(["ExpertPooling"]),
+
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
@@ -47,7 +63,7 @@ enum ImportTable {
                 "Logging", "Metrics", "Configuration", "SystemPackage", "Digests",
             ]),
 
-        // Pure machines of the serving side. Decaying averages and the simulator's distributions need exp and log.
+        // Pure machines of the serving side. Decaying averages need exp.
         "ExpertPooling": Self.cLibrary.union(["RPCCore"]),
         "BatchScheduling": [],
 

@@ -8,12 +8,6 @@ import ServiceKit
 import ServiceLifecycle
 import Telemetry
 
-/// The processors that this process may use.
-enum Processors {
-    /// How many there are; a container's limit counts.
-    static var count: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
-}
-
 /// Ends the process gracefully once its standard input is closed.
 ///
 /// A parent gives its children a pipe that it never writes to: however the parent ends, the pipe closes, and no child

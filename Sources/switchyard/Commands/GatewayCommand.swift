@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import BatchScheduling
+import CommandKit
 import ExpertPooling
 import GatewayServing
 import Logging

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// The program that is tested, and the model that it measures.
+enum BenchProgram {
+    /// The `switchyard-bench` executable that was built beside these tests.
+    static var path: String {
+        let tests =
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+        return URL(fileURLWithPath: tests).deletingLastPathComponent().appendingPathComponent("switchyard-bench").path
+    }
+
+    /// The trained miniature.
+    static let miniature = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("deploy/models/switch-mini").path
+}
