@@ -169,11 +169,13 @@ let package = Package(
         // MARK: - The workshop: benchmarks, plots and the simulator; `switchyard` is built without it
 
         .target(name: "Figures", swiftSettings: swiftSettings),
+        .target(name: "LossyExperts", dependencies: ["SwitchModel", "Checkpoints"], swiftSettings: swiftSettings),
         .target(name: "PoolSimulation", dependencies: ["ExpertPooling"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "switchyard-bench",
             dependencies: [
-                "CommandKit", "Figures", "PoolSimulation", "SwitchyardClient", "GatewayServing", "ServiceKit",
+                "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
+                "ServiceKit",
                 "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
                 "Checkpoints", "TensorKernels", argumentParser, subprocess, systemPackage, logging, nioCore, nioPosix,
             ],
@@ -198,7 +200,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SwitchModelTests",
-            dependencies: ["SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
+            dependencies: ["SwitchModel", "LossyExperts", "TensorKernels", "Checkpoints", "Tokenization"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
@@ -240,7 +242,9 @@ let package = Package(
         .testTarget(
             name: "SwitchyardBenchTests",
             dependencies: [
-                "switchyard-bench", "switchyard", "CommandKit", "Figures", "PeerTools", "Checkpoints", "Tokenization",
+                "switchyard-bench", "switchyard", "CommandKit", "ExpertPooling", "Figures", "PoolSimulation",
+                "PeerTools",
+                "Checkpoints", "Tokenization",
             ],
             swiftSettings: swiftSettings
         ),
@@ -264,7 +268,8 @@ let package = Package(
         .testTarget(
             name: "ServingTests",
             dependencies: [
-                "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel", "TensorKernels", "Checkpoints",
+                "GatewayServing", "ExpertServing", "LossyExperts", "SwitchyardClient", "SwitchModel", "TensorKernels",
+                "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
                 "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
             ],
@@ -309,7 +314,8 @@ let package = Package(
         .target(
             name: "FaultTools",
             dependencies: [
-                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix, logging,
+                "Figures", "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                logging,
                 subprocess,
                 systemPackage,
             ],

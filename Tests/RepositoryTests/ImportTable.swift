@@ -38,12 +38,15 @@ enum ImportTable {
         // The workshop. Nothing that serves stands on it.
         "switchyard-bench": Self.foundation.union(Self.cLibrary)
             .union([
-                "CommandKit", "Figures", "PoolSimulation", "SwitchyardClient", "GatewayServing", "ServiceKit",
+                "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
+                "ServiceKit",
                 "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
                 "Checkpoints", "TensorKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging", "NIOCore",
                 "NIOPosix",
             ]),
         "Figures": Self.foundation,
+        // An executor that loses answers, for measurements and tests.
+        "LossyExperts": ["SwitchModel", "Checkpoints"],
         // Distributions need exp and log.
         "PoolSimulation": Self.cLibrary.union(["ExpertPooling"]),
 
@@ -101,7 +104,8 @@ enum ImportTable {
         // library: signals, and the kernel's queue of packets.
         "FaultTools": Self.foundation.union(Self.cLibrary)
             .union([
-                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "NIOPosix", "Logging",
+                "Figures", "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "NIOPosix",
+                "Logging",
                 "Subprocess", "SystemPackage",
             ]),
         "switchyard-faults": Self.foundation.union(Self.cLibrary).union(["FaultTools", "ArgumentParser"]),

@@ -5,6 +5,7 @@ import Checkpoints
 import CommandKit
 import Figures
 import Foundation
+import LossyExperts
 import ServiceKit
 import SwitchModel
 import TensorKernels

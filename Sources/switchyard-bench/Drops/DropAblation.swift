@@ -2,6 +2,7 @@
 
 import Checkpoints
 import Foundation
+import LossyExperts
 import SwitchModel
 import TensorKernels
 
@@ -131,12 +132,11 @@ struct DropAblation {
     private func run(_ batch: [SpanCorruption.Example], losses: [Loss], result: inout Result) throws {
         let firstStep = result.steps
         var ignored = RoutingRecord()
-        let undisturbed = try self.encode(batch, self.experts, step: firstStep, record: &ignored)
+        let undisturbed = try self.encode(batch, self.experts, record: &ignored)
         let choices = try self.decode(
             batch,
             undisturbed,
-            self.experts,
-            step: firstStep + 1,
+            { _ in self.experts },
             reference: nil,
             tally: &result.undisturbed,
             record: &ignored
@@ -151,7 +151,7 @@ struct DropAblation {
                 )
                 // The encoder's part is the same whether or not the decoder loses answers too.
                 var encoding = RoutingRecord()
-                let encoded = try self.encode(batch, lossy, step: firstStep, record: &encoding)
+                let encoded = try self.encode(batch, lossy.at(step: firstStep), record: &encoding)
                 for (offset, place) in Place.allCases.enumerated() {
                     let cell = index * Place.allCases.count + offset
                     var record = place == .decoder ? RoutingRecord() : encoding
@@ -159,8 +159,7 @@ struct DropAblation {
                     _ = try self.decode(
                         batch,
                         place == .decoder ? undisturbed : encoded,
-                        place == .encoder ? self.experts : lossy,
-                        step: firstStep + 1,
+                        { place == .encoder ? self.experts : lossy.at(step: firstStep + 1 + $0) },
                         reference: choices,
                         tally: &result.cells[cell].runs[number],
                         record: &decoding
@@ -180,25 +179,18 @@ struct DropAblation {
     private func encode(
         _ batch: [SpanCorruption.Example],
         _ experts: any ExpertExecutor,
-        step: Int,
         record: inout RoutingRecord
     ) throws -> [EncodedSequence] {
-        try self.model.encode(
-            batch.map(\.input),
-            experts: experts,
-            options: StepOptions(step: step),
-            record: &record
-        )
+        try self.model.encode(batch.map(\.input), experts: experts, record: &record)
     }
 
-    /// Decodes the targets one token a step.
+    /// Decodes the targets one token a step, with the experts of each position's step.
     ///
     /// - Returns: The most probable token at each position of each target.
     private func decode(
         _ batch: [SpanCorruption.Example],
         _ encoded: [EncodedSequence],
-        _ experts: any ExpertExecutor,
-        step: Int,
+        _ experts: (Int) -> any ExpertExecutor,
         reference: [[Int32]]?,
         tally: inout Tally,
         record: inout RoutingRecord
@@ -214,12 +206,7 @@ struct DropAblation {
                     tokens: [position == 0 ? start : batch[index].target[position - 1]]
                 )
             }
-            let logits = try self.model.decode(
-                rows,
-                experts: experts,
-                options: StepOptions(step: step + position),
-                record: &record
-            )
+            let logits = try self.model.decode(rows, experts: experts(position), record: &record)
             for (row, index) in live.enumerated() {
                 let target = batch[index].target[position]
                 let (choice, loss) = Self.judge(logits.row(row), target: Int(target))

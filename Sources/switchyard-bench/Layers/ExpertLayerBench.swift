@@ -78,8 +78,7 @@ struct ExpertLayerBench: Sendable {
             layer: self.layer,
             plan: plan,
             hidden: hidden,
-            sequences: sequences,
-            step: call
+            sequences: sequences
         )
         let outputs = try experts.execute(request)
         let combined = FloatMatrix(uninitializedRows: tokens, columns: width)

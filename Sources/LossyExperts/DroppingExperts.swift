@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Checkpoints
+package import Checkpoints
+package import SwitchModel
 
 /// Another executor's experts behind a network that loses answers, reproducibly: for measuring what a drop costs.
 ///
 /// The experts compute every row; what is lost is then cut out of their answer. Whether a row is lost is a function of
 /// the seed, the layer, the step and the row, so neither the order of calls nor the number of threads matters, and a
 /// smaller fraction loses some of the rows that a larger one loses.
-public struct DroppingExperts: ExpertExecutor {
+package struct DroppingExperts: ExpertExecutor {
     /// What is lost together.
-    public enum Loss: Sendable, Hashable {
+    package enum Loss: Sendable, Hashable {
         /// Each token row by itself, with this probability.
         case rows(fraction: Double)
 
@@ -31,6 +32,9 @@ public struct DroppingExperts: ExpertExecutor {
     private let seed: UInt64
     private let reason: DropReason
 
+    // The step that the next calls of the model are; losses that last for steps are counted in it.
+    private var step: Int
+
     /// Puts a loss in front of experts.
     ///
     /// - Parameters:
@@ -40,14 +44,16 @@ public struct DroppingExperts: ExpertExecutor {
     ///   - expertCount: Experts in each sparse layer.
     ///   - stacks: Where anything is lost at all.
     ///   - seed: Decides which rows are lost.
-    ///   - reason: Why they are said to be lost.
-    public init(
+    ///   - reason: The reason that they are given.
+    ///   - step: The step that the next calls of the model are.
+    package init(
         _ experts: any ExpertExecutor,
         loss: Loss,
         expertCount: Int,
         stacks: Set<Stack> = [.encoder, .decoder],
         seed: UInt64 = 0,
-        reason: DropReason = .timeout
+        reason: DropReason = .timeout,
+        step: Int = 0
     ) {
         self.experts = experts
         self.loss = loss
@@ -55,13 +61,24 @@ public struct DroppingExperts: ExpertExecutor {
         self.stacks = stacks
         self.seed = seed
         self.reason = reason
+        self.step = step
+    }
+
+    /// The same losses at another step.
+    ///
+    /// - Parameter step: The step that the next calls of the model are.
+    /// - Returns: Experts that lose what is lost at that step.
+    package func at(step: Int) -> DroppingExperts {
+        var other = self
+        other.step = step
+        return other
     }
 
     /// Starts a layer's work at the experts and decides which of its rows will be lost.
     ///
     /// - Parameter request: The layer's work.
     /// - Returns: A handle for the outputs that are not lost.
-    public func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
+    package func begin(_ request: ExpertLayerRequest) -> any PendingExperts {
         let pending = self.experts.begin(request)
         guard self.stacks.contains(request.layer.stack) else {
             return pending
@@ -75,7 +92,7 @@ public struct DroppingExperts: ExpertExecutor {
     /// For each row of the plan, whether its output is lost.
     private func lostRows(of request: ExpertLayerRequest) -> [Bool] {
         let layer = request.layer
-        let step = request.step
+        let step = self.step
         var lost: [Bool] = []
         lost.reserveCapacity(request.plan.rowCount)
         for group in request.plan.groups {
