@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-full-shape bench-peers build-bench protos clean image deploy-check deploy-test
+    bench-model bench-full-shape bench-peers build-bench pictures simulation protos clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -107,6 +107,17 @@ lint: ## check formatting and documentation comments
 
 format: ## rewrite the sources in the project's format
 	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
+
+pictures: ## draw the documents' pictures from docs/images/data
+	$(SWIFT) build --product switchyard-bench
+	"$$($(SWIFT) build --show-bin-path)/switchyard-bench" pictures
+
+# Figures of the simulator for docs/simulation.md, and of a small cluster, which tests run again (some minutes).
+IMAGE_DATA = docs/images/data
+simulation: build-bench ## run the simulator, and write its figures, picture and table into docs
+	$(WORKSHOP) simulate --json --steps 1000 > $(IMAGE_DATA)/simulation.json
+	$(WORKSHOP) simulate --json --steps 200 --hosts 16 --experts 64 --sequences 2 > $(IMAGE_DATA)/simulation-small.json
+	$(WORKSHOP) pictures
 
 # What is measured: a float32 checkpoint of switch-base-8's full shape, made here where MODEL_FULL names no folder with one.
 # Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,

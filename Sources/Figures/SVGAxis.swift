@@ -12,16 +12,24 @@ package struct SVGAxis: Sendable {
         case logarithmic
     }
 
+    /// How the numbers at the ticks are written.
+    package enum Format: Sendable {
+        /// The number and a text after it, such as ` %`.
+        case number(suffix: String)
+        /// Milliseconds, as `20 ms` below a second and as `2 s` from there on.
+        case milliseconds
+    }
+
     /// What the axis shows, with its unit.
     package var label: String
     /// How values become places.
     package var scale: Scale
     /// The values at the ends; found from the data when nil.
     package var range: ClosedRange<Double>?
-    /// The values that are marked; round ones when nil.
+    /// The values that have a tick; round ones when nil.
     package var ticks: [Double]?
-    /// Follows the number at each mark: ` %`.
-    package var suffix: String
+    /// How the numbers at the ticks are written.
+    package var format: Format
 
     /// Describes an axis.
     ///
@@ -29,54 +37,74 @@ package struct SVGAxis: Sendable {
     ///   - label: What the axis shows, with its unit.
     ///   - scale: How values become places.
     ///   - range: The values at the ends; found from the data when nil.
-    ///   - ticks: The values that are marked; round ones when nil.
-    ///   - suffix: Follows the number at each mark.
+    ///   - ticks: The values that have a tick; round ones when nil.
+    ///   - format: How the numbers at the ticks are written.
     package init(
         _ label: String,
         scale: Scale = .linear,
         range: ClosedRange<Double>? = nil,
         ticks: [Double]? = nil,
-        suffix: String = ""
+        format: Format = .number(suffix: "")
     ) {
         self.label = label
         self.scale = scale
         self.range = range
         self.ticks = ticks
-        self.suffix = suffix
+        self.format = format
     }
 
-    /// The axis with its ends and marks settled for some data.
+    /// The axis with its ends and ticks settled for some data.
     ///
-    /// - Parameter values: All values along the axis, of all series.
+    /// - Parameters:
+    ///   - values: All values along the axis, of all series.
+    ///   - length: Pixels from end to end.
+    ///   - direction: Where the numbers are: side by side, or one above the other.
     /// - Returns: A ruler; it can be drawn whatever the values are, also when there are none.
-    package func ruler(for values: [Double]) -> Ruler {
+    package func ruler(for values: [Double], length: Double = 360, direction: Direction = .horizontal) -> Ruler {
+        let (low, high) = self.ends(values, count: self.tickCount(length, direction))
+        let plain = Ruler(axis: self, low: low, high: high, ticks: [])
+        let slack = (high - low) * 1e-9
+        let isInside = { (tick: Double) in tick >= low - slack && tick <= high + slack }
+        if let ticks = self.ticks {
+            return Ruler(axis: self, low: low, high: high, ticks: ticks.filter(isInside))
+        }
+        let candidates =
+            self.scale == .linear
+            ? [Self.linear(low, high, count: self.tickCount(length, direction))] : Self.decades(low, high)
+        let ticks = candidates.map { $0.filter(isInside) }
+            .first { ticks in ticks.count <= 1 || plain.hasRoom(for: ticks, length: length, direction: direction) }
+        return Ruler(axis: self, low: low, high: high, ticks: ticks ?? [low])
+    }
+
+    /// Which way an axis runs.
+    package enum Direction: Sendable {
+        /// Numbers stand side by side.
+        case horizontal
+        /// Numbers stand one above the other.
+        case vertical
+    }
+
+    private func tickCount(_ length: Double, _ direction: Direction) -> Double {
+        max(2, (length / (direction == .horizontal ? 60 : 36)).rounded(.down))
+    }
+
+    /// The values at the ends: given ones, or round ones around the data.
+    private func ends(_ values: [Double], count: Double) -> (low: Double, high: Double) {
         let usable = values.filter { $0.isFinite && (self.scale == .linear || $0 > 0) }
         var low = self.range?.lowerBound ?? usable.min() ?? (self.scale == .linear ? 0 : 1)
         var high = self.range?.upperBound ?? usable.max() ?? (self.scale == .linear ? 1 : 10)
         if self.scale == .logarithmic {
             low = low > 0 && low.isFinite ? low : 1
             high = high > low && high.isFinite ? high : low * 10
-            if self.range == nil {
-                (low, high) = (low / 1.3, high * 1.3)
-            }
-        } else {
-            low = low.isFinite ? low : 0
-            if !(high > low) || !high.isFinite {
-                high = low + max(1, abs(low))
-            }
-            if self.range == nil {
-                let step = Self.roundStep(high - low)
-                (low, high) = ((low / step).rounded(.down) * step, (high / step).rounded(.up) * step)
-            }
+            return self.range == nil ? (low / 1.3, high * 1.3) : (low, high)
         }
-        let marks = self.ticks ?? (self.scale == .linear ? Self.linear(low, high) : Self.decades(low, high))
-        let slack = (high - low) * 1e-9
-        return Ruler(
-            axis: self,
-            low: low,
-            high: high,
-            ticks: marks.filter { $0 >= low - slack && $0 <= high + slack }
-        )
+        low = low.isFinite ? low : 0
+        if !(high > low) || !high.isFinite {
+            high = low + max(1, abs(low))
+        }
+        guard self.range == nil else { return (low, high) }
+        let step = Self.roundStep(high - low, count: count)
+        return ((low / step).rounded(.down) * step, (high / step).rounded(.up) * step)
     }
 
     /// An axis between its ends.
@@ -101,32 +129,71 @@ package struct SVGAxis: Sendable {
             return fraction.isFinite ? min(1, max(0, fraction)) : nil
         }
 
-        /// The text at a mark.
+        /// The text at a tick.
         package func text(_ value: Double) -> String {
-            String(format: "%.6g", value) + self.axis.suffix
+            switch self.axis.format {
+            case .number(let suffix): SVGAxis.number(value) + suffix
+            case .milliseconds: value < 1000 ? "\(SVGAxis.number(value)) ms" : "\(SVGAxis.number(value / 1000)) s"
+            }
+        }
+
+        /// The width of the widest number, in pixels.
+        package var textWidth: Double {
+            self.ticks.map { SVGText.width(self.text($0), size: SVG.smallSize) }.max() ?? 0
+        }
+
+        /// Whether the numbers at some ticks stand clear of each other.
+        fileprivate func hasRoom(for ticks: [Double], length: Double, direction: Direction) -> Bool {
+            var end = -Double.infinity
+            for tick in ticks {
+                let place = (self.place(tick) ?? 0) * length
+                let width = SVGText.width(self.text(tick), size: SVG.smallSize)
+                let half = direction == .horizontal ? width / 2 + 6 : 11
+                guard place - half >= end else { return false }
+                end = place + half
+            }
+            return true
         }
     }
 
-    /// A step of 1, 2 or 5 times a power of ten that cuts a span into about five.
-    private static func roundStep(_ span: Double) -> Double {
-        let power = pow(10, (log10(span / 5)).rounded(.down))
-        let ratio = span / 5 / power
-        return (ratio < 1.5 ? 1 : ratio < 3.5 ? 2 : ratio < 7.5 ? 5 : 10) * power
+    /// A number as people write it: `0.001`, `2.5`, `1,000`.
+    private static func number(_ value: Double) -> String {
+        let isWhole = abs(value) < 1e12 && value == value.rounded()
+        let text = String(format: isWhole ? "%.0f" : "%.6g", value)
+        let digits = text.drop { $0 == "-" }
+        guard digits.count > 3, digits.allSatisfy(\.isNumber) else { return text }
+        var grouped = ""
+        for (index, digit) in digits.enumerated() {
+            if index > 0, (digits.count - index) % 3 == 0 { grouped.append(",") }
+            grouped.append(digit)
+        }
+        return (value < 0 ? "-" : "") + grouped
     }
 
-    private static func linear(_ low: Double, _ high: Double) -> [Double] {
-        let step = Self.roundStep(high - low)
+    /// A step of 1, 2 or 5 times a power of ten that cuts a span into about so many parts.
+    private static func roundStep(_ span: Double, count: Double) -> Double {
+        let power = pow(10, (log10(span / count)).rounded(.down))
+        let ratio = span / count / power
+        return (ratio <= 1.001 ? 1 : ratio <= 2.001 ? 2 : ratio <= 5.001 ? 5 : 10) * power
+    }
+
+    private static func linear(_ low: Double, _ high: Double, count: Double) -> [Double] {
+        let step = Self.roundStep(high - low, count: count)
         let first = (low / step - 1e-9).rounded(.up)
-        return (0..<12).map { (first + Double($0)) * step }
+        return (0...Int(count) + 1).map { (first + Double($0)) * step }
     }
 
-    /// Powers of ten; with their doubles and fives where they are few.
-    private static func decades(_ low: Double, _ high: Double) -> [Double] {
+    /// Ticks of a logarithmic axis, finest first.
+    ///
+    /// Powers of ten with their doubles and fives, with their triples, alone, then only every second or third of them.
+    private static func decades(_ low: Double, _ high: Double) -> [[Double]] {
         let first = Int(log10(low).rounded(.down))
         let last = Int(log10(high).rounded(.up))
-        let stride = max(1, (last - first) / 8)
-        let parts: [Double] = last - first <= 3 ? [1, 2, 5] : [1]
-        return Swift.stride(from: first, through: last, by: stride)
-            .flatMap { power in parts.map { $0 * pow(10, Double(power)) } }
+        let sets: [(stride: Int, parts: [Double])] =
+            [(1, [1, 2, 5]), (1, [1, 3])] + (1...max(1, last - first)).map { ($0, [1]) }
+        return sets.map { set in
+            Swift.stride(from: first, through: last, by: set.stride)
+                .flatMap { power in set.parts.map { $0 * pow(10, Double(power)) } }
+        }
     }
 }

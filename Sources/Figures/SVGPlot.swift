@@ -29,18 +29,53 @@ package struct SVGPlot: Sendable {
         }
     }
 
+    /// How a series looks; different figures of one kind of thing can keep to one look.
+    package struct Look: Sendable, Hashable {
+        /// One of the palette's colours, by number.
+        package var colour: Int
+        /// A circle, a square, a triangle or a diamond, by number.
+        package var mark: Int
+        /// A whole line, or a dashed one, by number.
+        package var dash: Int
+
+        /// Describes a look; numbers beyond what there is begin anew.
+        ///
+        /// - Parameters:
+        ///   - colour: The number of a colour.
+        ///   - mark: The number of a mark.
+        ///   - dash: The number of a kind of line.
+        package init(colour: Int, mark: Int, dash: Int) {
+            self.colour = colour % SVG.colourCount
+            self.mark = mark % SVG.markCount
+            self.dash = dash % SVG.dashCount
+        }
+
+        /// The look of the n-th series where nothing else is said: a colour of its own, then dashes.
+        static func numbered(_ index: Int) -> Look {
+            Look(colour: index, mark: index, dash: index / SVG.colourCount)
+        }
+
+        /// The classes of its line.
+        var stroke: String { "stroke\(self.colour)" + (self.dash > 0 ? " dash\(self.dash)" : "") }
+    }
+
     /// Values that belong together.
     package struct Series: Sendable {
         /// How values are joined.
         package enum Style: Sendable {
             /// By straight lines.
             case line
+            /// By thin straight lines, for many series.
+            case fineLine
             /// Not at all: a mark each.
             case points
             /// By straight lines, with a mark each.
             case linePoints
             /// By a line that keeps each value up to the next one.
             case steps
+
+            /// Whether values have marks.
+            var hasMarks: Bool { self == .points || self == .linePoints }
         }
 
         /// The name in the legend.
@@ -51,19 +86,29 @@ package struct SVGPlot: Sendable {
         package var points: [Point]
         /// Moves the series sideways by so many pixels, so that error bars at the same place stay readable.
         package var shift: Double
+        /// How it looks; the figure chooses when nil.
+        package var look: Look?
 
         /// Describes a series.
         ///
         /// - Parameters:
-        ///   - name: The name in the legend; series of one name share a colour within a figure.
+        ///   - name: The name in the legend; series of one name share a look within a figure.
         ///   - style: How values are joined.
         ///   - points: The values, in the order in which they are joined.
         ///   - shift: Moves the series sideways by so many pixels.
-        package init(_ name: String, style: Style = .linePoints, points: [Point], shift: Double = 0) {
+        ///   - look: How it looks; the figure chooses when nil.
+        package init(
+            _ name: String,
+            style: Style = .linePoints,
+            points: [Point],
+            shift: Double = 0,
+            look: Look? = nil
+        ) {
             self.name = name
             self.style = style
             self.points = points
             self.shift = shift
+            self.look = look
         }
     }
 
@@ -91,10 +136,10 @@ package struct SVGPlot: Sendable {
     package var x: SVGAxis
     /// The vertical axis.
     package var y: SVGAxis
-    /// What is shown.
+    /// What is shown; earlier series lie above later ones.
     package var series: [Series]
     /// Lines to compare with.
-    package var references: [Reference] = []
+    package var references: [Reference]
 
     /// Describes a diagram.
     ///
@@ -110,125 +155,5 @@ package struct SVGPlot: Sendable {
         self.y = y
         self.series = series
         self.references = references
-    }
-
-    /// Where the diagram proper lies inside its place in a figure.
-    private static let margin = (left: 64.0, right: 16.0, top: 30.0, bottom: 50.0)
-
-    /// The diagram as SVG elements whose origin is the upper left corner.
-    ///
-    /// - Parameters:
-    ///   - width: Of the whole diagram with its labels, in pixels.
-    ///   - height: Of the whole diagram with its labels, in pixels.
-    ///   - colours: Colour numbers by name of series.
-    /// - Returns: Elements; the classes that they name are defined by the figure.
-    package func elements(width: Double, height: Double, colours: [String: Int]) -> [String] {
-        let all = self.series.flatMap(\.points)
-        let across = self.x.ruler(for: all.map(\.x))
-        let upright = self.y.ruler(
-            for: all.flatMap { [$0.y, $0.range?.lowerBound ?? $0.y, $0.range?.upperBound ?? $0.y] }
-                + self.references.map(\.y)
-        )
-        let frame = Frame(
-            left: Self.margin.left,
-            top: Self.margin.top,
-            width: max(1, width - Self.margin.left - Self.margin.right),
-            height: max(1, height - Self.margin.top - Self.margin.bottom),
-            across: across,
-            upright: upright
-        )
-        var elements = self.furniture(frame)
-        for reference in self.references {
-            guard let y = frame.y(reference.y) else { continue }
-            elements.append(SVG.line(frame.left, y, frame.left + frame.width, y, "ref"))
-            elements.append(
-                SVG.text(reference.label, x: frame.left + frame.width - 4, y: y - 5, "small", anchor: "end")
-            )
-        }
-        for series in self.series {
-            elements += Self.drawing(of: series, in: frame, colour: colours[series.name] ?? 0)
-        }
-        return elements
-    }
-
-    /// Title, grid, frame, numbers and labels.
-    private func furniture(_ frame: Frame) -> [String] {
-        var elements: [String] = []
-        let bottom = frame.top + frame.height
-        let middle = frame.left + frame.width / 2
-        if !self.title.isEmpty {
-            elements.append(SVG.text(self.title, x: middle, y: frame.top - 10, "head", anchor: "middle"))
-        }
-        for tick in frame.across.ticks {
-            guard let x = frame.x(tick) else { continue }
-            elements.append(SVG.line(x, frame.top, x, bottom, "grid"))
-            elements.append(SVG.text(frame.across.text(tick), x: x, y: bottom + 17, "small", anchor: "middle"))
-        }
-        for tick in frame.upright.ticks {
-            guard let y = frame.y(tick) else { continue }
-            elements.append(SVG.line(frame.left, y, frame.left + frame.width, y, "grid"))
-            elements.append(SVG.text(frame.upright.text(tick), x: frame.left - 7, y: y + 4, "small", anchor: "end"))
-        }
-        elements.append(
-            "<rect class=\"frame\" x=\"\(SVG.number(frame.left))\" y=\"\(SVG.number(frame.top))\""
-                + " width=\"\(SVG.number(frame.width))\" height=\"\(SVG.number(frame.height))\"/>"
-        )
-        elements.append(SVG.text(self.x.label, x: middle, y: bottom + 38, "label", anchor: "middle"))
-        let side = (x: 16.0, y: frame.top + frame.height / 2)
-        elements.append(
-            "<text class=\"label\" text-anchor=\"middle\" transform=\"translate(\(SVG.number(side.x)) "
-                + "\(SVG.number(side.y))) rotate(-90)\">\(SVG.escaped(self.y.label))</text>"
-        )
-        return elements
-    }
-
-    private static func drawing(of series: Series, in frame: Frame, colour: Int) -> [String] {
-        let places = series.points.compactMap { point -> (x: Double, y: Double, point: Point)? in
-            guard let x = frame.x(point.x), let y = frame.y(point.y) else { return nil }
-            return (x + series.shift, y, point)
-        }
-        var elements: [String] = []
-        if series.style != .points, let first = places.first, places.count > 1 {
-            var path = "M\(SVG.number(first.x)),\(SVG.number(first.y))"
-            for place in places.dropFirst() {
-                if series.style == .steps {
-                    path += "H\(SVG.number(place.x))V\(SVG.number(place.y))"
-                } else {
-                    path += "L\(SVG.number(place.x)),\(SVG.number(place.y))"
-                }
-            }
-            elements.append("<path class=\"curve stroke\(colour)\" d=\"\(path)\"/>")
-        }
-        for place in places {
-            if let range = place.point.range, let low = frame.y(range.lowerBound), let high = frame.y(range.upperBound)
-            {
-                let name = "bar stroke\(colour)"
-                elements.append(SVG.line(place.x, low, place.x, high, name))
-                elements.append(SVG.line(place.x - 3, low, place.x + 3, low, name))
-                elements.append(SVG.line(place.x - 3, high, place.x + 3, high, name))
-            }
-            if series.style == .points || series.style == .linePoints {
-                elements.append(SVG.mark(colour, x: place.x, y: place.y))
-            }
-        }
-        return elements
-    }
-
-    /// The rectangle between the axes, in pixels.
-    private struct Frame {
-        let left: Double
-        let top: Double
-        let width: Double
-        let height: Double
-        let across: SVGAxis.Ruler
-        let upright: SVGAxis.Ruler
-
-        func x(_ value: Double) -> Double? {
-            self.across.place(value).map { self.left + $0 * self.width }
-        }
-
-        func y(_ value: Double) -> Double? {
-            self.upright.place(value).map { self.top + (1 - $0) * self.height }
-        }
     }
 }

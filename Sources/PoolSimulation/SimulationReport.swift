@@ -11,6 +11,12 @@ package struct SimulationReport: Sendable, Equatable {
         /// Why.
         package var cause: DropCause
 
+        /// Describes a reason.
+        package init(isDecoder: Bool, cause: DropCause) {
+            self.isDecoder = isDecoder
+            self.cause = cause
+        }
+
         private var key: String { "\(self.isDecoder) \(self.cause)" }
 
         /// Orders the encoder before the decoder, then by cause.

@@ -27,7 +27,7 @@ struct SwitchyardBench: AsyncParsableCommand {
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
             BenchScaleCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self, BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,
-            SimulateCommand.self,
+            SimulateCommand.self, PicturesCommand.self,
         ]
     )
 

@@ -11,8 +11,10 @@ enum BenchProgram {
         return URL(fileURLWithPath: tests).deletingLastPathComponent().appendingPathComponent("switchyard-bench").path
     }
 
-    /// The trained miniature.
-    static let miniature = URL(fileURLWithPath: #filePath)
+    /// The project's folder.
+    static let root = URL(fileURLWithPath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        .appendingPathComponent("deploy/models/switch-mini").path
+
+    /// The trained miniature.
+    static let miniature = root.appendingPathComponent("deploy/models/switch-mini").path
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Figures
 import Foundation
 import Testing
+
+@testable import Figures
 
 @Suite("Figures")
 struct FigureTests {
@@ -38,10 +39,11 @@ struct FigureTests {
 
     @Test("logarithmic axes mark powers of ten and leave out what is not positive")
     func logarithmic() throws {
-        let axis = SVGAxis("x", scale: .logarithmic, range: 0.001...1000, suffix: " ms")
+        let axis = SVGAxis("x", scale: .logarithmic, range: 0.001...1000, format: .number(suffix: " ms"))
         let ruler = axis.ruler(for: [])
         #expect(
-            ruler.ticks.map { ruler.text($0) } == ["0.001", "0.01", "0.1", "1", "10", "100", "1000"].map { $0 + " ms" }
+            ruler.ticks.map { ruler.text($0) }
+                == ["0.001", "0.01", "0.1", "1", "10", "100", "1,000"].map { $0 + " ms" }
         )
         #expect(abs(try #require(ruler.place(1)) - 0.5) < 1e-12)
         #expect(ruler.place(0) == nil)
@@ -88,7 +90,9 @@ struct FigureTests {
                 y: SVGAxis("y", range: 0...3),
                 series: [.init("s", style: style, points: points)]
             )
-            return plot.elements(width: 200, height: 200, colours: ["s": 0]).joined(separator: "\n")
+            let margins = SVGPlot.Margins(left: 64, top: 30, right: 16, bottom: 50)
+            let looks = ["s": SVGPlot.Look(colour: 0, mark: 0, dash: 0)]
+            return plot.elements(width: 200, height: 200, margins: margins, looks: looks).joined(separator: "\n")
         }
         func count(_ text: String, _ part: String) -> Int { text.ranges(of: part).count }
         #expect(count(drawing(.line), "<circle") == 0)
@@ -101,7 +105,41 @@ struct FigureTests {
         #expect(drawing(.steps).contains("d=\"M64,150H124V70H184V110\""))
     }
 
-    @Test("series of one name share a colour, and light and dark pages have colours of their own")
+    @Test("axes have ticks at 1, 2 or 5 times a power of ten, as many as their numbers have room for")
+    func ticks() {
+        func texts(_ values: [Double], _ length: Double, _ axis: SVGAxis = SVGAxis("x")) -> [String] {
+            let ruler = axis.ruler(for: values, length: length)
+            return ruler.ticks.map { ruler.text($0) }
+        }
+        #expect(texts([0, 66.3], 400) == ["0", "20", "40", "60", "80"])
+        #expect(texts([0, 66.3], 700) == ["0", "10", "20", "30", "40", "50", "60", "70"])
+        #expect(texts([0, 0.9], 130) == ["0", "0.5", "1"])
+        let times = SVGAxis("t", scale: .logarithmic, range: 15...2000, format: .milliseconds)
+        #expect(texts([], 500, times) == ["20 ms", "50 ms", "100 ms", "200 ms", "500 ms", "1 s", "2 s"])
+        #expect(texts([], 280, times) == ["30 ms", "100 ms", "300 ms", "1 s"])
+        #expect(texts([], 160, times) == ["100 ms", "1 s"])
+        // A span without a power of ten in it has its doubles and fives.
+        #expect(texts([], 300, SVGAxis("t", scale: .logarithmic, range: 15...45, format: .milliseconds)) == ["20 ms"])
+    }
+
+    @Test("margins grow with the numbers, so that none is cut")
+    func margins() {
+        func left(_ value: Double) -> Double {
+            SVGPlot(title: "", x: SVGAxis("x"), y: SVGAxis("y"), series: [.init("s", points: [.init(1, value)])])
+                .margins(width: 400, height: 300).left
+        }
+        #expect(left(5_000_000) - left(5) >= SVGText.width("5,000,000", size: SVG.smallSize) - 20)
+    }
+
+    @Test("texts are as wide as Helvetica's")
+    func widths() {
+        #expect(SVGText.width("", size: 12) == 0)
+        #expect(abs(SVGText.width("Hm.", size: 10) - 18.33) < 1e-9)
+        #expect(SVGText.lines("one two three", width: 50, size: 12) == ["one two", "three"])
+        #expect(SVGText.lines("one two", width: 1, size: 12) == ["one", "two"])
+    }
+
+    @Test("series of one name share a look, and light and dark pages have colours of their own")
     func colours() {
         let series = ["a", "b"].map { SVGPlot.Series($0, points: [.init(1, 1)]) }
         let plots = [series, series.reversed()]

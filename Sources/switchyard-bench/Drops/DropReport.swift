@@ -133,9 +133,13 @@ struct DropReport {
                     scale: .logarithmic,
                     range: min(0.07, (shown.map(\.fraction).min() ?? 1) * 70)...40,
                     ticks: [0.01, 0.1, 1, 5, 20],
-                    suffix: " %"
+                    format: .number(suffix: " %")
                 ),
-                y: SVGAxis("next tokens right", range: ((lowest / 10).rounded(.down) * 10)...100, suffix: " %"),
+                y: SVGAxis(
+                    "next tokens right",
+                    range: ((lowest / 10).rounded(.down) * 10)...100,
+                    format: .number(suffix: " %")
+                ),
                 series: DropAblation.Place.allCases.enumerated()
                     .map { index, place in
                         SVGPlot.Series(

@@ -36,6 +36,7 @@ struct BenchPlot {
         for figure in figures where !systems.contains(figure.system) { systems.append(figure.system) }
         let sizes = Set(figures.map(\.size)).sorted()
         let unit = figures.first?.unit ?? ""
+        let looks = self.looks
         return SVGPlot(
             title: work,
             x: SVGAxis(
@@ -49,10 +50,36 @@ struct BenchPlot {
                     SVGPlot.Series(
                         system,
                         points: figures.filter { $0.system == system }.sorted { $0.size < $1.size }.map(Self.point),
-                        shift: 3 * (Double(index) - Double(systems.count - 1) / 2)
+                        shift: 3 * (Double(index) - Double(systems.count - 1) / 2),
+                        look: looks[system]
                     )
                 }
         )
+    }
+
+    /// How each system is drawn.
+    ///
+    /// Where names are of the form `family, kind`, such as `Switchyard, int8`, families have colours, and kinds have marks
+    /// and dashes, so that eight systems need four colours.
+    private var looks: [String: SVGPlot.Look] {
+        var systems: [String] = []
+        for figure in self.report.figures where self.shows(figure.system) && !systems.contains(figure.system) {
+            systems.append(figure.system)
+        }
+        let parts = systems.map { $0.split(separator: ", ", maxSplits: 1).map(String.init) }
+        guard parts.contains(where: { $0.count == 2 }) else { return [:] }
+        var families: [String] = []
+        var kinds: [String] = []
+        for part in parts {
+            if let family = part.first, !families.contains(family) { families.append(family) }
+            let kind = part.count == 2 ? part[1] : ""
+            if !kinds.contains(kind) { kinds.append(kind) }
+        }
+        let looks = parts.map { part in
+            let kind = kinds.firstIndex(of: part.count == 2 ? part[1] : "") ?? 0
+            return SVGPlot.Look(colour: families.firstIndex(of: part.first ?? "") ?? 0, mark: kind, dash: kind)
+        }
+        return Dictionary(zip(systems, looks)) { first, _ in first }
     }
 
     private static func point(_ figure: BenchFigure) -> SVGPlot.Point {

@@ -2,8 +2,7 @@
 
 import ArgumentParser
 import CommandKit
-import ExpertPooling
-import Foundation
+import Figures
 import PoolSimulation
 
 /// `switchyard-bench simulate`: clusters in virtual time.
@@ -50,7 +49,7 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Flag(help: "Print the table as Markdown.")
+    @Flag(help: "Print the columns of docs/simulation.md, as Markdown.")
     var markdown = false
 
     @Option(help: ArgumentHelp("Draw how many steps took how long into this SVG file.", valueName: "file"))
@@ -58,23 +57,23 @@ struct SimulateCommand: ParsableCommand {
 
     func run() throws {
         let scenarios = try self.scenarios()
-        var reports: [SimulationReport] = []
+        var records: [SimulationRecord] = []
         for scenario in scenarios {
             for variant in scenario.variants {
                 var simulation = try ClusterSimulation(self.cluster(scenario, variant))
-                reports.append(simulation.run())
+                records.append(SimulationRecord(simulation.run()))
             }
         }
         if let plot = self.plot {
-            try SimulationPlot(reports: reports).svg.write(toFile: plot, atomically: true, encoding: .utf8)
+            try SimulationPlot(records: records).figure.write(to: plot)
         }
-        let table = SimulationTable(reports: reports)
+        let table = SimulationTable(records: records)
         if self.json {
             Terminal.print(try table.json())
         } else {
-            Terminal.print(self.markdown ? table.table.markdown : table.table.text)
+            Terminal.print(self.markdown ? table.document.markdown : table.full.text)
         }
-        let violations = reports.flatMap(\.violations)
+        let violations = records.flatMap(\.violations)
         guard violations.isEmpty else {
             throw ValidationError("rules were broken: \(violations.prefix(5).joined(separator: "; "))")
         }
@@ -111,96 +110,5 @@ struct SimulateCommand: ParsableCommand {
             throw ValidationError(error.description)
         }
         return configuration
-    }
-}
-
-/// Reports of simulations, side by side.
-struct SimulationTable {
-    var reports: [SimulationReport]
-
-    /// A row a simulation.
-    var table: TextTable {
-        var table = TextTable([
-            ("scenario", .left), ("with", .left), ("step p50", .right), ("p90", .right), ("p99", .right),
-            ("p99.9", .right), ("max", .right), ("tokens/s", .right), ("dropped", .right), ("why", .left),
-            ("calls", .right), ("hedged", .right), ("retries", .right), ("ejections", .right), ("faults", .right),
-            ("back after", .right),
-        ])
-        for report in self.reports {
-            table.add(
-                [report.scenario.rawValue, report.variant.rawValue]
-                    + [0.5, 0.9, 0.99, 0.999, 1].map { Self.milliseconds(report.step($0)) }
-                    + [
-                        String(format: "%.0f", report.tokensPerSecond), Self.part(report.droppedRows, of: report.rows),
-                        Self.causes(report), "\(report.calls)", Self.part(report.hedges, of: report.calls),
-                        "\(report.retries)", "\(report.ejections)", "\(report.faults)",
-                        report.recoveries.isEmpty ? "" : String(format: "%.2f s", report.recovery(1)),
-                    ]
-            )
-        }
-        return table
-    }
-
-    /// The same for programs; times in seconds.
-    func json() throws -> String {
-        struct Entry: Encodable {
-            var scenario, variant: String
-            var stepSeconds: [String: Double]
-            var layerSeconds: [String: Double]
-            var tokensPerSecond: Double
-            var rows, answered: Int
-            var dropped: [String: Int]
-            var stepsWithDrops, calls, hedges, retries, ejections, faults, planChanges, notServing, events: Int
-            var simulatedSeconds, longestRecoverySeconds: Double
-            var violations: [String]
-        }
-        let marks: [(String, Double)] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1)]
-        let entries = self.reports.map { report in
-            Entry(
-                scenario: report.scenario.rawValue,
-                variant: report.variant.rawValue,
-                stepSeconds: Dictionary(uniqueKeysWithValues: marks.map { ($0, report.step($1)) }),
-                layerSeconds: Dictionary(uniqueKeysWithValues: marks.map { ($0, report.layer($1)) }),
-                tokensPerSecond: report.tokensPerSecond,
-                rows: report.rows,
-                answered: report.answered,
-                dropped: Dictionary(
-                    uniqueKeysWithValues: report.dropped.map {
-                        ("\($0.key.isDecoder ? "decoder" : "encoder") \($0.key.cause)", $0.value)
-                    }
-                ),
-                stepsWithDrops: report.stepsWithDrops,
-                calls: report.calls,
-                hedges: report.hedges,
-                retries: report.retries,
-                ejections: report.ejections,
-                faults: report.faults,
-                planChanges: report.planChanges,
-                notServing: report.notServing,
-                events: report.events,
-                simulatedSeconds: Double(report.duration) * 1e-9,
-                longestRecoverySeconds: report.recovery(1),
-                violations: report.violations
-            )
-        }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-        return String(decoding: try encoder.encode(entries), as: UTF8.self)
-    }
-
-    private static func causes(_ report: SimulationReport) -> String {
-        var byCause: [String: Int] = [:]
-        for (drop, rows) in report.dropped { byCause["\(drop.cause)", default: 0] += rows }
-        return byCause.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
-            .map { byCause.count == 1 ? $0.key : "\($0.key) \($0.value)" }
-            .joined(separator: ", ")
-    }
-
-    private static func milliseconds(_ seconds: Double) -> String { String(format: "%.1f ms", seconds * 1000) }
-
-    private static func part(_ count: Int, of all: Int) -> String {
-        guard count > 0, all > 0 else { return "0" }
-        let percent = 100 * Double(count) / Double(all)
-        return String(format: percent < 0.1 ? "%.4f %%" : "%.1f %%", percent)
     }
 }

@@ -1,115 +1,81 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import ExpertPooling
-import Foundation
+import Figures
 import PoolSimulation
 
-/// How many steps took longer than how long, a panel a scenario and a line a variant, as SVG.
+/// Which part of the steps took at least how long: a diagram for each scenario, a line for each variant.
 ///
 /// Both axes are logarithmic: to the right slower, downwards rarer. A line that ends far to the right is a long tail.
 struct SimulationPlot {
-    private static let panelWidth = 400.0
-    private static let panelHeight = 220.0
-    private static let margin = (left: 52.0, top: 30.0, right: 16.0, bottom: 34.0)
-    // Colours that people with any kind of colour vision can tell apart (M. Okabe, K. Ito, 2008).
-    private static let colours: [SimulationVariant: String] = [
-        .everything: "#0072b2", .noHedges: "#e69f00", .noEjection: "#009e73", .neither: "#d55e00",
-        .oneReplica: "#cc79a7", .noPlan: "#e69f00",
-    ]
+    var records: [SimulationRecord]
 
-    var reports: [SimulationReport]
-
-    /// The drawing.
-    var svg: String {
-        let scenarios = SimulationScenario.allCases.filter { scenario in
-            self.reports.contains { $0.scenario == scenario }
-        }
-        let columns = min(2, max(1, scenarios.count))
-        let rows = (scenarios.count + columns - 1) / columns
-        let width = Double(columns) * Self.panelWidth
-        let height = Double(rows) * Self.panelHeight
-        let panels = scenarios.enumerated()
-            .map { index, scenario in
-                self.panel(
-                    scenario,
-                    x: Double(index % columns) * Self.panelWidth,
-                    y: Double(index / columns) * Self.panelHeight
-                )
+    /// The figure; all diagrams have the same axes.
+    var figure: SVGFigure {
+        let scenarios = SimulationScenario.allCases.map(\.rawValue)
+            .filter { name in
+                self.records.contains { $0.scenario == name }
             }
-        return """
-            <!-- SPDX-License-Identifier: Apache-2.0 -->
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.number(width)) \(Self.number(height))" \
-            font-family="sans-serif" font-size="11">
-            <rect width="100%" height="100%" fill="#ffffff"/>
-            \(panels.joined(separator: "\n"))
-            </svg>
-
-            """
-    }
-
-    private func panel(_ scenario: SimulationScenario, x: Double, y: Double) -> String {
-        let reports = self.reports.filter { $0.scenario == scenario && !$0.stepTimes.isEmpty }
-        let slowest = reports.map { $0.step(1) }.max() ?? 1
-        let fastest = reports.map { $0.step(0) }.min() ?? 0.001
-        let low = Foundation.log10(max(fastest, 1e-6) * 0.9)
-        let high = max(Foundation.log10(max(slowest, 1e-6) * 1.2), low + 0.3)
-        let steps = reports.map(\.stepTimes.count).max() ?? 1
-        let rarest = -Foundation.log10(Double(max(steps, 10)))
-        let left = x + Self.margin.left
-        let top = y + Self.margin.top
-        let width = Self.panelWidth - Self.margin.left - Self.margin.right
-        let height = Self.panelHeight - Self.margin.top - Self.margin.bottom
-        func across(_ seconds: Double) -> Double {
-            left + (Foundation.log10(max(seconds, 1e-9)) - low) / (high - low) * width
-        }
-        func down(_ fraction: Double) -> Double { top + Foundation.log10(fraction) / rarest * height }
-
-        var parts = [
-            "<text x=\"\(Self.number(left))\" y=\"\(Self.number(y + 18))\" font-weight=\"bold\">\(scenario.rawValue)</text>",
-            "<rect x=\"\(Self.number(left))\" y=\"\(Self.number(top))\" width=\"\(Self.number(width))\" "
-                + "height=\"\(Self.number(height))\" fill=\"none\" stroke=\"#888888\"/>",
-        ]
-        for milliseconds in [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000] {
-            let place = across(milliseconds / 1000)
-            guard place >= left, place <= left + width else { continue }
-            let name = milliseconds < 1000 ? "\(Int(milliseconds)) ms" : "\(Int(milliseconds / 1000)) s"
-            parts.append(Self.line([(place, top), (place, top + height)], "#dddddd", 1))
-            parts.append(Self.label(name, place, top + height + 14, "middle"))
-        }
-        for (fraction, name) in [(0.1, "10 %"), (0.01, "1 %"), (0.001, "0.1 %")] {
-            let place = down(fraction)
-            guard place <= top + height else { continue }
-            parts.append(Self.line([(left, place), (left + width, place)], "#dddddd", 1))
-            parts.append(Self.label(name, left - 5, place + 4, "end"))
-        }
-        for (index, report) in reports.enumerated() {
-            let colour = Self.colours[report.variant] ?? "#000000"
-            let count = Double(report.stepTimes.count)
-            // Points that are closer than a pixel say nothing.
-            var points: [(Double, Double)] = []
-            for (rank, time) in report.stepTimes.enumerated() {
-                let point = (across(Double(time) * 1e-9), down(1 - Double(rank) / count))
-                if let last = points.last, abs(last.0 - point.0) + abs(last.1 - point.1) < 1 { continue }
-                points.append(point)
-            }
-            parts.append(Self.line(points, colour, 1.6))
-            let row = top + 14 + Double(index) * 14
-            parts.append(
-                "<text x=\"\(Self.number(left + width - 6))\" y=\"\(Self.number(row))\" text-anchor=\"end\" "
-                    + "fill=\"\(colour)\">\(report.variant.rawValue)</text>"
+        let times = self.records.flatMap(\.curve).map(\.milliseconds)
+        let steps = Double(self.records.map(\.steps).max() ?? 1)
+        let plots = scenarios.map { scenario in
+            SVGPlot(
+                title: scenario,
+                x: SVGAxis(
+                    "time of a step",
+                    scale: .logarithmic,
+                    range: max(0.001, (times.min() ?? 1) * 0.8)...max(0.01, (times.max() ?? 1) * 1.2),
+                    format: .milliseconds
+                ),
+                y: SVGAxis(
+                    "steps that took this long",
+                    scale: .logarithmic,
+                    range: Self.rarest(of: steps)...100,
+                    ticks: [0.01, 0.1, 1, 10, 100],
+                    format: .number(suffix: " %")
+                ),
+                series: self.records.filter { $0.scenario == scenario }
+                    .map { record in
+                        SVGPlot.Series(
+                            record.variant,
+                            style: .line,
+                            points: record.curve.map { .init($0.milliseconds, $0.fraction * 100) },
+                            look: Self.look(record.variant)
+                        )
+                    }
             )
         }
-        return parts.joined(separator: "\n")
+        return SVGFigure(
+            title: "Which part of the steps took how long",
+            subtitle: "simulated clusters under faults, and what happens without one of the gateway's defences",
+            plots: plots,
+            columns: 2,
+            plotWidth: 440,
+            plotHeight: 270,
+            legend: .lastCell(
+                note:
+                    "Each line says which part of the steps took at least so long: further right is slower, further down is "
+                    + "rarer. Where lines coincide, dashes tell them apart."
+            )
+        )
     }
 
-    private static func line(_ points: [(Double, Double)], _ colour: String, _ width: Double) -> String {
-        let list = points.map { "\(Self.number($0.0)),\(Self.number($0.1))" }.joined(separator: " ")
-        return "<polyline points=\"\(list)\" fill=\"none\" stroke=\"\(colour)\" stroke-width=\"\(width)\"/>"
+    /// The power of ten, in percent, that one of so many steps is not below.
+    private static func rarest(of steps: Double) -> Double {
+        var percent = 10.0
+        while percent * steps > 100.5, percent > 1e-6 { percent /= 10 }
+        return percent
     }
 
-    private static func label(_ text: String, _ x: Double, _ y: Double, _ anchor: String) -> String {
-        "<text x=\"\(Self.number(x))\" y=\"\(Self.number(y))\" text-anchor=\"\(anchor)\" fill=\"#555555\">\(text)</text>"
+    /// The same look for a variant in every diagram, and dashes for what may lie under another line.
+    private static func look(_ variant: String) -> SVGPlot.Look? {
+        switch SimulationVariant(rawValue: variant) {
+        case .everything: .init(colour: 0, mark: 0, dash: 0)
+        case .noHedges: .init(colour: 1, mark: 0, dash: 1)
+        case .noEjection: .init(colour: 2, mark: 0, dash: 0)
+        case .neither: .init(colour: 3, mark: 0, dash: 2)
+        case .oneReplica: .init(colour: 4, mark: 0, dash: 3)
+        case .noPlan: .init(colour: 5, mark: 0, dash: 1)
+        case nil: nil
+        }
     }
-
-    private static func number(_ value: Double) -> String { String(format: "%.1f", value) }
 }
