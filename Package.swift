@@ -175,9 +175,9 @@ let package = Package(
             name: "switchyard-bench",
             dependencies: [
                 "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
-                "ServiceKit",
-                "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
-                "Checkpoints", "TensorKernels", argumentParser, subprocess, systemPackage, logging, nioCore, nioPosix,
+                "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
+                "Tokenization", "Checkpoints", "TensorKernels", "CKernels", argumentParser, subprocess, systemPackage,
+                logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -243,8 +243,7 @@ let package = Package(
             name: "SwitchyardBenchTests",
             dependencies: [
                 "switchyard-bench", "switchyard", "CommandKit", "ExpertPooling", "Figures", "PoolSimulation",
-                "PeerTools",
-                "Checkpoints", "Tokenization",
+                "PeerTools", "Checkpoints", "TensorKernels", "Tokenization",
             ],
             swiftSettings: swiftSettings
         ),

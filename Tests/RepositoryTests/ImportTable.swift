@@ -41,8 +41,8 @@ enum ImportTable {
                 "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
                 "ServiceKit",
                 "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
-                "Checkpoints", "TensorKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging", "NIOCore",
-                "NIOPosix",
+                "Checkpoints", "TensorKernels", "CKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging",
+                "NIOCore", "NIOPosix",
             ]),
         "Figures": Self.foundation,
         // An executor that loses answers, for measurements and tests.

@@ -79,40 +79,75 @@ struct DropReport {
 
     // MARK: - JSON
 
+    /// The form of the file.
+    private struct File: Codable {
+        struct Entry: Codable {
+            var loss: String
+            var label: String
+            var fraction: Double
+            var place: DropAblation.Place
+            var runs: [DropAblation.Tally]
+        }
+        var subject: String
+        var examples: Int
+        var inputTokens: Int
+        var steps: Int
+        var batches: Int
+        var undisturbed: DropAblation.Tally
+        var cells: [Entry]
+    }
+
+    /// Keeps what was found.
+    ///
+    /// - Parameters:
+    ///   - result: What was found.
+    ///   - subject: The model and the text, for people.
+    init(result: DropAblation.Result, subject: String) {
+        self.result = result
+        self.subject = subject
+    }
+
+    /// Reads what ``json()`` wrote.
+    ///
+    /// - Parameter json: The file's content.
+    /// - Throws: What the decoder throws.
+    init(json: Data) throws {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        let file = try decoder.decode(File.self, from: json)
+        self.subject = file.subject
+        self.result = DropAblation.Result(
+            undisturbed: file.undisturbed,
+            cells: file.cells.map {
+                .init(kind: $0.loss, label: $0.label, fraction: $0.fraction, place: $0.place, runs: $0.runs)
+            },
+            examples: file.examples,
+            inputTokens: file.inputTokens,
+            steps: file.steps,
+            batches: file.batches
+        )
+    }
+
     /// The runs as JSON.
     ///
     /// - Returns: The same bytes for the same figures.
     /// - Throws: What the encoder throws.
     func json() throws -> Data {
-        struct Entry: Encodable {
-            var loss: String
-            var label: String
-            var fraction: Double
-            var place: String
-            var runs: [DropAblation.Tally]
-        }
-        struct Report: Encodable {
-            var subject: String
-            var examples: Int
-            var inputTokens: Int
-            var steps: Int
-            var undisturbed: DropAblation.Tally
-            var cells: [Entry]
-        }
-        let report = Report(
+        let file = File(
             subject: self.subject,
             examples: self.result.examples,
             inputTokens: self.result.inputTokens,
             steps: self.result.steps,
+            batches: self.result.batches,
             undisturbed: self.result.undisturbed,
             cells: self.result.cells.map {
-                Entry(loss: $0.kind, label: $0.label, fraction: $0.fraction, place: $0.place.rawValue, runs: $0.runs)
+                .init(loss: $0.kind, label: $0.label, fraction: $0.fraction, place: $0.place, runs: $0.runs)
             }
         )
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         encoder.keyEncodingStrategy = .convertToSnakeCase
-        return try encoder.encode(report) + Data("\n".utf8)
+        return try encoder.encode(file) + Data("\n".utf8)
     }
 
     // MARK: - Figure

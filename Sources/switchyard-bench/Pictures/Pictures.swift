@@ -29,9 +29,16 @@ struct Pictures {
         guard let memory = ResidentMemoryPlot(csv: try self.read("\(Self.data)/soak.csv")) else {
             throw BenchError("\(Self.data)/soak.csv is not what `switchyard-faults soak --csv` writes")
         }
+        let drops: DropReport
+        do {
+            drops = try DropReport(json: Data(try self.read("\(Self.data)/drops.json").utf8))
+        } catch let error as DecodingError {
+            throw BenchError("\(Self.data)/drops.json is not what `switchyard-bench drops --json` writes: \(error)")
+        }
         let records = try self.records()
         return [
             Made(path: "docs/images/bench-full-shape.svg", content: BenchPlot(report: bench).figure.svg),
+            Made(path: "docs/images/drops.svg", content: drops.figure.svg),
             Made(path: "docs/images/soak.svg", content: memory.figure.svg),
             Made(path: "docs/images/simulation.svg", content: SimulationPlot(records: records).figure.svg),
             Made(path: "docs/images/overview.svg", content: OverviewDiagram.diagram.svg),

@@ -3,6 +3,8 @@
 import TensorKernels
 import Testing
 
+@testable import switchyard_bench
+
 @Suite("What benchmarks compare with")
 struct MemoryReaderTests {
     @Test("every instruction set reads every byte, at any alignment", arguments: [0, 1, 7, 8, 255, 256, 300, 1029])
