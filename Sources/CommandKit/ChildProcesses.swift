@@ -32,13 +32,13 @@ package struct ChildSpecification: Sendable {
     }
 }
 
-/// What follows when a child leaves while it is needed.
+/// What happens when a child ends while it is needed.
 package enum ChildExitPolicy: Sendable {
     /// Everything stops with an error.
     case fail
-    /// It is started again, after a second, on the address that it had.
+    /// It is started again after a second, on the same address.
     case restart
-    /// The others go on without it.
+    /// The others continue without it.
     case accept
 }
 
@@ -59,7 +59,7 @@ package enum ChildEvent: Sendable {
     case exited(name: String, status: String)
 }
 
-/// A child did not come up, or left when it was needed.
+/// A child process did not start, or ended while it was needed.
 package struct ChildProcessError: Error, CustomStringConvertible {
     package var description: String
 
@@ -88,7 +88,7 @@ package final class ChildProcesses: Sendable {
     /// - Parameters:
     ///   - specifications: What to start.
     ///   - executable: The program that all of them run.
-    ///   - onExit: What follows when a child leaves early.
+    ///   - onExit: What happens when a child ends early.
     ///   - startTimeout: How long all of them together may take until they listen.
     ///   - events: Called from any thread.
     ///   - body: Runs while they are up.
@@ -157,7 +157,7 @@ package final class ChildProcesses: Sendable {
             if Task.isCancelled { return }
             events(.exited(name: specification.name, status: status))
             switch onExit {
-            case .fail: throw ChildProcessError(description: "\(specification.name) left early: \(status)")
+            case .fail: throw ChildProcessError(description: "\(specification.name) ended early: \(status)")
             case .accept: return
             case .restart: break
             }
@@ -218,7 +218,7 @@ package final class ChildProcesses: Sendable {
         return "\(result.terminationStatus)"
     }
 
-    /// This process's environment without its settings of certificates and tokens, which are meant for clients here or for
+    /// This process's environment without its settings of certificates and tokens, which are for clients here or for
     /// processes that were started by hand: a cluster on one machine speaks plaintext on loopback.
     private static var environment: Environment {
         let keys = SecuritySettings.listenerKeys + SecuritySettings.expertsKeys + SecuritySettings.tokensKeys

@@ -22,13 +22,13 @@ package struct LocalCluster: Sendable {
         package var gatewayArguments: [String] = []
         /// Further arguments of each expert host.
         package var hostArguments: [String] = []
-        /// Where the gateway serves metrics and probes; nowhere unless it is said.
+        /// Where the gateway serves metrics and probes; `off` for nowhere.
         package var gatewayAdminListen = "off"
         /// Where each expert host does; `127.0.0.1:0` lets the system choose.
         package var hostAdminListen = "off"
-        /// What follows when an expert host leaves early.
+        /// What happens when an expert host ends early.
         package var onHostExit = ChildExitPolicy.fail
-        /// What follows when the gateway leaves early.
+        /// What happens when the gateway ends early.
         package var onGatewayExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take until they listen.
         package var startTimeout: Duration = .seconds(600)
@@ -88,7 +88,7 @@ package struct LocalCluster: Sendable {
                 events: events
             ) { gateway in
                 guard let address = gateway.running.first?.address else {
-                    throw ChildProcessError(description: "the gateway left as soon as it was up; its output says why")
+                    throw ChildProcessError(description: "the gateway ended as soon as it was up; its output says why")
                 }
                 return try await body(LocalCluster(gatewayAddress: address, hosts: hosts, gateway: gateway))
             }

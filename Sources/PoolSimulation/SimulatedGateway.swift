@@ -57,7 +57,7 @@ struct SimulatedGateway {
 
     /// Routes a layer's rows to the pools and makes its calls.
     ///
-    /// - Returns: What the machine asks for, and rows that nobody holds.
+    /// - Returns: What the machine asks for, and rows whose experts are in no pool.
     mutating func begin(
         _ groups: [(expert: Int, rows: Int)],
         now: ContinuousClock.Instant

@@ -16,7 +16,7 @@ struct Flight {
     var work: Double
     /// Whether the gateway has its outcome, or wants none.
     var isSettled = false
-    /// When the host learns that nobody wants the answer.
+    /// When the host learns that the call was cancelled.
     var cancelledAt = Int64.max
     /// Whether no event will bring it on any more.
     var isStranded = false
@@ -43,7 +43,7 @@ struct SimulatedHost {
     var coldUntil = Int64.min
     /// Until then no message reaches it or comes from it.
     var cutUntil = Int64.min
-    /// When a process that stands still goes on.
+    /// When a stopped process continues.
     var hungUntil = Int64.min
     /// Since when it is well again after a fault; nil while it is not, and before it had one.
     var wellSince: Int64?

@@ -90,15 +90,15 @@ package struct SimulatedModel: Sendable, Equatable {
 
 /// How fast hosts, gateways and the network between them are.
 package struct SimulatedMachines: Sendable, Equatable {
-    /// Bytes of weights that a host reads in a second.
+    /// Bytes of weights that a host reads per second.
     package var weightBytesPerSecond = 200e9
-    /// Floating-point operations that it does in a second.
+    /// Floating-point operations that it does per second.
     package var operationsPerSecond = 2e12
-    /// What a call costs it besides, seconds.
+    /// Fixed cost of a call, seconds.
     package var callSeconds = 40e-6
     /// Spread of a call's time: the deviation of its logarithm.
     package var spread = 0.15
-    /// Calls that may wait at a host; one more is refused.
+    /// Calls that may wait at a host; further ones are refused.
     package var queueLimit = 256
     /// How many times as long a call takes in the first second after a start.
     package var coldFactor = 3.0
@@ -110,18 +110,18 @@ package struct SimulatedMachines: Sendable, Equatable {
     package var latency = 40e-6
     /// Spread of that.
     package var jitter = 0.3
-    /// Bytes that a link carries in a second.
+    /// Bytes that a link carries per second.
     package var linkBytesPerSecond = 3.1e9
     /// Silence after which a dead connection is noticed, seconds.
     package var keepalive = 3.0
-    /// First wait before a connection is tried again, seconds; it grows by 1.6 each time.
+    /// First wait before reconnecting, seconds; it grows by 1.6 each time.
     package var firstReconnect = 0.05
     /// Longest such wait.
     package var longestReconnect = 1.0
     /// How long a host may take to describe itself, seconds.
     package var describeTimeout = 2.0
 
-    /// The values that are used where nothing else is said.
+    /// The defaults.
     package init() {}
 }
 
@@ -145,7 +145,7 @@ package struct SimulationConfiguration: Sendable {
     package var steps = 2000
     /// Steps at the beginning that no statistics are made of.
     package var warmUp = 50
-    /// Where chance begins.
+    /// Seed of the random numbers.
     package var seed: UInt64 = 1
     /// Sequences that a gateway decodes at once: the rows of a decoder layer.
     package var sequences = 32

@@ -14,7 +14,7 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
     package var stepCurve: [Int]
     /// Measured steps.
     package var steps: Int
-    /// Decoded tokens of all gateways in a second of simulated time.
+    /// Tokens that all gateways decode per second of simulated time.
     package var tokensPerSecond: Double
     /// Rows that were routed to experts.
     package var rows: Int

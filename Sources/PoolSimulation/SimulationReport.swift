@@ -47,7 +47,7 @@ package struct SimulationReport: Sendable, Equatable {
     package var hedges = 0
     /// Attempts after a failed one.
     package var retries = 0
-    /// How often a replica was left alone.
+    /// How often a replica was ejected.
     package var ejections = 0
     /// Faults that hosts had.
     package var faults = 0
@@ -55,7 +55,7 @@ package struct SimulationReport: Sendable, Equatable {
     package var recoveries: [Int64] = []
     /// How often the plan for hot experts changed.
     package var planChanges = 0
-    /// Decoded tokens of all gateways in a second of simulated time.
+    /// Tokens that all gateways decode per second of simulated time.
     package var tokensPerSecond = 0.0
     /// Simulated time, nanoseconds.
     package var duration: Int64 = 0

@@ -15,7 +15,7 @@ import TensorKernels
 struct BenchRPCCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "rpc",
-        abstract: "Unary calls between two processes: p50, p99, and calls a second with 64 in flight.",
+        abstract: "Unary calls between two processes: p50, p99, and calls per second with 64 in flight.",
         discussion: """
             One connection; the server echoes the message. Two placements: both processes bound to one processor, and
             one processor each. A call is made from the completion of the one before it, on the event loop.
@@ -45,7 +45,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
     @Option(help: "Only this placement.")
     var placement: Placement?
 
-    @Option(help: "How often each row is measured, in turn with the others; medians are printed.")
+    @Option(help: "Runs of each row, taking turns with the others; medians are printed.")
     var rounds: Int = 1
 
     @Option(
@@ -128,7 +128,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
             events: ignore
         ) { children in
             guard let port = children.running.first?.address.split(separator: ":").last.flatMap({ Int($0) }) else {
-                throw ChildProcessError(description: "the echo server left")
+                throw ChildProcessError(description: "the echo server ended")
             }
             return try await Self.measure(port: port, bytes: bytes, cpu: client, calls: calls)
         }

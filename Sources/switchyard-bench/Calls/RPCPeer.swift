@@ -11,7 +11,7 @@ struct RPCFigures: Sendable {
     var p50: Double
     /// Microseconds that all but one in a hundred took at most.
     var p99: Double
-    /// Calls a second with 64 in flight.
+    /// Calls per second with 64 in flight.
     var callsPerSecond: Double
 
     static func median(_ values: [Double]) -> Double {
@@ -56,7 +56,7 @@ struct RPCPeer: Sendable {
             events: ignore
         ) { children in
             guard let address = children.running.first?.address else {
-                throw ChildProcessError(description: "\(self.name)'s server left")
+                throw ChildProcessError(description: "\(self.name)'s server ended")
             }
             let result = try await Subprocess.run(
                 .path(FilePath(self.path)),

@@ -14,7 +14,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
             A system is a command that measures when it is asked to: `switchyard-bench model DIR --turns`, the same of bench
             `cluster` and `experts`, and the scripts Tests/Peers/bench_*.py with --turns. All are started, then every round
             asks each of them for each of its cases once; who is first changes from round to round. The first round is thrown
-            away. What is not installed is skipped, and said.
+            away. What is not installed is skipped and listed.
 
             EXAMPLE
               switchyard-bench compare --baseline transformers \\
@@ -133,7 +133,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
                 Terminal.printError("round \(round) of \(self.rounds): \(one.work) \(one.size)")
             }
         }
-        // In the order in which they were named, whoever was first.
+        // In the order in which they were named, whatever the order of the turns.
         let order = Dictionary(uniqueKeysWithValues: systems.enumerated().map { ($1.name, $0) })
         report.figures.sort { (order[$0.system] ?? 0) < (order[$1.system] ?? 0) }
         for system in systems {

@@ -28,7 +28,7 @@ struct TurnResult: Codable, Sendable, Equatable {
 /// First it says `{"ready": true, "versions": "...", "cases": [{"work": "decode", "size": 1}, ...]}`. For each line with a
 /// case that it reads, it measures once and says `{"value": 42.6, "unit": "tokens/s"}` or `{"error": "..."}`. It leaves when
 /// its input ends. A system that cannot run here says `{"skipped": "why"}` and leaves. Lines that begin with anything but a
-/// brace are for nobody.
+/// brace are ignored.
 struct TurnServer {
     /// What can be asked for.
     var cases: [TurnCase]

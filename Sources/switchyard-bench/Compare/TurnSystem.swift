@@ -25,7 +25,7 @@ enum TurnMessage: Equatable {
     case result(TurnResult)
     case failed(String)
 
-    /// Reads a line; nil for lines that are for nobody.
+    /// Reads a line; nil for a line that is not part of the protocol.
     ///
     /// - Parameter line: As the system wrote it.
     init?(_ line: String) {

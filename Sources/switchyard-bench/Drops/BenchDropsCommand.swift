@@ -55,7 +55,7 @@ struct BenchDropsCommand: AsyncParsableCommand {
     @Option(help: "Pools that hold the experts, an equal part each.")
     var pools: Int = 4
 
-    @Option(help: "Steps that a stalled host misses on end.")
+    @Option(help: "Consecutive steps that a stalled host misses.")
     var stallSteps: Int = 8
 
     @Option(help: "Sequences that run together.")

@@ -8,7 +8,7 @@ import TensorKernels
 
 /// Next-token accuracy of a model whose experts' answers are lost in many ways.
 ///
-/// Teacher-forced: the decoder is fed the text's own tokens whatever it would have said, one token a step and several
+/// Teacher-forced: the decoder is fed the text's own tokens whatever it would have said, one token per step and several
 /// sequences a batch, as a gateway does. Every way of losing answers sees the same examples in the same batches.
 struct DropAblation {
     /// Where answers are lost.
@@ -32,7 +32,7 @@ struct DropAblation {
         var kind: String
         /// What is lost, for tables: `1 of 4 pools`; empty where the fraction says it.
         var label: String
-        /// The fraction of token rows that is meant to be lost.
+        /// The fraction of token rows to lose.
         var fraction: Double
         /// What is lost in each run, and the seed.
         var runs: [(loss: DroppingExperts.Loss, seed: UInt64)]
@@ -184,7 +184,7 @@ struct DropAblation {
         try self.model.encode(batch.map(\.input), experts: experts, record: &record)
     }
 
-    /// Decodes the targets one token a step, with the experts of each position's step.
+    /// Decodes the targets one token per step, with the experts of each position's step.
     ///
     /// - Returns: The most probable token at each position of each target.
     private func decode(

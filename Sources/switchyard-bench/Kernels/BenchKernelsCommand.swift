@@ -23,7 +23,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Weights of so many outputs and inputs. (default: 768x768 3072x768 768x3072 32128x768)",
+            "Outputs and inputs of the weights. (default: 768x768 3072x768 768x3072 32128x768)",
             valueName: "NxK"
         )
     )
@@ -41,7 +41,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
     @Option(help: "Compute threads; may be given several times. (default: 1, and all processors)")
     var threads: [Int] = []
 
-    @Option(help: "Runs of each row, in turn with the others.")
+    @Option(help: "Runs of each row, taking turns with the others.")
     var runs: Int = 5
 
     @Option(help: "Seconds that each run takes at least.")
@@ -146,7 +146,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
         let place = "\(shape), \(pool.threadCount) \(pool.threadCount == 1 ? "thread" : "threads")"
         let timers = rows.map { KernelTimer(weights: weights, pool: pool, rows: $0, seconds: self.seconds) }
         var reads: [PackedDType: [Double]] = [:]
-        // The first round is thrown away: it touches memory and wakes processors.
+        // The first round is discarded: it touches memory and wakes processors.
         for round in 0...self.runs {
             for type in types {
                 guard let timer = timers.first else { continue }

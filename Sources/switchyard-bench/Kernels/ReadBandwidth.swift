@@ -20,7 +20,7 @@ struct ReadBandwidth {
 
     /// Reads the memory once.
     ///
-    /// - Returns: GB (10^9 bytes) a second, all threads together.
+    /// - Returns: GB (10^9 bytes) per second, all threads together.
     func measure() -> Double {
         let count = self.memory.rows * self.memory.columns * MemoryLayout<Float>.stride
         let start = ContinuousClock.now
@@ -37,7 +37,7 @@ struct ReadBandwidth {
         let page = 4096
         pool.run((bytes.count + page - 1) / page) { pages in
             let range = (pages.lowerBound * page)..<min(pages.upperBound * page, bytes.count)
-            // The loop is a C function of its own, so that it runs although nobody looks at its result.
+            // The loop is a C function of its own, so that it runs although its result is not used.
             _ = MemoryReader.read(UnsafeRawBufferPointer(rebasing: bytes[range]))
         }
     }

@@ -55,7 +55,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
     @Option(help: "Calls of each run.")
     var calls: Int = 100
 
-    @Option(help: "Runs of each row, in turn with the others.")
+    @Option(help: "Runs of each row, taking turns with the others.")
     var runs: Int = 5
 
     @Flag(
@@ -199,7 +199,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
             for size in self.sizes {
                 for (name, experts) in places {
                     let times = try await self.times(bench, tokens: size, experts: experts)
-                    // The first round is thrown away: it touches memory and wakes processors.
+                    // The first round is discarded: it touches memory and wakes processors.
                     guard run > 0 else { continue }
                     for (work, fraction) in [("p50", 0.5), ("p99", 0.99)] {
                         report.add(

@@ -57,7 +57,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
     @Option(help: "Steps of each run.")
     var steps: Int = 16
 
-    @Option(help: "Runs of each row, in turn with the others.")
+    @Option(help: "Runs of each row, taking turns with the others.")
     var runs: Int = 5
 
     @Option(help: "Compute threads; all processors when not given.")
@@ -102,16 +102,16 @@ struct BenchScaleCommand: AsyncParsableCommand {
             title: "What a token costs with more experts",
             sizeName: "experts",
             conditions: "decoder of \(self.blocks) blocks of \(self.width)-\(self.inner)-\(self.width), "
-                + "\(self.blocks / 2) sparse, \(self.dtype), weights for \(self.weights) experts a layer, "
+                + "\(self.blocks / 2) sparse, \(self.dtype), weights for \(self.weights) experts per layer, "
                 + "\(pool.threadCount) threads, medians of \(self.runs) runs of \(self.steps) steps"
         )
         for run in 0...self.runs {
             for batch in batches {
-                // A single token goes to one expert, whoever's weights it reads.
+                // A single token goes to one expert, so both ways of reading are the same.
                 for candidate in candidates where batch > 1 || candidate.reading == .own {
                     let rate = try candidate.bench.decode(batch)
                     let (seconds, touched) = candidate.executor.takeSpent()
-                    // The first round is thrown away: it touches memory and wakes processors.
+                    // The first round is discarded: it touches memory and wakes processors.
                     guard run > 0 else { continue }
                     let token = 1e6 / rate
                     // One step more than those on the clock: the first.
@@ -145,7 +145,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
         var table = TextTable([
             ("batch", .right), ("weights read", .left), ("experts", .right), ("us a token", .right),
             ("x \(fewest) experts", .right), ("in experts", .right), ("in the rest", .right),
-            ("experts a layer and step", .right),
+            ("experts per layer and step", .right),
         ])
         for batch in batches {
             for reading in AliasedExperts.Reading.allCases {

@@ -6,7 +6,7 @@ import SwitchModel
 /// The weights that one decode step reads, counted from a model's shape.
 ///
 /// Norms, biases and embeddings of single tokens are left out: together they are less than a thousandth. Keys and values
-/// of the encoder's output are made once a sequence, so their projections are no part of a step.
+/// of the encoder's output are made once per sequence, so their projections are not part of a step.
 struct ActiveWeights: Equatable {
     /// Weights that every step reads whatever its tokens are: attention, dense layers, the projection onto the vocabulary.
     var everyStep: Int

@@ -6,11 +6,11 @@ import Foundation
 import SwitchyardClient
 import SwitchyardProtos
 
-/// `switchyard-bench cluster`: tokens a second through a gateway and expert hosts.
+/// `switchyard-bench cluster`: tokens per second through a gateway and expert hosts.
 struct BenchClusterCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cluster",
-        abstract: "Tokens a second through a cluster of processes on this machine.",
+        abstract: "Tokens per second through a cluster of processes on this machine.",
         discussion: """
             So many GenerateStream calls as the batch is wide, made at once, on the inputs of `model`. Decode tokens a
             second are those that came while all calls decoded, as `model` decodes a whole batch; all tokens a second
@@ -104,7 +104,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
             for size in self.work.batches {
                 let encode = try await self.encode(size, vocabulary, client)
                 let decode = try await self.decode(size, vocabulary, client)
-                // The first round touches everything once, and is thrown away.
+                // The first round touches everything once and is discarded.
                 guard run > 0 else { continue }
                 report.add(encode, to: self.figure("encode", size, "tokens/s"))
                 report.add(decode.decode, to: self.figure("decode", size, "tokens/s"))
@@ -146,15 +146,15 @@ struct BenchClusterCommand: AsyncParsableCommand {
 
     /// What one batch of calls found.
     private struct Run {
-        /// Tokens a second over the longest decode time of the calls.
+        /// Tokens per second over the longest decode time of the calls.
         var decode: Double
-        /// New tokens a second over the time of the whole batch.
+        /// New tokens per second over the time of the whole batch.
         var total: Double
         var seconds: Double
         var dropped: UInt64
     }
 
-    /// Tokens a second of so many calls that encode one input each; the answers carry one row a sequence.
+    /// Tokens per second of a batch of calls that encode one input each; the answers carry one row per sequence.
     private func encode(_ size: Int, _ vocabulary: Int, _ client: GatewayClient) async throws -> Double {
         let inputs = BenchInputs.sequences(count: size, tokens: self.work.inputTokens, vocabulary: vocabulary)
         let start = ContinuousClock.now
@@ -189,7 +189,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         )
     }
 
-    /// Tokens a second from the moment when the last stream has begun until the first one ends.
+    /// Tokens per second from the moment the last stream begins until the first one ends.
     private static func steadyRate(_ streams: [[ContinuousClock.Instant]]) -> Double {
         guard let from = streams.compactMap(\.first).max(), let to = streams.compactMap(\.last).min(), from < to else {
             return 0

@@ -6,11 +6,11 @@ import Foundation
 import SwitchModel
 import TensorKernels
 
-/// `switchyard-bench model`: tokens a second in this process.
+/// `switchyard-bench model`: tokens per second in this process.
 struct BenchModelCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "model",
-        abstract: "Tokens a second of a model in this process: encoding and decoding at several batch sizes.",
+        abstract: "Tokens per second of a model in this process: encoding and decoding at several batch sizes.",
         discussion: """
             Inputs are random token ids, the same at every run. Every step decodes one token of each sequence; the best
             token is fed back. The bytes of a step are those of the weights that it reads, each expert once for all of its
@@ -78,7 +78,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         try report.write(to: self.output.json)
     }
 
-    /// All runs of all batches, in turn with each other and with the plain read loop.
+    /// All runs of all batches, taking turns with each other and with the plain read loop.
     private func measure(_ bench: ModelBench, threads: Int) throws -> BenchReport {
         var report = BenchReport(
             title: "A model in one process",
@@ -123,8 +123,8 @@ struct BenchModelCommand: AsyncParsableCommand {
     /// A row for each batch.
     static func table(_ report: BenchReport, batches: [Int], system: String) -> TextTable {
         var table = TextTable([
-            ("batch", .right), ("encode tokens/s", .right), ("decode tokens/s", .right), ("ms a step", .right),
-            ("MB a step", .right), ("of the read bandwidth", .right),
+            ("batch", .right), ("encode tokens/s", .right), ("decode tokens/s", .right), ("ms per step", .right),
+            ("MB per step", .right), ("of the read bandwidth", .right),
         ])
         for size in batches {
             guard let encode = report.figure("encode", size, system),
@@ -161,7 +161,7 @@ struct BenchWorkOptions: ParsableArguments {
     @Option(help: "Tokens to decode for each sequence.")
     var newTokens: Int = 32
 
-    @Option(help: "Runs of each row, in turn with the others.")
+    @Option(help: "Runs of each row, taking turns with the others.")
     var runs: Int = 5
 
     @Flag(

@@ -91,7 +91,7 @@ final class ModelBench {
     /// Encodes a batch once.
     ///
     /// - Parameter size: Sequences in the batch.
-    /// - Returns: Tokens a second, of all sequences together.
+    /// - Returns: Tokens per second, of all sequences together.
     /// - Throws: What the model throws.
     func encode(_ size: Int) throws -> Double {
         let inputs = self.inputs(size)
@@ -107,7 +107,7 @@ final class ModelBench {
     /// fed back.
     ///
     /// - Parameter size: Sequences in the batch.
-    /// - Returns: Tokens a second, of all sequences together.
+    /// - Returns: Tokens per second, of all sequences together.
     /// - Throws: What the model throws.
     func decode(_ size: Int) throws -> Double {
         var batch = try self.batch(size)

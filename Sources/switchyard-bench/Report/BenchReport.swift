@@ -83,7 +83,7 @@ struct BenchReport: Codable, Sendable, Equatable {
     var versions: [String: String] = [:]
     /// Why a system has no figures, by system.
     var skipped: [String: String] = [:]
-    /// The measurements, in the order in which they are to be shown.
+    /// The measurements, in the order in which they are shown.
     var figures: [BenchFigure] = []
 
     /// Reads a report.
@@ -217,7 +217,7 @@ struct BenchReport: Codable, Sendable, Equatable {
     }
 }
 
-/// A benchmark that cannot be run as asked, with what to do next.
+/// A benchmark cannot be run as asked; the message says what to do next.
 struct BenchError: Error, CustomStringConvertible {
     var description: String
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Durations of many calls, and what they look like sorted.
+/// Durations of many calls, sorted.
 struct Percentiles {
     private let sorted: [Duration]
 

@@ -43,7 +43,7 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: "calm, crash, hang, stragglers, rolling, partition, hot, or all.")
     var scenario = "all"
 
-    @Option(help: "Where chance begins.")
+    @Option(help: "Seed of the random numbers.")
     var seed: UInt64 = 1
 
     @Flag(help: "Print JSON.")
