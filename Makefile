@@ -12,14 +12,15 @@ MODEL ?= deploy/models/switch-mini
 RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked \
     -Xcc -g0
 
-# The same for the program of the fault suite, which is in no product.
+# The same for the benchmarks' program, and for that of the fault suite, which is in no product.
+RELEASE_BENCH = $(subst --product switchyard,--product switchyard-bench,$(RELEASE))
 RELEASE_FAULTS = $(subst --product switchyard,--product switchyard-faults,$(RELEASE))
 FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-full-shape bench-peers protos tables clean image deploy-check deploy-test
+    bench-model bench-full-shape bench-peers build-bench pictures simulation protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -107,6 +108,17 @@ lint: ## check formatting and documentation comments
 format: ## rewrite the sources in the project's format
 	$(SWIFT) format --in-place --recursive --parallel Sources Tests Package.swift
 
+pictures: ## draw the documents' pictures from docs/images/data
+	$(SWIFT) build --product switchyard-bench
+	"$$($(SWIFT) build --show-bin-path)/switchyard-bench" pictures
+
+# Figures of the simulator for docs/simulation.md, and of a small cluster, which tests run again (some minutes).
+IMAGE_DATA = docs/images/data
+simulation: build-bench ## run the simulator, and write its figures, picture and table into docs
+	$(WORKSHOP) simulate --json --steps 1000 > $(IMAGE_DATA)/simulation.json
+	$(WORKSHOP) simulate --json --steps 200 --hosts 16 --experts 64 --sequences 2 > $(IMAGE_DATA)/simulation-small.json
+	$(WORKSHOP) pictures
+
 # What is measured: a float32 checkpoint of switch-base-8's full shape, made here where MODEL_FULL names no folder with one.
 # Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,
 # HIVEMIND_PYTHON; the others are skipped, and the tables say so.
@@ -116,48 +128,51 @@ PEER_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 HIVEMIND_PYTHON ?= $(PEER_PYTHON)
 BENCH_ROUNDS ?= 5
 BENCH_THREADS ?= 2
-SWITCHYARD = .build/release/switchyard
+WORKSHOP = .build/release/switchyard-bench
 
-bench: build bench-calls bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
+build-bench: build ## build the benchmarks' executable beside it (release)
+	$(RELEASE_BENCH)
+
+bench: build-bench bench-calls bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
 	@echo "Tables, JSON and plots are in $(BENCH)."
 
-bench-calls: build ## calls between two processes; bench-peers has them beside other implementations
+bench-calls: build-bench ## calls between two processes; bench-peers has them beside other implementations
 	@mkdir -p $(BENCH)
-	$(SWITCHYARD) bench rpc --rounds $(BENCH_ROUNDS) --markdown > $(BENCH)/rpc.md && cat $(BENCH)/rpc.md
+	$(WORKSHOP) rpc --rounds $(BENCH_ROUNDS) --markdown > $(BENCH)/rpc.md && cat $(BENCH)/rpc.md
 
-bench-kernels: build ## products with cold weights, beside OpenBLAS and a plain read loop
+bench-kernels: build-bench ## products with cold weights, beside OpenBLAS and a plain read loop
 	@mkdir -p $(BENCH)
-	$(SWITCHYARD) bench kernels --markdown --json $(BENCH)/kernels.json > $(BENCH)/kernels.md && cat $(BENCH)/kernels.md
+	$(WORKSHOP) kernels --markdown --json $(BENCH)/kernels.json > $(BENCH)/kernels.md && cat $(BENCH)/kernels.md
 
-bench-layers: build ## one remote sparse layer beside hivemind's, and 8 to 2,048 experts
+bench-layers: build-bench ## one remote sparse layer beside hivemind's, and 8 to 2,048 experts
 	@mkdir -p $(BENCH)
-	$(SWITCHYARD) bench experts --markdown --json $(BENCH)/experts.json > $(BENCH)/experts.md && cat $(BENCH)/experts.md
-	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --size-name tokens --title "One remote sparse layer" \
+	$(WORKSHOP) experts --markdown --json $(BENCH)/experts.json > $(BENCH)/experts.md && cat $(BENCH)/experts.md
+	$(WORKSHOP) compare --markdown --rounds $(BENCH_ROUNDS) --size-name tokens --title "One remote sparse layer" \
 	    --json $(BENCH)/remote-layer.json --svg $(BENCH)/remote-layer.svg --baseline hivemind \
-	    --system "Switchyard=$(SWITCHYARD) bench experts --turns" \
+	    --system "Switchyard=$(WORKSHOP) experts --turns" \
 	    --system "hivemind=$(HIVEMIND_PYTHON) Tests/Peers/bench_hivemind.py --turns" > $(BENCH)/remote-layer.md && cat $(BENCH)/remote-layer.md
-	$(SWITCHYARD) bench scale --markdown --json $(BENCH)/scale.json > $(BENCH)/scale.md && cat $(BENCH)/scale.md
-	$(SWITCHYARD) bench plot $(BENCH)/scale.json --svg $(BENCH)/scale.svg
+	$(WORKSHOP) scale --markdown --json $(BENCH)/scale.json > $(BENCH)/scale.md && cat $(BENCH)/scale.md
+	$(WORKSHOP) plot $(BENCH)/scale.json --svg $(BENCH)/scale.svg
 
 # One system a line; TURN_SYSTEMS may add some, each as --system "name=command".
-TURNS = $(SWITCHYARD) bench model --turns --threads $(BENCH_THREADS) $(MODEL_FULL)
-CLUSTER_TURNS = $(SWITCHYARD) bench cluster --turns --threads $(BENCH_THREADS) --host-threads $(BENCH_THREADS) $(MODEL_FULL)
+TURNS = $(WORKSHOP) model --turns --threads $(BENCH_THREADS) $(MODEL_FULL)
+CLUSTER_TURNS = $(WORKSHOP) cluster --turns --threads $(BENCH_THREADS) --host-threads $(BENCH_THREADS) $(MODEL_FULL)
 TORCH_TURNS = $(PEER_PYTHON) Tests/Peers/bench_transformers.py --turns --threads $(BENCH_THREADS) --model $(MODEL_FULL)
 DENSE_TURNS = $(PEER_PYTHON) Tests/Peers/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) --model $(BENCH)/t5-base
-bench-model: build ## decoding and encoding beside transformers and CTranslate2, run by run
+bench-model: build-bench ## decoding and encoding beside transformers and CTranslate2, run by run
 	@mkdir -p $(BENCH)
 	@[ -f "$(MODEL_FULL)/config.json" ] || \
 	    $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)" --threads $(BENCH_THREADS) || \
 	    echo "skipped: the full shape, which is made with torch and transformers: set PEER_PYTHON to a python that has them"
 	@if [ -f "$(MODEL_FULL)/config.json" ]; then $(MAKE) --no-print-directory bench-full-shape; else \
-	    $(SWITCHYARD) bench model $(MODEL) --markdown && $(SWITCHYARD) bench cluster $(MODEL) --markdown; fi
+	    $(WORKSHOP) model $(MODEL) --markdown && $(WORKSHOP) cluster $(MODEL) --markdown; fi
 
-bench-full-shape: build
+bench-full-shape: build-bench
 	@mkdir -p $(BENCH)
 	for dtype in float32 bfloat16 int8; do \
-	    $(SWITCHYARD) bench model $(MODEL_FULL) --threads $(BENCH_THREADS) --dtype $$dtype --name "$$dtype" --markdown \
+	    $(WORKSHOP) model $(MODEL_FULL) --threads $(BENCH_THREADS) --dtype $$dtype --name "$$dtype" --markdown \
 	        --json $(BENCH)/model-$$dtype.json > $(BENCH)/model-$$dtype.md && cat $(BENCH)/model-$$dtype.md || exit 1; done
-	$(SWITCHYARD) bench compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
+	$(WORKSHOP) compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
 	    --json $(BENCH)/compare.json --svg $(BENCH)/compare.svg --baseline "transformers, float32" \
 	    --system "Switchyard, float32=$(TURNS)" \
 	    --system "Switchyard, bfloat16=$(TURNS) --dtype bfloat16" \
@@ -172,12 +187,12 @@ bench-full-shape: build
 # Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
 PEERS = .build/peers
 
-bench-peers: build ## the RPC benchmark beside gRPC C++ and grpc-swift-2
+bench-peers: build-bench ## the RPC benchmark beside gRPC C++ and grpc-swift-2
 	@deploy/install-packages.sh test
 	@mkdir -p $(PEERS)
 	g++ -O2 -std=c++17 -o $(PEERS)/grpc-cpp Tests/Peers/bench-grpc-cpp/echo.cc $$(pkg-config --cflags --libs grpc++)
 	$(SWIFT) build -c release --package-path Tests/Peers/bench-grpc-swift --scratch-path $(PEERS)/grpc-swift
-	@"$$($(RELEASE) --show-bin-path)/switchyard" bench rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
+	@$(WORKSHOP) rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
 
 tables: ## write the tables of settings and metrics in docs/operations.md anew

@@ -37,6 +37,7 @@ let package = Package(
     products: [
         .library(name: "SwitchyardClient", targets: ["SwitchyardClient"]),
         .executable(name: "switchyard", targets: ["switchyard"]),
+        .executable(name: "switchyard-bench", targets: ["switchyard-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -159,15 +160,36 @@ let package = Package(
             dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "CommandKit",
+            dependencies: [
+                "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", argumentParser, subprocess, systemPackage,
+            ],
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardTypes", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry",
-                "ExpertPooling",
-                "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
-                "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
-                argumentParser, subprocess, systemPackage, unixSignals, serviceLifecycle, logging, metrics, nioCore,
-                nioPosix,
+                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry",
+                "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
+                "Tokenization", "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
+                argumentParser, unixSignals, serviceLifecycle, logging, metrics,
+            ],
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - The workshop: benchmarks, plots and the simulator; `switchyard` is built without it
+
+        .target(name: "Figures", swiftSettings: swiftSettings),
+        .target(name: "LossyExperts", dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints"], swiftSettings: swiftSettings),
+        .target(name: "PoolSimulation", dependencies: ["SwitchyardTypes", "ExpertPooling"], swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "switchyard-bench",
+            dependencies: [
+                "SwitchyardTypes", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
+                "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
+                "Tokenization", "Checkpoints", "TensorKernels", "CKernels", argumentParser, subprocess, systemPackage,
+                logging, nioCore, nioPosix,
             ],
             swiftSettings: swiftSettings
         ),
@@ -195,7 +217,7 @@ let package = Package(
         ),
         .testTarget(
             name: "SwitchModelTests",
-            dependencies: ["SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization"],
+            dependencies: ["SwitchyardTypes", "SwitchModel", "LossyExperts", "TensorKernels", "Checkpoints", "Tokenization"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
@@ -230,6 +252,19 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
+            name: "PoolSimulationTests",
+            dependencies: ["SwitchyardTypes", "PoolSimulation", "ExpertPooling"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SwitchyardBenchTests",
+            dependencies: [
+                "switchyard-bench", "switchyard", "CommandKit", "ExpertPooling", "Figures", "PoolSimulation",
+                "PeerTools", "Checkpoints", "TensorKernels", "Tokenization",
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "ServiceKitTests",
             dependencies: [
                 "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", nioCore, serviceLifecycle, logging,
@@ -249,8 +284,8 @@ let package = Package(
         .testTarget(
             name: "ServingTests",
             dependencies: [
-                "SwitchyardTypes", "GatewayServing", "ExpertServing", "SwitchyardClient", "SwitchModel",
-                "TensorKernels", "Checkpoints",
+                "SwitchyardTypes", "GatewayServing", "ExpertServing", "LossyExperts", "SwitchyardClient", "SwitchModel", "TensorKernels",
+                "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
                 "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
             ],
@@ -259,12 +294,11 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos",
-                "Checkpoints",
-                "ExpertPooling",
-                "SwitchModel", "Tokenization", "Telemetry", "switchyard", "PeerTools", "FaultTools", argumentParser,
-                subprocess, systemPackage, nioCore,
-                nioPosix, logging,
+                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
+                "SwitchModel", "Telemetry", "CommandKit", "switchyard", "switchyard-bench", "PeerTools",
+                "FaultTools", argumentParser, subprocess,
+                systemPackage, nioCore, nioPosix,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),
@@ -296,7 +330,8 @@ let package = Package(
         .target(
             name: "FaultTools",
             dependencies: [
-                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix, logging,
+                "Figures", "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                logging,
                 subprocess,
                 systemPackage,
             ],

@@ -61,11 +61,6 @@ public struct BatchScheduler: Sendable {
     /// Whether nobody waits or runs, and no expiry is left to tell.
     public var isIdle: Bool { self.waiting.isEmpty && self.active.isEmpty && self.expiredEarly.isEmpty }
 
-    /// The earliest deadline of all sequences, at which a step plan is due even if nothing else happens.
-    public var nextDeadline: ContinuousClock.Instant? {
-        (self.waiting.compactMap(\.deadline) + self.active.compactMap(\.deadline)).min()
-    }
-
     /// What a sequence would be told that asked for a place now, if it would be turned away whatever it needs.
     ///
     /// For callers that turn requests away before any work is done for them.

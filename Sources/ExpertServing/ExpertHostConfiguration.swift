@@ -63,7 +63,7 @@ public struct ExpertHostConfiguration: Sendable {
     public var reflection = true
 
     /// The most characters of a zone's name, as many as a DNS label has.
-    public static let longestZone = 63
+    static let longestZone = 63
 
     /// Creates the configuration of a host for one folder; everything else has its default.
     ///

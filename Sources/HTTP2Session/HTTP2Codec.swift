@@ -178,7 +178,7 @@ public final class HTTP2Codec {
     }
 
     /// Whether the last ``takeOutput(limitBytes:)`` stopped at its mark.
-    public var outputIsPending: Bool {
+    package var outputIsPending: Bool {
         self.outputIsHeldBack
     }
 
@@ -188,7 +188,7 @@ public final class HTTP2Codec {
     }
 
     /// How many streams are open.
-    public var openStreamCount: Int {
+    package var openStreamCount: Int {
         self.streams.count
     }
 

@@ -126,7 +126,7 @@ public struct Metadata: Sendable, Hashable {
 
 extension Metadata {
     /// Names that belong to HTTP/2 and gRPC themselves; metadata may not use them.
-    public static let reservedKeys: Set<String> = [
+    static let reservedKeys: Set<String> = [
         "grpc-status", "grpc-message", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-message-type",
         "content-type", "content-length", "te", "user-agent", "host", "connection", "keep-alive", "proxy-connection",
         "transfer-encoding", "upgrade",
@@ -136,13 +136,13 @@ extension Metadata {
     ///
     /// - Parameter key: A key in lower case.
     /// - Returns: Whether it ends in `-bin`.
-    public static func isBinaryKey(_ key: String) -> Bool { key.hasSuffix("-bin") }
+    package static func isBinaryKey(_ key: String) -> Bool { key.hasSuffix("-bin") }
 
     /// Whether a key consists of the characters that gRPC allows, all in lower case.
     ///
     /// - Parameter key: A key.
     /// - Returns: Whether it is legal; reserved keys are.
-    public static func isValidKey(_ key: String) -> Bool {
+    static func isValidKey(_ key: String) -> Bool {
         !key.isEmpty
             && key.utf8.allSatisfy {
                 switch $0 {
@@ -159,7 +159,7 @@ extension Metadata {
     ///
     /// - Parameter value: A text value.
     /// - Returns: Whether it is legal.
-    public static func isValidText(_ value: String) -> Bool {
+    static func isValidText(_ value: String) -> Bool {
         let bytes = value.utf8
         return bytes.first != 0x20 && bytes.last != 0x20 && bytes.allSatisfy { $0 >= 0x20 && $0 <= 0x7E }
     }

@@ -33,12 +33,12 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// The largest number that eight digits can write.
-    public static let maximumValue: UInt32 = 99_999_999
+    package static let maximumValue: UInt32 = 99_999_999
 
     /// The farthest point in time that counts as a deadline: anything later is as good as none.
     ///
     /// A hundred years keeps the deadline inside 64 bits of nanoseconds, which event loops count in.
-    public static let horizon = Duration.seconds(100 * 365 * 24 * 3600)
+    package static let horizon = Duration.seconds(100 * 365 * 24 * 3600)
 
     /// The number of units, at most ``maximumValue``.
     public let value: UInt32

@@ -7,6 +7,9 @@ extension Duration {
         return Double(seconds) + Double(attoseconds) * 1e-18
     }
 
+    /// The duration in microseconds.
+    public var inMicroseconds: Double { self.inSeconds * 1e6 }
+
     /// A number of seconds as a duration, to the nanosecond; from 0 to 9e9 seconds, beyond which it is cut.
     public static func fromSeconds(_ seconds: Double) -> Duration {
         .nanoseconds(Int64(min(max(seconds, 0), 9e9) * 1e9))

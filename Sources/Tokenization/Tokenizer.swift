@@ -91,7 +91,7 @@ public final class Tokenizer: Sendable {
     public var endTokenID: Int32 { self.vocabulary.endID }
 
     /// The id of what no piece covers, `<unk>`.
-    public var unknownTokenID: Int32 { self.vocabulary.unknownID }
+    package var unknownTokenID: Int32 { self.vocabulary.unknownID }
 
     /// The text of one id as the vocabulary has it, with U+2581 for a space.
     ///
@@ -105,7 +105,7 @@ public final class Tokenizer: Sendable {
     ///
     /// - Parameter number: The number in `<extra_id_number>`.
     /// - Returns: The id, or nil when there are fewer sentinels.
-    public func sentinelID(_ number: Int) -> Int32? {
+    package func sentinelID(_ number: Int) -> Int32? {
         guard number >= 0, number < self.sentinelCount else { return nil }
         var text = "<extra_id_\(number)>"
         return text.withUTF8 { self.vocabulary.specials.firstMatch(in: $0, from: 0)?.id }

@@ -121,7 +121,6 @@ struct BatchSchedulerTests {
         _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: seconds(5), now: start)
         _ = scheduler.enqueue(id(2), slots: 1, inputTokens: 1, deadline: seconds(2), now: start)
         _ = scheduler.enqueue(id(3), slots: 1, inputTokens: 1, deadline: nil, now: start)
-        #expect(scheduler.nextDeadline == seconds(2))
         #expect(scheduler.nextStep(now: seconds(1)).decodes == [id(1)])
         #expect(scheduler.nextStep(now: seconds(2)).expired == [id(2)])
         let plan = scheduler.nextStep(now: seconds(5))

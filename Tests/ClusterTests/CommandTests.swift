@@ -41,8 +41,8 @@ struct CommandTests {
     @Test(
         "every command explains itself with an example",
         arguments: [
-            "shard", "expert-host", "gateway", "up", "generate", "status", "bench", "demo", "certs",
-            "plan", "simulate", "pull", "config", "health",
+            "shard", "expert-host", "gateway", "up", "generate", "status", "demo", "certs", "plan", "pull", "config",
+            "health",
         ]
     )
     func help(command: String) async throws {
@@ -50,6 +50,31 @@ struct CommandTests {
         #expect(output.status == 0)
         #expect(output.text.contains("EXAMPLE"), "\(command) --help shows no example")
         #expect(output.text.contains("switchyard \(command)"))
+    }
+
+    @Test("bench and simulate run the program beside this one, with all that follows the word")
+    func workshop() async throws {
+        let bench = try await Commands.run(TestCluster.executable, ["bench", "rpc", "--help"])
+        #expect(bench.status == 0, "\(bench.errors)")
+        #expect(bench.text.contains("switchyard-bench rpc --calls"), "\(bench.text)")
+        let simulate = try await Commands.run(TestCluster.executable, ["simulate", "--hosts", "0"])
+        #expect(simulate.status == 64)
+        #expect(simulate.errors.contains("hosts is 0, but must be from 1 to 65535"), "\(simulate.errors)")
+    }
+
+    @Test("bench and simulate say where they went where that program is missing", arguments: ["bench", "simulate"])
+    func workshopIsMissing(word: String) async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let alone = folder.appendingPathComponent("switchyard").path
+        try FileManager.default.copyItem(atPath: TestCluster.executable, toPath: alone)
+        let output = try await Commands.run(alone, [word, "--anything"])
+        #expect(output.status == 64)
+        #expect(output.text.isEmpty)
+        #expect(output.errors.contains("`switchyard \(word)` is now part of switchyard-bench"), "\(output.errors)")
+        #expect(output.errors.contains("--product switchyard-bench"))
+        #expect(output.errors.split(separator: "\n").count == 1)
     }
 
     @Test("generate --local gives transformers' answers without a network")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CommandKit
 import ExpertPooling
 import Foundation
 import SwitchyardClient
@@ -112,24 +113,5 @@ struct PlanTests {
             let description = try await client.describeCluster()
             #expect(description.expertLoad.allSatisfy { $0.rowsPerSecond.count == $0.rows.count })
         }
-    }
-
-    @Test("two processes simulate the same to the last digit, and print what cannot be simulated")
-    func simulate() async throws {
-        let arguments = [
-            "simulate", "--json", "--scenario", "crash", "--hosts", "8", "--experts", "16", "--steps", "60", "--seed",
-            "3",
-        ]
-        let first = try await Commands.run(TestCluster.executable, arguments)
-        let second = try await Commands.run(TestCluster.executable, arguments)
-        #expect(first.status == 0, "\(first.errors)")
-        #expect(first.text == second.text)
-        #expect(first.text.contains("\"violations\" : ["))
-        let wrong = try await Commands.run(TestCluster.executable, ["simulate", "--hosts", "0"])
-        #expect(wrong.status != 0)
-        #expect(wrong.errors.contains("hosts is 0, but must be from 1 to 65535"))
-        let unknown = try await Commands.run(TestCluster.executable, ["simulate", "--scenario", "flood"])
-        #expect(unknown.status != 0)
-        #expect(unknown.errors.contains("use one of calm, crash"))
     }
 }

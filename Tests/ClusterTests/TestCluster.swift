@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Checkpoints
+import CommandKit
 import Foundation
 import SwitchModel
 import SwitchyardClient

@@ -6,7 +6,7 @@
 CTranslate2 runs no sparse models, so this is the dense model of the same shape. Greedy, a fixed number of new tokens. It
 offers no step of its own, so a rate is the time of one call for N + 1 new tokens less that of one call for 1 (which holds
 the encoder and the first step), over N tokens of each sequence. --model keeps the converted model in a folder, which is
-used again. Prints one JSON object a line; with --turns it measures when `switchyard bench compare` asks.
+used again. Prints one JSON object a line; with --turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python bench_hivemind.py [--threads 1] [--calls 30] [--runs 5] [--turns]
 
 Two server processes hold half of the experts each and are found through a DHT on the loopback; the layer's gate and its
-mixture run in this process, as `switchyard bench experts` measures the same of its own. A value is the p50 of the calls of
-one run, in milliseconds. Prints one JSON object a line; with --turns it measures when `switchyard bench compare` asks.
+mixture run in this process, as `switchyard-bench experts` measures the same of its own. A value is the p50 of the calls of
+one run, in milliseconds. Prints one JSON object a line; with --turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse

@@ -7,7 +7,7 @@ Decode feeds one token a sequence a step from a cache, as generate() does, after
 the clock; encode runs whole encoder passes over 64-token inputs. Rates are tokens of all sequences together. With --model
 the weights come from a checkpoint (Tests/Fixtures/make_full_shape.py makes one), else from transformers' own initial values;
 random weights route about evenly, so each step touches the experts that a trained model's would. Prints one JSON object a
-line; with --turns it measures when `switchyard bench compare` asks.
+line; with --turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse

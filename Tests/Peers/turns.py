@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured side of `switchyard bench compare`, for the bench_*.py scripts.
+"""The measured side of `switchyard-bench compare`, for the bench_*.py scripts.
 
 Lines of JSON: first {"ready": true, "versions": "...", "cases": [{"work": "decode", "size": 1}, ...]}; then, for each line
 with a case on standard input, one run's {"value": 42.6, "unit": "tokens/s"} or {"error": "..."}, until the input ends. What

@@ -31,12 +31,31 @@ enum ImportTable {
         // Serving.
         "switchyard": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
-                "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling", "BatchScheduling",
-                "Tokenization",
-                "HTTP2Session", "CertificateAuthority", "WeightFetching", "ArgumentParser", "Subprocess",
-                "SystemPackage", "NIOPosix",
+                "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
+                "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
                 "UnixSignals",
             ]),
+        // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
+        "CommandKit": Self.foundation.union([
+            "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", "ArgumentParser", "Subprocess",
+            "SystemPackage",
+        ]),
+
+        // The workshop. Nothing that serves stands on it.
+        "switchyard-bench": Self.foundation.union(Self.cLibrary)
+            .union([
+                "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
+                "ServiceKit",
+                "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
+                "Checkpoints", "TensorKernels", "CKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging",
+                "NIOCore", "NIOPosix",
+            ]),
+        "Figures": Self.foundation,
+        // An executor that loses answers, for measurements and tests.
+        "LossyExperts": ["SwitchModel", "Checkpoints"],
+        // Distributions need exp and log.
+        "PoolSimulation": Self.cLibrary.union(["ExpertPooling"]),
+
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
@@ -53,7 +72,7 @@ enum ImportTable {
                 "Logging", "Metrics", "Configuration", "SystemPackage", "Digests",
             ]),
 
-        // Pure machines of the serving side. Decaying averages and the simulator's distributions need exp and log.
+        // Pure machines of the serving side. Decaying averages need exp.
         "ExpertPooling": Self.cLibrary.union(["RPCCore"]),
         "BatchScheduling": [],
 
@@ -91,7 +110,8 @@ enum ImportTable {
         // library: signals, and the kernel's queue of packets.
         "FaultTools": Self.foundation.union(Self.cLibrary)
             .union([
-                "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "NIOPosix", "Logging",
+                "Figures", "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "NIOPosix",
+                "Logging",
                 "Subprocess", "SystemPackage",
             ]),
         "switchyard-faults": Self.foundation.union(Self.cLibrary).union(["FaultTools", "ArgumentParser"]),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Checkpoints
+import LossyExperts
 import Metrics
 import MetricsTestKit
 import RPCCore

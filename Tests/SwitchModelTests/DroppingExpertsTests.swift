@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Checkpoints
+import LossyExperts
 import SwitchModel
 import SwitchyardTypes
 import TensorKernels
@@ -59,8 +60,7 @@ struct DroppingExpertsTests {
     /// A layer's work of many tokens, `perExpert` for each expert.
     private func request(
         perExpert: Int = 50,
-        layer: SparseLayer = DroppingExpertsTests.encoderLayer,
-        step: Int = 0
+        layer: SparseLayer = DroppingExpertsTests.encoderLayer
     ) -> ExpertLayerRequest {
         let count = perExpert * Self.experts
         let plan = DispatchPlan(
@@ -75,8 +75,7 @@ struct DroppingExpertsTests {
             layer: layer,
             plan: plan,
             hidden: FloatMatrix(rows: count, columns: 2),
-            sequences: [Int32](repeating: 0, count: count),
-            step: step
+            sequences: [Int32](repeating: 0, count: count)
         )
     }
 
@@ -85,14 +84,16 @@ struct DroppingExpertsTests {
         _ request: ExpertLayerRequest,
         _ loss: DroppingExperts.Loss,
         stacks: Set<Stack> = [.encoder, .decoder],
-        seed: UInt64 = 1
+        seed: UInt64 = 1,
+        step: Int = 0
     ) throws -> Set<Int> {
         let executor = DroppingExperts(
             Numbered(),
             loss: loss,
             expertCount: Self.experts,
             stacks: stacks,
-            seed: seed
+            seed: seed,
+            step: step
         )
         let outputs = try executor.execute(request)
         var named = outputs.dropped.flatMap { Array($0.rows) }
@@ -112,7 +113,7 @@ struct DroppingExpertsTests {
     func fraction(_ fraction: Double) throws {
         var count = 0
         for step in 0..<50 {
-            count += try self.lost(self.request(step: step), .rows(fraction: fraction)).count
+            count += try self.lost(self.request(), .rows(fraction: fraction), step: step).count
         }
         let total = Double(50 * 50 * Self.experts)
         // Five standard deviations of a binomial count; none where nothing or everything is lost.
@@ -122,14 +123,14 @@ struct DroppingExpertsTests {
 
     @Test("lose the same rows for the same seed, others for another, and more for a larger fraction")
     func seeds() throws {
-        let request = self.request(step: 7)
-        let first = try self.lost(request, .rows(fraction: 0.2), seed: 3)
-        let again = try self.lost(request, .rows(fraction: 0.2), seed: 3)
-        let other = try self.lost(request, .rows(fraction: 0.2), seed: 4)
-        let fewer = try self.lost(request, .rows(fraction: 0.05), seed: 3)
-        let later = try self.lost(self.request(step: 8), .rows(fraction: 0.2), seed: 3)
-        let decoder = self.request(layer: SparseLayer(stack: .decoder, block: 1), step: 7)
-        let elsewhere = try self.lost(decoder, .rows(fraction: 0.2), seed: 3)
+        let request = self.request()
+        let first = try self.lost(request, .rows(fraction: 0.2), seed: 3, step: 7)
+        let again = try self.lost(request, .rows(fraction: 0.2), seed: 3, step: 7)
+        let other = try self.lost(request, .rows(fraction: 0.2), seed: 4, step: 7)
+        let fewer = try self.lost(request, .rows(fraction: 0.05), seed: 3, step: 7)
+        let later = try self.lost(request, .rows(fraction: 0.2), seed: 3, step: 8)
+        let decoder = self.request(layer: SparseLayer(stack: .decoder, block: 1))
+        let elsewhere = try self.lost(decoder, .rows(fraction: 0.2), seed: 3, step: 7)
         #expect(first == again)
         #expect(first != other)
         #expect(fewer.isStrictSubset(of: first))
@@ -150,8 +151,7 @@ struct DroppingExpertsTests {
     func calls() throws {
         var calls = 0
         for step in 0..<400 {
-            let request = self.request(perExpert: 2, step: step)
-            let lost = try self.lost(request, .calls(fraction: 0.1, pools: 4))
+            let lost = try self.lost(self.request(perExpert: 2), .calls(fraction: 0.1, pools: 4), step: step)
             // Rows are sorted by expert: a pool of two experts has four rows that lie together.
             for pool in 0..<4 {
                 let rows = Set((pool * 4)..<(pool * 4 + 4))
@@ -169,7 +169,7 @@ struct DroppingExpertsTests {
         let layers = [Self.encoderLayer, SparseLayer(stack: .decoder, block: 3)]
         var missed = [[Bool]](repeating: [], count: 4)
         for step in 0..<1000 {
-            let lost = try layers.map { try self.lost(self.request(perExpert: 1, layer: $0, step: step), loss) }
+            let lost = try layers.map { try self.lost(self.request(perExpert: 1, layer: $0), loss, step: step) }
             #expect(lost[0] == lost[1])
             for pool in 0..<4 {
                 missed[pool].append(lost[0].contains(pool * 2))
@@ -189,7 +189,7 @@ struct DroppingExpertsTests {
     @Test("a dead host's experts never answer")
     func missing() throws {
         for step in 0..<5 {
-            let lost = try self.lost(self.request(perExpert: 3, step: step), .missing([2, 7]))
+            let lost = try self.lost(self.request(perExpert: 3), .missing([2, 7]), step: step)
             #expect(lost == Set(6..<9).union(21..<24))
         }
     }
@@ -221,7 +221,7 @@ struct DroppingExpertsTests {
             let logits = try tiny.model.decode(
                 rows,
                 experts: experts,
-                options: StepOptions(logits: .all, step: 1),
+                options: StepOptions(logits: .all),
                 record: &record
             )
             return (encoded.flatMap { $0.hidden.bits } + logits.bits, record)

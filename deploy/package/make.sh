@@ -56,21 +56,26 @@ stage_program() {
 }
 
 stage_manuals() {
-    local page name
+    local page name command
     install -d "$DEB/usr/share/man/man1" "$WORK/man"
     "$GENERATE_MANUAL" "$EXECUTABLE" --multi-page --date "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)" \
         --output-directory "$WORK/man" >/dev/null
     for page in "$WORK"/man/*.1; do
-        # switchyard.gateway.1 becomes switchyard-gateway.1, as `man switchyard gateway` looks for it.
+        # switchyard.gateway.1 becomes switchyard-gateway.1, as `man switchyard gateway` looks for it, and so does its name,
+        # by which `man -k` finds it; a blank line of the text is a paragraph.
         name=$(basename "$page" .1)
-        sed -E '/^\.(Xr|Dt) /s/([A-Za-z])\.([A-Za-z])/\1-\2/g' "$page" | gzip -9n > "$DEB/usr/share/man/man1/${name//./-}.1.gz"
+        command=${name//./ }
+        name=${name//./-}
+        sed -E -e '/^\.(Xr|Dt) /s/([A-Za-z])\.([A-Za-z])/\1-\2/g' -e "/^\.Sh NAME/,/^\.Nd/s/^\.Nm .*/.Nm $name/" \
+            -e "/^\.Sh SYNOPSIS/,/^\.Sh DESC/s/^\.Nm\$/.Nm \"$command\"/" -e 's/^[[:space:]]*$/.Pp/' "$page" |
+            gzip -9n > "$DEB/usr/share/man/man1/$name.1.gz"
     done
 }
 
 stage_completions() {
     install -d "$DEB/usr/share/bash-completion/completions" "$DEB/usr/share/zsh/vendor-completions" \
         "$DEB/usr/share/fish/vendor_completions.d"
-    "$EXECUTABLE" --generate-completion-script bash > "$DEB/usr/share/bash-completion/completions/switchyard"
+    "$EXECUTABLE" --generate-completion-script bash | sed '1{/^#!/d}' > "$DEB/usr/share/bash-completion/completions/switchyard"
     "$EXECUTABLE" --generate-completion-script zsh > "$DEB/usr/share/zsh/vendor-completions/_switchyard"
     "$EXECUTABLE" --generate-completion-script fish > "$DEB/usr/share/fish/vendor_completions.d/switchyard.fish"
 }
@@ -97,7 +102,7 @@ Comment: The executable holds Swift's own libraries and Swift packages; their li
  /usr/share/doc/switchyard/licences.
 
 Files: *
-Copyright: The Switchyard contributors
+Copyright: $(date -u -d "@$SOURCE_DATE_EPOCH" +%Y) The Switchyard contributors
 License: Apache-2.0
  On Debian systems the text of the licence is in /usr/share/common-licenses/Apache-2.0.
 COPYRIGHT

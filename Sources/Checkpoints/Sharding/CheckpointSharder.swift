@@ -3,7 +3,7 @@
 /// Cuts a checkpoint into a part for the gateway and a part for each expert pool.
 public enum CheckpointSharder {
     /// The gateway part's folder in the output.
-    public static let gatewayDirectory = "gateway"
+    static let gatewayDirectory = "gateway"
     static let weightsFile = "model.safetensors"
     /// What the gateway part gets besides the weights, where the checkpoint has it.
     static let companionFiles = [

@@ -174,7 +174,6 @@ final class EngineWorker {
     var options: StepOptions {
         var options = StepOptions()
         options.capacityPolicy = self.engine.configuration.capacityPolicy
-        options.step = Int(truncatingIfNeeded: self.totals.steps)
         return options
     }
 

@@ -17,9 +17,6 @@ public struct ExpertLayerRequest: Sendable {
     /// For each row of `hidden`, the index of its sequence in the call's inputs.
     public let sequences: [Int32]
 
-    /// The number that the caller of the model gave the step.
-    public let step: Int
-
     /// Describes a layer's work.
     ///
     /// - Parameters:
@@ -27,13 +24,11 @@ public struct ExpertLayerRequest: Sendable {
     ///   - plan: The tokens, sorted by expert.
     ///   - hidden: The layer's normalised input, `[tokens, d_model]`.
     ///   - sequences: For each row of `hidden`, the index of its sequence.
-    ///   - step: The number of the step.
-    public init(layer: SparseLayer, plan: DispatchPlan, hidden: FloatMatrix, sequences: [Int32], step: Int = 0) {
+    public init(layer: SparseLayer, plan: DispatchPlan, hidden: FloatMatrix, sequences: [Int32]) {
         self.layer = layer
         self.plan = plan
         self.hidden = hidden
         self.sequences = sequences
-        self.step = step
     }
 
     /// Bytes of one dispatched row: `d_model` float32 elements.

@@ -69,7 +69,7 @@ public struct GenerationParameters: Sendable, Equatable {
     public static let maximumNewTokens = 65_536
 
     /// The greatest value of ``beamCount``, ``returnedSequences`` and ``topLogprobs``.
-    public static let maximumWidth = 1_024
+    static let maximumWidth = 1_024
 
     /// Checks every parameter and their combination.
     ///

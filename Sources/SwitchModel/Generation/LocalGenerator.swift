@@ -23,7 +23,7 @@ public struct LocalGenerator: Sendable {
     /// - Parameters:
     ///   - input: The encoder's token ids, the end token included.
     ///   - parameters: How tokens are chosen.
-    ///   - options: How to run the model; the step's number is counted here.
+    ///   - options: How to run the model.
     ///   - record: Counts what happens to the tokens.
     ///   - onAdvance: Is called after each step of the decoder with what it led to, and may end sequences.
     /// - Returns: The sequences, in the order of ``GenerationSession/results``.
@@ -40,7 +40,6 @@ public struct LocalGenerator: Sendable {
         let encoded = try self.model.encode([input], experts: self.experts, options: options, record: &record)
         var caches = encoded.map { DecoderCache($0) }
         while !session.isFinished {
-            options.step += 1
             options.logits = session.needsOnlyGreatest ? .greatest : .last
             let rows = session.decoderInputs(caches)
             let logits = try self.model.decode(rows, experts: self.experts, options: options, record: &record)

@@ -7,7 +7,7 @@ internal import SwitchyardTypes
 /// A draw therefore depends on the seed, the sequence and the step alone, never on what else is generated at the same
 /// time or in which order. From J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011), section 3.4
 /// (doi:10.1145/2063384.2063405), without deviations.
-enum Philox {
+package enum Philox {
     /// The block of random words for a counter.
     ///
     /// - Parameters:
@@ -43,7 +43,7 @@ enum Philox {
     ///   - sequence: Which of the request's sequences draws.
     ///   - step: How many tokens the sequence has.
     /// - Returns: The number.
-    static func uniform(seed: UInt64, sequence: UInt64, step: UInt64) -> Double {
+    package static func uniform(seed: UInt64, sequence: UInt64, step: UInt64) -> Double {
         func words(_ value: UInt64) -> SIMD2<UInt32> {
             SIMD2(UInt32(truncatingIfNeeded: value), UInt32(truncatingIfNeeded: value >> 32))
         }

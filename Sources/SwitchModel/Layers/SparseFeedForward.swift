@@ -60,8 +60,7 @@ struct SparseFeedForward: Sendable {
             layer: self.layer,
             plan: plan,
             hidden: input,
-            sequences: step.sequences,
-            step: step.options.step
+            sequences: step.sequences
         )
         return Out(residual: residual, plan: plan, decision: decision, pending: step.experts.begin(request))
     }

@@ -79,7 +79,7 @@ public final class EncoderRun {
     }
 
     /// Pieces of work that are left, each of about one block.
-    public var piecesLeft: Int {
+    package var piecesLeft: Int {
         (self.model.encoderBlocks.count - self.block) + (self.model.decoderBlocks.count - self.crossed)
     }
 

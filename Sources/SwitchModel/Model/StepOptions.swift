@@ -31,9 +31,6 @@ public struct StepOptions: Sendable, Hashable {
     /// For which tokens to compute logits.
     public var logits: Logits
 
-    /// A number for the step, handed on to the expert executor.
-    public var step: Int
-
     /// Into how many micro-batches a call is cut, which take turns: while the experts of one are out, the others
     /// compute.
     ///
@@ -48,21 +45,18 @@ public struct StepOptions: Sendable, Hashable {
     ///   - collectHiddenStates: Whether to keep the hidden states after each block.
     ///   - collectRouting: Whether to keep the routers' decisions.
     ///   - logits: For which tokens to compute logits.
-    ///   - step: A number for the step, handed on to the expert executor.
     ///   - microBatches: Into how many micro-batches a call is cut, at least 1.
     public init(
         capacityPolicy: CapacityPolicy = .checkpoint,
         collectHiddenStates: Bool = false,
         collectRouting: Bool = false,
         logits: Logits = .last,
-        step: Int = 0,
         microBatches: Int = 1
     ) {
         self.capacityPolicy = capacityPolicy
         self.collectHiddenStates = collectHiddenStates
         self.collectRouting = collectRouting
         self.logits = logits
-        self.step = step
         self.microBatches = microBatches
     }
 

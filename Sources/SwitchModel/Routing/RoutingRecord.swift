@@ -50,7 +50,7 @@ public struct RoutingRecord: Sendable {
         public var expertCount: Int
 
         /// How many tokens chose each expert, dropped or not.
-        public var expertCounts: [Int] {
+        package var expertCounts: [Int] {
             var counts = [Int](repeating: 0, count: self.expertCount)
             for choice in self.choices {
                 counts[Int(choice)] += 1
@@ -81,7 +81,7 @@ public struct RoutingRecord: Sendable {
     }
 
     /// The number of (token, sparse layer) pairs without an expert output.
-    public var droppedCount: Int {
+    package var droppedCount: Int {
         self.drops.values.reduce(0, +)
     }
 

@@ -9,12 +9,6 @@ import ServiceLifecycle
 import Synchronization
 import Telemetry
 
-/// The processors that this process may use.
-enum Processors {
-    /// How many there are; a container's limit counts.
-    static var count: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
-}
-
 /// The pipe that a parent process holds open for as long as it lives, as this process's standard input.
 ///
 /// The parent never writes to it: however the parent ends, the pipe closes, and no child is left behind.

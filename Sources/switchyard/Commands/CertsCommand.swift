@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import CertificateAuthority
+import CommandKit
 import Foundation
 import ServiceKit
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import CommandKit
 import Foundation
 import SwitchyardClient
 import SwitchyardProtos
@@ -81,7 +82,7 @@ struct DemoCommand: AsyncParsableCommand {
         let events: @Sendable (ChildEvent) -> Void = { event in Self.show(event, log: log) }
         let stopping: ContinuousClock.Instant
         do {
-            stopping = try await LocalCluster.run(layout, events: events) { cluster in
+            stopping = try await LocalCluster.run(layout, executable: Programs.this, events: events) { cluster in
                 Terminal.print("  up in \(Terminal.time(start.duration(to: .now))), each a process of its own\n")
                 try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                     try await Self.ask(chosen, client)

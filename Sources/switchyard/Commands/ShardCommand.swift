@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
+import CommandKit
 import Foundation
 import ServiceKit
 import SwitchModel

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import CommandKit
 import SwitchyardClient
 
 /// `switchyard status`: the cluster as the gateway sees it.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Figures
 internal import Synchronization
 
 /// The resident memory of processes over time.
@@ -66,33 +67,14 @@ package final class MemoryLog: Sendable {
         return "seconds,process,identifier,resident_bytes\n" + lines.joined()
     }
 
-    /// A drawing: one line a process, time to the right, memory upwards from nothing.
+    /// A drawing: one line for each process, time to the right, memory upwards from nothing.
     package var svg: String {
-        let (width, height, left, bottom) = (900.0, 360.0, 70.0, 40.0)
-        let all = self.all
-        let last = max(1, all.flatMap(\.samples).map(\.time).max() ?? 1)
-        let most = Double(max(1 << 20, all.flatMap(\.samples).map(\.bytes).max() ?? 0)) * 1.1
-        func x(_ time: Double) -> String { Figure.decimal(left + time / last * (width - left - 20), 1) }
-        func y(_ bytes: Double) -> String { Figure.decimal((height - bottom) * (1 - bytes / most) + 10, 1) }
-        let frame = "width=\"\(Int(width))\" height=\"\(Int(height))\""
-        var parts = [
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" \(frame) font-family=\"sans-serif\" font-size=\"12\">",
-            "<rect \(frame) fill=\"white\"/>",
-        ]
-        for step in 0...4 {
-            let bytes = most * Double(step) / 4
-            parts.append("<text x=\"8\" y=\"\(y(bytes))\">\(Int(bytes) >> 20) MiB</text>")
-            let line = "x1=\"\(x(0))\" x2=\"\(x(last))\" y1=\"\(y(bytes))\" y2=\"\(y(bytes))\""
-            parts.append("<line \(line) stroke=\"#ddd\"/>")
-            let time = last * Double(step) / 4
-            parts.append("<text x=\"\(x(time))\" y=\"\(Int(height) - 8)\">\(Int(time)) s</text>")
+        let processes = self.all.map { series in
+            ResidentMemoryPlot.Process(
+                name: series.name,
+                samples: series.samples.map { (seconds: $0.time, bytes: Double($0.bytes)) }
+            )
         }
-        for series in all {
-            let points = series.samples.map { "\(x($0.time)),\(y(Double($0.bytes)))" }.joined(separator: " ")
-            let color = series.name == "gateway" ? "#c0392b" : "#2c6fbb"
-            parts.append("<polyline points=\"\(points)\" fill=\"none\" stroke=\"\(color)\"/>")
-        }
-        parts.append("<text x=\"\(Int(left))\" y=\"\(Int(height) - 24)\">gateway red, expert hosts blue</text>")
-        return parts.joined(separator: "\n") + "\n</svg>\n"
+        return ResidentMemoryPlot(processes: processes).figure.svg
     }
 }

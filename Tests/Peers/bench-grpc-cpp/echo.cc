@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// gRPC C++'s end of `switchyard bench rpc`: unary calls that echo raw bytes.
+// gRPC C++'s end of `switchyard-bench rpc`: unary calls that echo raw bytes.
 //
 //   echo server --cpu N --address-file FILE      serves until its input closes
 //   echo client --cpu N --address HOST:PORT --bytes N --calls N

@@ -2,6 +2,7 @@
 
 import Checkpoints
 import GatewayServing
+import LossyExperts
 import Metrics
 import RPCCore
 import SwitchModel

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// grpc-swift-2's end of `switchyard bench rpc`: unary calls that echo raw bytes; see Tests/Peers/bench-grpc-cpp/echo.cc for
+// grpc-swift-2's end of `switchyard-bench rpc`: unary calls that echo raw bytes; see Tests/Peers/bench-grpc-cpp/echo.cc for
 // the arguments and the output.
 
 import Foundation

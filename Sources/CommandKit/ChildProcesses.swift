@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import Synchronization
+
+/// A process to start that, once it listens, writes its address to a file.
+package struct ChildSpecification: Sendable {
+    /// Name as people see it: `gateway`, `pool-0/1`.
+    package var name: String
+    /// Arguments after the executable.
+    package var arguments: [String]
+    /// File that the child writes `host:port` to when it listens.
+    package var addressFile: String
+    /// The same for its admin port; nil where it has none.
+    package var adminAddressFile: String?
+}
+
+/// What follows when a child leaves while it is needed.
+package enum ChildExitPolicy: Sendable {
+    /// Everything stops with an error.
+    case fail
+    /// It is started again on the address that it had, as ``ChildRestarts`` says.
+    case restart
+    /// The others go on without it.
+    case accept
+}
+
+/// One child process that is up.
+package struct ChildProcess: Sendable, Hashable {
+    package var name: String
+    package var processIdentifier: Int32
+    /// `host:port`.
+    package var address: String
+    /// `host:port` of its admin port; nil where it has none.
+    package var adminAddress: String?
+}
+
+/// Something that happened to a child process.
+package enum ChildEvent: Sendable {
+    case started(ChildProcess)
+    case line(name: String, text: String)
+    case exited(name: String, status: String)
+}
+
+/// A child did not come up, or left when it was needed.
+package struct ChildProcessError: Error, CustomStringConvertible {
+    package var description: String
+
+    /// Describes what went wrong.
+    ///
+    /// - Parameter description: A sentence for people.
+    package init(description: String) {
+        self.description = description
+    }
+}
+
+/// What a set of child processes is run with.
+package struct ChildSettings: Sendable {
+    /// The program that all of them run.
+    package var executable: String
+    /// What follows when a child leaves early.
+    package var onExit: ChildExitPolicy
+    /// How long all of them together may take until they listen.
+    package var startTimeout: Duration
+    /// How long a child may take to stop before it is killed; longer than its own drain.
+    package var stopTimeout: Duration = .seconds(120)
+    /// Passes signals on to children, this set's and others'.
+    package var signals = ChildSignals()
+    /// Called from any thread.
+    package var events: @Sendable (ChildEvent) -> Void
+}
+
+/// A set of child processes whose lives are bound to the body of ``run(_:settings:body:)``.
+package final class ChildProcesses: Sendable {
+    private struct State {
+        var running: [String: (process: ChildProcess, since: ContinuousClock.Instant)] = [:]
+        /// How children ended that are not started again.
+        var left: [String: String] = [:]
+        /// Why the set cannot go on.
+        var failure: (any Error)?
+    }
+
+    private let state = Mutex(State())
+    private let settings: ChildSettings
+
+    private init(_ settings: ChildSettings) {
+        self.settings = settings
+    }
+
+    /// All processes that are up, by name.
+    package var running: [ChildProcess] {
+        self.state.withLock { $0.running.values.map(\.process).sorted { $0.name < $1.name } }
+    }
+
+    /// Starts children, waits until all listen, runs the body, then asks the children to stop.
+    ///
+    /// - Parameters:
+    ///   - specifications: What to start.
+    ///   - executable: The program that all of them run.
+    ///   - onExit: What follows when a child leaves early.
+    ///   - startTimeout: How long all of them together may take until they listen.
+    ///   - events: Called from any thread.
+    ///   - body: Runs while they are up.
+    /// - Returns: What the body returned.
+    /// - Throws: As ``run(_:settings:body:)``.
+    package static func run<Result: Sendable>(
+        _ specifications: [ChildSpecification],
+        executable: String,
+        onExit: ChildExitPolicy,
+        startTimeout: Duration,
+        events: @escaping @Sendable (ChildEvent) -> Void,
+        body: @escaping @Sendable (ChildProcesses) async throws -> Result
+    ) async throws -> Result {
+        let settings = ChildSettings(
+            executable: executable,
+            onExit: onExit,
+            startTimeout: startTimeout,
+            events: events
+        )
+        return try await Self.run(specifications, settings: settings, body: body)
+    }
+
+    /// Starts children, waits until all listen, runs the body, then asks the children to stop.
+    ///
+    /// Each child is asked once, with SIGTERM, since a second one ends what it has in flight; and only after the body has
+    /// ended, also where the caller is cancelled: what the body runs may depend on them. The standard input of a child is a
+    /// pipe that closes with this process, however this process ends; children are told to leave on that.
+    ///
+    /// - Parameters:
+    ///   - specifications: What to start.
+    ///   - settings: How to run them.
+    ///   - body: Runs while they are up.
+    /// - Returns: What the body returned.
+    /// - Throws: ``ChildProcessError`` where a child does not come up, or leaves and is not started again; what the body
+    ///   throws.
+    package static func run<Result: Sendable>(
+        _ specifications: [ChildSpecification],
+        settings: ChildSettings,
+        body: @escaping @Sendable (ChildProcesses) async throws -> Result
+    ) async throws -> Result {
+        let children = ChildProcesses(settings)
+        // Tasks of their own, so that a cancelled caller stops the body first and the children after it.
+        let work = Task {
+            try await children.waitUntilAllListen(specifications)
+            return try await body(children)
+        }
+        let supervisors = specifications.map { specification in
+            Task {
+                do {
+                    try await children.supervise(specification)
+                } catch is CancellationError {
+                    return
+                } catch {
+                    children.state.withLock { $0.failure = $0.failure ?? error }
+                    work.cancel()
+                }
+            }
+        }
+        let result = await withTaskCancellationHandler {
+            await work.result
+        } onCancel: {
+            work.cancel()
+        }
+        let failure = children.state.withLock { $0.failure }
+        for supervisor in supervisors { supervisor.cancel() }
+        for supervisor in supervisors { await supervisor.value }
+        if let failure { throw failure }
+        return try result.get()
+    }
+
+    private func supervise(_ specification: ChildSpecification) async throws {
+        var arguments = specification.arguments
+        var restarts = ChildRestarts()
+        while true {
+            for file in [specification.addressFile, specification.adminAddressFile].compactMap({ $0 }) {
+                try? FileManager.default.removeItem(atPath: file)
+            }
+            let end = try await ChildRun(specification, arguments: arguments, settings: self.settings)
+                .run { child in
+                    self.state.withLock { $0.running[child.name] = (child, .now) }
+                    self.settings.events(.started(child))
+                }
+            let left = self.state.withLock { $0.running.removeValue(forKey: specification.name) }
+            if Task.isCancelled { return }
+            self.settings.events(.exited(name: specification.name, status: end.status))
+            switch self.settings.onExit {
+            case .fail:
+                throw ChildProcessError(
+                    description: "\(specification.name) left early, \(end.status)\(end.lastWords)"
+                )
+            case .accept:
+                self.state.withLock { $0.left[specification.name] = "\(end.status)\(end.lastWords)" }
+                return
+            case .restart:
+                break
+            }
+            switch restarts.left(readyFor: left?.since.duration(to: .now), isExit: end.isExit) {
+            case .giveUp:
+                throw ChildProcessError(
+                    description: "\(specification.name) does not start, \(end.status)\(end.lastWords)"
+                )
+            case .restart(let pause):
+                if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
+                    // The gateway knows the replica by its address, so the next process takes the same one.
+                    arguments[listen + 1] = left.process.address
+                }
+                try await Task.sleep(for: pause)
+            }
+        }
+    }
+
+    private func waitUntilAllListen(_ specifications: [ChildSpecification]) async throws {
+        let deadline = ContinuousClock.now.advanced(by: self.settings.startTimeout)
+        while true {
+            let (up, left) = self.state.withLock { (Set($0.running.keys), $0.left) }
+            let missing = specifications.map(\.name).filter { !up.contains($0) }
+            if missing.isEmpty { return }
+            if let name = missing.first(where: { left[$0] != nil }), let end = left[name] {
+                throw ChildProcessError(description: "\(name) left before it listened, \(end)")
+            }
+            guard ContinuousClock.now < deadline else {
+                throw ChildProcessError(
+                    description: "not listening after \(self.settings.startTimeout): "
+                        + missing.joined(separator: ", ")
+                )
+            }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// A cluster on this machine: one gateway and, for each pool, some expert hosts, each a process of its own.
+package struct LocalCluster: Sendable {
+    /// What to start, and from which files.
+    package struct Layout: Sendable {
+        /// The folder that `switchyard shard` wrote.
+        package var shards: String
+        /// Names of the pools; each is a folder of `shards`.
+        package var pools: [String]
+        /// Expert hosts of each pool.
+        package var replicas = 1
+        /// Where the gateway listens; port 0 lets the system choose.
+        package var gatewayListen = "127.0.0.1:0"
+        /// Compute threads of the gateway; nil leaves the choice to it.
+        package var gatewayThreads: Int?
+        /// Compute threads of each expert host; nil leaves the choice to it.
+        package var hostThreads: Int?
+        /// Further arguments of the gateway.
+        package var gatewayArguments: [String] = []
+        /// Further arguments of each expert host.
+        package var hostArguments: [String] = []
+        /// Where the gateway serves metrics and probes; nowhere unless it is said.
+        package var gatewayAdminListen = "off"
+        /// Where each expert host does; `127.0.0.1:0` lets the system choose.
+        package var hostAdminListen = "off"
+        /// What follows when an expert host leaves early.
+        package var onHostExit = ChildExitPolicy.fail
+        /// What follows when the gateway leaves early.
+        package var onGatewayExit = ChildExitPolicy.fail
+        /// How long the hosts, and then the gateway, may take until they listen.
+        package var startTimeout: Duration = .seconds(600)
+        /// Passes signals on to the processes.
+        package var signals = ChildSignals()
+
+        /// Describes one expert host for each pool.
+        ///
+        /// - Parameters:
+        ///   - shards: The folder that `switchyard shard` wrote.
+        ///   - pools: Names of the pools.
+        package init(shards: String, pools: [String]) {
+            self.shards = shards
+            self.pools = pools
+        }
+    }
+
+    /// `host:port` of the gateway.
+    package let gatewayAddress: String
+    /// The expert hosts' processes.
+    package let hosts: ChildProcesses
+    /// The gateway's process.
+    package let gateway: ChildProcesses
+
+    /// Every process that is up, the gateway first.
+    package var processes: [ChildProcess] { self.gateway.running + self.hosts.running }
+
+    /// Starts the cluster, runs the body, and stops the gateway first and the hosts after it, also where it is cancelled.
+    ///
+    /// - Parameters:
+    ///   - layout: What to start.
+    ///   - executable: The `switchyard` program.
+    ///   - events: Called from any thread for starts, exits and lines of output.
+    ///   - body: Runs while the cluster is up.
+    /// - Returns: What the body returned.
+    /// - Throws: ``ChildProcessError`` where a process does not come up or leaves; whatever the body throws.
+    package static func run<Result: Sendable>(
+        _ layout: Layout,
+        executable: String,
+        events: @escaping @Sendable (ChildEvent) -> Void,
+        body: @escaping @Sendable (LocalCluster) async throws -> Result
+    ) async throws -> Result {
+        let scratch = try ScratchFolder()
+        defer { scratch.remove() }
+        var settings = ChildSettings(
+            executable: executable,
+            onExit: layout.onHostExit,
+            startTimeout: layout.startTimeout,
+            signals: layout.signals,
+            events: events
+        )
+        let hosts = Self.hostSpecifications(layout, scratch: scratch.path)
+        let hostSettings = settings
+        settings.onExit = layout.onGatewayExit
+        let gatewaySettings = settings
+        return try await ChildProcesses.run(hosts, settings: hostSettings) { hosts in
+            let gateway = Self.gatewaySpecification(layout, hosts: hosts.running, scratch: scratch.path)
+            return try await ChildProcesses.run([gateway], settings: gatewaySettings) { gateway in
+                guard let address = gateway.running.first?.address else {
+                    throw ChildProcessError(description: "the gateway left as soon as it was up; its output says why")
+                }
+                return try await body(LocalCluster(gatewayAddress: address, hosts: hosts, gateway: gateway))
+            }
+        }
+    }
+
+    private static func hostSpecifications(_ layout: Layout, scratch: String) -> [ChildSpecification] {
+        layout.pools.flatMap { pool in
+            (0..<layout.replicas)
+                .map { replica in
+                    let addressFile = "\(scratch)/\(pool)-\(replica).address"
+                    let adminAddressFile = "\(addressFile).admin"
+                    var arguments = [
+                        "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
+                        "--address-file", addressFile, "--exit-with-standard-input",
+                        "--admin-listen", layout.hostAdminListen, "--admin-address-file", adminAddressFile,
+                    ]
+                    if let threads = layout.hostThreads { arguments += ["--threads", "\(threads)"] }
+                    return ChildSpecification(
+                        name: "\(pool)/\(replica)",
+                        arguments: arguments + layout.hostArguments,
+                        addressFile: addressFile,
+                        adminAddressFile: layout.hostAdminListen == "off" ? nil : adminAddressFile
+                    )
+                }
+        }
+    }
+
+    private static func gatewaySpecification(
+        _ layout: Layout,
+        hosts: [ChildProcess],
+        scratch: String
+    ) -> ChildSpecification {
+        let addressFile = "\(scratch)/gateway.address"
+        let adminAddressFile = "\(addressFile).admin"
+        var arguments = [
+            "gateway", "--model", "\(layout.shards)/gateway", "--listen", layout.gatewayListen,
+            "--address-file", addressFile, "--exit-with-standard-input",
+            "--admin-listen", layout.gatewayAdminListen, "--admin-address-file", adminAddressFile,
+        ]
+        for pool in layout.pools {
+            let targets = hosts.filter { $0.name.hasPrefix("\(pool)/") }.map(\.address)
+            arguments += ["--pool", "\(pool)=\(targets.joined(separator: ","))"]
+        }
+        if let threads = layout.gatewayThreads { arguments += ["--threads", "\(threads)"] }
+        return ChildSpecification(
+            name: "gateway",
+            arguments: arguments + layout.gatewayArguments,
+            addressFile: addressFile,
+            adminAddressFile: layout.gatewayAdminListen == "off" ? nil : adminAddressFile
+        )
+    }
+}

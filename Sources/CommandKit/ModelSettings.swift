@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Checkpoints
+import Foundation
+import GatewayServing
+import ServiceKit
+import SwitchModel
+import TensorKernels
+
+/// Settings that say how a model is read, shared by the commands that load one.
+package enum ModelSettings {
+    /// `d_ff=1024;num_layers=24` as keys and values of `config.json`.
+    ///
+    /// - Parameter texts: `KEY=VALUE` each.
+    /// - Returns: Values by key.
+    /// - Throws: ``Settings/Failure`` for a text without an equals sign.
+    package static func overrides(_ texts: [String]) throws -> [String: String] {
+        var overrides: [String: String] = [:]
+        for text in texts {
+            guard let override = GatewaySettings.override(text) else {
+                throw Settings.Failure(
+                    "the override is \"\(text)\"; it must be KEY=VALUE, such as num_decoder_layers=24"
+                )
+            }
+            overrides[override.key] = override.value
+        }
+        return overrides
+    }
+
+    /// `checkpoint`, `unlimited` or `factor:1.25`.
+    ///
+    /// - Parameter text: The policy as written, or nil.
+    /// - Returns: The policy; `checkpoint` for nil.
+    /// - Throws: ``Settings/Failure`` for anything else.
+    package static func capacityPolicy(_ text: String?) throws -> CapacityPolicy {
+        guard let text else { return .checkpoint }
+        guard let policy = GatewaySettings.capacityPolicy(text) else {
+            let allowed = GatewaySettings.table.capacity.definition.allowed
+            throw Settings.Failure("capacity is \"\(text)\"; it must be \(allowed)")
+        }
+        return policy
+    }
+
+    /// Packs experts for shards, with all processors.
+    ///
+    /// - Parameter storage: How to keep the weights.
+    /// - Returns: What `CheckpointSharder` packs with.
+    package static func packing(_ storage: WeightStorage) -> ExpertPacking {
+        ExpertPacking(storage: storage, pool: WorkPool(threads: Processors.count))
+    }
+
+    /// The folder that a model's name means: a folder, or a hub id in the local Hugging Face cache.
+    ///
+    /// - Parameter name: Path or hub id.
+    /// - Returns: The folder.
+    /// - Throws: ``CheckpointError`` saying where was looked.
+    package static func directory(_ name: String) throws -> String {
+        try HubCache.resolve(name, environment: ProcessInfo.processInfo.environment)
+    }
+}

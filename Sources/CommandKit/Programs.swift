@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// The project's programs, which find each other by lying in one folder.
+package enum Programs {
+    /// The path of the program that is running now.
+    package static var this: String {
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+    }
+
+    /// The path of a program in the same folder as this one.
+    ///
+    /// - Parameter name: The program's name: `switchyard`.
+    /// - Returns: Nil where no such program is installed there.
+    package static func beside(_ name: String) -> String? {
+        let path = URL(fileURLWithPath: self.this).deletingLastPathComponent().appendingPathComponent(name).path
+        return FileManager.default.isExecutableFile(atPath: path) ? path : nil
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import Foundation
+import ServiceKit
+import SwitchModel
+import SwitchyardTypes
+
+/// The folder with the parts of a model that a local cluster runs on.
+package struct ShardWorkspace {
+    /// The folder with `gateway` and the pools.
+    package let folder: String
+    /// The pools' names, which are folders of ``folder``.
+    package let pools: [String]
+    private let scratch: ScratchFolder?
+
+    /// Cuts a model into parts, or finds the parts of an earlier run.
+    ///
+    /// - Parameters:
+    ///   - model: Path or hub id.
+    ///   - pools: Number of expert shards.
+    ///   - folder: Where to keep the parts; nil for a temporary folder.
+    ///   - packing: How to pack the experts; nil leaves them as they are.
+    /// - Returns: The workspace.
+    /// - Throws: ``CheckpointError`` where the model cannot be cut; ``ChildProcessError`` where the folder holds other parts.
+    package static func prepare(
+        model: String,
+        pools: Int,
+        folder: String?,
+        packing: WeightStorage? = nil
+    ) throws -> ShardWorkspace {
+        let directory = try ModelSettings.directory(model)
+        if let folder, FileManager.default.fileExists(atPath: "\(folder)/\(PlacementFile.fileName)") {
+            let wanted = WantedParts(
+                model: model,
+                directory: directory,
+                fingerprint: try Checkpoint.open(directory).fingerprint,
+                pools: pools,
+                isPacked: packing != nil
+            )
+            let placement = try wanted.check(folder)
+            return ShardWorkspace(folder: folder, pools: placement.pools.map(\.name), scratch: nil)
+        }
+        let scratch = folder == nil ? try ScratchFolder() : nil
+        let target = folder ?? scratch.map { "\($0.path)/shards" } ?? ""
+        do {
+            let bar = ProgressBar()
+            let placement = try CheckpointSharder.shard(
+                model: directory,
+                output: target,
+                pools: pools,
+                packing: packing.map { ModelSettings.packing($0) }
+            ) { progress in
+                bar.show(progress)
+            }
+            return ShardWorkspace(folder: target, pools: placement.pools.map(\.name), scratch: scratch)
+        } catch {
+            scratch?.remove()
+            throw error
+        }
+    }
+
+    /// Removes the folder if it is temporary.
+    package func discard() {
+        self.scratch?.remove()
+    }
+
+    /// Removes what a cut of this process into a folder left when it was stopped half-way.
+    ///
+    /// - Parameter folder: The folder that was to be written.
+    package static func discardPartialCut(of folder: String) {
+        let target = URL(fileURLWithPath: folder)
+        let parent = target.deletingLastPathComponent().path
+        let prefix = ".\(target.lastPathComponent).partial-\(getpid())-"
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: parent)) ?? [] where name.hasPrefix(prefix) {
+            try? FileManager.default.removeItem(atPath: "\(parent)/\(name)")
+        }
+    }
+}
+
+/// The parts that a cluster is to run on, to compare with what a folder holds.
+package struct WantedParts {
+    /// The model as it was named.
+    package var model: String
+    /// The model's folder.
+    package var directory: String
+    /// The model's fingerprint.
+    package var fingerprint: UInt64
+    /// Number of expert shards.
+    package var pools: Int
+    /// Whether the experts are packed.
+    package var isPacked: Bool
+
+    /// Compares every part of a folder with what is wanted.
+    ///
+    /// - Parameter folder: The folder with the placement.
+    /// - Returns: The placement.
+    /// - Throws: ``ChildProcessError`` that names the file, what it says and what is wanted; `CheckpointError` for files that
+    ///   cannot be read.
+    package func check(_ folder: String) throws -> PlacementFile {
+        let placement = try PlacementFile.load(directory: folder)
+        let file = "\(folder)/\(PlacementFile.fileName)"
+        try self.expect(self.fingerprint, placement.fingerprintValue, of: placement.source, in: file, folder)
+        guard placement.pools.count == self.pools else {
+            throw Self.failure(
+                "\(file) has \(placement.pools.count) pools, but \(self.pools) are wanted (--pools)",
+                folder
+            )
+        }
+        try self.checkPart(placement.gateway, kind: .gateway, name: placement.gateway, experts: nil, folder)
+        for pool in placement.pools {
+            try self.checkPart(pool.directory, kind: .experts, name: pool.name, experts: pool.experts, folder)
+        }
+        try self.checkConfiguration("\(folder)/\(placement.gateway)", folder)
+        return placement
+    }
+
+    /// Compares what no fingerprint covers, such as the capacity of experts.
+    private func checkConfiguration(_ part: String, _ folder: String) throws {
+        for name in ["config.json", "generation_config.json"] {
+            let (own, found) = ("\(self.directory)/\(name)", "\(part)/\(name)")
+            guard FileManager.default.contents(atPath: own) != FileManager.default.contents(atPath: found) else {
+                continue
+            }
+            throw Self.failure("\(found) is not the same as \(own)", folder)
+        }
+    }
+
+    private func checkPart(
+        _ part: String,
+        kind: ShardManifest.Kind,
+        name: String,
+        experts: [Int]?,
+        _ folder: String
+    ) throws {
+        let file = "\(folder)/\(part)/\(ShardManifest.fileName)"
+        guard let manifest = try ShardManifest.load(directory: "\(folder)/\(part)") else {
+            throw Self.failure("\(file) is missing, so what the part holds is not known", folder)
+        }
+        try self.expect(self.fingerprint, manifest.fingerprintValue, of: manifest.source, in: file, folder)
+        guard manifest.kind == kind, manifest.name == name else {
+            throw Self.failure(
+                "\(file) is that of the \(manifest.kind.rawValue) part \(manifest.name), but the \(kind.rawValue) part "
+                    + "\(name) is wanted",
+                folder
+            )
+        }
+        guard manifest.overrides.isEmpty else {
+            let overrides = manifest.overrides.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            throw Self.failure(
+                "\(file) was cut with \(overrides.joined(separator: ", ")) (shard --override), which is not wanted here",
+                folder
+            )
+        }
+        guard manifest.pools == self.pools else {
+            throw Self.failure("\(file) is one of \(manifest.pools) pools, but \(self.pools) are wanted", folder)
+        }
+        guard let experts else { return }
+        for layer in manifest.experts where layer.experts != experts {
+            let found = ClusterReport.ranges(layer.experts.map { UInt32(clamping: $0) })
+            let wanted = ClusterReport.ranges(experts.map { UInt32(clamping: $0) })
+            throw Self.failure(
+                "\(file) holds experts \(found) of \(layer.stack) \(layer.block), but \(PlacementFile.fileName) puts "
+                    + "\(wanted) there",
+                folder
+            )
+        }
+        guard (manifest.packing != nil) == self.isPacked else {
+            throw Self.failure(
+                "\(file) is that of a part that is \(self.isPacked ? "not " : "")packed, and --packed is "
+                    + "\(self.isPacked ? "" : "not ")given",
+                folder
+            )
+        }
+    }
+
+    private func expect(_ wanted: UInt64, _ found: UInt64, of source: String, in file: String, _ folder: String) throws
+    {
+        guard found != wanted else { return }
+        throw Self.failure(
+            "\(file) is of \(source), fingerprint \(Self.text(found)), but \(self.model) has fingerprint "
+                + "\(Self.text(wanted))",
+            folder
+        )
+    }
+
+    private static func text(_ fingerprint: UInt64) -> String {
+        let digits = String(fingerprint, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+
+    private static func failure(_ complaint: String, _ folder: String) -> ChildProcessError {
+        ChildProcessError(description: "\(complaint); remove \(folder), or name another folder with --shards")
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import SwitchyardTypes
+
+package import ExpertPooling
+
+/// What happens to the hosts of a simulated cluster.
+package enum SimulationScenario: String, Sendable, Hashable, CaseIterable {
+    /// Nothing.
+    case calm
+    /// Every second a host dies: its connections break, further ones are refused, and it comes back cold.
+    case crash
+    /// Every two seconds a host stands still for a second, its connections open.
+    case hang
+    /// Some hosts are always slow, and on all of them some calls take very long.
+    case stragglers
+    /// Hosts are drained and restarted in turn.
+    case rolling
+    /// Every three seconds a rack of hosts cannot be reached for a while.
+    case partition
+    /// Some experts are far more popular than others, sixteen times as many sequences are decoded, so that rows count and
+    /// not only the reading of weights, and the hosts hold a further pool's experts.
+    case hot
+
+    /// The variants that are worth comparing.
+    package var variants: [SimulationVariant] {
+        switch self {
+        case .calm: [.everything, .noHedges]
+        case .crash, .rolling: [.everything, .noHedges, .oneReplica]
+        case .hang, .partition: [.everything, .noHedges, .noEjection, .neither, .oneReplica]
+        case .stragglers: [.everything, .noHedges, .noEjection, .neither]
+        case .hot: [.everything, .noPlan]
+        }
+    }
+}
+
+/// What the gateways may do about it.
+package enum SimulationVariant: String, Sendable, Hashable, CaseIterable {
+    /// All that the machine can do.
+    case everything
+    /// No call is hedged.
+    case noHedges = "no hedges"
+    /// Nobody is ejected.
+    case noEjection = "no ejection"
+    /// Neither.
+    case neither
+    /// Each pool has one host.
+    case oneReplica = "one replica"
+    /// Hot experts stay where they are; only different from ``everything`` in ``SimulationScenario/hot``.
+    case noPlan = "no plan"
+}
+
+/// A model as far as its experts' work and messages are concerned.
+package struct SimulatedModel: Sendable, Equatable {
+    /// Sparse layers of the encoder.
+    package var encoderLayers: Int
+    /// Sparse layers of the decoder.
+    package var decoderLayers: Int
+    /// Experts of each layer.
+    package var experts: Int
+    /// Width of a token row.
+    package var width: Int
+    /// Width of an expert's inner layer.
+    package var innerWidth: Int
+    /// Bytes of one weight.
+    package var weightBytes: Int
+
+    /// Switch-C, a model of 1.57 trillion parameters.
+    ///
+    /// 2,048 experts in each of 15 + 15 layers, 2,080 wide, experts 6,144 (W. Fedus, B. Zoph, N. Shazeer, Switch
+    /// Transformers, 2022, table 9, https://arxiv.org/abs/2101.03961), weights in bfloat16.
+    package static let switchC = SimulatedModel(
+        encoderLayers: 15,
+        decoderLayers: 15,
+        experts: 2048,
+        width: 2080,
+        innerWidth: 6144,
+        weightBytes: 2
+    )
+
+    /// Parameters of all experts.
+    package var expertParameters: Int {
+        (self.encoderLayers + self.decoderLayers) * self.experts * 2 * self.width * self.innerWidth
+    }
+
+    /// The sparse layers, the encoder's first.
+    package var layers: [SparseLayer] {
+        (0..<self.encoderLayers).map { SparseLayer(stack: .encoder, block: $0) }
+            + (0..<self.decoderLayers).map { SparseLayer(stack: .decoder, block: $0) }
+    }
+}
+
+/// How fast hosts, gateways and the network between them are.
+package struct SimulatedMachines: Sendable, Equatable {
+    /// Bytes of weights that a host reads per second.
+    package var weightBytesPerSecond = 200e9
+    /// Floating-point operations that it does per second.
+    package var operationsPerSecond = 2e12
+    /// Fixed cost of a call, seconds.
+    package var callSeconds = 40e-6
+    /// Spread of a call's time: the deviation of its logarithm.
+    package var spread = 0.15
+    /// Calls that may wait at a host; further ones are refused.
+    package var queueLimit = 256
+    /// How many times as long a call takes in the first second after a start.
+    package var coldFactor = 3.0
+    /// Time of the gateway's own part of a layer, seconds: attention, routing, norms.
+    package var gatewayLayerSeconds = 350e-6
+    /// Time of the rest of a step: the logits and the choice of tokens.
+    package var gatewayStepSeconds = 700e-6
+    /// One way through the network, seconds.
+    package var latency = 40e-6
+    /// Spread of that.
+    package var jitter = 0.3
+    /// Bytes that a link carries per second.
+    package var linkBytesPerSecond = 3.1e9
+    /// Silence after which a dead connection is noticed, seconds.
+    package var keepalive = 3.0
+    /// First wait before reconnecting, seconds; it grows by 1.6 each time.
+    package var firstReconnect = 0.05
+    /// Longest such wait.
+    package var longestReconnect = 1.0
+    /// How long a host may take to describe itself, seconds.
+    package var describeTimeout = 2.0
+
+    /// The defaults.
+    package init() {}
+}
+
+/// A simulation that cannot be run, with what was asked for and what is possible.
+package struct SimulationError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The whole message.
+    package var description: String
+}
+
+/// One simulated cluster and its work.
+package struct SimulationConfiguration: Sendable {
+    /// The model.
+    package var model = SimulatedModel.switchC
+    /// Expert hosts.
+    package var hosts = 256
+    /// Hosts of each pool.
+    package var replicas = 2
+    /// Gateways, each with its own view of the hosts.
+    package var gateways = 1
+    /// Steps of each gateway.
+    package var steps = 2000
+    /// Steps at the beginning that no statistics are made of.
+    package var warmUp = 50
+    /// Seed of the random numbers.
+    package var seed: UInt64 = 1
+    /// Sequences that a gateway decodes at once: the rows of a decoder layer.
+    package var sequences = 32
+    /// Tokens of an input: the rows of an encoder layer for one sequence.
+    package var inputTokens = 64
+    /// Tokens of an output, after which a sequence makes place for the next.
+    package var outputTokens = 64
+    /// How unevenly tokens go to the experts: the power by which popularity falls with rank.
+    package var skew = 0.5
+    /// What happens to the hosts.
+    package var scenario = SimulationScenario.calm
+    /// What the gateways may do about it.
+    package var variant = SimulationVariant.everything
+    /// When faults end, seconds of simulated time; nil never.
+    package var faultsEnd: Double?
+    /// How fast everything is.
+    package var machines = SimulatedMachines()
+    /// The gateways' bounds, before ``variant`` takes some of them away.
+    package var pools = ExpertPoolsConfiguration.defaults
+    /// When hot experts are sent elsewhere too.
+    package var planner = PlacementPlannerConfiguration.defaults
+
+    /// A cluster of 256 hosts for a trillion parameters, on which nothing happens.
+    package init() {}
+
+    /// Rows of a decoder layer.
+    var decoderRows: Int { self.scenario == .hot ? 16 * self.sequences : self.sequences }
+
+    /// Pools that the hosts make.
+    var poolCount: Int { max(1, self.hosts / max(1, self.replicas)) }
+
+    /// Checks that the simulation can be run.
+    ///
+    /// - Throws: ``SimulationError`` naming the value and what is allowed.
+    package func check() throws(SimulationError) {
+        let bounds: [(name: String, value: Int, range: ClosedRange<Int>)] = [
+            ("hosts", self.hosts, 1...65_535), ("replicas", self.replicas, 1...max(1, self.hosts)),
+            ("gateways", self.gateways, 1...64), ("steps", self.steps, 1...10_000_000),
+            ("experts", self.model.experts, self.poolCount...65_536), ("sequences", self.sequences, 1...65_536),
+            ("input tokens", self.inputTokens, 1...65_536), ("output tokens", self.outputTokens, 1...65_536),
+            ("encoder layers", self.model.encoderLayers, 0...1024),
+            ("decoder layers", self.model.decoderLayers, 1...1024), ("width", self.model.width, 1...1_000_000),
+            ("inner width", self.model.innerWidth, 1...1_000_000),
+            ("warm-up steps", self.warmUp, 0...max(0, self.steps - 1)),
+        ]
+        for bound in bounds where !bound.range.contains(bound.value) {
+            throw SimulationError(
+                description: "\(bound.name) is \(bound.value), but must be from \(bound.range.lowerBound) to "
+                    + "\(bound.range.upperBound)"
+            )
+        }
+        guard self.skew >= 0, self.skew <= 8 else {
+            throw SimulationError(description: "skew is \(self.skew), but must be from 0 to 8")
+        }
+    }
+
+    /// The gateways' bounds as the variant leaves them.
+    var effectivePools: ExpertPoolsConfiguration {
+        var pools = self.pools
+        if self.variant == .noHedges || self.variant == .neither { pools.hedgeFraction = 0 }
+        if self.variant == .noEjection || self.variant == .neither {
+            pools.failuresToEject = .max
+            pools.badRepliesToEject = .max
+            pools.overtakesToEject = .max
+            pools.slownessToEject = 0
+        }
+        return pools
+    }
+}

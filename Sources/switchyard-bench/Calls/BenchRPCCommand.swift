@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import CommandKit
+import Foundation
+import Logging
+import NIOCore
+import NIOPosix
+import RPCCore
+import RPCTransport
+import SwitchyardTypes
+import Synchronization
+import TensorKernels
+
+/// `switchyard-bench rpc`: unary calls over the loopback between two processes.
+struct BenchRPCCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rpc",
+        abstract: "Unary calls between two processes: p50, p99, and calls per second with 64 in flight.",
+        discussion: """
+            One connection; the server echoes the message. Two placements: both processes bound to one processor, and
+            one processor each. A call is made from the completion of the one before it, on the event loop.
+
+            EXAMPLES
+              switchyard-bench rpc --calls 20000
+              switchyard-bench rpc --bytes 64 --placement one
+              switchyard-bench rpc --peer "gRPC C++=.build/peers/grpc-cpp" --rounds 5
+            """
+    )
+
+    /// On which processors the two processes run.
+    enum Placement: String, CaseIterable, ExpressibleByArgument {
+        case one
+        case two
+
+        var name: String { self == .one ? "one processor" : "two processors" }
+        var serverCPU: Int { self == .one ? 0 : 1 }
+    }
+
+    @Option(help: "Calls of each row.")
+    var calls: Int = 10_000
+
+    @Option(help: ArgumentHelp("Message sizes. (default: 64 3072 49152)", valueName: "n"))
+    var bytes: [Int] = []
+
+    @Option(help: "Only this placement.")
+    var placement: Placement?
+
+    @Option(help: "Runs of each row, taking turns with the others; medians are printed.")
+    var rounds: Int = 1
+
+    @Option(
+        help: ArgumentHelp(
+            "A program that does the same with another implementation (Tests/Peers/bench-*); may be given several times.",
+            valueName: "name=path"
+        )
+    )
+    var peer: [String] = []
+
+    @Flag(help: "Print the table as Markdown.")
+    var markdown = false
+
+    func validate() throws {
+        guard self.calls >= 10 else { throw ValidationError("--calls is \(self.calls); set 10 or more") }
+        guard self.rounds >= 1 else { throw ValidationError("--rounds is \(self.rounds); set 1 or more") }
+        for text in self.peer where RPCPeer(text) == nil {
+            throw ValidationError("--peer \(text) is not name=path")
+        }
+        let limit = 32 << 20
+        for bytes in self.bytes where !(0...limit).contains(bytes) {
+            throw ValidationError("--bytes is \(bytes), outside 0...\(limit); set a value in that range")
+        }
+    }
+
+    func run() async throws {
+        var table = TextTable([
+            ("", .left), ("placement", .left), ("bytes each way", .right), ("p50", .right), ("p99", .right),
+            ("calls/s, 64 in flight", .right),
+        ])
+        let peers: [RPCPeer?] = [nil] + self.peer.map { RPCPeer($0) }
+        let placements = self.placement.map { [$0] } ?? Placement.allCases
+        for placement in placements where placement.serverCPU < Processors.count {
+            for bytes in self.bytes.isEmpty ? [64, 3 << 10, 48 << 10] : self.bytes {
+                var results: [[RPCFigures]] = Array(repeating: [], count: peers.count)
+                for _ in 0..<self.rounds {
+                    for (index, peer) in peers.enumerated() {
+                        let figures =
+                            if let peer {
+                                try await peer.measure(bytes: bytes, calls: self.calls, server: placement.serverCPU)
+                            } else {
+                                try await self.measure(bytes: bytes, client: 0, server: placement.serverCPU)
+                            }
+                        results[index].append(figures)
+                    }
+                }
+                for (peer, rounds) in zip(peers, results) {
+                    table.add([
+                        peer?.name ?? "Switchyard", placement.name, Self.size(bytes),
+                        String(format: "%.1f us", RPCFigures.median(rounds.map(\.p50))),
+                        String(format: "%.1f us", RPCFigures.median(rounds.map(\.p99))),
+                        String(format: "%.0f", RPCFigures.median(rounds.map(\.callsPerSecond))),
+                    ])
+                }
+            }
+        }
+        Terminal.print(SwitchyardBench.machine)
+        Terminal.print(self.markdown ? table.markdown : table.text)
+    }
+
+    private static func size(_ bytes: Int) -> String {
+        bytes < 1024 ? "\(bytes) B" : "\(bytes / 1024) KiB"
+    }
+
+    private func measure(bytes: Int, client: Int, server: Int) async throws -> RPCFigures {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        let child = ChildSpecification(
+            name: "echo server",
+            arguments: ["rpc-server", "--cpu", "\(server)", "--address-file", file],
+            addressFile: file
+        )
+        let calls = self.calls
+        let ignore: @Sendable (ChildEvent) -> Void = { _ in }
+        return try await ChildProcesses.run(
+            [child],
+            executable: Programs.this,
+            onExit: .fail,
+            startTimeout: .seconds(30),
+            events: ignore
+        ) { children in
+            guard let port = children.running.first?.address.split(separator: ":").last.flatMap({ Int($0) }) else {
+                throw ChildProcessError(description: "the echo server ended")
+            }
+            return try await Self.measure(port: port, bytes: bytes, cpu: client, calls: calls)
+        }
+    }
+
+    private static func measure(port: Int, bytes: Int, cpu: Int, calls: Int) async throws -> RPCFigures {
+        let group = try await PinnedEventLoop.make(cpu: cpu)
+        var configuration = RPCChannelConfiguration(limits: .dataPlane)
+        configuration.eventLoopGroup = group
+        let channel = RPCChannel(
+            target: ("127.0.0.1", port),
+            configuration: configuration,
+            logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
+        )
+        let result = try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { try await channel.run() }
+            defer { channel.shutdown() }
+            let payload = Payload(ByteBuffer(repeating: 7, count: bytes))
+            _ = try await channel.unary(EchoService.method, payload, options: CallOptions(waitForReady: true))
+            _ = try await CallChain(channel: channel, payload: payload, calls: calls / 10).run()
+            let alone = try await CallChain(channel: channel, payload: payload, calls: calls).run()
+            let start = ContinuousClock.now
+            let chains = 64
+            let each = max(1, calls / chains)
+            try await withThrowingTaskGroup(of: Void.self) { inner in
+                for _ in 0..<chains {
+                    inner.addTask { _ = try await CallChain(channel: channel, payload: payload, calls: each).run() }
+                }
+                try await inner.waitForAll()
+            }
+            let time = start.duration(to: .now).inSeconds
+            let percentiles = Percentiles(alone)
+            return RPCFigures(
+                p50: percentiles.at(0.5).inMicroseconds,
+                p99: percentiles.at(0.99).inMicroseconds,
+                callsPerSecond: Double(chains * each) / time
+            )
+        }
+        try await group.shutdownGracefully()
+        return result
+    }
+}
+
+/// The echo that both ends of the benchmark speak.
+enum EchoService {
+    static let method = Method(service: "switchyard.bench.v1.Echo", name: "Echo")
+}
+
+/// Calls one after another, each made from the completion of the one before it: no thread changes in between.
+private final class CallChain: Sendable {
+    private let channel: RPCChannel
+    private let payload: Payload
+    private let calls: Int
+    private let times = Mutex<[Duration]>([])
+
+    init(channel: RPCChannel, payload: Payload, calls: Int) {
+        self.channel = channel
+        self.payload = payload
+        self.calls = calls
+        self.times.withLock { $0.reserveCapacity(calls) }
+    }
+
+    /// Makes the calls.
+    ///
+    /// - Returns: How long each took.
+    func run() async throws -> [Duration] {
+        try await withCheckedThrowingContinuation { continuation in self.next(continuation) }
+    }
+
+    private func next(_ continuation: CheckedContinuation<[Duration], any Error>) {
+        let start = ContinuousClock.now
+        self.channel.unary(EchoService.method, self.payload) { result in
+            switch result {
+            case .success:
+                let all: [Duration]? = self.times.withLock { times in
+                    times.append(start.duration(to: .now))
+                    return times.count >= self.calls ? times : nil
+                }
+                if let all { continuation.resume(returning: all) } else { self.next(continuation) }
+            case .failure(let error): continuation.resume(throwing: error)
+            }
+        }
+    }
+}
+
+/// An event loop on a thread that is bound to one processor.
+enum PinnedEventLoop {
+    /// Starts one event loop.
+    ///
+    /// - Parameter cpu: Index of the processor.
+    /// - Returns: A group of that loop.
+    /// - Throws: Where the loop cannot run a task.
+    static func make(cpu: Int) async throws -> MultiThreadedEventLoopGroup {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        try await group.next().submit { _ = ThreadPlacement.bind(to: cpu) }.get()
+        return group
+    }
+}
+
+/// `switchyard-bench rpc-server`: the server's end of `switchyard-bench rpc`.
+struct BenchRPCServerCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rpc-server",
+        abstract: "The server's end of `rpc`.",
+        shouldDisplay: false
+    )
+
+    @Option var cpu: Int = 0
+    @Option var addressFile: String
+
+    func run() async throws {
+        let group = try await PinnedEventLoop.make(cpu: self.cpu)
+        let echo = ServiceMethod.unaryOnEventLoop(EchoService.method) { message, _, responder in
+            responder.finish(.success(Payload(message)))
+        }
+        let server = RPCServer(
+            configuration: RPCServerConfiguration(eventLoopGroup: group, limits: .dataPlane, drainGrace: .seconds(1)),
+            methods: [echo],
+            logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
+        )
+        let path = self.addressFile
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { try await server.run() }
+            tasks.addTask {
+                let address = try await server.boundAddress()
+                try Data("\(address.host):\(address.port)\n".utf8)
+                    .write(to: URL(fileURLWithPath: path), options: .atomic)
+                // The parent's pipe closes when it is done, however it ends.
+                try await NIOThreadPool.singleton.runIfActive {
+                    while !FileHandle.standardInput.availableData.isEmpty {}
+                }
+                server.beginGracefulShutdown()
+            }
+            try await tasks.waitForAll()
+        }
+    }
+}
