@@ -28,7 +28,7 @@ extension Gateway {
             .map { "the pool \($0) has no replica that is ready" }
     }
 
-    /// Gives what is known of the gateway at this moment, besides what ``GatewayMetrics`` count.
+    /// Adds the gateway's present values to those that ``GatewayMetrics`` count.
     ///
     /// - Parameters:
     ///   - snapshot: Takes the values.

@@ -231,7 +231,7 @@ public final class Gateway: Sendable {
                 metadata: ["waited": "\(start.duration(to: .now))"]
             )
         }
-        // Whoever waits for the gate finds the health service saying so too.
+        // First the health service, so that it agrees with an open gate.
         self.health.setAll(.serving)
         self.gate.open()
         self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])

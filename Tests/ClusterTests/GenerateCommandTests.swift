@@ -10,7 +10,7 @@ import Testing
 @Suite("generate", .serialized)
 struct GenerateCommandTests {
     private static let prompt =
-        "Now is the winter of our <extra_id_0> Made glorious summer by this <extra_id_1> of York"
+        "Now is the winter of our <extra_id_0> Made glorious summer by this <extra_id_1> of York;"
 
     /// Gives a copy of the miniature with another `generation_config.json` to the body, and removes it.
     private static func withModel(
@@ -31,15 +31,25 @@ struct GenerateCommandTests {
         try await Commands.run(TestCluster.executable, ["generate"] + arguments + [Self.prompt])
     }
 
+    /// What `--json` prints of one answer.
+    private struct Answer: Decodable, Equatable {
+        var text: String
+        var tokenIds: [UInt32]
+        var finishReason: String
+        var score: Double
+    }
+
     /// The answers that `--json` prints.
-    private static func answers(_ output: Commands.Output) throws -> NSArray {
-        let report = try JSONSerialization.jsonObject(with: Data(output.text.utf8)) as? [String: Any]
-        return try #require(report?["generations"] as? NSArray, "\(output.errors)")
+    private static func answers(_ output: Commands.Output) throws -> [Answer] {
+        struct Report: Decodable { var generations: [Answer] }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode(Report.self, from: Data(output.text.utf8)).generations
     }
 
     /// Flags, how many answers they give for a model with three beams by default, and how the first one ends.
     private static let cases: [(flags: [String], count: Int, finish: String?)] = [
-        ([], 1, "LENGTH"),
+        ([], 1, nil),
         (["--return-sequences", "2"], 2, nil),
         (["--beams", "2", "--return-sequences", "2", "--max-new-tokens", "12"], 2, nil),
         (["--beams", "1"], 1, "LENGTH"),
@@ -63,10 +73,7 @@ struct GenerateCommandTests {
                     // Texts, ids, how each ended and scores.
                     #expect(try Self.answers(served) == answers, "\(flags)")
                     #expect(answers.count == count, "\(flags)")
-                    if let finish {
-                        let first = try #require(answers.firstObject as? [String: Any])
-                        #expect(first["finish_reason"] as? String == finish, "\(flags)")
-                    }
+                    if let finish { #expect(answers.first?.finishReason == finish, "\(flags)") }
                 }
                 for flags in [["--beams", "1", "--return-sequences", "2"], ["--stop", "<extra_id_1>"]] {
                     let served = try await Self.generate(remote + flags)
@@ -126,16 +133,6 @@ struct GenerateCommandTests {
         let output = try await Self.generate(arguments)
         #expect(output.status != 0 && output.status != -1)
         #expect(output.errors.contains(words), "\(output.errors)")
-    }
-
-    @Test("flags that are not given are not sent")
-    func message() throws {
-        #expect(try GenerationOptions.parse([]).message == GenerationParameters())
-        let message = try GenerationOptions.parse(["--beams", "1", "--top-k", "0", "--temperature", "0.5"]).message
-        var expected = GenerationParameters()
-        expected.numBeams = 1
-        expected.temperature = 0.5
-        #expect(message == expected)
     }
 }
 

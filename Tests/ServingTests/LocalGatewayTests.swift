@@ -39,16 +39,23 @@ struct LocalGatewayTests {
         }
     }
 
-    @Test("takes inputs and lengths beyond a gateway's limits")
+    @Test("takes lengths and widths beyond a gateway's limits")
     func limits() async throws {
         let gateway = try Self.gateway(TestModel.miniature.directory)
-        let ids = [UInt32](repeating: 5, count: 2_100) + [1]
-        var request = GenerateRequest(input: .tokenIDs(ids), parameters: .init())
+        var request = GenerateRequest(input: .tokenIDs([5, 1]), parameters: .init())
         request.parameters?.maxNewTokens = 1_025
-        // The end token comes long before.
+        // The text ends long before.
         request.parameters?.stop = ["a", "e", "i", "o", "u", "<"]
-        let response = try await gateway.whileRunning { try await gateway.generate(request) }
-        #expect(response.usage?.inputTokens == 2_101)
+        var wide = GenerateRequest(input: .tokenIDs([5, 1]), parameters: .init())
+        wide.parameters?.numBeams = 33
+        wide.parameters?.numReturnSequences = 33
+        wide.parameters?.maxNewTokens = 2
+        try await gateway.whileRunning {
+            let long = try await gateway.generate(request)
+            #expect(long.generations.count == 1)
+            #expect(long.generations.first?.finishReason != .length)
+            #expect(try await gateway.generate(wide).generations.count == 33)
+        }
     }
 
     @Test("is no place for a part of a model", arguments: ["gateway", "pool-1"])

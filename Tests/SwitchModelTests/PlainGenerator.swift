@@ -10,16 +10,6 @@ struct PlainGenerator: Sendable {
     /// Where the experts are.
     let experts: any ExpertExecutor
 
-    /// Joins a model and its experts.
-    ///
-    /// - Parameters:
-    ///   - model: The model.
-    ///   - experts: Where the experts are.
-    init(model: SwitchTransformer, experts: any ExpertExecutor) {
-        self.model = model
-        self.experts = experts
-    }
-
     /// Generates.
     ///
     /// - Parameters:

@@ -8,7 +8,7 @@ internal import Telemetry
 ///
 /// The gateway's methods and ``LocalGateway`` share it, so that a request means the same to both.
 struct RequestHandler: Sendable {
-    /// What a call brings besides its message.
+    /// What comes with a call's message.
     struct Call: Sendable {
         /// When the client stops waiting; nil if it never does.
         var deadline: ContinuousClock.Instant?
@@ -23,7 +23,7 @@ struct RequestHandler: Sendable {
     ///
     /// - Parameters:
     ///   - request: The input and how to continue from it.
-    ///   - call: What the call brings besides.
+    ///   - call: What comes with the message.
     ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is wanted. While it is busy the engine
     ///     goes on: at most `max_new_tokens` tokens of each sequence wait.
     /// - Returns: The whole answer.
@@ -49,7 +49,7 @@ struct RequestHandler: Sendable {
     ///
     /// - Parameters:
     ///   - request: The input and how to pool.
-    ///   - call: What the call brings besides.
+    ///   - call: What comes with the message.
     /// - Returns: The hidden states.
     /// - Throws: ``RPCError``.
     func encode(_ request: EncodeRequest, _ call: Call) async throws -> EncodeResponse {
@@ -68,7 +68,7 @@ struct RequestHandler: Sendable {
     ///
     /// - Parameters:
     ///   - request: The input and the target.
-    ///   - call: What the call brings besides.
+    ///   - call: What comes with the message.
     /// - Returns: One log-probability for each token of the target.
     /// - Throws: ``RPCError``.
     func score(_ request: ScoreRequest, _ call: Call) async throws -> ScoreResponse {

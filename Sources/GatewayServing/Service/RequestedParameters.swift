@@ -5,10 +5,10 @@ internal import SwitchModel
 internal import SwitchyardProtos
 
 extension SwitchModel.GenerationParameters {
-    /// What a request asks for. A field that it leaves at zero has the value of the model's generation configuration;
-    /// where that is silent too, transformers' default.
+    /// Puts together what a request asks for, without checking it.
     ///
-    /// The values are not checked here.
+    /// A field that the request leaves at zero has the value of the model's generation configuration, or transformers'
+    /// default where that is silent too.
     ///
     /// - Parameters:
     ///   - message: The request's fields.

@@ -3,7 +3,9 @@
 import ArgumentParser
 import SwitchyardProtos
 
-/// How to generate, as flags. A flag that is not given is not sent, so that the model's own default holds.
+/// How to generate, as flags.
+///
+/// A flag that is not given is not sent, so that the model's own default holds.
 struct GenerationOptions: ParsableArguments {
     @Option(help: "Generate at most this many tokens. (default: the model's, else 20)")
     var maxNewTokens: UInt32?
