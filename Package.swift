@@ -163,14 +163,16 @@ let package = Package(
         .target(
             name: "CommandKit",
             dependencies: [
-                "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", argumentParser, subprocess, systemPackage,
+                "SwitchyardTypes", "GatewayServing", "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels",
+                argumentParser, subprocess, systemPackage,
             ],
             swiftSettings: swiftSettings
         ),
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit", "Telemetry",
+                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit",
+                "Telemetry",
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
                 "Tokenization", "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
@@ -181,12 +183,21 @@ let package = Package(
         // MARK: - The workshop: benchmarks, plots and the simulator; `switchyard` is built without it
 
         .target(name: "Figures", swiftSettings: swiftSettings),
-        .target(name: "LossyExperts", dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints"], swiftSettings: swiftSettings),
-        .target(name: "PoolSimulation", dependencies: ["SwitchyardTypes", "ExpertPooling"], swiftSettings: swiftSettings),
+        .target(
+            name: "LossyExperts",
+            dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints"],
+            swiftSettings: swiftSettings
+        ),
+        .target(
+            name: "PoolSimulation",
+            dependencies: ["SwitchyardTypes", "ExpertPooling"],
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "switchyard-bench",
             dependencies: [
-                "SwitchyardTypes", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
+                "SwitchyardTypes", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient",
+                "GatewayServing",
                 "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
                 "Tokenization", "Checkpoints", "TensorKernels", "CKernels", argumentParser, subprocess, systemPackage,
                 logging, nioCore, nioPosix,
@@ -217,7 +228,9 @@ let package = Package(
         ),
         .testTarget(
             name: "SwitchModelTests",
-            dependencies: ["SwitchyardTypes", "SwitchModel", "LossyExperts", "TensorKernels", "Checkpoints", "Tokenization"],
+            dependencies: [
+                "SwitchyardTypes", "SwitchModel", "LossyExperts", "TensorKernels", "Checkpoints", "Tokenization",
+            ],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),
@@ -284,7 +297,8 @@ let package = Package(
         .testTarget(
             name: "ServingTests",
             dependencies: [
-                "SwitchyardTypes", "GatewayServing", "ExpertServing", "LossyExperts", "SwitchyardClient", "SwitchModel", "TensorKernels",
+                "SwitchyardTypes", "GatewayServing", "ExpertServing", "LossyExperts", "SwitchyardClient", "SwitchModel",
+                "TensorKernels",
                 "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
                 "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
@@ -294,7 +308,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos", "Checkpoints", "ExpertPooling",
+                "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos",
+                "Checkpoints", "ExpertPooling",
                 "SwitchModel", "Telemetry", "CommandKit", "switchyard", "switchyard-bench", "PeerTools",
                 "FaultTools", argumentParser, subprocess,
                 systemPackage, nioCore, nioPosix,

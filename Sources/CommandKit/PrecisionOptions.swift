@@ -2,8 +2,8 @@
 
 package import ArgumentParser
 import ServiceKit
-package import SwitchyardTypes
 package import SwitchModel
+package import SwitchyardTypes
 package import TensorKernels
 
 /// Ways to keep weights and to send rows by the names that people choose them by.

@@ -57,8 +57,7 @@ public final class Gateway: Sendable {
         let checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
         let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
         try placement?.check(configuration.cluster.pools)
-        let tokenizer = try Tokenizer(directory: directory)
-        try Self.check(tokenizer, checkpoint)
+        let tokenizer = try Self.tokenizer(of: checkpoint)
         let model = try SwitchTransformer(
             checkpoint: checkpoint,
             pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),
@@ -85,13 +84,15 @@ public final class Gateway: Sendable {
         let health = HealthRegistry(services: [GatewayMethods.service])
         let batchSlots = configuration.engine.scheduler.batchSlots
         let service = GatewayService(
-            reader: RequestReader(
-                tokenizer: tokenizer,
-                model: checkpoint.configuration,
-                limits: configuration.limits,
-                batchSlots: batchSlots
+            handler: RequestHandler(
+                reader: RequestReader(
+                    tokenizer: tokenizer,
+                    model: checkpoint.configuration,
+                    limits: configuration.limits,
+                    batchSlots: batchSlots
+                ),
+                engine: engine
             ),
-            engine: engine,
             gate: gate,
             model: ModelDescription(
                 checkpoint,
@@ -128,16 +129,24 @@ public final class Gateway: Sendable {
         )
     }
 
-    /// A tokenizer with more ids than the model has would only be noticed by the first text that uses one of them.
-    private static func check(_ tokenizer: Tokenizer, _ checkpoint: Checkpoint) throws(GatewayError) {
+    /// Loads the tokenizer of a checkpoint.
+    ///
+    /// One with more ids than the model has is refused: it would otherwise fail at the first text that uses one of them.
+    ///
+    /// - Parameter checkpoint: The whole checkpoint or its gateway part.
+    /// - Returns: The tokenizer.
+    /// - Throws: `TokenizerError` where there is none, ``GatewayError`` where it is another model's.
+    static func tokenizer(of checkpoint: Checkpoint) throws -> Tokenizer {
+        let tokenizer = try Tokenizer(directory: checkpoint.directory)
         let limit = checkpoint.configuration.vocabularySize
         guard tokenizer.vocabularySize <= limit else {
             throw GatewayError(
-                .configuration,
+                .checkpoint,
                 "the tokenizer in \(checkpoint.directory) has \(tokenizer.vocabularySize) ids, but the model's vocab_size is "
                     + "\(limit); put the spiece.model beside the model that it was made for"
             )
         }
+        return tokenizer
     }
 
     /// The address that the gateway listens on; suspends until it does.
@@ -223,7 +232,7 @@ public final class Gateway: Sendable {
                 metadata: ["waited": "\(start.duration(to: .now))"]
             )
         }
-        // Whoever waits for the gate finds the health service saying so too.
+        // First the health service, so that it agrees with an open gate.
         self.health.setAll(.serving)
         self.gate.open()
         self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])

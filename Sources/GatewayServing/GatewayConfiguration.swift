@@ -117,6 +117,8 @@ public struct GatewayError: Error, Sendable, CustomStringConvertible {
         case configuration
         /// The pools that were given are not those of the placement.
         case placement
+        /// The folder's files cannot be served together, or are not the whole model where all of it is needed.
+        case checkpoint
     }
 
     /// What kind of trouble it is.

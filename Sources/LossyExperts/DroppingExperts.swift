@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import SwitchyardTypes
-
 package import Checkpoints
 package import SwitchModel
+internal import SwitchyardTypes
 
 /// Another executor's experts behind a network that loses answers, reproducibly: for measuring what a drop costs.
 ///

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ExpertPooling
+import SwitchyardTypes
 
 #if canImport(Glibc)
 internal import Glibc
@@ -9,7 +10,6 @@ internal import Musl
 #elseif canImport(Darwin)
 internal import Darwin
 #endif
-import SwitchyardTypes
 
 /// Numbers drawn from the distributions that the simulation needs; the same seed gives the same numbers.
 struct SimulatedChance {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import SwitchyardTypes
-
 package import ExpertPooling
+package import SwitchyardTypes
 
 /// What happens to the hosts of a simulated cluster.
 package enum SimulationScenario: String, Sendable, Hashable, CaseIterable {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import SwitchyardTypes
-
 package import ExpertPooling
+import SwitchyardTypes
 
 /// What a simulation came to.
 package struct SimulationReport: Sendable, Equatable {

@@ -73,6 +73,7 @@ enum TestCluster {
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
     ///   - hostArguments: Further arguments of each expert host.
+    ///   - model: The model's folder.
     ///   - packing: How to pack the experts' shards; nil leaves them as they are.
     ///   - adminListen: Where each process serves metrics and probes.
     ///   - onGatewayExit: What follows when the gateway leaves early.
@@ -84,6 +85,7 @@ enum TestCluster {
         replicas: Int = 1,
         gatewayArguments: [String] = [],
         hostArguments: [String] = [],
+        model: String = Self.miniature,
         packing: WeightStorage? = nil,
         adminListen: String = "off",
         onGatewayExit: ChildExitPolicy = .fail,
@@ -91,7 +93,7 @@ enum TestCluster {
         body: @escaping @Sendable (LocalCluster) async throws -> Void
     ) async throws {
         let workspace = try ShardWorkspace.prepare(
-            model: Self.miniature,
+            model: model,
             pools: pools,
             folder: nil,
             packing: packing

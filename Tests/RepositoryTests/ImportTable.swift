@@ -37,7 +37,8 @@ enum ImportTable {
             ]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([
-            "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", "ArgumentParser", "Subprocess",
+            "GatewayServing", "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", "ArgumentParser",
+            "Subprocess",
             "SystemPackage",
         ]),
 

@@ -51,6 +51,111 @@ struct RequestReaderTests {
         #expect(stops.isEmpty)
     }
 
+    /// What each field of a message asks for.
+    private func parameters(
+        _ message: GenerationParametersMessage = .init(),
+        defaults: GenerationDefaults = .init()
+    ) throws -> SwitchModel.GenerationParameters {
+        var model = self.reader.model
+        model.generation = defaults
+        let reader = RequestReader(
+            tokenizer: self.reader.tokenizer,
+            model: model,
+            limits: self.reader.limits,
+            batchSlots: self.reader.batchSlots
+        )
+        let request = GenerateRequest(input: .tokenIDs([5, 1]), parameters: message)
+        guard case .generate(let parameters, let stops) = try reader.generate(request, deadline: nil).work else {
+            throw RPCError(.internal, "not a request to generate")
+        }
+        #expect(stops == message.stop)
+        return parameters
+    }
+
+    @Test("Every field reaches its parameter")
+    func fields() throws {
+        var message = GenerationParametersMessage()
+        message.maxNewTokens = 31
+        message.minNewTokens = 4
+        message.lengthPenalty = 0.5
+        message.doSample = true
+        message.temperature = 0.75
+        message.topK = 7
+        message.topP = 0.875
+        message.repetitionPenalty = 1.25
+        message.seed = 11
+        message.stop = ["a"]
+        message.numReturnSequences = 3
+        message.topLogprobs = 2
+        var expected = SwitchModel.GenerationParameters()
+        expected.maxNewTokens = 31
+        expected.minNewTokens = 4
+        expected.lengthPenalty = 0.5
+        expected.sampling = true
+        expected.temperature = 0.75
+        expected.topK = 7
+        expected.topP = 0.875
+        expected.repetitionPenalty = 1.25
+        expected.seed = 11
+        expected.returnedSequences = 3
+        expected.topLogprobs = 2
+        #expect(try self.parameters(message) == expected)
+        message = GenerationParametersMessage()
+        message.numBeams = 5
+        message.skipScores = true
+        expected = SwitchModel.GenerationParameters()
+        expected.beamCount = 5
+        expected.skipsScores = true
+        #expect(try self.parameters(message) == expected)
+    }
+
+    @Test("What a request leaves out has the model's default, and the request wins")
+    func modelDefaults() throws {
+        var defaults = GenerationDefaults()
+        defaults.maxLength = 31
+        defaults.minLength = 5
+        defaults.beamCount = 4
+        defaults.lengthPenalty = 2
+        defaults.earlyStopping = .never
+        defaults.temperature = 0.5
+        defaults.topK = 9
+        defaults.topP = 0.25
+        defaults.repetitionPenalty = 1.5
+        defaults.returnedSequences = 2
+        var expected = SwitchModel.GenerationParameters()
+        // The start token is not a new one.
+        expected.maxNewTokens = 30
+        expected.minNewTokens = 4
+        expected.beamCount = 4
+        expected.lengthPenalty = 2
+        expected.earlyStopping = .never
+        expected.temperature = 0.5
+        expected.topK = 9
+        expected.topP = 0.25
+        expected.repetitionPenalty = 1.5
+        expected.returnedSequences = 2
+        #expect(try self.parameters(defaults: defaults) == expected)
+        var message = GenerationParametersMessage()
+        message.numBeams = 3
+        message.repetitionPenalty = 1.125
+        message.numReturnSequences = 1
+        expected.beamCount = 3
+        expected.repetitionPenalty = 1.125
+        expected.returnedSequences = 1
+        #expect(try self.parameters(message, defaults: defaults) == expected)
+        // The model's own lengths give way to the gateway's limit and to the request.
+        defaults.maxNewTokens = 1_000
+        message.maxNewTokens = 2
+        #expect(try self.parameters(defaults: defaults).maxNewTokens == 50)
+        #expect(try self.parameters(message, defaults: defaults).minNewTokens == 2)
+        // Two answers of greedy search would be the same one twice: transformers refuses them too.
+        defaults.returnedSequences = 2
+        message = GenerationParametersMessage()
+        message.numBeams = 1
+        let error = #expect(throws: RPCError.self) { try self.parameters(message, defaults: defaults) }
+        #expect(error?.message.contains("set do_sample or num_beams") == true)
+    }
+
     @Test("Ids are taken as they are")
     func ids() throws {
         let request = try self.reader.generate(self.request(.tokenIDs([7, 2047])), deadline: nil)

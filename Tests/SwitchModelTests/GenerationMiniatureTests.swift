@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import Foundation
 import SwitchModel
 import Testing
@@ -52,7 +53,7 @@ struct GenerationMiniatureTests {
     @Test
     func answersAreThoseOfTransformers() throws {
         let miniature = try Miniature()
-        let generator = LocalGenerator(model: miniature.model, experts: miniature.experts)
+        let generator = PlainGenerator(model: miniature.model, experts: miniature.experts)
         let cases = try Fixtures.load()
         #expect(cases.count == 15)
         for fixture in cases {
@@ -73,7 +74,7 @@ struct GenerationMiniatureTests {
     @Test
     func theCallerSeesEachTokenAndCanStop() throws {
         let miniature = try Miniature()
-        let generator = LocalGenerator(model: miniature.model, experts: miniature.experts)
+        let generator = PlainGenerator(model: miniature.model, experts: miniature.experts)
         let prompt = try #require(try Miniature.prompts().first)
         let input = miniature.tokenizer.encode(prompt.prompt)
         var record = RoutingRecord()

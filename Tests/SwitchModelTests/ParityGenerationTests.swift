@@ -13,7 +13,7 @@ import Testing
     func generationMatches(model: String, generation: String) throws {
         let fixture = try ParityFixture(model)
         let goldens = try #require(fixture.goldens.generations.first { $0.name == generation })
-        let generator = LocalGenerator(model: fixture.model, experts: fixture.experts)
+        let generator = PlainGenerator(model: fixture.model, experts: fixture.experts)
         let parameters = GenerationParameters(goldens.parameters)
         #expect(goldens.results.count == fixture.goldens.prompts.count)
         for (index, (prompt, golden)) in zip(fixture.goldens.prompts, goldens.results).enumerated() {
@@ -40,7 +40,7 @@ import Testing
         let expected = try FullShape(directory: directory)
         let checkpoint = try Checkpoint.open(directory)
         let pool = WorkPool(threads: 2)
-        let generator = LocalGenerator(
+        let generator = PlainGenerator(
             model: try SwitchTransformer(checkpoint: checkpoint, pool: pool),
             experts: try LocalExperts(checkpoint: checkpoint, pool: pool)
         )

@@ -11,7 +11,7 @@ struct SkippedScoresTests {
     @Test("chooses the same tokens", arguments: [WeightStorage.checkpoint, .float32, .int8])
     func sameTokens(storage: WeightStorage) throws {
         let miniature = try Miniature(storage: storage)
-        let generator = LocalGenerator(model: miniature.model, experts: miniature.experts)
+        let generator = PlainGenerator(model: miniature.model, experts: miniature.experts)
         var record = RoutingRecord()
         for (index, prompt) in try Miniature.prompts().enumerated() {
             var parameters = GenerationParameters()

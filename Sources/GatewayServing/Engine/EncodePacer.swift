@@ -5,8 +5,8 @@ internal import SwitchyardTypes
 /// Keeps the encoder's share of a step within a bound while others decode: a pure machine that is told how long pieces
 /// took.
 ///
-/// A piece is about one block of the model for all tokens of an encoder run. A step takes one piece in any case, so that
-/// whoever waits to be encoded gets on.
+/// A piece is about one block of the model for all tokens of an encoder run. Every step takes at least one piece, so that
+/// encoding always gets on.
 struct EncodePacer: Sendable {
     /// By how much the encoder may lengthen a step.
     let bound: Duration
@@ -25,7 +25,7 @@ struct EncodePacer: Sendable {
         self.bound = bound
     }
 
-    /// Most tokens of an encoder run whose pieces are to fit into a step twice; nil while nothing was measured.
+    /// The most tokens of an encoder run two of whose pieces fit into a step; nil until something was measured.
     var tokensPerRun: Int? {
         self.secondsPerToken.map {
             max(1, Int(clamping: Int64((self.bound.inSeconds / 2 / max($0, 1e-9)).rounded(.down))))

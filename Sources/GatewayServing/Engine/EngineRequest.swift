@@ -41,7 +41,7 @@ public struct EngineRequest: Sendable {
     /// Whether each token is told as it is chosen; the last event holds all of them in any case.
     public var streamsTokens: Bool
 
-    /// The trace that the request belongs to; nil if nobody follows it.
+    /// The trace that the request belongs to; nil if it is in none.
     public var trace: TraceContext?
 
     /// Creates a request.
@@ -155,7 +155,7 @@ public struct TokenScore: Sendable, Hashable {
 public struct EngineUsage: Sendable, Hashable {
     /// Ids given to the encoder.
     public var inputTokens = 0
-    /// Ids that came out, over all sequences; for a score, those of the target.
+    /// Ids that came out, over all sequences; for a score, the target's ids.
     public var outputTokens = 0
     /// Tokens without an expert's output.
     public var dropped: [DroppedTokens] = []

@@ -28,7 +28,7 @@ extension EngineWorker {
         }
     }
 
-    /// Encodes what waits, without a bound: nobody is held up.
+    /// Encodes everything that waits, without a bound: nothing decodes that it could hold up.
     func encodeToEnd() {
         while self.beginEncoding(tokens: .max) {
             while self.encoding != nil {
@@ -56,7 +56,7 @@ extension EngineWorker {
         return true
     }
 
-    /// An encoder run that nobody waits for any more ends.
+    /// Ends an encoder run whose requests have all left.
     func dropAbandonedEncoding() {
         if let encoding, encoding.call.isAbandoned {
             encoding.run.cancel()
@@ -100,7 +100,7 @@ extension EngineWorker {
         }
     }
 
-    /// Does one piece of the run that is under way.
+    /// Does one piece of the current run.
     private func advanceEncoding() {
         guard let encoding else {
             return
@@ -143,7 +143,7 @@ extension EngineWorker {
                 )
                 self.finishEncoded(sequence)
             } catch {
-                self.fail(sequence, RPCError(.invalidArgument, "parameters.\(error)"))
+                self.end(sequence, as: .failed(RPCError(.invalidArgument, "parameters.\(error)")))
             }
         }
     }

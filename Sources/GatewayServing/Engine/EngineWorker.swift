@@ -2,7 +2,6 @@
 
 internal import BatchScheduling
 internal import Checkpoints
-internal import Logging
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardTypes
@@ -13,9 +12,6 @@ internal import TensorKernels
 ///
 /// A request that fails leaves alone; its neighbours never notice.
 final class EngineWorker {
-    /// The end of all requests when the engine stops.
-    static let stopError = RPCError(.unavailable, "the gateway is shutting down; ask another one")
-
     let engine: InferenceEngine
     var running: [SequenceID: RunningSequence] = [:]
     var totals = EngineTotals()
@@ -37,10 +33,10 @@ final class EngineWorker {
 
     /// Does one step: decodes a token of each sequence that can, encodes those that joined.
     ///
-    /// Where nobody decodes, those that joined are encoded to the end. Where somebody does, the encoder gets the time for
-    /// which experts are out, and a bounded time besides.
-    func step(_ turn: InferenceEngine.Turn) {
-        self.removeLeavers(turn)
+    /// If no sequence decodes, those that joined are encoded to the end. Otherwise the encoder gets the time in which experts
+    /// are out, and a bounded time at the end of the step.
+    func step(_ turn: RequestBook.Turn) {
+        self.remove(turn.ended + turn.expired)
         guard !turn.running.isEmpty else {
             return
         }
@@ -60,7 +56,7 @@ final class EngineWorker {
         }
         self.decode(decoding)
         self.encodeWithinBound()
-        self.engine.stepEnded(totals: self.totals)
+        self.engine.publish(self.totals)
         self.engine.metrics.stepped(now.duration(to: .now))
     }
 
@@ -68,32 +64,19 @@ final class EngineWorker {
         ids.compactMap { self.running[$0] }.filter { $0.rowCount > 0 }
     }
 
-    /// Ends all that still run.
+    /// Drops all that is left once the engine has stopped.
     func stop() {
-        for sequence in self.running.values {
-            self.engine.metrics.ended(.failed)
-            sequence.arrival.fail(Self.stopError)
-        }
         self.running = [:]
         self.dropAbandonedEncoding()
     }
 
-    private func removeLeavers(_ turn: InferenceEngine.Turn) {
-        let late = RPCError(.deadlineExceeded, "the call's deadline passed before the request was done")
-        let expired = turn.expired.compactMap { self.running.removeValue(forKey: $0)?.arrival }
-        for arrival in turn.expiredArrivals + expired {
-            self.engine.metrics.ended(.expired)
-            arrival.fail(late)
+    /// Drops what is kept of requests that have ended.
+    private func remove(_ ended: [SequenceID]) {
+        guard !ended.isEmpty else { return }
+        for id in ended {
+            self.running[id] = nil
         }
-        for arrival in turn.gone.compactMap({ self.running.removeValue(forKey: $0)?.arrival }) {
-            self.engine.metrics.ended(.cancelled)
-            arrival.sink.finish()
-        }
-        // Whoever expired has left the encoder's call too; the watch knows already who is gone.
-        for id in turn.expired {
-            self.engine.watch.leave(id)
-        }
-        self.engine.watch.forget(turn.gone + turn.expired)
+        self.engine.watch.forget(ended)
         self.toEncode.removeAll { self.running[$0.id] == nil }
         self.dropAbandonedEncoding()
     }
@@ -140,7 +123,7 @@ final class EngineWorker {
                 let (time, isFirst) = sequence.tokenChosen(at: now)
                 self.engine.metrics.token(after: time, isFirst: isFirst)
             } catch {
-                self.fail(sequence, error)
+                self.end(sequence, as: .failed(error))
                 continue
             }
             if let generations = sequence.generations(tokenizer: self.engine.tokenizer) {
@@ -152,13 +135,13 @@ final class EngineWorker {
 
     // MARK: - Calls of the model
 
-    /// Calls the model for some requests, then lets those go that left, failed or lost more tokens than they accept.
+    /// Calls the model for some requests, then drops those that left, failed or lost more tokens than they accept.
     ///
     /// - Parameters:
     ///   - stack: The half of the model that is called.
     ///   - parts: The requests and their numbers of inputs, in the order of the inputs.
     ///   - body: Calls the model with the experts that it is given.
-    /// - Returns: What the model returned; nothing if nobody needs it.
+    /// - Returns: What the model returned; nil if no request is left to need it.
     func call<Output>(
         _ stack: Stack,
         _ parts: [(sequence: RunningSequence, inputs: Int)],
@@ -182,13 +165,13 @@ final class EngineWorker {
         let members = parts.map { StepBook.Member(id: $0.sequence.id, inputs: $0.inputs) }
         var strict: [SequenceID: @Sendable (RPCError) -> Void] = [:]
         for (sequence, _) in parts where sequence.request.dropPolicy.strict {
-            strict[sequence.id] = { [arrival = sequence.arrival] in arrival.fail($0) }
+            strict[sequence.id] = { [engine = self.engine, id = sequence.id] in engine.end(id, as: .lostTokens($0)) }
         }
         let trace = StepTrace(parts.lazy.compactMap(\.sequence.sampledTrace))
         return self.engine.watch.open(StepBook(members: members), strict: strict, trace: trace)
     }
 
-    /// Ends a call of the model: counts what it did, and lets those go that left, failed or lost more tokens than they
+    /// Ends a call of the model: counts what it did, and drops requests that left, failed or lost more tokens than they
     /// accept.
     ///
     /// - Parameters:
@@ -197,7 +180,7 @@ final class EngineWorker {
     ///   - call: The call.
     ///   - record: What happened to the tokens.
     ///   - result: What the model returned, or why it did not.
-    /// - Returns: What the model returned; nothing if nobody needs it.
+    /// - Returns: What the model returned; nil if no request is left to need it.
     func settle<Output>(
         _ stack: Stack,
         _ parts: [(sequence: RunningSequence, inputs: Int)],
@@ -217,24 +200,20 @@ final class EngineWorker {
                 continue
             }
             let coming = sequence.comingTokens(layers: self.decoderLayers)
-            if let error = outcome.failures[sequence.id] {
-                self.fail(sequence, error, .lostTokens)
-            } else if outcome.left.contains(sequence.id) {
-                self.evict(sequence)
+            if outcome.left.contains(sequence.id) {
+                // It ended where it left.
+                self.running[sequence.id] = nil
             } else if let error = sequence.ledger.violation(of: sequence.request.dropPolicy, coming: coming) {
-                self.fail(sequence, error, .lostTokens)
+                self.end(sequence, as: .lostTokens(error))
             }
         }
         switch result {
         case .success(let output):
             return output
         case .failure(let error):
-            // A step that was stopped has nobody left. Anything else is a fault of ours, and ends whoever is left.
+            // A step that was stopped has no request left. Anything else is a fault of ours, and ends those that are left.
             for (sequence, _) in parts where self.running[sequence.id] != nil {
-                var metadata = sequence.request.trace?.logMetadata ?? [:]
-                metadata["error"] = "\(error)"
-                self.engine.logger.error("a step failed", metadata: metadata)
-                self.fail(sequence, RPCError(.internal, "the step failed: \(error)"))
+                self.end(sequence, as: .failed(RPCError(.internal, "the step failed: \(error)")))
             }
             return nil
         }
@@ -242,38 +221,16 @@ final class EngineWorker {
 
     // MARK: - Ends
 
-    // The batch slots are free before the client knows, so that whoever has an answer finds room for the next request.
-
+    /// Ends a request with its answer, unless it lost more tokens than it accepts.
     func finish(_ sequence: RunningSequence, _ output: EngineResult.Output, outputTokens: Int) {
-        // Fewer tokens may have been routed than were possible, so that a fraction is over its limit after all.
-        if let error = sequence.ledger.violation(of: sequence.request.dropPolicy) {
-            self.fail(sequence, error, .lostTokens)
-            return
-        }
-        let now = ContinuousClock.now
-        let usage = sequence.usage(outputTokens: outputTokens, now: now)
-        self.running[sequence.id] = nil
-        self.engine.metrics.finished(sequence.request.work.kind, after: sequence.arrival.time.duration(to: now))
-        self.engine.release(sequence.id, isFinished: true, totals: self.totals)
-        sequence.arrival.sink.yield(.finished(EngineResult(output: output, usage: usage)))
-        sequence.arrival.sink.finish()
+        self.end(sequence, as: sequence.end(with: output, outputTokens: outputTokens, now: .now))
     }
 
-    func fail(
-        _ sequence: RunningSequence,
-        _ error: RPCError,
-        _ outcome: GatewayMetrics.Outcome = .failed
-    ) {
+    /// Ends a request that is on this thread.
+    func end(_ sequence: RunningSequence, as end: RequestEnd) {
         self.running[sequence.id] = nil
-        self.engine.metrics.ended(outcome)
-        self.engine.release(sequence.id, isFinished: false, totals: self.totals)
-        sequence.arrival.fail(error)
-    }
-
-    private func evict(_ sequence: RunningSequence) {
-        self.running[sequence.id] = nil
-        self.engine.metrics.ended(.cancelled)
-        self.engine.release(sequence.id, isFinished: false, totals: self.totals)
-        sequence.arrival.sink.finish()
+        // First the numbers, so that they hold the request for whoever has its answer.
+        self.engine.publish(self.totals)
+        self.engine.end(sequence.id, as: end)
     }
 }

@@ -117,9 +117,8 @@ public struct GatewayMetrics: Sendable {
         self.stepTime.record(duration: time)
     }
 
-    /// A request finished, `time` after its arrival.
-    func finished(_ kind: EngineRequest.Kind, after time: Duration) {
-        self.ended(.finished)
+    /// A request was answered, `time` after its arrival.
+    func answered(_ kind: EngineRequest.Kind, after time: Duration) {
         self.requestTimes[kind]?.record(duration: time)
     }
 

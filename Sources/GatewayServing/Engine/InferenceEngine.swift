@@ -8,6 +8,7 @@ public import RPCCore
 internal import ServiceKit
 public import SwitchModel
 internal import SwitchyardTypes
+internal import Telemetry
 internal import TensorKernels
 public import Tokenization
 
@@ -15,39 +16,10 @@ public import Tokenization
 ///
 /// Requests come from tasks and event loops through ``submit(_:)`` and get their events back as a stream. The thread
 /// does one step after the other: it admits and encodes requests that wait, decodes one token for each row that runs,
-/// and lets those go that are done. Only the queue is shared; everything else belongs to the thread.
+/// and ends those that are done. Only the queue is shared; everything else belongs to the thread.
 public final class InferenceEngine: Sendable {
-    /// What the engine's thread does next.
-    struct Turn {
-        /// Requests that join, in the order of their admission.
-        var joined: [Arrival] = []
-        /// All requests that run, those that join included.
-        var running: [SequenceID] = []
-        /// Requests whose deadline passed before they ran.
-        var expiredArrivals: [Arrival] = []
-        /// Requests whose deadline passed while they ran.
-        var expired: [SequenceID] = []
-        /// Requests whose clients left while they ran.
-        var gone: [SequenceID] = []
-    }
-
-    enum Phase {
-        /// Takes requests. Can transition to `draining` and `stopped`.
-        case open
-        /// Takes no requests and finishes those it has. Can transition to `stopped`.
-        case draining
-        /// Takes no requests and has none. Final.
-        case stopped
-    }
-
     struct Shared {
-        var phase = Phase.open
-        var scheduler: BatchScheduler
-        var nextID: UInt64 = 1
-        /// Requests that the scheduler has queued.
-        var waiting: [SequenceID: Arrival] = [:]
-        /// Running requests whose clients left since the last step.
-        var gone: [SequenceID] = []
+        var book: RequestBook
         var totals = EngineTotals()
     }
 
@@ -82,7 +54,9 @@ public final class InferenceEngine: Sendable {
         self.logger = logger
         self.metrics = GatewayMetrics(layers: model.configuration.sparseLayers, factory: metricsFactory)
         self.watch = StepWatch(experts: experts, expertCount: model.configuration.expertCount)
-        self.shared = Monitor(Shared(scheduler: BatchScheduler(configuration: configuration.scheduler)))
+        self.shared = Monitor(
+            Shared(book: RequestBook(scheduler: BatchScheduler(configuration: configuration.scheduler)))
+        )
     }
 
     // MARK: - Life
@@ -112,24 +86,13 @@ public final class InferenceEngine: Sendable {
 
     /// Takes no more requests; ``run()`` returns when those present have ended.
     public func beginDraining() {
-        self.shared.notify { shared in
-            if shared.phase == .open {
-                shared.phase = .draining
-                shared.scheduler.beginDraining()
-            }
-        }
+        self.shared.notify { $0.book.beginDraining() }
     }
 
-    /// Ends everything: those that wait here, those that run on the engine's thread.
+    /// Ends everything.
     private func stop() {
-        let waiting = self.shared.notify { shared in
-            shared.phase = .stopped
-            defer { shared.waiting = [:] }
-            return Array(shared.waiting.values)
-        }
-        for arrival in waiting {
-            self.metrics.ended(.failed)
-            arrival.fail(EngineWorker.stopError)
+        for id in self.shared.notify({ $0.book.stop() }) {
+            self.end(id, as: .stopped)
         }
         self.watch.leaveAll()
     }
@@ -140,12 +103,8 @@ public final class InferenceEngine: Sendable {
     ///
     /// - Throws: ``RPCError`` as ``submit(_:)`` throws when the queue is full or the engine is draining.
     public func requirePlace() throws(RPCError) {
-        let rejection = self.shared.withLock { shared in
-            shared.phase == .stopped ? .rejected(.draining, retryAfter: nil) : shared.scheduler.rejection(now: .now)
-        }
-        if case .rejected(let reason, let retryAfter) = rejection {
-            self.metrics.ended(.refused)
-            throw RPCError(reason, retryAfter: retryAfter)
+        if let rejection = self.shared.withLock({ $0.book.rejection(now: .now) }) {
+            try self.refuse(rejection)
         }
     }
 
@@ -157,30 +116,8 @@ public final class InferenceEngine: Sendable {
     ///   `INVALID_ARGUMENT` when the request needs more batch slots than there are, `UNAVAILABLE` when draining.
     public func submit(_ request: EngineRequest) throws(RPCError) -> EngineTicket {
         let (events, sink) = AsyncStream.makeStream(of: EngineEvent.self)
-        let now = ContinuousClock.now
-        let slots = request.slotCount
-        let (id, admission) = self.shared.notify { shared -> (SequenceID, Admission) in
-            let id = SequenceID(shared.nextID)
-            guard shared.phase != .stopped else {
-                return (id, .rejected(.draining, retryAfter: nil))
-            }
-            shared.nextID += 1
-            let admission = shared.scheduler.enqueue(
-                id,
-                slots: slots,
-                inputTokens: request.input.count,
-                deadline: request.deadline,
-                now: now
-            )
-            if case .queued = admission {
-                shared.waiting[id] = Arrival(id: id, request: request, sink: sink, time: now)
-            }
-            return (id, admission)
-        }
-        if case .rejected(let reason, let retryAfter) = admission {
-            self.metrics.ended(.refused)
-            throw RPCError(reason, retryAfter: retryAfter)
-        }
+        let (id, admission) = self.shared.notify { $0.book.submit(request, sink: sink, now: .now) }
+        try self.refuse(admission)
         sink.onTermination = { [weak self] termination in
             if case .cancelled = termination {
                 self?.cancel(id)
@@ -193,34 +130,69 @@ public final class InferenceEngine: Sendable {
     ///
     /// - Parameter id: The request; one that has ended is ignored.
     public func cancel(_ id: SequenceID) {
-        let arrival = self.shared.withLock { shared in
-            let arrival = shared.waiting.removeValue(forKey: id)
-            if arrival != nil {
-                shared.scheduler.evicted(id)
-            }
-            return arrival
+        self.end(id, as: .cancelled)
+    }
+
+    /// Turns a request away that the scheduler has no place for.
+    private func refuse(_ admission: Admission) throws(RPCError) {
+        guard case .rejected(let reason, let retryAfter) = admission else { return }
+        let error = RPCError(reason, retryAfter: retryAfter)
+        self.end(nil, as: .refused(error))
+        throw error
+    }
+
+    /// Ends a request: all that follows from an end is done here, once for each request, on any thread.
+    ///
+    /// Its batch slots are free before its client knows, so that whoever has an answer finds room for the next request.
+    /// The engine's thread drops what it keeps of the request at its next turn.
+    ///
+    /// - Parameters:
+    ///   - id: The request; nil for one that was turned away before it had a name.
+    ///   - end: How it ended.
+    /// - Returns: Whether it ends by this; otherwise it has ended before, and nothing is done.
+    @discardableResult
+    func end(_ id: SequenceID?, as end: RequestEnd) -> Bool {
+        guard let id else {
+            self.metrics.ended(end.outcome)
+            return true
         }
-        if let arrival {
-            self.metrics.ended(.cancelled)
-            arrival.sink.finish()
-            return
+        guard let (arrival, hasJoined) = self.shared.withLock({ $0.book.claim(id) }) else {
+            return false
         }
-        // First the call that may be under way, then the engine, which tells the watch to forget the request.
-        self.watch.leave(id)
-        self.shared.notify { $0.gone.append(id) }
+        if hasJoined {
+            // Before the thread's next turn, at which the watch forgets the request.
+            self.watch.leave(id)
+        }
+        let now = ContinuousClock.now
+        self.shared.notify { $0.book.release(id, hasJoined: hasJoined, isFinished: end.isFinished, now: now) }
+        self.metrics.ended(end.outcome)
+        if end.isFinished {
+            self.metrics.answered(arrival.request.work.kind, after: arrival.time.duration(to: now))
+        }
+        if let fault = end.fault {
+            var metadata = arrival.request.trace?.logMetadata ?? [:]
+            metadata["error"] = "\(fault)"
+            self.logger.error("a request failed", metadata: metadata)
+        }
+        if let event = end.event {
+            arrival.sink.yield(event)
+        }
+        arrival.sink.finish()
+        return true
     }
 
     /// What the engine is doing.
     public var load: EngineLoad {
         self.shared.withLock { shared in
-            let configuration = shared.scheduler.configuration
+            let scheduler = shared.book.scheduler
+            let configuration = scheduler.configuration
             var load = EngineLoad()
-            load.queued = shared.scheduler.queuedCount
+            load.queued = scheduler.queuedCount
             load.queueLimit = configuration.queueLimit
-            load.running = shared.scheduler.runningCount
-            load.usedSlots = configuration.batchSlots - shared.scheduler.freeSlots
+            load.running = scheduler.runningCount
+            load.usedSlots = configuration.batchSlots - scheduler.freeSlots
             load.batchSlots = configuration.batchSlots
-            load.isDraining = shared.phase != .open
+            load.isDraining = shared.book.phase != .open
             load.steps = shared.totals.steps
             load.decodedTokens = shared.totals.decodedTokens
             load.routedTokens = UInt64(shared.totals.ledger.routed)
@@ -232,59 +204,26 @@ public final class InferenceEngine: Sendable {
 
     // MARK: - The thread's side
 
-    /// Blocks the engine's thread until there is something to do.
+    /// Blocks the engine's thread until there is something to do, and ends requests whose deadline has passed.
     ///
-    /// - Returns: Nothing when the engine ends.
-    private func nextTurn() -> Turn? {
-        // Nothing waits for a time: whoever waits does so because something runs, and steps are planned between steps.
-        let turn: Turn?? = self.shared.wait { shared in
-            if shared.phase == .stopped {
+    /// - Returns: What to do; nil when the engine ends.
+    private func nextTurn() -> RequestBook.Turn? {
+        // Nothing waits for a time: requests wait because others run, and steps are planned between steps.
+        let turn: RequestBook.Turn?? = self.shared.wait { shared in
+            if shared.book.phase == .stopped {
                 return .some(nil)
             }
-            let gone = shared.gone
-            shared.gone = []
-            for id in gone {
-                shared.scheduler.evicted(id)
-            }
-            let plan = shared.scheduler.nextStep(now: .now)
-            guard !plan.isEmpty || !gone.isEmpty else {
-                return shared.phase == .draining && shared.scheduler.isIdle ? .some(nil) : nil
-            }
-            var turn = Turn(running: plan.decodes, gone: gone)
-            turn.joined = plan.encodes.compactMap { shared.waiting.removeValue(forKey: $0) }
-            for id in plan.expired {
-                if let arrival = shared.waiting.removeValue(forKey: id) {
-                    turn.expiredArrivals.append(arrival)
-                } else {
-                    turn.expired.append(id)
-                }
-            }
-            return turn
+            return shared.book.nextTurn(now: .now).map { .some($0) } ?? (shared.book.isDone ? .some(nil) : nil)
         }
-        return turn ?? nil
+        guard let turn = turn ?? nil else { return nil }
+        for id in turn.expired {
+            self.end(id, as: .expired)
+        }
+        return turn
     }
 
-    /// A request has ended: its batch slots are free.
-    ///
-    /// - Parameters:
-    ///   - id: The request.
-    ///   - isFinished: Whether it ended well.
-    ///   - totals: What has been done up to now.
-    func release(_ id: SequenceID, isFinished: Bool, totals: EngineTotals) {
-        self.shared.withLock { shared in
-            if isFinished {
-                shared.scheduler.retired(id, now: .now)
-            } else {
-                shared.scheduler.evicted(id)
-            }
-            shared.totals = totals
-        }
-    }
-
-    /// A step is over.
-    ///
-    /// - Parameter totals: What has been done up to now.
-    func stepEnded(totals: EngineTotals) {
+    /// Shows what has been done up to now to ``load``.
+    func publish(_ totals: EngineTotals) {
         self.shared.withLock { $0.totals = totals }
     }
 }
@@ -309,14 +248,6 @@ extension EngineRequest {
             return 1
         }
         return max(parameters.beamCount, parameters.returnedSequences)
-    }
-}
-
-extension Arrival {
-    /// Tells the client that the request failed.
-    func fail(_ error: RPCError) {
-        self.sink.yield(.failed(error))
-        self.sink.finish()
     }
 }
 

@@ -24,7 +24,7 @@ struct MicroBatchChooser: Sendable {
         var sinceTrial = 0
 
         func seconds(_ way: Int) -> Double? {
-            // The median of a few: a step that somebody else's work lengthened says nothing.
+            // The median of a few: a step that other work on the machine lengthened says nothing.
             let sorted = self.recent[way].sorted()
             return sorted.count < MicroBatchChooser.trialSteps ? nil : sorted[sorted.count / 2]
         }
@@ -81,7 +81,7 @@ struct MicroBatchChooser: Sendable {
         }
         size.sinceTrial += 1
         if size.sinceTrial >= Self.stepsBetweenTrials {
-            // What the other way took is old by now; it is measured anew.
+            // The other way's times are old by now; measure it again.
             size.sinceTrial = 0
             size.recent[1 - way] = []
         }

@@ -34,7 +34,7 @@ final class RunningSequence {
         var session: GenerationSession
         /// By decoder row.
         var caches: [DecoderCache]
-        /// By returned sequence; empty where nobody needs the text before the end.
+        /// By returned sequence; empty if the text is not needed before the end.
         var texts: [GeneratedText]
     }
 
@@ -215,8 +215,23 @@ final class RunningSequence {
         }
     }
 
+    /// How the request ends that has its answer.
+    ///
+    /// - Parameters:
+    ///   - output: The answer.
+    ///   - outputTokens: The answer's tokens.
+    ///   - now: The present.
+    /// - Returns: With the answer, unless it lost more tokens than it accepts.
+    func end(with output: EngineResult.Output, outputTokens: Int, now: ContinuousClock.Instant) -> RequestEnd {
+        // Fewer tokens may have been routed than were possible, so that a fraction is over its limit after all.
+        if let error = self.ledger.violation(of: self.request.dropPolicy) {
+            return .lostTokens(error)
+        }
+        return .finished(EngineResult(output: output, usage: self.usage(outputTokens: outputTokens, now: now)))
+    }
+
     /// What the request cost.
-    func usage(outputTokens: Int, now: ContinuousClock.Instant) -> EngineUsage {
+    private func usage(outputTokens: Int, now: ContinuousClock.Instant) -> EngineUsage {
         EngineUsage(
             inputTokens: self.request.input.count,
             outputTokens: outputTokens,

@@ -2,7 +2,7 @@
 
 internal import BatchScheduling
 
-/// Who has which inputs in one call of the model, and who of them is still there: a pure machine.
+/// Which sequence has which inputs in one call of the model, and which of them are still there: a pure machine.
 ///
 /// An input is what the model counts as a sequence: an encoder input, or one decoder row. A request with beams or with
 /// several returned sequences has several.
@@ -10,7 +10,7 @@ struct StepBook: Sendable {
     /// One sequence's part of a call.
     struct Member: Sendable, Equatable {
         let id: SequenceID
-        /// Inputs, one after another, behind those of the members before it; at least 1.
+        /// Number of its inputs, which follow those of the member before it; at least 1.
         let inputs: Int
     }
 
@@ -18,7 +18,7 @@ struct StepBook: Sendable {
     enum OnLeave: Sendable, Equatable {
         /// Others need the call: it goes on.
         case goOn
-        /// Nobody needs the call any more: stop it.
+        /// No sequence needs the call any more: stop it.
         case abandon
         /// The sequence had no part in the call, or had left it before.
         case ignore
@@ -48,7 +48,7 @@ struct StepBook: Sendable {
     /// Inputs of all members.
     var inputCount: Int { self.ends.last ?? 0 }
 
-    /// Whether nobody needs the call any more.
+    /// Whether no sequence needs the call any more.
     var isAbandoned: Bool { !self.members.isEmpty && self.left.count == self.members.count }
 
     /// The sequence that an input belongs to.

@@ -4,7 +4,7 @@ internal import Logging
 internal import SwitchModel
 internal import Telemetry
 
-/// The traces of a pass that serves requests of several: its calls can carry only one of them.
+/// The traces of a pass whose requests belong to several: its calls can carry only one of them.
 struct StepTrace: Sendable {
     /// The one that is carried, that of the first sampled request.
     let carried: TraceContext
@@ -40,7 +40,7 @@ struct StepTrace: Sendable {
     }
 }
 
-/// Experts that can tell whoever computes which trace a layer belongs to.
+/// Experts that can tell their hosts which trace a layer belongs to.
 protocol TracedExperts: ExpertExecutor {
     /// Begins a layer as ``ExpertExecutor/begin(_:)`` does.
     func begin(_ request: ExpertLayerRequest, trace: StepTrace) -> any PendingExperts

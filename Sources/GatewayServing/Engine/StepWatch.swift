@@ -5,15 +5,15 @@ internal import RPCCore
 internal import SwitchModel
 internal import Synchronization
 
-/// Knows the calls of the model that are under way, and which clients have left.
+/// Knows the calls of the model that are in flight, and which clients have left.
 ///
 /// Calls are opened and ended on the engine's thread; clients leave on any thread.
 final class StepWatch: Sendable {
     private struct State {
         var calls: [WatchedCall] = []
-        /// Sequences that left when no call of theirs was under way; one may be about to begin.
+        /// Sequences that left when none of their calls was in flight; one may be about to begin.
         var departed: Set<SequenceID> = []
-        /// Whether everybody has left for good.
+        /// Whether all have left for good.
         var isClosed = false
     }
 
@@ -32,9 +32,9 @@ final class StepWatch: Sendable {
     /// A call of the model begins.
     ///
     /// - Parameters:
-    ///   - book: Who has part in it.
-    ///   - strict: For the sequences among them that may not lose tokens, how to tell the client that they did.
-    ///   - trace: What its expert calls carry; nil if nobody follows it.
+    ///   - book: The sequences that take part in it.
+    ///   - strict: For the sequences among them that may not lose tokens, how to end those that did.
+    ///   - trace: What its expert calls carry; nil if none is sampled.
     /// - Returns: The call, which stands between the model and its experts.
     func open(
         _ book: StepBook,
@@ -75,12 +75,12 @@ final class StepWatch: Sendable {
         }
     }
 
-    /// Sequences that left will have part in no further call.
+    /// Sequences that left will take part in no further call.
     func forget(_ ids: [SequenceID]) {
         self.state.withLock { $0.departed.subtract(ids) }
     }
 
-    /// Everybody left for good; called on any thread.
+    /// All have left for good; called on any thread.
     func leaveAll() {
         let calls = self.state.withLock { state in
             state.isClosed = true

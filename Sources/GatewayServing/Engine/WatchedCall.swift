@@ -7,7 +7,7 @@ internal import SwitchModel
 internal import SwitchyardTypes
 internal import Synchronization
 
-/// One call of the model, watched: it is stopped when nobody waits for it any more, and requests with a strict drop policy
+/// One call of the model, watched: it is stopped when no client waits for it any more, and requests with a strict drop policy
 /// end at the layer that lost their tokens instead of at the end of the call.
 ///
 /// It stands between the model and its experts.
@@ -18,16 +18,13 @@ final class WatchedCall: ExpertExecutor, Sendable {
         /// Layers whose experts are out: one for each micro-batch.
         var pending: [Int: any PendingExperts] = [:]
         var nextPending = 0
-        var failures: [SequenceID: RPCError] = [:]
         var expertRows: [SparseLayer: [UInt64]] = [:]
     }
 
-    /// What happened in a call, besides what the model's own record says.
+    /// What happened in a call and is not in the model's own record.
     struct Outcome {
         /// Sequences that left in the middle of it.
         let left: Set<SequenceID>
-        /// The errors of those among them that failed.
-        let failures: [SequenceID: RPCError]
         /// Token rows that were dispatched, for each sparse layer by expert index.
         let expertRows: [SparseLayer: [UInt64]]
     }
@@ -51,11 +48,11 @@ final class WatchedCall: ExpertExecutor, Sendable {
     func end() -> Outcome {
         self.watch.close(self)
         return self.state.withLock { state in
-            Outcome(left: state.book.left, failures: state.failures, expertRows: state.expertRows)
+            Outcome(left: state.book.left, expertRows: state.expertRows)
         }
     }
 
-    /// Whether nobody waits for the call any more.
+    /// Whether no client waits for the call any more.
     var isAbandoned: Bool {
         self.state.withLock { $0.book.isAbandoned }
     }
@@ -128,7 +125,7 @@ final class WatchedCall: ExpertExecutor, Sendable {
         }
     }
 
-    /// Ends strict requests that lost tokens; stops the call if nobody is left.
+    /// Ends strict requests that lost tokens; stops the call if none is left.
     private func inspect(_ outputs: ExpertOutputs, of request: ExpertLayerRequest, key: Int) throws {
         var told: [(tell: @Sendable (RPCError) -> Void, error: RPCError)] = []
         let isAbandoned = self.state.withLock { state in
@@ -142,7 +139,6 @@ final class WatchedCall: ExpertExecutor, Sendable {
                         continue
                     }
                     let error = DropLedger.strictViolation(at: request.layer, for: dropped.reason)
-                    state.failures[id] = error
                     _ = state.book.leave(id)
                     told.append((tell, error))
                 }
@@ -157,7 +153,7 @@ final class WatchedCall: ExpertExecutor, Sendable {
                 layer: request.layer,
                 reason: .unavailable,
                 sequences: [],
-                message: "nobody waits for the step any more"
+                message: "no client waits for the step any more"
             )
         }
     }

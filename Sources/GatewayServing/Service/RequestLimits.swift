@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import ServiceKit
+internal import SwitchModel
 
 /// How large a request may be.
 public struct RequestLimits: Sendable, Hashable {
@@ -27,4 +28,13 @@ public struct RequestLimits: Sendable, Hashable {
 
     /// Creates the default limits.
     public init() {}
+
+    /// The limits of a process of one's own: those that keep one client's request from others' are far away.
+    static var local: RequestLimits {
+        var limits = RequestLimits()
+        limits.maxInputTokens = 1 << 20
+        limits.maxTextBytes = 1 << 24
+        limits.maxNewTokens = GenerationParameters.maximumNewTokens
+        return limits
+    }
 }

@@ -6,8 +6,8 @@ internal import SwitchModel
 internal import SwitchyardProtos
 internal import Tokenization
 
-/// Turns messages into work for the engine and refuses those that cannot be: every field, with its name, its limit and
-/// its value.
+/// Turns messages into work for the engine, and refuses those that cannot be done: by field, with its limit and its
+/// value.
 struct RequestReader: Sendable {
     let tokenizer: Tokenizer
     let model: ModelConfiguration
@@ -145,35 +145,14 @@ struct RequestReader: Sendable {
         return DropPolicy(strict: message.strict, maxDroppedFraction: fraction == 0 ? nil : fraction)
     }
 
-    /// The request's parameters, each zero replaced by the model's own default.
     private func parameters(_ message: GenerationParametersMessage) throws(RPCError) -> SwitchModel.GenerationParameters
     {
-        var parameters = SwitchModel.GenerationParameters(defaults: self.model.generation)
-        parameters.maxNewTokens = min(parameters.maxNewTokens, self.limits.maxNewTokens)
-        if message.maxNewTokens != 0 {
-            try Self.check(
-                "parameters.max_new_tokens",
-                Int(message.maxNewTokens),
-                within: 1...self.limits.maxNewTokens
-            )
-            parameters.maxNewTokens = Int(message.maxNewTokens)
-        }
-        // A default must not make a request wrong that says nothing about it.
-        parameters.minNewTokens = min(parameters.minNewTokens, parameters.maxNewTokens)
-        parameters.minNewTokens = message.minNewTokens == 0 ? parameters.minNewTokens : Int(message.minNewTokens)
-        parameters.beamCount = message.numBeams == 0 ? parameters.beamCount : Int(message.numBeams)
-        parameters.lengthPenalty = message.lengthPenalty == 0 ? parameters.lengthPenalty : message.lengthPenalty
-        parameters.sampling = message.doSample || parameters.sampling
-        parameters.temperature = message.temperature == 0 ? parameters.temperature : message.temperature
-        parameters.topK = message.topK == 0 ? parameters.topK : Int(message.topK)
-        parameters.topP = message.topP == 0 ? parameters.topP : message.topP
-        let penalty = message.repetitionPenalty
-        parameters.repetitionPenalty = penalty == 0 ? parameters.repetitionPenalty : penalty
-        parameters.seed = message.seed
-        let returned = message.numReturnSequences
-        parameters.returnedSequences = returned == 0 ? parameters.returnedSequences : Int(returned)
-        parameters.topLogprobs = Int(message.topLogprobs)
-        parameters.skipsScores = message.skipScores
+        let parameters = SwitchModel.GenerationParameters(
+            message,
+            defaults: self.model.generation,
+            limits: self.limits
+        )
+        try Self.check("parameters.max_new_tokens", parameters.maxNewTokens, within: 1...self.limits.maxNewTokens)
         try Self.check("parameters.num_beams", parameters.beamCount, within: 1...self.batchSlots)
         try Self.check("parameters.num_return_sequences", parameters.returnedSequences, within: 1...self.batchSlots)
         try Self.check("parameters.top_logprobs", parameters.topLogprobs, within: 0...self.limits.maxTopLogprobs)
@@ -215,27 +194,5 @@ struct RequestReader: Sendable {
                 "\(field) is \(value); it must be from \(range.lowerBound) to \(range.upperBound)"
             )
         }
-    }
-}
-
-extension SwitchModel.GenerationParameters {
-    /// What a model's own generation configuration asks for; transformers' defaults where it is silent.
-    init(defaults: GenerationDefaults) {
-        self.init()
-        self.maxNewTokens = max(1, defaults.newTokenLimit ?? self.maxNewTokens)
-        self.minNewTokens = defaults.minNewTokens ?? defaults.minLength.map { max(0, $0 - 1) } ?? self.minNewTokens
-        self.beamCount = defaults.beamCount ?? self.beamCount
-        self.lengthPenalty = defaults.lengthPenalty ?? self.lengthPenalty
-        switch defaults.earlyStopping {
-        case .always: self.earlyStopping = .always
-        case .never: self.earlyStopping = .never
-        case .heuristic, nil: self.earlyStopping = .heuristic
-        }
-        self.sampling = defaults.sampling ?? self.sampling
-        self.temperature = defaults.temperature ?? self.temperature
-        self.topK = defaults.topK ?? self.topK
-        self.topP = defaults.topP ?? self.topP
-        self.repetitionPenalty = defaults.repetitionPenalty ?? self.repetitionPenalty
-        self.returnedSequences = defaults.returnedSequences ?? self.returnedSequences
     }
 }

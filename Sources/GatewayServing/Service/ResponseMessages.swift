@@ -44,24 +44,20 @@ extension Generation {
     }
 }
 
-extension GenerateEvent {
-    /// The event for one more token.
+extension GeneratedToken {
+    /// The message for one more token.
     ///
     /// - Parameters:
     ///   - token: The token.
     ///   - withLogprobs: Whether the client asked for log-probabilities.
     init(_ token: StreamedToken, withLogprobs: Bool) {
         self.init(
-            event: .token(
-                GeneratedToken(
-                    sequence: UInt32(token.sequence),
-                    tokenID: UInt32(bitPattern: token.id),
-                    text: token.text,
-                    logprob: withLogprobs
-                        ? SwitchyardProtos.TokenLogprob(id: token.id, logprob: token.logprob, top: token.topLogprobs)
-                        : nil
-                )
-            )
+            sequence: UInt32(token.sequence),
+            tokenID: UInt32(bitPattern: token.id),
+            text: token.text,
+            logprob: withLogprobs
+                ? SwitchyardProtos.TokenLogprob(id: token.id, logprob: token.logprob, top: token.topLogprobs)
+                : nil
         )
     }
 }

@@ -43,7 +43,7 @@ final class ServingGate: Sendable {
         }
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                // The handler may have run already; then nobody would resume what waits from here on.
+                // The handler may have run already; then nothing would resume what waits from here on.
                 let isDecided = self.state.withLock { state in
                     let isDecided = state.phase != .waiting || Task.isCancelled
                     if !isDecided {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import TensorKernels
 
 /// Beam search as transformers 5.23 has it.

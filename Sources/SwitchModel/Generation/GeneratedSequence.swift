@@ -60,8 +60,9 @@ public struct GeneratedSequence: Sendable, Hashable {
 
     /// The sum of the log probabilities divided by the length to the power of the length penalty.
     ///
-    /// In a beam search the probabilities are those after the repetition penalty, as in transformers'
-    /// `sequences_scores`; otherwise they are the model's own.
+    /// In a beam search the probabilities are those after the repetition penalty and the least length, as in
+    /// transformers' `sequences_scores`; otherwise they are the model's own. Without scores
+    /// (``GenerationParameters/skipsScores``) it is 0, except in a beam search.
     public var score: Float
 
     /// Each token's log probability under the model's own distribution.

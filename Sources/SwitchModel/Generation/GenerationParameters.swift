@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Checkpoints
+
 /// When a beam search may stop before its longest sequence is complete.
-public enum EarlyStopping: Sendable, Hashable, CaseIterable {
-    /// When it is unlikely that a better sequence would follow: `early_stopping=False` in transformers, its default.
-    case heuristic
-
-    /// As soon as there are as many finished sequences as beams: `early_stopping=True`.
-    case always
-
-    /// Only when no better sequence can follow: `early_stopping="never"`.
-    case never
-}
+public typealias EarlyStopping = GenerationDefaults.EarlyStopping
 
 /// How tokens are chosen; every default is that of transformers' `generate()`.
 ///

@@ -167,19 +167,3 @@ public struct GenerationSession: Sendable {
         self.beams?.finish(row: row)
     }
 }
-
-extension ScoreProcessing {
-    /// Takes what matters here out of a request's parameters.
-    ///
-    /// - Parameters:
-    ///   - parameters: The request's parameters.
-    ///   - vocabulary: The model's vocabulary.
-    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
-        self.init(
-            repetitionPenalty: parameters.repetitionPenalty,
-            minNewTokens: parameters.minNewTokens,
-            startTokenID: vocabulary.startTokenID,
-            endTokenID: vocabulary.endTokenID
-        )
-    }
-}

@@ -65,16 +65,14 @@ struct IndependentSearch {
 
     /// Whether the next step needs nothing of each row's scores but the greatest.
     var needsOnlyGreatest: Bool {
-        self.parameters.skipsScores && !self.parameters.sampling && self.parameters.repetitionPenalty == 1
+        self.parameters.skipsScores && !self.parameters.sampling && self.processing.keepsTokenScores
     }
 
     /// For each row of the next step a token that it must not choose.
     var excludedTokens: [Int32?] {
-        self.rows.map { self.mayEnd(self.sequences[$0[0]].tokens.count) ? nil : self.vocabulary.endTokenID }
-    }
-
-    private func mayEnd(_ length: Int) -> Bool {
-        length >= self.parameters.minNewTokens
+        self.rows.map { row in
+            self.processing.mayEnd(length: self.sequences[row[0]].tokens.count) ? nil : self.vocabulary.endTokenID
+        }
     }
 
     mutating func advance(logits: FloatMatrix, firstRow: Int) -> GenerationSession.Advance {
@@ -125,7 +123,7 @@ struct IndependentSearch {
         let tokens = self.sequences[index].tokens
         // The least length changes the end token's score alone, so the best of the others is still the best.
         let isUnchanged =
-            !self.parameters.sampling && self.parameters.repetitionPenalty == 1
+            !self.parameters.sampling && self.processing.keepsTokenScores
             && best.map(Int32.init) != self.vocabulary.endTokenID
         guard !isUnchanged, self.processing.isActive(length: tokens.count) else {
             return self.parameters.sampling

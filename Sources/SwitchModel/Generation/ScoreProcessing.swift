@@ -18,12 +18,33 @@ struct ScoreProcessing {
     /// The token that ends a sequence.
     let endTokenID: Int32
 
+    /// Takes what matters here from a request's parameters.
+    ///
+    /// - Parameters:
+    ///   - parameters: The request's parameters.
+    ///   - vocabulary: The model's vocabulary.
+    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
+        self.repetitionPenalty = parameters.repetitionPenalty
+        self.minNewTokens = parameters.minNewTokens
+        self.startTokenID = vocabulary.startTokenID
+        self.endTokenID = vocabulary.endTokenID
+    }
+
+    /// Whether every token but the end token keeps its score, so that the best of them stays the best.
+    var keepsTokenScores: Bool { self.repetitionPenalty == 1 }
+
+    /// Whether a sequence of some length may end.
+    ///
+    /// - Parameter length: The number of tokens so far, without the start token.
+    /// - Returns: Whether the end token may be chosen next.
+    func mayEnd(length: Int) -> Bool { length >= self.minNewTokens }
+
     /// Whether anything changes at all for a sequence of some length.
     ///
     /// - Parameter length: The number of tokens so far, without the start token.
     /// - Returns: Whether ``apply(to:original:shift:tokens:)`` would change a score.
     func isActive(length: Int) -> Bool {
-        self.repetitionPenalty != 1 || length < self.minNewTokens
+        !self.keepsTokenScores || !self.mayEnd(length: length)
     }
 
     /// Changes a row's scores.
@@ -39,14 +60,14 @@ struct ScoreProcessing {
         if shift != 0 {
             for id in scores.indices { scores[id] -= shift }
         }
-        if self.repetitionPenalty != 1 {
+        if !self.keepsTokenScores {
             // From the original score, so that a token that occurs twice is penalized once.
             self.penalize(self.startTokenID, in: &scores, original: original, shift: shift)
             for token in tokens {
                 self.penalize(token, in: &scores, original: original, shift: shift)
             }
         }
-        if tokens.count < self.minNewTokens {
+        if !self.mayEnd(length: tokens.count) {
             scores[Int(self.endTokenID)] = -.infinity
         }
     }

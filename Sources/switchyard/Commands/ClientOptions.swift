@@ -74,6 +74,22 @@ struct ClientOptions: ParsableArguments {
         try await GatewayClient.with(endpoint: endpoint, configuration: configuration, logger: logger, body)
     }
 
+    /// The timeout that was given; nil for 0, and where none was.
+    var chosenTimeout: Duration? {
+        get throws { try self.timeout.flatMap { try Self.duration(seconds: $0) } }
+    }
+
+    /// The first flag given that says which gateway to call, or how; nil where there is none.
+    var connectionFlag: String? {
+        let flags: [(String, Bool)] = [
+            ("--endpoint", self.endpoint != nil), ("--tls", self.tls), ("--tls-ca", self.tlsCa != nil),
+            ("--tls-certificate", self.tlsCertificate != nil), ("--tls-key", self.tlsKey != nil),
+            ("--tls-server-name", self.tlsServerName != nil), ("--plaintext", self.plaintext),
+            ("--token-file", self.tokenFile != nil),
+        ]
+        return flags.first(where: \.1)?.0
+    }
+
     /// A number of seconds as a duration; nil for 0, which waits forever.
     private static func duration(seconds: Double) throws -> Duration? {
         guard (0...86_400).contains(seconds) else {

@@ -4,7 +4,6 @@ import ArgumentParser
 import CommandKit
 import Foundation
 import ServiceKit
-import SwitchModel
 import SwitchyardClient
 import SwitchyardProtos
 import SwitchyardTypes
@@ -15,11 +14,13 @@ struct GenerateCommand: AsyncParsableCommand {
         commandName: "generate",
         abstract: "Generate text through a gateway, or with a model in this process.",
         discussion: """
-            Special tokens stay in the answer: with T5's sentinels they carry it.
+            Special tokens stay in the answer: with T5's sentinels they carry it. A flag that is not given, and a number of
+            0, takes the default in the model's generation_config.json.
 
             EXAMPLES
               switchyard generate "A horse! a horse! my <extra_id_0> for a horse!"
               switchyard generate --endpoint gateway:7400 --stream --max-new-tokens 64 "summarize: ..."
+              switchyard generate --beams 4 --return-sequences 2 "my <extra_id_0> for a horse!"
               switchyard generate --local deploy/models/switch-mini "my <extra_id_0> for a horse!"
               switchyard generate --local google/switch-base-8 --dtype bfloat16 "my <extra_id_0> for a horse!"
               echo "my <extra_id_0> for a horse!" | switchyard generate --json -
@@ -30,7 +31,7 @@ struct GenerateCommand: AsyncParsableCommand {
 
     @Option(
         name: .customLong("local"),
-        help: ArgumentHelp("Use this checkpoint in this process; no network.", valueName: "model")
+        help: ArgumentHelp("Use this whole checkpoint in this process; no network.", valueName: "model")
     )
     var localModel: String?
 
@@ -44,22 +45,39 @@ struct GenerateCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Weights with --local") var precision: LocalPrecisionOptions
 
-    @Option(help: "Compute threads with --local; all processors when not given.")
+    @Option(help: "Compute threads with --local. (default: all processors)")
     var threads: Int?
 
     @Argument(help: "The input text; - reads it from standard input.")
     var text: String
 
     func validate() throws {
-        if self.stream, self.parameters.beams > 1 {
+        if self.stream, (self.parameters.beams ?? 0) > 1 {
             throw ValidationError("--stream shows nothing with --beams: no token is certain before the end")
+        }
+        if self.stream, self.json {
+            throw ValidationError("--stream prints text as it comes and --json the whole response; choose one of them")
+        }
+        if self.localModel != nil {
+            if let flag = self.client.connectionFlag {
+                throw ValidationError("\(flag) is for a gateway, and --local needs none; leave one of them out")
+            }
+            if let threads, !(1...1_024).contains(threads) {
+                throw ValidationError("--threads is \(threads), but must be from 1 to 1024")
+            }
+        } else {
+            if self.precision.isGiven {
+                throw ValidationError(
+                    "--dtype and --expert-dtype are for --local; a gateway and its hosts have their own"
+                )
+            }
+            if self.threads != nil {
+                throw ValidationError("--threads is for --local; a gateway and its hosts have their own")
+            }
         }
     }
 
     func run() async throws {
-        if self.precision.isGiven, self.localModel == nil {
-            throw ValidationError("--dtype and --expert-dtype are for --local; a gateway and its hosts have their own")
-        }
         let text = self.text == "-" ? try Self.readStandardInput() : self.text
         let request = GenerateRequest(
             input: .text(text),
@@ -67,22 +85,38 @@ struct GenerateCommand: AsyncParsableCommand {
             dropPolicy: self.parameters.dropPolicy
         )
         if let model = self.localModel {
-            let local = try LocalModel(name: model, threads: self.threads, precision: self.precision)
-            try self.show(try local.generate(text, self.parameters))
+            try await self.answer(request, with: model)
+        } else {
+            try await self.client.withClient { try await self.answer(request, from: $0) }
+        }
+    }
+
+    private func answer(_ request: GenerateRequest, with model: String) async throws {
+        let local = try LocalModel(
+            name: model,
+            threads: self.threads,
+            precision: self.precision,
+            timeout: try self.client.chosenTimeout
+        )
+        guard self.stream else {
+            try self.show(try await local.generate(request))
             return
         }
-        try await self.client.withClient { client in
-            guard self.stream, !self.json else {
-                try self.show(try await client.generate(request))
-                return
-            }
-            for try await event in try await client.generateStream(request) {
-                switch event {
-                case .token(let token): Terminal.print(token.text, terminator: "")
-                case .response(let response):
-                    Terminal.print("")
-                    Self.warnOfDrops(response.usage)
-                }
+        var text = StreamedText()
+        let response = try await local.generate(request) { Terminal.print(text.add($0), terminator: "") }
+        Self.end(text, response)
+    }
+
+    private func answer(_ request: GenerateRequest, from client: GatewayClient) async throws {
+        guard self.stream else {
+            try self.show(try await client.generate(request))
+            return
+        }
+        var text = StreamedText()
+        for try await event in try await client.generateStream(request) {
+            switch event {
+            case .token(let token): Terminal.print(text.add(token), terminator: "")
+            case .response(let response): Self.end(text, response)
             }
         }
     }
@@ -94,6 +128,13 @@ struct GenerateCommand: AsyncParsableCommand {
             for generation in response.generations { Terminal.print(generation.text) }
             Self.warnOfDrops(response.usage)
         }
+    }
+
+    /// Prints what a stream has not shown.
+    private static func end(_ text: StreamedText, _ response: GenerateResponse) {
+        Terminal.print(text.rest(of: response))
+        if let note = text.note { Terminal.printError(note) }
+        Self.warnOfDrops(response.usage)
     }
 
     /// Dropped tokens make an answer worse than it could be, so people are told even when they did not ask.
@@ -125,167 +166,43 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 }
 
-/// How to generate, as flags.
-struct GenerationOptions: ParsableArguments {
-    @Option(help: "The most tokens to generate; 0 means the model's default, 20.")
-    var maxNewTokens: UInt32 = 0
+/// The text of a stream: the first answer's tokens as they come, then the other answers, whole.
+struct StreamedText {
+    private var shown = ""
+    private var hasTokens = false
 
-    @Option(help: "No end before so many tokens.")
-    var minNewTokens: UInt32 = 0
-
-    @Option(help: "Number of beams; 1 is greedy.")
-    var beams: UInt32 = 1
-
-    @Option(help: "Exponent of the length that beam scores are divided by; 0 means the model's default, 1.")
-    var lengthPenalty: Float = 0
-
-    @Flag(help: "Sample instead of taking the best token.")
-    var sample = false
-
-    @Option(help: "What logits are divided by before sampling.")
-    var temperature: Float = 0
-
-    @Option(help: "Sample from so many best tokens only.")
-    var topK: UInt32 = 0
-
-    @Option(help: "Sample from the best tokens of this probability only.")
-    var topP: Float = 0
-
-    @Option(help: "What the logits of earlier tokens are divided by.")
-    var repetitionPenalty: Float = 0
-
-    @Option(help: "Seed of sampling.")
-    var seed: UInt64 = 0
-
-    @Option(help: "A text that ends the answer; may be given several times.")
-    var stop: [String] = []
-
-    @Option(help: "Number of answers.")
-    var returnSequences: UInt32 = 0
-
-    @Flag(help: "Leave out the score, so that greedy search computes only the logits that can be the best.")
-    var skipScores = false
-
-    @Flag(help: "Fail instead of dropping tokens whose expert host does not answer.")
-    var strict = false
-
-    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens; 0 means no limit.")
-    var maxDroppedFraction: Float = 0
-
-    /// The flags as the request's message.
-    var message: SwitchyardProtos.GenerationParameters {
-        SwitchyardProtos.GenerationParameters(
-            maxNewTokens: self.maxNewTokens,
-            minNewTokens: self.minNewTokens,
-            numBeams: self.beams,
-            lengthPenalty: self.lengthPenalty,
-            doSample: self.sample,
-            temperature: self.temperature,
-            topK: self.topK,
-            topP: self.topP,
-            repetitionPenalty: self.repetitionPenalty,
-            seed: self.seed,
-            stop: self.stop,
-            numReturnSequences: self.returnSequences,
-            topLogprobs: 0,
-            skipScores: self.skipScores
-        )
-    }
-
-    /// The flags as the model's own parameters, for generating in this process.
+    /// Takes a token.
     ///
-    /// - Returns: The parameters; a zero takes the default.
-    func parameters() throws -> SwitchModel.GenerationParameters {
-        guard self.stop.isEmpty else {
-            throw ValidationError("--stop needs a gateway; it has no meaning with --local")
+    /// - Parameter token: The token, of any of the answers.
+    /// - Returns: What to print of it.
+    mutating func add(_ token: GeneratedToken) -> String {
+        self.hasTokens = true
+        guard token.sequence == 0 else { return "" }
+        self.shown += token.text
+        return token.text
+    }
+
+    /// The end of the stream.
+    ///
+    /// - Parameter response: The whole answer.
+    /// - Returns: What has not been printed, without the last line break.
+    func rest(of response: GenerateResponse) -> String {
+        var lines = response.generations.map(\.text)
+        if let first = lines.first {
+            // By bytes: a character may consist of code points of several tokens.
+            let shown = self.shown.utf8
+            lines[0] =
+                first.utf8.starts(with: shown)
+                ? String(decoding: first.utf8.dropFirst(shown.count), as: UTF8.self) : "\n" + first
         }
-        var parameters = SwitchModel.GenerationParameters()
-        if self.maxNewTokens > 0 { parameters.maxNewTokens = Int(self.maxNewTokens) }
-        parameters.minNewTokens = Int(self.minNewTokens)
-        parameters.skipsScores = self.skipScores
-        parameters.beamCount = Int(max(1, self.beams))
-        if self.lengthPenalty != 0 { parameters.lengthPenalty = self.lengthPenalty }
-        parameters.sampling = self.sample
-        if self.temperature != 0 { parameters.temperature = self.temperature }
-        if self.topK > 0 { parameters.topK = Int(self.topK) }
-        if self.topP != 0 { parameters.topP = self.topP }
-        if self.repetitionPenalty != 0 { parameters.repetitionPenalty = self.repetitionPenalty }
-        parameters.seed = self.seed
-        parameters.returnedSequences = Int(max(1, self.returnSequences))
-        return parameters
+        return lines.joined(separator: "\n")
     }
 
-    /// The flags as the request's drop policy.
-    var dropPolicy: DropPolicy {
-        DropPolicy(strict: self.strict, maxDroppedFraction: self.maxDroppedFraction)
-    }
-}
-
-/// A response as the JSON that `--json` prints.
-struct GenerationReport: Encodable {
-    struct Answer: Encodable {
-        var text: String
-        var tokenIds: [UInt32]
-        var finishReason: String
-        var score: Float
-    }
-
-    struct Drop: Encodable {
-        var stack: String
-        var layer: UInt32
-        var reason: String
-        var tokens: UInt64
-    }
-
-    var generations: [Answer]
-    var inputTokens: UInt32
-    var outputTokens: UInt32
-    var routedTokens: UInt64
-    var dropped: [Drop]
-    var queueMicroseconds: UInt64
-    var encodeMicroseconds: UInt64
-    var decodeMicroseconds: UInt64
-
-    init(_ response: GenerateResponse) {
-        let usage = response.usage ?? Usage()
-        self.generations = response.generations.map {
-            Answer(
-                text: $0.text,
-                tokenIds: $0.tokenIDs,
-                finishReason: Self.protocolName($0.finishReason),
-                score: $0.score
-            )
-        }
-        self.inputTokens = usage.inputTokens
-        self.outputTokens = usage.outputTokens
-        self.routedTokens = usage.routedTokens
-        self.dropped = usage.dropped.map {
-            Drop(
-                stack: Self.protocolName($0.stack),
-                layer: $0.layer,
-                reason: Self.protocolName($0.reason),
-                tokens: $0.tokens
-            )
-        }
-        self.queueMicroseconds = usage.queueMicroseconds
-        self.encodeMicroseconds = usage.encodeMicroseconds
-        self.decodeMicroseconds = usage.decodeMicroseconds
-    }
-
-    /// A value's name as the protocol writes it: `endOfSequence` is `END_OF_SEQUENCE`.
-    static func protocolName(_ value: some Any) -> String {
-        "\(value)"
-            .reduce(into: "") { name, character in
-                if character.isUppercase { name.append("_") }
-                name += character.uppercased()
-            }
-    }
-
-    /// The report as JSON, keys in snake case and in order.
-    func json() throws -> String {
-        let encoder = JSONEncoder()
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(self), as: UTF8.self)
+    /// Why nothing was shown before the end; nil where something was.
+    var note: String? {
+        self.hasTokens
+            ? nil
+            : "note: nothing could be shown before the end, since the model's default is beam search; pass --beams 1 to "
+                + "see tokens as they come"
     }
 }

@@ -28,11 +28,12 @@ struct TestModel: Sendable, CustomTestStringConvertible {
 
     var testDescription: String { self.path.split(separator: "/").last.map(String.init) ?? self.path }
 
-    var directory: String {
-        URL(filePath: #filePath)
-            .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent().appending(path: self.path).path(percentEncoded: false)
-    }
+    /// The repository's root.
+    static let root = URL(filePath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().path(percentEncoded: false)
+
+    var directory: String { Self.root + self.path }
 
     /// The model and its experts in this process.
     func load() throws -> LoadedModel {

@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Generates for one request at a time, from its token ids to finished sequences.
-public struct LocalGenerator: Sendable {
+import SwitchModel
+
+/// The shortest way from token ids to finished sequences: what search, caches and model are compared with transformers by.
+struct PlainGenerator: Sendable {
     /// The model.
-    public let model: SwitchTransformer
+    let model: SwitchTransformer
 
     /// Where the experts are.
-    public let experts: any ExpertExecutor
-
-    /// Joins a model and its experts.
-    ///
-    /// - Parameters:
-    ///   - model: The model.
-    ///   - experts: Where the experts are.
-    public init(model: SwitchTransformer, experts: any ExpertExecutor) {
-        self.model = model
-        self.experts = experts
-    }
+    let experts: any ExpertExecutor
 
     /// Generates.
     ///
@@ -28,7 +20,7 @@ public struct LocalGenerator: Sendable {
     ///   - onAdvance: Is called after each step of the decoder with what it led to, and may end sequences.
     /// - Returns: The sequences, in the order of ``GenerationSession/results``.
     /// - Throws: `GenerationError` for the parameters; what the model, the executor and `onAdvance` throw.
-    public func generate(
+    func generate(
         _ input: [Int32],
         parameters: GenerationParameters,
         options: StepOptions = StepOptions(),

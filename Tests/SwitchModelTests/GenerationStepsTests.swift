@@ -5,14 +5,14 @@ import SwitchyardTypes
 import TensorKernels
 import Testing
 
-@Suite("The local generator")
-struct LocalGeneratorTests {
+@Suite("Generation from step to step")
+struct GenerationStepsTests {
     /// Every beam's score must be what the model gives the sequence when it is forced through it afresh: a cache that
     /// was handed to the wrong row would show.
     @Test("beams keep their own caches")
     func beams() throws {
         let tiny = try TinyModel()
-        let generator = LocalGenerator(model: tiny.model, experts: tiny.experts)
+        let generator = PlainGenerator(model: tiny.model, experts: tiny.experts)
         var numbers = NumberSource(seed: 31)
         let input = numbers.tokens(9)
         var parameters = GenerationParameters()
@@ -43,7 +43,7 @@ struct LocalGeneratorTests {
     @Test("counts what happens to the tokens of all steps, which add up under one request")
     func record() throws {
         let tiny = try TinyModel(["expert_capacity": "2"])
-        let generator = LocalGenerator(model: tiny.model, experts: tiny.experts)
+        let generator = PlainGenerator(model: tiny.model, experts: tiny.experts)
         var numbers = NumberSource(seed: 32)
         var parameters = GenerationParameters()
         parameters.beamCount = 3

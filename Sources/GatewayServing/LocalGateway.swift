@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+public import Checkpoints
+public import Logging
+internal import RPCCore
+public import SwitchModel
+public import SwitchyardProtos
+internal import TensorKernels
+
+/// What to load into this process, and how.
+public struct LocalGatewayConfiguration: Sendable {
+    /// The folder with the whole checkpoint.
+    public var modelDirectory: String
+
+    /// How weights are kept in memory.
+    public var storage = WeightStorage.checkpoint
+
+    /// How the experts' weights are kept in memory.
+    public var expertStorage = WeightStorage.checkpoint
+
+    /// Threads that compute.
+    public var threads = 1
+
+    /// Creates the configuration of a model; everything else has its default.
+    ///
+    /// - Parameter modelDirectory: The folder with the whole checkpoint.
+    public init(modelDirectory: String) {
+        self.modelDirectory = modelDirectory
+    }
+}
+
+/// A whole model in this process: answers requests as a gateway does, with neither expert hosts nor a network.
+///
+/// Requests take the same way as through a ``Gateway``, from the model's defaults to the text, so the answers are equal.
+/// Only the limits of requests are wider, since nobody else waits for the model.
+public final class LocalGateway: Sendable {
+    private let engine: InferenceEngine
+    private let handler: RequestHandler
+
+    /// Loads a model.
+    ///
+    /// - Parameters:
+    ///   - configuration: What to load, and how.
+    ///   - logger: Told of failures.
+    ///   - progress: Told how far loading is.
+    /// - Throws: ``GatewayError`` where the folder is a part of a model or lacks experts; `CheckpointError`, `ModelError`
+    ///   and `TokenizerError` where it cannot be loaded.
+    public init(
+        configuration: LocalGatewayConfiguration,
+        logger: Logger,
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws {
+        let checkpoint = try Checkpoint.open(configuration.modelDirectory, progress: progress)
+        try Self.requireWhole(checkpoint)
+        let tokenizer = try Gateway.tokenizer(of: checkpoint)
+        let pool = WorkPool(threads: configuration.threads)
+        var options = EngineConfiguration()
+        options.scheduler.batchSlots = GenerationParameters.maximumWidth
+        // Experts in this process are computed while they are waited for: there is no time of theirs to fill.
+        options.overlap = .never
+        self.engine = InferenceEngine(
+            model: try SwitchTransformer(
+                checkpoint: checkpoint,
+                pool: pool,
+                storage: configuration.storage,
+                progress: progress
+            ),
+            experts: try LocalExperts(
+                checkpoint: checkpoint,
+                pool: pool,
+                storage: configuration.expertStorage,
+                progress: progress
+            ),
+            tokenizer: tokenizer,
+            configuration: options,
+            logger: logger
+        )
+        self.handler = RequestHandler(
+            reader: RequestReader(
+                tokenizer: tokenizer,
+                model: checkpoint.configuration,
+                limits: .local,
+                batchSlots: options.scheduler.batchSlots
+            ),
+            engine: self.engine
+        )
+    }
+
+    /// Computes for the time of a closure; can be called once.
+    ///
+    /// - Parameter body: Makes requests.
+    /// - Returns: What the closure returns.
+    /// - Throws: What the closure throws, and `ComputeThread.StartError` if the system refuses a thread.
+    public func whileRunning<Result>(_ body: () async throws -> Result) async throws -> Result {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await self.engine.run() }
+            let outcome: Swift.Result<Result, any Error>
+            do {
+                outcome = .success(try await body())
+            } catch {
+                outcome = .failure(error)
+            }
+            group.cancelAll()
+            try await group.waitForAll()
+            return try outcome.get()
+        }
+    }
+
+    /// Generates text; ``whileRunning(_:)`` must be under way.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to continue from it.
+    ///   - timeout: How long the request may take; nil is without a limit.
+    ///   - onToken: Takes each token as it is chosen; none comes in a beam search.
+    /// - Returns: The generated sequences, best first, and what they cost.
+    /// - Throws: `RPCError` as a gateway's status would be, and what `onToken` throws.
+    public func generate(
+        _ request: GenerateRequest,
+        timeout: Duration? = nil,
+        onToken: ((GeneratedToken) async throws -> Void)? = nil
+    ) async throws -> GenerateResponse {
+        let call = RequestHandler.Call(deadline: timeout.map { .now.advanced(by: $0) })
+        return try await self.handler.generate(request, call, onToken: onToken)
+    }
+
+    /// Refuses parts of a model and checkpoints without all experts, whose tokens would all be dropped.
+    private static func requireWhole(_ checkpoint: Checkpoint) throws(GatewayError) {
+        let directory = checkpoint.directory
+        if let manifest = checkpoint.manifest {
+            let content =
+                switch manifest.kind {
+                case .gateway: "everything but the experts"
+                case .experts: "some experts and nothing else"
+                }
+            throw GatewayError(
+                .checkpoint,
+                "\(directory)/\(ShardManifest.fileName) says that this is the part \(manifest.name) of \(manifest.source), "
+                    + "with \(content); pass the whole checkpoint that was cut, or serve its parts with switchyard expert-host "
+                    + "and switchyard gateway"
+            )
+        }
+        let model = checkpoint.configuration
+        for layer in model.sparseLayers {
+            let held = Set(checkpoint.heldExperts[layer] ?? [])
+            guard let missing = (0..<model.expertCount).first(where: { !held.contains($0) }) else { continue }
+            throw GatewayError(
+                .checkpoint,
+                "\(directory) holds \(held.count) of the \(model.expertCount) experts of \(layer.stack) layer "
+                    + "\(layer.block), and expert \(missing) is missing; complete the checkpoint"
+            )
+        }
+    }
+}

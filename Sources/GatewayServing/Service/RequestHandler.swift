@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import RPCCore
+internal import SwitchyardProtos
+internal import Telemetry
+
+/// Answers a message with a message: reads the request, runs it in the engine, and puts the answer together.
+///
+/// The gateway's methods and ``LocalGateway`` share it, so that a request means the same to both.
+struct RequestHandler: Sendable {
+    /// What comes with a call's message.
+    struct Call: Sendable {
+        /// When the client stops waiting; nil if it never does.
+        var deadline: ContinuousClock.Instant?
+        /// The trace that the call belongs to; nil if it has none.
+        var trace: TraceContext?
+    }
+
+    let reader: RequestReader
+    let engine: InferenceEngine
+
+    /// Generates text.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to continue from it.
+    ///   - call: What comes with the message.
+    ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is wanted. While it is busy the engine
+    ///     goes on: at most `max_new_tokens` tokens of each sequence wait.
+    /// - Returns: The whole answer.
+    /// - Throws: ``RPCError``, and what `onToken` throws, which cancels the request.
+    func generate(
+        _ request: GenerateRequest,
+        _ call: Call,
+        onToken: ((GeneratedToken) async throws -> Void)? = nil
+    ) async throws -> GenerateResponse {
+        let withLogprobs = (request.parameters?.topLogprobs ?? 0) > 0
+        let (result, _) = try await self.run(call) { reader throws(RPCError) in
+            var work = try reader.generate(request, deadline: call.deadline)
+            work.streamsTokens = onToken != nil
+            return work
+        } onToken: {
+            try await onToken?(GeneratedToken($0, withLogprobs: withLogprobs))
+        }
+        guard case .generations(let generations) = result.output else { throw Self.wrongAnswer("generated text") }
+        return GenerateResponse(generations, usage: result.usage, withLogprobs: withLogprobs)
+    }
+
+    /// Runs the encoder.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to pool.
+    ///   - call: What comes with the message.
+    /// - Returns: The hidden states.
+    /// - Throws: ``RPCError``.
+    func encode(_ request: EncodeRequest, _ call: Call) async throws -> EncodeResponse {
+        let (result, input) = try await self.run(call) { reader throws(RPCError) in
+            try reader.encode(request, deadline: call.deadline)
+        }
+        guard case .hidden(let hidden) = result.output else { throw Self.wrongAnswer("hidden states") }
+        return EncodeResponse(
+            hiddenStates: Tensor(hidden, isMean: request.pooling == .mean),
+            tokenIDs: input.map { UInt32(bitPattern: $0) },
+            usage: Usage(result.usage)
+        )
+    }
+
+    /// Scores a target.
+    ///
+    /// - Parameters:
+    ///   - request: The input and the target.
+    ///   - call: What comes with the message.
+    /// - Returns: One log-probability for each token of the target.
+    /// - Throws: ``RPCError``.
+    func score(_ request: ScoreRequest, _ call: Call) async throws -> ScoreResponse {
+        let (result, _) = try await self.run(call) { reader throws(RPCError) in
+            try reader.score(request, deadline: call.deadline)
+        }
+        guard case .scores(let scores) = result.output else { throw Self.wrongAnswer("scores") }
+        return ScoreResponse(scores, usage: result.usage)
+    }
+
+    /// Runs a request to its end; a task that is cancelled cancels the request.
+    private func run(
+        _ call: Call,
+        reading read: (RequestReader) throws(RPCError) -> EngineRequest,
+        onToken: (StreamedToken) async throws -> Void = { _ in }
+    ) async throws -> (result: EngineResult, input: [Int32]) {
+        // Before anything is done for a request that there is no place for.
+        try self.engine.requirePlace()
+        var work = try read(self.reader)
+        work.trace = call.trace
+        for await event in try self.engine.submit(work).events {
+            switch event {
+            case .token(let token): try await onToken(token)
+            case .finished(let result): return (result, work.input)
+            case .failed(let error): throw error
+            }
+        }
+        throw RPCError(.cancelled, "the call was cancelled before the request was done")
+    }
+
+    private static func wrongAnswer(_ expected: String) -> RPCError {
+        RPCError(.internal, "the engine did not answer with \(expected)")
+    }
+}
