@@ -13,6 +13,20 @@ package struct ChildSpecification: Sendable {
     package var addressFile: String
     /// The same for its admin port; nil where it has none.
     package var adminAddressFile: String?
+
+    /// Describes a process.
+    ///
+    /// - Parameters:
+    ///   - name: Name as people see it.
+    ///   - arguments: Arguments after the executable.
+    ///   - addressFile: File that the child writes its address to.
+    ///   - adminAddressFile: The same for its admin port; nil where it has none.
+    package init(name: String, arguments: [String], addressFile: String, adminAddressFile: String? = nil) {
+        self.name = name
+        self.arguments = arguments
+        self.addressFile = addressFile
+        self.adminAddressFile = adminAddressFile
+    }
 }
 
 /// What follows when a child leaves while it is needed.
@@ -68,6 +82,28 @@ package struct ChildSettings: Sendable {
     package var signals = ChildSignals()
     /// Called from any thread.
     package var events: @Sendable (ChildEvent) -> Void
+
+    /// Describes how a set of child processes is run.
+    ///
+    /// - Parameters:
+    ///   - executable: The program that all of them run.
+    ///   - onExit: What follows when a child ends early.
+    ///   - startTimeout: How long all of them together may take until they listen.
+    ///   - signals: Passes signals on to the children.
+    ///   - events: Called from any thread.
+    package init(
+        executable: String,
+        onExit: ChildExitPolicy,
+        startTimeout: Duration,
+        signals: ChildSignals = ChildSignals(),
+        events: @escaping @Sendable (ChildEvent) -> Void
+    ) {
+        self.executable = executable
+        self.onExit = onExit
+        self.startTimeout = startTimeout
+        self.signals = signals
+        self.events = events
+    }
 }
 
 /// A set of child processes whose lives are bound to the body of ``run(_:settings:body:)``.

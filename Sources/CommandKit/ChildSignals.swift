@@ -10,6 +10,9 @@ import Synchronization
 package final class ChildSignals: Sendable {
     private let running = Mutex<Set<Int32>>([])
 
+    /// Starts without a child.
+    package init() {}
+
     /// A child runs.
     package func started(_ identifier: Int32) {
         self.running.withLock { _ = $0.insert(identifier) }

@@ -5,7 +5,7 @@ import Checkpoints
 import Foundation
 import GatewayServing
 import ServiceKit
-import SwitchModel
+package import SwitchModel
 import TensorKernels
 
 /// Settings that say how a model is read, shared by the commands that load one.

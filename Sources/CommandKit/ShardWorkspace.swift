@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Checkpoints
+package import Checkpoints
 import Foundation
 import ServiceKit
-import SwitchModel
+package import SwitchModel
 import SwitchyardTypes
 
 /// The folder with the parts of a model that a local cluster runs on.
@@ -157,8 +157,8 @@ package struct WantedParts {
         }
         guard let experts else { return }
         for layer in manifest.experts where layer.experts != experts {
-            let found = ClusterReport.ranges(layer.experts.map { UInt32(clamping: $0) })
-            let wanted = ClusterReport.ranges(experts.map { UInt32(clamping: $0) })
+            let found = NumberRanges.text(layer.experts.map { UInt32(clamping: $0) })
+            let wanted = NumberRanges.text(experts.map { UInt32(clamping: $0) })
             throw Self.failure(
                 "\(file) holds experts \(found) of \(layer.stack) \(layer.block), but \(PlacementFile.fileName) puts "
                     + "\(wanted) there",

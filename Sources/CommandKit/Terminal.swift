@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Checkpoints
+package import Checkpoints
 import Foundation
-import ServiceKit
+package import ServiceKit
 import SwitchyardTypes
 
 /// What the commands print: results to standard output, everything else to standard error.

@@ -6,6 +6,7 @@ public import Logging
 internal import RPCCore
 public import SwitchModel
 public import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// What to load into this process, and how.

@@ -2,7 +2,7 @@
 
 package import Checkpoints
 package import SwitchModel
-internal import SwitchyardTypes
+package import SwitchyardTypes
 
 /// Another executor's experts behind a network that loses answers, reproducibly: for measuring what a drop costs.
 ///

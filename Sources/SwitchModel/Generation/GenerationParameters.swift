@@ -62,7 +62,7 @@ public struct GenerationParameters: Sendable, Equatable {
     public static let maximumNewTokens = 65_536
 
     /// The greatest value of ``beamCount``, ``returnedSequences`` and ``topLogprobs``.
-    static let maximumWidth = 1_024
+    public static let maximumWidth = 1_024
 
     /// Checks every parameter and their combination.
     ///

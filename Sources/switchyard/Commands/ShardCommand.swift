@@ -81,7 +81,7 @@ struct ShardCommand: AsyncParsableCommand {
         var table = TextTable([("part", .left), ("holds", .left)])
         table.add(["\(self.out)/gateway", "everything but the experts"])
         for pool in placement.pools {
-            table.add(["\(self.out)/\(pool.name)", "experts \(ClusterReport.ranges(pool.experts.map(UInt32.init)))"])
+            table.add(["\(self.out)/\(pool.name)", "experts \(NumberRanges.text(pool.experts.map(UInt32.init)))"])
         }
         Terminal.print(table.text)
         Terminal.print(

@@ -120,6 +120,7 @@ struct UpCommand: AsyncParsableCommand {
         let isReady = Atomic(false)
         try await LocalCluster.run(
             layout,
+            executable: Programs.this,
             events: { Self.show($0, isReady: isReady.load(ordering: .relaxed)) },
             body: { cluster in
                 Terminal.print(try await UpReport.collect(cluster).text(columns: Terminal.columns))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CommandKit
 import Foundation
 import SwitchyardProtos
 import SwitchyardTypes
@@ -77,7 +78,7 @@ struct ClusterReport {
             for replica in pool.replicas {
                 table.add([
                     pool.name, replica.address, replica.zone, "\(replica.state)",
-                    Self.ranges(pool.experts.first?.experts ?? []), replica.weightDType.type?.description ?? "",
+                    NumberRanges.text(pool.experts.first?.experts ?? []), replica.weightDType.type?.description ?? "",
                     "\(replica.calls)", "\(replica.rows)",
                     "\(replica.failures)", "\(replica.ejections)",
                     Self.microseconds(replica.latencyP50Microseconds),
@@ -97,7 +98,7 @@ struct ClusterReport {
             ("rows dropped", .right), ("takes hot experts", .left),
         ])
         for pool in self.cluster.pools {
-            let extras = pool.extra.map { "\($0.stack) \($0.layer): \(Self.ranges($0.experts))" }
+            let extras = pool.extra.map { "\($0.stack) \($0.layer): \(NumberRanges.text($0.experts))" }
             table.add([
                 pool.name, "\(pool.calls)", "\(pool.hedges)", "\(pool.hedgesWon)", "\(pool.retries)",
                 "\(pool.droppedRows)", extras.joined(separator: "; "),
@@ -117,19 +118,5 @@ struct ClusterReport {
 
     private static func microseconds(_ value: UInt64) -> String {
         value == 0 ? "" : String(format: "%.2f ms", Double(value) / 1000)
-    }
-
-    /// `0-3, 6` for 0, 1, 2, 3, 6.
-    static func ranges(_ numbers: [UInt32]) -> String {
-        var parts: [String] = []
-        var index = 0
-        let sorted = numbers.sorted()
-        while index < sorted.count {
-            var end = index
-            while end + 1 < sorted.count, sorted[end + 1] == sorted[end] + 1 { end += 1 }
-            parts.append(end == index ? "\(sorted[index])" : "\(sorted[index])-\(sorted[end])")
-            index = end + 1
-        }
-        return parts.joined(separator: ", ")
     }
 }

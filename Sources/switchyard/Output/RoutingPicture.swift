@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CommandKit
 import SwitchyardTypes
 
 /// Which experts took the tokens of each sparse layer, drawn for a terminal.

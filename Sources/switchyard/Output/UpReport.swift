@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CommandKit
 import SwitchyardClient
 import SwitchyardProtos
 import Synchronization
@@ -64,7 +65,7 @@ struct UpReport {
                 Process(
                     pool: pool.name,
                     address: replica.address,
-                    experts: ClusterReport.ranges(pool.experts.first?.experts ?? []),
+                    experts: NumberRanges.text(pool.experts.first?.experts ?? []),
                     state: "\(replica.state)",
                     memory: memory(replica.address)
                 )
