@@ -8,9 +8,9 @@ MODEL ?= deploy/models/switch-mini
 #
 # The release has Swift's libraries in the executable, and leaves out the run-time checks for overlapping accesses, which
 # the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md). C sources get no
-# debug information: that of BoringSSL alone took a fifth of the time that it takes to compile.
+# debug information, which is up to a fifth of the time that BoringSSL takes to compile.
 RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked \
-    -Xcc -g0
+    -Xcc -g0 -Xcxx -g0
 
 # The same for the benchmarks' program, and for that of the fault suite, which is in no product.
 RELEASE_BENCH = $(subst --product switchyard,--product switchyard-bench,$(RELEASE))
