@@ -7,10 +7,10 @@ MODEL ?= deploy/models/switch-mini
 # Both build kinds stay side by side in .build: release for people, debug for tests.
 #
 # The release has Swift's libraries in the executable, and leaves out the run-time checks for overlapping accesses, which
-# the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md). C sources get no
-# debug information, which is up to a fifth of the time that BoringSSL takes to compile.
+# the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md). Debug
+# information costs up to a fifth of a compiler's time: C and C++ get none, and Swift what a backtrace needs.
 RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked \
-    -Xcc -g0 -Xcxx -g0
+    -Xcc -g0 -Xcxx -g0 -Xswiftc -gline-tables-only
 
 # The same for the benchmarks' program, and for that of the fault suite, which is in no product.
 RELEASE_BENCH = $(subst --product switchyard,--product switchyard-bench,$(RELEASE))
