@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Collects what the run-time image holds: the executable, stripped, and the shared libraries that it needs.
+# Collects the contents of the run-time image: the stripped executable and the shared libraries that it needs.
 #
 #   deploy/image/collect-root.sh EXECUTABLE DIRECTORY
 #
 # DIRECTORY becomes the root of a file system: usr/bin/switchyard, the libraries where the loader looks for them, the loader
-# itself, the authorities that HTTPS needs, and the libraries' licences. It runs in the image's builder stage, or beside a
-# build for the `prebuilt` stage (see deploy/Containerfile). Needs ldd, and strip where the executable is to be small.
+# itself, the certificate authorities for HTTPS, and the libraries' licences. It runs in the image's builder stage, or after a
+# build for the `prebuilt` stage (see deploy/Containerfile). Needs ldd, and strip for a small executable.
 set -eu
 
 if [ $# -ne 2 ] || [ ! -x "$1" ]; then
@@ -40,7 +40,7 @@ for library in $libraries; do
     esac
     mkdir -p "$(dirname "$target")"
     cp -L "$library" "$target"
-    # Whoever passes the image on passes the libraries on, with their licences.
+    # The image distributes the libraries, so their licences must come along.
     real=$(readlink -f "$library")
     package=$(dpkg-query -S "$real" 2>/dev/null || dpkg-query -S "${real#/usr}" 2>/dev/null || true)
     package=${package%%:*}
@@ -51,7 +51,7 @@ for library in $libraries; do
 done
 mkdir -p "$root/usr/lib64"
 
-# Names are looked up in /etc/hosts first: that is where compose's extra_hosts stand.
+# Look names up in /etc/hosts first: compose puts extra_hosts there.
 printf 'passwd: files\ngroup: files\nhosts: files dns\n' > "$root/etc/nsswitch.conf"
 if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
     cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes a Debian package, and a tarball for other systems, from an executable that is already built.
+# Makes a Debian package, and a tarball for other systems, from a built executable.
 #
 #   deploy/package/make.sh EXECUTABLE GENERATE_MANUAL DIRECTORY
 #
@@ -28,7 +28,7 @@ ARCHITECTURE=$(dpkg --print-architecture)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct)}
 COMMIT=$(git -C "$ROOT" rev-parse --short=12 HEAD)
 export SOURCE_DATE_EPOCH
-# Ten times as fast as the highest level, and a sixth larger.
+# Ten times as fast as the highest level, for a sixth more bytes.
 COMPRESSION=1
 umask 022
 
@@ -113,7 +113,7 @@ COPYRIGHT
     } | gzip -9n > "$DOC/changelog.gz"
 }
 
-# The packages that bring the shared libraries, with the versions that have what the executable uses.
+# The packages of the shared libraries, with the versions that the executable needs.
 shared_library_packages() {
     mkdir -p "$WORK/shlibs/debian"
     printf 'Source: switchyard\n\nPackage: switchyard\nArchitecture: any\n' > "$WORK/shlibs/debian/control"
@@ -158,8 +158,8 @@ make_debian_package() {
 
 # --- The tarball ------------------------------------------------------------------------------------------------------
 
-# The executable looks for libraries in its own folder first; bin/ has a link to it. Of its libraries only the C library's own
-# are the system's.
+# The executable looks for libraries in its own folder first; bin/ has a link to it. Only the C library itself comes from the
+# system.
 make_tarball() {
     local name tree library
     name=switchyard-$VERSION-linux-$(uname -m)
