@@ -3,14 +3,14 @@
 #
 # Container engines for the deploy test; sourced by run.sh.
 #
-# Where a Docker engine with compose is running it is used, and stands for both machines. Elsewhere, on Debian as root, the
-# test brings up engines of its own, one for each machine: dockerd in new mount, network and process namespaces, so that this
-# machine's network, firewall and mounts are not touched and that ending one process removes everything. No init system and
-# no registry are needed; images are in memory.
+# A running Docker engine with compose is used, and stands for both machines. Otherwise, on Debian as root, the test starts an
+# engine of its own for each machine: dockerd in new mount, network and process namespaces. So this machine's network, firewall
+# and mounts are untouched, and ending one process removes everything. It needs neither an init system nor a registry; images
+# are in memory.
 #
 #   engines_prepare          finds or unpacks an engine; sets ENGINES to `given` or `own`
 #   engine_up NAME           starts one
-#   engines_join A B         gives the two an address each, on a link of their own: address_of NAME
+#   engines_join A B         gives each an address on a private link: address_of NAME
 #   on NAME COMMAND...       runs docker and the like against one
 #   near NAME COMMAND...     runs a program in the network that the engine publishes ports in
 #   kill_container NAME ID   ends a container's process, as a fault would
@@ -42,8 +42,9 @@ engines_prepare() {
     export DOCKER_CONFIG=$ENGINE_PROGRAMS/config
 }
 
-# Unpacks the engine from Debian packages without installing them. Debian 12 has no compose version 2, so that they come from
-# Debian 13, by an apt of its own that checks the same signatures; they run on Debian 12, all but runc, which is this one's.
+# Unpacks the engine from Debian packages without installing them. Debian 12 has no compose version 2, so they come from Debian
+# 13, by a separate apt that checks the same signatures. All of them run on Debian 12 except runc, which comes from this
+# release.
 engine_unpack() {
     local apt=$WORK/apt mirror package
     mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v -e security -e updates | head -n 1)
@@ -71,7 +72,7 @@ CONF
     mv "$ENGINE_PROGRAMS.new" "$ENGINE_PROGRAMS"
 }
 
-# What runs as the first process of an engine's namespaces. It waits for whatever dockerd leaves behind, as init does.
+# The first process of an engine's namespaces. Like init, it waits for processes that dockerd leaves behind.
 engine_main() {
     local home=$1 name=$2
     ip link set lo up
@@ -124,7 +125,7 @@ near() {
     fi
 }
 
-# Two engines of the test's own are joined by a link between their networks, made there, so that this machine never sees it.
+# The test's own two engines are joined by a link between their networks, which this machine never sees.
 engines_join() {
     [ "$ENGINES" = own ] || return 0
     ip link add "link-$1" netns "${ENGINE_INIT[$1]}" type veth peer name "link-$2" netns "${ENGINE_INIT[$2]}"
@@ -135,7 +136,7 @@ engines_join() {
     ENGINE_FIRST=$1
 }
 
-# Where an engine's published ports are reached from containers of the other.
+# The address at which containers of the other engine reach an engine's published ports.
 address_of() {
     if [ "$ENGINES" = given ]; then
         echo host-gateway
@@ -146,11 +147,11 @@ address_of() {
     fi
 }
 
-# `docker kill` counts as a stop that was asked for, after which no policy restarts; so the process itself is ended.
+# `docker kill` counts as an intended stop, after which no policy restarts the container; so kill the process itself.
 kill_container() {
     local pid
     pid=$(on "$1" docker inspect --format '{{.State.Pid}}' "$2")
-    # 0 where it is not running, and `kill 0` ends the test itself.
+    # 0 if it is not running, and `kill 0` would end the test itself.
     [ "$pid" -gt 1 ] || return 1
     if [ "$ENGINES" = own ]; then
         nsenter --target "${ENGINE_INIT[$1]}" --pid --mount kill -KILL "$pid"

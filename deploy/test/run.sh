@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Brings the deploy files up in a real container engine, sends requests through, and takes everything down again.
+# Brings the deploy files up in a real container engine, sends requests, and takes everything down again.
 #
-#   deploy/test/run.sh [STEP...]     all steps, or those whose names contain one of the words (and what they stand on)
+#   deploy/test/run.sh [STEP...]     all steps, or those whose names contain one of the words (and what they need)
 #
-# It takes the executable .build/release/switchyard (SWITCHYARD names another one) and builds an image from it. What an engine
-# needs that is not here is brought by engine.sh. Settings: DEPLOY_TEST_ENGINE=own, even where a Docker is running;
-# DEPLOY_TEST_KEEP=1 leaves everything up and says where it is; DEPLOY_TEST_REPORT=FILE writes the table there as Markdown.
+# It builds an image from the executable .build/release/switchyard (SWITCHYARD names another one). engine.sh gets what an engine
+# needs and this machine lacks. Settings: DEPLOY_TEST_ENGINE=own ignores a running Docker; DEPLOY_TEST_KEEP=1 leaves everything
+# up and prints where it is; DEPLOY_TEST_REPORT=FILE writes the table there as Markdown.
 set -uo pipefail
 
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 SWITCHYARD=${SWITCHYARD:-$ROOT/.build/release/switchyard}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/switchyard-deploy.XXXXXX")
 IMAGE=switchyard:deploy-test
-# Not the names of the compose files, which may be running on an engine that is used here.
+# Not the compose files' own names, which may be running on the engine that the test uses.
 PROJECT=switchyard-deploy-test
 PROMPT='A horse! a horse! my <extra_id_0> for a horse!'
 ANSWER='<extra_id_0> kingdom<extra_id_1></s>'
@@ -26,35 +26,35 @@ ANSWER='<extra_id_0> kingdom<extra_id_1></s>'
 . "$ROOT/deploy/test/steps-monitoring.sh"
 . "$ROOT/deploy/test/steps-secure.sh"
 
-# Each step is a function that fails, and may say something for the table in NOTE.
+# Each step is a function that fails on a fault, and may set NOTE for the table.
 STEPS=(
     "engine          | a container engine                                    | step_engine"
     "image           | the image is built                                    | step_image"
-    "image-run       | it runs as nobody, read-only, without capabilities    | step_image_run"
+    "image-run       | it runs unprivileged, read-only, without capabilities | step_image_run"
     "demo-up         | compose/demo.yaml comes up                            | step_demo_up"
-    "demo-generate   | a request goes through, from inside and from outside  | step_demo_generate"
+    "demo-generate   | requests succeed, from inside and from outside        | step_demo_generate"
     "demo-again      | a second 'up' changes nothing                         | step_demo_again"
     "demo-scale      | a pool scaled 1 to 3 to 1 under load, no failure      | step_demo_scale"
-    "demo-kill       | a host that is killed is restarted by policy          | step_demo_kill"
+    "demo-kill       | a killed host is restarted by policy                  | step_demo_kill"
     "demo-upgrade    | hosts are replaced under load, no failure             | step_demo_upgrade"
-    "demo-model      | another model beside the first, never mixed           | step_demo_model"
-    "demo-fetch      | a host fetches its shard over HTTPS, and keeps it     | step_demo_fetch"
-    "demo-monitoring | Prometheus scrapes every part and has the rules       | step_demo_monitoring"
-    "demo-alert      | a pool that is stopped raises an alert, and ends it   | step_demo_alert"
+    "demo-model      | a second model beside the first, never mixed          | step_demo_model"
+    "demo-fetch      | a host fetches its shard over HTTPS and keeps it      | step_demo_fetch"
+    "demo-monitoring | Prometheus scrapes every part and loads the rules     | step_demo_monitoring"
+    "demo-alert      | a stopped pool raises an alert; a started one ends it | step_demo_alert"
     "demo-logs       | logs tell what happened                               | step_demo_logs"
-    "demo-down       | it goes down and leaves nothing                       | step_demo_down"
-    "tls-certs       | certificates are made by a container                  | step_tls_certs"
+    "demo-down       | it goes down and leaves nothing behind                | step_demo_down"
+    "tls-certs       | a container makes certificates                        | step_tls_certs"
     "tls-up          | the demo comes up with compose/tls.yaml               | step_tls_up"
-    "tls-hosts       | a host refuses who has no certificate, serves who has | step_tls_hosts"
-    "tls-tokens      | the gateway refuses who has no token, serves who has  | step_tls_tokens"
-    "tls-clients     | told to, it asks clients for certificates too         | step_tls_clients"
-    "tls-down        | it goes down and leaves nothing                       | step_tls_down"
+    "tls-hosts       | a host refuses clients without a certificate          | step_tls_hosts"
+    "tls-tokens      | the gateway refuses clients without a token           | step_tls_tokens"
+    "tls-clients     | if set, it requires client certificates too           | step_tls_clients"
+    "tls-down        | it goes down and leaves nothing behind                | step_tls_down"
     "apart-up        | gateway and experts on two machines, with mutual TLS  | step_apart_up"
-    "apart-generate  | a request goes through between them                   | step_apart_generate"
+    "apart-generate  | requests succeed between them                         | step_apart_generate"
     "apart-scale     | a pool scaled 1 to 3 on its own machine               | step_apart_scale"
-    "apart-down      | both go down and leave nothing                        | step_apart_down"
+    "apart-down      | both go down and leave nothing behind                 | step_apart_down"
 )
-# What a step stands on, if only some are asked for.
+# The steps that a group needs, if only some are requested.
 declare -A NEEDS=([demo]="demo-up" [tls]="tls-certs tls-up" [apart]="apart-up")
 
 finish() {
@@ -103,7 +103,7 @@ for entry in "${STEPS[@]}"; do
     NOTE=""
     log=$WORK/$name.log
     began=$(date +%s%N)
-    # In this shell, since steps set variables for later ones.
+    # Not in a subshell, since steps set variables for later ones.
     $function >"$log" 2>&1
     status=$?
     seconds=$(awk -v from="$began" -v to="$(date +%s%N)" 'BEGIN { printf "%.1f", (to - from) / 1e9 }')
@@ -116,7 +116,7 @@ for entry in "${STEPS[@]}"; do
     table+=("| $what | $outcome | $seconds s | $NOTE |")
     if [ "$outcome" = FAILED ]; then
         sed 's/^/    /' "$log" | tail -n 40
-        # What follows stands on it.
+        # All later steps need it.
         case $name in engine | image | *-up | *-certs) break ;; esac
     fi
 done

@@ -5,7 +5,7 @@
 
 DEMO_PORT=17400
 
-# The settings of every project: the image that was built here, and ports that nobody else has.
+# The settings of every project: the image that was built here, and ports of its own.
 use_demo() {
     export SWITCHYARD_IMAGE=$IMAGE GATEWAY_PUBLISH=127.0.0.1:$DEMO_PORT SWITCHYARD_CERTS=$WORK/certs
     export PROMETHEUS_IMAGE=switchyard-prometheus:deploy-test PROMETHEUS_PUBLISH=127.0.0.1:19090
@@ -14,7 +14,7 @@ use_demo() {
 demo() { on alpha docker compose --ansi never --progress quiet --env-file /dev/null --project-name "$PROJECT-demo" \
         --file "$ROOT/compose/demo.yaml" "$@"; }
 
-# Fails, with what was expected, unless a text holds another.
+# Fails, and prints what was expected, unless a text contains another.
 expect() {
     case $1 in *"$2"*) return 0 ;; esac
     echo "expected: $2"
@@ -22,7 +22,7 @@ expect() {
     return 1
 }
 
-# Tries a command for so many seconds.
+# Retries a command until it succeeds, for at most this number of seconds.
 until_true() {
     local end=$(($(date +%s) + $1))
     shift
@@ -36,8 +36,8 @@ ask() { near alpha timeout 60 "$SWITCHYARD" generate --endpoint "127.0.0.1:$DEMO
 replicas() { near alpha "$SWITCHYARD" status --endpoint "127.0.0.1:$DEMO_PORT" | grep -c "^$1 .* ready " ; }
 has_replicas() { [ "$(replicas "$1")" -eq "$2" ]; }
 
-# Load: some clients that ask, wait for the answer, and ask again. An answer that differs is a failure; `strict` makes one of
-# every token that no host computed.
+# Load: a few clients that send one request after another. A different answer is a failure; with `strict`, so is every token
+# that no host computed.
 load_begin() {
     local worker
     rm -f "$WORK"/load.*

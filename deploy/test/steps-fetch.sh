@@ -20,7 +20,7 @@ server.serve_forever()
 # Serves a folder over TLS until SERVER is ended: FOLDER ADDRESS.
 serve_folder() {
     local command=(python3 -c "$SERVER_PROGRAM" "$1" "$2" "$FETCH_PORT" "$WORK/web/gateway.pem" "$WORK/web/gateway-key.pem")
-    # Not `near`: the process of a function in the background is a shell, and ending that leaves the server.
+    # Not `near`: a function in the background runs in a shell, and ending that would leave the server.
     if [ "$ENGINES" = own ]; then
         nsenter --target "${ENGINE_INIT[alpha]}" --net "${command[@]}" &
     else
@@ -35,7 +35,7 @@ step_demo_fetch() {
     near alpha "$SWITCHYARD" certs --out "$WORK/web" --host "$address" || return 1
     "$SWITCHYARD" shard "$ROOT/deploy/models/switch-mini" --out "$WORK/web-shards" --pools 2 || return 1
     serve_folder "$WORK/web-shards" "$address"
-    # As in deploy/kubernetes/overlays/production: nothing but its own volume can be written to.
+    # As in deploy/kubernetes/overlays/production: only its own volume is writable.
     on alpha docker run --detach --name "$PROJECT-fetching" --network "$PROJECT-demo_front" \
         --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
         --volume "$PROJECT-fetched:/var/lib/switchyard" --volume "$WORK/web/ca.pem:/ca.pem:ro" \
@@ -44,7 +44,7 @@ step_demo_fetch() {
         --env SWITCHYARD_PLAINTEXT=true --health-interval 1s "$IMAGE" expert-host
     until_true 60 is_healthy "$PROJECT-fetching"
     outcome=$?
-    # Without the server it starts again, from what it kept.
+    # Without the server it restarts from its cache.
     kill "$SERVER"
     wait "$SERVER" 2>/dev/null
     SERVER=

@@ -5,7 +5,7 @@
 
 PROMETHEUS=http://127.0.0.1:19090/api/v1
 
-# A small image of this machine's Prometheus, where none can be pulled.
+# A small image of this machine's Prometheus, for engines that cannot pull one.
 prometheus_image() {
     local folder=$WORK/prometheus
     "$ROOT/deploy/image/collect-root.sh" "$(command -v prometheus)" "$folder/root" || return 1
@@ -63,7 +63,7 @@ step_demo_monitoring() {
     NOTE="$(measured 'count({__name__=~"switchyard_.*"})') series; $NOTE"
 }
 
-# Every query of the dashboard is one that Prometheus understands, and most have values already.
+# Prometheus understands every query of the dashboard, and most have values already.
 dashboard_answered() {
     local query total=0 empty=0
     while IFS= read -r query; do
@@ -94,7 +94,7 @@ step_demo_alert() {
     began=$SECONDS
     until_true 90 alert_fires SwitchyardPoolWithoutHosts || return 1
     NOTE="after $((SECONDS - began)) s"
-    # Answered all the same, for who accepts it.
+    # Requests that allow drops are still answered.
     near alpha timeout 60 "$SWITCHYARD" generate --endpoint "127.0.0.1:$DEMO_PORT" "$PROMPT" 2>&1 | grep UNAVAILABLE || return 1
     demo start pool-1 && until_true 60 has_replicas pool-1 1 || return 1
     until_true 60 alert_is_over SwitchyardPoolWithoutHosts || return 1

@@ -8,7 +8,7 @@ APART_PORT=17410
 
 secure() { demo --file "$ROOT/compose/tls.yaml" "$@"; }
 
-# A folder that the containers' user may write to, as a person would make it.
+# A folder that the containers' user may write to, as the instructions say.
 step_tls_certs() {
     use_demo
     export SWITCHYARD_TOKEN=$TOKEN
@@ -17,7 +17,7 @@ step_tls_certs() {
         return 1
     fi
     install -d -o 65532 -g 65532 "$WORK/certs"
-    # The file must be there before the first project that names it.
+    # The file must exist before the first project that names it.
     echo "me:sha256:$(printf %s "$TOKEN" | sha256sum | cut -d ' ' -f 1)" > "$WORK/certs/tokens"
     secure run --rm certs || return 1
     expect "$(stat -c '%a %u' "$WORK/certs/gateway-key.pem")" "600 65532"
@@ -25,7 +25,7 @@ step_tls_certs() {
 
 step_tls_up() { secure up --detach --wait; }
 
-# Asks a host of the secure demo from beside the gateway, with what the arguments give.
+# Checks a host of the secure demo from the gateway's network, with the credentials in the arguments.
 ask_host() {
     on alpha docker run --rm --network "$PROJECT-demo_experts" --volume "$WORK/certs:/certs:ro" "$IMAGE" \
         health --endpoint pool-0:7401 --tls-ca /certs/ca.pem --tls-server-name experts "$@" 2>&1
@@ -61,7 +61,7 @@ step_tls_down() {
 
 # --- Two machines -----------------------------------------------------------------------------------------------------
 
-# The machine of the hosts is `beta`, and is called experts-a by the gateway's.
+# The hosts' machine is `beta`; the gateway's machine calls it experts-a.
 experts() { on beta docker compose --ansi never --progress quiet --env-file /dev/null --project-name "$PROJECT-experts" \
         --file "$ROOT/compose/experts.yaml" "$@"; }
 gateway() {

@@ -3,7 +3,7 @@
 #
 # Steps of the deploy test that replace parts of the demo under load; sourced by run.sh.
 
-# As docs/deployment.md says under "Upgrades": one host more with the new image, then the old one goes.
+# As docs/deployment.md says under "Upgrades": start one more host with the new image, then remove the old one.
 step_demo_upgrade() {
     local pool old image=$IMAGE-next
     on alpha docker tag "$IMAGE" "$image" || return 1
@@ -23,7 +23,7 @@ step_demo_upgrade() {
     [ "$GOOD" -gt 20 ] && [ "$BAD" -eq 0 ]
 }
 
-# Starts a container of a service beside those that compose counts: NAME SERVICE VARIABLE=VALUE...
+# Starts a container of a service that compose does not count: NAME SERVICE VARIABLE=VALUE...
 beside() {
     local name=$1 service=$2 settings=()
     shift 2
