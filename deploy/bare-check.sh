@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck disable=SC2317 # steps are called by name
 #
-# Proves that Switchyard builds and passes its tests on a bare machine: a Debian 12 root with what Swift's installation page
-# asks for, make, git and certificates, and the Swift toolchain bound read-only into it. Nothing else of this machine is there.
+# Checks that Switchyard builds and passes its tests on a bare machine: a Debian 12 root with what Swift's installation page
+# asks for, make, git and certificates, and the Swift toolchain bind-mounted read-only. Nothing else of this machine is visible.
 #
 #   deploy/bare-check.sh             `make demo`, `make test` and `make package` as README.md has them, from a clean clone of
 #                                    the last commit; then the package is installed where there is no toolchain (an hour)
@@ -14,8 +14,8 @@
 #   deploy/bare-check.sh --run COMMAND...       a command in such a root, for example: deploy/bare-check.sh --run make test
 #   deploy/bare-check.sh --clean                removes the roots that are kept for the next run
 #
-# It needs root, and on Debian installs mmdebstrap where that is missing. Exit status: 0 all passed, 1 something failed,
-# 3 it cannot run here. Settings:
+# It needs root and Debian, where it installs mmdebstrap if missing. Exit status: 0 all passed, 1 something failed, 3 it cannot
+# run here. Settings:
 #   BARE_DIR=FOLDER     where roots and downloaded packages are kept (.build/bare)
 #   BARE_SWIFT=FOLDER   a toolchain's folder, with usr/bin/swift below it (the one on PATH)
 #   BARE_MIRROR=URL     a mirror of Debian (those that this machine's apt uses)
@@ -32,7 +32,7 @@ passed=0 failed=0 NOTE=""
 
 usage() { sed -n '4,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
 
-# Runs a step and prints its outcome and time. `show` lets its output through; `hide` shows the end of it if it fails.
+# Runs a step and prints its outcome and time. `show` passes its output through; `hide` prints the end of it on failure.
 step() { # show|hide WHAT COMMAND...
     local mode=$1 what=$2 began=$SECONDS log=$COPIES/log status=0
     shift 2
@@ -55,12 +55,12 @@ bare_root() {
 }
 
 clone() {
-    git -C "$ROOT" rev-parse --quiet --verify HEAD >/dev/null || { echo "$ROOT is no git checkout"; return 1; }
+    git -C "$ROOT" rev-parse --quiet --verify HEAD >/dev/null || { echo "$ROOT is not a git checkout"; return 1; }
     rm -rf "$COPY/project"
     git clone --quiet --no-hardlinks "$ROOT" "$COPY/project" || return 1
     chown -R root:root "$COPY/project"
     NOTE=$(git -C "$ROOT" log -1 --format='%h %s')
-    [ -z "$(git -C "$ROOT" status --porcelain)" ] || NOTE+="; changes that are not committed are not in it"
+    [ -z "$(git -C "$ROOT" status --porcelain)" ] || NOTE+="; uncommitted changes are not included"
 }
 
 # A program with what the system modules of Package.swift declare, and all C and C++ files, by the toolchain's own clang.
@@ -77,7 +77,7 @@ modules() {
         clang++ -std=c++17 -fsyntax-only $includes $(find Sources -name "*.cpp")'
 }
 
-# What `make demo` asks of the toolchain: a manifest that is compiled and run, and a program with Swift's libraries in it.
+# What `make demo` needs of the toolchain: compiling and running a manifest, and a program with Swift's libraries linked in.
 program() {
     # shellcheck disable=SC2016 # expanded inside
     inside bash -euc '
@@ -104,19 +104,19 @@ lists() { # LIST...
 start() {
     find_toolchain
     step hide "a bare Debian 12 root" bare_root && step hide "a clean clone of the last commit" clone &&
-        step hide "the toolchain runs there" inside swift --version
+        step hide "the toolchain runs in it" inside swift --version
 }
 
 quick() {
     start || return 1
     step hide "what a build needs is installed and found" lists build || return 1
     step hide "system modules, C and C++ files compile" modules
-    step hide "a Swift program is built, with Swift's libraries in it" program
+    step hide "a Swift program builds, with Swift's libraries linked in" program
     step hide "what the tests need is installed and found" lists test || return 1
-    step hide "python has other people's gRPC" peers
-    step hide "the C++ peers are built" inside env CI=true make peers-cpp
+    step hide "Python has other people's gRPC" peers
+    step hide "the C++ peers build" inside env CI=true make peers-cpp
     step hide "the protos' code is what the generators give" regenerated
-    step hide "commands, headers and modules are those of the package lists" inside python3 deploy/check/commands.py
+    step hide "commands, headers and modules are in the package lists" inside python3 deploy/check/commands.py
     step hide "what faults, sanitizers and packages need is installed and found" lists faults sanitize package
 }
 
@@ -145,7 +145,7 @@ install_package() { # FILE
     NOTE="$(du -h "$1" | cut -f 1) and $(inside dpkg-query -W -f '${Installed-Size}' switchyard) kB installed"
 }
 
-# A cluster as a person would bring it up: one shard for each host, `up`, a request, and its end.
+# A cluster as a person would start it: a shard per host, `up`, a request, and SIGTERM.
 miniature() {
     # shellcheck disable=SC2016 # expanded inside
     inside env PROMPT="$PROMPT" ANSWER="$ANSWER" bash -uc '
@@ -159,14 +159,14 @@ miniature() {
 
 demo() { inside switchyard demo --model model; }
 
-# Before the package is installed, so that no library of its dependencies is there.
+# Before the package is installed, so that none of its dependencies' libraries are present.
 tarball() { # FILE
     mkdir "$COPY/project/tarball"
     tar --extract --file "$1" --directory "$COPY/project/tarball" --strip-components=1 &&
         inside tarball/bin/switchyard demo --model model
 }
 
-# Settings are kept when the package is removed and gone when it is purged, as Debian has it.
+# Debian's rule: removing a package keeps its settings, purging it deletes them.
 removal() {
     inside getent passwd switchyard && inside test -f /etc/switchyard/gateway.env || return 1
     inside apt-get remove --yes -q switchyard && inside test -f /etc/switchyard/gateway.env || return 1
@@ -175,7 +175,7 @@ removal() {
 
 check_package() { # FILE
     local began bundle
-    [ -f "$1" ] || { echo "error: there is no package $1; 'make package' makes one" >&2; return 1; }
+    [ -f "$1" ] || { echo "error: no package $1; 'make package' builds it" >&2; return 1; }
     step hide "a minimal Debian 12 root, without a toolchain" minimal_root || return 1
     for bundle in "$(dirname "$1")"/switchyard-*.tar.xz; do
         [ ! -f "$bundle" ] || step hide "the tarball's program runs there: switchyard demo" tarball "$bundle"

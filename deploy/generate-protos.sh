@@ -1,18 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Generates code from Protos/: the C structures and the descriptor set for server reflection in
-# Sources/CSwitchyardProtos, and the typed messages in Sources/SwitchyardProtos/Generated. Run it after every change of
-# a .proto file or of deploy/protos, and commit what it writes; a test compares.
+# Generates code from Protos/: the C structures and the descriptor set for server reflection in Sources/CSwitchyardProtos, and
+# the typed messages in Sources/SwitchyardProtos/Generated. Run it after every change to a .proto file or to deploy/protos, and
+# commit the result; a test compares them.
 #
 #   deploy/generate-protos.sh [DIRECTORY]     writes to DIRECTORY instead of Sources
 #
 # Needs protoc, protoc-c 1.4.1 and Python's protobuf module (Debian packages protobuf-compiler, protobuf-c-compiler and
 # python3-protobuf).
 #
-# The C code is generated from copies in which every `string` is `bytes`. The two are the same on the wire, but
-# protobuf-c stores a string without its length, so it would cut one at a NUL inside without an error. A map with text
-# keys is written there as what it is on the wire, a repeated message of key and value, since keys cannot be bytes.
+# The C code is generated from copies in which every `string` is `bytes`. The two are the same on the wire, but protobuf-c
+# stores a string without its length, so it would silently cut one at a NUL inside. A map with text keys is written there as
+# what it is on the wire, a repeated message of key and value, since keys cannot be bytes.
 
 set -eu
 
@@ -22,7 +22,7 @@ c_out=$out/CSwitchyardProtos
 swift_out=$out/SwitchyardProtos/Generated
 files="switchyard/v1/types.proto switchyard/v1/expert_host.proto switchyard/v1/gateway.proto
     grpc/health/v1/health.proto grpc/reflection/v1/reflection.proto"
-# Only reflection describes this one: its messages are the same as those of v1.
+# Only reflection describes this one: its messages are those of v1.
 described="grpc/reflection/v1alpha/reflection.proto"
 
 for tool in protoc protoc-c; do
@@ -57,7 +57,7 @@ for file in $files; do
     cp "$work/c/$stem.pb-c.c" "$c_out/$stem.pb-c.c"
 done
 
-# A file that no .proto file gives any more must not stay.
+# Delete files whose .proto file is gone.
 rm -rf "$swift_out"
 mkdir -p "$swift_out"
 cp "$work/swift"/*.swift "$swift_out"

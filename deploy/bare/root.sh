@@ -2,10 +2,10 @@
 # shellcheck shell=bash
 #
 # Bare Debian 12 roots for bare-check.sh, which sources this: made once, copied for every run, and entered in namespaces that
-# end with the run, so that no mount is ever seen outside and none can be left behind.
+# end with the run, so no mount is visible outside or left behind.
 #
 #   roots_prepare           finds the toolchain and the mirror, or exits with status 3
-#   root_make NAME LIST...  makes the root NAME from packages' lists, where it is missing or other than these ask for
+#   root_make NAME LIST...  makes the root NAME from package lists, if it is missing or differs from them
 #   root_copy NAME          a fresh copy of it; sets COPY
 #   inside COMMAND...       runs a command in the copy, in /project
 #   roots_end               ends what runs inside, and removes the copies
@@ -15,7 +15,7 @@ BARE_DIR=${BARE_DIR:-$ROOT/.build/bare}
 COPIES=""
 COPY=""
 CONTAINED=""
-# Pairs of folders here and there that are bound read-only.
+# Pairs of folders, outside and inside, that are bound read-only.
 BINDS=()
 
 cannot() { # WHY
@@ -37,7 +37,7 @@ roots_prepare() {
     COPIES=$(mktemp -d "$BARE_DIR/run.XXXXXX")
 }
 
-# The toolchain's own folder. One that is unpacked over the system would bring the system's programs with it.
+# The toolchain's own folder. One unpacked into the system's folders would bring the system's programs along.
 find_toolchain() {
     local resources
     if [ -z "${BARE_SWIFT:-}" ]; then
@@ -59,7 +59,7 @@ find_mirror() {
     if [ -n "${BARE_MIRROR:-}" ] || [ -z "$SOURCES" ]; then
         SOURCES="deb ${BARE_MIRROR:-http://deb.debian.org/debian} $RELEASE main"
     fi
-    # How this machine reaches them: a proxy, clocks.
+    # How this machine reaches them: proxies, retries, checks of dates.
     APT_SETTINGS=$(apt-config dump --no-empty --format '%f "%v";%n' Acquire | grep -E '^Acquire::(https?|Retries|Check-)' || true)
     ENVIRONMENT=()
     for name in CI http_proxy https_proxy no_proxy PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT; do
@@ -67,7 +67,7 @@ find_mirror() {
     done
 }
 
-# Where git reads other addresses in place of those in Package.swift, it must do so inside as well.
+# If git rewrites the addresses in Package.swift, it must do so inside as well.
 find_git_mirrors() {
     local key address base folder folders=""
     GIT_SETTINGS=$(printf '[safe]\n\tdirectory = *\n')
@@ -99,14 +99,14 @@ root_make() { # NAME LIST...
     rm -rf --one-file-system "$root" "$root.made"
     printf '%s\n' "$APT_SETTINGS" > "$COPIES/apt.conf"
     printf '%s\n' "$SOURCES" > "$COPIES/sources.list"
-    # In namespaces of its own too, so that a kill leaves neither mounts nor processes; without a sync for each package.
+    # Also in its own namespaces, so that a kill leaves neither mounts nor processes; without a sync for each package.
     contained mmdebstrap --quiet --variant=minbase ${packages:+"--include=$packages"} --aptopt="$COPIES/apt.conf" \
         --dpkgopt=force-unsafe-io "$RELEASE" "$root" "$COPIES/sources.list" || return 1
     root_configure "$root" || return 1
     echo "$stamp" > "$root.made"
 }
 
-# What is of this machine and not of a bare one: how names, package sources and authorities are reached.
+# What the root takes from this machine: DNS, package sources and certificate authorities.
 root_configure() { # ROOT
     local file
     printf '%s\n' "$SOURCES" > "$1/etc/apt/sources.list"
@@ -135,7 +135,7 @@ inside() { # COMMAND...
         "${#ENVIRONMENT[@]}" "${ENVIRONMENT[@]}" "$@"
 }
 
-# Runs a command in new namespaces, in the background, since bash would wait for a program in front before it acts on a signal.
+# Runs a command in new namespaces, in the background, since bash acts on a signal only after a foreground program ends.
 contained() { # COMMAND...
     local status=0
     unshare --mount --pid --fork --mount-proc --kill-child --propagation private "$@" </dev/null &
@@ -145,7 +145,7 @@ contained() { # COMMAND...
     return "$status"
 }
 
-# The first process of the namespaces. It stays, to wait for what others leave behind, as init does.
+# The first process of the namespaces. Like init, it stays to wait for processes that others leave behind.
 enter() { # ROOT BARE_DIR COUNT (FROM TO)... COUNT (NAME=VALUE)... COMMAND...
     local root=$1 cache=$2 count=$3 environment
     shift 3
@@ -165,14 +165,14 @@ enter() { # ROOT BARE_DIR COUNT (FROM TO)... COUNT (NAME=VALUE)... COMMAND...
     environment=("${@:2:$1}")
     shift $(($1 + 1))
     set +e
-    # A background process ignores the interrupt key, and what it starts would too.
+    # A background process ignores the interrupt key, and so would its children.
     chroot "$root" /usr/bin/env -i --default-signal=INT --default-signal=QUIT --chdir=/project HOME=/root LANG=C.UTF-8 \
         PATH=/swift/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${environment[@]}" "$@"
 }
 
 roots_end() {
     if [ -n "$CONTAINED" ]; then
-        # All processes of the namespaces end with the first.
+        # All processes of the namespaces end with the first one.
         kill -KILL "$CONTAINED" 2>/dev/null || true
         wait "$CONTAINED" 2>/dev/null || true
     fi

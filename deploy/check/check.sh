@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Checks every deploy file without bringing anything up, with what other projects made for it. A tool that is missing here is
-# named and its check skipped; with CI set that is a failure.
+# Checks every deploy file with its own project's tools, without bringing anything up. If a tool is missing, its check is
+# reported as skipped; with CI set that is a failure.
 #
 #   deploy/check/check.sh
 #
-# kubectl or kustomize build the overlays; kubernetes-validate (PyPI, kept in .build/deploy-check) holds them against the
+# kubectl or kustomize build the overlays; kubernetes-validate (PyPI, kept in .build/deploy-check) validates them against the
 # schemas of two Kubernetes versions; docker compose resolves the compose files (no engine is needed); promtool checks and
 # unit-tests the rules; systemd-analyze verifies the units.
 set -uo pipefail
@@ -72,7 +72,7 @@ fi
 
 # --- Compose ----------------------------------------------------------------------------------------------------------
 
-# The deploy test unpacks a compose that needs no engine for this.
+# If compose is missing, use the one that the deploy test unpacks: it needs no engine for this.
 ENGINE=$ROOT/.build/deploy-test/engine
 if ! docker compose version >/dev/null 2>&1 && [ -x "$ENGINE/usr/bin/docker" ]; then
     export PATH=$ENGINE/usr/bin:$PATH DOCKER_CONFIG=$ENGINE/config

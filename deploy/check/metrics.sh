@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Compares the metrics that alerts, recording rules, autoscalers and the dashboard ask for with those that the software defines,
-# and the runbooks that alerts link to with the headings of docs/deployment.md.
+# Compares the metrics that alerts, recording rules, autoscalers and the dashboard use with those that the software defines, and
+# the runbooks that alerts link to with the headings of docs/deployment.md.
 set -eu
 cd "$(dirname "$0")/../.."
 
-# Names of recording rules have colons; what stands around those is no metric.
+# Names of recording rules have colons; their parts are not metrics.
 used=$(cat deploy/prometheus/rules/*.yaml deploy/grafana/dashboards/*.json |
     sed -E 's/[a-z]+:switchyard_[a-z_]+:[a-z0-9_]+//g' |
     grep -ohE '\b(switchyard|process)_[a-z_]+' | sed -E 's/_(bucket|sum|count)$//' | sort -u)

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Lets systemd verify the units, in a copy whose program exists, and wants their exposure low: `systemd-analyze security` gives
-# 10 to a unit that may do everything.
+# Lets systemd verify the units, in a copy whose program exists, and limits their exposure: `systemd-analyze security` rates a
+# unit that may do everything 10.
 set -eu
 cd "$(dirname "$0")/../systemd"
 copy=$(mktemp -d)
