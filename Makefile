@@ -4,15 +4,15 @@ SWIFT ?= swift
 VENV ?= .venv
 MODEL ?= deploy/models/switch-mini
 
-# Both build kinds stay side by side in .build: release for people, debug for tests.
+# Both kinds of build stay side by side in .build: release for people, debug for tests.
 #
-# The release has Swift's libraries in the executable, and leaves out the run-time checks for overlapping accesses, which
-# the tests' build keeps: together they take a third off a small call's round trip (docs/benchmarks.md). Debug
-# information costs up to a fifth of a compiler's time: C and C++ get none, and Swift what a backtrace needs.
+# The release links Swift's libraries into the executable and leaves out the run-time checks for overlapping accesses, which the
+# tests' build keeps: together these take a third off a small call's round trip (docs/benchmarks.md). Debug information costs up
+# to a fifth of a compiler's time: C and C++ get none, and Swift only what a backtrace needs.
 RELEASE = $(SWIFT) build -c release --product switchyard --static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked \
     -Xcc -g0 -Xcxx -g0 -Xswiftc -gline-tables-only
 
-# The same for the benchmarks' program, and for that of the fault suite, which is in no product.
+# The same for the benchmarks' program, and for the fault suite's, which is in no product.
 RELEASE_BENCH = $(subst --product switchyard,--product switchyard-bench,$(RELEASE))
 RELEASE_FAULTS = $(subst --product switchyard,--product switchyard-faults,$(RELEASE))
 FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
@@ -23,23 +23,23 @@ SOAK_MINUTES ?= 30
     bench-model bench-full-shape bench-peers build-bench pictures simulation protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
 
 build: ## build the switchyard executable (release)
 	@deploy/install-packages.sh build
 	$(RELEASE)
 
-demo: ## a whole cluster on this machine, some prompts, and where their tokens went
+demo: ## run a whole cluster on this machine: some prompts, and where their tokens went
 	@deploy/install-packages.sh build
 	@echo "Building switchyard (release); the first build takes a few minutes."
 	@$(RELEASE)
 	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
 
-test: $(VENV)/.ready peers-cpp ## the whole test suite, as continuous integration runs it
+test: $(VENV)/.ready peers-cpp ## run the whole test suite, as continuous integration does
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
 
-faults: ## faults done to clusters of processes under load: the table of docs/reliability.md (about 17 minutes)
+faults: ## inject faults into clusters under load: the table of docs/reliability.md (about 17 minutes, as root)
 	@deploy/install-packages.sh faults
 	$(RELEASE)
 	$(RELEASE_FAULTS)
@@ -47,7 +47,7 @@ faults: ## faults done to clusters of processes under load: the table of docs/re
 	$(FAULTS) run --seconds $(FAULT_SECONDS) --markdown .build/faults/table.md --json .build/faults/figures.json \
 	    --artifacts .build/faults/logs
 
-soak: ## half an hour of drawn faults: memory stays, ids stay (docs/reliability.md)
+soak: ## half an hour of random faults: ids and memory must stay the same (docs/reliability.md)
 	@deploy/install-packages.sh faults
 	$(RELEASE)
 	$(RELEASE_FAULTS)
@@ -55,48 +55,48 @@ soak: ## half an hour of drawn faults: memory stays, ids stay (docs/reliability.
 	$(FAULTS) soak --minutes $(SOAK_MINUTES) --csv .build/faults/soak.csv --svg .build/faults/soak.svg \
 	    --artifacts .build/faults/logs
 
-# What was built here goes into the image; `docker build -f deploy/Containerfile -t switchyard .` compiles in another image.
+# Puts this machine's build into the image; `docker build -f deploy/Containerfile -t switchyard .` compiles in another image.
 IMAGE ?= switchyard
-image: build ## a container image of the release build
+image: build ## build a container image of the release build
 	deploy/image/collect-root.sh .build/release/switchyard .build/image/root
 	docker build --file deploy/Containerfile --tag $(IMAGE) --build-arg BINARY=prebuilt \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" .
 
-# Man pages are written by a program of swift-argument-parser's, from what the executable says about itself.
+# A program of swift-argument-parser writes the man pages, from the executable's own description of its commands.
 PACKAGES = .build/package
 MANUAL = .build/manual
-package: build ## a Debian package and a tarball of the release build
+package: build ## build a Debian package and a tarball of the release build
 	@deploy/install-packages.sh package
 	$(SWIFT) build --package-path .build/checkouts/swift-argument-parser --scratch-path "$(abspath $(MANUAL))" \
 	    --product generate-manual
 	deploy/package/make.sh .build/release/switchyard $(MANUAL)/debug/generate-manual $(PACKAGES)
 
-package-check: ## the Debian package installed on a bare Debian 12, and the miniature model run with it, as root (a minute)
+package-check: ## install the Debian package on a bare Debian 12 and run the miniature model, as root (a minute)
 	deploy/bare-check.sh --package $(PACKAGES)/switchyard_*.deb
 
-deploy-check: ## every deploy file held against schemas and tools, with nothing brought up (docs/deployment.md)
+deploy-check: ## check every deploy file with schemas and tools, without bringing anything up (docs/deployment.md)
 	deploy/check/check.sh
 
-deploy-test: build ## the deploy files brought up in a container engine, with requests (6 minutes; docs/deployment.md)
+deploy-test: build ## bring the deploy files up in a container engine and send requests (6 minutes; docs/deployment.md)
 	deploy/test/run.sh
 
-sanitize: ## the suites of the network's wing under ThreadSanitizer and AddressSanitizer (docs/testing.md)
+sanitize: ## run the network's suites under ThreadSanitizer and AddressSanitizer (docs/testing.md)
 	@deploy/install-packages.sh sanitize
 	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh thread
 	SWIFT=$(SWIFT) Tests/Sanitizers/run.sh address
 
 # QUICK=1 leaves out the builds and takes a few minutes.
-bare-check: ## demo, test and package on a bare Debian 12, as root (an hour; QUICK=1: minutes; docs/testing.md)
+bare-check: ## run demo, test and package on a bare Debian 12, as root (an hour; QUICK=1: minutes; docs/testing.md)
 	deploy/bare-check.sh $(if $(QUICK),--quick)
 
-# Other people's gRPC clients, which the tests call the cluster with.
+# Other people's gRPC clients, with which the tests call the cluster.
 $(VENV)/.ready: Tests/Peers/requirements.txt deploy/install-packages.sh
 	@deploy/install-packages.sh test
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements.txt
 	@touch $@
 
-# Small clients over gRPC's C++ library; where it is missing, tests that need them are skipped, but not in CI.
+# Small clients over gRPC's C++ library; without it, tests that need them are skipped, but not in CI.
 peers-cpp: $(VENV)/.ready
 	@if [ -n "$$CI" ] || command -v grpc_cpp_plugin >/dev/null; then \
 	    $(MAKE) --no-print-directory -C Tests/Peers/cpp OUT="$(abspath .build/peers)"; \
@@ -112,16 +112,16 @@ pictures: ## draw the documents' pictures from docs/images/data
 	$(SWIFT) build --product switchyard-bench
 	"$$($(SWIFT) build --show-bin-path)/switchyard-bench" pictures
 
-# Figures of the simulator for docs/simulation.md, and of a small cluster, which tests run again (some minutes).
+# The simulator's figures for docs/simulation.md, and those of a small cluster, which tests run again (a few minutes).
 IMAGE_DATA = docs/images/data
-simulation: build-bench ## run the simulator, and write its figures, picture and table into docs
+simulation: build-bench ## run the simulator and write its figures, picture and table into docs
 	$(WORKSHOP) simulate --json --steps 1000 > $(IMAGE_DATA)/simulation.json
 	$(WORKSHOP) simulate --json --steps 200 --hosts 16 --experts 64 --sequences 2 > $(IMAGE_DATA)/simulation-small.json
 	$(WORKSHOP) pictures
 
-# What is measured: a float32 checkpoint of switch-base-8's full shape, made here where MODEL_FULL names no folder with one.
-# Peers are those that PEER_PYTHON can import, and for hivemind, which wants other versions of the same packages,
-# HIVEMIND_PYTHON; the others are skipped, and the tables say so.
+# The benchmarks use a float32 checkpoint of switch-base-8's full shape, which is made if MODEL_FULL names no folder with one.
+# PEER_PYTHON runs the peers, and HIVEMIND_PYTHON runs hivemind, which needs other versions of the same packages. Peers that
+# cannot be imported are skipped, and the tables say so.
 BENCH = .build/bench
 MODEL_FULL ?= $(BENCH)/switch-base-8
 PEER_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
@@ -130,21 +130,21 @@ BENCH_ROUNDS ?= 5
 BENCH_THREADS ?= 2
 WORKSHOP = .build/release/switchyard-bench
 
-build-bench: build ## build the benchmarks' executable beside it (release)
+build-bench: build ## build switchyard and switchyard-bench (release)
 	$(RELEASE_BENCH)
 
-bench: build-bench bench-calls bench-kernels bench-layers bench-model ## the benchmark tables and plots of docs/benchmarks.md
+bench: build-bench bench-calls bench-kernels bench-layers bench-model ## run all benchmarks of docs/benchmarks.md
 	@echo "Tables, JSON and plots are in $(BENCH)."
 
-bench-calls: build-bench ## calls between two processes; bench-peers has them beside other implementations
+bench-calls: build-bench ## benchmark calls between two processes; bench-peers compares them with other implementations
 	@mkdir -p $(BENCH)
 	$(WORKSHOP) rpc --rounds $(BENCH_ROUNDS) --markdown > $(BENCH)/rpc.md && cat $(BENCH)/rpc.md
 
-bench-kernels: build-bench ## products with cold weights, beside OpenBLAS and a plain read loop
+bench-kernels: build-bench ## benchmark products with cold weights, beside OpenBLAS and a plain read loop
 	@mkdir -p $(BENCH)
 	$(WORKSHOP) kernels --markdown --json $(BENCH)/kernels.json > $(BENCH)/kernels.md && cat $(BENCH)/kernels.md
 
-bench-layers: build-bench ## one remote sparse layer beside hivemind's, and 8 to 2,048 experts
+bench-layers: build-bench ## benchmark one remote sparse layer beside hivemind's, and 8 to 2,048 experts
 	@mkdir -p $(BENCH)
 	$(WORKSHOP) experts --markdown --json $(BENCH)/experts.json > $(BENCH)/experts.md && cat $(BENCH)/experts.md
 	$(WORKSHOP) compare --markdown --rounds $(BENCH_ROUNDS) --size-name tokens --title "One remote sparse layer" \
@@ -154,16 +154,16 @@ bench-layers: build-bench ## one remote sparse layer beside hivemind's, and 8 to
 	$(WORKSHOP) scale --markdown --json $(BENCH)/scale.json > $(BENCH)/scale.md && cat $(BENCH)/scale.md
 	$(WORKSHOP) plot $(BENCH)/scale.json --svg $(BENCH)/scale.svg
 
-# One system a line; TURN_SYSTEMS may add some, each as --system "name=command".
+# One system per line; TURN_SYSTEMS may add more, each as --system "name=command".
 TURNS = $(WORKSHOP) model --turns --threads $(BENCH_THREADS) $(MODEL_FULL)
 CLUSTER_TURNS = $(WORKSHOP) cluster --turns --threads $(BENCH_THREADS) --host-threads $(BENCH_THREADS) $(MODEL_FULL)
 TORCH_TURNS = $(PEER_PYTHON) Tests/Peers/bench_transformers.py --turns --threads $(BENCH_THREADS) --model $(MODEL_FULL)
 DENSE_TURNS = $(PEER_PYTHON) Tests/Peers/bench_ctranslate2.py --turns --threads $(BENCH_THREADS) --model $(BENCH)/t5-base
-bench-model: build-bench ## decoding and encoding beside transformers and CTranslate2, run by run
+bench-model: build-bench ## benchmark decoding and encoding in turn with transformers and CTranslate2
 	@mkdir -p $(BENCH)
 	@[ -f "$(MODEL_FULL)/config.json" ] || \
 	    $(PEER_PYTHON) Tests/Fixtures/make_full_shape.py "$(MODEL_FULL)" --threads $(BENCH_THREADS) || \
-	    echo "skipped: the full shape, which is made with torch and transformers: set PEER_PYTHON to a python that has them"
+	    echo "skipped: the full shape needs torch and transformers: set PEER_PYTHON to a Python that has them"
 	@if [ -f "$(MODEL_FULL)/config.json" ]; then $(MAKE) --no-print-directory bench-full-shape; else \
 	    $(WORKSHOP) model $(MODEL) --markdown && $(WORKSHOP) cluster $(MODEL) --markdown; fi
 
@@ -172,7 +172,7 @@ bench-full-shape: build-bench
 	for dtype in float32 bfloat16 int8; do \
 	    $(WORKSHOP) model $(MODEL_FULL) --threads $(BENCH_THREADS) --dtype $$dtype --name "$$dtype" --markdown \
 	        --json $(BENCH)/model-$$dtype.json > $(BENCH)/model-$$dtype.md && cat $(BENCH)/model-$$dtype.md || exit 1; done
-	$(WORKSHOP) compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens a second" \
+	$(WORKSHOP) compare --markdown --rounds $(BENCH_ROUNDS) --title "switch-base-8's shape, tokens per second" \
 	    --json $(BENCH)/compare.json --svg $(BENCH)/compare.svg --baseline "transformers, float32" \
 	    --system "Switchyard, float32=$(TURNS)" \
 	    --system "Switchyard, bfloat16=$(TURNS) --dtype bfloat16" \
@@ -184,10 +184,10 @@ bench-full-shape: build-bench
 	    --system "CTranslate2 dense, int8=$(DENSE_TURNS) --compute-type int8" \
 	    $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
 
-# Rivals of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a package of its own.
+# Peers of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a separate package.
 PEERS = .build/peers
 
-bench-peers: build-bench ## the RPC benchmark beside gRPC C++ and grpc-swift-2
+bench-peers: build-bench ## benchmark calls beside gRPC C++ and grpc-swift-2
 	@deploy/install-packages.sh test
 	@mkdir -p $(PEERS)
 	g++ -O2 -std=c++17 -o $(PEERS)/grpc-cpp Tests/Peers/bench-grpc-cpp/echo.cc $$(pkg-config --cflags --libs grpc++)
@@ -195,7 +195,7 @@ bench-peers: build-bench ## the RPC benchmark beside gRPC C++ and grpc-swift-2
 	@$(WORKSHOP) rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
 
-tables: ## write the tables of settings and metrics in docs/operations.md anew
+tables: ## rewrite the tables of settings and metrics in docs/operations.md
 	$(SWIFT) run switchyard config list --update docs/operations.md
 
 protos: ## regenerate the C code and the typed messages from Protos/
