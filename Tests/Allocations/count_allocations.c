@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Counts a process's allocations. Put in front of the C library's allocator with LD_PRELOAD, it lets `switchyard bench
+// Counts a process's allocations. Put in front of the C library's allocator with LD_PRELOAD, it lets `switchyard-bench
 // model` say how many a decoder step makes: see docs/benchmarks.md. Where SWITCHYARD_TRACE_ALLOCATIONS is set, what the
 // counted steps allocate is also written to standard error, with the callers' addresses.
 
@@ -16,7 +16,7 @@ static atomic_ulong count;
 static atomic_int traced;
 static _Thread_local int inside;
 
-/// How often memory was asked for so far.
+/// How often memory has been requested so far.
 unsigned long switchyard_allocations(void) { return atomic_load(&count); }
 
 /// Whether callers are written from now on.

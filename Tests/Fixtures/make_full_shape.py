@@ -5,9 +5,9 @@
 
 Writes DIR/config.json, generation_config.json, model.safetensors (619,339,008 parameters: 2.5 GB in float32, 1.2 GB in
 bfloat16) and expected.json: prompts of token ids and the greedy continuation of each, computed in float32 from the
-stored weights. Random weights know no language; the miniature's spiece.model is copied beside them only because a
-gateway wants a tokenizer. Prompts where rounding could change the answer
-(two tokens or two experts nearly tied anywhere) are drawn anew, and the remaining margins stand in expected.json.
+stored weights. Random weights know no language; the miniature's spiece.model is copied only because a gateway
+needs a tokenizer. Prompts for which rounding could change the answer (two tokens or two experts nearly tied anywhere)
+are drawn again, and the remaining margins are in expected.json.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def configuration() -> transformers.SwitchTransformersConfig:
 
 
 class RouterMargins:
-    """The nearest that any token came to another expert, and how many were over capacity."""
+    """The smallest margin between a token's two best experts, and the number of tokens over capacity."""
 
     def __init__(self, model):
         self.reset()
@@ -64,7 +64,7 @@ class RouterMargins:
 
 
 def expect(model, seed: int) -> list:
-    """Draws one prompt of each length whose greedy continuation does not hang on rounding, and continues it."""
+    """Draws one prompt of each length whose greedy continuation does not depend on rounding, and continues it."""
     margins, rng, entries = RouterMargins(model), random.Random(seed), []
     for length in LENGTHS:
         for _ in range(50):

@@ -7,7 +7,7 @@ Needs transformers 5.23.0 and torch 2.13.0+cpu (`reference.py` says why), safete
 checkpoint in Hugging Face layout and
 
 - golden.json: prompts, teacher-forced decoder inputs, padded batches, generation parameters and expected ids; or, for a
-  checkpoint that stores the very weights of another one in another way, {"sameAs": NAME};
+  checkpoint that stores another one's weights in another format, {"sameAs": NAME};
 - golden.safetensors: rows of all prompts one after the other, so [tokens, ...] with tokens = the sum of their lengths.
 
 | tensor | shape | dtype | rows |
@@ -23,9 +23,9 @@ checkpoint in Hugging Face layout and
 | greedy.logits | [steps, vocab] | F32 | detailed prompts, each cached step of the generation named greedy |
 | batch.N.encoder, batch.N.logits | as above | F32 | the prompts of batch N, computed right-padded, without the padding |
 
-A golden that hangs on a near tie would test the rounding of one machine. So a prompt is drawn anew where the two best
-experts or the two best tokens of any row are closer than a margin far above float32 rounding, and where noise on the
-scores changes any generated id.
+A golden that depends on a near tie would test the rounding of one machine. So a prompt is drawn again if the two best
+experts or the two best tokens of any row are closer than a margin far above float32 rounding, or if noise on the scores
+changes any generated id.
 """
 
 import argparse
@@ -77,7 +77,7 @@ SCORE_NOISE = 1e-4
 
 @dataclasses.dataclass
 class Fixture:
-    """One model: its configuration, how its weights are stored, and which of its goldens are made."""
+    """One model: its configuration, how its weights are stored, and which goldens to make."""
 
     name: str
     seed: int
@@ -101,7 +101,7 @@ FIXTURES = [
             encoder_sparse_step=1, decoder_sparse_step=1, expert_capacity=64,
         ),
     ),
-    # An untied head, a biased router, and a capacity that drops in the encoder and in a decoder fed all at once.
+    # An untied head, a biased router, and a capacity that drops tokens in the encoder and in a decoder fed all at once.
     Fixture(
         "capacity", seed=23, expects_drops=True,
         config=dict(
@@ -121,7 +121,7 @@ FIXTURES = [
             pad_token_id=2,
         ),
     ),
-    # bfloat16 in the file, float32 in the sums; a capacity that sometimes drops.
+    # bfloat16 in the file, float32 sums; a capacity that sometimes drops tokens.
     Fixture(
         "bfloat16", seed=41, dtype=torch.bfloat16, expects_drops=True, generations=["greedy", "beam", "beam-short"],
         config=dict(
@@ -129,7 +129,7 @@ FIXTURES = [
             encoder_sparse_step=2, decoder_sparse_step=2, expert_capacity=9,
         ),
     ),
-    # float16 in the file, other relative buckets, an untied head, a step for each stack.
+    # float16 in the file, other relative buckets, an untied head, a sparse step for each stack.
     Fixture(
         "float16", seed=59, dtype=torch.float16, generations=["greedy", "beam", "beam-negative"],
         config=dict(
@@ -142,7 +142,7 @@ FIXTURES = [
 
 
 class Taps:
-    """Listens to a model's routers and blocks while it runs."""
+    """Records a model's routers and blocks while it runs."""
 
     def __init__(self, model):
         self.routers, self.states = {}, {}
@@ -178,7 +178,7 @@ class Taps:
 
 
 class ScoreNoise(transformers.LogitsProcessor):
-    """Moves every score by a little, to show whether an answer hangs on rounding."""
+    """Changes every score slightly, to show whether an answer depends on rounding."""
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
@@ -219,7 +219,7 @@ def generate(model, prompt, parameters, noise=None):
         torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
         return_dict_in_generate=True, output_scores=True, output_logits=True,
         logits_processor=[ScoreNoise(noise)] if noise is not None else [],
-        # The cache that generate() would make has as many layers as the encoder, too few for a deeper decoder.
+        # generate() would make a cache with as many layers as the encoder, too few for a deeper decoder.
         past_key_values=transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache()),
         **parameters,
     )
@@ -235,7 +235,7 @@ def generate(model, prompt, parameters, noise=None):
 
 
 def choose_end_token(model, rng, specials) -> None:
-    """Exchanges the end token's embedding with one that greedy generation meets in about half of its answers."""
+    """Swaps the end token's embedding with one that greedy generation reaches in about half of its answers."""
     vocabulary = model.config.vocab_size
     prompts = [[rng.choice([i for i in range(vocabulary) if i not in specials]) for _ in range(8)] for _ in range(16)]
     answers = [
@@ -290,7 +290,7 @@ def collect(model, taps, fixture, rng, specials):
 
 
 def check_worth(fixture, generations, rows) -> dict:
-    """Stops where the random model would make a weak test; returns what it looks like, for the log."""
+    """Stops if the random model would make a weak test; returns its statistics for the log."""
     greedy = [answer[0]["ids"] for answer in generations["greedy"]]
     finished = sum(len(ids) < GENERATIONS["greedy"]["max_new_tokens"] for ids in greedy)
     variety = sorted(len(set(ids)) / len(ids) for ids in greedy if len(ids) >= 8)
@@ -326,7 +326,7 @@ def make(fixture: Fixture, folder: pathlib.Path) -> None:
     choose_end_token(model, rng, specials)
     model.to(fixture.dtype).save_pretrained(folder)
 
-    # What is compared with is what a reader of the file computes: stored in its dtype, summed in float32.
+    # The goldens are what a reader of the file computes: stored in its dtype, summed in float32.
     model = transformers.SwitchTransformersForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     taps = Taps(model)
     for stack, step in ((model.encoder, config.encoder_sparse_step), (model.decoder, config.decoder_sparse_step)):
@@ -345,7 +345,7 @@ def make(fixture: Fixture, folder: pathlib.Path) -> None:
     tensors["greedy.logits"] = torch.cat([cached[i] for i in fixture.detailed]).contiguous()
     for number, batch in enumerate(BATCHES):
         outputs = forward(model, taps, [prompts[i] for i in batch], [decoders[i] for i in batch], config.pad_token_id)
-        for i, output in zip(batch, outputs):  # right padding changes nothing that is real
+        for i, output in zip(batch, outputs):  # right padding must not change real tokens
             for name in ("encoder.final", "logits"):
                 error = float((output[name] - rows[i][name]).norm() / rows[i][name].norm())
                 assert error < 5e-6, (fixture.name, i, name, error)
@@ -368,7 +368,7 @@ def make(fixture: Fixture, folder: pathlib.Path) -> None:
 
 
 def write_golden(folder: pathlib.Path, golden: dict) -> None:
-    """One line an entry of the long lists, so that a change of one golden is a change of one line."""
+    """One line per entry of the long lists, so that a change of one golden changes one line."""
     dump = lambda value: json.dumps(value, separators=(",", ":"))
     parts = []
     for key, value in golden.items():
@@ -465,7 +465,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="make these alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="make only these")
     only = parser.parse_args().only
     root = pathlib.Path(__file__).parent / "parity"
     with torch.no_grad():

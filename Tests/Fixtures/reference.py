@@ -31,7 +31,7 @@ def require_pinned_versions() -> None:
 
 
 def randomize(model, seed: int, head_gain: float = 2.5) -> None:
-    """Gives every parameter a random value at a scale where each part of the model changes the answer.
+    """Gives every parameter a random value at a scale at which each part of the model affects the answer.
 
     transformers' own initial values are no use here: attention is nearly uniform and every layer norm weight is one, so
     that a layer norm left out or a position bias missed would hardly show, and generation repeats one token for ever.

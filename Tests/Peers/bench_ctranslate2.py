@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures CTranslate2 on a dense T5-base with random weights: as many operations a token as switch-base-8.
+"""Measures CTranslate2 on a dense T5-base with random weights: as many operations per token as switch-base-8.
 
     python bench_ctranslate2.py [--threads 2] [--compute-type float32|int8] [--runs 5] [--model DIR] [--turns]
 
 CTranslate2 runs no sparse models, so this is the dense model of the same shape. Greedy, a fixed number of new tokens. It
-offers no step of its own, so a rate is the time of one call for N + 1 new tokens less that of one call for 1 (which holds
-the encoder and the first step), over N tokens of each sequence. --model keeps the converted model in a folder, which is
-used again. Prints one JSON object a line; with --turns it measures when `switchyard-bench compare` asks.
+has no interface for a single step, so a rate is N tokens of each sequence over the time of one call for N + 1 new tokens
+minus that of one call for 1 (which includes the encoder and the first step). --model keeps the converted model in a folder
+and reuses it. Prints one JSON object per line; with --turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse
@@ -26,13 +26,13 @@ except ImportError as error:
     turns.skip(f"{error}; install ctranslate2==4.8.5")
 
 VOCABULARY = 32128
-# Ids that the vocabulary below names otherwise.
+# Ids that have other names in the vocabulary below.
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 TOKENS = [PAD, END, UNKNOWN] + [f"t{index}" for index in range(3, VOCABULARY)]
 
 
 class Names:
-    """As much of a tokenizer as the converter asks for."""
+    """As much of a tokenizer as the converter needs."""
 
     pad_token, eos_token, unk_token = PAD, END, UNKNOWN
 
@@ -41,7 +41,7 @@ class Names:
 
 
 def convert(directory: pathlib.Path) -> None:
-    """Writes a float32 model with transformers' initial weights; compute types are chosen when it is loaded."""
+    """Writes a float32 model with transformers' initial weights; compute types are chosen at loading."""
     try:
         import torch
         import transformers
@@ -91,7 +91,7 @@ class Bench:
         seconds = time.perf_counter() - start
         lengths = {len(result.hypotheses[0]) for result in results}
         if lengths != {length}:
-            raise RuntimeError(f"{length} new tokens were asked for, and {sorted(lengths)} came")
+            raise RuntimeError(f"{length} new tokens were requested, and {sorted(lengths)} came")
         return seconds
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", type=pathlib.Path, help="keep the converted model here")
-    parser.add_argument("--turns", action="store_true", help="measure when asked to on standard input")
+    parser.add_argument("--turns", action="store_true", help="measure when asked on standard input")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:

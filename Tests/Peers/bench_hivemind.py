@@ -3,9 +3,9 @@
 
     python bench_hivemind.py [--threads 1] [--calls 30] [--runs 5] [--turns]
 
-Two server processes hold half of the experts each and are found through a DHT on the loopback; the layer's gate and its
-mixture run in this process, as `switchyard-bench experts` measures the same of its own. A value is the p50 of the calls of
-one run, in milliseconds. Prints one JSON object a line; with --turns it measures when `switchyard-bench compare` asks.
+Two server processes hold half of the experts each and are found through a DHT on loopback; the layer's gate and its mixture
+run in this process, as in `switchyard-bench experts`. A value is the p50 of the calls of one run, in milliseconds. Prints
+one JSON object per line; with --turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def load():
 
 
 def expert_class():
-    """A Switch expert, wo(relu(wi x)), by the name that servers know it by."""
+    """A Switch expert, wo(relu(wi x)), registered under the name that servers use."""
     _, torch, name_to_block = load()
     from hivemind.moe.server.layers.custom_experts import register_expert_class
 
@@ -68,12 +68,12 @@ def serve(arguments) -> None:
     )
     print("addresses " + " ".join(str(address) for address in server.dht.get_visible_maddrs()), flush=True)
     sys.stdin.read()
-    # The server's helpers do not always leave with it.
+    # The server's helper processes do not always exit with it.
     os.killpg(0, signal.SIGKILL)
 
 
 class Servers:
-    """Two server processes, which leave when this one does."""
+    """Two server processes, which exit when this one does."""
 
     def __init__(self, arguments):
         self.processes, self.peers = [], []
@@ -92,7 +92,7 @@ class Servers:
                     self.peers += line.split()[1:]
                     break
             else:
-                raise RuntimeError("a server left before it listened")
+                raise RuntimeError("a server exited before it listened")
 
     def stop(self) -> None:
         for process in self.processes:
@@ -107,13 +107,13 @@ class Servers:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1, help="of each server")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each server")
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--calls", type=int, default=30)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--turns", action="store_true", help="measure when asked to on standard input")
+    parser.add_argument("--turns", action="store_true", help="measure when asked on standard input")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
@@ -151,7 +151,7 @@ def main() -> None:
             last = times[min(len(times) - 1, int(0.99 * len(times)))]
             return {"value": statistics.median(times), "unit": "ms", "details": {"p99_ms": last}}
 
-        # Until both servers have announced their experts.
+        # Retry until both servers have announced their experts.
         end = time.monotonic() + 60
         while True:
             try:
@@ -170,7 +170,7 @@ def main() -> None:
     finally:
         servers.stop()
     dht.shutdown()
-    # Its event loops complain at the interpreter's end that they are gone.
+    # Its event loops would complain when the interpreter exits.
     os._exit(0)
 
 

@@ -3,11 +3,11 @@
 
     python bench_transformers.py [--threads 2] [--dtype float32|bfloat16] [--runs 5] [--model DIR] [--turns]
 
-Decode feeds one token a sequence a step from a cache, as generate() does, after an encode of 64 tokens and one step outside
-the clock; encode runs whole encoder passes over 64-token inputs. Rates are tokens of all sequences together. With --model
-the weights come from a checkpoint (Tests/Fixtures/make_full_shape.py makes one), else from transformers' own initial values;
-random weights route about evenly, so each step touches the experts that a trained model's would. Prints one JSON object a
-line; with --turns it measures when `switchyard-bench compare` asks.
+Decode feeds one token per sequence and step with a cache, as generate() does, after encoding 64 tokens and one untimed step;
+encode runs whole encoder passes over 64-token inputs. Rates count the tokens of all sequences. With --model the weights come
+from a checkpoint (Tests/Fixtures/make_full_shape.py makes one), else from transformers' initial values; random weights route
+about evenly, so each step touches about as many experts as a trained model's would. Prints one JSON object per line; with
+--turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Bench:
         return time.perf_counter() - start, size * self.input_tokens
 
     def decode(self, size: int):
-        """One step that fills the cross-attention cache, outside the clock, then the steps inside it."""
+        """One untimed step that fills the cross-attention cache, then the timed steps."""
         if size not in self.encoded:
             self.encode(size)
         cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", help="a checkpoint directory; random weights without it")
-    parser.add_argument("--turns", action="store_true", help="measure when asked to on standard input")
+    parser.add_argument("--turns", action="store_true", help="measure when asked on standard input")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()

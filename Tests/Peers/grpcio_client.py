@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls a gateway with python's grpcio and prints what came back as JSON.
+"""Calls a gateway with Python's grpcio and prints what came back as JSON.
 
 usage: grpcio_client.py ADDRESS PROTOS_DIR COMMAND [TEXT] [--ca FILE [--certificate FILE --key FILE]]
                         [--token-file FILE]
@@ -47,7 +47,7 @@ def read(path):
 
 
 def connect(options):
-    """A channel: plaintext without an authority, TLS with one, and with a token where a file with one is named."""
+    """A channel: plaintext, or TLS if an authority is given, with the token of a file if one is named."""
     if options.ca is None:
         return grpc.insecure_channel(options.address)
     credentials = grpc.ssl_channel_credentials(read(options.ca), read(options.key), read(options.certificate))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls a gateway with grpclib, an HTTP/2 and gRPC stack of its own, and prints what came back as JSON.
+"""Calls a gateway with grpclib, an independent HTTP/2 and gRPC stack, and prints what came back as JSON.
 
 usage: grpclib_client.py HOST PORT PROTOS_DIR COMMAND TEXT
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs gRPC's interop cases with grpclib, whose HTTP/2 is python's h2, and prints what came of each as JSON.
+"""Runs gRPC's interop cases with grpclib, whose HTTP/2 is Python's h2, and prints the outcome of each as JSON.
 
 usage: grpclib_interop.py HOST PORT [CASE ...]
 """
@@ -106,7 +106,7 @@ async def cancel_after_first_response(stub):
         await stream.send_message(duplex(SIZES[0], FILLINGS[0]))
         expect_body(await stream.recv_message(), SIZES[0])
         await stream.cancel()
-    # The connection must be as good as before.
+    # The connection must still work.
     await large_unary(stub)
 
 

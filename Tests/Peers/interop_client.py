@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs gRPC's interop cases with python's grpcio against a server and prints what came of each as JSON.
+"""Runs gRPC's interop cases with Python's grpcio against a server and prints the outcome of each as JSON.
 
 usage: interop_client.py ADDRESS [NAME ...]
 
-NAME is a case, an edge or a load; `edges` stands for all edges. Without a name, all cases are run.
+NAME is a case, an edge or a load; `edges` stands for all edges. Without a name, all cases run.
 """
 
 import collections
@@ -204,7 +204,7 @@ def unimplemented_service(stub):
 
 
 def client_compressed_unary(stub):
-    """The library compresses a call's requests or it does not; which came how, the server says."""
+    """The library compresses all requests of a call or none; the server says which were compressed."""
     request = large()
     request.expect_compressed.value = True
     expect_status(grpc.StatusCode.INVALID_ARGUMENT, lambda: stub.UnaryCall(request, timeout=PATIENCE))
@@ -215,7 +215,7 @@ def client_compressed_unary(stub):
 
 
 def server_compressed_unary(stub):
-    """The library hides which responses came compressed; that they come whole is all that can be seen."""
+    """The library hides which responses were compressed; the client can only see that they are intact."""
     for compressed in (True, False):
         request = large()
         request.response_compressed.value = compressed
@@ -255,7 +255,7 @@ def too_large(stub):
 
 
 def large_metadata(stub):
-    """A header list over the server's limit costs the call alone."""
+    """A header list over the server's limit fails only its own call."""
     metadata = (("x", "a" * 32000),)
     call = lambda: stub.EmptyCall(empty_pb2.Empty(), metadata=metadata, timeout=PATIENCE)  # noqa: E731
     expect_status(grpc.StatusCode.RESOURCE_EXHAUSTED, call)
@@ -263,7 +263,7 @@ def large_metadata(stub):
 
 
 def early_status(stub):
-    """The server ends the call while the client still sends."""
+    """The server ends the call while the client is still sending."""
 
     def requests():
         yield messages_pb2.StreamingOutputCallRequest(response_status=messages_pb2.EchoStatus(code=9, message="early"))
@@ -276,7 +276,7 @@ def early_status(stub):
 
 
 def slow_reader(stub):
-    """More than all windows together, which the client lets wait."""
+    """More than all windows together, which the client leaves unread for a while."""
     request = messages_pb2.StreamingOutputCallRequest(
         response_parameters=[messages_pb2.ResponseParameters(size=1 << 20)] * 16
     )
@@ -303,7 +303,7 @@ def every_status(stub):
 
 
 def long_status_message(stub):
-    """Clients refuse long header lists; the code must come through all the same."""
+    """Clients refuse long header lists; the status code must arrive anyway."""
     for text in ("x" * 50000, "\u263a" * 20000):
         status = messages_pb2.EchoStatus(code=3, message=text)
         request = messages_pb2.SimpleRequest(response_status=status)
@@ -311,7 +311,7 @@ def long_status_message(stub):
 
 
 def message_counts(stub):
-    """None and two messages to a method that takes one."""
+    """No message, and two messages, to a method that takes one."""
     for messages in ([], [b"", b""]):
         call = stub.channel.stream_stream("/grpc.testing.TestService/UnaryCall")(iter(messages), timeout=PATIENCE)
         expect_status(grpc.StatusCode.UNIMPLEMENTED, lambda: list(call))
@@ -324,14 +324,14 @@ EDGES = [
 
 
 def parallel(stub, calls=1000):
-    """All calls at once; every one must come back whole."""
+    """All calls at once; every answer must be intact."""
     futures = [stub.UnaryCall.future(large(), timeout=300) for _ in range(calls)]
     for future in futures:
         expect_body(future.result(), 314159)
 
 
 def short_deadlines(stub, calls):
-    """Calls a server that sleeps for longer than any of the deadlines; returns how many calls had which status."""
+    """Calls a server that sleeps longer than any of the deadlines; returns the number of calls by status."""
     request = messages_pb2.StreamingOutputCallRequest()
     request.response_parameters.add(size=9, interval_us=5_000_000)
     started = [stub.StreamingOutputCall(request, timeout=(1 + number % 20) / 1000) for number in range(calls)]
@@ -346,7 +346,7 @@ def short_deadlines(stub, calls):
 
 
 def deadlines(stub, calls=2000):
-    """Every call must end by its deadline, and a call after them must be as before."""
+    """Every call must end by its deadline, and a call after them must succeed."""
     codes = short_deadlines(stub, calls)
     expect(codes == {"DEADLINE_EXCEEDED": calls}, f"{dict(codes)}")
     large_unary(stub)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves grpc.testing.TestService with python's grpcio; prints its port once it listens.
+"""Serves grpc.testing.TestService with Python's grpcio; prints its port once it listens.
 
 usage: interop_server.py [PORT]
 """
@@ -37,7 +37,7 @@ def filling(size):
 
 
 def compress(wanted, context):
-    """Compresses what the caller wants compressed; the server offers gzip to any client that takes it."""
+    """Compresses what the caller asks for; the server offers gzip to any client that accepts it."""
     if not wanted:
         context.disable_next_message_compression()
 
@@ -81,7 +81,7 @@ class TestService(test_pb2_grpc.TestServiceServicer):
         for request in list(requests):
             yield from answers(request, context)
 
-    # UnimplementedCall is the base class's, which says that there is none.
+    # UnimplementedCall is left to the base class, which answers UNIMPLEMENTED.
 
 
 def main():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generates python code from .proto files into a temporary folder and puts it on the module path."""
+"""Generates Python code from .proto files into a temporary folder and puts it on the module path."""
 
 import atexit
 import os

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learns a server's services by reflection alone, resolves all that they mention, and calls it with what it learned.
+"""Discovers a server's services by reflection alone, resolves every type that they use, and calls the server.
 
 usage: reflection_client.py ADDRESS [TEXT]
 
 Asks with grpcio-reflection (v1alpha) and, message by message, with v1. With TEXT, calls switchyard.v1.Gateway.Generate.
-Prints what came back as JSON.
+Prints the results as JSON.
 """
 
 import json
@@ -29,7 +29,7 @@ def ask(channel, version, *requests):
 
 
 def messages_of(message, found):
-    """A message's type and those of its fields, theirs included."""
+    """A message's type and, recursively, those of its fields."""
     if message.full_name not in found:
         found[message.full_name] = message
         for field in message.fields:
@@ -49,7 +49,7 @@ def resolve(channel):
             methods.append(method.full_name)
             messages_of(method.input_type, messages)
             messages_of(method.output_type, messages)
-    # Every symbol once more, asked for by its own name on a pool that knows nothing yet.
+    # Every symbol once more, requested by name with an empty pool.
     for name in messages:
         fresh = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
         if fresh.FindMessageTypeByName(name).full_name != name:

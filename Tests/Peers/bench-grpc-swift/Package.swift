@@ -3,7 +3,7 @@
 
 import PackageDescription
 
-// A package of its own: a rival of the benchmarks must not become a dependency of the project.
+// A separate package: a peer of the benchmarks must not become a dependency of the project.
 let package = Package(
     name: "bench-grpc-swift",
     platforms: [.macOS(.v15)],

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Calls a gateway with gRPC's C++ library and prints what came of each check as JSON.
+// Calls a gateway with gRPC's C++ library and prints the outcome of each check as JSON.
 //
 //   cpp_gateway ADDRESS TEXT TOKEN_ID...
 //
-// The ids are those that the gateway must answer the text with.
+// The ids are the ones that the gateway must give for the text.
 
 #include "report.h"
 
-// The code that is generated for the services needs the same headers as this file: together they compile once.
+// The generated code for the services needs the same headers as this file, so they are compiled together.
 #include "switchyard/v1/gateway.grpc.pb.cc"
 #include "grpc/health/v1/health.grpc.pb.cc"
 

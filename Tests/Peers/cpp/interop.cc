@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs some of gRPC's interop cases with gRPC's C++ library and prints what came of each as JSON.
+// Runs some of gRPC's interop cases with gRPC's C++ library and prints the outcome of each as JSON.
 //
 //   cpp_interop ADDRESS
 
 #include "report.h"
 
-// The code that is generated for the services needs the same headers as this file: together they compile once.
+// The generated code for the services needs the same headers as this file, so they are compiled together.
 #include "interop/test.grpc.pb.cc"
 
 using namespace grpc::testing;

@@ -11,7 +11,7 @@
 
 #include <grpcpp/grpcpp.h>
 
-// What came of each check, printed at the end as one line of JSON: {"name": "pass" or what went wrong}.
+// The outcome of each check, printed at the end as one line of JSON: {"name": "pass" or what went wrong}.
 class Report {
 public:
     void run(const std::string &name, const std::function<void()> &body) {

@@ -26,7 +26,7 @@ struct EchoService: RegistrableRPCService {
     }
 }
 
-/// Starts the program again bound to a processor, which all its threads inherit; C's own call is not visible from here.
+/// Starts the program again bound to a processor, which all its threads inherit; the C function is not visible from Swift.
 func bind(to cpu: Int) {
     guard getenv("ECHO_IS_BOUND") == nil else { return }
     setenv("ECHO_IS_BOUND", "1", 1)
