@@ -3,8 +3,8 @@
 """Compares what the project uses with the table of deploy/install-packages.sh.
 
 Commands of the Makefiles and shell scripts, programs that tests start, headers that C and C++ files include, and the
-pkg-config modules and packages of Package.swift must each be in the table, or belong to every Debian system. Packages of a
-build and of the tests must be in docs/dependencies.md. It prints what is missing, one place a line.
+pkg-config modules and packages of Package.swift must each be in the table, or belong to every Debian system. Packages of the
+build and the tests must be in docs/dependencies.md. It prints what is missing, one per line.
 
     deploy/check/commands.py            checks
     deploy/check/commands.py --used     prints the commands that it found, and where
@@ -18,30 +18,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Of packages that Debian marks essential or required: every root has them.
+# From packages that Debian marks essential or required: every root has them.
 EVERYWHERE = set(
     """apt-config apt-get awk base64 basename bash cat chmod chown chroot cmp cp cut date dd df diff dirname dpkg dpkg-deb
     dpkg-query du env expand expr false find getent grep gzip head id install ldconfig ldd ln ls md5sum mkdir mktemp mount mv nproc
     nsenter od paste readlink realpath rm rmdir sed seq setsid sh sha256sum sleep sort stat tail tar taskset tee test timeout touch tr true
     uname uniq unshare update-ca-certificates wc xargs""".split()
 )
-# The toolchain, what the project builds itself, tools that a script looks for and does without, and what the Debian package's
-# dependencies bring to the machine that installs it.
+# The toolchain, what the project builds itself, optional tools of a script, and what the Debian package's dependencies bring
+# to the machine that installs it.
 OTHERWISE = set("swift swiftc clang clang++ switchyard docker dockerd kubectl kustomize systemctl systemd-sysusers".split())
 BUILTINS = set(
     """. : [ [[ break cd command continue declare echo eval exec exit export false kill local popd printf pushd pwd read readonly
     return set shift source test trap true type ulimit umask unset wait""".split()
 )
-# What takes a command as its arguments, and how many words of its own stand before that, besides options.
+# Commands that take a command as an argument, and how many words come before it, besides options.
 WRAPPERS = {"exec": 0, "env": 0, "command": 0, "setsid": 0, "timeout": 1, "xargs": 0, "nohup": 0, "inside": 0, "contained": 0, "chroot": 1}
 OPENERS = {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "time"}
 CLOSERS = {"fi", "done", "esac", "}", ";;"}
-# Of the C library, the compiler and Linux.
+# From the C library, the compiler and Linux.
 STANDARD_HEADER = re.compile(r"(std\w+|math|string|sched|unistd|dlfcn|execinfo|sys/\w+|immintrin|arm_neon)\.h|[a-z]+")
 
 
 class Shell:
-    """Finds the words of a shell script that stand where a command is expected."""
+    """Finds the words of a shell script at which a command is expected."""
 
     def __init__(self, text, line=1):
         self.text, self.at, self.line = text, 0, line
@@ -50,7 +50,7 @@ class Shell:
         self.heredocs = []
 
     def scan(self, end=""):
-        """Scans up to the closing character, which is consumed."""
+        """Scans up to the closing character and consumes it."""
         expecting, skip, wrapped = True, 0, False
         while self.at < len(self.text):
             char = self.text[self.at]
@@ -97,7 +97,7 @@ class Shell:
     after_case = False
 
     def command(self, word, line, skip, wrapped):
-        """What follows a word at a command's place: whether another command may, and after how many words."""
+        """What follows a word in command position: whether another command may, and after how many words."""
         if word in OPENERS:
             return True, 0, False
         if word in ("for", "select", "function"):
@@ -152,7 +152,7 @@ class Shell:
             self.word()
 
     def word(self):
-        """Reads a word; command substitutions in it are scanned, and stand as `$`."""
+        """Reads a word; command substitutions in it are scanned and replaced with `$`."""
         result = ""
         while self.at < len(self.text):
             char = self.text[self.at]
@@ -248,7 +248,7 @@ def scripts():
 
 
 def used_commands():
-    """Each command and the places that use it, without functions of the scripts."""
+    """Each command and the places that use it, without the scripts' own functions."""
     found, functions = [], set()
     for path in scripts():
         shell = Shell(path.read_text())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what no schema knows of a built overlay: that its parts refer to each other and that times are in step.
+"""Checks what no schema covers in a built overlay: that its parts refer to each other and that times are consistent.
 
     python manifests.py BUILT.yaml
 
-Prints what is wrong, one line each, and ends with status 1 if anything is.
+Prints one line per fault, and exits with status 1 if there are any.
 """
 
 import re
@@ -18,7 +18,7 @@ def containers(workload):
 
 
 def variables(container):
-    """Names in order, with the names that each value refers to: a reference must come after what it names."""
+    """Names in order, with the names that each value refers to: a reference must come after its target."""
     for entry in container.get("env", []):
         yield entry["name"], re.findall(r"(?<!\$)\$\((\w+)\)", entry.get("value", ""))
 

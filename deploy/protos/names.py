@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the typed messages, and the tables of what the rules cannot give.
+"""The names of the typed messages: the rules, and tables of their exceptions.
 
 An entry that no .proto file matches is an error, so the tables cannot go stale.
 """
 
 import re
 
-# Swift names that differ from the name in the .proto file in more than form, by full name.
+# Swift names that differ from the .proto file's in more than form, by full name.
 NAMES = {
-    # Other modules have types of these names.
+    # Other modules have types with these names.
     "switchyard.v1.Stack": "WireStack",
     "switchyard.v1.DType": "WireDType",
     "switchyard.v1.DropReason": "WireDropReason",
     "switchyard.v1.FinishReason": "WireFinishReason",
-    # Names that say more.
+    # More descriptive names.
     "switchyard.v1.HostDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_ff": "feedForwardWidth",
@@ -51,7 +51,7 @@ REFUSE_UNKNOWN = {"switchyard.v1.Stack", "switchyard.v1.Pooling", "switchyard.v1
 # Services whose method names are in Sources/SwitchyardProtos/Methods.swift: reflection has two names for one method.
 SERVICES_BY_HAND = {"grpc.reflection.v1.ServerReflection"}
 
-# Words with a form of their own, unless a lower-case name begins with them.
+# Words with special capitalisation, unless a lower-case name begins with them.
 WORDS = {"id": "ID", "ids": "IDs", "dtype": "DType", "dtypes": "DTypes"}
 
 

@@ -4,7 +4,7 @@
 
 deploy/generate-protos.sh runs it. Each .proto file becomes one Swift file with its enums, messages and method names;
 the messages are read from and written to the C structures that protoc-c generates from the same files. Comments become
-documentation. Names that the rules cannot give are in names.py.
+documentation. Exceptions to the naming rules are in names.py.
 
 Needs Debian's python3-protobuf, which belongs to Debian's own Python: hence the first line.
 """
@@ -81,7 +81,7 @@ class Oneof:
 
 
 class Message:
-    """A message: a structure and what reads and writes it."""
+    """A message: a structure, and the code that reads and writes it."""
 
     def __init__(self, schema, full_name):
         self.schema, self.full_name = schema, full_name
@@ -124,7 +124,7 @@ class Message:
         return lines
 
     def entry_lines(self):
-        """A map's entry: no part of the interface."""
+        """A map's entry: not part of the interface."""
         key, value = self.parts
         owner = self.schema.type_name(self.full_name.rpartition(".")[0])
         lines = [f"/// An entry of ``{owner}``, as it is on the wire."]
@@ -148,7 +148,7 @@ class Message:
         return lines + [f"        self.{part.name} = {part.name}" for part in self.parts] + ["    }"]
 
     def _codec(self, entry=False):
-        """The functions that ``CBacked`` wants."""
+        """The functions that ``CBacked`` requires."""
         c = c_type(self.full_name)
         lines = call("    ", "static func prepare", [f"_ c: UnsafeMutablePointer<{c}>"], " {")
         lines += [f"        {c_function(self.full_name)}__init(c)", "    }", ""]
@@ -179,7 +179,7 @@ class Message:
 
 
 def enum_lines(schema, full_name, indent):
-    """An enum, with what becomes of numbers that it does not have."""
+    """An enum, and how it treats unknown numbers."""
     enum = schema.enums[full_name]
     names = [case_name(enum.name, value.name) for value in enum.value]
     if full_name in REFUSE_UNKNOWN:

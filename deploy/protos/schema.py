@@ -28,7 +28,7 @@ SCALARS = {
 
 
 def refuse(name, why):
-    """Ends the program: the .proto files or a table hold something that cannot be generated."""
+    """Ends the program: the .proto files or a table contain something that cannot be generated."""
     sys.exit(f"generate-protos: {name}: {why}")
 
 
@@ -88,7 +88,7 @@ class Schema:
         return full_name in self.messages and self.messages[full_name].options.map_entry
 
     def refused_fields(self, enum):
-        """The fields, as Swift names them, that refuse numbers which the enum does not have, though others do not."""
+        """The fields, by Swift name, that refuse unknown numbers of the enum although others accept them."""
         return [
             f"{self.type_name(name)}.{swift_name(f'{name}.{field.name}', field.name)}"
             for name, message in self.messages.items()
