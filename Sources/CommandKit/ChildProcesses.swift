@@ -222,7 +222,7 @@ package final class ChildProcesses: Sendable {
             switch self.settings.onExit {
             case .fail:
                 throw ChildProcessError(
-                    description: "\(specification.name) left early, \(end.status)\(end.lastWords)"
+                    description: "\(specification.name) exited early, \(end.status)\(end.lastWords)"
                 )
             case .accept:
                 self.state.withLock { $0.left[specification.name] = "\(end.status)\(end.lastWords)" }
@@ -233,7 +233,7 @@ package final class ChildProcesses: Sendable {
             switch restarts.left(readyFor: left?.since.duration(to: .now), isExit: end.isExit) {
             case .giveUp:
                 throw ChildProcessError(
-                    description: "\(specification.name) does not start, \(end.status)\(end.lastWords)"
+                    description: "\(specification.name) did not start, \(end.status)\(end.lastWords)"
                 )
             case .restart(let pause):
                 if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
@@ -252,7 +252,7 @@ package final class ChildProcesses: Sendable {
             let missing = specifications.map(\.name).filter { !up.contains($0) }
             if missing.isEmpty { return }
             if let name = missing.first(where: { left[$0] != nil }), let end = left[name] {
-                throw ChildProcessError(description: "\(name) left before it listened, \(end)")
+                throw ChildProcessError(description: "\(name) exited before it listened, \(end)")
             }
             guard ContinuousClock.now < deadline else {
                 throw ChildProcessError(

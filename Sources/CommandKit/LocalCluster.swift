@@ -88,7 +88,7 @@ package struct LocalCluster: Sendable {
             let gateway = Self.gatewaySpecification(layout, hosts: hosts.running, scratch: scratch.path)
             return try await ChildProcesses.run([gateway], settings: gatewaySettings) { gateway in
                 guard let address = gateway.running.first?.address else {
-                    throw ChildProcessError(description: "the gateway left as soon as it was up; its output says why")
+                    throw ChildProcessError(description: "the gateway exited as soon as it was up; its output says why")
                 }
                 return try await body(LocalCluster(gatewayAddress: address, hosts: hosts, gateway: gateway))
             }

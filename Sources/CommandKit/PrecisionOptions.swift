@@ -41,7 +41,7 @@ package enum PrecisionNames {
 package struct LocalPrecisionOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "How weights are kept: checkpoint (as they are stored), float32, bfloat16 or int8. (default: checkpoint)",
+            "How weights are kept: checkpoint (as stored), float32, bfloat16 or int8. (default: checkpoint)",
             valueName: "type"
         ),
         transform: PrecisionNames.storage
@@ -49,7 +49,7 @@ package struct LocalPrecisionOptions: ParsableArguments {
     package var dtype: WeightStorage?
 
     @Option(
-        help: ArgumentHelp("How the experts' weights are kept, where that is different.", valueName: "type"),
+        help: ArgumentHelp("How the experts' weights are kept, if different.", valueName: "type"),
         transform: PrecisionNames.storage
     )
     package var expertDtype: WeightStorage?
@@ -78,7 +78,7 @@ package struct LocalPrecisionOptions: ParsableArguments {
 package struct ClusterPrecisionOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "How weights are kept: checkpoint (as they are stored), float32, bfloat16 or int8. (default: checkpoint)",
+            "How weights are kept: checkpoint (as stored), float32, bfloat16 or int8. (default: checkpoint)",
             valueName: "type"
         ),
         transform: PrecisionNames.storage
@@ -86,7 +86,7 @@ package struct ClusterPrecisionOptions: ParsableArguments {
     package var dtype: WeightStorage?
 
     @Option(
-        help: ArgumentHelp("How the expert hosts' weights are kept, where that is different.", valueName: "type"),
+        help: ArgumentHelp("How the expert hosts' weights are kept, if different.", valueName: "type"),
         transform: PrecisionNames.storage
     )
     package var expertDtype: WeightStorage?
@@ -100,7 +100,7 @@ package struct ClusterPrecisionOptions: ParsableArguments {
     )
     package var wireDtype: DType?
 
-    @Flag(help: "Store the experts' weights packed in that type, for hosts that map and serve them as they lie.")
+    @Flag(help: "Store the experts' weights packed in that type, for hosts to map and serve directly.")
     package var packed = false
 
     /// Leaves everything as the checkpoint has it.

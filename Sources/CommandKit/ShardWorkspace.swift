@@ -103,7 +103,7 @@ package struct WantedParts {
         try self.expect(self.fingerprint, placement.fingerprintValue, of: placement.source, in: file, folder)
         guard placement.pools.count == self.pools else {
             throw Self.failure(
-                "\(file) has \(placement.pools.count) pools, but \(self.pools) are wanted (--pools)",
+                "\(file) has \(placement.pools.count) pools, not \(self.pools) (--pools)",
                 folder
             )
         }
@@ -135,25 +135,26 @@ package struct WantedParts {
     ) throws {
         let file = "\(folder)/\(part)/\(ShardManifest.fileName)"
         guard let manifest = try ShardManifest.load(directory: "\(folder)/\(part)") else {
-            throw Self.failure("\(file) is missing, so what the part holds is not known", folder)
+            throw Self.failure("\(file) is missing, so the part's contents are unknown", folder)
         }
         try self.expect(self.fingerprint, manifest.fingerprintValue, of: manifest.source, in: file, folder)
         guard manifest.kind == kind, manifest.name == name else {
             throw Self.failure(
-                "\(file) is that of the \(manifest.kind.rawValue) part \(manifest.name), but the \(kind.rawValue) part "
-                    + "\(name) is wanted",
+                "\(file) describes the \(manifest.kind.rawValue) part \(manifest.name), not the \(kind.rawValue) part "
+                    + "\(name)",
                 folder
             )
         }
         guard manifest.overrides.isEmpty else {
             let overrides = manifest.overrides.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
             throw Self.failure(
-                "\(file) was cut with \(overrides.joined(separator: ", ")) (shard --override), which is not wanted here",
+                "\(file) was cut with \(overrides.joined(separator: ", ")) (shard --override), "
+                    + "but the checkpoint is wanted as it is",
                 folder
             )
         }
         guard manifest.pools == self.pools else {
-            throw Self.failure("\(file) is one of \(manifest.pools) pools, but \(self.pools) are wanted", folder)
+            throw Self.failure("\(file) is one of \(manifest.pools) pools, not \(self.pools)", folder)
         }
         guard let experts else { return }
         for layer in manifest.experts where layer.experts != experts {
@@ -167,7 +168,7 @@ package struct WantedParts {
         }
         guard (manifest.packing != nil) == self.isPacked else {
             throw Self.failure(
-                "\(file) is that of a part that is \(self.isPacked ? "not " : "")packed, and --packed is "
+                "\(file) describes a part that is \(self.isPacked ? "not " : "")packed, but --packed is "
                     + "\(self.isPacked ? "" : "not ")given",
                 folder
             )
@@ -178,7 +179,7 @@ package struct WantedParts {
     {
         guard found != wanted else { return }
         throw Self.failure(
-            "\(file) is of \(source), fingerprint \(Self.text(found)), but \(self.model) has fingerprint "
+            "\(file) was cut from \(source), fingerprint \(Self.text(found)), but \(self.model) has fingerprint "
                 + "\(Self.text(wanted))",
             folder
         )

@@ -25,7 +25,7 @@ public enum ReplicaState: Sendable, Hashable {
     case ready
     /// Failed too often or was too slow; gets no calls before that time.
     case ejected(until: ContinuousClock.Instant)
-    /// Ejected, and has been asked whether it has recovered; reported as ejected.
+    /// Ejected, and being probed for recovery; reported as ejected.
     case probing
     /// Finishes the calls it has and gets no more.
     case draining

@@ -37,7 +37,7 @@ extension ExpertHost {
     /// Whether the host takes calls, and why not; agrees with the health service.
     public var readiness: Readiness {
         if self.health.status(of: "") == .serving { return Readiness(isReady: true) }
-        return Readiness(isReady: false, notes: [self.queue.load.draining ? "it drains" : "it does not listen yet"])
+        return Readiness(isReady: false, notes: [self.queue.load.draining ? "draining" : "not listening yet"])
     }
 
     /// Adds the current state of the host, beside what ``ExpertHostMetrics`` count.

@@ -84,7 +84,7 @@ public struct ExpertHostConfiguration: Sendable {
     /// - Throws: ``ExpertHostError`` naming the first value that is out of its limits.
     public func validate() throws(ExpertHostError) {
         guard !self.shardDirectories.isEmpty, !self.shardDirectories.contains("") else {
-            throw ExpertHostError(.configuration, "the shard's folder is not given; pass --shard DIR")
+            throw ExpertHostError(.configuration, "no shard folder is given; pass --shard DIR")
         }
         let table = ExpertHostSettings.table
         let problems = [
@@ -94,7 +94,7 @@ public struct ExpertHostConfiguration: Sendable {
         ]
         if let problem = problems.lazy.compactMap({ $0 }).first { throw ExpertHostError(.configuration, problem) }
         try Self.check("port", self.port, within: 0...65_535)
-        try Self.check("rows that wait", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
+        try Self.check("the limit of waiting rows", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
         if let zone = self.zone {
             try Self.check(zone: zone)
         }

@@ -52,7 +52,7 @@ struct ForwardCheck: Sendable {
             throw RPCError(
                 .failedPrecondition,
                 "model_fingerprint is \(hex(envelope.modelFingerprint)), but this host's experts come from the checkpoint "
-                    + "\(hex(self.fingerprint)); give the gateway and its hosts parts of one and the same checkpoint"
+                    + "\(hex(self.fingerprint)); give the gateway and its hosts parts of the same checkpoint"
             )
         }
         let layer = try self.layer(of: envelope)
@@ -113,8 +113,8 @@ struct ForwardCheck: Sendable {
             guard held.contains(expert) else {
                 throw RPCError(
                     .failedPrecondition,
-                    "groups[\(index)].expert \(expert) of \(layer.stack) layer \(layer.block) is not held here; "
-                        + "held are \(held.sorted()); look at the gateway's placement"
+                    "groups[\(index)].expert \(expert) of \(layer.stack) layer \(layer.block) is not held here; this "
+                        + "host holds \(held.sorted()); check the gateway's placement"
                 )
             }
             groups.append(SwitchModel.ExpertRows(expert: expert, rows: Int(group.rows)))
@@ -137,7 +137,7 @@ struct ForwardCheck: Sendable {
         guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.modelWidth else {
             throw RPCError(
                 .invalidArgument,
-                "tokens.shape is \(shape.prefix(8)); the rows of the groups and the model's width make "
+                "tokens.shape is \(shape.prefix(8)); from the groups' rows and the model's width it must be "
                     + "[\(rows), \(self.modelWidth)]"
             )
         }

@@ -193,19 +193,19 @@ extension RPCError {
         case .calls(let limit):
             self.init(
                 .resourceExhausted,
-                "\(limit) calls wait already, which is this host's limit; try another replica, or add hosts"
+                "\(limit) calls are already waiting, this host's limit; try another replica, or add hosts"
             )
         case .rows(let waiting, let limit):
             self.init(
                 .resourceExhausted,
-                "\(waiting) token rows wait and \(rows) more would exceed this host's limit of \(limit); "
+                "\(waiting) token rows are waiting and \(rows) more would exceed this host's limit of \(limit); "
                     + "try another replica, or add hosts"
             )
         case .share(let calls, let rows):
             self.init(
                 .resourceExhausted,
-                "\(calls) calls with \(rows) token rows of this connection wait already, more than the queue has left, "
-                    + "and others call as well; try another replica, or add hosts"
+                "this connection already has \(calls) calls with \(rows) token rows waiting, more than the queue has "
+                    + "left, and other connections call too; try another replica, or add hosts"
             )
         }
         self.askToRetry(after: retryAfter)

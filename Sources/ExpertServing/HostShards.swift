@@ -4,7 +4,7 @@ internal import Checkpoints
 internal import Synchronization
 internal import TensorKernels
 
-/// The folders that a host loads experts from: parts of one and the same checkpoint.
+/// The folders that a host loads experts from: parts of the same checkpoint.
 struct HostShards: Sendable {
     /// The open folders, in the order in which they were given.
     let checkpoints: [Checkpoint]
@@ -33,7 +33,7 @@ struct HostShards: Sendable {
             checkpoints.append(checkpoint)
         }
         guard let first = checkpoints.first else {
-            throw ExpertHostError(.configuration, "the shard's folder is not given; pass --shard DIR")
+            throw ExpertHostError(.configuration, "no shard folder is given; pass --shard DIR")
         }
         self.checkpoints = checkpoints
         self.first = first
@@ -96,7 +96,7 @@ struct HostShards: Sendable {
             throw ExpertHostError(
                 .mixedShards,
                 "\(first.directory) comes from the checkpoint \(hex(first.fingerprint)) and \(checkpoint.directory) "
-                    + "from \(hex(checkpoint.fingerprint)); give a host parts of one checkpoint, cut at once"
+                    + "from \(hex(checkpoint.fingerprint)); give a host parts from one cut of a checkpoint"
             )
         }
         guard checkpoint.configuration == first.configuration else {

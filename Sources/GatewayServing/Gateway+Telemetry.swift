@@ -16,9 +16,9 @@ extension Gateway {
     /// Whether the gateway takes requests, and why not; agrees with the health service.
     public var readiness: Readiness {
         switch self.gate.phase {
-        case .waiting: Readiness(isReady: false, notes: ["it waits for its expert hosts"] + self.missingPools)
+        case .waiting: Readiness(isReady: false, notes: ["waiting for expert hosts"] + self.missingPools)
         case .serving: Readiness(isReady: true, notes: self.missingPools)
-        case .draining: Readiness(isReady: false, notes: ["it drains"])
+        case .draining: Readiness(isReady: false, notes: ["draining"])
         }
     }
 

@@ -143,7 +143,7 @@ public final class Gateway: Sendable {
             throw GatewayError(
                 .checkpoint,
                 "the tokenizer in \(checkpoint.directory) has \(tokenizer.vocabularySize) ids, but the model's vocab_size is "
-                    + "\(limit); put the spiece.model beside the model that it was made for"
+                    + "\(limit); put the model's own spiece.model next to it"
             )
         }
         return tokenizer

@@ -71,7 +71,7 @@ public struct GatewayConfiguration: Sendable {
     /// - Throws: ``GatewayError`` naming the first value that is out of its limits.
     public func validate() throws(GatewayError) {
         guard !self.modelDirectory.isEmpty else {
-            throw GatewayError(.configuration, "the model's folder is not given; pass --model DIR")
+            throw GatewayError(.configuration, "no model folder is given; pass --model DIR")
         }
         guard !self.cluster.pools.isEmpty else {
             throw GatewayError(

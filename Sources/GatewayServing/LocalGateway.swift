@@ -136,8 +136,8 @@ public final class LocalGateway: Sendable {
                 }
             throw GatewayError(
                 .checkpoint,
-                "\(directory)/\(ShardManifest.fileName) says that this is the part \(manifest.name) of \(manifest.source), "
-                    + "with \(content); pass the whole checkpoint that was cut, or serve its parts with switchyard expert-host "
+                "\(directory)/\(ShardManifest.fileName) says that this is part \(manifest.name) of \(manifest.source), "
+                    + "with \(content); pass the whole checkpoint, or serve its parts with switchyard expert-host "
                     + "and switchyard gateway"
             )
         }

@@ -66,7 +66,7 @@ public struct HealthService: Sendable {
             let message = try HealthCheckRequest(serialized: Array(request.readableBytesView))
             return .success(message.service)
         } catch {
-            return .failure(RPCError(.invalidArgument, "the request is no HealthCheckRequest: \(error)"))
+            return .failure(RPCError(.invalidArgument, "the request is not a HealthCheckRequest: \(error)"))
         }
     }
 }

@@ -47,7 +47,7 @@ public struct ReflectionService: Sendable {
         do throws(ProtoError) {
             return try ServerReflectionRequest(serialized: Array(message.readableBytesView))
         } catch {
-            throw RPCError(.invalidArgument, "the request is no ServerReflectionRequest: \(error)")
+            throw RPCError(.invalidArgument, "the request is not a ServerReflectionRequest: \(error)")
         }
     }
 }
@@ -95,7 +95,7 @@ struct ReflectionSession {
         case .listServices:
             return .services(self.services.map { ServiceResponse(name: $0) })
         case nil:
-            let text = "the request asks nothing that this server knows; set one member of message_request"
+            let text = "the request asks for nothing that this server knows; set one member of message_request"
             return Self.error(.invalidArgument, text)
         }
     }
@@ -111,7 +111,7 @@ struct ReflectionSession {
     }
 
     private static func notFound(_ what: String) -> ServerReflectionResponse.Answer {
-        Self.error(.notFound, "this server knows no \(what); list_services tells what it has")
+        Self.error(.notFound, "this server has no \(what); list_services lists what it has")
     }
 
     private static func error(_ code: Status.Code, _ message: String) -> ServerReflectionResponse.Answer {

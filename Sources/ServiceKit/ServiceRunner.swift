@@ -10,7 +10,7 @@ public enum ServiceRunner {
     public struct Interrupted: Error, Sendable, Hashable, CustomStringConvertible {
         /// What happened, for people.
         public var description: String {
-            "told to stop a second time; what was under way was ended"
+            "told to stop a second time; work in flight was cut off"
         }
     }
 

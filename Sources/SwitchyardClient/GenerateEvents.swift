@@ -48,7 +48,7 @@ public struct GenerateEvents: AsyncSequence, Sendable {
                 throw GatewayError(wrapping: error)
             }
             guard self.isComplete else {
-                throw GatewayError(.internal, "the gateway ended the call without the response that comes last")
+                throw GatewayError(.internal, "the gateway ended the call without its final response")
             }
             return nil
         }

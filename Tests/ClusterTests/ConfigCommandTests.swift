@@ -127,7 +127,7 @@ struct ConfigCommandTests {
         }
         let markdown = try await config(["list", "client", "--markdown"])
         #expect(
-            markdown.text.contains("| `token-file` | | | Show the gateway the token in this file. |"),
+            markdown.text.contains("| `token-file` | | | Send the gateway the token in this file. |"),
             "\(markdown.text)"
         )
     }

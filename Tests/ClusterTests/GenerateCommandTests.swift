@@ -127,7 +127,7 @@ struct GenerateCommandTests {
             (["--local", TestCluster.miniature, "--timeout", "90000"], "timeout is 90000"),
             (["--threads", "2"], "--threads is for --local"),
             (["--stream", "--json"], "choose one of them"),
-            (["--stream", "--beams", "2"], "no token is certain before the end"),
+            (["--stream", "--beams", "2"], "no token is final before the end"),
         ]
     )
     func uselessFlags(arguments: [String], words: String) async throws {

@@ -78,9 +78,9 @@ struct SecurityTests {
 
                 let wrong = try await run(folder.clientArguments + ["--token-file", "\(folder.path)/wrong-token"])
                 #expect(wrong.status != 0)
-                #expect(wrong.errors.contains("UNAUTHENTICATED: the token is not one that this server knows"))
+                #expect(wrong.errors.contains("UNAUTHENTICATED: this server does not know the token"))
                 let missing = try await run(folder.clientArguments)
-                #expect(missing.errors.contains("UNAUTHENTICATED: this server takes calls with a token only"))
+                #expect(missing.errors.contains("UNAUTHENTICATED: this server requires a token"))
                 let nobody = try await run(["--tls-ca", "\(folder.path)/ca.pem"])
                 #expect(nobody.errors.contains("takes only clients with a certificate"), "\(nobody.errors)")
                 let stranger = try await run([

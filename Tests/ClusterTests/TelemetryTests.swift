@@ -239,7 +239,7 @@ struct TelemetryTests {
                 answer = try await AdminClient.get("/readyz", of: process.adminAddress)
             }
             #expect(answer.status == 503)
-            #expect(answer.body == "not ready\nit drains\n")
+            #expect(answer.body == "not ready\ndraining\n")
             let live = try await AdminClient.get("/livez", of: process.adminAddress)
             #expect(live.status == 200)
             let scrape = try await Scrape(process)

@@ -178,7 +178,7 @@ struct UpTests {
                 let exit = try await up.process.ended(within: Self.patience)
                 let text = up.process.lines.joined(separator: "\n")
                 #expect(exit.code == 1, "\(exit)\n\(text)")
-                #expect(text.contains("pool-0/0 does not start"), "\(text)")
+                #expect(text.contains("pool-0/0 did not start"), "\(text)")
                 #expect(text.contains("SWITCHYARD_MAX_ROWS") || text.contains("max-rows"), "\(text)")
                 #expect(text.contains("many"), "\(text)")
                 #expect(up.folders.isEmpty, "\(up.folders)")
@@ -339,7 +339,7 @@ struct UpTests {
             for part in ["\(foreign)/placement.json", "fingerprint", TestCluster.miniature, "--shards"] {
                 #expect(whole.contains(part), "\(whole)")
             }
-            #expect(try self.complaint(own, pools: 3).contains("has 2 pools, but 3 are wanted"))
+            #expect(try self.complaint(own, pools: 3).contains("has 2 pools, not 3"))
 
             // One part of another model among one's own.
             try FileManager.default.moveItem(atPath: "\(own)/pool-1", toPath: "\(folder)/kept")

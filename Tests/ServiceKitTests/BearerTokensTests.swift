@@ -56,7 +56,7 @@ struct BearerTokensTests {
             ("a:\(one) \(two)", "letters, digits and"), ("a:sha256:12", "64 hexadecimal digits"),
             ("a:sha256:" + String(repeating: "g", count: 64), "64 hexadecimal digits"),
             ("a:sha256:" + String(repeating: "+1", count: 32), "64 hexadecimal digits"),
-            ("a:\(one)\nb:\(one)", "tokens:2: the token of b stands in the file twice"),
+            ("a:\(one)\nb:\(one)", "tokens:2: the token of b appears twice in the file"),
             ("# nothing\n", "holds no token"), ("", "holds no token"),
             ("a:" + String(repeating: "a", count: 4_097), "has 4097 bytes"),
         ]

@@ -55,7 +55,7 @@ struct ServiceTelemetryTests {
             #expect(view.value("switchyard_expert_replicas", ["pool-0", "ready"]) == 0)
             #expect(view.value("switchyard_experts_complete") == 0)
             gateway.beginDraining()
-            #expect(gateway.readiness == Readiness(isReady: false, notes: ["it drains"]))
+            #expect(gateway.readiness == Readiness(isReady: false, notes: ["draining"]))
             #expect(gatewayRegistry.snapshot.value("switchyard_ready") == 0)
         }
     }
@@ -71,7 +71,7 @@ struct ServiceTelemetryTests {
         )
         configuration.port = 0
         let gateway = try Gateway(configuration: configuration, logger: quietLogger)
-        let notes = ["it waits for its expert hosts", "the pool pool-0 has no replica that takes calls"]
+        let notes = ["waiting for expert hosts", "the pool pool-0 has no replica that takes calls"]
         #expect(gateway.readiness == Readiness(isReady: false, notes: notes))
     }
 

@@ -16,7 +16,7 @@ struct AdminServerTests {
 
     private static let pages = AdminPages(
         metrics: { Array("metric 1\n".utf8) },
-        readiness: { Readiness(isReady: false, notes: ["it waits for its expert hosts"]) }
+        readiness: { Readiness(isReady: false, notes: ["waiting for expert hosts"]) }
     )
 
     private static func with<Result: Sendable>(
@@ -42,7 +42,7 @@ struct AdminServerTests {
             ("GET /livez HTTP/1.0\r\n\r\n", "200", "ok\n"),
             (
                 "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "503",
-                "not ready\nit waits for its expert hosts\n"
+                "not ready\nwaiting for expert hosts\n"
             ),
             ("HEAD /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "200", ""),
             ("GET /secret HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "404", nil),

@@ -118,9 +118,9 @@ struct DropLedger: Sendable, Equatable {
         }
         return RPCError(
             worst.reason.statusCode,
-            "\(self.lostCount) of \(coming > 0 ? "at most " : "")\(total) routed tokens were lost to hosts, a fraction of "
-                + "\(fraction) over drop_policy.max_dropped_fraction \(limit); most often: \(worst.count) at \(worst.layer.words) "
-                + "for \(worst.reason); try again, or accept a larger fraction"
+            "\(self.lostCount) of \(coming > 0 ? "at most " : "")\(total) routed tokens were lost by expert hosts; "
+                + "the fraction \(fraction) exceeds drop_policy.max_dropped_fraction \(limit); "
+                + "most often: \(worst.count) at \(worst.layer.words) for \(worst.reason); try again, or accept a larger fraction"
         )
     }
 
@@ -129,7 +129,7 @@ struct DropLedger: Sendable, Equatable {
         RPCError(
             reason.statusCode,
             "a token was dropped at \(layer.words) for \(reason) and drop_policy.strict is set; "
-                + "try again, or leave it unset to take a degraded answer"
+                + "try again, or leave it unset to accept a degraded answer"
         )
     }
 

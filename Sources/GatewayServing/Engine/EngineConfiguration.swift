@@ -49,7 +49,7 @@ public struct EngineLoad: Sendable, Hashable {
     public var running = 0
     /// Batch slots in use.
     public var usedSlots = 0
-    /// Batch slots in all.
+    /// Batch slots in total.
     public var batchSlots = 0
     /// Whether new requests are turned away because the engine is leaving.
     public var isDraining = false

@@ -39,7 +39,7 @@ enum RequestEnd: Sendable {
         case .expired:
             .failed(RPCError(.deadlineExceeded, "the call's deadline passed before the request was done"))
         case .stopped:
-            .failed(RPCError(.unavailable, "the gateway is shutting down; ask another one"))
+            .failed(RPCError(.unavailable, "the gateway is shutting down; try another one"))
         case .lostTokens(let error), .failed(let error), .refused(let error):
             .failed(error)
         case .cancelled:

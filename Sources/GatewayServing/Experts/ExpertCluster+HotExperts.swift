@@ -44,7 +44,7 @@ extension ExpertCluster {
         }
         for change in plan?.changes ?? [] {
             self.logger.info(
-                "a hot expert's placement changes",
+                "a hot expert's placement changed",
                 metadata: [
                     "layer": "\(change.layer)", "expert": "\(change.expert)",
                     "before": "\(change.before.joined(separator: ","))",

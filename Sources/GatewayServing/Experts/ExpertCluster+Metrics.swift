@@ -38,11 +38,11 @@ extension ExpertPooling.ReplicaState {
     var message: (state: SwitchyardProtos.ReplicaState, detail: String) {
         switch self {
         case .disconnected: (.disconnected, "no connection")
-        case .unverified: (.unverified, "has been asked what it holds")
+        case .unverified: (.unverified, "being asked what it holds")
         case .ready: (.ready, "")
-        case .ejected: (.ejected, "failed too often or was too slow; is probed after a while")
-        case .probing: (.ejected, "has been asked whether it has recovered")
-        case .draining: (.draining, "finishes the calls it has")
+        case .ejected: (.ejected, "failed too often or was too slow; will be probed")
+        case .probing: (.ejected, "being probed for recovery")
+        case .draining: (.draining, "finishing its calls in flight")
         case .mismatched(let reason): (.mismatched, reason)
         }
     }

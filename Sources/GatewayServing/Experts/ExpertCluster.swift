@@ -263,7 +263,7 @@ extension EjectionReason {
         case .failed(.deadline): "its calls miss their deadline"
         case .failed(.unavailable): "its connections break during calls"
         case .failed(.overloaded): "it sheds load"
-        case .failed(.badReply): "its answers cannot be used"
+        case .failed(.badReply): "its replies are unusable"
         case .failed(.refused): "it refuses calls"
         case .overtaken: "other replicas keep answering its calls first"
         case .slow: "it is slower than its siblings"

@@ -162,7 +162,7 @@ final class PendingLayer: PendingExperts, Sendable {
         var handles: [(attempt: AttemptID, handle: CallHandle)] = []
         for (attempt, channel, span) in sends {
             guard let channel else {
-                self.record(.failure(RPCError(.unavailable, "the replica is no longer named")), attempt)
+                self.record(.failure(RPCError(.unavailable, "the replica has left its pool")), attempt)
                 continue
             }
             var options = CallOptions(deadline: self.deadline)
@@ -210,7 +210,7 @@ final class PendingLayer: PendingExperts, Sendable {
                     layer: self.layer,
                     reason: .unavailable,
                     sequences: [],
-                    message: "nobody waits for the step any more"
+                    message: "no client waits for the step any more"
                 )
             case .timer:
                 outputs = self.step { layer, cluster, now in

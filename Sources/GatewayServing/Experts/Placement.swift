@@ -29,8 +29,8 @@ struct Placement: Sendable {
         guard file.fingerprintValue == checkpoint.fingerprint else {
             throw GatewayError(
                 .placement,
-                "\(directory)/\(PlacementFile.fileName) belongs to the checkpoint \(file.fingerprint), but the model beside "
-                    + "it to another one; cut the checkpoint again"
+                "\(directory)/\(PlacementFile.fileName) belongs to the checkpoint \(file.fingerprint), but the "
+                    + "model next to it does not; cut the checkpoint again"
             )
         }
         var table = PlacementTable()

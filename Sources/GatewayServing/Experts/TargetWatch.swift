@@ -73,7 +73,7 @@ struct TargetWatch: Sendable {
         } catch let error as TargetsUnknown {
             if lastFailure != error.description {
                 self.cluster.logger.warning(
-                    "a pool's replicas cannot be looked up; the last known ones stay",
+                    "cannot look up a pool's replicas; keeping the last known ones",
                     metadata: ["pool": "\(self.pool)", "target": "\(self.finder.description)", "reason": "\(error)"]
                 )
             }
@@ -149,7 +149,7 @@ struct FileFinder: TargetFinder {
         if !self.mayLeaveThisMachine, let far = addresses.first(where: { !LoopbackHost.contains($0.host) }) {
             throw TargetsUnknown(
                 description:
-                    "\(far.host):\(far.port) would be spoken to in plaintext on a network: set --experts-tls-ca, or "
+                    "\(far.host):\(far.port) would be reached in plaintext over a network: set --experts-tls-ca, or "
                     + "allow it with --plaintext"
             )
         }

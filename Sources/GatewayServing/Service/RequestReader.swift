@@ -139,7 +139,7 @@ struct RequestReader: Sendable {
         guard fraction >= 0, fraction <= 1 else {
             throw RPCError(
                 .invalidArgument,
-                "drop_policy.max_dropped_fraction is \(fraction); it must be from 0, which is no limit, to 1"
+                "drop_policy.max_dropped_fraction is \(fraction); it must be from 0 (unlimited) to 1"
             )
         }
         return DropPolicy(strict: message.strict, maxDroppedFraction: fraction == 0 ? nil : fraction)
@@ -174,8 +174,8 @@ struct RequestReader: Sendable {
         guard stops.isEmpty || parameters.beamCount == 1 else {
             throw RPCError(
                 .invalidArgument,
-                "parameters.stop cannot be combined with num_beams of \(parameters.beamCount), since no text is certain "
-                    + "before a beam search ends; use one beam"
+                "parameters.stop cannot be combined with num_beams of \(parameters.beamCount), since no text is final "
+                    + "until a beam search ends; use one beam"
             )
         }
         for (index, stop) in stops.enumerated() {

@@ -66,11 +66,11 @@ final class ServingGate: Sendable {
     func check() throws(RPCError) {
         switch self.state.withLock({ $0.phase }) {
         case .waiting:
-            throw RPCError(.unavailable, "the gateway still waits for its expert hosts; try again soon")
+            throw RPCError(.unavailable, "the gateway is still waiting for its expert hosts; try again soon")
         case .serving:
             return
         case .draining:
-            throw RPCError(.unavailable, "the gateway is draining; ask another one")
+            throw RPCError(.unavailable, "the gateway is draining; try another one")
         }
     }
 

@@ -22,12 +22,12 @@ public struct BearerTokens: Sendable {
         public var message: String {
             switch self {
             case .missing:
-                "this server takes calls with a token only: send the metadata \"authorization: Bearer TOKEN\" "
+                "this server requires a token: send the metadata \"authorization: Bearer TOKEN\" "
                     + "(switchyard: --token-file FILE or SWITCHYARD_TOKEN)"
             case .malformed:
                 "the metadata \"authorization\" must be given once, as \"Bearer TOKEN\""
             case .unknown:
-                "the token is not one that this server knows; ask its operator for a valid one"
+                "this server does not know the token; ask its operator for a valid one"
             }
         }
     }
@@ -86,7 +86,7 @@ public struct BearerTokens: Sendable {
             }
             guard !entries.contains(where: { $0.digest == digest }) else {
                 throw Settings.Failure(
-                    "\(place): the token of \(name) stands in the file twice; remove one of the lines"
+                    "\(place): the token of \(name) appears twice in the file; remove one of the lines"
                 )
             }
             guard entries.count < Self.maximumCount else {
@@ -148,7 +148,7 @@ public struct BearerTokens: Sendable {
         }
         guard BearerTokens.isToken(token) else {
             throw Settings.Failure(
-                "\(place): the token may have letters, digits and -._~+/= only; make one with `openssl rand -hex 32`"
+                "\(place): the token may contain only letters, digits and -._~+/=; make one with `openssl rand -hex 32`"
             )
         }
     }
@@ -181,7 +181,8 @@ public struct BearerTokens: Sendable {
             .compactMap { UInt8(String(decoding: digits[$0...($0 + 1)], as: UTF8.self), radix: 16) }
         guard digits.count == 64, bytes.count == 32, digits.allSatisfy(Self.isAlphanumeric) else {
             throw Settings.Failure(
-                "\(place): behind sha256: there must be 64 hexadecimal digits, as `printf %s TOKEN | sha256sum` prints them"
+                "\(place): sha256: must be followed by 64 hexadecimal digits, as printed by "
+                    + "`printf %s TOKEN | sha256sum`"
             )
         }
         return bytes

@@ -64,6 +64,6 @@ public enum SecretFile {
 
     /// The error about a secret that is none.
     static func readableByAll(_ path: String) -> Settings.Failure {
-        Settings.Failure("\(path) holds a secret, but every user of this machine may read it; run: chmod o-r \(path)")
+        Settings.Failure("\(path) holds a secret, but every user of this machine can read it; run: chmod o-r \(path)")
     }
 }

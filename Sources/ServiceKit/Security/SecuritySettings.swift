@@ -135,7 +135,7 @@ public enum SecuritySettings {
             return
         }
         throw Settings.Failure(
-            "\(what) would be plaintext on a network: set \(instead), or ask for it by name with --plaintext or "
+            "\(what) would be plaintext on a network: set \(instead), or allow it with --plaintext or "
                 + "SWITCHYARD_PLAINTEXT=true if the network is trusted (`switchyard certs` makes certificates)"
         )
     }

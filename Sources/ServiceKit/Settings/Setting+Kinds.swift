@@ -173,7 +173,7 @@ extension Setting where Value == [String] {
         see: String? = nil,
         _ help: String
     ) -> Setting {
-        .list(key, allowed: "a list of texts", placeholder: placeholder, see: see, help) { $0 }
+        .list(key, allowed: "a list of strings", placeholder: placeholder, see: see, help) { $0 }
     }
 }
 

@@ -1081,7 +1081,7 @@ public struct GatewayLoad: ProtoMessage {
     /// Batch slots in use.
     public var usedSlots: UInt32
 
-    /// Batch slots in all.
+    /// Batch slots in total.
     public var batchSlots: UInt32
 
     /// Whether the gateway is draining: it finishes its work and takes no more.

@@ -10,7 +10,7 @@ package struct ServiceMetrics: MetricTable {
     package let residentMemoryBytes = MetricDefinition(
         "process_resident_memory_bytes",
         .gauge,
-        "Resident memory of the process in bytes; a mapped shard counts as far as it has been read."
+        "Resident memory of the process in bytes; a mapped shard counts only what has been read."
     )
     package let virtualMemoryBytes = MetricDefinition(
         "process_virtual_memory_bytes",
@@ -106,7 +106,7 @@ package struct TransportMetrics: MetricTable {
         "switchyard_tls_certificate_expiry_timestamp_seconds",
         .gauge,
         ["role"],
-        "Expiry of the certificate in use, in seconds since 1970; role is listener, or experts for the one a gateway shows to hosts."
+        "Expiry of the certificate in use, in seconds since 1970; role is listener, or experts for the one a gateway presents to hosts."
     )
 
     package init() {}

@@ -17,7 +17,7 @@ enum EarlySignals {
         for number in [SIGTERM, SIGINT] {
             signal(number) { number in
                 // Nothing here but what a signal's handler may do (signal-safety(7)).
-                let text: StaticString = "told to stop before serving; what was fetched is kept\n"
+                let text: StaticString = "stopped before serving; what was fetched is kept\n"
                 text.withUTF8Buffer { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
                 _exit(number == SIGINT ? 130 : 0)
             }
@@ -28,7 +28,7 @@ enum EarlySignals {
     static func endCommand() {
         for number in [SIGTERM, SIGINT] {
             signal(number) { number in
-                let text: StaticString = "told to stop; what was fetched is kept, so run the same again to go on\n"
+                let text: StaticString = "stopped; what was fetched is kept, run the same command again to continue\n"
                 text.withUTF8Buffer { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
                 _exit(128 + number)
             }

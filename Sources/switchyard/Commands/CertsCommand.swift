@@ -13,8 +13,8 @@ struct CertsCommand: AsyncParsableCommand {
         abstract: "Make a development certificate authority and certificates for a cluster.",
         discussion: """
             Writes ca.pem, gateway.pem, expert-host.pem and client.pem, each with NAME-key.pem, into a folder. An authority
-            that the folder holds already is used again and never replaced. The gateway's and the hosts' certificates are
-            for every --host and for this machine. Each certificate carries an identity for --tls-allowed-clients:
+            that is already in the folder is reused and never replaced. The gateway's and the hosts' certificates are
+            valid for every --host and for this machine. Each certificate carries an identity for --tls-allowed-clients:
             spiffe://switchyard/gateway, spiffe://switchyard/expert-host, spiffe://switchyard/client.
 
             EXAMPLE
@@ -30,7 +30,7 @@ struct CertsCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A DNS name or address that servers are reached at; may be given several times.",
+            "A DNS name or address at which servers are reached; may be given several times.",
             valueName: "name[,name]"
         )
     )
@@ -62,7 +62,7 @@ struct CertsCommand: AsyncParsableCommand {
         }
         Terminal.print(table.text)
         Terminal.print(
-            "\nGive ca.pem to every part, each part its own certificate and key, and ca-key.pem to none."
+            "\nGive ca.pem to every process, each process its own certificate and key, and ca-key.pem to none."
         )
     }
 

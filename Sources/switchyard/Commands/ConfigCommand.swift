@@ -11,7 +11,7 @@ struct ConfigCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config",
         abstract:
-            "Show what a service would run with, and where each value comes from; check it; or list all settings.",
+            "Show a service's settings and where each value comes from, check them, or list all settings.",
         discussion: """
             Takes the flags of the service, reads the same environment and file, and starts nothing. Secrets are not shown:
             tokens, and the user, password and query of addresses.

@@ -9,7 +9,7 @@ import ServiceKit
 struct ConfigListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List all settings of a program, with their defaults, what they may be, and what they do.",
+        abstract: "List all settings of a program, with their defaults, allowed values and purpose.",
         discussion: """
             EXAMPLES
               switchyard config list gateway

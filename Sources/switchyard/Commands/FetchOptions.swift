@@ -108,7 +108,7 @@ struct WeightSources: Sendable {
                 logger.info("fetching weights", metadata: ["from": "\(address)"])
                 let report = try await fetch.run { log.note($0) }
                 logger.info(
-                    "weights are here",
+                    "fetched weights",
                     metadata: [
                         "part": "\(report.name)", "folder": "\(report.directory)", "bytes": "\(report.byteCount)",
                         "fetched": "\(report.receivedBytes)", "time": "\(Terminal.time(start.duration(to: .now)))",

@@ -14,8 +14,8 @@ struct GenerateCommand: AsyncParsableCommand {
         commandName: "generate",
         abstract: "Generate text through a gateway, or with a model in this process.",
         discussion: """
-            Special tokens stay in the answer: with T5's sentinels they carry it. A flag that is not given, and a number of
-            0, takes the default in the model's generation_config.json.
+            Special tokens stay in the answer, since T5's sentinels structure it. A flag that is left out, or a number of 0,
+            takes the default in the model's generation_config.json.
 
             EXAMPLES
               switchyard generate "A horse! a horse! my <extra_id_0> for a horse!"
@@ -31,11 +31,11 @@ struct GenerateCommand: AsyncParsableCommand {
 
     @Option(
         name: .customLong("local"),
-        help: ArgumentHelp("Use this whole checkpoint in this process; no network.", valueName: "model")
+        help: ArgumentHelp("Run this whole checkpoint in this process, without a network.", valueName: "model")
     )
     var localModel: String?
 
-    @Flag(help: "Print tokens as they come.")
+    @Flag(help: "Print tokens as they arrive.")
     var stream = false
 
     @Flag(help: "Print the whole response as JSON.")
@@ -53,10 +53,10 @@ struct GenerateCommand: AsyncParsableCommand {
 
     func validate() throws {
         if self.stream, (self.parameters.beams ?? 0) > 1 {
-            throw ValidationError("--stream shows nothing with --beams: no token is certain before the end")
+            throw ValidationError("--stream shows nothing with --beams: no token is final before the end")
         }
         if self.stream, self.json {
-            throw ValidationError("--stream prints text as it comes and --json the whole response; choose one of them")
+            throw ValidationError("--stream prints text as it arrives and --json the whole response; choose one")
         }
         if self.localModel != nil {
             if let flag = self.client.connectionFlag {
@@ -203,6 +203,6 @@ struct StreamedText {
         self.hasTokens
             ? nil
             : "note: nothing could be shown before the end, since the model's default is beam search; pass --beams 1 to "
-                + "see tokens as they come"
+                + "see tokens as they arrive"
     }
 }

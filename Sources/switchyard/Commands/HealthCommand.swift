@@ -12,7 +12,7 @@ import SwitchyardProtos
 struct HealthCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "health",
-        abstract: "Ask a gateway or an expert host whether it takes calls; the status is 0 if it does, otherwise 1.",
+        abstract: "Check whether a gateway or an expert host takes calls; exits with 0 if it does, otherwise 1.",
         discussion: """
             Calls the standard gRPC health service. Without --endpoint it asks the server that SWITCHYARD_LISTEN describes, \
             on this machine, so that a container's health check needs no arguments.
@@ -25,7 +25,7 @@ struct HealthCommand: AsyncParsableCommand {
 
     @OptionGroup var client: ClientOptions
 
-    @Option(help: ArgumentHelp("Ask for this service. (default: the server as a whole)", valueName: "name"))
+    @Option(help: ArgumentHelp("Ask about this service. (default: the server as a whole)", valueName: "name"))
     var service: String = ""
 
     func run() async throws {
@@ -60,7 +60,7 @@ struct HealthCommand: AsyncParsableCommand {
     /// - Throws: ``Settings/Failure`` for an address without a port.
     private static func endpoint(of listen: ListenAddress) throws -> Endpoint {
         guard listen.port > 0 else {
-            throw Settings.Failure("listen is \(listen), whose port the system chooses: give the port with --endpoint")
+            throw Settings.Failure("listen is \(listen), so the system chooses the port: pass it with --endpoint")
         }
         let host = ["0.0.0.0": "127.0.0.1", "::": "::1"][listen.host] ?? listen.host
         return Endpoint(host: host, port: listen.port)

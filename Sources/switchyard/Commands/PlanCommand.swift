@@ -12,7 +12,7 @@ import SwitchyardTypes
 struct PlanCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
-        abstract: "Say which experts are hot, which further pools should take their rows, and what that would bring.",
+        abstract: "Show which experts are hot, which additional pools should take their rows, and what that gains.",
         discussion: """
             Nothing is changed; a gateway that runs with --replicate-hot-experts applies such plans itself.
 
@@ -147,9 +147,9 @@ struct PlanReport {
         guard !self.plan.changes.isEmpty else {
             let extras = self.plan.extras.values.reduce(0) { $0 + $1.values.reduce(0) { $0 + $1.count } }
             return extras == 0
-                ? "nothing to change: no further pool for an expert would lower a layer's busiest share by "
+                ? "nothing to change: no additional pool for an expert would lower a layer's busiest share by "
                     + "\(Int(self.configuration.minimumGain * 100)) %"
-                : "nothing to change: \(extras) further pools for hot experts are in force"
+                : "nothing to change: \(extras) additional pools for hot experts are in force"
         }
         var table = TextTable([
             ("layer", .left), ("expert", .right), ("share", .right), ("pools now", .left), ("planned", .left),

@@ -13,11 +13,11 @@ import Musl
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Run switchyard-bench, which measures, where it is installed beside this program.",
+        abstract: "Run switchyard-bench, the benchmarks, if it is installed next to this program.",
         helpNames: []
     )
 
-    @Argument(parsing: .captureForPassthrough, help: "What switchyard-bench is told.")
+    @Argument(parsing: .captureForPassthrough, help: "Arguments for switchyard-bench.")
     var arguments: [String] = []
 
     func run() throws {
@@ -29,11 +29,11 @@ struct BenchCommand: ParsableCommand {
 struct SimulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "simulate",
-        abstract: "Run switchyard-bench simulate where it is installed beside this program.",
+        abstract: "Run switchyard-bench simulate, if it is installed next to this program.",
         helpNames: []
     )
 
-    @Argument(parsing: .captureForPassthrough, help: "What switchyard-bench simulate is told.")
+    @Argument(parsing: .captureForPassthrough, help: "Arguments for switchyard-bench simulate.")
     var arguments: [String] = []
 
     func run() throws {
@@ -54,7 +54,7 @@ enum Workshop {
     static func run(_ word: String, _ arguments: [String]) -> ExitCode {
         guard let path = Programs.beside(Self.program) else {
             Terminal.printError(
-                "Error: `switchyard \(word)` is now part of \(Self.program), which is not beside this program; "
+                "Error: `switchyard \(word)` is now part of \(Self.program), which is not next to this program; "
                     + "build it with `swift build -c release --product \(Self.program)`"
             )
             return ExitCode.validationFailure

@@ -31,9 +31,9 @@ final class FetchLog: Sendable {
             guard let bar = self.bar else { return self.log(label, completed, total) }
             bar.update(label, completed: completed, total: total, isBytes: true)
         case .retry(let reason, let wait):
-            self.logger.warning("fetching is tried again", metadata: ["reason": "\(reason)", "in": "\(wait)"])
+            self.logger.warning("retrying a fetch", metadata: ["reason": "\(reason)", "in": "\(wait)"])
         case .waiting(let what):
-            self.logger.info("another process fetches the same; waiting", metadata: ["what": "\(what)"])
+            self.logger.info("another process is fetching the same files; waiting", metadata: ["what": "\(what)"])
         case .warning(let text):
             self.logger.warning("\(text)")
         }
