@@ -72,25 +72,25 @@ package struct ChildProcessError: Error, CustomStringConvertible {
 package struct ChildSettings: Sendable {
     /// The program that all of them run.
     package var executable: String
-    /// What follows when a child leaves early.
+    /// What to do when a child exits early.
     package var onExit: ChildExitPolicy
-    /// How long all of them together may take until they listen.
+    /// How long all of them together may take to start listening.
     package var startTimeout: Duration
     /// How long a child may take to stop before it is killed; longer than its own drain.
     package var stopTimeout: Duration = .seconds(120)
     /// Passes signals on to children, this set's and others'.
     package var signals = ChildSignals()
-    /// Called from any thread.
+    /// Called on any thread.
     package var events: @Sendable (ChildEvent) -> Void
 
     /// Describes how a set of child processes is run.
     ///
     /// - Parameters:
     ///   - executable: The program that all of them run.
-    ///   - onExit: What follows when a child ends early.
-    ///   - startTimeout: How long all of them together may take until they listen.
+    ///   - onExit: What to do when a child exits early.
+    ///   - startTimeout: How long all of them together may take to start listening.
     ///   - signals: Passes signals on to the children.
-    ///   - events: Called from any thread.
+    ///   - events: Called on any thread.
     package init(
         executable: String,
         onExit: ChildExitPolicy,
@@ -133,11 +133,11 @@ package final class ChildProcesses: Sendable {
     /// - Parameters:
     ///   - specifications: What to start.
     ///   - executable: The program that all of them run.
-    ///   - onExit: What follows when a child leaves early.
-    ///   - startTimeout: How long all of them together may take until they listen.
-    ///   - events: Called from any thread.
+    ///   - onExit: What to do when a child exits early.
+    ///   - startTimeout: How long all of them together may take to start listening.
+    ///   - events: Called on any thread.
     ///   - body: Runs while they are up.
-    /// - Returns: What the body returned.
+    /// - Returns: The body's result.
     /// - Throws: As ``run(_:settings:body:)``.
     package static func run<Result: Sendable>(
         _ specifications: [ChildSpecification],
@@ -166,7 +166,7 @@ package final class ChildProcesses: Sendable {
     ///   - specifications: What to start.
     ///   - settings: How to run them.
     ///   - body: Runs while they are up.
-    /// - Returns: What the body returned.
+    /// - Returns: The body's result.
     /// - Throws: ``ChildProcessError`` where a child does not come up, or leaves and is not started again; what the body
     ///   throws.
     package static func run<Result: Sendable>(

@@ -63,7 +63,7 @@ package struct LocalCluster: Sendable {
     ///   - executable: The `switchyard` program.
     ///   - events: Called from any thread for starts, exits and lines of output.
     ///   - body: Runs while the cluster is up.
-    /// - Returns: What the body returned.
+    /// - Returns: The body's result.
     /// - Throws: ``ChildProcessError`` where a process does not come up or leaves; whatever the body throws.
     package static func run<Result: Sendable>(
         _ layout: Layout,

@@ -54,7 +54,7 @@ package struct LocalPrecisionOptions: ParsableArguments {
     )
     package var expertDtype: WeightStorage?
 
-    /// Leaves everything as the checkpoint has it.
+    /// Keeps everything as it is in the checkpoint.
     package init() {}
 
     /// Whether anything was chosen.
@@ -103,7 +103,7 @@ package struct ClusterPrecisionOptions: ParsableArguments {
     @Flag(help: "Store the experts' weights packed in that type, for hosts to map and serve directly.")
     package var packed = false
 
-    /// Leaves everything as the checkpoint has it.
+    /// Keeps everything as it is in the checkpoint.
     package init() {}
 
     /// How the experts' shards are packed; nil where they are not.

@@ -5,7 +5,7 @@ import SwitchyardTypes
 
 /// A temporary folder that outlives no process: its own removes it, and where that was killed the next start does.
 ///
-/// Beside the folder lies a file that its process keeps locked for as long as it lives; the system gives the lock back
+/// Beside the folder lies a file that its process keeps locked for as long as it runs; the system gives the lock back
 /// however the process ends. A folder whose lock is free belongs to nobody.
 package final class ScratchFolder: Sendable {
     /// What the names of all such folders begin with.

@@ -22,7 +22,7 @@ extension ExpertPools {
     ///   - pool: Index of the pool.
     ///   - excluded: Slots that have been tried for this call.
     ///   - rows: Token rows of the call.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The replica's slot, or why there is none.
     mutating func startAttempt(
         in pool: Int,

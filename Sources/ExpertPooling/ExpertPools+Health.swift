@@ -46,7 +46,7 @@ extension ExpertPools {
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: That it is draining, if it was ready until now.
     public mutating func draining(_ id: ReplicaID, now: ContinuousClock.Instant) -> [PoolAction] {
         guard let slot = self.slot(of: id), self.replicas[slot].state == .ready else { return [] }

@@ -129,7 +129,7 @@ public struct ExpertPools: Sendable {
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     public mutating func removed(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id], !self.replicas[slot].isLeaving else { return }
         self.setState(slot, .disconnected, now: now)
@@ -159,7 +159,7 @@ public struct ExpertPools: Sendable {
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     public mutating func disconnected(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id] else { return }
         let wasReady = self.replicas[slot].state == .ready
@@ -180,7 +180,7 @@ public struct ExpertPools: Sendable {
     /// - Parameters:
     ///   - id: The replica.
     ///   - description: What it said.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: Whether it is ready or mismatched.
     public mutating func described(
         _ id: ReplicaID,
@@ -212,7 +212,7 @@ public struct ExpertPools: Sendable {
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     public mutating func describeFailed(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id] else { return }
         switch self.replicas[slot].state {
@@ -239,7 +239,7 @@ public struct ExpertPools: Sendable {
 
     /// Time has passed: back-offs may be over.
     ///
-    /// - Parameter now: The present.
+    /// - Parameter now: The current time.
     /// - Returns: Questions to ask.
     public mutating func timerFired(now: ContinuousClock.Instant) -> [PoolAction] {
         var due: [ReplicaID] = []

@@ -97,7 +97,7 @@ public struct LayerCalls: Sendable {
     /// - Parameters:
     ///   - assignments: The rows of each pool; a call is named by its index in them.
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: What to send, and which calls are dropped because no replica can take them.
     public mutating func begin(
         _ assignments: [PoolAssignment],
@@ -154,7 +154,7 @@ public struct LayerCalls: Sendable {
     ///   - failure: How.
     ///   - pushback: How long the replica wants no calls; nil if it does not say.
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: What to send in its place, or that the call is dropped, and what the pools ask for.
     public mutating func failed(
         _ attempt: AttemptID,
@@ -180,7 +180,7 @@ public struct LayerCalls: Sendable {
     ///
     /// - Parameters:
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: What to send and to cancel, and which calls are dropped.
     public mutating func timerFired(pools: inout ExpertPools, now: ContinuousClock.Instant) -> [LayerAction] {
         var actions: [LayerAction] = []
@@ -205,7 +205,7 @@ public struct LayerCalls: Sendable {
     ///
     /// - Parameters:
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The attempts to cancel.
     public mutating func abandoned(pools: inout ExpertPools, now: ContinuousClock.Instant) -> [LayerAction] {
         var actions: [LayerAction] = []

@@ -3,7 +3,7 @@
 package import ServiceKit
 package import SwitchModel
 
-/// Settings of an expert host: each is named, bounded and explained here, and nowhere else.
+/// Settings of an expert host: each is named, bounded and explained here and nowhere else.
 package struct ExpertHostSettings: SettingTable {
     /// The settings.
     package static let table = ExpertHostSettings()
@@ -75,7 +75,7 @@ package struct ExpertHostSettings: SettingTable {
 }
 
 extension ExpertHostConfiguration {
-    /// Makes the configuration that the settings ask for; no file is opened.
+    /// Makes the configuration that the settings ask for; opens no file.
     ///
     /// - Parameter settings: Flags, environment and file.
     /// - Throws: `Settings.Failure` naming the setting that is missing or wrong, and ``ExpertHostError``.

@@ -38,7 +38,7 @@ struct ProgressLine {
     ///   - completed: Bytes or things done.
     ///   - total: Bytes or things in all.
     ///   - isBytes: Whether bytes are counted.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: Text to write, or nil where nothing new is shown.
     mutating func updated(
         _ label: String,

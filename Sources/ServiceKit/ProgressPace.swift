@@ -14,7 +14,7 @@ package struct ProgressPace: Sendable {
 
     /// Begins to time a piece of work.
     ///
-    /// - Parameter now: The present.
+    /// - Parameter now: The current time.
     package init(now: ContinuousClock.Instant) {
         self.start = now
     }
@@ -23,7 +23,7 @@ package struct ProgressPace: Sendable {
     ///
     /// - Parameters:
     ///   - isFinished: Whether the work is done, which is written however soon it comes after the last line.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: True at most once per interval, but for the end.
     package mutating func isDue(isFinished: Bool, now: ContinuousClock.Instant) -> Bool {
         guard self.start.duration(to: now) >= Self.quietTime else { return false }

@@ -92,7 +92,7 @@ public final class GatewayClient: Sendable {
     ///   - configuration: How to reach it and what to wait for.
     ///   - logger: Gets debug messages about connections.
     ///   - body: Makes calls.
-    /// - Returns: What the closure returns.
+    /// - Returns: The closure's result.
     /// - Throws: What the closure throws, or ``GatewayError`` if the configuration is out of range.
     public static func with<Result>(
         endpoint: Endpoint,
@@ -128,7 +128,7 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - request: The input and how to continue from it.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The generated sequences, best first, and what they cost.
     /// - Throws: ``GatewayError``.
     public func generate(
@@ -138,11 +138,11 @@ extension GatewayClient {
         try await self.call(GatewayMethods.generate, request, timeout)
     }
 
-    /// Generates text and returns tokens as they come, then the whole response.
+    /// Generates text and returns tokens as they arrive, then the whole response.
     ///
     /// - Parameters:
     ///   - request: The input and how to continue from it.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The events, to be read once; dropping them cancels the call.
     /// - Throws: ``GatewayError``. Errors of the call itself are thrown where the events are read.
     public func generateStream(
@@ -160,7 +160,7 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - request: The input and how to pool.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The hidden states, [tokens, d_model] or [1, d_model], float32.
     /// - Throws: ``GatewayError``.
     public func encode(_ request: EncodeRequest, timeout: Duration? = nil) async throws(GatewayError) -> EncodeResponse
@@ -172,7 +172,7 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - request: The input and the target.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: One log-probability per token of the target, and the loss.
     /// - Throws: ``GatewayError``.
     public func score(_ request: ScoreRequest, timeout: Duration? = nil) async throws(GatewayError) -> ScoreResponse {
@@ -181,7 +181,7 @@ extension GatewayClient {
 
     /// Says which model is served and with which limits.
     ///
-    /// - Parameter timeout: How long the call may take; nothing takes the configuration's.
+    /// - Parameter timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The description.
     /// - Throws: ``GatewayError``.
     public func describeModel(timeout: Duration? = nil) async throws(GatewayError) -> ModelDescription {
@@ -190,7 +190,7 @@ extension GatewayClient {
 
     /// Says how the gateway sees its cluster.
     ///
-    /// - Parameter timeout: How long the call may take; nothing takes the configuration's.
+    /// - Parameter timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The description.
     /// - Throws: ``GatewayError``.
     public func describeCluster(timeout: Duration? = nil) async throws(GatewayError) -> ClusterDescription {
@@ -203,7 +203,7 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - service: The service's full name, such as `switchyard.v1.Gateway`; empty means the server as a whole.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The service's status.
     /// - Throws: ``GatewayError``; its code is `NOT_FOUND` where the server has no such service.
     public func checkHealth(

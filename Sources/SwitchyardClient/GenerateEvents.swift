@@ -4,7 +4,7 @@ internal import NIOCore
 internal import RPCTransport
 public import SwitchyardProtos
 
-/// What happens while text is generated: tokens as they come, then the whole response, which is the last event.
+/// What happens while text is generated: tokens as they arrive, then the whole response, which is the last event.
 ///
 /// To be read once, by one task. The call is cancelled when nobody holds the events any more and when the reading task
 /// is cancelled; a slow reader slows the gateway's sending down and not its generating.

@@ -67,7 +67,7 @@ public struct PlacementPlanner: Sendable {
     ///
     /// - Parameters:
     ///   - snapshot: The cluster now.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The plan to put in force, or nil where the present one stays.
     public mutating func change(
         for snapshot: PlacementSnapshot,
@@ -81,7 +81,7 @@ public struct PlacementPlanner: Sendable {
     ///
     /// - Parameters:
     ///   - snapshot: The cluster now.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The plan with what it is expected to bring.
     public mutating func plan(for snapshot: PlacementSnapshot, now: ContinuousClock.Instant) -> PlacementPlan {
         if let latest = self.latestExtras, latest != snapshot.extras { self.changedAt = now }

@@ -74,7 +74,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
     ///   - load: The experts' averages.
     ///   - layers: The model's sparse layers.
     ///   - expertCount: Experts of each.
-    ///   - now: The present.
+    ///   - now: The current time.
     public init(
         of pools: ExpertPools,
         load: ExpertLoad,

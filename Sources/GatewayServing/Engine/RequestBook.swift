@@ -55,7 +55,7 @@ struct RequestBook: Sendable {
     /// - Parameters:
     ///   - request: The request.
     ///   - sink: Receives its events.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The request's name, unused if it was refused, and whether it waits.
     mutating func submit(
         _ request: EngineRequest,
@@ -87,7 +87,7 @@ struct RequestBook: Sendable {
 
     /// Plans the next step.
     ///
-    /// - Parameter now: The present.
+    /// - Parameter now: The current time.
     /// - Returns: The turn; nil if there is nothing to do.
     mutating func nextTurn(now: ContinuousClock.Instant) -> Turn? {
         let plan = self.scheduler.nextStep(now: now)
@@ -119,7 +119,7 @@ struct RequestBook: Sendable {
     ///   - id: The request.
     ///   - hasJoined: Whether the next turn must report its end.
     ///   - isFinished: Whether its time predicts how long others will take.
-    ///   - now: The present.
+    ///   - now: The current time.
     mutating func release(_ id: SequenceID, hasJoined: Bool, isFinished: Bool, now: ContinuousClock.Instant) {
         if isFinished {
             self.scheduler.retired(id, now: now)

@@ -220,7 +220,7 @@ final class RunningSequence {
     /// - Parameters:
     ///   - output: The answer.
     ///   - outputTokens: The answer's tokens.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: With the answer, unless it lost more tokens than it accepts.
     func end(with output: EngineResult.Output, outputTokens: Int, now: ContinuousClock.Instant) -> RequestEnd {
         // Fewer tokens may have been routed than expected, so the fraction can be over its limit after all.

@@ -34,7 +34,7 @@ extension HistogramCounts {
 }
 
 extension ExpertPooling.ReplicaState {
-    /// The state as the wire has it, and why it is not ready, for people.
+    /// The state as sent on the wire, and why it is not ready, for people.
     var message: (state: SwitchyardProtos.ReplicaState, detail: String) {
         switch self {
         case .disconnected: (.disconnected, "no connection")
@@ -56,7 +56,7 @@ extension ExpertCluster {
         }
     }
 
-    /// Reports what the expert pools are doing.
+    /// Reports the state of the expert pools.
     func collect(into snapshot: inout MetricSnapshot) {
         let view = self.view
         snapshot.set(MetricCatalog.pools.expertsComplete, view.isComplete ? 1 : 0)

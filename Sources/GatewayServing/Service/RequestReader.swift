@@ -6,8 +6,7 @@ internal import SwitchModel
 internal import SwitchyardProtos
 internal import Tokenization
 
-/// Turns messages into work for the engine, and refuses those that cannot be done: by field, with its limit and its
-/// value.
+/// Turns messages into work for the engine, and refuses invalid ones, naming the field, its limit and its value.
 struct RequestReader: Sendable {
     let tokenizer: Tokenizer
     let model: ModelConfiguration
@@ -77,7 +76,7 @@ struct RequestReader: Sendable {
 
     // MARK: - Ids
 
-    /// What the fields of a text or its ids are called.
+    /// The field names of a text or its ids.
     private struct FieldNames {
         let none: String
         let text: String

@@ -4,7 +4,7 @@ package import ExpertPooling
 package import ServiceKit
 package import SwitchyardTypes
 
-/// Settings of how a gateway uses its expert pools: deadlines, hedges, retries, zones.
+/// Settings for a gateway's use of its expert pools: deadlines, hedges, retries, zones.
 package struct ExpertPoolSettings: SettingTable {
     package let encoderDeadline = Setting.time(
         "encoder-deadline-ms",
@@ -103,7 +103,7 @@ package struct ExpertPoolSettings: SettingTable {
         "Place hot experts on additional pools whose hosts hold them as spares."
     )
 
-    /// Puts the settings into a configuration.
+    /// Applies the settings to a configuration.
     ///
     /// - Parameters:
     ///   - settings: Flags, environment and file.

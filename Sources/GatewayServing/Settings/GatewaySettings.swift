@@ -7,7 +7,7 @@ package import SwitchModel
 package import SwitchyardTypes
 package import TensorKernels
 
-/// Settings of a gateway: each is named, bounded and explained here, and nowhere else.
+/// Settings of a gateway: each is named, bounded and explained here and nowhere else.
 package struct GatewaySettings: SettingTable {
     /// The settings.
     package static let table = GatewaySettings()
@@ -154,7 +154,7 @@ package struct GatewaySettings: SettingTable {
     }
 }
 
-/// A value of a model's `config.json` that replaces the file's.
+/// An override of a value in a model's `config.json`.
 package struct ConfigurationOverride: Sendable, Hashable {
     /// The key in `config.json`.
     package let key: String
@@ -163,7 +163,7 @@ package struct ConfigurationOverride: Sendable, Hashable {
 }
 
 extension GatewayConfiguration {
-    /// Makes the configuration that the settings ask for; no file is opened.
+    /// Makes the configuration that the settings ask for; opens no file.
     ///
     /// - Parameter settings: Flags, environment and file.
     /// - Throws: `Settings.Failure` naming the setting that is missing or wrong.

@@ -10,7 +10,7 @@ public enum SecuritySettings {
     ///   - settings: The settings.
     ///   - address: Where it listens.
     /// - Returns: Options of TLS, or nil for plaintext.
-    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
+    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func listener(_ settings: Settings, at address: ListenAddress) throws -> ServerTLSOptions? {
         let table = ListenerSecuritySettings.table
         let authority = try settings.value(table.tlsClientCA)
@@ -41,7 +41,7 @@ public enum SecuritySettings {
     ///   - settings: The settings.
     ///   - hosts: The hosts that it connects to, with how people wrote them.
     /// - Returns: Options of TLS, or nil for plaintext.
-    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
+    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func experts(
         _ settings: Settings,
         hosts: [(host: String, target: String)]
@@ -77,7 +77,7 @@ public enum SecuritySettings {
     ///   - host: The host that it connects to.
     ///   - endpoint: The endpoint as people write it.
     /// - Returns: Options of TLS, or nil for plaintext.
-    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
+    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func client(_ settings: Settings, host: String, endpoint: String) throws -> ClientTLSOptions? {
         let table = ClientSecuritySettings.table
         let authority = try settings.value(table.tlsCA)

@@ -44,7 +44,7 @@ public final class TokenGate: Sendable {
     /// Watches the file while a body runs.
     ///
     /// - Parameter body: What needs the gate.
-    /// - Returns: What the body returns.
+    /// - Returns: The body's result.
     /// - Throws: What reading the file throws, and what the body throws.
     public func whileWatched<Result>(_ body: () async throws -> Result) async throws -> Result {
         try self.files.begin()

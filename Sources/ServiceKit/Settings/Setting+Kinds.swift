@@ -7,10 +7,10 @@ extension Setting where Value == String? {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - defaultInWords: The default in words, where it depends on the machine.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - isSecret: Whether no message may show the value.
     ///   - help: What it does.
     /// - Returns: The setting.
@@ -43,13 +43,13 @@ extension Setting {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - written: The default as people would write it; nil if there is none.
     ///   - defaultInWords: The default in words, where it depends on the service.
     ///   - allowed: What a value must be, as the end of a sentence.
     ///   - range: The same for tables.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
     ///   - parse: Reads a text; nil or an error if it has another form.
     /// - Returns: The setting.
@@ -84,10 +84,10 @@ extension Setting {
     /// - Parameters:
     ///   - key: The key.
     ///   - values: What it may be.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - name: A value's word.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func choice(
@@ -128,11 +128,11 @@ extension Setting {
     ///   - key: The key.
     ///   - allowed: What each must be, as the end of a sentence.
     ///   - range: The same for tables.
-    ///   - placeholder: What stands for one in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: A value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What they do.
     ///   - parse: Reads one; nil or an error if it has another form.
-    /// - Returns: The setting; it has no elements if nothing sets it.
+    /// - Returns: The setting; it has no elements if it is not set.
     public static func list<Element: Sendable>(
         _ key: String,
         allowed: String,
@@ -163,10 +163,10 @@ extension Setting where Value == [String] {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - placeholder: What stands for one in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: A value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What they do.
-    /// - Returns: The setting; it has no elements if nothing sets it.
+    /// - Returns: The setting; it has no elements if it is not set.
     public static func texts(
         _ key: String,
         placeholder: String? = nil,
@@ -185,10 +185,10 @@ extension Setting where Value == Int {
     /// - Parameters:
     ///   - key: The key.
     ///   - range: What it may be.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - defaultInWords: The default in words, where it depends on the machine.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func whole(
@@ -225,7 +225,7 @@ extension Setting where Value == Int? {
     ///   - range: What it may be.
     ///   - defaultInWords: The defaults.
     ///   - help: What it does.
-    /// - Returns: The setting; it is nil if nothing sets it.
+    /// - Returns: The setting; it is nil if it is not set.
     public static func whole(
         _ key: String,
         in range: ClosedRange<Int>,
@@ -250,9 +250,9 @@ extension Setting where Value == Double {
     /// - Parameters:
     ///   - key: The key.
     ///   - range: What it may be besides 0.
-    ///   - placeholder: What stands for the value in the help of a flag.
+    ///   - placeholder: The value's placeholder in a flag's help.
     ///   - help: What it does.
-    /// - Returns: The setting; it is 0 if nothing sets it.
+    /// - Returns: The setting; it is 0 if it is not set.
     public static func zeroOrNumber(
         _ key: String,
         in range: ClosedRange<Int>,
@@ -283,7 +283,7 @@ extension Setting where Value == Bool {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does when it is on.
     /// - Returns: The setting.
     public static func toggle(_ key: String, see: String? = nil, _ help: String) -> Setting {
@@ -331,7 +331,7 @@ extension Setting where Value == Duration {
     ///   - key: The key, which names the unit.
     ///   - unit: The unit.
     ///   - range: How many it may be.
-    ///   - defaultValue: How many it is if nothing sets it.
+    ///   - defaultValue: How many it is if it is not set.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func time(

@@ -7,7 +7,7 @@
 public struct Setting<Value: Sendable>: Sendable {
     /// What people are told about it.
     public let definition: SettingDefinition
-    /// The value if nothing sets it.
+    /// The value if it is not set.
     public let defaultValue: Value
     /// Makes a value of what was given; throws ``SettingProblem`` if that is not allowed.
     let parse: @Sendable (SettingInput) throws -> Value
@@ -18,7 +18,7 @@ public struct Setting<Value: Sendable>: Sendable {
     ///
     /// - Parameters:
     ///   - definition: What people are told about it.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - parse: Makes a value of what was given; throws if that is not allowed.
     init(
         _ definition: SettingDefinition,
@@ -95,9 +95,9 @@ public struct SettingDefinition: Sendable, Hashable {
     public let defaultInWords: String?
     /// What it does: short sentences.
     public let help: String
-    /// What stands for the value in the help of a flag, such as `file`.
+    /// The value's placeholder in a flag's help, such as `file`.
     public let placeholder: String?
-    /// The heading of `docs/operations.md` that says more.
+    /// The heading in `docs/operations.md` with details.
     public let see: String?
     /// Whether no message may show the value.
     public let isSecret: Bool

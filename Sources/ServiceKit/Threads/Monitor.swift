@@ -47,7 +47,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     /// Reads or changes the value in a way that no waiting thread cares about.
     ///
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
-    /// - Returns: What the body returns.
+    /// - Returns: The body's result.
     /// - Throws: What the body throws.
     public func withLock<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
@@ -62,7 +62,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     /// Changes the value and wakes the threads that wait for it to change.
     ///
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
-    /// - Returns: What the body returns.
+    /// - Returns: The body's result.
     /// - Throws: What the body throws.
     public func notify<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result

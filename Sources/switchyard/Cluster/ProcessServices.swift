@@ -9,7 +9,7 @@ import ServiceLifecycle
 import Synchronization
 import Telemetry
 
-/// The pipe that a parent process holds open for as long as it lives, as this process's standard input.
+/// The pipe that a parent process holds open for as long as it runs, as this process's standard input.
 ///
 /// The parent never writes to it: however the parent ends, the pipe closes, and no child is left behind.
 enum ParentPipe {

@@ -24,7 +24,7 @@ struct AdminOptions: ParsableArguments {
     /// - Parameters:
     ///   - settings: The settings.
     ///   - table: The service's settings of its admin port.
-    ///   - component: What the service is called in metrics.
+    ///   - component: The service's name in metrics.
     /// - Returns: The port; nil if it is off.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
     func port(_ settings: Settings, _ table: AdminSettings, of component: String) throws -> AdminPort? {
@@ -76,9 +76,9 @@ final class AdminPort: Sendable {
     /// Describes a port; ``run(_:logger:body:)`` opens it.
     ///
     /// - Parameters:
-    ///   - component: What the service is called in metrics.
+    ///   - component: The service's name in metrics.
     ///   - configuration: Where to listen.
-    ///   - expertSeriesLimit: Limit of series with tokens by expert.
+    ///   - expertSeriesLimit: Limit of series for tokens by expert.
     ///   - addressFile: The file that the address is written to; nil for none.
     init(
         component: String,

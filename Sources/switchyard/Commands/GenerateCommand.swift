@@ -166,7 +166,7 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 }
 
-/// The text of a stream: the first answer's tokens as they come, then the other answers, whole.
+/// The text of a stream: the first answer's tokens as they arrive, then the other answers, whole.
 struct StreamedText {
     private var shown = ""
     private var hasTokens = false

@@ -97,7 +97,7 @@ struct TokensOptions: ParsableArguments {
 
     @Flag(TokensSettings.table.tokensCoverHealth) var tokensCoverHealth = false
 
-    /// Reads the settings; no file is opened.
+    /// Reads the settings; opens no file.
     ///
     /// - Parameter settings: All settings of the command.
     /// - Returns: The file with the tokens, if there is one, and whether health checks need a token too.
