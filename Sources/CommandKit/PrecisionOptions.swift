@@ -6,13 +6,13 @@ package import SwitchModel
 package import SwitchyardTypes
 package import TensorKernels
 
-/// Ways to keep weights and to send rows by the names that people choose them by.
+/// Ways to keep weights and to send rows, by name.
 package enum PrecisionNames {
     /// A way to keep weights.
     ///
     /// - Parameter text: Its name.
     /// - Returns: The way.
-    /// - Throws: `Settings.Failure` naming what there is to choose from.
+    /// - Throws: `Settings.Failure` naming the choices.
     package static func storage(_ text: String) throws -> WeightStorage {
         guard let storage = WeightStorage(rawValue: text) else {
             throw Self.failure("dtype", text, WeightStorage.allCases.map(\.rawValue))
@@ -24,7 +24,7 @@ package enum PrecisionNames {
     ///
     /// - Parameter text: Its name.
     /// - Returns: The type.
-    /// - Throws: `Settings.Failure` naming what there is to choose from.
+    /// - Throws: `Settings.Failure` naming the choices.
     package static func row(_ text: String) throws -> DType {
         guard let type = DType(rawValue: text), type.isRow else {
             throw Self.failure("wire-dtype", text, DType.rows.map(\.description))
@@ -106,12 +106,12 @@ package struct ClusterPrecisionOptions: ParsableArguments {
     /// Keeps everything as it is in the checkpoint.
     package init() {}
 
-    /// How the experts' shards are packed; nil where they are not.
+    /// How the experts' shards are packed; nil if they are not.
     package var packing: WeightStorage? { self.packed ? self.experts ?? .checkpoint : nil }
 
     private var experts: WeightStorage? { self.expertDtype ?? self.dtype }
 
-    /// Hands the choice on to the processes.
+    /// Passes the choice on to the processes.
     ///
     /// - Parameter layout: The cluster.
     package func apply(to layout: inout LocalCluster.Layout) {

@@ -22,7 +22,8 @@ package struct ShardWorkspace {
     ///   - folder: Where to keep the parts; nil for a temporary folder.
     ///   - packing: How to pack the experts; nil leaves them as they are.
     /// - Returns: The workspace.
-    /// - Throws: ``CheckpointError`` where the model cannot be cut; ``ChildProcessError`` where the folder holds other parts.
+    /// - Throws: ``CheckpointError`` if the model cannot be cut; ``ChildProcessError`` if the folder holds other
+    ///   parts.
     package static func prepare(
         model: String,
         pools: Int,
@@ -65,7 +66,7 @@ package struct ShardWorkspace {
         self.scratch?.remove()
     }
 
-    /// Removes what a cut of this process into a folder left when it was stopped half-way.
+    /// Removes the leftovers of this process's interrupted cut into a folder.
     ///
     /// - Parameter folder: The folder that was to be written.
     package static func discardPartialCut(of folder: String) {
@@ -78,7 +79,7 @@ package struct ShardWorkspace {
     }
 }
 
-/// The parts that a cluster is to run on, to compare with what a folder holds.
+/// The parts that a cluster needs, to compare with a folder's content.
 package struct WantedParts {
     /// The model as it was named.
     package var model: String
@@ -91,12 +92,12 @@ package struct WantedParts {
     /// Whether the experts are packed.
     package var isPacked: Bool
 
-    /// Compares every part of a folder with what is wanted.
+    /// Compares every part of a folder with what the cluster needs.
     ///
     /// - Parameter folder: The folder with the placement.
     /// - Returns: The placement.
-    /// - Throws: ``ChildProcessError`` that names the file, what it says and what is wanted; `CheckpointError` for files that
-    ///   cannot be read.
+    /// - Throws: ``ChildProcessError`` naming the file, its content and what is needed; `CheckpointError` for files
+    ///   that cannot be read.
     package func check(_ folder: String) throws -> PlacementFile {
         let placement = try PlacementFile.load(directory: folder)
         let file = "\(folder)/\(PlacementFile.fileName)"

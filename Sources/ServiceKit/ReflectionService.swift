@@ -7,13 +7,13 @@ public import SwitchyardProtos
 
 /// Server reflection, `grpc.reflection.v1` and `v1alpha`: tells clients without `.proto` files what they can call.
 ///
-/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/server-reflection.md. An answer holds the file that was asked for
-/// and those of its imports that the stream has not sent yet. Files are told whether or not the server has their services.
+/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/server-reflection.md. An answer holds the requested file and
+/// the imports that the stream has not sent yet. Files are sent whether or not the server has their services.
 public struct ReflectionService: Sendable {
     /// The full names of both services.
     public static let names = [ReflectionMethods.v1.service, ReflectionMethods.v1alpha.service]
 
-    /// The services that it lists, its own among them, ordered.
+    /// The services that it lists, including its own, in order.
     let services: [String]
 
     private let index: DescriptorIndex
@@ -52,7 +52,7 @@ public struct ReflectionService: Sendable {
     }
 }
 
-/// What one stream of questions has been told: a pure value.
+/// The answers of one stream so far: a pure value.
 struct ReflectionSession {
     private let index: DescriptorIndex
     private let services: [String]

@@ -26,8 +26,7 @@ struct Switchyard: AsyncParsableCommand {
 
     /// Runs the command that the arguments name.
     ///
-    /// Help and errors go the same way as all other output, so that one place decides what follows when they cannot be
-    /// written.
+    /// Help and errors take the same path as all other output, so that one place handles failed writes.
     static func main() async {
         do {
             var command = try Self.parseAsRoot()

@@ -2,9 +2,10 @@
 
 public import RPCTransport
 
-/// Reads the settings of transport security, and keeps the rule that plaintext leaves this machine only when asked for by name.
+/// Reads the settings of transport security, and enforces that plaintext leaves this machine only with an explicit
+/// setting.
 public enum SecuritySettings {
-    /// What a listener is secured with.
+    /// A listener's security.
     ///
     /// - Parameters:
     ///   - settings: The settings.
@@ -35,11 +36,11 @@ public enum SecuritySettings {
         )
     }
 
-    /// What a gateway's connections to its expert hosts are secured with.
+    /// Security of a gateway's connections to its expert hosts.
     ///
     /// - Parameters:
     ///   - settings: The settings.
-    ///   - hosts: The hosts that it connects to, with how people wrote them.
+    ///   - hosts: The hosts that it connects to, with the text of their targets.
     /// - Returns: Options of TLS, or nil for plaintext.
     /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func experts(
@@ -70,12 +71,12 @@ public enum SecuritySettings {
         )
     }
 
-    /// What a client's connection is secured with.
+    /// Security of a client's connection.
     ///
     /// - Parameters:
     ///   - settings: The settings.
     ///   - host: The host that it connects to.
-    ///   - endpoint: The endpoint as people write it.
+    ///   - endpoint: The endpoint as written.
     /// - Returns: Options of TLS, or nil for plaintext.
     /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func client(_ settings: Settings, host: String, endpoint: String) throws -> ClientTLSOptions? {
@@ -103,7 +104,7 @@ public enum SecuritySettings {
         )
     }
 
-    /// The token that a client shows, from a file or from the environment.
+    /// The token that a client presents, from a file or from the environment.
     ///
     /// - Parameter settings: The settings.
     /// - Returns: The token, or nil for none.
@@ -117,12 +118,12 @@ public enum SecuritySettings {
         return try SecretFile.readToken(file)
     }
 
-    /// Refuses plaintext across a network unless it was asked for by name.
+    /// Refuses plaintext across a network unless a setting allows it.
     ///
     /// - Parameters:
     ///   - settings: The settings.
-    ///   - host: Where it would go.
-    ///   - what: What the process is about to do.
+    ///   - host: The destination.
+    ///   - what: The action, for the message.
     ///   - instead: The settings that would encrypt it.
     /// - Throws: ``Settings/Failure`` saying what to set.
     public static func checkPlaintext(
@@ -142,7 +143,7 @@ public enum SecuritySettings {
 
     // MARK: - Private
 
-    /// Two settings that go together, or neither.
+    /// Two settings that must be set together, or neither.
     private static func pair(
         _ settings: Settings,
         _ first: Setting<String?>,
@@ -161,7 +162,7 @@ public enum SecuritySettings {
         return Settings.Failure("\(given) is set without \(missing): set \(flags.joined(separator: ", or ")) as well")
     }
 
-    /// Names from a list whose entries may be lists with commas.
+    /// Names from a list whose entries may be comma-separated lists.
     private static func names(_ entries: [String]) -> [String] {
         entries.flatMap { $0.split(separator: ",") }
             .map { String($0.drop { $0 == " " }) }

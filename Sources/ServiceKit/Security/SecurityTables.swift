@@ -59,7 +59,7 @@ public struct ExpertsSecuritySettings: SettingTable {
     )
 }
 
-/// Settings of a server that asks for tokens.
+/// Settings of a server that requires tokens.
 public struct TokensSettings: SettingTable {
     /// The settings.
     package static let table = TokensSettings()

@@ -51,7 +51,7 @@ public struct AdminSettings: SettingTable {
     ///
     /// - Parameters:
     ///   - address: Where its admin port listens by default.
-    ///   - defaultInWords: The default in words, where the settings are shown for several services.
+    ///   - defaultInWords: The default in words, if the settings are shown for several services.
     package init(listen address: String, defaultInWords: String? = nil) {
         self.adminListen = .parsed(
             "admin-listen",

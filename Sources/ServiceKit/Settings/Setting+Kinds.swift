@@ -39,7 +39,7 @@ extension Setting where Value == String? {
 }
 
 extension Setting {
-    /// A text with a form of its own.
+    /// A text in a format of its own, such as an address.
     ///
     /// - Parameters:
     ///   - key: The key.
@@ -51,7 +51,7 @@ extension Setting {
     ///   - placeholder: The value's placeholder in a flag's help.
     ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
-    ///   - parse: Reads a text; nil or an error if it has another form.
+    ///   - parse: Reads a text; nil or an error if it does not have this format.
     /// - Returns: The setting.
     public static func parsed(
         _ key: String,
@@ -114,7 +114,7 @@ extension Setting {
         ) { text in names.firstIndex(of: text).map { values[$0] } }
     }
 
-    /// Reads a text, and turns what is wrong with it into a problem of the setting.
+    /// Reads a text, and turns its error into a problem of the setting.
     private static func checked<Result>(_ text: String, _ parse: (String) throws -> Result?) throws -> Result {
         let result: Result?
         do { result = try parse(text) } catch { throw SettingProblem(reason: "\(error)") }
@@ -122,7 +122,7 @@ extension Setting {
         return result
     }
 
-    /// Several texts with a form of their own.
+    /// Several texts in a format of their own.
     ///
     /// - Parameters:
     ///   - key: The key.
@@ -131,7 +131,7 @@ extension Setting {
     ///   - placeholder: A value's placeholder in a flag's help.
     ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What they do.
-    ///   - parse: Reads one; nil or an error if it has another form.
+    ///   - parse: Reads one; nil or an error if it does not have this format.
     /// - Returns: The setting; it has no elements if it is not set.
     public static func list<Element: Sendable>(
         _ key: String,
@@ -218,7 +218,7 @@ extension Setting where Value == Int {
 }
 
 extension Setting where Value == Int? {
-    /// A whole number whose default differs by where it is used.
+    /// A whole number whose default depends on where it is used.
     ///
     /// - Parameters:
     ///   - key: The key.
@@ -305,7 +305,7 @@ extension Setting where Value == Bool {
 
 // MARK: - Times
 
-/// The unit of a time, which the setting's key names.
+/// The unit of a time, named in the setting's key.
 public enum SettingUnit: String, Sendable, CaseIterable {
     /// A millionth of a second.
     case microseconds = "us"
@@ -314,7 +314,7 @@ public enum SettingUnit: String, Sendable, CaseIterable {
     /// A second.
     case seconds
 
-    /// So many of them.
+    /// A number of them.
     func duration(_ count: Int) -> Duration {
         switch self {
         case .microseconds: .microseconds(count)
@@ -330,8 +330,8 @@ extension Setting where Value == Duration {
     /// - Parameters:
     ///   - key: The key, which names the unit.
     ///   - unit: The unit.
-    ///   - range: How many it may be.
-    ///   - defaultValue: How many it is if it is not set.
+    ///   - range: The allowed numbers.
+    ///   - defaultValue: The number if it is not set.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func time(

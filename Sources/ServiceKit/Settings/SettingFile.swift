@@ -2,9 +2,9 @@
 
 import Foundation
 
-/// A configuration file: which keys it sets, to what, and in which lines.
+/// A configuration file: its keys, their values and lines.
 struct SettingFile {
-    /// The values as people wrote them, by key.
+    /// The values as written, by key.
     let values: [String: String]
     /// Lines by key.
     let lines: [String: Int]

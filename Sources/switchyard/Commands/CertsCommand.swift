@@ -6,7 +6,7 @@ import CommandKit
 import Foundation
 import ServiceKit
 
-/// `switchyard certs`: a development authority, and certificates for every part of a cluster.
+/// `switchyard certs`: a development authority, and certificates for every process of a cluster.
 struct CertsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "certs",
@@ -66,10 +66,10 @@ struct CertsCommand: AsyncParsableCommand {
         )
     }
 
-    /// The certificates of a cluster's parts.
+    /// The certificates of a cluster's processes.
     ///
-    /// A gateway is a client of its expert hosts, and `switchyard health` beside an expert host is one of that host, so
-    /// their certificates are good for both.
+    /// A gateway is a client of its expert hosts, and `switchyard health` is a client of the expert host that it runs
+    /// next to, so their certificates are valid for both roles.
     private static func leaves(hosts: [LeafCertificate.SubjectName], days: Int) -> [LeafCertificate] {
         let local: [LeafCertificate.SubjectName] = [.dns("localhost"), .address("127.0.0.1"), .address("::1")]
         let names = hosts + local.filter { !hosts.contains($0) }

@@ -5,7 +5,7 @@ import CommandKit
 import Foundation
 import ServiceKit
 
-/// `switchyard config list`: every setting, with its default, what it may be, and what it does.
+/// `switchyard config list`: every setting, with its default, range and purpose.
 struct ConfigListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
@@ -45,7 +45,7 @@ struct ConfigListCommand: ParsableCommand {
 
     func run() throws {
         if let update {
-            // For docs/operations.md, whose tables a test compares with what the software knows.
+            // For docs/operations.md, whose tables a test compares with the definitions.
             let text = try String(contentsOfFile: update, encoding: .utf8)
             try DocumentTables.updated(text).write(toFile: update, atomically: true, encoding: .utf8)
             return

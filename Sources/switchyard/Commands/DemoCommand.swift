@@ -8,7 +8,7 @@ import SwitchyardProtos
 import SwitchyardTypes
 import Synchronization
 
-/// `switchyard demo`: a cluster on the miniature, a handful of prompts, and where their tokens went.
+/// `switchyard demo`: a cluster on the miniature, a few prompts, and where their tokens went.
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
@@ -156,7 +156,7 @@ struct DemoCommand: AsyncParsableCommand {
 }
 
 extension String {
-    /// Every line moved to the right.
+    /// Every line indented.
     func indented(by count: Int) -> String {
         self.split(separator: "\n", omittingEmptySubsequences: false)
             .map { String(repeating: " ", count: count) + $0 }.joined(separator: "\n")

@@ -76,7 +76,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         try await self.service.settings(CommandSettings.expertHost, of: self)
     }
 
-    /// What the settings say, before anything is opened.
+    /// The configuration from the settings, before anything is opened.
     private struct Plan {
         var configuration: ExpertHostConfiguration
         var sources: WeightSources

@@ -137,7 +137,7 @@ struct GenerateCommand: AsyncParsableCommand {
         Self.warnOfDrops(response.usage)
     }
 
-    /// Dropped tokens make an answer worse than it could be, so people are told even when they did not ask.
+    /// Dropped tokens make an answer worse, so report them even unasked.
     private static func warnOfDrops(_ usage: Usage?) {
         if let note = Self.noteOnDrops(usage) { Terminal.printError(note) }
     }
@@ -145,7 +145,7 @@ struct GenerateCommand: AsyncParsableCommand {
     /// `note: 3 of 64 routed tokens were dropped (encoder 1 TIMEOUT: 3)`.
     ///
     /// - Parameter usage: What the call cost.
-    /// - Returns: Nil where no token was dropped.
+    /// - Returns: Nil if no token was dropped.
     static func noteOnDrops(_ usage: Usage?) -> String? {
         guard let usage else { return nil }
         let dropped = usage.dropped.reduce(0) { $0 + $1.tokens }
@@ -171,10 +171,10 @@ struct StreamedText {
     private var shown = ""
     private var hasTokens = false
 
-    /// Takes a token.
+    /// Adds a token.
     ///
     /// - Parameter token: The token, of any of the answers.
-    /// - Returns: What to print of it.
+    /// - Returns: The text to print.
     mutating func add(_ token: GeneratedToken) -> String {
         self.hasTokens = true
         guard token.sequence == 0 else { return "" }
@@ -185,7 +185,7 @@ struct StreamedText {
     /// The end of the stream.
     ///
     /// - Parameter response: The whole answer.
-    /// - Returns: What has not been printed, without the last line break.
+    /// - Returns: The text not yet printed, without the last line break.
     func rest(of response: GenerateResponse) -> String {
         var lines = response.generations.map(\.text)
         if let first = lines.first {
@@ -198,7 +198,7 @@ struct StreamedText {
         return lines.joined(separator: "\n")
     }
 
-    /// Why nothing was shown before the end; nil where something was.
+    /// Why nothing was shown before the end; nil if something was.
     var note: String? {
         self.hasTokens
             ? nil

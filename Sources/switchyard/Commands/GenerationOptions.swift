@@ -5,7 +5,7 @@ import SwitchyardProtos
 
 /// How to generate, as flags.
 ///
-/// A flag that is not given is not sent, so that the model's own default holds.
+/// A flag that is not given is not sent, so that the model's own default applies.
 struct GenerationOptions: ParsableArguments {
     @Option(help: "Generate at most this many tokens. (default: the model's, else 20)")
     var maxNewTokens: UInt32?
@@ -52,7 +52,7 @@ struct GenerationOptions: ParsableArguments {
     @Option(help: "Fail when hosts lose more than this fraction of the routed tokens. (default: unlimited)")
     var maxDroppedFraction: Float?
 
-    /// The flags as the request's message; what is not given is the zero that stands for the model's default.
+    /// The flags as the request's message; a missing flag is zero, which means the model's default.
     var message: GenerationParameters {
         var message = GenerationParameters()
         message.maxNewTokens = self.maxNewTokens ?? 0

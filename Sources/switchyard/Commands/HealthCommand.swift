@@ -29,7 +29,7 @@ struct HealthCommand: AsyncParsableCommand {
     var service: String = ""
 
     func run() async throws {
-        // A probe must not wait for minutes: another one follows.
+        // A probe must not wait for minutes: the next one follows soon.
         try await self.client.withClient(fallback: try await self.listener() ?? .local, defaultTimeout: 5) { client in
             let status = try await client.checkHealth(of: self.service)
             Terminal.print("\(client.endpoint) \(Self.name(of: status))")
@@ -37,9 +37,9 @@ struct HealthCommand: AsyncParsableCommand {
         }
     }
 
-    /// The server whose environment this process has, unless the endpoint is said anyway.
+    /// The server whose environment this process shares, unless an endpoint is given.
     ///
-    /// Not one of the client's settings: elsewhere `listen` says where a process listens itself.
+    /// Not a client setting: elsewhere `listen` says where the process itself listens.
     private func listener() async throws -> Endpoint? {
         let endpoint = ClientSettings.table.endpoint
         let listen = GatewaySettings.table.listen
@@ -53,7 +53,7 @@ struct HealthCommand: AsyncParsableCommand {
         return try Self.endpoint(of: try settings.value(listen))
     }
 
-    /// Where a listener of this machine is reached.
+    /// The endpoint of a listener on this machine.
     ///
     /// - Parameter listen: Where it listens; every address of the machine is reached over loopback.
     /// - Returns: The endpoint.

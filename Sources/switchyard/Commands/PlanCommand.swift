@@ -8,7 +8,7 @@ import SwitchyardClient
 import SwitchyardProtos
 import SwitchyardTypes
 
-/// `switchyard plan`: where hot experts should be sent besides their own pools.
+/// `switchyard plan`: which pools besides their own should take hot experts' rows.
 struct PlanCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
@@ -44,8 +44,8 @@ struct PlanReport {
     /// Makes the plan.
     ///
     /// - Parameters:
-    ///   - cluster: What the gateway says.
-    ///   - configuration: When an expert gets a further pool.
+    ///   - cluster: The gateway's description.
+    ///   - configuration: When an expert gets another pool.
     init(_ cluster: ClusterDescription, configuration: PlacementPlannerConfiguration = .defaults) {
         let snapshot = PlacementSnapshot(cluster)
         var planner = PlacementPlanner(configuration: configuration)
@@ -186,7 +186,7 @@ struct PlanReport {
 extension PlacementSnapshot {
     /// The snapshot of a cluster as its gateway describes it.
     ///
-    /// - Parameter cluster: What the gateway says.
+    /// - Parameter cluster: The gateway's description.
     init(_ cluster: ClusterDescription) {
         self.init()
         for pool in cluster.pools {
@@ -208,7 +208,7 @@ extension PlacementSnapshot {
         for load in cluster.expertLoad where load.stack != .unspecified {
             let layer = SparseLayer(stack: load.stack == .decoder ? .decoder : .encoder, block: Int(load.layer))
             let count = max(load.rows.count, load.rowsPerSecond.count)
-            // A gateway of an older version says only what came since its start.
+            // An older gateway only reports totals since its start.
             let rates =
                 load.rowsPerSecond.isEmpty
                 ? load.rows.map { Double($0) / uptime } : load.rowsPerSecond.map { Double($0) }

@@ -89,13 +89,13 @@ struct ShardCommand: AsyncParsableCommand {
         )
     }
 
-    /// Whether the output is a cut of the checkpoint such as this command would make; an output folder that exists is whole.
+    /// Whether the output already is the cut that this command would make; an existing output folder is complete.
     ///
     /// The type of packed weights is not compared.
     ///
     /// - Parameter directory: The checkpoint's folder.
-    /// - Returns: False where there is no earlier cut.
-    /// - Throws: ``Settings/Failure`` where an earlier cut differs; `CheckpointError` for what cannot be read.
+    /// - Returns: False if there is no earlier cut.
+    /// - Throws: ``Settings/Failure`` if an earlier cut differs; `CheckpointError` if a file cannot be read.
     private func isCut(_ directory: String) throws -> Bool {
         guard FileManager.default.fileExists(atPath: "\(self.out)/\(PlacementFile.fileName)") else { return false }
         let overrides = try ModelSettings.overrides(self.override)

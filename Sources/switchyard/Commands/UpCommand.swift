@@ -110,7 +110,7 @@ struct UpCommand: AsyncParsableCommand {
                 )
             }
         } catch is CancellationError {
-            // The cut goes on until this process ends, which is next.
+            // The cut continues until this process ends, which is next.
             if let folder = self.shards { ShardWorkspace.discardPartialCut(of: folder) }
             throw CancellationError()
         }
@@ -141,7 +141,7 @@ struct UpCommand: AsyncParsableCommand {
         layout.hostThreads = self.hostThreads
         layout.onHostExit = .restart
         let variable = ProcessInfo.processInfo.environment[Settings.variable("log-level")] ?? ""
-        // The environment reaches the processes by itself.
+        // The processes inherit the environment.
         if let level = self.logLevel ?? (variable.isEmpty ? Logger.Level.warning.rawValue : nil) {
             layout.gatewayArguments += ["--log-level", level]
             layout.hostArguments += ["--log-level", level]
@@ -158,7 +158,7 @@ struct UpCommand: AsyncParsableCommand {
         }
     }
 
-    /// Before the cluster is ready the table says all that a start would; a host that comes back later is news.
+    /// Until the cluster is ready the table covers every start; after that a host that comes back is worth a line.
     private static func show(_ event: ChildEvent, isReady: Bool) {
         switch event {
         case .started(let child):

@@ -9,7 +9,7 @@ import Glibc
 import Musl
 #endif
 
-/// `switchyard bench`: runs the benchmarks' own program where it is installed beside this one.
+/// `switchyard bench`: runs the benchmarks' own program if it is installed next to this one.
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
@@ -41,16 +41,16 @@ struct SimulateCommand: ParsableCommand {
     }
 }
 
-/// The program with benchmarks and simulator: those who serve models need neither.
+/// The program with benchmarks and simulator, which serving does not need.
 enum Workshop {
     static let program = "switchyard-bench"
 
-    /// Becomes the program; returns only where it cannot.
+    /// Replaces this process with the program; returns only if it cannot.
     ///
     /// - Parameters:
     ///   - word: The command that was given.
-    ///   - arguments: What the program is told.
-    /// - Returns: The exit of a command that was used wrongly; standard error says why.
+    ///   - arguments: The program's arguments.
+    /// - Returns: The exit status of a usage error; standard error says why.
     static func run(_ word: String, _ arguments: [String]) -> ExitCode {
         guard let path = Programs.beside(Self.program) else {
             Terminal.printError(

@@ -8,7 +8,7 @@ import SwitchyardTypes
 import Synchronization
 import WeightFetching
 
-/// Tells people who run a service how fetching goes: a bar on a terminal, a line of the log every few seconds elsewhere.
+/// Shows operators the progress of fetching: a bar on a terminal, a line of the log every few seconds elsewhere.
 final class FetchLog: Sendable {
     private let logger: Logger
     private let bar: ProgressBar?
@@ -22,7 +22,7 @@ final class FetchLog: Sendable {
         self.bar = StandardStream.error.isTerminal ? ProgressBar() : nil
     }
 
-    /// Tells of an event.
+    /// Logs an event.
     ///
     /// - Parameter event: What happened.
     func note(_ event: FetchEvent) {
@@ -39,7 +39,7 @@ final class FetchLog: Sendable {
         }
     }
 
-    /// The start of each file is a line, since it may be the last for long; what follows keeps the pace.
+    /// Each file's start gets a line, since it may be the last for a long time; later lines keep the pace.
     private func log(_ label: String, _ completed: Int, _ total: Int) {
         let isDue = self.shown.withLock { shown in
             guard var current = shown, current.label == label else {
