@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a gateway reports of its requests and steps.
+/// Metrics of a gateway about its requests and steps.
 package struct EngineMetrics: MetricTable {
     package let requestsTotal = MetricDefinition(
         "switchyard_requests_total",
@@ -117,7 +117,7 @@ package struct EngineMetrics: MetricTable {
     package init() {}
 }
 
-/// What a gateway reports of its expert pools and their replicas.
+/// Metrics of a gateway about its expert pools and their replicas.
 package struct ExpertPoolMetrics: MetricTable {
     package let expertsComplete = MetricDefinition(
         "switchyard_experts_complete",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What an expert host reports.
+/// Metrics of an expert host.
 package struct HostMetrics: MetricTable {
     package let callsTotal = MetricDefinition(
         "switchyard_host_calls_total",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What both services report of their process and themselves.
+/// Metrics of both services about their process and themselves.
 package struct ServiceMetrics: MetricTable {
     package let cpuSecondsTotal = MetricDefinition(
         "process_cpu_seconds_total",
@@ -64,7 +64,7 @@ package struct ServiceMetrics: MetricTable {
     package init() {}
 }
 
-/// What the gRPC listener of either service reports.
+/// Metrics of the gRPC listener of either service.
 package struct TransportMetrics: MetricTable {
     package let rpcCallsTotal = MetricDefinition(
         "switchyard_rpc_calls_total",
