@@ -59,7 +59,7 @@ struct FaultTests {
         }
     }
 
-    @Test("SIGKILL with a replica: nobody notices")
+    @Test("SIGKILL with a replica: no client notices")
     func killedReplica() async throws {
         let prompts = try TestCluster.prompts()
         try await TestCluster.run(pools: 2, replicas: 2) { client, cluster in

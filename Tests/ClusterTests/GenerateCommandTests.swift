@@ -149,7 +149,7 @@ struct StreamedTextTests {
         )
     }
 
-    @Test("the first answer comes token by token, the others whole at the end")
+    @Test("the first answer arrives token by token, the others whole at the end")
     func sequences() {
         var text = StreamedText()
         let pieces = [
@@ -160,7 +160,7 @@ struct StreamedTextTests {
         #expect(text.note == nil)
     }
 
-    @Test("without tokens the answers come whole, and people are told why")
+    @Test("without tokens the answers arrive whole, with a note why")
     func beams() {
         let text = StreamedText()
         #expect(text.rest(of: self.response("one", "two")) == "one\ntwo")

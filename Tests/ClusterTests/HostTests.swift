@@ -12,7 +12,7 @@ import Testing
 
 @testable import switchyard
 
-@Suite("Expert hosts in processes of their own", .serialized)
+@Suite("Expert hosts in their own processes", .serialized)
 struct HostTests {
     /// How one of many calls ended.
     private enum Ending: Sendable {
@@ -135,14 +135,14 @@ struct HostTests {
         #expect(status?.contains("exited(1)") == true, "\(status ?? "")")
     }
 
-    @Test("The drain's limit ends a call that does not end")
+    @Test("The drain limit ends a call that does not end by itself")
     func drainLimit() async throws {
         let (time, status) = try await self.leave(["--drain-seconds", "1"], signals: 1)
         #expect(time >= .seconds(1))
         #expect(status?.contains("exited(0)") == true, "\(status ?? "")")
     }
 
-    @Test("Several --shard and a --zone: the host describes all that it holds and says what memory that takes")
+    @Test("Several --shard and a --zone: the host describes everything it holds and its memory")
     func severalShards() async throws {
         try await withHostProcess(shards: ["pool-0", "pool-1"], ["--zone", "rack-7"]) { host, log in
             let description = try await withHostChannel(host) { try await $0.describeHost() }

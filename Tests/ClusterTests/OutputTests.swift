@@ -79,7 +79,7 @@ struct OutputTests {
         }
     }
 
-    @Test("a reader that leaves early ends a command quietly, and what it read is whole")
+    @Test("a reader that stops early ends a command quietly, and the lines it read are whole")
     func head() async throws {
         let output = try await Commands.run(
             "/bin/sh",

@@ -102,7 +102,7 @@ struct PrecisionTests {
         }
     }
 
-    @Test("A byte that changed inside a packed matrix is found before a host serves, if it is told to read them all")
+    @Test("A changed byte in a packed matrix is found before a host serves, if --prefault is given")
     func damage() async throws {
         try await self.withPackedShards(["--dtype", "float32"]) { folder in
             let path = "\(folder)/pool-0/model.safetensors"
@@ -125,7 +125,7 @@ struct PrecisionTests {
         }
     }
 
-    @Test("A host that is told another type than its shard is packed in does not start, and says both")
+    @Test("A host with a --dtype other than its packed shard's does not start, and names both")
     func contradiction() async throws {
         try await self.withPackedShards(["--dtype", "bfloat16"]) { folder in
             let output = try await self.start("\(folder)/pool-0", ["--dtype", "float32"])

@@ -7,7 +7,7 @@ import Testing
 
 @Suite("switchyard shard", .serialized)
 struct ShardCommandTests {
-    @Test("shard --keep ends well where its work is done, and never replaces another cut")
+    @Test("shard --keep succeeds if its work is done, and never replaces another cut")
     func keptShards() async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("kept-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: folder) }

@@ -169,7 +169,7 @@ struct TelemetryTests {
         #expect((scrape["process_open_fds"] ?? 0) > 3)
     }
 
-    @Test("a port is there before its service, and says that weights are being loaded")
+    @Test("a port is open before its service is ready, and reports that weights are loading")
     func early() async throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("admin-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: file) }
@@ -202,7 +202,7 @@ struct TelemetryTests {
         }
     }
 
-    @Test("probes say that a process is ready, then that it drains while it still answers")
+    @Test("probes report that a process is ready, then that it drains while it still answers")
     func probes() async throws {
         try await TestCluster.runProcesses(
             pools: 1,

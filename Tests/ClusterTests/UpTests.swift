@@ -119,7 +119,7 @@ struct UpTests {
 
     // MARK: - Start and stop
 
-    @Test("a start ends with a table of all processes and the line that it is ready; a stop removes everything")
+    @Test("a start ends with a table of all processes and the ready line; a stop removes everything")
     func startAndStop() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -170,7 +170,7 @@ struct UpTests {
         }
     }
 
-    @Test("a host that says that it cannot start ends it, with what the host said")
+    @Test("a host that cannot start ends it, with the host's error")
     func configurationError() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -226,7 +226,7 @@ struct UpTests {
         }
     }
 
-    @Test("a second Ctrl-C cuts off what is in flight, and says so by its status")
+    @Test("a second Ctrl-C cuts off requests in flight, and its status shows it")
     func hastened() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -266,7 +266,7 @@ struct UpTests {
         }
     }
 
-    @Test("where it is killed its processes end too, and the next start removes what it left")
+    @Test("if it is killed its processes end too, and the next start removes its leftovers")
     func killed() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -312,7 +312,7 @@ struct UpTests {
         return ""
     }
 
-    @Test("--shards takes its own cut again, and no other's parts, and says which file and what to do")
+    @Test("--shards reuses its own cut, refuses any other's parts, and names the file and what to do")
     func otherParts() async throws {
         try await self.inFolder { folder in
             let own = "\(folder)/own"

@@ -213,7 +213,7 @@ private struct Simulation {
 
 @Suite("Expert pools, simulated")
 struct ExpertPoolsSimulationTests {
-    @Test("calls stay within bounds and replicas keep to their states", arguments: [1, 2, 3])
+    @Test("calls stay within bounds and replicas follow their states", arguments: [1, 2, 3])
     func simulation(seed: UInt64) {
         var simulation = Simulation(seed: seed)
         var before = simulation.pools.reports

@@ -47,7 +47,7 @@ struct DropPolicyTests {
         }
     }
 
-    @Test("drops are told by layer and reason", arguments: Self.losses.map(\.reason), [Stack.encoder, .decoder])
+    @Test("drops are reported by layer and reason", arguments: Self.losses.map(\.reason), [Stack.encoder, .decoder])
     func told(reason: DropReason, stack: Stack) async throws {
         try await self.withLoss(in: stack, reason: reason) { test in
             for kind in TestEngine.Kind.allCases {
@@ -91,7 +91,7 @@ struct DropPolicyTests {
         }
     }
 
-    @Test("a request whose fraction can no longer fall under its limit ends after the encoder")
+    @Test("a request whose fraction cannot fall below its limit any more ends after the encoder")
     func hopeless() async throws {
         try await self.withLoss(in: .encoder) { test in
             let policy = DropPolicy(maxDroppedFraction: 0.1)
@@ -101,7 +101,7 @@ struct DropPolicyTests {
         }
     }
 
-    @Test("a stream whose fraction is over its limit in the end has its tokens, then the error")
+    @Test("a stream whose fraction is over its limit at the end gets its tokens, then the error")
     func stream() async throws {
         try await self.withLoss(.missing([0, 1, 2, 5]), in: .decoder) { test in
             let usage = try await test.result(of: test.request()).usage

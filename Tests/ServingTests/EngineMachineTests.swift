@@ -88,7 +88,7 @@ struct DropLedgerTests {
         }
     }
 
-    @Test("The fraction counts what hosts lost, over all that was routed")
+    @Test("The fraction is tokens lost by hosts over all routed tokens")
     func fraction() {
         let policy = DropPolicy(maxDroppedFraction: 0.1)
         var ledger = DropLedger()
@@ -151,7 +151,7 @@ struct StopMatcherTests {
         #expect(stopped == example.stopped)
     }
 
-    @Test("However text is cut into pieces, the same is shown")
+    @Test("The same text is shown however it is cut into pieces")
     func cuts() {
         let text = "aabababcabc and abd abcd"
         for stop in ["abc", "abd", "abab", "zz", "d"] {

@@ -80,7 +80,7 @@ struct ExpertExecutorContractTests {
         }
     }
 
-    @Test("Work that nobody waits for can be cancelled", arguments: setups)
+    @Test("Work that no client waits for can be cancelled", arguments: setups)
     func cancellation(setup: Setup) async throws {
         let model = TestModel.miniature
         let loaded = try model.load()

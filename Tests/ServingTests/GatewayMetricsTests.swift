@@ -17,7 +17,7 @@ struct GatewayMetricsTests {
         try metrics.expectCounter("switchyard_requests_total", [("outcome", outcome.rawValue)]).totalValue
     }
 
-    @Test("all metrics are there from the start, at zero, named as Prometheus wants them")
+    @Test("all metrics exist from the start, at zero, with Prometheus names")
     func names() throws {
         let metrics = TestMetrics()
         let layers = [SparseLayer(stack: .encoder, block: 1), SparseLayer(stack: .decoder, block: 3)]
@@ -41,7 +41,7 @@ struct GatewayMetricsTests {
         }
     }
 
-    @Test("what the engine does is counted once, and as the responses say")
+    @Test("the engine's work is counted once, and agrees with the responses")
     func counts() async throws {
         let metrics = TestMetrics()
         try await TestEngine.run(
@@ -119,7 +119,7 @@ struct GatewayMetricsTests {
         #expect(metrics.counterTotal(label: "switchyard_requests_total") == 4)
     }
 
-    @Test("requests that wait are counted when they leave, and when the engine stops")
+    @Test("waiting requests are counted when they are cancelled and when the engine stops")
     func waiting() async throws {
         let metrics = TestMetrics()
         // Nobody runs this engine yet, so that requests wait.

@@ -10,7 +10,7 @@ import Testing
 /// Hot experts on further pools, with true hosts that hold spare shards.
 @Suite(.serialized)
 struct HotExpertTests {
-    @Test("A gateway that is told to places hot experts where hosts hold them as spares, and answers stay the same")
+    @Test("A gateway configured to do so places hot experts where hosts hold them as spares, and answers stay the same")
     func replication() async throws {
         let prompts = try Prompt.all()
         let folder = try ShardCache.folder(of: .miniature, pools: 2)

@@ -85,7 +85,7 @@ struct RemoteExpertsFaultTests {
         }
     }
 
-    @Test("A host that was killed costs its rows, and is used again when it is back")
+    @Test("A killed host costs its rows, and is used again when it is back")
     func killedHost() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -107,7 +107,7 @@ struct RemoteExpertsFaultTests {
         }
     }
 
-    @Test("A host that drains answers what it has and loses no row where a replica is left")
+    @Test("A draining host answers its calls and loses no row if a replica is left")
     func drainedHost() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -167,7 +167,7 @@ struct RemoteExpertsFaultTests {
         }
     }
 
-    @Test("Work that is cancelled leaves no call behind, whether somebody waits for it or not")
+    @Test("Cancelled work leaves no call behind, whether or not a thread waits for it")
     func cancellation() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)

@@ -94,7 +94,7 @@ struct RequestBookTests {
         }
     }
 
-    @Test("in whatever order things happen, each request ends once and gives its slots back", arguments: 1...30)
+    @Test("in any order of events, each request ends once and gives its slots back", arguments: 1...30)
     func random(seed: Int) {
         var run = Run(numbers: SeededNumbers(state: UInt64(seed)))
         for _ in 0..<600 { run.something() }
@@ -117,7 +117,7 @@ struct RequestBookTests {
         #expect(run.submitted.count > 20)
     }
 
-    @Test("a drained book is done when its last request has been released and told")
+    @Test("a drained book is done when its last request has been released and reported")
     func draining() {
         var run = Run(numbers: SeededNumbers(state: 99))
         let (_, sink) = AsyncStream.makeStream(of: EngineEvent.self)
@@ -191,7 +191,7 @@ struct RequestEndTests {
         (.refused(RPCError(.resourceExhausted, "full")), .refused, .resourceExhausted),
     ]
 
-    @Test("each way is counted once and told once, and a second end changes nothing", arguments: 0..<7)
+    @Test("each kind of end is counted once and reported once, and a second end changes nothing", arguments: 0..<7)
     func once(index: Int) async throws {
         let (end, outcome, code) = Self.ways[index]
         let metrics = TestMetrics()
@@ -216,7 +216,7 @@ struct RequestEndTests {
         #expect(test.engine.load.usedSlots == 0)
     }
 
-    @Test("a request that is turned away before it has a name is counted too")
+    @Test("a request refused before it has a name is counted too")
     func refused() throws {
         let metrics = TestMetrics()
         let test = try TestEngine(metrics: metrics)
@@ -226,7 +226,7 @@ struct RequestEndTests {
         #expect(try Counts(metrics: metrics).all == [.refused: 2])
     }
 
-    @Test("a step that fails ends its requests, and the engine goes on")
+    @Test("a step that fails ends its requests, and the engine continues")
     func brokenStep() async throws {
         let metrics = TestMetrics()
         let loaded = try TestModel.miniature.load()
@@ -253,7 +253,7 @@ struct RequestEndTests {
         #expect(engine.load.usedSlots == 0)
     }
 
-    @Test("under leaving clients, deadlines and a stop in the middle every request ends once")
+    @Test("with cancelling clients, deadlines and a stop in the middle, every request ends once")
     func storm() async throws {
         let metrics = TestMetrics()
         let count = 80

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("How a step's time is shared")
 struct StepSharingTests {
-    @Test("the first piece of a step is always done; others only within the bound")
+    @Test("the first piece of a step always runs; others only within the bound")
     func pacer() {
         var pacer = EncodePacer(bound: .milliseconds(20))
         #expect(pacer.tokensPerRun == nil)
@@ -24,7 +24,7 @@ struct StepSharingTests {
         #expect(pacer.tokensPerRun == 100)
     }
 
-    @Test("the pacer learns a slower machine's pace, and a bound of nothing still lets the encoder get on")
+    @Test("the pacer learns a slower machine's pace, and a bound of zero still lets the encoder make progress")
     func pace() {
         var pacer = EncodePacer(bound: .milliseconds(20))
         for _ in 0..<50 {
@@ -55,7 +55,7 @@ struct StepSharingTests {
             }
     }
 
-    @Test("both ways are tried, then the faster is taken")
+    @Test("both ways are tried, then the faster one is used")
     func chooser() {
         var chooser = MicroBatchChooser(.automatic)
         let faster = self.ways(&chooser, rows: 8, steps: 20) { $0 == 2 ? .milliseconds(30) : .milliseconds(40) }
@@ -67,7 +67,7 @@ struct StepSharingTests {
         #expect(chooser.microBatches(rows: 1) == 1)
     }
 
-    @Test("what has changed is found out by trying again")
+    @Test("trying again notices changes")
     func again() {
         var chooser = MicroBatchChooser(.automatic)
         _ = self.ways(&chooser, rows: 8, steps: 20) { $0 == 2 ? .milliseconds(40) : .milliseconds(30) }
@@ -93,7 +93,7 @@ struct StepSharingTests {
         #expect(ways.suffix(10).allSatisfy { $0 == 1 })
     }
 
-    @Test("what was configured is done")
+    @Test("the configured mode is used")
     func configured() {
         var always = MicroBatchChooser(.always)
         var never = MicroBatchChooser(.never)

@@ -17,9 +17,9 @@ import Testing
 
 @testable import GatewayServing
 
-@Suite("What services say of themselves")
+@Suite("What services report about themselves")
 struct ServiceTelemetryTests {
-    @Test("every metric of the table is given by a service, and services give no other")
+    @Test("every metric of the table is reported by a service, and services report no other")
     func complete() async throws {
         let folder = try ShardCache.folder(of: .miniature, pools: 1)
         let hostRegistry = MetricsRegistry()
@@ -60,7 +60,7 @@ struct ServiceTelemetryTests {
         }
     }
 
-    @Test("a gateway that waits for its hosts says for which")
+    @Test("a gateway that waits for its hosts names them")
     func waiting() async throws {
         // Nothing listens there: the port is of a listener that is gone.
         let gone = try await RunningHost.start("\(try ShardCache.folder(of: .miniature, pools: 1))/pool-0")
@@ -75,7 +75,7 @@ struct ServiceTelemetryTests {
         #expect(gateway.readiness == Readiness(isReady: false, notes: notes))
     }
 
-    @Test("experts share series where the setting allows fewer")
+    @Test("experts share series if the setting allows fewer")
     func expertSeries() async throws {
         try await withHosts(.miniature, pools: 1) { hosts, pools in
             try await withGateway(pools) { gateway, channel in
@@ -175,7 +175,7 @@ struct StepTraceTests {
         #expect(metadata["trace_ids"] == .array([.stringConvertible(one.traceID), .stringConvertible(two.traceID)]))
     }
 
-    @Test("a call carries its span and the state of its trace, and reads back as its child")
+    @Test("a call carries its span and its trace's state, and reads back as its child")
     func metadata() throws {
         let trace = try Self.trace()
         let carried = Metadata(carrying: trace)
@@ -189,7 +189,7 @@ struct StepTraceTests {
         #expect(TraceContext.begin(Metadata()) == nil)
     }
 
-    @Test("only a pass with a sampled request asks its experts with a trace")
+    @Test("only a pass with a sampled request sends a trace to its experts")
     func asked() throws {
         let experts = NotingExperts()
         let watch = StepWatch(experts: experts, expertCount: 4)
@@ -200,7 +200,7 @@ struct StepTraceTests {
         #expect(experts.asked.withLock { $0 } == [nil, trace.traceID])
     }
 
-    @Test("an engine sends the traces of sampled requests, and of no others")
+    @Test("an engine sends only the traces of sampled requests")
     func engine() async throws {
         let sampled = try Self.trace()
         let unsampled = try Self.trace("00")

@@ -173,7 +173,7 @@ struct WireTypeTests {
         }
     }
 
-    @Test("A host says that it takes both types; one that does not take the gateway's type is mismatched")
+    @Test("A host reports that it accepts both types; one that does not accept the gateway's type is mismatched")
     func acceptance() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 1) { hosts, pools in

@@ -25,7 +25,7 @@ struct MetricCatalogTests {
         return String(decoding: PrometheusText.render(MetricCatalog.all, snapshot), as: UTF8.self)
     }
 
-    @Test("every metric has a help text, and a name and labels after Prometheus' conventions")
+    @Test("every metric has a help text, and follows Prometheus' naming conventions")
     func conventions() {
         #expect(Set(MetricCatalog.all.map(\.name)).count == MetricCatalog.all.count)
         for definition in MetricCatalog.all {
@@ -47,12 +47,12 @@ struct MetricCatalogTests {
         }
     }
 
-    @Test("all of it is sound text by this project's own rules")
+    @Test("all of it passes this project's own linter")
     func lint() {
         #expect(PrometheusLint.offences(in: Self.everything()) == [])
     }
 
-    @Test("the linter finds what is wrong")
+    @Test("the linter finds faults")
     func lintFinds() {
         let bad = [
             "a 1\n", "# HELP a A.\n# TYPE a counter\na 1\n", "# HELP a A.\n# TYPE a gauge\na one\n",
@@ -62,13 +62,13 @@ struct MetricCatalogTests {
         for text in bad { #expect(!PrometheusLint.offences(in: text).isEmpty, "\(text)") }
     }
 
-    @Test("promtool finds nothing to say", .enabled(if: Promtool.path != nil))
+    @Test("promtool finds no fault", .enabled(if: Promtool.path != nil))
     func promtool() async throws {
         let said = try await Promtool.check(Self.everything())
         #expect(said == "")
     }
 
-    @Test("every name stands whole in the sources, once, so that a search finds its definition")
+    @Test("every name appears whole in the sources, once, so that a search finds its definition")
     func wholeNames() throws {
         let folder = URL(fileURLWithPath: "\(Peers.root)/Sources")
         let files = FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil)
