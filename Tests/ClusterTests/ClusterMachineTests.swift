@@ -66,9 +66,9 @@ struct ScratchFolderTests {
             let alive = try ScratchFolder(in: parent)
             let dead = "\(parent)/switchyard-dead"
             try FileManager.default.createDirectory(atPath: "\(dead)/shards", withIntermediateDirectories: true)
-            // The system has given back the lock of a process that is gone.
+            // The system has freed the lock of a process that is gone.
             try Data().write(to: URL(fileURLWithPath: "\(dead).lock"))
-            // Without a lock's file a folder is none of these.
+            // A folder without a lock file is not one of these.
             try FileManager.default.createDirectory(
                 atPath: "\(parent)/switchyard-other",
                 withIntermediateDirectories: true

@@ -13,7 +13,7 @@ enum Commands {
     struct Output: Sendable {
         var text: String
         var errors: String
-        /// The exit status; -1 where a signal ended it.
+        /// The exit status; -1 if a signal ended it.
         var status: Int32
     }
 

@@ -113,7 +113,7 @@ struct FaultTests {
         }
     }
 
-    /// Asks again until something holds; only a hang fails by the time that it takes.
+    /// Polls until a condition holds; only a hang runs into the time limit.
     static func eventually(_ condition: () async throws -> Bool) async throws {
         let deadline = ContinuousClock.now.advanced(by: .seconds(300))
         while ContinuousClock.now < deadline {

@@ -7,7 +7,7 @@ import Testing
 
 @testable import switchyard
 
-/// One generator: a model in this process and a cluster answer alike, and what cannot be done is an error in words.
+/// One generator: a model in this process and a cluster answer alike, and impossible requests are errors in words.
 @Suite("generate", .serialized)
 struct GenerateCommandTests {
     private static let prompt =
@@ -32,7 +32,7 @@ struct GenerateCommandTests {
         try await Commands.run(TestCluster.executable, ["generate"] + arguments + [Self.prompt])
     }
 
-    /// What `--json` prints of one answer.
+    /// One answer as printed by `--json`.
     private struct Answer: Decodable, Equatable {
         var text: String
         var tokenIds: [UInt32]
@@ -126,7 +126,7 @@ struct GenerateCommandTests {
             (["--local", TestCluster.miniature, "--threads", "0"], "from 1 to 1024"),
             (["--local", TestCluster.miniature, "--timeout", "90000"], "timeout is 90000"),
             (["--threads", "2"], "--threads is for --local"),
-            (["--stream", "--json"], "choose one of them"),
+            (["--stream", "--json"], "choose one"),
             (["--stream", "--beams", "2"], "no token is final before the end"),
         ]
     )

@@ -121,7 +121,7 @@ struct HealthCommandTests {
                 try await Self.health(["--endpoint", endpoint]).text == "\(endpoint) NOT_SERVING\n"
             }
             try gateway.signal(SIGTERM)
-            // Not after the time that a drain may take: there is nothing to be finished.
+            // It does not wait for the drain limit: there is nothing to finish.
             let exit = try await gateway.ended(within: .seconds(300))
             #expect(exit.code == 0, "\(exit.description)")
         }

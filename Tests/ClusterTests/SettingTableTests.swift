@@ -12,7 +12,7 @@ import Testing
 struct SettingTableTests {
     @Test("every setting has a flag, and every flag of a service is a setting")
     func flags() throws {
-        // What tests and parent processes use, and no one else.
+        // Used only by tests and parent processes.
         let hidden: Set = ["address-file", "exit-with-standard-input", "admin-address-file"]
         let commands: [(any ParsableArguments, [SettingDefinition], Set<String>)] = [
             (try GatewayCommand.parse([]), CommandSettings.gateway, hidden),

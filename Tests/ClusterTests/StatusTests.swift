@@ -64,7 +64,7 @@ struct StatusTests {
         #expect(LoadSummary([0, 0]).hottest.isEmpty)
     }
 
-    /// A cluster of two pools with so many experts each and long addresses.
+    /// A cluster of two pools with this many experts each and long addresses.
     private static func cluster(experts: UInt32) -> ClusterDescription {
         var cluster = ClusterDescription()
         cluster.pools = (0..<2)

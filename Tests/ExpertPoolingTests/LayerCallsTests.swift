@@ -290,7 +290,7 @@ struct LayerCallsTests {
         bench = Bench(pools, in: encoderLayer)
         #expect(bench.begin(at: 0.1).isEmpty)
         #expect(bench.timer(at: 0.5) == [.drop(call: 0, .unavailable)])
-        // Long after the loss nobody waits any more.
+        // Long after the loss no call waits any more.
         bench = Bench(pools, in: encoderLayer, deadline: 9)
         #expect(bench.begin(at: 5) == [.drop(call: 0, .unavailable)])
         bench = Bench(pools)
@@ -380,14 +380,14 @@ struct LayerCallsTests {
         _ = bench.answered(first(), at: 0.003)
         #expect(counted(.answered).reduce(0, +) == 2)
         #expect(counted(.cancelled) == [0, 1])
-        // A failure, and an attempt that was made too late for the deadline.
+        // A failure, and an attempt made too late for the deadline.
         bench = Bench(bench.pools, deadline: 0.1)
         _ = bench.begin()
         _ = bench.failed(first(), .unavailable, at: 0.0999)
         _ = bench.timer(at: 0.1)
         #expect(counted(.failed(.unavailable)) == [0, 1])
         #expect(counted(.outOfTime) == [0, 1])
-        // Nobody waits any more, before the deadline and after it.
+        // No client waits any more, before the deadline and after it.
         for time in [0.003, 2] {
             bench = Bench(bench.pools)
             _ = bench.begin()
@@ -428,7 +428,7 @@ struct LayerCallsTests {
         // Calls as large as these have not been seen.
         #expect(wait(100) == .seconds(2))
         #expect(wait(3, in: encoderLayer) == .milliseconds(700))
-        // Calls that are given up count with the time that they were given, so the deadline grows with a slow pool.
+        // Abandoned calls count with the time that they had, so the deadline grows with a slow pool.
         for _ in 0..<300 {
             _ = pools.end(replica(1), .failed(.deadline), stack: .decoder, rows: 3, in: .milliseconds(50))
         }

@@ -108,7 +108,7 @@ struct PlacementPlannerTests {
             let change = planner.change(for: snapshot, now: self.after(second))
             #expect(change == nil)
         }
-        // A short burst starts the time anew.
+        // A short burst restarts the time.
         snapshot.layers = self.pair(60).layers
         let burst = planner.change(for: snapshot, now: self.after(61))
         #expect(burst == nil)
@@ -269,7 +269,7 @@ struct PlacementPlannerTests {
         return snapshot
     }
 
-    /// The least load of the busiest pool over all choices of extras, by trying them all.
+    /// The lowest possible load of the busiest pool, by trying all choices of extras.
     static func best(of snapshot: PlacementSnapshot) -> Double {
         guard let state = snapshot.layers[planned] else { return 0 }
         let names = snapshot.pools.keys.sorted()

@@ -37,7 +37,7 @@ struct ProgressLineTests {
         #expect(tooSoon == nil)
         let third = line.updated("sharding", 27, at: 1050)
         #expect(third != nil)
-        // The end is drawn however soon it comes, and nothing after it.
+        // The end is always drawn, however soon it comes, and nothing after it.
         let last = line.updated("sharding", 100, at: 1051)
         #expect(last == "\r\u{1B}[2Ksharding  ████████████████████████  100 %  100.0 / 100.0 MB  95 MB/s\n")
         let after = line.updated("sharding", 100, at: 2000)

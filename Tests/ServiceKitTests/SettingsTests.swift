@@ -28,7 +28,7 @@ private struct SampleSettings: SettingTable {
 private let table = SampleSettings.table
 private let elsewhere = [Setting.text("max-rows", "A setting of another command.").definition]
 
-/// Settings from the given layers, the file written to a folder of its own for as long as the body runs.
+/// Settings from the given layers, with the file in a temporary folder while the body runs.
 private func withSettings(
     flags: [String: String] = [:],
     environment: [String: String] = [:],
@@ -189,8 +189,8 @@ struct SettingsTests {
             (#"{"max-rows": 1}"#, "unknown setting max-rows in line 1 (a setting of another command);"),
             ("{\"listen\": \"a:1\",\n\"listen\": \"b:1\"}", "\"listen\" is set twice, in lines 1 and 2"),
             ("[1]", "must be one JSON object"), ("{\"listen\": ", "must be one JSON object"),
-            ("", "must be one JSON object"), (#"{"listen": null}"#, ", line 1: \"listen\" must be a text"),
-            (#"{"listen": {"port": 1}}"#, "\"listen\" must be a text"), (#"{"pool": ["a", {}]}"#, "not a usable"),
+            ("", "must be one JSON object"), (#"{"listen": null}"#, ", line 1: \"listen\" must be a string"),
+            (#"{"listen": {"port": 1}}"#, "\"listen\" must be a string"), (#"{"pool": ["a", {}]}"#, "not a usable"),
         ]
     )
     func badFile(file: String, part: String) async {

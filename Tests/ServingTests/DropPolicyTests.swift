@@ -9,7 +9,7 @@ import Testing
 
 @testable import GatewayServing
 
-/// What a request's drop policy makes of tokens that hosts lose, for every reason, in both halves of the model and for
+/// How a request's drop policy treats tokens that hosts lose, for every reason, in both halves of the model and for
 /// every kind of request.
 @Suite(.serialized)
 struct DropPolicyTests {
@@ -41,7 +41,7 @@ struct DropPolicyTests {
                     #expect(error == nil, "\(kind)")
                 }
             }
-            // The client is told at the layer, its neighbours' step goes on.
+            // The client gets the error at the layer; its neighbours' step continues.
             let freed = await eventually { test.engine.load.usedSlots == 0 }
             #expect(freed)
         }
@@ -79,13 +79,13 @@ struct DropPolicyTests {
             }
             let fraction = Float(lost) / Float(usage.routedTokens)
             #expect(fraction > 0)
-            // In the encoder alone the fraction is larger than it will be at the end.
+            // In the encoder alone the fraction is larger than at the end.
             let kept = try await test.result(of: test.request(kind, DropPolicy(maxDroppedFraction: fraction)))
             #expect(kept.usage.dropped == usage.dropped)
             let below = DropPolicy(maxDroppedFraction: fraction.nextDown)
             let error = await rpcError { _ = try await test.result(of: test.request(kind, below)) }
             #expect(error?.code == .deadlineExceeded)
-            // What may still come is known exactly for a score, and no more than an upper bound for a generation.
+            // The remaining tokens are known exactly for a score, and as an upper bound for a generation.
             let counts = ["\(lost) of \(usage.routedTokens) routed", "\(lost) of at most \(usage.routedTokens) routed"]
             #expect(counts.contains { error?.message.hasPrefix($0) == true }, "\(error?.message ?? "")")
         }

@@ -107,7 +107,7 @@ struct DropLedgerTests {
 
 @Suite
 struct StopMatcherTests {
-    /// Text in pieces, the stop strings, what is shown, and whether it stops.
+    /// Text in pieces, the stop strings, the text shown, and whether it stops.
     struct Case: Sendable, CustomTestStringConvertible {
         let pieces: [String]
         let stops: [String]
@@ -124,7 +124,7 @@ struct StopMatcherTests {
         Case(pieces: ["xa", "b", "d"], stops: ["abc"], shown: ["x", "", "abd", ""], stopped: false),
         Case(pieces: ["aab"], stops: ["ab"], shown: ["a"], stopped: true),
         Case(pieces: ["end a", "b"], stops: ["abc"], shown: ["end ", "", "ab"], stopped: false),
-        // The stop string that begins first counts, not the one that is named first.
+        // The stop string that starts first wins, not the one listed first.
         Case(pieces: ["say yes no"], stops: ["no", "yes"], shown: ["say "], stopped: true),
         Case(pieces: ["caf", "\u{E9}!"], stops: ["\u{E9}"], shown: ["caf", ""], stopped: true),
     ]

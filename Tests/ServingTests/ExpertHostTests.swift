@@ -145,7 +145,7 @@ struct ExpertHostTests {
             }
             #expect(error?.code == fault.code)
             #expect(error?.message.contains(fault.word) == true, "\(error?.message ?? "no error") lacks \(fault.word)")
-            // The host is as good as new.
+            // The host still works.
             _ = try await channel.call(ExpertHostMethods.forward, self.request(host), as: ForwardResponse.self)
         }
     }

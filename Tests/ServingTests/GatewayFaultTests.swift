@@ -11,7 +11,7 @@ import Testing
 
 @testable import GatewayServing
 
-/// What becomes of requests when hosts are lost, clients leave and queues are full.
+/// The fate of requests when hosts are lost, clients cancel and queues are full.
 @Suite(.serialized)
 struct GatewayFaultTests {
     private let model = TestModel.miniature
@@ -156,7 +156,7 @@ struct GatewayFaultTests {
             #expect(error?.code == .resourceExhausted)
             let pushback = error?.metadata.first("grpc-retry-pushback-ms").flatMap { Int($0) }
             #expect((pushback ?? 0) > 0)
-            // The one that waits leaves the queue without having run.
+            // The waiting one leaves the queue without having run.
             waiting.cancel()
             let left = await eventually { gateway.engine.load.queued == 0 }
             #expect(left)

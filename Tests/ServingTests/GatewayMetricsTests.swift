@@ -60,7 +60,7 @@ struct GatewayMetricsTests {
                 }
                 if kind == .generate { tokens += result.usage.outputTokens }
             }
-            // The step's end is told after the request's.
+            // The step's end is reported after the request's.
             let ended = await eventually {
                 metrics.timers(label: "switchyard_step_seconds").first?.values.count == Int(test.engine.load.steps)
                     && test.engine.load.running == 0
@@ -122,7 +122,7 @@ struct GatewayMetricsTests {
     @Test("waiting requests are counted when they are cancelled and when the engine stops")
     func waiting() async throws {
         let metrics = TestMetrics()
-        // Nobody runs this engine yet, so that requests wait.
+        // This engine is not running yet, so that requests wait.
         let test = try TestEngine(metrics: metrics)
         let first = try test.engine.submit(test.request())
         let second = try test.engine.submit(test.request())

@@ -202,7 +202,7 @@ struct GatewayTests {
         }
     }
 
-    @Test("A score without beams is as gateway.proto defines it: the sum over the length to the power of length_penalty")
+    @Test("A score without beams is as gateway.proto defines it: sum over length to the power of length_penalty")
     func generationScores() async throws {
         let proto = try String(contentsOfFile: "\(TestModel.root)/Protos/switchyard/v1/gateway.proto", encoding: .utf8)
         let comment = try #require(proto.components(separatedBy: "float score = 4;").first?.suffix(600))

@@ -122,7 +122,7 @@ struct HostAdmissionTests {
     }
 }
 
-/// What an arrival was expected not to be.
+/// An unexpected result of an arrival.
 struct UnexpectedOutcome: Error {
     let outcome: HostAdmission.OnArrival
 }

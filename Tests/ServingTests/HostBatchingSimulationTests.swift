@@ -8,9 +8,9 @@ import Testing
 
 /// Some gateways that decode on one host, in virtual time: the host runs the machine that real hosts run.
 private struct Simulation {
-    /// What a run came to.
+    /// The result of a run.
     struct Outcome: Equatable {
-        /// Steps of all gateways in a second.
+        /// Steps of all gateways per second.
         var stepsPerSecond: Double
         var callsPerPass: Double
         /// Experts whose weights were read, for each token row.
@@ -29,7 +29,7 @@ private struct Simulation {
     var rows = 8
     var layers = 6
     var experts = 8
-    /// Time that a gateway takes between two sparse layers, give or take a tenth.
+    /// Time that a gateway spends between two sparse layers, plus or minus a tenth.
     var gatewayTime = Duration.microseconds(500)
     /// Time to read one expert's weights, and to compute one row.
     var readTime = Duration.microseconds(400)

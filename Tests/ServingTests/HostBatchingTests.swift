@@ -7,7 +7,7 @@ import Testing
 
 @testable import ExpertServing
 
-/// Which calls an expert host computes together, and in whose turn.
+/// Which calls an expert host computes together, and in which order.
 @Suite
 struct HostBatchingTests {
     private let now = ContinuousClock.now
@@ -66,7 +66,7 @@ struct HostBatchingTests {
             var waited = 0
             while let pass = admission.pass(now: time), pass.calls != [small] {
                 waited += 1
-                // The flood goes on.
+                // The flood continues.
                 _ = try admission.queue("flood", rows: 8, now: time)
             }
             #expect(waited <= 2)

@@ -12,7 +12,7 @@ import SwitchyardTypes
 import TensorKernels
 import Testing
 
-/// What several callers of one host see: calls that are computed together, refusals, counts, and several shards.
+/// A host with several callers: calls computed together, refusals, counts, and several shards.
 @Suite(.serialized)
 struct HostCallsTests {
     private let model = TestModel.miniature
@@ -70,7 +70,7 @@ struct HostCallsTests {
         var together = 0
         try await withChannel(port: host.port) { first in
             try await withChannel(port: host.port) { second in
-                // Which calls meet in the queue is chance; that some do in so many rounds is not.
+                // Which calls meet in the queue is chance; that some do within all these rounds is not.
                 for _ in 0..<200 where together < 20 {
                     together += try await withThrowingTaskGroup(of: Int.self) { group in
                         for (index, sample) in samples.enumerated() {

@@ -14,7 +14,7 @@ import Testing
 
 @testable import GatewayServing
 
-/// What replicas are for: layers that go on while one of them does not, and pools that grow and shrink.
+/// The purpose of replicas: layers that continue while one of them does not, and pools that grow and shrink.
 @Suite(.serialized)
 struct ReplicaTests {
     private let model = TestModel.miniature

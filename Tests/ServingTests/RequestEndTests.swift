@@ -15,7 +15,7 @@ import Tokenization
 
 @Suite("The book of requests")
 struct RequestBookTests {
-    /// Draws what happens to a book, and what must be true of it.
+    /// Draws random events for a book, and checks its invariants.
     private struct Run {
         static let slots = 4
 
@@ -111,7 +111,7 @@ struct RequestBookTests {
         #expect(run.book.scheduler.freeSlots == Run.slots)
         #expect(run.ends.count == run.submitted.count)
         #expect(run.ends.values.allSatisfy { $0 == 1 })
-        // The engine's thread hears once of each request that it has seen.
+        // The engine's thread hears once about each request that it has seen.
         #expect(Set(run.toldOfEnd.keys) == run.joined)
         #expect(run.toldOfEnd.values.allSatisfy { $0 == 1 })
         #expect(run.submitted.count > 20)
@@ -149,7 +149,7 @@ struct SeededNumbers: RandomNumberGenerator {
 
 @Suite("The end of a request")
 struct RequestEndTests {
-    /// Experts that cannot compute, which is a fault of the gateway's own.
+    /// Experts that cannot compute, which is the gateway's own fault.
     private struct BrokenExperts: ExpertExecutor {
         struct Pending: PendingExperts {
             func wait() throws -> ExpertOutputs { throw CancellationError() }
@@ -195,7 +195,7 @@ struct RequestEndTests {
     func once(index: Int) async throws {
         let (end, outcome, code) = Self.ways[index]
         let metrics = TestMetrics()
-        // Nobody runs this engine, so that nothing else ends a request.
+        // This engine is not running, so that nothing else ends a request.
         let test = try TestEngine(metrics: metrics)
         let ticket = try test.engine.submit(test.request())
         #expect(test.engine.load.queued == 1)
@@ -285,7 +285,7 @@ struct RequestEndTests {
         #expect(test.engine.shared.withLock { $0.book.openCount } == 0)
     }
 
-    /// One of many requests: some leave, some are late.
+    /// One of many requests: some are cancelled, some are late.
     ///
     /// - Returns: How often the request was told its end.
     private static func run(_ index: Int, _ test: TestEngine) async -> Int {

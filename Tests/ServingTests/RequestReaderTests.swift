@@ -148,7 +148,7 @@ struct RequestReaderTests {
         message.maxNewTokens = 2
         #expect(try self.parameters(defaults: defaults).maxNewTokens == 50)
         #expect(try self.parameters(message, defaults: defaults).minNewTokens == 2)
-        // Two answers of greedy search would be the same one twice: transformers refuses them too.
+        // Two answers of greedy search would be the same; transformers refuses them too.
         defaults.returnedSequences = 2
         message = GenerationParametersMessage()
         message.numBeams = 1
@@ -162,7 +162,7 @@ struct RequestReaderTests {
         #expect(request.input == [7, 2047])
     }
 
-    /// A wrong request: the status and what the message has to say.
+    /// A wrong request: the status and the required words of the message.
     struct Fault: Sendable, CustomTestStringConvertible {
         let testDescription: String
         let code: Status.Code

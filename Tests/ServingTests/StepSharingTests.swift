@@ -13,7 +13,7 @@ struct StepSharingTests {
         pacer.stepBegan()
         #expect(pacer.mayRun(tokens: 1_000_000))
         pacer.pieceDone(tokens: 100, time: .milliseconds(10))
-        // 0.1 ms a token: 100 more tokens just fit.
+        // 0.1 ms per token: 100 more tokens just fit.
         #expect(pacer.mayRun(tokens: 100))
         #expect(!pacer.mayRun(tokens: 101))
         pacer.pieceDone(tokens: 100, time: .milliseconds(10))
@@ -40,7 +40,7 @@ struct StepSharingTests {
         #expect(none.tokensPerRun == 1)
     }
 
-    /// Runs steps whose times a function gives, and says which ways were taken.
+    /// Runs steps with times from a function, and returns the chosen ways.
     private func ways(
         _ chooser: inout MicroBatchChooser,
         rows: Int,
@@ -60,7 +60,7 @@ struct StepSharingTests {
         var chooser = MicroBatchChooser(.automatic)
         let faster = self.ways(&chooser, rows: 8, steps: 20) { $0 == 2 ? .milliseconds(30) : .milliseconds(40) }
         #expect(faster == [1, 1, 1, 1, 2, 2, 2, 2] + Array(repeating: 2, count: 12))
-        // Another size of batch is another matter.
+        // Another batch size is measured separately.
         let slower = self.ways(&chooser, rows: 32, steps: 20) { $0 == 2 ? .milliseconds(40) : .milliseconds(30) }
         #expect(slower == [1, 1, 1, 1, 2, 2, 2, 2] + Array(repeating: 1, count: 12))
         #expect(chooser.microBatches(rows: 7) == 2)

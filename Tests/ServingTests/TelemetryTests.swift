@@ -32,13 +32,13 @@ struct ServiceTelemetryTests {
             #expect(gateway.readiness == Readiness(isReady: true))
             #expect(host.host.readiness == Readiness(isReady: true))
             _ = try await channel.generate(GenerateRequest(input: .text("my <extra_id_0> for a horse!")))
-            // The step's end is told after the request's.
+            // The step's end is reported after the request's.
             let isOver = await eventually { gatewayRegistry.snapshot.value("switchyard_running_requests") == 0 }
             #expect(isOver)
             #expect(gatewayRegistry.snapshot.undescribed == [])
             #expect(hostRegistry.snapshot.undescribed == [])
             let given = Self.families(gatewayRegistry).union(Self.families(hostRegistry))
-            // These have series where something is encrypted, or lost.
+            // These have series only if something is encrypted, or lost.
             let conditional: Set = [
                 "switchyard_tls_certificate_expiry_timestamp_seconds", "switchyard_metric_series_dropped_total",
             ]
@@ -62,7 +62,7 @@ struct ServiceTelemetryTests {
 
     @Test("a gateway that waits for its hosts names them")
     func waiting() async throws {
-        // Nothing listens there: the port is of a listener that is gone.
+        // Nothing listens there: the port belonged to a listener that is gone.
         let gone = try await RunningHost.start("\(try ShardCache.folder(of: .miniature, pools: 1))/pool-0")
         await gone.kill()
         var configuration = GatewayConfiguration(
@@ -115,7 +115,7 @@ struct ServiceTelemetryTests {
 
 @Suite("The traces of a pass")
 struct StepTraceTests {
-    /// Experts that note which trace they were asked with.
+    /// Experts that record the trace of each call.
     private final class NotingExperts: TracedExperts {
         struct Work: PendingExperts {
             func wait() throws -> ExpertOutputs { ExpertOutputs(chunks: []) }

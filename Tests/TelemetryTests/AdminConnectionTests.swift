@@ -71,7 +71,7 @@ struct AdminConnectionTests {
         #expect(machine.endsWith(refusal))
         #expect(!machine.isParsing)
         #expect(machine.bytesArrived(1 << 20, now: Self.start) == .none)
-        // The client may not have read the answer yet, so it gets a moment in which what it sends is thrown away.
+        // The client may not have read the answer yet, so its input is discarded for a moment.
         #expect(machine.answered(now: Self.start) == .closeOutput)
         #expect(machine.bytesArrived(1 << 20, now: Self.start) == .none)
         #expect(!machine.isParsing)

@@ -40,7 +40,7 @@ struct MetricCatalogTests {
                 #expect(PrometheusLint.isName(label), "\(name): \(label)")
                 #expect(!["le", "job", "instance", "quantile"].contains(label), "\(name): \(label)")
             }
-            // Base units alone: what ends in another one would be off by a factor.
+            // Base units only: a name with another unit would be off by a factor.
             for unit in ["_ms", "_milliseconds", "_microseconds", "_us", "_kib", "_mib", "_percent", "_minutes"] {
                 #expect(!name.hasSuffix(unit) && !name.hasSuffix("\(unit)_total"), "\(name)")
             }
@@ -111,13 +111,13 @@ struct MetricCatalogTests {
     }
 }
 
-/// Prometheus' own checker, where it is installed.
+/// Prometheus' own checker, if it is installed.
 enum Promtool {
     /// Where it is.
     static let path = ["/usr/bin/promtool", "/usr/local/bin/promtool"]
         .first { FileManager.default.isExecutableFile(atPath: $0) }
 
-    /// What it has to say about a text; nothing where all is well.
+    /// Its complaints about a text; empty if there are none.
     static func check(_ text: String) async throws -> String {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("metrics-\(UUID().uuidString).txt")
         try Data(text.utf8).write(to: file)

@@ -15,10 +15,10 @@ struct TraceContextTests {
         arguments: [
             ("00-\(trace)-\(span)-01", true),
             ("00-\(trace)-\(span)-00", false),
-            // Only the last bit is known; the others are not written on.
+            // Only the last bit is known; the others are not passed on.
             ("00-\(trace)-\(span)-03", true),
             ("00-\(trace)-\(span)-fe", false),
-            // A later version, with and without more behind.
+            // A later version, with and without more after it.
             ("01-\(trace)-\(span)-01", true),
             ("cc-\(trace)-\(span)-01-what-the-future-will-be-like", true),
             ("cc-\(trace)-\(span)-00-", false),

@@ -28,7 +28,7 @@ enum EarlySignals {
     static func endCommand() {
         for number in [SIGTERM, SIGINT] {
             signal(number) { number in
-                let text: StaticString = "stopped; what was fetched is kept, run the same command again to continue\n"
+                let text: StaticString = "stopped; what was fetched is kept; run the same command again to continue\n"
                 text.withUTF8Buffer { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
                 _exit(128 + number)
             }
