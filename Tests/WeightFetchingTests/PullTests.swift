@@ -167,7 +167,7 @@ struct PullTests {
                 let blob = "\(place.hubCache)/models--test--noise/blobs/\(test.weights.sha256).incomplete"
                 let killed = try await place.serve(["pull", "test/noise", "--endpoint", hub.address], until: " 40 %")
                 #expect(killed.status == .exited(128 + 15), "\(killed.log)")
-                #expect(killed.log.contains("run the same again"))
+                #expect(killed.log.contains("run the same command again"))
                 let kept = try #require(Files.byteCount(blob))
                 #expect(kept > 100_000)
                 #expect(!FileManager.default.fileExists(atPath: "\(place.hubCache)/models--test--noise/refs/main"))

@@ -134,7 +134,7 @@ package struct ExpertPoolMetrics: MetricTable {
         "switchyard_expert_calls_total",
         .counter,
         ["pool"],
-        "Calls to a pool, one per sparse layer and pass with rows for it; its hedges and retries are not counted again."
+        "Calls to a pool, one per sparse layer and pass with rows for it; hedges and retries are not counted again."
     )
     package let attemptsTotal = MetricDefinition(
         "switchyard_expert_attempts_total",
