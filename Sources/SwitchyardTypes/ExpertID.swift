@@ -17,7 +17,7 @@ public struct ExpertID: Hashable, Sendable, Comparable, CustomStringConvertible 
         self.index = index
     }
 
-    /// The layer and the expert's index: `encoder.1 expert 3`.
+    /// The layer and the expert's index: `encoder 1 expert 3`.
     public var description: String { "\(self.layer) expert \(self.index)" }
 
     /// Ascending by layer, then by index.

@@ -17,8 +17,8 @@ public struct SparseLayer: Hashable, Sendable, Comparable, CustomStringConvertib
         self.block = block
     }
 
-    /// The stack's name and the block's index: `encoder.1`.
-    public var description: String { "\(self.stack).\(self.block)" }
+    /// The stack's name and the block's index: `encoder 1`.
+    public var description: String { "\(self.stack) \(self.block)" }
 
     /// Ascending by block, the encoder's layers before the decoder's.
     public static func < (left: Self, right: Self) -> Bool {

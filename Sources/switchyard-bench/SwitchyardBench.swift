@@ -32,6 +32,8 @@ struct SwitchyardBench: AsyncParsableCommand {
         ]
     )
 
+    static func main() async { await Self.runAndExit() }
+
     /// The machine in two lines, for the head of every table.
     static var machine: String {
         let model =

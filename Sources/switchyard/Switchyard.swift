@@ -2,7 +2,6 @@
 
 import ArgumentParser
 import CommandKit
-import Foundation
 
 /// The `switchyard` command.
 @main
@@ -24,26 +23,5 @@ struct Switchyard: AsyncParsableCommand {
         ]
     )
 
-    /// Runs the command that the arguments name.
-    ///
-    /// Help and errors take the same path as all other output, so that one place handles failed writes.
-    static func main() async {
-        do {
-            var command = try Self.parseAsRoot()
-            if var command = command as? any AsyncParsableCommand {
-                try await command.run()
-            } else {
-                try command.run()
-            }
-        } catch {
-            let code = Self.exitCode(for: error)
-            let text = Self.fullMessage(for: error)
-            if code == .success {
-                if !text.isEmpty { Terminal.print(text) }
-            } else if !text.isEmpty {
-                Terminal.printError(text)
-            }
-            Foundation.exit(code.rawValue)
-        }
-    }
+    static func main() async { await Self.runAndExit() }
 }

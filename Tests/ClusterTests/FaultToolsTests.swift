@@ -110,7 +110,7 @@ struct FaultToolsTests {
         #expect(abs(log.all[0].growth - 0.1) < 1e-9)
         #expect(log.all[1].growth == 0)
         #expect(log.csv.split(separator: "\n").count == 201)
-        #expect(log.svg.contains("<polyline"))
+        #expect(log.svg.contains("<path"))
     }
 
     @Test("the table has one line per row, and names failed expectations")

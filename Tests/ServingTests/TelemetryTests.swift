@@ -49,7 +49,7 @@ struct ServiceTelemetryTests {
             // Requests say themselves whether they accept lost tokens.
             #expect(
                 gateway.readiness
-                    == Readiness(isReady: true, notes: ["the pool pool-0 has no replica that takes calls"])
+                    == Readiness(isReady: true, notes: ["the pool pool-0 has no replica that is ready"])
             )
             let view = gatewayRegistry.snapshot
             #expect(view.value("switchyard_expert_replicas", ["pool-0", "ready"]) == 0)
@@ -71,7 +71,7 @@ struct ServiceTelemetryTests {
         )
         configuration.port = 0
         let gateway = try Gateway(configuration: configuration, logger: quietLogger)
-        let notes = ["waiting for expert hosts", "the pool pool-0 has no replica that takes calls"]
+        let notes = ["waiting for expert hosts", "the pool pool-0 has no replica that is ready"]
         #expect(gateway.readiness == Readiness(isReady: false, notes: notes))
     }
 

@@ -31,7 +31,7 @@ struct TypesTests {
         #expect(layers.reversed().sorted() == layers)
         let experts = layers.flatMap { layer in (0..<2).map { ExpertID(layer: layer, index: $0) } }
         #expect(experts.reversed().sorted() == experts)
-        #expect("\(experts[1])" == "encoder.1 expert 1")
+        #expect("\(experts[1])" == "encoder 1 expert 1")
     }
 
     @Test("whole units of a duration are cut, never wrapped")

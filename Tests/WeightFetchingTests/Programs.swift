@@ -6,6 +6,8 @@ import PeerTools
 import Subprocess
 import SystemPackage
 
+@testable import WeightFetching
+
 /// A folder for one test, and the `switchyard` executable with its caches below it.
 final class Workplace: Sendable {
     /// What a program printed and how it ended.
@@ -88,6 +90,40 @@ final class Workplace: Sendable {
                 }
             }
             return log
+        }
+        return (result.closureResult, result.terminationStatus)
+    }
+
+    /// Runs a command, and tells it to stop once a file has grown.
+    ///
+    /// - Parameters:
+    ///   - arguments: The command's arguments.
+    ///   - file: The file to watch.
+    ///   - byteCount: How large it has to be.
+    /// - Returns: What the command wrote to standard error, and how it ended.
+    func serve(
+        _ arguments: [String],
+        until file: String,
+        hasBytes byteCount: Int
+    ) async throws -> (log: String, status: TerminationStatus) {
+        let result = try await Subprocess.run(
+            .path(FilePath(Self.executable)),
+            arguments: Arguments(arguments),
+            environment: self.environment([:]),
+            input: .none,
+            output: .discarded,
+            error: .sequence
+        ) { execution in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    while Files.byteCount(file) ?? 0 < byteCount { try await Task.sleep(for: .milliseconds(10)) }
+                    try execution.send(signal: .terminate)
+                }
+                var log = ""
+                for try await line in execution.standardError.strings() { log += line + "\n" }
+                group.cancelAll()
+                return log
+            }
         }
         return (result.closureResult, result.terminationStatus)
     }

@@ -78,7 +78,6 @@ struct PullTests {
                 let pulled = try await place.switchyard(trusting, environment: ["HF_TOKEN": TestHub.token])
                 #expect(pulled.status == 0, "\(pulled.errors)")
                 #expect(pulled.text.contains("switchyard shard test/switch-mini"))
-                #expect(pulled.errors.contains("100 %"), "no progress: \(pulled.errors)")
                 // The token was shown to the hub, and never to the server that it redirects to.
                 #expect(hub.requests.last?.headers["authorization"] == "Bearer \(TestHub.token)")
                 #expect(!storage.requests.isEmpty)
@@ -165,7 +164,11 @@ struct PullTests {
         try await Workplace.with { place in
             try await TestHub.with(test) { hub, storage in
                 let blob = "\(place.hubCache)/models--test--noise/blobs/\(test.weights.sha256).incomplete"
-                let killed = try await place.serve(["pull", "test/noise", "--endpoint", hub.address], until: " 40 %")
+                let killed = try await place.serve(
+                    ["pull", "test/noise", "--endpoint", hub.address],
+                    until: blob,
+                    hasBytes: 100_001
+                )
                 #expect(killed.status == .exited(128 + 15), "\(killed.log)")
                 #expect(killed.log.contains("run the same command again"))
                 let kept = try #require(Files.byteCount(blob))

@@ -121,7 +121,8 @@ struct RequestBook: Sendable {
     ///   - isFinished: Whether its time predicts how long others will take.
     ///   - now: The current time.
     mutating func release(_ id: SequenceID, hasJoined: Bool, isFinished: Bool, now: ContinuousClock.Instant) {
-        if isFinished {
+        // The scheduler retires only what runs: a request that never joined may still wait.
+        if isFinished, hasJoined {
             self.scheduler.retired(id, now: now)
         } else {
             self.scheduler.evicted(id)
