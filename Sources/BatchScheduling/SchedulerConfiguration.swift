@@ -71,7 +71,7 @@ public enum RejectionReason: Sendable, Equatable, CustomStringConvertible {
         case .tooWide(let slots, let limit):
             "the request needs \(slots) batch slots (beams or returned sequences), but there are \(limit)"
         case .draining:
-            "the gateway is draining; ask another one"
+            "the gateway is draining; try another one"
         }
     }
 }

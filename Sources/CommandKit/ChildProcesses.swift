@@ -5,22 +5,22 @@ import Synchronization
 
 /// A process to start that, once it listens, writes its address to a file.
 package struct ChildSpecification: Sendable {
-    /// Name as people see it: `gateway`, `pool-0/1`.
+    /// Display name: `gateway`, `pool-0/1`.
     package var name: String
     /// Arguments after the executable.
     package var arguments: [String]
     /// File that the child writes `host:port` to when it listens.
     package var addressFile: String
-    /// The same for its admin port; nil where it has none.
+    /// The same for its admin port; nil if it has none.
     package var adminAddressFile: String?
 
     /// Describes a process.
     ///
     /// - Parameters:
-    ///   - name: Name as people see it.
+    ///   - name: Display name.
     ///   - arguments: Arguments after the executable.
     ///   - addressFile: File that the child writes its address to.
-    ///   - adminAddressFile: The same for its admin port; nil where it has none.
+    ///   - adminAddressFile: The same for its admin port; nil if it has none.
     package init(name: String, arguments: [String], addressFile: String, adminAddressFile: String? = nil) {
         self.name = name
         self.arguments = arguments
@@ -29,13 +29,13 @@ package struct ChildSpecification: Sendable {
     }
 }
 
-/// What follows when a child leaves while it is needed.
+/// What to do when a child exits while it is needed.
 package enum ChildExitPolicy: Sendable {
     /// Everything stops with an error.
     case fail
-    /// It is started again on the address that it had, as ``ChildRestarts`` says.
+    /// It is restarted on its old address, as ``ChildRestarts`` decides.
     case restart
-    /// The others go on without it.
+    /// The others continue without it.
     case accept
 }
 
@@ -45,7 +45,7 @@ package struct ChildProcess: Sendable, Hashable {
     package var processIdentifier: Int32
     /// `host:port`.
     package var address: String
-    /// `host:port` of its admin port; nil where it has none.
+    /// `host:port` of its admin port; nil if it has none.
     package var adminAddress: String?
 }
 
@@ -56,7 +56,7 @@ package enum ChildEvent: Sendable {
     case exited(name: String, status: String)
 }
 
-/// A child did not come up, or left when it was needed.
+/// A child did not start, or exited while it was needed.
 package struct ChildProcessError: Error, CustomStringConvertible {
     package var description: String
 
@@ -68,29 +68,29 @@ package struct ChildProcessError: Error, CustomStringConvertible {
     }
 }
 
-/// What a set of child processes is run with.
+/// How to run a set of child processes.
 package struct ChildSettings: Sendable {
-    /// The program that all of them run.
+    /// The program that they all run.
     package var executable: String
-    /// What follows when a child leaves early.
+    /// What to do when a child exits early.
     package var onExit: ChildExitPolicy
-    /// How long all of them together may take until they listen.
+    /// How long all of them together may take to start listening.
     package var startTimeout: Duration
     /// How long a child may take to stop before it is killed; longer than its own drain.
     package var stopTimeout: Duration = .seconds(120)
     /// Passes signals on to children, this set's and others'.
     package var signals = ChildSignals()
-    /// Called from any thread.
+    /// Called on any thread.
     package var events: @Sendable (ChildEvent) -> Void
 
     /// Describes how a set of child processes is run.
     ///
     /// - Parameters:
-    ///   - executable: The program that all of them run.
-    ///   - onExit: What follows when a child ends early.
-    ///   - startTimeout: How long all of them together may take until they listen.
+    ///   - executable: The program that they all run.
+    ///   - onExit: What to do when a child exits early.
+    ///   - startTimeout: How long all of them together may take to start listening.
     ///   - signals: Passes signals on to the children.
-    ///   - events: Called from any thread.
+    ///   - events: Called on any thread.
     package init(
         executable: String,
         onExit: ChildExitPolicy,
@@ -110,9 +110,9 @@ package struct ChildSettings: Sendable {
 package final class ChildProcesses: Sendable {
     private struct State {
         var running: [String: (process: ChildProcess, since: ContinuousClock.Instant)] = [:]
-        /// How children ended that are not started again.
+        /// How children that are not restarted ended.
         var left: [String: String] = [:]
-        /// Why the set cannot go on.
+        /// Why the set cannot continue.
         var failure: (any Error)?
     }
 
@@ -132,12 +132,12 @@ package final class ChildProcesses: Sendable {
     ///
     /// - Parameters:
     ///   - specifications: What to start.
-    ///   - executable: The program that all of them run.
-    ///   - onExit: What follows when a child leaves early.
-    ///   - startTimeout: How long all of them together may take until they listen.
-    ///   - events: Called from any thread.
+    ///   - executable: The program that they all run.
+    ///   - onExit: What to do when a child exits early.
+    ///   - startTimeout: How long all of them together may take to start listening.
+    ///   - events: Called on any thread.
     ///   - body: Runs while they are up.
-    /// - Returns: What the body returned.
+    /// - Returns: The body's result.
     /// - Throws: As ``run(_:settings:body:)``.
     package static func run<Result: Sendable>(
         _ specifications: [ChildSpecification],
@@ -158,16 +158,16 @@ package final class ChildProcesses: Sendable {
 
     /// Starts children, waits until all listen, runs the body, then asks the children to stop.
     ///
-    /// Each child is asked once, with SIGTERM, since a second one ends what it has in flight; and only after the body has
-    /// ended, also where the caller is cancelled: what the body runs may depend on them. The standard input of a child is a
-    /// pipe that closes with this process, however this process ends; children are told to leave on that.
+    /// Each child gets one SIGTERM, since a second one would cut off its requests in flight; and only after the body
+    /// has ended, even if the caller is cancelled, since the body may depend on them. A child's standard input is a
+    /// pipe that closes when this process ends, however it ends; children are told to exit then.
     ///
     /// - Parameters:
     ///   - specifications: What to start.
     ///   - settings: How to run them.
     ///   - body: Runs while they are up.
-    /// - Returns: What the body returned.
-    /// - Throws: ``ChildProcessError`` where a child does not come up, or leaves and is not started again; what the body
+    /// - Returns: The body's result.
+    /// - Throws: ``ChildProcessError`` if a child does not start, or exits and is not restarted; and what the body
     ///   throws.
     package static func run<Result: Sendable>(
         _ specifications: [ChildSpecification],
@@ -175,7 +175,7 @@ package final class ChildProcesses: Sendable {
         body: @escaping @Sendable (ChildProcesses) async throws -> Result
     ) async throws -> Result {
         let children = ChildProcesses(settings)
-        // Tasks of their own, so that a cancelled caller stops the body first and the children after it.
+        // Separate tasks, so that a cancelled caller stops the body first and then the children.
         let work = Task {
             try await children.waitUntilAllListen(specifications)
             return try await body(children)
@@ -222,7 +222,7 @@ package final class ChildProcesses: Sendable {
             switch self.settings.onExit {
             case .fail:
                 throw ChildProcessError(
-                    description: "\(specification.name) left early, \(end.status)\(end.lastWords)"
+                    description: "\(specification.name) exited early, \(end.status)\(end.lastWords)"
                 )
             case .accept:
                 self.state.withLock { $0.left[specification.name] = "\(end.status)\(end.lastWords)" }
@@ -233,7 +233,7 @@ package final class ChildProcesses: Sendable {
             switch restarts.left(readyFor: left?.since.duration(to: .now), isExit: end.isExit) {
             case .giveUp:
                 throw ChildProcessError(
-                    description: "\(specification.name) does not start, \(end.status)\(end.lastWords)"
+                    description: "\(specification.name) did not start, \(end.status)\(end.lastWords)"
                 )
             case .restart(let pause):
                 if let left, let listen = arguments.firstIndex(of: "--listen"), listen + 1 < arguments.count {
@@ -252,7 +252,7 @@ package final class ChildProcesses: Sendable {
             let missing = specifications.map(\.name).filter { !up.contains($0) }
             if missing.isEmpty { return }
             if let name = missing.first(where: { left[$0] != nil }), let end = left[name] {
-                throw ChildProcessError(description: "\(name) left before it listened, \(end)")
+                throw ChildProcessError(description: "\(name) exited before it listened, \(end)")
             }
             guard ContinuousClock.now < deadline else {
                 throw ChildProcessError(

@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Whether and when a child process that has left is started again: time is a parameter.
+/// Whether and when to restart a child process that has exited: time is a parameter.
 ///
-/// A child that says by its exit status that it cannot start, before it was ever ready, would say so again: its settings
-/// are wrong. Any other is started again, after a second at first and after twice as long each time that it does not
-/// stay up, a few times in a row at most.
+/// A child that exits with a status before it was ever ready would do so again: its settings are wrong. Any other
+/// child is restarted, first after a second and then after twice as long each time it does not stay up, a few times
+/// in a row at most.
 package struct ChildRestarts {
-    /// What follows when the child has left.
+    /// What to do when the child has exited.
     package enum Decision: Hashable {
-        /// Start it again after a pause.
+        /// Restart it after a pause.
         case restart(after: Duration)
-        /// It will not come up.
+        /// Give up: it will not start.
         case giveUp
     }
 
-    /// How often a child that does not stay up is started again.
+    /// How often a child that does not stay up is restarted.
     package static let limit = 8
     /// The longest pause.
     package static let longestPause = Duration.seconds(30)
-    /// How long a child has to be ready for its earlier failures to be forgotten.
+    /// How long a child must be ready before its earlier failures are forgotten.
     package static let steadyTime = Duration.seconds(30)
 
     private var hasBeenReady = false
     private var failures = 0
 
-    /// The child has left.
+    /// Handles the child's exit.
     ///
     /// - Parameters:
-    ///   - readyFor: How long it was ready; nil where it never was since its last start.
-    ///   - isExit: Whether it left by itself with a status, rather than by a signal.
-    /// - Returns: What follows.
+    ///   - readyFor: How long it was ready; nil if it never was since its last start.
+    ///   - isExit: Whether it exited with a status, rather than by a signal.
+    /// - Returns: What to do.
     package mutating func left(readyFor: Duration?, isExit: Bool) -> Decision {
         if readyFor == nil, !self.hasBeenReady, isExit { return .giveUp }
         if let readyFor {

@@ -13,12 +13,12 @@ package struct ChildRun: Sendable {
     package struct End: Sendable {
         /// The system's words for it: `exited(1)`.
         package var status: String
-        /// Whether it left by itself, rather than by a signal.
+        /// Whether it exited by itself, rather than by a signal.
         package var isExit: Bool
-        /// Its complaint, or the last that it printed.
+        /// Its error, or its last lines of output.
         package var lines: [String]
 
-        /// The lines behind a colon; nothing where it printed none.
+        /// The lines after a colon; empty if it printed none.
         package var lastWords: String { self.lines.isEmpty ? "" : ": " + self.lines.joined(separator: "\n") }
     }
 
@@ -43,9 +43,9 @@ package struct ChildRun: Sendable {
     ///
     /// - Parameter onReady: Called once the child listens.
     /// - Returns: How it ended.
-    /// - Throws: What keeps it from being started.
+    /// - Throws: Why it cannot be started.
     package func run(onReady: @escaping @Sendable (ChildProcess) -> Void) async throws -> End {
-        // A task of its own: a cancelled one would have the library end the child by its own rules.
+        // A separate task: in a cancelled one the library would end the child by its own rules.
         let child = Task { try await self.launch(onReady: onReady) }
         return try await withTaskCancellationHandler {
             try await child.value
@@ -59,7 +59,7 @@ package struct ChildRun: Sendable {
             state.isStopping = true
             return state.process
         }
-        // A child that is being started at this moment is asked as soon as it is there.
+        // A child that is just starting is asked as soon as it exists.
         if let process { self.ask(process) }
     }
 
@@ -74,7 +74,7 @@ package struct ChildRun: Sendable {
 
     private func launch(onReady: @escaping @Sendable (ChildProcess) -> Void) async throws -> End {
         var options = PlatformOptions()
-        // A group of its own: an interrupt from the terminal reaches the parent alone, which then stops in order.
+        // Its own process group: an interrupt from the terminal only reaches the parent, which then stops in order.
         options.processGroupID = 0
         let output = Mutex<[String]>([])
         let result = try await Subprocess.run(
@@ -93,7 +93,7 @@ package struct ChildRun: Sendable {
                 return state.isStopping
             }
             if isStopping { self.ask(process) }
-            // Struck off before the system gives the identifier to another process.
+            // Removed before the system gives the identifier to another process.
             defer { self.settings.signals.ended(process) }
             try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { onReady(try await self.listening(process)) }
@@ -139,8 +139,8 @@ package struct ChildRun: Sendable {
         return child
     }
 
-    /// This process's environment without its settings of certificates and tokens, which are meant for clients here or for
-    /// processes that were started by hand: a cluster on one machine speaks plaintext on loopback.
+    /// This process's environment without its certificate and token settings, which are for clients or for processes
+    /// started by hand: a cluster on one machine uses plaintext on loopback.
     private static var environment: Environment {
         let settings =
             ListenerSecuritySettings.table.definitions + ExpertsSecuritySettings.table.definitions

@@ -3,22 +3,22 @@
 import Foundation
 import Synchronization
 
-/// The child processes that run, for signals to them.
+/// The running child processes, for sending signals.
 ///
-/// A signal is sent under the lock, and a child is struck off under the lock once the system has taken its status, so that
-/// none is sent to another process that got the same identifier.
+/// A signal is sent under the lock, and a child is removed under the lock once its status is collected, so that no
+/// signal reaches another process that got the same identifier.
 package final class ChildSignals: Sendable {
     private let running = Mutex<Set<Int32>>([])
 
     /// Starts without a child.
     package init() {}
 
-    /// A child runs.
+    /// Adds a running child.
     package func started(_ identifier: Int32) {
         self.running.withLock { _ = $0.insert(identifier) }
     }
 
-    /// A child has ended.
+    /// Removes a child that has ended.
     package func ended(_ identifier: Int32) {
         self.running.withLock { _ = $0.remove(identifier) }
     }
@@ -30,7 +30,8 @@ package final class ChildSignals: Sendable {
         }
     }
 
-    /// Sends a signal to all children: SIGTERM to those that stop already makes them end what is in flight.
+    /// Sends a signal to all children: SIGTERM to children that are already stopping makes them cut off requests in
+    /// flight.
     package func sendToAll(_ signal: Int32) {
         self.running.withLock { running in
             for identifier in running { _ = kill(identifier, signal) }

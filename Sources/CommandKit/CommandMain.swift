@@ -6,7 +6,7 @@ import Foundation
 extension AsyncParsableCommand {
     /// Runs the command that this process's arguments name, as the body of a program's `main`.
     ///
-    /// Help and errors take the same way as all other output, so one place decides what happens when they cannot be
+    /// Help and errors take the same path as all other output, so one place decides what happens when they cannot be
     /// written.
     package static func runAndExit() async {
         do {

@@ -2,9 +2,9 @@
 
 import Foundation
 
-/// A cluster on this machine: one gateway and, for each pool, some expert hosts, each a process of its own.
+/// A cluster on this machine: one gateway and, for each pool, some expert hosts, each in its own process.
 package struct LocalCluster: Sendable {
-    /// What to start, and from which files.
+    /// The processes to start, and their files.
     package struct Layout: Sendable {
         /// The folder that `switchyard shard` wrote.
         package var shards: String
@@ -22,15 +22,15 @@ package struct LocalCluster: Sendable {
         package var gatewayArguments: [String] = []
         /// Further arguments of each expert host.
         package var hostArguments: [String] = []
-        /// Where the gateway serves metrics and probes; nowhere unless it is said.
+        /// Where the gateway serves metrics and probes; nowhere by default.
         package var gatewayAdminListen = "off"
         /// Where each expert host does; `127.0.0.1:0` lets the system choose.
         package var hostAdminListen = "off"
-        /// What follows when an expert host leaves early.
+        /// What to do when an expert host exits early.
         package var onHostExit = ChildExitPolicy.fail
-        /// What follows when the gateway leaves early.
+        /// What to do when the gateway exits early.
         package var onGatewayExit = ChildExitPolicy.fail
-        /// How long the hosts, and then the gateway, may take until they listen.
+        /// How long the hosts, and then the gateway, may take to start listening.
         package var startTimeout: Duration = .seconds(600)
         /// Passes signals on to the processes.
         package var signals = ChildSignals()
@@ -56,15 +56,15 @@ package struct LocalCluster: Sendable {
     /// Every process that is up, the gateway first.
     package var processes: [ChildProcess] { self.gateway.running + self.hosts.running }
 
-    /// Starts the cluster, runs the body, and stops the gateway first and the hosts after it, also where it is cancelled.
+    /// Starts the cluster, runs the body, and stops the gateway and then the hosts, even if it is cancelled.
     ///
     /// - Parameters:
     ///   - layout: What to start.
     ///   - executable: The `switchyard` program.
     ///   - events: Called from any thread for starts, exits and lines of output.
     ///   - body: Runs while the cluster is up.
-    /// - Returns: What the body returned.
-    /// - Throws: ``ChildProcessError`` where a process does not come up or leaves; whatever the body throws.
+    /// - Returns: The body's result.
+    /// - Throws: ``ChildProcessError`` if a process does not start or exits; and what the body throws.
     package static func run<Result: Sendable>(
         _ layout: Layout,
         executable: String,
@@ -88,7 +88,7 @@ package struct LocalCluster: Sendable {
             let gateway = Self.gatewaySpecification(layout, hosts: hosts.running, scratch: scratch.path)
             return try await ChildProcesses.run([gateway], settings: gatewaySettings) { gateway in
                 guard let address = gateway.running.first?.address else {
-                    throw ChildProcessError(description: "the gateway left as soon as it was up; its output says why")
+                    throw ChildProcessError(description: "the gateway exited as soon as it was up; its output says why")
                 }
                 return try await body(LocalCluster(gatewayAddress: address, hosts: hosts, gateway: gateway))
             }

@@ -8,7 +8,7 @@ import ServiceKit
 package import SwitchModel
 import TensorKernels
 
-/// Settings that say how a model is read, shared by the commands that load one.
+/// Settings for reading a model, shared by the commands that load one.
 package enum ModelSettings {
     /// `d_ff=1024;num_layers=24` as keys and values of `config.json`.
     ///
@@ -45,16 +45,16 @@ package enum ModelSettings {
     /// Packs experts for shards, with all processors.
     ///
     /// - Parameter storage: How to keep the weights.
-    /// - Returns: What `CheckpointSharder` packs with.
+    /// - Returns: The packing for `CheckpointSharder`.
     package static func packing(_ storage: WeightStorage) -> ExpertPacking {
         ExpertPacking(storage: storage, pool: WorkPool(threads: Processors.count))
     }
 
-    /// The folder that a model's name means: a folder, or a hub id in the local Hugging Face cache.
+    /// The folder of a model's name, which is a path or a hub id in the local Hugging Face cache.
     ///
     /// - Parameter name: Path or hub id.
     /// - Returns: The folder.
-    /// - Throws: ``CheckpointError`` saying where was looked.
+    /// - Throws: ``CheckpointError`` naming the places searched.
     package static func directory(_ name: String) throws -> String {
         try HubCache.resolve(name, environment: ProcessInfo.processInfo.environment)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Numbers as people write lists of them.
+/// Lists of numbers for people.
 package enum NumberRanges {
     /// `0-3, 6` for 0, 1, 2, 3, 6.
     ///

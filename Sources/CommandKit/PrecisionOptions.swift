@@ -6,13 +6,13 @@ package import SwitchModel
 package import SwitchyardTypes
 package import TensorKernels
 
-/// Ways to keep weights and to send rows by the names that people choose them by.
+/// Ways to keep weights and to send rows, by name.
 package enum PrecisionNames {
     /// A way to keep weights.
     ///
     /// - Parameter text: Its name.
     /// - Returns: The way.
-    /// - Throws: `Settings.Failure` naming what there is to choose from.
+    /// - Throws: `Settings.Failure` naming the choices.
     package static func storage(_ text: String) throws -> WeightStorage {
         guard let storage = WeightStorage(rawValue: text) else {
             throw Self.failure("dtype", text, WeightStorage.allCases.map(\.rawValue))
@@ -24,7 +24,7 @@ package enum PrecisionNames {
     ///
     /// - Parameter text: Its name.
     /// - Returns: The type.
-    /// - Throws: `Settings.Failure` naming what there is to choose from.
+    /// - Throws: `Settings.Failure` naming the choices.
     package static func row(_ text: String) throws -> DType {
         guard let type = DType(rawValue: text), type.isRow else {
             throw Self.failure("wire-dtype", text, DType.rows.map(\.description))
@@ -41,7 +41,7 @@ package enum PrecisionNames {
 package struct LocalPrecisionOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "How weights are kept: checkpoint (as they are stored), float32, bfloat16 or int8. (default: checkpoint)",
+            "How weights are kept: checkpoint (as stored), float32, bfloat16 or int8. (default: checkpoint)",
             valueName: "type"
         ),
         transform: PrecisionNames.storage
@@ -49,12 +49,12 @@ package struct LocalPrecisionOptions: ParsableArguments {
     package var dtype: WeightStorage?
 
     @Option(
-        help: ArgumentHelp("How the experts' weights are kept, where that is different.", valueName: "type"),
+        help: ArgumentHelp("How the experts' weights are kept, if different.", valueName: "type"),
         transform: PrecisionNames.storage
     )
     package var expertDtype: WeightStorage?
 
-    /// Leaves everything as the checkpoint has it.
+    /// Keeps everything as it is in the checkpoint.
     package init() {}
 
     /// Whether anything was chosen.
@@ -78,7 +78,7 @@ package struct LocalPrecisionOptions: ParsableArguments {
 package struct ClusterPrecisionOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "How weights are kept: checkpoint (as they are stored), float32, bfloat16 or int8. (default: checkpoint)",
+            "How weights are kept: checkpoint (as stored), float32, bfloat16 or int8. (default: checkpoint)",
             valueName: "type"
         ),
         transform: PrecisionNames.storage
@@ -86,7 +86,7 @@ package struct ClusterPrecisionOptions: ParsableArguments {
     package var dtype: WeightStorage?
 
     @Option(
-        help: ArgumentHelp("How the expert hosts' weights are kept, where that is different.", valueName: "type"),
+        help: ArgumentHelp("How the expert hosts' weights are kept, if different.", valueName: "type"),
         transform: PrecisionNames.storage
     )
     package var expertDtype: WeightStorage?
@@ -100,18 +100,18 @@ package struct ClusterPrecisionOptions: ParsableArguments {
     )
     package var wireDtype: DType?
 
-    @Flag(help: "Store the experts' weights packed in that type, for hosts that map and serve them as they lie.")
+    @Flag(help: "Store the experts' weights packed in that type, for hosts to map and serve directly.")
     package var packed = false
 
-    /// Leaves everything as the checkpoint has it.
+    /// Keeps everything as it is in the checkpoint.
     package init() {}
 
-    /// How the experts' shards are packed; nil where they are not.
+    /// How the experts' shards are packed; nil if they are not.
     package var packing: WeightStorage? { self.packed ? self.experts ?? .checkpoint : nil }
 
     private var experts: WeightStorage? { self.expertDtype ?? self.dtype }
 
-    /// Hands the choice on to the processes.
+    /// Passes the choice on to the processes.
     ///
     /// - Parameter layout: The cluster.
     package func apply(to layout: inout LocalCluster.Layout) {

@@ -13,7 +13,7 @@ package enum ProcessMemory {
     /// The resident memory of a process: `812 MB`.
     ///
     /// - Parameter process: Its identifier.
-    /// - Returns: Nil where the system does not say.
+    /// - Returns: Nil if the system does not say.
     package static func resident(of process: Int32) -> String? {
         guard let status = try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8),
             let line = status.split(separator: "\n").first(where: { $0.hasPrefix("VmRSS:") }),

@@ -3,12 +3,13 @@
 import Foundation
 import SwitchyardTypes
 
-/// A temporary folder that outlives no process: its own removes it, and where that was killed the next start does.
+/// A temporary folder that does not outlive its process: the process removes it or, if it was killed, the next start
+/// does.
 ///
-/// Beside the folder lies a file that its process keeps locked for as long as it lives; the system gives the lock back
-/// however the process ends. A folder whose lock is free belongs to nobody.
+/// Next to the folder is a file that its process keeps locked while it runs; the system frees the lock however the
+/// process ends. A folder whose lock is free is abandoned.
 package final class ScratchFolder: Sendable {
-    /// What the names of all such folders begin with.
+    /// The prefix of all such folders' names.
     package static let prefix = "switchyard-"
     private static let lockSuffix = ".lock"
 
@@ -20,7 +21,7 @@ package final class ScratchFolder: Sendable {
     /// Creates a folder in the system's temporary folder that only this user can read, and removes abandoned ones.
     ///
     /// - Parameter parent: Where to create it; nil for the system's temporary folder.
-    /// - Throws: ``ChildProcessError`` where it cannot be created.
+    /// - Throws: ``ChildProcessError`` if it cannot be created.
     package init(in parent: String? = nil) throws {
         let parent = parent ?? FileManager.default.temporaryDirectory.path
         Self.removeAbandoned(in: parent)
@@ -72,7 +73,7 @@ package final class ScratchFolder: Sendable {
         }
     }
 
-    /// The lock's file goes last, and stays where something of the folder does, so that the next start tries again.
+    /// The lock file goes last, and stays if part of the folder does, so that the next start tries again.
     private static func remove(_ path: String, lockPath: String) {
         try? FileManager.default.removeItem(atPath: path)
         if !FileManager.default.fileExists(atPath: path) { unlink(lockPath) }

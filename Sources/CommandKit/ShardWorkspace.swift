@@ -22,7 +22,8 @@ package struct ShardWorkspace {
     ///   - folder: Where to keep the parts; nil for a temporary folder.
     ///   - packing: How to pack the experts; nil leaves them as they are.
     /// - Returns: The workspace.
-    /// - Throws: ``CheckpointError`` where the model cannot be cut; ``ChildProcessError`` where the folder holds other parts.
+    /// - Throws: ``CheckpointError`` if the model cannot be cut; ``ChildProcessError`` if the folder holds other
+    ///   parts.
     package static func prepare(
         model: String,
         pools: Int,
@@ -65,7 +66,7 @@ package struct ShardWorkspace {
         self.scratch?.remove()
     }
 
-    /// Removes what a cut of this process into a folder left when it was stopped half-way.
+    /// Removes the leftovers of this process's interrupted cut into a folder.
     ///
     /// - Parameter folder: The folder that was to be written.
     package static func discardPartialCut(of folder: String) {
@@ -78,7 +79,7 @@ package struct ShardWorkspace {
     }
 }
 
-/// The parts that a cluster is to run on, to compare with what a folder holds.
+/// The parts that a cluster needs, to compare with a folder's content.
 package struct WantedParts {
     /// The model as it was named.
     package var model: String
@@ -91,19 +92,19 @@ package struct WantedParts {
     /// Whether the experts are packed.
     package var isPacked: Bool
 
-    /// Compares every part of a folder with what is wanted.
+    /// Compares every part of a folder with what the cluster needs.
     ///
     /// - Parameter folder: The folder with the placement.
     /// - Returns: The placement.
-    /// - Throws: ``ChildProcessError`` that names the file, what it says and what is wanted; `CheckpointError` for files that
-    ///   cannot be read.
+    /// - Throws: ``ChildProcessError`` naming the file, its content and what is needed; `CheckpointError` for files
+    ///   that cannot be read.
     package func check(_ folder: String) throws -> PlacementFile {
         let placement = try PlacementFile.load(directory: folder)
         let file = "\(folder)/\(PlacementFile.fileName)"
         try self.expect(self.fingerprint, placement.fingerprintValue, of: placement.source, in: file, folder)
         guard placement.pools.count == self.pools else {
             throw Self.failure(
-                "\(file) has \(placement.pools.count) pools, but \(self.pools) are wanted (--pools)",
+                "\(file) has \(placement.pools.count) pools, not \(self.pools) (--pools)",
                 folder
             )
         }
@@ -135,25 +136,26 @@ package struct WantedParts {
     ) throws {
         let file = "\(folder)/\(part)/\(ShardManifest.fileName)"
         guard let manifest = try ShardManifest.load(directory: "\(folder)/\(part)") else {
-            throw Self.failure("\(file) is missing, so what the part holds is not known", folder)
+            throw Self.failure("\(file) is missing, so the part's contents are unknown", folder)
         }
         try self.expect(self.fingerprint, manifest.fingerprintValue, of: manifest.source, in: file, folder)
         guard manifest.kind == kind, manifest.name == name else {
             throw Self.failure(
-                "\(file) is that of the \(manifest.kind.rawValue) part \(manifest.name), but the \(kind.rawValue) part "
-                    + "\(name) is wanted",
+                "\(file) describes the \(manifest.kind.rawValue) part \(manifest.name), not the \(kind.rawValue) part "
+                    + "\(name)",
                 folder
             )
         }
         guard manifest.overrides.isEmpty else {
             let overrides = manifest.overrides.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
             throw Self.failure(
-                "\(file) was cut with \(overrides.joined(separator: ", ")) (shard --override), which is not wanted here",
+                "\(file) was cut with \(overrides.joined(separator: ", ")) (shard --override), "
+                    + "but the checkpoint is wanted as it is",
                 folder
             )
         }
         guard manifest.pools == self.pools else {
-            throw Self.failure("\(file) is one of \(manifest.pools) pools, but \(self.pools) are wanted", folder)
+            throw Self.failure("\(file) is one of \(manifest.pools) pools, not \(self.pools)", folder)
         }
         guard let experts else { return }
         for layer in manifest.experts where layer.experts != experts {
@@ -167,7 +169,7 @@ package struct WantedParts {
         }
         guard (manifest.packing != nil) == self.isPacked else {
             throw Self.failure(
-                "\(file) is that of a part that is \(self.isPacked ? "not " : "")packed, and --packed is "
+                "\(file) describes a part that is \(self.isPacked ? "not " : "")packed, but --packed is "
                     + "\(self.isPacked ? "" : "not ")given",
                 folder
             )
@@ -178,7 +180,7 @@ package struct WantedParts {
     {
         guard found != wanted else { return }
         throw Self.failure(
-            "\(file) is of \(source), fingerprint \(Self.text(found)), but \(self.model) has fingerprint "
+            "\(file) was cut from \(source), fingerprint \(Self.text(found)), but \(self.model) has fingerprint "
                 + "\(Self.text(wanted))",
             folder
         )

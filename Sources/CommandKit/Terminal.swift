@@ -5,9 +5,9 @@ import Foundation
 package import ServiceKit
 import SwitchyardTypes
 
-/// What the commands print: results to standard output, everything else to standard error.
+/// Output of the commands: results to standard output, everything else to standard error.
 package enum Terminal {
-    /// Styles that are used where standard output is a terminal and `NO_COLOR` is not set.
+    /// Styles, used if standard output is a terminal and `NO_COLOR` is not set.
     package enum Style: String {
         case bold = "1"
         case dim = "2"
@@ -23,10 +23,10 @@ package enum Terminal {
         return environment["FORCE_COLOR"] != nil || StandardStream.output.isTerminal
     }()
 
-    /// How many columns a line of standard output may take: the terminal's, or 80 where there is none.
+    /// How many columns a line of standard output may take: the terminal's, or 80 if there is none.
     package static let columns: Int = max(40, StandardStream.output.columns ?? 80)
 
-    /// Prints at once, even where standard output is a pipe; ends the process where it cannot be written.
+    /// Prints at once, even if standard output is a pipe; ends the process if it cannot be written.
     package static func print(_ text: String, terminator: String = "\n") {
         StandardStream.output.writeOrExit(text + terminator)
     }
@@ -36,7 +36,7 @@ package enum Terminal {
         StandardStream.error.write(text + "\n")
     }
 
-    /// A text in a style, or as it is where colours may not be used.
+    /// A text in a style, or unchanged if colours may not be used.
     package static func styled(_ text: String, _ styles: Style...) -> String {
         guard self.usesColour, !styles.isEmpty else { return text }
         return "\u{1B}[\(styles.map(\.rawValue).joined(separator: ";"))m\(text)\u{1B}[0m"
@@ -50,9 +50,9 @@ package enum Terminal {
 }
 
 extension ProgressBar {
-    /// Shows how far a piece of work on a checkpoint is.
+    /// Shows the progress of work on a checkpoint.
     ///
-    /// - Parameter progress: One moment of it.
+    /// - Parameter progress: The current progress.
     package func show(_ progress: WorkProgress) {
         self.update(
             progress.label,
@@ -64,7 +64,7 @@ extension ProgressBar {
 }
 
 extension String {
-    /// The text in lines of at most so many columns, broken between words; words that are longer stay whole.
+    /// The text in lines of limited width, broken between words; longer words stay whole.
     ///
     /// - Parameters:
     ///   - limit: How many columns a line may take; colours take none.

@@ -2,7 +2,7 @@
 
 /// A table for the terminal: columns as wide as their widest cell, numbers to the right.
 package struct TextTable {
-    /// How a column is set.
+    /// How a column is aligned.
     package enum Alignment {
         case left
         case right
@@ -30,8 +30,8 @@ package struct TextTable {
 
     /// The table as text whose lines are no longer than a terminal's.
     ///
-    /// Columns that do not fit go into further blocks below, each beginning with the same leading columns. A cell that is
-    /// too long even so is cut and ends in `…`.
+    /// Columns that do not fit go into more blocks below, each starting with the same leading columns. A cell that is
+    /// still too long is cut and ends in `…`.
     ///
     /// - Parameters:
     ///   - limit: How many columns of the terminal a line may take.
@@ -76,7 +76,7 @@ package struct TextTable {
         if let limit {
             var excess = columns.map { widths[$0] }.reduce(0, +) + 2 * max(0, columns.count - 1) - limit
             while excess > 0 {
-                // Numbers are never cut: with a digit less they are other numbers.
+                // Numbers are never cut: with a digit missing they are wrong.
                 let texts = columns.filter { self.columns[$0].alignment == .left && widths[$0] > 1 }
                 guard let text = texts.max(by: { widths[$0] < widths[$1] }) else { break }
                 widths[text] -= 1

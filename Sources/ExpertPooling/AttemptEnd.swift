@@ -13,14 +13,14 @@ public enum AttemptOutcome: Sendable, Hashable, CaseIterable {
     case overtaken
     /// Given up at the layer's deadline without a fair time to answer; says nothing about the replica.
     case outOfTime
-    /// Given up because nobody waits for it any more; says nothing about the replica.
+    /// Given up because no client waits for it any more; says nothing about the replica.
     case cancelled
 
     /// Every outcome.
     public static let allCases: [AttemptOutcome] =
         [.answered] + CallFailure.allCases.map { .failed($0) } + [.overtaken, .outOfTime, .cancelled]
 
-    /// The place of the outcome in ``AttemptCounts``.
+    /// The outcome's index in ``AttemptCounts``.
     var index: Int {
         switch self {
         case .answered: 0
@@ -42,7 +42,7 @@ public struct AttemptCounts: Sendable, Equatable {
         set { self.counts[outcome.index] = newValue }
     }
 
-    /// How many attempts ended in some ways.
+    /// How many attempts ended in any of some ways.
     ///
     /// - Parameter isCounted: Whether attempts that ended in this way count.
     /// - Returns: Their number.
@@ -56,11 +56,11 @@ public struct AttemptCounts: Sendable, Equatable {
     }
 }
 
-/// The end of an attempt: all that is counted, learnt and decided when it ends follows from this value.
+/// The end of an attempt: everything counted, learned and decided when it ends follows from this value.
 struct AttemptEnd: Sendable {
     /// Slot of the replica, which also says the pool.
     let slot: Int
-    /// The calls that its time compares with: those of the same stack with about as many rows.
+    /// The class of calls that its time is compared with: the same stack, and about as many rows.
     let kind: CallClass
     /// Token rows that it carried.
     let rows: Int
@@ -75,12 +75,13 @@ struct AttemptEnd: Sendable {
     var time: Duration { self.started.duration(to: self.ended) }
 }
 
-// The one place where an attempt ends.
+// The only place where an attempt ends.
 extension ExpertPools {
-    /// An attempt ended: it is no longer in flight; counts, times and budgets follow; and its replica may be ejected.
+    /// Ends an attempt: it is no longer in flight, counts, times and budgets are updated, and its replica may be
+    /// ejected.
     ///
     /// - Parameter end: Which attempt, and how it ended.
-    /// - Returns: The replica's ejection, if this was one failure too many or it is too slow.
+    /// - Returns: The replica's ejection, if it failed once too often or is too slow.
     mutating func attemptEnded(_ end: AttemptEnd) -> [PoolAction] {
         self.release(end)
         guard !self.replicas[end.slot].isLeaving else { return [] }
@@ -130,7 +131,7 @@ extension ExpertPools.Replica {
             self.times.add(seconds)
             self.addToAverage(of: end.kind, seconds)
         case .failed(.overloaded):
-            // Shedding load is what a healthy host does under too much of it.
+            // A healthy host sheds load when it gets too much.
             break
         case .failed(let failure):
             self.failuresInARow += 1

@@ -2,10 +2,10 @@
 
 internal import SwitchyardTypes
 
-/// How long a replica's answered calls took: counts by time, since the beginning and lately.
+/// How long a replica's answered calls took: counts by time, since the start and recent.
 ///
-/// Metrics and `switchyard status` read it. What the machine decides from times is by stack and number of rows, in
-/// ``LatencyDigest`` for a pool and as an average for a replica; this is a replica's time over all its calls.
+/// Metrics and `switchyard status` read it. The machine decides by times per stack and number of rows, kept in
+/// ``LatencyDigest`` for a pool and as an average for a replica; this covers all of a replica's calls.
 public struct CallTimes: Sendable, Equatable {
     /// Times, in seconds, for which ``count(upTo:)`` is exact.
     public static let marks: [Double] = [
@@ -14,7 +14,7 @@ public struct CallTimes: Sendable, Equatable {
     /// Calls after which older ones are no longer recent; percentiles are over this many to twice as many.
     static let windowSize: UInt64 = 256
 
-    /// Upper bounds of the buckets, in seconds: the marks, and ten steps between each two of them.
+    /// Upper bounds of the buckets, in seconds: the marks, and ten steps between neighbouring marks.
     static let bounds: [Double] = {
         var bounds: [Double] = []
         // Below the first mark from 10 µs on, above the last one to a minute.
@@ -26,11 +26,11 @@ public struct CallTimes: Sendable, Equatable {
         return bounds + [60]
     }()
 
-    /// Answered calls since the beginning.
+    /// Answered calls since the start.
     public private(set) var count: UInt64 = 0
     /// The sum of their times, in seconds.
     public private(set) var sum = 0.0
-    // Calls by bucket since the beginning; the last bucket is above all bounds. Empty before the first call.
+    // Calls by bucket since the start; the last bucket is above all bounds. Empty before the first call.
     private var counts: [UInt64] = []
     // `counts` as they were one and two windows ago; empty before.
     private var last: [UInt64] = []
@@ -39,7 +39,7 @@ public struct CallTimes: Sendable, Equatable {
     /// Creates counts without calls.
     public init() {}
 
-    /// A call took this long, in seconds.
+    /// Records a call's time, in seconds.
     mutating func add(_ seconds: Double) {
         if self.counts.isEmpty { self.counts = [UInt64](repeating: 0, count: Self.bounds.count + 1) }
         self.counts[Self.bucket(of: seconds)] += 1
@@ -51,14 +51,14 @@ public struct CallTimes: Sendable, Equatable {
     /// How many calls took no longer than a time.
     ///
     /// - Parameter seconds: The time; one of ``marks``, or the count is that of the bucket it lies in.
-    /// - Returns: Calls since the beginning.
+    /// - Returns: Calls since the start.
     public func count(upTo seconds: Double) -> UInt64 {
         self.counts.prefix(Self.bucket(of: seconds) + 1).reduce(0, +)
     }
 
-    /// The time that a part of the recent calls did not exceed.
+    /// The time that a fraction of the recent calls did not exceed.
     ///
-    /// - Parameter fraction: The part, above 0 and at most 1.
+    /// - Parameter fraction: The fraction, above 0 and at most 1.
     /// - Returns: The upper bound of the percentile's bucket; nil before the first call.
     public func recentPercentile(_ fraction: Double) -> Duration? {
         func recent(_ bucket: Int) -> UInt64 {

@@ -6,7 +6,7 @@ enum NoReplica: Error, Sendable, Hashable {
     case noneReady
     /// Every ready replica has been tried for this call.
     case allTried
-    /// Every replica left has as many calls in flight as it may have, or has pushed back; ask again then.
+    /// Every remaining replica is at its limit of calls in flight, or has pushed back; ask again at this time.
     case allBusy(until: ContinuousClock.Instant?)
 }
 
@@ -15,14 +15,14 @@ extension ExpertPools {
     ///
     /// "Least outstanding of two random" (M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001,
     /// https://www.eecs.harvard.edu/~michaelm/postscripts/tpds2001.pdf), with two deviations: in a pool of one or
-    /// two ready replicas all are compared, and a gateway that has a zone considers only replicas of that zone as long as
-    /// one of them is free.
+    /// two ready replicas all are compared, and a gateway with a zone considers only replicas of that zone while one
+    /// of them is free.
     ///
     /// - Parameters:
     ///   - pool: Index of the pool.
     ///   - excluded: Slots that have been tried for this call.
     ///   - rows: Token rows of the call.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The replica's slot, or why there is none.
     mutating func startAttempt(
         in pool: Int,

@@ -6,15 +6,15 @@ internal import SwitchyardTypes
 //
 // **Ejection.** Failures in a row, bad replies, calls that others answered first after a hedge, and calls that take much
 // longer than a sibling's eject a replica for a time that doubles with each ejection, until enough successes in a row show
-// that it has recovered. Before it gets calls again it must answer a probe (the question what it holds).
+// that it has recovered. Before it gets calls again it must answer a probe (a describe call).
 //
 // **Never every replica.** A replica is not ejected if no other of its pool is ready: a failing host is better than none.
 // For slowness, at most half of a pool's replicas are ejected at a time. When the last ready replica is lost, the ejected
 // ones are used again at once. Missed deadlines are the exception: waiting for a stalled host costs every sequence of every
-// step a whole deadline, so such a host is ejected even if it is the last, and its tokens are dropped at once until it
-// answers a probe; a pool without a ready replica is probed every two seconds or more often.
+// step a whole deadline, so such a host is ejected even if it is the last one, and its tokens are dropped at once
+// until it answers a probe; a pool without a ready replica is probed at least every two seconds.
 extension ExpertPools {
-    /// Ejects the replica of an attempt that ended, if it has failed too often or is too slow.
+    /// Ejects the replica of an ended attempt, if it failed too often or is too slow.
     mutating func ejection(after end: AttemptEnd) -> [PoolAction] {
         let replica = end.slot
         switch end.outcome {
@@ -37,17 +37,17 @@ extension ExpertPools {
         }
     }
 
-    /// The replica pushed back: it wants no calls before that time.
+    /// Records a pushback: the replica wants no calls before that time.
     mutating func pushedBack(_ slot: Int, until: ContinuousClock.Instant) {
         self.replicas[slot].notBefore = max(self.replicas[slot].notBefore ?? until, until)
     }
 
-    /// A replica said that it is leaving: it finishes the calls it has.
+    /// Records that a replica is leaving: it finishes its calls in flight.
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
-    /// - Returns: That it is draining, if it was ready until now.
+    ///   - now: The current time.
+    /// - Returns: The event that it is draining, if it was ready until now.
     public mutating func draining(_ id: ReplicaID, now: ContinuousClock.Instant) -> [PoolAction] {
         guard let slot = self.slot(of: id), self.replicas[slot].state == .ready else { return [] }
         self.setState(slot, .draining, now: now)
@@ -119,7 +119,7 @@ extension ExpertPools {
             && own > fastest + self.configuration.slownessMargin.inSeconds
     }
 
-    /// A slow host is still a host: at least half of a pool is kept.
+    /// A slow host is better than none: at least half of a pool is kept.
     private func mayEjectForSlowness(_ slot: Int) -> Bool {
         guard self.replicas[slot].state == .ready else { return false }
         let pool = self.pools[self.replicas[slot].pool]

@@ -2,7 +2,7 @@
 
 internal import RPCCore
 
-// What the machine keeps of each replica and of each pool.
+// The machine's state of each replica and pool.
 extension ExpertPools {
     /// One replica; its slot is kept until its last call has ended.
     struct Replica: Sendable {
@@ -16,18 +16,18 @@ extension ExpertPools {
         var badRepliesInARow = 0
         var overtakesInARow = 0
         var successesInARow = 0
-        /// Ejections that are not forgotten yet.
+        /// Ejections not forgotten yet.
         var ejections = 0
-        /// Ejections since the beginning.
+        /// Ejections since the start.
         var ejectionCount: UInt64 = 0
         var ejectedAt: ContinuousClock.Instant?
         /// Whether it was ejected for missed deadlines, or did not answer a probe.
         var isStalled = false
         /// Probes in a row without an answer.
         var failedProbes = 0
-        /// When it may be asked again after it has pushed back.
+        /// When it may get calls again after a pushback.
         var notBefore: ContinuousClock.Instant?
-        /// Whether it is no longer named, and is kept only until its last call has ended.
+        /// Whether it has left its pool, and is kept only until its last call has ended.
         var isLeaving = false
         var describeAgain: ContinuousClock.Instant?
         /// Attempts that have ended, by outcome.

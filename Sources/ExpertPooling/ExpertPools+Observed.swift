@@ -3,7 +3,7 @@
 internal import RPCCore
 public import SwitchyardTypes
 
-// What follows from observed times, and the budgets of hedges and retries.
+// Deadlines and hedge delays from observed times, and the budgets of hedges and retries.
 extension ExpertPools {
     /// When a layer stops waiting.
     ///
@@ -25,7 +25,7 @@ extension ExpertPools {
             let pool = self.poolIndex(of: assignment.pool)
             let time = self.pools[pool].times[call.index]
                 .percentile(0.99, minimumCount: self.configuration.samplesToBelieve)
-            // Nothing is known of a kind that has not been seen yet, so the layer waits as long as it may.
+            // Nothing is known about an unseen class of calls, so the layer waits as long as it may.
             guard let time else { return now.advanced(by: policy.deadline) }
             longest = max(longest, time)
         }
@@ -40,7 +40,7 @@ extension ExpertPools {
         return max(time ?? self.configuration.unknownHedgeDelay, self.configuration.shortestHedgeDelay)
     }
 
-    /// A call begins, which earns a fraction of a hedge.
+    /// Counts the start of a call, which earns a fraction of a hedge.
     mutating func earnHedge(in pool: Int) {
         self.pools[pool].counts.calls += 1
         let tokens = self.pools[pool].hedgeTokens + self.configuration.hedgeFraction
@@ -66,7 +66,7 @@ extension ExpertPools {
 
     mutating func noteHedgeWon(in pool: Int) { self.pools[pool].counts.hedgesWon += 1 }
 
-    /// Until when calls wait for a pool without a ready replica; nil if they do not.
+    /// Until when calls wait for a pool without a ready replica; nil if they do not wait.
     func patienceEnd(in pool: Int, _ policy: LayerPolicy) -> ContinuousClock.Instant? {
         guard policy.patience > .zero, let lostAt = self.pools[pool].lostAt else { return nil }
         return lostAt.advanced(by: policy.patience)

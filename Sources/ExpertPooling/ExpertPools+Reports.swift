@@ -2,7 +2,7 @@
 
 internal import SwitchyardTypes
 
-/// Counts of one pool's calls since the beginning.
+/// Counts of one pool's calls since the start.
 public struct PoolCounts: Sendable, Equatable {
     /// Calls, one per layer and pool.
     public var calls: UInt64 = 0
@@ -37,7 +37,7 @@ public struct ReplicaReport: Sendable, Equatable {
     public var rows: UInt64
     /// Times of the answered attempts.
     public var times: CallTimes
-    /// What it holds, once it has said so.
+    /// Its description, once it has sent one.
     public var description: ReplicaDescription?
 
     /// Attempts that were answered.
@@ -65,7 +65,7 @@ extension ExpertPools {
             }
     }
 
-    /// Counts of each pool's calls since the beginning, by the pools' names.
+    /// Counts of each pool's calls since the start, by pool name.
     public var counts: [String: PoolCounts] {
         Dictionary(uniqueKeysWithValues: self.pools.map { ($0.name, $0.counts) })
     }

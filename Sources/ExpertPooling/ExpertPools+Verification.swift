@@ -22,7 +22,7 @@ extension ExpertPools {
             ?? self.objectionToExperts(of: description, from: slot)
     }
 
-    /// Replicas of a pool must give the same answers, bit for bit, or a request would depend on who answered.
+    /// Replicas of a pool must give the same answers, bit for bit, or an answer would depend on the replica.
     private func objectionToWeights(of description: ReplicaDescription, from slot: Int) -> String? {
         guard !self.configuration.allowsMixedWeightTypes, let own = description.weightType else { return nil }
         for sibling in self.pools[self.replicas[slot].pool].ready where sibling != slot {
@@ -40,7 +40,7 @@ extension ExpertPools {
             return self.missingExperts(of: description, in: name)
         }
         guard description.experts.contains(where: { !$0.value.isEmpty }) else { return "it holds no experts" }
-        // Alone it may teach its pool another placement; beside other ready replicas it must fit theirs.
+        // Alone it may teach its pool another placement; with other ready replicas it must match theirs.
         guard self.pools[self.replicas[slot].pool].ready.contains(where: { $0 != slot }) else { return nil }
         return self.missingExperts(of: description, in: name)
     }

@@ -11,7 +11,7 @@ public import SwitchyardTypes
 /// - A replica is chosen as the "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
 /// - An attempt ends in ``attemptEnded(_:)``, where everything that follows from its end is counted and decided.
 /// - Ejection, probes and draining are in `ExpertPools+Health.swift`.
-/// - Deadlines, hedge delays and budgets come from what was observed (`ExpertPools+Observed.swift`).
+/// - Deadlines, hedge delays and budgets come from observed times (`ExpertPools+Observed.swift`).
 public struct ExpertPools: Sendable {
     /// The limits.
     public let configuration: ExpertPoolsConfiguration
@@ -29,10 +29,10 @@ public struct ExpertPools: Sendable {
     private var freeSlots: [Int] = []
     private var poolIndices: [String: Int] = [:]
     private let isPlacementGiven: Bool
-    /// Whether the placement comes from what replicas say they hold.
+    /// Whether the placement is learned from the replicas' descriptions.
     var learnsPlacement: Bool { !self.isPlacementGiven }
     private var table: PlacementTable
-    /// What the caller wants placed on further pools; what is in force may be less.
+    /// The extra placements that the caller wants; fewer may be in force.
     private var wantedExtras: [SparseLayer: [Int: [String]]] = [:]
 
     /// Creates the machine without replicas.
@@ -41,7 +41,7 @@ public struct ExpertPools: Sendable {
     ///   - configuration: The limits.
     ///   - fingerprint: Fingerprint that every replica must have.
     ///   - modelWidth: Width of a token row.
-    ///   - placement: Which pool holds each expert, or nil to learn it from what the replicas say they hold.
+    ///   - placement: Which pool holds each expert, or nil to learn it from the replicas' descriptions.
     ///   - seed: Seed of the random choices.
     public init(
         configuration: ExpertPoolsConfiguration = .defaults,
@@ -58,7 +58,7 @@ public struct ExpertPools: Sendable {
         self.random = PoolRandom(seed: seed)
     }
 
-    /// Which pools hold each expert, as far as it is known.
+    /// Which pools hold each expert, as far as known.
     public var placement: PlacementTable { self.table }
 
     /// Whether a pool has a replica that is ready.
@@ -102,9 +102,9 @@ public struct ExpertPools: Sendable {
 
     // MARK: - Membership and connections
 
-    /// A replica was named or found; it has no connection yet.
+    /// Adds a replica, which has no connection yet.
     ///
-    /// - Parameter id: The replica; a known one is left as it is.
+    /// - Parameter id: The replica; a known one is unchanged.
     public mutating func added(_ id: ReplicaID) {
         if let slot = self.slots[id] {
             if self.replicas[slot].isLeaving {
@@ -125,16 +125,16 @@ public struct ExpertPools: Sendable {
         if let slot = self.slots[id] { self.pools[pool].members.append(slot) }
     }
 
-    /// A replica is no longer named; calls in flight may still be answered.
+    /// Removes a replica; calls in flight may still be answered.
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     public mutating func removed(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id], !self.replicas[slot].isLeaving else { return }
         self.setState(slot, .disconnected, now: now)
         self.pools[self.replicas[slot].pool].members.removeAll { $0 == slot }
-        // A name that comes back in the meantime must not get more calls than it may have.
+        // A replica that is added again meanwhile must not exceed its limit of calls.
         var replica = Replica(id: id, pool: self.replicas[slot].pool)
         replica.outstanding = self.replicas[slot].outstanding
         replica.outstandingRows = self.replicas[slot].outstandingRows
@@ -144,10 +144,10 @@ public struct ExpertPools: Sendable {
         self.pruneExtras()
     }
 
-    /// A connection to a replica is up.
+    /// Records that a connection to a replica is up.
     ///
     /// - Parameter id: The replica.
-    /// - Returns: The question to ask it.
+    /// - Returns: The describe call to make.
     public mutating func connected(_ id: ReplicaID) -> [PoolAction] {
         guard let slot = self.slots[id], !self.replicas[slot].isLeaving, self.replicas[slot].state == .disconnected
         else { return [] }
@@ -155,11 +155,11 @@ public struct ExpertPools: Sendable {
         return [.describe(id)]
     }
 
-    /// The last connection to a replica is gone.
+    /// Records that the last connection to a replica is gone.
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     public mutating func disconnected(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id] else { return }
         let wasReady = self.replicas[slot].state == .ready
@@ -175,12 +175,12 @@ public struct ExpertPools: Sendable {
         }
     }
 
-    /// A replica said what it holds.
+    /// Records a replica's description.
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - description: What it said.
-    ///   - now: The present.
+    ///   - description: The description.
+    ///   - now: The current time.
     /// - Returns: Whether it is ready or mismatched.
     public mutating func described(
         _ id: ReplicaID,
@@ -208,11 +208,11 @@ public struct ExpertPools: Sendable {
         return [.joined(id)]
     }
 
-    /// A replica did not say what it holds.
+    /// Records that a replica failed to describe itself.
     ///
     /// - Parameters:
     ///   - id: The replica.
-    ///   - now: The present.
+    ///   - now: The current time.
     public mutating func describeFailed(_ id: ReplicaID, now: ContinuousClock.Instant) {
         guard let slot = self.slots[id] else { return }
         switch self.replicas[slot].state {
@@ -237,10 +237,10 @@ public struct ExpertPools: Sendable {
         return earliest
     }
 
-    /// Time has passed: back-offs may be over.
+    /// Handles the timer: back-offs may be over.
     ///
-    /// - Parameter now: The present.
-    /// - Returns: Questions to ask.
+    /// - Parameter now: The current time.
+    /// - Returns: Describe calls to make.
     public mutating func timerFired(now: ContinuousClock.Instant) -> [PoolAction] {
         var due: [ReplicaID] = []
         for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
@@ -257,7 +257,7 @@ public struct ExpertPools: Sendable {
 
     // MARK: - Hot experts
 
-    /// Places experts on further pools, replacing those that were there before.
+    /// Places experts on additional pools, replacing earlier extra placements.
     ///
     /// Only experts that every ready replica of a pool holds are placed there, now and as replicas come and go.
     ///
@@ -267,7 +267,7 @@ public struct ExpertPools: Sendable {
         self.pruneExtras()
     }
 
-    /// The experts that every ready replica of a pool holds besides the pool's own.
+    /// The experts that every ready replica of a pool holds in addition to the pool's own.
     ///
     /// - Returns: Indices by pool and layer; pools without a ready replica are missing.
     public func spareExperts() -> [String: [SparseLayer: Set<Int>]] {

@@ -8,7 +8,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
 
     /// Calls that may be in flight to one replica.
     public var outstandingPerReplica = 64
-    /// The zone whose replicas are preferred as long as one of them is free; nil prefers none.
+    /// The zone whose replicas are preferred while one of them is free; nil prefers none.
     public var zone: String?
     /// Whether replicas of one pool may store weights in different types, so that answers depend on the replica.
     public var allowsMixedWeightTypes = false
@@ -17,34 +17,34 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
 
     // MARK: Layers
 
-    /// How long the encoder's layers wait, and how much they try.
+    /// How long the encoder's layers wait, and how often they try.
     ///
     /// A token that is dropped there is missing in every later step, through cross-attention, so these layers try more.
     public var encoder = LayerPolicy(deadline: .seconds(5), attempts: 4, patience: .milliseconds(500))
-    /// How long the decoder's layers wait, and how much they try.
+    /// How long the decoder's layers wait, and how often they try.
     public var decoder = LayerPolicy(deadline: .seconds(2), attempts: 3, patience: .milliseconds(50))
-    /// The longest deadlines of single layers, which replace their stack's.
+    /// The longest deadlines of single layers, which override their stack's.
     public var layerDeadlines: [SparseLayer: Duration] = [:]
 
     // MARK: Hedges
 
     /// The fraction of calls that may be sent to a second replica while the first one is silent; 0 turns hedging off.
     public var hedgeFraction = 0.05
-    /// Hedges that may be sent in a burst after a time without any.
+    /// Hedges that may be sent in a burst after a quiet time.
     public var hedgeBurst = 16.0
     /// The shortest time before a call is hedged, however fast the pool is.
     public var shortestHedgeDelay: Duration = .microseconds(500)
-    /// The time before a call is hedged while too few calls like it have been seen.
+    /// The time before a call is hedged until enough similar calls have been seen.
     public var unknownHedgeDelay: Duration = .milliseconds(100)
-    /// Calls of a kind that must have been seen before their percentiles are used.
+    /// Similar calls that must have been seen before their percentiles are used.
     public var samplesToBelieve = 20
 
     // MARK: Retries
 
-    /// Tokens of each pool's `RetryBudget`: a failure takes one, a success brings back a tenth, and retries pause while
+    /// Tokens of each pool's `RetryBudget`: a failure takes one, a success returns a tenth, and retries pause while
     /// half of them or fewer are left.
     public var retryTokens = 100.0
-    /// The wait before a call is retried on a replica that it failed on; it doubles with each attempt.
+    /// The wait before a call is retried on the replica on which it failed; it doubles with each attempt.
     public var retryDelay: Duration = .milliseconds(5)
 
     // MARK: Ejection
@@ -59,11 +59,11 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     public var slownessToEject = 3.0
     /// How much longer than its fastest sibling's they must also take.
     public var slownessMargin: Duration = .milliseconds(2)
-    /// How long the first ejection lasts; each further one lasts twice as long.
+    /// How long the first ejection lasts; each following one lasts twice as long.
     public var firstEjection: Duration = .milliseconds(500)
     /// How long an ejection lasts at most.
     public var longestEjection: Duration = .seconds(30)
-    /// Longest time between probes of a replica that does not answer them, or of one whose pool has no other replica.
+    /// Longest time between probes of a replica that does not answer, or whose pool has no other replica.
     public var longestProbeInterval: Duration = .seconds(2)
     /// Answered calls in a row after which earlier ejections are forgotten, so that the next one is short again.
     public var successesToForgive = 100
@@ -76,7 +76,7 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     /// Creates the default configuration.
     public init() {}
 
-    /// How long a layer waits, and how much it tries.
+    /// How long a layer waits, and how often it tries.
     ///
     /// - Parameter layer: The layer.
     /// - Returns: The policy of its stack, with the layer's own deadline if it has one.
@@ -87,13 +87,13 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     }
 }
 
-/// How long the layers of a stack wait for their experts, and how much they try in that time.
+/// How long the layers of a stack wait for their experts, and how often they try in that time.
 public struct LayerPolicy: Sendable, Equatable {
     /// The longest time from a layer's dispatch to its combination.
     public var deadline: Duration
     /// A shorter deadline that follows observed times; nil always uses ``deadline``.
     public var adaptive: AdaptiveDeadline?
-    /// How often a call is sent in all, not counting hedges.
+    /// How often a call is sent in total, not counting hedges.
     public var attempts: Int
     /// How long calls wait for a pool that has just lost its last ready replica, counted from the loss; after that they
     /// are dropped at once.
@@ -104,7 +104,7 @@ public struct LayerPolicy: Sendable, Equatable {
     /// - Parameters:
     ///   - deadline: The longest time from a layer's dispatch to its combination.
     ///   - adaptive: A shorter deadline that follows observed times.
-    ///   - attempts: How often a call is sent in all.
+    ///   - attempts: How often a call is sent in total.
     ///   - patience: How long calls wait for a pool that has lost its last replica.
     public init(deadline: Duration, adaptive: AdaptiveDeadline? = nil, attempts: Int = 3, patience: Duration = .zero) {
         self.deadline = deadline
@@ -116,10 +116,10 @@ public struct LayerPolicy: Sendable, Equatable {
 
 /// A deadline that is a multiple of the 99th percentile of the calls' times.
 ///
-/// A call that misses it counts with the time it had, so if all calls become slow the deadline grows with them, up to the
-/// policy's own.
+/// A call that misses it counts with the time that it had, so if all calls become slow the deadline grows with them,
+/// up to the policy's own.
 public struct AdaptiveDeadline: Sendable, Equatable {
-    /// What the 99th percentile is multiplied by.
+    /// The factor on the 99th percentile.
     public var multiple: Double
     /// The shortest deadline, however fast the pools are.
     public var shortest: Duration
@@ -127,7 +127,7 @@ public struct AdaptiveDeadline: Sendable, Equatable {
     /// Creates an adaptive deadline.
     ///
     /// - Parameters:
-    ///   - multiple: What the 99th percentile is multiplied by.
+    ///   - multiple: The factor on the 99th percentile.
     ///   - shortest: The shortest deadline.
     public init(multiple: Double, shortest: Duration = .milliseconds(20)) {
         self.multiple = multiple

@@ -20,14 +20,14 @@ struct LatencyDigest: Sendable {
     private var total = 0.0
     private var increment = 1.0
 
-    /// Calls since the beginning, not weighted.
+    /// Calls since the start, unweighted.
     private(set) var count = 0
 
-    /// A call took this long.
+    /// Records a call's time.
     mutating func add(_ time: Duration) {
         if self.weights.isEmpty { self.weights = [Double](repeating: 0, count: Self.bucketCount) }
         self.count += 1
-        // Instead of shrinking all older weights, newer ones grow; now and then all are scaled back.
+        // Newer weights grow instead of older ones shrinking; now and then all are scaled back.
         self.increment *= Self.growth
         self.weights[Self.bucket(of: time)] += self.increment
         self.total += self.increment
@@ -80,7 +80,7 @@ struct LatencyDigest: Sendable {
     ]
 }
 
-/// Calls that are alike enough to compare their times: calls of one stack with about as many rows.
+/// Calls similar enough to compare their times: calls of one stack with about as many rows.
 struct CallClass: Sendable, Hashable {
     /// Number of classes.
     static let count = 10

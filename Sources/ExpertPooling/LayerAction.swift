@@ -11,7 +11,7 @@ public struct AttemptID: Sendable, Hashable {
     public let number: Int
 }
 
-/// What a layer's calls ask their runner to do.
+/// An action that a layer's calls request from their runner.
 public enum LayerAction: Sendable, Hashable {
     /// Send the call's rows to this replica.
     case send(AttemptID, to: ReplicaID)
@@ -19,7 +19,7 @@ public enum LayerAction: Sendable, Hashable {
     case cancel(AttemptID)
     /// Drop the rows of a call.
     case drop(call: Int, DropCause)
-    /// Something for the pools' runner.
+    /// An action for the pools' runner.
     case pool(PoolAction)
 }
 
@@ -29,14 +29,14 @@ public enum DropCause: Sendable, Hashable, CaseIterable {
     case timeout
     /// No replica is ready, or connections broke.
     case unavailable
-    /// Every replica has as many calls in flight as it may have, or sheds load.
+    /// Every replica is at its limit of calls in flight, or sheds load.
     case overloaded
     /// The last replica that was tried gave an unusable answer.
     case badReply
 }
 
 extension CallFailure {
-    /// What a replica's status means for the pools.
+    /// The failure that a replica's status means to the pools.
     ///
     /// - Parameter code: The status of a call that ended with anything but `OK`.
     public init(_ code: Status.Code) {

@@ -8,14 +8,14 @@ public import SwitchyardTypes
 /// reports each answer and failure once, and calls ``timerFired(pools:now:)`` at ``nextTimer``. A call ends
 /// exactly once, answered or dropped, and each of its attempts in ``close(_:of:_:pools:now:into:)``.
 ///
-/// A call that has been silent for as long as 95 % of its pool's calls take is sent to another replica too, and the first
-/// good answer counts; the other attempt is cancelled (J. Dean, L. A. Barroso, The Tail at Scale, 2013,
+/// A call that has been silent for longer than 95 % of its pool's calls take is also sent to another replica, and the
+/// first good answer counts; the other attempt is cancelled (J. Dean, L. A. Barroso, The Tail at Scale, 2013,
 /// https://doi.org/10.1145/2408776.2408794). One deviation: hedges have a budget, a fraction of the pool's calls.
 public struct LayerCalls: Sendable {
     private enum Phase: Sendable {
         /// Attempts are in flight. Can transition to `waiting` and `ended`.
         case out
-        /// No attempt is in flight; the next one is made then. Can transition to `out` and `ended`.
+        /// No attempt is in flight; the next one is made at this time. Can transition to `out` and `ended`.
         case waiting(until: ContinuousClock.Instant)
         /// Answered or dropped. Final.
         case ended
@@ -45,19 +45,19 @@ public struct LayerCalls: Sendable {
 
     /// The layer.
     public let layer: SparseLayer
-    /// When the layer stops waiting, whatever it has tried.
+    /// When the layer stops waiting, whatever its attempts.
     public let deadline: ContinuousClock.Instant
 
     private let policy: LayerPolicy
     private var calls: [Call] = []
     private var open = 0
 
-    /// Creates the machine of a layer; ``begin(_:pools:now:)`` makes its calls.
+    /// Creates a layer's machine; ``begin(_:pools:now:)`` makes its calls.
     ///
     /// - Parameters:
     ///   - layer: The layer.
     ///   - deadline: When the layer stops waiting (``ExpertPools/layerDeadline(of:_:now:)``).
-    ///   - policy: How much is tried until then.
+    ///   - policy: How often to try until then.
     public init(layer: SparseLayer, deadline: ContinuousClock.Instant, policy: LayerPolicy) {
         self.layer = layer
         self.deadline = deadline
@@ -81,7 +81,7 @@ public struct LayerCalls: Sendable {
         return earliest
     }
 
-    /// Whether an attempt's answer is still wanted.
+    /// Whether an attempt's answer is still needed.
     ///
     /// - Parameter attempt: The attempt.
     /// - Returns: False once its call has ended, or the attempt has.
@@ -97,7 +97,7 @@ public struct LayerCalls: Sendable {
     /// - Parameters:
     ///   - assignments: The rows of each pool; a call is named by its index in them.
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: What to send, and which calls are dropped because no replica can take them.
     public mutating func begin(
         _ assignments: [PoolAssignment],
@@ -120,13 +120,13 @@ public struct LayerCalls: Sendable {
         return actions
     }
 
-    /// An attempt was answered, and the answer is good: it is the call's.
+    /// Records a good answer to an attempt, which answers its call.
     ///
     /// - Parameters:
     ///   - attempt: The attempt; one that is no longer in flight changes nothing.
     ///   - pools: The pools.
     ///   - now: When the answer came.
-    /// - Returns: The other attempt to cancel, if there is one, and what the pools ask for.
+    /// - Returns: The other attempt to cancel, if there is one, and the pools' actions.
     public mutating func answered(
         _ attempt: AttemptID,
         pools: inout ExpertPools,
@@ -147,15 +147,15 @@ public struct LayerCalls: Sendable {
         return actions
     }
 
-    /// An attempt failed, or its answer cannot be used.
+    /// Records that an attempt failed or its answer is unusable.
     ///
     /// - Parameters:
     ///   - attempt: The attempt; one that is no longer in flight changes nothing.
     ///   - failure: How.
     ///   - pushback: How long the replica wants no calls; nil if it does not say.
     ///   - pools: The pools.
-    ///   - now: The present.
-    /// - Returns: What to send in its place, or that the call is dropped, and what the pools ask for.
+    ///   - now: The current time.
+    /// - Returns: What to send instead, or that the call is dropped, and the pools' actions.
     public mutating func failed(
         _ attempt: AttemptID,
         _ failure: CallFailure,
@@ -176,11 +176,11 @@ public struct LayerCalls: Sendable {
         return actions
     }
 
-    /// Time has passed: calls may be hedged, retried or dropped.
+    /// Handles the timer: calls may be hedged, retried or dropped.
     ///
     /// - Parameters:
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: What to send and to cancel, and which calls are dropped.
     public mutating func timerFired(pools: inout ExpertPools, now: ContinuousClock.Instant) -> [LayerAction] {
         var actions: [LayerAction] = []
@@ -201,11 +201,11 @@ public struct LayerCalls: Sendable {
         return actions
     }
 
-    /// Nobody waits for the layer any more.
+    /// Abandons the layer: no client waits for it any more.
     ///
     /// - Parameters:
     ///   - pools: The pools.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: The attempts to cancel.
     public mutating func abandoned(pools: inout ExpertPools, now: ContinuousClock.Instant) -> [LayerAction] {
         var actions: [LayerAction] = []
@@ -270,7 +270,7 @@ public struct LayerCalls: Sendable {
             self.drop(index, failure.dropCause, pools: &pools, into: &actions)
             return
         }
-        // If no replica is left at all, the next attempt finds out whether that is worth waiting for.
+        // If no replica is left at all, the next attempt finds out whether to wait for one.
         let isAnyLeft = !pools.candidates(in: call.pool, excluding: []).isEmpty
         if !isAnyLeft || !pools.candidates(in: call.pool, excluding: call.tried).isEmpty {
             self.sendNext(index, pools: &pools, now: now, into: &actions)
@@ -333,7 +333,7 @@ public struct LayerCalls: Sendable {
 
     // MARK: - Ends
 
-    /// An attempt ended: every attempt does so here, once.
+    /// Ends an attempt: every attempt ends here, once.
     private func close(
         _ attempt: Attempt,
         of index: Int,
@@ -363,7 +363,7 @@ public struct LayerCalls: Sendable {
         let call = self.calls[index]
         for attempt in call.out {
             actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
-            // An attempt that was made late had no fair chance.
+            // An attempt made late had no fair chance.
             let isFair = attempt.started.duration(to: now) >= pools.hedgeDelay(in: call.pool, call.kind)
             let outcome: AttemptOutcome = isFair ? .failed(.deadline) : .outOfTime
             self.close(attempt, of: index, outcome, pools: &pools, now: now, into: &actions)

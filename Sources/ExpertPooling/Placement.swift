@@ -2,23 +2,23 @@
 
 public import SwitchyardTypes
 
-/// Which pools hold each expert: its own, which the placement names, and further ones that hold it as a spare.
+/// Which pools hold each expert: its own, which the placement names, and others that hold it as a spare.
 ///
-/// A hot expert may be placed on further pools, whose hosts then share its rows with its own pool.
+/// A hot expert may be placed on additional pools, whose hosts then share its rows with its own pool.
 public struct PlacementTable: Sendable, Equatable {
-    /// Fewer rows than this are not worth having one more host read an expert's weights.
+    /// With fewer rows, it is not worth having one more host read an expert's weights.
     static let rowsWorthDividing = 32
 
     private var names: [String] = []
     /// For each layer, by expert index, which of ``names`` holds it; -1 for none.
     private var own: [SparseLayer: [Int32]] = [:]
-    /// Further pools of some experts, by name.
+    /// Additional pools of some experts, by name.
     public private(set) var extras: [SparseLayer: [Int: [String]]] = [:]
 
     /// Creates a table that places nothing.
     public init() {}
 
-    /// Says that a pool holds an expert; the pool that was named last holds it.
+    /// Sets the pool that holds an expert; the last call wins.
     ///
     /// - Parameters:
     ///   - expert: Index of the expert; at least 0.
@@ -40,14 +40,14 @@ public struct PlacementTable: Sendable, Equatable {
         self.own = self.own.mapValues { $0.map { $0 == index ? -1 : $0 } }
     }
 
-    /// Places experts on further pools, replacing those that were there before.
+    /// Places experts on additional pools, replacing earlier extra placements.
     ///
     /// - Parameter extras: Names of pools, by layer and expert.
     public mutating func setExtras(_ extras: [SparseLayer: [Int: [String]]]) {
         self.extras = extras.mapValues { $0.filter { !$0.value.isEmpty } }.filter { !$0.value.isEmpty }
     }
 
-    /// The experts of other pools that are placed on a pool too.
+    /// The experts of other pools that are also placed on a pool.
     ///
     /// - Parameter pool: Name of the pool.
     /// - Returns: Indices by layer.
@@ -98,13 +98,13 @@ public struct PlacementTable: Sendable, Equatable {
 
     /// Splits a layer's grouped rows by pool: one grouped call per pool.
     ///
-    /// The rows of an expert on several pools go to the one with the fewest rows per replica or, if there are many, are
-    /// divided so that these pools end up with as equal a number of rows per replica as possible.
+    /// The rows of an expert on several pools go to the one with the fewest rows per replica or, if there are many,
+    /// are divided so that these pools end up with rows per replica that are as equal as possible.
     ///
     /// - Parameters:
     ///   - groups: Expert and row count, in the order of the dispatched rows.
     ///   - layer: The layer.
-    ///   - replicas: How many replicas of a pool are ready; a further pool without any gets nothing.
+    ///   - replicas: How many replicas of a pool are ready; an additional pool without any gets nothing.
     /// - Returns: The calls, ordered by the pools' names, and the rows that no pool holds.
     public func assignments(
         of groups: [(expert: Int, rows: Int)],
@@ -145,7 +145,7 @@ public struct PlacementTable: Sendable, Equatable {
         return (calls.sorted { $0.pool < $1.pool }, unplaced)
     }
 
-    /// Gives the rows of experts on several pools to them, the largest groups first.
+    /// Divides the rows of experts on several pools, the largest groups first.
     private func divide(
         _ shared: [(group: PoolAssignment.Group, pools: [Int32])],
         over parts: inout [Int32: [PoolAssignment.Group]],
@@ -194,7 +194,7 @@ public struct PlacementTable: Sendable, Equatable {
         }
         level += left / width
         var shares = pools.map { max(0, Int(((level - $0.level) * $0.replicas).rounded(.down))) }
-        // The rest from rounding goes to the first, which had the least.
+        // The rounding remainder goes to the first, which had the least.
         shares[0] += rows - shares.reduce(0, +)
         return shares
     }
@@ -205,10 +205,10 @@ public struct PlacementTable: Sendable, Equatable {
         return Int32(self.names.count - 1)
     }
 
-    /// Makes known a pool that may be named among the extras.
+    /// Registers a pool that may appear among the extras.
     mutating func know(_ pool: String) { _ = self.index(of: pool) }
 
-    /// Tables are equal if they place the same experts on the same pools, however they were made.
+    /// Tables are equal if they place the same experts on the same pools, however they were built.
     public static func == (left: PlacementTable, right: PlacementTable) -> Bool {
         guard left.extras == right.extras else { return false }
         return Set(left.own.keys).union(right.own.keys)
@@ -225,14 +225,14 @@ public struct PoolAssignment: Sendable, Hashable {
     public struct Group: Sendable, Hashable {
         /// Index of the expert.
         public var expert: Int
-        /// Which of the layer's dispatched rows are its.
+        /// Its range of the layer's dispatched rows.
         public var rows: Range<Int>
 
         /// Creates a group.
         ///
         /// - Parameters:
         ///   - expert: Index of the expert.
-        ///   - rows: Which of the layer's dispatched rows are its.
+        ///   - rows: Its range of the layer's dispatched rows.
         public init(expert: Int, rows: Range<Int>) {
             self.expert = expert
             self.rows = rows

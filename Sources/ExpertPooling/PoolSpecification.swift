@@ -2,7 +2,7 @@
 
 internal import SwitchyardTypes
 
-/// Text that is not a pool or a target, with what was written and what is allowed.
+/// Text that is not a pool or a target: the message says what was given and what is allowed.
 public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The whole message.
     public var description: String
@@ -12,7 +12,8 @@ public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringCon
     }
 }
 
-/// Where replicas are found: one address, a name whose every address is a replica, or a file that lists addresses.
+/// Where replicas are found: one address, a name each of whose addresses is a replica, or a file that lists
+/// addresses.
 public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
     /// `host:port`
     case address(host: String, port: Int)
@@ -60,7 +61,7 @@ public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
         self = isName ? .name(host: host, port: port) : .address(host: host, port: port)
     }
 
-    /// The target as it is written.
+    /// The target as written.
     public var description: String {
         switch self {
         case .address(let host, let port): ReplicaID.format(host: host, port: port)

@@ -19,15 +19,15 @@ public import SwitchyardTypes
 public enum ReplicaState: Sendable, Hashable {
     /// No connection yet, or the last one was lost.
     case disconnected
-    /// Connected; has been asked what it holds.
+    /// Connected; being asked what it holds.
     case unverified
     /// Verified; takes calls.
     case ready
     /// Failed too often or was too slow; gets no calls before that time.
     case ejected(until: ContinuousClock.Instant)
-    /// Ejected, and has been asked whether it has recovered; reported as ejected.
+    /// Ejected, and being probed for recovery; reported as ejected.
     case probing
-    /// Finishes the calls it has and gets no more.
+    /// Finishes its calls in flight and gets no more.
     case draining
     /// Serves another model or lacks experts, as the text says; gets no calls.
     case mismatched(String)
@@ -113,7 +113,7 @@ public enum EjectionReason: Sendable, Hashable {
     case slow
 }
 
-/// What the machine asks its runner to do or to report.
+/// An action or report that the machine requests from its runner.
 public enum PoolAction: Sendable, Hashable {
     /// Ask the replica to describe itself and report the answer.
     case describe(ReplicaID)
@@ -123,6 +123,6 @@ public enum PoolAction: Sendable, Hashable {
     case ejected(ReplicaID, for: Duration, EjectionReason)
     /// The replica is leaving and gets no more calls.
     case draining(ReplicaID)
-    /// The replica cannot take calls as it is, for this reason.
+    /// The replica cannot take calls, for this reason.
     case mismatched(ReplicaID, reason: String)
 }

@@ -3,10 +3,10 @@
 internal import Checkpoints
 internal import SwitchyardTypes
 
-/// Which gateway will call next for which layer, and when: a gateway goes through the layers in the same order at every
-/// step and takes about the same time between two of them.
+/// Which gateway will call next for which layer, and when: in every step a gateway visits the layers in the same
+/// order, with about the same time between two layers.
 struct CallForecast: Sendable {
-    /// What a source did after its call for some layer the last time.
+    /// What a source did last time after its call for a layer.
     private struct Habit {
         var next: SparseLayer
         /// Moving average of the time from the answer to the next call, in nanoseconds.
@@ -20,21 +20,21 @@ struct CallForecast: Sendable {
         var habits: [SparseLayer: Habit] = [:]
     }
 
-    /// What a new time counts for in the average.
+    /// Weight of a new time in the average.
     private static let weight = 0.25
 
-    /// How much later than on average a source is still expected: a quarter, and what waking a thread takes.
+    /// How much later than average a source is still expected: a quarter, plus the time to wake a thread.
     private static let patience = (factor: 1.25, nanoseconds: 50_000.0)
 
-    /// For how long a source that does not call is remembered.
+    /// How long a silent source is remembered.
     private static let memory = Duration.seconds(1)
 
-    /// Sources beyond which those that left are looked for.
+    /// Number of sources above which departed ones are removed.
     private static let sourcesToKeep = 16
 
     private var sources: [String: Source] = [:]
 
-    /// A call was queued.
+    /// Records a queued call.
     mutating func called(_ name: String, layer: SparseLayer, now: ContinuousClock.Instant) {
         if self.sources[name] == nil, self.sources.count >= Self.sourcesToKeep {
             self.sources = self.sources.filter {
@@ -55,20 +55,19 @@ struct CallForecast: Sendable {
         self.sources[name] = source
     }
 
-    /// A queued call ended: it was computed, it expired, or its caller left.
+    /// Records the end of a queued call: it was computed, it expired, or its caller left.
     mutating func ended(_ name: String, now: ContinuousClock.Instant) {
         self.sources[name]?.unanswered -= 1
         self.sources[name]?.answered = now
     }
 
-    /// Until when it is worth while to wait for further calls for a layer.
+    /// Until when it is worthwhile to wait for more calls for a layer.
     ///
     /// - Parameters:
     ///   - layer: The layer.
-    ///   - now: The present.
-    ///   - limit: How soon a source must be expected to be waited for.
-    /// - Returns: When the last of the sources that are expected should have called, with some time to spare; nil if none
-    ///   is expected.
+    ///   - now: The current time.
+    ///   - limit: How soon a source must be expected for the wait to include it.
+    /// - Returns: When the last expected source should have called, with some time to spare; nil if none is expected.
     func expected(
         for layer: SparseLayer,
         now: ContinuousClock.Instant,

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How long passes and their token rows take, from those that were computed lately.
+/// How long passes and their token rows take, measured on recent ones.
 struct ComputePace: Sendable {
-    /// The least and the most that a refused caller is told to wait.
+    /// The shortest and longest time that a refused caller is told to wait.
     static let retryLimits = Duration.milliseconds(1)...Duration.milliseconds(1000)
 
-    /// What a new pass counts for in the averages.
+    /// Weight of a new pass in the averages.
     private static let weight = 0.125
 
     /// Moving averages over passes; nil before the first.
     private var average: (rows: Double, nanoseconds: Double)?
 
-    /// Takes a pass into the averages.
+    /// Adds a pass to the averages.
     ///
     /// - Parameters:
     ///   - rows: The pass's token rows.
@@ -31,10 +31,10 @@ struct ComputePace: Sendable {
     /// How long a pass takes on average; nil before the first.
     var passTime: Duration? { self.average.map { .nanoseconds(Int64($0.nanoseconds)) } }
 
-    /// When somebody who was refused may come back: once what waits now will have been computed.
+    /// When a refused caller should retry: once everything waiting now is computed.
     ///
     /// - Parameter rows: Token rows that wait.
-    /// - Returns: Whole milliseconds within ``retryLimits``; the least of them before anything was measured.
+    /// - Returns: Whole milliseconds within ``retryLimits``; the shortest before anything is measured.
     func retryDelay(rows: Int) -> Duration {
         guard let average = self.average else {
             return Self.retryLimits.lowerBound

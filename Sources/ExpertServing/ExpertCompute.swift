@@ -8,11 +8,11 @@ internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// What the compute thread does with a pass: experts' feed-forwards from the received bytes into the replies' bytes.
+/// Computes a pass on the compute thread: experts' feed-forwards from the received bytes into the replies' bytes.
 struct ExpertCompute: Sendable {
-    /// What came of a pass.
+    /// The result of a pass.
     struct Outcome: Sendable {
-        /// For each call, its output rows, or why there are none.
+        /// For each call, its output rows or its error.
         var outputs: [Result<ByteBuffer, RPCError>]
         /// Experts whose weights were read.
         var expertReads: Int
@@ -25,13 +25,13 @@ struct ExpertCompute: Sendable {
 
     /// Computes the calls of one pass.
     ///
-    /// A call by itself is computed from where the socket wrote its rows to where the socket reads them, unless they are no
-    /// floats, or lie across the boundaries of floats, in which case they are widened or moved first. The rows of several calls are brought
-    /// together by expert, computed at once, and parted again; the bits are the same (``ForwardBatch``).
+    /// A single call is computed straight from the bytes that the socket wrote to the bytes that the socket reads,
+    /// unless they are not floats or not aligned; then they are widened or moved first. The rows of several calls are
+    /// gathered by expert, computed together, and split again; the bits are the same (``ForwardBatch``).
     ///
     /// - Parameter jobs: At least one call, all for the same layer; their work has been checked.
-    /// - Returns: The output rows of each call. One whose outputs are not finite fails with `INTERNAL`, and its neighbours
-    ///   do not notice.
+    /// - Returns: The output rows of each call. One whose outputs are not finite fails with `INTERNAL`, without
+    ///   affecting its neighbours.
     func compute(_ jobs: [ForwardJob]) -> Outcome {
         if jobs.count == 1, let job = jobs.first {
             return Outcome(outputs: [self.computeOne(job)], expertReads: job.work.groups.count)
@@ -79,7 +79,7 @@ struct ExpertCompute: Sendable {
         try self.experts.forward(layer: work.layer, groups: work.groups, tokens: aligned.pointer, outputs: result)
     }
 
-    /// Computes a call whose rows do not travel as floats.
+    /// Computes a call whose rows are not sent as float32.
     private func computeWidened(_ job: ForwardJob) -> Result<ByteBuffer, RPCError> {
         let count = job.work.rows * self.modelWidth
         let tokens = FloatMatrix(uninitializedRows: job.work.rows, columns: self.modelWidth)
@@ -136,7 +136,7 @@ struct ExpertCompute: Sendable {
         return jobs.enumerated().map { self.reply(to: $1, runs: batch.runs[$0], from: results) }
     }
 
-    /// A call's outputs as they travel, picked from the outputs of a pass.
+    /// A call's outputs in wire form, picked from the outputs of a pass.
     private func reply(
         to job: ForwardJob,
         runs: [ForwardBatch.Run],

@@ -15,7 +15,7 @@ final class ExpertRowCounts: Sendable {
     /// The rows so far, by layer and expert index.
     var current: [SparseLayer: [UInt64]] { self.rows.withLock { $0 } }
 
-    /// A pass computed these calls.
+    /// Counts the calls of a pass.
     ///
     /// - Parameters:
     ///   - jobs: The calls, all of one layer.
@@ -31,16 +31,16 @@ final class ExpertRowCounts: Sendable {
 }
 
 extension ExpertHost {
-    /// What this service is called in metrics.
+    /// This service's name in metrics.
     public static let component = "expert-host"
 
     /// Whether the host takes calls, and why not; agrees with the health service.
     public var readiness: Readiness {
         if self.health.status(of: "") == .serving { return Readiness(isReady: true) }
-        return Readiness(isReady: false, notes: [self.queue.load.draining ? "it drains" : "it does not listen yet"])
+        return Readiness(isReady: false, notes: [self.queue.load.draining ? "draining" : "not listening yet"])
     }
 
-    /// Adds the current state of the host, beside what ``ExpertHostMetrics`` count.
+    /// Adds the current state of the host, in addition to what ``ExpertHostMetrics`` count.
     ///
     /// - Parameters:
     ///   - snapshot: Where the values go.
@@ -61,7 +61,7 @@ extension ExpertHost {
         let rows = self.expertRows.current
         for layer in self.layers {
             guard let counts = rows[layer] else { continue }
-            // Experts that are not here will never have rows here.
+            // Experts that the host does not hold never get rows here.
             for series in division.series(of: counts) where self.holds(layer, series.experts) {
                 let labels = ["\(layer.stack)", "\(layer.block)", series.label]
                 snapshot.set(MetricCatalog.host.expertRowsTotal, labels, series.value)

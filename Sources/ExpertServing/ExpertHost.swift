@@ -16,16 +16,17 @@ internal import TensorKernels
 
 /// A process that holds experts of the sparse layers and runs their feed-forwards; it keeps nothing between calls.
 ///
-/// Calls are checked on the event loop they arrive on, wait in a bounded queue, and are computed on a thread of its own:
-/// one pass over the experts' weights after the other, each for one call or for several that wait for the same layer.
+/// Calls are checked on the event loop they arrive on, wait in a bounded queue, and are computed on a dedicated
+/// thread: one pass over the experts' weights after another, each for one call or for several that wait for the same
+/// layer.
 public final class ExpertHost: Sendable {
-    /// What the host was told.
+    /// The host's configuration.
     public let configuration: ExpertHostConfiguration
 
     /// The fingerprint of the checkpoint that the experts come from.
     public let fingerprint: UInt64
 
-    /// The experts that are held, by sparse layer.
+    /// The experts that the host holds, by sparse layer.
     public let held: [SparseLayer: [Int]]
 
     private let logger: Logger
@@ -46,11 +47,11 @@ public final class ExpertHost: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: What to load and how to serve it.
-    ///   - logger: Tells people what happens.
-    ///   - metrics: Where ``ExpertHostMetrics`` go; what the process set up if omitted.
-    ///   - progress: Told how far loading is.
-    /// - Throws: ``ExpertHostError`` where the configuration is wrong, the folders hold no experts or come from different
-    ///   checkpoints; `CheckpointError` and `ModelError` where a folder cannot be loaded.
+    ///   - logger: Logs what happens.
+    ///   - metrics: Where ``ExpertHostMetrics`` go; the process's own if omitted.
+    ///   - progress: Receives loading progress.
+    /// - Throws: ``ExpertHostError`` if the configuration is wrong, or the folders hold no experts or come from
+    ///   different checkpoints; `CheckpointError` and `ModelError` if a folder cannot be loaded.
     public init(
         configuration: ExpertHostConfiguration,
         logger: Logger,
@@ -137,16 +138,16 @@ public final class ExpertHost: Sendable {
     /// - Throws: What prevented the host from listening.
     public func boundAddress() async throws -> (host: String, port: Int) {
         let address = try await self.server.boundAddress()
-        // Once the address is known, the health service says that calls are taken, unless the host drains already.
+        // Once the address is known, the health service reports that the host takes calls, unless it already drains.
         self.health.setAll(.serving)
         return address
     }
 
-    /// Leaves in order: tells everyone, finishes what it has and what is on its way, and closes; then ``run()`` returns.
+    /// Drains: tells its clients, finishes calls in flight, and closes; then ``run()`` returns.
     ///
-    /// From now on health says `NOT_SERVING` and every answer that the host drains. Then connections get GOAWAY, in two
-    /// steps a round trip apart, so that calls that a gateway made before it knew are computed; one made later is never
-    /// processed, and the gateway knows that. The drain's limit ends what takes longer.
+    /// From now on health reports `NOT_SERVING`, and every answer says that the host drains. Then connections get
+    /// GOAWAY, in two steps a round trip apart, so that calls that a gateway made before it knew are still computed;
+    /// a later one is never processed, and the gateway knows that. The drain limit ends anything that takes longer.
     public func beginDraining() {
         self.logger.info("draining", metadata: ["limit": "\(self.configuration.drainTimeout)"])
         self.health.beginDraining()
@@ -170,7 +171,7 @@ public final class ExpertHost: Sendable {
                     }
                 }
                 group.addTask {
-                    // Calls that are in flight end before the server does; then nothing is left to compute.
+                    // Calls in flight end before the server does; then nothing is left to compute.
                     defer {
                         self.queue.beginDraining()
                     }
@@ -210,7 +211,7 @@ public final class ExpertHost: Sendable {
             let start = ContinuousClock.now
             let outcome = self.compute.compute(jobs)
             let time = start.duration(to: .now)
-            // The queue first: a caller that has the answer may look at the load.
+            // Update the queue first: a caller with the answer may look at the load.
             var load = self.queue.finished(expertReads: outcome.expertReads)
             load.computeMicroseconds = time.wholeMicroseconds
             load.passCalls = UInt32(clamping: jobs.count)
@@ -252,7 +253,7 @@ public final class ExpertHost: Sendable {
         }
     }
 
-    /// Tells people who follow a call what it took.
+    /// Logs what a traced call took.
     private func log(_ job: ForwardJob, _ trace: TraceContext, load: HostLoad) {
         guard self.logger.logLevel <= .debug else { return }
         var metadata = trace.logMetadata
@@ -265,7 +266,7 @@ public final class ExpertHost: Sendable {
     }
 }
 
-/// A number of bytes as people read it.
+/// A human-readable number of bytes.
 private func mebibytes(_ bytes: Int) -> String {
     let tenths = (bytes * 10 + (1 << 19)) >> 20
     return "\(tenths / 10).\(tenths % 10) MiB"
@@ -277,7 +278,7 @@ extension TransportLimits {
     /// The smallest limits that a call of `rows` rows fits into.
     fileprivate static func forCalls(rows: Int, width: Int) -> TransportLimits {
         var limits = TransportLimits.dataPlane
-        // The rows and, for each of the groups, no more than 32 bytes.
+        // The rows, and at most 32 bytes per group.
         let bytes = rows * width * MemoryLayout<Float>.size + (1 << 20)
         limits.maxReceiveMessageBytes = max(limits.maxReceiveMessageBytes, bytes)
         return limits

@@ -4,11 +4,11 @@ public import RPCTransport
 internal import ServiceKit
 public import SwitchModel
 
-/// What an expert host is told when it starts.
+/// The configuration of an expert host.
 public struct ExpertHostConfiguration: Sendable {
     /// The folders with the experts: shards that `switchyard shard` wrote, or a whole checkpoint.
     ///
-    /// All must come from one checkpoint. An expert that several hold is loaded once.
+    /// All must come from one checkpoint. An expert in several of them is loaded once.
     public var shardDirectories: [String]
 
     /// The address to listen on.
@@ -20,10 +20,10 @@ public struct ExpertHostConfiguration: Sendable {
     /// Whether gateways' connections are encrypted.
     public var security = ServerSecurity.plaintext
 
-    /// Keys of the model's `config.json` and the values that replace those in the file.
+    /// Overrides for keys of the model's `config.json`.
     public var modelOverrides: [String: String] = [:]
 
-    /// How weights are kept in memory; those of packed shards are used where their files are mapped, and stay as they are.
+    /// How weights are kept in memory; packed shards are used from their mapped files and keep their own type.
     public var storage = ExpertHostSettings.table.dtype.defaultValue
 
     /// Whether packed shards are read once, and their checksums compared, before the host serves.
@@ -32,7 +32,7 @@ public struct ExpertHostConfiguration: Sendable {
     /// Threads that compute; one call uses all of them.
     public var threads = 1
 
-    /// Whether each of them stays on a processor of its own.
+    /// Whether each of them is pinned to its own processor.
     public var pinsThreads = false
 
     /// `Forward` calls that may wait while another one is computed.
@@ -44,25 +44,26 @@ public struct ExpertHostConfiguration: Sendable {
     /// Token rows that one `Forward` call may have.
     public var maxRowsPerCall = ExpertHostSettings.table.maxRows.defaultValue
 
-    /// Token rows up to which calls for the same layer that wait are computed in one pass; 1 computes each by itself.
+    /// Most token rows for which waiting calls of the same layer are computed in one pass; 1 computes each call
+    /// alone.
     public var batchRowLimit = ExpertHostSettings.table.batchRows.defaultValue
 
     /// How long a free host may wait for companions of a call from other connections; zero never waits.
     ///
-    /// It waits only where another connection is expected to call for the same layer in this time and within half of what
-    /// a pass takes, so never for a connection that is alone.
+    /// It waits only if another connection is expected to call for the same layer within this time and within half a
+    /// pass, so never if there is only one connection.
     public var batchWindow = ExpertHostSettings.table.batchWindow.defaultValue
 
-    /// Where the host runs, for gateways that prefer their own zone; nil if nobody says.
+    /// Where the host runs, for gateways that prefer their own zone; nil if not set.
     public var zone: String?
 
     /// How long calls may take to finish once draining has begun.
     public var drainTimeout = ExpertHostSettings.table.drain.defaultValue
 
-    /// Whether clients may ask for the services and messages by gRPC server reflection.
+    /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
-    /// The most characters of a zone's name, as many as a DNS label has.
+    /// The most characters in a zone's name, the limit of a DNS label.
     static let longestZone = 63
 
     /// Creates the configuration of a host for one folder; everything else has its default.
@@ -81,10 +82,10 @@ public struct ExpertHostConfiguration: Sendable {
 
     /// Checks every value against its limits.
     ///
-    /// - Throws: ``ExpertHostError`` naming the first value that is out of its limits.
+    /// - Throws: ``ExpertHostError`` naming the first value that is outside its limits.
     public func validate() throws(ExpertHostError) {
         guard !self.shardDirectories.isEmpty, !self.shardDirectories.contains("") else {
-            throw ExpertHostError(.configuration, "the shard's folder is not given; pass --shard DIR")
+            throw ExpertHostError(.configuration, "no shard folder is given; pass --shard DIR")
         }
         let table = ExpertHostSettings.table
         let problems = [
@@ -94,7 +95,7 @@ public struct ExpertHostConfiguration: Sendable {
         ]
         if let problem = problems.lazy.compactMap({ $0 }).first { throw ExpertHostError(.configuration, problem) }
         try Self.check("port", self.port, within: 0...65_535)
-        try Self.check("rows that wait", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
+        try Self.check("the limit of waiting rows", self.queueRowLimit, within: self.maxRowsPerCall...(1 << 30))
         if let zone = self.zone {
             try Self.check(zone: zone)
         }
@@ -129,19 +130,19 @@ public struct ExpertHostConfiguration: Sendable {
     }
 }
 
-/// Why an expert host cannot start or go on.
+/// Why an expert host cannot start or continue.
 public struct ExpertHostError: Error, Sendable, CustomStringConvertible {
-    /// What kind of trouble it is.
+    /// The kind of error.
     public enum Code: Sendable, Hashable {
-        /// A value of the configuration is out of its limits.
+        /// A value of the configuration is outside its limits.
         case configuration
         /// The folders hold no experts.
         case noExperts
-        /// The folders do not come from one and the same checkpoint.
+        /// The folders come from different checkpoints.
         case mixedShards
     }
 
-    /// What kind of trouble it is.
+    /// The kind of error.
     public var code: Code
 
     /// What is wrong and what to do about it.
@@ -150,7 +151,7 @@ public struct ExpertHostError: Error, Sendable, CustomStringConvertible {
     /// Creates an error.
     ///
     /// - Parameters:
-    ///   - code: What kind of trouble it is.
+    ///   - code: The kind of error.
     ///   - message: What is wrong and what to do about it.
     public init(_ code: Code, _ message: String) {
         self.code = code

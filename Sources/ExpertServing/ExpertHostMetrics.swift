@@ -55,17 +55,17 @@ public struct ExpertHostMetrics: Sendable {
         self.computeTime = table.computeSeconds.timer(factory: factory)
     }
 
-    /// A call ended.
+    /// Counts the end of a call.
     func count(_ outcome: Outcome) {
         self.calls[outcome]?.increment()
     }
 
-    /// A call left the queue to be computed.
+    /// Records how long a call waited before it was computed.
     func waited(_ time: Duration) {
         self.queueTime.recordNanoseconds(max(0, time.wholeNanoseconds))
     }
 
-    /// A pass ended.
+    /// Counts a finished pass.
     ///
     /// - Parameters:
     ///   - calls: Calls that it computed.

@@ -16,7 +16,7 @@ struct ExpertHostService: Sendable {
     let metrics: ExpertHostMetrics
     let logger: Logger
 
-    /// What the server answers with.
+    /// The server's handlers.
     var methods: [ServiceMethod] {
         [
             .unaryOnEventLoop(.forward) { message, context, responder in
@@ -62,7 +62,7 @@ struct ExpertHostService: Sendable {
         }
     }
 
-    /// Tells people who follow a call why it is not computed.
+    /// Logs why a traced call is not computed.
     private func log(_ error: RPCError, _ trace: TraceContext?) {
         guard let trace, self.logger.logLevel <= .debug else { return }
         var metadata = trace.logMetadata
@@ -97,8 +97,9 @@ extension Method {
 extension RPCError {
     /// The status of a call whose message cannot be read.
     ///
-    /// Bytes that are no message at all are `INTERNAL`, as gRPC specifies
-    /// (https://github.com/grpc/grpc/blob/v1.51.1/doc/statuscodes.md); a message with a wrong field is the caller's.
+    /// Bytes that are not a message are `INTERNAL`, as gRPC specifies
+    /// (https://github.com/grpc/grpc/blob/v1.51.1/doc/statuscodes.md); a message with a wrong field is the caller's
+    /// fault.
     init(_ error: ProtoError) {
         switch error.code {
         case .malformed: self.init(.internal, error.description)

@@ -3,7 +3,7 @@
 package import ServiceKit
 package import SwitchModel
 
-/// Settings of an expert host: each is named, bounded and explained here, and nowhere else.
+/// Settings of an expert host: each is named, bounded and explained here and nowhere else.
 package struct ExpertHostSettings: SettingTable {
     /// The settings.
     package static let table = ExpertHostSettings()
@@ -35,14 +35,14 @@ package struct ExpertHostSettings: SettingTable {
         in: 1...1_048_576,
         default: 16_384,
         placeholder: "rows",
-        "Most token rows per call; more are refused with RESOURCE_EXHAUSTED."
+        "Largest number of token rows per call; larger calls are refused with RESOURCE_EXHAUSTED."
     )
     package let queueLimit = Setting.whole(
         "queue-limit",
         in: 1...65_536,
         default: 256,
         placeholder: "count",
-        "Calls that may wait; one more is refused with RESOURCE_EXHAUSTED."
+        "Calls that may wait; further calls are refused with RESOURCE_EXHAUSTED."
     )
     package let batchRows = Setting.whole(
         "batch-rows",
@@ -50,7 +50,7 @@ package struct ExpertHostSettings: SettingTable {
         default: 1024,
         placeholder: "rows",
         see: "Several gateways on the same hosts",
-        "Token rows up to which waiting calls are computed in one pass; 1 computes each call alone."
+        "Compute waiting calls in one pass up to this many token rows; 1 computes each call alone."
     )
     package let batchWindow = Setting.time(
         "batch-window-us",
@@ -75,7 +75,7 @@ package struct ExpertHostSettings: SettingTable {
 }
 
 extension ExpertHostConfiguration {
-    /// Makes the configuration that the settings ask for; no file is opened.
+    /// Makes the configuration that the settings ask for; opens no file.
     ///
     /// - Parameter settings: Flags, environment and file.
     /// - Throws: `Settings.Failure` naming the setting that is missing or wrong, and ``ExpertHostError``.

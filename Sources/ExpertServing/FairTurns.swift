@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The order in which calls of several sources are computed, so that none waits for all that another one sent.
+/// The order in which calls of several sources are computed, so that none waits for everything that another one sent.
 ///
-/// Start-time fair queueing (Goyal, Vin and Cheng, https://doi.org/10.1145/248156.248171): a call gets the later of two
-/// virtual times, that of the call being computed and the end of the same source's call before it, and the least goes
-/// first. Calls of one source keep their order, and a source that sends much waits for itself. What a call counts for
-/// is its rows and, since reading an expert's weights costs about as much as computing four rows, four more for each
-/// expert.
+/// Start-time fair queueing (Goyal, Vin and Cheng, https://doi.org/10.1145/248156.248171): a call gets the later of
+/// two virtual times, the start of the call being computed and the end of the same source's previous call, and the
+/// earliest goes first. Calls of one source keep their order, and a source that sends much waits for itself. A call's
+/// cost is its rows plus four per expert, since reading an expert's weights costs about as much as computing four
+/// rows.
 struct FairTurns: Sendable {
-    /// A call's place: earlier ones are less.
+    /// A call's place in the order; earlier ones are less.
     struct Turn: Sendable, Comparable {
         fileprivate let start: UInt64
         fileprivate let arrival: UInt64
@@ -26,25 +26,25 @@ struct FairTurns: Sendable {
         var waitingRows = 0
     }
 
-    /// For how long a source that has nothing here is remembered.
+    /// How long a source without calls here is remembered.
     private static let memory = Duration.seconds(1)
 
-    /// Sources beyond which those that left are looked for.
+    /// Number of sources above which departed ones are removed.
     private static let sourcesToKeep = 16
 
     private var sources: [String: Source] = [:]
     private var virtualTime: UInt64 = 0
     private var arrivals: UInt64 = 0
 
-    /// Sources that are remembered.
+    /// The remembered sources.
     var sourceCount: Int { self.sources.count }
 
     /// Notes that a source called, whether or not there is room for the call.
     ///
     /// - Parameters:
     ///   - name: The source.
-    ///   - now: The present.
-    /// - Returns: What the source has waiting, without this call.
+    ///   - now: The current time.
+    /// - Returns: The source's waiting work, without this call.
     mutating func arrived(_ name: String, now: ContinuousClock.Instant) -> (calls: Int, rows: Int) {
         if self.sources[name] == nil, self.sources.count >= Self.sourcesToKeep {
             self.sources = self.sources.filter {
@@ -56,7 +56,7 @@ struct FairTurns: Sendable {
         return (source.waitingCalls, source.waitingRows)
     }
 
-    /// Gives a call of a source that ``arrived(_:now:)`` noted its turn.
+    /// Assigns a turn to a call of a source that ``arrived(_:now:)`` noted.
     mutating func queued(_ name: String, rows: Int, experts: Int) -> Turn {
         let before = self.sources[name]?.finish ?? 0
         let start = max(self.virtualTime, before)
@@ -67,25 +67,25 @@ struct FairTurns: Sendable {
         return Turn(start: start, arrival: self.arrivals)
     }
 
-    /// A call no longer waits, for whatever reason.
+    /// Removes a call that no longer waits, for any reason.
     mutating func left(_ name: String, rows: Int) {
         self.sources[name]?.waitingCalls -= 1
         self.sources[name]?.waitingRows -= rows
     }
 
-    /// The call with this turn, the least of all, is computed now.
+    /// Starts the call with this turn, the earliest of all.
     mutating func began(_ turn: Turn) {
         self.virtualTime = max(self.virtualTime, turn.start)
     }
 
-    /// Nothing waits: what sources were ahead of each other is forgotten.
+    /// Forgets the sources' relative lead once nothing waits.
     mutating func queueEmptied() {
         for source in self.sources.values {
             self.virtualTime = max(self.virtualTime, source.finish)
         }
     }
 
-    /// Sources that called lately or have something waiting.
+    /// Sources that called recently or have calls waiting.
     func activeSources(now: ContinuousClock.Instant, within time: Duration) -> Int {
         self.sources.values.reduce(0) {
             $0 + ($1.waitingCalls > 0 || $1.lastArrival.duration(to: now) < time ? 1 : 0)

@@ -25,7 +25,7 @@ struct ForwardBatch: Sendable, Equatable {
     /// Rows of all calls.
     let rows: Int
 
-    /// Lays out calls for one and the same layer.
+    /// Lays out calls for the same layer.
     ///
     /// - Parameter calls: The groups of each call.
     init(_ calls: [[ExpertRows]]) {

@@ -7,14 +7,14 @@ internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// What an expert host accepts in a `Forward` call.
+/// The check of a `Forward` call before it is queued.
 struct ForwardCheck: Sendable {
-    /// A call that holds what it has to hold.
+    /// A call that passed the check.
     struct Work: Sendable, Equatable {
         let layer: SparseLayer
         let groups: [SwitchModel.ExpertRows]
         let rows: Int
-        /// How the rows travel, there and back.
+        /// The type of rows on the wire, in both directions.
         let rowType: DType
     }
 
@@ -33,26 +33,26 @@ struct ForwardCheck: Sendable {
     /// Sparse layers of the whole model.
     let sparseLayers: Set<SparseLayer>
 
-    /// The experts that are here.
+    /// The experts that the host holds.
     let held: [SparseLayer: Set<Int>]
 
     /// Rows that one call may have.
     let maxRows: Int
 
-    /// Checks all fields of a call, cheapest and most telling first.
+    /// Checks all fields of a call, the cheapest and most telling first.
     ///
     /// - Parameters:
     ///   - envelope: The call without its tensor's bytes.
     ///   - tensorByteCount: The number of the tensor's bytes.
     /// - Returns: What to compute.
-    /// - Throws: ``RPCError`` with `FAILED_PRECONDITION` where the caller has the wrong host, `RESOURCE_EXHAUSTED` where
-    ///   the call is too large, `INVALID_ARGUMENT` where it is wrong anywhere.
+    /// - Throws: ``RPCError`` with `FAILED_PRECONDITION` if the caller has the wrong host, `RESOURCE_EXHAUSTED` if
+    ///   the call is too large, `INVALID_ARGUMENT` for any other fault.
     func check(_ envelope: ForwardRequestEnvelope, tensorByteCount: Int) throws(RPCError) -> Work {
         guard envelope.modelFingerprint == self.fingerprint else {
             throw RPCError(
                 .failedPrecondition,
                 "model_fingerprint is \(hex(envelope.modelFingerprint)), but this host's experts come from the checkpoint "
-                    + "\(hex(self.fingerprint)); give the gateway and its hosts parts of one and the same checkpoint"
+                    + "\(hex(self.fingerprint)); give the gateway and its hosts parts of the same checkpoint"
             )
         }
         let layer = try self.layer(of: envelope)
@@ -113,8 +113,8 @@ struct ForwardCheck: Sendable {
             guard held.contains(expert) else {
                 throw RPCError(
                     .failedPrecondition,
-                    "groups[\(index)].expert \(expert) of \(layer.stack) layer \(layer.block) is not held here; "
-                        + "held are \(held.sorted()); look at the gateway's placement"
+                    "groups[\(index)].expert \(expert) of \(layer.stack) layer \(layer.block) is not held here; this "
+                        + "host holds \(held.sorted()); check the gateway's placement"
                 )
             }
             groups.append(SwitchModel.ExpertRows(expert: expert, rows: Int(group.rows)))
@@ -137,7 +137,7 @@ struct ForwardCheck: Sendable {
         guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.modelWidth else {
             throw RPCError(
                 .invalidArgument,
-                "tokens.shape is \(shape.prefix(8)); the rows of the groups and the model's width make "
+                "tokens.shape is \(shape.prefix(8)); from the groups' rows and the model's width it must be "
                     + "[\(rows), \(self.modelWidth)]"
             )
         }
@@ -152,7 +152,7 @@ struct ForwardCheck: Sendable {
     }
 }
 
-/// A fingerprint as people compare it: sixteen hexadecimal digits.
+/// A fingerprint in readable form: sixteen hexadecimal digits.
 func hex(_ fingerprint: UInt64) -> String {
     let digits = String(fingerprint, radix: 16)
     return String(repeating: "0", count: 16 - digits.count) + digits

@@ -13,13 +13,13 @@ internal import Telemetry
 /// The work of one `Forward` call: what to compute, from which bytes, and who waits for the answer.
 struct ForwardJob: Sendable {
     let work: ForwardCheck.Work
-    /// The received message; the tensor's bytes are used where they lie.
+    /// The received message; the tensor's bytes are used in place.
     let message: ByteBuffer
     /// Where the tensor's bytes lie, counted from the message's reader index.
     let tensor: Range<Int>
     let arrival: ContinuousClock.Instant
     let responder: UnaryResponder
-    /// The call's place in a trace; nil if nobody follows it.
+    /// The call's span; nil if it is not traced.
     let trace: TraceContext?
 }
 
@@ -32,18 +32,18 @@ final class ForwardQueue: Sendable {
         var jobs: [HostAdmission.CallID: ForwardJob] = [:]
     }
 
-    /// What the compute thread has to do.
+    /// What the compute thread does next.
     enum Task: Sendable {
         /// Compute these calls of one layer together.
         case compute([ForwardJob])
         case leave
     }
 
-    /// What a look at the queue gave.
+    /// The result of polling the queue.
     private struct Found {
         var expired: [ForwardJob]
         var task: Task?
-        /// When to look again, if nothing arrives before.
+        /// When to poll again if nothing arrives earlier.
         var until: ContinuousClock.Instant?
     }
 
@@ -55,10 +55,10 @@ final class ForwardQueue: Sendable {
         self.metrics = metrics
     }
 
-    /// How busy the host is; what concerns one call is zero.
+    /// How busy the host is; per-call fields are zero.
     var load: HostLoad { self.state.withLock { HostLoad($0.admission) } }
 
-    /// What waits to be computed.
+    /// The work that waits to be computed.
     var waiting: (calls: Int, rows: Int) {
         self.state.withLock { ($0.admission.waitingCalls, $0.admission.waitingRows) }
     }
@@ -67,10 +67,10 @@ final class ForwardQueue: Sendable {
     ///
     /// - Parameters:
     ///   - job: The call.
-    ///   - source: The connection that it came by.
+    ///   - source: The connection that it arrived on.
     ///   - deadline: When the caller stops waiting.
     /// - Returns: The call's name, for ``cancel(_:)``.
-    /// - Throws: ``RPCError`` that the caller is to be answered with.
+    /// - Throws: ``RPCError`` to answer the caller with.
     func push(
         _ job: ForwardJob,
         source: String,
@@ -105,7 +105,7 @@ final class ForwardQueue: Sendable {
         }
     }
 
-    /// Throws a waiting call's work away; its caller has left.
+    /// Discards a waiting call's work; its caller has left.
     func cancel(_ id: HostAdmission.CallID) {
         // Released outside the lock.
         let job = self.state.withLock { state in
@@ -134,7 +134,7 @@ final class ForwardQueue: Sendable {
         }
     }
 
-    /// Asks the machine what to do; nothing if it is what the thread does already.
+    /// Asks the machine what to do; nil if the thread is already doing it.
     private static func look(_ state: inout State, waitingUntil: ContinuousClock.Instant?) -> Found? {
         let next = state.admission.next(now: .now)
         let expired = next.expired.compactMap { state.jobs.removeValue(forKey: $0) }
@@ -148,7 +148,7 @@ final class ForwardQueue: Sendable {
         }
     }
 
-    /// The compute thread is done with a pass.
+    /// Reports that the compute thread finished a pass.
     ///
     /// - Parameter expertReads: Experts whose weights were read.
     /// - Returns: How busy the host is now.
@@ -159,19 +159,19 @@ final class ForwardQueue: Sendable {
         }
     }
 
-    /// Says from now on, in every answer, that the host is leaving; calls that still arrive are computed.
+    /// Announces in every answer from now on that the host is leaving; calls that still arrive are computed.
     func beginLeaving() {
         self.state.notify { $0.admission.beginLeaving() }
     }
 
-    /// Refuses new calls; the compute thread leaves when those present are answered.
+    /// Refuses new calls; the compute thread ends when the current ones are answered.
     func beginDraining() {
         self.state.notify { $0.admission.beginDraining() }
     }
 }
 
 extension HostLoad {
-    /// How busy a host is; what concerns one call is zero.
+    /// How busy a host is; per-call fields are zero.
     fileprivate init(_ admission: HostAdmission) {
         self.init()
         self.activeCalls = UInt32(clamping: admission.waitingCalls + admission.computingCalls)
@@ -187,25 +187,25 @@ extension HostLoad {
 }
 
 extension RPCError {
-    /// The status of a call that there is no room for.
+    /// The status of a call refused for lack of room.
     fileprivate init(_ refusal: HostAdmission.Refusal, rows: Int, retryAfter: Duration) {
         switch refusal {
         case .calls(let limit):
             self.init(
                 .resourceExhausted,
-                "\(limit) calls wait already, which is this host's limit; try another replica, or add hosts"
+                "\(limit) calls are already waiting, this host's limit; try another replica, or add hosts"
             )
         case .rows(let waiting, let limit):
             self.init(
                 .resourceExhausted,
-                "\(waiting) token rows wait and \(rows) more would exceed this host's limit of \(limit); "
+                "\(waiting) token rows are waiting and \(rows) more would exceed this host's limit of \(limit); "
                     + "try another replica, or add hosts"
             )
         case .share(let calls, let rows):
             self.init(
                 .resourceExhausted,
-                "\(calls) calls with \(rows) token rows of this connection wait already, more than the queue has left, "
-                    + "and others call as well; try another replica, or add hosts"
+                "this connection already has \(calls) calls with \(rows) token rows waiting, more than the queue has "
+                    + "left, and other connections call too; try another replica, or add hosts"
             )
         }
         self.askToRetry(after: retryAfter)

@@ -3,46 +3,46 @@
 internal import Checkpoints
 internal import SwitchyardTypes
 
-/// Which `Forward` calls an expert host takes, in which order it computes them and which of them together: a pure
+/// Which `Forward` calls an expert host accepts, in which order it computes them, and which ones together: a pure
 /// machine.
 ///
-/// One pass over the experts' weights is computed at a time, since it already uses all threads. The next pass begins
-/// with the call whose turn it is among the gateways (``FairTurns``) and takes along what waits for the same sparse
-/// layer, so that weights are read once for all of them. The queue is bounded in calls and in token rows: a call that
-/// does not fit is refused at once, so that the gateway can try another replica while the layer's deadline still allows
-/// it.
+/// One pass over the experts' weights is computed at a time, since it already uses all threads. The next pass starts
+/// with the call whose turn it is among the gateways (``FairTurns``) and takes along calls that wait for the same
+/// sparse layer, so that weights are read once for all of them. The queue is bounded in calls and in token rows: a
+/// call that does not fit is refused at once, so that the gateway can try another replica while the layer's deadline
+/// still allows it.
 struct HostAdmission: Sendable {
-    /// What may wait.
+    /// Limits of the queue.
     struct Limits: Sendable, Equatable {
-        /// Calls that may wait, not counting those that are computed; at least 1.
+        /// Calls that may wait, not counting calls being computed; at least 1.
         var calls: Int
-        /// Token rows of the calls that wait; at least as many as one call may have.
+        /// Token rows of the waiting calls; at least as many as one call may have.
         var rows: Int
     }
 
-    /// How calls are put together.
+    /// How calls are batched.
     struct Batching: Sendable, Equatable {
-        /// Token rows that a pass may grow to by further calls; 1 computes every call alone.
+        /// Token rows up to which a pass takes more calls; 1 computes every call alone.
         ///
-        /// A call that is larger by itself is computed all the same.
+        /// A single larger call is still computed.
         var rows = 1024
 
-        /// How long the host may wait for companions of a call while nothing else is to be computed.
+        /// How long the host may wait for companions of a call while there is nothing else to compute.
         ///
-        /// It waits only for gateways that are expected to call for the same layer in that time (``CallForecast``), so
-        /// never for a lone one's, no longer than half of what a pass takes on average, and seldom where waiting brought
-        /// nobody (``CompanionPatience``).
+        /// It waits only for gateways expected to call for the same layer within that time (``CallForecast``), so
+        /// never if there is just one gateway; no longer than half an average pass; and seldom after fruitless waits
+        /// (``CompanionPatience``).
         var window = Duration.zero
     }
 
-    /// One call, as long as the host has not answered it.
+    /// One call, until the host has answered it.
     struct CallID: Hashable, Sendable {
         let rawValue: UInt64
     }
 
-    /// What the machine knows of a call.
+    /// What the machine knows about a call.
     struct Call: Sendable, Equatable {
-        /// The connection that it came by: one gateway, as far as a host can tell.
+        /// The connection that it arrived on: one gateway, as far as a host can tell.
         var source: String
         /// The sparse layer whose experts it names.
         var layer: SparseLayer
@@ -58,25 +58,25 @@ struct HostAdmission: Sendable {
     enum OnArrival: Sendable, Equatable {
         /// Keep the call's work until ``HostAdmission/next(now:)`` names it; wake the compute thread.
         case queue(CallID)
-        /// Answer `RESOURCE_EXHAUSTED` and say when to come back.
+        /// Answer `RESOURCE_EXHAUSTED` and say when to retry.
         case refuse(Refusal, retryAfter: Duration)
         /// Answer `UNAVAILABLE`: the host has drained.
         case refuseDraining
-        /// Answer `DEADLINE_EXCEEDED`: nobody waits for the answer any more.
+        /// Answer `DEADLINE_EXCEEDED`: the caller no longer waits for the answer.
         case refuseExpired
     }
 
-    /// Why there is no room for a call.
+    /// Why a call has no room.
     enum Refusal: Sendable, Equatable {
-        /// As many calls wait as may.
+        /// The most calls are already waiting.
         case calls(limit: Int)
-        /// With this call, more rows would wait than may.
+        /// With this call, too many rows would wait.
         case rows(waiting: Int, limit: Int)
-        /// Other gateways call as well, and this one holds more of the queue than is left.
+        /// Other gateways call too, and this one holds more of the queue than is left.
         case share(calls: Int, rows: Int)
     }
 
-    /// Calls that are computed together.
+    /// Calls computed together.
     struct Pass: Sendable, Equatable {
         /// The calls, at least one; the first is the one whose turn it was.
         var calls: [CallID]
@@ -89,9 +89,9 @@ struct HostAdmission: Sendable {
         enum Step: Sendable, Equatable {
             /// Compute these calls, then report ``HostAdmission/finished(expertReads:now:)``.
             case compute(Pass)
-            /// Wait for the next arrival, and no longer than until then if a time is given.
+            /// Wait for the next arrival, at most until the given time.
             case wait(until: ContinuousClock.Instant?)
-            /// Leave: the host has drained.
+            /// End: the host has drained.
             case leave
         }
 
@@ -100,23 +100,23 @@ struct HostAdmission: Sendable {
         var step: Step
     }
 
-    /// What was computed since the host began.
+    /// Work computed since the host started.
     struct Totals: Sendable, Equatable {
         var passes: UInt64 = 0
         var calls: UInt64 = 0
         var rows: UInt64 = 0
         /// Experts that the calls named, each call by itself.
         var namedExperts: UInt64 = 0
-        /// Experts whose weights were read: each once a pass.
+        /// Experts whose weights were read: each once per pass.
         var expertReads: UInt64 = 0
     }
 
     private enum Phase {
-        /// Takes calls. Can transition to `leaving` and `draining`.
+        /// Accepts calls. Can transition to `leaving` and `draining`.
         case open
-        /// Says that it is leaving, and takes what still arrives. Can transition to `draining`.
+        /// Announces that it is leaving, and accepts calls that still arrive. Can transition to `draining`.
         case leaving
-        /// Takes no calls, finishes those it has. Final: the compute thread leaves when nothing is left.
+        /// Accepts no calls and finishes current ones. Final: the compute thread ends when nothing is left.
         case draining
     }
 
@@ -134,16 +134,16 @@ struct HostAdmission: Sendable {
         let start: ContinuousClock.Instant
     }
 
-    /// For how long after its last call a source is expected to call again.
+    /// How long after its last call a source is expected to call again.
     private static let activeTime = Duration.milliseconds(50)
 
-    /// What may wait.
+    /// Limits of the queue.
     let limits: Limits
 
-    /// How calls are put together.
+    /// How calls are batched.
     let batching: Batching
 
-    /// What was computed since the host began.
+    /// Work computed since the host started.
     private(set) var totals = Totals()
 
     private var phase = Phase.open
@@ -152,7 +152,7 @@ struct HostAdmission: Sendable {
     private var pace = ComputePace()
     private var forecast = CallForecast()
     private var patience = CompanionPatience()
-    /// The wait for companions that is in flight: since when, and how many calls there were then.
+    /// The current wait for companions: since when, and how many calls there were then.
     private var wait: (start: ContinuousClock.Instant, calls: Int)?
     private var computing: Computing?
     private var nextID: UInt64 = 0
@@ -160,8 +160,8 @@ struct HostAdmission: Sendable {
     /// Creates the machine of a host that takes calls.
     ///
     /// - Parameters:
-    ///   - limits: What may wait.
-    ///   - batching: How calls are put together.
+    ///   - limits: Limits of the queue.
+    ///   - batching: How calls are batched.
     init(limits: Limits, batching: Batching = Batching()) {
         precondition(limits.calls >= 1 && limits.rows >= 1, "a queue with the limits \(limits) cannot take any call")
         self.limits = limits
@@ -174,7 +174,7 @@ struct HostAdmission: Sendable {
     /// Token rows of the calls that wait.
     private(set) var waitingRows = 0
 
-    /// Calls that are being computed.
+    /// Calls being computed.
     var computingCalls: Int { self.computing?.pass.calls.count ?? 0 }
 
     /// Whether the host is leaving.
@@ -183,11 +183,11 @@ struct HostAdmission: Sendable {
     /// Whether new calls are refused because the host has left its connections.
     var isDraining: Bool { self.phase == .draining }
 
-    /// A valid call arrived.
+    /// Handles the arrival of a valid call.
     ///
     /// - Parameters:
     ///   - call: The call.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: What to do with the call.
     mutating func arrived(_ call: Call, now: ContinuousClock.Instant) -> OnArrival {
         guard self.phase != .draining else {
@@ -209,13 +209,13 @@ struct HostAdmission: Sendable {
         return .queue(id)
     }
 
-    /// The caller left.
+    /// Handles a caller's cancellation.
     ///
     /// - Parameters:
     ///   - id: The call.
-    ///   - now: The present.
-    /// - Returns: Whether the call still waited: its work can be thrown away. A call that is being computed, or that
-    ///   is answered already, goes on as if nothing had happened.
+    ///   - now: The current time.
+    /// - Returns: Whether the call still waited: its work can be discarded. A call that is being computed or is
+    ///   already answered continues unaffected.
     mutating func cancelled(_ id: CallID, now: ContinuousClock.Instant) -> Bool {
         guard let index = self.queue.firstIndex(where: { $0.id == id }) else {
             return false
@@ -226,9 +226,9 @@ struct HostAdmission: Sendable {
         return true
     }
 
-    /// The compute thread is free.
+    /// Asks for the next work of the free compute thread.
     ///
-    /// - Parameter now: The present.
+    /// - Parameter now: The current time.
     /// - Returns: What to compute, and which calls expired.
     mutating func next(now: ContinuousClock.Instant) -> Next {
         precondition(self.computing == nil, "the pass that is being computed has not been reported as finished")
@@ -244,11 +244,11 @@ struct HostAdmission: Sendable {
         return Next(expired: expired, step: .compute(self.takePass(lead: lead, now: now)))
     }
 
-    /// The pass that was being computed is done, whatever came of it.
+    /// Records that the current pass is done, whatever its result.
     ///
     /// - Parameters:
     ///   - expertReads: Experts whose weights were read.
-    ///   - now: The present.
+    ///   - now: The current time.
     mutating func finished(expertReads: Int, now: ContinuousClock.Instant) {
         guard let computing = self.computing else {
             preconditionFailure("nothing is being computed")
@@ -265,26 +265,26 @@ struct HostAdmission: Sendable {
         self.totals.expertReads += UInt64(expertReads)
     }
 
-    /// Say from now on that the host is leaving; calls that still arrive are taken.
+    /// Announces from now on that the host is leaving; calls that still arrive are accepted.
     mutating func beginLeaving() {
         if self.phase == .open {
             self.phase = .leaving
         }
     }
 
-    /// Refuse new calls from now on and leave when the present ones are done.
+    /// Refuses new calls from now on and ends when the current ones are done.
     mutating func beginDraining() {
         self.phase = .draining
     }
 
     // MARK: - Private
 
-    /// Why there is no room for a call.
+    /// Why a call has no room.
     ///
-    /// A source may hold no more than is left free, once others call as well: the dynamic threshold of Choudhury and
-    /// Hahne (https://doi.org/10.1109/90.664262) with the factor 1. One that floods the host gets half of the queue so,
-    /// two get a third each, and a source that calls now and then finds room. A source alone may fill the queue, which is where
-    /// this deviates.
+    /// Once others call too, a source may hold no more than is left free: the dynamic threshold of Choudhury and
+    /// Hahne (https://doi.org/10.1109/90.664262) with the factor 1. So one source that floods the host gets half of
+    /// the queue, two get a third each, and a source that calls now and then finds room. The one deviation: a single
+    /// source may fill the queue.
     private func refusal(
         of call: Call,
         held: (calls: Int, rows: Int),
@@ -321,7 +321,7 @@ struct HostAdmission: Sendable {
     /// Until when to wait for companions, or nil to compute now.
     private mutating func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         guard self.batching.window > .zero, self.phase == .open, self.waitingRows < self.batching.rows,
-            // Where something else could be computed meanwhile, nothing is gained by waiting.
+            // Waiting gains nothing if something else could be computed meanwhile.
             self.queue.allSatisfy({ $0.call.layer == lead.call.layer })
         else {
             return nil
@@ -381,7 +381,7 @@ struct HostAdmission: Sendable {
         return pass
     }
 
-    /// Settles the counts of a call that no longer waits.
+    /// Removes a call that no longer waits from the counts.
     private mutating func left(_ entry: Entry) {
         self.waitingRows -= entry.call.rows
         self.turns.left(entry.call.source, rows: entry.call.rows)
@@ -389,7 +389,7 @@ struct HostAdmission: Sendable {
 }
 
 extension HostAdmission.Call {
-    /// Whether nobody waits for the answer any more.
+    /// Whether the caller no longer waits for the answer.
     fileprivate func isExpired(_ now: ContinuousClock.Instant) -> Bool {
         self.deadline.map { $0 <= now } ?? false
     }

@@ -7,20 +7,20 @@ internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// What a host says about itself.
+/// A host's description of itself.
 struct HostCard: Sendable {
     private let fixed: HostDescription
     private let start = ContinuousClock.now
 
-    /// Collects what does not change while the host runs.
+    /// Collects the values that do not change while the host runs.
     ///
     /// - Parameters:
     ///   - shards: The folders.
-    ///   - held: The experts that were loaded.
+    ///   - held: The loaded experts.
     ///   - weightType: How their weights are kept.
     ///   - weightBytes: Memory that their weights take.
-    ///   - configuration: What the host was told.
-    ///   - maxMessageBytes: The longest message that the transport takes.
+    ///   - configuration: The host's configuration.
+    ///   - maxMessageBytes: The longest message that the transport accepts.
     init(
         shards: HostShards,
         held: [SparseLayer: [Int]],
@@ -52,7 +52,7 @@ struct HostCard: Sendable {
         self.fixed = description
     }
 
-    /// The description at this moment.
+    /// The current description.
     ///
     /// - Parameter load: How busy the host is.
     /// - Returns: The whole message.

@@ -4,7 +4,7 @@ internal import Checkpoints
 internal import Synchronization
 internal import TensorKernels
 
-/// The folders that a host loads experts from: parts of one and the same checkpoint.
+/// The folders from which a host loads experts: parts of the same checkpoint.
 struct HostShards: Sendable {
     /// The open folders, in the order in which they were given.
     let checkpoints: [Checkpoint]
@@ -15,9 +15,9 @@ struct HostShards: Sendable {
     /// Opens the folders of a configuration.
     ///
     /// - Parameters:
-    ///   - configuration: What the host was told.
-    ///   - progress: Told after every weight file.
-    /// - Throws: `CheckpointError` where a folder cannot be opened; ``ExpertHostError`` where they come from different
+    ///   - configuration: The host's configuration.
+    ///   - progress: Called after every weight file.
+    /// - Throws: `CheckpointError` if a folder cannot be opened; ``ExpertHostError`` if they come from different
     ///   checkpoints.
     init(_ configuration: ExpertHostConfiguration, progress: (@Sendable (WorkProgress) -> Void)?) throws {
         var checkpoints: [Checkpoint] = []
@@ -33,13 +33,13 @@ struct HostShards: Sendable {
             checkpoints.append(checkpoint)
         }
         guard let first = checkpoints.first else {
-            throw ExpertHostError(.configuration, "the shard's folder is not given; pass --shard DIR")
+            throw ExpertHostError(.configuration, "no shard folder is given; pass --shard DIR")
         }
         self.checkpoints = checkpoints
         self.first = first
     }
 
-    /// Whether weights are used where their files are mapped.
+    /// Whether weights are used from their mapped files.
     var isPacked: Bool { self.checkpoints.contains { $0.packing != nil } }
 
     /// The shards' names, each once, joined by commas.
@@ -56,13 +56,13 @@ struct HostShards: Sendable {
 
     /// Reads the packed parts once, from front to back, and compares every matrix with its checksum.
     ///
-    /// Mapped files are read when they are used: afterwards they are in memory, as long as the system has room. Parts that
-    /// are not packed are read anyway.
+    /// Mapped files are read on first use; after this they are in memory, as long as the system has room. Parts that
+    /// are not packed are read in any case.
     ///
     /// - Parameters:
     ///   - pool: Threads that share the reading.
-    ///   - progress: Told after each matrix, from several threads.
-    /// - Throws: `CheckpointError` for the first matrix that is not what its manifest says.
+    ///   - progress: Called after each matrix, on several threads.
+    /// - Throws: `CheckpointError` for the first matrix that does not match its manifest.
     func prefault(pool: WorkPool, progress: (@Sendable (WorkProgress) -> Void)?) throws(CheckpointError) {
         for checkpoint in self.checkpoints where checkpoint.packing != nil {
             checkpoint.prefetchPacked()
@@ -96,7 +96,7 @@ struct HostShards: Sendable {
             throw ExpertHostError(
                 .mixedShards,
                 "\(first.directory) comes from the checkpoint \(hex(first.fingerprint)) and \(checkpoint.directory) "
-                    + "from \(hex(checkpoint.fingerprint)); give a host parts of one checkpoint, cut at once"
+                    + "from \(hex(checkpoint.fingerprint)); give a host parts from one cut of a checkpoint"
             )
         }
         guard checkpoint.configuration == first.configuration else {

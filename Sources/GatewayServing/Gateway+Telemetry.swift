@@ -10,15 +10,15 @@ internal import SwitchyardTypes
 public import Telemetry
 
 extension Gateway {
-    /// What this service is called in metrics.
+    /// This service's name in metrics.
     public static let component = "gateway"
 
     /// Whether the gateway takes requests, and why not; agrees with the health service.
     public var readiness: Readiness {
         switch self.gate.phase {
-        case .waiting: Readiness(isReady: false, notes: ["it waits for its expert hosts"] + self.missingPools)
+        case .waiting: Readiness(isReady: false, notes: ["waiting for expert hosts"] + self.missingPools)
         case .serving: Readiness(isReady: true, notes: self.missingPools)
-        case .draining: Readiness(isReady: false, notes: ["it drains"])
+        case .draining: Readiness(isReady: false, notes: ["draining"])
         }
     }
 
@@ -29,11 +29,11 @@ extension Gateway {
             .map { "the pool \($0) has no replica that is ready" }
     }
 
-    /// Adds the current state of the gateway, beside what ``GatewayMetrics`` count.
+    /// Adds the current state of the gateway, in addition to what ``GatewayMetrics`` count.
     ///
     /// - Parameters:
     ///   - snapshot: Where the values go.
-    ///   - expertSeriesLimit: Limit of series with tokens by expert; experts share series above it.
+    ///   - expertSeriesLimit: Limit of series for tokens by expert; experts share series above it.
     public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
         snapshot.setProcess()
         snapshot.setService(Self.component, isReady: self.readiness.isReady)

@@ -18,9 +18,9 @@ internal import Tokenization
 /// The model as one service: embeddings, attention, routing and generation here, the experts on their hosts.
 ///
 /// It listens at once, but takes requests (and says `SERVING`) only when every expert is held by a verified host, or
-/// after a while all the same: then tokens for the missing experts are dropped, as each request's policy allows.
+/// after a while regardless: then tokens for the missing experts are dropped, as each request's policy allows.
 public final class Gateway: Sendable {
-    /// What the gateway was told.
+    /// The gateway's configuration.
     public let configuration: GatewayConfiguration
 
     /// The fingerprint of the checkpoint that is served.
@@ -41,11 +41,11 @@ public final class Gateway: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: What to load and how to serve it.
-    ///   - logger: Tells people what happens.
-    ///   - metrics: Where ``GatewayMetrics`` go; what the process set up if omitted.
-    ///   - progress: Told how far loading is.
-    /// - Throws: ``GatewayError`` where the configuration is wrong or does not fit the placement; `CheckpointError`,
-    ///   `ModelError` and `TokenizerError` where the folder cannot be loaded.
+    ///   - logger: Logs what happens.
+    ///   - metrics: Where ``GatewayMetrics`` go; the process's own if omitted.
+    ///   - progress: Receives loading progress.
+    /// - Throws: ``GatewayError`` if the configuration is wrong or does not fit the placement; `CheckpointError`,
+    ///   `ModelError` and `TokenizerError` if the folder cannot be loaded.
     public init(
         configuration: GatewayConfiguration,
         logger: Logger,
@@ -131,11 +131,12 @@ public final class Gateway: Sendable {
 
     /// Loads the tokenizer of a checkpoint.
     ///
-    /// One with more ids than the model has is refused: it would otherwise fail at the first text that uses one of them.
+    /// One with more ids than the model has is refused: otherwise it would fail at the first text that uses one of
+    /// them.
     ///
     /// - Parameter checkpoint: The whole checkpoint or its gateway part.
     /// - Returns: The tokenizer.
-    /// - Throws: `TokenizerError` where there is none, ``GatewayError`` where it is another model's.
+    /// - Throws: `TokenizerError` if there is none, ``GatewayError`` if it is another model's.
     static func tokenizer(of checkpoint: Checkpoint) throws -> Tokenizer {
         let tokenizer = try Tokenizer(directory: checkpoint.directory)
         let limit = checkpoint.configuration.vocabularySize
@@ -143,7 +144,7 @@ public final class Gateway: Sendable {
             throw GatewayError(
                 .checkpoint,
                 "the tokenizer in \(checkpoint.directory) has \(tokenizer.vocabularySize) ids, but the model's vocab_size is "
-                    + "\(limit); put the spiece.model beside the model that it was made for"
+                    + "\(limit); put the model's own spiece.model next to it"
             )
         }
         return tokenizer
@@ -157,15 +158,15 @@ public final class Gateway: Sendable {
         try await self.server.boundAddress()
     }
 
-    /// Suspends until requests are taken, or until it is certain that they never will be.
+    /// Suspends until the gateway takes requests, or never will.
     ///
-    /// - Throws: `CancellationError` where the task was cancelled first.
+    /// - Throws: `CancellationError` if the task was cancelled first.
     public func waitUntilServing() async throws {
         await self.gate.waitUntilDecided()
         try Task.checkCancellation()
     }
 
-    /// Turns new requests away, finishes those it has; then ``run()`` returns.
+    /// Refuses new requests and finishes current ones; then ``run()`` returns.
     public func beginDraining() {
         self.logger.info("draining")
         self.gate.close()
@@ -204,7 +205,7 @@ public final class Gateway: Sendable {
                     try await self.server.run()
                     return true
                 }
-                // The server ends last: when it has, every request has been answered.
+                // The server ends last: by then every request has been answered.
                 for try await isServer in group where isServer {
                     group.cancelAll()
                 }

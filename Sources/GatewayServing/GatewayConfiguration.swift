@@ -6,7 +6,7 @@ public import RPCTransport
 public import ServiceKit
 public import SwitchModel
 
-/// What a gateway is told when it starts.
+/// The configuration of a gateway.
 public struct GatewayConfiguration: Sendable {
     /// The folder with the model: the gateway's part that `switchyard shard` wrote, or a whole checkpoint.
     public var modelDirectory: String
@@ -14,7 +14,7 @@ public struct GatewayConfiguration: Sendable {
     /// The model's name as clients see it; the folder's if it is missing.
     public var modelName: String?
 
-    /// Keys of the model's `config.json` and the values that replace those in the file.
+    /// Overrides for keys of the model's `config.json`.
     public var modelOverrides: [String: String] = [:]
 
     /// The address to listen on.
@@ -23,10 +23,10 @@ public struct GatewayConfiguration: Sendable {
     /// The port to listen on; 0 lets the system choose.
     public var port = 7400
 
-    /// Whether clients' connections are encrypted; ``cluster`` says the same of those to the expert hosts.
+    /// Whether clients' connections are encrypted; ``cluster`` says the same of connections to the expert hosts.
     public var security = ServerSecurity.plaintext
 
-    /// Lets only calls with a known token in; every call is let in if it is missing.
+    /// Accepts only calls with a known token; nil accepts every call.
     public var tokens: TokenGate?
 
     /// How weights are kept in memory.
@@ -35,7 +35,7 @@ public struct GatewayConfiguration: Sendable {
     /// Threads that compute.
     public var threads = 1
 
-    /// Whether each of them stays on a processor of its own.
+    /// Whether each of them is pinned to its own processor.
     public var pinsThreads = false
 
     /// The expert hosts.
@@ -47,13 +47,13 @@ public struct GatewayConfiguration: Sendable {
     /// How large requests may be.
     public var limits = RequestLimits()
 
-    /// How long the gateway waits for a verified host for every expert before it takes requests all the same.
+    /// How long the gateway waits for a verified host for every expert before it takes requests regardless.
     public var readyTimeout = GatewaySettings.table.startupWait.defaultValue
 
     /// How long requests may take to finish once draining has begun.
     public var drainTimeout = GatewaySettings.table.drain.defaultValue
 
-    /// Whether clients may ask for the services and messages by gRPC server reflection.
+    /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
     /// Creates the configuration of a gateway; everything else has its default.
@@ -68,10 +68,10 @@ public struct GatewayConfiguration: Sendable {
 
     /// Checks every value against its limits.
     ///
-    /// - Throws: ``GatewayError`` naming the first value that is out of its limits.
+    /// - Throws: ``GatewayError`` naming the first value that is outside its limits.
     public func validate() throws(GatewayError) {
         guard !self.modelDirectory.isEmpty else {
-            throw GatewayError(.configuration, "the model's folder is not given; pass --model DIR")
+            throw GatewayError(.configuration, "no model folder is given; pass --model DIR")
         }
         guard !self.cluster.pools.isEmpty else {
             throw GatewayError(
@@ -111,17 +111,17 @@ public struct GatewayConfiguration: Sendable {
 
 /// Why a gateway cannot start.
 public struct GatewayError: Error, Sendable, CustomStringConvertible {
-    /// What kind of trouble it is.
+    /// The kind of error.
     public enum Code: Sendable, Hashable {
-        /// A value of the configuration is out of its limits.
+        /// A value of the configuration is outside its limits.
         case configuration
-        /// The pools that were given are not those of the placement.
+        /// The given pools differ from the placement's.
         case placement
-        /// The folder's files cannot be served together, or are not the whole model where all of it is needed.
+        /// The folder's files cannot be served together, or are not a whole model where one is needed.
         case checkpoint
     }
 
-    /// What kind of trouble it is.
+    /// The kind of error.
     public var code: Code
 
     /// What is wrong and what to do about it.
@@ -130,7 +130,7 @@ public struct GatewayError: Error, Sendable, CustomStringConvertible {
     /// Creates an error.
     ///
     /// - Parameters:
-    ///   - code: What kind of trouble it is.
+    ///   - code: The kind of error.
     ///   - message: What is wrong and what to do about it.
     public init(_ code: Code, _ message: String) {
         self.code = code

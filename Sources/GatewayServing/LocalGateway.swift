@@ -31,10 +31,10 @@ public struct LocalGatewayConfiguration: Sendable {
     }
 }
 
-/// A whole model in this process: answers requests as a gateway does, with neither expert hosts nor a network.
+/// A whole model in this process: answers requests as a gateway does, without expert hosts or a network.
 ///
-/// Requests take the same way as through a ``Gateway``, from the model's defaults to the text, so the answers are equal.
-/// Only the limits of requests are wider, since nobody else waits for the model.
+/// Requests take the same path as in a ``Gateway``, from the model's defaults to the text, so the answers are equal.
+/// Only the limits of requests are wider, since no other client waits for the model.
 public final class LocalGateway: Sendable {
     private let engine: InferenceEngine
     private let handler: RequestHandler
@@ -43,8 +43,8 @@ public final class LocalGateway: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: What to load, and how.
-    ///   - logger: Told of failures.
-    ///   - progress: Told how far loading is.
+    ///   - logger: Logs failures.
+    ///   - progress: Receives loading progress.
     /// - Throws: ``GatewayError`` where the folder is a part of a model or lacks experts; `CheckpointError`, `ModelError`
     ///   and `TokenizerError` where it cannot be loaded.
     public init(
@@ -58,7 +58,7 @@ public final class LocalGateway: Sendable {
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()
         options.scheduler.batchSlots = GenerationParameters.maximumWidth
-        // Experts in this process are computed while they are waited for: there is no time of theirs to fill.
+        // Experts in this process are computed while the engine waits for them: there is no idle time to fill.
         options.overlap = .never
         self.engine = InferenceEngine(
             model: try SwitchTransformer(
@@ -88,10 +88,10 @@ public final class LocalGateway: Sendable {
         )
     }
 
-    /// Computes for the time of a closure; can be called once.
+    /// Runs the engine while a closure runs; can be called once.
     ///
     /// - Parameter body: Makes requests.
-    /// - Returns: What the closure returns.
+    /// - Returns: The closure's result.
     /// - Throws: What the closure throws, and `ComputeThread.StartError` if the system refuses a thread.
     public func whileRunning<Result>(_ body: () async throws -> Result) async throws -> Result {
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -108,14 +108,14 @@ public final class LocalGateway: Sendable {
         }
     }
 
-    /// Generates text; ``whileRunning(_:)`` must be under way.
+    /// Generates text; call it inside ``whileRunning(_:)``.
     ///
     /// - Parameters:
     ///   - request: The input and how to continue from it.
-    ///   - timeout: How long the request may take; nil is without a limit.
+    ///   - timeout: How long the request may take; nil is unlimited.
     ///   - onToken: Takes each token as it is chosen; none comes in a beam search.
     /// - Returns: The generated sequences, best first, and what they cost.
-    /// - Throws: `RPCError` as a gateway's status would be, and what `onToken` throws.
+    /// - Throws: `RPCError` with a gateway's status, and what `onToken` throws.
     public func generate(
         _ request: GenerateRequest,
         timeout: Duration? = nil,
@@ -136,8 +136,8 @@ public final class LocalGateway: Sendable {
                 }
             throw GatewayError(
                 .checkpoint,
-                "\(directory)/\(ShardManifest.fileName) says that this is the part \(manifest.name) of \(manifest.source), "
-                    + "with \(content); pass the whole checkpoint that was cut, or serve its parts with switchyard expert-host "
+                "\(directory)/\(ShardManifest.fileName) says that this is part \(manifest.name) of \(manifest.source), "
+                    + "with \(content); pass the whole checkpoint, or serve its parts with switchyard expert-host "
                     + "and switchyard gateway"
             )
         }

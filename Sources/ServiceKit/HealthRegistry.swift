@@ -3,9 +3,9 @@
 public import SwitchyardProtos
 internal import Synchronization
 
-/// Says which services of this process take calls; the health service tells others.
+/// Records which services of this process take calls; the health service reports it.
 ///
-/// A service takes no calls until someone says that it does. The empty name stands for the process as a whole.
+/// A service takes no calls until it is set to. The empty name stands for the process as a whole.
 public final class HealthRegistry: Sendable {
     /// Whether a service takes calls.
     public typealias Status = HealthCheckResponse.ServingStatus
@@ -35,27 +35,27 @@ public final class HealthRegistry: Sendable {
         self.state.withLock { $0.table.statuses[service] }
     }
 
-    /// Changes the status of a service and tells those who watch it; after ``beginDraining()`` nothing changes any more.
+    /// Changes the status of a service and notifies its watchers; after ``beginDraining()`` nothing changes.
     ///
     /// - Parameters:
     ///   - status: Whether it takes calls.
     ///   - service: Its full name, or the empty name for the process as a whole.
     public func set(_ status: Status, for service: String) {
-        // A stream only stores what it is given, so it may be told under the lock: news keep their order.
+        // A stream only stores its elements, so yielding under the lock is safe and keeps updates in order.
         self.state.withLock { state in
             for news in state.table.set(status, for: service) { state.streams[news.watcher]?.yield(news.status) }
         }
     }
 
-    /// Changes the status of every service that the registry was created with, the empty name among them.
+    /// Changes the status of every service that the registry was created with, including the empty name.
     ///
     /// - Parameter status: Whether they take calls.
     public func setAll(_ status: Status) {
         for service in self.statuses.keys.sorted() { self.set(status, for: service) }
     }
 
-    /// Turns every service to `notServing` for good, tells those who watch, and ends their streams, so that they do not
-    /// hold up a server that drains.
+    /// Sets every service to `notServing` for good, notifies watchers, and ends their streams, so that they do not
+    /// hold up a draining server.
     public func beginDraining() {
         let ended = self.state.withLock { state -> [AsyncStream<Status>.Continuation] in
             for news in state.table.beginDraining() { state.streams[news.watcher]?.yield(news.status) }
@@ -65,7 +65,7 @@ public final class HealthRegistry: Sendable {
         for stream in ended { stream.finish() }
     }
 
-    /// The status of a service now and after every change; of changes in quick succession only the last is kept.
+    /// The status of a service now and after every change; only the last of several quick changes is kept.
     ///
     /// - Parameter service: The service's full name; one that this process does not have is `serviceUnknown`.
     /// - Returns: A stream that ends when the process drains.
@@ -86,7 +86,7 @@ public final class HealthRegistry: Sendable {
         return stream
     }
 
-    /// Streams that are being watched.
+    /// Open watch streams.
     var watcherCount: Int { self.state.withLock { $0.streams.count } }
 
     private func unwatched(_ watcher: UInt64) {

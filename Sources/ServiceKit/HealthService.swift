@@ -7,7 +7,7 @@ internal import SwitchyardProtos
 
 /// The standard health service, `grpc.health.v1.Health`, over a registry.
 ///
-/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/health-checking.md, and for `List`, which came later,
+/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/health-checking.md, and for the newer `List`,
 /// https://github.com/grpc/grpc-proto/blob/master/grpc/health/v1/health.proto. One deviation: when the process drains,
 /// `Watch` sends `NOT_SERVING` and then ends with `UNAVAILABLE`, since a stream without an end would hold up the drain.
 public struct HealthService: Sendable {
@@ -18,7 +18,7 @@ public struct HealthService: Sendable {
 
     /// Creates the service.
     ///
-    /// - Parameter registry: What it tells.
+    /// - Parameter registry: The statuses to report.
     public init(registry: HealthRegistry) {
         self.registry = registry
     }
@@ -66,7 +66,7 @@ public struct HealthService: Sendable {
             let message = try HealthCheckRequest(serialized: Array(request.readableBytesView))
             return .success(message.service)
         } catch {
-            return .failure(RPCError(.invalidArgument, "the request is no HealthCheckRequest: \(error)"))
+            return .failure(RPCError(.invalidArgument, "the request is not a HealthCheckRequest: \(error)"))
         }
     }
 }

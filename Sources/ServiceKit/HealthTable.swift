@@ -2,11 +2,11 @@
 
 internal import SwitchyardProtos
 
-/// Which services take calls and who watches them: a pure value.
+/// Which services take calls, and their watchers: a pure value.
 struct HealthTable {
     typealias Status = HealthCheckResponse.ServingStatus
 
-    /// News for one watcher.
+    /// An update for one watcher.
     struct News: Equatable {
         let watcher: UInt64
         let status: Status
@@ -23,18 +23,18 @@ struct HealthTable {
         self.statuses = Dictionary((services + [""]).map { ($0, Status.notServing) }) { first, _ in first }
     }
 
-    /// Changes the status of a service; while draining nothing changes any more.
+    /// Changes the status of a service; nothing changes while draining.
     ///
-    /// - Returns: News for those who watch it; none where the status is what it was.
+    /// - Returns: Updates for its watchers; none if the status is unchanged.
     mutating func set(_ status: Status, for service: String) -> [News] {
         guard !self.isDraining, self.statuses[service] != status else { return [] }
         self.statuses[service] = status
         return self.watchers.filter { $0.value == service }.keys.sorted().map { News(watcher: $0, status: status) }
     }
 
-    /// Turns every service to `notServing` for good.
+    /// Sets every service to `notServing` for good.
     ///
-    /// - Returns: The last news of all who watch, who are forgotten.
+    /// - Returns: The last update of every watcher; all watchers are then removed.
     mutating func beginDraining() -> [News] {
         guard !self.isDraining else { return [] }
         self.isDraining = true
@@ -47,16 +47,16 @@ struct HealthTable {
         return news
     }
 
-    /// Someone watches a service, known or not.
+    /// Adds a watcher of a service, known or not.
     ///
-    /// - Returns: The watcher, and the first news.
+    /// - Returns: The watcher, and its first update.
     mutating func watch(_ service: String) -> News {
         self.lastWatcher += 1
         if !self.isDraining { self.watchers[self.lastWatcher] = service }
         return News(watcher: self.lastWatcher, status: self.current(service))
     }
 
-    /// A watcher has left.
+    /// Removes a watcher.
     mutating func unwatched(_ watcher: UInt64) {
         self.watchers[watcher] = nil
     }

@@ -3,7 +3,7 @@
 import Foundation
 public import Logging
 
-/// Writes log events to standard error, as lines for people or as one JSON object a line.
+/// Writes log events to standard error, as lines for people or as one JSON object per line.
 public struct LineLogHandler: LogHandler {
     /// How an event is written.
     public enum Format: String, Sendable, CaseIterable {
@@ -15,9 +15,9 @@ public struct LineLogHandler: LogHandler {
 
     /// Metadata that every event of this logger carries.
     public var metadata: Logger.Metadata = [:]
-    /// Gives metadata of the task that logs.
+    /// Provides metadata of the logging task.
     public var metadataProvider: Logger.MetadataProvider?
-    /// The least level that is written.
+    /// The lowest level that is written.
     public var logLevel: Logger.Level
 
     private let label: String
@@ -29,7 +29,7 @@ public struct LineLogHandler: LogHandler {
     /// - Parameters:
     ///   - label: The logger's label.
     ///   - format: How events are written.
-    ///   - level: The least level that is written.
+    ///   - level: The lowest level that is written.
     public init(label: String, format: Format, level: Logger.Level) {
         self.init(label: label, format: format, level: level, write: { StandardStream.error.write($0) })
     }
@@ -50,7 +50,7 @@ public struct LineLogHandler: LogHandler {
         set { self.metadata[key] = newValue }
     }
 
-    /// Writes an event; of two values for one key the event's own counts, then the task's, then the logger's.
+    /// Writes an event; if a key has several values the event's own wins, then the task's, then the logger's.
     ///
     /// - Parameter event: The event.
     public func log(event: LogEvent) {
@@ -66,11 +66,11 @@ public struct LineLogHandler: LogHandler {
         self.write(line + "\n")
     }
 
-    /// Makes this the handler of every logger that is created from now on; may be called once in a process.
+    /// Makes this the handler of every logger created from now on; call it at most once per process.
     ///
     /// - Parameters:
     ///   - format: How events are written.
-    ///   - level: The least level that is written.
+    ///   - level: The lowest level that is written.
     public static func bootstrap(format: Format, level: Logger.Level) {
         LoggingSystem.bootstrap { label in LineLogHandler(label: label, format: format, level: level) }
     }

@@ -3,7 +3,7 @@
 import Foundation
 import Logging
 
-/// Writes one log event as one line: whatever stands in it, it begins no other line and moves no cursor.
+/// Writes one log event as one line: nothing in it can start another line or move the cursor.
 enum LogLine {
     /// A line for people: time, level, label, message, then metadata as `key=value`.
     ///
@@ -23,8 +23,8 @@ enum LogLine {
 
     /// A line for programs: one JSON object with `time`, `level`, `label`, `message` and the metadata.
     ///
-    /// Metadata of one of these four names gets `metadata.` before it. Lists and dictionaries stay what they are; every
-    /// other value is a text.
+    /// Metadata with one of these four names gets the prefix `metadata.`. Lists and dictionaries keep their form;
+    /// every other value becomes a string.
     ///
     /// - Parameters:
     ///   - event: The event.
@@ -59,14 +59,14 @@ enum LogLine {
         level.rawValue + String(repeating: " ", count: max(0, "critical".count - level.rawValue.count))
     }
 
-    /// A value as it stands where it is one word, else in quotes.
+    /// A value, quoted unless it is one word.
     private static func quoted(_ text: String) -> String {
         let isWord = !text.isEmpty && !text.contains { $0 == " " || $0 == "\"" || $0 == "=" }
         guard !isWord else { return Self.escaped(text) }
         return "\"" + Self.escaped(text).replacingOccurrences(of: "\"", with: "\\\"") + "\""
     }
 
-    /// The text with its control characters written out.
+    /// The text with its control characters escaped.
     private static func escaped(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: Self.isControl) else { return text }
         var result = ""

@@ -5,7 +5,7 @@ public import RPCTransport
 public import Telemetry
 
 extension MetricSnapshot {
-    /// Gives what a service is.
+    /// Adds a service's name, version and readiness.
     ///
     /// - Parameters:
     ///   - component: The service's name: `gateway` or `expert-host`.
@@ -15,7 +15,7 @@ extension MetricSnapshot {
         self.set(MetricCatalog.service.ready, isReady ? 1 : 0)
     }
 
-    /// Gives what a service serves.
+    /// Adds the checkpoint that a service serves.
     ///
     /// - Parameters:
     ///   - fingerprint: The fingerprint of the checkpoint that it serves.
@@ -26,14 +26,14 @@ extension MetricSnapshot {
         self.set(MetricCatalog.service.modelInfo, [name, weightType], 1)
     }
 
-    /// Gives what a listener has done and does.
+    /// Adds a listener's counts and current state.
     ///
     /// - Parameters:
     ///   - server: The listener.
-    ///   - security: What it is secured with.
+    ///   - security: Its security.
     public mutating func set(_ server: RPCServer, security: ServerSecurity) {
         let counts = server.counts
-        // Two versions of one service have methods of the same names.
+        // Two versions of a service have methods with the same names.
         var calls: [[String]: UInt64] = [:]
         for entry in counts.calls {
             calls[[entry.method?.name ?? "unknown", entry.code.name], default: 0] += entry.count

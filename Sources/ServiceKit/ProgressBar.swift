@@ -2,14 +2,14 @@
 
 import Synchronization
 
-/// Progress of a long piece of work on standard error: one line redrawn in place on a terminal, a line every few seconds
+/// Progress of long work on standard error: one line redrawn in place on a terminal, a line every few seconds
 /// elsewhere.
 public final class ProgressBar: Sendable {
     private let line: Mutex<ProgressLine>
 
     /// Creates a bar; nothing is drawn before the first update.
     ///
-    /// - Parameter isTerminal: Whether standard error is a terminal; found out when nil.
+    /// - Parameter isTerminal: Whether standard error is a terminal; detected when nil.
     public init(isTerminal: Bool? = nil) {
         self.line = Mutex(
             ProgressLine(
@@ -19,14 +19,14 @@ public final class ProgressBar: Sendable {
         )
     }
 
-    /// Shows how far the work is; another label begins a new bar.
+    /// Shows how far the work is; another label starts a new bar.
     ///
-    /// May be called from any thread, as often as is convenient.
+    /// May be called on any thread, as often as convenient.
     ///
     /// - Parameters:
     ///   - label: What is in progress: `Writing pool-0`.
     ///   - completed: Bytes or things done.
-    ///   - total: Bytes or things in all.
+    ///   - total: Bytes or things in total.
     ///   - isBytes: Whether bytes are counted.
     public func update(_ label: String, completed: Int, total: Int, isBytes: Bool) {
         // Written under the lock, so that lines of several threads keep their order.

@@ -4,8 +4,8 @@ import Foundation
 
 /// What a progress bar shows and when, without writing it: time is a parameter.
 ///
-/// On a terminal one line is redrawn in place, at most twenty times a second; another label begins a new bar. Elsewhere
-/// there is a line every few seconds, and none for work that is done at once, so that a log stays short.
+/// On a terminal one line is redrawn in place, at most twenty times a second; another label starts a new bar.
+/// Elsewhere there is a line every few seconds, and none for short work, so that a log stays short.
 struct ProgressLine {
     /// How often the line of a terminal is redrawn.
     static let redrawInterval = Duration.milliseconds(50)
@@ -23,7 +23,7 @@ struct ProgressLine {
     let columns: Int
 
     private var bar: Bar?
-    /// When lines are due that are not redrawn; all bars share it.
+    /// When lines that are not redrawn are due; all bars share it.
     private var pace: ProgressPace?
 
     init(isTerminal: Bool, columns: Int) {
@@ -31,15 +31,15 @@ struct ProgressLine {
         self.columns = columns
     }
 
-    /// The work has come this far.
+    /// Updates the progress.
     ///
     /// - Parameters:
     ///   - label: What is in progress.
     ///   - completed: Bytes or things done.
-    ///   - total: Bytes or things in all.
+    ///   - total: Bytes or things in total.
     ///   - isBytes: Whether bytes are counted.
-    ///   - now: The present.
-    /// - Returns: Text to write, or nil where nothing new is shown.
+    ///   - now: The current time.
+    /// - Returns: Text to write, or nil if nothing new is shown.
     mutating func updated(
         _ label: String,
         completed: Int,
@@ -50,7 +50,7 @@ struct ProgressLine {
         var bar = self.bar ?? Bar(label: label, start: now)
         var before = ""
         if bar.label != label {
-            // A bar that was left unfinished keeps its line.
+            // An unfinished bar keeps its line.
             if self.isTerminal, !bar.isFinished { before = "\n" }
             bar = Bar(label: label, start: now)
         }

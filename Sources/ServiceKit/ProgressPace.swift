@@ -4,17 +4,17 @@
 ///
 /// Work that is done within two seconds gets no line at all. Time is a parameter.
 package struct ProgressPace: Sendable {
-    /// How long work has to take before anything is written about it.
+    /// How long work must take before it gets a line.
     package static let quietTime = Duration.seconds(2)
-    /// How far apart lines are.
+    /// Time between lines.
     package static let interval = Duration.seconds(5)
 
     private let start: ContinuousClock.Instant
     private var lastLine: ContinuousClock.Instant?
 
-    /// Begins to time a piece of work.
+    /// Starts timing.
     ///
-    /// - Parameter now: The present.
+    /// - Parameter now: The current time.
     package init(now: ContinuousClock.Instant) {
         self.start = now
     }
@@ -22,9 +22,9 @@ package struct ProgressPace: Sendable {
     /// Whether a line is due; if so, the next is due an interval later.
     ///
     /// - Parameters:
-    ///   - isFinished: Whether the work is done, which is written however soon it comes after the last line.
-    ///   - now: The present.
-    /// - Returns: True at most once per interval, but for the end.
+    ///   - isFinished: Whether the work is done, which gets a line however soon it follows the last one.
+    ///   - now: The current time.
+    /// - Returns: True at most once per interval, except at the end.
     package mutating func isDue(isFinished: Bool, now: ContinuousClock.Instant) -> Bool {
         guard self.start.duration(to: now) >= Self.quietTime else { return false }
         if let last = self.lastLine, !isFinished, last.duration(to: now) < Self.interval { return false }

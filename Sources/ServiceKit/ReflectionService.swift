@@ -7,13 +7,13 @@ public import SwitchyardProtos
 
 /// Server reflection, `grpc.reflection.v1` and `v1alpha`: tells clients without `.proto` files what they can call.
 ///
-/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/server-reflection.md. An answer holds the file that was asked for
-/// and those of its imports that the stream has not sent yet. Files are told whether or not the server has their services.
+/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/server-reflection.md. An answer holds the requested file and
+/// the imports that the stream has not sent yet. Files are sent whether or not the server has their services.
 public struct ReflectionService: Sendable {
     /// The full names of both services.
     public static let names = [ReflectionMethods.v1.service, ReflectionMethods.v1alpha.service]
 
-    /// The services that it lists, its own among them, ordered.
+    /// The services that it lists, including its own, in order.
     let services: [String]
 
     private let index: DescriptorIndex
@@ -47,12 +47,12 @@ public struct ReflectionService: Sendable {
         do throws(ProtoError) {
             return try ServerReflectionRequest(serialized: Array(message.readableBytesView))
         } catch {
-            throw RPCError(.invalidArgument, "the request is no ServerReflectionRequest: \(error)")
+            throw RPCError(.invalidArgument, "the request is not a ServerReflectionRequest: \(error)")
         }
     }
 }
 
-/// What one stream of questions has been told: a pure value.
+/// The answers of one stream so far: a pure value.
 struct ReflectionSession {
     private let index: DescriptorIndex
     private let services: [String]
@@ -95,7 +95,7 @@ struct ReflectionSession {
         case .listServices:
             return .services(self.services.map { ServiceResponse(name: $0) })
         case nil:
-            let text = "the request asks nothing that this server knows; set one member of message_request"
+            let text = "the request asks for nothing that this server knows; set one member of message_request"
             return Self.error(.invalidArgument, text)
         }
     }
@@ -111,7 +111,7 @@ struct ReflectionSession {
     }
 
     private static func notFound(_ what: String) -> ServerReflectionResponse.Answer {
-        Self.error(.notFound, "this server knows no \(what); list_services tells what it has")
+        Self.error(.notFound, "this server has no \(what); list_services lists what it has")
     }
 
     private static func error(_ code: Status.Code, _ message: String) -> ServerReflectionResponse.Answer {

@@ -6,11 +6,11 @@ import UnixSignals
 
 /// Runs the services of one process until one of them ends or a signal asks the process to stop.
 public enum ServiceRunner {
-    /// The process was told to stop again while it stopped, and ended what was under way.
+    /// The process was told to stop again while it stopped, and cut off work in flight.
     public struct Interrupted: Error, Sendable, Hashable, CustomStringConvertible {
         /// What happened, for people.
         public var description: String {
-            "told to stop a second time; what was under way was ended"
+            "told to stop a second time; work in flight was cut off"
         }
     }
 
@@ -19,10 +19,10 @@ public enum ServiceRunner {
     /// - Parameters:
     ///   - services: What to run; a later one may depend on an earlier one.
     ///   - shutdownLimit: How long a graceful stop may take before the services are cancelled.
-    ///   - logger: Tells of starts and stops below `info`.
+    ///   - logger: Logs starts and stops below `info`.
     /// - Throws: What a service throws, and ``Interrupted`` after a second signal.
     public static func run(_ services: [any Service], shutdownLimit: Duration, logger: Logger) async throws {
-        // The group is told of signals here, since it would listen to the first one alone.
+        // Signals are passed to the group here, since it would only listen for the first one.
         var configuration = ServiceGroupConfiguration(
             services: services.map {
                 .init(
@@ -49,7 +49,7 @@ public enum ServiceRunner {
                     return false
                 case .interrupted:
                     tasks.cancelAll()
-                    // However the services end now, it is because of the signal.
+                    // From here the services end because of the signal, however they end.
                     _ = await tasks.nextResult()
                     return true
                 case .cancelled:

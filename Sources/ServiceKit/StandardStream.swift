@@ -25,17 +25,17 @@ package enum StandardStream: Sendable {
     /// Whether it is a terminal.
     package var isTerminal: Bool { isatty(self.descriptor) == 1 }
 
-    /// Columns of the terminal, or nil where it is not a terminal or does not say.
+    /// Columns of the terminal, or nil if it is not a terminal or does not tell.
     package var columns: Int? {
         var size = winsize()
         guard ioctl(self.descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return nil }
         return Int(size.ws_col)
     }
 
-    /// Writes text, in one piece where the system takes it.
+    /// Writes text, in one piece if the system takes it.
     ///
     /// - Parameter text: What to write.
-    /// - Returns: The system's error number where the text could not be written whole; nil where it was.
+    /// - Returns: The system's error number if part of the text could not be written; nil otherwise.
     @discardableResult
     package func write(_ text: String) -> Int32? {
         var text = text
@@ -61,7 +61,7 @@ package enum StandardStream: Sendable {
         }
     }
 
-    /// Waits for a stream that somebody made non-blocking and that is full.
+    /// Waits for a full stream that was made non-blocking elsewhere.
     private func waitUntilWritable() -> Bool {
         var entry = pollfd(fd: self.descriptor, events: Int16(POLLOUT), revents: 0)
         return poll(&entry, 1, -1) >= 0 || errno == EINTR
@@ -70,7 +70,7 @@ package enum StandardStream: Sendable {
     /// Writes text, or ends the process the way other command-line tools end when their output cannot be written.
     ///
     /// A closed pipe ends it by SIGPIPE, quietly: its reader has read enough. Anything else, such as a full disk, is
-    /// said on standard error and ends it with status 1.
+    /// reported on standard error and ends it with status 1.
     ///
     /// - Parameter text: What to write.
     package func writeOrExit(_ text: String) {
@@ -78,7 +78,7 @@ package enum StandardStream: Sendable {
         if code == EPIPE { Self.exitByBrokenPipe() }
         let reason = String(cString: strerror(code))
         StandardStream.error.write("error: cannot write \(self.name): \(reason)\n")
-        // Other threads may be at work, so nothing of theirs is torn down here.
+        // Other threads may be running, so nothing that they use is torn down here.
         _exit(1)
     }
 

@@ -4,10 +4,10 @@ public import RPCCore
 public import Telemetry
 
 extension TraceContext {
-    /// The work of a call with this metadata; nil where it carries no trace.
+    /// The span of a call with this metadata; nil if it carries no trace.
     ///
-    /// - Parameter metadata: What came with the call.
-    /// - Returns: Work below the caller's, or at the beginning of a trace where the caller's field breaks the format.
+    /// - Parameter metadata: The call's metadata.
+    /// - Returns: A child of the caller's span, or the start of a new trace if the caller's field is malformed.
     public static func begin(_ metadata: Metadata) -> TraceContext? {
         guard !metadata.isEmpty else { return nil }
         return Self.begin(parents: metadata[text: Self.parentKey], states: { metadata[text: Self.stateKey] })
@@ -15,7 +15,7 @@ extension TraceContext {
 }
 
 extension Metadata {
-    /// What a call on behalf of some work carries.
+    /// The metadata of a call on behalf of some work.
     ///
     /// - Parameter work: The work that the call is.
     public init(carrying work: TraceContext) {

@@ -5,8 +5,8 @@ internal import Synchronization
 
 /// Lets calls wait until the first attempt to connect has succeeded or failed.
 ///
-/// Without it a call made right after the start would fail, because nothing is connected yet; with a call that waits
-/// for a connection however long it takes, an address without a gateway would look like a slow one.
+/// Without it a call right after the start would fail, because nothing is connected yet; if calls waited for a
+/// connection without limit, an address without a gateway would look like a slow one.
 final class ConnectionGate: Sendable {
     private struct State {
         var isSettled = false
@@ -16,7 +16,7 @@ final class ConnectionGate: Sendable {
 
     private let state = Mutex(State())
 
-    /// The channel's state has changed.
+    /// Handles a change of the channel's state.
     func changed(to channelState: RPCChannel.State) {
         let waiters = self.state.withLock { state -> [CheckedContinuation<Void, Never>] in
             switch channelState {
@@ -56,7 +56,7 @@ final class ConnectionGate: Sendable {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let mayGo = self.state.withLock { state in
-                    // A cancellation that came before finds no waiter, so it is looked for here.
+                    // An earlier cancellation found no waiter, so check for it here.
                     let mayGo = state.isSettled || Task.isCancelled
                     if !mayGo {
                         state.waiters[id] = continuation

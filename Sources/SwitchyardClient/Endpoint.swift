@@ -10,7 +10,7 @@ public struct Endpoint: Sendable, Hashable, CustomStringConvertible {
     /// The port.
     public var port: Int
 
-    /// Where a gateway listens unless it is told otherwise: port 7400 of this machine.
+    /// Where a gateway listens by default: port 7400 of this machine.
     public static let local = Endpoint(host: "127.0.0.1", port: 7_400)
 
     /// Creates an endpoint.

@@ -8,7 +8,7 @@ public import SwitchyardProtos
 
 /// A client of one gateway.
 ///
-/// The client lives in ``run()``, or for the time of ``with(endpoint:configuration:logger:_:)``:
+/// The client works while ``run()`` or ``with(endpoint:configuration:logger:_:)`` runs:
 ///
 /// ```swift
 /// import SwitchyardClient
@@ -71,8 +71,8 @@ public final class GatewayClient: Sendable {
 
     /// Connects and keeps connected until ``shutdown()``; cancelling the task ends all calls at once.
     ///
-    /// - Throws: ``GatewayError`` if the configuration is out of range, a certificate cannot be used, the connection would
-    ///   be plaintext to another machine without that being asked for, or the client ran before.
+    /// - Throws: ``GatewayError`` if the configuration is out of range, a certificate cannot be used, the connection
+    ///   would be plaintext to another machine without a setting that allows it, or the client ran before.
     public func run() async throws(GatewayError) {
         try self.configuration.security.check(self.endpoint)
         do {
@@ -82,17 +82,17 @@ public final class GatewayClient: Sendable {
         }
     }
 
-    /// Takes no new calls and lets those in flight finish; ``run()`` returns after that.
+    /// Accepts no new calls and lets calls in flight finish; then ``run()`` returns.
     public func shutdown() { self.channel.shutdown() }
 
-    /// Connects for the time of a closure.
+    /// Connects while a closure runs.
     ///
     /// - Parameters:
     ///   - endpoint: Where the gateway listens.
     ///   - configuration: How to reach it and what to wait for.
     ///   - logger: Gets debug messages about connections.
     ///   - body: Makes calls.
-    /// - Returns: What the closure returns.
+    /// - Returns: The closure's result.
     /// - Throws: What the closure throws, or ``GatewayError`` if the configuration is out of range.
     public static func with<Result>(
         endpoint: Endpoint,
@@ -100,7 +100,7 @@ public final class GatewayClient: Sendable {
         logger: Logger = Logger(label: "switchyard.client"),
         _ body: (GatewayClient) async throws -> Result
     ) async throws -> Result {
-        // Before the body waits for a connection that will never be made.
+        // Check before the body waits for a connection that will never be made.
         try configuration.security.check(endpoint)
         if case .tls(let options) = configuration.security {
             do { try ClientTLS(options, logger: logger).load() } catch { throw GatewayError(wrapping: error) }
@@ -128,7 +128,7 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - request: The input and how to continue from it.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The generated sequences, best first, and what they cost.
     /// - Throws: ``GatewayError``.
     public func generate(
@@ -138,11 +138,11 @@ extension GatewayClient {
         try await self.call(GatewayMethods.generate, request, timeout)
     }
 
-    /// Generates text and returns tokens as they come, then the whole response.
+    /// Generates text and returns tokens as they arrive, then the whole response.
     ///
     /// - Parameters:
     ///   - request: The input and how to continue from it.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The events, to be read once; dropping them cancels the call.
     /// - Throws: ``GatewayError``. Errors of the call itself are thrown where the events are read.
     public func generateStream(
@@ -160,7 +160,7 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - request: The input and how to pool.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The hidden states, [tokens, d_model] or [1, d_model], float32.
     /// - Throws: ``GatewayError``.
     public func encode(_ request: EncodeRequest, timeout: Duration? = nil) async throws(GatewayError) -> EncodeResponse
@@ -172,40 +172,40 @@ extension GatewayClient {
     ///
     /// - Parameters:
     ///   - request: The input and the target.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: One log-probability per token of the target, and the loss.
     /// - Throws: ``GatewayError``.
     public func score(_ request: ScoreRequest, timeout: Duration? = nil) async throws(GatewayError) -> ScoreResponse {
         try await self.call(GatewayMethods.score, request, timeout)
     }
 
-    /// Says which model is served and with which limits.
+    /// Describes the served model and its limits.
     ///
-    /// - Parameter timeout: How long the call may take; nothing takes the configuration's.
+    /// - Parameter timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The description.
     /// - Throws: ``GatewayError``.
     public func describeModel(timeout: Duration? = nil) async throws(GatewayError) -> ModelDescription {
         try await self.call(GatewayMethods.describeModel, DescribeModelRequest(), timeout)
     }
 
-    /// Says how the gateway sees its cluster.
+    /// Describes the cluster as the gateway sees it.
     ///
-    /// - Parameter timeout: How long the call may take; nothing takes the configuration's.
+    /// - Parameter timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The description.
     /// - Throws: ``GatewayError``.
     public func describeCluster(timeout: Duration? = nil) async throws(GatewayError) -> ClusterDescription {
         try await self.call(GatewayMethods.describeCluster, DescribeClusterRequest(), timeout)
     }
 
-    /// Says whether a service takes calls, as the standard health service tells it.
+    /// Asks the standard health service whether a service takes calls.
     ///
-    /// Expert hosts answer this call as gateways do, so the endpoint may be one of theirs.
+    /// Expert hosts answer this call like gateways, so the endpoint may be an expert host's.
     ///
     /// - Parameters:
     ///   - service: The service's full name, such as `switchyard.v1.Gateway`; empty means the server as a whole.
-    ///   - timeout: How long the call may take; nothing takes the configuration's.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
     /// - Returns: The service's status.
-    /// - Throws: ``GatewayError``; its code is `NOT_FOUND` where the server has no such service.
+    /// - Throws: ``GatewayError``; its code is `NOT_FOUND` if the server has no such service.
     public func checkHealth(
         of service: String = "",
         timeout: Duration? = nil
@@ -231,7 +231,7 @@ extension GatewayClient {
         }
     }
 
-    /// The options of a call that begins now, once it is known whether the gateway can be reached.
+    /// The options of a call that starts now, once it is known whether the gateway can be reached.
     private func options(_ timeout: Duration?) async throws(GatewayError) -> CallOptions {
         let now = ContinuousClock.now
         let deadline = (timeout ?? self.configuration.timeout).map { now.advanced(by: $0) }

@@ -4,9 +4,9 @@ internal import Logging
 public import RPCCore
 internal import RPCTransport
 
-/// How a client reaches a gateway and what it waits for.
+/// How a client reaches a gateway, and its timeouts.
 public struct GatewayClientConfiguration: Sendable {
-    /// How long a call may take if it does not say so itself; nothing means without end.
+    /// How long a call may take unless it sets its own timeout; nil is unlimited.
     public var timeout: Duration?
 
     /// How long a call waits for the first connection, and how long one attempt to connect may take.
@@ -18,29 +18,29 @@ public struct GatewayClientConfiguration: Sendable {
     /// The largest answer, in bytes; an `Encode` of a long input is large.
     public var maxResponseBytes: Int
 
-    /// Key-value pairs that go with every call.
+    /// Key-value pairs sent with every call.
     public var metadata: Metadata
 
     /// Whether the connection is encrypted.
     public var security: GatewaySecurity
 
-    /// The token that goes with every call, where the gateway asks for one.
+    /// The token sent with every call, if the gateway requires one.
     public var token: BearerToken?
 
-    /// Five minutes for a call, five seconds to connect, one connection, answers of up to 64 MiB, plaintext to this machine
-    /// alone, no token.
+    /// Five minutes for a call, five seconds to connect, one connection, answers of up to 64 MiB, plaintext only to
+    /// this machine, no token.
     public static let defaults = GatewayClientConfiguration()
 
     /// Creates a configuration.
     ///
     /// - Parameters:
-    ///   - timeout: How long a call may take if it does not say so itself.
+    ///   - timeout: How long a call may take unless it sets its own timeout.
     ///   - connectTimeout: How long a call waits for the first connection.
     ///   - connections: How many connections the client keeps.
     ///   - maxResponseBytes: The largest answer, in bytes.
-    ///   - metadata: Key-value pairs that go with every call.
+    ///   - metadata: Key-value pairs sent with every call.
     ///   - security: Whether the connection is encrypted.
-    ///   - token: The token that goes with every call.
+    ///   - token: The token sent with every call.
     public init(
         timeout: Duration? = .seconds(300),
         connectTimeout: Duration = .seconds(5),
@@ -59,7 +59,7 @@ public struct GatewayClientConfiguration: Sendable {
         self.token = token
     }
 
-    /// The pairs that go with every call, the token among them.
+    /// The pairs sent with every call, including the token.
     var callMetadata: Metadata {
         get throws(GatewayError) {
             guard let token = self.token else { return self.metadata }
@@ -74,7 +74,7 @@ public struct GatewayClientConfiguration: Sendable {
         }
     }
 
-    /// What the transport makes of it.
+    /// The transport's configuration.
     func channel(logger: Logger) -> RPCChannelConfiguration {
         var limits = TransportLimits.defaults
         limits.maxReceiveMessageBytes = self.maxResponseBytes

@@ -9,24 +9,24 @@ public struct GatewayError: Error, Sendable, CustomStringConvertible {
     /// The code that programs act on.
     ///
     /// `INVALID_ARGUMENT`: a field is wrong, the message names it. `RESOURCE_EXHAUSTED`: the queue is full or the input
-    /// too long. `DEADLINE_EXCEEDED`, `CANCELLED`: this side gave up. `UNAVAILABLE`: the gateway cannot be reached,
-    /// drains, or a strict drop policy met an expert that no host answers for.
+    /// too long. `DEADLINE_EXCEEDED`, `CANCELLED`: this side gave up. `UNAVAILABLE`: the gateway cannot be reached or
+    /// is draining, or under a strict drop policy no host answered for an expert.
     public let code: Status.Code
 
     /// The text that people read.
     public let message: String
 
-    /// How long to wait before the call is made again, where the gateway said so.
+    /// How long to wait before retrying the call, if the gateway said so.
     public let retryDelay: Duration?
 
-    /// Whether the call may be made again, because the gateway did nothing for it: it could not be reached, or refused
-    /// the call and said when to come back.
+    /// Whether the call may be retried because the gateway did nothing for it: it could not be reached, or refused
+    /// the call and said when to retry.
     public let isRetryable: Bool
 
-    /// What led to the error.
+    /// The underlying error.
     public let cause: (any Error)?
 
-    /// Creates an error of this side's making.
+    /// Creates an error of the client itself.
     init(_ code: Status.Code, _ message: String, cause: (any Error)? = nil) {
         self.code = code
         self.message = message

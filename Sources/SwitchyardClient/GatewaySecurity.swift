@@ -4,14 +4,14 @@ public import RPCTransport
 
 /// Whether a connection to a gateway is encrypted.
 public enum GatewaySecurity: Sendable {
-    /// It is not, and is made to this machine alone; an endpoint elsewhere is refused.
+    /// Not encrypted, and only to this machine; any other endpoint is refused.
     case plaintextOnLoopback
-    /// It is not, wherever it goes, the token included: for networks that are trusted.
+    /// Not encrypted, to any machine, token included: for trusted networks.
     case plaintext
-    /// It is, and the gateway must show a certificate for its name.
+    /// Encrypted, and the gateway must present a certificate for its name.
     case tls(ClientTLSOptions)
 
-    /// Checks that nothing leaves this machine in plaintext without having been asked for.
+    /// Checks that plaintext leaves this machine only if it is allowed.
     ///
     /// - Parameter endpoint: Where the gateway listens.
     /// - Throws: ``GatewayError`` with `FAILED_PRECONDITION` for plaintext to another machine.
@@ -25,15 +25,15 @@ public enum GatewaySecurity: Sendable {
     }
 }
 
-/// A secret that shows a gateway who calls; it prints as stars.
+/// A secret that identifies the caller to a gateway; it prints as stars.
 public struct BearerToken: Sendable, Hashable {
     /// The secret itself.
     let secret: String
 
-    /// Takes a token.
+    /// Creates a token.
     ///
     /// - Parameter secret: 1 to 4096 letters, digits and `-._~+/=` (RFC 6750, section 2.1).
-    /// - Throws: ``GatewayError`` with `INVALID_ARGUMENT` for any other text; it does not show the text.
+    /// - Throws: ``GatewayError`` with `INVALID_ARGUMENT` for any other text; the error does not show the text.
     public init(_ secret: String) throws(GatewayError) {
         let isValid =
             (1...4_096).contains(secret.utf8.count)

@@ -4,10 +4,10 @@ internal import NIOCore
 internal import RPCTransport
 public import SwitchyardProtos
 
-/// What happens while text is generated: tokens as they come, then the whole response, which is the last event.
+/// What happens while text is generated: tokens as they arrive, then the whole response, which is the last event.
 ///
-/// To be read once, by one task. The call is cancelled when nobody holds the events any more and when the reading task
-/// is cancelled; a slow reader slows the gateway's sending down and not its generating.
+/// To be read once, by one task. The call is cancelled when the events are dropped or the reading task is cancelled;
+/// a slow reader slows down the gateway's sending, not its generation.
 public struct GenerateEvents: AsyncSequence, Sendable {
     /// A token or the whole response.
     public typealias Element = GenerateEvent.Event
@@ -26,10 +26,10 @@ public struct GenerateEvents: AsyncSequence, Sendable {
         /// Whether the last event came.
         var isComplete = false
 
-        /// Takes the next event; nothing once the call has ended with the whole response.
+        /// Returns the next event; nil once the call has ended with the whole response.
         ///
         /// - Parameter actor: Where the reader runs.
-        /// - Returns: The next event. Events that only newer gateways know are passed over.
+        /// - Returns: The next event. Events that only newer gateways know are skipped.
         /// - Throws: ``GatewayError`` if the call failed or ended without its last event.
         public mutating func next(
             isolation actor: isolated (any Actor)? = #isolation
@@ -48,7 +48,7 @@ public struct GenerateEvents: AsyncSequence, Sendable {
                 throw GatewayError(wrapping: error)
             }
             guard self.isComplete else {
-                throw GatewayError(.internal, "the gateway ended the call without the response that comes last")
+                throw GatewayError(.internal, "the gateway ended the call without its final response")
             }
             return nil
         }

@@ -23,7 +23,7 @@ enum AdminClient {
     ///   - path: The page's path.
     ///   - address: `host:port`.
     /// - Returns: The answer.
-    /// - Throws: What keeps it from being asked, and an answer that is no HTTP.
+    /// - Throws: A connection error, or an answer that is not HTTP.
     static func get(_ path: String, of address: String?) async throws -> Answer {
         let parts = address?.split(separator: ":") ?? []
         guard parts.count == 2, let port = Int(parts[1]) else {
@@ -52,10 +52,10 @@ enum AdminClient {
     }
 }
 
-/// What a scrape of `/metrics` got.
+/// The result of a scrape of `/metrics`.
 struct Scrape: Sendable {
     let text: String
-    /// Values by series as they stand there: `name{label="value"}`.
+    /// Values by series as written there: `name{label="value"}`.
     let values: [String: Double]
 
     /// Scrapes a process.
@@ -71,7 +71,7 @@ struct Scrape: Sendable {
         self.values = values
     }
 
-    /// The value of one series; nil where there is none.
+    /// The value of one series; nil if there is none.
     subscript(_ series: String) -> Double? { self.values[series] }
 
     /// The sum of a family's series whose labels contain a text.
@@ -87,7 +87,7 @@ struct Scrape: Sendable {
             .compactMap { $0.split(separator: " ").dropFirst(2).first.map(String.init) }
     }
 
-    /// What Prometheus' own checker has to say; nothing where all is well or it is not installed.
+    /// The complaints of Prometheus' own checker; empty if there are none or it is not installed.
     func promtool() async throws -> String {
         guard let program = Self.promtool else { return "" }
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("scrape-\(UUID().uuidString).txt")

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Answers of a cluster", .serialized)
 struct AnswersTests {
-    @Test("are those of transformers, alone and among others", arguments: [1, 2, 4, 8])
+    @Test("equal transformers', alone and among others", arguments: [1, 2, 4, 8])
     func answers(pools: Int) async throws {
         let prompts = try TestCluster.prompts()
         try await TestCluster.run(pools: pools) { client, _ in
@@ -31,7 +31,7 @@ struct AnswersTests {
         }
     }
 
-    @Test("stream as they come and end with the whole response")
+    @Test("stream as they are chosen and end with the whole response")
     func streaming() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
         try await TestCluster.run(pools: 2) { client, _ in
@@ -53,7 +53,7 @@ struct AnswersTests {
         }
     }
 
-    @Test("go where the router sends them: every host took rows, and the gateway counted them")
+    @Test("follow the router: every host took rows, and the gateway counted them")
     func description() async throws {
         let prompts = try TestCluster.prompts()
         try await TestCluster.run(pools: 4) { client, cluster in

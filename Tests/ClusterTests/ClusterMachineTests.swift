@@ -6,15 +6,15 @@ import Testing
 @testable import CommandKit
 @testable import switchyard
 
-@Suite("When children are started again")
+@Suite("When children are restarted")
 struct ChildRestartsTests {
-    @Test("a child that says that it cannot start is not asked again")
+    @Test("a child that reports that it cannot start is not restarted")
     func configurationError() {
         var restarts = ChildRestarts()
         #expect(restarts.left(readyFor: nil, isExit: true) == .giveUp)
     }
 
-    @Test("a child that a signal ends before it was ready gets more tries, further and further apart, then none")
+    @Test("a child ended by a signal before it was ready gets a few more tries, further and further apart")
     func killedEarly() {
         var restarts = ChildRestarts()
         let decisions = (0..<9).map { _ in restarts.left(readyFor: nil, isExit: false) }
@@ -22,7 +22,7 @@ struct ChildRestartsTests {
         #expect(decisions == pauses + [.giveUp])
     }
 
-    @Test("a child that was ready may leave by any status, and one that stayed up begins anew")
+    @Test("a child that was ready may exit with any status, and one that stayed up starts with a clean record")
     func steady() {
         var restarts = ChildRestarts()
         #expect(restarts.left(readyFor: .seconds(1), isExit: true) == .restart(after: .seconds(1)))
@@ -49,7 +49,7 @@ struct ScratchFolderTests {
         try FileManager.default.contentsOfDirectory(atPath: parent).sorted()
     }
 
-    @Test("a folder is there until it is removed, and nothing of it after that")
+    @Test("a folder exists until it is removed, and leaves nothing behind")
     func removed() throws {
         try self.inParent { parent in
             let folder = try ScratchFolder(in: parent)
@@ -60,15 +60,15 @@ struct ScratchFolderTests {
         }
     }
 
-    @Test("another start leaves the folder of a process alone that lives, and removes that of one that was killed")
+    @Test("another start keeps a running process's folder, and removes a killed process's")
     func abandoned() throws {
         try self.inParent { parent in
             let alive = try ScratchFolder(in: parent)
             let dead = "\(parent)/switchyard-dead"
             try FileManager.default.createDirectory(atPath: "\(dead)/shards", withIntermediateDirectories: true)
-            // The system has given back the lock of a process that is gone.
+            // The system has freed the lock of a process that is gone.
             try Data().write(to: URL(fileURLWithPath: "\(dead).lock"))
-            // Without a lock's file a folder is none of these.
+            // A folder without a lock file is not one of these.
             try FileManager.default.createDirectory(
                 atPath: "\(parent)/switchyard-other",
                 withIntermediateDirectories: true

@@ -13,7 +13,7 @@ enum Commands {
     struct Output: Sendable {
         var text: String
         var errors: String
-        /// The exit status; -1 where a signal ended it.
+        /// The exit status; -1 if a signal ended it.
         var status: Int32
     }
 
@@ -52,7 +52,7 @@ struct CommandTests {
         #expect(output.text.contains("switchyard \(command)"))
     }
 
-    @Test("bench and simulate run the program beside this one, with all that follows the word")
+    @Test("bench and simulate run the program next to this one, with all further arguments")
     func workshop() async throws {
         let bench = try await Commands.run(TestCluster.executable, ["bench", "rpc", "--help"])
         #expect(bench.status == 0, "\(bench.errors)")
@@ -62,7 +62,7 @@ struct CommandTests {
         #expect(simulate.errors.contains("hosts is 0, but must be from 1 to 65535"), "\(simulate.errors)")
     }
 
-    @Test("bench and simulate say where they went where that program is missing", arguments: ["bench", "simulate"])
+    @Test("bench and simulate say where they went if that program is missing", arguments: ["bench", "simulate"])
     func workshopIsMissing(word: String) async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

@@ -30,7 +30,7 @@ struct ConfigCommandTests {
         return Dictionary(uniqueKeysWithValues: report.settings.map { ($0.key, $0) })
     }
 
-    @Test("says what a gateway would run with, and where each value comes from")
+    @Test("shows a gateway's settings, and where each value comes from")
     func sources() async throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("config-\(UUID().uuidString).json")
             .path
@@ -60,7 +60,7 @@ struct ConfigCommandTests {
         #expect(settings.keys.sorted() == CommandSettings.gateway.map(\.key).sorted())
     }
 
-    @Test("prints a table for people, also of settings that cannot be used, and then says what is wrong")
+    @Test("prints a table for people, even of unusable settings, and then says what is wrong")
     func wrong() async throws {
         let output = try await config(
             ["expert-host", "--shard", "shards/pool-0", "--listen", "0.0.0.0:1"],
@@ -71,7 +71,7 @@ struct ConfigCommandTests {
         #expect(output.errors.contains("--plaintext"), "\(output.errors)")
     }
 
-    @Test("checks files only when it is asked to, and is silent where all is well")
+    @Test("checks files only when asked to, and is silent if all is well")
     func check() async throws {
         let shown = try await config(["expert-host", "--shard", "/nowhere/pool-0"])
         #expect(shown.status == 0, "\(shown.errors)")
@@ -118,7 +118,7 @@ struct ConfigCommandTests {
         }
     }
 
-    @Test("lists what may be set")
+    @Test("lists the settings")
     func list() async throws {
         let output = try await config(["list", "expert-host"])
         #expect(output.status == 0, "\(output.errors)")
@@ -127,7 +127,7 @@ struct ConfigCommandTests {
         }
         let markdown = try await config(["list", "client", "--markdown"])
         #expect(
-            markdown.text.contains("| `token-file` | | | Show the gateway the token in this file. |"),
+            markdown.text.contains("| `token-file` | | | Send the gateway the token in this file. |"),
             "\(markdown.text)"
         )
     }

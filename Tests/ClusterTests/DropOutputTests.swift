@@ -6,7 +6,7 @@ import Testing
 
 @testable import switchyard
 
-@Suite("What commands say of dropped tokens")
+@Suite("What commands say about dropped tokens")
 struct DropOutputTests {
     private let dropped = [
         DroppedTokens(stack: .encoder, layer: 1, reason: .badReply, tokens: 3),

@@ -59,7 +59,7 @@ struct FaultTests {
         }
     }
 
-    @Test("SIGKILL with a replica: nobody notices")
+    @Test("SIGKILL with a replica: no client notices")
     func killedReplica() async throws {
         let prompts = try TestCluster.prompts()
         try await TestCluster.run(pools: 2, replicas: 2) { client, cluster in
@@ -113,7 +113,7 @@ struct FaultTests {
         }
     }
 
-    /// Asks again until something holds; only a hang fails by the time that it takes.
+    /// Polls until a condition holds; only a hang runs into the time limit.
     static func eventually(_ condition: () async throws -> Bool) async throws {
         let deadline = ContinuousClock.now.advanced(by: .seconds(300))
         while ContinuousClock.now < deadline {

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Tools of the fault suite")
 struct FaultToolsTests {
-    @Test("the kernel's packets are found in what it sends, whatever else is in it")
+    @Test("the kernel's packets are found in its messages, whatever else is in them")
     func packetNumbers() {
         // A netlink header, the queue's header, then attributes: the packet's (1) and a hook's interface (5).
         let attributes: [UInt8] = [8, 0, 5, 0, 0, 0, 0, 2] + [11, 0, 1, 0, 0x01, 0x02, 0x03, 0x04, 8, 0, 1, 0]
@@ -26,7 +26,7 @@ struct FaultToolsTests {
         #expect(Array(verdict.suffix(8)) == [0, 0, 0, 1, 1, 2, 3, 4])
     }
 
-    @Test("a window counts the tokens within it, and waits only as far as they lie within it")
+    @Test("a window counts the tokens and the waits within it")
     func window() {
         let samples = [
             TokenSample(time: 0.9, gap: 0.5, isFirst: true), TokenSample(time: 1.2, gap: 0.7, isFirst: true),
@@ -61,7 +61,7 @@ struct FaultToolsTests {
         #expect(summary.joined(summary).calls == 12)
     }
 
-    @Test("lies are messages that a gateway can tell from the truth", arguments: Lie.allCases)
+    @Test("lies are messages that a gateway can detect", arguments: Lie.allCases)
     func lies(lie: Lie) {
         let outputs = Tensor(dtype: .float32, shape: [2, 3], data: [UInt8](repeating: 0, count: 24))
         let truth = ForwardResponse(outputs: outputs).serialized()
@@ -97,7 +97,7 @@ struct FaultToolsTests {
         #expect(!fixed.contains(.scale))
     }
 
-    @Test("growth compares the end of a life with its beginning after warming up")
+    @Test("growth compares the end of a life with its start after warm-up")
     func growth() {
         let log = MemoryLog()
         for second in 0..<100 {
@@ -113,7 +113,7 @@ struct FaultToolsTests {
         #expect(log.svg.contains("<path"))
     }
 
-    @Test("the table has a line a row, and says what did not hold")
+    @Test("the table has one line per row, and names failed expectations")
     func table() {
         var passed = FaultResult(name: "sigkill", title: "SIGKILL", variant: .replica, verdict: .passed)
         passed.figures = FaultFigures()
@@ -134,7 +134,7 @@ struct FaultToolsTests {
         #expect(Set(lines.map { $0.count { $0 == "|" } }).count == 1)
     }
 
-    @Test("figures are written as people read them")
+    @Test("figures are formatted for people")
     func figures() {
         #expect(Figure.seconds(0.4) == "400 ms")
         #expect(Figure.seconds(1.26) == "1.3 s")

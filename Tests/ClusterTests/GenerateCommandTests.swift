@@ -7,7 +7,7 @@ import Testing
 
 @testable import switchyard
 
-/// One generator: a model in this process and a cluster answer alike, and what cannot be done is an error in words.
+/// One generator: a model in this process and a cluster answer alike, and impossible requests are errors in words.
 @Suite("generate", .serialized)
 struct GenerateCommandTests {
     private static let prompt =
@@ -32,7 +32,7 @@ struct GenerateCommandTests {
         try await Commands.run(TestCluster.executable, ["generate"] + arguments + [Self.prompt])
     }
 
-    /// What `--json` prints of one answer.
+    /// One answer as printed by `--json`.
     private struct Answer: Decodable, Equatable {
         var text: String
         var tokenIds: [UInt32]
@@ -126,8 +126,8 @@ struct GenerateCommandTests {
             (["--local", TestCluster.miniature, "--threads", "0"], "from 1 to 1024"),
             (["--local", TestCluster.miniature, "--timeout", "90000"], "timeout is 90000"),
             (["--threads", "2"], "--threads is for --local"),
-            (["--stream", "--json"], "choose one of them"),
-            (["--stream", "--beams", "2"], "no token is certain before the end"),
+            (["--stream", "--json"], "choose one"),
+            (["--stream", "--beams", "2"], "no token is final before the end"),
         ]
     )
     func uselessFlags(arguments: [String], words: String) async throws {
@@ -149,7 +149,7 @@ struct StreamedTextTests {
         )
     }
 
-    @Test("the first answer comes token by token, the others whole at the end")
+    @Test("the first answer arrives token by token, the others whole at the end")
     func sequences() {
         var text = StreamedText()
         let pieces = [
@@ -160,7 +160,7 @@ struct StreamedTextTests {
         #expect(text.note == nil)
     }
 
-    @Test("without tokens the answers come whole, and people are told why")
+    @Test("without tokens the answers arrive whole, with a note why")
     func beams() {
         let text = StreamedText()
         #expect(text.rest(of: self.response("one", "two")) == "one\ntwo")

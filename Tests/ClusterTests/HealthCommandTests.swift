@@ -29,7 +29,7 @@ struct HealthCommandTests {
         #expect(output.text.contains("EXAMPLE") && output.text.contains("switchyard health"))
     }
 
-    @Test("says of a gateway and of its host that they take calls, and says so until they hang")
+    @Test("reports that a gateway and its host take calls, until they hang")
     func cluster() async throws {
         try await TestCluster.runProcesses(pools: 1) { cluster in
             let host = try #require(cluster.hosts.running.first)
@@ -53,7 +53,7 @@ struct HealthCommandTests {
         }
     }
 
-    @Test("asks the listener that the environment describes, unless it is told another endpoint")
+    @Test("asks the listener that the environment describes, unless an endpoint is given")
     func environment() async throws {
         try await withHostProcess { host, _ in
             let port = host.address.split(separator: ":").last ?? ""
@@ -73,7 +73,7 @@ struct HealthCommandTests {
         }
     }
 
-    @Test("ends with status 1 where a server takes no calls")
+    @Test("exits with status 1 if a server takes no calls")
     func notServing() async throws {
         let server = RPCServer(
             configuration: RPCServerConfiguration(drainGrace: .zero),
@@ -94,7 +94,7 @@ struct HealthCommandTests {
         #expect(output.errors.isEmpty, "\(output.errors)")
     }
 
-    @Test("a gateway that waits for its hosts serves nothing, and leaves at once when it is told to")
+    @Test("a gateway that waits for its hosts serves nothing, and exits at once when told to stop")
     func waiting() async throws {
         let workspace = try FaultWorkspace(executable: TestCluster.executable)
         defer { workspace.discard() }
@@ -121,7 +121,7 @@ struct HealthCommandTests {
                 try await Self.health(["--endpoint", endpoint]).text == "\(endpoint) NOT_SERVING\n"
             }
             try gateway.signal(SIGTERM)
-            // Not after the time that a drain may take: there is nothing to be finished.
+            // It does not wait for the drain limit: there is nothing to finish.
             let exit = try await gateway.ended(within: .seconds(300))
             #expect(exit.code == 0, "\(exit.description)")
         }

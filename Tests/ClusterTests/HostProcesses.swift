@@ -19,10 +19,10 @@ final class ProcessLog: Sendable {
     /// What the processes wrote.
     var lines: [String] { self.state.withLock { $0.lines } }
 
-    /// How a process that has left ended, as the system says it.
+    /// How a process ended, in the system's words.
     func exit(of name: String) -> String? { self.state.withLock { $0.exits[name] } }
 
-    /// Takes an event.
+    /// Records an event.
     func note(_ event: ChildEvent) {
         self.state.withLock { state in
             switch event {
@@ -40,7 +40,7 @@ final class ProcessLog: Sendable {
 ///   - shards: The pools whose shards it holds.
 ///   - arguments: Further arguments of the host, which is named `host`.
 ///   - body: The test.
-/// - Throws: What the body throws, and what keeps the host from coming up.
+/// - Throws: What the body throws, or why the host did not start.
 func withHostProcess(
     shards: [String] = ["pool-0"],
     _ arguments: [String] = [],
@@ -122,7 +122,7 @@ extension RPCChannel {
     ///
     /// - Parameter request: A serialized `ForwardRequest`.
     /// - Returns: The output rows' bytes, and how busy the host is.
-    /// - Throws: `RPCError` where the call is not answered.
+    /// - Throws: `RPCError` if the call is not answered.
     func forward(_ request: [UInt8]) async throws -> (rows: [UInt8], load: HostLoad?) {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name),
@@ -134,7 +134,7 @@ extension RPCChannel {
         return (Array(message[rows]), envelope.load)
     }
 
-    /// What the host says of itself, once it can be reached.
+    /// The host's description, once it can be reached.
     func describeHost() async throws -> HostDescription {
         let reply = try await self.unary(
             Method(service: ExpertHostMethods.describe.service, name: ExpertHostMethods.describe.name),
@@ -146,7 +146,7 @@ extension RPCChannel {
 }
 
 extension HostDescription {
-    /// A sound `Forward` call for the host: so many rows for each expert of its first layer.
+    /// A valid `Forward` call for the host: this many rows for each expert of its first layer.
     func request(rowsPerExpert rows: Int) -> ForwardRequest {
         guard let layer = self.held.first else {
             return ForwardRequest()

@@ -12,7 +12,7 @@ import Testing
 
 @testable import switchyard
 
-@Suite("Expert hosts in processes of their own", .serialized)
+@Suite("Expert hosts in their own processes", .serialized)
 struct HostTests {
     /// How one of many calls ended.
     private enum Ending: Sendable {
@@ -91,7 +91,7 @@ struct HostTests {
         }
     }
 
-    /// Holds a drain up by a call whose request never ends, and waits until the host has left.
+    /// Delays a drain with a call whose request never ends, and waits until the host has exited.
     ///
     /// - Returns: How long it took, which on a busy machine is longer, and the status.
     private func leave(_ arguments: [String], signals: Int) async throws -> (time: Duration, status: String?) {
@@ -106,7 +106,7 @@ struct HostTests {
                 let endless = channel.clientStreaming(
                     Method(service: ExpertHostMethods.forward.service, name: ExpertHostMethods.forward.name)
                 )
-                // Behind it on the same connection: the host has the endless call when this one is answered.
+                // Sent after it on the same connection: when this one is answered, the host has the endless call.
                 _ = try await channel.describeHost()
                 let asked = ContinuousClock.now
                 signal(SIGTERM, to: host)
@@ -130,19 +130,19 @@ struct HostTests {
 
     @Test("A second SIGTERM ends a drain at once")
     func secondSignal() async throws {
-        // Without the second one it would be up for longer than the test has patience.
+        // Without the second one it would outlast the test's time limit.
         let (_, status) = try await self.leave(["--drain-seconds", "3600"], signals: 2)
         #expect(status?.contains("exited(1)") == true, "\(status ?? "")")
     }
 
-    @Test("The drain's limit ends a call that does not end")
+    @Test("The drain limit ends a call that does not end by itself")
     func drainLimit() async throws {
         let (time, status) = try await self.leave(["--drain-seconds", "1"], signals: 1)
         #expect(time >= .seconds(1))
         #expect(status?.contains("exited(0)") == true, "\(status ?? "")")
     }
 
-    @Test("Several --shard and a --zone: the host describes all that it holds and says what memory that takes")
+    @Test("Several --shard and a --zone: the host describes everything it holds and its memory")
     func severalShards() async throws {
         try await withHostProcess(shards: ["pool-0", "pool-1"], ["--zone", "rack-7"]) { host, log in
             let description = try await withHostChannel(host) { try await $0.describeHost() }
@@ -163,7 +163,7 @@ struct HostTests {
                 let before = try await Self.loads(of: cluster)
                 var after = before
                 try await Self.whileBusy(cluster.hosts.running) {
-                    // Which calls meet is chance; that some do in so many rounds is not.
+                    // Which calls meet is chance; that some do within all these rounds is not.
                     for _ in 0..<20
                     where zip(before, after).contains(where: { $0.calls(until: $1) == $0.passes(until: $1) }) {
                         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -213,7 +213,7 @@ struct HostTests {
         try outcome.get()
     }
 
-    /// Answers prompts at a gateway, all at once, and compares with what was recorded.
+    /// Sends prompts to a gateway, all at once, and compares the answers with the recorded ones.
     private static func generate(_ prompts: [TestCluster.Prompt], at address: String) async throws {
         try await GatewayClient.with(endpoint: Endpoint(parsing: address)) { client in
             try await withThrowingTaskGroup(of: Void.self) { requests in
@@ -230,7 +230,7 @@ struct HostTests {
         }
     }
 
-    /// Arguments of a gateway that waits long enough on a machine that is busy with other things.
+    /// Arguments of a gateway that waits long enough on a busy machine.
     private static let patientGateway = ["--encoder-deadline-ms", "60000", "--decoder-deadline-ms", "60000"]
 
     /// How busy each host has been.

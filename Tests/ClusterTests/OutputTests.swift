@@ -34,7 +34,7 @@ struct OutputTests {
         return (result.terminationStatus, result.standardError)
     }
 
-    /// Expects a quiet end by SIGPIPE where nobody reads the output.
+    /// Expects a quiet end by SIGPIPE if the output has no reader.
     private static func expectQuietEnd(_ arguments: [String]) async throws {
         let (reader, writer) = try FileDescriptor.pipe()
         try reader.close()
@@ -43,7 +43,7 @@ struct OutputTests {
         #expect(errors.isEmpty, "\(arguments): \(errors)")
     }
 
-    /// Expects an error in words where there is no room for the output.
+    /// Expects an error in words if there is no room for the output.
     private static func expectComplaint(_ arguments: [String]) async throws {
         let full = try FileDescriptor.open("/dev/full", .writeOnly)
         let (status, errors) = try await Self.run(arguments, output: full)
@@ -79,7 +79,7 @@ struct OutputTests {
         }
     }
 
-    @Test("a reader that leaves early ends a command quietly, and what it read is whole")
+    @Test("a reader that stops early ends a command quietly, and the lines it read are whole")
     func head() async throws {
         let output = try await Commands.run(
             "/bin/sh",

@@ -16,7 +16,7 @@ struct OverloadTests {
         case failed(String)
     }
 
-    @Test("1,000 calls against a queue of 64: each is answered or refused, and the cluster serves on")
+    @Test("1,000 calls against a queue of 64: each is answered or refused, and the cluster keeps serving")
     func thousandCalls() async throws {
         let prompts = try TestCluster.prompts()
         let arguments = ["--queue-limit", "64", "--batch-slots", "16"]

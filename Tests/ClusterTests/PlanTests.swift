@@ -41,7 +41,7 @@ struct PlanTests {
         return cluster
     }
 
-    @Test("a hot expert's further pools are printed with what they bring")
+    @Test("a hot expert's additional pools are printed with their gain")
     func hot() throws {
         let report = PlanReport(Self.cluster(spare: true))
         let lines = report.text.split(separator: "\n")
@@ -57,7 +57,7 @@ struct PlanTests {
         #expect((change["after"] as? [String])?.count ?? 0 > 1)
     }
 
-    @Test("where nothing is spare, the shard to load is named with its hosts")
+    @Test("if nothing is spare, the shard to load is named with its hosts")
     func advice() {
         let report = PlanReport(Self.cluster(spare: false))
         #expect(report.text.contains("nothing to change"))
@@ -65,7 +65,7 @@ struct PlanTests {
         #expect(report.text.contains("10.0.0."))
     }
 
-    @Test("too few rows, and none at all, are said")
+    @Test("too few rows, or none at all, are reported")
     func few() {
         let few = PlanReport(Self.cluster(spare: true, rows: 1))
         #expect(few.text.contains("1 of 1 layers have had fewer than 2000 rows"))
@@ -73,7 +73,7 @@ struct PlanTests {
         #expect(PlanReport(ClusterDescription()).text.contains("no token has been routed yet"))
     }
 
-    @Test("extras in force are taken as they are, and rates of a gateway that has no averages from its counters")
+    @Test("extras in force are kept, and a gateway without averages is planned from its counters")
     func inForce() {
         var cluster = Self.cluster(spare: true)
         cluster.expertLoad[0].rowsPerSecond = []

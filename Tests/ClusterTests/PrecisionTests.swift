@@ -10,7 +10,7 @@ import Testing
 
 @testable import switchyard
 
-/// Clusters whose parts keep weights in types of their own.
+/// Clusters whose processes keep weights in different types.
 @Suite("Precision by choice", .serialized)
 struct PrecisionTests {
     @Test("A float32 gateway, packed bfloat16 hosts and bfloat16 rows: answers, and what runs where in the status")
@@ -61,7 +61,7 @@ struct PrecisionTests {
         return descriptions
     }
 
-    /// Cuts the miniature into a folder of its own with the command, gives it to the body and removes it.
+    /// Cuts the miniature into a temporary folder with the command, passes it to the body and removes it.
     private func withPackedShards(_ arguments: [String], body: (String) async throws -> Void) async throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "switchyard-packed-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -102,12 +102,12 @@ struct PrecisionTests {
         }
     }
 
-    @Test("A byte that changed inside a packed matrix is found before a host serves, if it is told to read them all")
+    @Test("A changed byte in a packed matrix is found before a host serves, if --prefault is given")
     func damage() async throws {
         try await self.withPackedShards(["--dtype", "float32"]) { folder in
             let path = "\(folder)/pool-0/model.safetensors"
             let file = try FileHandle(forUpdating: URL(filePath: path))
-            // In the first matrix, between the samples by which parts are told apart.
+            // In the first matrix, between the samples that the fingerprint covers.
             let header = try #require(try file.read(upToCount: 8)).enumerated()
                 .reduce(0) { $0 + UInt64($1.element) << (8 * UInt64($1.offset)) }
             try file.seek(toOffset: 8 + header + 5_000)
@@ -125,13 +125,13 @@ struct PrecisionTests {
         }
     }
 
-    @Test("A host that is told another type than its shard is packed in does not start, and says both")
+    @Test("A host with a --dtype other than its packed shard's does not start, and names both")
     func contradiction() async throws {
         try await self.withPackedShards(["--dtype", "bfloat16"]) { folder in
             let output = try await self.start("\(folder)/pool-0", ["--dtype", "float32"])
             let complaint = try #require(output)
             #expect(complaint.contains("packed in bfloat16, and float32 is asked for"), "\(complaint)")
-            // A folder of packed shards is not taken for one of others.
+            // A folder of packed shards is not reused for unpacked ones.
             #expect(throws: ChildProcessError.self) {
                 try ShardWorkspace.prepare(model: TestCluster.miniature, pools: 1, folder: folder)
             }

@@ -59,7 +59,7 @@ private struct SecureFolder {
 
 @Suite("A cluster with certificates and tokens", .serialized)
 struct SecurityTests {
-    @Test("answers its own commands and python's grpcio, and nobody without certificate and token")
+    @Test("answers its own commands and python's grpcio, and no client without certificate and token")
     func secureCluster() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
         try await SecureFolder.with { folder in
@@ -78,9 +78,9 @@ struct SecurityTests {
 
                 let wrong = try await run(folder.clientArguments + ["--token-file", "\(folder.path)/wrong-token"])
                 #expect(wrong.status != 0)
-                #expect(wrong.errors.contains("UNAUTHENTICATED: the token is not one that this server knows"))
+                #expect(wrong.errors.contains("UNAUTHENTICATED: this server does not know the token"))
                 let missing = try await run(folder.clientArguments)
-                #expect(missing.errors.contains("UNAUTHENTICATED: this server takes calls with a token only"))
+                #expect(missing.errors.contains("UNAUTHENTICATED: this server requires a token"))
                 let nobody = try await run(["--tls-ca", "\(folder.path)/ca.pem"])
                 #expect(nobody.errors.contains("takes only clients with a certificate"), "\(nobody.errors)")
                 let stranger = try await run([
@@ -207,7 +207,7 @@ struct SecurityTests {
         #expect(output.errors.contains(part), "\(output.errors)")
     }
 
-    @Test("a cluster on this machine stays on loopback in plaintext, whatever the environment holds for others")
+    @Test("a cluster on this machine uses plaintext on loopback, whatever the environment sets for other processes")
     func localCluster() async throws {
         let keys = ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA", "EXPERTS_TLS_CA", "TOKENS"]
         let output = try await Commands.run(
@@ -218,7 +218,7 @@ struct SecurityTests {
         #expect(output.status == 0, "\(output.errors)")
     }
 
-    @Test("certs keeps what is there unless it is told to replace it")
+    @Test("certs keeps existing certificates unless told to replace them")
     func certs() async throws {
         try await SecureFolder.with { folder in
             let again = try await Commands.run(TestCluster.executable, ["certs", "--out", folder.path])

@@ -12,7 +12,7 @@ import Testing
 struct SettingTableTests {
     @Test("every setting has a flag, and every flag of a service is a setting")
     func flags() throws {
-        // What tests and parent processes use, and no one else.
+        // Used only by tests and parent processes.
         let hidden: Set = ["address-file", "exit-with-standard-input", "admin-address-file"]
         let commands: [(any ParsableArguments, [SettingDefinition], Set<String>)] = [
             (try GatewayCommand.parse([]), CommandSettings.gateway, hidden),
@@ -26,7 +26,7 @@ struct SettingTableTests {
         }
     }
 
-    @Test("flags that were given are found under their settings' keys")
+    @Test("given flags are found under their settings' keys")
     func given() throws {
         let command = try GatewayCommand.parse([
             "--queue-limit", "7", "--pool", "a=h:1", "--pool", "b=h:2", "--pin-threads", "--encode-ms-per-step", "3",
@@ -68,7 +68,7 @@ struct SettingTableTests {
         #expect(Set(CommandSettings.all.map(\.key)).subtracting(shown) == [])
     }
 
-    @Test("a table is made anew, and what is around it stays")
+    @Test("a table is rewritten, and the text around it stays")
     func update() throws {
         let text = "a\n<!-- table: settings tokens -->\nold\n<!-- end of table -->\nb\n"
         let made = try DocumentTables.updated(text)

@@ -31,7 +31,7 @@ struct StatusTests {
         #expect(Self.numbers(in: line) == [0] + rows + [3], "\(text)")
     }
 
-    @Test("eight experts with numbers of six digits fit into 80 columns")
+    @Test("eight experts with six-digit numbers fit into 80 columns")
     func narrow() {
         let text = Self.picture([[128_001, 128_002, 99_999, 0, 1, 100_000, 999_999, 5]]).text
         #expect(text.contains("expert") && text.contains("128001") && text.contains("999999"), "\(text)")
@@ -53,7 +53,7 @@ struct StatusTests {
         #expect(found == rows[0])
     }
 
-    @Test("a summary gives the least, the median and the most, counts the idle and names the hottest")
+    @Test("a summary gives the fewest, median and most rows, counts idle experts and names the hottest")
     func summary() {
         let load = LoadSummary([5, 0, 9, 9, 0, 2, 1, 3, 4, 6, 7])
         #expect(load.total == 46)
@@ -64,7 +64,7 @@ struct StatusTests {
         #expect(LoadSummary([0, 0]).hottest.isEmpty)
     }
 
-    /// A cluster of two pools with so many experts each and long addresses.
+    /// A cluster of two pools with this many experts each and long addresses.
     private static func cluster(experts: UInt32) -> ClusterDescription {
         var cluster = ClusterDescription()
         cluster.pools = (0..<2)
@@ -115,7 +115,7 @@ struct StatusTests {
         #expect(states == ["ready", "mismatched"])
     }
 
-    @Test("a table that is too wide goes on below, and texts are cut, never numbers")
+    @Test("a table that is too wide continues below, and texts are cut, but never numbers")
     func wideTable() {
         var table = TextTable([("name", .left), ("text", .left), ("first", .right), ("second", .right)])
         table.add(["a", String(repeating: "x", count: 100), "123456789", "987654321"])
@@ -129,7 +129,7 @@ struct StatusTests {
         #expect(!table.text(columns: 200).contains("\n\n"))
     }
 
-    @Test("text is broken between words, and colours take no room")
+    @Test("text is broken between words, and colours take no columns")
     func wrapping() {
         #expect("one two three".wrapped(columns: 8) == "one two\n  three")
         #expect("one  two".wrapped(columns: 80) == "one  two")

@@ -17,7 +17,7 @@ struct TelemetryTests {
     private static let trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     private static let span = "00f067aa0ba902b7"
 
-    /// Generates with metadata of the test's own.
+    /// Generates with the test's own metadata.
     private static func generate(
         _ prompt: String,
         on channel: RPCChannel,
@@ -56,7 +56,7 @@ struct TelemetryTests {
         }
     }
 
-    /// Two traced requests: one as the standard has it, and one that is broken.
+    /// Two traced requests: one that follows the standard, and a malformed one.
     private static func checkTraces(_ prompt: String, on channel: RPCChannel, log: ProcessLog) async throws {
         let parent = "00-\(Self.trace)-\(Self.span)-01"
         let (_, told) = try await Self.generate(
@@ -103,7 +103,7 @@ struct TelemetryTests {
         #expect(!lines.contains { $0.contains(otherTrace) && $0.hasPrefix("[pool-") })
     }
 
-    /// What the processes count is what the responses say; all requests were the same.
+    /// The processes' counts agree with the responses; all requests were the same.
     private static func checkMetrics(_ cluster: LocalCluster, usage: Usage, requests: Double) async throws {
         let gateway = try await Scrape(try #require(cluster.gateway.running.first))
         #expect(gateway["switchyard_rpc_calls_total{method=\"Generate\",code=\"OK\"}"] == requests)
@@ -142,7 +142,7 @@ struct TelemetryTests {
             #expect(host["switchyard_host_pass_rows_sum"] == rows)
             let sent = try #require(gateway["switchyard_expert_sent_bytes_total\(labels)"])
             let received = try #require(host["switchyard_rpc_received_bytes_total"])
-            // Every row is at least a hundred bytes; what the host has read, the gateway has sent.
+            // Every row is at least a hundred bytes; the gateway has sent what the host has read.
             #expect(received > 100 * rows)
             #expect(sent >= received)
             #expect(host["switchyard_ready"] == 1)
@@ -153,7 +153,7 @@ struct TelemetryTests {
         try await Self.check(gateway, component: "gateway")
     }
 
-    /// Whatever a scrape holds, it is sound, and the process says who it is.
+    /// Every scrape is well-formed, and the process identifies itself.
     private static func check(_ scrape: Scrape, component: String) async throws {
         let said = try await scrape.promtool()
         #expect(said == "")
@@ -169,7 +169,7 @@ struct TelemetryTests {
         #expect((scrape["process_open_fds"] ?? 0) > 3)
     }
 
-    @Test("a port is there before its service, and says that weights are being loaded")
+    @Test("a port is open before its service is ready, and reports that weights are loading")
     func early() async throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("admin-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: file) }
@@ -202,7 +202,7 @@ struct TelemetryTests {
         }
     }
 
-    @Test("probes say that a process is ready, then that it drains while it still answers")
+    @Test("probes report that a process is ready, then that it drains while it still answers")
     func probes() async throws {
         try await TestCluster.runProcesses(
             pools: 1,
@@ -223,7 +223,7 @@ struct TelemetryTests {
         }
     }
 
-    /// Tells a process to stop while a call is open, which holds the drain up, and asks whether it is ready.
+    /// Tells a process to stop while an open call delays the drain, and asks whether it is ready.
     private static func drain(_ process: ChildProcess) async throws {
         try await withHostChannel(process) { channel in
             let method = Method(service: "grpc.reflection.v1.ServerReflection", name: "ServerReflectionInfo")
@@ -239,7 +239,7 @@ struct TelemetryTests {
                 answer = try await AdminClient.get("/readyz", of: process.adminAddress)
             }
             #expect(answer.status == 503)
-            #expect(answer.body == "not ready\nit drains\n")
+            #expect(answer.body == "not ready\ndraining\n")
             let live = try await AdminClient.get("/livez", of: process.adminAddress)
             #expect(live.status == 200)
             let scrape = try await Scrape(process)

@@ -19,7 +19,7 @@ enum TestCluster {
     /// The trained miniature.
     static let miniature = "\(root)/deploy/models/switch-mini"
 
-    /// The `switchyard` executable that was built beside these tests.
+    /// The `switchyard` executable that was built with these tests.
     static var executable: String {
         let tests =
             (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
@@ -52,7 +52,7 @@ enum TestCluster {
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
     ///   - body: The test.
-    /// - Throws: What the body throws, and what keeps the processes from coming up.
+    /// - Throws: What the body throws, or why the processes did not start.
     static func run(
         pools: Int,
         replicas: Int = 1,
@@ -76,10 +76,10 @@ enum TestCluster {
     ///   - model: The model's folder.
     ///   - packing: How to pack the experts' shards; nil leaves them as they are.
     ///   - adminListen: Where each process serves metrics and probes.
-    ///   - onGatewayExit: What follows when the gateway leaves early.
-    ///   - log: Takes what happens to the processes.
+    ///   - onGatewayExit: What to do when the gateway exits early.
+    ///   - log: Records the processes' events.
     ///   - body: The test.
-    /// - Throws: What the body throws, and what keeps the processes from coming up.
+    /// - Throws: What the body throws, or why the processes did not start.
     static func runProcesses(
         pools: Int,
         replicas: Int = 1,
@@ -103,7 +103,7 @@ enum TestCluster {
         layout.replicas = replicas
         layout.gatewayThreads = 1
         layout.hostThreads = 1
-        // A layer is to be late only where a test says so, however busy the machine is; the later of two flags counts.
+        // A layer is late only if a test wants it to be, however busy the machine is; the later of two flags wins.
         layout.gatewayArguments =
             ["--encoder-deadline-ms", "60000", "--decoder-deadline-ms", "60000"] + gatewayArguments
         layout.hostArguments = hostArguments
@@ -118,7 +118,7 @@ enum TestCluster {
                 try await body(cluster)
             }
         } catch {
-            // What the processes said explains most failures, and is noise otherwise.
+            // The processes' output explains most failures, and is noise otherwise.
             print(log.lines.suffix(60).joined(separator: "\n"))
             throw error
         }

@@ -12,13 +12,13 @@ import Testing
 
 @Suite("switchyard up", .serialized)
 struct UpTests {
-    /// Longer than any start takes: only a hang fails by it.
+    /// Longer than any start takes: only a hang runs into it.
     private static let patience = Duration.seconds(300)
 
-    /// One `up` in a process of its own, with a temporary folder of its own.
+    /// One `up` in its own process, with its own temporary folder.
     private struct Up {
         let process: KeptProcess
-        /// What stands for the system's temporary folder.
+        /// The replacement for the system's temporary folder.
         let temporary: String
 
         /// Waits for a line of its output.
@@ -43,7 +43,7 @@ struct UpTests {
             return try #require(line.firstMatch(of: /ready on ([^;]+);/)).1.description
         }
 
-        /// What lies in its temporary folder, but for what others put there.
+        /// The content of its temporary folder, except other programs' files.
         var folders: [String] {
             ((try? FileManager.default.contentsOfDirectory(atPath: self.temporary)) ?? [])
                 .filter { $0.hasPrefix("switchyard-") }.sorted()
@@ -67,13 +67,13 @@ struct UpTests {
         return names.compactMap { Int32($0) }
             .filter { process in
                 let stat = (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)) ?? ""
-                // Behind the name, which may hold anything: the state, then the parent.
+                // After the name, which may hold anything: the state, then the parent.
                 let fields = stat.split(separator: ")").last?.split(separator: " ") ?? []
                 return fields.count > 1 && Int32(fields[1]) == parent
             }
     }
 
-    /// Whether a process runs; one that nobody has waited for yet does not.
+    /// Whether a process runs; a zombie does not.
     private static func isRunning(_ process: Int32) -> Bool {
         let stat = (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)) ?? ""
         let fields = stat.split(separator: ")").last?.split(separator: " ") ?? []
@@ -119,7 +119,7 @@ struct UpTests {
 
     // MARK: - Start and stop
 
-    @Test("a start ends with a table of all processes and the line that it is ready; a stop removes everything")
+    @Test("a start ends with a table of all processes and the ready line; a stop removes everything")
     func startAndStop() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -170,7 +170,7 @@ struct UpTests {
         }
     }
 
-    @Test("a host that says that it cannot start ends it, with what the host said")
+    @Test("a host that cannot start ends it, with the host's error")
     func configurationError() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -178,7 +178,7 @@ struct UpTests {
                 let exit = try await up.process.ended(within: Self.patience)
                 let text = up.process.lines.joined(separator: "\n")
                 #expect(exit.code == 1, "\(exit)\n\(text)")
-                #expect(text.contains("pool-0/0 does not start"), "\(text)")
+                #expect(text.contains("pool-0/0 did not start"), "\(text)")
                 #expect(text.contains("SWITCHYARD_MAX_ROWS") || text.contains("max-rows"), "\(text)")
                 #expect(text.contains("many"), "\(text)")
                 #expect(up.folders.isEmpty, "\(up.folders)")
@@ -226,7 +226,7 @@ struct UpTests {
         }
     }
 
-    @Test("a second Ctrl-C cuts off what is in flight, and says so by its status")
+    @Test("a second Ctrl-C cuts off requests in flight, and its status shows it")
     func hastened() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -239,7 +239,7 @@ struct UpTests {
                         return line.contains("expert-host")
                     }
                 )
-                // Without its host no layer is answered before its deadline: the request outlasts every patience.
+                // Without its host no layer is answered before its deadline: the request outlasts every time limit.
                 #expect(kill(host, SIGSTOP) == 0)
                 let request = Task {
                     try await GatewayClient.with(endpoint: Endpoint(parsing: gateway)) { client in
@@ -266,7 +266,7 @@ struct UpTests {
         }
     }
 
-    @Test("where it is killed its processes end too, and the next start removes what it left")
+    @Test("if it is killed its processes end too, and the next start removes its leftovers")
     func killed() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
@@ -312,7 +312,7 @@ struct UpTests {
         return ""
     }
 
-    @Test("--shards takes its own cut again, and no other's parts, and says which file and what to do")
+    @Test("--shards reuses its own cut, refuses any other's parts, and names the file and what to do")
     func otherParts() async throws {
         try await self.inFolder { folder in
             let own = "\(folder)/own"
@@ -326,7 +326,7 @@ struct UpTests {
                 folder: foreign
             )
 
-            // What changes no tensor changes answers all the same.
+            // A change outside the tensors still changes answers.
             let capacity = "\(folder)/capacity"
             _ = try ShardWorkspace.prepare(
                 model: try self.otherModel(in: folder, "expert_capacity", 9),
@@ -339,14 +339,14 @@ struct UpTests {
             for part in ["\(foreign)/placement.json", "fingerprint", TestCluster.miniature, "--shards"] {
                 #expect(whole.contains(part), "\(whole)")
             }
-            #expect(try self.complaint(own, pools: 3).contains("has 2 pools, but 3 are wanted"))
+            #expect(try self.complaint(own, pools: 3).contains("has 2 pools, not 3"))
 
-            // One part of another model among one's own.
+            // One part of another model among the model's own.
             try FileManager.default.moveItem(atPath: "\(own)/pool-1", toPath: "\(folder)/kept")
             try FileManager.default.copyItem(atPath: "\(foreign)/pool-1", toPath: "\(own)/pool-1")
             #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json is of"))
 
-            // One of one's own parts in another's place.
+            // One of the model's own parts in another's place.
             try FileManager.default.removeItem(atPath: "\(own)/pool-1")
             try FileManager.default.copyItem(atPath: "\(own)/pool-0", toPath: "\(own)/pool-1")
             #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json is that of"))

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Times of a replica's calls")
 struct CallTimesTests {
-    @Test("counts up to a mark are exact, and a call that takes as long as the mark belongs to it")
+    @Test("counts up to a mark are exact and include calls that take exactly that long")
     func marks() {
         var times = CallTimes()
         #expect(times.count(upTo: 1) == 0)
@@ -25,7 +25,7 @@ struct CallTimesTests {
         #expect(CallTimes.marks.allSatisfy { CallTimes.bounds.contains($0) })
     }
 
-    @Test("percentiles are of recent calls, and at most a bucket too high")
+    @Test("percentiles cover recent calls, and are at most a bucket too high")
     func percentiles() throws {
         var times = CallTimes()
         #expect(times.recentPercentile(0.5) == nil)

@@ -14,7 +14,7 @@ struct ExpertLoadTests {
         self.start.advanced(by: .nanoseconds(Int64(seconds * 1e9)))
     }
 
-    @Test("a constant rate is right from the second look on, however irregular the looks")
+    @Test("a constant rate is right from the second look, however irregular the looks")
     func constantRate() {
         var load = ExpertLoad(halfLife: .seconds(10))
         for second in [0, 1, 1.5, 4, 30, 31, 200] {
@@ -55,7 +55,7 @@ struct ExpertLoadTests {
         #expect(abs(increments.observedRows(in: planned) - counters.observedRows(in: planned)) < 5)
     }
 
-    @Test("a counter that was started again, a second look at once and time that goes back do no harm")
+    @Test("a restarted counter, an immediate second look and time going backwards do no harm")
     func oddities() {
         var load = ExpertLoad(halfLife: .seconds(5))
         load.counted([100], in: planned, now: self.start)

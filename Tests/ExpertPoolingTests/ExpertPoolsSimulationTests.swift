@@ -28,14 +28,14 @@ private func name(_ state: ReplicaState) -> String {
     }
 }
 
-/// A cluster of nine hosts in three pools that misbehave at random, and what must hold whatever they do.
+/// A cluster of nine hosts in three pools that misbehave at random, and the invariants that must hold.
 private struct Simulation {
     struct Layer {
         var calls: LayerCalls
-        /// Attempts that are out, with the replica that has them.
+        /// Attempts in flight, with their replica.
         var out: [AttemptID: ReplicaID] = [:]
         var ended: Set<Int> = []
-        /// Replicas that each call was sent to.
+        /// Replicas to which each call was sent.
         var tried: [Int: Set<ReplicaID>] = [:]
     }
 
@@ -44,7 +44,7 @@ private struct Simulation {
     let ids: [ReplicaID]
     var now = ContinuousClock.now
     var layers: [Layer] = []
-    /// Questions that the machine asked and that have no answer yet.
+    /// Describe calls without an answer yet.
     var questions: [ReplicaID] = []
     var seen: Set<String> = []
     var answered = 0
@@ -213,7 +213,7 @@ private struct Simulation {
 
 @Suite("Expert pools, simulated")
 struct ExpertPoolsSimulationTests {
-    @Test("calls stay within bounds and replicas keep to their states", arguments: [1, 2, 3])
+    @Test("calls stay within bounds and replicas follow their states", arguments: [1, 2, 3])
     func simulation(seed: UInt64) {
         var simulation = Simulation(seed: seed)
         var before = simulation.pools.reports

@@ -46,7 +46,7 @@ struct ExpertPoolsTests {
         #expect(pools.connected(replica(1)) == [.describe(replica(1))])
     }
 
-    @Test("placement is learned from the replicas where no file gives it")
+    @Test("placement is learned from the replicas if no file gives it")
     func learnedPlacement() {
         var pools = ExpertPools(fingerprint: 7, modelWidth: 16, placement: nil)
         for (port, pool, experts) in [(1, "a", Set([0])), (2, "b", Set([1, 2]))] {
@@ -60,7 +60,7 @@ struct ExpertPoolsTests {
         #expect(pools.isComplete(layers: [encoderLayer], expertCount: 3))
     }
 
-    @Test("the less loaded of two is chosen, and nobody gets more calls than may be out")
+    @Test("the less loaded of two is chosen, and no replica exceeds its limit of calls in flight")
     func choice() {
         var pools = machine()
         var taken: [ReplicaID: Int] = [:]
@@ -107,14 +107,14 @@ struct ExpertPoolsTests {
         #expect(!pools.isReady("a"))
     }
 
-    @Test("shedding load ejects nobody")
+    @Test("shedding load ejects no replica")
     func overload() {
         var pools = machine()
         for _ in 0..<100 { #expect(pools.fail(replica(1), .overloaded).isEmpty) }
         #expect(pools.reports[0].state == .ready)
     }
 
-    @Test("a question that fails is asked again")
+    @Test("a failed describe call is repeated")
     func describeRetry() {
         var pools = machine(ports: [])
         pools.added(replica(1))
@@ -125,7 +125,7 @@ struct ExpertPoolsTests {
         #expect(pools.nextTimer == nil)
     }
 
-    @Test("late news of a replica that has left does no harm")
+    @Test("late events of a replica that has left do no harm")
     func lateNews() {
         var pools = machine(ports: [1])
         pools.removed(replica(1), now: start)
@@ -167,7 +167,7 @@ struct ExpertPoolsTests {
         #expect(pools.described(replica(1), description(), now: start) == [.joined(replica(1))])
     }
 
-    @Test("a replica that left and came back is not given more calls than may be out")
+    @Test("a replica that left and came back does not exceed its limit of calls in flight")
     func leavingWithCallsOut() {
         var pools = machine(ports: [1])
         for _ in 0..<64 { _ = pools.choose() }
@@ -187,7 +187,7 @@ struct ExpertPoolsTests {
         #expect(pools.reports[0].outstanding == 0)
     }
 
-    @Test("a learned placement changes with the only replica of its pool, and not beside another that serves")
+    @Test("a learned placement changes with the only replica of its pool, not if another one serves")
     func relearnedPlacement() {
         var pools = machine(ports: [1, 2], placement: false)
         pools.disconnected(replica(2), now: start)
@@ -210,7 +210,7 @@ struct ExpertPoolsTests {
         #expect(pools.placement.pool(of: 1, in: encoderLayer) == "b")
     }
 
-    @Test("a bad reply ejects at once, unless nobody else serves")
+    @Test("a bad reply ejects at once, unless no other replica serves")
     func badReply() {
         var pools = machine()
         let actions = pools.fail(replica(1), .badReply)
@@ -219,7 +219,7 @@ struct ExpertPoolsTests {
         #expect(pools.state(replica(2)) == .ready)
     }
 
-    @Test("back from an ejection a replica is on trial: two failures in a row are too many")
+    @Test("after an ejection a replica is on trial: two failures in a row eject it again")
     func trial() {
         var pools = machine()
         for _ in 0..<3 { _ = pools.fail(replica(1), .unavailable) }
@@ -260,7 +260,7 @@ struct ExpertPoolsTests {
         }
     }
 
-    @Test("a replica that says that it leaves gets no more calls, and may come back")
+    @Test("a draining replica gets no more calls, and may come back")
     func draining() {
         var pools = machine()
         #expect(pools.draining(replica(1), now: start) == [.draining(replica(1))])
@@ -271,7 +271,7 @@ struct ExpertPoolsTests {
         #expect(pools.described(replica(1), description(), now: start) == [.joined(replica(1))])
     }
 
-    @Test("replicas of the own zone are preferred as long as one of them is free")
+    @Test("replicas in the gateway's zone are preferred while one of them is free")
     func zones() {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.zone = "north"
@@ -290,7 +290,7 @@ struct ExpertPoolsTests {
         #expect(pools.choose() == .success(replica(2)))
     }
 
-    @Test("a replica that pushes back gets no calls until then, even if it is the only one")
+    @Test("a replica that pushes back gets no calls for that time, even if it is the only one")
     func pushback() throws {
         var pools = machine()
         let slot = try #require(pools.slot(of: replica(1)))
@@ -339,7 +339,7 @@ struct ExpertPoolsTests {
         #expect(reason.contains("accepts token rows in bfloat16, but this gateway sends float32"))
     }
 
-    @Test("an expert is placed on a further pool only while every ready replica of that pool holds it")
+    @Test("an expert is placed on an additional pool only while every ready replica of that pool holds it")
     func extras() {
         var table = PlacementTable()
         table.place(0, of: encoderLayer, on: "a")

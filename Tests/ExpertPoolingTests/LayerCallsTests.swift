@@ -79,7 +79,7 @@ private func experienced(ports: [Int] = [1, 2], configuration: ExpertPoolsConfig
 
 @Suite("A layer's calls")
 struct LayerCallsTests {
-    @Test("one call a pool, answered once")
+    @Test("one call per pool, answered once")
     func answer() {
         var bench = Bench(machine())
         let actions = bench.begin()
@@ -96,7 +96,7 @@ struct LayerCallsTests {
         #expect(bench.pools.counts["a"]?.calls == 1)
     }
 
-    @Test("a call that fails is tried on the other replica at once", arguments: CallFailure.allCases)
+    @Test("a failed call is retried on the other replica at once", arguments: CallFailure.allCases)
     func retry(failure: CallFailure) throws {
         var bench = Bench(machine())
         let one = try #require(target(bench.begin()))
@@ -108,7 +108,7 @@ struct LayerCallsTests {
         #expect(bench.pools.counts["a"]?.retries == 1)
     }
 
-    @Test("without another replica the same one is tried again, after a pause that grows, if that may help")
+    @Test("without another replica the call is retried on the same one, after a growing pause, if that may help")
     func sameReplica() {
         var bench = Bench(machine(ports: [1]))
         #expect(target(bench.begin()) == replica(1))
@@ -124,14 +124,14 @@ struct LayerCallsTests {
         #expect(bench.calls.isComplete)
     }
 
-    @Test("a bad reply of the only replica is not asked for again")
+    @Test("a bad reply from the only replica is not retried")
     func badReplyAlone() {
         var bench = Bench(machine(ports: [1]))
         _ = bench.begin()
         #expect(bench.failed(first(), .badReply, at: 0.01) == [.drop(call: 0, .badReply)])
     }
 
-    @Test("pushback is kept to")
+    @Test("pushback is obeyed")
     func pushback() {
         var bench = Bench(machine(ports: [1]))
         _ = bench.begin()
@@ -170,7 +170,7 @@ struct LayerCallsTests {
         #expect(bench.pools.reports.allSatisfy { $0.failed == 0 && $0.state == .ready })
     }
 
-    @Test("a hedge takes over when the first attempt fails, and the other way round", arguments: [first(), second()])
+    @Test("a hedge takes over when the first attempt fails, and vice versa", arguments: [first(), second()])
     func hedgeTakesOver(loser: AttemptID) {
         var bench = Bench(experienced())
         _ = bench.begin()
@@ -181,7 +181,7 @@ struct LayerCallsTests {
         #expect(bench.calls.isComplete)
     }
 
-    @Test("hedges keep to their budget, and without one there are none")
+    @Test("hedges stay within their budget, and without one there are none")
     func budget() {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.hedgeBurst = 2
@@ -241,7 +241,7 @@ struct LayerCallsTests {
         #expect(pools.counts["a"]?.hedges == 5)
     }
 
-    @Test("at the deadline what is out is cancelled and dropped")
+    @Test("at the deadline calls in flight are cancelled and dropped")
     func deadline() {
         var bench = Bench(machine())
         _ = bench.begin()
@@ -254,7 +254,7 @@ struct LayerCallsTests {
         #expect(bench.pools.counts["a"]?.droppedRows == 3)
     }
 
-    @Test("an attempt that was made right before the deadline is not blamed for it")
+    @Test("an attempt made right before the deadline is not blamed for it")
     func lateAttempt() throws {
         var bench = Bench(experienced(), deadline: 0.1)
         let one = try #require(target(bench.begin()))
@@ -273,7 +273,7 @@ struct LayerCallsTests {
         #expect(bench.failed(first(), .unavailable, at: 0.1) == [.drop(call: 0, .unavailable)])
     }
 
-    @Test("a pool without a replica drops at once; one that has just lost its last one is waited for")
+    @Test("a pool without a replica drops at once; calls wait for one that has just lost its last")
     func patience() {
         var bench = Bench(machine(ports: []))
         #expect(bench.begin() == [.drop(call: 0, .unavailable)])
@@ -290,7 +290,7 @@ struct LayerCallsTests {
         bench = Bench(pools, in: encoderLayer)
         #expect(bench.begin(at: 0.1).isEmpty)
         #expect(bench.timer(at: 0.5) == [.drop(call: 0, .unavailable)])
-        // Long after the loss nobody waits any more.
+        // Long after the loss no call waits any more.
         bench = Bench(pools, in: encoderLayer, deadline: 9)
         #expect(bench.begin(at: 5) == [.drop(call: 0, .unavailable)])
         bench = Bench(pools)
@@ -325,7 +325,7 @@ struct LayerCallsTests {
         #expect(bench.timer(at: 1) == [.cancel(first()), .drop(call: 0, .timeout), .drop(call: 1, .overloaded)])
     }
 
-    @Test("retries stop when failures have used up half of the tokens")
+    @Test("retries stop when failures have used half of the tokens")
     func throttle() {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.failuresToEject = .max
@@ -345,7 +345,7 @@ struct LayerCallsTests {
         #expect(retries == 25)
     }
 
-    @Test("an abandoned layer leaves nothing out and blames nobody")
+    @Test("an abandoned layer leaves nothing in flight and blames no replica")
     func abandoned() {
         var bench = Bench(experienced())
         _ = bench.begin()
@@ -380,14 +380,14 @@ struct LayerCallsTests {
         _ = bench.answered(first(), at: 0.003)
         #expect(counted(.answered).reduce(0, +) == 2)
         #expect(counted(.cancelled) == [0, 1])
-        // A failure, and an attempt that was made too late for the deadline.
+        // A failure, and an attempt made too late for the deadline.
         bench = Bench(bench.pools, deadline: 0.1)
         _ = bench.begin()
         _ = bench.failed(first(), .unavailable, at: 0.0999)
         _ = bench.timer(at: 0.1)
         #expect(counted(.failed(.unavailable)) == [0, 1])
         #expect(counted(.outOfTime) == [0, 1])
-        // Nobody waits any more, before the deadline and after it.
+        // No client waits any more, before the deadline and after it.
         for time in [0.003, 2] {
             bench = Bench(bench.pools)
             _ = bench.begin()
@@ -400,7 +400,7 @@ struct LayerCallsTests {
         #expect(bench.pools.reports.map(\.outstandingRows) == [0, 0])
     }
 
-    @Test("a replica that is removed and named again keeps its attempts and rows in flight until they end")
+    @Test("a replica that is removed and added again keeps its attempts and rows in flight until they end")
     func namedAgain() {
         var bench = Bench(machine(ports: [1]))
         _ = bench.begin()
@@ -413,7 +413,7 @@ struct LayerCallsTests {
         #expect(bench.pools.reports.map(\.outstandingRows) == [0])
     }
 
-    @Test("an adaptive deadline follows the 99th percentile within its bounds, for calls like those")
+    @Test("an adaptive deadline follows the 99th percentile of similar calls within its bounds")
     func adaptiveDeadline() {
         var configuration = ExpertPoolsConfiguration.defaults
         configuration.decoder.adaptive = AdaptiveDeadline(multiple: 4, shortest: .milliseconds(2))
@@ -428,7 +428,7 @@ struct LayerCallsTests {
         // Calls as large as these have not been seen.
         #expect(wait(100) == .seconds(2))
         #expect(wait(3, in: encoderLayer) == .milliseconds(700))
-        // Calls that are given up count with the time that they were given, so the deadline grows with a slow pool.
+        // Abandoned calls count with the time that they had, so the deadline grows with a slow pool.
         for _ in 0..<300 {
             _ = pools.end(replica(1), .failed(.deadline), stack: .decoder, rows: 3, in: .milliseconds(50))
         }
@@ -449,7 +449,7 @@ struct LayerCallsTests {
 
 @Suite("Times of calls")
 struct LatencyDigestTests {
-    @Test("percentiles are at most a bucket too high, and follow what is recent")
+    @Test("percentiles are at most a bucket too high, and follow recent calls")
     func percentiles() throws {
         var digest = LatencyDigest()
         #expect(digest.percentile(0.5, minimumCount: 1) == nil)
@@ -464,7 +464,7 @@ struct LatencyDigestTests {
         #expect(now >= 0.002 && now < 0.0022)
     }
 
-    @Test("times out of the histogram's range are held at its ends")
+    @Test("times outside the histogram's range are clamped")
     func extremes() throws {
         var digest = LatencyDigest()
         digest.add(.zero)

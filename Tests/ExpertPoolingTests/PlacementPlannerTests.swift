@@ -44,7 +44,7 @@ struct PlacementPlannerTests {
         #expect(plan.extras[planned]?[0] == Array(first.after.dropFirst()))
     }
 
-    @Test("pools with replicas count what one replica takes")
+    @Test("pools with replicas count one replica's load")
     func replicas() {
         var planner = PlacementPlanner()
         // p0 takes 60 % on three replicas, 20 % each; p1 takes 40 % on one.
@@ -55,7 +55,7 @@ struct PlacementPlannerTests {
         #expect(plan.isChange)
     }
 
-    @Test("two pools that are equally busy are both relieved, since either alone brings nothing")
+    @Test("two equally busy pools are both relieved, since either alone gains nothing")
     func ties() {
         var planner = PlacementPlanner()
         let plan = planner.plan(for: cluster([40, 2, 40, 2, 4, 4, 4, 4]), now: self.start)
@@ -108,7 +108,7 @@ struct PlacementPlannerTests {
             let change = planner.change(for: snapshot, now: self.after(second))
             #expect(change == nil)
         }
-        // A short burst starts the time anew.
+        // A short burst restarts the time.
         snapshot.layers = self.pair(60).layers
         let burst = planner.change(for: snapshot, now: self.after(61))
         #expect(burst == nil)
@@ -129,7 +129,7 @@ struct PlacementPlannerTests {
         #expect(time >= .seconds(60))
     }
 
-    @Test("an extra that itself makes its pool the busiest is released after a while")
+    @Test("an extra that makes its own pool the busiest is released after a while")
     func burden() {
         var planner = PlacementPlanner()
         var snapshot = cluster([20, 10, 30, 20], spare: false)
@@ -161,7 +161,7 @@ struct PlacementPlannerTests {
         #expect(change.changes.first?.reasons.contains(.notHeld(pool: pool)) == true)
     }
 
-    @Test("noise about one popularity settles after a few changes and then changes nothing", arguments: [2, 4])
+    @Test("noise around a constant popularity settles after a few changes and then changes nothing", arguments: [2, 4])
     func noise(seed: UInt64) {
         var generator = SplitMix64(seed: seed)
         let popularity = (1...32).map { 1 / Double($0) }
@@ -194,7 +194,7 @@ struct PlacementPlannerTests {
         #expect(seen.values.allSatisfy { $0 <= 3 }, "\(seen)")
     }
 
-    @Test("the same snapshot gives the same plan, whatever was planned before")
+    @Test("the same snapshot gives the same plan, whatever the earlier plans")
     func deterministic() {
         let snapshot = Self.random(seed: 9, pools: 16, experts: 64, spareFraction: 0.3)
         var planner = PlacementPlanner()
@@ -239,7 +239,7 @@ struct PlacementPlannerTests {
         #expect(even.isEmpty)
     }
 
-    @Test("thousands of experts on a hundred pools are planned in little time")
+    @Test("planning thousands of experts on a hundred pools is fast")
     func large() {
         let snapshot = Self.random(seed: 4, pools: 128, experts: 2048, spareFraction: 0.05)
         var planner = PlacementPlanner()
@@ -269,7 +269,7 @@ struct PlacementPlannerTests {
         return snapshot
     }
 
-    /// The least load of the busiest pool over all choices of extras, by trying them all.
+    /// The lowest possible load of the busiest pool, by trying all choices of extras.
     static func best(of snapshot: PlacementSnapshot) -> Double {
         guard let state = snapshot.layers[planned] else { return 0 }
         let names = snapshot.pools.keys.sorted()

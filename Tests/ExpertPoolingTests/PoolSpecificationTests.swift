@@ -51,7 +51,7 @@ struct PlacementTableTests {
         #expect(table.unplaced(layers: [layer], expertCount: 4) == [layer: [3]])
     }
 
-    @Test("a file lists one address a line")
+    @Test("a file lists one address per line")
     func list() throws {
         #expect(try PoolTarget(parsing: "file:///etc/pool-0") == .file(path: "/etc/pool-0"))
         #expect(PoolTarget.file(path: "/etc/pool-0").description == "file:///etc/pool-0")

@@ -5,7 +5,7 @@ import Testing
 
 @testable import ExpertPooling
 
-/// The beginning of virtual time.
+/// The start of virtual time.
 let start = ContinuousClock.now
 let encoderLayer = SparseLayer(stack: .encoder, block: 1)
 let decoderLayer = SparseLayer(stack: .decoder, block: 3)

@@ -15,7 +15,7 @@ private let sha256OfTwo = "4ba68aa8767bde72e8c798ee82d1275291cea73e72ad74d35ecf4
 
 @Suite("Bearer tokens")
 struct BearerTokensTests {
-    @Test("are found by their text, however the file writes them")
+    @Test("are found by their text, in either form of the file")
     func found() throws {
         let text = "# people\n\n  alice:\(one)  \r\nbob.1:sha256:\(sha256OfTwo.uppercased())\n# alice:\(two)\n"
         let tokens = try BearerTokens(parsing: text, file: "tokens")
@@ -41,7 +41,7 @@ struct BearerTokensTests {
         #expect(!refusal.message.contains(one))
     }
 
-    @Test("a name may have two tokens while one takes the place of the other")
+    @Test("a name may have two tokens while one replaces the other")
     func rotation() throws {
         let tokens = try BearerTokens(parsing: "a:\(one)\na:\(two)", file: "tokens")
         #expect(tokens.holder(of: ["Bearer \(one)"]) == .success("a"))
@@ -56,7 +56,7 @@ struct BearerTokensTests {
             ("a:\(one) \(two)", "letters, digits and"), ("a:sha256:12", "64 hexadecimal digits"),
             ("a:sha256:" + String(repeating: "g", count: 64), "64 hexadecimal digits"),
             ("a:sha256:" + String(repeating: "+1", count: 32), "64 hexadecimal digits"),
-            ("a:\(one)\nb:\(one)", "tokens:2: the token of b stands in the file twice"),
+            ("a:\(one)\nb:\(one)", "tokens:2: the token of b appears twice in the file"),
             ("# nothing\n", "holds no token"), ("", "holds no token"),
             ("a:" + String(repeating: "a", count: 4_097), "has 4097 bytes"),
         ]
@@ -68,7 +68,7 @@ struct BearerTokensTests {
         #expect(failure?.description.contains(two) == false)
     }
 
-    @Test("more tokens than a call should be compared with are refused")
+    @Test("too many tokens are refused")
     func tooMany() {
         let text = (0...BearerTokens.maximumCount).map { "a:\(one)\($0)" }.joined(separator: "\n")
         let failure = #expect(throws: Settings.Failure.self) { try BearerTokens(parsing: text, file: "tokens") }
@@ -76,7 +76,7 @@ struct BearerTokensTests {
     }
 }
 
-@Suite("A gate that asks for tokens")
+@Suite("A gate that requires tokens")
 struct TokenGateTests {
     private static let method = Method(service: "test.Service", name: "Call")
 
@@ -131,7 +131,7 @@ struct TokenGateTests {
         }
     }
 
-    @Test("lets a known token in, others not, unknown methods included; probes need none unless told so")
+    @Test("accepts only known tokens, for unknown methods too; probes need none unless configured")
     func calls() async throws {
         try await Self.withFile("a:\(one)") { file in
             let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
@@ -157,7 +157,7 @@ struct TokenGateTests {
         }
     }
 
-    @Test("reads its file again when that changes, and keeps what it knew when the file is broken")
+    @Test("rereads its file when it changes, and keeps the old tokens if the file is broken")
     func reload() async throws {
         try await Self.withFile("a:\(one)") { file in
             let log = LineWaiter()
@@ -177,7 +177,7 @@ struct TokenGateTests {
         }
     }
 
-    @Test("refuses a file with tokens that every user may read, and takes one with hashes alone")
+    @Test("refuses a file with tokens that every user can read, and accepts one with only hashes")
     func permissions() async throws {
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         try await Self.withFile("a:\(one)", mode: 0o644) { file in

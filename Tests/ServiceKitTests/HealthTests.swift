@@ -14,7 +14,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
 @Suite("Health table")
 struct HealthTableTests {
-    @Test("a service takes no calls until someone says so, and watchers hear of changes alone")
+    @Test("a service takes no calls until set to, and watchers get only changes")
     func changes() {
         var table = HealthTable(services: [gateway])
         #expect(table.statuses == ["": .notServing, gateway: .notServing])
@@ -29,7 +29,7 @@ struct HealthTableTests {
         #expect(table.set(.notServing, for: gateway).isEmpty)
     }
 
-    @Test("a service that is not there may be watched, and may come")
+    @Test("an unknown service may be watched, and may appear later")
     func unknownService() {
         var table = HealthTable(services: [])
         let news = table.watch("later")
@@ -37,7 +37,7 @@ struct HealthTableTests {
         #expect(table.set(.serving, for: "later") == [HealthTable.News(watcher: news.watcher, status: .serving)])
     }
 
-    @Test("draining is for good")
+    @Test("draining is final")
     func draining() {
         var table = HealthTable(services: [gateway])
         _ = table.set(.serving, for: gateway)
@@ -93,7 +93,7 @@ struct HealthServiceTests {
         return try HealthCheckResponse(serialized: Array(reply.message.readableBytesView)).status
     }
 
-    @Test("Check tells the status of known services, and NOT_FOUND for others")
+    @Test("Check returns the status of known services, and NOT_FOUND for others")
     func checking() async throws {
         let registry = HealthRegistry(services: [gateway])
         try await self.withHealth(registry) { channel async throws in
@@ -107,7 +107,7 @@ struct HealthServiceTests {
         }
     }
 
-    @Test("a request that is none is INVALID_ARGUMENT", arguments: ["Check", "Watch"])
+    @Test("a malformed request is INVALID_ARGUMENT", arguments: ["Check", "Watch"])
     func malformedRequest(method: String) async throws {
         try await self.withHealth(HealthRegistry(services: [])) { channel async throws in
             // A field of ten bytes that has one.
@@ -124,7 +124,7 @@ struct HealthServiceTests {
         }
     }
 
-    @Test("List tells the status of every service")
+    @Test("List returns the status of every service")
     func listing() async throws {
         let registry = HealthRegistry(services: ["a"])
         registry.set(.serving, for: "a")
@@ -136,7 +136,7 @@ struct HealthServiceTests {
         }
     }
 
-    @Test("Watch tells the status at once and after every change, and ends when the server drains")
+    @Test("Watch sends the status at once and after every change, and ends when the server drains")
     func watching() async throws {
         let registry = HealthRegistry(services: [gateway])
         try await self.withHealth(registry) { channel async throws in

@@ -56,7 +56,7 @@ struct LogHandlerTests {
         #expect(written.lines.count == 1)
     }
 
-    @Test("nothing in an event begins another line or moves the cursor", arguments: LineLogHandler.Format.allCases)
+    @Test("nothing in an event starts another line or moves the cursor", arguments: LineLogHandler.Format.allCases)
     func injection(format: LineLogHandler.Format) {
         let written = Written()
         logger(format, written)
@@ -71,7 +71,7 @@ struct LogHandlerTests {
         #expect(line.contains(#"say \"hi\""#))
     }
 
-    @Test("a line for programs is a JSON object; lists and dictionaries stay what they are")
+    @Test("a line for programs is a JSON object; lists and dictionaries keep their form")
     func json() throws {
         let written = Written()
         logger(.json, written)
@@ -95,7 +95,7 @@ struct LogHandlerTests {
         #expect((object["time"] as? String)?.hasSuffix("Z") == true)
     }
 
-    @Test("the event's metadata goes before the task's, and that before the logger's; an error is shown")
+    @Test("the event's metadata overrides the task's, which overrides the logger's; an error is shown")
     func metadataOrder() {
         let written = Written()
         var handler = LineLogHandler(label: "l", format: .text, level: .info, write: { written.append($0) })

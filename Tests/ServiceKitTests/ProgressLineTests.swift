@@ -37,14 +37,14 @@ struct ProgressLineTests {
         #expect(tooSoon == nil)
         let third = line.updated("sharding", 27, at: 1050)
         #expect(third != nil)
-        // The end is drawn however soon it comes, and nothing after it.
+        // The end is always drawn, however soon it comes, and nothing after it.
         let last = line.updated("sharding", 100, at: 1051)
         #expect(last == "\r\u{1B}[2Ksharding  ████████████████████████  100 %  100.0 / 100.0 MB  95 MB/s\n")
         let after = line.updated("sharding", 100, at: 2000)
         #expect(after == nil)
     }
 
-    @Test("another label begins a new bar with its own time; an unfinished one keeps its line")
+    @Test("another label starts a new bar with its own time; an unfinished one keeps its line")
     func labels() {
         var line = ProgressLine(isTerminal: true, columns: 120)
         _ = line.updated("one", 50, at: 0)
@@ -83,14 +83,14 @@ struct ProgressLineTests {
         #expect(lines.isEmpty)
     }
 
-    @Test("many short parts of long work keep the pace together")
+    @Test("many short parts of long work share one pace")
     func parts() {
         var line = ProgressLine(isTerminal: false, columns: 80)
         let lines = (0...200).compactMap { line.updated("part \($0)", $0 / 3, at: $0 * 100) }
         #expect(lines.count == 4)
     }
 
-    @Test("work without parts, and more than was announced, end the line", arguments: [(0, 0), (7, 5)])
+    @Test("work without parts, or beyond its total, ends the line", arguments: [(0, 0), (7, 5)])
     func oddTotals(completed: Int, total: Int) {
         var line = ProgressLine(isTerminal: true, columns: 80)
         let first = line.updated("", completed: completed, total: total, isBytes: false, now: start)

@@ -38,7 +38,7 @@ struct ReflectionSessionTests {
         #expect(response.answer == .services([ServiceResponse(name: gateway)]))
     }
 
-    @Test("a file comes with its imports, and imports that the stream has sent come no second time")
+    @Test("a file comes with its imports, and the stream sends each import once")
     func imports() throws {
         var session = try self.session()
         let symbol = ServerReflectionRequest(question: .fileContainingSymbol("switchyard.v1.Gateway"))
@@ -53,7 +53,7 @@ struct ReflectionSessionTests {
         #expect(self.files(other.answer(name)) == first)
     }
 
-    @Test("extensions: none of a message that is there, NOT_FOUND for one that is not")
+    @Test("extensions: none for a known message, NOT_FOUND for an unknown one")
     func extensions() throws {
         var session = try self.session()
         let type = "switchyard.v1.GenerateRequest"
@@ -66,7 +66,7 @@ struct ReflectionSessionTests {
         #expect(self.errorCode(one) == 5)
     }
 
-    @Test("what is not there is NOT_FOUND, and no question at all is INVALID_ARGUMENT; the stream goes on")
+    @Test("unknown names are NOT_FOUND, and an empty question is INVALID_ARGUMENT; the stream continues")
     func errors() throws {
         var session = try self.session()
         let file = session.answer(ServerReflectionRequest(question: .fileByFilename("nothing.proto")))

@@ -26,7 +26,7 @@ struct SecuritySettingsTests {
         }
     }
 
-    @Test("plaintext stays on loopback unless it is asked for by name")
+    @Test("plaintext stays on loopback unless a setting allows more")
     func plaintext() async throws {
         let none = try await Self.settings([:])
         let asked = try await Self.settings([:], environment: ["SWITCHYARD_PLAINTEXT": "true"])
@@ -50,7 +50,7 @@ struct SecuritySettingsTests {
         #expect(try SecuritySettings.client(asked, host: "a", endpoint: "a:1") == nil)
     }
 
-    @Test("what is set is what is used")
+    @Test("the settings are used")
     func options() async throws {
         let everywhere = ListenAddress(host: "0.0.0.0", port: 1)
         let listener = try await Self.settings(
@@ -133,7 +133,7 @@ struct SecuritySettingsTests {
         #expect(failure.contains(part), "\(failure)")
     }
 
-    @Test("a token comes from the environment or from a file, and not from both")
+    @Test("a token comes from the environment or from a file, not from both")
     func token() async throws {
         let secret = "0123456789abcdef"
         let environment = ["SWITCHYARD_TOKEN": secret]

@@ -63,7 +63,7 @@ struct ServiceRunnerTests {
         }
     }
 
-    @Test("the failure of a service ends the others and is thrown")
+    @Test("a service's failure ends the others and is thrown")
     func failure() async {
         let events = Events()
         await #expect(throws: Failing.Reason.self) {

@@ -28,7 +28,7 @@ private struct SampleSettings: SettingTable {
 private let table = SampleSettings.table
 private let elsewhere = [Setting.text("max-rows", "A setting of another command.").definition]
 
-/// Settings from the given layers, the file written to a folder of its own for as long as the body runs.
+/// Settings from the given layers, with the file in a temporary folder while the body runs.
 private func withSettings(
     flags: [String: String] = [:],
     environment: [String: String] = [:],
@@ -51,7 +51,7 @@ private func withSettings(
 
 @Suite("Settings")
 struct SettingsTests {
-    @Test("flags go before the environment, the environment before the file, the file before defaults")
+    @Test("flags override the environment, the environment the file, the file the defaults")
     func layers() async throws {
         let file = #"{"listen": "file:1", "batch-slots": 3, "strict": true, "pool": ["a=h:1", "b=h:2"]}"#
         let environment = ["SWITCHYARD_LISTEN": "environment:1", "SWITCHYARD_BATCH_SLOTS": "2"]
@@ -80,7 +80,7 @@ struct SettingsTests {
         }
     }
 
-    @Test("lists stand between semicolons outside the file")
+    @Test("lists are separated by semicolons outside the file")
     func lists() async throws {
         try await withSettings(environment: ["SWITCHYARD_POOL": "a=h:1,h:2; b=h:3"]) { settings throws in
             #expect(try settings.value(table.pool) == ["a=h:1,h:2", "b=h:3"])
@@ -128,7 +128,7 @@ struct SettingsTests {
         }
     }
 
-    @Test("every kind of setting says what it may be")
+    @Test("every kind of setting says what it allows")
     func kinds() async throws {
         let flags = [
             "layer-deadline-ms": "0", "strict": "maybe", "deadline-multiple": "0.5", "color": "pink", "pairs": "a=b;c",
@@ -171,7 +171,7 @@ struct SettingsTests {
         }
     }
 
-    @Test("numbers that are none are not allowed", arguments: ["nan", "inf", "11"])
+    @Test("NaN and infinity are not allowed", arguments: ["nan", "inf", "11"])
     func notANumber(text: String) async throws {
         try await withSettings(flags: ["deadline-multiple": text]) { settings throws in
             #expect(throws: Settings.Failure.self) { try settings.value(table.multiple) }
@@ -189,8 +189,8 @@ struct SettingsTests {
             (#"{"max-rows": 1}"#, "unknown setting max-rows in line 1 (a setting of another command);"),
             ("{\"listen\": \"a:1\",\n\"listen\": \"b:1\"}", "\"listen\" is set twice, in lines 1 and 2"),
             ("[1]", "must be one JSON object"), ("{\"listen\": ", "must be one JSON object"),
-            ("", "must be one JSON object"), (#"{"listen": null}"#, ", line 1: \"listen\" must be a text"),
-            (#"{"listen": {"port": 1}}"#, "\"listen\" must be a text"), (#"{"pool": ["a", {}]}"#, "not a usable"),
+            ("", "must be one JSON object"), (#"{"listen": null}"#, ", line 1: \"listen\" must be a string"),
+            (#"{"listen": {"port": 1}}"#, "\"listen\" must be a string"), (#"{"pool": ["a", {}]}"#, "not a usable"),
         ]
     )
     func badFile(file: String, part: String) async {
@@ -198,7 +198,7 @@ struct SettingsTests {
         #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
     }
 
-    @Test("a file that is not there is named")
+    @Test("a missing file is named")
     func missingFile() async {
         let error = await #expect(throws: Settings.Failure.self) {
             try await Settings(known: table.definitions, flags: [:], environment: [:], file: "/nowhere/settings.json")
@@ -236,7 +236,7 @@ struct SettingsTests {
         try await withSettings(environment: [name: value]) { _ in }
     }
 
-    @Test("what is in force is known with where it comes from, whether or not it was read")
+    @Test("values in force are known with their source, whether or not they were read")
     func inForce() async throws {
         try await withSettings(
             flags: ["listen": "flag:1"],
@@ -260,7 +260,7 @@ struct SettingsTests {
         }
     }
 
-    @Test("flags and tables say the same of a setting")
+    @Test("flags and tables describe a setting alike")
     func words() {
         #expect(table.batchSlots.definition.variable == "SWITCHYARD_BATCH_SLOTS")
         #expect(table.batchSlots.definition.flagHelp() == "Rows. (1 to 100; default: 9)")
@@ -271,7 +271,7 @@ struct SettingsTests {
         #expect(table.strict.definition.markdownRow == ["`strict`", "off", "", "A switch."])
     }
 
-    @Test("a value that a program chose is held to the same range")
+    @Test("a value set by a program must keep the same range")
     func chosen() {
         #expect(table.batchSlots.problem(with: 100) == nil)
         #expect(table.batchSlots.problem(with: 101) == "batch-slots is 101; it must be a whole number from 1 to 100")

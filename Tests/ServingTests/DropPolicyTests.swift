@@ -9,7 +9,7 @@ import Testing
 
 @testable import GatewayServing
 
-/// What a request's drop policy makes of tokens that hosts lose, for every reason, in both halves of the model and for
+/// How a request's drop policy treats tokens that hosts lose, for every reason, in both halves of the model and for
 /// every kind of request.
 @Suite(.serialized)
 struct DropPolicyTests {
@@ -41,13 +41,13 @@ struct DropPolicyTests {
                     #expect(error == nil, "\(kind)")
                 }
             }
-            // The client is told at the layer, its neighbours' step goes on.
+            // The client gets the error at the layer; its neighbours' step continues.
             let freed = await eventually { test.engine.load.usedSlots == 0 }
             #expect(freed)
         }
     }
 
-    @Test("drops are told by layer and reason", arguments: Self.losses.map(\.reason), [Stack.encoder, .decoder])
+    @Test("drops are reported by layer and reason", arguments: Self.losses.map(\.reason), [Stack.encoder, .decoder])
     func told(reason: DropReason, stack: Stack) async throws {
         try await self.withLoss(in: stack, reason: reason) { test in
             for kind in TestEngine.Kind.allCases {
@@ -79,19 +79,19 @@ struct DropPolicyTests {
             }
             let fraction = Float(lost) / Float(usage.routedTokens)
             #expect(fraction > 0)
-            // In the encoder alone the fraction is larger than it will be at the end.
+            // In the encoder alone the fraction is larger than at the end.
             let kept = try await test.result(of: test.request(kind, DropPolicy(maxDroppedFraction: fraction)))
             #expect(kept.usage.dropped == usage.dropped)
             let below = DropPolicy(maxDroppedFraction: fraction.nextDown)
             let error = await rpcError { _ = try await test.result(of: test.request(kind, below)) }
             #expect(error?.code == .deadlineExceeded)
-            // What may still come is known exactly for a score, and no more than an upper bound for a generation.
+            // The remaining tokens are known exactly for a score, and as an upper bound for a generation.
             let counts = ["\(lost) of \(usage.routedTokens) routed", "\(lost) of at most \(usage.routedTokens) routed"]
             #expect(counts.contains { error?.message.hasPrefix($0) == true }, "\(error?.message ?? "")")
         }
     }
 
-    @Test("a request whose fraction can no longer fall under its limit ends after the encoder")
+    @Test("a request whose fraction cannot fall below its limit any more ends after the encoder")
     func hopeless() async throws {
         try await self.withLoss(in: .encoder) { test in
             let policy = DropPolicy(maxDroppedFraction: 0.1)
@@ -101,7 +101,7 @@ struct DropPolicyTests {
         }
     }
 
-    @Test("a stream whose fraction is over its limit in the end has its tokens, then the error")
+    @Test("a stream whose fraction is over its limit at the end gets its tokens, then the error")
     func stream() async throws {
         try await self.withLoss(.missing([0, 1, 2, 5]), in: .decoder) { test in
             let usage = try await test.result(of: test.request()).usage

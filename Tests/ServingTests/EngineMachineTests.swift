@@ -88,7 +88,7 @@ struct DropLedgerTests {
         }
     }
 
-    @Test("The fraction counts what hosts lost, over all that was routed")
+    @Test("The fraction is tokens lost by hosts over all routed tokens")
     func fraction() {
         let policy = DropPolicy(maxDroppedFraction: 0.1)
         var ledger = DropLedger()
@@ -107,7 +107,7 @@ struct DropLedgerTests {
 
 @Suite
 struct StopMatcherTests {
-    /// Text in pieces, the stop strings, what is shown, and whether it stops.
+    /// Text in pieces, the stop strings, the text shown, and whether it stops.
     struct Case: Sendable, CustomTestStringConvertible {
         let pieces: [String]
         let stops: [String]
@@ -124,7 +124,7 @@ struct StopMatcherTests {
         Case(pieces: ["xa", "b", "d"], stops: ["abc"], shown: ["x", "", "abd", ""], stopped: false),
         Case(pieces: ["aab"], stops: ["ab"], shown: ["a"], stopped: true),
         Case(pieces: ["end a", "b"], stops: ["abc"], shown: ["end ", "", "ab"], stopped: false),
-        // The stop string that begins first counts, not the one that is named first.
+        // The stop string that starts first wins, not the one listed first.
         Case(pieces: ["say yes no"], stops: ["no", "yes"], shown: ["say "], stopped: true),
         Case(pieces: ["caf", "\u{E9}!"], stops: ["\u{E9}"], shown: ["caf", ""], stopped: true),
     ]
@@ -151,7 +151,7 @@ struct StopMatcherTests {
         #expect(stopped == example.stopped)
     }
 
-    @Test("However text is cut into pieces, the same is shown")
+    @Test("The same text is shown however it is cut into pieces")
     func cuts() {
         let text = "aabababcabc and abd abcd"
         for stop in ["abc", "abd", "abab", "zz", "d"] {

@@ -8,7 +8,7 @@ import SwitchyardTypes
 import TensorKernels
 import Testing
 
-/// What every executor of experts promises, held against the one in this process and against clusters of hosts.
+/// The contract of every expert executor, checked for the one in this process and for clusters of hosts.
 @Suite(.serialized)
 struct ExpertExecutorContractTests {
     /// Where the experts are.
@@ -80,14 +80,14 @@ struct ExpertExecutorContractTests {
         }
     }
 
-    @Test("Work that nobody waits for can be cancelled", arguments: setups)
+    @Test("Work that no client waits for can be cancelled", arguments: setups)
     func cancellation(setup: Setup) async throws {
         let model = TestModel.miniature
         let loaded = try model.load()
         try await self.withExecutor(setup, model, loaded) { experts in
             let request = Self.layerRequest(loaded, tokens: 20)
             experts.begin(request).cancel()
-            // The executor is as good as new.
+            // The executor still works.
             let outputs = try await onThread { try experts.execute(request) }
             #expect(outputs.dropped.isEmpty)
         }

@@ -145,12 +145,12 @@ struct ExpertHostTests {
             }
             #expect(error?.code == fault.code)
             #expect(error?.message.contains(fault.word) == true, "\(error?.message ?? "no error") lacks \(fault.word)")
-            // The host is as good as new.
+            // The host still works.
             _ = try await channel.call(ExpertHostMethods.forward, self.request(host), as: ForwardResponse.self)
         }
     }
 
-    @Test("Bytes that are no message are refused")
+    @Test("Bytes that are not a message are refused")
     func garbage() async throws {
         try await self.withHost { host, channel in
             for bytes in [[0xFF], [0x2A, 0x7F, 0x01], []] as [[UInt8]] {
@@ -180,7 +180,7 @@ struct ExpertHostTests {
         #expect(error?.message.contains("gateway") == true)
     }
 
-    @Test("Health says when a host serves")
+    @Test("Health reports when a host serves")
     func health() async throws {
         try await self.withHost { _, channel in
             let serving = try await eventually {

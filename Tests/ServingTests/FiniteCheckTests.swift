@@ -5,7 +5,7 @@ import Testing
 
 @Suite
 struct FiniteCheckTests {
-    @Test("One value that is not finite is found wherever it lies", arguments: [1, 15, 16, 17, 40], [0, 1, 3])
+    @Test("A single value that is not finite is found at any place", arguments: [1, 15, 16, 17, 40], [0, 1, 3])
     func places(count: Int, misalignment: Int) {
         let finite: [Float] = [
             0, -0, 1, -1, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, .leastNonzeroMagnitude,

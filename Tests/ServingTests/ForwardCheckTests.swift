@@ -48,7 +48,7 @@ struct ForwardCheckTests {
         #expect(work.groups == [.init(expert: 2, rows: 1), .init(expert: 3, rows: 2)])
     }
 
-    /// A wrong call: its name, how it is wrong, the status, and what the message has to say.
+    /// A wrong call: its name, its fault, the status, and the required words of the message.
     struct Fault: Sendable, CustomTestStringConvertible {
         let testDescription: String
         let code: Status.Code

@@ -11,7 +11,7 @@ import Testing
 
 @testable import GatewayServing
 
-/// What becomes of requests when hosts are lost, clients leave and queues are full.
+/// The fate of requests when hosts are lost, clients cancel and queues are full.
 @Suite(.serialized)
 struct GatewayFaultTests {
     private let model = TestModel.miniature
@@ -23,7 +23,7 @@ struct GatewayFaultTests {
         return request
     }
 
-    @Test("A lost host's tokens are dropped, and each policy decides what that means")
+    @Test("A lost host's tokens are dropped, and the request's policy decides what follows")
     func policies() async throws {
         try await withHosts(self.model, pools: 2) { hosts, pools in
             try await withGateway(pools) { _, channel in
@@ -114,7 +114,7 @@ struct GatewayFaultTests {
         }
     }
 
-    @Test("A client that leaves frees its batch slots and ends the calls to the hosts")
+    @Test("A client that cancels frees its batch slots and ends the calls to the hosts")
     func cancellation() async throws {
         try await self.withStalledGateway { gateway, channel in
             let call = Task { try await channel.generate(self.request) }
@@ -143,7 +143,7 @@ struct GatewayFaultTests {
         }
     }
 
-    @Test("A full queue turns requests away at once, with a hint when to come back")
+    @Test("A full queue refuses requests at once, with a retry hint")
     func queueFull() async throws {
         try await self.withStalledGateway(slots: 1, queue: 1) { gateway, channel in
             let running = Task { try await channel.generate(self.request) }
@@ -156,7 +156,7 @@ struct GatewayFaultTests {
             #expect(error?.code == .resourceExhausted)
             let pushback = error?.metadata.first("grpc-retry-pushback-ms").flatMap { Int($0) }
             #expect((pushback ?? 0) > 0)
-            // The one that waits leaves the queue without having run.
+            // The waiting one leaves the queue without having run.
             waiting.cancel()
             let left = await eventually { gateway.engine.load.queued == 0 }
             #expect(left)
@@ -166,7 +166,7 @@ struct GatewayFaultTests {
         }
     }
 
-    @Test("A gateway without hosts takes requests after a while, and says what it lost")
+    @Test("A gateway without hosts takes requests after a while, and reports dropped tokens")
     func incomplete() async throws {
         let nowhere = PoolSpecification(name: "pool-0", targets: [.address(host: "127.0.0.1", port: 1)])
         func impatient(_ configuration: inout GatewayConfiguration) {
@@ -187,7 +187,7 @@ struct GatewayFaultTests {
         }
     }
 
-    @Test("A gateway that drains finishes what it has and turns the rest away")
+    @Test("A draining gateway finishes its requests in flight and refuses new ones")
     func draining() async throws {
         try await withHosts(self.model, pools: 1) { _, pools in
             var configuration = GatewayConfiguration(modelDirectory: self.model.directory, pools: pools)

@@ -17,7 +17,7 @@ struct GatewayMetricsTests {
         try metrics.expectCounter("switchyard_requests_total", [("outcome", outcome.rawValue)]).totalValue
     }
 
-    @Test("all metrics are there from the start, at zero, named as Prometheus wants them")
+    @Test("all metrics exist from the start, at zero, with Prometheus names")
     func names() throws {
         let metrics = TestMetrics()
         let layers = [SparseLayer(stack: .encoder, block: 1), SparseLayer(stack: .decoder, block: 3)]
@@ -41,7 +41,7 @@ struct GatewayMetricsTests {
         }
     }
 
-    @Test("what the engine does is counted once, and as the responses say")
+    @Test("the engine's work is counted once, and agrees with the responses")
     func counts() async throws {
         let metrics = TestMetrics()
         try await TestEngine.run(
@@ -60,7 +60,7 @@ struct GatewayMetricsTests {
                 }
                 if kind == .generate { tokens += result.usage.outputTokens }
             }
-            // The step's end is told after the request's.
+            // The step's end is reported after the request's.
             let ended = await eventually {
                 metrics.timers(label: "switchyard_step_seconds").first?.values.count == Int(test.engine.load.steps)
                     && test.engine.load.running == 0
@@ -119,10 +119,10 @@ struct GatewayMetricsTests {
         #expect(metrics.counterTotal(label: "switchyard_requests_total") == 4)
     }
 
-    @Test("requests that wait are counted when they leave, and when the engine stops")
+    @Test("waiting requests are counted when they are cancelled and when the engine stops")
     func waiting() async throws {
         let metrics = TestMetrics()
-        // Nobody runs this engine yet, so that requests wait.
+        // This engine is not running yet, so that requests wait.
         let test = try TestEngine(metrics: metrics)
         let first = try test.engine.submit(test.request())
         let second = try test.engine.submit(test.request())

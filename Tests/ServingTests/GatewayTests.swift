@@ -45,7 +45,7 @@ struct GatewayTests {
         }
     }
 
-    @Test("Micro-batches that take turns, and an encoder that gets a piece a step, change no answer")
+    @Test("Micro-batches that take turns, and an encoder run in one piece per step, change no answer")
     func overlap() async throws {
         let prompts = try Prompt.all()
         var engine = EngineConfiguration()
@@ -129,7 +129,7 @@ struct GatewayTests {
         return events
     }
 
-    @Test("A stop string ends the text before it and the sequence with it")
+    @Test("A stop string ends the sequence, and the text before it")
     func stopStrings() async throws {
         let prompt = try Prompt.all()[0]
         try await withHosts(self.model, pools: 1) { _, pools in
@@ -180,7 +180,7 @@ struct GatewayTests {
         ),
     ]
 
-    @Test("Beams and draws are those of one process", arguments: 0..<4)
+    @Test("Beams and samples equal a single process's", arguments: 0..<4)
     func searches(index: Int) async throws {
         let prompt = try Prompt.all()[1]
         var parameters = GenerationParametersMessage()
@@ -202,7 +202,7 @@ struct GatewayTests {
         }
     }
 
-    @Test("A score without beams is what gateway.proto says: the sum over the length to the power of length_penalty")
+    @Test("A score without beams is as gateway.proto defines it: sum over length to the power of length_penalty")
     func generationScores() async throws {
         let proto = try String(contentsOfFile: "\(TestModel.root)/Protos/switchyard/v1/gateway.proto", encoding: .utf8)
         let comment = try #require(proto.components(separatedBy: "float score = 4;").first?.suffix(600))
@@ -317,7 +317,7 @@ struct GatewayTests {
         }
     }
 
-    @Test("A wrong field is INVALID_ARGUMENT, bytes that are no message INTERNAL, an unknown method UNIMPLEMENTED")
+    @Test("A wrong field is INVALID_ARGUMENT, bytes that are not a message INTERNAL, an unknown method UNIMPLEMENTED")
     func statuses() async throws {
         try await withHosts(self.model, pools: 1) { _, pools in
             try await withGateway(pools) { _, channel in

@@ -31,7 +31,7 @@ struct HostAdmissionTests {
         #expect(admission.computingCalls == 0)
     }
 
-    @Test("The queue is bounded in calls and in rows; the call that is computed takes no place")
+    @Test("The queue is bounded in calls and in rows; the call being computed takes no place")
     func bounds() throws {
         var admission = self.admission
         let first = try admission.queue(rows: 6, now: self.now)
@@ -59,7 +59,7 @@ struct HostAdmissionTests {
         #expect(admission.waitingRows == 0)
     }
 
-    @Test("A cancelled call that waits is forgotten; one that is computed goes on")
+    @Test("A waiting call is forgotten when cancelled; one being computed continues")
     func cancellation() throws {
         var admission = self.admission
         let first = try admission.queue(rows: 1, now: self.now)
@@ -78,7 +78,7 @@ struct HostAdmissionTests {
         #expect(nextStep.step == .wait(until: nil))
     }
 
-    @Test("A host that leaves says so and takes what still arrives; then it refuses calls, finishes and leaves")
+    @Test("A leaving host says so and accepts calls that still arrive; then it refuses calls, finishes and ends")
     func draining() throws {
         var admission = self.admission
         let first = try admission.queue(rows: 1, now: self.now)
@@ -100,7 +100,7 @@ struct HostAdmissionTests {
         #expect(lastStep.step == .leave)
     }
 
-    @Test("A refused caller is told to come back when what waits will have been computed, within limits")
+    @Test("A refused caller is told to retry once the waiting calls are computed, within limits")
     func pushback() throws {
         var admission = HostAdmission(limits: .init(calls: 1, rows: 1 << 20))
         // 100 rows took 5 ms: 50 us a row.
@@ -122,7 +122,7 @@ struct HostAdmissionTests {
     }
 }
 
-/// What an arrival was expected not to be.
+/// An unexpected result of an arrival.
 struct UnexpectedOutcome: Error {
     let outcome: HostAdmission.OnArrival
 }

@@ -8,9 +8,9 @@ import Testing
 
 /// Some gateways that decode on one host, in virtual time: the host runs the machine that real hosts run.
 private struct Simulation {
-    /// What a run came to.
+    /// The result of a run.
     struct Outcome: Equatable {
-        /// Steps of all gateways in a second.
+        /// Steps of all gateways per second.
         var stepsPerSecond: Double
         var callsPerPass: Double
         /// Experts whose weights were read, for each token row.
@@ -29,7 +29,7 @@ private struct Simulation {
     var rows = 8
     var layers = 6
     var experts = 8
-    /// Time that a gateway takes between two sparse layers, give or take a tenth.
+    /// Time that a gateway spends between two sparse layers, plus or minus a tenth.
     var gatewayTime = Duration.microseconds(500)
     /// Time to read one expert's weights, and to compute one row.
     var readTime = Duration.microseconds(400)
@@ -133,7 +133,7 @@ private struct SplitMix {
 
 @Suite
 struct HostBatchingSimulationTests {
-    @Test("Where reading weights takes most of a pass, gateways that meet get more steps out of a host")
+    @Test("If reading weights takes most of a pass, gateways that meet get more steps from a host")
     func gain() {
         var simulation = Simulation(gateways: 4)
         let together = simulation.run()
@@ -156,7 +156,7 @@ struct HostBatchingSimulationTests {
         #expect(with == without)
     }
 
-    @Test("A window brings gateways together that would take turns, two of them as well")
+    @Test("A window brings together gateways that would take turns, even just two")
     func meeting() {
         for gateways in [2, 4] {
             var simulation = Simulation(gateways: gateways)
@@ -170,7 +170,7 @@ struct HostBatchingSimulationTests {
         }
     }
 
-    @Test("A window costs gateways next to nothing that a host does not hold up", arguments: [1, 2, 3])
+    @Test("A window costs next to nothing for gateways that a host does not hold up", arguments: [1, 2, 3])
     func idleHost(gateways: Int) {
         var simulation = Simulation(gateways: gateways)
         simulation.gatewayTime = .milliseconds(15)

@@ -7,7 +7,7 @@ import Testing
 
 @testable import ExpertServing
 
-/// Which calls an expert host computes together, and in whose turn.
+/// Which calls an expert host computes together, and in which order.
 @Suite
 struct HostBatchingTests {
     private let now = ContinuousClock.now
@@ -17,7 +17,7 @@ struct HostBatchingTests {
         HostAdmission(limits: self.limits, batching: .init(rows: rows, window: window))
     }
 
-    @Test("A pass takes what waits for its layer, from every gateway, up to the limit in rows")
+    @Test("A pass takes the calls waiting for its layer, from every gateway, up to the limit in rows")
     func together() throws {
         var admission = self.machine()
         let first = try admission.queue("a", rows: 40, now: self.now)
@@ -33,7 +33,7 @@ struct HostBatchingTests {
         #expect(admission.totals == .init(passes: 3, calls: 5, rows: 140, namedExperts: 5, expertReads: 3))
     }
 
-    @Test("A call that is larger than a pass by itself is computed by itself")
+    @Test("A call larger than a pass is computed alone")
     func large() throws {
         var admission = self.machine(rows: 10)
         let large = try admission.queue("a", rows: 50, now: self.now)
@@ -54,7 +54,7 @@ struct HostBatchingTests {
         #expect(next == .init(expired: [late], step: .compute(.init(calls: [stays], rows: 1))))
     }
 
-    @Test("A gateway that sends one call at a time waits for few of one that sends hundreds")
+    @Test("A gateway that sends one call at a time waits for few calls of one that sends hundreds")
     func fairness() throws {
         var admission = self.machine(rows: 1)
         for _ in 0..<30 {
@@ -66,7 +66,7 @@ struct HostBatchingTests {
             var waited = 0
             while let pass = admission.pass(now: time), pass.calls != [small] {
                 waited += 1
-                // The flood goes on.
+                // The flood continues.
                 _ = try admission.queue("flood", rows: 8, now: time)
             }
             #expect(waited <= 2)
@@ -74,7 +74,7 @@ struct HostBatchingTests {
         }
     }
 
-    @Test("Under a flood every gateway finds room, and the flood gets a share of the queue; alone it gets all")
+    @Test("Under a flood every gateway finds room, and the flood gets a share of the queue; alone it gets all of it")
     func shares() throws {
         var admission = self.machine()
         for _ in 0..<64 {
@@ -120,7 +120,7 @@ struct HostBatchingTests {
         return (admission, time.advanced(by: .microseconds(-300)))
     }
 
-    @Test("A call waits for another gateway's that is expected for its layer, and no longer than that takes")
+    @Test("A call waits for another gateway's expected call for its layer, and no longer")
     func window() throws {
         var (admission, time) = try self.acquainted()
         let first = try admission.queue("a", layer: .of(3), rows: 1, now: time)
@@ -142,7 +142,7 @@ struct HostBatchingTests {
         #expect(over == .init(calls: [lone], rows: 1))
     }
 
-    @Test("No wait is longer than half of what a pass takes")
+    @Test("No wait is longer than half a pass")
     func shortPasses() throws {
         var (admission, time) = try self.acquainted()
         for _ in 0..<60 {
@@ -187,7 +187,7 @@ struct HostBatchingTests {
         #expect(pass != nil)
     }
 
-    @Test("Where waiting brings nobody, few passes wait; where it does again, all do")
+    @Test("If waits are fruitless, few passes wait; once they pay off again, all do")
     func patience() {
         var patience = CompanionPatience()
         var waits = 0
@@ -215,7 +215,7 @@ struct HostBatchingTests {
         #expect(turns.sourceCount <= 17)
     }
 
-    @Test("The rows of a pass lie sorted by expert, and every call finds its own again")
+    @Test("The rows of a pass are sorted by expert, and every call gets its own back")
     func layout() {
         let calls: [[SwitchModel.ExpertRows]] = [
             [.init(expert: 1, rows: 2), .init(expert: 4, rows: 1)],

@@ -12,7 +12,7 @@ import SwitchyardTypes
 import TensorKernels
 import Testing
 
-/// What several callers of one host see: calls that are computed together, refusals, counts, and several shards.
+/// A host with several callers: calls computed together, refusals, counts, and several shards.
 @Suite(.serialized)
 struct HostCallsTests {
     private let model = TestModel.miniature
@@ -59,7 +59,7 @@ struct HostCallsTests {
         try await channel.call(ExpertHostMethods.forward, request, as: ForwardResponse.self)
     }
 
-    @Test("Calls that are computed together give the bits that they give alone, and a bad one harms no other")
+    @Test("Calls computed together give the same bits as alone, and a bad one harms no other")
     func together() async throws {
         let samples = try self.samples([300, 3, 40, 7, 64, 2, 20], of: try self.model.load())
         var damaged = samples[3].request
@@ -70,7 +70,7 @@ struct HostCallsTests {
         var together = 0
         try await withChannel(port: host.port) { first in
             try await withChannel(port: host.port) { second in
-                // Which calls meet in the queue is chance; that some do in so many rounds is not.
+                // Which calls meet in the queue is chance; that some do within all these rounds is not.
                 for _ in 0..<200 where together < 20 {
                     together += try await withThrowingTaskGroup(of: Int.self) { group in
                         for (index, sample) in samples.enumerated() {
@@ -109,7 +109,7 @@ struct HostCallsTests {
         #expect(together >= 20)
     }
 
-    @Test("A caller that there is no room for is told when to come back")
+    @Test("A caller refused for lack of room is told when to retry")
     func pushback() async throws {
         let samples = try self.samples([400], of: try self.model.load())
         let folder = try ShardCache.folder(of: self.model, pools: 2)

@@ -7,10 +7,10 @@ import SwitchyardProtos
 import SwitchyardTypes
 import Testing
 
-/// Hot experts on further pools, with true hosts that hold spare shards.
+/// Hot experts on additional pools, with real hosts that hold spare shards.
 @Suite(.serialized)
 struct HotExpertTests {
-    @Test("A gateway that is told to places hot experts where hosts hold them as spares, and answers stay the same")
+    @Test("A gateway configured to do so places hot experts where hosts hold them as spares, and answers stay the same")
     func replication() async throws {
         let prompts = try Prompt.all()
         let folder = try ShardCache.folder(of: .miniature, pools: 2)
@@ -23,7 +23,7 @@ struct HotExpertTests {
         func configure(_ configuration: inout GatewayConfiguration) {
             configuration.cluster.replicatesHotExperts = true
             configuration.cluster.planInterval = .milliseconds(20)
-            // What makes an expert hot takes minutes by default.
+            // By default an expert takes minutes to become hot.
             configuration.cluster.planner.minimumRows = 50
             configuration.cluster.planner.minimumGain = 0.01
             configuration.cluster.planner.minimumStep = 0.005

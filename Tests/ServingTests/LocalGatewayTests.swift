@@ -26,7 +26,7 @@ struct LocalGatewayTests {
         #expect(response.generations.map(\.finishReason) == [.stop])
     }
 
-    @Test("refuses what a gateway refuses, and gives up when the time is over")
+    @Test("refuses what a gateway refuses, and gives up at its timeout")
     func refuses() async throws {
         let gateway = try Self.gateway(TestModel.miniature.directory)
         try await gateway.whileRunning {
@@ -58,7 +58,7 @@ struct LocalGatewayTests {
         }
     }
 
-    @Test("is no place for a part of a model", arguments: ["gateway", "pool-1"])
+    @Test("refuses a part of a model", arguments: ["gateway", "pool-1"])
     func parts(name: String) throws {
         let folder = try ShardCache.folder(of: .miniature, pools: 2)
         let error = #expect(throws: GatewayError.self) { try Self.gateway("\(folder)/\(name)") }
@@ -68,7 +68,7 @@ struct LocalGatewayTests {
         }
     }
 
-    @Test("is no place for a checkpoint that lacks experts")
+    @Test("refuses a checkpoint that lacks experts")
     func incomplete() throws {
         let folder = try ShardCache.folder(of: .miniature, pools: 2)
         let copy = FileManager.default.temporaryDirectory.appending(path: "switchyard-incomplete-\(UUID().uuidString)")

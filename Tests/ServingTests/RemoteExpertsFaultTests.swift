@@ -12,12 +12,12 @@ import Testing
 
 @testable import GatewayServing
 
-/// What the rows of a layer become when hosts are not well.
+/// The fate of a layer's rows when hosts fail.
 @Suite(.serialized)
 struct RemoteExpertsFaultTests {
     private let model = TestModel.miniature
 
-    /// What a healthy host of one pool says that it holds.
+    /// The description of a healthy host of one pool.
     private func description(port: Int) async throws -> HostDescription {
         try await withChannel(port: port) { channel in
             try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
@@ -40,7 +40,7 @@ struct RemoteExpertsFaultTests {
                 try await withRemoteExperts(
                     [pools[0], ill],
                     of: loaded,
-                    // Only where the host never answers does the test wait for it; the other host has to be faster.
+                    // The test waits for the host only if it never answers; the other host has to be faster.
                     deadline: illness == .stalls ? .seconds(5) : .seconds(300)
                 ) { experts, cluster in
                     let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -75,7 +75,7 @@ struct RemoteExpertsFaultTests {
                         cluster.view.reports.count { $0.state == .ready } == 2
                     }
                     #expect(joined)
-                    // Whichever is drawn first, no row is lost.
+                    // No row is lost, whichever host is drawn first.
                     for _ in 0..<8 {
                         let outputs = try await onThread { try experts.execute(request) }
                         #expect(outputs.dropped.isEmpty)
@@ -85,7 +85,7 @@ struct RemoteExpertsFaultTests {
         }
     }
 
-    @Test("A host that was killed costs its rows, and is used again when it is back")
+    @Test("A killed host costs its rows, and is used again when it is back")
     func killedHost() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -107,7 +107,7 @@ struct RemoteExpertsFaultTests {
         }
     }
 
-    @Test("A host that drains answers what it has and loses no row where a replica is left")
+    @Test("A draining host answers its calls and loses no row if a replica is left")
     func drainedHost() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -167,7 +167,7 @@ struct RemoteExpertsFaultTests {
         }
     }
 
-    @Test("Work that is cancelled leaves no call behind, whether somebody waits for it or not")
+    @Test("Cancelled work leaves no call behind, whether or not a thread waits for it")
     func cancellation() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)

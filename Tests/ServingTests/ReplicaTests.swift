@@ -14,7 +14,7 @@ import Testing
 
 @testable import GatewayServing
 
-/// What replicas are for: layers that go on while one of them does not, and pools that grow and shrink.
+/// The purpose of replicas: layers that continue while one of them does not, and pools that grow and shrink.
 @Suite(.serialized)
 struct ReplicaTests {
     private let model = TestModel.miniature
@@ -54,7 +54,7 @@ struct ReplicaTests {
         }
     }
 
-    @Test("A host that pushes back gets no calls for as long as it says")
+    @Test("A host that pushes back gets no calls for the time it asks for")
     func pushback() async throws {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
@@ -134,7 +134,7 @@ struct ReplicaTests {
         }
     }
 
-    @Test("A list never leads plaintext off this machine, unless that was asked for by name")
+    @Test("A list never sends plaintext off this machine unless a setting allows it")
     func plaintextList() async throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("targets-\(UUID().uuidString)")
         defer { try? FileManager.default.removeItem(at: file) }

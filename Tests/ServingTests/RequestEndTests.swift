@@ -15,7 +15,7 @@ import Tokenization
 
 @Suite("The book of requests")
 struct RequestBookTests {
-    /// Draws what happens to a book, and what must be true of it.
+    /// Draws random events for a book, and checks its invariants.
     private struct Run {
         static let slots = 4
 
@@ -94,7 +94,7 @@ struct RequestBookTests {
         }
     }
 
-    @Test("in whatever order things happen, each request ends once and gives its slots back", arguments: 1...30)
+    @Test("in any order of events, each request ends once and gives its slots back", arguments: 1...30)
     func random(seed: Int) {
         var run = Run(numbers: SeededNumbers(state: UInt64(seed)))
         for _ in 0..<600 { run.something() }
@@ -111,13 +111,13 @@ struct RequestBookTests {
         #expect(run.book.scheduler.freeSlots == Run.slots)
         #expect(run.ends.count == run.submitted.count)
         #expect(run.ends.values.allSatisfy { $0 == 1 })
-        // The engine's thread hears once of each request that it has seen.
+        // The engine's thread hears once about each request that it has seen.
         #expect(Set(run.toldOfEnd.keys) == run.joined)
         #expect(run.toldOfEnd.values.allSatisfy { $0 == 1 })
         #expect(run.submitted.count > 20)
     }
 
-    @Test("a drained book is done when its last request has been released and told")
+    @Test("a drained book is done when its last request has been released and reported")
     func draining() {
         var run = Run(numbers: SeededNumbers(state: 99))
         let (_, sink) = AsyncStream.makeStream(of: EngineEvent.self)
@@ -149,7 +149,7 @@ struct SeededNumbers: RandomNumberGenerator {
 
 @Suite("The end of a request")
 struct RequestEndTests {
-    /// Experts that cannot compute, which is a fault of the gateway's own.
+    /// Experts that cannot compute, which is the gateway's own fault.
     private struct BrokenExperts: ExpertExecutor {
         struct Pending: PendingExperts {
             func wait() throws -> ExpertOutputs { throw CancellationError() }
@@ -191,11 +191,11 @@ struct RequestEndTests {
         (.refused(RPCError(.resourceExhausted, "full")), .refused, .resourceExhausted),
     ]
 
-    @Test("each way is counted once and told once, and a second end changes nothing", arguments: 0..<7)
+    @Test("each kind of end is counted once and reported once, and a second end changes nothing", arguments: 0..<7)
     func once(index: Int) async throws {
         let (end, outcome, code) = Self.ways[index]
         let metrics = TestMetrics()
-        // Nobody runs this engine, so that nothing else ends a request.
+        // This engine is not running, so that nothing else ends a request.
         let test = try TestEngine(metrics: metrics)
         let ticket = try test.engine.submit(test.request())
         #expect(test.engine.load.queued == 1)
@@ -216,7 +216,7 @@ struct RequestEndTests {
         #expect(test.engine.load.usedSlots == 0)
     }
 
-    @Test("a request that is turned away before it has a name is counted too")
+    @Test("a request refused before it has a name is counted too")
     func refused() throws {
         let metrics = TestMetrics()
         let test = try TestEngine(metrics: metrics)
@@ -226,7 +226,7 @@ struct RequestEndTests {
         #expect(try Counts(metrics: metrics).all == [.refused: 2])
     }
 
-    @Test("a step that fails ends its requests, and the engine goes on")
+    @Test("a step that fails ends its requests, and the engine continues")
     func brokenStep() async throws {
         let metrics = TestMetrics()
         let loaded = try TestModel.miniature.load()
@@ -253,7 +253,7 @@ struct RequestEndTests {
         #expect(engine.load.usedSlots == 0)
     }
 
-    @Test("under leaving clients, deadlines and a stop in the middle every request ends once")
+    @Test("with cancelling clients, deadlines and a stop in the middle, every request ends once")
     func storm() async throws {
         let metrics = TestMetrics()
         let count = 80
@@ -285,7 +285,7 @@ struct RequestEndTests {
         #expect(test.engine.shared.withLock { $0.book.openCount } == 0)
     }
 
-    /// One of many requests: some leave, some are late.
+    /// One of many requests: some are cancelled, some are late.
     ///
     /// - Returns: How often the request was told its end.
     private static func run(_ index: Int, _ test: TestEngine) async -> Int {

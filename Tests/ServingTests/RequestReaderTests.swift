@@ -36,7 +36,7 @@ struct RequestReaderTests {
         return request
     }
 
-    @Test("A request that says nothing gets the model's own defaults")
+    @Test("A request without parameters gets the model's own defaults")
     func defaults() throws {
         let request = try self.reader.generate(GenerateRequest(input: .text("Now is the winter")), deadline: nil)
         #expect(request.input.last == 1)
@@ -109,7 +109,7 @@ struct RequestReaderTests {
         #expect(try self.parameters(message) == expected)
     }
 
-    @Test("What a request leaves out has the model's default, and the request wins")
+    @Test("Fields left out take the model's default, and the request's fields win")
     func modelDefaults() throws {
         var defaults = GenerationDefaults()
         defaults.maxLength = 31
@@ -148,7 +148,7 @@ struct RequestReaderTests {
         message.maxNewTokens = 2
         #expect(try self.parameters(defaults: defaults).maxNewTokens == 50)
         #expect(try self.parameters(message, defaults: defaults).minNewTokens == 2)
-        // Two answers of greedy search would be the same one twice: transformers refuses them too.
+        // Two answers of greedy search would be the same; transformers refuses them too.
         defaults.returnedSequences = 2
         message = GenerationParametersMessage()
         message.numBeams = 1
@@ -162,7 +162,7 @@ struct RequestReaderTests {
         #expect(request.input == [7, 2047])
     }
 
-    /// A wrong request: the status and what the message has to say.
+    /// A wrong request: the status and the required words of the message.
     struct Fault: Sendable, CustomTestStringConvertible {
         let testDescription: String
         let code: Status.Code
@@ -270,7 +270,7 @@ struct RequestReaderTests {
         #expect(missing?.message.contains("target") == true)
     }
 
-    @Test("The policy's zero means no limit")
+    @Test("A limit of zero in the policy is unlimited")
     func policy() throws {
         let strict = try self.reader.generate(self.request(change: { $0.dropPolicy?.strict = true }), deadline: nil)
         #expect(strict.dropPolicy == DropPolicy(strict: true))

@@ -20,7 +20,7 @@ struct SettingDefaultsTests {
         return try await Settings(known: table.definitions + shared, flags: flags, environment: [:], file: nil)
     }
 
-    @Test("a gateway's defaults are those of the machines that it is made of")
+    @Test("a gateway's defaults are its machines' defaults")
     func gateway() async throws {
         let settings = try await Self.settings(
             GatewaySettings.table,
@@ -40,7 +40,7 @@ struct SettingDefaultsTests {
         #expect(configuration.reflection)
     }
 
-    @Test("a gateway's settings arrive where they are used")
+    @Test("a gateway's settings reach the places that use them")
     func gatewayValues() async throws {
         let flags = [
             "model": "m", "pool": "pool-0=127.0.0.1:7401", "queue-limit": "7", "encoder-deadline-ms": "11",
@@ -64,7 +64,7 @@ struct SettingDefaultsTests {
         #expect(configuration.readyTimeout == .seconds(5))
     }
 
-    @Test("an expert host's defaults are those of its configuration")
+    @Test("an expert host's defaults are its configuration's")
     func host() async throws {
         let settings = try await Self.settings(ExpertHostSettings.table, flags: ["shard": "a;b"])
         let configuration = try ExpertHostConfiguration(settings)
@@ -100,7 +100,7 @@ struct SettingDefaultsTests {
         #expect(error?.description.contains(part) == true, "\(error?.description ?? "")")
     }
 
-    @Test("a configuration that a program makes is held to the ranges of the settings")
+    @Test("a configuration built by a program must keep the settings' ranges")
     func ranges() throws {
         var host = ExpertHostConfiguration(shardDirectory: "shard")
         host.queueLimit = 65_537

@@ -6,14 +6,14 @@ import Testing
 
 @Suite("How a step's time is shared")
 struct StepSharingTests {
-    @Test("the first piece of a step is always done; others only within the bound")
+    @Test("the first piece of a step always runs; others only within the bound")
     func pacer() {
         var pacer = EncodePacer(bound: .milliseconds(20))
         #expect(pacer.tokensPerRun == nil)
         pacer.stepBegan()
         #expect(pacer.mayRun(tokens: 1_000_000))
         pacer.pieceDone(tokens: 100, time: .milliseconds(10))
-        // 0.1 ms a token: 100 more tokens just fit.
+        // 0.1 ms per token: 100 more tokens just fit.
         #expect(pacer.mayRun(tokens: 100))
         #expect(!pacer.mayRun(tokens: 101))
         pacer.pieceDone(tokens: 100, time: .milliseconds(10))
@@ -24,7 +24,7 @@ struct StepSharingTests {
         #expect(pacer.tokensPerRun == 100)
     }
 
-    @Test("the pacer learns a slower machine's pace, and a bound of nothing still lets the encoder get on")
+    @Test("the pacer learns a slower machine's pace, and a bound of zero still lets the encoder make progress")
     func pace() {
         var pacer = EncodePacer(bound: .milliseconds(20))
         for _ in 0..<50 {
@@ -40,7 +40,7 @@ struct StepSharingTests {
         #expect(none.tokensPerRun == 1)
     }
 
-    /// Runs steps whose times a function gives, and says which ways were taken.
+    /// Runs steps with times from a function, and returns the chosen ways.
     private func ways(
         _ chooser: inout MicroBatchChooser,
         rows: Int,
@@ -55,19 +55,19 @@ struct StepSharingTests {
             }
     }
 
-    @Test("both ways are tried, then the faster is taken")
+    @Test("both ways are tried, then the faster one is used")
     func chooser() {
         var chooser = MicroBatchChooser(.automatic)
         let faster = self.ways(&chooser, rows: 8, steps: 20) { $0 == 2 ? .milliseconds(30) : .milliseconds(40) }
         #expect(faster == [1, 1, 1, 1, 2, 2, 2, 2] + Array(repeating: 2, count: 12))
-        // Another size of batch is another matter.
+        // Another batch size is measured separately.
         let slower = self.ways(&chooser, rows: 32, steps: 20) { $0 == 2 ? .milliseconds(40) : .milliseconds(30) }
         #expect(slower == [1, 1, 1, 1, 2, 2, 2, 2] + Array(repeating: 1, count: 12))
         #expect(chooser.microBatches(rows: 7) == 2)
         #expect(chooser.microBatches(rows: 1) == 1)
     }
 
-    @Test("what has changed is found out by trying again")
+    @Test("trying again notices changes")
     func again() {
         var chooser = MicroBatchChooser(.automatic)
         _ = self.ways(&chooser, rows: 8, steps: 20) { $0 == 2 ? .milliseconds(40) : .milliseconds(30) }
@@ -93,7 +93,7 @@ struct StepSharingTests {
         #expect(ways.suffix(10).allSatisfy { $0 == 1 })
     }
 
-    @Test("what was configured is done")
+    @Test("the configured mode is used")
     func configured() {
         var always = MicroBatchChooser(.always)
         var never = MicroBatchChooser(.never)

@@ -70,7 +70,7 @@ struct StepWatchTests {
         )
     }
 
-    @Test("A strict sequence fails at the layer that lost its tokens; the call goes on for the others")
+    @Test("A strict sequence fails at the layer that lost its tokens; the call continues for the others")
     func strict() throws {
         // Dispatched row 1 is the second sequence's token for expert 0.
         let watch = StepWatch(experts: LossyExperts(lost: [1]), expertCount: 4)
@@ -99,7 +99,7 @@ struct StepWatchTests {
         #expect(call.end().left == [self.first, self.second])
     }
 
-    @Test("Whoever is left keeps the call going; the last to leave stops it")
+    @Test("The remaining sequences keep the call going; the last one to leave stops it")
     func leaving() throws {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)
@@ -116,7 +116,7 @@ struct StepWatchTests {
         #expect(call.end().left == [self.first, self.second])
     }
 
-    @Test("Whoever left just before the call began has left it")
+    @Test("A sequence that left just before the call began is not in it")
     func leavingEarly() throws {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)
@@ -131,7 +131,7 @@ struct StepWatchTests {
         #expect(call.end().left.isEmpty)
     }
 
-    @Test("Once everybody has left for good, nothing is waited for")
+    @Test("Once all clients have left for good, nothing waits")
     func closing() {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)
@@ -140,7 +140,7 @@ struct StepWatchTests {
         #expect(experts.cancelledCount == 1)
     }
 
-    @Test("Two calls in flight at once lose each its own clients")
+    @Test("Two calls in flight at once each lose their own clients")
     func twoCalls() throws {
         let experts = LossyExperts(lost: [])
         let watch = StepWatch(experts: experts, expertCount: 4)

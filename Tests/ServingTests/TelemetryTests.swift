@@ -17,9 +17,9 @@ import Testing
 
 @testable import GatewayServing
 
-@Suite("What services say of themselves")
+@Suite("What services report about themselves")
 struct ServiceTelemetryTests {
-    @Test("every metric of the table is given by a service, and services give no other")
+    @Test("every metric of the table is reported by a service, and services report no other")
     func complete() async throws {
         let folder = try ShardCache.folder(of: .miniature, pools: 1)
         let hostRegistry = MetricsRegistry()
@@ -32,13 +32,13 @@ struct ServiceTelemetryTests {
             #expect(gateway.readiness == Readiness(isReady: true))
             #expect(host.host.readiness == Readiness(isReady: true))
             _ = try await channel.generate(GenerateRequest(input: .text("my <extra_id_0> for a horse!")))
-            // The step's end is told after the request's.
+            // The step's end is reported after the request's.
             let isOver = await eventually { gatewayRegistry.snapshot.value("switchyard_running_requests") == 0 }
             #expect(isOver)
             #expect(gatewayRegistry.snapshot.undescribed == [])
             #expect(hostRegistry.snapshot.undescribed == [])
             let given = Self.families(gatewayRegistry).union(Self.families(hostRegistry))
-            // These have series where something is encrypted, or lost.
+            // These have series only if something is encrypted, or lost.
             let conditional: Set = [
                 "switchyard_tls_certificate_expiry_timestamp_seconds", "switchyard_metric_series_dropped_total",
             ]
@@ -55,14 +55,14 @@ struct ServiceTelemetryTests {
             #expect(view.value("switchyard_expert_replicas", ["pool-0", "ready"]) == 0)
             #expect(view.value("switchyard_experts_complete") == 0)
             gateway.beginDraining()
-            #expect(gateway.readiness == Readiness(isReady: false, notes: ["it drains"]))
+            #expect(gateway.readiness == Readiness(isReady: false, notes: ["draining"]))
             #expect(gatewayRegistry.snapshot.value("switchyard_ready") == 0)
         }
     }
 
-    @Test("a gateway that waits for its hosts says for which")
+    @Test("a gateway that waits for its hosts names them")
     func waiting() async throws {
-        // Nothing listens there: the port is of a listener that is gone.
+        // Nothing listens there: the port belonged to a listener that is gone.
         let gone = try await RunningHost.start("\(try ShardCache.folder(of: .miniature, pools: 1))/pool-0")
         await gone.kill()
         var configuration = GatewayConfiguration(
@@ -71,11 +71,11 @@ struct ServiceTelemetryTests {
         )
         configuration.port = 0
         let gateway = try Gateway(configuration: configuration, logger: quietLogger)
-        let notes = ["it waits for its expert hosts", "the pool pool-0 has no replica that is ready"]
+        let notes = ["waiting for expert hosts", "the pool pool-0 has no replica that is ready"]
         #expect(gateway.readiness == Readiness(isReady: false, notes: notes))
     }
 
-    @Test("experts share series where the setting allows fewer")
+    @Test("experts share series if the setting allows fewer")
     func expertSeries() async throws {
         try await withHosts(.miniature, pools: 1) { hosts, pools in
             try await withGateway(pools) { gateway, channel in
@@ -115,7 +115,7 @@ struct ServiceTelemetryTests {
 
 @Suite("The traces of a pass")
 struct StepTraceTests {
-    /// Experts that note which trace they were asked with.
+    /// Experts that record the trace of each call.
     private final class NotingExperts: TracedExperts {
         struct Work: PendingExperts {
             func wait() throws -> ExpertOutputs { ExpertOutputs(chunks: []) }
@@ -175,7 +175,7 @@ struct StepTraceTests {
         #expect(metadata["trace_ids"] == .array([.stringConvertible(one.traceID), .stringConvertible(two.traceID)]))
     }
 
-    @Test("a call carries its span and the state of its trace, and reads back as its child")
+    @Test("a call carries its span and its trace's state, and reads back as its child")
     func metadata() throws {
         let trace = try Self.trace()
         let carried = Metadata(carrying: trace)
@@ -189,7 +189,7 @@ struct StepTraceTests {
         #expect(TraceContext.begin(Metadata()) == nil)
     }
 
-    @Test("only a pass with a sampled request asks its experts with a trace")
+    @Test("only a pass with a sampled request sends a trace to its experts")
     func asked() throws {
         let experts = NotingExperts()
         let watch = StepWatch(experts: experts, expertCount: 4)
@@ -200,7 +200,7 @@ struct StepTraceTests {
         #expect(experts.asked.withLock { $0 } == [nil, trace.traceID])
     }
 
-    @Test("an engine sends the traces of sampled requests, and of no others")
+    @Test("an engine sends only the traces of sampled requests")
     func engine() async throws {
         let sampled = try Self.trace()
         let unsampled = try Self.trace("00")

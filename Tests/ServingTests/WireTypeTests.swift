@@ -14,12 +14,12 @@ import Testing
 
 @testable import GatewayServing
 
-/// Token rows that travel as bfloat16.
+/// Token rows sent as bfloat16.
 @Suite(.serialized)
 struct WireTypeTests {
     private let model = TestModel.miniature
 
-    /// Experts in this process whose rows are rounded on their way in and out, as those are that travel.
+    /// Experts in this process whose rows are rounded on the way in and out, like rows on the wire.
     private struct Rounded: ExpertExecutor {
         let experts: LocalExperts
 
@@ -135,7 +135,7 @@ struct WireTypeTests {
         let host = try await RunningHost.start("\(folder)/pool-1")
         var together = 0
         try await withChannel(port: host.port) { channel in
-            // Which calls meet in the queue is chance; that some do in so many rounds is not.
+            // Which calls meet in the queue is chance; that some do within all these rounds is not.
             for _ in 0..<200 where together < 20 {
                 together += try await withThrowingTaskGroup(of: Int.self) { group in
                     for sample in samples {
@@ -173,7 +173,7 @@ struct WireTypeTests {
         }
     }
 
-    @Test("A host says that it takes both types; one that does not take the gateway's type is mismatched")
+    @Test("A host reports that it accepts both types; one that does not accept the gateway's type is mismatched")
     func acceptance() async throws {
         let loaded = try self.model.load()
         try await withHosts(self.model, pools: 1) { hosts, pools in

@@ -24,7 +24,7 @@ struct SecurityTests {
         await #expect(throws: GatewayError.self) { try await client.run() }
     }
 
-    @Test("needs files that can be read, and says so at once")
+    @Test("needs readable files, and says so at once")
     func files() async throws {
         let options = ClientTLSOptions(authorityFile: "/nowhere")
         let configuration = GatewayClientConfiguration(security: .tls(options))
@@ -37,7 +37,7 @@ struct SecurityTests {
         #expect(error?.message.contains("cannot read /nowhere") == true)
     }
 
-    @Test("shows its token with every call, in place of another one in the metadata")
+    @Test("sends its token with every call, in place of another one in the metadata")
     func token() async throws {
         var metadata = Metadata()
         try metadata.add("Basic other", forKey: "authorization")
@@ -61,7 +61,7 @@ struct SecurityTests {
         }
     }
 
-    @Test("takes no text that cannot be a token", arguments: ["", "a b", "a\n", "tökén", "a:b"])
+    @Test("refuses text that cannot be a token", arguments: ["", "a b", "a\n", "tökén", "a:b"])
     func malformed(secret: String) {
         let error = #expect(throws: GatewayError.self) { try BearerToken(secret) }
         #expect(error?.code == .invalidArgument)

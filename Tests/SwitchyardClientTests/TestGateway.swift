@@ -10,7 +10,7 @@ import Testing
 
 let quietLogger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
-/// A server that answers the gateway's methods without a model: what it does depends on the text that it gets.
+/// A server that answers the gateway's methods without a model: the text that it gets selects its behaviour.
 enum TestGateway {
     /// Runs the server and a client of it.
     static func with<Result>(
@@ -40,7 +40,7 @@ enum TestGateway {
         }
     }
 
-    /// The response to a request: its text or ids once more.
+    /// The response to a request: an echo of its text or ids.
     static func response(to request: GenerateRequest) -> GenerateResponse {
         switch request.input {
         case .text(let text): GenerateResponse(generations: [Generation(text: text, finishReason: .endOfSequence)])

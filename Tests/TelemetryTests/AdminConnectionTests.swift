@@ -28,7 +28,7 @@ struct AdminConnectionTests {
         #expect(machine.nextDue == Self.start.advanced(by: .seconds(75)))
     }
 
-    @Test("a client that asks for more than may wait is left")
+    @Test("a client with too many waiting requests is disconnected")
     func tooManyWaiting() {
         var machine = Self.machine()
         for index in 0..<9 {
@@ -41,7 +41,7 @@ struct AdminConnectionTests {
         #expect(machine.answered(now: Self.start) == .none)
     }
 
-    @Test("the connection ends with the answer where the client or the service wants that")
+    @Test("the connection ends with the answer if the client or the service wants it to")
     func lastAnswers() {
         var machine = Self.machine()
         let last = AdminRequest(method: "GET", target: "/livez", keepsAlive: false)
@@ -71,7 +71,7 @@ struct AdminConnectionTests {
         #expect(machine.endsWith(refusal))
         #expect(!machine.isParsing)
         #expect(machine.bytesArrived(1 << 20, now: Self.start) == .none)
-        // The client may not have read the answer yet, so it gets a moment in which what it sends is thrown away.
+        // The client may not have read the answer yet, so its input is discarded for a moment.
         #expect(machine.answered(now: Self.start) == .closeOutput)
         #expect(machine.bytesArrived(1 << 20, now: Self.start) == .none)
         #expect(!machine.isParsing)
@@ -80,7 +80,7 @@ struct AdminConnectionTests {
         #expect(machine.bytesArrived(1, now: Self.start) == .close)
     }
 
-    @Test("the count begins anew with each request")
+    @Test("the count restarts with each request")
     func counted() {
         var machine = Self.machine()
         for _ in 0..<100 {
@@ -91,7 +91,7 @@ struct AdminConnectionTests {
         }
     }
 
-    @Test("what cannot be parsed is refused; behind an answer that is on its way it ends the connection")
+    @Test("unparsable input is refused; after an answer in progress it ends the connection")
     func malformed() {
         var machine = Self.machine()
         #expect(machine.bytesArrived(10, now: Self.start) == .none)
@@ -104,7 +104,7 @@ struct AdminConnectionTests {
         #expect(machine.refused(.malformed, now: Self.start) == .close)
     }
 
-    @Test("a connection that does nothing, a request that drips in and an answer that is not taken all end")
+    @Test("an idle connection, a request that trickles in and an unread answer all end")
     func times() {
         var machine = Self.machine()
         #expect(machine.timePassed(now: Self.start.advanced(by: .seconds(74))) == .none)
@@ -142,7 +142,7 @@ struct AdminConnectionTests {
         #expect(AdminRequest(method: method, target: target, keepsAlive: true).route == route)
     }
 
-    @Test("pages say what they are asked for")
+    @Test("pages answer what they are asked for")
     func pages() {
         let ready = AdminPages(
             metrics: { Array("x 1\n".utf8) },

@@ -16,7 +16,7 @@ struct AdminServerTests {
 
     private static let pages = AdminPages(
         metrics: { Array("metric 1\n".utf8) },
-        readiness: { Readiness(isReady: false, notes: ["it waits for its expert hosts"]) }
+        readiness: { Readiness(isReady: false, notes: ["waiting for expert hosts"]) }
     )
 
     private static func with<Result: Sendable>(
@@ -42,7 +42,7 @@ struct AdminServerTests {
             ("GET /livez HTTP/1.0\r\n\r\n", "200", "ok\n"),
             (
                 "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "503",
-                "not ready\nit waits for its expert hosts\n"
+                "not ready\nwaiting for expert hosts\n"
             ),
             ("HEAD /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "200", ""),
             ("GET /secret HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "404", nil),
@@ -63,7 +63,7 @@ struct AdminServerTests {
         if let body { #expect(answer.hasSuffix("\r\n\r\n" + body), "\(answer)") }
     }
 
-    @Test("requests on one connection are answered in order, also those sent at once")
+    @Test("requests on one connection are answered in order, even if sent at once")
     func pipelined() async throws {
         let answer = try await Self.with { port in
             try await RawClient.ask(
@@ -92,7 +92,7 @@ struct AdminServerTests {
         }
     }
 
-    @Test("a request that never ends is given up, and an idle connection too")
+    @Test("a request that never ends is abandoned, and so is an idle connection")
     func timeouts() async throws {
         var configuration = AdminServerConfiguration(host: "127.0.0.1", port: 0)
         configuration.limits.idle = .milliseconds(100)
@@ -108,7 +108,7 @@ struct AdminServerTests {
         }
     }
 
-    @Test("one connection too many is closed, and room is free again when others have left")
+    @Test("one connection too many is closed, and there is room again when others have closed")
     func connections() async throws {
         var configuration = AdminServerConfiguration(host: "127.0.0.1", port: 0)
         configuration.maxConnections = 1
@@ -127,7 +127,7 @@ struct AdminServerTests {
         }
     }
 
-    @Test("an address that is taken is an error where it was asked for, and a warning where it was not")
+    @Test("an address in use is an error if it was set, and a warning if not")
     func taken() async throws {
         try await Self.with { port in
             let required = AdminServer(

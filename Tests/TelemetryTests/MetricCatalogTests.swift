@@ -25,7 +25,7 @@ struct MetricCatalogTests {
         return String(decoding: PrometheusText.render(MetricCatalog.all, snapshot), as: UTF8.self)
     }
 
-    @Test("every metric has a help text, and a name and labels after Prometheus' conventions")
+    @Test("every metric has a help text, and follows Prometheus' naming conventions")
     func conventions() {
         #expect(Set(MetricCatalog.all.map(\.name)).count == MetricCatalog.all.count)
         for definition in MetricCatalog.all {
@@ -40,19 +40,19 @@ struct MetricCatalogTests {
                 #expect(PrometheusLint.isName(label), "\(name): \(label)")
                 #expect(!["le", "job", "instance", "quantile"].contains(label), "\(name): \(label)")
             }
-            // Base units alone: what ends in another one would be off by a factor.
+            // Base units only: a name with another unit would be off by a factor.
             for unit in ["_ms", "_milliseconds", "_microseconds", "_us", "_kib", "_mib", "_percent", "_minutes"] {
                 #expect(!name.hasSuffix(unit) && !name.hasSuffix("\(unit)_total"), "\(name)")
             }
         }
     }
 
-    @Test("all of it is sound text by this project's own rules")
+    @Test("all of it passes this project's own linter")
     func lint() {
         #expect(PrometheusLint.offences(in: Self.everything()) == [])
     }
 
-    @Test("the linter finds what is wrong")
+    @Test("the linter finds faults")
     func lintFinds() {
         let bad = [
             "a 1\n", "# HELP a A.\n# TYPE a counter\na 1\n", "# HELP a A.\n# TYPE a gauge\na one\n",
@@ -62,13 +62,13 @@ struct MetricCatalogTests {
         for text in bad { #expect(!PrometheusLint.offences(in: text).isEmpty, "\(text)") }
     }
 
-    @Test("promtool finds nothing to say", .enabled(if: Promtool.path != nil))
+    @Test("promtool finds no fault", .enabled(if: Promtool.path != nil))
     func promtool() async throws {
         let said = try await Promtool.check(Self.everything())
         #expect(said == "")
     }
 
-    @Test("every name stands whole in the sources, once, so that a search finds its definition")
+    @Test("every name appears whole in the sources, once, so that a search finds its definition")
     func wholeNames() throws {
         let folder = URL(fileURLWithPath: "\(Peers.root)/Sources")
         let files = FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil)
@@ -111,13 +111,13 @@ struct MetricCatalogTests {
     }
 }
 
-/// Prometheus' own checker, where it is installed.
+/// Prometheus' own checker, if it is installed.
 enum Promtool {
     /// Where it is.
     static let path = ["/usr/bin/promtool", "/usr/local/bin/promtool"]
         .first { FileManager.default.isExecutableFile(atPath: $0) }
 
-    /// What it has to say about a text; nothing where all is well.
+    /// Its complaints about a text; empty if there are none.
     static func check(_ text: String) async throws -> String {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("metrics-\(UUID().uuidString).txt")
         try Data(text.utf8).write(to: file)

@@ -21,7 +21,7 @@ struct MetricsRegistryTests {
 
     private static func text(_ registry: MetricsRegistry) -> String { String(decoding: registry.text(), as: UTF8.self) }
 
-    @Test("every type is written as Prometheus reads it, in the table's order, with help and type")
+    @Test("every type is written in Prometheus' format, in the table's order, with help and type")
     func rendering() {
         let registry = Self.registry()
         let gauge = Gauge(label: "c", factory: registry)
@@ -99,14 +99,14 @@ struct MetricsRegistryTests {
         #expect(PrometheusText.number(value) == text)
     }
 
-    @Test("one series has one handler, whoever asks")
+    @Test("one series has one handler, for every caller")
     func shared() {
         let registry = Self.registry()
         for _ in 0..<10 { Counter(label: "a_total", dimensions: [("kind", "x")], factory: registry).increment() }
         #expect(registry.snapshot.value("a_total", ["x"]) == 10)
     }
 
-    @Test("additions of many threads are all counted")
+    @Test("additions from many threads are all counted")
     func concurrent() async {
         let registry = Self.registry()
         let counter = Counter(label: "a_total", dimensions: [("kind", "x")], factory: registry)
@@ -136,7 +136,7 @@ struct MetricsRegistryTests {
         #expect(abs(counts.sum - 8) < 1e-6)
     }
 
-    @Test("a family that is full takes no more series and says how much it lost")
+    @Test("a full family takes no more series and reports how much it lost")
     func cardinality() {
         let registry = Self.registry(limit: 3)
         for kind in 0..<10 {
@@ -147,7 +147,7 @@ struct MetricsRegistryTests {
         #expect(snapshot.value("switchyard_metric_series_dropped_total", ["a_total"]) == 7)
     }
 
-    @Test("what the table does not describe so is not kept, and reported")
+    @Test("values that do not match the table are reported, not kept")
     func undescribed() {
         let registry = Self.registry()
         Counter(label: "unknown_total", factory: registry).increment()
@@ -200,7 +200,7 @@ struct MetricsRegistryTests {
         #expect(counts.sum == 1.5)
     }
 
-    @Test("experts share series only where there are too many, and none is lost")
+    @Test("experts share series only if there are too many, and none is lost")
     func expertSeries() {
         let few = ExpertSeries(layers: 12, experts: 8, limit: 2000)
         #expect(few.width == 1)

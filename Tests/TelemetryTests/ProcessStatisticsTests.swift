@@ -5,9 +5,9 @@ import Testing
 
 @testable import Telemetry
 
-@Suite("What the system says of a process")
+@Suite("What the system reports about a process")
 struct ProcessStatisticsTests {
-    @Test("the fields are those of proc(5), whatever the program is called")
+    @Test("the fields follow proc(5), whatever the program's name")
     func stat() {
         let text =
             "4711 (a) b (c) S 1 4711 4711 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 7 0 12345 104857600 2560 "
@@ -21,7 +21,7 @@ struct ProcessStatisticsTests {
         #expect(statistics.residentBytes == 2560 * 4096)
     }
 
-    @Test("what is not there is left out", arguments: ["", "4711 (a", "4711 (a) S", "4711 (a) S x y z"])
+    @Test("missing values are left out", arguments: ["", "4711 (a", "4711 (a) S", "4711 (a) S x y z"])
     func missing(text: String) {
         var statistics = ProcessStatistics()
         statistics.read(stat: text, ticksPerSecond: 100, pageBytes: 4096)

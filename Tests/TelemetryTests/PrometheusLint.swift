@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Checks Prometheus text by rules of its own, for machines without `promtool`.
+/// Checks Prometheus text by its own rules, for machines without `promtool`.
 enum PrometheusLint {
     /// What is wrong with a text.
     ///
@@ -58,7 +58,7 @@ enum PrometheusLint {
         return offences
     }
 
-    /// A histogram's lines have suffixes that its family has not.
+    /// A histogram's lines have suffixes that its family lacks.
     private static func family(of name: String, _ types: [String: String]) -> String {
         for suffix in ["_bucket", "_sum", "_count"] where name.hasSuffix(suffix) {
             let family = String(name.dropLast(suffix.count))

@@ -15,10 +15,10 @@ struct TraceContextTests {
         arguments: [
             ("00-\(trace)-\(span)-01", true),
             ("00-\(trace)-\(span)-00", false),
-            // Only the last bit is known; the others are not written on.
+            // Only the last bit is known; the others are not passed on.
             ("00-\(trace)-\(span)-03", true),
             ("00-\(trace)-\(span)-fe", false),
-            // A later version, with and without more behind.
+            // A later version, with and without more after it.
             ("01-\(trace)-\(span)-01", true),
             ("cc-\(trace)-\(span)-01-what-the-future-will-be-like", true),
             ("cc-\(trace)-\(span)-00-", false),
@@ -53,7 +53,7 @@ struct TraceContextTests {
         #expect(TraceParent(text) == nil)
     }
 
-    @Test("every single damaged character is found, or changes nothing but the ids and flags")
+    @Test("every damaged character is found, or changes only ids and flags")
     func damage() {
         let text = "00-\(Self.trace)-\(Self.span)-01"
         for index in text.indices {
@@ -82,7 +82,7 @@ struct TraceContextTests {
         #expect(TraceContext.begin(parents: [], states: { ["a=1"] }) == nil)
     }
 
-    @Test("a sound traceparent begins a span below the caller's, and a child one below that")
+    @Test("a valid traceparent starts a span below the caller's, and its child one below that")
     func begun() throws {
         let text = "00-\(Self.trace)-\(Self.span)-01"
         let work = try #require(TraceContext.begin(parents: [text], states: { ["a=1,b=2", "c=3"] }))
@@ -103,7 +103,7 @@ struct TraceContextTests {
         #expect(metadata["parent_span_id"] == "\(Self.span)")
     }
 
-    @Test("a traceparent that breaks the format, or comes twice, begins a trace that is not sampled")
+    @Test("a malformed or repeated traceparent starts a trace that is not sampled")
     func restarted() throws {
         let text = "00-\(Self.trace)-\(Self.span)-01"
         for parents in [["00-nonsense"], [text, text], [""]] {
@@ -131,7 +131,7 @@ struct TraceContextTests {
         #expect(TraceState.joined(values) == joined)
     }
 
-    @Test("tracestate that breaks the format is dropped whole")
+    @Test("a malformed tracestate is dropped whole")
     func brokenState() {
         let long = "a=" + String(repeating: "x", count: 256)
         let many = (0..<33).map { "k\($0)=1" }.joined(separator: ",")

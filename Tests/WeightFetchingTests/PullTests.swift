@@ -170,7 +170,7 @@ struct PullTests {
                     hasBytes: 100_001
                 )
                 #expect(killed.status == .exited(128 + 15), "\(killed.log)")
-                #expect(killed.log.contains("run the same again"))
+                #expect(killed.log.contains("run the same command again"))
                 let kept = try #require(Files.byteCount(blob))
                 #expect(kept > 100_000)
                 #expect(!FileManager.default.fileExists(atPath: "\(place.hubCache)/models--test--noise/refs/main"))

@@ -104,7 +104,7 @@ struct RemoteShardTests {
                 #expect(server.served(weights) == 1_000_000 + whole.bytes.count - again)
 
                 // A signal that comes while the shard is loaded ends the host too.
-                let second = try await host(place, address, until: "weights are here")
+                let second = try await host(place, address, until: "fetched weights")
                 #expect(second.isInOrder, "\(second.log)")
                 #expect(server.requests(for: weights).count == 2)
                 #expect(server.requests(for: "/pool-0/manifest.json").count == 2)
@@ -140,7 +140,7 @@ struct RemoteShardTests {
                     }
                 )
                 #expect(status.isSuccess, "\(log)")
-                #expect(log.contains("told to stop before serving"), "\(log)")
+                #expect(log.contains("stopped before serving"), "\(log)")
                 #expect(!log.contains("[expert-host] serving"))
             }
         }

@@ -99,7 +99,7 @@ step_demo_again() {
     before=$(demo ps --quiet | sort)
     demo up --detach --wait || return 1
     expect "$(demo ps --quiet | sort)" "$before" || return 1
-    expect "$(demo logs shard 2>&1)" "it is kept"
+    expect "$(demo logs shard 2>&1)" "keeping it"
 }
 
 step_demo_scale() {

@@ -13,11 +13,11 @@ internal import Darwin
 /// How many token rows each expert takes per second: a moving average with exponential decay.
 ///
 /// A row that was counted `t` ago weighs `2^(-t / halfLife)`. The sum of the weights of an expert's rows is divided by
-/// what it would be at one row per second over the time since the first look, so that the average is right from the start
-/// and not only after some half-lives. Time is passed in; the type reads no clock.
+/// what it would be at one row per second over the time since the first look, so that the average is right from the
+/// start, not only after some half-lives. Time is passed in; the type reads no clock.
 ///
-/// Counters and increments may be mixed, but not in one layer: ``counted(_:in:now:)`` takes counters that only grow and
-/// spreads what they grew by over the time since the last look; ``add(_:of:in:now:)`` takes rows as they come.
+/// Counters and increments may be mixed, but not in one layer: ``counted(_:in:now:)`` takes counters that only grow
+/// and spreads their growth over the time since the last look; ``add(_:of:in:now:)`` takes rows as they arrive.
 public struct ExpertLoad: Sendable {
     private struct Layer: Sendable {
         /// Decayed rows by expert, as of `latest`.
@@ -35,18 +35,18 @@ public struct ExpertLoad: Sendable {
 
     /// Creates an average without rows.
     ///
-    /// - Parameter halfLife: Time after which a row weighs half; at least a millisecond is taken.
+    /// - Parameter halfLife: Time after which a row weighs half; at least a millisecond.
     public init(halfLife: Duration = .seconds(30)) {
         self.halfLife = max(halfLife, .milliseconds(1))
     }
 
-    /// The layers that rows were counted in, in order.
+    /// The layers with counted rows, in order.
     public var countedLayers: [SparseLayer] { self.layers.keys.sorted() }
 
-    /// Counters were read that only grow.
+    /// Takes readings of counters that only grow.
     ///
-    /// The first look at a layer only remembers them. A counter that is smaller than before was started again: what it
-    /// says now is what it grew by.
+    /// The first look at a layer only remembers them. A counter that is smaller than before was restarted: its growth
+    /// is its current value.
     ///
     /// - Parameters:
     ///   - counters: Rows since some start, by expert.
@@ -63,10 +63,10 @@ public struct ExpertLoad: Sendable {
             return
         }
         let elapsed = state.latest.duration(to: now)
-        // Rows without time between would be an infinite rate; they are seen at the next look.
+        // Rows without time in between would be an infinite rate; the next look counts them.
         guard elapsed > .zero else { return }
         let decay = self.decay(over: elapsed)
-        // Rows that came evenly over the time lost, on average, this part of their weight by now.
+        // Rows that arrived evenly over the time have, on average, lost this part of their weight by now.
         let kept = self.weight(over: elapsed) / elapsed.inSeconds
         Self.widen(&state.sums, to: counters.count)
         for (expert, counter) in counters.enumerated() {
@@ -79,13 +79,13 @@ public struct ExpertLoad: Sendable {
         self.layers[layer] = state
     }
 
-    /// Rows were dispatched.
+    /// Counts dispatched rows.
     ///
     /// - Parameters:
     ///   - rows: How many; a number below zero is none.
-    ///   - expert: Index of the expert; one below zero counts nowhere.
+    ///   - expert: Index of the expert; one below zero is ignored.
     ///   - layer: Its layer.
-    ///   - now: When. Time that goes back counts as no time.
+    ///   - now: When. A time before the last one counts as no time.
     public mutating func add(_ rows: Int, of expert: Int, in layer: SparseLayer, now: ContinuousClock.Instant) {
         guard expert >= 0 else { return }
         var state = self.layers[layer] ?? Layer(sums: [], counters: nil, first: now, latest: now)
@@ -116,7 +116,7 @@ public struct ExpertLoad: Sendable {
         return state.sums.map { $0 * decay / weight }
     }
 
-    /// How many rows the averages of a layer rest on: the sum of the rows' weights.
+    /// How many rows the averages of a layer are based on: the sum of the rows' weights.
     ///
     /// - Parameter layer: The layer.
     /// - Returns: Rows, as of the last look; zero if nothing was counted.
@@ -124,7 +124,7 @@ public struct ExpertLoad: Sendable {
         self.layers[layer]?.sums.reduce(0, +) ?? 0
     }
 
-    /// What is left of a weight after a time.
+    /// The fraction of a weight left after a time.
     private func decay(over time: Duration) -> Double {
         exp2(-max(time, .zero).inSeconds / self.halfLife.inSeconds)
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One layer's rows over the pools: who takes how much, and what one more pool for an expert would change.
+/// One layer's rows over the pools: how much each pool takes, and the effect of one more pool for an expert.
 ///
 /// Pools are numbers here, in the order of their names. An expert's rows are divided evenly over its pools, and a pool's
 /// evenly over its replicas, so a load is a part of the layer's rows that one replica takes.
 struct LayerBalance {
-    /// A further pool for an expert.
+    /// An additional pool for an expert.
     struct Addition: Equatable {
         var expert: Int
         var pool: Int
@@ -16,22 +16,22 @@ struct LayerBalance {
         /// The higher one of the two pools' loads afterwards.
         var pair: Double
 
-        /// Orders by what is better, then by something fixed.
+        /// Orders by gain, then by a fixed order.
         static func < (left: Addition, right: Addition) -> Bool {
             (left.worst, left.pair, left.expert, left.pool) < (right.worst, right.pair, right.expert, right.pool)
         }
     }
 
-    /// What sums in another order may differ by.
+    /// Tolerance for sums in a different order.
     static let slack = 1 + 1e-9
 
-    /// Replicas by pool; at least one, so that a pool that is down keeps the load that it would have.
+    /// Replicas by pool; at least one, so that a pool that is down keeps the load it would have.
     let replicas: [Double]
     /// Part of the layer's rows, by expert.
     let shares: [Double]
-    /// Pools that an expert might get besides those that it has, by expert.
+    /// Pools that an expert could get in addition to its current ones, by expert.
     let spare: [[Int]]
-    /// Pools by expert, its own first; empty where nobody holds it.
+    /// Pools by expert, its own first; empty if no pool holds it.
     private(set) var homes: [[Int]]
     /// Rows of one replica, by pool.
     private(set) var loads: [Double]
@@ -45,14 +45,14 @@ struct LayerBalance {
         self.recount()
     }
 
-    /// The busiest pool and its load; of equals the first.
+    /// The busiest pool and its load; the first of equals.
     var worst: (pool: Int, load: Double) {
         var worst = (pool: 0, load: 0.0)
         for (pool, load) in self.loads.enumerated() where load > worst.load { worst = (pool, load) }
         return worst
     }
 
-    /// The load of every replica if all took the same; only pools that experts have count.
+    /// The load of every replica if all took the same; only pools with experts count.
     var mean: Double {
         let used = Set(self.homes.joined())
         let placed = zip(self.shares, self.homes).reduce(0) { $1.1.isEmpty ? $0 : $0 + $1.0 }
@@ -60,10 +60,10 @@ struct LayerBalance {
         return replicas > 0 ? placed / replicas : 0
     }
 
-    /// A load that the busiest replica has at least, however the rows are divided over the pools that hold them.
+    /// A lower bound of the busiest replica's load, however the rows are divided over the pools that hold them.
     ///
-    /// Somebody takes at least the mean over all pools; and somebody among the holders of an expert takes at least the
-    /// expert's rows divided by their number.
+    /// Some replica takes at least the mean over all pools, and some holder of an expert takes at least the expert's
+    /// rows divided by the number of holders.
     var floor: Double {
         let placed = zip(self.shares, self.homes).reduce(0) { $1.1.isEmpty ? $0 : $0 + $1.0 }
         let all = Set(self.homes.joined()).union(self.spare.joined())
@@ -85,14 +85,14 @@ struct LayerBalance {
         self.recount()
     }
 
-    /// The further pool that helps the busiest pool most.
+    /// The additional pool that relieves the busiest pool most.
     ///
     /// - Parameters:
     ///   - step: What it must take off that pool, as a fraction of its load.
-    ///   - limit: Pools that an expert may have in all.
+    ///   - limit: Pools that an expert may have in total.
     ///   - excluded: Experts that get none.
-    /// - Returns: The one after which the layer's highest load is least; of equals the one after which the two pools' is.
-    ///   Nothing where no pool could take over a part and stay below the present highest load.
+    /// - Returns: The one that makes the layer's highest load lowest; among equals, the one that makes the two pools'
+    ///   higher load lowest. Nil if no pool could take a part and stay below the current highest load.
     func bestAddition(step: Double, limit: Int, excluding excluded: Set<Int>) -> Addition? {
         let (worstPool, worstLoad) = self.worst
         guard worstLoad > 0 else { return nil }
@@ -108,7 +108,7 @@ struct LayerBalance {
             for pool in self.spare[expert] where !homes.contains(pool) {
                 let pair = max(self.loads[pool] + after / self.replicas[pool], worstLoad - relief)
                 guard pair < worstLoad else { continue }
-                // The expert's other pools get lighter too. Of those that do not change, the first in order is the busiest.
+                // The expert's other pools get lighter too. Among unchanged pools, the first in order is the busiest.
                 let lighter = homes.reduce(pair) { max($0, self.loads[$1] - taken / self.replicas[$1]) }
                 let other = order.first { $0 != pool && !homes.contains($0) }.map { self.loads[$0] } ?? 0
                 let addition = Addition(
@@ -124,7 +124,7 @@ struct LayerBalance {
         return best
     }
 
-    /// From scratch, so that what is added and taken away again leaves no trace of rounding.
+    /// Computed from scratch, so that adding and removing leaves no rounding errors.
     private mutating func recount() {
         self.loads = Array(repeating: 0, count: self.replicas.count)
         for (expert, homes) in self.homes.enumerated() {

@@ -2,7 +2,7 @@
 
 internal import SwitchyardTypes
 
-/// One layer of a plan that is being made.
+/// One layer of a plan in progress.
 struct LayerDraft {
     let layer: SparseLayer
     /// Names of the pools, in order; ``LayerBalance`` knows them by index.
@@ -11,9 +11,9 @@ struct LayerDraft {
     private(set) var reasons: [Int: [PlacementPlan.Reason]] = [:]
     private var released: Set<Int> = []
 
-    /// Starts with what is in force.
+    /// Starts with the current placement.
     ///
-    /// - Returns: Nothing where the snapshot does not know the layer.
+    /// - Returns: Nil if the snapshot does not know the layer.
     init?(_ layer: SparseLayer, of snapshot: PlacementSnapshot, pools: [String]) {
         guard let state = snapshot.layers[layer] else { return nil }
         let indices = Dictionary(uniqueKeysWithValues: pools.enumerated().map { ($1, $0) })
@@ -47,7 +47,7 @@ struct LayerDraft {
         )
     }
 
-    /// Takes experts off pools that do not hold them any more.
+    /// Removes experts from pools that no longer hold them.
     mutating func removeLost() {
         for expert in self.balance.homes.indices {
             for pool in self.balance.homes[expert].dropFirst() where !self.balance.spare[expert].contains(pool) {
@@ -57,7 +57,7 @@ struct LayerDraft {
         }
     }
 
-    /// Takes an expert off a pool, unless that leaves somebody with too much.
+    /// Removes an expert from a pool, unless that overloads another one.
     mutating func release(
         _ expert: Int,
         from pool: Int,
@@ -98,7 +98,7 @@ struct LayerDraft {
 }
 
 extension PlacementPlan {
-    /// Takes a finished layer in.
+    /// Adds a finished layer.
     mutating func add(_ draft: LayerDraft, before: LayerBalance, isMeasured: Bool) {
         let after = draft.balance
         for expert in after.homes.indices {

@@ -2,11 +2,11 @@
 
 public import SwitchyardTypes
 
-/// Which further pools hot experts are sent to, and what that is expected to gain.
+/// The additional pools for hot experts, and the expected gain.
 public struct PlacementPlan: Sendable, Equatable {
     /// Why a pool takes rows of an expert from now on, or no longer does.
     public enum Reason: Sendable, Equatable, CustomStringConvertible {
-        /// That takes load off the layer's busiest pool.
+        /// It takes load off the layer's busiest pool.
         case relieves(pool: String)
         /// Its share has been below the threshold for long enough.
         case cooled(shareBefore: Double, for: Duration)
@@ -37,13 +37,13 @@ public struct PlacementPlan: Sendable, Equatable {
         public var share: Double
         /// Pools that take its rows now, its own first.
         public var before: [String]
-        /// Pools that are to take them.
+        /// Pools that take them under the plan.
         public var after: [String]
-        /// Why, one for each pool that comes or goes.
+        /// The reasons, one for each pool that is added or removed.
         public var reasons: [Reason]
     }
 
-    /// What the plan does to one layer.
+    /// The plan's effect on one layer.
     ///
     /// Loads are parts of the layer's rows that one replica takes: a layer lasts as long as its busiest replica.
     public struct Layer: Sendable, Equatable {
@@ -55,36 +55,36 @@ public struct PlacementPlan: Sendable, Equatable {
         public var worstPool: String
         /// Load of the busiest replica now.
         public var worstBefore: Double
-        /// The same under the plan.
+        /// The same value under the plan.
         public var worstAfter: Double
         /// The busiest replica's load in multiples of the mean, now.
         public var balanceBefore: Double
-        /// The same under the plan.
+        /// The same value under the plan.
         public var balanceAfter: Double
-        /// A load that no division of the rows over pools that hold them can go below.
+        /// A lower bound for any division of the rows over the pools that hold them.
         public var floor: Double
     }
 
-    /// Further pools of an expert under the plan, by layer and expert.
+    /// Additional pools of an expert under the plan, by layer and expert.
     public var extras: [SparseLayer: [Int: [String]]] = [:]
-    /// What it does to each layer, in order.
+    /// Its effect on each layer, in order.
     public var layers: [Layer] = []
-    /// What changes, by layer and expert.
+    /// The changes, by layer and expert.
     public var changes: [Change] = []
 
     /// Whether there is something to change.
     public var isChange: Bool { !self.changes.isEmpty }
 }
 
-/// Advice to load a further shard, for layers that nothing can be done for with what hosts hold.
+/// Advice to load another shard, for layers that the shards already loaded cannot improve.
 public struct PlacementAdvice: Sendable, Equatable {
-    /// Pool whose shard is to be loaded by others too.
+    /// Pool whose shard others should load too.
     public var shardOf: String
-    /// Pool whose hosts are to load it.
+    /// Pool whose hosts should load it.
     public var hostsOf: String
     /// Load of the busiest replica now, averaged over the layers.
     public var worstBefore: Double
-    /// The same once the shard is loaded and the plan made from it in force.
+    /// The same once the shard is loaded and the resulting plan is in force.
     public var worstAfter: Double
 }
 

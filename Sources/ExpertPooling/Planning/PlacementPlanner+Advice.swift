@@ -3,18 +3,18 @@
 internal import SwitchyardTypes
 
 extension PlacementPlanner {
-    /// Which hosts should load which further shard, where the plan for what they hold leaves much to wish for.
+    /// Which hosts should load which additional shard, if planning with their current shards is not enough.
     ///
     /// The shards of the busiest pools are tried on the hosts of the least busy ones: for each pair the plan is made as if
     /// those hosts held that shard, and the pair that lowers the busiest replica's load most, averaged over the layers, is
-    /// advised. Then the next one is looked for as if the first were done. A replica's memory is not known here: whether
-    /// the shard fits is for people to judge.
+    /// advised. Then the next one is sought as if the first were done. A replica's memory is not known here, so
+    /// people must judge whether the shard fits.
     ///
     /// - Parameters:
     ///   - snapshot: The cluster now.
-    ///   - count: The most pieces of advice.
+    ///   - count: The most entries to return.
     ///   - candidates: How many of the busiest and of the least busy pools are tried.
-    /// - Returns: What to load where, most useful first; nothing where no shard lowers the load by `minimumGain`.
+    /// - Returns: What to load where, most useful first; empty if no shard lowers the load by `minimumGain`.
     public func advice(
         for snapshot: PlacementSnapshot,
         count: Int = 3,
@@ -81,9 +81,9 @@ extension PlacementPlanner {
 }
 
 extension PlacementSnapshot {
-    /// Supposes that the hosts of one pool hold the experts of another too.
+    /// Assumes that the hosts of one pool also hold the experts of another.
     ///
-    /// - Returns: Whether that is news.
+    /// - Returns: Whether that changes anything.
     fileprivate mutating func load(shardOf shard: String, onHostsOf hosts: String) -> Bool {
         var isNews = false
         for (layer, state) in self.layers {

@@ -2,13 +2,13 @@
 
 internal import SwitchyardTypes
 
-/// Gives hot experts further pools that hold them anyway, so that a layer's busiest replica has less to do.
+/// Gives hot experts additional pools that already hold them, so that a layer's busiest replica has less to do.
 ///
-/// **Model.** The layers of a step run one after another, and each waits for its slowest pool. So every layer is planned for
-/// itself, and what is lowered is the load of its busiest replica: the part of the layer's rows that it takes. An expert's
-/// rows are taken to be divided evenly over its pools, and a pool's rows evenly over its replicas that take calls (the
-/// dispatch, ``PlacementTable/assignments(of:in:replicas:)``, levels better than that). An expert may get a pool only where
-/// every such replica holds it.
+/// **Model.** The layers of a step run one after another, and each waits for its slowest pool. So every layer is
+/// planned separately, and the plan lowers the load of its busiest replica: the part of the layer's rows that it
+/// takes. An expert's rows are assumed to be divided evenly over its pools, and a pool's rows evenly over its
+/// replicas that take calls (the dispatch, ``PlacementTable/assignments(of:in:replicas:)``, levels better than that).
+/// An expert may get a pool only if every such replica holds it.
 ///
 /// **Algorithm.** Greedy, for each layer:
 ///
@@ -42,33 +42,33 @@ public struct PlacementPlanner: Sendable {
         var shareWhenAdded: Double
         /// Since when the expert's share has been below the threshold.
         var coolSince: ContinuousClock.Instant?
-        /// Since when the highest load would be much lower without the extra.
+        /// Since when the highest load would have been much lower without the extra.
         var burdenSince: ContinuousClock.Instant?
     }
 
-    /// When an expert gets a further pool, and when it loses it again.
+    /// When an expert gets another pool, and when it loses it again.
     public let configuration: PlacementPlannerConfiguration
 
     private var memory: [Key: Memory] = [:]
     private var latestExtras: [SparseLayer: [Int: [String]]]?
     private var changedAt: ContinuousClock.Instant?
 
-    /// Creates a planner that has seen nothing.
+    /// Creates a planner without history.
     ///
-    /// - Parameter configuration: When an expert gets a further pool, and when it loses it again.
+    /// - Parameter configuration: When an expert gets another pool, and when it loses it again.
     public init(configuration: PlacementPlannerConfiguration = .defaults) {
         self.configuration = configuration
     }
 
     /// Whether the placement should change, and how.
     ///
-    /// Call it every few seconds; the extras in force are taken from the snapshot, so a plan that nobody applied is simply
-    /// proposed again.
+    /// Call it every few seconds; the extras in force are taken from the snapshot, so a plan that was not applied is
+    /// simply proposed again.
     ///
     /// - Parameters:
     ///   - snapshot: The cluster now.
-    ///   - now: The present.
-    /// - Returns: The plan to put in force, or nil where the present one stays.
+    ///   - now: The current time.
+    /// - Returns: The plan to put in force, or nil if the current one stays.
     public mutating func change(
         for snapshot: PlacementSnapshot,
         now: ContinuousClock.Instant
@@ -77,12 +77,12 @@ public struct PlacementPlanner: Sendable {
         return plan.isChange ? plan : nil
     }
 
-    /// The plan for a cluster, be it the present one or another.
+    /// The plan for a cluster, changed or not.
     ///
     /// - Parameters:
     ///   - snapshot: The cluster now.
-    ///   - now: The present.
-    /// - Returns: The plan with what it is expected to bring.
+    ///   - now: The current time.
+    /// - Returns: The plan with its expected gain.
     public mutating func plan(for snapshot: PlacementSnapshot, now: ContinuousClock.Instant) -> PlacementPlan {
         if let latest = self.latestExtras, latest != snapshot.extras { self.changedAt = now }
         self.latestExtras = snapshot.extras
@@ -108,7 +108,8 @@ public struct PlacementPlanner: Sendable {
 
     // MARK: - Inside
 
-    /// What is remembered of a layer's extras: the share when each came into force, and since when it could go.
+    /// The planner's memory of a layer's extras: the share when each came into force, and since when it could be
+    /// released.
     private func remembered(_ draft: LayerDraft, now: ContinuousClock.Instant) -> [Key: Memory] {
         var memory: [Key: Memory] = [:]
         let relieved = draft.balance.worst.load * (1 - self.configuration.minimumGain)

@@ -2,7 +2,7 @@
 
 public import SwitchyardTypes
 
-/// What a plan is made from: who holds what, who takes calls, and where the rows go.
+/// The input of a plan: which pools hold which experts, which replicas take calls, and where rows go.
 public struct PlacementSnapshot: Sendable, Equatable {
     /// One pool.
     public struct Pool: Sendable, Equatable {
@@ -24,19 +24,19 @@ public struct PlacementSnapshot: Sendable, Equatable {
 
     /// One sparse layer.
     public struct Layer: Sendable, Equatable {
-        /// The pool of each expert, by expert index; nil where nobody holds it.
+        /// The pool of each expert, by expert index; nil if no pool holds it.
         public var primary: [String?]
-        /// Rows in a second, by expert index.
+        /// Rows per second, by expert index.
         public var rowsPerSecond: [Double]
-        /// How many rows those averages stand on.
+        /// How many rows those averages are based on.
         public var observedRows: Double
 
         /// Creates a layer.
         ///
         /// - Parameters:
         ///   - primary: The pool of each expert, by expert index.
-        ///   - rowsPerSecond: Rows in a second, by expert index.
-        ///   - observedRows: How many rows those averages stand on.
+        ///   - rowsPerSecond: Rows per second, by expert index.
+        ///   - observedRows: How many rows those averages are based on.
         public init(primary: [String?], rowsPerSecond: [Double], observedRows: Double) {
             self.primary = primary
             self.rowsPerSecond = rowsPerSecond
@@ -48,7 +48,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
     public var pools: [String: Pool]
     /// The sparse layers.
     public var layers: [SparseLayer: Layer]
-    /// Further pools that take rows of an expert now, by layer and expert.
+    /// Additional pools that currently take an expert's rows, by layer and expert.
     public var extras: [SparseLayer: [Int: [String]]]
 
     /// Creates a snapshot.
@@ -56,7 +56,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
     /// - Parameters:
     ///   - pools: The pools, by name.
     ///   - layers: The sparse layers.
-    ///   - extras: Further pools that take rows of an expert now, by layer and expert.
+    ///   - extras: Additional pools that currently take an expert's rows, by layer and expert.
     public init(
         pools: [String: Pool] = [:],
         layers: [SparseLayer: Layer] = [:],
@@ -74,7 +74,7 @@ public struct PlacementSnapshot: Sendable, Equatable {
     ///   - load: The experts' averages.
     ///   - layers: The model's sparse layers.
     ///   - expertCount: Experts of each.
-    ///   - now: The present.
+    ///   - now: The current time.
     public init(
         of pools: ExpertPools,
         load: ExpertLoad,

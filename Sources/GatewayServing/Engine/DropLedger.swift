@@ -5,16 +5,16 @@ internal import RPCCore
 internal import SwitchModel
 public import SwitchyardTypes
 
-/// What a request accepts of dropped tokens, that is tokens that a sparse layer's experts did not contribute to.
+/// How many dropped tokens a request accepts: tokens to which a sparse layer's experts did not contribute.
 public struct DropPolicy: Sendable, Hashable {
-    /// Whether the request fails as soon as one of its tokens is dropped for another reason than capacity.
+    /// Whether the request fails as soon as one of its tokens is dropped for any reason but capacity.
     public var strict: Bool
 
-    /// The largest fraction of its routed tokens that hosts may lose (any reason but capacity); no limit if it is
+    /// The largest fraction of its routed tokens that hosts may lose (any reason but capacity); unlimited if it is
     /// missing.
     public var maxDroppedFraction: Float?
 
-    /// Takes whatever comes.
+    /// Accepts any number of dropped tokens.
     public static let allow = DropPolicy()
 
     /// Creates a policy.
@@ -92,15 +92,15 @@ struct DropLedger: Sendable, Equatable {
     /// Tokens that hosts lost so far: dropped for any reason but capacity.
     var lostCount: Int { self.counts.reduce(0) { $1.key.reason == .capacity ? $0 : $0 + $1.value } }
 
-    /// How the request must end, if its policy says that it must.
+    /// How the request must end if it has broken its policy.
     ///
-    /// A fraction may still fall under its limit as more tokens are routed, so it is broken once that has become
-    /// impossible, and judged as it is at the end.
+    /// A fraction may still fall under its limit as more tokens are routed, so it counts as broken only once that is
+    /// impossible; at the end it is judged as it stands.
     ///
     /// - Parameters:
     ///   - policy: The request's policy.
     ///   - coming: How many more tokens, times sparse layers, the request may route; 0 at its end.
-    /// - Returns: Nothing as long as the policy is kept or can be.
+    /// - Returns: Nil while the policy is kept or still can be.
     func violation(of policy: DropPolicy, coming: Int = 0) -> RPCError? {
         guard let worst = self.worstLoss else {
             return nil
@@ -118,9 +118,9 @@ struct DropLedger: Sendable, Equatable {
         }
         return RPCError(
             worst.reason.statusCode,
-            "\(self.lostCount) of \(coming > 0 ? "at most " : "")\(total) routed tokens were lost to hosts, a fraction of "
-                + "\(fraction) over drop_policy.max_dropped_fraction \(limit); most often: \(worst.count) at \(worst.layer.words) "
-                + "for \(worst.reason); try again, or accept a larger fraction"
+            "\(self.lostCount) of \(coming > 0 ? "at most " : "")\(total) routed tokens were lost by expert hosts; "
+                + "the fraction \(fraction) exceeds drop_policy.max_dropped_fraction \(limit); "
+                + "most often: \(worst.count) at \(worst.layer.words) for \(worst.reason); try again, or accept a larger fraction"
         )
     }
 
@@ -129,13 +129,13 @@ struct DropLedger: Sendable, Equatable {
         RPCError(
             reason.statusCode,
             "a token was dropped at \(layer.words) for \(reason) and drop_policy.strict is set; "
-                + "try again, or leave it unset to take a degraded answer"
+                + "try again, or leave it unset to accept a degraded answer"
         )
     }
 
     /// Where most tokens were lost to hosts.
     private var worstLoss: DroppedTokens? {
-        // Of equals the first: the order of the entries is fixed, so the message is too.
+        // The first of equals: the order of the entries is fixed, so the message is too.
         self.entries.filter { $0.reason != .capacity }
             .reduce(nil) { best, entry in
                 guard let best, best.count >= entry.count else {
@@ -147,7 +147,7 @@ struct DropLedger: Sendable, Equatable {
 }
 
 extension SparseLayer {
-    /// The layer as messages name it.
+    /// The layer's name in messages.
     var words: String { "\(self.stack) layer \(self.block)" }
 }
 

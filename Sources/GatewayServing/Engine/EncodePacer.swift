@@ -2,22 +2,22 @@
 
 internal import SwitchyardTypes
 
-/// Keeps the encoder's share of a step within a bound while others decode: a pure machine that is told how long pieces
-/// took.
+/// Keeps the encoder's share of a step within a bound while others decode: a pure machine fed with the time each
+/// piece took.
 ///
-/// A piece is about one block of the model for all tokens of an encoder run. Every step takes at least one piece, so that
-/// encoding always gets on.
+/// A piece is about one block of the model for all tokens of an encoder run. Every step takes at least one piece, so
+/// that encoding always makes progress.
 struct EncodePacer: Sendable {
     /// By how much the encoder may lengthen a step.
     let bound: Duration
 
     /// Moving average of a piece's seconds for each token; nil before the first piece.
     private var secondsPerToken: Double?
-    /// What the pieces of this step took.
+    /// Time that the pieces of this step took.
     private var spent = Duration.zero
     private var pieces = 0
 
-    /// How much a new measurement counts against all before it.
+    /// Weight of a new measurement against all earlier ones.
     private static let weight = 0.2
 
     /// - Parameter bound: By how much the encoder may lengthen a step.
@@ -25,20 +25,20 @@ struct EncodePacer: Sendable {
         self.bound = bound
     }
 
-    /// The most tokens of an encoder run two of whose pieces fit into a step; nil until something was measured.
+    /// The largest encoder run, in tokens, of which two pieces fit into a step; nil until something is measured.
     var tokensPerRun: Int? {
         self.secondsPerToken.map {
             max(1, Int(clamping: Int64((self.bound.inSeconds / 2 / max($0, 1e-9)).rounded(.down))))
         }
     }
 
-    /// A step begins.
+    /// Starts a step.
     mutating func stepBegan() {
         self.spent = .zero
         self.pieces = 0
     }
 
-    /// Whether a piece may be done in this step.
+    /// Whether this step may run a piece.
     ///
     /// - Parameter tokens: Tokens of its run.
     /// - Returns: Whether it is the first one, or will probably stay within the bound.
@@ -50,7 +50,7 @@ struct EncodePacer: Sendable {
         return self.spent.inSeconds + expected <= self.bound.inSeconds
     }
 
-    /// A piece was done.
+    /// Records a finished piece.
     ///
     /// - Parameters:
     ///   - tokens: Tokens of its run, at least 1.

@@ -24,7 +24,7 @@ public struct EngineConfiguration: Sendable {
 
     /// Whether decoder steps run as two micro-batches that take turns.
     public enum Overlap: String, Sendable, Hashable, CaseIterable {
-        /// Where it was measured to be faster.
+        /// Where measurements show that it is faster.
         case automatic = "auto"
         /// In every step of two rows or more.
         case always = "on"
@@ -49,9 +49,9 @@ public struct EngineLoad: Sendable, Hashable {
     public var running = 0
     /// Batch slots in use.
     public var usedSlots = 0
-    /// Batch slots in all.
+    /// Batch slots in total.
     public var batchSlots = 0
-    /// Whether new requests are turned away because the engine is leaving.
+    /// Whether new requests are turned away because the engine is draining.
     public var isDraining = false
     /// Steps since the start.
     public var steps: UInt64 = 0

@@ -15,7 +15,7 @@ public struct EngineRequest: Sendable {
         case generate(GenerationParameters, stops: [String])
         /// Only run the encoder.
         case encode
-        /// Say how likely given tokens are, and as many most likely ones in their places.
+        /// Score given tokens, and name this many of the most likely tokens at each position.
         case score(target: [Int32], topLogprobs: Int)
     }
 
@@ -32,16 +32,16 @@ public struct EngineRequest: Sendable {
     /// The kind of work.
     public var work: Work
 
-    /// What the request accepts of dropped tokens.
+    /// How many dropped tokens the request accepts.
     public var dropPolicy: DropPolicy
 
     /// When the client stops waiting; never if it is missing.
     public var deadline: ContinuousClock.Instant?
 
-    /// Whether each token is told as it is chosen; the last event holds all of them in any case.
+    /// Whether each token is sent as it is chosen; the last event holds all of them in any case.
     public var streamsTokens: Bool
 
-    /// The trace that the request belongs to; nil if it is in none.
+    /// The request's trace; nil if it has none.
     public var trace: TraceContext?
 
     /// Creates a request.
@@ -49,9 +49,9 @@ public struct EngineRequest: Sendable {
     /// - Parameters:
     ///   - input: The encoder's input.
     ///   - work: The kind of work.
-    ///   - dropPolicy: What the request accepts of dropped tokens.
+    ///   - dropPolicy: How many dropped tokens the request accepts.
     ///   - deadline: When the client stops waiting.
-    ///   - streamsTokens: Whether each token is told as it is chosen.
+    ///   - streamsTokens: Whether each token is sent as it is chosen.
     public init(
         input: [Int32],
         work: Work,
@@ -78,14 +78,14 @@ extension EngineRequest.Work {
     }
 }
 
-/// A request that the engine has taken: its name and what becomes of it.
+/// A request that the engine has accepted: its name and its events.
 public struct EngineTicket: Sendable {
     /// The request's name, for ``InferenceEngine/cancel(_:)``.
     public let id: SequenceID
 
     /// What happens, in order; ends after ``EngineEvent/finished(_:)`` or ``EngineEvent/failed(_:)``.
     ///
-    /// The task that reads it cancels the request when it is cancelled itself.
+    /// Cancelling the task that reads it cancels the request.
     public let events: AsyncStream<EngineEvent>
 }
 
@@ -93,9 +93,9 @@ public struct EngineTicket: Sendable {
 public enum EngineEvent: Sendable {
     /// One sequence has one more token; only if the request asks for it, and not in a beam search.
     case token(StreamedToken)
-    /// The last event of a request that went well.
+    /// The last event of a request that succeeded.
     case finished(EngineResult)
-    /// The last event of a request that did not.
+    /// The last event of a request that failed.
     case failed(RPCError)
 }
 
@@ -105,15 +105,15 @@ public struct StreamedToken: Sendable, Hashable {
     public var sequence: Int
     /// The token's id.
     public var id: Int32
-    /// The text that the token adds; empty while it may be the beginning of a stop string.
+    /// The text that the token adds; empty while it may be the start of a stop string.
     public var text: String
     /// The natural logarithm of its probability.
     public var logprob: Float
-    /// The most likely tokens in this place, as many as were asked for.
+    /// The most likely tokens at this position, as many as requested.
     public var topLogprobs: [SwitchModel.TokenLogprob]
 }
 
-/// What a request led to.
+/// The result of a request.
 public struct EngineResult: Sendable {
     /// The answer, by the kind of work.
     public enum Output: Sendable {
@@ -137,7 +137,7 @@ public struct EngineGeneration: Sendable, Hashable {
     /// The text, special tokens kept; it ends before the first stop string.
     public var text: String
 
-    /// All ids that were generated, those that make up the stop string included.
+    /// All generated ids, including those of the stop string.
     public var sequence: GeneratedSequence
 }
 
@@ -147,7 +147,7 @@ public struct TokenScore: Sendable, Hashable {
     public var id: Int32
     /// The natural logarithm of its probability.
     public var logprob: Float
-    /// The most likely tokens in its place, best first, as many as were asked for.
+    /// The most likely tokens at its position, best first, as many as requested.
     public var topLogprobs: [SwitchModel.TokenLogprob]
 }
 
@@ -155,16 +155,16 @@ public struct TokenScore: Sendable, Hashable {
 public struct EngineUsage: Sendable, Hashable {
     /// Ids given to the encoder.
     public var inputTokens = 0
-    /// Ids that came out, over all sequences; for a score, the target's ids.
+    /// Generated ids, over all sequences; for a score, the target's ids.
     public var outputTokens = 0
     /// Tokens without an expert's output.
     public var dropped: [DroppedTokens] = []
     /// Tokens times sparse layers.
     public var routedTokens = 0
-    /// From submission to the first step.
+    /// Time from submission to the first step.
     public var queueTime = Duration.zero
-    /// In the encoder.
+    /// Time in the encoder.
     public var encodeTime = Duration.zero
-    /// From the end of the encoder to the end of the request.
+    /// Time from the end of the encoder to the end of the request.
     public var decodeTime = Duration.zero
 }

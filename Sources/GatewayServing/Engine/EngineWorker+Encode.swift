@@ -7,7 +7,7 @@ internal import SwitchModel
 internal import SwitchyardTypes
 
 extension EngineWorker {
-    /// Sequences that go through the encoder together, and how far they have come.
+    /// Sequences that go through the encoder together, and how far along they are.
     final class Encoding {
         let members: [RunningSequence]
         let tokens: Int
@@ -28,7 +28,7 @@ extension EngineWorker {
         }
     }
 
-    /// Encodes everything that waits, without a bound: nothing decodes that it could hold up.
+    /// Encodes everything that waits, without a bound: no decoding is held up.
     func encodeToEnd() {
         while self.beginEncoding(tokens: .max) {
             while self.encoding != nil {
@@ -37,15 +37,15 @@ extension EngineWorker {
         }
     }
 
-    /// Goes on encoding as long as the step's bound allows.
+    /// Keeps encoding while the step's bound allows.
     func encodeWithinBound() {
         while self.encodePiece(isWaiting: true) {}
     }
 
-    /// Does one piece of what is to be encoded, if the step's bound allows.
+    /// Runs one piece of encoding, if the step's bound allows.
     ///
-    /// - Parameter isWaiting: Whether to wait for experts that are out.
-    /// - Returns: Whether a piece was done.
+    /// - Parameter isWaiting: Whether to wait for expert calls in flight.
+    /// - Returns: Whether a piece ran.
     func encodePiece(isWaiting: Bool = false) -> Bool {
         guard self.beginEncoding(tokens: self.pacer.tokensPerRun ?? 1), let encoding = self.encoding,
             isWaiting || encoding.run.isReady, self.pacer.mayRun(tokens: encoding.tokens)
@@ -64,9 +64,9 @@ extension EngineWorker {
         }
     }
 
-    /// Begins to encode the next sequences, unless some are being encoded.
+    /// Starts encoding the next sequences, unless a run is in progress.
     ///
-    /// - Parameter limit: Input tokens to take at most; one sequence is taken in any case.
+    /// - Parameter limit: Most input tokens to take; one sequence is always taken.
     /// - Returns: Whether there is something to encode.
     private func beginEncoding(tokens limit: Int) -> Bool {
         guard self.encoding == nil else {
@@ -100,7 +100,7 @@ extension EngineWorker {
         }
     }
 
-    /// Does one piece of the current run.
+    /// Runs one piece of the current run.
     private func advanceEncoding() {
         guard let encoding else {
             return
@@ -148,7 +148,7 @@ extension EngineWorker {
         }
     }
 
-    /// Ends requests that need no generation: those for hidden states at once, those for scores after one pass.
+    /// Ends requests that need no generation: hidden states at once, scores after one pass.
     private func finishEncoded(_ sequence: RunningSequence) {
         guard case .encoded(let encoded) = sequence.stage else {
             return

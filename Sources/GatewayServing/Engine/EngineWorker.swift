@@ -8,9 +8,9 @@ internal import SwitchyardTypes
 internal import Telemetry
 internal import TensorKernels
 
-/// The engine's thread: what runs, and one step after the other.
+/// The engine's thread: the running sequences, computed one step after another.
 ///
-/// A request that fails leaves alone; its neighbours never notice.
+/// A request that fails ends by itself; its neighbours are unaffected.
 final class EngineWorker {
     let engine: InferenceEngine
     var running: [SequenceID: RunningSequence] = [:]
@@ -19,7 +19,7 @@ final class EngineWorker {
 
     /// Sequences that wait for the encoder, in the order of their admission.
     var toEncode: [RunningSequence] = []
-    /// The sequences that are being encoded.
+    /// The sequences in the encoder.
     var encoding: Encoding?
     var pacer: EncodePacer
     private var chooser: MicroBatchChooser
@@ -31,10 +31,10 @@ final class EngineWorker {
         self.decoderLayers = engine.model.configuration.sparseLayers.count { $0.stack == .decoder }
     }
 
-    /// Does one step: decodes a token of each sequence that can, encodes those that joined.
+    /// Runs one step: decodes a token of each sequence that can decode, and encodes new ones.
     ///
-    /// If no sequence decodes, those that joined are encoded to the end. Otherwise the encoder gets the time in which experts
-    /// are out, and a bounded time at the end of the step.
+    /// If no sequence decodes, new ones are encoded to the end. Otherwise the encoder gets the time spent waiting for
+    /// experts, and a bounded time at the end of the step.
     func step(_ turn: RequestBook.Turn) {
         self.remove(turn.ended + turn.expired)
         guard !turn.running.isEmpty else {
@@ -64,13 +64,13 @@ final class EngineWorker {
         ids.compactMap { self.running[$0] }.filter { $0.rowCount > 0 }
     }
 
-    /// Drops all that is left once the engine has stopped.
+    /// Drops everything left once the engine has stopped.
     func stop() {
         self.running = [:]
         self.dropAbandonedEncoding()
     }
 
-    /// Drops what is kept of requests that have ended.
+    /// Drops the state of requests that have ended.
     private func remove(_ ended: [SequenceID]) {
         guard !ended.isEmpty else { return }
         for id in ended {
@@ -135,12 +135,13 @@ final class EngineWorker {
 
     // MARK: - Calls of the model
 
-    /// Calls the model for some requests, then drops those that left, failed or lost more tokens than they accept.
+    /// Calls the model for some requests, then drops those that were cancelled, failed or lost more tokens than they
+    /// accept.
     ///
     /// - Parameters:
-    ///   - stack: The half of the model that is called.
-    ///   - parts: The requests and their numbers of inputs, in the order of the inputs.
-    ///   - body: Calls the model with the experts that it is given.
+    ///   - stack: The half of the model to call.
+    ///   - parts: The requests with their input counts, in the order of the inputs.
+    ///   - body: Calls the model with the given experts.
     /// - Returns: What the model returned; nil if no request is left to need it.
     func call<Output>(
         _ stack: Stack,
@@ -160,7 +161,7 @@ final class EngineWorker {
         return options
     }
 
-    /// Begins a call of the model for some requests.
+    /// Starts a call of the model for some requests.
     func open(_ parts: [(sequence: RunningSequence, inputs: Int)]) -> WatchedCall {
         let members = parts.map { StepBook.Member(id: $0.sequence.id, inputs: $0.inputs) }
         var strict: [SequenceID: @Sendable (RPCError) -> Void] = [:]
@@ -171,12 +172,12 @@ final class EngineWorker {
         return self.engine.watch.open(StepBook(members: members), strict: strict, trace: trace)
     }
 
-    /// Ends a call of the model: counts what it did, and drops requests that left, failed or lost more tokens than they
-    /// accept.
+    /// Ends a call of the model: counts what it did, and drops requests that were cancelled, failed or lost more
+    /// tokens than they accept.
     ///
     /// - Parameters:
     ///   - stack: The half of the model that was called.
-    ///   - parts: The requests and their numbers of inputs, in the order of the inputs.
+    ///   - parts: The requests with their input counts, in the order of the inputs.
     ///   - call: The call.
     ///   - record: What happened to the tokens.
     ///   - result: What the model returned, or why it did not.
@@ -201,7 +202,7 @@ final class EngineWorker {
             }
             let coming = sequence.comingTokens(layers: self.decoderLayers)
             if outcome.left.contains(sequence.id) {
-                // It ended where it left.
+                // It ended when it was cancelled.
                 self.running[sequence.id] = nil
             } else if let error = sequence.ledger.violation(of: sequence.request.dropPolicy, coming: coming) {
                 self.end(sequence, as: .lostTokens(error))
@@ -211,7 +212,7 @@ final class EngineWorker {
         case .success(let output):
             return output
         case .failure(let error):
-            // A step that was stopped has no request left. Anything else is a fault of ours, and ends those that are left.
+            // A stopped step has no request left. Anything else is our own fault and ends the remaining requests.
             for (sequence, _) in parts where self.running[sequence.id] != nil {
                 self.end(sequence, as: .failed(RPCError(.internal, "the step failed: \(error)")))
             }
@@ -229,7 +230,7 @@ final class EngineWorker {
     /// Ends a request that is on this thread.
     func end(_ sequence: RunningSequence, as end: RequestEnd) {
         self.running[sequence.id] = nil
-        // First the numbers, so that they hold the request for whoever has its answer.
+        // Publish the counts first, so that they include the request once its client has the answer.
         self.engine.publish(self.totals)
         self.engine.end(sequence.id, as: end)
     }

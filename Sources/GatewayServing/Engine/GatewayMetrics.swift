@@ -8,22 +8,23 @@ internal import Telemetry
 
 /// What a gateway counts, for any metrics backend.
 ///
-/// The program chooses the backend; without one, nothing is counted. `MetricCatalog` defines the metrics; those that are
-/// cheaper to look up than to count come from ``Gateway/collect(into:expertSeriesLimit:)``.
+/// The program chooses the backend; without one, nothing is counted. `MetricCatalog` defines the metrics; values that
+/// are cheaper to look up than to count come from ``Gateway/collect(into:expertSeriesLimit:)``.
 public struct GatewayMetrics: Sendable {
     /// How a request that was submitted to the engine ended.
     public enum Outcome: String, Sendable, CaseIterable {
-        /// With an answer, dropped tokens or none.
+        /// With an answer, with or without dropped tokens.
         case finished
-        /// At once: the queue was full, the gateway was draining, or the request needs more slots than there are.
+        /// Refused at once: the queue was full, the gateway was draining, or the request needs more slots than there
+        /// are.
         case refused
-        /// Its deadline passed before the answer was there.
+        /// Its deadline passed before the answer was ready.
         case expired
-        /// Its client left.
+        /// Its client cancelled it.
         case cancelled
         /// Hosts lost more of its tokens than its policy accepts.
         case lostTokens = "lost_tokens"
-        /// For any other reason: the gateway stopped, or is at fault.
+        /// For any other reason: the gateway stopped or is at fault.
         case failed
     }
 
@@ -51,7 +52,7 @@ public struct GatewayMetrics: Sendable {
     ///
     /// - Parameters:
     ///   - layers: The model's sparse layers.
-    ///   - factory: The backend; the one of the process when nil.
+    ///   - factory: The backend; the process's own when nil.
     public init(layers: [SparseLayer], factory: (any MetricsFactory)? = nil) {
         let factory = factory ?? MetricsSystem.factory
         let table = MetricCatalog.engine
@@ -140,18 +141,18 @@ public struct GatewayMetrics: Sendable {
         self.queueTime.record(duration: time)
     }
 
-    /// A request has one more token.
+    /// Records one more token of a request.
     ///
     /// - Parameters:
-    ///   - time: Since its submission for the first one, since the one before it for the others.
-    ///   - isFirst: Whether it is the first one.
+    ///   - time: For the first token, the time since submission; for others, the time since the previous one.
+    ///   - isFirst: Whether it is the first token.
     func token(after time: Duration, isFirst: Bool) {
         (isFirst ? self.firstTokenTime : self.nextTokenTime).record(duration: time)
     }
 }
 
 extension DropReason {
-    /// The reason as the value of a label.
+    /// The reason as a label value.
     var label: String {
         switch self {
         case .capacity: "capacity"

@@ -5,7 +5,7 @@ internal import Tokenization
 
 /// The text of one sequence while it is generated.
 struct GeneratedText: Sendable {
-    /// What one more token adds.
+    /// The text that one more token adds.
     struct Piece: Sendable, Equatable {
         /// Text that can be shown.
         var text: String
@@ -16,7 +16,7 @@ struct GeneratedText: Sendable {
     private var decoder: IncrementalDecoder
     private var matcher: StopMatcher
 
-    /// The text so far, without what is held back because it may be the beginning of a stop string.
+    /// The text so far, without the held-back part that may start a stop string.
     private(set) var text = ""
 
     /// Whether a stop string ended the text.
@@ -32,12 +32,12 @@ struct GeneratedText: Sendable {
         self.matcher = StopMatcher(stops: stops)
     }
 
-    /// Takes the next token.
+    /// Adds the next token.
     ///
     /// - Parameters:
     ///   - id: The token's id.
-    ///   - isLast: Whether the sequence ends with it, so that nothing needs to be held back.
-    /// - Returns: What the token adds.
+    ///   - isLast: Whether it is the sequence's last token, so that nothing needs to be held back.
+    /// - Returns: The text that the token adds.
     mutating func append(_ id: Int32, isLast: Bool) -> Piece {
         let output = self.matcher.feed(self.decoder.append(id))
         var piece = Piece(text: output.text, isStopped: output.isStopped)

@@ -12,11 +12,11 @@ internal import Telemetry
 internal import TensorKernels
 public import Tokenization
 
-/// Runs requests through the model: continuous batching on one thread of its own.
+/// Runs requests through the model: continuous batching on a dedicated thread.
 ///
 /// Requests come from tasks and event loops through ``submit(_:)`` and get their events back as a stream. The thread
-/// does one step after the other: it admits and encodes requests that wait, decodes one token for each row that runs,
-/// and ends those that are done. Only the queue is shared; everything else belongs to the thread.
+/// runs one step after another: it admits and encodes waiting requests, decodes one token for each running row, and
+/// ends finished requests. Only the queue is shared; everything else belongs to the thread.
 public final class InferenceEngine: Sendable {
     struct Shared {
         var book: RequestBook
@@ -38,8 +38,8 @@ public final class InferenceEngine: Sendable {
     ///   - experts: Where the experts are.
     ///   - tokenizer: Turns ids into text, for stop strings and streams.
     ///   - configuration: How to schedule and compute.
-    ///   - metricsFactory: Where the engine counts; the process' own backend when nil.
-    ///   - logger: Told of failures.
+    ///   - metricsFactory: Where the engine counts; the process's own backend when nil.
+    ///   - logger: Logs failures.
     public init(
         model: SwitchTransformer,
         experts: any ExpertExecutor,
@@ -61,7 +61,7 @@ public final class InferenceEngine: Sendable {
 
     // MARK: - Life
 
-    /// Computes until the task is cancelled, or until nothing is left after ``beginDraining()``.
+    /// Computes until the task is cancelled or no request is left after ``beginDraining()``.
     ///
     /// Cancelling the task ends all requests with `UNAVAILABLE`.
     ///
@@ -84,7 +84,7 @@ public final class InferenceEngine: Sendable {
         }
     }
 
-    /// Takes no more requests; ``run()`` returns when those present have ended.
+    /// Accepts no more requests; ``run()`` returns when the current ones have ended.
     public func beginDraining() {
         self.shared.notify { $0.book.beginDraining() }
     }
@@ -99,16 +99,16 @@ public final class InferenceEngine: Sendable {
 
     // MARK: - Requests
 
-    /// Turns away what there is no place for, before anything has been done for it.
+    /// Refuses a request that the queue has no room for, before any work is done for it.
     ///
-    /// - Throws: ``RPCError`` as ``submit(_:)`` throws when the queue is full or the engine is draining.
+    /// - Throws: ``RPCError`` as ``submit(_:)`` throws it when the queue is full or the engine is draining.
     public func requirePlace() throws(RPCError) {
         if let rejection = self.shared.withLock({ $0.book.rejection(now: .now) }) {
             try self.refuse(rejection)
         }
     }
 
-    /// Asks for work.
+    /// Submits a request.
     ///
     /// - Parameter request: The work; its ids have been checked against the vocabulary.
     /// - Returns: The request's name and events.
@@ -126,14 +126,14 @@ public final class InferenceEngine: Sendable {
         return EngineTicket(id: id, events: events)
     }
 
-    /// The client left: the request ends without a further event, and its batch slots are free.
+    /// Cancels a request whose client is gone: it ends without another event, and its batch slots are free.
     ///
     /// - Parameter id: The request; one that has ended is ignored.
     public func cancel(_ id: SequenceID) {
         self.end(id, as: .cancelled)
     }
 
-    /// Turns a request away that the scheduler has no place for.
+    /// Refuses a request that the scheduler has no room for.
     private func refuse(_ admission: Admission) throws(RPCError) {
         guard case .rejected(let reason, let retryAfter) = admission else { return }
         let error = RPCError(reason, retryAfter: retryAfter)
@@ -141,15 +141,15 @@ public final class InferenceEngine: Sendable {
         throw error
     }
 
-    /// Ends a request: all that follows from an end is done here, once for each request, on any thread.
+    /// Ends a request: everything that follows from an end happens here, once per request, on any thread.
     ///
-    /// Its batch slots are free before its client knows, so that whoever has an answer finds room for the next request.
-    /// The engine's thread drops what it keeps of the request at its next turn.
+    /// Its batch slots are free before its client knows, so that a client with an answer finds room for its next
+    /// request. The engine's thread drops its state of the request on its next turn.
     ///
     /// - Parameters:
-    ///   - id: The request; nil for one that was turned away before it had a name.
+    ///   - id: The request; nil for one that was refused before it had a name.
     ///   - end: How it ended.
-    /// - Returns: Whether it ends by this; otherwise it has ended before, and nothing is done.
+    /// - Returns: Whether this call ended it; if it had already ended, nothing happens.
     @discardableResult
     func end(_ id: SequenceID?, as end: RequestEnd) -> Bool {
         guard let id else {
@@ -160,7 +160,7 @@ public final class InferenceEngine: Sendable {
             return false
         }
         if hasJoined {
-            // Before the thread's next turn, at which the watch forgets the request.
+            // Must precede the thread's next turn, when the watch forgets the request.
             self.watch.leave(id)
         }
         let now = ContinuousClock.now
@@ -206,9 +206,9 @@ public final class InferenceEngine: Sendable {
 
     /// Blocks the engine's thread until there is something to do, and ends requests whose deadline has passed.
     ///
-    /// - Returns: What to do; nil when the engine ends.
+    /// - Returns: The next turn; nil when the engine ends.
     private func nextTurn() -> RequestBook.Turn? {
-        // Nothing waits for a time: requests wait because others run, and steps are planned between steps.
+        // Nothing waits for a time: requests wait because others run, and steps are planned in between.
         let turn: RequestBook.Turn?? = self.shared.wait { shared in
             if shared.book.phase == .stopped {
                 return .some(nil)
@@ -222,20 +222,20 @@ public final class InferenceEngine: Sendable {
         return turn
     }
 
-    /// Shows what has been done up to now to ``load``.
+    /// Publishes the work done so far to ``load``.
     func publish(_ totals: EngineTotals) {
         self.shared.withLock { $0.totals = totals }
     }
 }
 
-/// What the engine has done since its start.
+/// Work done since the engine started.
 struct EngineTotals: Sendable {
     var steps: UInt64 = 0
     var decodedTokens: UInt64 = 0
     var ledger = DropLedger()
     var expertRows: [SparseLayer: [UInt64]] = [:]
 
-    /// Token rows were dispatched.
+    /// Counts dispatched token rows.
     mutating func add(_ rows: [SparseLayer: [UInt64]]) {
         self.expertRows.merge(rows) { zip($0, $1).map { $0 + $1 } }
     }
@@ -252,7 +252,7 @@ extension EngineRequest {
 }
 
 extension RPCError {
-    /// The status of a request that the scheduler turned away.
+    /// The status of a request that the scheduler refused.
     fileprivate init(_ reason: RejectionReason, retryAfter: Duration?) {
         switch reason {
         case .queueFull:

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Chooses whether a decoder step runs as one batch or as two micro-batches that take turns: a pure machine that is told
-/// how long steps took.
+/// Chooses whether a decoder step runs as one batch or as two micro-batches that take turns: a pure machine fed with
+/// the time each step took.
 ///
-/// Two micro-batches hide the time for which experts are out behind the other's attention, but read the gateway's weights
-/// twice and ask for more experts in all. Which of the two wins depends on the network, on the processors and on the number
-/// of rows. So both are tried for a few steps at each size of batch, the faster one is used, and the other is tried again
-/// now and then.
+/// With two micro-batches one waits for experts while the other computes attention, but the gateway's weights are
+/// read twice and more experts are called in total. Which way wins depends on the network, the processors and the
+/// number of rows. So both are tried for a few steps at each batch size, the faster one is used, and the other is
+/// tried again now and then.
 struct MicroBatchChooser: Sendable {
-    /// Steps that each way is tried for.
+    /// Steps for which each way is tried.
     static let trialSteps = 4
 
     /// Steps after which the slower way is tried again.
@@ -17,14 +17,14 @@ struct MicroBatchChooser: Sendable {
     /// How much faster two micro-batches must be to be chosen.
     static let margin = 0.02
 
-    /// What is known about one size of batch.
+    /// Measurements for one batch size.
     private struct Size {
         /// The shortest of the last seconds for each way: one batch, two micro-batches.
         var recent: [[Double]] = [[], []]
         var sinceTrial = 0
 
         func seconds(_ way: Int) -> Double? {
-            // The median of a few: a step that other work on the machine lengthened says nothing.
+            // The median of a few: a step lengthened by other work on the machine says nothing.
             let sorted = self.recent[way].sorted()
             return sorted.count < MicroBatchChooser.trialSteps ? nil : sorted[sorted.count / 2]
         }
@@ -33,7 +33,7 @@ struct MicroBatchChooser: Sendable {
     private let overlap: EngineConfiguration.Overlap
     private var sizes: [Int: Size] = [:]
 
-    /// - Parameter overlap: What was configured.
+    /// - Parameter overlap: The configured mode.
     init(_ overlap: EngineConfiguration.Overlap) {
         self.overlap = overlap
     }
@@ -61,12 +61,12 @@ struct MicroBatchChooser: Sendable {
         return halves < whole * (1 - Self.margin) ? 2 : 1
     }
 
-    /// A step was done.
+    /// Records a finished step.
     ///
     /// - Parameters:
     ///   - rows: Its decoder rows.
     ///   - microBatches: Its micro-batches.
-    ///   - time: How long it took, without anything that was done beside it.
+    ///   - time: How long it took, without any other work done meanwhile.
     mutating func stepDone(rows: Int, microBatches: Int, time: Duration) {
         guard rows > 1, self.overlap == .automatic else {
             return

@@ -2,30 +2,30 @@
 
 internal import BatchScheduling
 
-/// The requests that an engine has, from submission to end, and their batch slots: a pure machine.
+/// An engine's requests, from submission to end, and their batch slots: a pure machine.
 ///
-/// A request enters with ``submit(_:sink:now:)`` and ends once: of all that try, one gets it from ``claim(_:)`` and gives
+/// A request enters with ``submit(_:sink:now:)`` and ends once: only one caller gets it from ``claim(_:)``, and gives
 /// its batch slots back with ``release(_:hasJoined:isFinished:now:)``.
 struct RequestBook: Sendable {
-    /// Whether requests are taken.
+    /// Whether requests are accepted.
     enum Phase: Sendable {
-        /// Takes requests. Can transition to `draining` and `stopped`.
+        /// Accepts requests. Can transition to `draining` and `stopped`.
         case open
-        /// Takes no requests and finishes those it has. Can transition to `stopped`.
+        /// Accepts no requests and finishes its current ones. Can transition to `stopped`.
         case draining
-        /// Takes no requests and has none. Final.
+        /// Accepts no requests and has none. Final.
         case stopped
     }
 
-    /// What the engine's thread does next.
+    /// The next turn of the engine's thread.
     struct Turn: Sendable {
         /// Requests that join, in the order of their admission.
         var joined: [Arrival] = []
-        /// All requests that run, those that join included.
+        /// All running requests, including those that join.
         var running: [SequenceID] = []
-        /// Requests whose deadline has passed, and which are to be ended.
+        /// Requests to end because their deadline has passed.
         var expired: [SequenceID] = []
-        /// Requests that have joined before and have ended since.
+        /// Requests that joined earlier and have ended since.
         var ended: [SequenceID] = []
     }
 
@@ -42,7 +42,7 @@ struct RequestBook: Sendable {
     /// Requests that have joined and ended since the last turn.
     private var ended: [SequenceID] = []
 
-    /// - Parameter scheduler: Bounds the requests; has none yet.
+    /// - Parameter scheduler: Bounds the requests; must be empty.
     init(scheduler: BatchScheduler) {
         self.scheduler = scheduler
     }
@@ -50,13 +50,13 @@ struct RequestBook: Sendable {
     /// Requests that have not ended.
     var openCount: Int { self.entries.count }
 
-    /// Takes a request, or turns it away.
+    /// Accepts a request, or refuses it.
     ///
     /// - Parameters:
     ///   - request: The request.
-    ///   - sink: Takes its events.
-    ///   - now: The present.
-    /// - Returns: The request's name, which nobody needs of one that was turned away, and whether it waits.
+    ///   - sink: Receives its events.
+    ///   - now: The current time.
+    /// - Returns: The request's name, unused if it was refused, and whether it waits.
     mutating func submit(
         _ request: EngineRequest,
         sink: AsyncStream<EngineEvent>.Continuation,
@@ -80,15 +80,15 @@ struct RequestBook: Sendable {
         return (id, admission)
     }
 
-    /// What a request would be told now that is turned away whatever it asks for; nil if there may be a place.
+    /// The refusal that any request would get now; nil if there may be room.
     func rejection(now: ContinuousClock.Instant) -> Admission? {
         self.phase == .stopped ? .rejected(.draining, retryAfter: nil) : self.scheduler.rejection(now: now)
     }
 
     /// Plans the next step.
     ///
-    /// - Parameter now: The present.
-    /// - Returns: What to do; nil where there is nothing.
+    /// - Parameter now: The current time.
+    /// - Returns: The turn; nil if there is nothing to do.
     mutating func nextTurn(now: ContinuousClock.Instant) -> Turn? {
         let plan = self.scheduler.nextStep(now: now)
         guard !plan.isEmpty || !self.ended.isEmpty else {
@@ -97,7 +97,7 @@ struct RequestBook: Sendable {
         var turn = Turn(running: plan.decodes, expired: plan.expired, ended: self.ended)
         self.ended = []
         for id in plan.encodes {
-            // One that has been claimed and not released yet is still in the plan.
+            // A request that is claimed but not released yet is still in the plan.
             guard let arrival = self.entries[id]?.arrival else { continue }
             self.entries[id]?.hasJoined = true
             turn.joined.append(arrival)
@@ -108,7 +108,7 @@ struct RequestBook: Sendable {
     /// Gives a request to the caller, who ends it.
     ///
     /// - Parameter id: The request.
-    /// - Returns: The request and whether it has joined a turn; nil where it has ended or is being ended.
+    /// - Returns: The request and whether it has joined a turn; nil if it has ended or is being ended.
     mutating func claim(_ id: SequenceID) -> (arrival: Arrival, hasJoined: Bool)? {
         self.entries.removeValue(forKey: id).map { ($0.arrival, $0.hasJoined) }
     }
@@ -117,9 +117,9 @@ struct RequestBook: Sendable {
     ///
     /// - Parameters:
     ///   - id: The request.
-    ///   - hasJoined: Whether the next turn has to say that it ended.
-    ///   - isFinished: Whether the time that it took says how long others will take.
-    ///   - now: The present.
+    ///   - hasJoined: Whether the next turn must report its end.
+    ///   - isFinished: Whether its time predicts how long others will take.
+    ///   - now: The current time.
     mutating func release(_ id: SequenceID, hasJoined: Bool, isFinished: Bool, now: ContinuousClock.Instant) {
         // The scheduler retires only what runs: a request that never joined may still wait.
         if isFinished, hasJoined {
@@ -132,22 +132,22 @@ struct RequestBook: Sendable {
         }
     }
 
-    /// Takes no more requests.
+    /// Accepts no more requests.
     mutating func beginDraining() {
         guard self.phase == .open else { return }
         self.phase = .draining
         self.scheduler.beginDraining()
     }
 
-    /// Takes no more requests, now and for good.
+    /// Accepts no more requests, ever.
     ///
-    /// - Returns: The requests that have not ended, and which are to be ended.
+    /// - Returns: The requests to end: those that have not ended yet.
     mutating func stop() -> [SequenceID] {
         self.phase = .stopped
         return self.entries.keys.sorted()
     }
 
-    /// Whether nothing is left to do for the engine's thread.
+    /// Whether the engine's thread has nothing left to do.
     var isDone: Bool {
         self.phase == .stopped || (self.phase == .draining && self.scheduler.isIdle && self.ended.isEmpty)
     }

@@ -2,15 +2,15 @@
 
 internal import RPCCore
 
-/// How a request ended: what ``InferenceEngine/end(_:as:)`` is told, once for each request.
+/// How a request ended, passed to ``InferenceEngine/end(_:as:)`` once per request.
 enum RequestEnd: Sendable {
-    /// With an answer, dropped tokens or none.
+    /// With an answer, with or without dropped tokens.
     case finished(EngineResult)
-    /// Turned away before it had a place.
+    /// Refused before it was queued.
     case refused(RPCError)
     /// Its deadline passed.
     case expired
-    /// Its client left.
+    /// Its client cancelled it.
     case cancelled
     /// Hosts lost more of its tokens than its policy accepts.
     case lostTokens(RPCError)
@@ -19,7 +19,7 @@ enum RequestEnd: Sendable {
     /// For any other reason.
     case failed(RPCError)
 
-    /// What the metrics call it.
+    /// Its name in metrics.
     var outcome: GatewayMetrics.Outcome {
         switch self {
         case .finished: .finished
@@ -31,7 +31,7 @@ enum RequestEnd: Sendable {
         }
     }
 
-    /// The last event that the client gets; nil where no client waits for one.
+    /// The last event that the client gets; nil if no client waits for one.
     var event: EngineEvent? {
         switch self {
         case .finished(let result):
@@ -39,7 +39,7 @@ enum RequestEnd: Sendable {
         case .expired:
             .failed(RPCError(.deadlineExceeded, "the call's deadline passed before the request was done"))
         case .stopped:
-            .failed(RPCError(.unavailable, "the gateway is shutting down; ask another one"))
+            .failed(RPCError(.unavailable, "the gateway is shutting down; try another one"))
         case .lostTokens(let error), .failed(let error), .refused(let error):
             .failed(error)
         case .cancelled:
@@ -47,13 +47,13 @@ enum RequestEnd: Sendable {
         }
     }
 
-    /// What is wrong with the gateway or its model; nil for ends that say nothing of the kind.
+    /// What is wrong with the gateway or its model; nil for ends that are not its fault.
     var fault: RPCError? {
         guard case .failed(let error) = self, error.code == .internal else { return nil }
         return error
     }
 
-    /// Whether the time that the request took says how long others will take.
+    /// Whether the request's time predicts how long others will take.
     var isFinished: Bool {
         guard case .finished = self else { return false }
         return true

@@ -9,7 +9,7 @@ internal import Telemetry
 internal import TensorKernels
 internal import Tokenization
 
-/// A request as it was submitted.
+/// A request as submitted.
 struct Arrival: Sendable {
     let id: SequenceID
     let request: EngineRequest
@@ -23,24 +23,24 @@ final class RunningSequence {
     enum Stage {
         /// Admitted; its input is not encoded yet. Can transition to `encoded` or `generating`.
         case admitted
-        /// Its input is encoded, and that or one pass through the decoder is all it needs. Final.
+        /// Its input is encoded, and it needs at most one pass through the decoder. Final.
         case encoded(EncodedSequence)
         /// Tokens are chosen step by step. Final.
         case generating(Generating)
     }
 
-    /// What generation needs from step to step.
+    /// Generation state kept from step to step.
     struct Generating {
         var session: GenerationSession
-        /// By decoder row.
+        /// One per decoder row.
         var caches: [DecoderCache]
-        /// By returned sequence; empty if the text is not needed before the end.
+        /// One per returned sequence; empty if the text is not needed before the end.
         var texts: [GeneratedText]
     }
 
     let arrival: Arrival
     let started: ContinuousClock.Instant
-    /// The trace that expert calls carry on; nil for most requests.
+    /// The trace that expert calls continue; nil for most requests.
     let sampledTrace: TraceContext?
     var stage = Stage.admitted
     var ledger = DropLedger()
@@ -60,7 +60,7 @@ final class RunningSequence {
     var id: SequenceID { self.arrival.id }
     var request: EngineRequest { self.arrival.request }
 
-    /// Decoder rows of the next step; 0 where there is no next step.
+    /// Decoder rows of the next step; 0 if there is no next step.
     var rowCount: Int {
         guard case .generating(let state) = self.stage else {
             return 0
@@ -91,7 +91,7 @@ final class RunningSequence {
         )
     }
 
-    /// Whether the next step's logits may leave out what cannot be the best.
+    /// Whether the next step's logits may leave out tokens that cannot be the best.
     var needsOnlyGreatest: Bool {
         guard case .generating(let state) = self.stage else {
             return false
@@ -99,7 +99,7 @@ final class RunningSequence {
         return state.session.needsOnlyGreatest
     }
 
-    /// What the next step feeds to the decoder.
+    /// The decoder's input in the next step.
     var decoderInputs: [DecoderInput] {
         guard case .generating(let state) = self.stage else {
             return []
@@ -113,12 +113,12 @@ final class RunningSequence {
     ///   - logits: `[rows, vocabulary]` of the whole step.
     ///   - firstRow: This request's first row.
     /// - Returns: Tokens to send to the client.
-    /// - Throws: ``RPCError`` with `INTERNAL` where the logits are no numbers.
+    /// - Throws: ``RPCError`` with `INTERNAL` if the logits are not numbers.
     func advance(logits: FloatMatrix, firstRow: Int) throws(RPCError) -> [StreamedToken] {
         guard case .generating(var state) = self.stage else {
             return []
         }
-        // The state is moved out and back in, so that its arrays are changed where they are.
+        // Move the state out and back in, so that its arrays are changed in place.
         self.stage = .admitted
         defer {
             self.stage = .generating(state)
@@ -147,7 +147,7 @@ final class RunningSequence {
                 )
             )
         }
-        // From the last row on, so that the numbers of those still to be ended stay right.
+        // From the last row backwards, so that the indices of the remaining rows stay valid.
         for row in stoppedRows.sorted(by: >) {
             state.session.finish(row: row, reason: .stop)
         }
@@ -173,10 +173,10 @@ final class RunningSequence {
             }
     }
 
-    /// A token was chosen for each row.
+    /// Records that a token was chosen for each row.
     ///
     /// - Parameter now: When.
-    /// - Returns: The time since the token before it, or since the submission for the first one.
+    /// - Returns: The time since the previous token, or since submission for the first one.
     func tokenChosen(at now: ContinuousClock.Instant) -> (time: Duration, isFirst: Bool) {
         defer {
             self.lastToken = now
@@ -187,7 +187,7 @@ final class RunningSequence {
     /// The most tokens, times sparse layers, that the decoder may still route for this request.
     ///
     /// - Parameter layers: Sparse layers of the decoder.
-    /// - Returns: An upper bound; 0 when nothing more is to be computed.
+    /// - Returns: An upper bound; 0 if nothing is left to compute.
     func comingTokens(layers: Int) -> Int {
         switch self.request.work {
         case .encode: 0
@@ -215,15 +215,15 @@ final class RunningSequence {
         }
     }
 
-    /// How the request ends that has its answer.
+    /// How a request with an answer ends.
     ///
     /// - Parameters:
     ///   - output: The answer.
     ///   - outputTokens: The answer's tokens.
-    ///   - now: The present.
+    ///   - now: The current time.
     /// - Returns: With the answer, unless it lost more tokens than it accepts.
     func end(with output: EngineResult.Output, outputTokens: Int, now: ContinuousClock.Instant) -> RequestEnd {
-        // Fewer tokens may have been routed than were possible, so that a fraction is over its limit after all.
+        // Fewer tokens may have been routed than expected, so the fraction can be over its limit after all.
         if let error = self.ledger.violation(of: self.request.dropPolicy) {
             return .lostTokens(error)
         }

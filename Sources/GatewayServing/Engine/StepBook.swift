@@ -2,7 +2,7 @@
 
 internal import BatchScheduling
 
-/// Which sequence has which inputs in one call of the model, and which of them are still there: a pure machine.
+/// Which sequence has which inputs in one call of the model, and which sequences are still in it: a pure machine.
 ///
 /// An input is what the model counts as a sequence: an encoder input, or one decoder row. A request with beams or with
 /// several returned sequences has several.
@@ -10,30 +10,30 @@ struct StepBook: Sendable {
     /// One sequence's part of a call.
     struct Member: Sendable, Equatable {
         let id: SequenceID
-        /// Number of its inputs, which follow those of the member before it; at least 1.
+        /// Number of its inputs, which follow the previous member's; at least 1.
         let inputs: Int
     }
 
-    /// What follows from a sequence's leaving in the middle of a call.
+    /// What happens when a sequence leaves in the middle of a call.
     enum OnLeave: Sendable, Equatable {
-        /// Others need the call: it goes on.
+        /// Others need the call: it continues.
         case goOn
         /// No sequence needs the call any more: stop it.
         case abandon
-        /// The sequence had no part in the call, or had left it before.
+        /// The sequence was not in the call, or had already left it.
         case ignore
     }
 
     /// The members in the order of their inputs.
     let members: [Member]
 
-    /// For each member the input behind its last one, ascending.
+    /// For each member the index after its last input, ascending.
     private let ends: [Int]
 
     /// Sequences that left in the middle of the call.
     private(set) var left: Set<SequenceID> = []
 
-    /// Opens the book of a call.
+    /// Creates the book of a call.
     ///
     /// - Parameter members: The members in the order of their inputs.
     init(members: [Member]) {
@@ -54,7 +54,7 @@ struct StepBook: Sendable {
     /// The sequence that an input belongs to.
     ///
     /// - Parameter input: The index of an input of the call.
-    /// - Returns: Nothing if the call has no such input.
+    /// - Returns: Nil if the call has no such input.
     func owner(ofInput input: Int) -> SequenceID? {
         guard input >= 0, input < self.inputCount else {
             return nil
@@ -72,10 +72,10 @@ struct StepBook: Sendable {
         return self.members[low].id
     }
 
-    /// A sequence left: its client is gone, or it failed.
+    /// Removes a sequence: its client is gone, or it failed.
     ///
     /// - Parameter id: The sequence.
-    /// - Returns: What follows.
+    /// - Returns: What to do with the call.
     mutating func leave(_ id: SequenceID) -> OnLeave {
         guard self.members.contains(where: { $0.id == id }), self.left.insert(id).inserted else {
             return .ignore

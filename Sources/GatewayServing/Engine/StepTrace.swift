@@ -4,17 +4,17 @@ internal import Logging
 internal import SwitchModel
 internal import Telemetry
 
-/// The traces of a pass whose requests belong to several: its calls can carry only one of them.
+/// The traces of a pass whose requests have different ones: its calls can carry only one.
 struct StepTrace: Sendable {
-    /// The one that is carried, that of the first sampled request.
+    /// The carried trace: the first sampled request's.
     let carried: TraceContext
 
-    /// The traces of all sampled requests, the one that is carried first.
+    /// The traces of all sampled requests, the carried one first.
     let traceIDs: [TraceID]
 
-    /// Puts the traces of a pass together.
+    /// Combines the traces of a pass.
     ///
-    /// - Parameter sampled: The sampled requests' work, in the order of their rows; without any the result is nil.
+    /// - Parameter sampled: The sampled requests' work, in the order of their rows; nil results if there is none.
     init?(_ sampled: some Sequence<TraceContext>) {
         var traceIDs: [TraceID] = []
         var first: TraceContext?
@@ -27,10 +27,10 @@ struct StepTrace: Sendable {
         self.traceIDs = traceIDs
     }
 
-    /// What log lines about one call of the pass carry.
+    /// Metadata for log lines about one call of the pass.
     ///
     /// - Parameter span: The call.
-    /// - Returns: The call's ids, and those of all traces where there are several.
+    /// - Returns: The call's ids, and all trace ids if there are several.
     func logMetadata(of span: TraceContext) -> Logger.Metadata {
         var metadata = span.logMetadata
         if self.traceIDs.count > 1 {
@@ -42,6 +42,6 @@ struct StepTrace: Sendable {
 
 /// Experts that can tell their hosts which trace a layer belongs to.
 protocol TracedExperts: ExpertExecutor {
-    /// Begins a layer as ``ExpertExecutor/begin(_:)`` does.
+    /// Starts a layer as ``ExpertExecutor/begin(_:)`` does.
     func begin(_ request: ExpertLayerRequest, trace: StepTrace) -> any PendingExperts
 }

@@ -5,13 +5,13 @@ internal import RPCCore
 internal import SwitchModel
 internal import Synchronization
 
-/// Knows the calls of the model that are in flight, and which clients have left.
+/// Tracks the model's calls in flight, and which clients have left.
 ///
 /// Calls are opened and ended on the engine's thread; clients leave on any thread.
 final class StepWatch: Sendable {
     private struct State {
         var calls: [WatchedCall] = []
-        /// Sequences that left when none of their calls was in flight; one may be about to begin.
+        /// Sequences that left while they had no call in flight; one may be about to start.
         var departed: Set<SequenceID> = []
         /// Whether all have left for good.
         var isClosed = false
@@ -29,13 +29,13 @@ final class StepWatch: Sendable {
         self.expertCount = expertCount
     }
 
-    /// A call of the model begins.
+    /// Starts a call of the model.
     ///
     /// - Parameters:
     ///   - book: The sequences that take part in it.
-    ///   - strict: For the sequences among them that may not lose tokens, how to end those that did.
+    ///   - strict: For sequences that must not lose tokens, how to end the ones that did.
     ///   - trace: What its expert calls carry; nil if none is sampled.
-    /// - Returns: The call, which stands between the model and its experts.
+    /// - Returns: The call, which sits between the model and its experts.
     func open(
         _ book: StepBook,
         strict: [SequenceID: @Sendable (RPCError) -> Void] = [:],
@@ -52,14 +52,14 @@ final class StepWatch: Sendable {
         }
     }
 
-    /// A call has ended.
+    /// Ends a call.
     func close(_ call: WatchedCall) {
         self.state.withLock { state in
             state.calls.removeAll { $0 === call }
         }
     }
 
-    /// A client left; called on any thread.
+    /// Records that a client left; callable on any thread.
     ///
     /// - Parameter id: The client's sequence.
     func leave(_ id: SequenceID) {
@@ -80,7 +80,7 @@ final class StepWatch: Sendable {
         self.state.withLock { $0.departed.subtract(ids) }
     }
 
-    /// All have left for good; called on any thread.
+    /// Records that all clients have left for good; callable on any thread.
     func leaveAll() {
         let calls = self.state.withLock { state in
             state.isClosed = true

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds the first stop string in text that comes in pieces.
+/// Finds the first stop string in text that arrives in pieces.
 ///
-/// Text that may turn out to be the beginning of a stop string is held back until it is decided, so that nothing is
-/// ever shown that has to be taken back. The text ends before the stop string: the stop string itself is cut off.
-/// Strings are compared byte by byte in UTF-8, without regard to canonical equivalence.
+/// Text that may be the start of a stop string is held back until that is decided, so that shown text is never taken
+/// back. The text ends before the stop string: the stop string itself is cut off. Strings are compared byte by byte
+/// in UTF-8, ignoring canonical equivalence.
 struct StopMatcher: Sendable {
-    /// What a piece of text led to.
+    /// The result of a piece of text.
     struct Output: Sendable, Equatable {
         /// Text that can be shown.
         var text: String
@@ -25,10 +25,10 @@ struct StopMatcher: Sendable {
         self.stops = stops.map { Array($0.utf8) }.filter { !$0.isEmpty }
     }
 
-    /// Takes the next piece.
+    /// Adds the next piece.
     ///
     /// - Parameter text: Whole code points.
-    /// - Returns: What can be shown, and whether a stop string is complete.
+    /// - Returns: The text that can be shown, and whether a stop string is complete.
     mutating func feed(_ text: String) -> Output {
         guard !self.isStopped else {
             return Output(text: "", isStopped: true)
@@ -48,22 +48,22 @@ struct StopMatcher: Sendable {
         return Output(text: shown, isStopped: false)
     }
 
-    /// No text follows.
+    /// Ends the text.
     ///
-    /// - Returns: What was held back.
+    /// - Returns: The text that was held back.
     mutating func finish() -> String {
         defer { self.held = [] }
         return String(decoding: self.held, as: UTF8.self)
     }
 
-    /// Where the stop string begins that begins first.
+    /// Where the earliest stop string starts.
     private func firstMatch() -> Int? {
         self.held.indices.first { start in
             self.stops.contains { stop in self.held[start...].starts(with: stop) }
         }
     }
 
-    /// The length of the longest end of the held text that a stop string begins with.
+    /// The length of the longest suffix of the held text that is a prefix of a stop string.
     private func undecidedSuffix() -> Int {
         let longest = self.stops.map(\.count).max() ?? 0
         for length in stride(from: min(self.held.count, longest - 1), to: 0, by: -1) {

@@ -11,12 +11,12 @@ internal import Musl
 
 /// Log-probabilities of given tokens.
 enum TokenScoring {
-    /// Says how likely each token of a target is.
+    /// Computes how likely each token of a target is.
     ///
     /// - Parameters:
     ///   - target: The tokens' ids, each below the number of columns.
-    ///   - logits: `[target.count, vocabulary]` float32; row `i` is what the model expects at place `i`.
-    ///   - count: How many of the most likely tokens to name in each place.
+    ///   - logits: `[target.count, vocabulary]` float32; row `i` is the model's prediction for position `i`.
+    ///   - count: How many of the most likely tokens to name at each position.
     /// - Returns: One entry for each token.
     static func scores(of target: [Int32], logits: FloatMatrix, topLogprobs count: Int) -> [TokenScore] {
         precondition(logits.rows == target.count, "\(logits.rows) rows of logits for \(target.count) tokens")
@@ -45,7 +45,7 @@ enum TokenScoring {
         return greatest + log(sum)
     }
 
-    /// The indices of the greatest values, greatest first, of equals the lowest index.
+    /// The indices of the greatest values, greatest first; equal values are in index order.
     private static func top(_ row: UnsafeBufferPointer<Float>, count: Int) -> [Int] {
         guard count > 0 else {
             return []

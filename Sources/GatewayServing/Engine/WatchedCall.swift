@@ -7,21 +7,21 @@ internal import SwitchModel
 internal import SwitchyardTypes
 internal import Synchronization
 
-/// One call of the model, watched: it is stopped when no client waits for it any more, and requests with a strict drop policy
-/// end at the layer that lost their tokens instead of at the end of the call.
+/// One call of the model, watched: it stops when no client waits for it any more, and requests with a strict drop
+/// policy end at the layer that lost their tokens instead of at the end of the call.
 ///
-/// It stands between the model and its experts.
+/// It sits between the model and its experts.
 final class WatchedCall: ExpertExecutor, Sendable {
     private struct State {
         var book: StepBook
         var strict: [SequenceID: @Sendable (RPCError) -> Void]
-        /// Layers whose experts are out: one for each micro-batch.
+        /// Layers in flight: one for each micro-batch.
         var pending: [Int: any PendingExperts] = [:]
         var nextPending = 0
         var expertRows: [SparseLayer: [UInt64]] = [:]
     }
 
-    /// What happened in a call and is not in the model's own record.
+    /// Results of a call that are not in the model's own record.
     struct Outcome {
         /// Sequences that left in the middle of it.
         let left: Set<SequenceID>
@@ -44,7 +44,7 @@ final class WatchedCall: ExpertExecutor, Sendable {
         self.state = Mutex(State(book: book, strict: strict))
     }
 
-    /// The call has ended.
+    /// Ends the call.
     func end() -> Outcome {
         self.watch.close(self)
         return self.state.withLock { state in
@@ -103,7 +103,7 @@ final class WatchedCall: ExpertExecutor, Sendable {
         return Watched(pending: pending, key: key, call: self, request: request)
     }
 
-    /// The layer's work, whose losses are looked at as soon as they are known.
+    /// The layer's work, whose losses are checked as soon as they are known.
     private struct Watched: PendingExperts {
         let pending: any PendingExperts
         let key: Int
@@ -131,7 +131,7 @@ final class WatchedCall: ExpertExecutor, Sendable {
         let isAbandoned = self.state.withLock { state in
             state.pending[key] = nil
             for dropped in outputs.dropped where dropped.reason != .capacity {
-                // Rows that the plan does not have are the model's to report, which checks every row.
+                // The model checks every row and reports rows that are not in the plan.
                 for row in dropped.rows.clamped(to: 0..<request.plan.rowCount) {
                     let input = Int(request.sequences[Int(request.plan.sources[row])])
                     guard let id = state.book.owner(ofInput: input), let tell = state.strict.removeValue(forKey: id)

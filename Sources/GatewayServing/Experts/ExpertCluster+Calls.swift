@@ -12,7 +12,7 @@ internal import SwitchyardTypes
 internal import Synchronization
 internal import Telemetry
 
-/// What a replica said about its work last, and the bytes on the way to it and back.
+/// The load that a replica last reported, and the bytes sent to it and received from it.
 struct ReplicaLoad: Sendable {
     var latest: HostLoad?
     let traffic = TrafficCounts()
@@ -21,7 +21,7 @@ struct ReplicaLoad: Sendable {
 // MARK: - Forward calls
 
 extension ExpertCluster.State {
-    /// A replica said with a good answer how busy it is, and perhaps that it is leaving.
+    /// Records the load that a replica reported with a good answer, and whether it is draining.
     mutating func answered(_ id: ReplicaID, load: HostLoad?, now: ContinuousClock.Instant) -> [PoolAction] {
         self.loads[id]?.latest = load
         return load?.draining == true ? self.pools.draining(id, now: now) : []
@@ -29,18 +29,18 @@ extension ExpertCluster.State {
 }
 
 extension ExpertCluster {
-    /// What a step of a layer's machine asks for.
+    /// The actions that a step of a layer's machine requests.
     struct LayerStep: Sendable {
         /// When it was made.
         let time: ContinuousClock.Instant
         let actions: [LayerAction]
-        /// The way to the replica of each `send`, in their order; nil for a replica that is no longer named.
+        /// The channel to the replica of each `send`, in their order; nil for a replica that has left its pool.
         let channels: [RPCChannel?]
     }
 
     /// Splits a layer's rows by pool.
     ///
-    /// - Returns: One assignment for each pool, the rows of experts that no pool holds, and when the layer gives up.
+    /// - Returns: One assignment for each pool, the rows of experts that no pool holds, and the layer's deadline.
     func assignments(
         of groups: [SwitchModel.ExpertRows],
         in layer: SparseLayer
@@ -56,7 +56,8 @@ extension ExpertCluster {
         }
     }
 
-    /// One step of a layer's machine, which moves the pools; ``follow(_:)`` is to be called with what they ask for.
+    /// One step of a layer's machine, which changes the pools; call ``follow(_:)`` with the actions that they
+    /// request.
     func step(_ body: (inout State, ContinuousClock.Instant) -> [LayerAction]) -> LayerStep {
         self.state.withLock { state in
             let now = ContinuousClock.now
@@ -67,7 +68,7 @@ extension ExpertCluster {
         }
     }
 
-    /// The cluster at this moment, for reports.
+    /// The cluster's current state, for reports.
     var view: View {
         self.state.withLock { state in
             View(
@@ -82,7 +83,7 @@ extension ExpertCluster {
         }
     }
 
-    /// The cluster at one moment.
+    /// The cluster's state at one moment.
     struct View: Sendable {
         let placement: PlacementTable
         let reports: [ReplicaReport]
@@ -99,7 +100,7 @@ extension ExpertCluster {
 // MARK: - Describe calls
 
 extension ExpertCluster {
-    /// Asks a replica what it holds and tells the machine.
+    /// Asks a replica what it holds and passes the answer to the machine.
     func describe(_ id: ReplicaID) async {
         guard let channel = self.state.withLock({ $0.channels[id] }) else {
             return
@@ -129,7 +130,7 @@ extension ExpertCluster {
 }
 
 extension ExpertPooling.ReplicaDescription {
-    /// What the pools need to know of a host's description.
+    /// The parts of a host's description that the pools need.
     init(_ description: HostDescription) {
         var experts: [SparseLayer: Set<Int>] = [:]
         for held in description.held {

@@ -17,7 +17,7 @@ extension ExpertCluster.State {
 }
 
 extension ExpertCluster {
-    /// Places hot experts on further pools, and takes them away again, until the task is cancelled.
+    /// Places hot experts on additional pools, and removes them again, until the task is cancelled.
     func replicateHotExperts() async {
         var planner = PlacementPlanner(configuration: self.configuration.planner)
         while !Task.isCancelled {
@@ -26,7 +26,7 @@ extension ExpertCluster {
         }
     }
 
-    /// Reviews the loads once, and changes the placement if the planner says so.
+    /// Reviews the loads once, and changes the placement if the planner decides to.
     func replan(_ planner: inout PlacementPlanner, now: ContinuousClock.Instant) {
         let plan = self.state.withLock { state -> PlacementPlan? in
             let snapshot = PlacementSnapshot(
@@ -44,7 +44,7 @@ extension ExpertCluster {
         }
         for change in plan?.changes ?? [] {
             self.logger.info(
-                "a hot expert's placement changes",
+                "a hot expert's placement changed",
                 metadata: [
                     "layer": "\(change.layer)", "expert": "\(change.expert)",
                     "before": "\(change.before.joined(separator: ","))",

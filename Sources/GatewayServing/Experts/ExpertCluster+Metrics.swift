@@ -34,15 +34,15 @@ extension HistogramCounts {
 }
 
 extension ExpertPooling.ReplicaState {
-    /// The state as the wire has it, and why it is not ready, for people.
+    /// The state as sent on the wire, and why it is not ready, for people.
     var message: (state: SwitchyardProtos.ReplicaState, detail: String) {
         switch self {
         case .disconnected: (.disconnected, "no connection")
-        case .unverified: (.unverified, "has been asked what it holds")
+        case .unverified: (.unverified, "being asked what it holds")
         case .ready: (.ready, "")
-        case .ejected: (.ejected, "failed too often or was too slow; is probed after a while")
-        case .probing: (.ejected, "has been asked whether it has recovered")
-        case .draining: (.draining, "finishes the calls it has")
+        case .ejected: (.ejected, "failed too often or was too slow; will be probed")
+        case .probing: (.ejected, "being probed for recovery")
+        case .draining: (.draining, "finishing its calls in flight")
         case .mismatched(let reason): (.mismatched, reason)
         }
     }
@@ -56,7 +56,7 @@ extension ExpertCluster {
         }
     }
 
-    /// Reports what the expert pools are doing.
+    /// Reports the state of the expert pools.
     func collect(into snapshot: inout MetricSnapshot) {
         let view = self.view
         snapshot.set(MetricCatalog.pools.expertsComplete, view.isComplete ? 1 : 0)

@@ -11,8 +11,8 @@ internal import Synchronization
 
 /// The gateway's connections to its expert hosts: the runner of the ``ExpertPools`` machine.
 ///
-/// Every replica has a channel. A replica is asked to describe itself when its connection comes up, and gets calls only
-/// once its fingerprint and its experts have been found to fit.
+/// Every replica has a channel. A replica is asked to describe itself when its connection comes up, and gets calls
+/// only once its fingerprint and its experts are verified.
 public final class ExpertCluster: Sendable {
     /// Work for ``run()`` that the machine or a target watch asks for.
     enum Work: Sendable {
@@ -24,17 +24,17 @@ public final class ExpertCluster: Sendable {
 
     struct State: Sendable {
         var pools: ExpertPools
-        /// Where the rows go.
+        /// Where rows go.
         var expertLoad = ExpertLoad()
         var channels: [ReplicaID: RPCChannel] = [:]
         /// Wakes the finders of a pool's replicas, by pool.
         var finders: [String: [AsyncStream<Void>.Continuation]] = [:]
         /// When the earliest sleeping ``Work/wake(at:)`` ends.
         var wakeAt: ContinuousClock.Instant?
-        /// What each replica last said about itself.
+        /// Each replica's last description of itself.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
-        /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was found.
+        /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was computed.
         var judgedVersion = -1
     }
 
@@ -80,7 +80,7 @@ public final class ExpertCluster: Sendable {
         (self.completion, self.completionSource) = AsyncStream.makeStream(of: Never.self)
     }
 
-    /// Connects to all replicas, verifies them and keeps doing so until the task is cancelled.
+    /// Connects to all replicas and verifies them, until the task is cancelled.
     ///
     /// - Throws: `ComputeThread.StartError` if there is no thread to look up names on.
     public func run() async throws {
@@ -143,10 +143,10 @@ public final class ExpertCluster: Sendable {
 
     // MARK: - Members
 
-    /// A replica was found.
+    /// Adds a replica.
     func found(_ id: ReplicaID) { self.workSource.yield(.add(id)) }
 
-    /// A replica is no longer named.
+    /// Removes a replica that has left its pool.
     func lost(_ id: ReplicaID) { self.workSource.yield(.remove(id)) }
 
     private func open(_ id: ReplicaID) -> RPCChannel? {
@@ -201,12 +201,12 @@ public final class ExpertCluster: Sendable {
 
     // MARK: - The machine's steps
 
-    /// Lock, one step of the machine, unlock, then what it asks for.
+    /// Lock, one step of the machine, unlock, then the actions that it requests.
     func transition(_ step: (inout State) -> [PoolAction]) {
         self.follow(self.state.withLock { step(&$0) })
     }
 
-    /// Does what the machine asks for after a step.
+    /// Runs the actions that the machine requests after a step.
     func follow(_ actions: [PoolAction]) {
         let (wakeAt, becameComplete) = self.state.withLock { state -> (ContinuousClock.Instant?, Bool) in
             var wakeAt: ContinuousClock.Instant?
@@ -263,7 +263,7 @@ extension EjectionReason {
         case .failed(.deadline): "its calls miss their deadline"
         case .failed(.unavailable): "its connections break during calls"
         case .failed(.overloaded): "it sheds load"
-        case .failed(.badReply): "its answers cannot be used"
+        case .failed(.badReply): "its replies are unusable"
         case .failed(.refused): "it refuses calls"
         case .overtaken: "other replicas keep answering its calls first"
         case .slow: "it is slower than its siblings"

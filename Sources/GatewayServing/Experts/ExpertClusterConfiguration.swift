@@ -7,7 +7,7 @@ internal import ServiceKit
 public import SwitchyardTypes
 public import TensorKernels
 
-/// Which expert hosts there are and how to reach them.
+/// The expert hosts and how to reach them.
 public struct ExpertClusterConfiguration: Sendable {
     /// The pools and where their replicas are.
     public var pools: [PoolSpecification]
@@ -15,12 +15,12 @@ public struct ExpertClusterConfiguration: Sendable {
     /// How replicas are chosen, hedged and ejected, and how long layers wait.
     public var choice = ExpertPoolsConfiguration.defaults
 
-    /// How each replica is connected to.
+    /// How to connect to each replica.
     public var channel = RPCChannelConfiguration(
         limits: .dataPlane,
         reconnect: .dataPlane,
         timing: .dataPlane,
-        // The pool decides what is retried, and on which replica.
+        // The pool decides which calls are retried, and on which replica.
         retry: .none,
         waitsWhileConnecting: false
     )
@@ -36,18 +36,18 @@ public struct ExpertClusterConfiguration: Sendable {
 
     /// How long a host may take to describe itself.
     ///
-    /// Short, since an ejected host that does not answer is asked again soon.
+    /// Short, since an ejected host that does not answer is soon asked again.
     public var describeTimeout = Duration.seconds(1)
 
-    /// How often names, whose every address is a replica, are looked up again.
+    /// How often names are looked up again; each address of a name is a replica.
     ///
     /// A lost connection brings the next lookup forward, to half a second after the last one.
     public var lookupInterval = GatewaySettings.table.pools.lookup.defaultValue
 
-    /// How often files that list replicas are read again.
+    /// How often files that list replicas are reread.
     public var fileInterval = Duration.milliseconds(500)
 
-    /// Whether hot experts are placed on further pools whose hosts hold them as spares.
+    /// Whether hot experts are placed on additional pools whose hosts hold them as spares.
     public var replicatesHotExperts = false
 
     /// When an expert counts as hot, and when it no longer does.
@@ -71,7 +71,7 @@ public struct ExpertClusterConfiguration: Sendable {
 
     /// Checks the choice's values against their limits.
     ///
-    /// - Throws: ``GatewayError`` naming the first value that is out of its limits.
+    /// - Throws: ``GatewayError`` naming the first value that is outside its limits.
     func validate() throws(GatewayError) {
         let choice = self.choice
         let durations: [(String, Duration)] = [

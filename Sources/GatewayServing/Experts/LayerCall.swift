@@ -20,7 +20,7 @@ struct LayerCall: Sendable {
     /// Elements of one row, the model's width.
     let columns: Int
 
-    /// How rows travel, there and back.
+    /// The type of rows on the wire, in both directions.
     let rowType: DType
 
     /// Builds the message of a call; gathering the rows into it is their only copy on the way to the socket.
@@ -29,7 +29,7 @@ struct LayerCall: Sendable {
     ///   - assignment: The pool's part of the layer's rows.
     ///   - request: The layer's work.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
-    ///   - rowType: How rows travel.
+    ///   - rowType: The type of rows on the wire.
     init(
         _ assignment: PoolAssignment,
         of request: ExpertLayerRequest,
@@ -66,12 +66,12 @@ struct LayerCall: Sendable {
         self.payload = Payload(segments: [header, tokens])
     }
 
-    /// Takes a good reply: the rows of the plan that it answers, each consecutive run as one chunk that reads the
-    /// reply's bytes where they lie, or their widened copy.
+    /// Reads a good reply: the rows of the plan that it answers, each consecutive run as one chunk that reads the
+    /// reply's bytes in place, or their widened copy.
     ///
     /// - Parameter message: The reply.
-    /// - Returns: The chunks, and what the host said about its load.
-    /// - Throws: ``BadReply`` where the reply is not one for this call.
+    /// - Returns: The chunks, and the load that the host reported.
+    /// - Throws: ``BadReply`` if the reply does not fit this call.
     func read(_ message: ByteBuffer) throws(BadReply) -> LayerReply {
         let (outputs, load) = try self.check(message)
         let rowBytes = self.columns * MemoryLayout<Float>.size
@@ -91,7 +91,7 @@ struct LayerCall: Sendable {
         return (chunks, load)
     }
 
-    /// The reply's outputs in float32, if they are outputs for this call.
+    /// The reply's outputs in float32, if they fit this call.
     private func check(_ message: ByteBuffer) throws(BadReply) -> (outputs: ReplyRows, load: HostLoad?) {
         let rows = self.assignment.rowCount
         let expectedShape = [UInt32(rows), UInt32(self.columns)]
@@ -123,7 +123,7 @@ struct LayerCall: Sendable {
         return try result.get()
     }
 
-    /// Outputs where they lie if they are float32, widened otherwise.
+    /// Outputs in place if they are float32, otherwise widened.
     private func float32(
         _ values: UnsafeRawBufferPointer,
         in message: ByteBuffer,
@@ -140,7 +140,7 @@ struct LayerCall: Sendable {
     }
 }
 
-/// A good answer to a call: the outputs, and what the host said about its load.
+/// A good answer to a call: the outputs, and the load that the host reported.
 typealias LayerReply = (chunks: [ExpertOutputs.Chunk], load: HostLoad?)
 
 /// A host answered with something that cannot be the experts' outputs.
@@ -161,7 +161,7 @@ private struct ReplyRows: ExpertOutputStorage {
     }
 
     let place: Place
-    /// Which bytes of the outputs.
+    /// The range of bytes in the outputs.
     let bytes: Range<Int>
 
     /// Some of the bytes.

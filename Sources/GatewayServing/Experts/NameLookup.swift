@@ -12,8 +12,8 @@ enum NameLookup {
     ///
     /// - Parameters:
     ///   - name: A host name or an address.
-    ///   - port: The port that is meant; it changes nothing in the result.
-    /// - Returns: Numeric addresses in the resolver's order; empty where the name cannot be looked up.
+    ///   - port: The port; it does not affect the addresses.
+    /// - Returns: Numeric addresses in the resolver's order; empty if the name cannot be looked up.
     static func addresses(of name: String, port: Int) -> [String] {
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)

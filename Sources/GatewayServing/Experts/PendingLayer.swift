@@ -12,15 +12,15 @@ internal import Telemetry
 
 /// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
 ///
-/// Event loops only record answers; the engine's thread, which waits, judges them, hedges, tries other replicas and gives
-/// up at the layer's deadline. Every move of the machine is one ``step(_:)``, which changes state and collects work under
-/// the locks, and does that work after unlocking.
+/// Event loops only record answers; the waiting engine thread judges them, hedges, tries other replicas and gives up
+/// at the layer's deadline. Every transition of the machine is one ``step(_:)``, which changes state and collects
+/// work under the locks, and does that work after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
     private struct Attempt: Sendable {
         let replica: ReplicaID
         let started: ContinuousClock.Instant
-        /// The attempt in its trace; nil if nobody follows it.
+        /// The attempt's span; nil if it is not traced.
         let span: TraceContext?
         var handle: CallHandle?
     }
@@ -31,7 +31,7 @@ final class PendingLayer: PendingExperts, Sendable {
         let time: ContinuousClock.Instant
     }
 
-    /// What an answer is worth.
+    /// The verdict on an answer.
     private enum Verdict {
         case good(LayerReply)
         case bad(CallFailure, pushback: Duration?, detail: String)
@@ -45,7 +45,7 @@ final class PendingLayer: PendingExperts, Sendable {
         var outputs = ExpertOutputs(chunks: [])
     }
 
-    /// What a step asks for, to be done once the locks are released.
+    /// The work that a step requests, done once the locks are released.
     private struct Work {
         var sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)] = []
         var cancelled: [CallHandle] = []
@@ -74,9 +74,9 @@ final class PendingLayer: PendingExperts, Sendable {
     ///   - cluster: The expert hosts.
     ///   - layer: The layer.
     ///   - calls: One call for each pool.
-    ///   - unplaced: Rows that no pool holds, which are dropped.
+    ///   - unplaced: Rows whose experts no pool holds, which are dropped.
     ///   - deadline: When the layer stops waiting.
-    ///   - trace: The trace that the calls belong to, if somebody follows one.
+    ///   - trace: The trace of the calls, if there is one.
     init(
         sendingTo cluster: ExpertCluster,
         layer: SparseLayer,
@@ -93,7 +93,7 @@ final class PendingLayer: PendingExperts, Sendable {
         let policy = cluster.configuration.choice.policy(of: layer)
         var state = State(machine: LayerCalls(layer: layer, deadline: deadline, policy: policy))
         state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
-        // Nobody else knows the layer yet, so its state needs no lock.
+        // No other thread knows the layer yet, so its state needs no lock.
         let assignments = calls.map(\.assignment)
         let step = cluster.step { cluster, now in
             state.machine.begin(assignments, pools: &cluster.pools, now: now)
@@ -105,7 +105,7 @@ final class PendingLayer: PendingExperts, Sendable {
 
     // MARK: - Steps
 
-    /// One step of the machine under both locks, then what it asks for.
+    /// One step of the machine under both locks, then the work that it requests.
     ///
     /// - Returns: The layer's outputs, if no call is left.
     @discardableResult
@@ -120,7 +120,7 @@ final class PendingLayer: PendingExperts, Sendable {
         return work.outputs
     }
 
-    /// Takes what a step of the machine asks for into the layer's state.
+    /// Records the actions of a machine step in the layer's state.
     private static func apply(
         _ step: ExpertCluster.LayerStep,
         to state: inout State,
@@ -135,7 +135,7 @@ final class PendingLayer: PendingExperts, Sendable {
                 let span = trace?.carried.child()
                 state.out[attempt] = Attempt(replica: replica, started: step.time, span: span)
                 let channel = channels.popFirst() ?? nil
-                // A layer that is cancelled sends nothing more; the attempt ends when it is abandoned.
+                // A cancelled layer sends nothing more; the attempt ends when it is abandoned.
                 if !state.isCancelled { work.sends.append((attempt, channel, span)) }
             case .cancel(let attempt):
                 if let handle = state.out.removeValue(forKey: attempt)?.handle { work.cancelled.append(handle) }
@@ -162,18 +162,18 @@ final class PendingLayer: PendingExperts, Sendable {
         var handles: [(attempt: AttemptID, handle: CallHandle)] = []
         for (attempt, channel, span) in sends {
             guard let channel else {
-                self.record(.failure(RPCError(.unavailable, "the replica is no longer named")), attempt)
+                self.record(.failure(RPCError(.unavailable, "the replica has left its pool")), attempt)
                 continue
             }
             var options = CallOptions(deadline: self.deadline)
-            // Without metadata the call's header block is one that the connection has stored.
+            // Without metadata the connection can reuse a stored header block.
             if let span { options.metadata = Metadata(carrying: span) }
             let handle = channel.unary(.forward, self.calls[attempt.call].payload, options: options) { result in
                 self.record(result, attempt)
             }
             handles.append((attempt, handle))
         }
-        // An answer may have come already; then nobody needs the handle.
+        // The answer may already be here; then the handle is not needed.
         let isCancelled = self.state.withLock { state in
             for (attempt, handle) in handles { state.out[attempt]?.handle = handle }
             return state.isCancelled
@@ -187,7 +187,7 @@ final class PendingLayer: PendingExperts, Sendable {
     private func record(_ result: Result<UnaryReply, RPCError>, _ attempt: AttemptID) {
         let now = ContinuousClock.now
         self.state.notify { state in
-            // The answer to an attempt that was given up is no longer wanted.
+            // Ignore the answer to an abandoned attempt.
             if state.out[attempt] != nil {
                 state.answers.append(Answer(attempt: attempt, result: result, time: now))
             }
@@ -210,7 +210,7 @@ final class PendingLayer: PendingExperts, Sendable {
                     layer: self.layer,
                     reason: .unavailable,
                     sequences: [],
-                    message: "nobody waits for the step any more"
+                    message: "no client waits for the step any more"
                 )
             case .timer:
                 outputs = self.step { layer, cluster, now in
@@ -221,9 +221,9 @@ final class PendingLayer: PendingExperts, Sendable {
         }
     }
 
-    /// Judges the answers that have come and sends what is due, without waiting.
+    /// Judges the answers so far and sends what is due, without waiting.
     ///
-    /// A thread that computes something else between two looks sends hedges and retries that much later.
+    /// A thread that computes something else between two polls sends hedges and retries that much later.
     var isReady: Bool {
         while true {
             switch self.state.withLock({ Self.event(&$0, now: .now) }) {
@@ -241,16 +241,16 @@ final class PendingLayer: PendingExperts, Sendable {
 
     func cancel() {
         self.state.notify { $0.isCancelled = true }
-        // Not left to the thread that waits, since there may be none.
+        // Done here and not by the waiting thread, since there may be none.
         self.abandon()
     }
 
     private func nextEvent() -> Event {
-        // The machine moves on this thread only, but for its end, which wakes this thread.
+        // Only this thread moves the machine, except for its end, which wakes this thread.
         self.state.wait(until: { $0.machine.nextTimer ?? .now }, for: { Self.event(&$0) }) ?? .timer
     }
 
-    /// What the thread that waits has to do next; a timer counts only if the time is given.
+    /// What the waiting thread does next; timers count only if the time is given.
     private static func event(_ state: inout State, now: ContinuousClock.Instant? = nil) -> Event? {
         if state.isCancelled { return .cancelled }
         if !state.answers.isEmpty {
@@ -262,7 +262,7 @@ final class PendingLayer: PendingExperts, Sendable {
         return timer <= now ? .timer : nil
     }
 
-    /// Reads answers, and moves the machine by all of them in one step.
+    /// Reads answers, and feeds all of them to the machine in one step.
     ///
     /// - Returns: The layer's outputs, if no call is left.
     @discardableResult
@@ -273,7 +273,7 @@ final class PendingLayer: PendingExperts, Sendable {
         let outputs = self.step { layer, cluster, now in
             var actions: [LayerAction] = []
             for (index, answer) in answers.enumerated() {
-                // An earlier answer of these may have ended the call.
+                // An earlier one of these answers may have ended the call.
                 guard layer.machine.isOut(answer.attempt),
                     let attempt = layer.out.removeValue(forKey: answer.attempt)
                 else { continue }
@@ -312,7 +312,7 @@ final class PendingLayer: PendingExperts, Sendable {
         }
     }
 
-    /// Logs how an attempt ended, with its trace; good answers only where somebody follows one.
+    /// Logs how an attempt ended, with its trace; good answers only if the call is traced.
     private func log(_ attempt: Attempt, _ answer: Answer, _ verdict: Verdict) {
         var metadata: Logger.Metadata = ["replica": "\(attempt.replica)", "layer": "\(self.layer.words)"]
         if let trace = self.trace, let span = attempt.span {
@@ -339,7 +339,7 @@ final class PendingLayer: PendingExperts, Sendable {
 }
 
 extension RPCError {
-    /// How long the host wants no calls, if it says so; a host that asks for more than a minute is ignored.
+    /// How long the host asks to be left without calls, if it does; more than a minute is ignored.
     var retryPushback: Duration? {
         guard case .wait(let time) = RetryPushback(self.metadata), time <= .seconds(60) else { return nil }
         return time
@@ -347,7 +347,7 @@ extension RPCError {
 }
 
 extension DropReason {
-    /// The model's word for why the pools dropped rows.
+    /// The model's name for the reason why the pools dropped rows.
     init(_ cause: DropCause) {
         switch cause {
         case .timeout: self = .timeout

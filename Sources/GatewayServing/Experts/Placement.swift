@@ -4,7 +4,7 @@ internal import Checkpoints
 internal import ExpertPooling
 internal import SwitchyardTypes
 
-/// The placement that `switchyard shard` wrote beside the gateway's part.
+/// The placement that `switchyard shard` wrote next to the gateway's part.
 struct Placement: Sendable {
     /// Which pool holds each expert.
     let table: PlacementTable
@@ -19,7 +19,7 @@ struct Placement: Sendable {
     /// - Parameters:
     ///   - directory: The folder with the model.
     ///   - checkpoint: The model in it.
-    /// - Returns: nil if the folder has no placement: a whole checkpoint, whose hosts say what they hold.
+    /// - Returns: nil if the folder has no placement: a whole checkpoint, whose hosts report what they hold.
     /// - Throws: `CheckpointError` if the file cannot be read; ``GatewayError`` if it belongs to another checkpoint.
     static func load(directory: String, checkpoint: Checkpoint) throws -> Placement? {
         guard checkpoint.manifest?.kind == .gateway else {
@@ -29,8 +29,8 @@ struct Placement: Sendable {
         guard file.fingerprintValue == checkpoint.fingerprint else {
             throw GatewayError(
                 .placement,
-                "\(directory)/\(PlacementFile.fileName) belongs to the checkpoint \(file.fingerprint), but the model beside "
-                    + "it to another one; cut the checkpoint again"
+                "\(directory)/\(PlacementFile.fileName) belongs to the checkpoint \(file.fingerprint), but the "
+                    + "model next to it does not; cut the checkpoint again"
             )
         }
         var table = PlacementTable()

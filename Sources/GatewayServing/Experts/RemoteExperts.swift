@@ -9,8 +9,8 @@ internal import TensorKernels
 /// once, and come back within one deadline.
 ///
 /// The configuration sets a layer's deadline (``ExpertClusterConfiguration/choice``). The deadlines of requests do not
-/// shorten it, since a request that is about to expire would take its neighbours' tokens with it; a step that nobody
-/// waits for any more is cancelled as a whole.
+/// shorten it, since a request that is about to expire would take its neighbours' tokens with it; a step that no
+/// client waits for any more is cancelled as a whole.
 public final class RemoteExperts: ExpertExecutor, Sendable {
     private let cluster: ExpertCluster
     private let fingerprint: UInt64

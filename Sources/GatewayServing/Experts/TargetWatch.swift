@@ -9,7 +9,7 @@ internal import ServiceKit
 internal import SwitchyardTypes
 internal import Synchronization
 
-/// Something that knows a pool's current replicas.
+/// Something that finds a pool's current replicas.
 protocol TargetFinder: Sendable {
     /// The finder as it was configured.
     var description: String { get }
@@ -20,19 +20,19 @@ protocol TargetFinder: Sendable {
     /// Looks up the addresses.
     ///
     /// - Returns: The addresses.
-    /// - Throws: Why it does not know; the last known addresses stay.
+    /// - Throws: Why the lookup failed; the last known addresses stay.
     func find() async throws -> [(host: String, port: Int)]
 }
 
-/// Why a finder does not know a pool's replicas.
+/// Why a finder could not find a pool's replicas.
 struct TargetsUnknown: Error, CustomStringConvertible {
     let description: String
 }
 
-/// Keeps a pool's replicas in step with what a finder finds.
+/// Keeps a pool's replicas in step with a finder.
 ///
-/// A lookup that fails or finds nothing changes nothing: hosts that answer matter more than a name server that does not.
-/// An empty file, however, says that the pool has no replicas.
+/// A lookup that fails or finds nothing changes nothing: hosts that answer matter more than a name server that does
+/// not. An empty file, however, means that the pool has no replicas.
 struct TargetWatch: Sendable {
     /// The shortest time from one lookup to the next, however many connections are lost.
     static let shortestInterval = Duration.milliseconds(500)
@@ -73,7 +73,7 @@ struct TargetWatch: Sendable {
         } catch let error as TargetsUnknown {
             if lastFailure != error.description {
                 self.cluster.logger.warning(
-                    "a pool's replicas cannot be looked up; the last known ones stay",
+                    "cannot look up a pool's replicas; keeping the last known ones",
                     metadata: ["pool": "\(self.pool)", "target": "\(self.finder.description)", "reason": "\(error)"]
                 )
             }
@@ -149,7 +149,7 @@ struct FileFinder: TargetFinder {
         if !self.mayLeaveThisMachine, let far = addresses.first(where: { !LoopbackHost.contains($0.host) }) {
             throw TargetsUnknown(
                 description:
-                    "\(far.host):\(far.port) would be spoken to in plaintext on a network: set --experts-tls-ca, or "
+                    "\(far.host):\(far.port) would be reached in plaintext over a network: set --experts-tls-ca, or "
                     + "allow it with --plaintext"
             )
         }

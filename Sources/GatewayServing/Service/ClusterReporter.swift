@@ -12,7 +12,7 @@ struct ClusterReporter: Sendable {
     let fingerprint: UInt64
     let start = ContinuousClock.now
 
-    /// The whole description at this moment.
+    /// The current description.
     var description: ClusterDescription {
         let view = self.cluster.view
         let load = self.engine.load
@@ -29,7 +29,7 @@ struct ClusterReporter: Sendable {
                 entry.stack = WireStack(layer.stack)
                 entry.layer = UInt32(layer.block)
                 entry.rows = rows
-                // The averages end at the last expert that ever had a row.
+                // The averages end at the last expert that ever got a row.
                 let averages = view.rowsPerSecond[layer] ?? []
                 entry.rowsPerSecond = rows.indices.map { $0 < averages.count ? Float(averages[$0]) : 0 }
                 return entry
@@ -55,7 +55,7 @@ struct ClusterReporter: Sendable {
         return description
     }
 
-    /// The experts that some verified host holds, by sparse layer.
+    /// The experts that at least one verified host holds, by sparse layer.
     var servedExperts: [LayerExperts] {
         let view = self.cluster.view
         var served: [SparseLayer: Set<Int>] = [:]

@@ -7,7 +7,7 @@ internal import ServiceKit
 internal import Telemetry
 
 extension GatewayService {
-    /// Runs a handler with the trace that its call carries: the caller is told the span, and people how it ended.
+    /// Runs a handler in its call's trace: returns the span to the caller and logs how the call ended.
     ///
     /// - Parameters:
     ///   - context: The call.

@@ -15,7 +15,7 @@ struct GatewayService: Sendable {
     let cluster: ClusterReporter
     let logger: Logger
 
-    /// What the server answers with.
+    /// The server's handlers.
     var methods: [ServiceMethod] {
         [
             .unary(.generate) { message, context in

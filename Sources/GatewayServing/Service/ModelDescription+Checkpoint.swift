@@ -7,7 +7,7 @@ internal import SwitchyardTypes
 internal import TensorKernels
 
 extension ModelDescription {
-    /// Describes a checkpoint, all but the experts that are served at the moment.
+    /// Describes a checkpoint, except the experts served at the moment.
     ///
     /// - Parameters:
     ///   - checkpoint: The whole checkpoint or its gateway part.

@@ -39,7 +39,7 @@ extension ProtoMessage {
     /// Reads a received message.
     ///
     /// - Parameter buffer: The whole message.
-    /// - Throws: ``RPCError``: `INTERNAL` for bytes that are no message at all, as gRPC has it
+    /// - Throws: ``RPCError``: `INTERNAL` for bytes that are not a message, as gRPC specifies
     ///   (https://github.com/grpc/grpc/blob/v1.51.1/doc/statuscodes.md), `INVALID_ARGUMENT` for a wrong field.
     init(reading buffer: ByteBuffer) throws(RPCError) {
         let result: Result<Self, RPCError> = buffer.withUnsafeReadableBytes { bytes in

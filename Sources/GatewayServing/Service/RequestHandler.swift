@@ -4,15 +4,15 @@ internal import RPCCore
 internal import SwitchyardProtos
 internal import Telemetry
 
-/// Answers a message with a message: reads the request, runs it in the engine, and puts the answer together.
+/// Answers a message with a message: reads the request, runs it in the engine, and assembles the answer.
 ///
-/// The gateway's methods and ``LocalGateway`` share it, so that a request means the same to both.
+/// The gateway's methods and ``LocalGateway`` share it, so that a request means the same in both.
 struct RequestHandler: Sendable {
-    /// What comes with a call's message.
+    /// The context of a call's message.
     struct Call: Sendable {
         /// When the client stops waiting; nil if it never does.
         var deadline: ContinuousClock.Instant?
-        /// The trace that the call belongs to; nil if it has none.
+        /// The call's trace; nil if it has none.
         var trace: TraceContext?
     }
 
@@ -24,8 +24,8 @@ struct RequestHandler: Sendable {
     /// - Parameters:
     ///   - request: The input and how to continue from it.
     ///   - call: What comes with the message.
-    ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is wanted. While it is busy the engine
-    ///     goes on: at most `max_new_tokens` tokens of each sequence wait.
+    ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is needed. The engine continues
+    ///     while it is busy: at most `max_new_tokens` tokens of each sequence wait.
     /// - Returns: The whole answer.
     /// - Throws: ``RPCError``, and what `onToken` throws, which cancels the request.
     func generate(
@@ -79,13 +79,13 @@ struct RequestHandler: Sendable {
         return ScoreResponse(scores, usage: result.usage)
     }
 
-    /// Runs a request to its end; a task that is cancelled cancels the request.
+    /// Runs a request to its end; cancelling the task cancels the request.
     private func run(
         _ call: Call,
         reading read: (RequestReader) throws(RPCError) -> EngineRequest,
         onToken: (StreamedToken) async throws -> Void = { _ in }
     ) async throws -> (result: EngineResult, input: [Int32]) {
-        // Before anything is done for a request that there is no place for.
+        // Refuse before any work is done for a request that there is no room for.
         try self.engine.requirePlace()
         var work = try read(self.reader)
         work.trace = call.trace

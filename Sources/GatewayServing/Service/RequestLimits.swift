@@ -29,7 +29,7 @@ public struct RequestLimits: Sendable, Hashable {
     /// Creates the default limits.
     public init() {}
 
-    /// The limits of a process of one's own: those that keep one client's request from others' are far away.
+    /// The limits of a private process: limits that protect other clients are set very high.
     static var local: RequestLimits {
         var limits = RequestLimits()
         limits.maxInputTokens = 1 << 20

@@ -6,8 +6,7 @@ internal import SwitchModel
 internal import SwitchyardProtos
 internal import Tokenization
 
-/// Turns messages into work for the engine, and refuses those that cannot be done: by field, with its limit and its
-/// value.
+/// Turns messages into work for the engine, and refuses invalid ones, naming the field, its limit and its value.
 struct RequestReader: Sendable {
     let tokenizer: Tokenizer
     let model: ModelConfiguration
@@ -77,7 +76,7 @@ struct RequestReader: Sendable {
 
     // MARK: - Ids
 
-    /// What the fields of a text or its ids are called.
+    /// The field names of a text or its ids.
     private struct FieldNames {
         let none: String
         let text: String
@@ -139,7 +138,7 @@ struct RequestReader: Sendable {
         guard fraction >= 0, fraction <= 1 else {
             throw RPCError(
                 .invalidArgument,
-                "drop_policy.max_dropped_fraction is \(fraction); it must be from 0, which is no limit, to 1"
+                "drop_policy.max_dropped_fraction is \(fraction); it must be from 0 (unlimited) to 1"
             )
         }
         return DropPolicy(strict: message.strict, maxDroppedFraction: fraction == 0 ? nil : fraction)
@@ -174,8 +173,8 @@ struct RequestReader: Sendable {
         guard stops.isEmpty || parameters.beamCount == 1 else {
             throw RPCError(
                 .invalidArgument,
-                "parameters.stop cannot be combined with num_beams of \(parameters.beamCount), since no text is certain "
-                    + "before a beam search ends; use one beam"
+                "parameters.stop cannot be combined with num_beams of \(parameters.beamCount), since no text is final "
+                    + "until a beam search ends; use one beam"
             )
         }
         for (index, stop) in stops.enumerated() {

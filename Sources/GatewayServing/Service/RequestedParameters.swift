@@ -5,10 +5,10 @@ internal import SwitchModel
 internal import SwitchyardProtos
 
 extension SwitchModel.GenerationParameters {
-    /// Puts together what a request asks for, without checking it.
+    /// Combines a request's fields with the defaults, without checking them.
     ///
-    /// A field that the request leaves at zero has the value of the model's generation configuration, or transformers'
-    /// default where that is silent too.
+    /// A field left at zero takes the value of the model's generation configuration, or transformers' default if that
+    /// has none.
     ///
     /// - Parameters:
     ///   - message: The request's fields.
@@ -16,7 +16,7 @@ extension SwitchModel.GenerationParameters {
     ///   - limits: Bounds the model's own number of new tokens.
     init(_ message: GenerationParametersMessage, defaults: GenerationDefaults, limits: RequestLimits) {
         self.init()
-        // The model's lengths must not make a request wrong that says nothing about them.
+        // The model's own lengths must not invalidate a request that leaves them out.
         let mostTokens = min(max(1, defaults.newTokenLimit ?? self.maxNewTokens), limits.maxNewTokens)
         let fewestTokens = defaults.minNewTokens ?? defaults.minLength.map { max(0, $0 - 1) } ?? self.minNewTokens
         self.maxNewTokens = message.maxNewTokens.given ?? mostTokens
@@ -38,11 +38,11 @@ extension SwitchModel.GenerationParameters {
 }
 
 extension UInt32 {
-    /// The number, or nil for the zero that a field has which is not set.
+    /// The number, or nil for the zero of an unset field.
     fileprivate var given: Int? { self == 0 ? nil : Int(self) }
 }
 
 extension Float {
-    /// The number, or nil for the zero that a field has which is not set.
+    /// The number, or nil for the zero of an unset field.
     fileprivate var given: Float? { self == 0 ? nil : self }
 }

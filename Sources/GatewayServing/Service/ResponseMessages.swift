@@ -95,7 +95,7 @@ extension Tensor {
     ///   - isMean: Whether to send one row, the mean over all, instead of each.
     init(_ matrix: FloatMatrix, isMean: Bool) {
         let mean = isMean ? Self.mean(of: matrix) : matrix
-        // The protocol is little-endian, as are all machines that this is built for.
+        // The protocol is little-endian, as are all machines that this builds for.
         let bytes = UnsafeRawBufferPointer(
             start: mean.pointer,
             count: mean.rows * mean.columns * MemoryLayout<Float>.size

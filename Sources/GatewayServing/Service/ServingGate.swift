@@ -3,14 +3,14 @@
 internal import RPCCore
 internal import Synchronization
 
-/// Whether the gateway takes requests: not before its experts are there, and not while it drains.
+/// Whether the gateway takes requests: not before its experts are ready, and not while it drains.
 final class ServingGate: Sendable {
     enum Phase: Sendable {
         /// Expert hosts are still missing. Can transition to `serving` and `draining`.
         case waiting
         /// Requests are taken. Can transition to `draining`.
         case serving
-        /// Requests are turned away. Final.
+        /// Requests are refused. Final.
         case draining
     }
 
@@ -22,20 +22,20 @@ final class ServingGate: Sendable {
 
     private let state = Mutex(State())
 
-    /// Where the gateway stands.
+    /// The gateway's state.
     var phase: Phase { self.state.withLock { $0.phase } }
 
-    /// Requests are taken from now on.
+    /// Takes requests from now on.
     func open() {
         self.move(to: .serving) { $0 == .waiting }
     }
 
-    /// Requests are turned away from now on.
+    /// Refuses requests from now on.
     func close() {
         self.move(to: .draining) { _ in true }
     }
 
-    /// Suspends until requests are taken, or never will be, or the task is cancelled.
+    /// Suspends until the gateway takes requests or never will, or the task is cancelled.
     func waitUntilDecided() async {
         let id = self.state.withLock { state in
             state.nextWaiter += 1
@@ -43,7 +43,7 @@ final class ServingGate: Sendable {
         }
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                // The handler may have run already; then nothing would resume what waits from here on.
+                // The handler may have run already; then nothing would resume a waiter added from here on.
                 let isDecided = self.state.withLock { state in
                     let isDecided = state.phase != .waiting || Task.isCancelled
                     if !isDecided {
@@ -60,17 +60,17 @@ final class ServingGate: Sendable {
         }
     }
 
-    /// Lets a request in.
+    /// Admits a request.
     ///
     /// - Throws: ``RPCError`` with `UNAVAILABLE` if requests are not taken.
     func check() throws(RPCError) {
         switch self.state.withLock({ $0.phase }) {
         case .waiting:
-            throw RPCError(.unavailable, "the gateway still waits for its expert hosts; try again soon")
+            throw RPCError(.unavailable, "the gateway is still waiting for its expert hosts; try again soon")
         case .serving:
             return
         case .draining:
-            throw RPCError(.unavailable, "the gateway is draining; ask another one")
+            throw RPCError(.unavailable, "the gateway is draining; try another one")
         }
     }
 

@@ -4,7 +4,7 @@ package import ExpertPooling
 package import ServiceKit
 package import SwitchyardTypes
 
-/// Settings of how a gateway uses its expert pools: deadlines, hedges, retries, zones.
+/// Settings for a gateway's use of its expert pools: deadlines, hedges, retries, zones.
 package struct ExpertPoolSettings: SettingTable {
     package let encoderDeadline = Setting.time(
         "encoder-deadline-ms",
@@ -25,14 +25,14 @@ package struct ExpertPoolSettings: SettingTable {
         allowed: "STACK:BLOCK=MILLISECONDS, from 1 to 3600000 ms, such as decoder:3=500",
         range: "STACK:BLOCK=MS, 1 to 3600000 ms",
         placeholder: "encoder:1=ms",
-        "Another deadline for one layer; may be given several times."
+        "Deadline for a single layer; may be given several times."
     ) { ExpertPoolSettings.layerDeadline($0) }
     package let encoderDeadlineMultiple = Setting.zeroOrNumber(
         "encoder-deadline-multiple",
         in: 1...1000,
         placeholder: "factor",
-        "Let the encoder's deadlines adapt: this many times the 99th percentile of the calls, at most the encoder's "
-            + "deadline; 0 does not adapt them."
+        "Adapt the encoder's deadlines: this many times the 99th percentile of call times, at most the encoder's "
+            + "deadline; 0 keeps them fixed."
     )
     package let decoderDeadlineMultiple = Setting.zeroOrNumber(
         "decoder-deadline-multiple",
@@ -100,10 +100,10 @@ package struct ExpertPoolSettings: SettingTable {
     package let replicateHotExperts = Setting.toggle(
         "replicate-hot-experts",
         see: "Hot experts",
-        "Place hot experts on further pools whose hosts hold them as spares."
+        "Place hot experts on additional pools whose hosts hold them as spares."
     )
 
-    /// Puts the settings into a configuration.
+    /// Applies the settings to a configuration.
     ///
     /// - Parameters:
     ///   - settings: Flags, environment and file.

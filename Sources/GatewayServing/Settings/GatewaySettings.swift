@@ -7,7 +7,7 @@ package import SwitchModel
 package import SwitchyardTypes
 package import TensorKernels
 
-/// Settings of a gateway: each is named, bounded and explained here, and nowhere else.
+/// Settings of a gateway: each is named, bounded and explained here and nowhere else.
 package struct GatewaySettings: SettingTable {
     /// The settings.
     package static let table = GatewaySettings()
@@ -58,7 +58,7 @@ package struct GatewaySettings: SettingTable {
         in: 1...1_000_000,
         default: 64,
         placeholder: "count",
-        "Requests that may wait; one more is refused with RESOURCE_EXHAUSTED and a retry hint."
+        "Requests that may wait; further requests are refused with RESOURCE_EXHAUSTED and a retry hint."
     )
     package let encodeTokens = Setting.whole(
         "encode-tokens",
@@ -72,7 +72,7 @@ package struct GatewaySettings: SettingTable {
         .milliseconds,
         in: 0...60_000,
         default: 50,
-        "How much longer encoding new requests may make a step while others decode; every step encodes at least one block."
+        "How much encoding new requests may lengthen a step while others decode; every step encodes at least one block."
     )
     package let overlap = Setting.choice(
         "overlap",
@@ -81,7 +81,7 @@ package struct GatewaySettings: SettingTable {
         name: \.rawValue,
         placeholder: "mode",
         "Let two halves of a decoder step take turns, so that one computes while the other waits for experts; auto does so "
-            + "where it measured faster."
+            + "where it measured a gain."
     )
     package let maxInputTokens = Setting.whole(
         "max-input-tokens",
@@ -126,7 +126,7 @@ package struct GatewaySettings: SettingTable {
         range: "KEY=VALUE",
         placeholder: "key=value",
         see: "Checkpoints",
-        "Replace a value of config.json; may be given several times."
+        "Override a value in config.json; may be given several times."
     ) { GatewaySettings.override($0) }
     /// How it uses its expert pools.
     package let pools = ExpertPoolSettings()
@@ -154,7 +154,7 @@ package struct GatewaySettings: SettingTable {
     }
 }
 
-/// A value of a model's `config.json` that replaces the file's.
+/// An override of a value in a model's `config.json`.
 package struct ConfigurationOverride: Sendable, Hashable {
     /// The key in `config.json`.
     package let key: String
@@ -163,7 +163,7 @@ package struct ConfigurationOverride: Sendable, Hashable {
 }
 
 extension GatewayConfiguration {
-    /// Makes the configuration that the settings ask for; no file is opened.
+    /// Makes the configuration that the settings ask for; opens no file.
     ///
     /// - Parameter settings: Flags, environment and file.
     /// - Throws: `Settings.Failure` naming the setting that is missing or wrong.

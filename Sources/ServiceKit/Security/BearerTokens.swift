@@ -3,31 +3,31 @@
 internal import Digests
 internal import RPCCore
 
-/// The tokens that callers may show, as a pure value: only their SHA-256 is kept.
+/// The tokens that callers may present, as a pure value: only their SHA-256 is kept.
 ///
 /// A token is a random text, so one round of SHA-256 hides it well; a password would need more. A line of the file is
-/// `name:token` or `name:sha256:` and 64 hexadecimal digits. A name may stand on several lines, so that a new token is
-/// taken before the old one is removed. What stands behind `#` at the start of a line, and an empty line, mean nothing.
+/// `name:token` or `name:sha256:` and 64 hexadecimal digits. A name may appear on several lines, so that a new token
+/// is accepted before the old one is removed. Empty lines and lines that start with `#` are ignored.
 public struct BearerTokens: Sendable {
-    /// Why a call is not let in.
+    /// Why a call is refused.
     public enum Refusal: Error, Sendable, Hashable {
-        /// No token was shown.
+        /// No token was presented.
         case missing
-        /// What was shown is not `Bearer TOKEN`, or was shown twice.
+        /// The value is not `Bearer TOKEN`, or there are two.
         case malformed
-        /// The token is none of those known.
+        /// The token is unknown.
         case unknown
 
-        /// What the caller is told; never what it sent.
+        /// The message to the caller; it never repeats what the caller sent.
         public var message: String {
             switch self {
             case .missing:
-                "this server takes calls with a token only: send the metadata \"authorization: Bearer TOKEN\" "
+                "this server requires a token: send the metadata \"authorization: Bearer TOKEN\" "
                     + "(switchyard: --token-file FILE or SWITCHYARD_TOKEN)"
             case .malformed:
                 "the metadata \"authorization\" must be given once, as \"Bearer TOKEN\""
             case .unknown:
-                "the token is not one that this server knows; ask its operator for a valid one"
+                "this server does not know the token; ask its operator for a valid one"
             }
         }
     }
@@ -46,7 +46,7 @@ public struct BearerTokens: Sendable {
 
     private let entries: [Entry]
 
-    /// Whether a token stands in the file itself, and not its hash alone.
+    /// Whether the file holds a token itself, and not only its hash.
     public let holdsPlainTokens: Bool
 
     /// Reads the tokens of a file.
@@ -54,9 +54,9 @@ public struct BearerTokens: Sendable {
     /// - Parameters:
     ///   - text: The file's text.
     ///   - file: The file's name, for messages.
-    /// - Throws: ``Settings/Failure`` naming the first line that cannot be used, without what stands in it.
+    /// - Throws: ``Settings/Failure`` naming the first line that cannot be used, without its content.
     public init(parsing text: String, file: String) throws(Settings.Failure) {
-        // A machine without SHA-256 is noticed at the start, and not by callers whose tokens are refused.
+        // A machine without SHA-256 fails at start-up, instead of refusing every caller's token.
         _ = try Self.digest(of: "")
         var entries: [Entry] = []
         var holdsPlainTokens = false
@@ -86,7 +86,7 @@ public struct BearerTokens: Sendable {
             }
             guard !entries.contains(where: { $0.digest == digest }) else {
                 throw Settings.Failure(
-                    "\(place): the token of \(name) stands in the file twice; remove one of the lines"
+                    "\(place): the token of \(name) appears twice in the file; remove one of the lines"
                 )
             }
             guard entries.count < Self.maximumCount else {
@@ -106,19 +106,20 @@ public struct BearerTokens: Sendable {
     /// How many tokens are known.
     public var count: Int { self.entries.count }
 
-    /// Looks for the token that a caller shows.
+    /// Looks up the token that a caller presents.
     ///
-    /// How long it takes does not tell how much of a token was right: hashes are compared, whole, with all entries.
+    /// Its duration does not reveal how much of a token was right: whole hashes are compared, with all entries.
     ///
     /// - Parameter authorization: The values of the metadata `authorization`.
-    /// - Returns: The token's name, or why the call is not let in.
+    /// - Returns: The token's name, or why the call is refused.
     public func holder(of authorization: [String]) -> Result<String, Refusal> {
         guard let value = authorization.first else { return .failure(.missing) }
         let parts = value.split(separator: " ", maxSplits: 1, omittingEmptySubsequences: true)
         guard authorization.count == 1, parts.count == 2, parts[0].lowercased() == "bearer",
             parts[1].utf8.count <= Self.maximumTokenBytes
         else { return .failure(.malformed) }
-        // Without a digest nobody can be told apart, so nobody is let in; ``init(parsing:file:)`` has seen that there is one.
+        // Without a digest no caller can be identified, so all are refused; ``init(parsing:file:)`` has checked that
+        // there is one.
         guard let digest = try? RunningDigest.sha256(Array(parts[1].utf8)) else { return .failure(.unknown) }
         var found: Int?
         for (index, entry) in self.entries.enumerated() where RunningDigest.areEqual(digest, entry.digest) {
@@ -148,12 +149,12 @@ public struct BearerTokens: Sendable {
         }
         guard BearerTokens.isToken(token) else {
             throw Settings.Failure(
-                "\(place): the token may have letters, digits and -._~+/= only; make one with `openssl rand -hex 32`"
+                "\(place): the token may contain only letters, digits and -._~+/=; make one with `openssl rand -hex 32`"
             )
         }
     }
 
-    /// Whether a text has the characters of a bearer token alone.
+    /// Whether a text has only characters of a bearer token.
     static func isToken(_ text: Substring) -> Bool {
         text.utf8.allSatisfy { Self.isAlphanumeric($0) || "-._~+/=".utf8.contains($0) }
     }
@@ -181,7 +182,8 @@ public struct BearerTokens: Sendable {
             .compactMap { UInt8(String(decoding: digits[$0...($0 + 1)], as: UTF8.self), radix: 16) }
         guard digits.count == 64, bytes.count == 32, digits.allSatisfy(Self.isAlphanumeric) else {
             throw Settings.Failure(
-                "\(place): behind sha256: there must be 64 hexadecimal digits, as `printf %s TOKEN | sha256sum` prints them"
+                "\(place): sha256: must be followed by 64 hexadecimal digits, as printed by "
+                    + "`printf %s TOKEN | sha256sum`"
             )
         }
         return bytes

@@ -2,24 +2,24 @@
 
 import Foundation
 
-/// Reads small files that hold secrets, and looks at who else may read them.
+/// Reads small files that hold secrets, and checks who else can read them.
 public enum SecretFile {
-    /// No file of tokens is larger.
+    /// The largest size of a token file.
     private static let maxBytes = 1 << 20
 
-    /// What a file holds.
+    /// A file's content.
     public struct Contents: Sendable {
         /// Its text.
         public var text: String
-        /// Whether every user of the machine may read it.
+        /// Whether every user of the machine can read it.
         public var isReadableByAll: Bool
     }
 
     /// Reads a file.
     ///
     /// - Parameter path: The file's path.
-    /// - Returns: Its text and who may read it.
-    /// - Throws: ``Settings/Failure`` where it cannot be read, is too large or is not text.
+    /// - Returns: Its text and who can read it.
+    /// - Throws: ``Settings/Failure`` if it cannot be read, is too large or is not text.
     public static func read(_ path: String) throws(Settings.Failure) -> Contents {
         let attributes: [FileAttributeKey: Any]
         let data: Data
@@ -48,9 +48,10 @@ public enum SecretFile {
 
     /// Reads the one token of a client.
     ///
-    /// - Parameter path: The file's path; it holds the token alone, and white space around it means nothing.
+    /// - Parameter path: The file's path; it holds only the token; white space around it is ignored.
     /// - Returns: The token.
-    /// - Throws: ``Settings/Failure`` where it cannot be read, every user may read it, or it holds no single token.
+    /// - Throws: ``Settings/Failure`` if it cannot be read, every user can read it, or it does not hold exactly one
+    ///   token.
     public static func readToken(_ path: String) throws(Settings.Failure) -> String {
         let contents = try Self.read(path)
         guard !contents.isReadableByAll else { throw Self.readableByAll(path) }
@@ -62,8 +63,8 @@ public enum SecretFile {
         return token
     }
 
-    /// The error about a secret that is none.
+    /// The error about a secret that every user can read.
     static func readableByAll(_ path: String) -> Settings.Failure {
-        Settings.Failure("\(path) holds a secret, but every user of this machine may read it; run: chmod o-r \(path)")
+        Settings.Failure("\(path) holds a secret, but every user of this machine can read it; run: chmod o-r \(path)")
     }
 }

@@ -2,15 +2,16 @@
 
 public import RPCTransport
 
-/// Reads the settings of transport security, and keeps the rule that plaintext leaves this machine only when asked for by name.
+/// Reads the settings of transport security, and enforces that plaintext leaves this machine only with an explicit
+/// setting.
 public enum SecuritySettings {
-    /// What a listener is secured with.
+    /// A listener's security.
     ///
     /// - Parameters:
     ///   - settings: The settings.
     ///   - address: Where it listens.
     /// - Returns: Options of TLS, or nil for plaintext.
-    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
+    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func listener(_ settings: Settings, at address: ListenAddress) throws -> ServerTLSOptions? {
         let table = ListenerSecuritySettings.table
         let authority = try settings.value(table.tlsClientCA)
@@ -35,13 +36,13 @@ public enum SecuritySettings {
         )
     }
 
-    /// What a gateway's connections to its expert hosts are secured with.
+    /// Security of a gateway's connections to its expert hosts.
     ///
     /// - Parameters:
     ///   - settings: The settings.
-    ///   - hosts: The hosts that it connects to, with how people wrote them.
+    ///   - hosts: The hosts that it connects to, with the text of their targets.
     /// - Returns: Options of TLS, or nil for plaintext.
-    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
+    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func experts(
         _ settings: Settings,
         hosts: [(host: String, target: String)]
@@ -70,14 +71,14 @@ public enum SecuritySettings {
         )
     }
 
-    /// What a client's connection is secured with.
+    /// Security of a client's connection.
     ///
     /// - Parameters:
     ///   - settings: The settings.
     ///   - host: The host that it connects to.
-    ///   - endpoint: The endpoint as people write it.
+    ///   - endpoint: The endpoint as written.
     /// - Returns: Options of TLS, or nil for plaintext.
-    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that nobody asked for.
+    /// - Throws: ``Settings/Failure`` for half a pair, and for plaintext that no setting allows.
     public static func client(_ settings: Settings, host: String, endpoint: String) throws -> ClientTLSOptions? {
         let table = ClientSecuritySettings.table
         let authority = try settings.value(table.tlsCA)
@@ -103,7 +104,7 @@ public enum SecuritySettings {
         )
     }
 
-    /// The token that a client shows, from a file or from the environment.
+    /// The token that a client presents, from a file or from the environment.
     ///
     /// - Parameter settings: The settings.
     /// - Returns: The token, or nil for none.
@@ -117,12 +118,12 @@ public enum SecuritySettings {
         return try SecretFile.readToken(file)
     }
 
-    /// Refuses plaintext across a network unless it was asked for by name.
+    /// Refuses plaintext across a network unless a setting allows it.
     ///
     /// - Parameters:
     ///   - settings: The settings.
-    ///   - host: Where it would go.
-    ///   - what: What the process is about to do.
+    ///   - host: The destination.
+    ///   - what: The action, for the message.
     ///   - instead: The settings that would encrypt it.
     /// - Throws: ``Settings/Failure`` saying what to set.
     public static func checkPlaintext(
@@ -135,14 +136,14 @@ public enum SecuritySettings {
             return
         }
         throw Settings.Failure(
-            "\(what) would be plaintext on a network: set \(instead), or ask for it by name with --plaintext or "
+            "\(what) would be plaintext on a network: set \(instead), or allow it with --plaintext or "
                 + "SWITCHYARD_PLAINTEXT=true if the network is trusted (`switchyard certs` makes certificates)"
         )
     }
 
     // MARK: - Private
 
-    /// Two settings that go together, or neither.
+    /// Two settings that must be set together, or neither.
     private static func pair(
         _ settings: Settings,
         _ first: Setting<String?>,
@@ -161,7 +162,7 @@ public enum SecuritySettings {
         return Settings.Failure("\(given) is set without \(missing): set \(flags.joined(separator: ", or ")) as well")
     }
 
-    /// Names from a list whose entries may be lists with commas.
+    /// Names from a list whose entries may be comma-separated lists.
     private static func names(_ entries: [String]) -> [String] {
         entries.flatMap { $0.split(separator: ",") }
             .map { String($0.drop { $0 == " " }) }

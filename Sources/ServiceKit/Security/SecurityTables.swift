@@ -23,11 +23,11 @@ public struct ListenerSecuritySettings: SettingTable {
     package let tlsAllowedClients = Setting.texts(
         "tls-allowed-clients",
         placeholder: "name[,name]",
-        "TLS: of those, accept only clients whose certificate has one of these DNS names or URIs."
+        "TLS: accept only those clients whose certificate has one of these DNS names or URIs."
     )
     package let plaintext = Setting.toggle(
         "plaintext",
-        "Allow plaintext on addresses other than loopback, for networks that are trusted."
+        "Allow plaintext on addresses other than loopback, for trusted networks."
     )
 }
 
@@ -59,7 +59,7 @@ public struct ExpertsSecuritySettings: SettingTable {
     )
 }
 
-/// Settings of a server that asks for tokens.
+/// Settings of a server that requires tokens.
 public struct TokensSettings: SettingTable {
     /// The settings.
     package static let table = TokensSettings()
@@ -101,10 +101,10 @@ public struct ClientSecuritySettings: SettingTable {
         "TLS: the DNS name in the server's certificate."
     )
     package let plaintext = Setting.toggle("plaintext", "Allow plaintext to other machines, token included.")
-    package let tokenFile = Setting.text("token-file", placeholder: "file", "Show the gateway the token in this file.")
+    package let tokenFile = Setting.text("token-file", placeholder: "file", "Send the gateway the token in this file.")
     package let token = Setting.text(
         "token",
         isSecret: true,
-        "The token itself; a variable only, so that no list of processes shows it."
+        "The token itself; only a variable, so that process lists do not show it."
     )
 }

@@ -5,9 +5,9 @@ public import RPCCore
 public import RPCTransport
 internal import SwitchyardProtos
 
-/// Lets only calls with a known token in; the file with the tokens is read again when it changes.
+/// Accepts only calls with a known token; rereads the token file when it changes.
 ///
-/// A file that holds tokens themselves must not be readable by every user; one with hashes alone may.
+/// A file that holds tokens themselves must not be readable by every user; one with only hashes may be.
 public final class TokenGate: Sendable {
     private let files: WatchedFiles<BearerTokens>
     private let coversHealth: Bool
@@ -18,8 +18,8 @@ public final class TokenGate: Sendable {
     /// - Parameters:
     ///   - file: Path of the file with the tokens.
     ///   - coversHealth: Whether health checks need a token too; otherwise probes work without one.
-    ///   - interval: How often the file is looked at for changes; nil reads it once.
-    ///   - logger: Told what was loaded again and what could not be, and below `info` who calls.
+    ///   - interval: How often to check the file for changes; nil reads it once.
+    ///   - logger: Logs reloads and their failures, and callers' names below `info`.
     public init(file: String, coversHealth: Bool = false, interval: Duration? = .seconds(10), logger: Logger) {
         self.coversHealth = coversHealth
         self.logger = logger
@@ -36,15 +36,15 @@ public final class TokenGate: Sendable {
         }
     }
 
-    /// Reads the file, so that mistakes show before anything else begins.
+    /// Reads the file, so that mistakes show before anything else starts.
     ///
-    /// - Throws: ``Settings/Failure`` where the file cannot be used.
+    /// - Throws: ``Settings/Failure`` if the file cannot be used.
     public func load() throws { try self.files.load() }
 
     /// Watches the file while a body runs.
     ///
-    /// - Parameter body: What needs the gate.
-    /// - Returns: What the body returns.
+    /// - Parameter body: Code that needs the gate.
+    /// - Returns: The body's result.
     /// - Throws: What reading the file throws, and what the body throws.
     public func whileWatched<Result>(_ body: () async throws -> Result) async throws -> Result {
         try self.files.begin()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds where the keys of a JSON object stand, for messages.
+/// Finds the lines of a JSON object's keys, for messages.
 enum JSONKeys {
     /// The keys of the outermost object.
     ///
-    /// - Parameter text: A text that a JSON parser took; of any other, the result means nothing.
+    /// - Parameter text: A text that a JSON parser accepted; for any other the result is meaningless.
     /// - Returns: Each key as it is written, with its line, in the text's order.
     static func find(in text: some Sequence<UInt8>) -> [(key: String, line: Int)] {
         var keys: [(key: String, line: Int)] = []

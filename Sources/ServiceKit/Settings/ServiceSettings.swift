@@ -19,7 +19,7 @@ public struct ServiceSettings: SettingTable {
         default: .info,
         name: \.rawValue,
         placeholder: "level",
-        "The lowest level that is logged."
+        "Lowest level that is logged."
     )
     package let logFormat = Setting.choice(
         "log-format",
@@ -27,11 +27,11 @@ public struct ServiceSettings: SettingTable {
         default: .text,
         name: \.rawValue,
         placeholder: "format",
-        "How log lines are written; json is one object per line."
+        "Format of log lines; json writes one object per line."
     )
     package let noReflection = Setting.toggle(
         "no-reflection",
-        "Do not describe the services and messages to clients by gRPC server reflection."
+        "Do not describe services and messages to clients through gRPC server reflection."
     )
 }
 
@@ -44,14 +44,14 @@ public struct AdminSettings: SettingTable {
         default: 2000,
         placeholder: "count",
         see: "Tokens by expert",
-        "Limit of series with tokens by expert; neighbouring experts share a series above it, 0 turns them off."
+        "Limit of series for tokens by expert; above it neighbouring experts share a series; 0 turns them off."
     )
 
     /// Makes the settings of one service.
     ///
     /// - Parameters:
     ///   - address: Where its admin port listens by default.
-    ///   - defaultInWords: The default in words, where the settings are shown for several services.
+    ///   - defaultInWords: The default in words, if the settings are shown for several services.
     package init(listen address: String, defaultInWords: String? = nil) {
         self.adminListen = .parsed(
             "admin-listen",
@@ -98,7 +98,7 @@ public struct ComputeSettings: SettingTable {
     )
     package let pinThreads = Setting.toggle(
         "pin-threads",
-        "Pin each compute thread to a processor of its own, for machines where nothing else computes."
+        "Pin each compute thread to its own processor, for machines that do nothing else."
     )
 
     package init() {}

@@ -7,10 +7,10 @@ extension Setting where Value == String? {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - defaultInWords: The default in words, where it depends on the machine.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - isSecret: Whether no message may show the value.
     ///   - help: What it does.
     /// - Returns: The setting.
@@ -39,19 +39,19 @@ extension Setting where Value == String? {
 }
 
 extension Setting {
-    /// A text with a form of its own.
+    /// A text in a format of its own, such as an address.
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - written: The default as people would write it; nil if there is none.
     ///   - defaultInWords: The default in words, where it depends on the service.
     ///   - allowed: What a value must be, as the end of a sentence.
     ///   - range: The same for tables.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
-    ///   - parse: Reads a text; nil or an error if it has another form.
+    ///   - parse: Reads a text; nil or an error if it does not have this format.
     /// - Returns: The setting.
     public static func parsed(
         _ key: String,
@@ -84,10 +84,10 @@ extension Setting {
     /// - Parameters:
     ///   - key: The key.
     ///   - values: What it may be.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - name: A value's word.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func choice(
@@ -114,7 +114,7 @@ extension Setting {
         ) { text in names.firstIndex(of: text).map { values[$0] } }
     }
 
-    /// Reads a text, and turns what is wrong with it into a problem of the setting.
+    /// Reads a text, and turns its error into a problem of the setting.
     private static func checked<Result>(_ text: String, _ parse: (String) throws -> Result?) throws -> Result {
         let result: Result?
         do { result = try parse(text) } catch { throw SettingProblem(reason: "\(error)") }
@@ -122,17 +122,17 @@ extension Setting {
         return result
     }
 
-    /// Several texts with a form of their own.
+    /// Several texts in a format of their own.
     ///
     /// - Parameters:
     ///   - key: The key.
     ///   - allowed: What each must be, as the end of a sentence.
     ///   - range: The same for tables.
-    ///   - placeholder: What stands for one in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: A value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What they do.
-    ///   - parse: Reads one; nil or an error if it has another form.
-    /// - Returns: The setting; it has no elements if nothing sets it.
+    ///   - parse: Reads one; nil or an error if it does not have this format.
+    /// - Returns: The setting; it has no elements if it is not set.
     public static func list<Element: Sendable>(
         _ key: String,
         allowed: String,
@@ -163,17 +163,17 @@ extension Setting where Value == [String] {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - placeholder: What stands for one in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: A value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What they do.
-    /// - Returns: The setting; it has no elements if nothing sets it.
+    /// - Returns: The setting; it has no elements if it is not set.
     public static func texts(
         _ key: String,
         placeholder: String? = nil,
         see: String? = nil,
         _ help: String
     ) -> Setting {
-        .list(key, allowed: "a list of texts", placeholder: placeholder, see: see, help) { $0 }
+        .list(key, allowed: "a list of strings", placeholder: placeholder, see: see, help) { $0 }
     }
 }
 
@@ -185,10 +185,10 @@ extension Setting where Value == Int {
     /// - Parameters:
     ///   - key: The key.
     ///   - range: What it may be.
-    ///   - defaultValue: The value if nothing sets it.
+    ///   - defaultValue: The value if it is not set.
     ///   - defaultInWords: The default in words, where it depends on the machine.
-    ///   - placeholder: What stands for the value in the help of a flag.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - placeholder: The value's placeholder in a flag's help.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func whole(
@@ -218,14 +218,14 @@ extension Setting where Value == Int {
 }
 
 extension Setting where Value == Int? {
-    /// A whole number whose default differs by where it is used.
+    /// A whole number whose default depends on where it is used.
     ///
     /// - Parameters:
     ///   - key: The key.
     ///   - range: What it may be.
     ///   - defaultInWords: The defaults.
     ///   - help: What it does.
-    /// - Returns: The setting; it is nil if nothing sets it.
+    /// - Returns: The setting; it is nil if it is not set.
     public static func whole(
         _ key: String,
         in range: ClosedRange<Int>,
@@ -250,9 +250,9 @@ extension Setting where Value == Double {
     /// - Parameters:
     ///   - key: The key.
     ///   - range: What it may be besides 0.
-    ///   - placeholder: What stands for the value in the help of a flag.
+    ///   - placeholder: The value's placeholder in a flag's help.
     ///   - help: What it does.
-    /// - Returns: The setting; it is 0 if nothing sets it.
+    /// - Returns: The setting; it is 0 if it is not set.
     public static func zeroOrNumber(
         _ key: String,
         in range: ClosedRange<Int>,
@@ -283,7 +283,7 @@ extension Setting where Value == Bool {
     ///
     /// - Parameters:
     ///   - key: The key.
-    ///   - see: The heading of `docs/operations.md` that says more.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does when it is on.
     /// - Returns: The setting.
     public static func toggle(_ key: String, see: String? = nil, _ help: String) -> Setting {
@@ -305,7 +305,7 @@ extension Setting where Value == Bool {
 
 // MARK: - Times
 
-/// The unit of a time, which the setting's key names.
+/// The unit of a time, named in the setting's key.
 public enum SettingUnit: String, Sendable, CaseIterable {
     /// A millionth of a second.
     case microseconds = "us"
@@ -314,7 +314,7 @@ public enum SettingUnit: String, Sendable, CaseIterable {
     /// A second.
     case seconds
 
-    /// So many of them.
+    /// A number of them.
     func duration(_ count: Int) -> Duration {
         switch self {
         case .microseconds: .microseconds(count)
@@ -330,8 +330,8 @@ extension Setting where Value == Duration {
     /// - Parameters:
     ///   - key: The key, which names the unit.
     ///   - unit: The unit.
-    ///   - range: How many it may be.
-    ///   - defaultValue: How many it is if nothing sets it.
+    ///   - range: The allowed numbers.
+    ///   - defaultValue: The number if it is not set.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func time(

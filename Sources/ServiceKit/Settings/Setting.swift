@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A setting: its key, what it may be, its default and what it does, written down once.
+/// A setting: its key, range, default and purpose, written down once.
 ///
 /// Its flag, its environment variable, its key in a configuration file, what `switchyard config` prints and its row in
 /// `docs/operations.md` are all made from it.
 public struct Setting<Value: Sendable>: Sendable {
-    /// What people are told about it.
+    /// Its description for people.
     public let definition: SettingDefinition
-    /// The value if nothing sets it.
+    /// The value if it is not set.
     public let defaultValue: Value
-    /// Makes a value of what was given; throws ``SettingProblem`` if that is not allowed.
+    /// Makes a value from the input; throws ``SettingProblem`` if it is not allowed.
     let parse: @Sendable (SettingInput) throws -> Value
-    /// Whether a value that a program chose is one that people may set.
+    /// Whether a value chosen by a program is one that people may set.
     var isAllowed: @Sendable (Value) -> Bool = { _ in true }
 
     /// Defines a setting.
     ///
     /// - Parameters:
-    ///   - definition: What people are told about it.
-    ///   - defaultValue: The value if nothing sets it.
-    ///   - parse: Makes a value of what was given; throws if that is not allowed.
+    ///   - definition: Its description for people.
+    ///   - defaultValue: The value if it is not set.
+    ///   - parse: Makes a value from the input; throws if it is not allowed.
     init(
         _ definition: SettingDefinition,
         defaultValue: Value,
@@ -33,7 +33,7 @@ public struct Setting<Value: Sendable>: Sendable {
     /// The key, such as `queue-limit`.
     public var key: String { self.definition.key }
 
-    /// What is wrong with a value that a program chose without settings.
+    /// What is wrong with a value that a program set directly.
     ///
     /// - Parameter value: The value.
     /// - Returns: A sentence with the key, the value and what is allowed; nil if the value may be used.
@@ -42,7 +42,7 @@ public struct Setting<Value: Sendable>: Sendable {
     }
 }
 
-/// A value as a flag, an environment variable or a file gives it.
+/// A value as given by a flag, an environment variable or a file.
 public enum SettingInput: Sendable, Hashable {
     /// A text.
     case text(String)
@@ -58,14 +58,14 @@ public enum SettingInput: Sendable, Hashable {
 
 /// Why a value is not allowed.
 struct SettingProblem: Error {
-    /// The reason; nil where ``SettingDefinition/allowed`` says enough.
+    /// The reason; nil if ``SettingDefinition/allowed`` says enough.
     var reason: String?
 
-    /// The value is not one of those that are allowed.
+    /// The value is not allowed.
     static let notAllowed = SettingProblem(reason: nil)
 }
 
-/// What people are told about a setting.
+/// A setting's description for people.
 public struct SettingDefinition: Sendable, Hashable {
     /// How a value is written.
     public enum Kind: Sendable, Hashable {
@@ -95,9 +95,9 @@ public struct SettingDefinition: Sendable, Hashable {
     public let defaultInWords: String?
     /// What it does: short sentences.
     public let help: String
-    /// What stands for the value in the help of a flag, such as `file`.
+    /// The value's placeholder in a flag's help, such as `file`.
     public let placeholder: String?
-    /// The heading of `docs/operations.md` that says more.
+    /// The heading in `docs/operations.md` with details.
     public let see: String?
     /// Whether no message may show the value.
     public let isSecret: Bool
@@ -136,9 +136,9 @@ public struct SettingDefinition: Sendable, Hashable {
         return self.defaults.isEmpty ? nil : self.defaults.joined(separator: "; ")
     }
 
-    /// The help of its flag: what it does, what it may be, and its default.
+    /// The help of its flag: purpose, range and default.
     ///
-    /// - Parameter namesVariable: Whether the environment variable is mentioned.
+    /// - Parameter namesVariable: Whether to mention the environment variable.
     /// - Returns: One paragraph.
     public func flagHelp(namesVariable: Bool = false) -> String {
         var facts: [String] = []
@@ -148,7 +148,7 @@ public struct SettingDefinition: Sendable, Hashable {
         return facts.isEmpty ? self.help : "\(self.help) (\(facts.joined(separator: "; ")))"
     }
 
-    /// The setting as a row of a table in Markdown: key, default, what is allowed, and what it does.
+    /// The setting as a row of a Markdown table: key, default, range and purpose.
     public var markdownRow: [String] {
         let isWords = self.defaultInWords != nil || self.kind == .toggle || self.kind == .whole
         let value = self.shownDefault.map { isWords ? $0 : "`\($0)`" } ?? ""

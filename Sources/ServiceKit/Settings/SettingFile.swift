@@ -2,9 +2,9 @@
 
 import Foundation
 
-/// A configuration file: which keys it sets, to what, and in which lines.
+/// A configuration file: its keys, their values and lines.
 struct SettingFile {
-    /// The values as people wrote them, by key.
+    /// The values as written, by key.
     let values: [String: String]
     /// Lines by key.
     let lines: [String: Int]
@@ -44,13 +44,13 @@ struct SettingFile {
             }
             throw Settings.Failure(
                 "\(path): unknown setting\(unknown.count > 1 ? "s" : "") \(named.joined(separator: ", ")); "
-                    + "this command has \(known.sorted().joined(separator: ", "))"
+                    + "this command's settings are \(known.sorted().joined(separator: ", "))"
             )
         }
         for (key, value) in object.sorted(by: { $0.key < $1.key }) where value is NSNull || value is [String: Any] {
             throw Settings.Failure(
-                "\(path)\(lines[key].map { ", line \($0)" } ?? ""): \"\(key)\" must be a text, a number, true, false or a "
-                    + "list; leave the key out to use its default"
+                "\(path)\(lines[key].map { ", line \($0)" } ?? ""): \"\(key)\" must be a string, a number, true, false "
+                    + "or a list; leave the key out to use its default"
             )
         }
         self.values = object.mapValues { $0 is String ? "\"\($0)\"" : "\($0)" }

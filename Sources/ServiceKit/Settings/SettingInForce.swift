@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A setting as it is in force: its value, and where that comes from.
+/// A setting in force: its value, and where it comes from.
 public struct SettingInForce: Sendable, Hashable {
     /// The setting.
     public var definition: SettingDefinition

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The names of settings: finds unknown ones, and what was probably meant.
+/// The names of settings: finds unknown ones and suggests known ones.
 enum SettingNames {
     private static let prefix = "SWITCHYARD_"
 
@@ -11,10 +11,10 @@ enum SettingNames {
         "LIBFUZZER_ARGUMENTS", "MODEL_FOLDER", "TEST_PYTHON",
     ]
 
-    /// What begins with this belongs to the user and is never read.
+    /// Variables with this prefix belong to the user and are never read.
     private static let free = "X_"
 
-    /// Refuses variables that are set but not settings of any command: a misspelt one would have no effect.
+    /// Refuses variables that no command has as a setting: a misspelt one would have no effect.
     ///
     /// - Parameters:
     ///   - environment: The process's environment.
@@ -39,11 +39,11 @@ enum SettingNames {
         )
     }
 
-    /// What was probably meant, to follow the name in a message.
+    /// A suggestion, to follow the name in a message.
     ///
     /// - Parameters:
     ///   - word: An unknown name.
-    ///   - names: Names that there are.
+    ///   - names: The known names.
     /// - Returns: ` (did you mean NAME?)`; nothing if no name is near.
     static func suggestion(_ word: String, among names: Set<String>) -> String {
         self.nearest(word, among: names.sorted()).map { " (did you mean \($0)?)" } ?? ""
@@ -52,7 +52,7 @@ enum SettingNames {
     /// The name with the fewest edits, if those are no more than a third of it.
     private static func nearest(_ word: String, among names: [String]) -> String? {
         var best: (name: String, edits: Int)?
-        // The prefix that all variables share says nothing.
+        // The prefix that all variables share does not count.
         let stem = word.hasPrefix(self.prefix) ? word.count - self.prefix.count : word.count
         for name in names {
             let edits = self.edits(Array(word.utf8.prefix(200)), Array(name.utf8))
@@ -95,7 +95,7 @@ enum SettingNames {
 }
 
 extension String {
-    /// Where a text first stands in this one.
+    /// The first position of a text in this one.
     fileprivate func range(of text: String) -> Range<String.Index>? {
         for index in self.indices where self[index...].hasPrefix(text) {
             return index..<self.index(index, offsetBy: text.count)

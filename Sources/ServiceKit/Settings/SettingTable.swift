@@ -4,7 +4,7 @@
 public protocol SettingTable: Sendable {}
 
 extension SettingTable {
-    /// The settings in the order in which they are declared; those of a table within come in its place.
+    /// The settings in the order in which they are declared; a nested table's settings come in its place.
     public var definitions: [SettingDefinition] {
         Mirror(reflecting: self).children
             .flatMap { child in

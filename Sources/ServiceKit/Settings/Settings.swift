@@ -4,7 +4,7 @@ import Configuration
 import Foundation
 import SystemPackage
 
-/// What is set for a process, from four layers: flags over environment over file over defaults.
+/// A process's settings, from four layers: flags over environment over file over defaults.
 ///
 /// A key is written `queue-limit` as a flag (`--queue-limit`), `SWITCHYARD_QUEUE_LIMIT` in the environment and
 /// `"queue-limit"` in a JSON file. A list is separated by semicolons in the environment and is an array in the file.
@@ -30,20 +30,20 @@ public struct Settings: Sendable {
         case environment(String)
         /// The configuration file at this path.
         case file(String)
-        /// Nothing sets it.
+        /// It is not set.
         case `default`
     }
 
-    /// One layer: where values come from, and what they are called there.
+    /// One layer: its values and their names.
     private struct Layer: Sendable {
         var reader: ConfigReader
-        /// Where a key's value comes from, if it is this layer's.
+        /// The source of a key's value, if it comes from this layer.
         var source: @Sendable (_ key: String) -> Source
-        /// What the layer sets: the keys, with their values as people wrote them.
+        /// The layer's values as written, by key.
         var values: [String: String]
-        /// What a key is called in messages.
+        /// A key's name in messages.
         var name: @Sendable (_ key: String) -> String
-        /// What a key is called in the reader.
+        /// A key's name in the reader.
         var configKey: @Sendable (_ key: String) -> ConfigKey
     }
 
@@ -56,11 +56,12 @@ public struct Settings: Sendable {
     ///   - known: Every setting of the command.
     ///   - elsewhere: Settings of other commands, whose variables may be in the environment too.
     ///   - flags: Values that were given on the command line, by key; lists joined by semicolons.
-    ///   - environment: The process environment; only `SWITCHYARD_*` is looked at. An empty variable is not set, so that a
-    ///     compose file may pass on what nobody set.
+    ///   - environment: The process environment; only `SWITCHYARD_*` is read. An empty variable counts as not set, so
+    ///     that a compose file may pass on unset ones.
     ///   - file: Path of a JSON file, or nil for none.
-    /// - Throws: ``Failure`` for a file that cannot be read, has an unknown key, a key twice, or a value that is no text,
-    ///   number, switch or list of one kind of them, and for a variable that is not a setting of any command.
+    /// - Throws: ``Failure`` for a file that cannot be read, has an unknown key, a key twice, or a value that is not
+    ///   a string, number, switch or list of one of these kinds, and for a variable that is not a setting of any
+    ///   command.
     public init(
         known: some Sequence<SettingDefinition>,
         elsewhere: some Sequence<SettingDefinition> = [],
@@ -88,7 +89,7 @@ public struct Settings: Sendable {
         self.layers = layers
     }
 
-    /// The value of a setting: that of the first layer that has one, otherwise the default.
+    /// The value of a setting: the first layer's that has one, otherwise the default.
     ///
     /// - Parameter setting: The setting.
     /// - Returns: The value.
@@ -111,10 +112,10 @@ public struct Settings: Sendable {
         throw Failure("\(name) is \(shown)\(reason.map { ": \($0)" } ?? "; it must be \(definition.allowed)")")
     }
 
-    /// Whether a layer sets a key, so that its default is not used.
+    /// Whether a layer sets a key, which overrides the default.
     ///
     /// - Parameter setting: The setting.
-    /// - Returns: Whether somebody set it.
+    /// - Returns: Whether it is set.
     public func isSet<Value>(_ setting: Setting<Value>) -> Bool { self.layer(of: setting.key) != nil }
 
     /// The name of a key's environment variable: `listen` is `SWITCHYARD_LISTEN`.
@@ -125,7 +126,7 @@ public struct Settings: Sendable {
         "SWITCHYARD_" + key.uppercased().replacingOccurrences(of: "-", with: "_")
     }
 
-    /// What is in force for every setting, by key; secrets are left out.
+    /// Every setting in force, by key; secrets are left out.
     public var inForce: [SettingInForce] {
         self.known.values.sorted { $0.key < $1.key }
             .map { definition in
@@ -148,7 +149,7 @@ public struct Settings: Sendable {
 
     // MARK: - Private
 
-    /// The first layer that sets a key, with the value as people wrote it; it decides, even if the value is wrong.
+    /// The first layer that sets a key, with the value as written; it wins even if the value is wrong.
     private func layer(of key: String) -> (Layer, given: String)? {
         for layer in self.layers {
             if let given = layer.values[key] { return (layer, given) }
@@ -156,7 +157,7 @@ public struct Settings: Sendable {
         return nil
     }
 
-    /// Reads a value of a setting's kind.
+    /// Reads a value of a setting's type.
     private static func input(
         _ definition: SettingDefinition,
         _ reader: ConfigReader,

@@ -6,7 +6,7 @@ internal import Glibc
 internal import Musl
 #endif
 
-/// A thread of its own for work that computes or blocks, awaited like any structured child.
+/// A dedicated thread for work that computes or blocks, awaited like any structured child.
 public enum ComputeThread {
     /// The system refused to start a thread.
     public struct StartError: Error, Sendable, CustomStringConvertible {
@@ -36,10 +36,10 @@ public enum ComputeThread {
 
     /// Runs a function on a new thread and suspends until it has returned.
     ///
-    /// Cancelling the task does not end the thread: whoever cancels tells the function by its own means.
+    /// Cancelling the task does not end the thread: the canceller must stop the function by other means.
     ///
     /// - Parameters:
-    ///   - name: What the thread is called in lists of threads; the system keeps the first 15 bytes.
+    ///   - name: The thread's name in lists of threads; the system keeps the first 15 bytes.
     ///   - body: The function.
     /// - Throws: ``StartError`` if the system refuses a thread.
     public static func run(name: String, _ body: @escaping @Sendable () -> Void) async throws {
@@ -74,7 +74,7 @@ public enum ComputeThread {
 
     /// Names the calling thread for lists of threads.
     ///
-    /// Nothing depends on it, so a system that refuses is left alone.
+    /// Nothing depends on it, so a refusal is ignored.
     private static func setName(_ name: String) {
         guard let file = fopen("/proc/thread-self/comm", "w") else {
             return

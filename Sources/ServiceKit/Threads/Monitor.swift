@@ -6,7 +6,7 @@ internal import Glibc
 internal import Musl
 #endif
 
-/// A value behind a lock on which a thread can wait until the value is as it should be.
+/// A value behind a lock; threads can wait until it meets a condition.
 ///
 /// It is for threads that may block: the engine's and the compute threads. Code on an event loop or in a task uses
 /// only ``withLock(_:)`` and ``notify(_:)``, whose bodies must be short.
@@ -19,7 +19,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
 
     /// Creates a monitor.
     ///
-    /// - Parameter state: The first value.
+    /// - Parameter state: The initial value.
     public init(_ state: consuming sending State) {
         self.state = .allocate(capacity: 1)
         self.mutex = .allocate(capacity: 1)
@@ -44,10 +44,10 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
         self.state.deallocate()
     }
 
-    /// Reads or changes the value in a way that no waiting thread cares about.
+    /// Reads or changes the value without waking waiting threads.
     ///
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
-    /// - Returns: What the body returns.
+    /// - Returns: The body's result.
     /// - Throws: What the body throws.
     public func withLock<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
@@ -62,7 +62,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     /// Changes the value and wakes the threads that wait for it to change.
     ///
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor.
-    /// - Returns: What the body returns.
+    /// - Returns: The body's result.
     /// - Throws: What the body throws.
     public func notify<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
@@ -120,7 +120,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
 
     /// The deadline on the clock that the condition waits by; in the past if the deadline is.
     private static func monotonicTime(of deadline: ContinuousClock.Instant) -> timespec {
-        // A wait of more than a day is no different from one of a day: whoever waits looks again.
+        // A wait of more than a day can be cut to a day: the waiting thread checks again.
         let remaining = min(max(ContinuousClock.now.duration(to: deadline), .zero), .seconds(86_400))
         var now = timespec()
         clock_gettime(CLOCK_MONOTONIC, &now)

@@ -157,7 +157,7 @@ public struct HostDescription: ProtoMessage {
     public var uptimeSeconds: UInt64
 
     /// Where the host runs, for gateways that prefer their own zone: 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and
-    /// '-'; empty if it was not told.
+    /// '-'; empty if not set.
     public var zone: String
 
     /// Memory that the experts' weights take, in bytes.
@@ -260,7 +260,7 @@ public enum ExpertHostMethods {
     /// ``ForwardRequest`` to ``ForwardResponse``.
     public static let forward = MethodName(service: Self.service, name: "Forward")
 
-    /// Says what the host holds and what it accepts.
+    /// Describes what the host holds and accepts.
     ///
     /// ``DescribeHostRequest`` to ``HostDescription``.
     public static let describe = MethodName(service: Self.service, name: "Describe")

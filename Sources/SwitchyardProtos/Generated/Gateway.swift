@@ -28,7 +28,7 @@ public enum Pooling: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
     case mean = 1
 }
 
-/// What the gateway thinks of an expert host.
+/// An expert host's state, as the gateway sees it.
 ///
 /// An unknown number is read as `unspecified`.
 public enum ReplicaState: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
@@ -42,7 +42,7 @@ public enum ReplicaState: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable 
     case ready = 3
     /// Failed too often; gets no work until a probe succeeds.
     case ejected = 4
-    /// Finishes the calls that it has and takes no new ones.
+    /// Finishes its calls in flight and takes no new ones.
     case draining = 5
     /// Holds another model or the wrong experts.
     case mismatched = 6
@@ -126,13 +126,13 @@ public struct GenerationParameters: ProtoMessage {
     /// The number of beams; 1 means greedy search, or sampling with do_sample.
     public var numBeams: UInt32
 
-    /// The power of its length that a sequence's score is divided by; a positive one favors longer beams.
+    /// A sequence's score is divided by its length to this power; a positive one favors longer beams.
     public var lengthPenalty: Float
 
     /// Whether to sample instead of taking the best token.
     public var doSample: Bool
 
-    /// What logits are divided by before sampling.
+    /// The divisor of logits before sampling.
     public var temperature: Float
 
     /// Sample only from this many of the most likely tokens.
@@ -141,7 +141,7 @@ public struct GenerationParameters: ProtoMessage {
     /// Sample only from the most likely tokens that together have this probability.
     public var topP: Float
 
-    /// What the logits of tokens that have already appeared are divided by.
+    /// The divisor of the logits of tokens that have already appeared.
     public var repetitionPenalty: Float
 
     /// The seed of sampling; the same seed and request give the same tokens.
@@ -1081,7 +1081,7 @@ public struct GatewayLoad: ProtoMessage {
     /// Batch slots in use.
     public var usedSlots: UInt32
 
-    /// Batch slots in all.
+    /// Batch slots in total.
     public var batchSlots: UInt32
 
     /// Whether the gateway is draining: it finishes its work and takes no more.
@@ -1173,7 +1173,7 @@ public struct PoolDescription: ProtoMessage {
     /// Calls since the start, one per layer.
     public var calls: UInt64
 
-    /// Calls that were also sent to a second host because the first one was silent.
+    /// Calls also sent to a second host because the first one was silent.
     public var hedges: UInt64
 
     /// Hedged calls that the second host answered first.
@@ -1251,7 +1251,7 @@ public struct ReplicaDescription: ProtoMessage {
     /// Its address, host:port.
     public var address: String
 
-    /// What the gateway thinks of it.
+    /// Its state, as the gateway sees it.
     public var state: ReplicaState
 
     /// Why it is in a state other than READY, for people to read.
@@ -1383,7 +1383,7 @@ public enum GatewayMethods {
     /// ``GenerateRequest`` to ``GenerateResponse``.
     public static let generate = MethodName(service: Self.service, name: "Generate")
 
-    /// Generates text and sends tokens as they come, then one last event with the whole response.
+    /// Generates text and sends tokens as they are chosen, then one last event with the whole response.
     ///
     /// ``GenerateRequest`` to a stream of ``GenerateEvent``.
     public static let generateStream = MethodName(service: Self.service, name: "GenerateStream")
@@ -1398,12 +1398,12 @@ public enum GatewayMethods {
     /// ``ScoreRequest`` to ``ScoreResponse``.
     public static let score = MethodName(service: Self.service, name: "Score")
 
-    /// Says which model is served and with which limits.
+    /// Describes the served model and its limits.
     ///
     /// ``DescribeModelRequest`` to ``ModelDescription``.
     public static let describeModel = MethodName(service: Self.service, name: "DescribeModel")
 
-    /// Says how the gateway sees its cluster.
+    /// Describes the cluster as the gateway sees it.
     ///
     /// ``DescribeClusterRequest`` to ``ClusterDescription``.
     public static let describeCluster = MethodName(service: Self.service, name: "DescribeCluster")

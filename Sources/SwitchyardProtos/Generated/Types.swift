@@ -92,7 +92,7 @@ extension Tensor: CBacked {
 
 /// Token ids of the model's vocabulary.
 public struct TokenIDs: ProtoMessage {
-    /// The ids in order, used as given: include the end-of-sequence token where it is wanted.
+    /// The ids in order, used as given: include the end-of-sequence token if it is wanted.
     public var ids: [UInt32]
 
     /// Creates the message; each parameter is the property of that name.
@@ -323,10 +323,10 @@ public struct HostLoad: ProtoMessage {
     /// Time that this call's rows waited.
     public var queueMicroseconds: UInt64
 
-    /// Time that this call's rows were computed.
+    /// Time spent computing this call's rows.
     public var computeMicroseconds: UInt64
 
-    /// Whether the host is draining: it finishes the calls that it has and those that still arrive on open connections.
+    /// Whether the host is draining: it finishes its calls in flight and those that still arrive on open connections.
     ///
     /// Send it no new ones.
     public var draining: Bool

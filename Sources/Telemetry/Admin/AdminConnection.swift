@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One connection of the admin port as a state machine: which request is answered next, and when the connection closes.
+/// One connection of the admin port as a state machine: which request to answer next, and when to close the
+/// connection.
 ///
 /// Requests are answered one after another. Bytes are counted before they are parsed, so that an endless request costs
 /// no more than its limit.
@@ -9,7 +10,7 @@ struct AdminConnection: Sendable {
     struct Limits: Sendable, Hashable {
         /// Bytes per request.
         var requestBytes = 16 * 1024
-        /// Requests that may wait behind the one being answered.
+        /// Requests that may wait after the one being answered.
         var pipelined = 8
         /// How long a request may take to arrive, and an answer to be read.
         var exchange = Duration.seconds(10)
@@ -31,13 +32,13 @@ struct AdminConnection: Sendable {
     }
 
     private enum State {
-        /// Idle since then. Can transition to `receiving` and `closed`.
+        /// Idle since this time. Can transition to `receiving` and `closed`.
         case idle(since: ContinuousClock.Instant)
-        /// A request began to arrive then. Can transition to `answering` and `closed`.
+        /// A request started arriving at this time. Can transition to `answering` and `closed`.
         case receiving(since: ContinuousClock.Instant)
-        /// A request is being answered since then. Can transition to every state.
+        /// A request has been in progress since this time. Can transition to every state.
         case answering(AdminRequest, since: ContinuousClock.Instant)
-        /// A refusal was sent then, and further input is discarded. Can transition to `closed`.
+        /// A refusal was sent at this time, and further input is discarded. Can transition to `closed`.
         case lingering(since: ContinuousClock.Instant)
         /// Closed. Final.
         case closed
@@ -58,7 +59,7 @@ struct AdminConnection: Sendable {
     /// Whether the connection is closed.
     var isClosed: Bool { if case .closed = self.state { true } else { false } }
 
-    /// Whether input is to be parsed.
+    /// Whether to parse input.
     var isParsing: Bool {
         switch self.state {
         case .idle, .receiving: true
@@ -79,7 +80,7 @@ struct AdminConnection: Sendable {
 
     // MARK: - The client's events
 
-    /// Bytes arrived; to be told before they are parsed, which they are only where nothing else is to be done.
+    /// Counts bytes that arrived; call it before parsing them, which happens only if no action is returned.
     mutating func bytesArrived(_ count: Int, now: ContinuousClock.Instant) -> Action {
         guard self.isParsing else { return self.isClosed ? .close : .none }
         self.receivedBytes += count
@@ -115,7 +116,7 @@ struct AdminConnection: Sendable {
         }
     }
 
-    /// The input cannot be parsed, for the reason that `route` names.
+    /// The input cannot be parsed, for the reason in `route`.
     mutating func refused(_ route: AdminRequest.Route, now: ContinuousClock.Instant) -> Action {
         self.refuse(route, now: now)
     }
@@ -142,14 +143,14 @@ struct AdminConnection: Sendable {
         return .none
     }
 
-    /// The service stops: the current answer is finished, nothing else.
+    /// Stops: finishes the current answer, nothing else.
     mutating func beginDraining() -> Action {
         self.isDraining = true
         if case .answering = self.state { return .none }
         return self.close()
     }
 
-    /// Time has passed.
+    /// Handles the timer.
     mutating func timePassed(now: ContinuousClock.Instant) -> Action {
         guard let due = self.nextDue, due <= now else { return .none }
         return self.close()

@@ -86,7 +86,7 @@ final class AdminHandler: ChannelInboundHandler {
 
     // MARK: - Private
 
-    /// Returns whether the bytes are to be parsed.
+    /// Returns whether to parse the bytes.
     private func bytesArrived(_ count: Int) -> Bool {
         let action = self.machine.bytesArrived(count, now: .now)
         self.perform(action)
@@ -140,7 +140,8 @@ final class AdminHandler: ChannelInboundHandler {
 
     private func schedule() {
         guard self.context != nil, let due = self.machine.nextDue else { return }
-        // A timer that fires too early finds nothing to do and is set anew; one that fires too late is replaced.
+        // A timer that fires too early finds nothing to do and is set again; one that would fire too late is
+        // replaced.
         if let timer = self.timer, let timerDue = self.timerDue {
             if timerDue <= due { return }
             timer.cancel()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What the admin port answers.
+/// The answers of the admin port.
 public struct AdminPages: Sendable {
     private let metrics: @Sendable () -> [UInt8]
     private let readiness: @Sendable () -> Readiness
@@ -8,7 +8,7 @@ public struct AdminPages: Sendable {
     /// Creates the pages of a service.
     ///
     /// - Parameters:
-    ///   - metrics: Writes the metrics of the moment as Prometheus text.
+    ///   - metrics: Writes the current metrics as Prometheus text.
     ///   - readiness: Says whether the service takes calls.
     public init(metrics: @escaping @Sendable () -> [UInt8], readiness: @escaping @Sendable () -> Readiness) {
         self.metrics = metrics

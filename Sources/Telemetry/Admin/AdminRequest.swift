@@ -2,7 +2,7 @@
 
 /// A request to the admin port.
 struct AdminRequest: Sendable, Hashable {
-    /// What a request is for.
+    /// The target of a request.
     enum Route: Sendable, Hashable {
         case metrics
         case live
@@ -28,7 +28,7 @@ struct AdminRequest: Sendable, Hashable {
     /// - Parameters:
     ///   - method: The method, such as `GET`.
     ///   - target: The target: a path, or a whole URL (RFC 9112, section 3.2.2), with or without a query.
-    ///   - keepsAlive: Whether the client wants to go on with this connection.
+    ///   - keepsAlive: Whether the client wants to keep this connection.
     init(method: String, target: String, keepsAlive: Bool) {
         let path = Self.path(of: target)
         let route: Route? =
@@ -89,16 +89,16 @@ struct AdminResponse: Sendable, Hashable {
 
 /// Whether a service takes calls.
 public struct Readiness: Sendable, Hashable {
-    /// Whether it does.
+    /// Whether it takes calls.
     public var isReady: Bool
-    /// Why it does not, or what people should know even so; one line each.
+    /// Why it does not, or what people should know anyway; one line each.
     public var notes: [String]
 
     /// Creates an answer.
     ///
     /// - Parameters:
     ///   - isReady: Whether the service takes calls.
-    ///   - notes: Why it does not, or what people should know even so.
+    ///   - notes: Why it does not, or what people should know anyway.
     public init(isReady: Bool, notes: [String] = []) {
         self.isReady = isReady
         self.notes = notes

@@ -13,9 +13,9 @@ public struct AdminServerConfiguration: Sendable, Hashable {
     public var host: String
     /// The port to listen on; 0 takes a free one.
     public var port: Int
-    /// Whether the service needs the port; if not, an address that is taken is only a warning.
+    /// Whether the service needs the port; if not, an address in use is only a warning.
     public var isRequired: Bool
-    /// Connections that may be open; one more is closed at once.
+    /// Connections that may be open; further ones are closed at once.
     public var maxConnections = 64
 
     /// Limits of one connection.
@@ -42,8 +42,8 @@ public struct AdminServerError: Error, Sendable, CustomStringConvertible {
 
 /// A service's admin port: metrics and probes over HTTP/1.1.
 ///
-/// It lives in ``run()`` and should start before its service loads its weights, and stop after it, so that probes learn why
-/// the service takes no calls.
+/// It runs in ``run()``. Start it before its service loads weights, and stop it after the service, so that probes
+/// learn why the service takes no calls.
 public final class AdminServer: Sendable {
     private struct Work: Sendable {
         let request: AdminRequest
@@ -87,8 +87,8 @@ public final class AdminServer: Sendable {
 
     /// The address that the server listens on, once it is known.
     ///
-    /// - Returns: The host as text and the port; nil if the address is taken and the port is not required.
-    /// - Throws: What prevented a server that is required from listening.
+    /// - Returns: The host as text and the port; nil if the address is in use and the port is not required.
+    /// - Throws: What prevented a required server from listening.
     public func boundAddress() async throws -> (host: String, port: Int)? {
         try await withCheckedThrowingContinuation { continuation in
             let known = self.state.withLock { state in

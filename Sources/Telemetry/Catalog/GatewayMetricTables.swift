@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a gateway reports of its requests and steps.
+/// Metrics of a gateway about its requests and steps.
 package struct EngineMetrics: MetricTable {
     package let requestsTotal = MetricDefinition(
         "switchyard_requests_total",
@@ -12,7 +12,7 @@ package struct EngineMetrics: MetricTable {
         "switchyard_request_seconds",
         .histogram(.seconds),
         ["work"],
-        "Time from arrival to end of a request that finished, by work: generate, encode or score."
+        "Time from arrival to end of finished requests, by work: generate, encode or score."
     )
     package let queuedRequests = MetricDefinition(
         "switchyard_queued_requests",
@@ -22,7 +22,7 @@ package struct EngineMetrics: MetricTable {
     package let queueLimit = MetricDefinition(
         "switchyard_queue_limit",
         .gauge,
-        "Limit of waiting requests; one more is refused."
+        "Limit of waiting requests; further ones are refused."
     )
     package let runningRequests = MetricDefinition(
         "switchyard_running_requests",
@@ -37,7 +37,7 @@ package struct EngineMetrics: MetricTable {
     package let batchSlots = MetricDefinition(
         "switchyard_batch_slots",
         .gauge,
-        "Batch slots in all."
+        "Batch slots in total."
     )
     package let queueSeconds = MetricDefinition(
         "switchyard_queue_seconds",
@@ -62,7 +62,7 @@ package struct EngineMetrics: MetricTable {
     package let stepSeconds = MetricDefinition(
         "switchyard_step_seconds",
         .histogram(.seconds),
-        "Time of a step: one pass of all running requests through the decoder, and any encoding done beside it."
+        "Time of a step: one pass of all running requests through the decoder, and any encoding done alongside it."
     )
     package let decodeSeconds = MetricDefinition(
         "switchyard_decode_seconds",
@@ -117,7 +117,7 @@ package struct EngineMetrics: MetricTable {
     package init() {}
 }
 
-/// What a gateway reports of its expert pools and their replicas.
+/// Metrics of a gateway about its expert pools and their replicas.
 package struct ExpertPoolMetrics: MetricTable {
     package let expertsComplete = MetricDefinition(
         "switchyard_experts_complete",
@@ -134,7 +134,7 @@ package struct ExpertPoolMetrics: MetricTable {
         "switchyard_expert_calls_total",
         .counter,
         ["pool"],
-        "Calls to a pool, one per sparse layer and pass with rows for it; hedges and retries count once."
+        "Calls to a pool, one per sparse layer and pass with rows for it; hedges and retries are not counted again."
     )
     package let attemptsTotal = MetricDefinition(
         "switchyard_expert_attempts_total",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What an expert host reports.
+/// Metrics of an expert host.
 package struct HostMetrics: MetricTable {
     package let callsTotal = MetricDefinition(
         "switchyard_host_calls_total",
@@ -67,7 +67,7 @@ package struct HostMetrics: MetricTable {
     package let queueLimit = MetricDefinition(
         "switchyard_host_queue_limit",
         .gauge,
-        "Limit of waiting calls; one more is refused."
+        "Limit of waiting calls; further ones are refused."
     )
     package let queueRowLimit = MetricDefinition(
         "switchyard_host_queue_row_limit",

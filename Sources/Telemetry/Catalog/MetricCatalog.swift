@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Every metric of this software: the one place that names each and says what it means.
+/// Every metric of this software: the one place that names and explains each.
 ///
-/// A count refers to a definition, such as `MetricCatalog.engine.stepsTotal`, so a metric that is not here does not compile.
-/// `switchyard config list` writes the tables of `docs/operations.md` from it.
+/// A count refers to a definition, such as `MetricCatalog.engine.stepsTotal`, so a metric missing here does not
+/// compile. `switchyard config list` writes the tables of `docs/operations.md` from it.
 public enum MetricCatalog {
-    /// What both services report of their process and themselves.
+    /// Metrics of both services about their process and themselves.
     package static let service = ServiceMetrics()
-    /// What the gRPC listener of either service reports.
+    /// Metrics of the gRPC listener of either service.
     package static let transport = TransportMetrics()
-    /// What a gateway reports of its requests and steps.
+    /// Metrics of a gateway about its requests and steps.
     package static let engine = EngineMetrics()
-    /// What a gateway reports of its expert pools and their replicas.
+    /// Metrics of a gateway about its expert pools and their replicas.
     package static let pools = ExpertPoolMetrics()
-    /// What an expert host reports.
+    /// Metrics of an expert host.
     package static let host = HostMetrics()
 
     /// All families, in the order in which they are written.
@@ -25,10 +25,10 @@ public enum MetricCatalog {
 
     private static let byName = Dictionary(Self.all.map { ($0.name, $0) }) { first, _ in first }
 
-    /// The family of a name, or nil where the table has none.
+    /// The family of a name, or nil if the table has none.
     ///
     /// - Parameter name: The family's name.
-    /// - Returns: What is known of it.
+    /// - Returns: Its definition.
     public static func definition(of name: String) -> MetricDefinition? { Self.byName[name] }
 }
 

@@ -2,18 +2,18 @@
 
 package import Metrics
 
-/// What is known of a family of series before it has a value: name, type, labels, buckets, and what it means.
+/// The definition of a family of series: name, type, labels, buckets and meaning.
 ///
 /// Names follow Prometheus' conventions: base units as suffixes, `_total` for counters
 /// (https://prometheus.io/docs/practices/naming/).
 public struct MetricDefinition: Sendable, Hashable {
-    /// How the values of a family are to be read.
+    /// The type of a family's values.
     public enum Kind: Sendable, Hashable {
-        /// Only grows, until the process starts anew.
+        /// Only grows until the process restarts.
         case counter
-        /// A value of the moment.
+        /// A current value.
         case gauge
-        /// How many observations were how large.
+        /// A distribution of observations.
         case histogram(Buckets)
 
         /// The type's name in the text format.
@@ -26,20 +26,20 @@ public struct MetricDefinition: Sendable, Hashable {
         }
     }
 
-    /// The families' name.
+    /// The family's name.
     public let name: String
-    /// How its values are to be read.
+    /// The type of its values.
     public let kind: Kind
-    /// Names of its labels, in the order in which they are written.
+    /// Names of its labels, in output order.
     public let labels: [String]
-    /// What it means, for people: one line.
+    /// Its meaning for people, in one line.
     public let help: String
 
     /// Describes a family.
     ///
     /// - Parameters:
     ///   - name: The family's name.
-    ///   - kind: How its values are to be read.
+    ///   - kind: The type of its values.
     ///   - labels: Names of its labels.
     ///   - help: What it means.
     public init(_ name: String, _ kind: Kind, _ labels: [String], _ help: String) {
@@ -53,7 +53,7 @@ public struct MetricDefinition: Sendable, Hashable {
     ///
     /// - Parameters:
     ///   - name: The family's name.
-    ///   - kind: How its values are to be read.
+    ///   - kind: The type of its values.
     ///   - help: What it means.
     public init(_ name: String, _ kind: Kind, _ help: String) {
         self.init(name, kind, [], help)
@@ -99,7 +99,7 @@ extension MetricDefinition {
     }
 }
 
-/// The upper bounds of a histogram's buckets; a last one takes everything else.
+/// The upper bounds of a histogram's buckets; an extra last bucket takes everything else.
 public enum Buckets: Sendable, Hashable {
     /// Times of requests and steps: 1 ms to a minute.
     case seconds

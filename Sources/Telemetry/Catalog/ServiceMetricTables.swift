@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What both services report of their process and themselves.
+/// Metrics of both services about their process and themselves.
 package struct ServiceMetrics: MetricTable {
     package let cpuSecondsTotal = MetricDefinition(
         "process_cpu_seconds_total",
@@ -10,7 +10,7 @@ package struct ServiceMetrics: MetricTable {
     package let residentMemoryBytes = MetricDefinition(
         "process_resident_memory_bytes",
         .gauge,
-        "Resident memory of the process in bytes; a mapped shard counts as far as it has been read."
+        "Resident memory of the process in bytes; a mapped shard counts only what has been read."
     )
     package let virtualMemoryBytes = MetricDefinition(
         "process_virtual_memory_bytes",
@@ -64,7 +64,7 @@ package struct ServiceMetrics: MetricTable {
     package init() {}
 }
 
-/// What the gRPC listener of either service reports.
+/// Metrics of the gRPC listener of either service.
 package struct TransportMetrics: MetricTable {
     package let rpcCallsTotal = MetricDefinition(
         "switchyard_rpc_calls_total",
@@ -106,7 +106,7 @@ package struct TransportMetrics: MetricTable {
         "switchyard_tls_certificate_expiry_timestamp_seconds",
         .gauge,
         ["role"],
-        "Expiry of the certificate in use, in seconds since 1970; role is listener, or experts for the one a gateway shows to hosts."
+        "Expiry of the certificate in use, in seconds since 1970; role is listener, or experts for the one a gateway presents to hosts."
     )
 
     package init() {}

@@ -10,7 +10,7 @@ import Musl
 import Darwin
 #endif
 
-/// What the system says of this process, as `/proc` has it; what it does not say is nil.
+/// What the system reports about this process in `/proc`; missing values are nil.
 ///
 /// Source: proc(5).
 struct ProcessStatistics: Sendable, Hashable {
@@ -22,7 +22,7 @@ struct ProcessStatistics: Sendable, Hashable {
     var openDescriptors: UInt64?
     var maxDescriptors: UInt64?
 
-    /// What this process is told now.
+    /// The current values of this process.
     static var current: ProcessStatistics {
         var statistics = ProcessStatistics()
         statistics.read(
@@ -41,7 +41,7 @@ struct ProcessStatistics: Sendable, Hashable {
         return statistics
     }
 
-    /// Takes what `/proc/self/stat` says; times since the system's start.
+    /// Reads `/proc/self/stat`, whose times count from the system's start.
     mutating func read(stat: String, ticksPerSecond: Double, pageBytes: UInt64) {
         // The second field is the program's name in parentheses, which may hold anything but ends with the last one.
         guard ticksPerSecond > 0, let end = stat.lastIndex(of: ")") else { return }
@@ -82,7 +82,7 @@ struct ProcessStatistics: Sendable, Hashable {
 }
 
 extension MetricSnapshot {
-    /// Gives what the system says of this process.
+    /// Adds what the system reports about this process.
     public mutating func setProcess() { self.set(.current) }
 
     mutating func set(_ process: ProcessStatistics) {

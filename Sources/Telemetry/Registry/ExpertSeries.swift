@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How experts are put together into series, so that there are no more of them than a limit.
+/// How experts are grouped into series, so that a limit of series holds.
 ///
-/// Where there is a series for each expert of each layer, each has its own; otherwise neighbours share one, as many as
-/// needed and the same number in every layer. What shares a series depends on the model and the limit alone: a series goes
-/// on when the process is started anew, and never falls.
+/// If the limit allows a series for each expert of each layer, each has its own; otherwise neighbours share one, as
+/// many as needed and the same number in every layer. The grouping depends only on the model and the limit, so a
+/// series continues across restarts and never falls.
 public struct ExpertSeries: Sendable, Hashable {
-    /// Experts that share a series; 0 where there are no series.
+    /// Experts that share a series; 0 if there are no series.
     public let width: Int
 
     /// Divides the experts.
@@ -14,13 +14,13 @@ public struct ExpertSeries: Sendable, Hashable {
     /// - Parameters:
     ///   - layers: Sparse layers.
     ///   - experts: Experts of a layer.
-    ///   - limit: Series that there may be; below one a layer there are none.
+    ///   - limit: Limit of series; with less than one per layer there are none.
     public init(layers: Int, experts: Int, limit: Int) {
         let perLayer = layers > 0 ? limit / layers : 0
         self.width = perLayer > 0 ? max(1, (experts + perLayer - 1) / perLayer) : 0
     }
 
-    /// Puts a layer's numbers together.
+    /// Adds up a layer's numbers by series.
     ///
     /// - Parameter values: A number for each expert, by index.
     /// - Returns: The series' labels, the experts in them and their sums, in order.

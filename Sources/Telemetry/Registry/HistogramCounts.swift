@@ -6,7 +6,7 @@ internal import SwitchyardTypes
 public struct HistogramCounts: Sendable, Hashable {
     /// Where the buckets end.
     public let buckets: Buckets
-    /// Observations in each bucket by itself; the last one is above all bounds.
+    /// Observations in each single bucket; the last one is above all bounds.
     public private(set) var counts: [UInt64]
     /// The sum of all observations.
     public private(set) var sum: Double
@@ -18,7 +18,7 @@ public struct HistogramCounts: Sendable, Hashable {
         self.init(buckets, counts: Array(repeating: 0, count: buckets.bounds.count + 1), sum: 0)
     }
 
-    /// Creates a histogram of observations that something else has counted.
+    /// Creates a histogram of observations counted elsewhere.
     ///
     /// - Parameters:
     ///   - buckets: Where the buckets end.
@@ -44,7 +44,7 @@ public struct HistogramCounts: Sendable, Hashable {
     /// Observations of all buckets.
     public var count: UInt64 { self.counts.reduce(0, &+) }
 
-    /// Adds an observation; one that is not a number is left out.
+    /// Adds an observation; NaN is ignored.
     ///
     /// - Parameter value: The observation.
     public mutating func add(_ value: Double) {
@@ -55,7 +55,7 @@ public struct HistogramCounts: Sendable, Hashable {
 
     /// Adds a time.
     ///
-    /// - Parameter time: The observation, in seconds afterwards.
+    /// - Parameter time: The observation, which is stored in seconds.
     public mutating func add(_ time: Duration) {
         self.add(time.inSeconds)
     }

@@ -80,7 +80,7 @@ final class HistogramSeries: MetricSeries, RecorderHandler, TimerHandler {
         self.cells = (0...buckets.bounds.count).map { _ in AtomicCell() }
     }
 
-    // Observations may come in between the reads; the number of observations is the buckets' own, so that they agree.
+    // Observations may arrive between the reads; the count is the sum of the buckets, so that they agree.
     var value: MetricSnapshot.Value {
         .histogram(HistogramCounts(self.buckets, counts: self.cells.map(\.current), sum: self.sum.current))
     }
@@ -96,7 +96,7 @@ final class HistogramSeries: MetricSeries, RecorderHandler, TimerHandler {
     }
 }
 
-/// Stands in for series that a family has no room for: counts how much was lost.
+/// Replaces series that a family has no room for, and counts how much was lost.
 final class DroppedSeries: CounterHandler, RecorderHandler, MeterHandler, TimerHandler {
     let lost = AtomicCell()
 

@@ -16,7 +16,7 @@ public struct MetricSnapshot: Sendable {
         let value: Value
     }
 
-    /// Samples by the families' names, in the order in which they came.
+    /// Samples by family name, in the order in which they arrived.
     private(set) var samples: [String: [Sample]] = [:]
 
     /// Values that do not match their definition, with the reason: a bug in this software.
@@ -82,7 +82,7 @@ public struct MetricSnapshot: Sendable {
     /// - Parameters:
     ///   - name: The family's name.
     ///   - labels: Values of its labels.
-    /// - Returns: The value; nil where none was given.
+    /// - Returns: The value; nil if none was given.
     public func value(_ name: String, _ labels: [String] = []) -> Double? {
         switch self.samples[name]?.first(where: { $0.labels == labels })?.value {
         case .integer(let value): Double(value)
@@ -117,6 +117,6 @@ public struct MetricSnapshot: Sendable {
         self.samples[name, default: []].append(Sample(labels: labels, value: value))
     }
 
-    /// Adds values that do not match their definition.
+    /// Records values that do not match their definition.
     mutating func report(_ undescribed: Set<String>) { self.undescribed.formUnion(undescribed) }
 }

@@ -5,7 +5,7 @@ internal import Synchronization
 
 /// Keeps metrics in memory and writes them as Prometheus text: a backend of swift-metrics.
 ///
-/// A metric that counts costs an atomic addition; the registry's lock is taken where a series is made or written out.
+/// Counting costs an atomic addition; the registry's lock is taken only to create or write out a series.
 /// Collectors gather values that are cheaper to look up than to keep, whenever metrics are written.
 public final class MetricsRegistry: MetricsFactory, Sendable {
     /// Adds current values.
@@ -30,7 +30,8 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
 
     /// Creates a registry of the families of ``MetricCatalog``.
     ///
-    /// - Parameter seriesLimit: Limit of series per family; further ones are not kept, and their values count as lost.
+    /// - Parameter seriesLimit: Limit of series per family; further series are not kept, and their values count as
+    ///   lost.
     public convenience init(seriesLimit: Int = 2000) {
         self.init(definitions: MetricCatalog.all, seriesLimit: seriesLimit)
     }
@@ -48,7 +49,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
         self.state.withLock { $0.collectors.append(collector) }
     }
 
-    /// Everything at this moment.
+    /// All current values.
     public var snapshot: MetricSnapshot {
         let (families, collectors, undescribed) = self.state.withLock { state in
             (state.families, state.collectors, state.undescribed)
@@ -67,7 +68,7 @@ public final class MetricsRegistry: MetricsFactory, Sendable {
         return snapshot
     }
 
-    /// Everything at this moment as Prometheus text.
+    /// All current values as Prometheus text.
     ///
     /// - Returns: UTF-8, for the content type ``PrometheusText/contentType``.
     public func text() -> [UInt8] {

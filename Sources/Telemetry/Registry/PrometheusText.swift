@@ -57,11 +57,11 @@ public enum PrometheusText {
         zip(names, values).map { "\($0)=\"\(Self.escaped(label: $1))\"" }.joined(separator: ",")
     }
 
-    /// A number as Prometheus reads it, without a fraction where it has none.
+    /// A number in Prometheus' format, without a fraction if it is whole.
     static func number(_ value: Double) -> String {
         if value.isNaN { return "NaN" }
         if value.isInfinite { return value < 0 ? "-Inf" : "+Inf" }
-        // Up to here every integer is a double of its own.
+        // Up to here a double represents every integer exactly.
         if value == value.rounded(), abs(value) < 0x1p53 { return "\(Int64(value))" }
         return "\(value)"
     }

@@ -2,7 +2,7 @@
 
 public import Logging
 
-/// One piece of work in a trace: which trace, whose child, and its own name.
+/// A span of a trace: the trace's id, the parent's id, and its own.
 public struct TraceContext: Sendable, Hashable {
     /// The name of the field that carries a trace.
     public static let parentKey = "traceparent"
@@ -17,9 +17,9 @@ public struct TraceContext: Sendable, Hashable {
 
     /// The trace.
     public let traceID: TraceID
-    /// The caller's span; nil where the trace begins here.
+    /// The caller's span; nil if the trace starts here.
     public let parentSpanID: SpanID?
-    /// This piece of work.
+    /// This span.
     public let spanID: SpanID
     /// Whether calls made on behalf of this work carry the trace.
     public let isSampled: Bool
@@ -28,13 +28,12 @@ public struct TraceContext: Sendable, Hashable {
 
     /// Reads the trace of a call.
     ///
-    /// A `traceparent` that breaks the format, or that comes twice, begins a trace that is not sampled, and whatever
-    /// `tracestate` says is dropped with it.
+    /// A malformed or repeated `traceparent` starts a trace that is not sampled, and `tracestate` is dropped with it.
     ///
     /// - Parameters:
     ///   - parents: The values of the call's `traceparent` fields.
-    ///   - states: Gives the values of its `tracestate` fields, where they are wanted.
-    /// - Returns: The work of this call; nil where it carries no trace.
+    ///   - states: Returns the values of its `tracestate` fields, if they are needed.
+    /// - Returns: The call's span; nil if it carries no trace.
     public static func begin(parents: [String], states: () -> [String]) -> TraceContext? {
         guard let first = parents.first else { return nil }
         guard parents.count == 1, let parent = TraceParent(first) else {
@@ -57,19 +56,19 @@ public struct TraceContext: Sendable, Hashable {
         self.state = state
     }
 
-    /// This work as a value of `traceparent` or `traceresponse`.
+    /// This span as a value of `traceparent` or `traceresponse`.
     public var parent: TraceParent {
         TraceParent(traceID: self.traceID, spanID: self.spanID, isSampled: self.isSampled)
     }
 
-    /// A piece of work below this one.
+    /// Creates a child span.
     ///
-    /// - Returns: Work of the same trace, with a name of its own.
+    /// - Returns: A span of the same trace, with a new id.
     public func child() -> TraceContext {
         TraceContext(traceID: self.traceID, parent: self.spanID, isSampled: self.isSampled, state: self.state)
     }
 
-    /// What log lines about this work carry.
+    /// Metadata for log lines about this span.
     ///
     /// The keys are those of OpenTelemetry's "Trace Context in non-OTLP Log Formats"
     /// (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/).

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A trace's name: 16 bytes, not all of them zero.
+/// A trace's id: 16 bytes, not all zero.
 public struct TraceID: Sendable, Hashable, CustomStringConvertible {
     private let high: UInt64
     private let low: UInt64
 
-    /// Makes a name of 16 bytes; nil where all are zero.
+    /// Makes an id of 16 bytes; nil if all are zero.
     ///
     /// - Parameters:
     ///   - high: The first eight bytes.
@@ -16,9 +16,9 @@ public struct TraceID: Sendable, Hashable, CustomStringConvertible {
         self.low = low
     }
 
-    /// Draws a name at random.
+    /// Draws a random id.
     ///
-    /// - Returns: A unique name.
+    /// - Returns: A unique id.
     public static func random() -> TraceID {
         while true {
             if let id = TraceID(high: .random(in: 0...(.max)), low: .random(in: 0...(.max))) { return id }
@@ -29,11 +29,11 @@ public struct TraceID: Sendable, Hashable, CustomStringConvertible {
     public var description: String { hexadecimal(self.high) + hexadecimal(self.low) }
 }
 
-/// A span's name within a trace: eight bytes, not all of them zero.
+/// A span's id within a trace: eight bytes, not all zero.
 public struct SpanID: Sendable, Hashable, CustomStringConvertible {
     private let bytes: UInt64
 
-    /// Makes a name of eight bytes; nil where all are zero.
+    /// Makes an id of eight bytes; nil if all are zero.
     ///
     /// - Parameter bytes: The bytes, the first one the most significant.
     public init?(_ bytes: UInt64) {
@@ -41,9 +41,9 @@ public struct SpanID: Sendable, Hashable, CustomStringConvertible {
         self.bytes = bytes
     }
 
-    /// Draws a name at random.
+    /// Draws a random id.
     ///
-    /// - Returns: A unique name.
+    /// - Returns: A unique id.
     public static func random() -> SpanID {
         while true {
             if let id = SpanID(.random(in: 0...(.max))) { return id }
@@ -80,7 +80,7 @@ public struct TraceParent: Sendable, Hashable, CustomStringConvertible {
 
     /// Reads a value: `00-` and 32, 16 and 2 hexadecimal digits in lower case, separated by `-`.
     ///
-    /// A later version may have more behind another `-`. Version `ff`, names of zeros alone and everything else make nil.
+    /// A later version may have more after another `-`. Version `ff`, all-zero ids and everything else give nil.
     ///
     /// - Parameter text: The field's value.
     public init?(_ text: String) {
@@ -105,7 +105,7 @@ public struct TraceParent: Sendable, Hashable, CustomStringConvertible {
 
     private static let dash = UInt8(ascii: "-")
 
-    /// The value of hexadecimal digits in lower case; nil where something else is among them.
+    /// The value of hexadecimal digits in lower case; nil if there is any other character.
     private static func number(_ digits: ArraySlice<UInt8>) -> UInt64? {
         var value: UInt64 = 0
         for digit in digits {

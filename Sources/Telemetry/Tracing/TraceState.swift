@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What tracing systems pass each other in `tracestate`; it is passed on unread.
+/// The content of `tracestate` for other tracing systems, passed on unread.
 ///
 /// Source: https://www.w3.org/TR/2021/REC-trace-context-1-20211123/#tracestate-header. A list that breaks the format is
 /// dropped whole, and so is one longer than the 512 characters that everyone must pass on.
@@ -37,7 +37,7 @@ public enum TraceState {
 
     /// A letter or digit, then up to 255 letters, digits and `_-*/@`, all in lower case.
     ///
-    /// As the second level of the standard has it, which takes all keys of the first and a few more
+    /// As in the second level of the standard, which allows all keys of the first and a few more
     /// (https://www.w3.org/TR/trace-context-2/#key).
     private static func isKey(_ key: Substring) -> Bool {
         guard (1...256).contains(key.utf8.count), let first = key.utf8.first else { return false }
@@ -54,7 +54,7 @@ public enum TraceState {
         }
     }
 
-    /// Up to 256 printable characters, neither `,` nor `=`, the last one no space.
+    /// Up to 256 printable characters, without `,` and `=`, and the last one is not a space.
     private static func isValue(_ value: Substring) -> Bool {
         (1...256).contains(value.utf8.count) && value.last != " "
             && value.utf8.allSatisfy {

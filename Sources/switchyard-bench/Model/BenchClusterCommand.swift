@@ -38,7 +38,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
     @Option(help: "Compute threads of each expert host.")
     var hostThreads: Int?
 
-    @Option(help: ArgumentHelp("Keep the shards in this folder; used again if it holds them.", valueName: "dir"))
+    @Option(help: ArgumentHelp("Keep the shards in this folder, and reuse them on the next start.", valueName: "dir"))
     var shards: String?
 
     @Option(help: "The name of the figures' system in the file of --json.")

@@ -9,27 +9,27 @@ import ServiceLifecycle
 import Synchronization
 import Telemetry
 
-/// The pipe that a parent process holds open for as long as it lives, as this process's standard input.
+/// The pipe that a parent process holds open for as long as it runs, as this process's standard input.
 ///
-/// The parent never writes to it: however the parent ends, the pipe closes, and no child is left behind.
+/// The parent never writes to it: however the parent ends, the pipe closes and no child is left behind.
 enum ParentPipe {
     private struct State {
         var isWatched = false
         var isClosed = false
-        /// What the service does when the pipe closes; before there is a service, the process ends.
+        /// Called when the pipe closes; before there is a service, the process ends instead.
         var onClose: (@Sendable () -> Void)?
     }
 
     private static let state = Mutex(State())
 
-    /// Begins to watch, once: the process ends with the pipe, at once until ``onClose(_:)`` says otherwise.
+    /// Starts watching, once: when the pipe closes the process ends at once, unless ``onClose(_:)`` was called.
     static func watch() {
         let isFirst = self.state.withLock { state in
             defer { state.isWatched = true }
             return !state.isWatched
         }
         guard isFirst else { return }
-        // A read cannot be cancelled, so it has a thread of its own, which ends with the pipe or with the process.
+        // A read cannot be cancelled, so it has its own thread, which ends with the pipe or with the process.
         Thread.detachNewThread {
             while !FileHandle.standardInput.availableData.isEmpty {}
             let onClose = self.state.withLock { state in
@@ -41,7 +41,7 @@ enum ParentPipe {
         }
     }
 
-    /// Has a service stop in order when the pipe closes.
+    /// Makes a service stop gracefully when the pipe closes.
     static func onClose(_ body: @escaping @Sendable () -> Void) {
         self.watch()
         let isClosed = self.state.withLock { state in
@@ -67,13 +67,13 @@ struct StandardInputWatch: Service {
     }
 }
 
-/// Writes a service's address where the parent looks for it, once the service listens.
+/// Writes a service's address to the parent's file, once the service listens.
 struct AddressAnnouncement: Service {
     var options: ServiceOptions
     var address: @Sendable () async throws -> String
 
     func run() async throws {
-        // A service that is told to stop before it serves never has an address, and must not be waited for.
+        // A service told to stop before it serves never has an address, so do not wait for it.
         do {
             try await cancelWhenGracefulShutdown {
                 try self.options.announce(try await self.address())
@@ -85,12 +85,12 @@ struct AddressAnnouncement: Service {
     }
 }
 
-/// A service that a process is there for, with what its admin port tells of it.
+/// The service that a process runs, as its admin port sees it.
 protocol ObservedService: Service {
     /// Whether it takes calls, and why not.
     var readiness: Readiness { get }
 
-    /// Gives what is known of it at this moment.
+    /// Adds its current values.
     func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int)
 }
 
@@ -99,14 +99,14 @@ extension Gateway: ObservedService {}
 extension ExpertHost: ObservedService {}
 
 extension ObservedService {
-    /// Runs the service as this process's own, until it ends or the process is told to stop.
+    /// Runs the service as this process's own, until it ends or a signal stops the process.
     ///
     /// - Parameters:
-    ///   - port: The admin port that tells of it; nothing where there is none.
-    ///   - options: What every service is told.
+    ///   - port: Its admin port; nil if there is none.
+    ///   - options: The options that every service has.
     ///   - drain: How long calls may take to finish.
-    ///   - logger: Tells of starts and stops.
-    ///   - address: The address that it takes calls at; suspends until it does.
+    ///   - logger: Logs starts and stops.
+    ///   - address: The address on which it takes calls; suspends until it does.
     /// - Throws: What the service throws.
     func runProcess(
         behind port: AdminPort?,

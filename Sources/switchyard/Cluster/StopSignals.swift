@@ -5,15 +5,15 @@ import Foundation
 import Synchronization
 import UnixSignals
 
-/// Runs the work of a command that starts child processes, and stops it in order at Ctrl-C or SIGTERM.
+/// Runs the work of a command that starts child processes, and stops it gracefully on Ctrl-C or SIGTERM.
 enum StopSignals {
     /// How the work ended.
     enum Ending: Sendable, Hashable {
         /// By itself.
         case finished
-        /// At a signal, with what was in flight brought to its end.
+        /// On a signal, after requests in flight finished.
         case stopped
-        /// At several signals, with what was in flight cut off.
+        /// On several signals, with requests in flight cut off.
         case hastened
     }
 
@@ -30,17 +30,17 @@ enum StopSignals {
         }
     }
 
-    /// Runs work until it ends or a signal stops it; signals count from the first moment on.
+    /// Runs work until it ends or a signal stops it; signals count from the very start.
     ///
-    /// The first signal cancels the work, which then stops its children in order; the second tells all children to end what
-    /// is in flight, and a third kills them.
+    /// The first signal cancels the work, which then stops its children in order; the second tells all children to
+    /// cut off requests in flight, and a third kills them.
     ///
     /// - Parameters:
-    ///   - children: The children that a second signal is for.
-    ///   - onSignal: Called for every signal, with how many there were.
+    ///   - children: The children that a second signal reaches.
+    ///   - onSignal: Called for every signal, with the number so far.
     ///   - work: What to run.
     /// - Returns: How it ended.
-    /// - Throws: What the work throws, unless it ended because it was told to.
+    /// - Throws: What the work throws, unless a signal ended it.
     static func run(
         children: ChildSignals,
         onSignal: @escaping @Sendable (Int) -> Void,
@@ -72,7 +72,7 @@ enum StopSignals {
                 try result.get()
                 return .finished
             case 1:
-                // What a cancelled body throws says no more than that it was told to stop.
+                // An error of a cancelled body only says that it was stopped.
                 if case .failure(let error as ChildProcessError) = result { throw error }
                 return .stopped
             default:
@@ -81,7 +81,7 @@ enum StopSignals {
         }
     }
 
-    /// Runs work that blocks and cannot be cancelled on a thread of its own; a cancelled caller no longer waits for it.
+    /// Runs work that blocks and cannot be cancelled on its own thread; a cancelled caller no longer waits for it.
     ///
     /// - Parameter work: What to run.
     /// - Returns: What it returns.

@@ -19,12 +19,12 @@ struct AdminOptions: ParsableArguments {
 
     /// The admin port that the settings ask for.
     ///
-    /// An address that was set must be free; the default may be taken already, by another service on the machine.
+    /// An address that was set must be free; the default may already be taken by another service on the machine.
     ///
     /// - Parameters:
     ///   - settings: The settings.
     ///   - table: The service's settings of its admin port.
-    ///   - component: What the service is called in metrics.
+    ///   - component: The service's name in metrics.
     /// - Returns: The port; nil if it is off.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
     func port(_ settings: Settings, _ table: AdminSettings, of component: String) throws -> AdminPort? {
@@ -60,7 +60,7 @@ struct AdminOptions: ParsableArguments {
 
 /// A service's admin port: open before the service has loaded its weights, and until it has drained.
 final class AdminPort: Sendable {
-    /// What the port asks the service once that has loaded.
+    /// What the port asks the service once it has loaded.
     private struct Subject: Sendable {
         let readiness: @Sendable () -> Readiness
         let collect: @Sendable (inout MetricSnapshot, Int) -> Void
@@ -76,9 +76,9 @@ final class AdminPort: Sendable {
     /// Describes a port; ``run(_:logger:body:)`` opens it.
     ///
     /// - Parameters:
-    ///   - component: What the service is called in metrics.
+    ///   - component: The service's name in metrics.
     ///   - configuration: Where to listen.
-    ///   - expertSeriesLimit: Limit of series with tokens by expert.
+    ///   - expertSeriesLimit: Limit of series for tokens by expert.
     ///   - addressFile: The file that the address is written to; nil for none.
     init(
         component: String,
@@ -99,11 +99,12 @@ final class AdminPort: Sendable {
     /// - Returns: The backend.
     static func metrics(_ port: AdminPort?) -> any MetricsFactory { port?.registry ?? NOOPMetricsHandler.instance }
 
-    /// Connects the port to the service once that has loaded.
+    /// Connects the port to the service once it has loaded.
     ///
     /// - Parameters:
     ///   - readiness: Says whether the service takes calls.
-    ///   - collect: Adds what the service looks up rather than counts; its second argument limits the series by expert.
+    ///   - collect: Adds values that the service looks up instead of counting; its second argument limits the series
+    ///     by expert.
     func attach(
         readiness: @escaping @Sendable () -> Readiness,
         collect: @escaping @Sendable (inout MetricSnapshot, Int) -> Void
@@ -115,9 +116,9 @@ final class AdminPort: Sendable {
     ///
     /// - Parameters:
     ///   - port: The port; nil for none.
-    ///   - logger: Told where the port is.
+    ///   - logger: Logs the port's address.
     ///   - body: Loads and runs the service.
-    /// - Throws: What the body throws, or why a port that was asked for cannot be opened.
+    /// - Throws: What the body throws, or why a required port cannot be opened.
     static func run(_ port: AdminPort?, logger: Logger, body: () async throws -> Void) async throws {
         guard let port else { return try await body() }
         let server = AdminServer(

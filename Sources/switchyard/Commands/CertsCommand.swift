@@ -6,15 +6,15 @@ import CommandKit
 import Foundation
 import ServiceKit
 
-/// `switchyard certs`: a development authority, and certificates for every part of a cluster.
+/// `switchyard certs`: a development authority, and certificates for every process of a cluster.
 struct CertsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "certs",
         abstract: "Make a development certificate authority and certificates for a cluster.",
         discussion: """
             Writes ca.pem, gateway.pem, expert-host.pem and client.pem, each with NAME-key.pem, into a folder. An authority
-            that the folder holds already is used again and never replaced. The gateway's and the hosts' certificates are
-            for every --host and for this machine. Each certificate carries an identity for --tls-allowed-clients:
+            that is already in the folder is reused and never replaced. The gateway's and the hosts' certificates are
+            valid for every --host and for this machine. Each certificate carries an identity for --tls-allowed-clients:
             spiffe://switchyard/gateway, spiffe://switchyard/expert-host, spiffe://switchyard/client.
 
             EXAMPLE
@@ -30,7 +30,7 @@ struct CertsCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "A DNS name or address that servers are reached at; may be given several times.",
+            "A DNS name or address at which servers are reached; may be given several times.",
             valueName: "name[,name]"
         )
     )
@@ -62,14 +62,14 @@ struct CertsCommand: AsyncParsableCommand {
         }
         Terminal.print(table.text)
         Terminal.print(
-            "\nGive ca.pem to every part, each part its own certificate and key, and ca-key.pem to none."
+            "\nGive ca.pem to every process, each process its own certificate and key, and ca-key.pem to none."
         )
     }
 
-    /// The certificates of a cluster's parts.
+    /// The certificates of a cluster's processes.
     ///
-    /// A gateway is a client of its expert hosts, and `switchyard health` beside an expert host is one of that host, so
-    /// their certificates are good for both.
+    /// A gateway is a client of its expert hosts, and `switchyard health` is a client of the expert host that it runs
+    /// next to, so their certificates are valid for both roles.
     private static func leaves(hosts: [LeafCertificate.SubjectName], days: Int) -> [LeafCertificate] {
         let local: [LeafCertificate.SubjectName] = [.dns("localhost"), .address("127.0.0.1"), .address("::1")]
         let names = hosts + local.filter { !hosts.contains($0) }

@@ -67,19 +67,19 @@ struct ClientOptions: ParsableArguments {
         configuration.timeout = try Self.duration(seconds: self.timeout ?? defaultTimeout)
         configuration.token = try SecuritySettings.token(settings).map { try BearerToken($0) }
         let options = try SecuritySettings.client(settings, host: endpoint.host, endpoint: endpoint.description)
-        // Without TLS the connection is to loopback, or plaintext was asked for.
+        // Without TLS the connection is to loopback, or a setting allows plaintext.
         configuration.security = options.map { .tls($0) } ?? .plaintext
-        // Errors are thrown; logging them too would show them twice.
+        // Errors are thrown; logging them as well would show them twice.
         let logger = Logger(label: "switchyard") { _ in SwiftLogNoOpLogHandler() }
         try await GatewayClient.with(endpoint: endpoint, configuration: configuration, logger: logger, body)
     }
 
-    /// The timeout that was given; nil for 0, and where none was.
+    /// The given timeout; nil for 0 and if none was given.
     var chosenTimeout: Duration? {
         get throws { try self.timeout.flatMap { try Self.duration(seconds: $0) } }
     }
 
-    /// The first flag given that says which gateway to call, or how; nil where there is none.
+    /// The first given flag that says which gateway to call, or how; nil if there is none.
     var connectionFlag: String? {
         let flags: [(String, Bool)] = [
             ("--endpoint", self.endpoint != nil), ("--tls", self.tls), ("--tls-ca", self.tlsCa != nil),

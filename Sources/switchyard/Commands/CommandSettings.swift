@@ -36,7 +36,7 @@ enum CommandSettings {
     /// Settings of `switchyard pull`.
     static let pull = PullSettings.table.definitions
 
-    /// Every setting of some command; in one environment there may be variables for all of them.
+    /// Every setting of any command; one environment may hold variables for all of them.
     static let all = Self.gateway + Self.expertHost + Self.client + Self.pull
 }
 
@@ -48,13 +48,13 @@ protocol ConfiguredCommand {
     /// - Throws: ``Settings/Failure`` for names and files that cannot be used.
     func settings() async throws -> Settings
 
-    /// Reads every setting, and touches no file that a setting names.
+    /// Reads every setting, without touching files that settings name.
     ///
     /// - Parameter settings: The settings.
     /// - Throws: What is wrong with a value.
     static func checkValues(_ settings: Settings) throws
 
-    /// Opens what settings name on this machine: certificates, tokens, folders.
+    /// Opens the files that settings name on this machine: certificates, tokens, folders.
     ///
     /// - Parameter settings: The settings.
     /// - Throws: What cannot be used.

@@ -6,12 +6,12 @@ import Foundation
 import ServiceKit
 import WeightFetching
 
-/// `switchyard config`: what a service would run with, and where each value comes from.
+/// `switchyard config`: a service's settings, and where each value comes from.
 struct ConfigCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config",
         abstract:
-            "Show what a service would run with, and where each value comes from; check it; or list all settings.",
+            "Show a service's settings and where each value comes from, check them, or list all settings.",
         discussion: """
             Takes the flags of the service, reads the same environment and file, and starts nothing. Secrets are not shown:
             tokens, and the user, password and query of addresses.
@@ -100,7 +100,7 @@ struct ConfigReport: Encodable {
     /// One setting.
     struct Entry: Encodable {
         var key: String
-        /// The value in parts; none where it has none.
+        /// The value in parts; empty if there is none.
         var values: [String]
         var source: String
         var variable: String
@@ -129,7 +129,7 @@ struct ConfigReport: Encodable {
         }
     }
 
-    /// Leaves secrets out of addresses.
+    /// Removes secrets from addresses.
     private static func masked(_ value: String) -> String {
         ["http://", "https://"].contains { value.lowercased().hasPrefix($0) } ? RemoteAddress.masked(value) : value
     }

@@ -5,11 +5,11 @@ import CommandKit
 import Foundation
 import ServiceKit
 
-/// `switchyard config list`: every setting, with its default, what it may be, and what it does.
+/// `switchyard config list`: every setting, with its default, range and purpose.
 struct ConfigListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List all settings of a program, with their defaults, what they may be, and what they do.",
+        abstract: "List all settings of a program, with their defaults, allowed values and purpose.",
         discussion: """
             EXAMPLES
               switchyard config list gateway
@@ -45,7 +45,7 @@ struct ConfigListCommand: ParsableCommand {
 
     func run() throws {
         if let update {
-            // For docs/operations.md, whose tables a test compares with what the software knows.
+            // For docs/operations.md, whose tables a test compares with the definitions.
             let text = try String(contentsOfFile: update, encoding: .utf8)
             try DocumentTables.updated(text).write(toFile: update, atomically: true, encoding: .utf8)
             return

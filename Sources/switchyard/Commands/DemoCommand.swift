@@ -8,7 +8,7 @@ import SwitchyardProtos
 import SwitchyardTypes
 import Synchronization
 
-/// `switchyard demo`: a cluster on the miniature, a handful of prompts, and where their tokens went.
+/// `switchyard demo`: a cluster on the miniature, a few prompts, and where their tokens went.
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
@@ -83,7 +83,7 @@ struct DemoCommand: AsyncParsableCommand {
         let stopping: ContinuousClock.Instant
         do {
             stopping = try await LocalCluster.run(layout, executable: Programs.this, events: events) { cluster in
-                Terminal.print("  up in \(Terminal.time(start.duration(to: .now))), each a process of its own\n")
+                Terminal.print("  up in \(Terminal.time(start.duration(to: .now))), each in its own process\n")
                 try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                     try await Self.ask(chosen, client)
                 }
@@ -107,7 +107,7 @@ struct DemoCommand: AsyncParsableCommand {
                     + Terminal.styled("process \(child.processIdentifier), \(memory)", .dim)
             )
         case .line(let name, let text): log.withLock { $0.append("[\(name)] \(text)") }
-        case .exited(let name, let status): Terminal.print("  \(name) left: \(status)")
+        case .exited(let name, let status): Terminal.print("  \(name) exited: \(status)")
         }
     }
 
@@ -131,11 +131,11 @@ struct DemoCommand: AsyncParsableCommand {
         }
         let model = try await client.describeModel()
         let cluster = try await client.describeCluster()
-        Terminal.print("Where the tokens went (rows that each expert took, by sparse layer):\n")
+        Terminal.print("Where the tokens went (rows per expert, by sparse layer):\n")
         Terminal.print(ClusterReport(model: model, cluster: cluster).picture.text.indented(by: 2))
         let dropped = cluster.dropped.reduce(0) { $0 + $1.tokens }
         Terminal.print(
-            "\n\(same) of \(prompts.count) answers are the same as transformers gives, token for token; "
+            "\n\(same) of \(prompts.count) answers match transformers, token for token; "
                 + "\(dropped) of \(cluster.routedTokens) routed tokens dropped; "
                 + String(format: "%.0f tokens/s.", tokens / max(seconds, 1e-9))
         )
@@ -156,7 +156,7 @@ struct DemoCommand: AsyncParsableCommand {
 }
 
 extension String {
-    /// Every line moved to the right.
+    /// Every line indented.
     func indented(by count: Int) -> String {
         self.split(separator: "\n", omittingEmptySubsequences: false)
             .map { String(repeating: " ", count: count) + $0 }.joined(separator: "\n")

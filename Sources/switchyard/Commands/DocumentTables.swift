@@ -5,11 +5,11 @@ import GatewayServing
 import ServiceKit
 import Telemetry
 
-/// The tables of settings and metrics in `docs/operations.md`, made from what the software knows.
+/// The tables of settings and metrics in `docs/operations.md`, made from the definitions.
 ///
 /// A table stands between the lines `<!-- table: NAME -->` and `<!-- end of table -->`.
 enum DocumentTables {
-    /// Something in a document that names no table.
+    /// A marker in a document that names no table.
     struct Failure: Error, CustomStringConvertible {
         var description: String
     }
@@ -41,11 +41,11 @@ enum DocumentTables {
         "metrics host": MetricCatalog.host.definitions,
     ]
 
-    /// Makes every table of a document anew.
+    /// Rewrites every table of a document.
     ///
     /// - Parameter document: A document with markers.
     /// - Returns: The document with the tables as they should be.
-    /// - Throws: ``Failure`` for a table that there is not, or that has no end.
+    /// - Throws: ``Failure`` for an unknown table, or one without an end.
     static func updated(_ document: String) throws(Failure) -> String {
         var result: [Substring] = []
         var open: Substring?

@@ -18,9 +18,9 @@ struct ExpertHostCommand: AsyncParsableCommand {
             exits. A second SIGTERM stops it at once.
 
             A shard written by `switchyard shard --packed` is mapped into memory: the host is up at once and reads weights
-            when they are first used, or before it serves with --prefault.
+            on first use, or before serving with --prefault.
 
-            A shard at an https:// address is fetched at the start, checked against the checksums in its manifest, and kept
+            A shard at an https:// address is fetched at start-up, checked against the checksums in its manifest, and kept
             in --shard-cache; later starts serve it from there.
 
             Waiting calls from several gateways for the same layer are computed in one pass over the expert weights.
@@ -76,7 +76,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         try await self.service.settings(CommandSettings.expertHost, of: self)
     }
 
-    /// What the settings say, before anything is opened.
+    /// The configuration from the settings, before anything is opened.
     private struct Plan {
         var configuration: ExpertHostConfiguration
         var sources: WeightSources

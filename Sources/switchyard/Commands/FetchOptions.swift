@@ -7,7 +7,7 @@ import Logging
 import ServiceKit
 import WeightFetching
 
-/// Settings of how a service gets weights from an address.
+/// Settings for fetching weights from an address.
 struct FetchSettings: SettingTable {
     static let table = FetchSettings()
 
@@ -27,7 +27,7 @@ struct FetchSettings: SettingTable {
     )
 }
 
-/// How a service gets weights from an address, as flags.
+/// Flags for fetching weights from an address.
 struct FetchOptions: ParsableArguments {
     @Option(FetchSettings.table.shardCache) var shardCache: String?
 
@@ -48,10 +48,10 @@ struct FetchOptions: ParsableArguments {
         return client
     }
 
-    /// Refuses plaintext across a network unless it was asked for by name.
+    /// Refuses plaintext across a network unless a setting allows it.
     ///
     /// - Parameters:
-    ///   - address: What is fetched from.
+    ///   - address: The address to fetch from.
     ///   - settings: All settings of the command.
     /// - Throws: ``Settings/Failure`` saying what to set.
     static func check(_ address: RemoteAddress, _ settings: Settings) throws {
@@ -74,7 +74,7 @@ struct WeightSources: Sendable {
 
     private let sources: [Source]
 
-    /// Reads what was given; looks for nothing yet.
+    /// Parses the names; accesses nothing yet.
     ///
     /// - Parameters:
     ///   - names: Folders, hub ids or addresses.
@@ -91,11 +91,11 @@ struct WeightSources: Sendable {
         }
     }
 
-    /// The folders, in the order given; fetches what is not on this machine.
+    /// The folders, in the order given; fetches those not on this machine.
     ///
     /// - Parameter logger: Logs the progress.
     /// - Returns: The folders.
-    /// - Throws: Why the weights cannot be had.
+    /// - Throws: Why the weights cannot be fetched.
     func directories(logger: Logger) async throws -> [String] {
         let log = FetchLog(logger: logger)
         var directories: [String] = []
@@ -108,7 +108,7 @@ struct WeightSources: Sendable {
                 logger.info("fetching weights", metadata: ["from": "\(address)"])
                 let report = try await fetch.run { log.note($0) }
                 logger.info(
-                    "weights are here",
+                    "fetched weights",
                     metadata: [
                         "part": "\(report.name)", "folder": "\(report.directory)", "bytes": "\(report.byteCount)",
                         "fetched": "\(report.receivedBytes)", "time": "\(Terminal.time(start.duration(to: .now)))",
@@ -120,7 +120,7 @@ struct WeightSources: Sendable {
         return directories
     }
 
-    /// Looks for what should be on this machine; fetches nothing.
+    /// Checks for the folders that should be on this machine; fetches nothing.
     ///
     /// - Throws: ``CheckpointError`` for a missing folder.
     func check() throws {

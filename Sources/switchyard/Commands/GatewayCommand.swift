@@ -101,14 +101,14 @@ struct GatewayCommand: AsyncParsableCommand {
         try await self.service.settings(CommandSettings.gateway, of: self)
     }
 
-    /// What the settings say, before anything is opened.
+    /// The configuration from the settings, before anything is opened.
     private struct Plan {
         var configuration: GatewayConfiguration
         var sources: WeightSources
         var listen: ListenAddress
     }
 
-    /// Opens the files of security.
+    /// Opens the certificates and tokens.
     private static func open(
         _ settings: Settings,
         _ plan: Plan,

@@ -14,8 +14,8 @@ struct GenerateCommand: AsyncParsableCommand {
         commandName: "generate",
         abstract: "Generate text through a gateway, or with a model in this process.",
         discussion: """
-            Special tokens stay in the answer: with T5's sentinels they carry it. A flag that is not given, and a number of
-            0, takes the default in the model's generation_config.json.
+            Special tokens stay in the answer, since T5's sentinels structure it. A flag that is left out, or a number of 0,
+            takes the default in the model's generation_config.json.
 
             EXAMPLES
               switchyard generate "A horse! a horse! my <extra_id_0> for a horse!"
@@ -31,11 +31,11 @@ struct GenerateCommand: AsyncParsableCommand {
 
     @Option(
         name: .customLong("local"),
-        help: ArgumentHelp("Use this whole checkpoint in this process; no network.", valueName: "model")
+        help: ArgumentHelp("Run this whole checkpoint in this process, without a network.", valueName: "model")
     )
     var localModel: String?
 
-    @Flag(help: "Print tokens as they come.")
+    @Flag(help: "Print tokens as they arrive.")
     var stream = false
 
     @Flag(help: "Print the whole response as JSON.")
@@ -53,10 +53,10 @@ struct GenerateCommand: AsyncParsableCommand {
 
     func validate() throws {
         if self.stream, (self.parameters.beams ?? 0) > 1 {
-            throw ValidationError("--stream shows nothing with --beams: no token is certain before the end")
+            throw ValidationError("--stream shows nothing with --beams: no token is final before the end")
         }
         if self.stream, self.json {
-            throw ValidationError("--stream prints text as it comes and --json the whole response; choose one of them")
+            throw ValidationError("--stream prints text as it arrives and --json the whole response; choose one")
         }
         if self.localModel != nil {
             if let flag = self.client.connectionFlag {
@@ -137,7 +137,7 @@ struct GenerateCommand: AsyncParsableCommand {
         Self.warnOfDrops(response.usage)
     }
 
-    /// Dropped tokens make an answer worse than it could be, so people are told even when they did not ask.
+    /// Dropped tokens make an answer worse, so report them even unasked.
     private static func warnOfDrops(_ usage: Usage?) {
         if let note = Self.noteOnDrops(usage) { Terminal.printError(note) }
     }
@@ -145,7 +145,7 @@ struct GenerateCommand: AsyncParsableCommand {
     /// `note: 3 of 64 routed tokens were dropped (encoder 1 TIMEOUT: 3)`.
     ///
     /// - Parameter usage: What the call cost.
-    /// - Returns: Nil where no token was dropped.
+    /// - Returns: Nil if no token was dropped.
     static func noteOnDrops(_ usage: Usage?) -> String? {
         guard let usage else { return nil }
         let dropped = usage.dropped.reduce(0) { $0 + $1.tokens }
@@ -166,15 +166,15 @@ struct GenerateCommand: AsyncParsableCommand {
     }
 }
 
-/// The text of a stream: the first answer's tokens as they come, then the other answers, whole.
+/// The text of a stream: the first answer's tokens as they arrive, then the other answers, whole.
 struct StreamedText {
     private var shown = ""
     private var hasTokens = false
 
-    /// Takes a token.
+    /// Adds a token.
     ///
     /// - Parameter token: The token, of any of the answers.
-    /// - Returns: What to print of it.
+    /// - Returns: The text to print.
     mutating func add(_ token: GeneratedToken) -> String {
         self.hasTokens = true
         guard token.sequence == 0 else { return "" }
@@ -185,7 +185,7 @@ struct StreamedText {
     /// The end of the stream.
     ///
     /// - Parameter response: The whole answer.
-    /// - Returns: What has not been printed, without the last line break.
+    /// - Returns: The text not yet printed, without the last line break.
     func rest(of response: GenerateResponse) -> String {
         var lines = response.generations.map(\.text)
         if let first = lines.first {
@@ -198,11 +198,11 @@ struct StreamedText {
         return lines.joined(separator: "\n")
     }
 
-    /// Why nothing was shown before the end; nil where something was.
+    /// Why nothing was shown before the end; nil if something was.
     var note: String? {
         self.hasTokens
             ? nil
             : "note: nothing could be shown before the end, since the model's default is beam search; pass --beams 1 to "
-                + "see tokens as they come"
+                + "see tokens as they arrive"
     }
 }

@@ -5,7 +5,7 @@ import SwitchyardProtos
 
 /// How to generate, as flags.
 ///
-/// A flag that is not given is not sent, so that the model's own default holds.
+/// A flag that is not given is not sent, so that the model's own default applies.
 struct GenerationOptions: ParsableArguments {
     @Option(help: "Generate at most this many tokens. (default: the model's, else 20)")
     var maxNewTokens: UInt32?
@@ -16,7 +16,7 @@ struct GenerationOptions: ParsableArguments {
     @Option(help: "Number of beams; 1 is greedy search. (default: the model's, else 1)")
     var beams: UInt32?
 
-    @Option(help: "The power of its length that a score is divided by. (default: the model's, else 1)")
+    @Option(help: "Divide a score by its length to this power. (default: the model's, else 1)")
     var lengthPenalty: Float?
 
     @Flag(help: "Sample instead of taking the best token.")
@@ -31,7 +31,7 @@ struct GenerationOptions: ParsableArguments {
     @Option(help: "Sample from the best tokens that together have this probability. (default: the model's, else 1)")
     var topP: Float?
 
-    @Option(help: "Divide the logits of tokens that have come before by this. (default: the model's, else 1)")
+    @Option(help: "Divide the logits of tokens that already occurred by this. (default: the model's, else 1)")
     var repetitionPenalty: Float?
 
     @Option(help: "Seed of sampling. (default: 0)")
@@ -40,19 +40,19 @@ struct GenerationOptions: ParsableArguments {
     @Option(help: "End the answer before this text; may be given several times.")
     var stop: [String] = []
 
-    @Option(help: "Number of answers: at most as many as beams, or any with --sample. (default: the model's, else 1)")
+    @Option(help: "Number of answers: up to the number of beams, or any with --sample. (default: the model's, else 1)")
     var returnSequences: UInt32?
 
-    @Flag(help: "Leave out the score, so that greedy search computes only the logits that can be the best.")
+    @Flag(help: "Leave out the score, so that greedy search can skip logits that cannot be the best.")
     var skipScores = false
 
     @Flag(help: "Fail instead of dropping tokens whose expert host does not answer.")
     var strict = false
 
-    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens. (default: no limit)")
+    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens. (default: unlimited)")
     var maxDroppedFraction: Float?
 
-    /// The flags as the request's message; what is not given is the zero that stands for the model's default.
+    /// The flags as the request's message; a missing flag is zero, which means the model's default.
     var message: GenerationParameters {
         var message = GenerationParameters()
         message.maxNewTokens = self.maxNewTokens ?? 0

@@ -12,7 +12,7 @@ import SwitchyardProtos
 struct HealthCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "health",
-        abstract: "Ask a gateway or an expert host whether it takes calls; the status is 0 if it does, otherwise 1.",
+        abstract: "Check whether a gateway or an expert host takes calls; exits with 0 if it does, otherwise 1.",
         discussion: """
             Calls the standard gRPC health service. Without --endpoint it asks the server that SWITCHYARD_LISTEN describes, \
             on this machine, so that a container's health check needs no arguments.
@@ -25,11 +25,11 @@ struct HealthCommand: AsyncParsableCommand {
 
     @OptionGroup var client: ClientOptions
 
-    @Option(help: ArgumentHelp("Ask for this service. (default: the server as a whole)", valueName: "name"))
+    @Option(help: ArgumentHelp("Ask about this service. (default: the server as a whole)", valueName: "name"))
     var service: String = ""
 
     func run() async throws {
-        // A probe must not wait for minutes: another one follows.
+        // A probe must not wait for minutes: the next one follows soon.
         try await self.client.withClient(fallback: try await self.listener() ?? .local, defaultTimeout: 5) { client in
             let status = try await client.checkHealth(of: self.service)
             Terminal.print("\(client.endpoint) \(Self.name(of: status))")
@@ -37,9 +37,9 @@ struct HealthCommand: AsyncParsableCommand {
         }
     }
 
-    /// The server whose environment this process has, unless the endpoint is said anyway.
+    /// The server whose environment this process shares, unless an endpoint is given.
     ///
-    /// Not one of the client's settings: elsewhere `listen` says where a process listens itself.
+    /// Not a client setting: elsewhere `listen` says where the process itself listens.
     private func listener() async throws -> Endpoint? {
         let endpoint = ClientSettings.table.endpoint
         let listen = GatewaySettings.table.listen
@@ -53,14 +53,14 @@ struct HealthCommand: AsyncParsableCommand {
         return try Self.endpoint(of: try settings.value(listen))
     }
 
-    /// Where a listener of this machine is reached.
+    /// The endpoint of a listener on this machine.
     ///
     /// - Parameter listen: Where it listens; every address of the machine is reached over loopback.
     /// - Returns: The endpoint.
     /// - Throws: ``Settings/Failure`` for an address without a port.
     private static func endpoint(of listen: ListenAddress) throws -> Endpoint {
         guard listen.port > 0 else {
-            throw Settings.Failure("listen is \(listen), whose port the system chooses: give the port with --endpoint")
+            throw Settings.Failure("listen is \(listen), so the system chooses the port: pass it with --endpoint")
         }
         let host = ["0.0.0.0": "127.0.0.1", "::": "::1"][listen.host] ?? listen.host
         return Endpoint(host: host, port: listen.port)

@@ -20,7 +20,7 @@ struct LocalModel {
     ///   - name: A folder, or a hub id in the local cache.
     ///   - threads: Compute threads; all processors when nil.
     ///   - precision: How to keep the weights.
-    ///   - timeout: How long a request may take; nil is without a limit.
+    ///   - timeout: How long a request may take; nil is unlimited.
     /// - Throws: What is wrong with the checkpoint or the tokenizer.
     init(name: String, threads: Int?, precision: LocalPrecisionOptions, timeout: Duration?) throws {
         var configuration = LocalGatewayConfiguration(modelDirectory: try ModelSettings.directory(name))
@@ -28,7 +28,7 @@ struct LocalModel {
         configuration.storage = precision.model
         configuration.expertStorage = precision.experts
         let bar = ProgressBar()
-        // What goes wrong is thrown; the same on the terminal as a line of a log would say it twice.
+        // Errors are thrown; logging them to the terminal as well would show them twice.
         let logger = Logger(label: "switchyard") { _ in SwiftLogNoOpLogHandler() }
         self.gateway = try LocalGateway(configuration: configuration, logger: logger) { bar.show($0) }
         self.timeout = timeout
@@ -40,7 +40,7 @@ struct LocalModel {
     ///   - request: The input and how to continue from it.
     ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is wanted.
     /// - Returns: The whole answer.
-    /// - Throws: A gateway's status, such as for parameters out of their limits.
+    /// - Throws: A gateway's status, such as for parameters outside their limits.
     func generate(
         _ request: GenerateRequest,
         onToken: ((GeneratedToken) async throws -> Void)? = nil

@@ -8,11 +8,11 @@ import SwitchyardClient
 import SwitchyardProtos
 import SwitchyardTypes
 
-/// `switchyard plan`: where hot experts should be sent besides their own pools.
+/// `switchyard plan`: which pools besides their own should take hot experts' rows.
 struct PlanCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan",
-        abstract: "Say which experts are hot, which further pools should take their rows, and what that would bring.",
+        abstract: "Show which experts are hot, which additional pools should take their rows, and what that gains.",
         discussion: """
             Nothing is changed; a gateway that runs with --replicate-hot-experts applies such plans itself.
 
@@ -44,8 +44,8 @@ struct PlanReport {
     /// Makes the plan.
     ///
     /// - Parameters:
-    ///   - cluster: What the gateway says.
-    ///   - configuration: When an expert gets a further pool.
+    ///   - cluster: The gateway's description.
+    ///   - configuration: When an expert gets another pool.
     init(_ cluster: ClusterDescription, configuration: PlacementPlannerConfiguration = .defaults) {
         let snapshot = PlacementSnapshot(cluster)
         var planner = PlacementPlanner(configuration: configuration)
@@ -147,9 +147,9 @@ struct PlanReport {
         guard !self.plan.changes.isEmpty else {
             let extras = self.plan.extras.values.reduce(0) { $0 + $1.values.reduce(0) { $0 + $1.count } }
             return extras == 0
-                ? "nothing to change: no further pool for an expert would lower a layer's busiest share by "
+                ? "nothing to change: no additional pool for an expert would lower a layer's busiest share by "
                     + "\(Int(self.configuration.minimumGain * 100)) %"
-                : "nothing to change: \(extras) further pools for hot experts are in force"
+                : "nothing to change: \(extras) additional pools for hot experts are in force"
         }
         var table = TextTable([
             ("layer", .left), ("expert", .right), ("share", .right), ("pools now", .left), ("planned", .left),
@@ -186,7 +186,7 @@ struct PlanReport {
 extension PlacementSnapshot {
     /// The snapshot of a cluster as its gateway describes it.
     ///
-    /// - Parameter cluster: What the gateway says.
+    /// - Parameter cluster: The gateway's description.
     init(_ cluster: ClusterDescription) {
         self.init()
         for pool in cluster.pools {
@@ -208,7 +208,7 @@ extension PlacementSnapshot {
         for load in cluster.expertLoad where load.stack != .unspecified {
             let layer = SparseLayer(stack: load.stack == .decoder ? .decoder : .encoder, block: Int(load.layer))
             let count = max(load.rows.count, load.rowsPerSecond.count)
-            // A gateway of an older version says only what came since its start.
+            // An older gateway only reports totals since its start.
             let rates =
                 load.rowsPerSecond.isEmpty
                 ? load.rows.map { Double($0) / uptime } : load.rowsPerSecond.map { Double($0) }

@@ -21,9 +21,10 @@ struct PullCommand: AsyncParsableCommand {
         commandName: "pull",
         abstract: "Fetch a checkpoint from the Hugging Face hub, or from a mirror of it, into the local cache.",
         discussion: """
-            Fetches what serving needs: configuration, tokenizer, and weights in safetensors, or else in torch files. What was
-            interrupted goes on where it stopped, checksums are compared, and the revision takes its place when all is
-            there. The cache and its variables are those of the hub's own tools: HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN.
+            Fetches what serving needs: configuration, tokenizer, and weights in safetensors, or else in torch files. An
+            interrupted download resumes where it stopped, checksums are verified, and the revision appears in the cache
+            once it is complete. The hub's own tools use the same cache and variables: HF_HUB_CACHE, HF_HOME, HF_ENDPOINT,
+            HF_TOKEN.
 
             EXAMPLES
               switchyard pull google/switch-base-8
@@ -70,14 +71,14 @@ struct PullCommand: AsyncParsableCommand {
     @Flag(help: "Print what was fetched as JSON.")
     var json = false
 
-    @Flag(help: "Show no progress, and print the folder alone.")
+    @Flag(help: "Show no progress, and print only the folder.")
     var quiet = false
 
     func validate() throws {
         guard (1...64).contains(self.jobs) else {
             throw ValidationError("--jobs is \(self.jobs), but must be from 1 to 64")
         }
-        guard !self.json || !self.quiet else { throw ValidationError("--json and --quiet are two outputs; give one") }
+        guard !self.json || !self.quiet else { throw ValidationError("--json and --quiet cannot be combined") }
     }
 
     func run() async throws {
@@ -105,9 +106,9 @@ struct PullCommand: AsyncParsableCommand {
             case .progress(let label, let completed, let total):
                 bar?.update(label, completed: completed, total: total, isBytes: true)
             case .retry(let reason, let wait):
-                Terminal.printError("\(reason); again in \(Terminal.time(wait))")
+                Terminal.printError("\(reason); retrying in \(Terminal.time(wait))")
             case .waiting(let what):
-                Terminal.printError("\(what): another process fetches it; waiting")
+                Terminal.printError("\(what): another process is fetching it; waiting")
             case .warning(let text):
                 Terminal.printError(text)
             }

@@ -6,7 +6,7 @@ import Logging
 import RPCTransport
 import ServiceKit
 
-/// How a process that listens is secured, as flags.
+/// Flags for the security of a listener.
 struct ListenerSecurityOptions: ParsableArguments {
     @Option(ListenerSecuritySettings.table.tlsCertificate) var tlsCertificate: String?
 
@@ -34,7 +34,7 @@ struct ListenerSecurityOptions: ParsableArguments {
     }
 }
 
-/// How a gateway's connections to its expert hosts are secured, as flags.
+/// Flags for the security of a gateway's connections to its expert hosts.
 struct ExpertsSecurityOptions: ParsableArguments {
     @Option(ExpertsSecuritySettings.table.authority) var expertsTlsCa: String?
 
@@ -44,7 +44,7 @@ struct ExpertsSecurityOptions: ParsableArguments {
 
     @Option(ExpertsSecuritySettings.table.serverName) var expertsTlsServerName: String?
 
-    /// What the connections to the expert hosts are secured with; no file is read.
+    /// Security of the connections to the expert hosts; reads no file.
     ///
     /// - Parameters:
     ///   - settings: All settings of the command.
@@ -91,13 +91,13 @@ struct ExpertsSecurityOptions: ParsableArguments {
     }
 }
 
-/// Which tokens a gateway accepts, as flags.
+/// Flags for the tokens that a gateway accepts.
 struct TokensOptions: ParsableArguments {
     @Option(TokensSettings.table.tokens) var tokens: String?
 
     @Flag(TokensSettings.table.tokensCoverHealth) var tokensCoverHealth = false
 
-    /// Reads the settings; no file is opened.
+    /// Reads the settings; opens no file.
     ///
     /// - Parameter settings: All settings of the command.
     /// - Returns: The file with the tokens, if there is one, and whether health checks need a token too.

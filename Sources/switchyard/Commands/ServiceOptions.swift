@@ -44,7 +44,7 @@ struct ServiceOptions: ParsableArguments {
     /// Reads how the process logs.
     ///
     /// - Parameter settings: All settings of the command.
-    /// - Returns: How lines are written, and the lowest level.
+    /// - Returns: The format of lines, and the lowest level.
     /// - Throws: ``Settings/Failure`` for an unknown level or form.
     @discardableResult
     static func logging(_ settings: Settings) throws -> (format: LineLogHandler.Format, level: Logger.Level) {
@@ -63,7 +63,7 @@ struct ServiceOptions: ParsableArguments {
         LineLogHandler.bootstrap(format: format, level: level)
     }
 
-    /// Tells the parent process where this one listens, by a file that appears whole.
+    /// Tells the parent process where this one listens, through a file that appears whole.
     ///
     /// - Parameter address: `host:port`.
     /// - Throws: If the file cannot be written.

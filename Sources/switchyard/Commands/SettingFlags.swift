@@ -51,14 +51,14 @@ extension Flag where Value == Bool {
     }
 }
 
-/// The flags of a command that stand for settings.
+/// The flags of a command that are settings.
 enum SettingFlags {
-    /// What was given on the command line, by key; lists joined by semicolons.
+    /// The values from the command line, by key; lists joined by semicolons.
     ///
     /// The property `queueLimit` is the setting `queue-limit`: a test compares the properties of every command with its
     /// settings.
     ///
-    /// - Parameter command: A command that was parsed; its groups are looked into.
+    /// - Parameter command: A parsed command, including its groups.
     /// - Returns: The values that were given.
     static func given(by command: Any) -> [String: String] {
         self.all(of: command).compactMapValues { $0 }

@@ -17,8 +17,8 @@ struct ShardCommand: AsyncParsableCommand {
             Writes DIR/gateway, DIR/pool-0 to DIR/pool-(N-1) and DIR/placement.json. Every part carries the fingerprint
             of the checkpoint, so that parts of different models are never mixed.
 
-            With --packed the experts' weights are written as expert hosts of this build keep them in memory, so that a host
-            maps the file and serves from it. They are then of one type for good: --dtype.
+            With --packed the experts' weights are written the way expert hosts of this build keep them in memory, so that a
+            host maps the file and serves from it. Their type is then fixed: --dtype.
 
             EXAMPLES
               switchyard shard deploy/models/switch-mini --out shards --pools 4
@@ -36,7 +36,7 @@ struct ShardCommand: AsyncParsableCommand {
     @Option(help: "Number of expert shards.")
     var pools: Int
 
-    @Flag(help: "Write the experts' weights in the form in which hosts serve them as they lie.")
+    @Flag(help: "Write the experts' weights in a form that hosts map and serve directly.")
     var packed = false
 
     @Option(
@@ -48,10 +48,10 @@ struct ShardCommand: AsyncParsableCommand {
     )
     var dtype: WeightStorage?
 
-    @Option(help: ArgumentHelp("Replace a value of config.json; may be given several times.", valueName: "key=value"))
+    @Option(help: ArgumentHelp("Override a value in config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
 
-    @Flag(help: "Keep what --out holds, and end well, if it was cut from this checkpoint into as many shards.")
+    @Flag(help: "Keep what --out holds, and succeed, if it is this checkpoint cut into the same number of shards.")
     var keep = false
 
     func validate() throws {
@@ -65,7 +65,7 @@ struct ShardCommand: AsyncParsableCommand {
     func run() async throws {
         let directory = try ModelSettings.directory(self.model)
         if self.keep, try self.isCut(directory) {
-            Terminal.print("\(self.out) holds this checkpoint in \(self.pools) shards already; it is kept.")
+            Terminal.print("\(self.out) already holds this checkpoint in \(self.pools) shards; keeping it.")
             return
         }
         let bar = ProgressBar()
@@ -89,13 +89,13 @@ struct ShardCommand: AsyncParsableCommand {
         )
     }
 
-    /// Whether the output is a cut of the checkpoint such as this command would make; an output folder that exists is whole.
+    /// Whether the output already is the cut that this command would make; an existing output folder is complete.
     ///
     /// The type of packed weights is not compared.
     ///
     /// - Parameter directory: The checkpoint's folder.
-    /// - Returns: False where there is no earlier cut.
-    /// - Throws: ``Settings/Failure`` where an earlier cut differs; `CheckpointError` for what cannot be read.
+    /// - Returns: False if there is no earlier cut.
+    /// - Throws: ``Settings/Failure`` if an earlier cut differs; `CheckpointError` if a file cannot be read.
     private func isCut(_ directory: String) throws -> Bool {
         guard FileManager.default.fileExists(atPath: "\(self.out)/\(PlacementFile.fileName)") else { return false }
         let overrides = try ModelSettings.overrides(self.override)

@@ -8,11 +8,11 @@ import SwitchyardClient
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
-        abstract: "Show the model, the pools, their hosts and what was dropped.",
+        abstract: "Show the model, the pools, their hosts and the dropped tokens.",
         discussion: """
-            Lines are as wide as the terminal, or 80 columns where there is none. Where a column for each expert does not
-            fit, each layer is summed up: the least, median and most rows that an expert took, how many experts are idle, and
-            which took the most.
+            Lines are as wide as the terminal, or 80 columns without one. If a column for each expert does not fit, each
+            layer gets a summary: the fewest, median and most rows per expert, the number of idle experts, and the busiest
+            ones.
 
             EXAMPLE
               switchyard status --endpoint gateway:7400

@@ -13,11 +13,11 @@ struct UpCommand: AsyncParsableCommand {
         commandName: "up",
         abstract: "Run a whole cluster on this machine: child processes, one terminal, clean stop.",
         discussion: """
-            Shards the model into a temporary folder, or into --shards DIR where a second start finds them, and starts the
-            expert hosts and the gateway. A host that dies is started again.
+            Shards the model into a temporary folder, or into --shards DIR, which later starts reuse, and starts the
+            expert hosts and the gateway. A host that dies is restarted.
 
-            Ctrl-C or SIGTERM stops the gateway, which finishes the requests in flight, and then the hosts. A second one
-            ends at once what is in flight.
+            Ctrl-C or SIGTERM stops the gateway, which finishes the requests in flight, and then the hosts. A second
+            signal cuts off requests in flight.
 
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
@@ -43,7 +43,7 @@ struct UpCommand: AsyncParsableCommand {
     @Flag(help: "Allow --listen on addresses other than loopback, in plaintext; also SWITCHYARD_PLAINTEXT=true.")
     var plaintext = false
 
-    @Option(help: ArgumentHelp("Keep the shards in this folder; used again if it holds them.", valueName: "dir"))
+    @Option(help: ArgumentHelp("Keep the shards in this folder, and reuse them on the next start.", valueName: "dir"))
     var shards: String?
 
     @Option(help: "Compute threads of the gateway.")
@@ -54,7 +54,7 @@ struct UpCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Least level of the processes' log lines that are shown; also SWITCHYARD_LOG_LEVEL. (default: warning)",
+            "Lowest level of the processes' log lines to show; also SWITCHYARD_LOG_LEVEL. (default: warning)",
             valueName: "level"
         )
     )
@@ -93,7 +93,7 @@ struct UpCommand: AsyncParsableCommand {
         case .finished: break
         case .stopped: Terminal.print("stopped")
         case .hastened:
-            Terminal.print("stopped; what was in flight was cut off")
+            Terminal.print("stopped; requests in flight were cut off")
             throw ExitCode.failure
         }
     }
@@ -110,7 +110,7 @@ struct UpCommand: AsyncParsableCommand {
                 )
             }
         } catch is CancellationError {
-            // The cut goes on until this process ends, which is next.
+            // The cut continues until this process ends, which is next.
             if let folder = self.shards { ShardWorkspace.discardPartialCut(of: folder) }
             throw CancellationError()
         }
@@ -141,7 +141,7 @@ struct UpCommand: AsyncParsableCommand {
         layout.hostThreads = self.hostThreads
         layout.onHostExit = .restart
         let variable = ProcessInfo.processInfo.environment[Settings.variable("log-level")] ?? ""
-        // The environment reaches the processes by itself.
+        // The processes inherit the environment.
         if let level = self.logLevel ?? (variable.isEmpty ? Logger.Level.warning.rawValue : nil) {
             layout.gatewayArguments += ["--log-level", level]
             layout.hostArguments += ["--log-level", level]
@@ -152,13 +152,13 @@ struct UpCommand: AsyncParsableCommand {
 
     private static func tell(_ signals: Int) {
         switch signals {
-        case 1: Terminal.print("\nstopping the gateway, then the hosts; Ctrl-C again cuts off what is in flight")
-        case 2: Terminal.print("ending what is in flight")
+        case 1: Terminal.print("\nstopping the gateway, then the hosts; Ctrl-C again cuts off requests in flight")
+        case 2: Terminal.print("cutting off requests in flight")
         default: Terminal.print("killing all processes")
         }
     }
 
-    /// Before the cluster is ready the table says all that a start would; a host that comes back later is news.
+    /// Until the cluster is ready the table covers every start; after that a host that comes back is worth a line.
     private static func show(_ event: ChildEvent, isReady: Bool) {
         switch event {
         case .started(let child):
@@ -167,7 +167,7 @@ struct UpCommand: AsyncParsableCommand {
         case .line(let name, let text):
             Terminal.printError("[\(name)] \(text)")
         case .exited(let name, let status):
-            Terminal.printError("\(name) left: \(status)")
+            Terminal.printError("\(name) exited: \(status)")
         }
     }
 }

@@ -9,15 +9,15 @@ import Glibc
 import Musl
 #endif
 
-/// `switchyard bench`: runs the benchmarks' own program where it is installed beside this one.
+/// `switchyard bench`: runs the benchmarks' own program if it is installed next to this one.
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Run switchyard-bench, which measures, where it is installed beside this program.",
+        abstract: "Run switchyard-bench, the benchmarks, if it is installed next to this program.",
         helpNames: []
     )
 
-    @Argument(parsing: .captureForPassthrough, help: "What switchyard-bench is told.")
+    @Argument(parsing: .captureForPassthrough, help: "Arguments for switchyard-bench.")
     var arguments: [String] = []
 
     func run() throws {
@@ -29,11 +29,11 @@ struct BenchCommand: ParsableCommand {
 struct SimulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "simulate",
-        abstract: "Run switchyard-bench simulate where it is installed beside this program.",
+        abstract: "Run switchyard-bench simulate, if it is installed next to this program.",
         helpNames: []
     )
 
-    @Argument(parsing: .captureForPassthrough, help: "What switchyard-bench simulate is told.")
+    @Argument(parsing: .captureForPassthrough, help: "Arguments for switchyard-bench simulate.")
     var arguments: [String] = []
 
     func run() throws {
@@ -41,20 +41,20 @@ struct SimulateCommand: ParsableCommand {
     }
 }
 
-/// The program with benchmarks and simulator: those who serve models need neither.
+/// The program with benchmarks and simulator, which serving does not need.
 enum Workshop {
     static let program = "switchyard-bench"
 
-    /// Becomes the program; returns only where it cannot.
+    /// Replaces this process with the program; returns only if it cannot.
     ///
     /// - Parameters:
     ///   - word: The command that was given.
-    ///   - arguments: What the program is told.
-    /// - Returns: The exit of a command that was used wrongly; standard error says why.
+    ///   - arguments: The program's arguments.
+    /// - Returns: The exit status of a usage error; standard error says why.
     static func run(_ word: String, _ arguments: [String]) -> ExitCode {
         guard let path = Programs.beside(Self.program) else {
             Terminal.printError(
-                "Error: `switchyard \(word)` is now part of \(Self.program), which is not beside this program; "
+                "Error: `switchyard \(word)` is now part of \(Self.program), which is not next to this program; "
                     + "build it with `swift build -c release --product \(Self.program)`"
             )
             return ExitCode.validationFailure

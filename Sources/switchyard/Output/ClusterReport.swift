@@ -11,7 +11,7 @@ struct ClusterReport {
     var cluster: ClusterDescription
     /// How many columns a line may take.
     var columns = Terminal.columns
-    /// Whether every expert's rows are shown, or a summary where there are too many for a line.
+    /// Whether every expert's rows are shown, or a summary if there are too many for a line.
     var showsAllExperts = false
 
     /// The whole report.

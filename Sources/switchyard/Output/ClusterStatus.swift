@@ -75,7 +75,7 @@ struct ClusterStatus: Encodable {
     var routedTokens: UInt64
     var dropped: [Drop]
 
-    /// Takes what a gateway says of itself.
+    /// Converts a gateway's description.
     init(model: ModelDescription, cluster: ClusterDescription) {
         let load = cluster.gateway ?? GatewayLoad()
         self.model = Model(

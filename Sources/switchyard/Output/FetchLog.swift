@@ -8,7 +8,7 @@ import SwitchyardTypes
 import Synchronization
 import WeightFetching
 
-/// Tells people who run a service how fetching goes: a bar on a terminal, a line of the log every few seconds elsewhere.
+/// Shows operators the progress of fetching: a bar on a terminal, a line of the log every few seconds elsewhere.
 final class FetchLog: Sendable {
     private let logger: Logger
     private let bar: ProgressBar?
@@ -22,7 +22,7 @@ final class FetchLog: Sendable {
         self.bar = StandardStream.error.isTerminal ? ProgressBar() : nil
     }
 
-    /// Tells of an event.
+    /// Logs an event.
     ///
     /// - Parameter event: What happened.
     func note(_ event: FetchEvent) {
@@ -31,15 +31,15 @@ final class FetchLog: Sendable {
             guard let bar = self.bar else { return self.log(label, completed, total) }
             bar.update(label, completed: completed, total: total, isBytes: true)
         case .retry(let reason, let wait):
-            self.logger.warning("fetching is tried again", metadata: ["reason": "\(reason)", "in": "\(wait)"])
+            self.logger.warning("retrying a fetch", metadata: ["reason": "\(reason)", "in": "\(wait)"])
         case .waiting(let what):
-            self.logger.info("another process fetches the same; waiting", metadata: ["what": "\(what)"])
+            self.logger.info("another process is fetching the same files; waiting", metadata: ["what": "\(what)"])
         case .warning(let text):
             self.logger.warning("\(text)")
         }
     }
 
-    /// The start of each file is a line, since it may be the last for long; what follows keeps the pace.
+    /// Each file's start gets a line, since it may be the last for a long time; later lines keep the pace.
     private func log(_ label: String, _ completed: Int, _ total: Int) {
         let isDue = self.shown.withLock { shown in
             guard var current = shown, current.label == label else {

@@ -5,7 +5,8 @@ import SwitchyardTypes
 
 /// Which experts took the tokens of each sparse layer, drawn for a terminal.
 ///
-/// Numbers are exact. Where a column for each expert does not fit into a line, each layer is summed up in one line instead.
+/// Numbers are exact. If a column for each expert does not fit into a line, each layer gets a one-line summary
+/// instead.
 struct RoutingPicture {
     /// One sparse layer: its name and how many token rows each expert took.
     struct Layer {
@@ -85,7 +86,7 @@ struct RoutingPicture {
         while expert < experts.upperBound {
             var end = expert + 1
             while end < experts.upperBound, pool(end) == pool(expert) { end += 1 }
-            // One column stays free, so that names keep apart.
+            // One column stays free to separate names.
             text +=
                 " "
                 + Self.filled(
@@ -97,7 +98,7 @@ struct RoutingPicture {
         return text
     }
 
-    /// A cell on a background between dark and bright; without colours, a bar of one to eight eighths stands in front.
+    /// A cell on a background between dark and bright; without colours, a bar of one to eight eighths comes first.
     private func shade(_ fraction: Double, text: String) -> String {
         guard self.usesColour else {
             let bars = Array(" ▁▂▃▄▅▆▇█")
@@ -156,20 +157,20 @@ struct LoadSummary: Hashable {
         var rows: UInt64
     }
 
-    /// Rows of all experts together.
+    /// Total rows of all experts.
     var total: UInt64
     /// Rows of the expert that took the fewest.
     var least: UInt64
-    /// Rows of the expert in the middle; of the lower of two.
+    /// The median expert's rows; the lower of two medians.
     var median: UInt64
     /// Rows of the expert that took the most.
     var most: UInt64
-    /// Experts that took none.
+    /// Number of experts that took no rows.
     var idle: Int
     /// The experts that took the most, at most eight of them.
     var hottest: [Expert]
 
-    /// Sums up a layer.
+    /// Summarizes a layer.
     ///
     /// - Parameter rows: Rows by expert index.
     init(_ rows: [UInt64]) {

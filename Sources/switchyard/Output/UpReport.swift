@@ -5,7 +5,7 @@ import SwitchyardClient
 import SwitchyardProtos
 import Synchronization
 
-/// What `up` prints once the cluster takes requests: a line per process, and the line that says so.
+/// What `up` prints once the cluster takes requests: a line per process, and the "ready" line.
 struct UpReport {
     /// One process.
     struct Process: Hashable {
@@ -21,14 +21,14 @@ struct UpReport {
     /// The expert hosts, and the gateway last.
     var processes: [Process]
 
-    /// How long to wait for further replicas once every expert has a host.
+    /// How long to wait for more replicas once every expert has a host.
     private static let replicaPatience = Duration.seconds(30)
 
-    /// Asks a cluster, until every expert has a host that is ready, and the other replicas are ready or take long.
+    /// Asks a cluster until every expert has a ready host, and the other replicas are ready or take too long.
     ///
     /// - Parameter cluster: The cluster.
-    /// - Returns: What there is to say of it.
-    /// - Throws: Where the gateway cannot be asked.
+    /// - Returns: The report.
+    /// - Throws: If the gateway does not answer.
     static func collect(_ cluster: LocalCluster) async throws -> UpReport {
         let result = Mutex<ClusterDescription?>(nil)
         try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in

@@ -3,7 +3,7 @@
 import ServiceKit
 import Synchronization
 
-/// Runs code that blocks on a thread of its own, as the engine does.
+/// Runs code that blocks on a dedicated thread, as the engine does.
 func onThread<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
     let result = Mutex<Swift.Result<Result, any Error>?>(nil)
     try await ComputeThread.run(name: "test") {

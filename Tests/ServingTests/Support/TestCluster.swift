@@ -22,7 +22,7 @@ func withGateway<Result>(
     var configuration = GatewayConfiguration(modelDirectory: modelDirectory, pools: pools)
     configuration.port = 0
     configuration.drainTimeout = .seconds(5)
-    // Wide enough for a loaded machine: tests that are about deadlines set their own.
+    // Long enough for a loaded machine: tests of deadlines set their own.
     configuration.cluster.choice.encoder.deadline = .seconds(60)
     configuration.cluster.choice.decoder.deadline = .seconds(60)
     configure(&configuration)
@@ -127,7 +127,7 @@ extension RPCChannel {
     }
 }
 
-/// Waits until something is so, looking again and again.
+/// Polls until a condition holds.
 ///
 /// - Returns: Whether it came to be so within the time.
 func eventually(within time: Duration = .seconds(300), _ condition: () async throws -> Bool) async rethrows -> Bool {
@@ -141,7 +141,7 @@ func eventually(within time: Duration = .seconds(300), _ condition: () async thr
     return try await condition()
 }
 
-/// Runs the body and gives the error that it ended with.
+/// Runs the body and returns the error that it throws.
 func rpcError(_ body: () async throws -> Void) async -> RPCError? {
     do {
         try await body()

@@ -9,7 +9,7 @@ import SwitchModel
 import SwitchyardTypes
 import Tokenization
 
-/// The miniature's engine in this process, without hosts: whatever stands in for them.
+/// The miniature's engine in this process, with any executor in place of hosts.
 struct TestEngine: Sendable {
     let engine: InferenceEngine
     let tokenizer: Tokenizer
@@ -94,7 +94,7 @@ struct TestEngine: Sendable {
         case encode
         case score
 
-        /// Whether the decoder has part in it.
+        /// Whether it uses the decoder.
         var decodes: Bool { self != .encode }
     }
 

@@ -95,7 +95,7 @@ func withHosts<Result>(
     return try outcome.get()
 }
 
-/// What a host that is not well does with a `Forward` call.
+/// How a faulty host treats a `Forward` call.
 enum Illness: Sendable, CaseIterable {
     /// Never answers.
     case stalls
@@ -103,15 +103,15 @@ enum Illness: Sendable, CaseIterable {
     case notFinite
     /// Answers with one row too few.
     case wrongShape
-    /// Answers with bytes that are no message.
+    /// Answers with bytes that are not a message.
     case garbage
     /// Sheds every call.
     case overloaded
-    /// Says that it holds nothing.
+    /// Reports that it holds nothing.
     case refuses
 }
 
-/// Runs a server that describes itself as a healthy host does and answers every other call wrongly.
+/// Runs a server that describes itself like a healthy host and answers every other call wrongly.
 func withIllHost<Result>(
     describing description: HostDescription,
     _ illness: Illness,

@@ -19,7 +19,7 @@ struct TestModel: Sendable, CustomTestStringConvertible {
     /// The trained miniature; the only one with a tokenizer.
     static let miniature = TestModel(path: "deploy/models/switch-mini")
 
-    /// The models that the contract of executors is held against: bfloat16 and float32, widths that no vector divides,
+    /// The models for the contract of executors: bfloat16 and float32, widths that no vector divides,
     /// all layers sparse and few of them.
     static let all = [
         miniature, TestModel(path: "Tests/Fixtures/parity/asymmetric"),
@@ -86,7 +86,7 @@ enum ShardCache {
 
     private static let folders = Mutex<[String: String]>([:])
 
-    /// Cuts a model into parts, or finds the parts of an earlier test.
+    /// Cuts a model into parts, or reuses the parts of an earlier test.
     static func folder(of model: TestModel, pools: Int) throws -> String {
         try self.folders.withLock { folders in
             if folders.isEmpty {

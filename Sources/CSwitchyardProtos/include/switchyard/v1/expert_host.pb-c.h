@@ -150,7 +150,7 @@ struct  Switchyard__V1__HostDescription
   uint64_t uptime_seconds;
   /*
    * Where the host runs, for gateways that prefer their own zone: 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and
-   * '-'; empty if it was not told.
+   * '-'; empty if not set.
    */
   ProtobufCBinaryData zone;
   /*

@@ -77,7 +77,7 @@ typedef enum _Switchyard__V1__Pooling {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__POOLING)
 } Switchyard__V1__Pooling;
 /*
- * What the gateway thinks of an expert host.
+ * An expert host's state, as the gateway sees it.
  */
 typedef enum _Switchyard__V1__ReplicaState {
   /*
@@ -101,7 +101,7 @@ typedef enum _Switchyard__V1__ReplicaState {
    */
   SWITCHYARD__V1__REPLICA_STATE__EJECTED = 4,
   /*
-   * Finishes the calls that it has and takes no new ones.
+   * Finishes its calls in flight and takes no new ones.
    */
   SWITCHYARD__V1__REPLICA_STATE__DRAINING = 5,
   /*
@@ -170,7 +170,7 @@ struct  Switchyard__V1__GenerationParameters
    */
   uint32_t num_beams;
   /*
-   * The power of its length that a sequence's score is divided by; a positive one favors longer beams.
+   * A sequence's score is divided by its length to this power; a positive one favors longer beams.
    */
   float length_penalty;
   /*
@@ -178,7 +178,7 @@ struct  Switchyard__V1__GenerationParameters
    */
   protobuf_c_boolean do_sample;
   /*
-   * What logits are divided by before sampling.
+   * The divisor of logits before sampling.
    */
   float temperature;
   /*
@@ -190,7 +190,7 @@ struct  Switchyard__V1__GenerationParameters
    */
   float top_p;
   /*
-   * What the logits of tokens that have already appeared are divided by.
+   * The divisor of the logits of tokens that have already appeared.
    */
   float repetition_penalty;
   /*
@@ -749,7 +749,7 @@ struct  Switchyard__V1__GatewayLoad
    */
   uint32_t used_slots;
   /*
-   * Batch slots in all.
+   * Batch slots in total.
    */
   uint32_t batch_slots;
   /*
@@ -809,7 +809,7 @@ struct  Switchyard__V1__PoolDescription
    */
   uint64_t calls;
   /*
-   * Calls that were also sent to a second host because the first one was silent.
+   * Calls also sent to a second host because the first one was silent.
    */
   uint64_t hedges;
   /*
@@ -841,7 +841,7 @@ struct  Switchyard__V1__ReplicaDescription
    */
   ProtobufCBinaryData address;
   /*
-   * What the gateway thinks of it.
+   * Its state, as the gateway sees it.
    */
   Switchyard__V1__ReplicaState state;
   /*

@@ -136,7 +136,7 @@ struct  Switchyard__V1__TokenIds
 {
   ProtobufCMessage base;
   /*
-   * The ids in order, used as given: include the end-of-sequence token where it is wanted.
+   * The ids in order, used as given: include the end-of-sequence token if it is wanted.
    */
   size_t n_ids;
   uint32_t *ids;
@@ -278,11 +278,11 @@ struct  Switchyard__V1__HostLoad
    */
   uint64_t queue_microseconds;
   /*
-   * Time that this call's rows were computed.
+   * Time spent computing this call's rows.
    */
   uint64_t compute_microseconds;
   /*
-   * Whether the host is draining: it finishes the calls that it has and those that still arrive on open connections.
+   * Whether the host is draining: it finishes its calls in flight and those that still arrive on open connections.
    * Send it no new ones.
    */
   protobuf_c_boolean draining;
