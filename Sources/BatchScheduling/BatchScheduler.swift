@@ -96,7 +96,7 @@ public struct BatchScheduler: Sendable {
         now: ContinuousClock.Instant
     ) -> Admission {
         precondition(slots >= 1 && inputTokens >= 0, "a sequence needs a slot and cannot have a negative length")
-        precondition(!self.isKnown(id), "the sequence \(id) waits or runs already")
+        precondition(!self.isKnown(id), "the sequence \(id) is already waiting or running")
         if self.isDraining {
             return .rejected(.draining, retryAfter: nil)
         }

@@ -84,7 +84,7 @@ public struct CertificateAuthority: Sendable {
         case (false, true): try draft.add(NID_ext_key_usage, "clientAuth")
         case (false, false):
             throw CertificateError(
-                "the leaf \"\(leaf.name)\" is for servers or for clients or for both, not for neither"
+                "the leaf \"\(leaf.name)\" must be for servers, for clients or for both"
             )
         }
         try draft.add(leaf.subjectAlternativeNames)

@@ -67,7 +67,7 @@ public struct CertificateFolder: Sendable {
         guard authority.notAfter > now else {
             throw CertificateError(
                 "the authority \(entry.certificate) ended on \(authority.notAfter.formatted(.iso8601)); remove it and "
-                    + "\(entry.key) to make a new one, and hand the new one to every peer"
+                    + "\(entry.key) to make a new one, and give the new one to every peer"
             )
         }
         var entries = [entry]

@@ -50,7 +50,7 @@ enum LibCrypto {
         guard let whole = time_t(exactly: seconds), self.times.contains(whole), let time = ASN1_TIME_set(nil, whole)
         else {
             throw self.failure(
-                "a certificate cannot state a time \(seconds) s after 1970: its years end with 9999; give fewer days"
+                "a certificate cannot hold a time \(seconds) s after 1970: its last year is 9999; give fewer days"
             )
         }
         defer { ASN1_STRING_free(time) }

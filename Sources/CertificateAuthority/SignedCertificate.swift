@@ -20,7 +20,7 @@ final class SignedCertificate: @unchecked Sendable {
     /// - Throws: ``CertificateError`` for anything else.
     init(pem text: String) throws(CertificateError) {
         guard let pointer = LibCrypto.read(text, { PEM_read_bio_X509($0, nil, { _, _, _, _ in -1 }, nil) }) else {
-            throw LibCrypto.failure("the authority's certificate is not one in PEM")
+            throw LibCrypto.failure("the authority's certificate is not in PEM")
         }
         self.pointer = pointer
     }
@@ -41,7 +41,7 @@ final class SignedCertificate: @unchecked Sendable {
         get throws(CertificateError) {
             var parts = tm()
             guard ASN1_TIME_to_tm(X509_get0_notAfter(self.pointer), &parts) == 1 else {
-                throw LibCrypto.failure("the authority's certificate has no time at which it ends")
+                throw LibCrypto.failure("the authority's certificate has no end date")
             }
             return Date(timeIntervalSince1970: TimeInterval(timegm(&parts)))
         }
@@ -92,7 +92,7 @@ final class CertificateDraft {
         guard let pointer = X509_new() else { throw LibCrypto.failure("no memory for a certificate") }
         self.pointer = pointer
         guard X509_set_version(pointer, 2) == 1, X509_set_pubkey(pointer, key.pointer) == 1 else {
-            throw LibCrypto.failure("a certificate cannot be begun")
+            throw LibCrypto.failure("a certificate cannot be created")
         }
         try self.number()
         try LibCrypto.with(begin) { X509_set1_notBefore(pointer, $0) }
@@ -121,7 +121,7 @@ final class CertificateDraft {
         defer { BN_free(number) }
         guard BN_rand(number, 159, BN_RAND_TOP_ANY, BN_RAND_BOTTOM_ANY) == 1,
             BN_to_ASN1_INTEGER(number, X509_get_serialNumber(self.pointer)) != nil
-        else { throw LibCrypto.failure("no random serial number can be drawn") }
+        else { throw LibCrypto.failure("a random serial number cannot be drawn") }
     }
 
     /// Adds an extension in the notation of x509v3_config(5).
@@ -231,7 +231,7 @@ extension LeafCertificate.SubjectName {
     private static func printable(_ text: String) throws(CertificateError) -> [UInt8] {
         let bytes = Array(text.utf8)
         guard !bytes.isEmpty, bytes.allSatisfy({ (0x21...0x7E).contains($0) }) else {
-            throw CertificateError("the name \"\(text)\" may have printable ASCII characters without spaces only")
+            throw CertificateError("the name \"\(text)\" may have only printable ASCII characters, and no spaces")
         }
         return bytes
     }

@@ -59,7 +59,7 @@ extension Checkpoint {
             guard belongs else {
                 throw tensor.failure(
                     .unknownTensor,
-                    "does not belong to \(manifest.name), says its \(ShardManifest.fileName); cut the checkpoint again"
+                    "does not belong to \(manifest.name), according to its \(ShardManifest.fileName); cut the checkpoint again"
                 )
             }
         }
@@ -69,7 +69,7 @@ extension Checkpoint {
         if name.contains(".wi_0.") || name.contains(".wi_1.") {
             return "belongs to a gated feed-forward network, which is not supported; choose another checkpoint"
         }
-        return "has a name that no Switch Transformer has; remove it from the file, or choose another checkpoint"
+        return "has a name unknown in Switch Transformers; remove it from the file, or choose another checkpoint"
     }
 
     private func hint(forUnplaced role: TensorRole) -> String {
@@ -114,7 +114,7 @@ extension Checkpoint {
                 guard copy.dtype == used.dtype, copy.shape == used.shape, Fingerprint.digest(copy) == digest else {
                     throw copy.failure(
                         .conflictingTensors,
-                        "should be the same tensor as \(used.name) and is another; "
+                        "should be the same tensor as \(used.name), but is a different one; "
                             + (TensorRole.headNames.contains(name)
                                 ? "override tie_word_embeddings=false if the output projection is its own"
                                 : "choose another checkpoint")

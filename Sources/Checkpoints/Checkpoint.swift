@@ -131,7 +131,7 @@ public final class Checkpoint: Sendable {
         guard stored.shape == shape else {
             throw stored.failure(
                 .wrongShape,
-                "has the shape \(stored.shape), and the configuration makes it \(shape); correct config.json or override the "
+                "has the shape \(stored.shape), but the configuration requires \(shape); correct config.json or override the "
                     + "fields that are wrong"
             )
         }

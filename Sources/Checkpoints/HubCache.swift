@@ -35,7 +35,7 @@ public enum HubCache {
         throw CheckpointError(
             code: .notFound,
             message:
-                "there is no model \"\(modelNameOrPath)\"; looked at \(places.joined(separator: ", ")). Name a checkpoint's "
+                "there is no model \"\(modelNameOrPath)\"; looked in \(places.joined(separator: ", ")). Name a checkpoint's "
                 + "folder, or fetch the model first: switchyard pull \(self.isModelName(name) ? name : "ORG/NAME")"
         )
     }

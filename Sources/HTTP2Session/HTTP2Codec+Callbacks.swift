@@ -246,7 +246,7 @@ extension HTTP2Codec {
         // A refused stream is usually a race with our settings; everything else the peer brought about by a fault.
         // Raised after the library returned: an error from this callback would stop the GOAWAY as well.
         let cost = code == .refusedStream ? FrameBudget.Cost.ping : FrameBudget.Cost.fault
-        _ = self.spend(cost, on: "one that cost its stream: \(code)")
+        _ = self.spend(cost, on: "one that ended its stream: \(code)")
     }
 
     private func frameNotSent(_ frame: UnsafePointer<nghttp2_frame>) {

@@ -233,7 +233,7 @@ extension HTTP2Codec {
         precondition(self.role == .server, "only a server answers")
         guard let stream = self.stream(streamID) else { return nil }
         guard !stream.headersSubmitted else {
-            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) has a response already")
+            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) already has a response")
         }
         return stream
     }
@@ -244,7 +244,7 @@ extension HTTP2Codec {
             throw HTTP2CodecError(
                 code: .noSuchStream,
                 message: "stream \(streamID) takes no body: "
-                    + (stream.headersSubmitted ? "it was ended before" : "its header block comes first")
+                    + (stream.headersSubmitted ? "it has already ended" : "its header block comes first")
             )
         }
         return stream

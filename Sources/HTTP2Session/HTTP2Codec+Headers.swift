@@ -36,7 +36,7 @@ extension HTTP2Codec {
                     .enhanceYourCalm,
                     HTTP2CodecError(
                         code: .flooded,
-                        message: "a header list passed 8 times the limit of \(limit) bytes that was advertised"
+                        message: "a header list exceeded 8 times the advertised limit of \(limit) bytes"
                     )
                 )
             }

@@ -18,7 +18,7 @@ extension HTTP2Codec {
                 HTTP2CodecError(
                     code: .flooded,
                     message:
-                        "the peer sent more than \(self.configuration.idleFrameBurst) units of frames without use, "
+                        "the peer sent more than \(self.configuration.idleFrameBurst) units of useless frames, "
                         + "the last of them \(what)"
                 )
             )
@@ -135,7 +135,7 @@ extension HTTP2Codec {
         } else if header.dependency == header.streamID {
             _ = self.fail(
                 .protocolError,
-                HTTP2CodecError(code: .peerFault, message: "stream \(header.streamID) was made to depend on itself")
+                HTTP2CodecError(code: .peerFault, message: "stream \(header.streamID) depends on itself")
             )
         } else {
             _ = self.spend(FrameBudget.Cost.unused, on: "PRIORITY")
@@ -161,7 +161,7 @@ extension HTTP2Codec {
                 .streamClosed,
                 HTTP2CodecError(
                     code: .peerFault,
-                    message: "stream \(streamID) was ended by the peer and got another frame"
+                    message: "stream \(streamID) got another frame after the peer had ended it"
                 )
             )
         }

@@ -310,7 +310,8 @@ public final class HTTP2Codec {
         switch code {
         case NGHTTP2_ERR_FLOODED.rawValue, NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue:
             return (
-                .enhanceYourCalm, HTTP2CodecError(code: .flooded, message: "the peer floods the connection: \(text)")
+                .enhanceYourCalm,
+                HTTP2CodecError(code: .flooded, message: "the peer is flooding the connection: \(text)")
             )
         case NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue:
             return (

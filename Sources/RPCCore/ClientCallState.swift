@@ -167,7 +167,7 @@ extension ClientCallState {
     public mutating func requestEnded() -> OnSend {
         self.modify { _, open in
             guard open.isRequestOpen else {
-                return .refuse(Status(code: .internal, message: "the request has ended before; end it once"))
+                return .refuse(Status(code: .internal, message: "the request has already ended; end it once"))
             }
             open.isRequestOpen = false
             return .send

@@ -44,7 +44,7 @@ public struct RetryBudget: Sendable, Hashable {
     ///
     /// - Returns: What does not hold; nil if all is well.
     func checkInvariants() -> String? {
-        if self.tokens < 0 { return "\(self.tokens) tokens are left, fewer than none" }
+        if self.tokens < 0 { return "\(self.tokens) tokens are left, fewer than zero" }
         if self.tokens > self.maxTokens { return "\(self.tokens) tokens are left of \(self.maxTokens)" }
         return nil
     }

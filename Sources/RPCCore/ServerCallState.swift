@@ -302,7 +302,7 @@ extension ServerCallState {
             if status.isOK, open.shape.hasSingleResponse, open.sentMessages == 0 {
                 let fault = Status(
                     code: .internal,
-                    message: "the method ended without the message that it answers with"
+                    message: "the method ended without sending its response message"
                 )
                 return Self.ending(of: open, trailers: Trailers(status: fault, metadata: metadata))
             }

@@ -211,7 +211,7 @@ public struct TimeoutError: Error, Sendable, Hashable, CustomStringConvertible {
             case .unknownUnit: "does not end in a unit"
             case .noDigits: "has no digits"
             case .tooManyDigits: "has more than eight digits"
-            case .notADigit: "has a character that is no digit"
+            case .notADigit: "has a character that is not a digit"
             }
         return "grpc-timeout \"\(self.text.prefix(32))\" \(fault); send 1 to 8 digits and one of H, M, S, m, u, n"
     }

@@ -72,7 +72,7 @@ public struct Trailers: Sendable, Hashable {
             if let number = UInt8(code), let known = Status.Code(rawValue: number) {
                 return Status(code: known, message: message ?? "")
             }
-            let note = "the peer's grpc-status \"\(code.prefix(16))\" is no status code"
+            let note = "the peer's grpc-status \"\(code.prefix(16))\" is not a status code"
             return Status(code: .unknown, message: message.map { "\($0) (\(note))" } ?? note)
         }
         if let httpStatus {

@@ -90,7 +90,7 @@ public final class ProductScreen: Sendable {
         pool: WorkPool,
         level: KernelLevel = .best
     ) -> FloatMatrix {
-        precondition(excluded.map { $0.count == input.rows } ?? true, "one exclusion a row, or none")
+        precondition(excluded.map { $0.count == input.rows } ?? true, "one exclusion per row, or none")
         precondition(
             weights.outputs == self.copy.outputs && weights.inputs == self.copy.inputs
                 && input.columns == weights.inputs,

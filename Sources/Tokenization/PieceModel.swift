@@ -72,7 +72,7 @@ final class PieceModel: @unchecked Sendable {
             switchyard_spm_piece_count(handle) == self.firstUnknownID + 1 + Int32(bytes.count),
             switchyard_spm_unknown_id(handle) == self.unknownID
         else {
-            throw .init(message: "libsentencepiece counts the pieces in another way")
+            throw .init(message: "libsentencepiece counts the pieces differently")
         }
     }
 

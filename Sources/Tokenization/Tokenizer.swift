@@ -75,7 +75,7 @@ public final class Tokenizer: Sendable {
         } catch {
             throw TokenizerError(
                 .malformedFile,
-                "not a SentencePiece model of a T5 tokenizer: \(error.message); copy the file from the checkpoint anew",
+                "not a SentencePiece model of a T5 tokenizer: \(error.message); copy the file from the checkpoint again",
                 file: path
             )
         }

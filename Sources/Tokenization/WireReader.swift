@@ -51,7 +51,7 @@ struct WireReader {
         case 2:
             let count = try self.readVarint()
             guard count <= UInt64(self.end - self.position) else {
-                throw self.malformed("a field of \(count) bytes, of which \(self.end - self.position) are there")
+                throw self.malformed("a field of \(count) bytes, of which only \(self.end - self.position) are present")
             }
             let start = self.position
             self.position += Int(count)
@@ -73,11 +73,11 @@ struct WireReader {
             if byte < 0x80 { return value }
             shift += 7
         }
-        throw self.malformed("a number without an end")
+        throw self.malformed("an unterminated number")
     }
 
     private mutating func readFixed(_ count: Int) throws(Malformed) -> UInt64 {
-        guard self.end - self.position >= count else { throw self.malformed("a number cut short") }
+        guard self.end - self.position >= count else { throw self.malformed("a truncated number") }
         var value: UInt64 = 0
         for index in 0..<count {
             value |= UInt64(self.bytes[self.position + index]) << UInt64(8 * index)

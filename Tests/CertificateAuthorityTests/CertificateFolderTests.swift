@@ -128,11 +128,11 @@ struct CertificateFolderTests {
         let long = LeafCertificate(name: String(repeating: "a", count: 65), subjectAlternativeNames: [.dns("a")])
         #expect(message(long).contains("65 characters, but must have from 1 to 64"))
         let name = LeafCertificate(name: "a", subjectAlternativeNames: [.dns("a b")])
-        #expect(message(name).contains("\"a b\" may have printable ASCII"))
+        #expect(message(name).contains("\"a b\" may have only printable ASCII"))
         let address = LeafCertificate(name: "a", subjectAlternativeNames: [.address("1.2.3")])
         #expect(message(address).contains("\"1.2.3\" is not an IP address"))
         let neither = LeafCertificate(name: "a", subjectAlternativeNames: [], isServer: false, isClient: false)
-        #expect(message(neither).contains("for neither"))
+        #expect(message(neither).contains("for servers, for clients or for both"))
         let late = #expect(throws: CertificateError.self) { try CertificateAuthority(days: 9_000_000) }
         #expect(late?.description.contains("give fewer days") == true)
     }

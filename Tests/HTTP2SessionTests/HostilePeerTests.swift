@@ -52,7 +52,7 @@ struct HostilePeerTests {
     }
 
     @Test(
-        "floods of frames without use end the connection",
+        "floods of useless frames end the connection",
         arguments: ["ping", "settings", "empty", "priority", "window", "unknown"]
     )
     func floods(kind: String) throws {

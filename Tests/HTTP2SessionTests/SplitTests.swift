@@ -70,7 +70,7 @@ struct SplitTests {
             frame(type: 0, flags: 1, streamID: 1, payload: [1]),
         ]
         let outcome = try Self.outcome(frames, pieceBytes: pieceBytes)
-        #expect(outcome.failure?.contains("stream 1 was ended by the peer") == true)
+        #expect(outcome.failure?.contains("stream 1 got another frame after the peer had ended it") == true)
     }
 }
 

@@ -29,7 +29,7 @@ struct TLSReloadTests {
                     #expect(try await TLSProbe.names(port: port).contains("test:server"))
 
                     try fixture.issue("server", names: [.address("127.0.0.1"), .uri("test:second")])
-                    _ = await log.line(with: "was loaded again")
+                    _ = await log.line(with: "was reloaded")
                     try await exchange(2)
                     #expect(try await TLSProbe.names(port: port).contains("test:second"))
 
@@ -46,7 +46,7 @@ struct TLSReloadTests {
         }
     }
 
-    @Test("one that has ended does not take the place of one that has not")
+    @Test("an expired certificate does not replace a valid one")
     func ended() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()

@@ -141,13 +141,13 @@ struct TLSTests {
             server: { $0.server() },
             client: { _ in .quick },
             told: "the server speaks TLS, but this side is plaintext",
-            logged: "in plaintext and not with TLS"
+            logged: "in plaintext, not TLS"
         ),
         Refusal(
             testDescription: "a TLS client at a plaintext port",
             server: { _ in .plaintext },
             client: { $0.client() },
-            told: "in plaintext and not with TLS",
+            told: "in plaintext, not TLS",
             logged: "began a TLS handshake, but this port is plaintext"
         ),
     ]
@@ -227,7 +227,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a channel that is shut down in its handshake ends at once")
+    @Test("a channel shut down during its handshake ends at once")
     func shutdownInHandshake() async throws {
         try await TLSFixture.with { fixture in
             // A plaintext listener that says nothing: the handshake never ends by itself.

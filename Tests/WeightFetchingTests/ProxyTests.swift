@@ -120,7 +120,7 @@ struct CurlReasonTests {
             (CURLE_PEER_FAILED_VERIFICATION, 0, 10, false, "check this machine's clock", false),
             (CURLE_PEER_FAILED_VERIFICATION, 0, 20, false, "--fetch-ca", false),
             (CURLE_OPERATION_TIMEDOUT, 0, 0, false, "no connection to hub.test", true),
-            (CURLE_OPERATION_TIMEDOUT, 0, 0, true, "no bytes came", true),
+            (CURLE_OPERATION_TIMEDOUT, 0, 0, true, "no bytes arrived", true),
             (CURLE_COULDNT_CONNECT, 0, 0, false, "(words)", true),
         ]
     )

@@ -261,7 +261,7 @@ struct PullTests {
         arguments: [
             (404, "RepoNotFound", "google/switch-base-8 at main"),
             (404, "RevisionNotFound", "has no revision \"main\""),
-            (401, "", "set HF_TOKEN"), (403, "GatedRepo", "accept its terms"), (418, "", "refuses the request"),
+            (401, "", "set HF_TOKEN"), (403, "GatedRepo", "accept its terms"), (418, "", "refused the request"),
         ]
     )
     func refusals(status: Int, code: String, part: String) async throws {

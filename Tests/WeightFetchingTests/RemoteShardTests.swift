@@ -113,7 +113,7 @@ struct RemoteShardTests {
             // Nobody listens there any more.
             let third = try await host(place, address, until: "serving experts")
             #expect(third.isInOrder, "\(third.log)")
-            #expect(third.log.contains("whole in the cache"), "\(third.log)")
+            #expect(third.log.contains("complete in the cache"), "\(third.log)")
         }
     }
 
@@ -174,7 +174,7 @@ struct RemoteShardTests {
             }
             try await WebServer.with(handler: shards.handler) { server in
                 for (path, part) in [
-                    ("old", "cut the checkpoint again"), ("page", "no manifest"), ("none", "not there"),
+                    ("old", "cut the checkpoint again"), ("page", "not a shard's manifest"), ("none", "not found"),
                 ] {
                     let output = try await place.switchyard([
                         "expert-host", "--shard", "\(server.address)/\(path)", "--listen", "127.0.0.1:0",

@@ -100,7 +100,7 @@ struct WebClientTests {
             try await WebClient.with(impatient) { client in
                 let answer = try await client.send(try request(server))
                 let failure = await #expect(throws: WebFailure.self) { _ = try await body(answer) }
-                #expect(failure == WebFailure(reason: "no bytes came for too long", isPassing: true))
+                #expect(failure == WebFailure(reason: "no bytes arrived for too long", isPassing: true))
             }
         }
     }

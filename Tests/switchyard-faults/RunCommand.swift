@@ -7,7 +7,7 @@ import Foundation
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
-        abstract: "Play rows; prints the table and fails if a row does.",
+        abstract: "Run rows; prints the table and fails if a row fails.",
         discussion: """
             EXAMPLE
               switchyard-faults run --row sigkill/replica --row rolling --seconds 30 --markdown table.md
@@ -20,7 +20,7 @@ struct RunCommand: AsyncParsableCommand {
     )
     var names: [String] = []
 
-    @Option(help: "Length of the stretch with the fault where throughput is compared; the other stretches follow it.")
+    @Option(help: "Seconds under the fault where throughput is compared; the other phases scale with it.")
     var seconds = 30
 
     @Option(help: ArgumentHelp("Write the table as Markdown.", valueName: "file"))

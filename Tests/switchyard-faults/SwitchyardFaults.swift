@@ -9,10 +9,10 @@ import Foundation
 struct SwitchyardFaults: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard-faults",
-        abstract: "Do faults to clusters of real processes under load, and tell what clients see of them.",
+        abstract: "Inject faults into clusters of real processes under load, and report what clients see.",
         discussion: """
-            Rows that need delay, loss or partition run their hosts in network namespaces on a bridge of their own; the
-            machine's network is not touched. Where namespaces cannot be had, those rows are reported as skipped.
+            Rows that need delay, loss or partition run their hosts in network namespaces on their own bridge; the
+            machine's network is not touched. Where namespaces are not available, those rows are reported as skipped.
 
             EXAMPLES
               switchyard-faults list
@@ -31,7 +31,7 @@ func tell(_ text: String) {
 
 /// Where the commands find programs and models.
 struct PlaceOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("The switchyard program; by default the one beside this one.", valueName: "file"))
+    @Option(help: ArgumentHelp("The switchyard program; by default the one next to this one.", valueName: "file"))
     var switchyard: String?
 
     @Option(help: ArgumentHelp("The model to serve; by default the miniature.", valueName: "dir"))
@@ -40,10 +40,10 @@ struct PlaceOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where to leave the processes' logs when something fails.", valueName: "dir"))
     var artifacts: String?
 
-    @Option(help: "Clients that call at once.")
+    @Option(help: "Number of concurrent clients.")
     var clients = 4
 
-    @Option(help: "The part of the load that they could make without a pause, in percent; 100 makes all of it.")
+    @Option(help: "Load in percent of what the clients could make without pauses.")
     var load = 60
 
     func validate() throws {

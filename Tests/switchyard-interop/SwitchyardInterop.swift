@@ -24,7 +24,7 @@ struct ServerCommand: AsyncParsableCommand {
         abstract: "Serve grpc.testing.TestService; prints its port once it listens."
     )
 
-    @Option(help: "The port to listen at; 0 takes a free one.")
+    @Option(help: "The port to listen on; 0 takes a free one.")
     var port = 0
 
     @Option(help: "How many calls a client may reset in one burst.")
@@ -33,10 +33,10 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "How many milliseconds a client has for its preface and settings.")
     var handshakeTimeout = 10_000
 
-    @Option(help: "How many reset calls a second a client earns back.")
+    @Option(help: "How many reset calls per second a client earns back.")
     var resetsPerSecond = TransportLimits.defaults.resetsPerSecond
 
-    @Flag(help: "Print the process identifier behind the port.")
+    @Flag(help: "Print the process identifier after the port.")
     var announceProcess = false
 
     @Flag(help: "Log how many frames and bytes a client had sent when its connection ends.")
@@ -68,7 +68,7 @@ struct ConformanceCommand: AsyncParsableCommand {
         abstract: "Answer every plain HTTP/2 request with 200 and a body, for suites that test HTTP/2 and know no gRPC."
     )
 
-    @Option(help: "The port to listen at; 0 takes a free one.")
+    @Option(help: "The port to listen on; 0 takes a free one.")
     var port = 0
 
     func run() async throws {
@@ -92,7 +92,7 @@ struct ConformanceCommand: AsyncParsableCommand {
 struct ClientCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "client",
-        abstract: "Run cases against a server; prints one line a case and fails if one fails."
+        abstract: "Run cases against a server; prints one line per case and fails if one fails."
     )
 
     @Option(help: "The server's host.")

@@ -69,14 +69,14 @@ extension GenerationDefaults {
         func count(_ key: String, _ range: ClosedRange<Int>) throws(CheckpointError) -> Int? {
             guard let value = try fields.integer(key) else { return nil }
             guard range.contains(value) else {
-                throw fields.failure("\(key) must be \(range.lowerBound) through \(range.upperBound), and is \(value)")
+                throw fields.failure("\(key) must be \(range.lowerBound) through \(range.upperBound), but is \(value)")
             }
             return value
         }
         func number(_ key: String, _ isValid: (Float) -> Bool, _ rule: String) throws(CheckpointError) -> Float? {
             guard let value = try fields.number(key) else { return nil }
             guard value.isFinite, isValid(value) else {
-                throw fields.failure("\(key) must be \(rule), and is \(value)")
+                throw fields.failure("\(key) must be \(rule), but is \(value)")
             }
             return value
         }
@@ -99,7 +99,7 @@ extension GenerationDefaults {
         case .bool(false): self.earlyStopping = .heuristic
         case .string("never"): self.earlyStopping = .never
         case .some(let value):
-            throw fields.failure("early_stopping must be true, false or \"never\", and is \(value.kind)")
+            throw fields.failure("early_stopping must be true, false or \"never\", but is \(value.kind)")
         }
     }
 }

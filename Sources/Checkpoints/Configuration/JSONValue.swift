@@ -89,7 +89,7 @@ enum JSONFile {
         } catch {
             throw CheckpointError(
                 code: .malformed,
-                message: "is not the JSON that is expected here (\(Self.explain(error))); fetch the file again",
+                message: "is not the expected JSON (\(Self.explain(error))); fetch the file again",
                 file: file
             )
         }

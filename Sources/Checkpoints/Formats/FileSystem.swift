@@ -41,7 +41,7 @@ enum FileSystem {
 
     static func rename(_ source: String, _ target: String) throws(CheckpointError) {
         guard Foundation.rename(source, target) == 0 else {
-            throw self.writeFailure("cannot take its place from \(source)", target)
+            throw self.writeFailure("cannot be replaced by \(source)", target)
         }
     }
 

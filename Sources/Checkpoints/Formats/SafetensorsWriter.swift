@@ -59,7 +59,7 @@ public enum SafetensorsWriter {
                     throw CheckpointError(
                         code: .writeFailed,
                         message:
-                            "was announced with \(item.byteCount) bytes and has \(bytes.count); this is a fault of the "
+                            "was announced with \(item.byteCount) bytes but has \(bytes.count); this is a bug in the "
                             + "program, report it",
                         file: path,
                         tensor: item.name
@@ -88,7 +88,7 @@ public enum SafetensorsWriter {
             guard names.insert(tensor.name).inserted else {
                 throw CheckpointError(
                     code: .invalidArgument,
-                    message: "is to be written twice; give every tensor a name of its own",
+                    message: "would be written twice; give every tensor its own name",
                     file: path,
                     tensor: tensor.name
                 )

@@ -69,7 +69,7 @@ enum TorchReader {
         let (storageBytes, overflow) = tensor.storage.elementCount.multipliedReportingOverflow(by: dtype.byteCount)
         guard !overflow, storageBytes == member.count else {
             throw malformed(
-                "needs a storage of \(tensor.storage.elementCount) \(dtype.safetensorsName) elements, and it has \(member.count) bytes"
+                "needs a storage of \(tensor.storage.elementCount) \(dtype.safetensorsName) elements, but it has \(member.count) bytes"
             )
         }
         guard tensor.shape.count <= self.maxRank, tensor.shape.count == tensor.strides.count else {

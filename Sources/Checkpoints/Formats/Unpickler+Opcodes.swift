@@ -132,7 +132,7 @@ extension Unpickler {
                 code: .refusedGlobal,
                 message:
                     "asks for the Python object \(module).\(name), which no checkpoint needs and which is never run; "
-                    + "do not trust this file, or save the model's state_dict() alone",
+                    + "do not trust this file, or save only the model's state_dict()",
                 file: self.path
             )
         }

@@ -136,7 +136,7 @@ struct Unpickler {
             guard case .tensor(let index) = entry.value else {
                 throw CheckpointError(
                     code: .malformed,
-                    message: "is not a tensor; save the model's state_dict() alone",
+                    message: "is not a tensor; save only the model's state_dict()",
                     file: self.path,
                     tensor: String(name.prefix(200))
                 )
@@ -151,7 +151,7 @@ struct Unpickler {
 
     mutating func pop() throws(CheckpointError) -> Value {
         guard self.stack.count > (self.marks.last ?? 0), let value = self.stack.popLast() else {
-            throw self.malformed("takes more from the stack than is there")
+            throw self.malformed("takes more from the stack than it holds")
         }
         return value
     }

@@ -67,7 +67,7 @@ enum WeightFiles {
         guard !files.isEmpty, files.count <= self.maxFiles else {
             throw CheckpointError(
                 code: .malformed,
-                message: "names \(files.count) files; 1 through \(self.maxFiles) are possible, so fetch the file again",
+                message: "names \(files.count) files; 1 through \(self.maxFiles) are allowed, so fetch the file again",
                 file: path
             )
         }
@@ -76,7 +76,7 @@ enum WeightFiles {
             guard !file.isEmpty, !file.contains("/"), !file.contains("\0"), file != "..", file != "." else {
                 throw CheckpointError(
                     code: .malformed,
-                    message: "names \"\(file.prefix(200))\", which is not a file beside it; fetch the file again",
+                    message: "names \"\(file.prefix(200))\", which is not a file next to it; fetch the file again",
                     file: path
                 )
             }
@@ -92,7 +92,7 @@ enum WeightFiles {
         {
             throw CheckpointError(
                 code: .missingTensor,
-                message: "is not there, though \(layout.index) says so; fetch both files again",
+                message: "is missing, though \(layout.index) names it; fetch both files again",
                 file: "\(directory)/\(missing.value)",
                 tensor: missing.key
             )

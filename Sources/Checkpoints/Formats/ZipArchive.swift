@@ -111,7 +111,7 @@ struct ZipArchive {
         }
         let header = try reader.position(fields[2], needing: 30)
         guard try reader.uint32(header) == 0x0403_4B50 else {
-            throw reader.malformed("has no member at the place where the directory puts \"\(name.prefix(200))\"")
+            throw reader.malformed("has no member where the directory puts \"\(name.prefix(200))\"")
         }
         // The local header's name and extra field may have lengths of their own: torch pads the latter to align the
         // data.

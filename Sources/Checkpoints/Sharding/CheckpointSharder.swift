@@ -53,7 +53,7 @@ public enum CheckpointSharder {
         guard !checkpoint.configuration.sparseLayers.isEmpty else {
             throw CheckpointError(
                 code: .invalidArgument,
-                message: "has no sparse layers under its configuration, and so nothing to cut",
+                message: "has no sparse layers in its configuration, so there is nothing to cut",
                 file: model
             )
         }

@@ -22,7 +22,7 @@ struct OutputDirectory {
         guard !name.isEmpty, name != ".", name != "..", FileSystem.isDirectory(parent) else {
             throw CheckpointError(
                 code: .notFound,
-                message: "cannot be made, because its parent folder \(parent) does not exist; make that first",
+                message: "cannot be created, because its parent folder \(parent) does not exist; create that first",
                 file: output
             )
         }
@@ -42,7 +42,7 @@ struct OutputDirectory {
             else {
                 throw CheckpointError(
                     code: .outputExists,
-                    message: "is not the output of an earlier cut, or holds the model itself, and so is not replaced; "
+                    message: "is not the output of an earlier cut, or holds the model itself, so it is not replaced; "
                         + "choose another output",
                     file: output
                 )

@@ -77,7 +77,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
         guard placement.formatVersion == self.currentVersion else {
             throw CheckpointError(
                 code: .unsupported,
-                message: "has formatVersion \(placement.formatVersion), and this program reads \(self.currentVersion); "
+                message: "has formatVersion \(placement.formatVersion), but this program reads \(self.currentVersion); "
                     + "cut the checkpoint again with the same version of the program",
                 file: path
             )
@@ -90,7 +90,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
         }
         for directory in [placement.gateway] + placement.pools.map(\.directory)
         where directory.isEmpty || directory.contains("/") || directory.hasPrefix(".") {
-            throw failure("names the folder \"\(directory.prefix(200))\", which cannot lie beside the others")
+            throw failure("names the folder \"\(directory.prefix(200))\", which cannot be next to the others")
         }
         guard placement.expertCount > 0, placement.pools.map(\.experts.count).reduce(0, +) == placement.expertCount,
             placement.pools.flatMap(\.experts).sorted() == Array(0..<placement.expertCount)

@@ -140,7 +140,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
             throw CheckpointError(
                 code: .unsupported,
                 message:
-                    "has formatVersion \(manifest.formatVersion), and this program reads \(self.currentVersion) and "
+                    "has formatVersion \(manifest.formatVersion), but this program reads \(self.currentVersion) and "
                     + "\(self.packedVersion); cut the checkpoint again with the same version of the program",
                 file: path
             )
@@ -152,7 +152,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
             )
         }
         guard manifest.packing == nil || manifest.kind == .experts else {
-            throw failure("says that a \(manifest.kind.rawValue) part is packed, and only experts can be")
+            throw failure("says that a \(manifest.kind.rawValue) part is packed, but only experts can be")
         }
         guard Fingerprint.value(manifest.fingerprint) != nil, Fingerprint.value(manifest.partFingerprint) != nil else {
             throw failure("has a fingerprint that is not sixteen hexadecimal digits")
@@ -176,7 +176,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
                 throw CheckpointError(
                     code: .malformed,
                     message:
-                        "names experts of layer \(layer) that the configuration beside it does not have; cut the checkpoint again",
+                        "names experts of layer \(layer) that the configuration next to it does not have; cut the checkpoint again",
                     file: "\(directory)/\(Self.fileName)"
                 )
             }

@@ -155,7 +155,7 @@ struct ShardRun {
         guard let (dtype, byteCount) = Self.size(of: tensor, packing) else {
             throw tensor.failure(
                 .unsupported,
-                "has the shape \(tensor.shape), which is too large for the type that it is to be packed in; choose another one"
+                "has the shape \(tensor.shape), which is too large for its packed type; choose another type"
             )
         }
         return SafetensorsWriter.Item(

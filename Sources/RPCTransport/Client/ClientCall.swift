@@ -239,7 +239,7 @@ final class ClientCall {
             let end = self.state.resetReceived(ResetCode(code), deadlineHasPassed: isLate)
             if !self.tryAgain(end, code == .refusedStream ? .refused : .unknown) { self.finish(end) }
         case .neverProcessed, .neverSent:
-            let message = "the server goes away and did not take the call\(farewell)"
+            let message = "the server is going away and did not take the call\(farewell)"
             let end = self.state.connectionLost(message, isUnprocessed: true)
             if !self.tryAgain(end, origin == .neverSent ? .neverSent : .refused) { self.finish(end) }
         case .fault:
@@ -395,7 +395,7 @@ final class ClientCall {
         self.token.detach()
         let writeError =
             switch result {
-            case .success: RPCError(.internal, "the call has ended; write before its status comes")
+            case .success: RPCError(.internal, "the call has ended; write before its status arrives")
             case .failure(let error): error
             }
         self.gate?.close(writeError)

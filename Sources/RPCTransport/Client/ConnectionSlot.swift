@@ -104,7 +104,7 @@ final class ConnectionSlot {
     func pingedTooOften() {
         self.keepaliveFactor = min(self.keepaliveFactor * 2, 1 << 16)
         self.logger.warning(
-            "the server finds keepalive pings too many; they come half as often now",
+            "the server reports too many keepalive pings; they are now sent half as often",
             metadata: ["target": "\(self.name)"]
         )
     }
@@ -133,7 +133,7 @@ final class ConnectionSlot {
         guard connection === self.current else { return }
         self.current = nil
         self.leaving.append(connection)
-        self.lastFailure = "the server goes away"
+        self.lastFailure = "the server is going away"
         self.currentLost()
     }
 
@@ -186,7 +186,7 @@ final class ConnectionSlot {
             call.fail(
                 .notSent(
                     .resourceExhausted,
-                    "\(self.configuration.maxWaitingCalls) calls wait for \(self.name) already; send fewer at once"
+                    "\(self.configuration.maxWaitingCalls) calls already wait for \(self.name); send fewer at once"
                 )
             )
             return

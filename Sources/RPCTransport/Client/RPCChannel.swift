@@ -129,7 +129,7 @@ public final class RPCChannel: Sendable {
             defer { shared.isRunning = true }
             return !shared.isRunning
         }
-        guard mayRun else { throw RPCError(.failedPrecondition, "the channel ran before; create another one") }
+        guard mayRun else { throw RPCError(.failedPrecondition, "the channel has already run; create another") }
         for slot in self.slots.withLock({ $0 }) {
             slot.eventLoop.execute { slot.slot.value.start() }
         }

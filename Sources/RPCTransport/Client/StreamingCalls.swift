@@ -38,7 +38,7 @@ public struct ClientStreamingCall: Sendable {
     public func response() async throws -> UnaryReply {
         var iterator = self.responses.makeAsyncIterator()
         guard let message = try await iterator.next() else {
-            throw RPCError(.unimplemented, "the call ended with OK and without its response")
+            throw RPCError(.unimplemented, "the call ended with OK but without a response")
         }
         // The status comes after the message.
         while try await iterator.next() != nil {}

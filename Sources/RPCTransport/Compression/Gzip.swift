@@ -59,7 +59,7 @@ enum Gzip {
         case Z_STREAM_END where stream.avail_in == 0:
             return output
         case Z_STREAM_END:
-            throw RPCError(.internal, "a gzip message has \(stream.avail_in) bytes behind its end")
+            throw RPCError(.internal, "a gzip message has \(stream.avail_in) bytes after its end")
         case Z_BUF_ERROR:
             throw RPCError(.internal, "a gzip message of \(bytes.readableBytes) bytes ends too early")
         default:

@@ -248,7 +248,7 @@ final class ConnectionHandler: ChannelInboundHandler {
                 now: now
             )
             if stalled >= limit {
-                self.close(reason: "the peer read nothing for \(limit) while output waited for it")
+                self.close(reason: "the peer read nothing for \(limit) while output was waiting")
                 return
             }
         }

@@ -59,7 +59,7 @@ public final class ClientTLS: Sendable {
     ///
     /// - Parameters:
     ///   - options: The files and the server's name.
-    ///   - logger: Told what was loaded again and what could not be.
+    ///   - logger: Told what was reloaded and what could not be.
     public init(_ options: ClientTLSOptions, logger: Logger) {
         self.options = options
         self.files = WatchedFiles(
@@ -85,7 +85,7 @@ public final class ClientTLS: Sendable {
     public func load() throws {
         guard (self.options.certificateFile == nil) == (self.options.keyFile == nil) else {
             throw TLSError(
-                "a client's certificate and its key go together: give both certificateFile and keyFile, or none"
+                "a client's certificate and its key go together: give both certificateFile and keyFile, or neither"
             )
         }
         if let name = self.options.serverName {

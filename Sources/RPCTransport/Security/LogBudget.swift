@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Bounds how many lines peers can make this side log: a burst, then one per interval. A pure machine.
+/// Bounds how many lines peers can make this side log: a burst, then one per interval.
+///
+/// A pure machine.
 struct LogBudget: Sendable {
     private let burst: Int
     private let interval: Duration

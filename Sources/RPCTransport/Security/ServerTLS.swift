@@ -63,7 +63,7 @@ public final class ServerTLS: Sendable {
     ///
     /// - Parameters:
     ///   - options: The files and the rule for clients.
-    ///   - logger: Told what was loaded again and what could not be.
+    ///   - logger: Told what was reloaded and what could not be.
     public init(_ options: ServerTLSOptions, logger: Logger) {
         self.options = options
         self.files = WatchedFiles(
@@ -86,7 +86,7 @@ public final class ServerTLS: Sendable {
     /// - Throws: ``TLSError`` naming the file or option that cannot be used.
     public func load() throws {
         guard self.options.allowedClients.isEmpty || self.options.clientAuthorityFile != nil else {
-            throw TLSError("a list of allowed clients needs clientAuthorityFile: without it no client shows who it is")
+            throw TLSError("a list of allowed clients needs clientAuthorityFile: without it no client proves who it is")
         }
         try self.files.load()
     }

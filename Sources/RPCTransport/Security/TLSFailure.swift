@@ -111,7 +111,7 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
     private static let notTrusted = "the peer does not trust the authority that signed this side's certificate"
     private static let refused = "the peer refused this side's certificate"
     private static let plaintext =
-        "the peer answers in plaintext and not with TLS; connect it to a TLS port, or not with TLS"
+        "the peer answers in plaintext, not TLS; connect to a TLS port, or without TLS"
 
     /// What the library's codes mean; an alert is what the peer says of this side.
     ///
@@ -125,12 +125,12 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         "SSLV3_ALERT_CERTIFICATE_UNKNOWN": refused,
         "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": refused + ": it is not valid for this use",
         "TLSV1_ALERT_ACCESS_DENIED": refused + ": access denied",
-        "TLSV1_ALERT_DECRYPT_ERROR": refused + ": its signature does not fit",
+        "TLSV1_ALERT_DECRYPT_ERROR": refused + ": its signature does not match",
         "TLSV1_ALERT_CERTIFICATE_REQUIRED":
             "the server takes only clients with a certificate, and this side showed none",
         "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client showed no certificate, and this server takes no others",
         "SSLV3_ALERT_HANDSHAKE_FAILURE":
-            "the peer refused the handshake: it may want a certificate, or have no cipher in common",
+            "the peer refused the handshake: it may require a certificate, or have no cipher in common",
         "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the peer does not speak HTTP/2 (ALPN h2)",
         "NO_APPLICATION_PROTOCOL": "the peer does not speak HTTP/2 (ALPN h2)",
         "WRONG_VERSION_NUMBER": plaintext,

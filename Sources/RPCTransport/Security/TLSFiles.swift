@@ -85,7 +85,7 @@ enum TLSFiles {
         guard let leaf = new.first, leaf.notValidAfter < now else { return }
         guard let current = current?.first, current.notValidAfter >= now else { return }
         throw TLSError(
-            "the certificate in \(path) ended on \(Self.date(leaf.notValidAfter)) and the one in use has not; put a fresh one "
+            "the certificate in \(path) ended on \(Self.date(leaf.notValidAfter)), but the one in use has not; put a fresh one "
                 + "in its place"
         )
     }
@@ -136,7 +136,7 @@ enum TLSFiles {
             bytes += chunk[..<count]
             guard bytes.count <= Self.maxBytes else {
                 throw TLSError(
-                    "\(path) has more than \(Self.maxBytes) bytes; name a file with certificates or a key alone"
+                    "\(path) has more than \(Self.maxBytes) bytes; name a file that holds only certificates or a key"
                 )
             }
         }

@@ -35,7 +35,7 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
     ///   - what: What the files hold, for the log: `the server's certificate`.
     ///   - paths: The files' paths.
     ///   - interval: How often the files are looked at; nil reads them once and never again.
-    ///   - logger: Told what was loaded again and what could not be.
+    ///   - logger: Told what was reloaded and what could not be.
     ///   - read: Reads the files, given the value in use. What it throws must name the file and say what to do.
     public init(
         _ what: String,
@@ -141,7 +141,7 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
         do {
             let value = try self.read(self.current)
             self.state.withLock { $0.value = value }
-            self.logger.notice("\(self.what) was loaded again", metadata: ["files": "\(files)"])
+            self.logger.notice("\(self.what) was reloaded", metadata: ["files": "\(files)"])
         } catch {
             self.logger.error(
                 "\(self.what) changed but cannot be loaded; the old one stays in use",

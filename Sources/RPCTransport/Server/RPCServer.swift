@@ -94,8 +94,8 @@ public final class RPCServer: Sendable {
             return true
         }
         guard mayRun else {
-            self.resolveAddress(.failure(RPCError(.failedPrecondition, "the server ran before; create another one")))
-            throw RPCError(.failedPrecondition, "the server ran before; create another one")
+            self.resolveAddress(.failure(RPCError(.failedPrecondition, "the server has already run; create another")))
+            throw RPCError(.failedPrecondition, "the server has already run; create another")
         }
         do {
             try await self.listen()
@@ -280,7 +280,7 @@ public final class RPCServer: Sendable {
                     self.logRefusal(failure.description, peer: role.peer)
                 } else {
                     self.logger.debug(
-                        "a connection ended in its handshake",
+                        "a connection ended during its handshake",
                         metadata: ["peer": "\(role.peer)", "reason": "\(failure)"]
                     )
                 }

@@ -118,7 +118,7 @@ final class ServerCall {
         if let limit = timing.stallTimeout,
             self.stall.observe(isWaiting: isWaiting, progress: sent, now: now) >= limit
         {
-            self.cancelHandler("the caller took nothing for \(limit)")
+            self.cancelHandler("the caller read nothing for \(limit)")
             _ = self.state.cancelled()
             codec.reset(streamID: self.streamID, code: .cancel)
             self.connection.setNeedsFlush()

@@ -112,6 +112,6 @@ final class MessageInbox: Sendable {
 extension RPCError {
     /// The error of something that waited in a task which was cancelled.
     static var taskCancelled: RPCError {
-        RPCError(.cancelled, "the task that waited was cancelled", cause: CancellationError())
+        RPCError(.cancelled, "the waiting task was cancelled", cause: CancellationError())
     }
 }

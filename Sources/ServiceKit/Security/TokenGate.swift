@@ -19,7 +19,7 @@ public final class TokenGate: Sendable {
     ///   - file: Path of the file with the tokens.
     ///   - coversHealth: Whether health checks need a token too; otherwise probes work without one.
     ///   - interval: How often the file is looked at for changes; nil reads it once.
-    ///   - logger: Told what was loaded again and what could not be, and below `info` who calls.
+    ///   - logger: Told what was reloaded and what could not be, and below `info` who calls.
     public init(file: String, coversHealth: Bool = false, interval: Duration? = .seconds(10), logger: Logger) {
         self.coversHealth = coversHealth
         self.logger = logger

@@ -27,7 +27,7 @@ struct PartType {
         throw ModelError(
             code: .unsupported,
             message: "\(first.directory) keeps weights in \(first.names) and \(other.directory) in \(other.names); "
-                + "name parts of one type, cut at once"
+                + "name parts of one type, cut together"
         )
     }
 

@@ -37,7 +37,7 @@ extension WeightLoader {
         guard storage.accepts(packed: dtype) else {
             throw tensor.failure(
                 .wrongDType,
-                "is packed in \(dtype), and \(storage) is asked for; a packed part is served as it is, so ask for \(dtype), "
+                "is packed in \(dtype), but \(storage) was requested; a packed part is served as it is, so request \(dtype), "
                     + "or cut the checkpoint in \(storage)"
             )
         }

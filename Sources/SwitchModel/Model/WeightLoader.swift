@@ -52,7 +52,7 @@ final class WeightLoader {
             throw ModelError(
                 code: .unsupported,
                 message:
-                    "\(self.checkpoint.directory): tensor \(view.name) has \(view.shape[1]) columns, \(dtype) sums hold"
+                    "\(self.checkpoint.directory): tensor \(view.name) has \(view.shape[1]) columns, but \(dtype) sums hold"
                     + " \(dtype.mostInputs) at most; keep the weights as bfloat16 or float32"
             )
         }

@@ -86,7 +86,7 @@ extension CBacked {
                     : fields.error(
                         .malformed,
                         "",
-                        "the \(bytes.count) bytes are no such message; compare both sides' .proto files"
+                        "the \(bytes.count) bytes are not such a message; compare both sides' .proto files"
                     )
             }
             return try UnsafeMutableRawPointer(unpacked)

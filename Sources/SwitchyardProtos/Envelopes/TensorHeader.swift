@@ -89,7 +89,7 @@ struct TensorHeader {
             throw reader.error(
                 .sizeMismatch,
                 field,
-                "type \(self.dtype) and shape \(self.shape) are no tensor; give both"
+                "type \(self.dtype) and shape \(self.shape) do not make a tensor; give both"
             )
         }
         guard expected == self.data.count else {
@@ -104,7 +104,7 @@ struct TensorHeader {
     /// Adds an axis.
     private mutating func append(axis: UInt64, _ reader: WireReader) throws(ProtoError) {
         guard self.shape.count < Self.maxAxes else {
-            throw reader.error(.overLimit, "shape", "more than the \(Self.maxAxes) axes that are allowed; send two")
+            throw reader.error(.overLimit, "shape", "more than the \(Self.maxAxes) axes allowed; send two")
         }
         self.shape.append(UInt32(truncatingIfNeeded: axis))
     }

@@ -50,7 +50,7 @@ struct HubListing: Sendable, Hashable {
         func failure(_ complaint: String) -> FetchError {
             FetchError(
                 .badAnswer,
-                "\(address): the list of files \(complaint); see whether that is a hub's address (--endpoint, HF_ENDPOINT)"
+                "\(address): the list of files \(complaint); check that this is a hub's address (--endpoint, HF_ENDPOINT)"
             )
         }
         let answer: Answer
@@ -60,21 +60,21 @@ struct HubListing: Sendable, Hashable {
             throw failure("is none: \(error)")
         }
         guard answer.siblings.count <= Self.mostFiles else {
-            throw failure("has \(answer.siblings.count) entries; \(Self.mostFiles) are the most")
+            throw failure("has \(answer.siblings.count) entries; the limit is \(Self.mostFiles)")
         }
         guard case .gitBlob(let commit)? = Checksum(hexadecimal: answer.sha) else {
-            throw failure("names the commit \"\(answer.sha.prefix(80))\", which is no 40 hexadecimal digits")
+            throw failure("names the commit \"\(answer.sha.prefix(80))\", which is not 40 hexadecimal digits")
         }
         self.commit = commit
         self.files = []
         for sibling in answer.siblings {
             guard RemoteFile.isSafe(sibling.rfilename) else {
-                throw failure("names \"\(sibling.rfilename.prefix(200))\", which is no path inside a model")
+                throw failure("names \"\(sibling.rfilename.prefix(200))\", which is not a path inside a model")
             }
             let digits = sibling.lfs.map { $0.sha256 ?? $0.oid ?? "" } ?? sibling.blobId ?? ""
             guard let size = sibling.lfs?.size ?? sibling.size, size >= 0, let checksum = Checksum(hexadecimal: digits)
             else {
-                throw failure("says no size or no checksum of \(sibling.rfilename)")
+                throw failure("gives no size or no checksum for \(sibling.rfilename)")
             }
             self.files.append(File(path: sibling.rfilename, byteCount: size, checksum: checksum))
         }

@@ -20,7 +20,7 @@ public struct HubModel: Sendable, Hashable {
         guard (1...2).contains(pieces.count), pieces.allSatisfy({ Self.isPlain($0) }), name.utf8.count <= 200 else {
             throw FetchError(
                 .invalidArgument,
-                "\"\(name.prefix(200))\" is no model's name; give ORG/NAME, such as google/switch-base-8"
+                "\"\(name.prefix(200))\" is not a model's name; give ORG/NAME, such as google/switch-base-8"
             )
         }
         if sides.count == 2, let revision, revision != sides[1] {
@@ -35,7 +35,7 @@ public struct HubModel: Sendable, Hashable {
         else {
             throw FetchError(
                 .invalidArgument,
-                "\"\(chosen.prefix(200))\" is no revision; give a branch, a tag or a commit, such as main"
+                "\"\(chosen.prefix(200))\" is not a revision; give a branch, a tag or a commit, such as main"
             )
         }
         self.name = name

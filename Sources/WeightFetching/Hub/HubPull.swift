@@ -155,14 +155,14 @@ public struct HubPull: Sendable {
                 .denied,
                 hasToken
                     ? "\(endpoint) does not know the token; make another one in the hub's settings and set HF_TOKEN to it"
-                    : "\(endpoint) shows \(name) to nobody without a token: it is private, or there is no such model. See "
-                        + "whether the name is right, and set HF_TOKEN for a private one"
+                    : "\(endpoint) does not show \(name) without a token: it is private or does not exist. Check "
+                        + "the name, and set HF_TOKEN for a private model"
             )
         case (404, _):
             return FetchError(
                 .notFound,
                 "\(endpoint) has no model \(name) at the revision \(self.model.revision)"
-                    + "\(hasToken ? " that this token may see" : ""); see whether both are right, such as "
+                    + "\(hasToken ? " that this token may see" : ""); check both, such as "
                     + "google/switch-base-8 at main"
             )
         default:

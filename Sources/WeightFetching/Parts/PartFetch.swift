@@ -82,7 +82,7 @@ public struct PartFetch: Sendable {
             )
         } catch let error as FetchError {
             guard let (digest, manifest) = fallback, error.code != .invalidArgument else { throw error }
-            downloader.events(.warning("\(error); serving what it named before, which is whole in the cache"))
+            downloader.events(.warning("\(error); serving what it named before, which is complete in the cache"))
             return self.report(digest, manifest, received: 0)
         }
         let manifest = try PartManifest(parsing: bytes, from: address)

@@ -15,19 +15,19 @@ enum AnswerText {
         case 401:
             return FetchError(
                 .denied,
-                "\(place): it wants to know who asks; set HF_TOKEN for the hub, or give user and password in the address"
+                "\(place): it requires a login; set HF_TOKEN for the hub, or give user and password in the address"
             )
         case 403:
             return FetchError(
                 .denied,
-                "\(place): access is denied; see whether the address is right and its signature or token still valid"
+                "\(place): access is denied; check that the address is right and its signature or token still valid"
             )
         case 404, 410:
-            return FetchError(.notFound, "\(place): it is not there; see whether the address is right")
+            return FetchError(.notFound, "\(place): not found; check the address")
         case 407, 400..<500:
-            return FetchError(.badAnswer, "\(place): the server refuses the request; see whether the address is right")
+            return FetchError(.badAnswer, "\(place): the server refused the request; check the address")
         default:
-            return FetchError(.badAnswer, "\(place): that is no answer to a request for a file; try another server")
+            return FetchError(.badAnswer, "\(place): that does not answer a request for a file; try another server")
         }
     }
 

@@ -64,7 +64,7 @@ struct FileDownloader: Sendable {
                 action = transfer.verified(found)
                 if found != file.checksum {
                     try partial.prepare(from: 0, validator: nil)
-                    self.events(.warning("\(file.name): the checksum is wrong; what was fetched is thrown away"))
+                    self.events(.warning("\(file.name): the checksum is wrong; what was fetched is discarded"))
                 }
             case .finish:
                 try partial.finish(as: target)
@@ -173,7 +173,7 @@ struct FileDownloader: Sendable {
             guard bytes.count + piece.count <= most else {
                 throw FetchError(
                     .badAnswer,
-                    "\(what): \(address) answers with more than \(most) bytes; see whether the address is right"
+                    "\(what): \(address) answers with more than \(most) bytes; check the address"
                 )
             }
             bytes += piece

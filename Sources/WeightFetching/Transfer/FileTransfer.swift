@@ -176,8 +176,8 @@ struct FileTransfer: Sendable {
             return .fail(
                 FetchError(
                     .corrupt,
-                    "\(self.file.name) from \(self.file.address) came \(self.corruptions) times with a wrong checksum: "
-                        + "expected \(self.file.checksum), found \(found); nothing of it was kept. See whether something on "
+                    "\(self.file.name) from \(self.file.address) arrived \(self.corruptions) times with a wrong checksum: "
+                        + "expected \(self.file.checksum), found \(found); nothing of it was kept. Check whether something on "
                         + "the way changes files, or name another source"
                 )
             )
@@ -234,8 +234,8 @@ struct FileTransfer: Sendable {
                 return .fail(
                     FetchError(
                         .badAnswer,
-                        "\(self.file.name): \(self.redirects.address) answers with a part of the file where all of it was "
-                            + "asked for; fetch from a server that keeps to HTTP"
+                        "\(self.file.name): \(self.redirects.address) answers with part of the file where all of it was "
+                            + "requested; fetch from a server that follows HTTP"
                     )
                 )
             }
@@ -262,8 +262,8 @@ struct FileTransfer: Sendable {
             return .fail(
                 FetchError(
                     .unreachable,
-                    "\(place): \(reason), \(self.failures) times in a row; what has come is kept, so run the same again "
-                        + "later and it goes on from there"
+                    "\(place): \(reason), \(self.failures) times in a row; what has arrived is kept, so run the same "
+                        + "command again later to continue"
                 )
             )
         }
@@ -271,8 +271,8 @@ struct FileTransfer: Sendable {
             return .fail(
                 FetchError(
                     .unreachable,
-                    "\(place): \(reason) and wants \(asked.components.seconds) s of peace; what has come is kept, so run "
-                        + "the same again then"
+                    "\(place): \(reason) and asks to wait \(asked.components.seconds) s; what has arrived is kept, so run "
+                        + "the same command again then"
                 )
             )
         }

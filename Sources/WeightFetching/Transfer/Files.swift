@@ -76,7 +76,7 @@ enum Files {
         guard !overflow, free < bytes else { return }
         throw FetchError(
             .noSpace,
-            "\(directory): \(bytes) bytes are to be fetched, and its file system has \(free) free; make room, or name "
+            "\(directory): \(bytes) bytes must be fetched, but its file system has \(free) free; make room, or name "
                 + "another folder"
         )
     }

@@ -25,7 +25,7 @@ final class PartialFile {
         self.descriptor = open(self.path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
         guard self.descriptor >= 0 else { throw Files.failure("cannot be opened for writing", self.path) }
         var information = stat()
-        guard fstat(self.descriptor, &information) == 0 else { throw Files.failure("cannot be looked at", self.path) }
+        guard fstat(self.descriptor, &information) == 0 else { throw Files.failure("cannot be examined", self.path) }
         self.byteCount = Int(information.st_size)
     }
 
@@ -49,7 +49,9 @@ final class PartialFile {
     /// Cuts the file, and remembers what the bytes that follow are of.
     func prepare(from start: Int, validator: String?) throws(FetchError) {
         if start != self.byteCount {
-            guard ftruncate(self.descriptor, off_t(start)) == 0 else { throw Files.failure("cannot be cut", self.path) }
+            guard ftruncate(self.descriptor, off_t(start)) == 0 else {
+                throw Files.failure("cannot be truncated", self.path)
+            }
             self.byteCount = start
         }
         if let validator {

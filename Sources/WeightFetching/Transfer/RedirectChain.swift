@@ -36,7 +36,7 @@ struct RedirectChain: Sendable {
         guard let location, let url = URL(string: location, relativeTo: self.address.url)?.absoluteURL else {
             throw FetchError(
                 .badAnswer,
-                "\(what): \(self.address) redirects to \"\(RemoteAddress.masked(location ?? ""))\", which is no address; "
+                "\(what): \(self.address) redirects to \"\(RemoteAddress.masked(location ?? ""))\", which is not an address; "
                     + "fetch from another server"
             )
         }

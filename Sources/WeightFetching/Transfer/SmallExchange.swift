@@ -83,11 +83,11 @@ struct SmallExchange: Sendable {
         let place = "\(self.what) from \(self.redirects.address)"
         let wait = asked ?? self.policy.wait(after: self.failures, draw: draw)
         guard self.failures < self.policy.attempts, wait <= self.policy.longestAskedWait else {
-            let wish = asked.map { ", and it wants \($0.components.seconds) s of peace" } ?? ""
+            let wish = asked.map { ", and it asks to wait \($0.components.seconds) s" } ?? ""
             return .fail(
                 FetchError(
                     .unreachable,
-                    "\(place): \(reason), \(self.failures) times in a row\(wish); see whether the server is up, and try "
+                    "\(place): \(reason), \(self.failures) times in a row\(wish); check that the server is up, and try "
                         + "again later"
                 )
             )

@@ -38,7 +38,7 @@ final class CurlLoop: Sendable {
     /// - Throws: ``FetchError`` where libcurl cannot be used.
     init() throws(FetchError) {
         guard Self.isReady, let handle = curl_multi_init() else {
-            throw FetchError(.invalidArgument, "libcurl cannot be prepared; see whether memory is short")
+            throw FetchError(.invalidArgument, "libcurl cannot be initialised; check whether memory is short")
         }
         self.multi = Multi(handle: handle)
         let thread = Thread { self.run() }
@@ -139,7 +139,7 @@ final class CurlLoop: Sendable {
             let code = curl_multi_add_handle(self.multi.handle, transfer.handle)
             guard code == CURLM_OK else {
                 throw WebFailure(
-                    reason: "libcurl does not take the request (\(String(cString: curl_multi_strerror(code))))",
+                    reason: "libcurl rejected the request (\(String(cString: curl_multi_strerror(code))))",
                     isPassing: false
                 )
             }

@@ -31,7 +31,7 @@ final class CurlTransfer {
         let code = self.setUp()
         guard code == CURLE_OK else {
             throw WebFailure(
-                reason: "libcurl does not take the request (\(String(cString: curl_easy_strerror(code))))",
+                reason: "libcurl rejected the request (\(String(cString: curl_easy_strerror(code))))",
                 isPassing: false
             )
         }

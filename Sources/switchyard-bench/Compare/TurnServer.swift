@@ -49,7 +49,7 @@ struct TurnServer {
         try Self.say(Ready(versions: SwitchyardBench.machine, cases: self.cases))
         while let line = try await NIOThreadPool.singleton.runIfActive({ readLine() }) {
             guard let one = try? JSONDecoder().decode(TurnCase.self, from: Data(line.utf8)) else {
-                throw BenchError("\"\(line.prefix(200))\" is no case; write {\"work\": \"decode\", \"size\": 1}")
+                throw BenchError("\"\(line.prefix(200))\" is not a case; write {\"work\": \"decode\", \"size\": 1}")
             }
             do {
                 guard self.cases.contains(one) else {

@@ -128,7 +128,7 @@ final class TurnSystem {
         case .skipped(let reason)?: self.reason = reason
         case .failed(let reason)?: self.reason = reason
         case .result?: self.reason = "it gave a result before it was asked"
-        case nil: self.reason = self.reason ?? "it left before it was ready"
+        case nil: self.reason = self.reason ?? "it exited before it was ready"
         }
     }
 
@@ -142,15 +142,15 @@ final class TurnSystem {
             let line = try JSONEncoder().encode(one) + Data("\n".utf8)
             _ = try await self.process.standardInputWriter.write([UInt8](line))
         } catch {
-            self.reason = "it left before \(one.work) \(one.size)"
+            self.reason = "it exited before \(one.work) \(one.size)"
             return nil
         }
         switch await self.answer() {
         case .result(let result)?: return result
         case .failed(let reason)?: self.reason = "\(one.work) \(one.size): \(reason)"
         case .skipped(let reason)?: self.reason = reason
-        case .ready?: self.reason = "it began anew instead of measuring \(one.work) \(one.size)"
-        case nil: self.reason = self.reason ?? "it left during \(one.work) \(one.size)"
+        case .ready?: self.reason = "it restarted instead of measuring \(one.work) \(one.size)"
+        case nil: self.reason = self.reason ?? "it exited during \(one.work) \(one.size)"
         }
         return nil
     }

@@ -13,9 +13,9 @@ struct BenchClusterCommand: AsyncParsableCommand {
         commandName: "cluster",
         abstract: "Tokens per second through a cluster of processes on this machine.",
         discussion: """
-            So many GenerateStream calls as the batch is wide, made at once, on the inputs of `model`. Decode tokens a
-            second are those that came while all calls decoded, as `model` decodes a whole batch; all tokens a second
-            count from the calls' beginning, encoding included; encode tokens a second are those of so many Encode calls.
+            One GenerateStream call per sequence of the batch, all made at once, on the inputs of `model`. Decode tokens per
+            second count what came while all calls decoded, as `model` decodes a whole batch; all tokens per second
+            count from the start of the calls, encoding included; encode tokens per second are measured with Encode calls.
             Medians of the runs.
 
             EXAMPLE
@@ -38,7 +38,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
     @Option(help: "Compute threads of each expert host.")
     var hostThreads: Int?
 
-    @Option(help: ArgumentHelp("Keep the shards in this folder; used again if it holds them.", valueName: "dir"))
+    @Option(help: ArgumentHelp("Keep the shards in this folder; they are reused if already there.", valueName: "dir"))
     var shards: String?
 
     @Option(help: "The name of the figures' system in the file of --json.")

@@ -145,7 +145,7 @@ struct SocketAddressText {
 
     init(_ text: String) throws {
         guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]) else {
-            throw FaultError("\(text) is no host:port")
+            throw FaultError("\(text) is not host:port")
         }
         self.host = String(text[..<colon])
         self.port = port

@@ -33,7 +33,7 @@ package struct FaultWorkspace: Sendable {
         self.executable = executable ?? beside
         self.model = model
         guard FileManager.default.isExecutableFile(atPath: self.executable) else {
-            throw FaultError("\(self.executable) is no program; build it with: swift build --product switchyard")
+            throw FaultError("\(self.executable) is not a program; build it with: swift build --product switchyard")
         }
         guard FileManager.default.fileExists(atPath: "\(model)/config.json") else {
             throw FaultError("\(model) holds no model; name a folder with config.json")

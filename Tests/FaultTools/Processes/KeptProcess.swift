@@ -82,7 +82,7 @@ package final class KeptProcess: Sendable {
     /// - Throws: ``FaultError`` where there is no process any more.
     package func signal(_ number: Int32) throws {
         guard let identifier = self.identifier, kill(identifier, number) == 0 else {
-            throw FaultError("\(self.specification.name) runs no more, so signal \(number) cannot be sent to it")
+            throw FaultError("\(self.specification.name) no longer runs, so signal \(number) cannot be sent to it")
         }
     }
 
@@ -106,7 +106,7 @@ package final class KeptProcess: Sendable {
         while ContinuousClock.now < deadline {
             if let address = self.address { return address }
             if let exit = self.exit {
-                throw FaultError("\(self.specification.name) left before it listened: \(exit)\n\(self.lastWords)")
+                throw FaultError("\(self.specification.name) exited before it listened: \(exit)\n\(self.lastWords)")
             }
             try await Task.sleep(for: .milliseconds(5))
         }

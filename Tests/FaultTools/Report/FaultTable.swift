@@ -89,7 +89,7 @@ package enum FaultTable {
         case .failed:
             let broken = result.checks.filter { !$0.holds }.map { "\($0.name) (\($0.found))" }
             return broken.isEmpty
-                ? "FAIL: could not be played: \(self.firstLine(result.reason))"
+                ? "FAIL: could not be run: \(self.firstLine(result.reason))"
                 : "FAIL: \(broken.joined(separator: "; "))"
         }
     }
