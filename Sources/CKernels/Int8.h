@@ -98,11 +98,11 @@ typedef struct {
     /// Rows of CK_INT8_GROUP * groups bytes, as ck_quantize_rows wrote them for the same level.
     const char *x;
     size_t x_stride;
-    /// One a row.
+    /// One per row.
     const float *row_scales;
-    /// One a column, from the first panel's first column on.
+    /// One per column, from the first panel's first column on.
     const float *scales;
-    /// One a column, as `scales`.
+    /// One per column, as `scales`.
     const int32_t *compensation;
     float *y;
     size_t y_stride;

@@ -119,7 +119,7 @@ CK_INLINE float softmax(float *x, size_t count) {
     for (; i + LANES <= count; i += LANES) {
         float16 part;
         memcpy(&part, x + i, sizeof part);
-        // False where an element is no number, which then shows in the sum.
+        // False where an element is not a number, which then shows in the sum.
         const mask16 is_more = part > most;
         most = (float16)(((mask16)part & is_more) | ((mask16)most & ~is_more));
     }

@@ -10,7 +10,7 @@ package struct SVGFigure: Sendable {
     package enum Legend: Sendable {
         /// In lines between the title and the diagrams.
         case top
-        /// One below the other, in the place of a diagram after the last one, with a note under them.
+        /// One below the other, in place of a diagram after the last one, with a note under them.
         case lastCell(note: String)
     }
 
@@ -184,7 +184,7 @@ package struct SVGFigure: Sendable {
         return elements
     }
 
-    /// The legend in the place of a diagram.
+    /// The legend in place of a diagram.
     private func list(_ entries: [Entry], note: String, left: Double, top: Double) -> [String] {
         let x = left + 56
         var y = top + 46

@@ -24,7 +24,7 @@ public struct DescriptorIndex: Sendable {
     /// Reads a descriptor set.
     ///
     /// - Parameter bytes: A serialized `google.protobuf.FileDescriptorSet`.
-    /// - Throws: ``ProtoError`` if the bytes are no such message.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message.
     public init(serializedSet bytes: [UInt8]) throws(ProtoError) {
         // Errors are kept inside, since the closure cannot throw a type of its own.
         let result = bytes.withUnsafeBytes { buffer in

@@ -4,7 +4,7 @@
 public struct ProtoError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What is wrong with the message.
     public enum Code: Sendable, Hashable {
-        /// The bytes are no message of this type.
+        /// The bytes are not a message of this type.
         case malformed
         /// The bytes, or the memory that they unfold to, are over the limit.
         case overLimit

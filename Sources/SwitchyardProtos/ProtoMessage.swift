@@ -14,7 +14,7 @@ extension ProtoMessage {
     /// - Parameters:
     ///   - bytes: The whole message.
     ///   - limits: How much memory reading it may take.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, a text is not UTF-8 or a limit is reached.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, a text is not UTF-8 or a limit is reached.
     public init(serialized bytes: UnsafeRawBufferPointer, limits: ProtoLimits = .defaults) throws(ProtoError) {
         self = try Self.codec.decode(bytes, limits)
     }
@@ -24,7 +24,7 @@ extension ProtoMessage {
     /// - Parameters:
     ///   - bytes: The whole message.
     ///   - limits: How much memory reading it may take.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, a text is not UTF-8 or a limit is reached.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, a text is not UTF-8 or a limit is reached.
     public init(serialized bytes: [UInt8], limits: ProtoLimits = .defaults) throws(ProtoError) {
         let result = bytes.withUnsafeBytes { buffer in
             Result<Self, ProtoError> { () throws(ProtoError) in try Self.codec.decode(buffer, limits) }

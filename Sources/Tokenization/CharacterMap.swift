@@ -28,7 +28,7 @@ struct CharacterMap: Sendable {
     /// Reads a table.
     ///
     /// - Parameter table: The bytes of `precompiled_charsmap`; empty bytes change nothing.
-    /// - Throws: `WireReader.Malformed` when the bytes are no such table.
+    /// - Throws: `WireReader.Malformed` when the bytes are not such a table.
     init(table: [UInt8]) throws(WireReader.Malformed) {
         guard !table.isEmpty else {
             self.init()
@@ -149,7 +149,7 @@ struct CharacterMap: Sendable {
     }
 
     private static func entry(at start: Int, in replacements: [UInt8]) -> Range<Int>? {
-        // An offset into the middle of a character would make text that is no UTF-8.
+        // An offset into the middle of a character would make text that is not UTF-8.
         guard start <= replacements.count, start == replacements.count || replacements[start] & 0xC0 != 0x80 else {
             return nil
         }

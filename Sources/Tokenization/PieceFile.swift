@@ -40,7 +40,7 @@ struct PieceFile {
     /// Reads a file's content.
     ///
     /// - Parameter bytes: The whole file.
-    /// - Throws: `WireReader.Malformed` when the bytes are no model, or none of the unigram kind.
+    /// - Throws: `WireReader.Malformed` when the bytes are not a model, or none of the unigram kind.
     init(bytes: [UInt8]) throws(WireReader.Malformed) {
         var reader = WireReader(bytes, in: 0..<bytes.count)
         while let (field, value) = try reader.next() {
@@ -61,7 +61,7 @@ struct PieceFile {
         }
     }
 
-    /// A vocabulary larger than this is no tokenizer's.
+    /// A vocabulary larger than this belongs to no tokenizer.
     private static let maximumPieceCount = 1 << 22
 
     private static func piece(

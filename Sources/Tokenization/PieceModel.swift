@@ -9,7 +9,7 @@ private import CSentencePiece
 /// checkpoints are used with in transformers (see ``Tokenizer``), and most of a malformed file never reaches C++.
 ///
 /// The library joins unknown pieces that follow one another in a time that grows with the square of their number. So it
-/// is told to give bytes in their stead, which are joined here.
+/// is told to give bytes instead, which are joined here.
 ///
 /// The library adds scores up in single precision and transformers in double, where sums of such scores are exact. So
 /// scores are rounded to multiples of 2^-15 here: sums down to -512, which only absurdly long words go below, are then

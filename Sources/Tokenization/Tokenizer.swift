@@ -127,7 +127,7 @@ public final class Tokenizer: Sendable {
     ///
     /// - Parameter bytes: The text's UTF-8; NUL is a character like any other.
     /// - Returns: The ids, `</s>` at the end.
-    /// - Throws: `TokenizerError` when the bytes are no UTF-8, or when libsentencepiece runs out of memory.
+    /// - Throws: `TokenizerError` when the bytes are not UTF-8, or when libsentencepiece runs out of memory.
     public func encode(utf8 bytes: some Sequence<UInt8>) throws(TokenizerError) -> [Int32] {
         guard var text = String(validating: bytes, as: UTF8.self) else {
             throw TokenizerError(.invalidText, "the text is not well-formed UTF-8; send UTF-8")

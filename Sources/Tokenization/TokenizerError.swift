@@ -10,7 +10,7 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
         /// A file's content is no tokenizer that can be used here.
         case malformedFile
 
-        /// A text's bytes are no UTF-8.
+        /// A text's bytes are not UTF-8.
         case invalidText
 
         /// The pieces library failed on a text, which happens only when memory runs out.

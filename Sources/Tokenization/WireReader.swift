@@ -37,7 +37,7 @@ struct WireReader {
     /// Reads the next field.
     ///
     /// - Returns: The field's number and value, or nil at the message's end.
-    /// - Throws: `Malformed` when the bytes are no message.
+    /// - Throws: `Malformed` when the bytes are not a message.
     mutating func next() throws(Malformed) -> (field: UInt64, value: Value)? {
         guard self.position < self.end else { return nil }
         let key = try self.readVarint()

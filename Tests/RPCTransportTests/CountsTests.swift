@@ -7,7 +7,7 @@ import Testing
 
 @Suite("What servers and channels count", .timeLimit(.minutes(10)))
 struct CountsTests {
-    /// How often calls of a method ended so.
+    /// How often calls of a method ended with a code.
     private static func count(_ server: RPCServer, _ method: Method?, _ code: Status.Code) -> UInt64 {
         server.counts.calls.filter { $0.method == method && $0.code == code }.reduce(0) { $0 + $1.count }
     }

@@ -10,7 +10,7 @@ struct PackedProductTests {
     /// The element types of which a product is a chain of float32 multiply-adds.
     static let chained: [DType] = [.float32, .bfloat16]
 
-    /// One chain of fused multiply-adds an element: the definition.
+    /// One chain of fused multiply-adds per element: the definition.
     private func reference(_ x: [Float], _ weights: [Float], rows: Int, inputs: Int, outputs: Int) -> [Float] {
         var result: [Float] = []
         for row in 0..<rows {

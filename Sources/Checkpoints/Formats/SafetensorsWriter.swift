@@ -21,8 +21,8 @@ public enum SafetensorsWriter {
     /// Writes tensors to a new file, in pieces, and waits until the disk has them.
     ///
     /// The header is padded with spaces so that the data begins at a multiple of 64 bytes. The format allows no gaps
-    /// between tensors, so those whose size is no multiple of 64 come last: every tensor but the ones after the first
-    /// of these is aligned.
+    /// between tensors, so those whose size is not a multiple of 64 come last: every tensor but the ones after the
+    /// first of these is aligned.
     ///
     /// - Parameters:
     ///   - tensors: The tensors, each name once.

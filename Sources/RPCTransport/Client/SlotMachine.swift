@@ -16,7 +16,7 @@ struct SlotMachine: ~Copyable {
         case none
         /// Connect.
         case connect
-        /// Fail the calls that do not want to wait, then call ``waitEnded()`` after this time.
+        /// Fail the calls that do not wait, then call ``waitEnded()`` after this time.
         case wait(Duration)
     }
 
@@ -31,7 +31,7 @@ struct SlotMachine: ~Copyable {
 
     private let policy: ReconnectPolicy
     private var failures = 0
-    /// Failures before the connection that is ready, for a server that refuses it after all.
+    /// Failures before the ready connection, in case the server refuses it after all.
     private var earlierFailures = 0
     private var lastAttempt: ContinuousClock.Instant?
     private(set) var phase = Phase.idle

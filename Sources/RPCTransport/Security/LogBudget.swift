@@ -19,7 +19,7 @@ struct LogBudget: Sendable {
 
     /// Whether a line may be logged now.
     ///
-    /// - Returns: How many lines were kept back since the last one; nil where this one is kept back too.
+    /// - Returns: How many lines were suppressed since the last one; nil where this one is suppressed too.
     mutating func take(now: ContinuousClock.Instant) -> Int? {
         while self.tokens < self.burst, now - self.lastRefill >= self.interval {
             self.tokens += 1

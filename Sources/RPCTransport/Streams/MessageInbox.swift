@@ -6,8 +6,8 @@ internal import Synchronization
 
 /// Messages on their way from an event loop to one reader.
 ///
-/// The reader tells when it has emptied the box; the connection credits the peer's window only then. What waits here is
-/// so bounded by the window and one message.
+/// The reader tells when it has emptied the box; the connection credits the peer's window only then. So what waits here
+/// is bounded by the window and one message.
 final class MessageInbox: Sendable {
     private struct State {
         var messages: [ByteBuffer] = []

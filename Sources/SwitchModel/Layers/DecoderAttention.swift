@@ -24,7 +24,7 @@ struct DecoderSelfAttention {
     /// - Parameters:
     ///   - input: `[tokens, d_model]`.
     ///   - positions: The place of each token.
-    ///   - caches: One a row, with room for the tokens.
+    ///   - caches: One per row, with room for the tokens.
     ///   - bias: Biases up to the highest position.
     ///   - pool: Threads that share the work.
     /// - Returns: `[tokens, d_model]`.

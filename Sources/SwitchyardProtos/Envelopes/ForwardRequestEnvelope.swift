@@ -46,7 +46,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// The rows that the groups name together.
     public var rowCount: Int { self.groups.reduce(0) { $0 + Int($1.rows) } }
 
-    /// The bytes of data that type and shape ask for, or nothing where they are no tensor.
+    /// The bytes of data that type and shape ask for, or nothing where they do not make a tensor.
     public var expectedTensorBytes: Int? { TensorHeader.byteCount(dtype: self.tokensDType, shape: self.tokensShape) }
 
     /// Everything of the message that stands in front of the rows.
@@ -82,7 +82,7 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// - Parameter bytes: The whole message, at any alignment.
     /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
     ///   alignment.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, or the rows do not fit the type, the shape and the
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, or the rows do not fit the type, the shape and the
     ///   groups.
     public static func parse(
         _ bytes: UnsafeRawBufferPointer

@@ -22,7 +22,7 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
         self.load = load
     }
 
-    /// The bytes of data that type and shape ask for, or nothing where they are no tensor.
+    /// The bytes of data that type and shape ask for, or nothing where they do not make a tensor.
     public var expectedTensorBytes: Int? { TensorHeader.byteCount(dtype: self.outputsDType, shape: self.outputsShape) }
 
     /// Everything of the message that stands in front of the rows.
@@ -65,7 +65,7 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
     /// - Parameter bytes: The whole message, at any alignment.
     /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
     ///   alignment.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, or the rows do not fit the type and the shape.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, or the rows do not fit the type and the shape.
     public static func parse(
         _ bytes: UnsafeRawBufferPointer
     ) throws(ProtoError) -> (envelope: ForwardResponseEnvelope, tensorBytes: Range<Int>) {

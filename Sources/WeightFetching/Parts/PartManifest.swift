@@ -33,7 +33,7 @@ struct PartManifest: Sendable, Hashable {
     /// - Parameters:
     ///   - bytes: The file.
     ///   - address: Where it came from.
-    /// - Throws: ``FetchError`` for what is no manifest, for one without files, and for names that are no names.
+    /// - Throws: ``FetchError`` for what is not a manifest, for one without files, and for invalid names.
     init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
         func failure(_ complaint: String) -> FetchError {
             FetchError(.badAnswer, "\(address): \(complaint)")

@@ -36,7 +36,7 @@ struct TurnServer {
     /// Measures what is asked for until the input ends.
     ///
     /// - Parameter measure: One run of one case.
-    /// - Throws: ``BenchError`` for a line that is no case.
+    /// - Throws: ``BenchError`` for a line that is not a case.
     func serve(_ measure: (TurnCase) async throws -> TurnResult) async throws {
         struct Ready: Encodable {
             var ready = true

@@ -17,7 +17,7 @@ package enum Lie: String, Sendable, CaseIterable {
     case shape
     /// One row too few.
     case rows
-    /// Bytes that are no message.
+    /// Bytes that are not a message.
     case noMessage
 
     /// Makes a lie of a true answer.
