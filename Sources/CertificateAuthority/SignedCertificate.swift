@@ -5,8 +5,8 @@ internal import Foundation
 
 /// An X.509 certificate that was read or signed.
 ///
-/// Safety: the certificate is never changed after it was made, and libcrypto's functions that only read one may run at
-/// once.
+/// Safety: the certificate never changes after it is made, and libcrypto's functions that only read a certificate may
+/// run concurrently.
 final class SignedCertificate: @unchecked Sendable {
     let pointer: OpaquePointer
 
@@ -47,13 +47,13 @@ final class SignedCertificate: @unchecked Sendable {
         }
     }
 
-    /// Whether a key is the one of this certificate.
+    /// Whether a key belongs to this certificate.
     func belongs(to key: SigningKey) -> Bool {
         defer { ERR_clear_error() }
         return X509_check_private_key(self.pointer, key.pointer) == 1
     }
 
-    /// What leaves name this certificate's key by: its own identifier, or where it has none, the hash of its key.
+    /// How leaves identify this certificate's key: by its own identifier or, without one, by the hash of its key.
     fileprivate var keyIdentifier: [UInt8] {
         get throws(CertificateError) {
             guard let own = X509_get0_subject_key_id(self.pointer), let bytes = ASN1_STRING_get0_data(own) else {
@@ -162,7 +162,7 @@ final class CertificateDraft {
         }
     }
 
-    /// Adds who signs: its name, and the identifier of its key.
+    /// Adds the signer: its name, and the identifier of its key.
     func add(issuer: SignedCertificate) throws(CertificateError) {
         guard let identifier = AUTHORITY_KEYID_new() else { throw LibCrypto.failure("no memory for an identifier") }
         defer { AUTHORITY_KEYID_free(identifier) }
@@ -202,7 +202,7 @@ private enum ASN1Text {
 }
 
 extension LeafCertificate.SubjectName {
-    /// The name as it stands in a certificate; the caller owns it.
+    /// The name as a certificate holds it; the caller owns it.
     fileprivate func generalName() throws(CertificateError) -> UnsafeMutablePointer<GENERAL_NAME> {
         let (kind, type, bytes) =
             switch self {
@@ -227,7 +227,7 @@ extension LeafCertificate.SubjectName {
         return bytes
     }
 
-    /// Names have printable ASCII alone: anything else is read differently by different peers.
+    /// Names have only printable ASCII: different peers read anything else differently.
     private static func printable(_ text: String) throws(CertificateError) -> [UInt8] {
         let bytes = Array(text.utf8)
         guard !bytes.isEmpty, bytes.allSatisfy({ (0x21...0x7E).contains($0) }) else {

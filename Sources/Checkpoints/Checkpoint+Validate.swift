@@ -3,15 +3,15 @@
 internal import SwitchyardTypes
 
 extension Checkpoint {
-    /// Names that old files hold and that no model uses: transformers ignores them too.
+    /// Names in old files that no model uses: transformers ignores them too.
     private static let ignoredNames: Set<String> = [
         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
     ]
 
-    /// Checks that the folder holds every tensor that it should, each with the right shape and type, and no other.
+    /// Checks that the folder holds exactly the tensors that it should, each with the right shape and type.
     ///
     /// A whole checkpoint must hold the whole model, a part what its manifest says. Copies of tied tensors must agree,
-    /// as far as their sampled digests tell. Reads headers and samples only.
+    /// judged by their sampled digests. Reads headers and samples only.
     ///
     /// - Throws: `CheckpointError` for the first tensor, by name, that is wrong.
     public func validate() throws(CheckpointError) {

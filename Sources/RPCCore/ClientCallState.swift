@@ -367,7 +367,7 @@ extension ClientCallState {
         return End(status: Status(code: code, message: message), reset: reset, isSafeToRetry: isSafeToRetry)
     }
 
-    /// The end that trailers bring. A server that ends before the request does is told that nothing more will come.
+    /// The end that trailers bring; a server that ends before the request does is told that nothing more will come.
     private static func end(by trailers: Trailers, shape: CallShape, open: Open) -> End {
         var status = trailers.status
         if status.isOK, shape.hasSingleResponse, open.receivedMessages == 0 {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Reads the fields of one protocol buffers message from bytes of unknown quality.
+/// Reads the fields of one protocol buffers message from untrusted bytes.
 ///
-/// Only what `sentencepiece_model.proto` uses is understood; groups, which it does not have, end the reading with an
-/// error. See https://protobuf.dev/programming-guides/encoding/.
+/// Only what `sentencepiece_model.proto` uses is understood; groups, which it does not have, are an error. See
+/// https://protobuf.dev/programming-guides/encoding/.
 struct WireReader {
-    /// What a message of unknown quality can turn out to be.
+    /// The error for malformed bytes.
     struct Malformed: Error {
         /// What is wrong and at which byte.
         var message: String

@@ -22,14 +22,15 @@ extern "C" {
 /// Columns in one panel of a packed matrix.
 #define CK_PANEL_COLUMNS 32
 
-/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache beside a panel's slice.
+/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache along with a panel's
+/// slice.
 #define CK_SCRATCH_FLOATS (112 * 1024)
 
 /// Inputs of a column that lie side by side in an int8 panel.
 #define CK_INT8_GROUP 4
 
-/// Inputs of an int8 product at most: the sum of this many products of two magnitudes up to 127 fits into an
-/// int32, and so does 128 times the sum of as many weights.
+/// The most inputs of an int8 product: the sum of this many products of two magnitudes up to 127 fits into an int32,
+/// and so does 128 times the sum of as many weights.
 #define CK_INT8_MOST_INPUTS 131072
 
 /// Instruction sets a kernel may use. A higher level of one architecture includes the lower ones.
@@ -82,8 +83,8 @@ int ck_has_level(int level);
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
-/// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where the
-/// system does not tell.
+/// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where
+/// the system does not say.
 int ck_allowed_processors(int *cpus, int room);
 
 /// Tells the processor that the caller is waiting for another thread's write.
@@ -155,7 +156,7 @@ void ck_product_int8(int level, const void *panels, const float *scales, const i
 ///   columns past the tensor's are zeros.
 /// - scales: one per column, 32 per panel.
 /// - compensation: -128 times the sum of the column's weights, 32 per panel: what a sum starts with where instructions
-///   want activations that are 128 too high.
+///   need activations that are 128 too high.
 void ck_pack_int8(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, float *scales,
                   int32_t *compensation, size_t panel_begin, size_t panel_end);
 
@@ -223,8 +224,8 @@ void ck_attention_context(int level, const float *weights, const void *values, i
 /// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
 void ck_activate(int activation, float *x, size_t count);
 
-/// The exclusive or of the little-endian 64-bit words of `count` bytes (unaligned allowed), the last one filled up with
-/// zeros: reads memory front to back as fast as a loop can, to measure how fast that is.
+/// The exclusive or of the little-endian 64-bit words of `count` bytes (unaligned allowed), the last one padded with
+/// zeros: reads memory front to back as fast as a loop can, to measure that speed.
 uint64_t ck_read(int level, const void *bytes, size_t count);
 
 /// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The fields of one configuration file with the caller's overrides laid over them, read by type.
+/// The fields of one configuration file with the caller's overrides applied, read by type.
 struct ConfigurationFields {
     /// The type that an override's text is read as.
     enum Kind: String {
@@ -72,7 +72,7 @@ struct ConfigurationFields {
         return value
     }
 
-    /// Whether the key is there and null, which transformers does not always take for absence.
+    /// Whether the key is present and null, which transformers does not always treat as absent.
     func hasNull(_ key: String) -> Bool { self.values[key] == .null }
 
     func integer(_ key: String) throws(CheckpointError) -> Int? {

@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// Any JSON value, its numbers kept apart from its booleans.
+/// Any JSON value, with numbers and booleans kept apart.
 enum JSONValue: Sendable, Equatable, Decodable {
     case null
     case bool(Bool)

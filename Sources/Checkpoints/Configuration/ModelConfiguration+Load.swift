@@ -5,7 +5,7 @@ internal import SwitchyardTypes
 extension ModelConfiguration {
     /// The file that every checkpoint must have.
     static let configurationFile = "config.json"
-    /// The file with generation's defaults, which a checkpoint may have.
+    /// The optional file with generation's defaults.
     static let generationFile = "generation_config.json"
     private static let maxFileBytes = 4_194_304
 
@@ -54,8 +54,8 @@ extension ModelConfiguration {
         var values = config.merging(overrides) { $1 }
         for stack in Stack.allCases
         where overrides["num_sparse_\(stack)_layers"] != nil && overrides["\(stack)_sparse_step"] == nil {
-            // The caller corrects the number of sparse layers: the step that the file derived from its own number is
-            // void.
+            // The caller overrides the number of sparse layers, so the step that the file derived from its own number
+            // no longer holds.
             values["\(stack)_sparse_step"] = nil
         }
         let fields = ConfigurationFields(values: values, file: configPath)

@@ -17,7 +17,7 @@ extension ModelConfiguration {
         static let capacity = 1...1_000_000_000
         static let buckets = 2...65_536
         static let distance = 1...1_000_000_000
-        /// Experts of all sparse layers together: bounds the work of listing a model's tensors.
+        /// Experts of all sparse layers together; bounds the work of listing a model's tensors.
         static let expertsInAllLayers = 4_194_304
     }
 

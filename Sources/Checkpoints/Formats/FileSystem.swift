@@ -19,7 +19,7 @@ enum FileSystem {
         return stat(path, &information) == 0 && information.st_mode & S_IFMT == S_IFDIR
     }
 
-    /// Whether anything at all has this path, a broken link included.
+    /// Whether anything exists at this path, even a broken link.
     static func exists(_ path: String) -> Bool {
         var information = stat()
         return lstat(path, &information) == 0
@@ -64,7 +64,7 @@ enum FileSystem {
         return String(cString: pointer)
     }
 
-    /// Bytes that an ordinary user may still write to the file system that holds a folder.
+    /// Bytes that an ordinary user can still write to a folder's file system.
     static func freeBytes(at directory: String) -> Int? {
         var information = statvfs()
         guard statvfs(directory, &information) == 0 else { return nil }

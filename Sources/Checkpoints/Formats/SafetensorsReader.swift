@@ -4,8 +4,8 @@ internal import SwitchyardTypes
 
 /// Reads the safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
 ///
-/// Rules as in https://github.com/huggingface/safetensors (README, "Format"): offsets count from the header's end,
-/// tensors neither overlap nor leave holes, the last one ends with the file.
+/// The rules are those of https://github.com/huggingface/safetensors (README, "Format"): offsets count from the
+/// header's end, tensors neither overlap nor leave holes, the last one ends with the file.
 enum SafetensorsReader {
     /// The format's own limit on the header.
     static let maxHeaderBytes = 100_000_000

@@ -54,7 +54,7 @@ extension Unpickler {
             let arguments = try self.pop()
             try self.call(try self.pop(), arguments)
         case UInt8(ascii: "b"):
-            // torch hangs a `_metadata` attribute on the dictionary; nothing in it concerns the tensors.
+            // torch attaches a `_metadata` attribute to the dictionary; it does not affect the tensors.
             _ = try self.pop()
             guard case .dictionary = self.stack.last else {
                 throw self.malformed("sets attributes of something other than a dictionary")

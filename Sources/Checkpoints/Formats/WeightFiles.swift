@@ -41,7 +41,7 @@ enum WeightFiles {
             if FileSystem.isFile("\(directory)/\(layout.single)") {
                 let tensors = try layout.read("\(directory)/\(layout.single)")
                 progress?(WorkProgress(label: "Opening \(layout.single)", completed: 1, total: 1, unit: .files))
-                // A format that can name a tensor twice has refused it already.
+                // A format that can name a tensor twice has already refused that.
                 return Dictionary(tensors.map { ($0.name, $0) }) { first, _ in first }
             }
             if FileSystem.isFile("\(directory)/\(layout.index)") {

@@ -6,7 +6,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
     public struct Pool: Codable, Sendable, Hashable {
         /// The pool's name: `pool-0`, ...
         public var name: String
-        /// The part's folder, beside the gateway part's.
+        /// The part's folder, next to the gateway part's.
         public var directory: String
         /// Expert indices, ascending.
         public var experts: [Int]
@@ -26,7 +26,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
 
     /// The file's name, in the output folder and in the gateway part.
     public static let fileName = "placement.json"
-    /// The version that this library writes, and the only one that it reads.
+    /// The only version that this library writes and reads.
     public static let currentVersion = 1
     private static let maxFileBytes = 67_108_864
 
@@ -38,7 +38,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
     public var source: String
     /// Experts of each sparse layer.
     public var expertCount: Int
-    /// The gateway part's folder, beside the pools'.
+    /// The gateway part's folder, next to the pools'.
     public var gateway: String
     /// The pools, in the order of their experts.
     public var pools: [Pool]

@@ -54,9 +54,9 @@ struct SlotMachine: ~Copyable {
         self.failures = 0
     }
 
-    /// The server closes the connection because it does not want this client.
+    /// The server closes the connection because it refuses this client.
     ///
-    /// It is an attempt that failed: the waits grow, and a client that is refused does not knock many times a second.
+    /// That counts as a failed attempt: the waits grow, so a refused client does not retry many times per second.
     mutating func connectionRefused(chance: Double) -> Action {
         guard self.phase == .ready || self.phase == .connecting else { return .none }
         self.failures = (self.phase == .ready ? self.earlierFailures : self.failures) + 1
@@ -72,7 +72,7 @@ struct SlotMachine: ~Copyable {
         return .wait(self.policy.wait(afterFailures: self.failures, chance: chance))
     }
 
-    /// The connection that was ready takes no more calls, or is lost.
+    /// The ready connection takes no more calls, or is lost.
     ///
     /// The next attempt is made at once, unless the last one is so recent that a server which accepts connections only
     /// to drop them would keep both sides busy.

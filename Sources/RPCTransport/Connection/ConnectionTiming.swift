@@ -30,9 +30,10 @@ public struct ConnectionTiming: Sendable, Hashable {
     /// Ten seconds for the handshake, half a minute for a request, a minute without progress; pings as gRPC counts them.
     public static let defaults = ConnectionTiming()
 
-    /// For a server of clients from anywhere: who is silent for five minutes is probed, who calls nothing for an hour goes.
+    /// For a server of clients from anywhere: a client silent for five minutes is probed, one without a call for an
+    /// hour is disconnected.
     ///
-    /// So a client that vanished gives its connection back.
+    /// So a vanished client's connection is freed.
     public static let clientPlane = ConnectionTiming(
         keepaliveInterval: .seconds(300),
         probesIdleConnections: true,

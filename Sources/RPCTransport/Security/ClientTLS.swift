@@ -107,10 +107,10 @@ public final class ClientTLS: Sendable {
     /// What the server's certificate must name.
     func expectedName(host: String) -> String { self.options.serverName ?? host }
 
-    /// Checks the name in the server's certificate, whose signature has been checked before.
+    /// Checks the name in the server's certificate, whose signature has already been checked.
     ///
-    /// The TLS library also takes a certificate for the address that was connected to, where a name was asked for. A name
-    /// that leads to a wrong address would then go unnoticed, so names are compared here again.
+    /// Where a name was asked for, the TLS library also accepts a certificate for the address it connected to. A name
+    /// that resolves to a wrong address would then go unnoticed, so names are compared here again.
     func checkName(_ identity: PeerIdentity?, host: String) throws(TLSFailure) {
         let name = self.expectedName(host: host)
         guard !Self.isAddress(name), identity?.covers(serverName: name) != true else { return }

@@ -5,10 +5,10 @@ internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 
-/// A value that is read from files and read again when they change, without a restart.
+/// A value that is read from files and reloaded when they change, without a restart.
 ///
-/// The files are looked at (not read) on a timer, on a thread that may block. What cannot be loaded leaves the old value in
-/// use and is logged as an error, once for each change. Nobody looks before ``begin()`` and after the last ``end()``.
+/// The files are checked (not read) on a timer, on a thread that may block. A change that cannot be loaded leaves the
+/// old value in use and is logged as an error once. Nothing is checked before ``begin()`` or after the last ``end()``.
 public final class WatchedFiles<Value: Sendable>: Sendable {
     private struct State {
         var value: Value?

@@ -3,7 +3,7 @@
 public import RPCCore
 internal import Synchronization
 
-/// What a server has done since it was created; a call costs it three atomic additions.
+/// What a server has done since it was created; each call costs three atomic additions.
 public final class ServerCounts: Sendable {
     /// How the calls of one method ended.
     final class MethodCounts: Sendable {
