@@ -47,7 +47,7 @@ public struct ProtoLimits: Sendable, Hashable {
     /// on the wire.
     public var maxExpansion: Int
 
-    /// The bytes of memory that any message may unfold to, however short it is.
+    /// The bytes of memory that any message may unfold to, however short.
     public var freeBytes: Int
 
     /// Creates limits.
@@ -65,7 +65,7 @@ public struct ProtoLimits: Sendable, Hashable {
     /// 64 MiB on the wire; 64 KiB of memory and 32 bytes more for each byte on the wire.
     public static let defaults = ProtoLimits()
 
-    /// The bytes of memory that a message of so many bytes may unfold to.
+    /// The bytes of memory that a message of this size may unfold to.
     func memory(forMessageBytes count: Int) -> Int {
         let (product, overflow) = count.multipliedReportingOverflow(by: self.maxExpansion)
         let (sum, secondOverflow) = product.addingReportingOverflow(self.freeBytes)

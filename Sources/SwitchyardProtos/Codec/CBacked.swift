@@ -28,7 +28,7 @@ protocol ProtoMapEntry: CBacked {
     init(key: Key, value: Value)
 }
 
-/// A choice whose raw value is the number on the wire.
+/// An enum whose raw value is the number on the wire.
 protocol ProtoChoice: RawRepresentable where RawValue == UInt32 {}
 
 extension MessageCodec where Message: CBacked {

@@ -10,14 +10,14 @@ struct HubListing: Sendable, Hashable {
         var path: String
         /// Its size in bytes.
         var byteCount: Int
-        /// What its bytes add up to; its digits are the name of the file in the cache.
+        /// Its checksum, whose digits are the name of the file in the cache.
         var checksum: Checksum
     }
 
     static let mostBytes = 16 << 20
     private static let mostFiles = 100_000
 
-    /// The commit that the revision stands for.
+    /// The commit that the revision means.
     var commit: String
     /// The files that can be fetched.
     var files: [File]
@@ -45,7 +45,7 @@ struct HubListing: Sendable, Hashable {
     /// - Parameters:
     ///   - bytes: The answer.
     ///   - address: Where it came from.
-    /// - Throws: ``FetchError`` for an answer that is none, or names a file outside the model.
+    /// - Throws: ``FetchError`` for an invalid answer, or one that names a file outside the model.
     init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
         func failure(_ complaint: String) -> FetchError {
             FetchError(

@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// What fetching needs of a part's `manifest.json`: the files, with their sizes and checksums.
+/// What fetching needs from a part's `manifest.json`: the files, with their sizes and checksums.
 ///
 /// The part's reader checks everything else once the files are here.
 struct PartManifest: Sendable, Hashable {

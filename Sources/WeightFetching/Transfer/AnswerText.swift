@@ -2,13 +2,13 @@
 
 /// What a server's refusal means, and what to do about it.
 enum AnswerText {
-    /// The failure that an answer stands for.
+    /// The failure that an answer means.
     ///
     /// - Parameters:
     ///   - response: The head of the answer.
-    ///   - what: What was asked for.
+    ///   - what: What was requested.
     ///   - address: Where.
-    /// - Returns: The failure, with the server's own words where it says some in a header.
+    /// - Returns: The failure, with the server's own words where a header has some.
     static func failure(_ response: FileTransfer.Response, what: String, at address: RemoteAddress) -> FetchError {
         let place = "\(what): \(address) answered \(response.status)\(Self.words(response))"
         switch response.status {

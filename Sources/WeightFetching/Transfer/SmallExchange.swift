@@ -2,11 +2,11 @@
 
 internal import Foundation
 
-/// The fetching of a small answer as a whole, with redirects and retries and without ranges: a pure machine.
+/// Fetches a small answer as a whole, with redirects and retries but without ranges, as a pure machine.
 struct SmallExchange: Sendable {
     /// What to do next.
     enum Action: Sendable, Equatable {
-        /// Send the request again, which has changed.
+        /// Send the changed request.
         case again
         /// Read the body.
         case take
@@ -42,7 +42,7 @@ struct SmallExchange: Sendable {
         return FileTransfer.Request(address: self.redirects.address, headers: headers)
     }
 
-    /// A response's head has come.
+    /// A response's head has arrived.
     mutating func responded(
         _ response: FileTransfer.Response,
         draw: Double,
@@ -68,7 +68,7 @@ struct SmallExchange: Sendable {
         }
     }
 
-    /// No response came, or not all of it.
+    /// No response arrived, or not all of it.
     mutating func notAnswered(_ reason: String, draw: Double) -> Action {
         self.failed(reason, asked: nil, draw: draw)
     }

@@ -4,7 +4,7 @@ internal import CCurl
 internal import Foundation
 internal import Synchronization
 
-/// libcurl's transfers on a thread of their own, which tasks hand requests to.
+/// libcurl's transfers on their own thread, which tasks hand requests to.
 ///
 /// Connections are kept between requests, and closed with the loop.
 final class CurlLoop: Sendable {
@@ -51,12 +51,12 @@ final class CurlLoop: Sendable {
         if !self.post(.start(exchange)) { exchange.end(.failure(CancellationError())) }
     }
 
-    /// Goes on with a body whose reader has room again.
+    /// Resumes a body whose reader has room again.
     func resume(_ exchange: WebExchange) {
         _ = self.post(.resume(exchange))
     }
 
-    /// Ends a request that nobody waits for any more.
+    /// Ends a request that nobody waits for any longer.
     func cancel(_ exchange: WebExchange) {
         _ = self.post(.cancel(exchange))
     }
@@ -108,7 +108,7 @@ final class CurlLoop: Sendable {
         stopping?.resume()
     }
 
-    /// A peer that closes its end makes a call fail, and does not end the process.
+    /// A peer that closes its end makes a call fail instead of killing the process.
     private static func blockBrokenPipes() {
         var signals = sigset_t()
         sigemptyset(&signals)

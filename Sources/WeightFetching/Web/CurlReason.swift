@@ -2,9 +2,9 @@
 
 internal import CCurl
 
-/// What libcurl says of a transfer that failed, and what it means: a pure value.
+/// What libcurl says about a failed transfer, and what it means: a pure value.
 struct CurlReason {
-    /// OpenSSL's results for certificates that are not valid yet, or not any more.
+    /// OpenSSL's results for certificates that are not yet valid, or no longer valid.
     private static let badTimes = [9, 10]
     /// OpenSSL's results for a host name and for an address that a certificate does not have; 0 and 1 where curl itself
     /// compares the names, before it asks for OpenSSL's result.
@@ -19,7 +19,7 @@ struct CurlReason {
     var proxyStatus = 0
     /// OpenSSL's result of verifying the server's certificate.
     var verification = 0
-    /// Whether the connection had come about.
+    /// Whether the connection was established.
     var wasConnected = false
     var isHeadTooLong = false
 

@@ -114,7 +114,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
         for round in 0...self.rounds {
             for one in cases {
                 for turn in systems.indices {
-                    // Nobody is always measured after the same neighbour.
+                    // No system is always measured after the same one.
                     let system = systems[(turn + round) % systems.count]
                     guard system.reason == nil, system.cases.contains(one), let result = await system.take(one),
                         round > 0
@@ -134,7 +134,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
                 Terminal.printError("round \(round) of \(self.rounds): \(one.work) \(one.size)")
             }
         }
-        // In the order in which they were named, whatever the order of the turns.
+        // In the order on the command line, whatever the order of the turns.
         let order = Dictionary(uniqueKeysWithValues: systems.enumerated().map { ($1.name, $0) })
         report.figures.sort { (order[$0.system] ?? 0) < (order[$1.system] ?? 0) }
         for system in systems {

@@ -137,7 +137,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
         }
     }
 
-    /// One sparse layer, and as little else as a model may have.
+    /// One sparse layer, and otherwise the smallest possible model.
     private var randomModel: SyntheticCheckpoint {
         SyntheticCheckpoint(
             configuration: ModelConfiguration(
@@ -240,7 +240,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
     }
 }
 
-/// Work that blocks its thread, on a thread of its own, as the gateway's engine does.
+/// Work that blocks its thread, on its own thread like the gateway's engine.
 enum BlockingWork {
     /// Runs work and suspends until it is done.
     ///

@@ -84,7 +84,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
         }
     }
 
-    /// A model with so many experts, loaded.
+    /// A loaded model with a number of experts.
     private struct Candidate {
         let experts: Int
         let reading: AliasedExperts.Reading
@@ -115,7 +115,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
                     // The first round is discarded: it touches memory and wakes processors.
                     guard run > 0 else { continue }
                     let token = 1e6 / rate
-                    // One step more than those on the clock: the first.
+                    // One more step than those timed: the first.
                     let inExperts = 1e6 * seconds / Double((self.steps + 1) * batch)
                     report.add(
                         token,

@@ -145,7 +145,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         return table
     }
 
-    /// What one batch of calls found.
+    /// The result of one batch of calls.
     private struct Run {
         /// Tokens per second over the longest decode time of the calls.
         var decode: Double
@@ -169,7 +169,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         return Double(size * self.work.inputTokens) / start.duration(to: .now).inSeconds
     }
 
-    /// What one call of a batch saw.
+    /// The result of one call of a batch.
     private struct Stream {
         var tokens: [ContinuousClock.Instant] = []
         var usage: Usage?

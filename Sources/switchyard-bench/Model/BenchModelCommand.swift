@@ -91,7 +91,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         let bandwidth = ReadBandwidth(pool: bench.transformer.pool)
         var bytes: [Int: Double] = [:]
         for size in self.work.batches {
-            // Touches everything once before the clock runs.
+            // Touches everything once before timing starts.
             let experts = try bench.expertsTouched(size)
             bytes[size] = weights.bytes(experts: experts, weightBytes: bench.weightBytes)
         }
@@ -151,7 +151,7 @@ struct BenchModelCommand: AsyncParsableCommand {
     }
 }
 
-/// What models in process and in clusters are asked to do, the same for both.
+/// The work of models in process and in clusters, the same for both.
 struct BenchWorkOptions: ParsableArguments {
     @Option(help: "Batch size; may be given several times. (default: 1, 8 and 32)")
     var batch: [Int] = []
