@@ -74,7 +74,7 @@ struct HostilePeerTests {
         #expect(server.isFinished)
     }
 
-    @Test("a quiet stream of pings is no flood")
+    @Test("a slow stream of pings is not a flood")
     func patientPings() throws {
         let server = try self.server()
         var now = ContinuousClock.now

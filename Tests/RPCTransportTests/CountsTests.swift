@@ -83,7 +83,7 @@ struct CountsTests {
         }
     }
 
-    @Test("connections that are refused are counted")
+    @Test("refused connections are counted")
     func refused() async throws {
         var limits = TransportLimits.defaults
         limits.maxConnections = 1

@@ -12,7 +12,7 @@ import Testing
 
 @Suite("Certificates while a server runs")
 struct TLSReloadTests {
-    @Test("new ones serve new connections, streams in flight go on, and bad ones change nothing")
+    @Test("new ones serve new connections, streams in flight continue, and bad ones change nothing")
     func reload() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -60,7 +60,7 @@ struct TLSReloadTests {
         }
     }
 
-    @Test("files that cannot be used stop the start, with what to do")
+    @Test("unusable files stop the start and say what to do")
     func unusable() async throws {
         try await TLSFixture.with { fixture in
             try fixture.issue("other", names: [.dns("other.test")])
@@ -110,7 +110,7 @@ struct TLSReloadTests {
         }
     }
 
-    @Test("a server that does not agree to HTTP/2 is left")
+    @Test("a client leaves a server that does not agree to HTTP/2")
     func serverWithoutProtocol() async throws {
         try await TLSFixture.with { fixture in
             let listener = try await SilentListener.start(Signal(), tls: fixture)

@@ -152,7 +152,7 @@ struct TLSTests {
         ),
     ]
 
-    @Test("what is refused is said on both sides", arguments: Self.refusals)
+    @Test("both sides say what was refused", arguments: Self.refusals)
     func refused(refusal: Refusal) async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -178,7 +178,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a call that waits for the connection ends with its deadline, and a client that hangs up is nothing to log")
+    @Test("a call that waits for the connection ends with its deadline, and a client that hangs up is not logged")
     func waiting() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -197,7 +197,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a client that begins no handshake is closed after the handshake's time")
+    @Test("a client that begins no handshake is disconnected after the handshake timeout")
     func silence() async throws {
         try await TLSFixture.with { fixture in
             let timing = ConnectionTiming(handshakeTimeout: .milliseconds(50))

@@ -47,7 +47,7 @@ struct PackedShardTests {
     }
 
     @Test(
-        "served where their file is mapped give the bits of weights that are packed at the start",
+        "served from mapped files give the same bits as weights packed at the start",
         arguments: WeightStorage.allCases
     )
     func sameBits(storage: WeightStorage) throws {
@@ -84,7 +84,7 @@ struct PackedShardTests {
         }
     }
 
-    @Test("of another type than asked for are refused by file, tensor and both types")
+    @Test("of another type than requested are refused by file, tensor and both types")
     func wrongType() throws {
         let tiny = try TinyModel()
         let folder = try Folder()
@@ -98,7 +98,7 @@ struct PackedShardTests {
         #expect(error?.message.contains("packed in bfloat16, and float32 is asked for") == true)
     }
 
-    @Test("of several types are not held together")
+    @Test("of different types are not held together")
     func mixedTypes() throws {
         let tiny = try TinyModel()
         let folder = try Folder()

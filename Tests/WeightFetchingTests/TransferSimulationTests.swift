@@ -124,9 +124,9 @@ private struct SplitMix: RandomNumberGenerator {
     }
 }
 
-@Suite("Transfers in a world of drawn faults")
+@Suite("Transfers under random faults")
 struct TransferSimulationTests {
-    @Test("what is finished is the right file, and most are finished")
+    @Test("finished files are right, and most finish")
     func worlds() throws {
         var finished = 0
         for seed in 0..<400 {

@@ -4,7 +4,7 @@ import ArgumentParser
 import FaultTools
 import Foundation
 
-/// Faults done to whole clusters of processes while clients call, and what the clients see of them.
+/// Faults in whole clusters of processes while clients call, and what the clients see of them.
 @main
 struct SwitchyardFaults: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -24,7 +24,7 @@ struct SwitchyardFaults: AsyncParsableCommand {
     )
 }
 
-/// Writes a line for people, where it does not get into what programs read.
+/// Writes a line for people, apart from the output for programs.
 func tell(_ text: String) {
     try? FileHandle.standardError.write(contentsOf: Data("\(text)\n".utf8))
 }
@@ -63,7 +63,7 @@ struct PlaceOptions: ParsableArguments {
         try FaultWorkspace(executable: self.switchyard, model: self.model ?? FaultWorkspace.miniature)
     }
 
-    /// Leaves the logs of a row that failed.
+    /// Keeps the logs of a failed row.
     func keep(_ workspace: FaultWorkspace, as name: String) {
         let target = "\(self.artifacts ?? "fault-logs")/\(name.replacingOccurrences(of: "/", with: "-"))"
         try? FileManager.default.removeItem(atPath: target)

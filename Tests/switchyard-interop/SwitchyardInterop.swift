@@ -8,7 +8,7 @@ import NIOCore
 import RPCCore
 import RPCTransport
 
-/// gRPC's interop suite over this project's transport, to be run against other people's client or server by hand.
+/// gRPC's interop suite over this project's transport, to be run by hand against other clients or servers.
 @main
 struct SwitchyardInterop: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -53,7 +53,7 @@ struct ServerCommand: AsyncParsableCommand {
         )
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await server.run() }
-            // Not by print(), which keeps the line to itself when the output is a pipe.
+            // Not by print(), which buffers the line when the output is a pipe.
             let identifier = self.announceProcess ? " \(ProcessInfo.processInfo.processIdentifier)" : ""
             let line = "listening on \(try await server.boundAddress().port)\(identifier)\n"
             try FileHandle.standardOutput.write(contentsOf: Data(line.utf8))
@@ -72,7 +72,7 @@ struct ConformanceCommand: AsyncParsableCommand {
     var port = 0
 
     func run() async throws {
-        // The suites take the protocol's own frame limit for granted.
+        // The suites assume the protocol's own frame limit.
         var configuration = RPCServerConfiguration(port: self.port, limits: TransportLimits(maxFrameBytes: 16_384))
         configuration.conformanceBody = ByteBuffer(repeating: UInt8(ascii: "x"), count: 256)
         let server = RPCServer(
