@@ -122,7 +122,7 @@ import Testing
         #expect(defaults.topP == 0.9)
         #expect(defaults.minNewTokens == 3)
         #expect(defaults.returnedSequences == 2)
-        // config.json stands in for an absent file, and is not asked where the file exists.
+        // config.json replaces an absent file, and is not consulted where the file exists.
         #expect(try self.load(text).generation.beamCount == 4)
         #expect(try self.load(text, generation: "{}").generation.beamCount == nil)
         #expect(

@@ -45,7 +45,7 @@ struct CountsTests {
                     }
                     #expect(late?.code == .deadlineExceeded)
                 }
-                // A response is on its way before its call is counted as ended, but another one follows behind.
+                // A response is in flight before its call is counted as ended, but another one follows it.
                 _ = try await channel.unary(Methods.echo, Payload(number(1)), options: .waiting)
                 #expect(server.connectionCount == 1)
             }

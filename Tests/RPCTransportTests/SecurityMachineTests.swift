@@ -30,7 +30,7 @@ struct SecurityMachineTests {
         #expect(watch.looked([two, two]) == .lookAgain)
         #expect(watch.looked([two, two]) == .load)
         #expect(watch.looked([two, two]) == .wait)
-        // A file that is gone for a moment and comes back the same is no change.
+        // A file that disappears for a moment and returns the same has not changed.
         #expect(watch.looked([two, nil]) == .lookAgain)
         #expect(watch.looked([two, two]) == .wait)
         #expect(watch.looked([three, nil]) == .lookAgain)

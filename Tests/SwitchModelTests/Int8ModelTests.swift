@@ -10,7 +10,7 @@ import Tokenization
 
 @Suite("A model with int8 weights")
 struct Int8ModelTests {
-    /// A text with spans missing, and what stands there, in the form that the miniature was trained on.
+    /// A text with missing spans, and the spans, in the form that the miniature was trained on.
     private struct Exercise {
         var input: [Int32]
         var decoder: [Int32]

@@ -51,7 +51,7 @@ struct PackedShardTests {
         arguments: WeightStorage.allCases
     )
     func sameBits(storage: WeightStorage) throws {
-        // bfloat16 with round sizes, float32 with sizes that are no multiples of anything.
+        // bfloat16 with round sizes, float32 with odd sizes.
         let tiny = try TinyModel(seed: 4)
         for (model, width) in [(Miniature.directory, 128), (tiny.directory, 20)] {
             let folder = try Folder()
@@ -63,7 +63,7 @@ struct PackedShardTests {
             #expect(packed.weightType == whole.weightType)
             #expect(packed.byteCount == whole.byteCount)
             #expect(try self.outputs(packed, width: width) == self.outputs(whole, width: width))
-            // Asking for what they are is no contradiction.
+            // Requesting their own type is not a contradiction.
             _ = try LocalExperts(checkpoints: parts, pool: pool, storage: storage)
         }
     }

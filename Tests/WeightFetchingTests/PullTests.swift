@@ -287,7 +287,7 @@ struct PullTests {
             let plain = try await place.switchyard(["pull", "test/noise", "--endpoint", "http://hub.invalid"])
             #expect(plain.status != 0)
             #expect(plain.errors.contains("--plaintext"), "\(plain.errors)")
-            // As large as no disk is: nothing of it is asked for.
+            // Larger than any disk: none of it is requested.
             let huge =
                 #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"config.json","size":1,"blobId":"\#(TestHub.commit)"},"#
                 + #"{"rfilename":"model.safetensors","size":4611686018427387904,"blobId":"\#(TestHub.commit)"}]}"#

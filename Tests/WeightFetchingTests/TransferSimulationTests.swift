@@ -5,7 +5,7 @@ import Testing
 
 @testable import WeightFetching
 
-/// A disk, a network and a server that do what they like, drawn from a seed.
+/// A disk, a network and a server that fail at random, from a seed.
 private struct Simulation {
     private static let right: [UInt8] = noise(500, seed: 7)
 
