@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Decides which sequences wait, which join and which run: continuous batching as a pure machine.
+/// Decides which sequences wait, join and run: continuous batching as a pure machine.
 ///
 /// A sequence is **queued** until it is **admitted** into batch slots between two steps, and runs in every step until it
 /// is retired (it finished), evicted (its client left, or it failed) or expires (its deadline passed).
 ///
-/// Admission is strictly first come, first served. A sequence at the head that needs more slots than are free waits, and
-/// nobody overtakes it: the slots that running sequences give back are kept for it, so a wide request cannot starve.
-/// The same holds for the encode budget of a step: an input that does not fit into what is left of it stays at the head
-/// and is the first of the next step, where even an input above the whole budget is encoded, alone.
+/// Admission is strictly first come, first served. A sequence at the head that needs more slots than are free waits,
+/// and none overtakes it: the slots that running sequences give back are kept for it, so a wide request cannot starve.
+/// The same holds for the encode budget of a step: an input that does not fit into the rest of it stays at the head and
+/// comes first in the next step, where even an input above the whole budget is encoded, alone.
 ///
-/// The order of ideas (budgeted admission between steps, the entry that does not fit goes back in front) is that of the
+/// The approach (budgeted admission between steps, the entry that does not fit goes back in front) is that of the
 /// continuous batching queue in https://github.com/huggingface/text-generation-inference, without its clock: time is a
 /// parameter here.
 public struct BatchScheduler: Sendable {
@@ -28,23 +28,23 @@ public struct BatchScheduler: Sendable {
         var admitted: ContinuousClock.Instant
     }
 
-    /// The bounds that are kept.
+    /// The bounds to enforce.
     public let configuration: SchedulerConfiguration
 
     private var waiting: [Waiting] = []
     private var active: [Running] = []
     private var usedSlots = 0
-    /// Sequences that expired between two steps; the next plan names them.
+    /// Sequences that expired between two steps; the next plan lists them.
     private var expiredEarly: [SequenceID] = []
     /// Moving average of the time from admission to retirement, in seconds; nil before the first sequence retired.
     private var serviceSeconds: Double?
 
-    /// Whether everyone is turned away since ``beginDraining()``.
+    /// Whether every sequence is rejected, since ``beginDraining()``.
     public private(set) var isDraining = false
 
     /// Creates a scheduler without sequences.
     ///
-    /// - Parameter configuration: The bounds to keep.
+    /// - Parameter configuration: The bounds to enforce.
     public init(configuration: SchedulerConfiguration) {
         self.configuration = configuration
     }
@@ -55,15 +55,15 @@ public struct BatchScheduler: Sendable {
     /// Sequences that run.
     public var runningCount: Int { self.active.count }
 
-    /// Batch slots that nobody occupies.
+    /// Free batch slots.
     public var freeSlots: Int { self.configuration.batchSlots - self.usedSlots }
 
-    /// Whether nobody waits or runs, and no expiry is left to tell.
+    /// Whether no sequence waits or runs, and no expiry is left to report.
     public var isIdle: Bool { self.waiting.isEmpty && self.active.isEmpty && self.expiredEarly.isEmpty }
 
-    /// What a sequence would be told that asked for a place now, if it would be turned away whatever it needs.
+    /// The rejection that any sequence would get now, whatever it needs.
     ///
-    /// For callers that turn requests away before any work is done for them.
+    /// For callers that reject requests before doing any work for them.
     ///
     /// - Parameter now: The present.
     /// - Returns: The rejection; nil if there may be a place.
@@ -79,7 +79,7 @@ public struct BatchScheduler: Sendable {
         return .rejected(.queueFull(limit: self.configuration.queueLimit), retryAfter: self.retryHint)
     }
 
-    /// Asks for a place for a sequence.
+    /// Enqueues a sequence.
     ///
     /// - Parameters:
     ///   - id: The sequence; it must neither wait nor run.
@@ -87,7 +87,7 @@ public struct BatchScheduler: Sendable {
     ///   - inputTokens: Length of its input, at least 0.
     ///   - deadline: When its client gives up, or nil.
     ///   - now: The present.
-    /// - Returns: Whether it waits or was turned away.
+    /// - Returns: Whether it waits or was rejected.
     public mutating func enqueue(
         _ id: SequenceID,
         slots: Int,
@@ -96,7 +96,7 @@ public struct BatchScheduler: Sendable {
         now: ContinuousClock.Instant
     ) -> Admission {
         precondition(slots >= 1 && inputTokens >= 0, "a sequence needs a slot and cannot have a negative length")
-        precondition(!self.isKnown(id), "the sequence \(id) waits or runs already")
+        precondition(!self.isKnown(id), "the sequence \(id) is already waiting or running")
         if self.isDraining {
             return .rejected(.draining, retryAfter: nil)
         }
@@ -104,7 +104,7 @@ public struct BatchScheduler: Sendable {
             return .rejected(.tooWide(slots: slots, limit: self.configuration.batchSlots), retryAfter: nil)
         }
         if self.waiting.count >= self.configuration.queueLimit {
-            // Those whose client has given up must not keep others out.
+            // Sequences whose client has given up must not keep others out.
             self.expiredEarly += self.removeExpiredWaiting(now: now)
         }
         guard self.waiting.count < self.configuration.queueLimit else {
@@ -114,7 +114,7 @@ public struct BatchScheduler: Sendable {
         return .queued(ahead: self.waiting.count - 1)
     }
 
-    /// Plans the next step: expires, admits, and lists who is encoded and who is decoded.
+    /// Plans the next step: expires, admits, and lists which sequences are encoded and decoded.
     ///
     /// - Parameter now: The present.
     /// - Returns: The plan; empty where there is nothing to do.
@@ -159,14 +159,14 @@ public struct BatchScheduler: Sendable {
         _ = self.removeRunning(id)
     }
 
-    /// From now on everyone is turned away; those who wait or run finish.
+    /// Rejects every sequence from now on; waiting and running ones finish.
     public mutating func beginDraining() {
         self.isDraining = true
     }
 
     // MARK: - Inside
 
-    /// How long the batch slots need to work off what waits: mean service time × slots asked for ÷ slots there are.
+    /// How long the batch slots need to work off the queue: mean service time × slots asked for ÷ slots there are.
     private var retryHint: Duration {
         let wanted = self.waiting.reduce(0) { $0 + $1.slots }
         let rounds = Double(wanted) / Double(self.configuration.batchSlots)
@@ -175,7 +175,7 @@ public struct BatchScheduler: Sendable {
         return min(max(hint, bounds.lowerBound), bounds.upperBound)
     }
 
-    /// What the service time is taken for before a sequence has retired.
+    /// The assumed service time before any sequence has retired.
     private static let assumedServiceSeconds = 1.0
 
     private func isKnown(_ id: SequenceID) -> Bool {

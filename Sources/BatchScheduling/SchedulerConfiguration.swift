@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The bounds that a scheduler keeps.
+/// The bounds that a scheduler enforces.
 public struct SchedulerConfiguration: Sendable, Equatable {
     /// Decoder rows that may run at once; a sequence takes one for each beam or returned sequence.
     public var batchSlots: Int
@@ -25,7 +25,7 @@ public struct SchedulerConfiguration: Sendable, Equatable {
     }
 }
 
-/// Names a sequence for as long as the process lives.
+/// Identifies a sequence for the life of the process.
 public struct SequenceID: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// A number that no other sequence has.
     public let value: UInt64
@@ -46,17 +46,17 @@ public struct SequenceID: Hashable, Sendable, Comparable, CustomStringConvertibl
     }
 }
 
-/// What became of a sequence that asked for a place.
+/// What happened to a sequence that asked for batch slots.
 public enum Admission: Sendable, Equatable {
-    /// It waits behind `ahead` others.
+    /// It waits; `ahead` others come first.
     case queued(ahead: Int)
-    /// It was turned away; trying again makes sense after the given time, if at all.
+    /// It was rejected; retrying makes sense after the given time, if at all.
     case rejected(RejectionReason, retryAfter: Duration?)
 }
 
-/// Why a sequence was turned away.
+/// Why a sequence was rejected.
 public enum RejectionReason: Sendable, Equatable, CustomStringConvertible {
-    /// As many sequences wait as may.
+    /// The queue is full.
     case queueFull(limit: Int)
     /// It needs more batch slots than there are.
     case tooWide(slots: Int, limit: Int)

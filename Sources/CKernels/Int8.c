@@ -58,7 +58,7 @@ static ck_int8_tile_function tile_function(int kernel) {
 
 CK_INLINE void quantize(const float *x, size_t inputs, uint8_t *q, float *scale) {
     const ck_int8_quantum quantum = ck_int8_quantum_of(ck_int8_magnitude(x, inputs, 0));
-    // Where the scale is NaN it does not matter what is written.
+    // Where the scale is NaN, the written value does not matter.
     for (size_t k = 0; k < inputs; k++) {
         q[k] = ck_int8_round(x[k], quantum.inverse);
     }
@@ -104,7 +104,7 @@ void ck_quantize_rows(int level, const float *x, size_t x_stride, size_t inputs,
 
 // MARK: - The product
 
-/// Panels that a tile of few rows takes at once, so that enough sums are in flight.
+/// Panels that a tile of few rows computes at once, so that enough sums are in flight.
 static size_t panels_at_once(size_t rows) {
     if (rows == 1) {
         return 4;
@@ -115,7 +115,7 @@ static size_t panels_at_once(size_t rows) {
 /// Bytes of panels that tall products go through while a tile's rows are at hand: they stay in the L2 cache.
 #define BLOCK_BYTES ((size_t)256 << 10)
 
-/// Rows from which on a product is tall: what is computed with a panel then takes longer than reading it.
+/// Rows from which a product counts as tall: computing with a panel then takes longer than reading it.
 #define TALL_ROWS 49
 
 void ck_product_int8(int level, const void *panels, const float *scales, const int32_t *compensation, size_t inputs,
@@ -133,7 +133,7 @@ void ck_product_int8(int level, const void *panels, const float *scales, const i
     const size_t panel_bytes = groups * CK_INT8_GROUP_BYTES;
     const size_t fitting = BLOCK_BYTES / panel_bytes;
     const size_t block = tiles == 1 ? panels_at_once(rows) : rows < TALL_ROWS || fitting == 0 ? 1 : fitting;
-    // While tall products compute, each tile asks for its share of the next block.
+    // While tall products compute, each tile prefetches its share of the next block.
     const size_t share = panel_bytes / tiles;
 
     size_t panel = panel_begin;

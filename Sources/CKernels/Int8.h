@@ -5,7 +5,7 @@
 
 #include "Internal.h"
 
-// Every result here is rounded where it is written down: nothing may be fused behind its back.
+// Every result here is rounded where it is written: the compiler must not fuse anything.
 #pragma STDC FP_CONTRACT OFF
 
 /// Rows of activations that one pass over an int8 panel covers at most.
@@ -14,13 +14,13 @@
 /// Bytes of one group of a panel: CK_INT8_GROUP inputs of each of its columns.
 #define CK_INT8_GROUP_BYTES ((size_t)CK_PANEL_COLUMNS * CK_INT8_GROUP)
 
-/// How far ahead of the multiply-adds the weights are asked for, in bytes of one panel: a page, past which the
-/// processor does not look by itself.
+/// How far ahead of the multiply-adds the weights are prefetched, in bytes of one panel: a page, past which the
+/// processor does not prefetch by itself.
 #define CK_INT8_PREFETCH_BYTES 4096
 
 CK_INLINE size_t ck_int8_groups(size_t inputs) { return (inputs + CK_INT8_GROUP - 1) / CK_INT8_GROUP; }
 
-/// By what numbers are multiplied on their way to int8 and back.
+/// The factors between numbers and int8.
 typedef struct {
     float inverse;
     float scale;
@@ -51,7 +51,7 @@ CK_INLINE ck_int8_quantum ck_int8_quantum_of(uint32_t magnitude) {
 /// The integer nearest to x * inverse, ties to even, as the low byte of its two's complement.
 CK_INLINE uint8_t ck_int8_round(float x, float inverse) {
     const float scaled = x * inverse;
-    // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+    // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
     const float shifted = scaled + 12582912.0f;
     uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
@@ -98,26 +98,26 @@ typedef struct {
     /// Rows of CK_INT8_GROUP * groups bytes, as ck_quantize_rows wrote them for the same level.
     const char *x;
     size_t x_stride;
-    /// One a row.
+    /// One per row.
     const float *row_scales;
-    /// One a column, from the first panel's first column on.
+    /// One per column, from the first panel's first column on.
     const float *scales;
-    /// One a column, as `scales`.
+    /// One per column, as `scales`.
     const int32_t *compensation;
     float *y;
     size_t y_stride;
     /// Columns of y from the first panel's first column on.
     size_t columns;
     int relu;
-    /// Weights to ask for while this tile is computed, and how many bytes of them with each group; null to look a page
-    /// ahead in this tile's own panels.
+    /// Weights to prefetch while this tile is computed, and how many bytes of them with each group; null to prefetch a
+    /// page ahead in this tile's own panels.
     const char *ahead;
     size_t ahead_step;
 } ck_int8_tile;
 
 typedef void (*ck_int8_tile_function)(const ck_int8_tile *tile, size_t rows, size_t panels);
 
-/// What one column of one row comes to: float operations in this order on every instruction set.
+/// The result of one column of one row: float operations in this order on every instruction set.
 CK_INLINE float ck_int8_result(int32_t sum, float row_scale, float scale, int relu) {
     const float factor = row_scale * scale;
     const float result = (float)sum * factor;
@@ -125,7 +125,7 @@ CK_INLINE float ck_int8_result(int32_t sum, float row_scale, float scale, int re
 }
 
 /// Computes a tile with a function that covers one whole panel and `height` rows at most: panel by panel, in groups of
-/// rows of nearly equal height. The missing columns of the last panel go to a spare place.
+/// rows of nearly equal height. The missing columns of the last panel go to a spare buffer.
 CK_INLINE void ck_int8_by_panels(const ck_int8_tile *tile, size_t rows, size_t panels, size_t height,
                                  void (*panel)(const ck_int8_tile *tile, size_t rows)) {
     float spare[CK_INT8_TILE_ROWS * CK_PANEL_COLUMNS];

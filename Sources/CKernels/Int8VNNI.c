@@ -36,7 +36,7 @@ TARGET void ck_int8_quantize_vnni(const float *x, size_t count, float inverse, u
     }
 }
 
-/// Adds the products of group `which` from where the pointers stand.
+/// Adds the products of group `which` from the current pointers.
 CK_INLINE TARGET void add_group(__m512i sums[CK_INT8_TILE_ROWS][8], const char *const weights[4],
                                 const char *const x[CK_INT8_TILE_ROWS / 3], size_t x_stride, const int rows,
                                 const int panels, const int which) {

@@ -12,8 +12,8 @@
 /// Rows of activations that one pass over a panel covers at most.
 #define CK_MAX_TILE_ROWS 12
 
-/// Inputs after which a product over several row tiles moves on, so that the panel's slice stays in the L2 cache
-/// (128 KiB in float32). The chain of an element goes on from where it stood, so the result is the same.
+/// Inputs after which a product over several row tiles moves on, so that the panel's slice stays in the L2 cache (128
+/// KiB in float32). The chain of an element continues where it stopped, so the result is the same.
 #define CK_INPUT_BLOCK 1024
 
 CK_INLINE float ck_bf16_to_f32(uint16_t bits) {
@@ -23,7 +23,7 @@ CK_INLINE float ck_bf16_to_f32(uint16_t bits) {
     return value;
 }
 
-/// Widens bfloat16 weights, and asks for those a page further on.
+/// Widens bfloat16 weights, and prefetches those a page further on.
 CK_INLINE void ck_widen_bf16(const void *source, size_t count, float *destination) {
     const char *bytes = source;
     for (size_t i = 0; i < count; i += 32) {

@@ -57,7 +57,7 @@ __attribute__((target("avx2"))) static void widen_avx2(const void *source, size_
 }
 #endif
 
-/// Widens bfloat16 weights, and asks for those that follow them.
+/// Widens bfloat16 weights, and prefetches the next ones.
 static void widen_slice(int level, const void *source, size_t count, float *destination) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX2) {

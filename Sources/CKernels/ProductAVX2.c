@@ -9,8 +9,8 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/// How far ahead of the multiply-adds the weights are asked for, in bytes of one panel: a page, past which the
-/// processor does not look by itself.
+/// How far ahead of the multiply-adds the weights are prefetched, in bytes of one panel: a page, past which the
+/// processor does not prefetch by itself.
 #define PREFETCH_BYTES 4096
 
 CK_INLINE TARGET __m256 load_weights(const void *weights, size_t index, int bf16) {
@@ -128,7 +128,7 @@ static TARGET void panel_bf16(const ck_tile *tile, size_t rows) { panel_256(tile
 static TARGET void two_panels_f32(const ck_tile *tile) { row_by_two_panels(tile, 0); }
 static TARGET void two_panels_bf16(const ck_tile *tile) { row_by_two_panels(tile, 1); }
 
-/// Up to six rows by one panel, the last panel's missing columns going to a spare place.
+/// Up to six rows by one panel, the last panel's missing columns going to a spare buffer.
 static void run_one(const ck_tile *tile, size_t rows, int type) {
     ck_tile one = *tile;
     float spare[6 * CK_PANEL_COLUMNS];

@@ -9,8 +9,8 @@
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/// How far ahead of the multiply-adds the weights are asked for, in bytes of one panel: a page, past which the
-/// processor does not look by itself.
+/// How far ahead of the multiply-adds the weights are prefetched, in bytes of one panel: a page, past which the
+/// processor does not prefetch by itself.
 #define PREFETCH_BYTES 4096
 
 CK_INLINE TARGET __m512 load_weights(const void *weights, size_t index, int bf16) {

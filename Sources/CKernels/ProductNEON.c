@@ -8,7 +8,7 @@
 
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/// How far ahead of the multiply-adds the weights are asked for, in bytes of one panel.
+/// How far ahead of the multiply-adds the weights are prefetched, in bytes of one panel.
 #define PREFETCH_BYTES 2048
 
 /// Rows that fit into the registers with half a panel: 24 sums of four columns.
@@ -96,7 +96,7 @@ static void panel_bf16(const ck_tile *tile, size_t rows) { panel_neon(tile, rows
 static void two_panels_f32(const ck_tile *tile) { tile_neon(tile, 1, 0, 16, 0); }
 static void two_panels_bf16(const ck_tile *tile) { tile_neon(tile, 1, 0, 16, 1); }
 
-/// Up to six rows by one panel, the last panel's missing columns going to a spare place.
+/// Up to six rows by one panel, the last panel's missing columns going to a spare buffer.
 static void run_one(const ck_tile *tile, size_t rows, int type) {
     ck_tile one = *tile;
     float spare[MOST_ROWS * CK_PANEL_COLUMNS];

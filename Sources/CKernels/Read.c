@@ -9,7 +9,7 @@
 /// Bytes that one turn of the loops reads: four cache lines.
 #define STEP_BYTES 256
 
-/// A page ahead, past which the processor does not look by itself; as far as the packed product looks.
+/// A page ahead, past which the processor does not prefetch by itself; the same as the packed product.
 #define PREFETCH_BYTES 4096
 
 static uint64_t read_plain(const char *at, size_t steps) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Bounds on the products of int8 copies: how far a sum may lie from the one with the numbers themselves.
+// Bounds on the products of int8 copies: how far a sum may be from the exact one.
 
 #include "Int8.h"
 
@@ -86,7 +86,7 @@ CK_INLINE void screen(const float *first, const float *second, const float *norm
         const size_t end = count - begin < CK_PANEL_COLUMNS ? count : begin + CK_PANEL_COLUMNS;
         int any = 0;
         for (size_t at = begin; at < end; at++) {
-            // Written so that what is not a number stays in.
+            // Written so that NaN stays in.
             any |= !(highest[at] < least);
         }
         panels[panel] = (uint8_t)any;

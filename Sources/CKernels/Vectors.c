@@ -11,7 +11,7 @@
 
 #define LANES 16
 
-// Functions that take or return these are always inlined, so there is no convention of calling them to be changed.
+// Functions that take or return these are always inlined, so no calling convention is affected.
 #pragma clang diagnostic ignored "-Wpsabi"
 typedef float float4 __attribute__((vector_size(16)));
 typedef float float8 __attribute__((vector_size(32)));
@@ -36,7 +36,7 @@ CK_INLINE float tree_sum(const float lanes[LANES]) {
 /// 6e-9, and an exponent set by hand.
 CK_INLINE float exp_negative(float x) {
     const float bounded = x < -87.3f ? -87.3f : x;
-    // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+    // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
     const float shifted = fmaf(bounded, 1.44269504f, 12582912.0f);
     const float n = shifted - 12582912.0f;
     float r = fmaf(n, -0.693359375f, bounded);
@@ -119,7 +119,7 @@ CK_INLINE float softmax(float *x, size_t count) {
     for (; i + LANES <= count; i += LANES) {
         float16 part;
         memcpy(&part, x + i, sizeof part);
-        // False where an element is no number, which then shows in the sum.
+        // False where an element is not a number, which then shows in the sum.
         const mask16 is_more = part > most;
         most = (float16)(((mask16)part & is_more) | ((mask16)most & ~is_more));
     }
@@ -179,7 +179,7 @@ CK_INLINE float dot(const float *a, const void *b, size_t width, const int bf16)
     return tree_sum(lanes);
 }
 
-/// Asks for what lies a page on, which the processor does not look at by itself.
+/// Prefetches a page ahead, which the processor does not do by itself.
 CK_INLINE void ahead(const void *row, size_t bytes) {
     for (size_t offset = 0; offset < bytes; offset += 64) {
         __builtin_prefetch((const char *)row + offset + 4096);

@@ -8,7 +8,7 @@ public import Foundation
 /// Keys are ECDSA over P-256. Certificates follow RFC 5280: the root is a critical CA with path length zero, leaves name
 /// their hosts and identities as subject alternative names only.
 public struct CertificateAuthority: Sendable {
-    /// Clocks of other machines may be behind by so much.
+    /// How far clocks of other machines may be behind.
     private static let clockSlack: TimeInterval = 3_600
 
     /// The root certificate as PEM.
@@ -45,7 +45,7 @@ public struct CertificateAuthority: Sendable {
         self.notAfter = notAfter
     }
 
-    /// Takes a root that exists.
+    /// Loads an existing root.
     ///
     /// - Parameters:
     ///   - certificatePEM: Its certificate.
@@ -84,7 +84,7 @@ public struct CertificateAuthority: Sendable {
         case (false, true): try draft.add(NID_ext_key_usage, "clientAuth")
         case (false, false):
             throw CertificateError(
-                "the leaf \"\(leaf.name)\" is for servers or for clients or for both, not for neither"
+                "the leaf \"\(leaf.name)\" must be for servers, for clients or for both"
             )
         }
         try draft.add(leaf.subjectAlternativeNames)

@@ -12,8 +12,8 @@ internal import Darwin
 
 /// A folder with a development authority and the leaves that it signed.
 ///
-/// It holds `ca.pem` and `ca-key.pem`, and for each leaf `NAME.pem` and `NAME-key.pem`. Keys are readable by their owner
-/// alone. Every file appears whole, by a rename, so that a process which watches it never reads half of it.
+/// It holds `ca.pem` and `ca-key.pem`, and for each leaf `NAME.pem` and `NAME-key.pem`. Only the owner can read keys.
+/// Every file is put in place by a rename, so that a process which watches it never reads half of it.
 public struct CertificateFolder: Sendable {
     /// A file that was written or found.
     public struct Entry: Sendable, Hashable {
@@ -43,7 +43,7 @@ public struct CertificateFolder: Sendable {
     ///
     /// - Parameters:
     ///   - leaves: What to sign.
-    ///   - replacing: Whether leaves that exist are replaced; the authority never is.
+    ///   - replacing: Whether to replace existing leaves; the authority never is.
     ///   - now: The time.
     /// - Returns: The authority, then the leaves.
     /// - Throws: ``CertificateError`` when files are in the way, the authority cannot be used, or writing fails.
@@ -67,11 +67,11 @@ public struct CertificateFolder: Sendable {
         guard authority.notAfter > now else {
             throw CertificateError(
                 "the authority \(entry.certificate) ended on \(authority.notAfter.formatted(.iso8601)); remove it and "
-                    + "\(entry.key) to make a new one, and hand the new one to every peer"
+                    + "\(entry.key) to make a new one, and give the new one to every peer"
             )
         }
         var entries = [entry]
-        // All are signed before the first is written: a name that cannot be used leaves no half of a set.
+        // All are signed before the first is written, so that an invalid name does not leave half a set.
         let issued = try leaves.map { ($0.name, try authority.issue($0, now: now)) }
         for (name, certificate) in issued {
             // The key first: a watcher that sees the new certificate finds its key.

@@ -22,7 +22,7 @@ public struct LeafCertificate: Sendable, Hashable {
         case uri(String)
     }
 
-    /// The common name, for people; peers look at the alternative names alone.
+    /// The common name, for people; peers use only the alternative names.
     public var name: String
     /// The names that the certificate is valid for.
     public var subjectAlternativeNames: [SubjectName]
@@ -30,7 +30,7 @@ public struct LeafCertificate: Sendable, Hashable {
     public var isServer: Bool
     /// Whether clients may present it.
     public var isClient: Bool
-    /// How long it lasts, in seconds; a negative number makes one that has ended.
+    /// How long it lasts, in seconds; a negative number makes an expired one.
     public var lifetime: TimeInterval
 
     /// Describes a leaf.
@@ -60,7 +60,7 @@ extension LeafCertificate.SubjectName {
     /// Reads a host as people write it: an address, or else a DNS name, which may begin with `*.`.
     ///
     /// - Parameter host: The host.
-    /// - Throws: ``CertificateError`` for a text that is neither.
+    /// - Throws: ``CertificateError`` for any other text.
     public init(host: String) throws {
         if Self.bytes(ofAddress: host) != nil {
             self = .address(host)

@@ -3,7 +3,7 @@
 internal import COpenSSL
 internal import Foundation
 
-/// What OpenSSL's libcrypto needs around its calls.
+/// Helpers for calls of OpenSSL's libcrypto.
 enum LibCrypto {
     /// The years 1 to 9999, in seconds after 1970: as far as a certificate's times go (RFC 5280, section 4.1.2.5).
     private static let times = -62_135_596_800...253_402_300_799
@@ -22,7 +22,7 @@ enum LibCrypto {
         return CertificateError("\(complaint): \(String(decoding: words, as: UTF8.self))")
     }
 
-    /// What a function writes to a file of PEM.
+    /// The PEM text that a function writes.
     static func pem(_ what: String, _ write: (OpaquePointer) -> Int32) throws(CertificateError) -> String {
         guard let bio = BIO_new(BIO_s_mem()) else { throw self.failure("no memory for \(what)") }
         defer { BIO_free(bio) }
@@ -50,7 +50,7 @@ enum LibCrypto {
         guard let whole = time_t(exactly: seconds), self.times.contains(whole), let time = ASN1_TIME_set(nil, whole)
         else {
             throw self.failure(
-                "a certificate cannot state a time \(seconds) s after 1970: its years end with 9999; give fewer days"
+                "a certificate cannot hold a time \(seconds) s after 1970: its last year is 9999; give fewer days"
             )
         }
         defer { ASN1_STRING_free(time) }
@@ -60,7 +60,7 @@ enum LibCrypto {
 
 /// An ECDSA key over P-256.
 ///
-/// Safety: the key is never changed after it was made, and libcrypto's functions that only read one may run at once.
+/// Safety: the key never changes after it is made, and libcrypto's functions that only read a key may run concurrently.
 final class SigningKey: @unchecked Sendable {
     private static let curve = "prime256v1"
 
@@ -75,9 +75,9 @@ final class SigningKey: @unchecked Sendable {
     /// Reads a key.
     ///
     /// - Parameter text: PEM, in the form of PKCS #8 or of SEC 1.
-    /// - Throws: ``CertificateError`` for anything else, and for a key of another kind or under a password.
+    /// - Throws: ``CertificateError`` for anything else, and for a key of another kind or with a password.
     init(pem text: String) throws(CertificateError) {
-        // A key under a password is refused; without this function the library would ask at the terminal.
+        // A key with a password is refused; without this function the library would ask at the terminal.
         let pointer = LibCrypto.read(text) { PEM_read_bio_PrivateKey($0, nil, { _, _, _, _ in -1 }, nil) }
         guard let pointer else { throw LibCrypto.failure("the authority's key is not an ECDSA P-256 key in PEM") }
         self.pointer = pointer

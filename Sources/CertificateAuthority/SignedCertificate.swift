@@ -5,8 +5,8 @@ internal import Foundation
 
 /// An X.509 certificate that was read or signed.
 ///
-/// Safety: the certificate is never changed after it was made, and libcrypto's functions that only read one may run at
-/// once.
+/// Safety: the certificate never changes after it is made, and libcrypto's functions that only read a certificate may
+/// run concurrently.
 final class SignedCertificate: @unchecked Sendable {
     let pointer: OpaquePointer
 
@@ -20,7 +20,7 @@ final class SignedCertificate: @unchecked Sendable {
     /// - Throws: ``CertificateError`` for anything else.
     init(pem text: String) throws(CertificateError) {
         guard let pointer = LibCrypto.read(text, { PEM_read_bio_X509($0, nil, { _, _, _, _ in -1 }, nil) }) else {
-            throw LibCrypto.failure("the authority's certificate is not one in PEM")
+            throw LibCrypto.failure("the authority's certificate is not in PEM")
         }
         self.pointer = pointer
     }
@@ -41,19 +41,19 @@ final class SignedCertificate: @unchecked Sendable {
         get throws(CertificateError) {
             var parts = tm()
             guard ASN1_TIME_to_tm(X509_get0_notAfter(self.pointer), &parts) == 1 else {
-                throw LibCrypto.failure("the authority's certificate has no time at which it ends")
+                throw LibCrypto.failure("the authority's certificate has no end date")
             }
             return Date(timeIntervalSince1970: TimeInterval(timegm(&parts)))
         }
     }
 
-    /// Whether a key is the one of this certificate.
+    /// Whether a key belongs to this certificate.
     func belongs(to key: SigningKey) -> Bool {
         defer { ERR_clear_error() }
         return X509_check_private_key(self.pointer, key.pointer) == 1
     }
 
-    /// What leaves name this certificate's key by: its own identifier, or where it has none, the hash of its key.
+    /// How leaves identify this certificate's key: by its own identifier or, without one, by the hash of its key.
     fileprivate var keyIdentifier: [UInt8] {
         get throws(CertificateError) {
             guard let own = X509_get0_subject_key_id(self.pointer), let bytes = ASN1_STRING_get0_data(own) else {
@@ -92,7 +92,7 @@ final class CertificateDraft {
         guard let pointer = X509_new() else { throw LibCrypto.failure("no memory for a certificate") }
         self.pointer = pointer
         guard X509_set_version(pointer, 2) == 1, X509_set_pubkey(pointer, key.pointer) == 1 else {
-            throw LibCrypto.failure("a certificate cannot be begun")
+            throw LibCrypto.failure("a certificate cannot be created")
         }
         try self.number()
         try LibCrypto.with(begin) { X509_set1_notBefore(pointer, $0) }
@@ -121,7 +121,7 @@ final class CertificateDraft {
         defer { BN_free(number) }
         guard BN_rand(number, 159, BN_RAND_TOP_ANY, BN_RAND_BOTTOM_ANY) == 1,
             BN_to_ASN1_INTEGER(number, X509_get_serialNumber(self.pointer)) != nil
-        else { throw LibCrypto.failure("no random serial number can be drawn") }
+        else { throw LibCrypto.failure("a random serial number cannot be drawn") }
     }
 
     /// Adds an extension in the notation of x509v3_config(5).
@@ -162,7 +162,7 @@ final class CertificateDraft {
         }
     }
 
-    /// Adds who signs: its name, and the identifier of its key.
+    /// Adds the signer: its name, and the identifier of its key.
     func add(issuer: SignedCertificate) throws(CertificateError) {
         guard let identifier = AUTHORITY_KEYID_new() else { throw LibCrypto.failure("no memory for an identifier") }
         defer { AUTHORITY_KEYID_free(identifier) }
@@ -202,7 +202,7 @@ private enum ASN1Text {
 }
 
 extension LeafCertificate.SubjectName {
-    /// The name as it stands in a certificate; the caller owns it.
+    /// The name as a certificate holds it; the caller owns it.
     fileprivate func generalName() throws(CertificateError) -> UnsafeMutablePointer<GENERAL_NAME> {
         let (kind, type, bytes) =
             switch self {
@@ -227,11 +227,11 @@ extension LeafCertificate.SubjectName {
         return bytes
     }
 
-    /// Names have printable ASCII alone: anything else is read differently by different peers.
+    /// Names have only printable ASCII: different peers read anything else differently.
     private static func printable(_ text: String) throws(CertificateError) -> [UInt8] {
         let bytes = Array(text.utf8)
         guard !bytes.isEmpty, bytes.allSatisfy({ (0x21...0x7E).contains($0) }) else {
-            throw CertificateError("the name \"\(text)\" may have printable ASCII characters without spaces only")
+            throw CertificateError("the name \"\(text)\" may have only printable ASCII characters, and no spaces")
         }
         return bytes
     }

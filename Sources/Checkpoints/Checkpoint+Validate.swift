@@ -3,15 +3,15 @@
 internal import SwitchyardTypes
 
 extension Checkpoint {
-    /// Names that old files hold and that no model uses: transformers ignores them too.
+    /// Names in old files that no model uses: transformers ignores them too.
     private static let ignoredNames: Set<String> = [
         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
     ]
 
-    /// Checks that the folder holds every tensor that it should, each with the right shape and type, and no other.
+    /// Checks that the folder holds exactly the tensors that it should, each with the right shape and type.
     ///
     /// A whole checkpoint must hold the whole model, a part what its manifest says. Copies of tied tensors must agree,
-    /// as far as their sampled digests tell. Reads headers and samples only.
+    /// judged by their sampled digests. Reads headers and samples only.
     ///
     /// - Throws: `CheckpointError` for the first tensor, by name, that is wrong.
     public func validate() throws(CheckpointError) {
@@ -59,7 +59,7 @@ extension Checkpoint {
             guard belongs else {
                 throw tensor.failure(
                     .unknownTensor,
-                    "does not belong to \(manifest.name), says its \(ShardManifest.fileName); cut the checkpoint again"
+                    "does not belong to \(manifest.name), according to its \(ShardManifest.fileName); cut the checkpoint again"
                 )
             }
         }
@@ -69,7 +69,7 @@ extension Checkpoint {
         if name.contains(".wi_0.") || name.contains(".wi_1.") {
             return "belongs to a gated feed-forward network, which is not supported; choose another checkpoint"
         }
-        return "has a name that no Switch Transformer has; remove it from the file, or choose another checkpoint"
+        return "has a name unknown in Switch Transformers; remove it from the file, or choose another checkpoint"
     }
 
     private func hint(forUnplaced role: TensorRole) -> String {
@@ -114,7 +114,7 @@ extension Checkpoint {
                 guard copy.dtype == used.dtype, copy.shape == used.shape, Fingerprint.digest(copy) == digest else {
                     throw copy.failure(
                         .conflictingTensors,
-                        "should be the same tensor as \(used.name) and is another; "
+                        "should be the same tensor as \(used.name), but is a different one; "
                             + (TensorRole.headNames.contains(name)
                                 ? "override tie_word_embeddings=false if the output projection is its own"
                                 : "choose another checkpoint")

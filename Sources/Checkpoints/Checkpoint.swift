@@ -2,19 +2,19 @@
 
 public import SwitchyardTypes
 
-/// A checkpoint folder, or one part of a checkpoint that was cut: its configuration, and its tensors in mapped files.
+/// A checkpoint folder, or one part of a cut checkpoint: its configuration, and its tensors in mapped files.
 ///
 /// Opening reads configuration and headers and samples the tensors for the fingerprint; weights are read when they are
-/// used. Hugging Face layouts are understood as they are: `model.safetensors` or `pytorch_model.bin`, each also in
-/// several files with an index.
+/// used. Hugging Face layouts are read as they are: `model.safetensors` or `pytorch_model.bin`, each also in several
+/// files with an index.
 public final class Checkpoint: Sendable {
     /// The model's shape and constants.
     public let configuration: ModelConfiguration
     /// The folder.
     public let directory: String
-    /// What this folder holds of the whole, if it was cut by `CheckpointSharder`.
+    /// Which part of the checkpoint this folder holds, if `CheckpointSharder` cut it.
     public let manifest: ShardManifest?
-    /// Identifies the whole checkpoint, also in a part of it: see `Fingerprint`.
+    /// Identifies the whole checkpoint, even in a part of it: see `Fingerprint`.
     public let fingerprint: UInt64
     /// The experts whose tensors are in this folder, ascending; layers without any are absent.
     public let heldExperts: [SparseLayer: [Int]]
@@ -25,7 +25,7 @@ public final class Checkpoint: Sendable {
     ///
     /// - Parameters:
     ///   - directory: A checkpoint's folder, or that of a part.
-    ///   - overrides: Hugging Face configuration keys and the values to use in place of the file's.
+    ///   - overrides: Hugging Face configuration keys and the values that replace the file's.
     ///   - progress: Called after every weight file.
     /// - Returns: The open checkpoint. `validate()` says whether it is complete.
     /// - Throws: `CheckpointError` that names the file and what is wrong with it.
@@ -106,7 +106,7 @@ public final class Checkpoint: Sendable {
         return held.mapValues { $0.sorted() }
     }
 
-    /// A tensor by its role, whatever name the files give it.
+    /// A tensor by its role, under whatever name the files have it.
     ///
     /// - Parameter role: What the tensor is for. `lmHead` is the shared embedding where the embeddings are tied.
     /// - Returns: A view of the mapped file; a copy if the file does not hold the tensor row by row.
@@ -131,7 +131,7 @@ public final class Checkpoint: Sendable {
         guard stored.shape == shape else {
             throw stored.failure(
                 .wrongShape,
-                "has the shape \(stored.shape), and the configuration makes it \(shape); correct config.json or override the "
+                "has the shape \(stored.shape), but the configuration requires \(shape); correct config.json or override the "
                     + "fields that are wrong"
             )
         }

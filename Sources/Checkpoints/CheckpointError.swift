@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A checkpoint, its configuration, one of its parts or the place it should lie in is not as it must be.
+/// A fault in a checkpoint, its configuration, one of its parts or the place for it.
 ///
-/// The message names the file and the tensor or field concerned, the limit and the value found, and what to do next.
+/// The message names the file and the tensor or field, the limit and the value found, and what to do next.
 public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What went wrong, as a value that programs can compare.
     public struct Code: Sendable, Hashable, CustomStringConvertible {
@@ -39,11 +39,11 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let malformed = Self(kind: .malformed)
         /// A length or count is over a limit that protects memory.
         public static let limitExceeded = Self(kind: .limitExceeded)
-        /// A file or configuration is valid, but asks for something that this library does not have.
+        /// A file or configuration is valid, but asks for something that this library does not support.
         public static let unsupported = Self(kind: .unsupported)
         /// A pickle names a Python global that a checkpoint does not need.
         public static let refusedGlobal = Self(kind: .refusedGlobal)
-        /// A configuration field has a wrong type or a value out of range.
+        /// A configuration field has the wrong type or a value out of range.
         public static let invalidConfiguration = Self(kind: .invalidConfiguration)
         /// An override names no configuration key.
         public static let unknownOverride = Self(kind: .unknownOverride)
@@ -51,7 +51,7 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let missingTensor = Self(kind: .missingTensor)
         /// A tensor has no place in the model that the configuration describes.
         public static let unknownTensor = Self(kind: .unknownTensor)
-        /// A tensor's shape is not the one that its role has under the configuration.
+        /// A tensor's shape is not the one that the configuration gives its role.
         public static let wrongShape = Self(kind: .wrongShape)
         /// A tensor's element type cannot serve as a weight.
         public static let wrongDType = Self(kind: .wrongDType)
@@ -59,7 +59,7 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let conflictingTensors = Self(kind: .conflictingTensors)
         /// The tensors of a part are not those that its manifest describes.
         public static let fingerprintMismatch = Self(kind: .fingerprintMismatch)
-        /// The output folder exists and holds something.
+        /// The output folder exists and is not empty.
         public static let outputExists = Self(kind: .outputExists)
         /// The system refused to create, write or rename a file.
         public static let writeFailed = Self(kind: .writeFailed)
@@ -71,9 +71,9 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
     public var code: Code
     /// What is wrong and what to do next, without the file and the tensor.
     public var message: String
-    /// The file or folder concerned, where there is one.
+    /// The affected file or folder, if any.
     public var file: String?
-    /// The tensor concerned, where there is one.
+    /// The affected tensor, if any.
     public var tensor: String?
 
     /// Describes a failure.
@@ -81,8 +81,8 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
     /// - Parameters:
     ///   - code: What went wrong.
     ///   - message: What is wrong and what to do next.
-    ///   - file: The file or folder concerned.
-    ///   - tensor: The tensor concerned.
+    ///   - file: The affected file or folder.
+    ///   - tensor: The affected tensor.
     public init(code: Code, message: String, file: String? = nil, tensor: String? = nil) {
         self.code = code
         self.message = message

@@ -2,21 +2,21 @@
 
 internal import SwitchyardTypes
 
-/// The 64-bit number by which a gateway and its expert hosts know that they serve the same model.
+/// The 64-bit number by which a gateway and its expert hosts check that they serve the same model.
 ///
 /// It covers the configuration as far as it shapes the computation (not the expert capacity, token ids and generation's
-/// defaults, which are the gateway's own affair) and, for every tensor that the configuration has a place for: its
-/// canonical name, type, shape and content. Of a tensor of up to 4 KiB all bytes count; of a larger one four blocks of
-/// 1 KiB do, at its start, at one and two thirds, and at its end, so that opening stays cheap. Two checkpoints that
-/// differ only in other bytes of large tensors have the same fingerprint; training changes all of them. It guards
-/// against mix-ups, not against forgery.
+/// defaults, which concern only the gateway) and, for every tensor that the configuration calls for: its canonical
+/// name, type, shape and content. Of a tensor of up to 4 KiB all bytes count; of a larger one four blocks of 1 KiB do,
+/// at its start, at one and two thirds, and at its end, so that opening stays cheap. Two checkpoints that differ only
+/// in other bytes of large tensors have the same fingerprint; training changes all of them. It guards against mix-ups,
+/// not against forgery.
 ///
 /// File format, sharding, order and copies under other names do not matter.
 public enum Fingerprint {
     static let blockBytes = 1_024
     static let blocks = 4
 
-    /// A fingerprint as people and manifests write it.
+    /// A fingerprint as text, as in manifests.
     ///
     /// - Parameter value: The fingerprint.
     /// - Returns: Sixteen hexadecimal digits.
@@ -38,13 +38,13 @@ public enum Fingerprint {
         var found: [String: StoredTensor] = [:]
         for (name, tensor) in tensors {
             guard var role = TensorRole(name: name) else {
-                // A packed matrix has one name alone.
+                // A packed matrix has only one name.
                 if let packed = TensorRole(packedName: name), configuration.has(packed) { found[name] = tensor }
                 continue
             }
             if role == .lmHead, configuration.tiedEmbeddings { role = .sharedEmbedding }
             let names = role.names(tiedEmbeddings: configuration.tiedEmbeddings)
-            // Of several copies the one counts that is also the one used.
+            // Of several copies, the one that is used counts.
             guard configuration.has(role), names.first(where: { tensors[$0] != nil }) == name else { continue }
             found[role.name] = tensor
         }

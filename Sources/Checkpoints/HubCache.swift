@@ -15,7 +15,7 @@ public enum HubCache {
     ///   - modelNameOrPath: A folder, or a model's name on the hub.
     ///   - environment: The process's environment.
     /// - Returns: A folder that exists.
-    /// - Throws: `notFound` that names every place looked at.
+    /// - Throws: `notFound` that names every place searched.
     public static func resolve(
         _ modelNameOrPath: String,
         environment: [String: String]
@@ -35,7 +35,7 @@ public enum HubCache {
         throw CheckpointError(
             code: .notFound,
             message:
-                "there is no model \"\(modelNameOrPath)\"; looked at \(places.joined(separator: ", ")). Name a checkpoint's "
+                "there is no model \"\(modelNameOrPath)\"; looked in \(places.joined(separator: ", ")). Name a checkpoint's "
                 + "folder, or fetch the model first: switchyard pull \(self.isModelName(name) ? name : "ORG/NAME")"
         )
     }
@@ -53,7 +53,7 @@ public enum HubCache {
         return pieces.last.map(String.init) ?? "/"
     }
 
-    /// `org--name` as `org/name`: only the first pair of dashes stands for the slash.
+    /// `org--name` as `org/name`: only the first pair of dashes is the slash.
     private static func joined(_ name: Substring) -> String {
         for index in name.indices where name[index...].hasPrefix("--") {
             return "\(name[..<index])/\(name[index...].dropFirst(2))"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How far a long piece of work (opening, packing, copying) has come, for progress bars.
+/// How far a long piece of work (opening, packing, copying) has got, for progress bars.
 public struct WorkProgress: Sendable, Hashable {
     /// What `completed` and `total` count.
     public enum Unit: Sendable, Hashable {
@@ -12,7 +12,7 @@ public struct WorkProgress: Sendable, Hashable {
         case files
     }
 
-    /// What is being done, a few words fit to stand before a bar: "Writing pool-0".
+    /// What is being done, in a few words for a progress bar: "Writing pool-0".
     public var label: String
     /// How much is done, 0 through `total`.
     public var completed: Int

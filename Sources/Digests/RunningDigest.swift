@@ -2,13 +2,13 @@
 
 internal import COpenSSL
 
-/// A SHA-256 or SHA-1 over bytes as they come, computed by OpenSSL's libcrypto.
+/// A SHA-256 or SHA-1 over bytes as they arrive, computed by OpenSSL's libcrypto.
 public final class RunningDigest {
     /// Which digest.
     public enum Algorithm: String, Sendable, Hashable {
-        /// What everything here is verified by.
+        /// The digest that everything here is verified with.
         case sha256 = "SHA-256"
-        /// What git names its files by; it guards against nobody who means harm.
+        /// What git names its files with; no protection against attackers.
         case sha1 = "SHA-1"
     }
 

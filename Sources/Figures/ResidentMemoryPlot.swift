@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The resident memory of processes over time: those that lived all the time as lines, the others as thin ones.
+/// The resident memory of processes over time: those that lived throughout as lines, the others as thin ones.
 package struct ResidentMemoryPlot: Sendable {
     /// The memory of one process.
     package struct Process: Sendable {
@@ -19,16 +19,16 @@ package struct ResidentMemoryPlot: Sendable {
             self.samples = samples
         }
 
-        /// How long it was seen.
+        /// How long it was observed.
         var span: Double { (self.samples.last?.seconds ?? 0) - (self.samples.first?.seconds ?? 0) }
     }
 
-    /// Every process that was seen.
+    /// Every observed process.
     package var processes: [Process]
 
     /// Draws processes.
     ///
-    /// - Parameter processes: Every process that was seen.
+    /// - Parameter processes: Every observed process.
     package init(processes: [Process]) {
         self.processes = processes
     }
@@ -75,7 +75,7 @@ package struct ResidentMemoryPlot: Sendable {
                     look: .init(colour: kind.colour, mark: 0, dash: 0)
                 )
             }
-        // The long lives first: they lie on top.
+        // The longest-lived first, so that they are on top.
         let rank = ["gateway": 0, "expert hosts that lived all the time": 1]
         let sorted = series.enumerated()
             .sorted { (rank[$0.element.name] ?? 2, $0.offset) < (rank[$1.element.name] ?? 2, $1.offset) }

@@ -4,13 +4,13 @@ import Foundation
 
 /// Elements and styles that figures are made of.
 package enum SVG {
-    /// How many colours there are.
+    /// The number of colours.
     package static var colourCount: Int { Self.light.count }
 
-    /// How many shapes of marks there are.
+    /// The number of mark shapes.
     package static let markCount = 4
 
-    /// How many kinds of lines there are: one that is whole, and dashed ones.
+    /// The number of line styles: one solid, the others dashed.
     package static let dashCount = 4
 
     static let titleSize = 17.0
@@ -74,7 +74,7 @@ package enum SVG {
         return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
     }
 
-    /// A text as it may stand in an element or an attribute.
+    /// A text escaped for an element or an attribute.
     package static func escaped(_ text: String) -> String {
         var result = ""
         for scalar in text.unicodeScalars {

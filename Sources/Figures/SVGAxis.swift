@@ -2,13 +2,13 @@
 
 import Foundation
 
-/// One axis of a diagram: what it shows, and how values become places.
+/// One axis of a diagram: what it shows, and how values map to positions.
 package struct SVGAxis: Sendable {
-    /// How values become places.
+    /// How values map to positions.
     package enum Scale: Sendable {
-        /// Equal differences are equally long.
+        /// Linear: equal differences have equal lengths.
         case linear
-        /// Equal ratios are equally long; values that are not positive are left out.
+        /// Logarithmic: equal ratios have equal lengths; values that are not positive are left out.
         case logarithmic
     }
 
@@ -16,13 +16,13 @@ package struct SVGAxis: Sendable {
     package enum Format: Sendable {
         /// The number and a text after it, such as ` %`.
         case number(suffix: String)
-        /// Milliseconds, as `20 ms` below a second and as `2 s` from there on.
+        /// Milliseconds, as `20 ms` below a second and as `2 s` from then on.
         case milliseconds
     }
 
     /// What the axis shows, with its unit.
     package var label: String
-    /// How values become places.
+    /// How values map to positions.
     package var scale: Scale
     /// The values at the ends; found from the data when nil.
     package var range: ClosedRange<Double>?
@@ -35,7 +35,7 @@ package struct SVGAxis: Sendable {
     ///
     /// - Parameters:
     ///   - label: What the axis shows, with its unit.
-    ///   - scale: How values become places.
+    ///   - scale: How values map to positions.
     ///   - range: The values at the ends; found from the data when nil.
     ///   - ticks: The values that have a tick; round ones when nil.
     ///   - format: How the numbers at the ticks are written.
@@ -53,13 +53,13 @@ package struct SVGAxis: Sendable {
         self.format = format
     }
 
-    /// The axis with its ends and ticks settled for some data.
+    /// The axis with its ends and ticks chosen for some data.
     ///
     /// - Parameters:
     ///   - values: All values along the axis, of all series.
     ///   - length: Pixels from end to end.
     ///   - direction: Where the numbers are: side by side, or one above the other.
-    /// - Returns: A ruler; it can be drawn whatever the values are, also when there are none.
+    /// - Returns: A ruler; it can be drawn for any values, even none.
     package func ruler(for values: [Double], length: Double = 360, direction: Direction = .horizontal) -> Ruler {
         let (low, high) = self.ends(values, count: self.tickCount(length, direction))
         let plain = Ruler(axis: self, low: low, high: high, ticks: [])
@@ -78,9 +78,9 @@ package struct SVGAxis: Sendable {
 
     /// Which way an axis runs.
     package enum Direction: Sendable {
-        /// Numbers stand side by side.
+        /// Numbers are side by side.
         case horizontal
-        /// Numbers stand one above the other.
+        /// Numbers are one above the other.
         case vertical
     }
 
@@ -142,7 +142,7 @@ package struct SVGAxis: Sendable {
             self.ticks.map { SVGText.width(self.text($0), size: SVG.smallSize) }.max() ?? 0
         }
 
-        /// Whether the numbers at some ticks stand clear of each other.
+        /// Whether the numbers at some ticks do not overlap.
         fileprivate func hasRoom(for ticks: [Double], length: Double, direction: Direction) -> Bool {
             var end = -Double.infinity
             for tick in ticks {
@@ -170,7 +170,7 @@ package struct SVGAxis: Sendable {
         return (value < 0 ? "-" : "") + grouped
     }
 
-    /// A step of 1, 2 or 5 times a power of ten that cuts a span into about so many parts.
+    /// A step of 1, 2 or 5 times a power of ten that cuts a span into about this many parts.
     private static func roundStep(_ span: Double, count: Double) -> Double {
         let power = pow(10, (log10(span / count)).rounded(.down))
         let ratio = span / count / power

@@ -2,9 +2,9 @@
 
 /// A drawing of boxes and arrows, in the colours of ``SVGFigure``, for light and dark pages.
 ///
-/// Places are given by hand, in pixels; texts are checked against the room that they have.
+/// Positions are given by hand, in pixels; texts are checked against their space.
 package struct SVGDiagram: Sendable {
-    /// A place, in pixels from the upper left corner.
+    /// A position, in pixels from the upper left corner.
     package typealias Place = (x: Double, y: Double)
 
     /// A rectangle, in pixels.
@@ -43,7 +43,7 @@ package struct SVGDiagram: Sendable {
     /// Begins a drawing.
     ///
     /// - Parameters:
-    ///   - title: What screen readers say.
+    ///   - title: The title for screen readers.
     ///   - width: In pixels.
     ///   - height: In pixels.
     package init(title: String, width: Double, height: Double) {
@@ -65,7 +65,7 @@ package struct SVGDiagram: Sendable {
     ///   - name: In bold.
     ///   - lines: Below the name.
     ///   - colour: A colour of the palette.
-    ///   - isDashed: Whether its border is dashed, for what may be there or not.
+    ///   - isDashed: Whether its border is dashed, for what is optional.
     package mutating func box(
         _ area: Area,
         _ name: String,
@@ -99,7 +99,7 @@ package struct SVGDiagram: Sendable {
         self.elements.append(SVG.text(name, x: area.x + 14, y: area.y + 21, "head"))
     }
 
-    /// Adds a line along some places, with rounded corners.
+    /// Adds a line through some points, with rounded corners.
     ///
     /// - Parameters:
     ///   - places: From the beginning to the end.

@@ -10,11 +10,11 @@ package struct SVGFigure: Sendable {
     package enum Legend: Sendable {
         /// In lines between the title and the diagrams.
         case top
-        /// One below the other, in the place of a diagram after the last one, with a note under them.
+        /// One below the other, in the next diagram's cell, with a note under them.
         case lastCell(note: String)
     }
 
-    /// What stands at the top; also what screen readers say.
+    /// The title at the top, also for screen readers.
     package var title: String
     /// A line below the title: what was measured, on what.
     package var subtitle: String
@@ -32,7 +32,7 @@ package struct SVGFigure: Sendable {
     /// Describes a figure.
     ///
     /// - Parameters:
-    ///   - title: What stands at the top.
+    ///   - title: The title.
     ///   - subtitle: A line below it; none when empty.
     ///   - plots: The diagrams, row after row.
     ///   - columns: Diagrams side by side.
@@ -97,8 +97,8 @@ package struct SVGFigure: Sendable {
 
     /// Writes the file.
     ///
-    /// - Parameter path: Where to; a file that is there is replaced.
-    /// - Throws: Where the file cannot be written.
+    /// - Parameter path: Where to; an existing file is replaced.
+    /// - Throws: If the file cannot be written.
     package func write(to path: String) throws {
         try Data(self.svg.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     }
@@ -134,7 +134,7 @@ package struct SVGFigure: Sendable {
         var style: SVGPlot.Series.Style
         var look: SVGPlot.Look
 
-        /// The room that it takes, with the gap after it.
+        /// The space that it takes, with the gap after it.
         var width: Double { 34 + SVGText.width(self.name, size: SVG.labelSize) + 20 }
     }
 
@@ -184,7 +184,7 @@ package struct SVGFigure: Sendable {
         return elements
     }
 
-    /// The legend in the place of a diagram.
+    /// The legend in place of a diagram.
     private func list(_ entries: [Entry], note: String, left: Double, top: Double) -> [String] {
         let x = left + 56
         var y = top + 46

@@ -42,7 +42,7 @@ extension SVGPlot {
     /// - Parameters:
     ///   - width: Of the whole diagram.
     ///   - height: Of the whole diagram.
-    ///   - margins: What of it lies around the axes.
+    ///   - margins: The part of it around the axes.
     ///   - looks: How series look, by name.
     /// - Returns: Elements of SVG.
     func elements(width: Double, height: Double, margins: Margins, looks: [String: Look]) -> [String] {

@@ -4,8 +4,8 @@ import Foundation
 
 /// A diagram of lines, points or steps over two axes.
 ///
-/// It is drawn by an ``SVGFigure``, alone or beside others. Numbers that are not finite, and those that a logarithmic axis
-/// cannot show, are left out; values beyond a given range are drawn at its edge.
+/// It is drawn by an ``SVGFigure``, alone or with others. Numbers that are not finite, and those that a logarithmic
+/// axis cannot show, are left out; values beyond a given range are drawn at its edge.
 package struct SVGPlot: Sendable {
     /// One measured value.
     package struct Point: Sendable {
@@ -29,16 +29,16 @@ package struct SVGPlot: Sendable {
         }
     }
 
-    /// How a series looks; different figures of one kind of thing can keep to one look.
+    /// How a series looks; related figures can share one look.
     package struct Look: Sendable, Hashable {
         /// One of the palette's colours, by number.
         package var colour: Int
         /// A circle, a square, a triangle or a diamond, by number.
         package var mark: Int
-        /// A whole line, or a dashed one, by number.
+        /// A solid line, or a dashed one, by number.
         package var dash: Int
 
-        /// Describes a look; numbers beyond what there is begin anew.
+        /// Describes a look; numbers beyond the palette wrap around.
         ///
         /// - Parameters:
         ///   - colour: The number of a colour.
@@ -50,7 +50,7 @@ package struct SVGPlot: Sendable {
             self.dash = dash % SVG.dashCount
         }
 
-        /// The look of the n-th series where nothing else is said: a colour of its own, then dashes.
+        /// The default look of the n-th series: its own colour, then dashes.
         static func numbered(_ index: Int) -> Look {
             Look(colour: index, mark: index, dash: index / SVG.colourCount)
         }
@@ -84,9 +84,9 @@ package struct SVGPlot: Sendable {
         package var style: Style
         /// The values, in the order in which they are joined.
         package var points: [Point]
-        /// Moves the series sideways by so many pixels, so that error bars at the same place stay readable.
+        /// Moves the series sideways by this many pixels, so that error bars at the same place stay readable.
         package var shift: Double
-        /// How it looks; the figure chooses when nil.
+        /// Its look; the figure chooses when nil.
         package var look: Look?
 
         /// Describes a series.
@@ -95,8 +95,8 @@ package struct SVGPlot: Sendable {
         ///   - name: The name in the legend; series of one name share a look within a figure.
         ///   - style: How values are joined.
         ///   - points: The values, in the order in which they are joined.
-        ///   - shift: Moves the series sideways by so many pixels.
-        ///   - look: How it looks; the figure chooses when nil.
+        ///   - shift: Moves the series sideways by this many pixels.
+        ///   - look: Its look; the figure chooses when nil.
         package init(
             _ name: String,
             style: Style = .linePoints,
@@ -130,7 +130,7 @@ package struct SVGPlot: Sendable {
         }
     }
 
-    /// What stands above the diagram; nothing when empty.
+    /// The title above the diagram; none when empty.
     package var title: String
     /// The horizontal axis.
     package var x: SVGAxis
@@ -144,7 +144,7 @@ package struct SVGPlot: Sendable {
     /// Describes a diagram.
     ///
     /// - Parameters:
-    ///   - title: What stands above it; nothing when empty.
+    ///   - title: The title above it; none when empty.
     ///   - x: The horizontal axis.
     ///   - y: The vertical axis.
     ///   - series: What is drawn.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How wide texts are, so that margins and legends have the room they need.
+/// How wide texts are, so that margins and legends are large enough.
 ///
 /// The widths are Helvetica's, which Arial and the fonts that stand in for it share.
 package enum SVGText {
@@ -33,7 +33,7 @@ package enum SVGText {
     ///
     /// - Parameters:
     ///   - text: Words with single spaces.
-    ///   - width: The room of a line, in pixels; a longer word has a line of its own.
+    ///   - width: The width of a line, in pixels; a longer word gets its own line.
     ///   - size: Font size, in pixels.
     /// - Returns: The lines.
     package static func lines(_ text: String, width: Double, size: Double) -> [String] {

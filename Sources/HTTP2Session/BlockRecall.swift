@@ -2,11 +2,11 @@
 
 internal import CNGHTTP2
 
-/// Remembers header blocks that the peer sent, so that one that comes again costs no strings.
+/// Remembers the peer's header blocks, so that a repeated one costs no strings.
 ///
-/// Most fields that a peer repeats stand in the connection's compression table, and the library hands out the table's
-/// own buffers for them: the same address is the same text. The buffers are kept here, so that their addresses stay
-/// theirs. Other fields, paths for example, are compared byte by byte.
+/// Most fields that a peer repeats are in the connection's compression table, and the library hands out the table's own
+/// buffers for them: the same address is the same text. The buffers are retained here, so that their addresses are not
+/// reused. Other fields, paths for example, are compared byte by byte.
 struct BlockRecall {
     /// A field as the library holds it.
     struct Buffers {
@@ -31,7 +31,7 @@ struct BlockRecall {
 
     /// A block that came before.
     struct Block {
-        /// Given to no other block of the connection.
+        /// Unique among the blocks of the connection.
         let id: Int
         let buffers: [Buffers]
         let fields: [HTTP2HeaderField]
@@ -46,7 +46,7 @@ struct BlockRecall {
     private var blocks: [Block] = []
     private var nextReplaced = 0
     private var nextID = 0
-    /// The remembered block that the one being received equals so far.
+    /// The remembered block that matches the received one so far.
     private var candidate = 0
     private var position = 0
     private(set) var isMatching = false

@@ -29,7 +29,7 @@ final class CodecStream {
     var headersSubmitted = false
     /// Whether the library stopped asking for the body until it is resumed.
     var isDeferred = false
-    /// A mark at or below which the owner wants to hear of the queue.
+    /// The mark at or below which the owner wants to know about the queue.
     var drainMark: Int?
     /// Bytes received and not given back to the peer's window yet.
     var unconsumedBytes = 0

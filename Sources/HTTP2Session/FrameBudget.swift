@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A bucket of tokens that frames without use are paid from.
+/// A bucket of tokens that pays for useless frames.
 ///
-/// Pings, empty data frames, settings, priorities and faults cost the receiver work and bring the sender's calls no
-/// further. Each takes tokens; time and useful frames earn them back up to `capacity`. A peer that empties the bucket
-/// is flooding.
+/// Pings, empty data frames, settings, priorities and faults cost the receiver work and do not advance the sender's
+/// calls. Each takes tokens; time and useful frames earn them back up to `capacity`. A peer that empties the bucket is
+/// flooding.
 struct FrameBudget: Sendable {
     /// What one frame costs, in tokens.
     enum Cost {
@@ -14,7 +14,7 @@ struct FrameBudget: Sendable {
         /// Priorities and frames of unknown types.
         static let unused = 2
         static let settings = 10
-        /// A stream that the codec had to reset for the peer's fault: it was opened, decoded and torn down for nothing.
+        /// A stream that the codec had to reset for the peer's fault: work for nothing.
         static let fault = 20
     }
 
@@ -53,7 +53,7 @@ struct FrameBudget: Sendable {
         let elapsed = (now - last).components
         let milliseconds = min(elapsed.seconds, 1_000) * 1_000 + elapsed.attoseconds / 1_000_000_000_000_000
         let earned = Int(milliseconds) * self.tokensPerSecond / 1_000
-        // The clock's remainder is kept for the next time: small intervals must not round to nothing for ever.
+        // The clock's remainder is kept for the next time, so that small intervals do not always round to zero.
         guard earned > 0 else { return }
         self.lastRefill = now
         self.earn(earned)

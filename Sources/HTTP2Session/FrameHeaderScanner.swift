@@ -21,19 +21,19 @@ struct FrameHeader: Sendable, Hashable {
     }
 }
 
-/// Finds the frame headers in a byte stream, whatever the pieces it comes in.
+/// Finds the frame headers in a byte stream, however it is split.
 ///
-/// libnghttp2 tells of most frames, but not of those that it ignores: frames for streams that it forgot, priorities,
-/// unknown types. Rules about those need the headers themselves. Payloads are skipped over, not looked at, but for the
-/// four bytes of a PRIORITY frame that name a stream.
+/// libnghttp2 reports most frames, but not those that it ignores: frames for streams that it forgot, priorities,
+/// unknown types. Rules about those need the headers themselves. Payloads are skipped, except for the four bytes of a
+/// PRIORITY frame that name a stream.
 struct FrameHeaderScanner: Sendable {
-    /// The bytes that a header has.
+    /// The size of a header in bytes.
     static let headerBytes = 9
 
     private var skipBytes: Int
     // A header that is split between pieces: the bytes so far, as one number.
     private var partial: UInt64 = 0
-    // A PRIORITY frame whose first four bytes are on their way.
+    // A PRIORITY frame whose first four bytes are still to come.
     private var priority: FrameHeader?
     private var dependency: UInt32 = 0
     private var dependencyMissing = 0
@@ -45,7 +45,7 @@ struct FrameHeaderScanner: Sendable {
     /// How many bytes of a header that is not complete yet were scanned.
     private(set) var partialCount = 0
 
-    /// Creates a scanner that passes over a preface first.
+    /// Creates a scanner that skips a preface first.
     init(prefaceBytes: Int) {
         self.skipBytes = prefaceBytes
     }
@@ -54,8 +54,8 @@ struct FrameHeaderScanner: Sendable {
     ///
     /// - Parameters:
     ///   - bytes: The piece.
-    ///   - index: Where to begin; afterwards the place behind the header, or the end of the piece.
-    /// - Returns: The header, or nothing when the piece has no further one that is complete.
+    ///   - index: Where to begin; afterwards the place after the header, or the end of the piece.
+    /// - Returns: The header, or nil when the piece has no further complete one.
     mutating func next(_ bytes: UnsafeRawBufferPointer, from index: inout Int) -> FrameHeader? {
         if let header = self.takeDependency(bytes, from: &index) { return header }
         let step = min(self.skipBytes, bytes.count - index)
@@ -107,7 +107,7 @@ struct FrameHeaderScanner: Sendable {
 }
 
 extension FrameHeader {
-    /// The header as it stands on the wire, the reserved bit cleared.
+    /// The header from the wire, the reserved bit cleared.
     var bytes: [UInt8] {
         let length = UInt32(truncatingIfNeeded: self.payloadBytes)
         let stream = UInt32(bitPattern: self.streamID)

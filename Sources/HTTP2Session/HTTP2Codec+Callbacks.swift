@@ -3,7 +3,7 @@
 internal import CNGHTTP2
 internal import NIOCore
 
-// The library's callbacks. They record and nothing else: none of them calls mem_recv or mem_send, directly or not.
+// The library's callbacks. They only record: none of them calls mem_recv or mem_send, directly or not.
 
 extension HTTP2Codec {
     /// The body of every message comes from the stream's queue; the library learns lengths only.
@@ -104,7 +104,8 @@ extension HTTP2Codec {
         let endStream = UInt32(header.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0
         switch UInt32(header.type) {
         case NGHTTP2_DATA.rawValue:
-            // Counted by frame and not by piece, or a sender of single bytes would earn the most; padding is no data.
+            // Counted by frame and not by piece, or a sender of single bytes would earn the most; padding does not
+            // count.
             let count = header.length - frame.pointee.data.padlen
             if count > 0 { self.budget.earn(1 + count >> 10) }
             if endStream, let stream = self.stream(header.stream_id) {
@@ -243,10 +244,10 @@ extension HTTP2Codec {
             guard stream.closeOrigin == nil else { return }
             stream.closeOrigin = .fault
         }
-        // A refused stream is usually a race with our settings; everything else the peer brought about by a fault.
-        // Raised after the library returned: an error from this callback would stop the GOAWAY as well.
+        // A refused stream is usually a race with our settings; everything else is the peer's fault. Raised after the
+        // library returned: an error from this callback would stop the GOAWAY as well.
         let cost = code == .refusedStream ? FrameBudget.Cost.ping : FrameBudget.Cost.fault
-        _ = self.spend(cost, on: "one that cost its stream: \(code)")
+        _ = self.spend(cost, on: "one that ended its stream: \(code)")
     }
 
     private func frameNotSent(_ frame: UnsafePointer<nghttp2_frame>) {

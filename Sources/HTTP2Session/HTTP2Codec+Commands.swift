@@ -28,7 +28,7 @@ extension HTTP2Codec {
     ///   - streamID: The request's stream. Ignored if the stream has closed in the meantime.
     ///   - fields: The response's fields, `:status` first.
     ///   - endStream: Whether nothing follows.
-    /// - Throws: ``HTTP2CodecError`` when a field is invalid or the response was begun before.
+    /// - Throws: ``HTTP2CodecError`` when a field is invalid or the response was already begun.
     public func submitResponse(
         streamID: Int32,
         _ fields: [HTTP2HeaderField],
@@ -46,10 +46,10 @@ extension HTTP2Codec {
     /// Queues pieces of a body; their memory is handed to the socket without being joined or copied.
     ///
     /// - Parameters:
-    ///   - streamID: The stream, whose header block was submitted. A closed stream swallows the bytes.
+    ///   - streamID: The stream, whose header block was submitted. A closed stream drops the bytes.
     ///   - pieces: The bytes in order.
     ///   - endStream: Whether the body ends with them.
-    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body was ended before.
+    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body has already ended.
     public func submitData(
         streamID: Int32,
         _ pieces: [ByteBuffer],
@@ -69,10 +69,11 @@ extension HTTP2Codec {
     /// - Parameters:
     ///   - streamID: The stream, whose header block was submitted. A closed stream ignores the command.
     ///   - fields: The trailer fields.
-    /// - Throws: ``HTTP2CodecError`` when a field is invalid, the header block is missing or the body was ended before.
+    /// - Throws: ``HTTP2CodecError`` when a field is invalid, the header block is missing or the body has already
+    ///   ended.
     public func submitTrailers(streamID: Int32, _ fields: [HTTP2HeaderField]) throws(HTTP2CodecError) {
         guard let stream = try self.streamForBody(streamID) else { return }
-        // The library takes them from inside the body's read callback; what is wrong must be found here.
+        // The library takes them inside the body's read callback, so errors must be found here.
         try HTTP2Codec.validate(fields)
         stream.bodyEnd = .trailers(fields)
         self.resume(stream)
@@ -86,7 +87,7 @@ extension HTTP2Codec {
     public func reset(streamID: Int32, code: HTTP2ErrorCode) {
         guard let stream = self.stream(streamID), stream.closeOrigin == nil else { return }
         stream.closeOrigin = .local
-        // Fails only for want of memory; the stream then stays until its connection ends.
+        // Fails only when memory runs out; the stream then stays until its connection ends.
         _ = nghttp2_submit_rst_stream(self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), streamID, code.rawValue)
     }
 
@@ -131,7 +132,7 @@ extension HTTP2Codec {
         return false
     }
 
-    /// Sends a ping; ``HTTP2Event/pingAcknowledged(opaque:)`` tells of the answer.
+    /// Sends a ping; ``HTTP2Event/pingAcknowledged(opaque:)`` reports the answer.
     ///
     /// - Parameter opaque: Eight bytes that come back.
     public func ping(opaque: UInt64) {
@@ -144,20 +145,20 @@ extension HTTP2Codec {
         }
     }
 
-    /// Announces that the connection will take no new streams soon (server only): a `GOAWAY` that excludes none yet.
+    /// Announces that the connection will soon take no new streams (server only): a `GOAWAY` that excludes none yet.
     public func announceShutdown() {
         guard self.role == .server else { return }
         _ = nghttp2_submit_shutdown_notice(self.session)
     }
 
-    /// Refuses streams from now on: a `GOAWAY` with the last stream that was taken.
+    /// Refuses streams from now on: a `GOAWAY` with the last accepted stream.
     ///
     /// Open streams go on.
     ///
     /// - Parameters:
     ///   - code: Why.
-    ///   - debug: A word for the peer's log.
-    ///   - lastStreamID: The last stream that was taken; nil names the last one that arrived.
+    ///   - debug: Text for the peer's log.
+    ///   - lastStreamID: The last accepted stream; nil names the last one that arrived.
     public func goAway(code: HTTP2ErrorCode = .noError, debug: String = "", lastStreamID: Int32? = nil) {
         let last = lastStreamID ?? nghttp2_session_get_last_proc_stream_id(self.session)
         var text = Array(debug.utf8)
@@ -172,12 +173,12 @@ extension HTTP2Codec {
         )
     }
 
-    /// Ends the connection for the peer's behaviour, with a word for its log; ``isFinished`` becomes true when the
+    /// Ends the connection for the peer's behaviour, with a text for its log; ``isFinished`` becomes true when the
     /// `GOAWAY` has left.
     ///
     /// - Parameters:
     ///   - code: Why.
-    ///   - debug: A word for the peer's log.
+    ///   - debug: Text for the peer's log.
     public func endConnection(code: HTTP2ErrorCode, debug: String) {
         self.goAway(code: code, debug: debug)
         self.failure = self.failure ?? HTTP2CodecError(code: .flooded, message: debug)
@@ -233,7 +234,7 @@ extension HTTP2Codec {
         precondition(self.role == .server, "only a server answers")
         guard let stream = self.stream(streamID) else { return nil }
         guard !stream.headersSubmitted else {
-            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) has a response already")
+            throw HTTP2CodecError(code: .noSuchStream, message: "stream \(streamID) already has a response")
         }
         return stream
     }
@@ -244,7 +245,7 @@ extension HTTP2Codec {
             throw HTTP2CodecError(
                 code: .noSuchStream,
                 message: "stream \(streamID) takes no body: "
-                    + (stream.headersSubmitted ? "it was ended before" : "its header block comes first")
+                    + (stream.headersSubmitted ? "it has already ended" : "its header block comes first")
             )
         }
         return stream

@@ -19,7 +19,7 @@ extension HTTP2Codec {
             guard nameIsValid else {
                 throw HTTP2CodecError(
                     code: .invalidHeader,
-                    message: "\"\(field.name)\" is no header field name; use lower-case letters, digits, - _ and ."
+                    message: "\"\(field.name)\" is not a header field name; use lower-case letters, digits, - _ and ."
                 )
             }
             let valueIsValid = value.withUTF8 { bytes -> Bool in
@@ -29,7 +29,7 @@ extension HTTP2Codec {
             guard valueIsValid else {
                 throw HTTP2CodecError(
                     code: .invalidHeader,
-                    message: "the value of \(field.name) has a control character or a space at an end; "
+                    message: "the value of \(field.name) has a control character, or a space at either end; "
                         + "encode or trim it"
                 )
             }

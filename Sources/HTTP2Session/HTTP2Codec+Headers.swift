@@ -30,13 +30,13 @@ extension HTTP2Codec {
             let size = self.blockSizeBytes
             self.forgetBlock()
             self.blockSizeBytes = size
-            // HPACK needs the block decoded to its end, but a few bytes can stand for very many fields.
+            // HPACK needs the block decoded to its end, but a few bytes can expand to very many fields.
             if size > 8 * limit {
                 return self.fail(
                     .enhanceYourCalm,
                     HTTP2CodecError(
                         code: .flooded,
-                        message: "a header list passed 8 times the limit of \(limit) bytes that was advertised"
+                        message: "a header list exceeded 8 times the advertised limit of \(limit) bytes"
                     )
                 )
             }
@@ -75,7 +75,7 @@ extension HTTP2Codec {
                 kind = .trailers
             } else if let status = fields.first, status.name == ":status", status.value.hasPrefix("1") {
                 kind = .interim
-                // A response may have any number of them, and none brings the call further.
+                // A response may have any number of them, and none advances the call.
                 _ = self.spend(FrameBudget.Cost.ping, on: "an interim response")
             } else {
                 kind = .response
@@ -140,7 +140,7 @@ extension HTTP2Codec {
         let name = HTTP2Codec.bytes(of: buffers.name)
         guard name.count == expected.utf8.count, name.elementsEqual(expected.utf8) else { return false }
         let value = HTTP2Codec.bytes(of: buffers.value)
-        // A value that would matter to the limits goes the way of all fields.
+        // A value large enough to matter to the limits is treated like any other field.
         guard value.count <= 64 else { return false }
         self.blockSizeBytes += HTTP2HeaderField.listSizeBytes(nameBytes: name.count, valueBytes: value.count)
         self.blockVariable = HTTP2HeaderField(expected, String(decoding: value, as: UTF8.self))

@@ -18,7 +18,7 @@ extension HTTP2Codec {
                 HTTP2CodecError(
                     code: .flooded,
                     message:
-                        "the peer sent more than \(self.configuration.idleFrameBurst) units of frames without use, "
+                        "the peer sent more than \(self.configuration.idleFrameBurst) units of useless frames, "
                         + "the last of them \(what)"
                 )
             )
@@ -26,7 +26,7 @@ extension HTTP2Codec {
         return 0
     }
 
-    /// Gives a piece to the library, frame headers first to the rules.
+    /// Gives a piece to the library, after its frame headers have passed the rules.
     ///
     /// What came before a frame has to be processed before the frame is judged, or the verdict would depend on how the
     /// stream of bytes was split. For the same reason a header is given to the library whole: it counts the reads that
@@ -45,8 +45,8 @@ extension HTTP2Codec {
         while let header = scanner.next(bytes, from: &index) {
             // A priority's header comes a second time, with its dependency.
             if header.dependency == nil { self.receivedFrames &+= 1 }
-            // Negative where the header began in an earlier piece; nothing else of this one was passed then. What a
-            // priority depends on stands behind its header, which the library has seen by then.
+            // Negative where the header began in an earlier piece; then nothing else of this piece was passed. A
+            // priority's dependency comes after its header, which the library has seen by then.
             let start = header.dependency == nil ? index - FrameHeaderScanner.headerBytes : index
             let needsVerdict = self.needsVerdict(header)
             if needsVerdict {
@@ -75,7 +75,7 @@ extension HTTP2Codec {
         return self.pendingConnectionError == nil ? result : min(result, -1)
     }
 
-    /// Whether the rules have a say about a frame; keeps track of bodies whose frames need none.
+    /// Whether the rules must judge a frame; keeps track of bodies whose frames need no judgement.
     private func needsVerdict(_ header: FrameHeader) -> Bool {
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
@@ -97,7 +97,7 @@ extension HTTP2Codec {
         }
     }
 
-    /// Takes a reset of the peer from its allowance: each was a request that was begun for nothing.
+    /// Charges a reset of the peer to its allowance: each was a request that was begun for nothing.
     func countReset() -> Int32 {
         guard self.role == .server, !self.resetBudget.spend(1, now: self.now) else { return 0 }
         return self.fail(
@@ -128,14 +128,14 @@ extension HTTP2Codec {
         self.history.endedByPeer(header.streamID)
     }
 
-    /// The library ignores priorities; what makes one a fault stays a fault (RFC 7540, section 5.3.1 and 6.3).
+    /// The library ignores priorities; a faulty one stays a fault (RFC 7540, section 5.3.1 and 6.3).
     private func judgePriority(_ header: FrameHeader) {
         if header.streamID == 0 {
             _ = self.fail(.protocolError, HTTP2CodecError(code: .peerFault, message: "a PRIORITY frame on stream 0"))
         } else if header.dependency == header.streamID {
             _ = self.fail(
                 .protocolError,
-                HTTP2CodecError(code: .peerFault, message: "stream \(header.streamID) was made to depend on itself")
+                HTTP2CodecError(code: .peerFault, message: "stream \(header.streamID) depends on itself")
             )
         } else {
             _ = self.spend(FrameBudget.Cost.unused, on: "PRIORITY")
@@ -161,7 +161,7 @@ extension HTTP2Codec {
                 .streamClosed,
                 HTTP2CodecError(
                     code: .peerFault,
-                    message: "stream \(streamID) was ended by the peer and got another frame"
+                    message: "stream \(streamID) got another frame after the peer had ended it"
                 )
             )
         }

@@ -10,7 +10,7 @@ extension HTTP2Codec {
         var option: OpaquePointer?
         guard nghttp2_option_new(&option) == 0, let option else { throw HTTP2Codec.outOfMemory }
         defer { nghttp2_option_del(option) }
-        // Credit is given by hand, or there is no backpressure.
+        // Credit is given by hand; otherwise there is no backpressure.
         nghttp2_option_set_no_auto_window_update(option, 1)
         nghttp2_option_set_no_closed_streams(option, 1)
         nghttp2_option_set_max_outbound_ack(option, configuration.maxOutboundAcknowledgements)

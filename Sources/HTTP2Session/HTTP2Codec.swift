@@ -13,7 +13,7 @@ public import NIOCore
 /// ``consume(streamID:byteCount:)``, and whatever a closed stream had left is credited when it closes.
 ///
 /// Beyond the library the codec enforces the header list limit, detects reused and skipped stream identifiers, and ends
-/// connections that send too many frames without use.
+/// connections that send too many useless frames.
 public final class HTTP2Codec {
     /// Which end this is.
     public let role: HTTP2Role
@@ -23,7 +23,7 @@ public final class HTTP2Codec {
     /// The bytes of all streams' bodies that the library has not framed yet.
     public internal(set) var queuedBytes = 0
 
-    /// How many frames the peer sent; of the last read before a failure all are counted.
+    /// How many frames the peer sent; all frames of the last read before a failure count.
     public internal(set) var receivedFrames = 0
 
     /// How many bytes the peer sent until the connection failed.
@@ -43,7 +43,7 @@ public final class HTTP2Codec {
     var now: ContinuousClock.Instant
     var history = StreamIDHistory()
     var budget: FrameBudget
-    /// What the peer's resets are paid from.
+    /// The allowance for the peer's resets.
     var resetBudget: FrameBudget
     var scanner: FrameHeaderScanner
     // The stream whose open body the last frame belonged to, 0 for none: the next frame on it needs no judgement.
@@ -75,7 +75,7 @@ public final class HTTP2Codec {
     var fieldBytes: [UInt8] = []
     var fieldVectors: [nghttp2_nv] = []
 
-    /// The last complaint of the library, for error messages.
+    /// The library's last complaint, for error messages.
     var lastDiagnostic = ""
     /// An error found where the library cannot be told at once; it is raised after the library returned.
     var pendingConnectionError: (code: HTTP2ErrorCode, error: HTTP2CodecError)?
@@ -129,7 +129,7 @@ public final class HTTP2Codec {
         self.now = now
         self.input = bytes
         self.receivedBytes &+= bytes.readableBytes
-        // A call's frames bring about this many events: one allocation instead of one for each doubling.
+        // A call's frames make about this many events: one allocation instead of one per doubling.
         if self.events.capacity == 0 { self.events.reserveCapacity(8) }
         let result = bytes.withUnsafeReadableBytes { self.feed($0) }
         self.input = ByteBuffer()
@@ -195,7 +195,7 @@ public final class HTTP2Codec {
     /// How many more streams this client may open now under the peer's `SETTINGS_MAX_CONCURRENT_STREAMS`.
     ///
     /// Zero when the connection takes no new streams at all. The library would queue requests above the peer's limit
-    /// without a bound; callers keep them back instead.
+    /// without a bound; callers hold them back instead.
     public var availableStreams: Int {
         guard self.failure == nil, nghttp2_session_check_request_allowed(self.session) != 0 else { return 0 }
         let limit = nghttp2_session_get_remote_settings(self.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
@@ -310,7 +310,8 @@ public final class HTTP2Codec {
         switch code {
         case NGHTTP2_ERR_FLOODED.rawValue, NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue:
             return (
-                .enhanceYourCalm, HTTP2CodecError(code: .flooded, message: "the peer floods the connection: \(text)")
+                .enhanceYourCalm,
+                HTTP2CodecError(code: .flooded, message: "the peer is flooding the connection: \(text)")
             )
         case NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue:
             return (

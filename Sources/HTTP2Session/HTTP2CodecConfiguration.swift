@@ -18,7 +18,7 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     public var connectionWindowBytes: Int
     /// The largest frame payload in bytes in either direction, 16,384 to 16,777,215.
     public var maxFrameBytes: Int
-    /// The largest header list taken from the peer, in bytes, counted as RFC 9113 section 6.5.2 counts it.
+    /// The largest header list accepted from the peer, in bytes, counted as RFC 9113 section 6.5.2 counts it.
     public var maxHeaderListBytes: Int
     /// How many acknowledgements may wait for a peer that does not read.
     public var maxOutboundAcknowledgements: Int
@@ -26,11 +26,12 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     public var resetBurst: Int
     /// How many resets per second the peer earns back (server only).
     public var resetsPerSecond: Int
-    /// How many frames without use (pings, empty data, settings, faults) the peer may send in one burst.
+    /// How many useless frames (pings, empty data, settings, faults) the peer may send in one burst.
     public var idleFrameBurst: Int
-    /// How many frames without use the peer earns back in a second.
+    /// How many useless frames the peer earns back per second.
     public var idleFramesPerSecond: Int
-    /// Payload pieces up to this size, in bytes, are copied next to their frame header instead of being queued apart.
+    /// Payload pieces up to this size, in bytes, are copied after their frame header instead of being queued
+    /// separately.
     public var coalesceBytes: Int
 
     /// Whether the connection's window is credited on arrival, so that only streams hold the peer back.
@@ -57,9 +58,9 @@ public struct HTTP2CodecConfiguration: Sendable, Hashable {
     ///   - maxHeaderListBytes: Largest header list taken.
     ///   - maxOutboundAcknowledgements: Acknowledgements that may wait.
     ///   - resetBurst: Resets in one burst.
-    ///   - resetsPerSecond: Resets earned back in a second.
-    ///   - idleFrameBurst: Frames without use in one burst.
-    ///   - idleFramesPerSecond: Frames without use earned back in a second.
+    ///   - resetsPerSecond: Resets earned back per second.
+    ///   - idleFrameBurst: Useless frames in one burst.
+    ///   - idleFramesPerSecond: Useless frames earned back per second.
     ///   - coalesceBytes: Largest payload piece that is copied.
     ///   - creditsConnectionOnArrival: Whether only streams hold the peer back.
     ///   - variableFieldName: A field whose value differs from block to block.

@@ -8,7 +8,7 @@ public struct HTTP2CodecError: Error, Sendable, Hashable, CustomStringConvertibl
         case invalidConfiguration
         /// The peer broke the protocol; the connection ends after the queued output is sent.
         case peerFault
-        /// The peer sends too much without use; the connection ends after the queued output is sent.
+        /// The peer sends too many useless frames; the connection ends after the queued output is sent.
         case flooded
         /// The stream does not exist, is closed, or is in a state in which the command has no meaning.
         case noSuchStream
@@ -16,7 +16,7 @@ public struct HTTP2CodecError: Error, Sendable, Hashable, CustomStringConvertibl
         case invalidHeader
         /// The connection takes no new streams.
         case noNewStreams
-        /// The library failed for want of memory or for a reason of its own.
+        /// The library ran out of memory or failed for another reason.
         case library
     }
 

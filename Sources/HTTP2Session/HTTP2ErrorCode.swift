@@ -32,7 +32,7 @@ public struct HTTP2ErrorCode: RawRepresentable, Sendable, Hashable {
     public static let compressionError = HTTP2ErrorCode(rawValue: 0x9)
     /// A connection made for `CONNECT` failed.
     public static let connectError = HTTP2ErrorCode(rawValue: 0xa)
-    /// The peer produces too much load.
+    /// The peer causes too much load.
     public static let enhanceYourCalm = HTTP2ErrorCode(rawValue: 0xb)
     /// The transport's security is not good enough.
     public static let inadequateSecurity = HTTP2ErrorCode(rawValue: 0xc)

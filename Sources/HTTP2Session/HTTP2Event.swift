@@ -36,7 +36,7 @@ public enum HTTP2Event: Sendable {
     /// The peer answered our ping.
     case pingAcknowledged(opaque: UInt64)
 
-    /// The peer goes away: streams of ours above `lastStreamID` were not processed.
+    /// The peer is going away: our streams above `lastStreamID` were not processed.
     case goAway(lastStreamID: Int32, code: HTTP2ErrorCode, debug: String)
 }
 
@@ -46,7 +46,7 @@ public enum StreamCloseOrigin: Sendable, Hashable {
     case local
     /// The peer sent `RST_STREAM`.
     case peer
-    /// The request never left: the connection takes no more streams.
+    /// The request was never sent: the connection takes no more streams.
     case neverSent
     /// The peer refused the request, or its `GOAWAY` excludes it.
     case neverProcessed
@@ -78,7 +78,7 @@ public struct HTTP2HeaderBlock: Sendable, Hashable {
     public var variable: HTTP2HeaderField?
     /// The same number for all blocks of the connection whose ``fields`` are the same; nil where that is not known.
     ///
-    /// What was worked out from the fields once can be used again.
+    /// So results computed from the fields can be reused.
     public var recurrence: Int?
     /// Whether the peer ended the stream with this block.
     ///

@@ -25,7 +25,7 @@ public struct HTTP2HeaderField: Sendable, Hashable {
         self.isNeverIndexed = isNeverIndexed
     }
 
-    /// What the field counts for against `SETTINGS_MAX_HEADER_LIST_SIZE`, in bytes (RFC 9113, section 6.5.2).
+    /// The field's size for `SETTINGS_MAX_HEADER_LIST_SIZE`, in bytes (RFC 9113, section 6.5.2).
     public var listSizeBytes: Int {
         HTTP2HeaderField.listSizeBytes(nameBytes: self.name.utf8.count, valueBytes: self.value.utf8.count)
     }

@@ -2,9 +2,9 @@
 
 internal import CNGHTTP2
 
-/// A header block that one codec keeps to send it many times: checked once, and never copied into strings again.
+/// A header block that one codec keeps to send many times: checked once, and never copied into strings again.
 ///
-/// Made by ``HTTP2Codec/store(_:)``, and good for that codec only.
+/// Made by ``HTTP2Codec/store(_:)``, and valid for that codec only.
 public struct HTTP2StoredBlock: Sendable, Hashable {
     let index: Int
 }
@@ -65,7 +65,7 @@ extension HTTP2Codec {
     ///
     /// - Parameters:
     ///   - block: The request's fields.
-    ///   - variable: One more field behind them.
+    ///   - variable: One more field after them.
     ///   - endStream: Whether the request has no body.
     /// - Returns: The new stream's identifier.
     /// - Throws: ``HTTP2CodecError`` when the field is invalid or the connection takes no new streams.
@@ -117,7 +117,7 @@ extension HTTP2Codec {
     /// - Parameters:
     ///   - streamID: The stream, whose header block was submitted. A closed stream ignores the command.
     ///   - block: The trailer fields.
-    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body was ended before.
+    /// - Throws: ``HTTP2CodecError`` when the header block is missing or the body has already ended.
     public func submitTrailers(streamID: Int32, _ block: HTTP2StoredBlock) throws(HTTP2CodecError) {
         guard let stream = try self.streamForBody(streamID) else { return }
         stream.bodyEnd = .storedTrailers(block)

@@ -3,13 +3,13 @@
 /// Remembers enough about past streams of the peer to tell a broken rule from a race.
 ///
 /// libnghttp2 ignores `HEADERS` for a stream that it no longer knows, because the frame may have crossed our
-/// `RST_STREAM`. Two cases are certain all the same. An identifier that the peer skipped can never be opened later
-/// (RFC 9113, section 5.1.1), and a stream that the peer itself ended takes no further frames (section 5.1). Both
-/// memories are bounded; what falls out of them is ignored like before.
+/// `RST_STREAM`. Two cases are certain all the same. An identifier that the peer skipped can never be opened later (RFC
+/// 9113, section 5.1.1), and a stream that the peer itself ended takes no further frames (section 5.1). Both memories
+/// are bounded; what they no longer hold is ignored as before.
 struct StreamIDHistory: Sendable {
     /// What a frame on an unknown stream means.
     enum Verdict: Sendable, Hashable {
-        /// Nothing certain can be said.
+        /// Nothing is certain.
         case unremarkable
         /// The identifier was skipped: a connection error of type PROTOCOL_ERROR.
         case skipped

@@ -6,7 +6,7 @@ package import SwitchyardTypes
 
 /// Another executor's experts behind a network that loses answers, reproducibly: for measuring what a drop costs.
 ///
-/// The experts compute every row; what is lost is then cut out of their answer. Whether a row is lost is a function of
+/// The experts compute every row; lost rows are then cut out of their answer. Whether a row is lost is a function of
 /// the seed, the layer, the step and the row, so neither the order of calls nor the number of threads matters, and a
 /// smaller fraction loses some of the rows that a larger one loses.
 package struct DroppingExperts: ExpertExecutor {
@@ -15,10 +15,10 @@ package struct DroppingExperts: ExpertExecutor {
         /// Each token row by itself, with this probability.
         case rows(fraction: Double)
 
-        /// A late call: all rows of one pool in one layer of one step, with this probability.
+        /// A late call: with this probability, all rows of one pool in one layer of one step.
         case calls(fraction: Double, pools: Int)
 
-        /// A host that answers nothing, in no layer, for so many steps on end; the probability is that of a pool to be
+        /// A host that answers nothing, in no layer, for a number of steps in a row; the probability is that a pool is
         /// in such a stall at a step.
         case stalls(fraction: Double, pools: Int, steps: Int)
 
@@ -33,7 +33,7 @@ package struct DroppingExperts: ExpertExecutor {
     private let seed: UInt64
     private let reason: DropReason
 
-    // The step that the next calls of the model are; losses that last for steps are counted in it.
+    // The step of the model's next calls; it is what losses that last for steps are timed by.
     private var step: Int
 
     /// Puts a loss in front of experts.
@@ -43,10 +43,10 @@ package struct DroppingExperts: ExpertExecutor {
     ///   - loss: What is lost together and how often. Expert `e` belongs to pool `e * pools / expertCount`, as in a
     ///     sharded checkpoint.
     ///   - expertCount: Experts in each sparse layer.
-    ///   - stacks: Where anything is lost at all.
+    ///   - stacks: The stacks in which anything is lost.
     ///   - seed: Decides which rows are lost.
     ///   - reason: The reason that they are given.
-    ///   - step: The step that the next calls of the model are.
+    ///   - step: The step of the model's next calls.
     package init(
         _ experts: any ExpertExecutor,
         loss: Loss,
@@ -67,8 +67,8 @@ package struct DroppingExperts: ExpertExecutor {
 
     /// The same losses at another step.
     ///
-    /// - Parameter step: The step that the next calls of the model are.
-    /// - Returns: Experts that lose what is lost at that step.
+    /// - Parameter step: The step of the model's next calls.
+    /// - Returns: Experts with that step's losses.
     package func at(step: Int) -> DroppingExperts {
         var other = self
         other.step = step
@@ -109,7 +109,7 @@ package struct DroppingExperts: ExpertExecutor {
                 lost.append(contentsOf: repeatElement(isLost, count: group.rows))
             case .stalls(let fraction, let pools, let steps):
                 let pool = self.pool(group.expert, of: pools)
-                // Each pool's time is cut into stretches that begin at moments of its own.
+                // Each pool's time is cut into stretches with the pool's own offsets.
                 let length = max(1, steps)
                 let shift = Int(self.draw(nil, step: 0, what: pool) * Double(length))
                 let isLost = self.draw(nil, step: 1 + (step + shift) / length, what: pool) < fraction
@@ -139,7 +139,7 @@ package struct DroppingExperts: ExpertExecutor {
     }
 }
 
-/// Experts' work of which some rows will not arrive.
+/// Experts' work, some rows of which will not arrive.
 private struct LossyPendingExperts: PendingExperts {
     let inner: any PendingExperts
     let lost: [Bool]
@@ -188,7 +188,7 @@ private struct PartOfOutputs: ExpertOutputStorage {
 
     func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
         self.whole.withUnsafeBytes { all in
-            // A chunk that is too short is the model's to report: it checks every count.
+            // The model reports a chunk that is too short: it checks every count.
             body(UnsafeRawBufferPointer(rebasing: all[self.bytes.clamped(to: all.indices)]))
         }
     }

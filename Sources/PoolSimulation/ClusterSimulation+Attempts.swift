@@ -3,7 +3,7 @@
 import ExpertPooling
 import SwitchyardTypes
 
-// An attempt's way: to the host, through its queue, and back.
+// An attempt's path: to the host, through its queue, and back.
 extension ClusterSimulation {
     mutating func send(_ attempt: AttemptID, to host: Int, of gateway: Int) {
         let call = attempt.call
@@ -41,13 +41,14 @@ extension ClusterSimulation {
         self.queue.add(.arrived(flight: index), at: self.through(host, time))
     }
 
-    /// When a message that would arrive then does arrive; a cut network gives it back some time after it heals.
+    /// When a message that would arrive then does arrive; a cut network delivers it some time after it heals.
     mutating func through(_ host: Int, _ time: Int64) -> Int64 {
         let cut = self.hosts[host].cutUntil
         return self.now < cut ? max(time, cut) + 200_000_000 : time
     }
 
-    /// What a host needs for a call: for each expert its weights are read, or its rows multiplied, whatever takes longer.
+    /// What a host needs for a call: for each expert its weights are read, or its rows multiplied, whichever takes
+    /// longer.
     private func work(of assignment: PoolAssignment) -> Double {
         let model = self.configuration.model
         let machines = self.configuration.machines
@@ -91,7 +92,7 @@ extension ClusterSimulation {
         self.freeFlights.append(flight)
     }
 
-    /// No event brings the flight on any more; its gateway may still have to learn that.
+    /// No event advances the flight any more; its gateway may still have to learn that.
     mutating func strand(_ flight: Int) {
         self.flights[flight].isStranded = true
         self.releaseIfDone(flight)
@@ -151,7 +152,7 @@ extension ClusterSimulation {
         self.work(host)
     }
 
-    /// Begins the next call, if there is one and nothing else is computed.
+    /// Begins the next call, if there is one and the host is idle.
     mutating func work(_ host: Int) {
         guard self.hosts[host].current == nil, self.hosts[host].state == .up || self.hosts[host].state == .draining
         else { return }

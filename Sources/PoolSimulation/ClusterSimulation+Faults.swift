@@ -22,7 +22,7 @@ extension ClusterSimulation {
             }
         case .crash, .hang, .partition: self.queue.add(.fault, at: Self.second)
         case .rolling:
-            // As many at a time as makes a round of all of them take some twenty seconds.
+            // As many at a time as it takes to restart all of them in some twenty seconds.
             for place in 0..<max(1, self.hosts.count / 16) {
                 self.queue.add(.fault, at: Self.second / 2 + Int64(place) * Self.second / 20)
             }
@@ -40,7 +40,7 @@ extension ClusterSimulation {
             if let host = self.anyHost() { self.hang(host, for: Self.second) }
             self.queue.add(.fault, at: self.now + 2 * Self.second)
         case .partition:
-            // A rack: neighbours, which are of different pools as long as there are more pools than that.
+            // A rack: neighbours, which are in different pools as long as there are enough pools.
             let first = self.faultChance.index(below: self.hosts.count)
             for place in 0..<max(1, self.hosts.count / 32) {
                 self.cut((first + place) % self.hosts.count, for: 3 * Self.second / 2)
@@ -73,7 +73,7 @@ extension ClusterSimulation {
         self.hosts[host].state = .hung
         self.hosts[host].hungUntil = self.now + time
         self.hosts[host].wellSince = nil
-        // The end of what it computes is planned anew when it goes on.
+        // The end of its computation is rescheduled when it continues.
         self.hosts[host].turn += 1
         self.hosts[host].currentEnd -= self.now
         self.queue.add(.hostResumes(host: host), at: self.now + time)

@@ -10,7 +10,7 @@ import SwitchyardTypes
 /// production decides here, and nothing else does. The same configuration gives the same report.
 package struct ClusterSimulation {
     enum Event {
-        /// The gateway has done its part and comes to the next layer, or to the next step.
+        /// The gateway has done its part and reaches the next layer, or the next step.
         case proceed(gateway: Int)
         case arrived(flight: Int)
         case computed(host: Int, turn: Int)
@@ -52,7 +52,7 @@ package struct ClusterSimulation {
     /// Creates a simulation in which nothing has happened.
     ///
     /// - Parameter configuration: The cluster and its work.
-    /// - Throws: ``SimulationError`` for a cluster that cannot be.
+    /// - Throws: ``SimulationError`` for an impossible cluster.
     package init(_ configuration: SimulationConfiguration) throws(SimulationError) {
         try configuration.check()
         self.configuration = configuration
@@ -79,7 +79,7 @@ package struct ClusterSimulation {
 
     /// Runs it.
     ///
-    /// - Returns: What it came to.
+    /// - Returns: The report.
     package mutating func run() -> SimulationReport {
         for gateway in self.gateways.indices {
             self.running += 1
@@ -321,7 +321,7 @@ package struct ClusterSimulation {
     mutating func planLayerTimer(of gateway: Int) {
         guard let next = self.gateways[gateway].nextLayerTimer else { return }
         let time = max(self.time(of: next), self.now)
-        // A timer that is planned for later than needed is followed by an earlier one and then does nothing.
+        // If a timer is planned too late, an earlier one is added and the late one does nothing.
         guard time < self.gateways[gateway].layerTimerAt else { return }
         self.gateways[gateway].layerTimerAt = time
         self.queue.add(.layerTimer(gateway: gateway), at: time)

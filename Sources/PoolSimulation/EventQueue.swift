@@ -2,7 +2,7 @@
 
 import ExpertPooling
 
-/// What is to happen, the earliest first; of equal times what was planned first.
+/// Future events, the earliest first; at equal times in the order they were planned.
 ///
 /// A binary heap in an array. Times are nanoseconds since the simulation's beginning.
 struct EventQueue<Event> {

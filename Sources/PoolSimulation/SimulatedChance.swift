@@ -41,7 +41,7 @@ struct SimulatedChance {
     }
 }
 
-/// Tokens over experts: popularity falls with the rank to some power, and every layer ranks its experts its own way.
+/// Tokens over experts: popularity falls with the rank to some power, and every layer ranks its experts differently.
 struct SimulatedRouting {
     private let cumulative: [Double]
     private let ranked: [SparseLayer: [Int]]

@@ -3,9 +3,9 @@
 import ExpertPooling
 import SwitchyardTypes
 
-/// One gateway: the machine under test, the layer that is in flight, and what became of its rows.
+/// One gateway: the machine under test, the layer that is in flight, and what happened to its rows.
 struct SimulatedGateway {
-    /// What became of one of the layer's calls.
+    /// What happened to one of the layer's calls.
     enum Outcome {
         case none
         case answered
@@ -19,7 +19,7 @@ struct SimulatedGateway {
         var number = 0
         /// Attempts to connect since it was lost.
         var tries = 0
-        /// The end of the trouble after which calls went to the host again last.
+        /// The recovery after which calls last went to the host again.
         var recoveredFrom = Int64.min
     }
 
@@ -32,9 +32,9 @@ struct SimulatedGateway {
     var step = 0
     var stepStart: Int64 = 0
     var stepDrops = 0
-    /// What is left of it: layers with their rows, the next one last.
+    /// The rest of the step: layers with their rows, the next one last.
     var plan: [(layer: SparseLayer, rows: Int)] = []
-    /// Inputs that are due, a part of one being carried over.
+    /// Inputs that are due, fractions carried over.
     var inputsDue = 0.0
 
     // The layer that runs.
@@ -46,7 +46,7 @@ struct SimulatedGateway {
     var outcomes: [Outcome] = []
     var attemptsOut: [Int] = []
 
-    /// When the earliest timer event that is planned fires.
+    /// When the earliest planned timer event fires.
     var layerTimerAt = Int64.max
     var poolTimerAt = Int64.max
 

@@ -3,7 +3,7 @@
 import ExpertPooling
 import SwitchyardTypes
 
-/// One attempt on its way: to the host, in its queue, and back.
+/// One attempt in flight: to the host, in its queue, and back.
 struct Flight {
     var gateway: Int
     /// Which layer of the gateway it belongs to.
@@ -15,11 +15,11 @@ struct Flight {
     var bytes: Int
     /// What the host needs for it, before chance, nanoseconds.
     var work: Double
-    /// Whether the gateway has its outcome, or wants none.
+    /// Whether the gateway has its outcome, or no longer needs it.
     var isSettled = false
     /// When the host learns that the call was cancelled.
     var cancelledAt = Int64.max
-    /// Whether no event will bring it on any more.
+    /// Whether no event will advance it any more.
     var isStranded = false
 }
 
@@ -27,9 +27,9 @@ struct Flight {
 struct SimulatedHost {
     enum State {
         case up
-        /// It finishes what it has and then goes.
+        /// It finishes its calls and then exits.
         case draining
-        /// Its process is there and does nothing.
+        /// Its process exists but does nothing.
         case hung
         case down
     }
@@ -38,7 +38,7 @@ struct SimulatedHost {
     var state = State.up
     /// Which start of the process this is.
     var start = 0
-    /// How many times as long as others it takes, always.
+    /// Its constant slowdown factor.
     var slowness = 1.0
     /// Until then it is cold.
     var coldUntil = Int64.min
@@ -46,7 +46,7 @@ struct SimulatedHost {
     var cutUntil = Int64.min
     /// When a stopped process continues.
     var hungUntil = Int64.min
-    /// Since when it is well again after a fault; nil while it is not, and before it had one.
+    /// When it recovered after a fault; nil until then, and before it had one.
     var wellSince: Int64?
     /// Calls that wait, the next one first from ``head`` on.
     var queue: [Int] = []
@@ -71,7 +71,7 @@ struct SimulatedHost {
         return self.queue[self.head]
     }
 
-    /// Takes everything out: the process is gone.
+    /// Clears the queue: the process is gone.
     mutating func abandon() -> [Int] {
         var flights = Array(self.queue[self.head...])
         if let current = self.current { flights.append(current) }

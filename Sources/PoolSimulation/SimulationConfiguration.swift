@@ -33,9 +33,9 @@ package enum SimulationScenario: String, Sendable, Hashable, CaseIterable {
     }
 }
 
-/// What the gateways may do about it.
+/// The defences that the gateways may use.
 package enum SimulationVariant: String, Sendable, Hashable, CaseIterable {
-    /// All that the machine can do.
+    /// Every defence that the machine has.
     case everything
     /// No call is hedged.
     case noHedges = "no hedges"
@@ -49,7 +49,7 @@ package enum SimulationVariant: String, Sendable, Hashable, CaseIterable {
     case noPlan = "no plan"
 }
 
-/// A model as far as its experts' work and messages are concerned.
+/// A model, reduced to its experts' work and messages.
 package struct SimulatedModel: Sendable, Equatable {
     /// Sparse layers of the encoder.
     package var encoderLayers: Int
@@ -93,7 +93,7 @@ package struct SimulatedModel: Sendable, Equatable {
 package struct SimulatedMachines: Sendable, Equatable {
     /// Bytes of weights that a host reads per second.
     package var weightBytesPerSecond = 200e9
-    /// Floating-point operations that it does per second.
+    /// Floating-point operations per second.
     package var operationsPerSecond = 2e12
     /// Fixed cost of a call, seconds.
     package var callSeconds = 40e-6
@@ -101,7 +101,7 @@ package struct SimulatedMachines: Sendable, Equatable {
     package var spread = 0.15
     /// Calls that may wait at a host; further ones are refused.
     package var queueLimit = 256
-    /// How many times as long a call takes in the first second after a start.
+    /// The slowdown factor of calls in the first second after a start.
     package var coldFactor = 3.0
     /// Time of the gateway's own part of a layer, seconds: attention, routing, norms.
     package var gatewayLayerSeconds = 350e-6
@@ -126,7 +126,7 @@ package struct SimulatedMachines: Sendable, Equatable {
     package init() {}
 }
 
-/// A simulation that cannot be run, with what was asked for and what is possible.
+/// A simulation that cannot be run, with the requested value and the allowed ones.
 package struct SimulationError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The whole message.
     package var description: String
@@ -144,7 +144,7 @@ package struct SimulationConfiguration: Sendable {
     package var gateways = 1
     /// Steps of each gateway.
     package var steps = 2000
-    /// Steps at the beginning that no statistics are made of.
+    /// Steps at the beginning that statistics leave out.
     package var warmUp = 50
     /// Seed of the random numbers.
     package var seed: UInt64 = 1
@@ -152,19 +152,19 @@ package struct SimulationConfiguration: Sendable {
     package var sequences = 32
     /// Tokens of an input: the rows of an encoder layer for one sequence.
     package var inputTokens = 64
-    /// Tokens of an output, after which a sequence makes place for the next.
+    /// Tokens of an output, after which a sequence makes room for the next.
     package var outputTokens = 64
-    /// How unevenly tokens go to the experts: the power by which popularity falls with rank.
+    /// How unevenly tokens go to the experts: the power with which popularity falls with rank.
     package var skew = 0.5
     /// What happens to the hosts.
     package var scenario = SimulationScenario.calm
-    /// What the gateways may do about it.
+    /// The defences that the gateways may use.
     package var variant = SimulationVariant.everything
     /// When faults end, seconds of simulated time; nil never.
     package var faultsEnd: Double?
     /// How fast everything is.
     package var machines = SimulatedMachines()
-    /// The gateways' bounds, before ``variant`` takes some of them away.
+    /// The gateways' bounds, before ``variant`` removes some of them.
     package var pools = ExpertPoolsConfiguration.defaults
     /// When hot experts are sent elsewhere too.
     package var planner = PlacementPlannerConfiguration.defaults
@@ -203,7 +203,7 @@ package struct SimulationConfiguration: Sendable {
         }
     }
 
-    /// The gateways' bounds as the variant leaves them.
+    /// The gateways' bounds under the variant.
     var effectivePools: ExpertPoolsConfiguration {
         var pools = self.pools
         if self.variant == .noHedges || self.variant == .neither { pools.hedgeFraction = 0 }

@@ -2,17 +2,17 @@
 
 import SwitchyardTypes
 
-/// The figures of a simulation as they are written to a file, from which tables and pictures are made.
+/// The figures of a simulation as written to a file, from which tables and pictures are made.
 package struct SimulationRecord: Codable, Sendable, Equatable {
     /// What happened to the hosts.
     package var scenario: String
-    /// What the gateways might do about it.
+    /// The defences that the gateways could use.
     package var variant: String
     /// Times of the measured steps by percentile, in seconds: `p50`, `p90`, `p99`, `p99.9` and `max`.
     package var stepSeconds: [String: Double]
     /// Times of the layers, in the same way.
     package var layerSeconds: [String: Double]
-    /// Microseconds that ever fewer of the steps take at least: see ``curve``.
+    /// The least microseconds of ever fewer of the steps: see ``curve``.
     package var stepCurve: [Int]
     /// Measured steps.
     package var steps: Int
@@ -44,7 +44,7 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
     package var events: Int
     /// Simulated time.
     package var simulatedSeconds: Double
-    /// The longest time from a host's end of trouble to its next calls; nil where there was no trouble.
+    /// The longest time from a host's recovery to its next calls; nil where there was no fault.
     package var longestRecoverySeconds: Double?
     /// Rules that were broken.
     package var violations: [String]
@@ -54,7 +54,7 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
 
     /// Writes down a report.
     ///
-    /// - Parameter report: What a simulation came to.
+    /// - Parameter report: The result of a simulation.
     package init(_ report: SimulationReport) {
         let marks: [(String, Double)] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1)]
         self.scenario = report.scenario.rawValue
@@ -90,15 +90,15 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
         self.violations = report.violations
     }
 
-    /// How large a part of the steps took at least how long, from all of them down to the slowest one.
+    /// The fraction of the steps that took at least a time, from all of them down to the slowest one.
     package var curve: [(fraction: Double, milliseconds: Double)] {
         zip(Self.fractions(of: self.steps), self.stepCurve).map { ($0, Double($1) / 1000) }
     }
 
-    /// Rows that were given up, for whatever reason.
+    /// Rows that were dropped, for whatever reason.
     package var droppedRows: Int { self.dropped.values.reduce(0, +) }
 
-    /// Parts of so many steps, each smaller than the one before it by the same factor, from 1 down to a single step.
+    /// Fractions of the steps, each smaller than the one before it by the same factor, from 1 down to a single step.
     private static func fractions(of count: Int) -> [Double] {
         guard count > 0 else { return [] }
         // Repeated division in place of a power: only the four basic operations are the same on every machine.

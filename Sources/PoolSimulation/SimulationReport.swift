@@ -3,9 +3,9 @@
 package import ExpertPooling
 import SwitchyardTypes
 
-/// What a simulation came to.
+/// The result of a simulation.
 package struct SimulationReport: Sendable, Equatable {
-    /// Rows that were given up, for one reason in one half of the model.
+    /// Rows that were dropped, for one reason in one half of the model.
     package struct Drop: Sendable, Hashable, Comparable {
         /// Whether in the decoder.
         package var isDecoder: Bool
@@ -26,7 +26,7 @@ package struct SimulationReport: Sendable, Equatable {
 
     /// What happened to the hosts.
     package var scenario = SimulationScenario.calm
-    /// What the gateways might do about it.
+    /// The defences that the gateways could use.
     package var variant = SimulationVariant.everything
     /// Time of each measured step, ascending, nanoseconds.
     package var stepTimes: [Int64] = []
@@ -52,7 +52,7 @@ package struct SimulationReport: Sendable, Equatable {
     package var ejections = 0
     /// Faults that hosts had.
     package var faults = 0
-    /// From a host's end of trouble to its next calls, for each gateway, ascending, nanoseconds.
+    /// From a host's recovery to its next calls, for each gateway, ascending, nanoseconds.
     package var recoveries: [Int64] = []
     /// How often the plan for hot experts changed.
     package var planChanges = 0
@@ -70,7 +70,7 @@ package struct SimulationReport: Sendable, Equatable {
     /// Creates a report of nothing.
     package init() {}
 
-    /// Rows that were given up, for whatever reason.
+    /// Rows that were dropped, for whatever reason.
     package var droppedRows: Int { self.dropped.values.reduce(0, +) }
 
     /// A percentile of the steps' times.
@@ -85,10 +85,10 @@ package struct SimulationReport: Sendable, Equatable {
     /// - Returns: Seconds, by nearest rank; 0 where no layer was measured.
     package func layer(_ fraction: Double) -> Double { Self.percentile(self.layerTimes, fraction) }
 
-    /// A percentile of the times from a host's end of trouble to its next calls.
+    /// A percentile of the times from a host's recovery to its next calls.
     ///
     /// - Parameter fraction: From 0 to 1.
-    /// - Returns: Seconds, by nearest rank; 0 where there was no trouble.
+    /// - Returns: Seconds, by nearest rank; 0 where there was no fault.
     package func recovery(_ fraction: Double) -> Double { Self.percentile(self.recoveries, fraction) }
 
     private static func percentile(_ sorted: [Int64], _ fraction: Double) -> Double {

@@ -37,7 +37,7 @@ public enum Base64 {
     /// Decodes text, padded or not.
     ///
     /// - Parameter text: One value; a list is split at its commas first.
-    /// - Returns: The bytes, or nothing where a character is outside the alphabet or the length is impossible.
+    /// - Returns: The bytes, or nil where a character is outside the alphabet or the length is impossible.
     public static func decode(_ text: some StringProtocol) -> [UInt8]? {
         var digits = Array(text.utf8)
         if digits.count.isMultiple(of: 4) {
@@ -78,7 +78,7 @@ public enum Base64 {
         }
     }
 
-    /// The value of a character, or nothing outside the alphabet.
+    /// The value of a character, or nil outside the alphabet.
     private static func value(_ character: UInt8) -> UInt8? {
         switch character {
         case UInt8(ascii: "A")...UInt8(ascii: "Z"): character - UInt8(ascii: "A")

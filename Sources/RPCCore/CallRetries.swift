@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Decides for one call whether it is made again: a pure machine.
+/// Decides whether one call is retried: a pure machine.
 ///
-/// - state open: the attempt in flight can be followed by another; can go to committed.
+/// - state open: the attempt in flight can still be retried; can go to committed.
 /// - state committed: the caller has seen part of the response, or its requests are no longer kept; stays.
 public struct CallRetries: Sendable {
-    /// What the server did of a failed attempt.
+    /// How far the server got with a failed attempt.
     public enum Progress: Sendable, Hashable {
         /// The request never left this side.
         case neverSent
@@ -19,7 +19,7 @@ public struct CallRetries: Sendable {
     public enum Decision: Sendable, Hashable {
         /// The call has failed.
         case giveUp
-        /// Make it again after this time, and say in `grpc-previous-rpc-attempts` how often it was made.
+        /// Retry after this time, and report the number of attempts so far in `grpc-previous-rpc-attempts`.
         case again(after: Duration, previousAttempts: Int)
     }
 
@@ -28,12 +28,12 @@ public struct CallRetries: Sendable {
     private var backoffs = 0
     private var wasRefused = false
 
-    /// Whether the call cannot be made again any more.
+    /// Whether the call can no longer be retried.
     public private(set) var isCommitted: Bool
 
     /// Creates the machine of a call whose first attempt is about to be made.
     ///
-    /// - Parameter policy: What may be made again.
+    /// - Parameter policy: What may be retried.
     public init(policy: RetryPolicy) {
         self.policy = policy
         self.isCommitted = !policy.mayRetry
@@ -57,7 +57,7 @@ public struct CallRetries: Sendable {
     ///   - progress: What the server did.
     ///   - timeLeft: The time to the call's deadline, if there is one.
     ///   - budget: The channel's retry budget.
-    ///   - chance: A number from 0 to 1 that moves the wait.
+    ///   - chance: A number from 0 to 1 that jitters the wait.
     /// - Returns: What to do.
     public mutating func failed(
         code: Status.Code,
@@ -72,7 +72,7 @@ public struct CallRetries: Sendable {
             case .neverSent:
                 return .again(after: .zero, previousAttempts: self.attempts - 1)
             case .refused where !self.wasRefused:
-                // Once: a server that refuses twice means it.
+                // Only once: a server that refuses twice means it.
                 self.wasRefused = true
                 return .again(after: .zero, previousAttempts: self.attempts - 1)
             case .refused, .unknown:
@@ -90,7 +90,7 @@ public struct CallRetries: Sendable {
             return .giveUp
         case .wait(let duration):
             wait = duration
-            // The server's word begins a new series of waits.
+            // The server's pushback restarts the series of waits.
             self.backoffs = 0
         case .none:
             wait = self.policy.backoff(retries: self.backoffs, chance: chance)

@@ -18,9 +18,9 @@ public struct ClientCallState: ~Copyable {
         public var status: Status
         /// The metadata of the trailers.
         public var metadata: Metadata
-        /// The code to reset the stream with; nothing where both sides have closed it.
+        /// The code to reset the stream with; nil where both sides have closed it.
         public var reset: ResetCode?
-        /// Whether the server certainly did no work, so that the call may be made again elsewhere.
+        /// Whether the server certainly did no work, so that the call may be retried elsewhere.
         public var isSafeToRetry: Bool
 
         /// Creates the end of a call.
@@ -90,7 +90,7 @@ public struct ClientCallState: ~Copyable {
         case ended
     }
 
-    /// What can be seen from outside of where the call is.
+    /// The call's state as seen from outside.
     public enum Phase: Sendable, Hashable {
         /// No response headers yet.
         case waiting(requestOpen: Bool)
@@ -167,7 +167,7 @@ extension ClientCallState {
     public mutating func requestEnded() -> OnSend {
         self.modify { _, open in
             guard open.isRequestOpen else {
-                return .refuse(Status(code: .internal, message: "the request has ended before; end it once"))
+                return .refuse(Status(code: .internal, message: "the request has already ended; end it once"))
             }
             open.isRequestOpen = false
             return .send
@@ -176,14 +176,14 @@ extension ClientCallState {
 
     /// The caller gives up.
     ///
-    /// - Returns: `CANCELLED` and a reset, or nothing where the call is over.
+    /// - Returns: `CANCELLED` and a reset, or nil where the call is over.
     public mutating func cancelled() -> End? {
         self.end(.cancelled, "the call was cancelled by its caller", reset: .cancel)
     }
 
-    /// The deadline has passed; whatever the peer sent in the meantime does not count.
+    /// The deadline has passed; whatever the peer sent in the meantime is ignored.
     ///
-    /// - Returns: `DEADLINE_EXCEEDED` and a reset, or nothing where the call is over.
+    /// - Returns: `DEADLINE_EXCEEDED` and a reset, or nil where the call is over.
     public mutating func deadlineExpired() -> End? {
         self.end(.deadlineExceeded, "the deadline passed before the call ended", reset: .cancel)
     }
@@ -191,7 +191,7 @@ extension ClientCallState {
     /// A message could not be deframed, decompressed or parsed.
     ///
     /// - Parameter error: What is wrong with it.
-    /// - Returns: The error's status and a reset, or nothing where the call is over.
+    /// - Returns: The error's status and a reset, or nil where the call is over.
     public mutating func failed(_ error: RPCError) -> End? {
         self.end(error.code, error.message, reset: .cancel)
     }
@@ -210,7 +210,7 @@ extension ClientCallState {
         self.headersReceived(ResponseFields(fields), endStream: endStream)
     }
 
-    /// A header block came, which may have been read before.
+    /// A header block came, which may already have been parsed.
     ///
     /// - Parameters:
     ///   - block: The block.
@@ -288,9 +288,9 @@ extension ClientCallState {
         }
     }
 
-    /// The peer ended the stream with data, so there are no trailers.
+    /// The peer ended the stream with data, so without trailers.
     ///
-    /// - Returns: The end of the call, or nothing where it is over.
+    /// - Returns: The end of the call, or nil where it is over.
     public mutating func streamEndedWithoutTrailers() -> End? {
         switch self.phase {
         case .waiting(let isRequestOpen), .receiving(let isRequestOpen, _):
@@ -302,13 +302,13 @@ extension ClientCallState {
 
     /// The peer reset the stream.
     ///
-    /// A `NO_ERROR` that follows the trailers finds the call ended and means nothing.
+    /// A `NO_ERROR` after the trailers finds the call ended and is ignored.
     ///
     /// - Parameters:
     ///   - code: The frame's code.
     ///   - deadlineHasPassed: Whether the call's deadline is over. Servers reset with `CANCEL` then, and the frame can
     ///     arrive before the caller's own timer has fired.
-    /// - Returns: The end of the call, or nothing where it is over.
+    /// - Returns: The end of the call, or nil where it is over.
     public mutating func resetReceived(_ code: ResetCode, deadlineHasPassed: Bool = false) -> End? {
         if code == .cancel, deadlineHasPassed {
             return self.end(.deadlineExceeded, "the deadline passed before the call ended")
@@ -321,13 +321,13 @@ extension ClientCallState {
         )
     }
 
-    /// The connection is lost, or goes away without having taken the stream.
+    /// The connection is lost, or is going away without having taken the stream.
     ///
     /// - Parameters:
     ///   - reason: What happened, for people.
     ///   - isUnprocessed: Whether the peer said (with the last stream of its `GOAWAY`) that it did no work, or the
     ///     request was never sent.
-    /// - Returns: `UNAVAILABLE`, or nothing where the call is over.
+    /// - Returns: `UNAVAILABLE`, or nil where the call is over.
     public mutating func connectionLost(_ reason: String, isUnprocessed: Bool = false) -> End? {
         self.end(.unavailable, reason, isSafeToRetry: isUnprocessed)
     }
@@ -353,7 +353,7 @@ extension ClientCallState {
         }
     }
 
-    /// Ends an open call with a status of this side's making.
+    /// Ends an open call with a status made on this side.
     private mutating func end(
         _ code: Status.Code,
         _ message: String,
@@ -367,7 +367,7 @@ extension ClientCallState {
         return End(status: Status(code: code, message: message), reset: reset, isSafeToRetry: isSafeToRetry)
     }
 
-    /// The end that trailers bring: a server that ends before the request has is told that nothing more will come.
+    /// The end that trailers bring; a server that ends before the request does is told that nothing more will come.
     private static func end(by trailers: Trailers, shape: CallShape, open: Open) -> End {
         var status = trailers.status
         if status.isOK, shape.hasSingleResponse, open.receivedMessages == 0 {

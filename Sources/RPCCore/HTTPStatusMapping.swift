@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The status of a call whose response has an HTTP status and no `grpc-status`, as a proxy's own answers have.
+/// The status of a call whose response has an HTTP status and no `grpc-status`, such as a proxy's own response.
 ///
-/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/http-grpc-status-mapping.md, and 431 as INTERNAL, which is
-/// what a peer answers whose header limit the request went over.
+/// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/http-grpc-status-mapping.md, and 431 as INTERNAL, which a peer
+/// answers when the request exceeds its header limit.
 public enum HTTPStatusMapping {
     /// Maps an HTTP status.
     ///

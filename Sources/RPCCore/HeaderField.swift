@@ -2,7 +2,7 @@
 
 /// One name-value pair of an HTTP/2 header block, pseudo-headers included.
 public struct HeaderField: Sendable, Hashable, CustomStringConvertible {
-    /// The name in lower case, as HTTP/2 demands.
+    /// The name in lower case, as HTTP/2 requires.
     public var name: String
 
     /// The value.
@@ -45,7 +45,7 @@ enum ContentType {
 enum EncodingList {
     /// The names in a header's value.
     ///
-    /// Commas and spaces are bytes here: what follows one cannot make it part of another character.
+    /// Splitting at bytes is safe: no UTF-8 character contains the byte of a comma or a space.
     static func parse(_ value: String) -> [String] {
         value.utf8.split(separator: UInt8(ascii: ","))
             .compactMap {

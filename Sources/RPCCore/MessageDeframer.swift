@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The five bytes in front of every message: a flag and the length.
+/// The five bytes before every message: a flag and the length.
 ///
 /// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/PROTOCOL-HTTP2.md (Length-Prefixed-Message).
 public struct MessagePrefix: Sendable, Hashable {
@@ -23,7 +23,7 @@ public struct MessagePrefix: Sendable, Hashable {
         self.isCompressed = isCompressed
     }
 
-    /// The prefix as it stands on the wire.
+    /// The prefix as bytes on the wire.
     ///
     /// The length must fit in 32 bits; a longer message is the caller's bug and stops the process.
     public var bytes: [UInt8] {
@@ -44,16 +44,16 @@ public struct MessagePrefix: Sendable, Hashable {
 ///
 /// A pure machine that holds no message bytes: the runner keeps a chunk of bytes and a position in it, asks
 /// ``next(_:)`` what the bytes from there on are, moves on by ``Step/consumed`` and acts on ``Step/event``, until the
-/// event is ``Event/needsBytes``. Body bytes can so be sliced out of the chunk or appended to a buffer of the message's
-/// length, which is known, and checked against the limit, before the first of them arrives.
+/// event is ``Event/needsBytes``. So body bytes can be sliced out of the chunk, or appended to a buffer of the
+/// message's length, which is known and checked against the limit before the first byte arrives.
 ///
 /// - state `prefix`: collects the five bytes; can go to `body`, `failed`.
 /// - state `body`: that many bytes of the message are still to come; can go to `prefix`.
 /// - state `failed`: a prefix was wrong; stays.
 public struct MessageDeframer: Sendable {
-    /// What the bytes at the front of a chunk are.
+    /// What the next bytes of a chunk are.
     public enum Event: Sendable, Hashable {
-        /// Nothing more can be said: all bytes are consumed.
+        /// More bytes are needed: all of them are consumed.
         case needsBytes
         /// A message begins; its length is within the limit.
         case began(MessagePrefix)
@@ -63,7 +63,7 @@ public struct MessageDeframer: Sendable {
 
     /// An event and the bytes that belong to it.
     public struct Step: Sendable, Hashable {
-        /// The number of bytes at the front that the runner passes.
+        /// The number of bytes that the runner skips.
         public var consumed: Int
         /// What they are.
         public var event: Event
@@ -76,7 +76,7 @@ public struct MessageDeframer: Sendable {
         case failed(RPCError)
     }
 
-    /// The longest message that is accepted, in bytes.
+    /// The longest accepted message, in bytes.
     public let maxMessageBytes: Int
 
     /// Where in a message the stream is.
@@ -84,7 +84,7 @@ public struct MessageDeframer: Sendable {
 
     /// Creates a deframer.
     ///
-    /// - Parameter maxMessageBytes: The longest message that is accepted, in bytes on the wire.
+    /// - Parameter maxMessageBytes: The longest accepted message, in bytes on the wire.
     public init(maxMessageBytes: Int) {
         self.maxMessageBytes = maxMessageBytes
     }
@@ -101,8 +101,8 @@ public struct MessageDeframer: Sendable {
     ///
     /// - Parameter bytes: The bytes that follow those consumed so far; may be empty.
     /// - Returns: The next event. A message without bytes gives `.began` and then `.body(isLast: true)`.
-    /// - Throws: `RESOURCE_EXHAUSTED` for a message over the limit, before any of its bytes is looked at; `INTERNAL`
-    ///   for a flag that is neither 0 nor 1. The same error again on every further call.
+    /// - Throws: `RESOURCE_EXHAUSTED` for a message over the limit, before any of its bytes is examined; `INTERNAL` for
+    ///   a flag that is neither 0 nor 1. Every later call throws the same error.
     public mutating func next(_ bytes: UnsafeRawBufferPointer) throws(RPCError) -> Step {
         switch self.state {
         case .failed(let error):
@@ -140,10 +140,9 @@ public struct MessageDeframer: Sendable {
         }
     }
 
-    /// Takes a message that lies in one piece, between two others.
+    /// Takes a message that arrived in one piece.
     ///
-    /// The same as ``next(_:)`` until `.body(isLast: true)`, in one step. To be called only while
-    /// ``isBetweenMessages``.
+    /// The same as ``next(_:)`` until `.body(isLast: true)`, in one step. Call it only while ``isBetweenMessages``.
     ///
     /// - Parameters:
     ///   - flag: The first byte of the prefix.
@@ -158,7 +157,7 @@ public struct MessageDeframer: Sendable {
         return MessagePrefix(length: Int(length), isCompressed: flag == 1)
     }
 
-    /// Says that the stream has ended.
+    /// Tells the deframer that the stream has ended.
     ///
     /// - Throws: `INTERNAL` if it ended inside a message.
     public mutating func end() throws(RPCError) {

@@ -2,9 +2,9 @@
 
 /// The key-value pairs that accompany a call: an ordered multimap of text and binary values.
 ///
-/// Keys are compared without regard to case and kept in lower case. A key that ends in `-bin` holds bytes, any other
-/// printable ASCII. The order of values under one key is kept on the wire; the order between keys is kept here and
-/// means nothing to peers.
+/// Keys are case-insensitive and kept in lower case. A key that ends in `-bin` holds bytes, any other key printable
+/// ASCII. The order of values under one key is kept on the wire; the order between keys is kept here but means nothing
+/// to peers.
 public struct Metadata: Sendable, Hashable {
     /// A value of either kind.
     public enum Value: Sendable, Hashable {
@@ -39,7 +39,7 @@ public struct Metadata: Sendable, Hashable {
     /// - Parameters:
     ///   - value: Printable ASCII (0x20 to 0x7E) that neither begins nor ends with a space.
     ///   - key: Letters, digits, `_`, `-` and `.`; not ending in `-bin` and not one of the protocol's own.
-    /// - Throws: ``MetadataError`` if the key or the value is not as above.
+    /// - Throws: ``MetadataError`` if the key or the value is not legal.
     public mutating func add(_ value: String, forKey key: String) throws(MetadataError) {
         let name = try Self.checkedKey(key)
         guard !Self.isBinaryKey(name) else {
@@ -56,7 +56,7 @@ public struct Metadata: Sendable, Hashable {
     /// - Parameters:
     ///   - bytes: Any bytes.
     ///   - key: Letters, digits, `_`, `-` and `.`; ending in `-bin`.
-    /// - Throws: ``MetadataError`` if the key is not as above.
+    /// - Throws: ``MetadataError`` if the key is not legal.
     public mutating func add(binary bytes: [UInt8], forKey key: String) throws(MetadataError) {
         let name = try Self.checkedKey(key)
         guard Self.isBinaryKey(name) else {
@@ -109,7 +109,7 @@ public struct Metadata: Sendable, Hashable {
     /// The first text value of a key.
     ///
     /// - Parameter key: The key, in any case.
-    /// - Returns: Nothing if there is none.
+    /// - Returns: Nil if there is none.
     public func first(_ key: String) -> String? { self[text: key].first }
 
     /// All values of a key, in order.
@@ -125,7 +125,7 @@ public struct Metadata: Sendable, Hashable {
 // MARK: - Validity
 
 extension Metadata {
-    /// Names that belong to HTTP/2 and gRPC themselves; metadata may not use them.
+    /// Names reserved by HTTP/2 and gRPC; metadata may not use them.
     static let reservedKeys: Set<String> = [
         "grpc-status", "grpc-message", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-message-type",
         "content-type", "content-length", "te", "user-agent", "host", "connection", "keep-alive", "proxy-connection",
@@ -197,11 +197,11 @@ extension Metadata {
     /// Adds one received header field that the protocol itself does not use.
     ///
     /// A binary field is split at its commas before each part is decoded, since proxies may join equal names. A text
-    /// field whose name or value gRPC does not allow is dropped: it cannot have come from a gRPC peer and a proxy's
-    /// field must not fail the call. Spaces around a text value are removed.
+    /// field whose name or value gRPC does not allow is dropped: it cannot have come from a gRPC peer and a field added
+    /// by a proxy must not fail the call. Spaces around a text value are removed.
     ///
-    /// - Parameter field: The field, its name in lower case as HTTP/2 demands.
-    /// - Throws: ``MetadataError`` if a binary value is no base64.
+    /// - Parameter field: The field, its name in lower case as HTTP/2 requires.
+    /// - Throws: ``MetadataError`` if a binary value is not base64.
     public mutating func addReceived(_ field: HeaderField) throws(MetadataError) {
         guard Self.isValidKey(field.name), !Self.reservedKeys.contains(field.name) else {
             return
@@ -250,7 +250,7 @@ public struct MetadataError: Error, Sendable, Hashable, CustomStringConvertible 
         case textForBinaryKey
         /// The key does not end in `-bin` and the value is bytes.
         case binaryForTextKey
-        /// A received `-bin` value is no base64.
+        /// A received `-bin` value is not base64.
         case invalidBase64
     }
 
@@ -260,7 +260,7 @@ public struct MetadataError: Error, Sendable, Hashable, CustomStringConvertible 
     /// The key.
     public let key: String
 
-    /// Names the key, says what is wrong with it and what would be right.
+    /// Names the key, says what is wrong with it and how to fix it.
     public var description: String {
         let key = "metadata key \"\(self.key.prefix(64))\""
         return switch self.code {

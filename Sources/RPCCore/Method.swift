@@ -24,8 +24,8 @@ public struct Method: Sendable, Hashable, CustomStringConvertible {
 
     /// Creates the name of a method from the value of `:path`.
     ///
-    /// The last slash divides the service from the method, since a service's name may hold slashes. Nothing comes of a
-    /// path in which one of the three parts is missing.
+    /// The last slash divides the service from the method, since a service's name may hold slashes. A path that lacks
+    /// one of the three parts gives nil.
     ///
     /// - Parameter path: A path with a leading slash, a service and a method.
     public init?(path: String) {

@@ -6,7 +6,7 @@
 public enum PercentEncoding {
     /// Encodes a status message.
     ///
-    /// A space at either end is encoded too, though gRPC's grammar lets it stand: HTTP/2 forbids it there (RFC 9113,
+    /// A space at either end is encoded too, although gRPC's grammar allows it: HTTP/2 forbids it there (RFC 9113,
     /// section 8.2.1), and every decoder undoes it.
     ///
     /// - Parameter text: Any text.
@@ -32,12 +32,12 @@ public enum PercentEncoding {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Encodes a status message and shortens it where it would be too long.
+    /// Encodes a status message and truncates it to a limit.
     ///
     /// - Parameters:
     ///   - text: Any text.
     ///   - limitBytes: The most bytes of the result, at least 3.
-    /// - Returns: Text of printable ASCII only; three dots stand for an end that is cut off.
+    /// - Returns: Text of printable ASCII only; three dots mark a truncated end.
     public static func encode(_ text: String, limitBytes: Int) -> String {
         if text.utf8.count <= limitBytes {
             let whole = Self.encode(text)
@@ -57,7 +57,7 @@ public enum PercentEncoding {
 
     /// Decodes a status message; never fails.
     ///
-    /// A `%` without two hexadecimal digits stands for itself, and bytes that are no UTF-8 become U+FFFD: a message
+    /// A `%` without two hexadecimal digits stands for itself, and bytes that are not UTF-8 become U+FFFD: a message
     /// that is hard to read is better than a status that is lost.
     ///
     /// - Parameter text: A header's value.
@@ -84,7 +84,7 @@ public enum PercentEncoding {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Whether a character stands for itself, but for a space at an end.
+    /// Whether a character stands for itself, except a space at either end.
     private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
         scalar.isASCII && Self.isPlain(UInt8(scalar.value))
     }

@@ -3,7 +3,7 @@
 /// A call that did not end with `OK`.
 ///
 /// Servers throw it from a handler to choose the status of the call; clients receive it from a call that failed,
-/// whether the status came from the server or was made up locally.
+/// whether the status came from the server or was made locally.
 public struct RPCError: Error, Sendable, CustomStringConvertible {
     /// The code that programs act on; never `.ok`.
     public var code: Status.Code
@@ -14,16 +14,16 @@ public struct RPCError: Error, Sendable, CustomStringConvertible {
     /// Metadata of the trailers.
     public var metadata: Metadata
 
-    /// What led to the error, where it came from this process; never sent.
+    /// The underlying error of this process, if any; never sent.
     public var cause: (any Error)?
 
     /// Creates an error.
     ///
     /// - Parameters:
-    ///   - code: The code that programs act on. `.ok` is no error and becomes `.unknown`.
+    ///   - code: The code that programs act on. `.ok` is not an error and becomes `.unknown`.
     ///   - message: The text that people read.
     ///   - metadata: Metadata of the trailers.
-    ///   - cause: What led to the error.
+    ///   - cause: The underlying error.
     public init(_ code: Status.Code, _ message: String, metadata: Metadata = Metadata(), cause: (any Error)? = nil) {
         self.code = code == .ok ? .unknown : code
         self.message = message
@@ -31,7 +31,7 @@ public struct RPCError: Error, Sendable, CustomStringConvertible {
         self.cause = cause
     }
 
-    /// Creates an error from the status of a call; nothing comes of `OK`.
+    /// Creates an error from the status of a call; nil for `OK`.
     ///
     /// - Parameters:
     ///   - status: How the call ended.

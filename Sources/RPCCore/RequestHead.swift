@@ -4,19 +4,19 @@
 ///
 /// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/PROTOCOL-HTTP2.md (Requests).
 public struct RequestHead: Sendable, Hashable {
-    /// The method that is called.
+    /// The called method.
     public var method: Method
 
     /// `http` or `https`.
     public var scheme: String
 
-    /// The host and port that the client meant; may be empty.
+    /// The host and port that the client addressed; may be empty.
     public var authority: String
 
-    /// The time that the client gives the call; nothing means without end.
+    /// The time that the client gives the call; nil means unlimited.
     public var timeout: Timeout?
 
-    /// The compression of messages whose flag is set; nothing means none.
+    /// The compression of messages whose flag is set; nil means none.
     public var encoding: String?
 
     /// The encodings that the client can read, `identity` aside.
@@ -27,7 +27,7 @@ public struct RequestHead: Sendable, Hashable {
 
     /// Whether the client announced that it reads trailers, with `te: trailers`.
     ///
-    /// A request without it went through something that may lose trailers.
+    /// A request without it passed through something that may lose trailers.
     public var announcesTrailers: Bool
 
     /// The caller's own key-value pairs.
@@ -36,7 +36,7 @@ public struct RequestHead: Sendable, Hashable {
     /// Creates the headers of a request.
     ///
     /// - Parameters:
-    ///   - method: The method that is called.
+    ///   - method: The called method.
     ///   - scheme: `http` or `https`.
     ///   - authority: The host and port of the server.
     ///   - timeout: The time that the call may take.
@@ -93,24 +93,24 @@ public struct RequestHead: Sendable, Hashable {
         return fields
     }
 
-    /// What a server makes of a request's header block.
+    /// How a server reads a request's header block.
     public enum Parsed: Sendable, Hashable {
         /// A call.
         case call(RequestHead)
         /// Not gRPC: answer with this header block and `END_STREAM`.
         case notGRPC([HeaderField])
-        /// gRPC, and wrong: answer with this status alone.
+        /// Malformed gRPC: answer with only this status.
         case refused(Status)
     }
 
     /// Reads and checks a request's header block.
     ///
-    /// Not `POST` is answered with HTTP 405, not `application/grpc` with HTTP 415. A path that names no method is
-    /// `UNIMPLEMENTED`, a timeout or a binary value that cannot be read `INTERNAL`. Fields that gRPC does not allow
-    /// are dropped.
+    /// Any method but `POST` is answered with HTTP 405, any content type but `application/grpc` with HTTP 415. A path
+    /// that names no method is `UNIMPLEMENTED`, a timeout or a binary value that cannot be read `INTERNAL`. Fields that
+    /// gRPC does not allow are dropped.
     ///
     /// - Parameter fields: The header block, names in lower case.
-    /// - Returns: The call or how to turn it down.
+    /// - Returns: The call, or how to reject it.
     public static func parse(_ fields: [HeaderField]) -> Parsed {
         var head = RequestHead(method: Method(service: "", name: ""), scheme: "", authority: "")
         head.announcesTrailers = false
@@ -131,7 +131,7 @@ public struct RequestHead: Sendable, Hashable {
                 }
             }
         }
-        // Whether this is gRPC at all is decided first, whatever else is wrong.
+        // First decide whether this is gRPC at all, whatever else is wrong.
         if let fault = Self.fault(httpMethod: httpMethod, contentType: contentType) {
             return fault
         }
@@ -148,7 +148,7 @@ public struct RequestHead: Sendable, Hashable {
         return .call(head)
     }
 
-    /// Takes over a field other than those that decide whether this is gRPC.
+    /// Reads a field that does not decide whether this is gRPC.
     private mutating func read(_ field: HeaderField) throws(RPCError) {
         switch field.name {
         case ":scheme":

@@ -14,7 +14,7 @@ public struct ResetCode: RawRepresentable, Sendable, Hashable, CustomStringConve
         self.rawValue = rawValue
     }
 
-    /// Not an error: the sender needs no more of the stream.
+    /// Not an error: the sender is done with the stream.
     public static let noError = ResetCode(rawValue: 0x0)
     /// The peer broke the protocol.
     public static let protocolError = ResetCode(rawValue: 0x1)
@@ -30,9 +30,9 @@ public struct ResetCode: RawRepresentable, Sendable, Hashable, CustomStringConve
     public static let frameSizeError = ResetCode(rawValue: 0x6)
     /// The stream was refused before any work was done: safe to retry.
     public static let refusedStream = ResetCode(rawValue: 0x7)
-    /// The stream is not needed any more.
+    /// The stream is no longer needed.
     public static let cancel = ResetCode(rawValue: 0x8)
-    /// The header compression is out of step.
+    /// The header compression state is out of step.
     public static let compressionError = ResetCode(rawValue: 0x9)
     /// The tunnel's connection failed.
     public static let connectError = ResetCode(rawValue: 0xA)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A header block of a response, read at most once for each thing that it can be.
+/// A header block of a response, parsed at most once as each kind of block.
 ///
-/// Servers send the same few blocks with every call. Who recognises a block keeps its instance and hands it to the next
-/// call's machine, which then finds it read.
+/// Servers send the same few blocks with every call. A runner that recognises a block keeps its instance and hands it
+/// to the next call's machine, which finds it already parsed.
 public final class ResponseFields {
     /// The block, names in lower case.
     public let fields: [HeaderField]
@@ -14,7 +14,7 @@ public final class ResponseFields {
     /// The block as trailers.
     private var last: Trailers?
 
-    /// Creates a block that has not been read.
+    /// Creates a block that has not been parsed.
     ///
     /// - Parameter fields: The block, names in lower case.
     public init(_ fields: [HeaderField]) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The headers in front of a response's messages.
+/// The headers before a response's messages.
 ///
 /// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/PROTOCOL-HTTP2.md (Responses).
 public struct ResponseHead: Sendable, Hashable {
-    /// The compression of messages whose flag is set; nothing means none.
+    /// The compression of messages whose flag is set; nil means none.
     public var encoding: String?
 
     /// The encodings that the server can read, `identity` aside.
@@ -40,7 +40,7 @@ public struct ResponseHead: Sendable, Hashable {
         return fields
     }
 
-    /// What a client makes of a response's first header block.
+    /// How a client reads a response's first header block.
     public enum Parsed: Sendable, Hashable {
         /// An interim response (1xx): wait for the next header block.
         case interim
@@ -48,7 +48,7 @@ public struct ResponseHead: Sendable, Hashable {
         case response(ResponseHead)
         /// The block ends the stream and holds the status.
         case trailersOnly(Trailers)
-        /// Not gRPC, or wrong: the call has failed.
+        /// Not gRPC, or malformed: the call has failed.
         case failed(Status)
     }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The tokens that failed calls take and successful ones bring back, so that retries do not add to an overload.
+/// The tokens that failed calls take and successful calls earn back, so that retries do not worsen an overload.
 ///
-/// A failure takes one token and a success brings back a part of one. Retries pause while half of the tokens or fewer are
-/// left (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-configuration). A channel has one
-/// budget for its calls, and an expert pool one for its attempts.
+/// A failure takes one token and a success earns back a fraction of one. Retries pause while at most half of the tokens
+/// are left (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-configuration). A channel has
+/// one budget for its calls, and an expert pool one for its attempts.
 public struct RetryBudget: Sendable, Hashable {
-    /// The tokens there are at most.
+    /// The maximum number of tokens.
     public let maxTokens: Double
-    /// How much of a token a success brings back.
+    /// The fraction of a token that a success earns back.
     public let ratio: Double
     /// The tokens that are left.
     public private(set) var tokens: Double
@@ -16,17 +16,17 @@ public struct RetryBudget: Sendable, Hashable {
     /// Creates a full budget.
     ///
     /// - Parameters:
-    ///   - maxTokens: The tokens there are at most; without any, nothing is ever retried.
-    ///   - ratio: How much of a token a success brings back.
+    ///   - maxTokens: The maximum number of tokens; with zero, nothing is ever retried.
+    ///   - ratio: The fraction of a token that a success earns back.
     public init(maxTokens: Double, ratio: Double = 0.1) {
         self.maxTokens = max(0, maxTokens)
         self.ratio = max(0, ratio)
         self.tokens = self.maxTokens
     }
 
-    /// Creates the full budget of a retry policy, which has at least one token.
+    /// Creates a full budget with a retry policy's numbers and at least one token.
     ///
-    /// - Parameter policy: How many tokens there are, and what a success brings back.
+    /// - Parameter policy: How many tokens there are, and what a success earns back.
     public init(policy: RetryPolicy) {
         self.init(maxTokens: max(1, policy.maxTokens), ratio: policy.tokenRatio)
     }
@@ -40,11 +40,11 @@ public struct RetryBudget: Sendable, Hashable {
     /// A call succeeded.
     public mutating func succeeded() { self.tokens = min(self.maxTokens, self.tokens + self.ratio) }
 
-    /// Checks what holds after every event.
+    /// Checks the invariants, which hold after every event.
     ///
-    /// - Returns: What does not hold; nil if all is well.
+    /// - Returns: The broken invariant; nil if all hold.
     func checkInvariants() -> String? {
-        if self.tokens < 0 { return "\(self.tokens) tokens are left, fewer than none" }
+        if self.tokens < 0 { return "\(self.tokens) tokens are left, fewer than zero" }
         if self.tokens > self.maxTokens { return "\(self.tokens) tokens are left of \(self.maxTokens)" }
         return nil
     }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// When a client makes a failed call again by itself.
+/// When a client retries a failed call by itself.
 ///
 /// Source: https://github.com/grpc/proposal/blob/master/A6-client-retries.md. Hedging is left out; a wait that would
-/// pass the call's deadline is not begun, and the call ends with the error at hand.
+/// pass the call's deadline does not start, and the call ends with its current error.
 public struct RetryPolicy: Sendable, Hashable {
     /// The most attempts that the protocol allows a policy.
     public static let attemptLimit = 5
 
-    /// Whether calls that the server certainly did not process are made again, however often they failed otherwise.
+    /// Whether calls that the server certainly did not process are retried, however often they failed otherwise.
     public var isTransparent: Bool
 
-    /// How often a call is made at most, the first time included; 1 makes none again, more than 5 counts as 5.
+    /// The most attempts per call, the first included; 1 retries nothing, more than 5 counts as 5.
     public var maxAttempts: Int
 
     /// The wait before the second attempt.
@@ -20,38 +20,38 @@ public struct RetryPolicy: Sendable, Hashable {
     /// The longest wait.
     public var maxBackoff: Duration
 
-    /// By how much the wait grows with each attempt.
+    /// The factor by which the wait grows with each attempt.
     public var backoffMultiplier: Double
 
-    /// The statuses after which a call may be made again.
+    /// The statuses after which a call may be retried.
     public var codes: Set<Status.Code>
 
-    /// How many failures are forgiven before retries pause: they do while half of these tokens or fewer are left.
+    /// The tokens of the retry budget: retries pause while at most half of them are left.
     public var maxTokens: Double
 
-    /// How much of a token a successful call brings back.
+    /// The fraction of a token that a successful call earns back.
     public var tokenRatio: Double
 
-    /// How many bytes of a call's requests are kept to send them again; a call with more is not made again.
+    /// How many bytes of a call's requests are kept for a retry; a call with more is not retried.
     public var bufferBytes: Int
 
-    /// No call is made again.
+    /// No call is retried.
     public static let none = RetryPolicy(isTransparent: false)
 
-    /// Only calls that the server did not process are made again.
+    /// Only calls that the server did not process are retried.
     public static let transparent = RetryPolicy()
 
     /// Creates a policy; see the properties for the meaning of each value.
     ///
     /// - Parameters:
-    ///   - isTransparent: Whether calls that were not processed are made again.
+    ///   - isTransparent: Whether calls that were not processed are retried.
     ///   - maxAttempts: Attempts of a call, the first included.
     ///   - initialBackoff: Wait before the second attempt.
     ///   - maxBackoff: Longest wait.
     ///   - backoffMultiplier: Growth of the wait.
-    ///   - codes: Statuses after which a call may be made again.
-    ///   - maxTokens: Failures that are forgiven.
-    ///   - tokenRatio: What a success brings back.
+    ///   - codes: Statuses after which a call may be retried.
+    ///   - maxTokens: Tokens of the retry budget.
+    ///   - tokenRatio: What a success earns back.
     ///   - bufferBytes: Bytes of a call's requests that are kept.
     public init(
         isTransparent: Bool = true,
@@ -75,10 +75,10 @@ public struct RetryPolicy: Sendable, Hashable {
         self.bufferBytes = bufferBytes
     }
 
-    /// Whether any call can be made again.
+    /// Whether any call can be retried.
     public var mayRetry: Bool { self.isTransparent || self.hasAttempts }
 
-    /// Whether calls that the server may have processed can be made again.
+    /// Whether calls that the server may have processed can be retried.
     public var hasAttempts: Bool { self.maxAttempts > 1 && !self.codes.isEmpty }
 
     /// The wait before an attempt.
@@ -86,7 +86,7 @@ public struct RetryPolicy: Sendable, Hashable {
     /// - Parameters:
     ///   - retries: How many waits were drawn before this one.
     ///   - chance: A number from 0 to 1.
-    /// - Returns: The wait, moved by a fifth in either direction.
+    /// - Returns: The wait, jittered by a fifth in either direction.
     func backoff(retries: Int, chance: Double) -> Duration {
         var wait = self.initialBackoff
         for _ in 0..<retries where wait < self.maxBackoff { wait = wait * self.backoffMultiplier }

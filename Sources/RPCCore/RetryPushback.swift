@@ -12,7 +12,7 @@ public enum RetryPushback: Sendable, Hashable {
     case never
 
     static let key = "grpc-retry-pushback-ms"
-    /// A server that asks for more than a day means never.
+    /// A server that asks for more than a day is taken to mean never.
     static let longestMilliseconds: Int64 = 86_400_000
 
     /// Reads it from a call's trailers.
@@ -31,8 +31,8 @@ public enum RetryPushback: Sendable, Hashable {
 extension RPCError {
     /// Asks the caller to retry after a time, in the trailers.
     ///
-    /// - Parameter delay: The time, of which whole milliseconds are sent; less than none counts as none, more than a day
-    ///   as a day.
+    /// - Parameter delay: The time, of which whole milliseconds are sent; a negative time counts as zero, more than a
+    ///   day as a day.
     public mutating func askToRetry(after delay: Duration) {
         let bounded = min(max(delay, .zero), .milliseconds(RetryPushback.longestMilliseconds))
         let (seconds, attoseconds) = bounded.components

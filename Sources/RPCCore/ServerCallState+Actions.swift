@@ -7,7 +7,7 @@ extension ServerCallState {
         public enum Block: Sendable, Hashable {
             /// Trailers behind a head.
             case trailers(Trailers)
-            /// Head and trailers in one.
+            /// Head and trailers in one block.
             case trailersOnly(Trailers, acceptedEncodings: [String] = [])
             /// The answer to something that is not gRPC.
             case http([HeaderField])
@@ -46,9 +46,9 @@ extension ServerCallState {
         case ignore
     }
 
-    /// What a header block of the peer means that was read before.
+    /// What an already parsed header block of the peer means.
     public enum OnParsedHeaders: Sendable, Hashable {
-        /// As ``OnHeaders/route(_:deadline:)``; the deadline is the runner's to work out.
+        /// As ``OnHeaders/route(_:deadline:)``; the runner works out the deadline.
         case route
         /// Turn the request down.
         case end(Ending)
@@ -92,7 +92,7 @@ extension ServerCallState {
         case refuse(Status)
     }
 
-    /// What to do with a call that must not go on.
+    /// What to do with a call that must end.
     public enum OnAbort: Sendable, Hashable {
         /// Cancel the handler and reset the stream.
         case cancelHandler(reset: ResetCode?)

@@ -29,7 +29,7 @@ public struct ServerCallState: ~Copyable {
         case ended
     }
 
-    /// What can be seen from outside of where the call is.
+    /// The call's state as seen from outside.
     public enum Phase: Sendable, Hashable {
         /// No headers yet.
         case idle
@@ -101,7 +101,7 @@ extension ServerCallState {
         }
     }
 
-    /// A header block came that was read already, for this call or for one with the same block.
+    /// A header block came that was already parsed, for this call or for another with the same block.
     ///
     /// - Parameters:
     ///   - parsed: What the block is.
@@ -207,7 +207,7 @@ extension ServerCallState {
 extension ServerCallState {
     /// The method exists and its handler is about to run.
     ///
-    /// May be called in the state `routing` only; elsewhere it changes nothing, since the peer may have left.
+    /// Call it only in the state `routing`; elsewhere it changes nothing, since the peer may have left.
     ///
     /// - Parameter shape: How many messages each side sends.
     /// - Returns: Whether to run the handler.
@@ -265,7 +265,7 @@ extension ServerCallState {
     /// The handler sends its initial metadata ahead of any message.
     ///
     /// - Parameter metadata: The key-value pairs of the head.
-    /// - Returns: The header block to write, or nothing where it is written or the call is over.
+    /// - Returns: The header block to write, or nil where it was already written or the call is over.
     public mutating func headSent(_ metadata: Metadata) -> ResponseHead? {
         switch consume self.state {
         case .open(var open):
@@ -293,7 +293,7 @@ extension ServerCallState {
     /// - Parameters:
     ///   - status: How the call ended. `OK` without a message from a method that answers with one becomes `INTERNAL`.
     ///   - metadata: The server's last key-value pairs.
-    /// - Returns: What to write, or nothing where the call is over.
+    /// - Returns: What to write, or nil where the call is over.
     public mutating func statusSent(_ status: Status, metadata: Metadata = Metadata()) -> Ending? {
         let trailers = Trailers(status: status, metadata: metadata)
         switch consume self.state {
@@ -302,7 +302,7 @@ extension ServerCallState {
             if status.isOK, open.shape.hasSingleResponse, open.sentMessages == 0 {
                 let fault = Status(
                     code: .internal,
-                    message: "the method ended without the message that it answers with"
+                    message: "the method ended without sending its response message"
                 )
                 return Self.ending(of: open, trailers: Trailers(status: fault, metadata: metadata))
             }
@@ -361,7 +361,7 @@ extension ServerCallState {
         return nil
     }
 
-    /// The block that ends an open call: trailers, or all in one where nothing has been sent.
+    /// The block that ends an open call: trailers, or everything in one block where nothing has been sent.
     private static func ending(of open: Open, trailers: Trailers, acceptedEncodings: [String] = []) -> Ending {
         Ending(
             open.isHeadSent ? .trailers(trailers) : .trailersOnly(trailers, acceptedEncodings: acceptedEncodings),

@@ -41,7 +41,7 @@ extension Status {
         case cancelled = 1
         /// An error that fits no other code, or that came without one.
         case unknown = 2
-        /// A field of the request is wrong whatever the state of the server.
+        /// A field of the request is wrong, whatever the state of the server.
         case invalidArgument = 3
         /// The deadline passed before the call ended.
         case deadlineExceeded = 4
@@ -49,7 +49,7 @@ extension Status {
         case notFound = 5
         /// Something that the request would create exists.
         case alreadyExists = 6
-        /// The caller is known and may not do this.
+        /// The caller is known but may not do this.
         case permissionDenied = 7
         /// A queue, a quota or a size limit is used up.
         case resourceExhausted = 8

@@ -35,7 +35,7 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
     /// The largest number that eight digits can write.
     package static let maximumValue: UInt32 = 99_999_999
 
-    /// The farthest point in time that counts as a deadline: anything later is as good as none.
+    /// The latest point in time that counts as a deadline; anything later means none.
     ///
     /// A hundred years keeps the deadline inside 64 bits of nanoseconds, which event loops count in.
     package static let horizon = Duration.seconds(100 * 365 * 24 * 3600)
@@ -121,7 +121,7 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
     /// The time that the value stands for.
     public var duration: Duration { self.unit.duration * Int(self.value) }
 
-    /// The time that the value stands for in nanoseconds; nothing where that is farther away than ``horizon``.
+    /// The time that the value stands for in nanoseconds; nil where that is farther away than ``horizon``.
     public var nanoseconds: Int64? {
         let scale: Int64 =
             switch self.unit {
@@ -142,7 +142,7 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
     /// The point in time at which the timeout runs out.
     ///
     /// - Parameter now: When the request arrived.
-    /// - Returns: Nothing where that is farther away than ``horizon``.
+    /// - Returns: Nil where that is farther away than ``horizon``.
     public func deadline(from now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         let duration = self.duration
         return duration > Self.horizon ? nil : now.advanced(by: duration)
@@ -151,7 +151,7 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
     /// The header's value, for example `250m`.
     public var description: String {
         String(unsafeUninitializedCapacity: 9) { bytes in
-            // Sent with every call: written from the back without the detours of interpolation.
+            // Sent with every call, so written from the back without string interpolation.
             var start = 8
             bytes[start] = self.unit.rawValue
             var rest = self.value
@@ -165,7 +165,7 @@ public struct Timeout: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// The least number of units that is not shorter than the duration, which must fit.
+    /// The smallest number of units that covers the duration; it must fit.
     private static func roundedUp(_ duration: Duration, unit: Unit) -> UInt32 {
         let attosecondsPerSecond: Int64 = 1_000_000_000_000_000_000
         let (seconds, attoseconds) = duration.components
@@ -190,28 +190,28 @@ public struct TimeoutError: Error, Sendable, Hashable, CustomStringConvertible {
     public enum Code: Sendable, Hashable {
         /// The last character is none of `H M S m u n`.
         case unknownUnit
-        /// There is a unit and nothing in front of it.
+        /// There is a unit with nothing before it.
         case noDigits
         /// There are more than eight digits.
         case tooManyDigits
-        /// A character in front of the unit is no digit.
+        /// A character before the unit is not a digit.
         case notADigit
     }
 
     /// What is wrong with the value.
     public let code: Code
 
-    /// The value as it came.
+    /// The value as received.
     public let text: String
 
-    /// Says what is wrong and what would be right.
+    /// Says what is wrong and how to fix it.
     public var description: String {
         let fault =
             switch self.code {
             case .unknownUnit: "does not end in a unit"
             case .noDigits: "has no digits"
             case .tooManyDigits: "has more than eight digits"
-            case .notADigit: "has a character that is no digit"
+            case .notADigit: "has a character that is not a digit"
             }
         return "grpc-timeout \"\(self.text.prefix(32))\" \(fault); send 1 to 8 digits and one of H, M, S, m, u, n"
     }

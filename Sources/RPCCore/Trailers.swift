@@ -12,8 +12,8 @@ public struct Trailers: Sendable, Hashable {
 
     /// The longest `grpc-message`, in bytes on the wire.
     ///
-    /// Clients refuse header lists over a limit of their own, 8 KiB by default in gRPC's C core: a longer message would
-    /// cost the caller the status itself.
+    /// Clients refuse header lists over their own limit, 8 KiB by default in gRPC's C core: a longer message would lose
+    /// the status itself.
     static let messageLimitBytes = 4_096
 
     /// Creates trailers.
@@ -50,8 +50,8 @@ public struct Trailers: Sendable, Hashable {
     /// - Parameters:
     ///   - fields: The header block, names in lower case.
     ///   - httpStatus: The HTTP status, if the block is also the response's first.
-    /// - Returns: The status and the metadata. Without `grpc-status` the HTTP status decides, without both it is
-    ///   `UNKNOWN`; so is a status that is no number from 0 to 16. A binary value that is no base64 is dropped.
+    /// - Returns: The status and the metadata. Without `grpc-status` the HTTP status decides, without either it is
+    ///   `UNKNOWN`, as is a status that is not a number from 0 to 16. A binary value that is not base64 is dropped.
     public static func parse(_ fields: [HeaderField], httpStatus: Int? = nil) -> Trailers {
         var code: String?
         var message: String?
@@ -66,13 +66,13 @@ public struct Trailers: Sendable, Hashable {
         return Trailers(status: Self.status(code: code, message: message, httpStatus: httpStatus), metadata: metadata)
     }
 
-    /// The status that the fields amount to.
+    /// The status that the fields give.
     private static func status(code: String?, message: String?, httpStatus: Int?) -> Status {
         if let code {
             if let number = UInt8(code), let known = Status.Code(rawValue: number) {
                 return Status(code: known, message: message ?? "")
             }
-            let note = "the peer's grpc-status \"\(code.prefix(16))\" is no status code"
+            let note = "the peer's grpc-status \"\(code.prefix(16))\" is not a status code"
             return Status(code: .unknown, message: message.map { "\($0) (\(note))" } ?? note)
         }
         if let httpStatus {

@@ -9,7 +9,7 @@ public struct Payload: Sendable, Hashable {
 
     /// Whether the message may be compressed where the connection's configuration says so.
     ///
-    /// False for what is secret and could be guessed from its compressed length.
+    /// False for secrets that could be guessed from their compressed length.
     public var mayBeCompressed = true
 
     /// Creates a message of several pieces.
@@ -38,7 +38,7 @@ public struct Payload: Sendable, Hashable {
         self.segments.reduce(0) { $0 + $1.readableBytes }
     }
 
-    /// The pieces behind the five bytes that frame a message: whether it is compressed, and its length.
+    /// The pieces after the five bytes that frame a message: whether it is compressed, and its length.
     ///
     /// Small pieces at the front share the prefix's buffer.
     func framed(isCompressed: Bool = false) -> [ByteBuffer] {
@@ -53,6 +53,6 @@ public struct Payload: Sendable, Hashable {
         return [front] + self.segments
     }
 
-    /// Messages up to this size are copied behind their prefix: cheaper than another entry in a gathering write.
+    /// Messages up to this size are copied after their prefix: cheaper than another entry in a gathering write.
     private static let joinedBytes = 1_024
 }

@@ -4,15 +4,15 @@ internal import HTTP2Session
 
 /// What one connection may hold, on either side.
 public struct TransportLimits: Sendable, Hashable {
-    /// The largest message taken from the peer, in bytes.
+    /// The largest message accepted from the peer, in bytes.
     public var maxReceiveMessageBytes: Int
-    /// The largest header list taken from the peer, in bytes, counted with 32 bytes for each field.
+    /// The largest header list accepted from the peer, in bytes, counting 32 bytes for each field.
     public var maxHeaderListBytes: Int
-    /// How many connections a server keeps; one more is closed at once.
+    /// How many connections a server keeps; any more are closed at once.
     public var maxConnections: Int
     /// How many calls the peer may have open on one connection.
     public var maxConcurrentStreams: Int
-    /// How many bytes of one call the peer may send before this side takes them.
+    /// How many bytes of one call the peer may send before this side reads them.
     public var streamWindowBytes: Int
     /// How many bytes of one connection may be on their way to this side.
     public var connectionWindowBytes: Int
@@ -22,7 +22,7 @@ public struct TransportLimits: Sendable, Hashable {
     public var writeBufferBytes: Int
     /// How many bytes of all responses of one connection may wait for a client that does not read (server).
     ///
-    /// A response that would pass it ends its call instead; one alone may be larger.
+    /// A response that would exceed it ends its call instead; a single one may be larger.
     public var connectionOutputBytes: Int
     /// The largest piece of memory a socket is read into at once, in bytes.
     public var readBufferBytes: Int

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Finds files of a descriptor set by what they declare, as server reflection asks for them.
+/// Finds files of a descriptor set by what they declare, as server reflection needs.
 ///
 /// Source: https://github.com/protocolbuffers/protobuf/blob/v3.21.12/src/google/protobuf/descriptor.proto.
 public struct DescriptorIndex: Sendable {
@@ -18,15 +18,15 @@ public struct DescriptorIndex: Sendable {
         var imports: [String] = []
     }
 
-    /// How deep messages may be declared inside each other.
+    /// How deeply message declarations may be nested.
     private static let depthLimit = 32
 
     /// Reads a descriptor set.
     ///
     /// - Parameter bytes: A serialized `google.protobuf.FileDescriptorSet`.
-    /// - Throws: ``ProtoError`` if the bytes are no such message.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message.
     public init(serializedSet bytes: [UInt8]) throws(ProtoError) {
-        // Errors are kept inside, since the closure cannot throw a type of its own.
+        // Errors are stored, since the closure cannot throw a typed error.
         let result = bytes.withUnsafeBytes { buffer in
             Result<DescriptorIndex, ProtoError> { () throws(ProtoError) in
                 var index = DescriptorIndex()
@@ -42,13 +42,13 @@ public struct DescriptorIndex: Sendable {
     /// Finds a file by its name.
     ///
     /// - Parameter name: Its path, as imports write it.
-    /// - Returns: Its place, or nothing.
+    /// - Returns: Its place, or nil.
     public func file(named name: String) -> Place? { self.places[name] }
 
     /// Finds the file that declares something.
     ///
     /// - Parameter symbol: The full name of a service, method, message, field, oneof, enum, enum value or extension.
-    /// - Returns: The file's place, or nothing.
+    /// - Returns: The file's place, or nil.
     public func file(containing symbol: String) -> Place? { self.symbols[symbol] }
 
     /// Finds the file that declares an extension.
@@ -56,13 +56,13 @@ public struct DescriptorIndex: Sendable {
     /// - Parameters:
     ///   - type: The full name of the message that is extended.
     ///   - number: The extension's number.
-    /// - Returns: The file's place, or nothing.
+    /// - Returns: The file's place, or nil.
     public func file(extending type: String, number: Int32) -> Place? { self.extensions[type]?[number] }
 
     /// The numbers of a message's extensions.
     ///
     /// - Parameter type: The full name of the message.
-    /// - Returns: The numbers, ascending; nothing for a message that no file declares.
+    /// - Returns: The numbers, ascending; empty for a message that no file declares.
     public func extensionNumbers(of type: String) -> [Int32]? {
         guard self.messages.contains(type) else {
             return nil
@@ -72,8 +72,8 @@ public struct DescriptorIndex: Sendable {
 
     /// A file and all that it imports.
     ///
-    /// - Parameter place: The file's place in this set; another number gives nothing.
-    /// - Returns: The places of the file and then of its imports, theirs included, each once.
+    /// - Parameter place: The file's place in this set; another number gives an empty list.
+    /// - Returns: The places of the file and of all its direct and indirect imports, each once.
     public func closure(of place: Place) -> [Place] {
         guard self.files.indices.contains(place) else {
             return []
@@ -182,7 +182,7 @@ public struct DescriptorIndex: Sendable {
         }
     }
 
-    /// An enum's values stand beside it, not inside it.
+    /// An enum's values are declared next to it, not inside it.
     private mutating func readEnum(_ declaration: WireReader, scope: String, _ place: Place) throws(ProtoError) {
         self.symbols[Self.join(scope, try Self.text(declaration, 1))] = place
         try self.readNames(of: declaration, scope: scope, place)

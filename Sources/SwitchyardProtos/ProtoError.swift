@@ -4,13 +4,13 @@
 public struct ProtoError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What is wrong with the message.
     public enum Code: Sendable, Hashable {
-        /// The bytes are no message of this type.
+        /// The bytes are not a message of this type.
         case malformed
         /// The bytes, or the memory that they unfold to, are over the limit.
         case overLimit
         /// A text is not UTF-8.
         case invalidUTF8
-        /// A choice has a number that this version does not know.
+        /// An enum has a number that this version does not know.
         case unknownChoice
         /// A tensor's bytes are not as many as its shape and type say.
         case sizeMismatch
@@ -22,7 +22,7 @@ public struct ProtoError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The message's full name, for example `switchyard.v1.GenerateRequest`.
     public let message: String
 
-    /// The field's name; empty where the message as a whole is meant.
+    /// The field's name; empty for the message as a whole.
     public let field: String
 
     /// The limit, the value and what to do about it.

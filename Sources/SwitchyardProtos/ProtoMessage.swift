@@ -14,7 +14,7 @@ extension ProtoMessage {
     /// - Parameters:
     ///   - bytes: The whole message.
     ///   - limits: How much memory reading it may take.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, a text is not UTF-8 or a limit is reached.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, a text is not UTF-8 or a limit is reached.
     public init(serialized bytes: UnsafeRawBufferPointer, limits: ProtoLimits = .defaults) throws(ProtoError) {
         self = try Self.codec.decode(bytes, limits)
     }
@@ -24,7 +24,7 @@ extension ProtoMessage {
     /// - Parameters:
     ///   - bytes: The whole message.
     ///   - limits: How much memory reading it may take.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, a text is not UTF-8 or a limit is reached.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, a text is not UTF-8 or a limit is reached.
     public init(serialized bytes: [UInt8], limits: ProtoLimits = .defaults) throws(ProtoError) {
         let result = bytes.withUnsafeBytes { buffer in
             Result<Self, ProtoError> { () throws(ProtoError) in try Self.codec.decode(buffer, limits) }
@@ -47,7 +47,7 @@ public struct ProtoLimits: Sendable, Hashable {
     /// on the wire.
     public var maxExpansion: Int
 
-    /// The bytes of memory that any message may unfold to, however short it is.
+    /// The bytes of memory that any message may unfold to, however short.
     public var freeBytes: Int
 
     /// Creates limits.
@@ -65,7 +65,7 @@ public struct ProtoLimits: Sendable, Hashable {
     /// 64 MiB on the wire; 64 KiB of memory and 32 bytes more for each byte on the wire.
     public static let defaults = ProtoLimits()
 
-    /// The bytes of memory that a message of so many bytes may unfold to.
+    /// The bytes of memory that a message of this size may unfold to.
     func memory(forMessageBytes count: Int) -> Int {
         let (product, overflow) = count.multipliedReportingOverflow(by: self.maxExpansion)
         let (sum, secondOverflow) = product.addingReportingOverflow(self.freeBytes)

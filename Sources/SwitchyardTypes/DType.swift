@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The type of a number in a tensor: as a checkpoint stores it, as weights are packed, as rows are sent. Little-endian.
+/// The type of a number in a tensor: as a checkpoint stores it, as weights are packed, as rows are sent.
 ///
-/// Not every type serves every purpose. ``isWeight``, ``isPacked`` and ``isRow`` say which do.
+/// All are little-endian. Not every type serves every purpose. ``isWeight``, ``isPacked`` and ``isRow`` say which do.
 public enum DType: String, Sendable, Hashable, CaseIterable, CustomStringConvertible {
     /// IEEE 754 binary64.
     case float64

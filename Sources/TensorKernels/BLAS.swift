@@ -5,7 +5,7 @@ internal import COpenBLAS
 /// Products through OpenBLAS, on the calling thread.
 ///
 /// OpenBLAS chooses its summation order by the shape of the product and by the machine. So it computes only what
-/// belongs to one sequence alone: a result then still does not depend on the sequence's neighbours.
+/// belongs to a single sequence: the result then still does not depend on the sequence's neighbours.
 public enum BLAS {
     private static let singleThreaded: Void = openblas_set_num_threads(1)
 

@@ -4,9 +4,9 @@ internal import CKernels
 public import SwitchyardTypes
 
 extension DType {
-    /// What the kernels call the type, where elements are read by themselves: float32, bfloat16 or float16.
+    /// The kernels' name for the type, where elements are read individually: float32, bfloat16 or float16.
     ///
-    /// Nothing else gets this far: loaders and codecs check ``isWeight`` and ``isRow`` before.
+    /// Nothing else gets this far: loaders and codecs already check ``isWeight`` and ``isRow``.
     var kernelCode: Int32 {
         switch self {
         case .float32: Int32(CK_TYPE_F32)
@@ -15,7 +15,7 @@ extension DType {
         }
     }
 
-    /// Inputs that a matrix packed in this type may have at most: for `int8` as many as sums of 32 bits have room for.
+    /// The most inputs of a matrix packed in this type: for `int8`, as many as fit in 32-bit sums.
     public var mostInputs: Int {
         self == .int8 ? Int(CK_INT8_MOST_INPUTS) : Int.max
     }
@@ -23,8 +23,8 @@ extension DType {
     /// Writes `count` floats as rows of this type, which is float32 or bfloat16 (``isRow``).
     ///
     /// - Parameters:
-    ///   - source: The first element. For ``bfloat16``, which rounds to nearest even, one beyond the largest bfloat16
-    ///     becomes infinite.
+    ///   - source: The first element. For ``bfloat16``, which rounds to nearest even, numbers beyond the largest
+    ///     bfloat16 become infinite.
     ///   - count: Number of elements.
     ///   - destination: Room for `count * byteCount` bytes; need not be aligned.
     public func write(_ source: UnsafePointer<Float>, count: Int, to destination: UnsafeMutableRawPointer) {

@@ -6,10 +6,10 @@ public import SwitchyardTypes
 public enum FiniteCheck {
     /// Whether all values in the bytes are finite: neither infinite nor "not a number".
     ///
-    /// Adding one to the exponent's lowest bit carries into the sign's place exactly where all bits of the exponent are
-    /// set, so no value needs a branch.
+    /// Adding one to the exponent's lowest bit carries into the sign bit exactly where all exponent bits are set, so no
+    /// value needs a branch.
     ///
-    /// - Parameter bytes: Little-endian float32 values at any alignment; a rest of fewer than four bytes is ignored.
+    /// - Parameter bytes: Little-endian float32 values at any alignment; up to three remaining bytes are ignored.
     /// - Returns: Whether all are finite; true for no values.
     public static func allFinite(_ bytes: UnsafeRawBufferPointer) -> Bool {
         typealias Vector = SIMD16<UInt32>
@@ -37,14 +37,14 @@ public enum FiniteCheck {
     /// Whether all values of a type of rows are finite.
     ///
     /// - Parameters:
-    ///   - bytes: Little-endian values at any alignment; a rest that is no whole value is ignored.
+    ///   - bytes: Little-endian values at any alignment; an incomplete last value is ignored.
     ///   - type: The values' type, float32 or bfloat16 (`DType.isRow`).
     /// - Returns: Whether all are finite; true for no values.
     public static func allFinite(_ bytes: UnsafeRawBufferPointer, of type: DType) -> Bool {
         type == .float32 ? self.allFinite(bytes) : self.allFiniteBFloat16(bytes)
     }
 
-    /// As ``allFinite(_:)``, with the exponent in the same place of half as many bits.
+    /// As ``allFinite(_:)``, with the same exponent in half as many bits.
     private static func allFiniteBFloat16(_ bytes: UnsafeRawBufferPointer) -> Bool {
         typealias Vector = SIMD32<UInt16>
         let exponent: UInt16 = 0x7F80

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A row-major float32 matrix in memory of its own, aligned to 64 bytes.
+/// A row-major float32 matrix in its own memory, aligned to 64 bytes.
 ///
-/// Rows are contiguous: element `(r, c)` lies at `pointer[r * columns + c]`. The class is the unit in which
-/// activations travel between layers; a matrix is filled before it is handed on, and nobody writes to it
-/// afterwards.
+/// Rows are contiguous: element `(r, c)` lies at `pointer[r * columns + c]`. The class is the unit in which activations
+/// travel between layers; a matrix is filled before it is passed on, and never written afterwards.
 public final class FloatMatrix: @unchecked Sendable {
     // Safety: written only by its creator before it is shared; read-only from then on.
 

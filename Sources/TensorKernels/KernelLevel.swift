@@ -16,7 +16,7 @@ public enum KernelLevel: Int32, Sendable, Hashable, CaseIterable, Comparable {
     /// Advanced SIMD, called NEON (AArch64).
     case neon = 3
 
-    /// The highest level that this machine can run, found out once.
+    /// The highest level that this machine can run, determined once.
     public static let best = KernelLevel(rawValue: Int32(ck_best_level())) ?? .scalar
 
     /// The levels that this machine can run, lowest first.

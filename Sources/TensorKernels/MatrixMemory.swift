@@ -2,19 +2,18 @@
 
 internal import Synchronization
 
-/// Memory of matrices that are gone, kept for the next ones.
+/// Memory of freed matrices, kept for the next ones.
 ///
-/// Every layer makes matrices of the sizes that the layer before it made. Large ones would come from the system anew each
-/// time, which clears every page before it hands it out: in an encoder step over 2,048 tokens that takes a tenth of the
-/// time.
+/// Every layer makes matrices of the sizes that the layer before it made. Large ones would come from the system each
+/// time, which clears every page first: in an encoder step over 2,048 tokens that takes a tenth of the time.
 enum MatrixMemory {
     /// Alignment of all memory, in bytes: a cache line, and a register of AVX-512.
     static let alignment = 64
 
-    /// Smallest size that is kept; what is smaller is quickly got from the allocator.
+    /// Smallest size that is kept; the allocator is fast enough for smaller ones.
     static let smallest = 1 << 14
 
-    /// Bytes that are kept in all, beyond which memory goes back to the allocator.
+    /// Most bytes that are kept; memory beyond them goes back to the allocator.
     static let limit = 192 << 20
 
     private struct Shelf: @unchecked Sendable {
@@ -28,7 +27,8 @@ enum MatrixMemory {
     /// Bytes that are kept at the moment.
     static var kept: Int { self.shelf.withLock { $0.bytes } }
 
-    /// The size that is really taken for a number of bytes: an eighth more at most, so that like sizes share memory.
+    /// The size that is really allocated for a number of bytes: at most an eighth more, so that similar sizes share
+    /// memory.
     static func size(_ bytes: Int) -> Int {
         let least = max(bytes, self.alignment)
         guard least >= self.smallest else {
@@ -56,7 +56,7 @@ enum MatrixMemory {
         return .allocate(byteCount: size, alignment: self.alignment)
     }
 
-    /// Gives memory back that ``take(_:)`` gave out for `bytes` bytes.
+    /// Returns memory that ``take(_:)`` gave out for `bytes` bytes.
     static func give(_ pointer: UnsafeMutableRawPointer, _ bytes: Int) {
         let size = self.size(bytes)
         let isKept = self.shelf.withLock { shelf in

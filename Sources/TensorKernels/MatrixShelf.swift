@@ -4,13 +4,13 @@ internal import Synchronization
 
 /// Matrices of earlier layers and steps, handed out again once nobody else holds them.
 ///
-/// A decoder step makes hundreds of small matrices of a few shapes, the same ones in every step. Here they are made once:
-/// the shelf keeps a reference to each, and one that nobody else refers to is free.
+/// A decoder step makes hundreds of small matrices of a few shapes, the same ones in every step. Here they are made
+/// once: the shelf keeps a reference to each, and one with no other reference is free.
 enum MatrixShelf {
     /// Elements of the largest matrix that is kept; the memory of larger ones is kept by ``MatrixMemory``.
     static let largest = 1 << 18
 
-    /// Elements of all matrices that are kept, 64 MiB; where there would be more, those that are free go.
+    /// Elements of all matrices that are kept, 64 MiB; beyond that, free ones are released.
     static let limit = 1 << 24
 
     private struct Shape: Hashable {
@@ -24,14 +24,14 @@ enum MatrixShelf {
     /// The matrices of one shape.
     private final class Bucket {
         var matrices: [FloatMatrix] = []
-        /// Where to look first: behind the one that was handed out last.
+        /// Where to look first: after the one that was handed out last.
         var next = 0
 
         func free() -> FloatMatrix? {
             for offset in self.matrices.indices {
                 let index = (self.next + offset) % self.matrices.count
                 if isKnownUniquelyReferenced(&self.matrices[index]) {
-                    // What others read and wrote before they let go of it has happened.
+                    // Makes visible what others read and wrote before they released it.
                     atomicMemoryFence(ordering: .acquiring)
                     self.next = index + 1
                     return self.matrices[index]
@@ -54,7 +54,7 @@ enum MatrixShelf {
         var buckets: [Shape: Bucket] = [:]
         var elements = 0
 
-        /// Lets go of what nobody else holds.
+        /// Releases what nobody else holds.
         mutating func dropFree() {
             for bucket in self.buckets.values { bucket.dropFree() }
             self.buckets = self.buckets.filter { !$0.value.matrices.isEmpty }
@@ -80,7 +80,7 @@ enum MatrixShelf {
             let matrix = FloatMatrix(uninitializedRows: rows, columns: columns)
             if shelf.elements + shape.elements > self.limit {
                 shelf.dropFree()
-                // All of it is in use: a further matrix is freed when its holder lets go of it.
+                // All are in use: another matrix is freed when its holder releases it.
                 guard shelf.elements + shape.elements <= self.limit else {
                     return matrix
                 }
@@ -95,8 +95,8 @@ enum MatrixShelf {
 }
 
 extension FloatMatrix {
-    /// A matrix for a step's results, whose elements the caller writes before reading any: one of an earlier step that
-    /// nobody holds any more, where there is one of the shape.
+    /// A matrix for a step's results, whose elements the caller writes before reading any: reused from an earlier step
+    /// where one of the shape is free.
     ///
     /// - Parameters:
     ///   - rows: Number of rows, zero or more.

@@ -3,27 +3,27 @@
 internal import CKernels
 public import SwitchyardTypes
 
-/// Where the parts of a packed matrix lie in its one piece of memory, which is the same in a file.
+/// The layout of a packed matrix in its one piece of memory, the same as in a file.
 ///
 /// The memory starts at a multiple of 64 bytes, and so does each part. The parts follow each other without a gap:
 ///
 /// 1. Panels, one for every 32 outputs. float32 and bfloat16: element `[input][32]`. int8: `[group][32][4]`, a group
-///    being four inputs. What is missing in the last panel, and in the last group, is zero.
-/// 2. int8 only, scales: a float32 an output, 32 a panel.
-/// 3. int8 only, compensation: an int32 an output, 32 a panel, -128 times the sum of the output's weights. Sums start
-///    with it where an instruction wants activations that are 128 too high.
+///    being four inputs. The last panel and the last group are padded with zeros.
+/// 2. int8 only, scales: a float32 per output, 32 per panel.
+/// 3. int8 only, compensation: an int32 per output, 32 per panel, -128 times the sum of the output's weights. Sums
+///    start with it where an instruction needs activations that are 128 too high.
 ///
 /// All numbers are little-endian.
 public struct PackedLayout: Sendable, Hashable {
     /// Outputs in one panel.
     public static let panelColumns = Int(CK_PANEL_COLUMNS)
 
-    /// The version of this order of parts and elements, by which files of another one are refused.
+    /// The version of this layout; files of another version are refused.
     ///
-    /// To be raised with every change of what packing writes; a test knows what this version writes.
+    /// Raise it with every change of what packing writes; a test knows what this version writes.
     public static let version = 1
 
-    /// What memory and files align a packed matrix to, in bytes.
+    /// The alignment of a packed matrix in memory and files, in bytes.
     public static let alignment = 64
 
     /// Rows of the weight tensor, which are the columns of the product.
@@ -48,7 +48,7 @@ public struct PackedLayout: Sendable, Hashable {
     public let byteCount: Int
 
     /// Computes a layout; nil where one of the sizes is less than 1, the inputs are more than `dtype` allows, or the
-    /// bytes are more than an address can count.
+    /// bytes exceed the address space.
     ///
     /// - Parameters:
     ///   - outputs: Rows of the weight tensor.
@@ -64,7 +64,7 @@ public struct PackedLayout: Sendable, Hashable {
         let kept = dtype == .int8 ? ((inputs - 1) / group + 1) * group : inputs
         let (row, rowOverflow) = kept.multipliedReportingOverflow(by: columns * dtype.byteCount)
         let (all, overflow) = row.multipliedReportingOverflow(by: panels)
-        // Half of the address space is far more than there is, and leaves room for the scales.
+        // Half of the address space is far more than any machine has, and leaves room for the scales.
         guard !rowOverflow, !overflow, all < Int.max / 2, panels < Int.max / 1024 else {
             return nil
         }

@@ -5,7 +5,7 @@ public import SwitchyardTypes
 
 /// Weights `[outputs, inputs]` of a product `y = x W^T`, packed once so that the product reads them front to back.
 ///
-/// See `PackedLayout` for how they lie, and `WorkPool.run(_:)` for what is computed with them.
+/// See `PackedLayout` for the layout, and `WorkPool.run(_:)` for what is computed with them.
 public final class PackedMatrix: @unchecked Sendable {
     // Safety: written in init only; read-only from then on.
 
@@ -14,7 +14,7 @@ public final class PackedMatrix: @unchecked Sendable {
 
     let storage: UnsafeRawPointer
 
-    /// Who keeps the memory, where it is not this object.
+    /// The owner of the memory, where it is not this object.
     private let owner: AnyObject?
 
     /// Rows of the weight tensor, which are the columns of the product.
@@ -47,7 +47,7 @@ public final class PackedMatrix: @unchecked Sendable {
     ///   - outputs: Rows of the tensor, at least 1.
     ///   - inputs: Columns of the tensor, at least 1 and at most `dtype.mostInputs`.
     ///   - dtype: How to keep the elements. float32 and float16 sources are rounded to nearest even for `bfloat16`. For
-    ///     `int8`, a row with an infinity or NaN in it makes NaN of every result, and one whose largest magnitude is
+    ///     `int8`, a row with an infinity or NaN in it turns every result into NaN, and one whose largest magnitude is
     ///     below 1.5e-36 counts as zeros.
     ///   - pool: Threads that share the work; none when omitted.
     public init(
@@ -110,12 +110,12 @@ public final class PackedMatrix: @unchecked Sendable {
         }
     }
 
-    /// Uses packed weights where they lie, such as in a mapped file; nil where the bytes are not as many as the layout
-    /// says, or are not aligned.
+    /// Uses packed weights in place, such as in a mapped file; nil where the number of bytes does not match the layout,
+    /// or they are not aligned.
     ///
     /// - Parameters:
     ///   - bytes: What `withUnsafeBytes(_:)` of a matrix with this layout gave, at an address that is a multiple of
-    ///     `PackedLayout.alignment`. Nobody may write to it from now on.
+    ///     `PackedLayout.alignment`. It must not be written any more.
     ///   - layout: Where the parts lie.
     ///   - owner: Keeps the bytes in place for as long as it lives.
     public init?(adopting bytes: UnsafeRawBufferPointer, layout: PackedLayout, owner: AnyObject) {
@@ -135,7 +135,7 @@ public final class PackedMatrix: @unchecked Sendable {
         }
     }
 
-    /// Gives the packed weights' bytes, in the order that `PackedLayout` describes.
+    /// Lends the packed weights' bytes, in the order that `PackedLayout` describes.
     ///
     /// - Parameter body: Reads the bytes, which are valid until it returns.
     /// - Returns: What the body returns.
@@ -144,7 +144,7 @@ public final class PackedMatrix: @unchecked Sendable {
         try body(UnsafeRawBufferPointer(start: self.storage, count: self.layout.byteCount))
     }
 
-    /// Computes one product on the calling thread alone, with memory of its own for quantised inputs.
+    /// Computes one product on the calling thread alone, with its own memory for quantised inputs.
     ///
     /// - Parameters:
     ///   - input: `rows` rows of `inputs` floats, contiguous.

@@ -5,10 +5,11 @@ internal import SwitchyardTypes
 
 /// One product `output[rows, outputs] = input[rows, inputs] W^T`, ready to be computed.
 ///
-/// With float32 and bfloat16 weights, every element of the output is one chain of fused multiply-adds over the inputs in
-/// ascending order, in float32. With int8 weights each input row is quantised by itself, the sum of integers is exact,
-/// and `output = sum * (rowScale * weightScale)`. So a row of the output depends on its row of the input and on the
-/// weights, and on nothing else: not on the number of rows, not on the instruction set, not on the number of threads.
+/// With float32 and bfloat16 weights, every element of the output is one chain of fused multiply-adds over the inputs
+/// in ascending order, in float32. With int8 weights each input row is quantised separately, the sum of integers is
+/// exact, and `output = sum * (rowScale * weightScale)`. So a row of the output depends on its row of the input and on
+/// the weights, and on nothing else: not on the number of rows, not on the instruction set, not on the number of
+/// threads.
 ///
 /// An infinity or NaN in an input row shows in all outputs of the row with int8 weights.
 public struct Product {
@@ -79,7 +80,7 @@ public struct Product {
 
     /// Rough cost of one panel: the multiply-adds, and the reading of the weights as if it were four rows of them.
     ///
-    /// int8 takes a quarter of both.
+    /// int8 costs a quarter of both.
     var panelCost: Int {
         let cost = self.matrix.inputs * (self.rows + 4)
         return self.matrix.dtype == .int8 ? (cost + 3) / 4 : cost
@@ -90,7 +91,7 @@ public struct Product {
     /// - Parameters:
     ///   - panels: Which panels.
     ///   - level: The instruction set.
-    ///   - scratch: `Product.scratchFloats` floats that nobody else uses meanwhile.
+    ///   - scratch: `Product.scratchFloats` floats that nothing else uses meanwhile.
     ///   - quantized: The quantised input, which int8 weights need.
     func compute(
         panels: Range<Int>,
@@ -205,7 +206,7 @@ extension WorkPool {
                 let quantized = inputs.place(of: product, in: base)
                 let cost = product.panelCost
                 let count = product.matrix.panelCount
-                // A panel belongs to the part in whose share of the cost it starts.
+                // A panel belongs to the part whose share of the cost it starts in.
                 let first = min(max((low - start + cost - 1) / cost, 0), count)
                 let last = min(max((high - start + cost - 1) / cost, 0), count)
                 if first < last {

@@ -3,16 +3,17 @@
 internal import CKernels
 public import SwitchyardTypes
 
-/// An int8 copy of weights that tells which of a product's many outputs can be the greatest, so that the others need not
-/// be computed.
+/// An int8 copy of weights that shows which of a product's many outputs can be the greatest, so that the others need
+/// not be computed.
 ///
-/// The copy's product is a quarter of the bytes. Each of its outputs is off by a bound at most: with weights `w`, their
-/// copy `w'`, an input `h` and its copy `h'`, `|w'.h' - w.h| <= |w' - w| |h'| + |w| |h' - h|` (Cauchy-Schwarz), where the
-/// norms of the weights are known from the start. The input's copy is of two int8 rows, the second for what the first one
-/// leaves out, so that the second term hardly counts. Outputs whose upper bound lies below another one's lower bound are
-/// out; the panels of the rest are computed with the weights themselves, in the order in which the whole product would.
+/// The copy's product is a quarter of the bytes. The error of each of its outputs is bounded: with weights `w`, their
+/// copy `w'`, an input `h` and its copy `h'`, `|w'.h' - w.h| <= |w' - w| |h'| + |w| |h' - h|` (Cauchy-Schwarz), where
+/// the norms of the weights are known from the start. The input's copy is of two int8 rows, the second for the
+/// remainder of the first, so that the second term is tiny. Outputs whose upper bound is below another one's lower
+/// bound are ruled out; the panels of the rest are computed with the weights themselves, in the order in which the
+/// whole product would.
 public final class ProductScreen: Sendable {
-    /// Input rows up to which screening is worth while: the second rows double the work, and what is left over adds up.
+    /// The most input rows for which screening pays: the second rows double the work, and the remaining panels add up.
     public static let mostRows = 16
 
     /// The copy.
@@ -73,12 +74,12 @@ public final class ProductScreen: Sendable {
         self.distances = distances
     }
 
-    /// Computes a product as far as its rows' greatest outputs need it.
+    /// Computes the part of a product that its rows' greatest outputs need.
     ///
     /// - Parameters:
     ///   - weights: The weights that this was made for.
     ///   - input: `[rows, inputs]`.
-    ///   - excluded: For each row an output that does not count, if any; for no row where it is omitted.
+    ///   - excluded: For each row an excluded output, if any; none where it is omitted.
     ///   - pool: Threads that share the work.
     ///   - level: The instruction set; the bits are the same for all.
     /// - Returns: `[rows, outputs]`: what the whole product holds, for all outputs that can be their row's greatest and
@@ -90,7 +91,7 @@ public final class ProductScreen: Sendable {
         pool: WorkPool,
         level: KernelLevel = .best
     ) -> FloatMatrix {
-        precondition(excluded.map { $0.count == input.rows } ?? true, "one exclusion a row, or none")
+        precondition(excluded.map { $0.count == input.rows } ?? true, "one exclusion per row, or none")
         precondition(
             weights.outputs == self.copy.outputs && weights.inputs == self.copy.inputs
                 && input.columns == weights.inputs,
@@ -140,7 +141,7 @@ public final class ProductScreen: Sendable {
     ) {
         let norm = bounds.pointer[2 * row]
         let distance = bounds.pointer[2 * row + 1]
-        // Both sums are rounded too: the exact one by an ulp's half for each input, the copy's by some.
+        // Both sums are rounded too: the exact one by half an ulp per input, the copy's by some.
         let rounding = norm * (Float(self.copy.inputs) * 0x1p-23 + 0x1p-19)
         let first = sums.pointer + 2 * row * sums.columns
         ck_screen(

@@ -3,10 +3,10 @@
 internal import CKernels
 internal import SwitchyardTypes
 
-/// Where the int8 copies of products' inputs lie in scratch memory.
+/// The places of the int8 copies of products' inputs in scratch memory.
 ///
 /// Places follow from the products and their order alone. So every thread that computes a part of them finds the places
-/// by itself, and nothing has to be kept for it. A product with the same input as the one before it shares its copy.
+/// by itself, and nothing has to be stored. A product with the same input as the one before it shares its copy.
 struct QuantizedInputs {
     /// Bytes of all places so far.
     private(set) var byteCount = 0
@@ -20,8 +20,8 @@ struct QuantizedInputs {
     /// The place of a product's copy.
     ///
     /// - Parameter product: The next of the products.
-    /// - Returns: The place's offset in the scratch memory, and whether no product before had it; nothing for a product
-    ///   that reads float32.
+    /// - Returns: The place's offset in the scratch memory, and whether it is the first product with it; nil for a
+    ///   product that reads float32.
     mutating func place(of product: Product) -> (offset: Int, isNew: Bool)? {
         guard product.matrix.dtype == .int8, product.rows > 0 else {
             return nil
@@ -45,7 +45,7 @@ struct QuantizedInputs {
     /// - Parameters:
     ///   - product: The next of the products.
     ///   - base: The scratch memory, if there is any.
-    /// - Returns: The quantised input; nothing for a product that reads float32.
+    /// - Returns: The quantised input; nil for a product that reads float32.
     mutating func place(of product: Product, in base: UnsafeRawPointer?) -> UnsafeRawPointer? {
         guard let place = self.place(of: product) else {
             return nil
@@ -139,7 +139,7 @@ extension WorkPool {
     /// - Parameters:
     ///   - products: The products.
     ///   - level: The instruction set that they will use.
-    /// - Returns: Memory with the quantised inputs, to be given back to `scratch`; nothing where no product needs any.
+    /// - Returns: Memory with the quantised inputs, to be returned to `scratch`; nil where no product needs any.
     func quantizeInputs(of products: UnsafeBufferPointer<Product>, level: KernelLevel) -> ScratchMemory? {
         var inputs = QuantizedInputs()
         var rows = 0

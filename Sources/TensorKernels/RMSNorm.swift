@@ -76,7 +76,7 @@ public struct RMSNorm: Sendable {
     ///   - update: The sublayer's output, `[rows, columns]`.
     ///   - residual: The sublayer's input, `[rows, columns]`.
     ///   - pool: Threads that share the rows, where they are many.
-    /// - Returns: The sums, and what they come to when normalised, both `[rows, columns]`.
+    /// - Returns: The sums, and the normalised sums, both `[rows, columns]`.
     public func adding(
         _ update: FloatMatrix,
         to residual: FloatMatrix,

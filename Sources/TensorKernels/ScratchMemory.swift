@@ -3,24 +3,24 @@
 internal import SwitchyardTypes
 internal import Synchronization
 
-/// Memory that is used again and again and grows where it must.
+/// Memory that is reused and grows when needed.
 final class ScratchMemory: @unchecked Sendable {
-    // Safety: used by one caller at a time, the one who has taken it from its shelf, and by the threads that work for
-    // that caller until it gives it back.
+    // Safety: used by one caller at a time, the one that took it from its shelf, and by the threads that work for that
+    // caller until it is returned.
 
-    /// Bytes that there is room for.
+    /// Capacity in bytes.
     private(set) var capacity = 0
 
     private var base: UnsafeMutableRawPointer?
 
-    /// The first byte; nothing before the first call of `reserve`.
+    /// The first byte; nil before the first call of `reserve`.
     var start: UnsafeRawPointer? { UnsafeRawPointer(self.base) }
 
     deinit {
         self.base?.deallocate()
     }
 
-    /// Makes room; what was there before is lost.
+    /// Makes room; the old content is lost.
     ///
     /// - Parameter byteCount: Bytes that are needed.
     /// - Returns: As many bytes, at a multiple of 64, valid until the next call.
@@ -29,7 +29,7 @@ final class ScratchMemory: @unchecked Sendable {
             return base
         }
         self.base?.deallocate()
-        // More than asked for, so that slowly growing needs do not allocate each time.
+        // More than requested, so that slowly growing needs do not allocate each time.
         self.capacity = byteCount + byteCount / 2 + 4096
         let base = UnsafeMutableRawPointer.allocate(byteCount: self.capacity, alignment: 64)
         self.base = base
@@ -51,9 +51,9 @@ final class ScratchShelf: Sendable {
         self.idle.withLock { $0.popLast() } ?? ScratchMemory()
     }
 
-    /// Puts memory back on the shelf.
+    /// Returns memory to the shelf.
     ///
-    /// - Parameter memory: What `take()` returned; nobody uses it any more.
+    /// - Parameter memory: What `take()` returned; it must no longer be in use.
     func giveBack(_ memory: ScratchMemory) {
         guard memory.capacity <= ScratchShelf.mostKept else {
             return

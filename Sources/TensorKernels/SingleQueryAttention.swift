@@ -3,10 +3,10 @@
 internal import CKernels
 public import SwitchyardTypes
 
-/// The two products of attention for one query of one head, over keys and values that lie anywhere.
+/// The two products of attention for one query of one head, over keys and values anywhere in memory.
 ///
 /// A sequence's keys may lie in several pieces: scores are computed piece by piece, then a softmax over all of them,
-/// then the context piece by piece. The result depends on the order of the keys and not on how they are cut.
+/// then the context piece by piece. The result depends on the order of the keys, not on how they are cut.
 public enum SingleQueryAttention {
     /// `scores[t] = query . key[t] + bias[t]`, unscaled.
     ///

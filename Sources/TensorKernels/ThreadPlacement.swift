@@ -2,11 +2,11 @@
 
 internal import CKernels
 
-/// Keeps threads on one processor, so that a figure says where the work ran.
+/// Keeps threads on one processor, so that a figure shows where the work ran.
 public enum ThreadPlacement {
     /// The processors that the calling thread may run on.
     ///
-    /// - Returns: Their indices, ascending; none where the system does not tell.
+    /// - Returns: Their indices, ascending; none where the system does not say.
     public static func allowedProcessors() -> [Int] {
         withUnsafeTemporaryAllocation(of: Int32.self, capacity: 1024) { room in
             let count = ck_allowed_processors(room.baseAddress, Int32(room.count))

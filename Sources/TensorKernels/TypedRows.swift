@@ -2,11 +2,12 @@
 
 public import SwitchyardTypes
 
-/// Rows of one width in memory of their own, kept as float32 or as bfloat16.
+/// Rows of one width in their own memory, kept as float32 or as bfloat16.
 ///
-/// Keys and values of attention are kept so: they are written once and read in every step that follows.
+/// Keys and values of attention are kept this way: written once and read in every later step.
 public final class TypedRows: @unchecked Sendable {
-    // Safety: a row is written by one thread before any other one reads it; the thread that shares rows tells their reader so.
+    // Safety: a row is written by one thread before any other one reads it; the thread that shares rows synchronises
+    // with their reader.
 
     /// Number of rows.
     public let rows: Int
@@ -40,7 +41,7 @@ public final class TypedRows: @unchecked Sendable {
     /// Bytes of all rows.
     public var byteCount: Int { self.rows * self.columns * self.type.byteCount }
 
-    /// Where a row starts; the following ones follow.
+    /// Where a row starts; later rows follow it.
     ///
     /// - Parameter row: The row, up to `rows`.
     /// - Returns: The address, valid for as long as this object lives.

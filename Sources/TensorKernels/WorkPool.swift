@@ -9,11 +9,11 @@ internal import Glibc
 internal import Musl
 #endif
 
-/// A fixed set of threads that compute parts of one piece of work at a time.
+/// A fixed set of threads that share one piece of work at a time.
 ///
 /// The thread that hands in the work computes the first part itself. Parts are cut statically: part `i` of `n` always
-/// covers the same indices. Threads that call at the same time take turns. Idle threads wait for new work for some
-/// microseconds on their core before they sleep, which is how long the gap between two layers' products is.
+/// covers the same indices. Threads that call at the same time take turns. Idle threads spin for some microseconds
+/// before they sleep, which covers the gap between two layers' products.
 public final class WorkPool: Sendable {
     /// Threads that take part in a piece of work, the calling one included.
     public let threadCount: Int
@@ -32,7 +32,7 @@ public final class WorkPool: Sendable {
     /// - Parameters:
     ///   - threads: Threads that take part in a piece of work, the calling one included; at least 1. If the system refuses
     ///     to start them all, the pool has fewer.
-    ///   - pinned: Whether each thread stays on a processor of its own, of those that the process may use. It pays where
+    ///   - pinned: Whether each thread stays on its own processor, of those that the process may use. It pays where
     ///     nothing else computes on them; ``bindCallingThread()`` is for the thread that hands in the work.
     public init(threads: Int, pinned: Bool = false) {
         precondition(threads >= 1, "a pool of \(threads) threads cannot compute")
@@ -95,7 +95,7 @@ public final class WorkPool: Sendable {
         pool.run(rows, body: body)
     }
 
-    /// Computes `body` over all of `0 ..< count`, cut into one range for each thread, each with scratch memory of its own.
+    /// Computes `body` over all of `0 ..< count`, cut into one range for each thread, each with its own scratch memory.
     ///
     /// - Parameters:
     ///   - count: Number of items.
@@ -127,7 +127,7 @@ public final class WorkPool: Sendable {
         }
     }
 
-    /// Computes `body` once for each part, each with scratch memory of its own.
+    /// Computes `body` once for each part, each with its own scratch memory.
     ///
     /// - Parameters:
     ///   - parts: Number of parts, at most one for each thread.
@@ -190,10 +190,10 @@ private final class WorkTeam: @unchecked Sendable {
     private let workArrived: UnsafeMutablePointer<pthread_cond_t>
     private let workDone: UnsafeMutablePointer<pthread_cond_t>
 
-    /// Rounds of waiting on the core, of some 40 nanoseconds each, before a thread sleeps.
+    /// Rounds of spinning, of some 40 nanoseconds each, before a thread sleeps.
     private static let spins = 1000
 
-    /// What a new thread is started with.
+    /// The start arguments of a new thread.
     private final class Start {
         let team: WorkTeam
         let part: Int

@@ -8,7 +8,7 @@
 /// (https://github.com/google/sentencepiece/blob/v0.1.97/src/normalizer.cc).
 ///
 /// SentencePiece replaces the longest key that starts at a position. The tokenizers package, by which transformers
-/// reads these models, goes by extended grapheme clusters instead
+/// reads these models, uses extended grapheme clusters instead
 /// (https://github.com/huggingface/tokenizers/blob/12c29524a8c5cc07a7f8dd77760d2546b3f2357d/tokenizers/src/normalizers/precompiled.rs):
 /// a cluster of fewer than 6 bytes is replaced as a whole by the value of the **shortest** key it starts with, which
 /// can lose a combining mark; any other cluster is replaced scalar by scalar. Checkpoints are compared with
@@ -28,7 +28,7 @@ struct CharacterMap: Sendable {
     /// Reads a table.
     ///
     /// - Parameter table: The bytes of `precompiled_charsmap`; empty bytes change nothing.
-    /// - Throws: `WireReader.Malformed` when the bytes are no such table.
+    /// - Throws: `WireReader.Malformed` when the bytes are malformed.
     init(table: [UInt8]) throws(WireReader.Malformed) {
         guard !table.isEmpty else {
             self.init()
@@ -77,7 +77,7 @@ struct CharacterMap: Sendable {
                 start += 1
                 continue
             }
-            // Up to the next place that is surely a boundary, the standard library finds the clusters.
+            // The standard library finds the clusters up to the next certain boundary.
             var end = start + 1
             while end < text.count, !Self.endsCluster(text, at: end) { end += 1 }
             end = min(end + 1, text.count)
@@ -89,7 +89,7 @@ struct CharacterMap: Sendable {
         return output
     }
 
-    /// Whether an ASCII character at `index` is followed by nothing or by another that starts a cluster of its own.
+    /// Whether an ASCII character at `index` is followed by nothing or by another that starts its own cluster.
     private static func endsCluster(_ text: UnsafeBufferPointer<UInt8>, at index: Int) -> Bool {
         guard text[index] < 0x80 else { return false }
         guard index + 1 < text.count else { return true }
@@ -149,7 +149,7 @@ struct CharacterMap: Sendable {
     }
 
     private static func entry(at start: Int, in replacements: [UInt8]) -> Range<Int>? {
-        // An offset into the middle of a character would make text that is no UTF-8.
+        // An offset into the middle of a character would produce invalid UTF-8.
         guard start <= replacements.count, start == replacements.count || replacements[start] & 0xC0 != 0x80 else {
             return nil
         }

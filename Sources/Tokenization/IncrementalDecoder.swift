@@ -3,8 +3,8 @@
 /// Turns ids into text one by one, as they are generated.
 ///
 /// What ``append(_:)`` returns, concatenated, is what ``Tokenizer/decode(_:skipSpecialTokens:)`` returns for the same
-/// ids: every token's text depends on nothing but the token and on whether it is the first. Tokens are whole code
-/// points, so no text ends in the middle of one.
+/// ids: a token's text depends only on the token and on whether it comes first. Tokens are whole code points, so no
+/// text ends in the middle of one.
 public struct IncrementalDecoder: Sendable {
     private static let marker: Unicode.Scalar = "\u{2581}"
 
@@ -25,7 +25,7 @@ public struct IncrementalDecoder: Sendable {
     /// Decodes the next id.
     ///
     /// - Parameter id: Any number.
-    /// - Returns: The text that the id adds; empty for an id that stands for nothing or is left out.
+    /// - Returns: The text that the id adds; empty for an id that has no text or is left out.
     public mutating func append(_ id: Int32) -> String {
         guard let token = self.vocabulary.token(id), !(self.skipSpecialTokens && token.isSpecial) else { return "" }
         defer { self.isFirst = false }

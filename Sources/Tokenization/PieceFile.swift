@@ -2,11 +2,11 @@
 
 /// What a `spiece.model` file says: a serialized `sentencepiece.ModelProto`, read without the library.
 ///
-/// The library normalizes text in its own way and hides the table that it does it with, so the file is read here for
-/// its table and its pieces, and the library is given a model made of the pieces alone (``PieceModel``). The format:
+/// The library normalizes text its own way and hides its table, so the file is read here for its table and pieces, and
+/// the library gets a model made of the pieces alone (``PieceModel``). The format:
 /// https://github.com/google/sentencepiece/blob/v0.1.97/src/sentencepiece_model.proto.
 struct PieceFile {
-    /// The kinds of pieces, with the numbers that the format gives them.
+    /// The kinds of pieces, with the format's numbers.
     enum Kind: UInt64 {
         case normal = 1
         case unknown = 2
@@ -18,7 +18,7 @@ struct PieceFile {
 
     /// One piece of the vocabulary; its id is its place in the list.
     struct Piece {
-        /// The piece's text, in which U+2581 stands for a space.
+        /// The piece's text, in which U+2581 means a space.
         var text: String
 
         /// Its log probability.
@@ -34,13 +34,13 @@ struct PieceFile {
     /// The table of normalizations, or empty when the file has none.
     var characterMap: [UInt8] = []
 
-    /// What a file must be to be used here: a unigram model.
+    /// The only supported kind of file: a unigram model.
     private static let unigram: UInt64 = 1
 
     /// Reads a file's content.
     ///
     /// - Parameter bytes: The whole file.
-    /// - Throws: `WireReader.Malformed` when the bytes are no model, or none of the unigram kind.
+    /// - Throws: `WireReader.Malformed` when the bytes are not a unigram model.
     init(bytes: [UInt8]) throws(WireReader.Malformed) {
         var reader = WireReader(bytes, in: 0..<bytes.count)
         while let (field, value) = try reader.next() {
@@ -61,7 +61,7 @@ struct PieceFile {
         }
     }
 
-    /// A vocabulary larger than this is no tokenizer's.
+    /// No tokenizer has a larger vocabulary than this.
     private static let maximumPieceCount = 1 << 22
 
     private static func piece(

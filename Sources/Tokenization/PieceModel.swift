@@ -5,40 +5,40 @@ private import CSentencePiece
 /// A unigram model in libsentencepiece: finds the most probable pieces of a word.
 ///
 /// The library gets a model without normalization, dummy prefix and control pieces, so that a word's bytes reach the
-/// search as they are. What the library would do with the file as it stands differs from the tokenizer that
-/// checkpoints are used with in transformers (see ``Tokenizer``), and most of a malformed file never reaches C++.
+/// search as they are. What the library would do with the unchanged file differs from the tokenizer that checkpoints
+/// are used with in transformers (see ``Tokenizer``), and most of a malformed file never reaches C++.
 ///
-/// The library joins unknown pieces that follow one another in a time that grows with the square of their number. So it
-/// is told to give bytes in their stead, which are joined here.
+/// The library joins consecutive unknown pieces in quadratic time. So it is told to give bytes instead, which are
+/// joined here.
 ///
 /// The library adds scores up in single precision and transformers in double, where sums of such scores are exact. So
 /// scores are rounded to multiples of 2^-15 here: sums down to -512, which only absurdly long words go below, are then
-/// exact as well, and ways to cut a word that are equally probable (a run of one letter has many) are a tie for both,
-/// of which both take the same one. Rounding decides no more cases otherwise than the single precision does anyway.
+/// exact as well, and equally probable ways to cut a word (a run of one letter has many) are a tie for both, and both
+/// take the same one. Rounding changes no more cases than single precision does anyway.
 final class PieceModel: @unchecked Sendable {
     // Safety: the handle is written once, in `init`, and the library's const methods may be called from any thread.
 
     private let handle: OpaquePointer
     private let unknownID: Int32
 
-    /// The library's ids from here on are pieces added here, all of which mean what is unknown.
+    /// From this id on, the library's pieces were added here; all of them mean unknown text.
     private let firstUnknownID: Int32
 
-    /// The ids below of pieces that are named like bytes, which the library takes for parts of what is unknown.
+    /// Lower ids of pieces that are named like bytes, which the library takes for parts of unknown text.
     private let byteIDs: Set<Int32>
 
     /// Builds the library's model.
     ///
     /// - Parameters:
     ///   - pieces: The texts and scores in the order of their ids, sentinels included.
-    ///   - unknownID: The id of the unknown piece, which stands for what no piece covers.
+    ///   - unknownID: The id of the unknown piece, for text that no piece covers.
     /// - Throws: `WireReader.Malformed` with the library's message when it refuses the pieces.
     init(pieces: [(text: String, score: Float)], unknownID: Int) throws(WireReader.Malformed) {
         var model = WireWriter()
         for (id, piece) in pieces.enumerated() {
-            // The unknown piece's text can appear in a text (written in full-width letters, say), but the library
-            // never looks for it. So the unknown piece gets another text here, and its true text becomes one more
-            // piece, whose id is translated back below.
+            // The unknown piece's text can appear in a text (written in full-width letters, say), but the library never
+            // looks for it. So the unknown piece gets another text here, and its real text becomes one more piece,
+            // whose id is translated back below.
             let text = id == unknownID ? Self.unknownText : Array(piece.text.utf8)
             let kind: PieceFile.Kind = id == unknownID ? .unknown : Self.isByte(piece.text) ? .byte : .normal
             model.append(bytes: Self.message(text: text, score: piece.score, kind: kind), field: 1)
@@ -67,12 +67,12 @@ final class PieceModel: @unchecked Sendable {
         self.unknownID = Int32(unknownID)
         self.firstUnknownID = Int32(pieces.count)
         self.byteIDs = Set(pieces.indices.lazy.filter { Self.isByte(pieces[$0].text) }.map(Int32.init))
-        // The search gives ids back by their place, so the library must have counted as this file does.
+        // The search returns ids by position, so the library must count as this file does.
         guard
             switchyard_spm_piece_count(handle) == self.firstUnknownID + 1 + Int32(bytes.count),
             switchyard_spm_unknown_id(handle) == self.unknownID
         else {
-            throw .init(message: "libsentencepiece counts the pieces in another way")
+            throw .init(message: "libsentencepiece counts the pieces differently")
         }
     }
 
@@ -80,7 +80,7 @@ final class PieceModel: @unchecked Sendable {
         switchyard_spm_free(self.handle)
     }
 
-    /// Appends a word's ids, in which unknown pieces that follow one another are one.
+    /// Appends a word's ids; consecutive unknown pieces become one.
     ///
     /// - Parameters:
     ///   - word: The word's UTF-8, U+2581 in front.
@@ -151,7 +151,7 @@ final class PieceModel: @unchecked Sendable {
     /// The unknown piece's text in the library's model, which no UTF-8 text contains.
     private static let unknownText: [UInt8] = [0xFF]
 
-    /// The name that the library has for a byte.
+    /// The library's name for a byte.
     private static func text(ofByte byte: UInt8) -> String {
         let digits = String(byte, radix: 16, uppercase: true)
         return "<0x\(byte < 16 ? "0" : "")\(digits)>"
@@ -162,7 +162,7 @@ final class PieceModel: @unchecked Sendable {
         return UInt8(text.dropFirst(3).prefix(2), radix: 16).map(Self.text(ofByte:)) == text
     }
 
-    /// A `TrainerSpec` of a unigram model that gives what is unknown byte by byte.
+    /// A `TrainerSpec` of a unigram model that gives unknown text byte by byte.
     private static var trainer: [UInt8] {
         var message = WireWriter()
         message.append(number: 1, field: 3)

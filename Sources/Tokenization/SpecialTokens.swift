@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The tokens that are split off before anything else happens to a text, wherever they stand in it letter by letter.
+/// The tokens that are split off a text first, wherever they occur literally.
 struct SpecialTokens: Sendable {
-    /// One literal's place in a text.
+    /// A literal's position in a text.
     struct Match: Equatable {
-        /// The bytes that the literal takes.
+        /// The literal's bytes.
         var range: Range<Int>
 
         /// Its id.
@@ -23,7 +23,7 @@ struct SpecialTokens: Sendable {
 
     private var nodes = [Node()]
 
-    /// Which bytes a literal can start with, so that most of a text is passed over quickly.
+    /// Which bytes a literal can start with, so that most of a text is skipped quickly.
     private var starts = [Bool](repeating: false, count: 256)
 
     /// Adds a literal.
@@ -51,7 +51,7 @@ struct SpecialTokens: Sendable {
     /// - Parameters:
     ///   - text: The text's UTF-8.
     ///   - start: Where to begin.
-    /// - Returns: The literal that begins first and, of those that begin there, the longest; nil when there is none.
+    /// - Returns: The first literal and, of several that begin there, the longest; nil when there is none.
     func firstMatch(in text: UnsafeBufferPointer<UInt8>, from start: Int) -> Match? {
         var position = start
         while position < text.count {

@@ -7,20 +7,20 @@ private import Foundation
 /// Gives the ids and texts that `T5Tokenizer` of transformers 5.23 gives
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/tokenization_t5.py):
 ///
-/// 1. The literals `<pad>`, `</s>`, `<unk>` and `<extra_id_0>`, `<extra_id_1>` and so on are split off, letter by
-///    letter: `<extra_id_07>` is plain text.
+/// 1. The literals `<pad>`, `</s>`, `<unk>` and `<extra_id_0>`, `<extra_id_1>` and so on are split off literally:
+///    `<extra_id_07>` is plain text.
 /// 2. Each segment between them is normalized (``CharacterMap``) and cut into words at white space, and a word at every
 ///    U+2581; each word gets U+2581 in front unless it begins with one.
 /// 3. libsentencepiece finds each word's pieces. Letters that no piece covers become one unknown piece (id 2).
 /// 4. `</s>` ends the ids.
 ///
-/// The sentinels take part in the search of step 3 with a score of 0 as they do in transformers, where it shows only
-/// for text that becomes a sentinel by normalization, such as one in full-width letters.
+/// As in transformers, the sentinels take part in the search of step 3 with a score of 0. That shows only for text that
+/// becomes a sentinel by normalization, such as one in full-width letters.
 public final class Tokenizer: Sendable {
     /// The file that holds the pieces.
     public static let pieceFileName = "spiece.model"
 
-    /// How many sentinels a tokenizer has that does not say it.
+    /// How many sentinels a tokenizer has by default.
     public static let defaultSentinelCount = 100
 
     /// How many sentinels there are; `<extra_id_0>` is the first.
@@ -75,7 +75,7 @@ public final class Tokenizer: Sendable {
         } catch {
             throw TokenizerError(
                 .malformedFile,
-                "not a SentencePiece model of a T5 tokenizer: \(error.message); copy the file from the checkpoint anew",
+                "not a SentencePiece model of a T5 tokenizer: \(error.message); copy the file from the checkpoint again",
                 file: path
             )
         }
@@ -83,14 +83,13 @@ public final class Tokenizer: Sendable {
 
     /// The number of ids: pieces and sentinels.
     ///
-    /// A model's vocabulary must be at least as large; it is usually padded to a rounder number with ids that stand
-    /// for nothing.
+    /// A model's vocabulary must be at least as large; it is usually padded to a rounder number with unused ids.
     public var vocabularySize: Int { self.vocabulary.tokens.count }
 
     /// The id that ends every encoded text, `</s>`.
     public var endTokenID: Int32 { self.vocabulary.endID }
 
-    /// The id of what no piece covers, `<unk>`.
+    /// The id of text that no piece covers, `<unk>`.
     package var unknownTokenID: Int32 { self.vocabulary.unknownID }
 
     /// The text of one id as the vocabulary has it, with U+2581 for a space.
@@ -114,7 +113,7 @@ public final class Tokenizer: Sendable {
     /// Encodes a text.
     ///
     /// libsentencepiece fails on well-formed text only when memory runs out; the whole text is then one unknown token.
-    /// ``encode(utf8:)`` tells of it instead.
+    /// ``encode(utf8:)`` reports it instead.
     ///
     /// - Parameter text: Any text, the empty one included.
     /// - Returns: The ids, `</s>` at the end.
@@ -127,7 +126,7 @@ public final class Tokenizer: Sendable {
     ///
     /// - Parameter bytes: The text's UTF-8; NUL is a character like any other.
     /// - Returns: The ids, `</s>` at the end.
-    /// - Throws: `TokenizerError` when the bytes are no UTF-8, or when libsentencepiece runs out of memory.
+    /// - Throws: `TokenizerError` when the bytes are not UTF-8, or when libsentencepiece runs out of memory.
     public func encode(utf8 bytes: some Sequence<UInt8>) throws(TokenizerError) -> [Int32] {
         guard var text = String(validating: bytes, as: UTF8.self) else {
             throw TokenizerError(.invalidText, "the text is not well-formed UTF-8; send UTF-8")
@@ -173,8 +172,8 @@ public final class Tokenizer: Sendable {
 
     /// Decodes ids.
     ///
-    /// Ids that stand for nothing, negative ones included, are left out; the spaces in front of the first token are not
-    /// part of the text.
+    /// Ids without a token, negative ones included, are left out; the spaces in front of the first token are not part
+    /// of the text.
     ///
     /// - Parameters:
     ///   - ids: Any ids.
@@ -197,7 +196,7 @@ public final class Tokenizer: Sendable {
         IncrementalDecoder(vocabulary: self.vocabulary, skipSpecialTokens: skipSpecialTokens)
     }
 
-    /// What of `tokenizer_config.json` matters here.
+    /// The part of `tokenizer_config.json` that matters here.
     private struct Configuration: Decodable {
         var sentinelCount: Int?
 

@@ -7,13 +7,13 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
         /// A file is missing or cannot be read.
         case unreadableFile
 
-        /// A file's content is no tokenizer that can be used here.
+        /// A file's content is not a usable tokenizer.
         case malformedFile
 
-        /// A text's bytes are no UTF-8.
+        /// A text's bytes are not UTF-8.
         case invalidText
 
-        /// The pieces library failed on a text, which happens only when memory runs out.
+        /// libsentencepiece failed on a text, which happens only when memory runs out.
         case encodingFailed
     }
 
@@ -23,7 +23,7 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
     /// What is wrong, and what to do next.
     public let message: String
 
-    /// The file that is at fault, or nil where it is the text.
+    /// The faulty file, or nil where the text is at fault.
     public let file: String?
 
     /// Creates an error.
@@ -31,7 +31,7 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
     /// - Parameters:
     ///   - code: The kind of error.
     ///   - message: What is wrong, and what to do next.
-    ///   - file: The file that is at fault, or nil where it is the text.
+    ///   - file: The faulty file, or nil where the text is at fault.
     public init(_ code: Code, _ message: String, file: String? = nil) {
         self.code = code
         self.message = message

@@ -4,7 +4,7 @@
 struct Vocabulary: Sendable {
     /// One id's token.
     struct Token: Sendable {
-        /// Its text, in which U+2581 stands for a space.
+        /// Its text, in which U+2581 means a space.
         var text: String
 
         /// Its score in the search for pieces.
@@ -23,7 +23,7 @@ struct Vocabulary: Sendable {
     /// The id that ends every text.
     let endID: Int32
 
-    /// The id of what no piece covers.
+    /// The id of text that no piece covers.
     let unknownID: Int32
 
     /// Lays out the ids.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Reads the fields of one protocol buffers message from bytes of unknown quality.
+/// Reads the fields of one protocol buffers message from untrusted bytes.
 ///
-/// Only what `sentencepiece_model.proto` uses is understood; groups, which it does not have, end the reading with an
-/// error. See https://protobuf.dev/programming-guides/encoding/.
+/// Only what `sentencepiece_model.proto` uses is understood; groups, which it does not have, are an error. See
+/// https://protobuf.dev/programming-guides/encoding/.
 struct WireReader {
-    /// What a message of unknown quality can turn out to be.
+    /// The error for malformed bytes.
     struct Malformed: Error {
         /// What is wrong and at which byte.
         var message: String
@@ -37,7 +37,7 @@ struct WireReader {
     /// Reads the next field.
     ///
     /// - Returns: The field's number and value, or nil at the message's end.
-    /// - Throws: `Malformed` when the bytes are no message.
+    /// - Throws: `Malformed` when the bytes are not a message.
     mutating func next() throws(Malformed) -> (field: UInt64, value: Value)? {
         guard self.position < self.end else { return nil }
         let key = try self.readVarint()
@@ -51,7 +51,7 @@ struct WireReader {
         case 2:
             let count = try self.readVarint()
             guard count <= UInt64(self.end - self.position) else {
-                throw self.malformed("a field of \(count) bytes, of which \(self.end - self.position) are there")
+                throw self.malformed("a field of \(count) bytes, of which only \(self.end - self.position) are present")
             }
             let start = self.position
             self.position += Int(count)
@@ -73,11 +73,11 @@ struct WireReader {
             if byte < 0x80 { return value }
             shift += 7
         }
-        throw self.malformed("a number without an end")
+        throw self.malformed("an unterminated number")
     }
 
     private mutating func readFixed(_ count: Int) throws(Malformed) -> UInt64 {
-        guard self.end - self.position >= count else { throw self.malformed("a number cut short") }
+        guard self.end - self.position >= count else { throw self.malformed("a truncated number") }
         var value: UInt64 = 0
         for index in 0..<count {
             value |= UInt64(self.bytes[self.position + index]) << UInt64(8 * index)

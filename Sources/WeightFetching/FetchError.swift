@@ -8,13 +8,13 @@ public struct FetchError: Error, Sendable, Hashable, CustomStringConvertible {
         case invalidArgument
         /// The server does not know the model, the revision or the file.
         case notFound
-        /// The server wants a token, or another one.
+        /// The server requires a token, or another one.
         case denied
         /// No connection, or one that broke too often.
         case unreachable
-        /// The server answers with something else than the protocol has.
+        /// The server's answer does not follow the protocol.
         case badAnswer
-        /// What came is not what was announced.
+        /// What arrived is not what was announced.
         case corrupt
         /// The disk is too small.
         case noSpace

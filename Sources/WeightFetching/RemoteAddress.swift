@@ -18,7 +18,7 @@ public struct RemoteAddress: Sendable, Hashable, CustomStringConvertible {
     /// Reads an address.
     ///
     /// - Parameter text: `https://host/path`, optionally with `user:password@` and a query.
-    /// - Throws: ``FetchError`` for another scheme, for a missing host and for what is no address at all.
+    /// - Throws: ``FetchError`` for another scheme, for a missing host and for anything that is not an address.
     public init(parsing text: String) throws(FetchError) {
         let masked = Self.masked(text)
         guard text.utf8.count <= Self.longestText, var components = URLComponents(string: text),
@@ -49,9 +49,9 @@ public struct RemoteAddress: Sendable, Hashable, CustomStringConvertible {
         self.authorization = authorization
     }
 
-    /// Whether a text is meant as an address, and not as a folder's path.
+    /// Whether a text is meant as an address rather than a folder's path.
     ///
-    /// - Parameter text: What somebody wrote.
+    /// - Parameter text: The user's text.
     /// - Returns: Whether it begins with a scheme.
     public static func looksLikeAddress(_ text: String) -> Bool {
         guard let colon = text.range(of: "://") else { return false }
@@ -64,7 +64,7 @@ public struct RemoteAddress: Sendable, Hashable, CustomStringConvertible {
     /// The name or address of the server.
     public var host: String { self.url.host() ?? "" }
 
-    /// Scheme, host and port: where a secret for this address may go.
+    /// Scheme, host and port: the origin that a secret for this address may go to.
     var origin: String {
         let scheme = self.url.scheme ?? ""
         return "\(scheme)://\(self.host.lowercased()):\(self.url.port ?? (scheme == "https" ? 443 : 80))"
@@ -97,7 +97,7 @@ public struct RemoteAddress: Sendable, Hashable, CustomStringConvertible {
         return RemoteAddress(url: components.url ?? self.url, authorization: self.authorization)
     }
 
-    /// A path's component with everything escaped that has a meaning in an address, slashes too.
+    /// A path's component, with every character escaped that has a meaning in an address, slashes too.
     static func escaped(_ piece: String) -> String {
         let plain = CharacterSet(charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
         return piece.addingPercentEncoding(withAllowedCharacters: plain) ?? piece
@@ -108,8 +108,8 @@ public struct RemoteAddress: Sendable, Hashable, CustomStringConvertible {
 
     /// A text with the user, the password and the query of an address left out; any other text as it is.
     ///
-    /// - Parameter text: What somebody wrote.
-    /// - Returns: What may be shown.
+    /// - Parameter text: The user's text.
+    /// - Returns: The text to show.
     public static func masked(_ text: String) -> String {
         guard let scheme = text.range(of: "://") else { return text }
         var rest = text[scheme.upperBound...]

@@ -11,7 +11,7 @@ enum BenchPrograms {
     static func switchyard() throws -> String {
         guard let path = Programs.beside("switchyard") else {
             throw BenchError(
-                "no switchyard beside \(Programs.this); build it there with `swift build --product switchyard`"
+                "no switchyard next to \(Programs.this); build it there with `swift build --product switchyard`"
             )
         }
         return path

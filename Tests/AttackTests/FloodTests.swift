@@ -6,10 +6,10 @@ import Testing
 ///
 /// - Parameters:
 ///   - port: The server's port.
-///   - limit: How many rounds at most.
-///   - chunk: How many rounds go out in one write.
-///   - opening: What is sent first, behind the preface.
-///   - round: What is sent again and again.
+///   - limit: The maximum number of rounds.
+///   - chunk: How many rounds one write sends.
+///   - opening: What is sent first, after the preface.
+///   - round: What is sent repeatedly.
 /// - Returns: The connection, and how many rounds were sent.
 /// - Throws: ``SocketError`` where the server cannot be reached.
 func flood(
@@ -34,10 +34,10 @@ func flood(
 
 @Suite("Floods against a server", .serialized, .timeLimit(.minutes(10)))
 struct FloodTests {
-    /// Fails unless the connection ended with a GOAWAY, ENHANCE_YOUR_CALM by default, before the server had taken the frames
-    /// of so many rounds.
+    /// Fails unless the connection ended with a GOAWAY, ENHANCE_YOUR_CALM by default, before the server had taken the
+    /// frames of this many rounds.
     ///
-    /// How much an attacker can send says little: on a busy machine the systems' buffers fill before the server looks.
+    /// How much an attacker can send says little: on a busy machine the system's buffers fill before the server reads.
     private func expectCalm(
         _ name: String,
         rounds limit: Int,
@@ -64,7 +64,7 @@ struct FloodTests {
         #expect(taken <= limit * framesPerRound, "\(name): the server took \(taken) frames")
     }
 
-    @Test("rapid reset: requests taken back at once")
+    @Test("rapid reset: requests cancelled at once")
     func rapidReset() async throws {
         try await self.expectCalm("rapid reset", rounds: 10_000, framesPerRound: 2) { index in
             let stream = UInt32(2 * index + 1)
@@ -94,7 +94,7 @@ struct FloodTests {
         /// The codes that end the connection.
         ///
         /// The library takes two of the four for errors of the connection: they end it at the first. A third leaves its
-        /// streams open until their resets have left: so many in one read pass the limit on streams, an error as well.
+        /// streams open until their resets have left: many in one read exceed the limit on streams, also an error.
         var codes: Set<UInt32> {
             switch self {
             case .zero, .itself: [1]
@@ -116,7 +116,7 @@ struct FloodTests {
         }
     }
 
-    @Test("frames without use", arguments: Useless.allCases)
+    @Test("useless frames", arguments: Useless.allCases)
     func useless(_ kind: Useless) async throws {
         let open = Frames.headers(Frames.request())
         try await self.expectCalm("\(kind.rawValue) flood", rounds: 20_000, opening: open) { _ in kind.frame }
@@ -142,7 +142,7 @@ struct FloodTests {
         }
     }
 
-    @Test("header blocks without end or measure", arguments: Headers.allCases)
+    @Test("header blocks without end or limit", arguments: Headers.allCases)
     func headers(_ kind: Headers) async throws {
         let toll = try await attack(kind.rawValue) { port in
             let peer = try RawSocket(port: port)

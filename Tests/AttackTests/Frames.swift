@@ -4,7 +4,7 @@ import CNGHTTP2
 
 /// HTTP/2 frames written by hand, right or wrong.
 enum Frames {
-    /// What a client's connection begins with.
+    /// The beginning of a client's connection.
     static let magic = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
 
     /// The magic, empty settings, and the acknowledgement of the settings that a server sends first.

@@ -2,7 +2,7 @@
 
 import Testing
 
-@Suite("Requests that are wrong", .serialized, .timeLimit(.minutes(10)))
+@Suite("Malformed requests", .serialized, .timeLimit(.minutes(10)))
 struct RequestTests {
     /// A request, what comes behind its head, and how a server has to end it.
     struct Wrong: Sendable {
@@ -30,7 +30,7 @@ struct RequestTests {
         Wrong(name: "no :path", changes: [(":path", nil)], end: "reset 1"),
     ]
 
-    @Test("each ends its own call and no more")
+    @Test("each ends only its own call")
     func wrongRequests() async throws {
         for wrong in Self.cases {
             try await attack(wrong.name) { port in
@@ -79,7 +79,7 @@ struct RequestTests {
         }
     }
 
-    @Test("what is not HTTP/2, or says nothing, is closed")
+    @Test("a peer that does not speak HTTP/2, or is silent, is disconnected")
     func prefaces() async throws {
         let openings: [(String, [UInt8])] = [
             ("HTTP/1.1", Array("GET / HTTP/1.1\r\nHost: a\r\n\r\n".utf8)),
@@ -99,7 +99,7 @@ struct RequestTests {
         }
     }
 
-    @Test("a client that never reads costs the responses it asked for, and harms no one else")
+    @Test("a client that never reads loses its responses, and harms no one else")
     func slowReader() async throws {
         try await attack("never reads 100 x 4 MiB", growthLimitMiB: 96) { port in
             let peer = try RawSocket(port: port)

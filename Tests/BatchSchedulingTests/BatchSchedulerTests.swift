@@ -44,7 +44,7 @@ struct BatchSchedulerTests {
         #expect(plan == StepPlan(encodes: [id(3)], decodes: [id(2), id(3)], expired: []))
     }
 
-    @Test("a full queue turns the next away with a hint that grows with the time sequences take")
+    @Test("a full queue rejects the next one with a hint that grows with the time sequences take")
     func fullQueue() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 1))
         _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: nil, now: start)
@@ -79,7 +79,7 @@ struct BatchSchedulerTests {
         #expect(after <= .seconds(30))
     }
 
-    @Test("a sequence wider than the batch is turned away for good")
+    @Test("a sequence wider than the batch is rejected for good")
     func tooWide() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 4))
         let admission = scheduler.enqueue(id(1), slots: 5, inputTokens: 1, deadline: nil, now: start)
@@ -87,7 +87,7 @@ struct BatchSchedulerTests {
         #expect(scheduler.isIdle)
     }
 
-    @Test("nobody overtakes a wide sequence at the head")
+    @Test("no sequence overtakes a wide one at the head")
     func wideSequenceDoesNotStarve() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 4))
         _ = scheduler.enqueue(id(1), slots: 2, inputTokens: 1, deadline: nil, now: start)
@@ -128,7 +128,7 @@ struct BatchSchedulerTests {
         #expect(scheduler.freeSlots == 0)
     }
 
-    @Test("a draining scheduler turns everyone away and lets the others finish")
+    @Test("a draining scheduler rejects new sequences and lets the others finish")
     func draining() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1))
         _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: nil, now: start)
@@ -138,7 +138,7 @@ struct BatchSchedulerTests {
         #expect(scheduler.nextStep(now: start).encodes == [id(1)])
     }
 
-    @Test("a sequence whose client gave up makes room in a full queue, and is told of in the next plan")
+    @Test("a sequence whose client gave up makes room in a full queue, and is listed in the next plan")
     func expiredMakeRoom() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 1))
         _ = scheduler.enqueue(id(1), slots: 1, inputTokens: 1, deadline: seconds(1), now: start)

@@ -34,7 +34,7 @@ struct CertificateFolderTests {
         return ("\(result.terminationStatus)", result.standardOutput + result.standardError)
     }
 
-    @Test("openssl verifies each leaf for what it is for, and for nothing else")
+    @Test("openssl verifies each leaf for its purpose, and for no other")
     func verified() async throws {
         try await Self.withFolder { folder in
             let entries = try folder.make(Self.leaves, replacing: false)
@@ -58,7 +58,7 @@ struct CertificateFolderTests {
         }
     }
 
-    @Test("keys are for their owner alone")
+    @Test("only the owner can read keys")
     func modes() async throws {
         try await Self.withFolder { folder in
             for entry in try folder.make(Self.leaves, replacing: false) {
@@ -72,7 +72,7 @@ struct CertificateFolderTests {
         }
     }
 
-    @Test("leaves are replaced only when told to, and the authority never")
+    @Test("leaves are replaced only on request, and the authority never")
     func replacing() async throws {
         try await Self.withFolder { folder in
             _ = try folder.make(Self.leaves, replacing: false)
@@ -88,7 +88,7 @@ struct CertificateFolderTests {
         }
     }
 
-    @Test("half an authority, an ended one and one with another's key are said to be so")
+    @Test("half an authority, an expired one and one with another's key are named as such")
     func brokenAuthority() async throws {
         try await Self.withFolder { folder in
             let longAgo = Date(timeIntervalSince1970: 0)
@@ -119,7 +119,7 @@ struct CertificateFolderTests {
         #expect(leaf.notAfter == authority.notAfter)
     }
 
-    @Test("what a certificate cannot say is refused with the limit")
+    @Test("what a certificate cannot hold is refused with the limit")
     func refused() throws {
         let authority = try CertificateAuthority()
         func message(_ leaf: LeafCertificate) -> String {
@@ -128,16 +128,16 @@ struct CertificateFolderTests {
         let long = LeafCertificate(name: String(repeating: "a", count: 65), subjectAlternativeNames: [.dns("a")])
         #expect(message(long).contains("65 characters, but must have from 1 to 64"))
         let name = LeafCertificate(name: "a", subjectAlternativeNames: [.dns("a b")])
-        #expect(message(name).contains("\"a b\" may have printable ASCII"))
+        #expect(message(name).contains("\"a b\" may have only printable ASCII"))
         let address = LeafCertificate(name: "a", subjectAlternativeNames: [.address("1.2.3")])
         #expect(message(address).contains("\"1.2.3\" is not an IP address"))
         let neither = LeafCertificate(name: "a", subjectAlternativeNames: [], isServer: false, isClient: false)
-        #expect(message(neither).contains("for neither"))
+        #expect(message(neither).contains("for servers, for clients or for both"))
         let late = #expect(throws: CertificateError.self) { try CertificateAuthority(days: 9_000_000) }
         #expect(late?.description.contains("give fewer days") == true)
     }
 
-    @Test("a key of another kind, and one under a password, is refused without asking for it")
+    @Test("a key of another kind, or with a password, is refused without a prompt")
     func otherKeys() async throws {
         let authority = try CertificateAuthority()
         for arguments in [
@@ -153,7 +153,7 @@ struct CertificateFolderTests {
         }
     }
 
-    @Test("an authority of openssl's own signs too, under its own key identifier")
+    @Test("an authority made by openssl signs too, under its own key identifier")
     func foreignAuthority() async throws {
         try await Self.withFolder { folder in
             try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
@@ -184,7 +184,7 @@ struct CertificateFolderTests {
         #expect(try LeafCertificate.SubjectName(host: text) == name)
     }
 
-    @Test("what is no host is refused", arguments: ["", "a b", "host:7400", "[::1]", "-a.test", "a..b", "*", "*.*.a"])
+    @Test("an invalid host is refused", arguments: ["", "a b", "host:7400", "[::1]", "-a.test", "a..b", "*", "*.*.a"])
     func noHosts(text: String) {
         #expect(throws: CertificateError.self) { try LeafCertificate.SubjectName(host: text) }
     }

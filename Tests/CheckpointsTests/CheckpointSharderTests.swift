@@ -230,7 +230,7 @@ import Testing
 
     @Test(arguments: [
         ("\"formatVersion\" : 1", "\"formatVersion\" : 9", "formatVersion 9"),
-        ("\"directory\" : \"pool-0\"", "\"directory\" : \"../pool-0\"", "cannot lie beside"),
+        ("\"directory\" : \"pool-0\"", "\"directory\" : \"../pool-0\"", "cannot be next to"),
         ("\"name\" : \"pool-0\"", "\"name\" : \"pool-1\"", "names a pool twice"),
         ("\"expertCount\" : 3", "\"expertCount\" : 4", "exactly one pool"),
         ("\"expertCount\" : 3", "\"expertCount\" : 4611686018427387904", "exactly one pool"),

@@ -138,7 +138,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("classification_head.weight", "a name that no Switch Transformer has"),
+        ("classification_head.weight", "a name unknown in Switch Transformers"),
         ("encoder.block.0.layer.1.mlp.wi_0.weight", "gated"),
         ("encoder.block.2.layer.0.layer_norm.weight", "override num_layers"),
         ("decoder.block.7.layer.2.mlp.wi.weight", "override num_decoder_layers"),
@@ -183,7 +183,7 @@ import Testing
             }
         let error = failure { try Checkpoint.open(folder.path).validate() }
         #expect(error?.code == .wrongShape && error?.tensor == name)
-        #expect(error?.message.contains("has the shape [4, 6], and the configuration makes it [6, 4]") == true)
+        #expect(error?.message.contains("has the shape [4, 6], but the configuration requires [6, 4]") == true)
         #expect(error?.file == "\(folder.path)/model.safetensors")
 
         let other = try TemporaryFolder()

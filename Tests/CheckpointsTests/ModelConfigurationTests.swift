@@ -122,7 +122,7 @@ import Testing
         #expect(defaults.topP == 0.9)
         #expect(defaults.minNewTokens == 3)
         #expect(defaults.returnedSequences == 2)
-        // config.json stands in for an absent file, and is not asked where the file exists.
+        // config.json replaces an absent file, and is not consulted where the file exists.
         #expect(try self.load(text).generation.beamCount == 4)
         #expect(try self.load(text, generation: "{}").generation.beamCount == nil)
         #expect(
@@ -136,12 +136,12 @@ import Testing
     }
 
     @Test(arguments: [
-        (#"{"d_model": 1000000000000}"#, "d_model must be 1 through 1048576, and is 1000000000000"),
+        (#"{"d_model": 1000000000000}"#, "d_model must be 1 through 1048576, but is 1000000000000"),
         (#"{"d_model": 0}"#, "d_model must be"),
-        (#"{"d_model": "768"}"#, "d_model must be an integer, and is the string \"768\""),
-        (#"{"d_model": true}"#, "d_model must be an integer, and is the boolean true"),
-        (#"{"d_model": 7.5}"#, "d_model must be an integer, and is the number 7.5"),
-        (#"{"d_model": [1]}"#, "d_model must be an integer, and is an array"),
+        (#"{"d_model": "768"}"#, "d_model must be an integer, but is the string \"768\""),
+        (#"{"d_model": true}"#, "d_model must be an integer, but is the boolean true"),
+        (#"{"d_model": 7.5}"#, "d_model must be an integer, but is the number 7.5"),
+        (#"{"d_model": [1]}"#, "d_model must be an integer, but is an array"),
         (#"{"num_heads": 4096, "d_kv": 1000000}"#, "num_heads * d_kv must be"),
         (#"{"num_layers": -1}"#, "num_layers must be"),
         (#"{"num_experts": 65537}"#, "num_experts must be"),
@@ -152,7 +152,7 @@ import Testing
         (#"{"router_dtype": "int8"}"#, "router_dtype must be float32"),
         (#"{"layer_norm_epsilon": 0}"#, "layer_norm_epsilon must be above 0"),
         (#"{"layer_norm_epsilon": 1e300}"#, "layer_norm_epsilon must be above 0"),
-        (#"{"eos_token_id": 40000}"#, "eos_token_id must be 0 through 32127, and is 40000"),
+        (#"{"eos_token_id": 40000}"#, "eos_token_id must be 0 through 32127, but is 40000"),
         (#"{"eos_token_id": []}"#, "eos_token_id must list 1 through 64 integers"),
         (#"{"decoder_start_token_id": -1}"#, "decoder_start_token_id must be"),
         (#"{"dense_act_fn": "tanh"}"#, "dense_act_fn must be relu"),
@@ -163,8 +163,8 @@ import Testing
         (#"{"early_stopping": 3}"#, "early_stopping must be"),
         (#"{"temperature": -1}"#, "temperature must be"),
         (#"[]"#, "an array where a JSON object is needed"),
-        (#"{"d_model": 768"#, "not the JSON that is expected"),
-        (#""#, "not the JSON that is expected"),
+        (#"{"d_model": 768"#, "not the expected JSON"),
+        (#""#, "not the expected JSON"),
         (#"{"d_model": 99999999999999999999999999}"#, "d_model must be an integer"),
     ])
     func wrongFieldsAreNamed(config: String, complaint: String) {
@@ -175,7 +175,7 @@ import Testing
 
     @Test(arguments: [
         (["d_modell": "768"], "no configuration key \"d_modell\""),
-        (["d_model": "wide"], "the override of d_model must be an integer, and is \"wide\""),
+        (["d_model": "wide"], "the override of d_model must be an integer, but is \"wide\""),
         (["router_bias": "yes"], "the override of router_bias must be true or false"),
         (["sparse_step_rule": "mine"], "sparse_step_rule must be hf or google"),
         (["d_model": "-3"], "d_model must be"),

@@ -64,7 +64,7 @@ import Testing
         (
             #"{"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#,
             8,
-            "begins 2 bytes before the tensor in front of it ends"
+            "begins 2 bytes before the previous tensor ends"
         ),
         (
             #"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#,

@@ -91,7 +91,7 @@ private enum Pickle {
     @Test(arguments: [
         (Pickle.storage(key: "1"), "needs the storage \"1\""),
         (Pickle.storage(key: "../data.pkl"), "needs the storage"),
-        (Pickle.storage(count: 7), "needs a storage of 7 F32 elements, and it has 24 bytes"),
+        (Pickle.storage(count: 7), "needs a storage of 7 F32 elements, but it has 24 bytes"),
         (Pickle.storage("DoubleStorage"), "needs a storage of 6 F64 elements"),
         (Pickle.storage(count: Int.max), "needs a storage"),
     ])

@@ -52,7 +52,7 @@ struct ExchangeTests {
         #expect(pair.clientEvents.closes(of: stream).count == 1)
     }
 
-    @Test("hand large pieces on without copying them and without empty frames before late trailers")
+    @Test("pass on large pieces without copying them and without empty frames before late trailers")
     func zeroCopyAndLateTrailers() throws {
         let pair = try CodecPair()
         let stream = try pair.client.submitRequest(requestFields, endStream: true)
@@ -88,7 +88,7 @@ struct ExchangeTests {
         #expect(output.last?.readableBytes == 200_000)
     }
 
-    @Test("keep output back beyond the mark and go on later")
+    @Test("hold back output beyond the mark and continue later")
     func boundedOutput() throws {
         let pair = try CodecPair()
         let stream = try pair.client.submitRequest(requestFields, endStream: false)

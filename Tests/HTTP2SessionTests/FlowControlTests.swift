@@ -13,7 +13,7 @@ struct FlowControlTests {
         return configuration
     }
 
-    @Test("stops the sender at the stream's window and lets it go on with the credit given")
+    @Test("stops the sender at the stream's window and lets it continue with the credit given")
     func streamWindow() throws {
         var configuration = Self.narrow
         configuration.connectionWindowBytes = 1 << 20

@@ -52,7 +52,7 @@ struct HostilePeerTests {
     }
 
     @Test(
-        "floods of frames without use end the connection",
+        "floods of useless frames end the connection",
         arguments: ["ping", "settings", "empty", "priority", "window", "unknown"]
     )
     func floods(kind: String) throws {
@@ -74,7 +74,7 @@ struct HostilePeerTests {
         #expect(server.isFinished)
     }
 
-    @Test("a quiet stream of pings is no flood")
+    @Test("a slow stream of pings is not a flood")
     func patientPings() throws {
         let server = try self.server()
         var now = ContinuousClock.now

@@ -4,7 +4,7 @@ import HTTP2Session
 import NIOCore
 import Testing
 
-@Suite("Header blocks that come again")
+@Suite("Repeated header blocks")
 struct RecurrenceTests {
     private static let timed = HTTP2CodecConfiguration(variableFieldName: "grpc-timeout")
 
@@ -17,7 +17,7 @@ struct RecurrenceTests {
         return try #require(pair.serverEvents.blocks(of: stream).first)
     }
 
-    @Test("have one number as long as their fields are the same, and another one otherwise")
+    @Test("have the same number while their fields are the same, and another one otherwise")
     func recurrence() throws {
         let pair = try CodecPair()
         let first = try self.request(pair, requestFields)
@@ -43,7 +43,7 @@ struct RecurrenceTests {
         #expect(try self.request(pair, requestFields).recurrence == id)
     }
 
-    @Test("keep the field apart that differs from block to block")
+    @Test("keep the field that differs from block to block apart")
     func variable() throws {
         let pair = try CodecPair(server: Self.timed)
         var id: Int?
@@ -69,7 +69,7 @@ struct RecurrenceTests {
         #expect(block.fields == requestFields + [long])
     }
 
-    @Test("are forgotten oldest first, and recognised or not never mistaken")
+    @Test("are forgotten oldest first, and are never mistaken for others")
     func many() throws {
         let pair = try CodecPair()
         var generator = SystemRandomNumberGenerator()
@@ -113,7 +113,7 @@ struct RecurrenceTests {
 
 @Suite("Stored header blocks")
 struct StoredBlockTests {
-    @Test("arrive as what was stored, with one more field where one is given")
+    @Test("arrive as stored, with one more field where one is given")
     func exchange() throws {
         let pair = try CodecPair()
         let request = try #require(try pair.client.store(requestFields))

@@ -87,7 +87,7 @@ struct ShutdownTests {
         #expect(pair.client.openStreamCount == 0)
     }
 
-    @Test("the client sees how many streams the server still takes")
+    @Test("the client sees how many streams the server still accepts")
     func concurrency() throws {
         var configuration = HTTP2CodecConfiguration.defaults
         configuration.maxConcurrentStreams = 3

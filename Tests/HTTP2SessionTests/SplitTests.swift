@@ -34,7 +34,7 @@ struct SplitTests {
         return (events, failure)
     }
 
-    @Test("a header block that is continued may come one byte at a time", arguments: [1, 2, 5, 8, 9, 1_000])
+    @Test("a continued header block may come one byte at a time", arguments: [1, 2, 5, 8, 9, 1_000])
     func continuation(pieceBytes: Int) throws {
         let half = Self.block.count / 2
         let frames = [
@@ -47,14 +47,14 @@ struct SplitTests {
         #expect(hasRequest)
     }
 
-    @Test("what came before a fault is told, however the bytes are split", arguments: [1, 3, 20, 10_000])
+    @Test("what came before a fault is reported, however the bytes are split", arguments: [1, 3, 20, 10_000])
     func skippedStream(pieceBytes: Int) throws {
         let outcome = try Self.outcome([Self.request(5), Self.request(3)], pieceBytes: pieceBytes)
         #expect(outcome.failure?.contains("stream 3") == true)
         #expect(outcome.events.count { $0.contains(":path: /s/M") } == 1)
     }
 
-    @Test("data that is nothing but padding is data without use")
+    @Test("data that is only padding is useless")
     func padding() throws {
         let open = frame(type: 1, flags: 4, streamID: 1, payload: Self.block)
         let padding = (0..<2_000).map { _ in frame(type: 0, flags: 8, streamID: 1, payload: [1, 0]) }
@@ -62,7 +62,7 @@ struct SplitTests {
         #expect(outcome.failure?.contains("an empty DATA frame") == true)
     }
 
-    @Test("a frame on a stream that was over before it is found in the same piece", arguments: [1, 7, 10_000])
+    @Test("a frame on a stream that had already ended is found in the same piece", arguments: [1, 7, 10_000])
     func endedStream(pieceBytes: Int) throws {
         let frames = [
             frame(type: 1, flags: 4, streamID: 1, payload: Self.block),
@@ -70,7 +70,7 @@ struct SplitTests {
             frame(type: 0, flags: 1, streamID: 1, payload: [1]),
         ]
         let outcome = try Self.outcome(frames, pieceBytes: pieceBytes)
-        #expect(outcome.failure?.contains("stream 1 was ended by the peer") == true)
+        #expect(outcome.failure?.contains("stream 1 got another frame after the peer had ended it") == true)
     }
 }
 

@@ -47,7 +47,7 @@ public struct InteropService: Sendable {
     /// A server with the service: it compresses responses that are to be compressed, and sees which requests were.
     ///
     /// - Parameters:
-    ///   - port: The port to listen at; 0 takes a free one.
+    ///   - port: The port to listen on; 0 takes a free one.
     ///   - limits: What one connection may hold.
     ///   - timing: When a connection is given up.
     ///   - logger: The server's.

@@ -76,7 +76,7 @@ struct CurlTests {
         #expect(answer.body.isEmpty)
     }
 
-    @Test("a method that is not there is UNIMPLEMENTED, all in one block")
+    @Test("a missing method is UNIMPLEMENTED, all in one block")
     func unknownMethod() async throws {
         let answer = try await self.ask("no.Such/Method", Self.post + Self.grpc)
         #expect(answer.head.first == "HTTP/2 200")
@@ -101,7 +101,7 @@ struct CurlTests {
         #expect(answer.body.isEmpty || answer.body.starts(with: Data("HTTP".utf8)))
     }
 
-    @Test("a client that speaks HTTP/1 is told so and let go")
+    @Test("a client that speaks HTTP/1 is told so and disconnected")
     func oldHTTP() async throws {
         try await withInteropServer { port in
             let output = try await PeerProcess.run(

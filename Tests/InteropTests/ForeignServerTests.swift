@@ -58,7 +58,7 @@ struct ForeignServerTests {
         return try SimpleResponse(reading: reply.message).payload?.body.readableBytes ?? 0
     }
 
-    @Test("a response over the limit costs the call alone")
+    @Test("a response over the limit ends only its call")
     func tooLarge() async throws {
         try await self.withServer { port in
             try await self.withChannel(port: port) { channel async throws in
@@ -87,7 +87,7 @@ struct ForeignServerTests {
         }
     }
 
-    @Test("a reader that lets more wait than all windows hold gets all of it")
+    @Test("a reader that falls behind by more than all windows hold still gets everything")
     func slowReader() async throws {
         try await self.withServer { port in
             try await self.withChannel(port: port) { channel async throws in
@@ -111,7 +111,7 @@ struct ForeignServerTests {
         }
     }
 
-    @Test("a status that comes while the client still sends ends the call with that status")
+    @Test("a status that arrives while the client is still sending ends the call with that status")
     func earlyStatus() async throws {
         try await self.withServer { port in
             try await self.withChannel(port: port) { channel async throws in

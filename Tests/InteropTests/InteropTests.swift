@@ -17,7 +17,7 @@ struct InteropTests {
         try await withInteropServer { try await runEveryCase(port: $0) }
     }
 
-    @Test("the programs for runs by hand: a server and a client in processes of their own")
+    @Test("the programs for manual runs: a server and a client in separate processes")
     func programs() async throws {
         let program = Peers.built("switchyard-interop")
         let output = try await PeerProcess.serve(program, ["server"], readyPrefix: "listening on ") { port in
@@ -69,7 +69,7 @@ struct InteropTests {
         }
     }
 
-    @Test("grpclib, an HTTP/2 stack of its own, against this project's server", .enabled(if: hasPython, pythonHint))
+    @Test("grpclib, with its own HTTP/2 stack, against this project's server", .enabled(if: hasPython, pythonHint))
     func grpclibClient() async throws {
         try await withInteropServer { port in
             expectPasses(try await PeerProcess.script("grpclib_interop.py", ["127.0.0.1", "\(port)"]), atLeast: 13)

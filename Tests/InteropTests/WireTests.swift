@@ -22,13 +22,13 @@ struct WireTests {
         #expect(try StreamingOutputCallRequest(reading: bytes) == request)
     }
 
-    @Test("what was written by protobuf's rules is read", arguments: [[0x10, 0x80, 0x01], [0x10, 0x80, 0x81, 0x00]])
+    @Test("messages written by protobuf's rules are read", arguments: [[0x10, 0x80, 0x01], [0x10, 0x80, 0x81, 0x00]])
     func numbers(bytes: [UInt8]) throws {
         #expect(try SimpleRequest(reading: ByteBuffer(bytes: bytes)).responseSize == 128)
     }
 
     @Test(
-        "bytes that are no message are INVALID_ARGUMENT",
+        "bytes that are not a message are INVALID_ARGUMENT",
         arguments: [
             [0x10], [0x10, 0x80], [0x1A, 0x05, 0x00],
             [0x1A, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01],

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", type=pathlib.Path, help="keep the converted model here")
-    parser.add_argument("--turns", action="store_true", help="measure when asked on standard input")
+    parser.add_argument("--turns", action="store_true", help="measure on request from standard input")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:

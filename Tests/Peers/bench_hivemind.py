@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--calls", type=int, default=30)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--turns", action="store_true", help="measure when asked on standard input")
+    parser.add_argument("--turns", action="store_true", help="measure on request from standard input")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)

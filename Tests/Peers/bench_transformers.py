@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--model", help="a checkpoint directory; random weights without it")
-    parser.add_argument("--turns", action="store_true", help="measure when asked on standard input")
+    parser.add_argument("--turns", action="store_true", help="measure on request from standard input")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()

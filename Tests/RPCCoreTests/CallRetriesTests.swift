@@ -43,7 +43,7 @@ struct CallRetriesTests {
         #expect(budget.tokens == 6)
     }
 
-    @Test("are moved by a fifth at most", arguments: [0, 0.25, 1] as [Double])
+    @Test("are jittered by a fifth at most", arguments: [0, 0.25, 1] as [Double])
     func jitter(chance: Double) throws {
         var budget = RetryBudget(policy: Self.policy)
         var retries = CallRetries(policy: Self.policy)
@@ -81,7 +81,7 @@ struct CallRetriesTests {
         #expect(CallRetries(policy: .none).isCommitted)
     }
 
-    @Test("follow the server's word, which begins a new series of waits")
+    @Test("follow the server's pushback, which restarts the series of waits")
     func pushback() {
         var budget = RetryBudget(policy: Self.policy)
         var retries = CallRetries(policy: Self.policy)
@@ -106,7 +106,7 @@ struct CallRetriesTests {
         #expect(RetryPushback(Metadata()) == .none)
     }
 
-    @Test("that never left go out again without counting, refused ones once")
+    @Test("that were never sent are retried without counting, refused ones once")
     func transparent() {
         var budget = RetryBudget(policy: .transparent)
         var retries = CallRetries(policy: .transparent)
@@ -120,7 +120,7 @@ struct CallRetriesTests {
         #expect(budget.tokens == 10)
     }
 
-    @Test("pause when half of the tokens are gone, and go on when successes brought some back")
+    @Test("pause when half of the tokens are gone, and resume when successes have earned some back")
     func throttling() {
         var budget = RetryBudget(policy: Self.policy)
         for _ in 0..<4 {

@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Retry budget")
 struct RetryBudgetTests {
-    @Test("a failure takes a token, a success brings back a part of one, and retries pause at half")
+    @Test("a failure takes a token, a success earns back a fraction, and retries pause at half")
     func pause() {
         var budget = RetryBudget(maxTokens: 4, ratio: 0.5)
         budget.failed()
@@ -20,7 +20,7 @@ struct RetryBudgetTests {
         #expect(budget.allowsRetries)
     }
 
-    @Test("tokens never fall below none nor rise above the maximum", arguments: [0, 1, 2.5, 100] as [Double])
+    @Test("tokens never fall below zero or rise above the maximum", arguments: [0, 1, 2.5, 100] as [Double])
     func bounds(maxTokens: Double) {
         var generator = SystemRandomNumberGenerator()
         var budget = RetryBudget(maxTokens: maxTokens, ratio: 0.3)

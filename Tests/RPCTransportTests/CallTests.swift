@@ -18,7 +18,7 @@ struct CallTests {
         }
     }
 
-    @Test("a payload of pieces arrives joined")
+    @Test("a payload in pieces arrives joined")
     func pieces() async throws {
         try await withPair([loopEcho]) { channel in
             let payload = Payload(segments: [
@@ -171,7 +171,7 @@ struct CallTests {
         }
     }
 
-    @Test("an unknown method is UNIMPLEMENTED and the connection goes on")
+    @Test("an unknown method is UNIMPLEMENTED and the connection stays open")
     func unknownMethod() async throws {
         try await withPair([echo]) { channel in
             let error = await rpcError {
@@ -207,7 +207,7 @@ struct CallTests {
         }
     }
 
-    @Test("metadata over the server's limit fails the call and spares the connection")
+    @Test("metadata over the server's limit fails the call but not the connection")
     func headerLimit() async throws {
         var limits = TransportLimits.defaults
         limits.maxHeaderListBytes = 2_000

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Compressed messages", .timeLimit(.minutes(10)))
 struct CompressionTests {
-    @Test("are what they were before", arguments: [1, 2, 100, 20_000, 300_000, 5_000_000])
+    @Test("come out unchanged", arguments: [1, 2, 100, 20_000, 300_000, 5_000_000])
     func roundTrip(count: Int) throws {
         let message = pattern(count)
         let halves = [
@@ -35,7 +35,7 @@ struct CompressionTests {
     }
 
     @Test(
-        "that are no gzip, end too early, go on behind their end or blow up end with a status, within the limit's memory"
+        "that are not gzip, end too early, continue after their end or blow up fail with a status, within the memory limit"
     )
     func faults() throws {
         let good = try #require(Gzip.compressed(Payload(pattern(10_000))))
@@ -55,7 +55,7 @@ struct CompressionTests {
         #expect(error?.code == .resourceExhausted)
     }
 
-    @Test("go both ways where both sides are told to, and are never forced on a caller")
+    @Test("go both ways where both sides enable them, and are never forced on a caller")
     func calls() async throws {
         let encodings = Mutex<[String?]>([])
         let method = ServiceMethod.unary(Methods.echo) { message, context in

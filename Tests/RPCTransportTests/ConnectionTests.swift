@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Connections and drains over loopback", .timeLimit(.minutes(10)))
 struct ConnectionTests {
-    @Test("no connection fails calls at once, and they never left")
+    @Test("without a connection, calls fail at once and were never sent")
     func refused() async throws {
         let port = try await unusedPort()
         let states = Mutex<[RPCChannel.State]>([])
@@ -167,7 +167,7 @@ struct ConnectionTests {
         #expect(running.withLock { $0.most } <= 4)
     }
 
-    @Test("a server that cannot listen says so to everybody")
+    @Test("a server that cannot listen tells every caller")
     func portInUse() async throws {
         try await withServer([echo]) { _, port in
             let second = RPCServer(

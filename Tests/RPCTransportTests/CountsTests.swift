@@ -7,7 +7,7 @@ import Testing
 
 @Suite("What servers and channels count", .timeLimit(.minutes(10)))
 struct CountsTests {
-    /// How often calls of a method ended so.
+    /// How often calls of a method ended with a code.
     private static func count(_ server: RPCServer, _ method: Method?, _ code: Status.Code) -> UInt64 {
         server.counts.calls.filter { $0.method == method && $0.code == code }.reduce(0) { $0 + $1.count }
     }
@@ -45,7 +45,7 @@ struct CountsTests {
                     }
                     #expect(late?.code == .deadlineExceeded)
                 }
-                // A response is on its way before its call is counted as ended, but another one follows behind.
+                // A response is in flight before its call is counted as ended, but another one follows it.
                 _ = try await channel.unary(Methods.echo, Payload(number(1)), options: .waiting)
                 #expect(server.connectionCount == 1)
             }
@@ -83,7 +83,7 @@ struct CountsTests {
         }
     }
 
-    @Test("connections that are refused are counted")
+    @Test("refused connections are counted")
     func refused() async throws {
         var limits = TransportLimits.defaults
         limits.maxConnections = 1

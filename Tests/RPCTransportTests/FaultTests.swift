@@ -172,7 +172,7 @@ struct FaultTests {
                 .makeAsyncIterator()
             let first = try await responses.next()
             #expect(first?.readableBytes == 64 << 10)
-            // Other calls go on meanwhile; after many round trips the writer stands still all the same.
+            // Other calls go on meanwhile; after many round trips the writer is still suspended.
             var last = -1
             var still = 0
             while still < 20 {

@@ -69,7 +69,7 @@ struct HostileClientTests {
     }
 
     @Test(
-        "a broken message ends its call and no more",
+        "a broken message ends only its call",
         arguments: [[2, 0, 0, 0, 0], [1, 0, 0, 0, 1, 7], [0, 0xff, 0xff, 0xff, 0xff], [0, 0, 0, 0, 9, 1]] as [[UInt8]]
     )
     func brokenMessage(bytes: [UInt8]) async throws {
@@ -122,7 +122,7 @@ struct HostileClientTests {
         #expect(code == 11 || code == nil)
     }
 
-    @Test("a peer that says nothing is closed after the handshake's time")
+    @Test("a silent peer is disconnected after the handshake timeout")
     func silence() async throws {
         try await withServer(timing: ConnectionTiming(handshakeTimeout: .milliseconds(50)), [echo]) { _, port in
             let peer = try await RawPeer.connect(port: port)

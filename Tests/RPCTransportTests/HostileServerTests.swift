@@ -125,7 +125,7 @@ struct HostileScript: Sendable, CustomTestStringConvertible {
 
 @Suite("A channel whose server is hostile", .timeLimit(.minutes(10)))
 struct HostileServerTests {
-    @Test("ends its call with a status and goes on with the next connection", arguments: HostileScript.all)
+    @Test("ends its call with a status and continues on the next connection", arguments: HostileScript.all)
     func survives(script: HostileScript) async throws {
         let connections = Mutex<[any Channel]>([])
         let listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)

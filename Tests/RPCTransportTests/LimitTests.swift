@@ -10,7 +10,7 @@ import Testing
 struct TimeLimitMachineTests {
     private let start = ContinuousClock.now
 
-    @Test("a third ping that comes too early is one too many, and whatever the server sends forgives all")
+    @Test("a third early ping is one too many, and anything the server sends clears the strikes")
     func strikes() {
         var strikes = PingStrikes(timing: ConnectionTiming(minimumPingInterval: .seconds(300), pingStrikes: 2))
         // The first ping has none before it.
@@ -24,7 +24,7 @@ struct TimeLimitMachineTests {
         #expect(forgiven.pinged(openCalls: 1, now: self.start + .seconds(6)) == true)
     }
 
-    @Test("pings at the interval are never too many; without calls the interval is two hours unless that is allowed")
+    @Test("pings at the interval are always allowed; without calls it is two hours unless idle pings are allowed")
     func intervals() {
         let timing = ConnectionTiming(minimumPingInterval: .seconds(60), pingStrikes: 0)
         var steady = PingStrikes(timing: timing)
@@ -44,7 +44,7 @@ struct TimeLimitMachineTests {
         for _ in 0..<10 { #expect(uncounted.pinged(openCalls: 0, now: self.start) == false) }
     }
 
-    @Test("a stall lasts from the first look that finds it to the last")
+    @Test("a stall lasts from the first check that finds it to the last")
     func stall() {
         var clock = StallClock()
         #expect(clock.observe(isWaiting: true, progress: 0, now: self.start) == .zero)
@@ -56,7 +56,7 @@ struct TimeLimitMachineTests {
         #expect(clock.observe(isWaiting: true, progress: 1, now: self.start + .seconds(11)) == .seconds(1))
     }
 
-    @Test("a connection is swept four times in its shortest limit, and probed without calls only when told to")
+    @Test("a connection is swept four times within its shortest limit, and probed without calls only on request")
     func sweeps() {
         let timing = ConnectionTiming(
             keepaliveInterval: .seconds(10),
@@ -94,13 +94,13 @@ struct LimitTests {
         return bytes
     }
 
-    @Test("a request that does not arrive ends with a status, and the connection goes on")
+    @Test("a request that does not arrive ends with a status, and the connection stays open")
     func slowSender() async throws {
         let timing = ConnectionTiming(requestTimeout: .milliseconds(60))
         try await withServer(timing: timing, [echo]) { _, port in
             let peer = try await RawPeer.connect(port: port)
             try await peer.send(Self.partialRequest())
-            // Trailers-Only with END_STREAM, then NO_ERROR for the request that nobody waits for any more.
+            // Trailers-Only with END_STREAM, then NO_ERROR for the request that nobody waits for any longer.
             let head = try await peer.waitForFrame(type: 1)
             #expect(head.flags & 1 == 1)
             let reset = try await peer.waitForFrame(type: 3)
@@ -111,7 +111,7 @@ struct LimitTests {
         }
     }
 
-    @Test("a stream of requests may pause between two messages, and not inside one")
+    @Test("a stream of requests may pause between two messages, but not inside one")
     func pausedStream() async throws {
         let timing = ConnectionTiming(requestTimeout: .milliseconds(60))
         try await withServer(timing: timing, [chat]) { _, port in
@@ -135,7 +135,7 @@ struct LimitTests {
         }
     }
 
-    @Test("a caller that takes nothing of a stream loses the call and not the connection")
+    @Test("a caller that does not read a stream loses the call but not the connection")
     func slowReader() async throws {
         let timing = ConnectionTiming(stallTimeout: .milliseconds(80))
         let (ended, continuation) = AsyncStream.makeStream(of: Bool.self)
@@ -163,7 +163,7 @@ struct LimitTests {
         }
     }
 
-    @Test("a client that pings too often is told so, and its calls elsewhere go on")
+    @Test("a client that pings too often is told so, and its calls elsewhere continue")
     func pings() async throws {
         let timing = ConnectionTiming(minimumPingInterval: .seconds(60), pingStrikes: 2, allowsIdlePings: true)
         try await withServer(timing: timing, [echo]) { _, port in
@@ -183,7 +183,7 @@ struct LimitTests {
         }
     }
 
-    @Test("a connection above the limit is closed, and there is room again when another one leaves")
+    @Test("a connection above the limit is closed, and there is room again when another one closes")
     func connections() async throws {
         try await withServer(limits: TransportLimits(maxConnections: 2), [echo]) { _, port in
             let first = try await RawPeer.connect(port: port)

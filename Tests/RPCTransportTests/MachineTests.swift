@@ -10,7 +10,7 @@ import Testing
 struct MachineTests {
     private let start = ContinuousClock.now
 
-    @Test("the wait between attempts grows to its maximum and moves by the jitter")
+    @Test("the wait between attempts grows to its maximum and varies by the jitter")
     func backoff() {
         let policy = ReconnectPolicy()
         #expect(policy.wait(afterFailures: 1, chance: 0.5) == .seconds(1))
@@ -64,7 +64,7 @@ struct MachineTests {
         #expect(popped == stride(from: 120, to: 500, by: 40).map { Int32($0) })
     }
 
-    @Test("a connection is watched over its handshake, its silence and its idleness")
+    @Test("a connection's handshake, silence and idleness are watched")
     func watch() {
         let timing = ConnectionTiming(
             handshakeTimeout: .seconds(10),
@@ -107,7 +107,7 @@ struct MachineTests {
         #expect(watch.timePassed(now: self.start + .seconds(1_303)) == .wait)
     }
 
-    @Test("messages are put together from pieces of any size", arguments: [1, 2, 4, 5, 6, 7, 100, 5_000])
+    @Test("messages are assembled from pieces of any size", arguments: [1, 2, 4, 5, 6, 7, 100, 5_000])
     func assembler(pieceBytes: Int) throws {
         var wire = ByteBuffer()
         let messages = [pattern(0), pattern(1), pattern(3_000), pattern(17)]

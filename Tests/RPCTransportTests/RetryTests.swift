@@ -7,7 +7,7 @@ import RPCTransport
 import Synchronization
 import Testing
 
-@Suite("Calls that are made again", .timeLimit(.minutes(10)))
+@Suite("Retried calls", .timeLimit(.minutes(10)))
 struct RetryTests {
     private static let policy = RetryPolicy(
         maxAttempts: 4,
@@ -41,7 +41,7 @@ struct RetryTests {
         }
     }
 
-    @Test("reach the server again with their message, and say how often they were made")
+    @Test("reach the server again with their message, and report their number of attempts")
     func unary() async throws {
         let flaky = Flaky(failures: 3)
         let method = ServiceMethod.unary(Methods.echo) { message, context in
@@ -72,7 +72,7 @@ struct RetryTests {
         #expect(flaky.calls == 4)
     }
 
-    @Test("are not made again against the server's word, nor for another status")
+    @Test("are not retried against the server's pushback, or for another status")
     func refused() async throws {
         var never = Metadata()
         try never.add("-1", forKey: "grpc-retry-pushback-ms")
@@ -91,7 +91,7 @@ struct RetryTests {
         }
     }
 
-    @Test("send all their messages again, and go on where the caller is")
+    @Test("send all their messages again, and continue where the caller is")
     func clientStreaming() async throws {
         let flaky = Flaky(failures: 2)
         let method = ServiceMethod.clientStreaming(Methods.sum) { requests, context in
@@ -114,7 +114,7 @@ struct RetryTests {
         #expect(flaky.calls == 3)
     }
 
-    @Test("are not made again once part of the response has come")
+    @Test("are not retried once part of the response has arrived")
     func committed() async throws {
         let flaky = Flaky(failures: 0)
         let method = ServiceMethod.serverStreaming(Methods.count) { _, context, writer in
@@ -135,7 +135,7 @@ struct RetryTests {
         #expect(flaky.calls == 1)
     }
 
-    @Test("end when they are cancelled between two attempts")
+    @Test("end when cancelled between two attempts")
     func cancelled() async throws {
         let flaky = Flaky(failures: 10)
         let (entered, continuation) = AsyncStream.makeStream(of: Void.self)
@@ -157,7 +157,7 @@ struct RetryTests {
         #expect(flaky.calls == 1)
     }
 
-    @Test("go out again by themselves when the server refused their stream, once")
+    @Test("are retried once by themselves when the server refused their stream")
     func refusedStream() async throws {
         let answer: @Sendable (HTTP2Codec, Int32) throws -> Void = { codec, stream in
             let head = [HTTP2HeaderField(":status", "200"), HTTP2HeaderField("content-type", "application/grpc")]
@@ -202,7 +202,7 @@ struct RetryTests {
         }
     }
 
-    @Test("go out again on the next connection when the server leaves without having taken them")
+    @Test("are retried on the next connection when the server leaves without having taken them")
     func goAway() async throws {
         try await ScriptedServer.with { codec, stream, index in
             guard index > 0 else {

@@ -20,7 +20,7 @@ struct SecurityMachineTests {
         )
     }
 
-    @Test("files are loaded once a change was seen twice, and not again before the next change")
+    @Test("files are loaded once a change has been seen twice, and not again before the next change")
     func fileWatch() {
         let (one, two, three) = (Self.stamp(1), Self.stamp(2), Self.stamp(3))
         var watch = FileWatch(loaded: [one, one])
@@ -30,7 +30,7 @@ struct SecurityMachineTests {
         #expect(watch.looked([two, two]) == .lookAgain)
         #expect(watch.looked([two, two]) == .load)
         #expect(watch.looked([two, two]) == .wait)
-        // A file that is gone for a moment and comes back the same is no change.
+        // A file that disappears for a moment and returns the same has not changed.
         #expect(watch.looked([two, nil]) == .lookAgain)
         #expect(watch.looked([two, two]) == .wait)
         #expect(watch.looked([three, nil]) == .lookAgain)
@@ -40,7 +40,7 @@ struct SecurityMachineTests {
         #expect(watch.looked([one, one]) == .load)
     }
 
-    @Test("a file's stamp changes with its content, its permissions and its place")
+    @Test("a file's stamp changes with its content, its permissions and its inode")
     func stamps() throws {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("stamp-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: path) }
@@ -56,7 +56,7 @@ struct SecurityMachineTests {
         #expect(FileStamp.of(path)?.inode != second?.inode)
     }
 
-    @Test("a flood of refused clients makes few lines, and the next line counts those kept back")
+    @Test("a flood of refused clients makes few log lines, and the next line counts the suppressed ones")
     func logBudget() {
         let start = ContinuousClock.now
         var budget = LogBudget(burst: 3, interval: .seconds(10), now: start)
@@ -69,7 +69,7 @@ struct SecurityMachineTests {
     }
 
     @Test(
-        "allow-lists compare DNS names without case, URIs exactly, and wildcards never",
+        "allow-lists compare DNS names case-insensitively, URIs exactly, and never match wildcards",
         arguments: [
             (["gateway.test"], true), (["GATEWAY.test"], true), (["test:gateway"], true), (["test:Gateway"], false),
             (["*.test"], false), (["other.test", "test:gateway"], true), ([], false), (["any.wild.test"], false),
@@ -93,7 +93,7 @@ struct SecurityMachineTests {
     }
 
     @Test(
-        "loopback is what certainly is this machine",
+        "loopback is only what certainly is this machine",
         arguments: [
             ("127.0.0.1", true), ("127.8.9.10", true), ("::1", true), ("localhost", true), ("LocalHost", true),
             ("a.localhost", true), ("::ffff:127.0.0.1", true), ("0.0.0.0", false), ("::", false),
@@ -122,7 +122,7 @@ struct SecurityMachineTests {
         #expect(machine.connectionRefused(chance: 0.5) == .none)
     }
 
-    @Test("TLS is told from HTTP/2 by its first bytes")
+    @Test("TLS is distinguished from HTTP/2 by its first bytes")
     func mismatch() {
         #expect(ProtocolMismatch.reason(firstBytes: 0x1603) == ProtocolMismatch.clientSpeaksTLS)
         #expect(ProtocolMismatch.reason(firstBytes: 0x1503) == ProtocolMismatch.serverSpeaksTLS)

@@ -12,7 +12,7 @@ import Testing
 
 @Suite("Certificates while a server runs")
 struct TLSReloadTests {
-    @Test("new ones serve new connections, streams in flight go on, and bad ones change nothing")
+    @Test("new ones serve new connections, streams in flight continue, and bad ones change nothing")
     func reload() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -29,7 +29,7 @@ struct TLSReloadTests {
                     #expect(try await TLSProbe.names(port: port).contains("test:server"))
 
                     try fixture.issue("server", names: [.address("127.0.0.1"), .uri("test:second")])
-                    _ = await log.line(with: "was loaded again")
+                    _ = await log.line(with: "was reloaded")
                     try await exchange(2)
                     #expect(try await TLSProbe.names(port: port).contains("test:second"))
 
@@ -46,7 +46,7 @@ struct TLSReloadTests {
         }
     }
 
-    @Test("one that has ended does not take the place of one that has not")
+    @Test("an expired certificate does not replace a valid one")
     func ended() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -60,7 +60,7 @@ struct TLSReloadTests {
         }
     }
 
-    @Test("files that cannot be used stop the start, with what to do")
+    @Test("unusable files stop the start and say what to do")
     func unusable() async throws {
         try await TLSFixture.with { fixture in
             try fixture.issue("other", names: [.dns("other.test")])
@@ -110,7 +110,7 @@ struct TLSReloadTests {
         }
     }
 
-    @Test("a server that does not agree to HTTP/2 is left")
+    @Test("a client leaves a server that does not agree to HTTP/2")
     func serverWithoutProtocol() async throws {
         try await TLSFixture.with { fixture in
             let listener = try await SilentListener.start(Signal(), tls: fixture)

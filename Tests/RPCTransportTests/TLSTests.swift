@@ -141,18 +141,18 @@ struct TLSTests {
             server: { $0.server() },
             client: { _ in .quick },
             told: "the server speaks TLS, but this side is plaintext",
-            logged: "in plaintext and not with TLS"
+            logged: "in plaintext, not TLS"
         ),
         Refusal(
             testDescription: "a TLS client at a plaintext port",
             server: { _ in .plaintext },
             client: { $0.client() },
-            told: "in plaintext and not with TLS",
+            told: "in plaintext, not TLS",
             logged: "began a TLS handshake, but this port is plaintext"
         ),
     ]
 
-    @Test("what is refused is said on both sides", arguments: Self.refusals)
+    @Test("both sides say what was refused", arguments: Self.refusals)
     func refused(refusal: Refusal) async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -178,7 +178,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a call that waits for the connection ends with its deadline, and a client that hangs up is nothing to log")
+    @Test("a call that waits for the connection ends with its deadline, and a client that hangs up is not logged")
     func waiting() async throws {
         try await TLSFixture.with { fixture in
             let log = LogCapture()
@@ -197,7 +197,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a client that begins no handshake is closed after the handshake's time")
+    @Test("a client that begins no handshake is disconnected after the handshake timeout")
     func silence() async throws {
         try await TLSFixture.with { fixture in
             let timing = ConnectionTiming(handshakeTimeout: .milliseconds(50))
@@ -227,7 +227,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a channel that is shut down in its handshake ends at once")
+    @Test("a channel shut down during its handshake ends at once")
     func shutdownInHandshake() async throws {
         try await TLSFixture.with { fixture in
             // A plaintext listener that says nothing: the handshake never ends by itself.

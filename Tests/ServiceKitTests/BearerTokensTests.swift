@@ -166,7 +166,7 @@ struct TokenGateTests {
                 try await Self.withCalls(gate) { call in
                     #expect(try await call(one, Self.method) == nil)
                     try Self.write("a:\(two)", to: file)
-                    await log.wait(for: "was loaded again")
+                    await log.wait(for: "was reloaded")
                     #expect(try await call(one, Self.method)?.code == .unauthenticated)
                     #expect(try await call(two, Self.method) == nil)
                     try Self.write("broken", to: file)

@@ -109,7 +109,7 @@ struct DroppingExpertsTests {
         return Set(outputs.dropped.flatMap { Array($0.rows) })
     }
 
-    @Test("lose the fraction of rows that was asked for", arguments: [0, 0.001, 0.01, 0.05, 0.2, 1])
+    @Test("lose the requested fraction of rows", arguments: [0, 0.001, 0.01, 0.05, 0.2, 1])
     func fraction(_ fraction: Double) throws {
         var count = 0
         for step in 0..<50 {
@@ -163,7 +163,7 @@ struct DroppingExpertsTests {
         #expect(abs(calls - 160) <= 60)
     }
 
-    @Test("a stalled host misses steps on end, in every layer")
+    @Test("a stalled host misses consecutive steps, in every layer")
     func stalls() throws {
         let loss = DroppingExperts.Loss.stalls(fraction: 0.2, pools: 4, steps: 10)
         let layers = [Self.encoderLayer, SparseLayer(stack: .decoder, block: 3)]

@@ -76,7 +76,7 @@ struct ExpertExecutorTests {
         return numbers.tokens(count)
     }
 
-    @Test("asked one expert at a time give the same bits as asked for a layer at once")
+    @Test("give the same bits for one expert at a time as for a whole layer")
     func scattered() throws {
         let tiny = try TinyModel()
         var record = RoutingRecord()
@@ -221,7 +221,7 @@ struct ExpertExecutorTests {
         }
     }
 
-    @Test("a refusal to go on stops a decoder step and leaves the caches as they were")
+    @Test("a refusal to continue stops a decoder step and leaves the caches unchanged")
     func interrupted() throws {
         let tiny = try TinyModel()
         var record = RoutingRecord()

@@ -5,7 +5,7 @@ import SwitchyardTypes
 import TensorKernels
 import Testing
 
-@Suite("Generation from step to step")
+@Suite("Generation step by step")
 struct GenerationStepsTests {
     /// Every beam's score must be what the model gives the sequence when it is forced through it afresh: a cache that
     /// was handed to the wrong row would show.

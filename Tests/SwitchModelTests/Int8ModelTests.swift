@@ -10,7 +10,7 @@ import Tokenization
 
 @Suite("A model with int8 weights")
 struct Int8ModelTests {
-    /// A text with spans missing, and what stands there, in the form that the miniature was trained on.
+    /// A text with missing spans, and the spans, in the form that the miniature was trained on.
     private struct Exercise {
         var input: [Int32]
         var decoder: [Int32]
@@ -77,7 +77,7 @@ struct Int8ModelTests {
         return (0..<logits.rows).map { argmax(logits.row($0)) }
     }
 
-    @Test("chooses the tokens that float32 chooses, 97 of 100 at least")
+    @Test("chooses the tokens that float32 chooses, at least 97 of 100")
     func agreement() throws {
         let exact = try Miniature(storage: .float32)
         let small = try Miniature(storage: .int8)
@@ -147,7 +147,7 @@ struct Int8ModelTests {
         #expect(quarter * 2 < half + half / 16)
     }
 
-    @Test("is refused where a sum would not fit into 32 bits, by the tensor's name")
+    @Test("is refused, naming the tensor, where a sum would not fit into 32 bits")
     func tooManyInputs() throws {
         // One dense block a stack.
         let tiny = try TinyModel(

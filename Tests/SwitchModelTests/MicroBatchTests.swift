@@ -80,7 +80,7 @@ struct MicroBatchTests {
         return (encoded.map(\.hidden.bits) + [logits.bits], record)
     }
 
-    @Test("change no bit and no count", arguments: [2, 3, 5, 9])
+    @Test("change no bits and no counts", arguments: [2, 3, 5, 9])
     func sameBits(count: Int) throws {
         let tiny = try TinyModel(["expert_capacity": "4"])
         let whole = try self.run(tiny, StepOptions())
@@ -93,7 +93,7 @@ struct MicroBatchTests {
         #expect(try self.run(tiny, StepOptions(logits: .all, microBatches: count)).bits == all.bits)
     }
 
-    @Test("are about as long each, and none is empty")
+    @Test("are of about equal length, and none is empty")
     func cuts() {
         let options = StepOptions(microBatches: 2)
         #expect(options.microBatches(of: [1, 1, 1, 1]) == [0..<2, 2..<4])
@@ -110,7 +110,7 @@ struct MicroBatchTests {
         #expect(StepOptions(collectHiddenStates: true, microBatches: 2).microBatches(of: [1, 1]) == [0..<2])
     }
 
-    @Test("take turns: the second is out before the first is waited for")
+    @Test("take turns: the second is in flight before the first is waited for")
     func turns() throws {
         let tiny = try TinyModel()
         var record = RoutingRecord()
@@ -124,7 +124,7 @@ struct MicroBatchTests {
         #expect(events.count(where: { $0.hasPrefix("begin") }) == events.count(where: { $0.hasPrefix("wait") }))
     }
 
-    @Test("give the time for which experts are out to other work, and stop asking where there is none")
+    @Test("give the time while experts are in flight to other work, and stop asking when there is none")
     func meanwhile() throws {
         let tiny = try TinyModel()
         var record = RoutingRecord()
@@ -159,7 +159,7 @@ struct MicroBatchTests {
         #expect(other.routedPerSequence == direct.routedPerSequence)
     }
 
-    @Test("leave nothing out when one of them fails, and change no cache")
+    @Test("leave nothing in flight when one of them fails, and change no cache")
     func failure() throws {
         let tiny = try TinyModel()
         var record = RoutingRecord()
@@ -179,7 +179,7 @@ struct MicroBatchTests {
         #expect(failing.events.withLock { $0 } == ["begin 0", "begin 1", "wait 0", "cancel 1"])
     }
 
-    @Test("an encoder run counts its pieces down and refuses what is no input")
+    @Test("an encoder run counts its pieces down and refuses invalid inputs")
     func pieces() throws {
         let tiny = try TinyModel()
         #expect(throws: ModelError.self) { try EncoderRun(tiny.model, inputs: [], experts: tiny.experts) }

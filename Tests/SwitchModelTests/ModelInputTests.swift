@@ -145,7 +145,7 @@ struct ModelInputTests {
         #expect(records[0].hiddenStates[.encoder]?[1].bits != records[1].hiddenStates[.encoder]?[1].bits)
     }
 
-    @Test("loading tells how far it has come, up to the end")
+    @Test("loading reports its progress up to the end")
     func progress() throws {
         let tiny = try TinyModel()
         let checkpoint = try Checkpoint.open(tiny.directory)

@@ -47,11 +47,11 @@ struct PackedShardTests {
     }
 
     @Test(
-        "served where their file is mapped give the bits of weights that are packed at the start",
+        "served from mapped files give the same bits as weights packed at the start",
         arguments: WeightStorage.allCases
     )
     func sameBits(storage: WeightStorage) throws {
-        // bfloat16 with round sizes, float32 with sizes that are no multiples of anything.
+        // bfloat16 with round sizes, float32 with odd sizes.
         let tiny = try TinyModel(seed: 4)
         for (model, width) in [(Miniature.directory, 128), (tiny.directory, 20)] {
             let folder = try Folder()
@@ -63,7 +63,7 @@ struct PackedShardTests {
             #expect(packed.weightType == whole.weightType)
             #expect(packed.byteCount == whole.byteCount)
             #expect(try self.outputs(packed, width: width) == self.outputs(whole, width: width))
-            // Asking for what they are is no contradiction.
+            // Requesting their own type is not a contradiction.
             _ = try LocalExperts(checkpoints: parts, pool: pool, storage: storage)
         }
     }
@@ -84,7 +84,7 @@ struct PackedShardTests {
         }
     }
 
-    @Test("of another type than asked for are refused by file, tensor and both types")
+    @Test("of another type than requested are refused by file, tensor and both types")
     func wrongType() throws {
         let tiny = try TinyModel()
         let folder = try Folder()
@@ -98,7 +98,7 @@ struct PackedShardTests {
         #expect(error?.message.contains("packed in bfloat16, and float32 is asked for") == true)
     }
 
-    @Test("of several types are not held together")
+    @Test("of different types are not held together")
     func mixedTypes() throws {
         let tiny = try TinyModel()
         let folder = try Folder()

@@ -7,7 +7,7 @@ import TensorKernels
 
 /// One fixture of Tests/Fixtures/parity: a checkpoint, opened as a user would, and what transformers computes with it.
 struct ParityFixture {
-    /// Models that differ; each has goldens of its own.
+    /// Different models, each with its own goldens.
     static let models = ["asymmetric", "capacity", "step4", "bfloat16", "float16"]
 
     /// Each model's generations, by the names in its goldens.

@@ -56,7 +56,7 @@ import Testing
     }
 }
 
-/// The file `expected.json` beside a full-shape checkpoint.
+/// The file `expected.json` next to a full-shape checkpoint.
 private struct FullShape: Decodable {
     struct Prompt: Decodable {
         var inputIds: [Int32]

@@ -17,7 +17,7 @@ struct RelativeBiasTests {
     }
 
     @Test(
-        "of the encoder are transformers'",
+        "of the encoder match transformers",
         arguments: [
             (0...0, 0), (7...7, 7), (8...11, 8), (12...15, 9), (16...22, 10), (23...31, 11), (32...45, 12),
             (46...63, 13),
@@ -33,7 +33,7 @@ struct RelativeBiasTests {
     }
 
     @Test(
-        "of the decoder are transformers'",
+        "of the decoder match transformers",
         arguments: [
             (0...0, 0), (1...1, 1), (15...15, 15), (16...18, 16), (19...20, 17), (21...23, 18), (24...26, 19),
             (27...30, 20), (31...34, 21), (35...39, 22), (40...45, 23), (46...51, 24), (52...58, 25), (59...66, 26),
@@ -61,7 +61,7 @@ struct RelativeBiasTests {
         #expect((0...12).map { small.bucket(distance: -$0) } == [0, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3])
     }
 
-    @Test("lie in a span so that a query's biases follow one another", arguments: [true, false])
+    @Test("are laid out so that a query's biases are consecutive", arguments: [true, false])
     func spans(bidirectional: Bool) {
         let bias = self.bias(bidirectional: bidirectional)
         let span = bias.span(length: 140)

@@ -28,7 +28,7 @@ struct SkippedScoresTests {
         }
     }
 
-    @Test("asks for the greatest logits only where nothing else counts")
+    @Test("asks for only the greatest logits where nothing else is needed")
     func onlyWhereItSuffices() throws {
         let miniature = try Miniature()
         func needsOnlyGreatest(_ change: (inout GenerationParameters) -> Void) throws -> Bool {

@@ -6,13 +6,13 @@ import SwitchModel
 import SwitchyardTypes
 import TensorKernels
 
-/// A model of a few thousand random weights in a folder of its own, which goes away with it.
+/// A model of a few thousand random weights in its own folder, which is removed with it.
 final class TinyModel: Sendable {
     let directory: String
     let model: SwitchTransformer
     let experts: LocalExperts
 
-    /// Sizes that are no multiples of anything, more heads' width than model width, two sparse blocks a stack.
+    /// Odd sizes, more heads' width than model width, two sparse blocks per stack.
     static let configuration: [String: String] = [
         "d_model": "20", "d_kv": "6", "d_ff": "37", "num_heads": "5", "num_layers": "3", "num_decoder_layers": "4",
         "encoder_sparse_step": "2", "decoder_sparse_step": "2", "num_experts": "5", "expert_capacity": "64",

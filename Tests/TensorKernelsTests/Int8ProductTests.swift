@@ -75,7 +75,7 @@ struct Int8ProductTests {
         }
     }
 
-    @Test("differs from the float64 product of what it was given by no more than rounding to 8 bits explains")
+    @Test("differs from the float64 product by no more than rounding to 8 bits explains")
     func accuracy() {
         var numbers = NumberSource(seed: 24)
         let (inputs, outputs, rows) = (300, 70, 5)
@@ -112,7 +112,7 @@ struct Int8ProductTests {
         #expect(errors < squares * 1e-4)
     }
 
-    @Test("makes NaN of all results of a row with NaN or infinity, and of no other row", arguments: [false, true])
+    @Test("turns all results of a row with NaN or infinity into NaN, and no other row's", arguments: [false, true])
     func notFinite(relu: Bool) {
         var numbers = NumberSource(seed: 25)
         let (inputs, outputs, rows) = (37, 50, 14)
@@ -140,7 +140,7 @@ struct Int8ProductTests {
         }
     }
 
-    @Test("makes NaN of the results of weights that are not finite", arguments: [Float.nan, .infinity, -.infinity])
+    @Test("turns the results of weights that are not finite into NaN", arguments: [Float.nan, .infinity, -.infinity])
     func weightsNotFinite(value: Float) {
         var weights = [Float](repeating: 1, count: 40 * 9)
         weights[33 * 9 + 4] = value
@@ -151,7 +151,7 @@ struct Int8ProductTests {
         }
     }
 
-    @Test("makes zeros of zeros and of what is too small for a normal scale")
+    @Test("turns zeros, and numbers too small for a normal scale, into zeros")
     func zeros() {
         var numbers = NumberSource(seed: 26)
         let (inputs, outputs) = (10, 33)
@@ -182,7 +182,7 @@ struct Int8ProductTests {
         #expect(matrix.product(ones.map { -$0 }, rows: 1, level: level) == [-largest, largest])
     }
 
-    @Test("reads and writes rows at the strides asked for", arguments: KernelLevel.available)
+    @Test("reads and writes rows at the given strides", arguments: KernelLevel.available)
     func strides(level: KernelLevel) {
         var numbers = NumberSource(seed: 27)
         let (inputs, outputs, rows) = (9, 40, 6)

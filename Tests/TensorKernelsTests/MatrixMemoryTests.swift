@@ -6,7 +6,7 @@ import Testing
 
 @Suite("Memory of matrices")
 struct MatrixMemoryTests {
-    @Test("sizes grow by an eighth at most, and hold what was asked for")
+    @Test("sizes grow by an eighth at most, and hold the requested bytes")
     func sizes() {
         for bytes in [1, 64, 100, 16_383, 16_384, 16_385, 20_000, 1 << 20, (1 << 20) + 1, 25_165_824, 25_165_825] {
             let size = MatrixMemory.size(bytes)
@@ -17,7 +17,7 @@ struct MatrixMemoryTests {
         }
     }
 
-    @Test("memory that was given back is used again, and a matrix of zeros has none of what was in it")
+    @Test("returned memory is reused, and a matrix of zeros holds none of its old content")
     func reuse() {
         // A size that no other test uses.
         let columns = 70_001
@@ -30,7 +30,7 @@ struct MatrixMemoryTests {
         #expect(second.row(2).allSatisfy { $0 == 0 })
     }
 
-    @Test("what is kept is bounded")
+    @Test("the kept memory is bounded")
     func bound() {
         let half = MatrixMemory.limit / 2
         let pieces = (0..<3).map { _ in MatrixMemory.take(half) }

@@ -5,9 +5,9 @@ import Testing
 
 @testable import TensorKernels
 
-@Suite("Matrices that are handed out again", .serialized)
+@Suite("Reused matrices", .serialized)
 struct MatrixShelfTests {
-    @Test("nobody gets a matrix that somebody holds, and one that nobody holds comes again")
+    @Test("a matrix in use is never handed out, and a free one is reused")
     func reuse() {
         // A shape that no other test uses.
         let (rows, columns) = (3, 1237)
@@ -27,7 +27,7 @@ struct MatrixShelfTests {
         #expect(!addresses.contains(another.pointer))
     }
 
-    @Test("what is kept stays within the limit, whatever the shapes, and more can be had all the same")
+    @Test("the kept memory stays within the limit, whatever the shapes, and more matrices are still available")
     func limit() {
         var held: [FloatMatrix] = []
         for columns in 100_000..<100_400 {

@@ -23,7 +23,7 @@ struct PackedLayoutTests {
         }
     }
 
-    @Test("does not exist for sizes that cannot be")
+    @Test("does not exist for impossible sizes")
     func impossible() {
         for dtype in DType.packed {
             #expect(PackedLayout(outputs: 0, inputs: 1, dtype: dtype) == nil)
@@ -94,7 +94,7 @@ struct PackedLayoutTests {
         }
     }
 
-    @Test("can be written down and used where it lies", arguments: DType.packed)
+    @Test("can be written to a file and used in place", arguments: DType.packed)
     func adopting(dtype: DType) throws {
         var numbers = NumberSource(seed: 32)
         let (inputs, outputs) = (21, 45)

@@ -10,7 +10,7 @@ struct PackedProductTests {
     /// The element types of which a product is a chain of float32 multiply-adds.
     static let chained: [DType] = [.float32, .bfloat16]
 
-    /// One chain of fused multiply-adds an element: the definition.
+    /// One chain of fused multiply-adds per element: the definition.
     private func reference(_ x: [Float], _ weights: [Float], rows: Int, inputs: Int, outputs: Int) -> [Float] {
         var result: [Float] = []
         for row in 0..<rows {
@@ -93,7 +93,7 @@ struct PackedProductTests {
         }
     }
 
-    @Test("goes on with the chain where inputs are cut into blocks", arguments: KernelLevel.available)
+    @Test("continues the chain where inputs are cut into blocks", arguments: KernelLevel.available)
     func longChains(level: KernelLevel) {
         var numbers = NumberSource(seed: 3)
         let (inputs, outputs, rows) = (4100, 35, 14)
@@ -115,7 +115,7 @@ struct PackedProductTests {
         }
     }
 
-    @Test("turns negative results into 0 and keeps NaN where asked to rectify", arguments: KernelLevel.available)
+    @Test("turns negative results into 0 and keeps NaN when rectifying", arguments: KernelLevel.available)
     func relu(level: KernelLevel) {
         let matrix = self.pack([1, -1, 1, -1], outputs: 4, inputs: 1)
         for rows in [1, 5] {
@@ -126,7 +126,7 @@ struct PackedProductTests {
         }
     }
 
-    @Test("reads and writes rows at the strides asked for", arguments: KernelLevel.available)
+    @Test("reads and writes rows at the given strides", arguments: KernelLevel.available)
     func strides(level: KernelLevel) {
         var numbers = NumberSource(seed: 4)
         let (inputs, outputs, rows) = (9, 40, 6)

@@ -72,7 +72,7 @@ struct ProductScreenTests {
         }
     }
 
-    @Test("keeps all of several equal outputs, and the best of the rest where one does not count")
+    @Test("keeps all of several equal outputs, and the best of the rest where one is excluded")
     func ties() {
         var numbers = NumberSource(seed: 72)
         let (inputs, outputs) = (40, 640)
@@ -95,7 +95,7 @@ struct ProductScreenTests {
         #expect(Self.greatest(rest.row(0), except: 33) == Self.greatest(wholeRest.row(0), except: 33))
     }
 
-    @Test("leaves nothing out where an input or a weight is no number")
+    @Test("leaves nothing out where an input or a weight is NaN")
     func notNumbers() {
         var numbers = NumberSource(seed: 73)
         let (inputs, outputs) = (24, 320)

@@ -72,7 +72,7 @@ struct RowTypeTests {
         #expect(bits(back) == bits(values))
     }
 
-    @Test("one bfloat16 that is not finite is found wherever it lies", arguments: [1, 31, 32, 33, 80], [0, 1])
+    @Test("one bfloat16 that is not finite is found at any position", arguments: [1, 31, 32, 33, 80], [0, 1])
     func finite(count: Int, misalignment: Int) {
         let finite: [UInt16] = [0, 0x8000, 0x3F80, 0xBF80, 0x7F7F, 0xFF7F, 1]
         for bad in [0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFFF] as [UInt16] {

@@ -118,7 +118,7 @@ struct TokenizerFileTests {
         self.expectMalformed([], saying: "no pieces")
         self.expectMalformed(Array("version https://git-lfs.github.com/spec/v1\n".utf8), saying: "not a SentencePiece")
         self.expectMalformed([0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F], saying: "bytes, of which")
-        self.expectMalformed([UInt8](repeating: 0xFF, count: 11), saying: "a number without an end")
+        self.expectMalformed([UInt8](repeating: 0xFF, count: 11), saying: "an unterminated number")
         self.expectMalformed(self.file(modelType: 2), saying: "type 2")
         let noEnd: [(String, Float, PieceFile.Kind)] = [("<pad>", 0, .control), ("<unk>", 0, .unknown)]
         self.expectMalformed(self.file(noEnd), saying: "\"</s>\" is missing")

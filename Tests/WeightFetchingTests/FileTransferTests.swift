@@ -38,9 +38,9 @@ extension FileTransfer {
     }
 }
 
-@Suite("The fetching of a file")
+@Suite("Fetching a file")
 struct FileTransferTests {
-    @Test("a file comes whole, is verified and takes its name")
+    @Test("a file arrives whole, is verified and gets its name")
     func whole() throws {
         var transfer = try makeTransfer()
         let first = try #require(request(transfer.start()))
@@ -68,13 +68,13 @@ struct FileTransferTests {
         #expect(transfer.receivedBytes == 60)
     }
 
-    @Test("a partial file that is whole is verified without a request")
+    @Test("a complete partial file is verified without a request")
     func complete() throws {
         var transfer = try makeTransfer(partial: 100)
         #expect(transfer.start() == .verify)
     }
 
-    @Test("a server that has another file now, or ignores ranges, sends it from the front")
+    @Test("a server that now has another file, or ignores ranges, sends it from the start")
     func changed() throws {
         var transfer = try makeTransfer(partial: 40, validator: "\"1\"")
         _ = transfer.start()
@@ -83,7 +83,7 @@ struct FileTransferTests {
     }
 
     @Test(
-        "a part that does not go with what is here is not taken",
+        "a part that does not match what is here is not taken",
         arguments: [
             ["content-range": "bytes 40-99/100", "etag": "\"2\""], ["content-range": "bytes 41-99/100"],
             ["content-range": "bytes 40-99/200"], ["content-range": "nonsense"], [:],
@@ -108,7 +108,7 @@ struct FileTransferTests {
         #expect(try #require(request(transfer.waited()))["range"] == nil)
     }
 
-    @Test("a connection that breaks goes on where it broke, however often it brings something")
+    @Test("a broken connection resumes where it broke, as often as it brings something")
     func broken() throws {
         var transfer = try makeTransfer(bytes: 1000)
         _ = transfer.start()
@@ -129,7 +129,7 @@ struct FileTransferTests {
         }
     }
 
-    @Test("failures in a row wait longer and longer, and end")
+    @Test("consecutive failures wait longer and longer, then give up")
     func failing() throws {
         var transfer = try makeTransfer()
         _ = transfer.start()
@@ -144,7 +144,7 @@ struct FileTransferTests {
     }
 
     @Test(
-        "a server says when to come back",
+        "a server says when to retry",
         arguments: [
             ("3", Duration.seconds(3)), ("0", .zero), ("Sun, 06 Nov 1994 08:49:47 GMT", .seconds(10)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", .zero), ("soon", .milliseconds(125)),
@@ -160,7 +160,7 @@ struct FileTransferTests {
         #expect(found == wait)
     }
 
-    @Test("a server that wants to be left alone for hours is not waited for")
+    @Test("a server that asks to wait for hours is not waited for")
     func longWait() throws {
         var transfer = try makeTransfer()
         _ = transfer.start()
@@ -186,7 +186,7 @@ struct FileTransferTests {
         #expect(error.code == .corrupt)
     }
 
-    @Test("more than was announced is refused before it fills the disk")
+    @Test("more bytes than announced are refused before they fill the disk")
     func tooMuch() throws {
         var transfer = try makeTransfer()
         _ = transfer.start()
@@ -216,7 +216,7 @@ struct FileTransferTests {
         #expect((back["authorization"] != nil) == keeps)
     }
 
-    @Test("redirects into plaintext, to nowhere and in circles end")
+    @Test("redirects into plaintext, to nowhere and in circles fail")
     func badRedirects() throws {
         for location in ["http://hub.test/a", "ftp://hub.test/a", nil] as [String?] {
             var transfer = try makeTransfer()

@@ -11,7 +11,7 @@ private func files(_ names: String...) -> [HubListing.File] {
     names.map { HubListing.File(path: $0, byteCount: 1, checksum: .sha256($0)) }
 }
 
-@Suite("What is asked of the hub")
+@Suite("Requests to the hub")
 struct HubPlanTests {
     @Test(
         "the files that serving needs, safetensors before torch",
@@ -35,7 +35,7 @@ struct HubPlanTests {
         #expect(chosen.map(\.path).sorted() == (wanted + ["config.json", "spiece.model"]).sorted())
     }
 
-    @Test("patterns add and take away")
+    @Test("patterns add and remove files")
     func patterns() throws {
         let all = files("config.json", "model.safetensors", "spiece.model", "a/b.txt", "c.txt")
         let chosen = try HubSelection(include: ["*.txt"], exclude: ["c*t", "spiece*"]).chosen(from: all, of: "m")
@@ -47,7 +47,7 @@ struct HubPlanTests {
     }
 
     @Test(
-        "stars stand for any characters",
+        "stars match any characters",
         arguments: [
             ("abc", "abc", true), ("abc", "a*", true), ("abc", "*c", true), ("abc", "a*b*c*", true), ("abc", "*", true),
             ("abc", "ab", false), ("abc", "*b", false), ("", "*", true), ("aab", "*ab", true), ("a/b", "*b", true),
@@ -72,7 +72,7 @@ struct HubPlanTests {
     }
 
     @Test(
-        "what is no name is refused",
+        "an invalid name is refused",
         arguments: [
             "", "a/b/c", "/a", "a/", "../a", "a/..", "a b", "a@", "a@../x", "a@/x", "ä/b", "a@b@c", "a?b", ".a/b",
         ]
@@ -92,7 +92,7 @@ struct HubPlanTests {
     }
 
     @Test(
-        "a list of files that is none, or leads out of the model, is refused",
+        "a list of files that is malformed, or leads out of the model, is refused",
         arguments: [
             "", "[]", "{}", #"{"sha":"x","siblings":[]}"#,
             #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"../a","size":1,"blobId":"\#(TestHub.commit)"}]}"#,
@@ -138,7 +138,7 @@ struct HubPlanTests {
     }
 
     @Test(
-        "a manifest without files, or with names that are none, is refused",
+        "a manifest without files, or with invalid names, is refused",
         arguments: [
             "{}", #"{"formatVersion":1,"name":"pool-0"}"#, #"{"formatVersion":1,"name":"pool-0","files":[]}"#,
             #"{"formatVersion":1,"name":"p","files":[{"name":"../x","byteCount":1,"sha256":"\#(zeros)"}]}"#,

@@ -101,6 +101,7 @@ final class Workplace: Sendable {
     ///   - file: The file to watch.
     ///   - byteCount: How large it has to be.
     /// - Returns: What the command wrote to standard error, and how it ended.
+    /// - Throws: Whatever keeps the command from being run.
     func serve(
         _ arguments: [String],
         until file: String,

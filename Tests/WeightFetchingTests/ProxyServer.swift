@@ -9,7 +9,7 @@ import Synchronization
 ///
 /// Every name leads to loopback, so that tests can ask for hosts that exist nowhere and see who looks them up.
 final class ProxyServer: Sendable {
-    /// What the proxy was asked for.
+    /// The requests to the proxy.
     struct Request: Sendable {
         /// The request line.
         var line: String
@@ -26,7 +26,7 @@ final class ProxyServer: Sendable {
 
     private typealias Stream = NIOAsyncChannel<ByteBuffer, ByteBuffer>
 
-    /// `user:password` in base64, which is wanted; nil for nobody.
+    /// The required `user:password` in base64; nil for none.
     private let credentials: String?
     private let log = Mutex<[Request]>([])
     private let bound = Mutex<Int>(0)

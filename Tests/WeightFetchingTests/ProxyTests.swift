@@ -26,7 +26,7 @@ struct ProxyTests {
 
     private func port(_ server: WebServer) -> String { String(server.address.split(separator: ":").last ?? "") }
 
-    @Test("TLS goes through a tunnel, and what is secret is shown to the server and not to the proxy")
+    @Test("TLS goes through a tunnel, and secrets go to the server but not to the proxy")
     func tunnel() async throws {
         let test = self.hub()
         test.state.withLock { $0.needsToken = true }
@@ -54,7 +54,7 @@ struct ProxyTests {
         }
     }
 
-    @Test("a proxy that wants user and password gets those of its address, and shows them to nobody")
+    @Test("a proxy that requires user and password gets those of its address, and no one else does")
     func credentials() async throws {
         let test = self.hub()
         try await Workplace.with { place in
@@ -107,7 +107,7 @@ struct ProxyTests {
 @Suite("What curl's failures mean")
 struct CurlReasonTests {
     @Test(
-        "each is said with what to do, and tried again only where that may help",
+        "each says what to do, and is retried only where that may help",
         arguments: [
             (CURLE_COULDNT_RESOLVE_PROXY, 0, 0, false, "correct https_proxy", true),
             (CURLE_RECV_ERROR, 407, 0, false, "give user and password in https_proxy", false),
@@ -120,7 +120,7 @@ struct CurlReasonTests {
             (CURLE_PEER_FAILED_VERIFICATION, 0, 10, false, "check this machine's clock", false),
             (CURLE_PEER_FAILED_VERIFICATION, 0, 20, false, "--fetch-ca", false),
             (CURLE_OPERATION_TIMEDOUT, 0, 0, false, "no connection to hub.test", true),
-            (CURLE_OPERATION_TIMEDOUT, 0, 0, true, "no bytes came", true),
+            (CURLE_OPERATION_TIMEDOUT, 0, 0, true, "no bytes arrived", true),
             (CURLE_COULDNT_CONNECT, 0, 0, false, "(words)", true),
         ]
     )

@@ -50,7 +50,7 @@ struct PullTests {
         "\(place.hubCache)/models--test--noise/snapshots/\(TestHub.commit)"
     }
 
-    @Test("the miniature comes over TLS, into the hub's layout, and is cut from there")
+    @Test("the miniature arrives over TLS, in the hub's layout, and is cut from there")
     func miniature() async throws {
         var files: [String: TestHub.File] = [:]
         for name in ["config.json", "generation_config.json", "spiece.model", "model.safetensors", "README.md"] {
@@ -100,7 +100,7 @@ struct PullTests {
         }
     }
 
-    @Test("a second pull asks for the list alone; more files can be asked for")
+    @Test("a second pull requests only the list; more files can be requested")
     func again() async throws {
         let test = noiseHub()
         try await Workplace.with { place in
@@ -126,7 +126,7 @@ struct PullTests {
         }
     }
 
-    @Test("what came before a connection was cut is not fetched again")
+    @Test("what arrived before a connection was cut is not fetched again")
     func cut() async throws {
         let test = noiseHub()
         test.state.withLock { $0.cuts = [100_000, 50_000] }
@@ -149,7 +149,7 @@ struct PullTests {
     }
 
     @Test(
-        "a process that is killed goes on where it stopped, unless the file has changed meanwhile",
+        "a killed process resumes where it stopped, unless the file has changed meanwhile",
         arguments: [false, true]
     )
     func killed(changes: Bool) async throws {
@@ -185,7 +185,7 @@ struct PullTests {
         }
     }
 
-    @Test("ranges that are ignored cost the bytes again, and nothing else")
+    @Test("ignored ranges cost the bytes again, and nothing else")
     func ignoredRanges() async throws {
         let test = noiseHub()
         test.state.withLock { state in
@@ -203,7 +203,7 @@ struct PullTests {
         }
     }
 
-    @Test("a server that is busy is asked again when it says")
+    @Test("a busy server is retried when it says")
     func busy() async throws {
         let test = noiseHub()
         test.state.withLock { state in
@@ -224,7 +224,7 @@ struct PullTests {
     }
 
     @Test(
-        "a wrong checksum leaves nothing behind that could be taken for the model",
+        "a wrong checksum leaves nothing that could be taken for the model",
         arguments: ["model.safetensors", "config.json"]
     )
     func corrupt(name: String) async throws {
@@ -260,11 +260,11 @@ struct PullTests {
     }
 
     @Test(
-        "what cannot be fetched is said with what to do next",
+        "a failure says what to do next",
         arguments: [
             (404, "RepoNotFound", "google/switch-base-8 at main"),
             (404, "RevisionNotFound", "has no revision \"main\""),
-            (401, "", "set HF_TOKEN"), (403, "GatedRepo", "accept its terms"), (418, "", "refuses the request"),
+            (401, "", "set HF_TOKEN"), (403, "GatedRepo", "accept its terms"), (418, "", "refused the request"),
         ]
     )
     func refusals(status: Int, code: String, part: String) async throws {
@@ -283,14 +283,14 @@ struct PullTests {
         }
     }
 
-    @Test("plaintext to another machine is asked for by name, and a disk that is too small is noticed first")
+    @Test("plaintext to another machine needs an explicit request, and a disk that is too small is noticed first")
     func limits() async throws {
         let test = noiseHub()
         try await Workplace.with { place in
             let plain = try await place.switchyard(["pull", "test/noise", "--endpoint", "http://hub.invalid"])
             #expect(plain.status != 0)
             #expect(plain.errors.contains("--plaintext"), "\(plain.errors)")
-            // As large as no disk is: nothing of it is asked for.
+            // Larger than any disk: none of it is requested.
             let huge =
                 #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"config.json","size":1,"blobId":"\#(TestHub.commit)"},"#
                 + #"{"rfilename":"model.safetensors","size":4611686018427387904,"blobId":"\#(TestHub.commit)"}]}"#

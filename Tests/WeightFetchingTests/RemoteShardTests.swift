@@ -53,7 +53,7 @@ private func answer(to page: String) async throws -> Int {
     }
 }
 
-@Suite("Shards that an address names", .serialized)
+@Suite("Shards from an address", .serialized)
 struct RemoteShardTests {
     private func host(_ place: Workplace, _ address: String, until text: String) async throws -> (
         log: String, isInOrder: Bool
@@ -84,7 +84,7 @@ struct RemoteShardTests {
     }
 
     @Test(
-        "a host fetches its shard once, goes on where a connection broke, and serves from the cache without its server"
+        "a host fetches its shard once, resumes where a connection broke, and serves from the cache without its server"
     )
     func cache() async throws {
         try await Workplace.with { place in
@@ -113,11 +113,11 @@ struct RemoteShardTests {
             // Nobody listens there any more.
             let third = try await host(place, address, until: "serving experts")
             #expect(third.isInOrder, "\(third.log)")
-            #expect(third.log.contains("whole in the cache"), "\(third.log)")
+            #expect(third.log.contains("complete in the cache"), "\(third.log)")
         }
     }
 
-    @Test("a host that fetches is alive and not ready, and SIGTERM ends it at once, in order")
+    @Test("a host that is fetching is alive but not ready, and SIGTERM ends it cleanly at once")
     func stopped() async throws {
         try await Workplace.with { place in
             let shards = try ShardServer(place)
@@ -162,7 +162,7 @@ struct RemoteShardTests {
         }
     }
 
-    @Test("what is no shard, and a shard of an earlier version, are named")
+    @Test("anything but a shard, and a shard of an earlier version, are named")
     func noShard() async throws {
         try await Workplace.with { place in
             let shards = try ShardServer(place)
@@ -174,7 +174,7 @@ struct RemoteShardTests {
             }
             try await WebServer.with(handler: shards.handler) { server in
                 for (path, part) in [
-                    ("old", "cut the checkpoint again"), ("page", "no manifest"), ("none", "not there"),
+                    ("old", "cut the checkpoint again"), ("page", "not a shard's manifest"), ("none", "not found"),
                 ] {
                     let output = try await place.switchyard([
                         "expert-host", "--shard", "\(server.address)/\(path)", "--listen", "127.0.0.1:0",

@@ -5,7 +5,7 @@ import Testing
 
 @testable import WeightFetching
 
-/// A disk, a network and a server that do what they like, drawn from a seed.
+/// A disk, a network and a server that fail at random, from a seed.
 private struct Simulation {
     private static let right: [UInt8] = noise(500, seed: 7)
 
@@ -124,9 +124,9 @@ private struct SplitMix: RandomNumberGenerator {
     }
 }
 
-@Suite("Transfers in a world of drawn faults")
+@Suite("Transfers under random faults")
 struct TransferSimulationTests {
-    @Test("what is finished is the right file, and most are finished")
+    @Test("finished files are right, and most finish")
     func worlds() throws {
         var finished = 0
         for seed in 0..<400 {

@@ -28,7 +28,7 @@ struct WebClientTests {
         try await WebClient.with(configuration) { client in _ = try await client.send(request) }
     }
 
-    @Test("a body larger than what is held for a slow reader comes whole and in order")
+    @Test("a body larger than a slow reader's buffer arrives whole and in order")
     func slowReader() async throws {
         let bytes = noise(5 * WebExchange.mostHeldBytes + 17, seed: 4)
         try await WebServer.with(handler: always(WebServer.Reply(body: bytes))) { server in
@@ -46,7 +46,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("a redirect is handed out and not followed")
+    @Test("a redirect is returned, not followed")
     func redirect() async throws {
         let reply = WebServer.Reply(status: 302, headers: ["location": "/b"])
         try await WebServer.with(handler: always(reply)) { server in
@@ -59,7 +59,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("the path goes out as it was given")
+    @Test("the path is sent as given")
     func path() async throws {
         try await WebServer.with(handler: always(WebServer.Reply())) { server in
             try await WebClient.with(WebClientConfiguration()) { client in
@@ -69,7 +69,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("an answer that is cut off is an error, whatever came of it")
+    @Test("a truncated answer is an error, however much of it arrived")
     func cut() async throws {
         var reply = WebServer.Reply(body: noise(1000, seed: 5))
         reply.cutAfter = 500
@@ -87,7 +87,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("a server that falls silent is given up")
+    @Test("a server that falls silent is abandoned")
     func silence() async throws {
         var reply = WebServer.Reply(body: noise(1000, seed: 6))
         reply.cutAfter = 500
@@ -100,12 +100,12 @@ struct WebClientTests {
             try await WebClient.with(impatient) { client in
                 let answer = try await client.send(try request(server))
                 let failure = await #expect(throws: WebFailure.self) { _ = try await body(answer) }
-                #expect(failure == WebFailure(reason: "no bytes came for too long", isPassing: true))
+                #expect(failure == WebFailure(reason: "no bytes arrived for too long", isPassing: true))
             }
         }
     }
 
-    @Test("a task that is cancelled waits no longer, and leaves the client usable")
+    @Test("a cancelled task stops waiting, and leaves the client usable")
     func cancelled() async throws {
         var reply = WebServer.Reply(body: noise(1000, seed: 6))
         reply.cutAfter = 500
@@ -128,7 +128,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("a client that is stopped while a request is in flight ends it")
+    @Test("stopping a client ends its requests in flight")
     func stopped() async throws {
         let loop = try CurlLoop()
         var reply = WebServer.Reply(body: [1, 2])
@@ -148,7 +148,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("a file that holds no authorities is named")
+    @Test("a file without authorities is named")
     func authorities() async throws {
         try await Workplace.with { place in
             let certificate = try place.certificate()
@@ -166,7 +166,7 @@ struct WebClientTests {
         }
     }
 
-    @Test("a certificate for another name is told from one of a stranger")
+    @Test("a certificate for another name is distinguished from an untrusted one")
     func names() async throws {
         try await Workplace.with { place in
             let certificate = try place.certificate()
@@ -202,7 +202,7 @@ struct ResponseHeadTests {
         return found
     }
 
-    @Test("names are in lowercase, values trimmed, and of several fields the first counts")
+    @Test("names are lowercase, values trimmed, and the first of several fields counts")
     func fields() throws {
         let response = try read([
             "HTTP/1.1 206 Partial Content\r\n", "ETag: \"1\"\r\n", "X-Two:  a \r\n", "x-two: b\r\n", "no colon\r\n",
@@ -212,7 +212,7 @@ struct ResponseHeadTests {
         #expect(response?.headers == ["etag": "\"1\"", "x-two": "a", "folded": "a b"])
     }
 
-    @Test("interim responses and trailers are passed over")
+    @Test("interim responses and trailers are skipped")
     func interim() throws {
         let response = try read([
             "HTTP/1.1 103 Early Hints\r\n", "link: x\r\n", "\r\n", "HTTP/1.1 200 OK\r\n", "a: b\r\n", "\r\n",
@@ -231,7 +231,7 @@ struct ResponseHeadTests {
         }
     }
 
-    @Test("what is no head is none", arguments: [["nonsense\r\n", "\r\n"], ["HTTP/1.1 x\r\n", "\r\n"], ["\r\n"]])
+    @Test("other text is rejected", arguments: [["nonsense\r\n", "\r\n"], ["HTTP/1.1 x\r\n", "\r\n"], ["\r\n"]])
     func nonsense(lines: [String]) throws {
         #expect(try read(lines) == nil)
     }

@@ -7,7 +7,7 @@ import Foundation
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
-        abstract: "Play rows; prints the table and fails if a row does.",
+        abstract: "Run rows; prints the table and fails if a row fails.",
         discussion: """
             EXAMPLE
               switchyard-faults run --row sigkill/replica --row rolling --seconds 30 --markdown table.md
@@ -20,7 +20,7 @@ struct RunCommand: AsyncParsableCommand {
     )
     var names: [String] = []
 
-    @Option(help: "Length of the stretch with the fault where throughput is compared; the other stretches follow it.")
+    @Option(help: "Seconds under the fault where throughput is compared; the other phases scale with it.")
     var seconds = 30
 
     @Option(help: ArgumentHelp("Write the table as Markdown.", valueName: "file"))
@@ -41,7 +41,7 @@ struct RunCommand: AsyncParsableCommand {
         let rows = try self.rows()
         var labProblem: String?
         if rows.contains(where: \.needsLab), !NetworkLab.isInside {
-            // Goes on in a new process; what follows here is for where that is not possible.
+            // Continues in a new process; the rest is for where that is not possible.
             labProblem = await NetworkLab.enter(Array(CommandLine.arguments.dropFirst()))
         }
         Self.leaveOnSignals()
@@ -85,7 +85,7 @@ struct RunCommand: AsyncParsableCommand {
         }
     }
 
-    /// Written after every row, so that a run that is ended early leaves what it has.
+    /// Written after every row, so that an interrupted run leaves its results.
     private func write(_ results: [FaultResult]) throws {
         if let markdown { try Data(FaultTable.markdown(results).utf8).write(to: URL(fileURLWithPath: markdown)) }
         guard let json else { return }
@@ -94,7 +94,7 @@ struct RunCommand: AsyncParsableCommand {
         try encoder.encode(results).write(to: URL(fileURLWithPath: json))
     }
 
-    /// The first process of a process namespace is deaf to signals that it does not handle; when it ends, the kernel ends
+    /// The first process of a process namespace ignores signals that it does not handle; when it ends, the kernel ends
     /// all others within.
     static func leaveOnSignals() {
         for number in [SIGINT, SIGTERM] {

@@ -7,17 +7,17 @@ import Foundation
 struct SoakCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "soak",
-        abstract: "Let drawn faults happen to a cluster under load; fails if an answer or the memory changes.",
+        abstract: "Inject random faults into a cluster under load; fails if an answer changes or memory grows.",
         discussion: """
             Two pools of two hosts; one fault at a time: a host is killed, stopped, drained or added. Every answer must be
-            the undisturbed one, and processes that live all the time must not grow.
+            the undisturbed one, and processes that live throughout must not grow.
 
             EXAMPLE
               switchyard-faults soak --minutes 30 --seed 1 --csv memory.csv --svg memory.svg
             """
     )
 
-    @Option(help: "How long faults happen.")
+    @Option(help: "How long to inject faults, in minutes.")
     var minutes = 30.0
 
     @Option(help: "The same seed draws the same faults.")

@@ -4,15 +4,15 @@ import ArgumentParser
 import FaultTools
 import Foundation
 
-/// Faults done to whole clusters of processes while clients call, and what the clients see of them.
+/// Faults in whole clusters of processes while clients call, and what the clients see of them.
 @main
 struct SwitchyardFaults: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard-faults",
-        abstract: "Do faults to clusters of real processes under load, and tell what clients see of them.",
+        abstract: "Inject faults into clusters of real processes under load, and report what clients see.",
         discussion: """
-            Rows that need delay, loss or partition run their hosts in network namespaces on a bridge of their own; the
-            machine's network is not touched. Where namespaces cannot be had, those rows are reported as skipped.
+            Rows that need delay, loss or partition run their hosts in network namespaces on their own bridge; the
+            machine's network is not touched. Where namespaces are not available, those rows are reported as skipped.
 
             EXAMPLES
               switchyard-faults list
@@ -24,14 +24,14 @@ struct SwitchyardFaults: AsyncParsableCommand {
     )
 }
 
-/// Writes a line for people, where it does not get into what programs read.
+/// Writes a line for people, apart from the output for programs.
 func tell(_ text: String) {
     try? FileHandle.standardError.write(contentsOf: Data("\(text)\n".utf8))
 }
 
 /// Where the commands find programs and models.
 struct PlaceOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("The switchyard program; by default the one beside this one.", valueName: "file"))
+    @Option(help: ArgumentHelp("The switchyard program; by default the one next to this one.", valueName: "file"))
     var switchyard: String?
 
     @Option(help: ArgumentHelp("The model to serve; by default the miniature.", valueName: "dir"))
@@ -40,10 +40,10 @@ struct PlaceOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where to leave the processes' logs when something fails.", valueName: "dir"))
     var artifacts: String?
 
-    @Option(help: "Clients that call at once.")
+    @Option(help: "Number of concurrent clients.")
     var clients = 4
 
-    @Option(help: "The part of the load that they could make without a pause, in percent; 100 makes all of it.")
+    @Option(help: "Load in percent of what the clients could make without pauses.")
     var load = 60
 
     func validate() throws {
@@ -63,7 +63,7 @@ struct PlaceOptions: ParsableArguments {
         try FaultWorkspace(executable: self.switchyard, model: self.model ?? FaultWorkspace.miniature)
     }
 
-    /// Leaves the logs of a row that failed.
+    /// Keeps the logs of a failed row.
     func keep(_ workspace: FaultWorkspace, as name: String) {
         let target = "\(self.artifacts ?? "fault-logs")/\(name.replacingOccurrences(of: "/", with: "-"))"
         try? FileManager.default.removeItem(atPath: target)

@@ -8,7 +8,7 @@ import NIOCore
 import RPCCore
 import RPCTransport
 
-/// gRPC's interop suite over this project's transport, to be run against other people's client or server by hand.
+/// gRPC's interop suite over this project's transport, to be run by hand against other clients or servers.
 @main
 struct SwitchyardInterop: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -24,7 +24,7 @@ struct ServerCommand: AsyncParsableCommand {
         abstract: "Serve grpc.testing.TestService; prints its port once it listens."
     )
 
-    @Option(help: "The port to listen at; 0 takes a free one.")
+    @Option(help: "The port to listen on; 0 takes a free one.")
     var port = 0
 
     @Option(help: "How many calls a client may reset in one burst.")
@@ -33,10 +33,10 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "How many milliseconds a client has for its preface and settings.")
     var handshakeTimeout = 10_000
 
-    @Option(help: "How many reset calls a second a client earns back.")
+    @Option(help: "How many reset calls per second a client earns back.")
     var resetsPerSecond = TransportLimits.defaults.resetsPerSecond
 
-    @Flag(help: "Print the process identifier behind the port.")
+    @Flag(help: "Print the process identifier after the port.")
     var announceProcess = false
 
     @Flag(help: "Log how many frames and bytes a client had sent when its connection ends.")
@@ -53,7 +53,7 @@ struct ServerCommand: AsyncParsableCommand {
         )
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await server.run() }
-            // Not by print(), which keeps the line to itself when the output is a pipe.
+            // Not by print(), which buffers the line when the output is a pipe.
             let identifier = self.announceProcess ? " \(ProcessInfo.processInfo.processIdentifier)" : ""
             let line = "listening on \(try await server.boundAddress().port)\(identifier)\n"
             try FileHandle.standardOutput.write(contentsOf: Data(line.utf8))
@@ -68,11 +68,11 @@ struct ConformanceCommand: AsyncParsableCommand {
         abstract: "Answer every plain HTTP/2 request with 200 and a body, for suites that test HTTP/2 and know no gRPC."
     )
 
-    @Option(help: "The port to listen at; 0 takes a free one.")
+    @Option(help: "The port to listen on; 0 takes a free one.")
     var port = 0
 
     func run() async throws {
-        // The suites take the protocol's own frame limit for granted.
+        // The suites assume the protocol's own frame limit.
         var configuration = RPCServerConfiguration(port: self.port, limits: TransportLimits(maxFrameBytes: 16_384))
         configuration.conformanceBody = ByteBuffer(repeating: UInt8(ascii: "x"), count: 256)
         let server = RPCServer(
@@ -92,7 +92,7 @@ struct ConformanceCommand: AsyncParsableCommand {
 struct ClientCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "client",
-        abstract: "Run cases against a server; prints one line a case and fails if one fails."
+        abstract: "Run cases against a server; prints one line per case and fails if one fails."
     )
 
     @Option(help: "The server's host.")

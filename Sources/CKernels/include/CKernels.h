@@ -22,14 +22,15 @@ extern "C" {
 /// Columns in one panel of a packed matrix.
 #define CK_PANEL_COLUMNS 32
 
-/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache beside a panel's slice.
+/// Floats of scratch memory that a product of several rows needs: inputs that stay in the L2 cache along with a panel's
+/// slice.
 #define CK_SCRATCH_FLOATS (112 * 1024)
 
 /// Inputs of a column that lie side by side in an int8 panel.
 #define CK_INT8_GROUP 4
 
-/// Inputs of an int8 product at most: the sum of this many products of two magnitudes up to 127 fits into an
-/// int32, and so does 128 times the sum of as many weights.
+/// The most inputs of an int8 product: the sum of this many products of two magnitudes up to 127 fits into an int32,
+/// and so does 128 times the sum of as many weights.
 #define CK_INT8_MOST_INPUTS 131072
 
 /// Instruction sets a kernel may use. A higher level of one architecture includes the lower ones.
@@ -82,8 +83,8 @@ int ck_has_level(int level);
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
-/// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where the
-/// system does not tell.
+/// The processors that the calling thread may run on, ascending. Returns how many were written: `room` at most, 0 where
+/// the system does not say.
 int ck_allowed_processors(int *cpus, int room);
 
 /// Tells the processor that the caller is waiting for another thread's write.
@@ -132,7 +133,7 @@ int ck_int8_kernel(int level);
 /// - level: that of the products that will read the rows. What is written may differ between levels.
 /// - q: `rows` rows of `inputs` bytes, rounded up to a multiple of CK_INT8_GROUP and filled with zeros, `q_stride` bytes
 ///   apart.
-/// - scales: one a row.
+/// - scales: one per row.
 void ck_quantize_rows(int level, const float *x, size_t x_stride, size_t inputs, size_t rows, void *q, size_t q_stride,
                       float *scales);
 
@@ -153,16 +154,16 @@ void ck_product_int8(int level, const void *panels, const float *scales, const i
 ///
 /// - panels: panel p holds columns 32p ..< 32p+32 as [group][32][4] bytes, group g being inputs 4g ..< 4g+4. Inputs and
 ///   columns past the tensor's are zeros.
-/// - scales: one a column, 32 a panel.
-/// - compensation: -128 times the sum of the column's weights, 32 a panel: what a sum starts with where instructions
-///   want activations that are 128 too high.
+/// - scales: one per column, 32 per panel.
+/// - compensation: -128 times the sum of the column's weights, 32 per panel: what a sum starts with where instructions
+///   need activations that are 128 too high.
 void ck_pack_int8(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, float *scales,
                   int32_t *compensation, size_t panel_begin, size_t panel_end);
 
 // MARK: - Screening
 
 /// How far a weight row is from its int8 copy, as ck_pack_int8 makes it: the Euclidean norm of the row as it is stored,
-/// and that of the difference, both rounded up. Neither is a number where an element is none.
+/// and that of the difference, both rounded up. Neither is a number where an element is not one.
 ///
 /// - source: `inputs` elements of `source_type`; need not be aligned.
 /// - stored_type: how the row is stored elsewhere, CK_TYPE_F32 or CK_TYPE_BF16: what the distance is measured from.
@@ -178,7 +179,7 @@ void ck_int8_rest(const float *x, size_t inputs, float *rest, float *norm, float
 /// distances[c].
 ///
 /// - highest: room for `count` floats.
-/// - panels: one a panel of CK_PANEL_COLUMNS sums; 1 where one of them may be the greatest or is not a number.
+/// - panels: one per panel of CK_PANEL_COLUMNS sums; 1 where one of them may be the greatest or is not a number.
 void ck_screen(int level, const float *first, const float *second, const float *norms, const float *distances,
                float norm_factor, float distance_factor, size_t count, float *highest, uint8_t *panels);
 
@@ -215,7 +216,7 @@ void ck_scale(const float *value, float scale, size_t count, float *destination)
 void ck_attention_scores(int level, const float *query, const void *keys, int type, size_t key_stride, size_t width,
                          size_t count, const float *bias, float *scores);
 
-/// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain an element.
+/// context[d] += sum over t in 0 ..< count of weights[t] * values[t * value_stride + d], one fused chain per element.
 /// `type` is that of the values, CK_TYPE_F32 or CK_TYPE_BF16.
 void ck_attention_context(int level, const float *weights, const void *values, int type, size_t value_stride,
                           size_t width, size_t count, float *context);
@@ -223,8 +224,8 @@ void ck_attention_context(int level, const float *weights, const void *values, i
 /// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
 void ck_activate(int activation, float *x, size_t count);
 
-/// The exclusive or of the little-endian 64-bit words of `count` bytes (unaligned allowed), the last one filled up with
-/// zeros: reads memory front to back as fast as a loop can, to measure how fast that is.
+/// The exclusive or of the little-endian 64-bit words of `count` bytes (unaligned allowed), the last one padded with
+/// zeros: reads memory front to back as fast as a loop can, to measure that speed.
 uint64_t ck_read(int level, const void *bytes, size_t count);
 
 /// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The fields of one configuration file with the caller's overrides laid over them, read by type.
+/// The fields of one configuration file with the caller's overrides applied, read by type.
 struct ConfigurationFields {
     /// The type that an override's text is read as.
     enum Kind: String {
@@ -49,7 +49,7 @@ struct ConfigurationFields {
             guard let value = self.parse(text, as: kind) else {
                 throw CheckpointError(
                     code: .invalidConfiguration,
-                    message: "the override of \(key) must be \(kind.rawValue), and is \"\(text)\""
+                    message: "the override of \(key) must be \(kind.rawValue), but is \"\(text)\""
                 )
             }
             values[key] = value
@@ -72,7 +72,7 @@ struct ConfigurationFields {
         return value
     }
 
-    /// Whether the key is there and null, which transformers does not always take for absence.
+    /// Whether the key is present and null, which transformers does not always treat as absent.
     func hasNull(_ key: String) -> Bool { self.values[key] == .null }
 
     func integer(_ key: String) throws(CheckpointError) -> Int? {
@@ -107,7 +107,7 @@ struct ConfigurationFields {
         guard let value = self[key] else { return nil }
         guard case .array(let elements) = value else { return try self.integer(key).map { [$0] } }
         guard !elements.isEmpty, elements.count <= 64 else {
-            throw self.failure("\(key) must list 1 through 64 integers, and lists \(elements.count)")
+            throw self.failure("\(key) must list 1 through 64 integers, but lists \(elements.count)")
         }
         var integers: [Int] = []
         for element in elements {
@@ -118,7 +118,7 @@ struct ConfigurationFields {
     }
 
     func wrongType(_ key: String, _ kind: Kind, _ value: JSONValue) -> CheckpointError {
-        self.failure("\(key) must be \(kind.rawValue), and is \(value.kind)")
+        self.failure("\(key) must be \(kind.rawValue), but is \(value.kind)")
     }
 
     func failure(_ complaint: String, code: CheckpointError.Code = .invalidConfiguration) -> CheckpointError {

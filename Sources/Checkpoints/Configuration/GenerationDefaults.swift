@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a checkpoint's `generation_config.json` asks of generation where a request does not say; `nil` where it is
-/// silent.
+/// The defaults that a checkpoint's `generation_config.json` sets for requests; `nil` where it sets none.
 ///
-/// Where a checkpoint has no such file, the same keys of `config.json` stand in for it, as in transformers.
+/// Where a checkpoint has no such file, the same keys of `config.json` are used, as in transformers.
 public struct GenerationDefaults: Sendable, Equatable {
     /// When a beam search may stop before its longest sequence is complete.
     public enum EarlyStopping: Sendable, Hashable, CaseIterable {
@@ -15,13 +14,13 @@ public struct GenerationDefaults: Sendable, Equatable {
         case never
     }
 
-    /// New tokens at most (`max_new_tokens`).
+    /// The most new tokens (`max_new_tokens`).
     public var maxNewTokens: Int?
-    /// Tokens at most, the decoder start token among them (`max_length`).
+    /// The most tokens, the decoder start token included (`max_length`).
     public var maxLength: Int?
-    /// New tokens at least (`min_new_tokens`).
+    /// The fewest new tokens (`min_new_tokens`).
     public var minNewTokens: Int?
-    /// Tokens at least, the decoder start token among them (`min_length`).
+    /// The fewest tokens, the decoder start token included (`min_length`).
     public var minLength: Int?
     /// Beams (`num_beams`).
     public var beamCount: Int?
@@ -44,14 +43,14 @@ public struct GenerationDefaults: Sendable, Equatable {
     /// Every token that ends a sequence; the first is `ModelConfiguration.endTokenID`.
     public var endTokenIDs: [Int]
 
-    /// Makes defaults that are silent about everything but the end token.
+    /// Makes defaults that set only the end tokens.
     ///
     /// - Parameter endTokenIDs: Every token that ends a sequence.
     public init(endTokenIDs: [Int] = [1]) {
         self.endTokenIDs = endTokenIDs
     }
 
-    /// New tokens at most, from whichever of the two limits the file gives; `max_new_tokens` wins, as in transformers.
+    /// The most new tokens, from whichever of the two limits the file gives; `max_new_tokens` wins, as in transformers.
     public var newTokenLimit: Int? {
         self.maxNewTokens ?? self.maxLength.map { max(0, $0 - 1) }
     }
@@ -69,14 +68,14 @@ extension GenerationDefaults {
         func count(_ key: String, _ range: ClosedRange<Int>) throws(CheckpointError) -> Int? {
             guard let value = try fields.integer(key) else { return nil }
             guard range.contains(value) else {
-                throw fields.failure("\(key) must be \(range.lowerBound) through \(range.upperBound), and is \(value)")
+                throw fields.failure("\(key) must be \(range.lowerBound) through \(range.upperBound), but is \(value)")
             }
             return value
         }
         func number(_ key: String, _ isValid: (Float) -> Bool, _ rule: String) throws(CheckpointError) -> Float? {
             guard let value = try fields.number(key) else { return nil }
             guard value.isFinite, isValid(value) else {
-                throw fields.failure("\(key) must be \(rule), and is \(value)")
+                throw fields.failure("\(key) must be \(rule), but is \(value)")
             }
             return value
         }
@@ -99,7 +98,7 @@ extension GenerationDefaults {
         case .bool(false): self.earlyStopping = .heuristic
         case .string("never"): self.earlyStopping = .never
         case .some(let value):
-            throw fields.failure("early_stopping must be true, false or \"never\", and is \(value.kind)")
+            throw fields.failure("early_stopping must be true, false or \"never\", but is \(value.kind)")
         }
     }
 }

@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// Any JSON value, its numbers kept apart from its booleans.
+/// Any JSON value, with numbers and booleans kept apart.
 enum JSONValue: Sendable, Equatable, Decodable {
     case null
     case bool(Bool)
@@ -89,7 +89,7 @@ enum JSONFile {
         } catch {
             throw CheckpointError(
                 code: .malformed,
-                message: "is not the JSON that is expected here (\(Self.explain(error))); fetch the file again",
+                message: "is not the expected JSON (\(Self.explain(error))); fetch the file again",
                 file: file
             )
         }

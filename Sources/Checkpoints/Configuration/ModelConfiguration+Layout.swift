@@ -43,7 +43,7 @@ extension ModelConfiguration {
 
     /// The shape that a tensor has in this model.
     ///
-    /// - Parameter role: What the tensor is for. Blocks and experts that do not exist have the shape that they would
+    /// - Parameter role: What the tensor is for. Blocks and experts that do not exist get the shape that they would
     ///   have.
     /// - Returns: The extents, slowest first.
     public func shape(of role: TensorRole) -> [Int] {
@@ -60,8 +60,8 @@ extension ModelConfiguration {
         }
     }
 
-    /// Every tensor of the model but the experts', in a fixed order; a tied output projection is not a tensor of its
-    /// own.
+    /// Every tensor of the model except the experts', in a fixed order; a tied output projection is not a separate
+    /// tensor.
     public var gatewayRoles: [TensorRole] {
         var roles: [TensorRole] = [.sharedEmbedding]
         for stack in Stack.allCases {

@@ -5,7 +5,7 @@ internal import SwitchyardTypes
 extension ModelConfiguration {
     /// The file that every checkpoint must have.
     static let configurationFile = "config.json"
-    /// The file with generation's defaults, which a checkpoint may have.
+    /// The optional file with generation's defaults.
     static let generationFile = "generation_config.json"
     private static let maxFileBytes = 4_194_304
 
@@ -54,8 +54,8 @@ extension ModelConfiguration {
         var values = config.merging(overrides) { $1 }
         for stack in Stack.allCases
         where overrides["num_sparse_\(stack)_layers"] != nil && overrides["\(stack)_sparse_step"] == nil {
-            // The caller corrects the number of sparse layers: the step that the file derived from its own number is
-            // void.
+            // The caller overrides the number of sparse layers, so the step that the file derived from its own number
+            // no longer holds.
             values["\(stack)_sparse_step"] = nil
         }
         let fields = ConfigurationFields(values: values, file: configPath)
@@ -122,7 +122,7 @@ extension ModelConfiguration {
     private mutating func readSparseSteps(_ fields: ConfigurationFields) throws(CheckpointError) {
         if let name = try fields.text("sparse_step_rule") {
             guard let rule = SparseStepRule(rawValue: name) else {
-                throw fields.failure("sparse_step_rule must be hf or google, and is \"\(name)\"")
+                throw fields.failure("sparse_step_rule must be hf or google, but is \"\(name)\"")
             }
             self.sparseStepRule = rule
         }
@@ -130,7 +130,7 @@ extension ModelConfiguration {
             if let step = try fields.integer("\(stack)_sparse_step") { return step }
             let count = try fields.integer("num_sparse_\(stack)_layers") ?? 3
             guard count >= 0 else {
-                throw fields.failure("num_sparse_\(stack)_layers must not be negative, and is \(count)")
+                throw fields.failure("num_sparse_\(stack)_layers must not be negative, but is \(count)")
             }
             return count == 0 ? self.blockCount(stack) : self.blockCount(stack) / count
         }
@@ -146,7 +146,7 @@ extension ModelConfiguration {
         case "float32": self.routerDType = .float32
         case "bfloat16": self.routerDType = .bfloat16
         case "float16": self.routerDType = .float16
-        case let name: throw fields.failure("router_dtype must be float32, bfloat16 or float16, and is \"\(name)\"")
+        case let name: throw fields.failure("router_dtype must be float32, bfloat16 or float16, but is \"\(name)\"")
         }
         switch try fields.text("dense_act_fn") ?? "relu" {
         case "relu": self.activation = .relu
@@ -155,7 +155,7 @@ extension ModelConfiguration {
         case "silu", "swish": self.activation = .silu
         case let name:
             throw fields.failure(
-                "dense_act_fn must be relu, gelu, gelu_new, gelu_pytorch_tanh, silu or swish, and is \"\(name)\"",
+                "dense_act_fn must be relu, gelu, gelu_new, gelu_pytorch_tanh, silu or swish, but is \"\(name)\"",
                 code: .unsupported
             )
         }

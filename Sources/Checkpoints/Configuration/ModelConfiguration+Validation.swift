@@ -17,7 +17,7 @@ extension ModelConfiguration {
         static let capacity = 1...1_000_000_000
         static let buckets = 2...65_536
         static let distance = 1...1_000_000_000
-        /// Experts of all sparse layers together: bounds the work of listing a model's tensors.
+        /// Experts of all sparse layers together; bounds the work of listing a model's tensors.
         static let expertsInAllLayers = 4_194_304
     }
 
@@ -46,10 +46,10 @@ extension ModelConfiguration {
         try Self.check("eos_token_id", self.endTokenID, tokens)
         for token in self.generation.endTokenIDs { try Self.check("eos_token_id", token, tokens) }
         guard self.layerNormEpsilon > 0, self.layerNormEpsilon <= 1 else {
-            throw Self.invalid("layer_norm_epsilon", "must be above 0 and at most 1, and is \(self.layerNormEpsilon)")
+            throw Self.invalid("layer_norm_epsilon", "must be above 0 and at most 1, but is \(self.layerNormEpsilon)")
         }
         guard self.routerDType.isWeight else {
-            throw Self.invalid("router_dtype", "must be float32, bfloat16 or float16, and is \(self.routerDType)")
+            throw Self.invalid("router_dtype", "must be float32, bfloat16 or float16, but is \(self.routerDType)")
         }
         let experts = self.sparseLayers.count * self.expertCount
         guard experts <= Limits.expertsInAllLayers else {
@@ -62,7 +62,7 @@ extension ModelConfiguration {
 
     private static func check(_ key: String, _ value: Int, _ range: ClosedRange<Int>) throws(CheckpointError) {
         guard range.contains(value) else {
-            throw self.invalid(key, "must be \(range.lowerBound) through \(range.upperBound), and is \(value)")
+            throw self.invalid(key, "must be \(range.lowerBound) through \(range.upperBound), but is \(value)")
         }
     }
 

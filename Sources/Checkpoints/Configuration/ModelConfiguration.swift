@@ -2,14 +2,14 @@
 
 public import SwitchyardTypes
 
-/// The shape and the constants of one Switch Transformer, as the files beside its weights describe them.
+/// The shape and the constants of one Switch Transformer, as the files next to its weights describe them.
 ///
 /// `load(directory:overrides:)` reads them and checks every field's range. A configuration made with `init` is
 /// checked by `validate()`.
 public struct ModelConfiguration: Sendable, Equatable {
     /// The function between the two matrices of a feed-forward network.
     public enum Activation: String, Sendable, Hashable, CaseIterable {
-        /// `max(x, 0)`; every released checkpoint that transformers can run has it.
+        /// `max(x, 0)`; every released checkpoint that transformers can run uses it.
         case relu
         /// `x * Phi(x)` with the error function.
         case gelu
@@ -64,7 +64,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var layerNormEpsilon: Float
     /// Rows of a relative position bias (`relative_attention_num_buckets`).
     public var relativeBuckets: Int
-    /// Distance from which on all positions share a bucket (`relative_attention_max_distance`).
+    /// Distance from which all positions share a bucket (`relative_attention_max_distance`).
     public var relativeMaxDistance: Int
     /// Whether the output projection is the embedding, scaled by `modelWidth^-0.5` (`tie_word_embeddings`).
     public var tiedEmbeddings: Bool
@@ -76,10 +76,10 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var padTokenID: Int
     /// The function inside feed-forward networks (`dense_act_fn`).
     public var activation: Activation
-    /// What the checkpoint asks of generation where a request does not say.
+    /// The checkpoint's generation defaults, for parameters that a request leaves out.
     public var generation: GenerationDefaults
 
-    /// Makes a configuration; what is left out has the value of transformers' configuration class.
+    /// Makes a configuration; omitted values are those of transformers' configuration class.
     ///
     /// - Parameters:
     ///   - vocabularySize: Tokens that have an embedding.
@@ -98,13 +98,13 @@ public struct ModelConfiguration: Sendable, Equatable {
     ///   - routerDType: The type in which routers compute.
     ///   - layerNormEpsilon: Added to the mean square in every norm.
     ///   - relativeBuckets: Rows of a relative position bias.
-    ///   - relativeMaxDistance: Distance from which on all positions share a bucket.
+    ///   - relativeMaxDistance: Distance from which all positions share a bucket.
     ///   - tiedEmbeddings: Whether the output projection is the embedding.
     ///   - decoderStartTokenID: The token that decoding begins with.
     ///   - endTokenID: The token that ends a sequence.
     ///   - padTokenID: The token that fills unused positions.
     ///   - activation: The function inside feed-forward networks.
-    ///   - generation: What the checkpoint asks of generation.
+    ///   - generation: The checkpoint's generation defaults.
     public init(
         vocabularySize: Int = 32_128,
         modelWidth: Int = 768,

@@ -19,7 +19,7 @@ enum FileSystem {
         return stat(path, &information) == 0 && information.st_mode & S_IFMT == S_IFDIR
     }
 
-    /// Whether anything at all has this path, a broken link included.
+    /// Whether anything exists at this path, even a broken link.
     static func exists(_ path: String) -> Bool {
         var information = stat()
         return lstat(path, &information) == 0
@@ -41,7 +41,7 @@ enum FileSystem {
 
     static func rename(_ source: String, _ target: String) throws(CheckpointError) {
         guard Foundation.rename(source, target) == 0 else {
-            throw self.writeFailure("cannot take its place from \(source)", target)
+            throw self.writeFailure("cannot be replaced by \(source)", target)
         }
     }
 
@@ -64,7 +64,7 @@ enum FileSystem {
         return String(cString: pointer)
     }
 
-    /// Bytes that an ordinary user may still write to the file system that holds a folder.
+    /// Bytes that an ordinary user can still write to a folder's file system.
     static func freeBytes(at directory: String) -> Int? {
         var information = statvfs()
         guard statvfs(directory, &information) == 0 else { return nil }

@@ -36,10 +36,10 @@ final class MappedFile: TensorStorage {
         self.bytes = UnsafeRawBufferPointer(start: address, count: count)
     }
 
-    /// Tells the system that the whole file will be read soon, so that it fetches it ahead; returns at once.
+    /// Tells the system that the whole file will be read soon, so that it prefetches it; returns at once.
     func prefetch() {
         if let address = self.bytes.baseAddress {
-            // Advice only: nothing is wrong where it is not taken.
+            // Only advice: it may be ignored.
             _ = madvise(UnsafeMutableRawPointer(mutating: address), self.bytes.count, MADV_WILLNEED)
         }
     }

@@ -10,14 +10,14 @@ struct WrittenFile: Sendable, Hashable {
     var sha256: String
 }
 
-/// A new file that is written from front to back.
+/// A new file, written from front to back.
 final class OutputFile {
-    /// Small enough that progress moves, large enough that calls cost nothing.
+    /// Small enough for steady progress, large enough that the calls cost nothing.
     private static let pieceBytes = 8_388_608
 
     private let path: String
     private var descriptor: Int32
-    /// Of what was written so far, so that nobody needs to read it again for its checksum.
+    /// Digest of what was written so far, so that the file need not be read again for its checksum.
     private let digest: RunningDigest
     private var byteCount = 0
 
@@ -63,7 +63,7 @@ final class OutputFile {
         try result.get()
     }
 
-    /// Waits until the disk has the file, and closes it.
+    /// Flushes the file to disk and closes it.
     @discardableResult
     func finish() throws(CheckpointError) -> WrittenFile {
         guard fsync(self.descriptor) == 0 else { throw FileSystem.writeFailure("cannot be written", self.path) }

@@ -4,8 +4,8 @@ internal import SwitchyardTypes
 
 /// Reads the safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
 ///
-/// Rules as in https://github.com/huggingface/safetensors (README, "Format"): offsets count from the header's end,
-/// tensors neither overlap nor leave holes, the last one ends with the file.
+/// The rules are those of https://github.com/huggingface/safetensors (README, "Format"): offsets count from the
+/// header's end, tensors neither overlap nor leave holes, the last one ends with the file.
 enum SafetensorsReader {
     /// The format's own limit on the header.
     static let maxHeaderBytes = 100_000_000
@@ -19,7 +19,7 @@ enum SafetensorsReader {
         let bytes = storage.bytes
         guard bytes.count >= 8 else {
             throw self.malformed(
-                "is \(bytes.count) bytes long, shorter than the 8 bytes that a header length takes",
+                "is \(bytes.count) bytes long, shorter than the 8 bytes of a header length",
                 path
             )
         }
@@ -28,7 +28,7 @@ enum SafetensorsReader {
             throw CheckpointError(
                 code: .limitExceeded,
                 message: "announces a header of \(announced) bytes; the limit is \(self.maxHeaderBytes), "
-                    + "so this is not a safetensors file or a damaged one",
+                    + "so this is not a safetensors file, or it is damaged",
                 file: path
             )
         }
@@ -115,14 +115,14 @@ enum SafetensorsReader {
             if tensor.range.lowerBound < reached {
                 throw tensor.failure(
                     .malformed,
-                    "begins \(reached - tensor.range.lowerBound) bytes before the tensor in front of it ends; "
+                    "begins \(reached - tensor.range.lowerBound) bytes before the previous tensor ends; "
                         + "fetch or convert the file again"
                 )
             }
             if tensor.range.lowerBound > reached {
                 throw tensor.failure(
                     .malformed,
-                    "begins \(tensor.range.lowerBound - reached) bytes after the tensor in front of it ends, "
+                    "begins \(tensor.range.lowerBound - reached) bytes after the previous tensor ends, "
                         + "which the format forbids; fetch or convert the file again"
                 )
             }

@@ -5,7 +5,7 @@ internal import SwitchyardTypes
 
 /// Writes the safetensors format.
 public enum SafetensorsWriter {
-    /// Where tensors begin in the file, as far as their sizes allow it.
+    /// The alignment of tensors in the file, as far as their sizes allow.
     public static let alignment = 64
 
     /// One tensor of a file that is being written.
@@ -14,15 +14,15 @@ public enum SafetensorsWriter {
         var dtype: DType
         var shape: [Int]
         var byteCount: Int
-        /// Makes the tensor's bytes when their turn has come, and lends them.
+        /// Makes the tensor's bytes when they are due, and lends them.
         var withBytes: ((UnsafeRawBufferPointer) throws(CheckpointError) -> Void) throws(CheckpointError) -> Void
     }
 
-    /// Writes tensors to a new file, in pieces, and waits until the disk has them.
+    /// Writes tensors to a new file, in pieces, and flushes them to disk.
     ///
     /// The header is padded with spaces so that the data begins at a multiple of 64 bytes. The format allows no gaps
-    /// between tensors, so those whose size is no multiple of 64 come last: every tensor but the ones after the first
-    /// of these is aligned.
+    /// between tensors, so those whose size is not a multiple of 64 come last: every tensor but the ones after the
+    /// first of these is aligned.
     ///
     /// - Parameters:
     ///   - tensors: The tensors, each name once.
@@ -41,7 +41,7 @@ public enum SafetensorsWriter {
         try self.write(tensors.map { Item($0) }, to: path, metadata: metadata, wrote: wrote).tensorBytes
     }
 
-    /// Writes tensors that may be made one after another, so that they are never in memory together.
+    /// Writes tensors that may be made one at a time, so that they are never all in memory.
     static func write(
         _ items: [Item],
         to path: String,
@@ -59,7 +59,7 @@ public enum SafetensorsWriter {
                     throw CheckpointError(
                         code: .writeFailed,
                         message:
-                            "was announced with \(item.byteCount) bytes and has \(bytes.count); this is a fault of the "
+                            "was announced with \(item.byteCount) bytes but has \(bytes.count); this is a bug in the "
                             + "program, report it",
                         file: path,
                         tensor: item.name
@@ -88,7 +88,7 @@ public enum SafetensorsWriter {
             guard names.insert(tensor.name).inserted else {
                 throw CheckpointError(
                     code: .invalidArgument,
-                    message: "is to be written twice; give every tensor a name of its own",
+                    message: "would be written twice; give every tensor its own name",
                     file: path,
                     tensor: tensor.name
                 )

@@ -5,7 +5,7 @@ internal import SwitchyardTypes
 /// Reads a state dictionary that `torch.save` wrote (torch 1.6 and later): a zip archive with `data.pkl`, which
 /// describes the tensors, and one member `data/KEY` with the bytes of each storage.
 enum TorchReader {
-    /// A description takes about 250 bytes a tensor: this is enough for a quarter of a million tensors in one file.
+    /// A description takes about 250 bytes per tensor: this is enough for a quarter of a million tensors in one file.
     static let maxPickleBytes = 67_108_864
     static let maxRank = 8
 
@@ -69,7 +69,7 @@ enum TorchReader {
         let (storageBytes, overflow) = tensor.storage.elementCount.multipliedReportingOverflow(by: dtype.byteCount)
         guard !overflow, storageBytes == member.count else {
             throw malformed(
-                "needs a storage of \(tensor.storage.elementCount) \(dtype.safetensorsName) elements, and it has \(member.count) bytes"
+                "needs a storage of \(tensor.storage.elementCount) \(dtype.safetensorsName) elements, but it has \(member.count) bytes"
             )
         }
         guard tensor.shape.count <= self.maxRank, tensor.shape.count == tensor.strides.count else {
@@ -97,7 +97,7 @@ enum TorchReader {
         )
     }
 
-    /// How many elements from the offset on the tensor's strides touch; `nil` beyond 63 bits or for a negative stride.
+    /// How many elements after the offset the tensor's strides reach; `nil` beyond 63 bits or for a negative stride.
     private static func reach(_ tensor: Unpickler.Tensor) -> Int? {
         if tensor.shape.contains(0) { return 0 }
         var last = 0

@@ -54,7 +54,7 @@ extension Unpickler {
             let arguments = try self.pop()
             try self.call(try self.pop(), arguments)
         case UInt8(ascii: "b"):
-            // torch hangs a `_metadata` attribute on the dictionary; nothing in it concerns the tensors.
+            // torch attaches a `_metadata` attribute to the dictionary; it does not affect the tensors.
             _ = try self.pop()
             guard case .dictionary = self.stack.last else {
                 throw self.malformed("sets attributes of something other than a dictionary")
@@ -132,7 +132,7 @@ extension Unpickler {
                 code: .refusedGlobal,
                 message:
                     "asks for the Python object \(module).\(name), which no checkpoint needs and which is never run; "
-                    + "do not trust this file, or save the model's state_dict() alone",
+                    + "do not trust this file, or save only the model's state_dict()",
                 file: self.path
             )
         }

@@ -5,8 +5,8 @@ internal import SwitchyardTypes
 /// Reads the one kind of pickle that a checkpoint needs: a dictionary from names to tensors.
 ///
 /// A pickle is a program for a small stack machine, and Python's own reader lets it call anything. This one runs none
-/// of it: it knows the opcodes that `torch.save` writes (protocols 2 through 4), and the globals in `Global`;
-/// everything else is refused, globals by their names. Opcodes after
+/// of that: it knows the opcodes that `torch.save` writes (protocols 2 through 4), and the globals in `Global`;
+/// everything else is refused, globals by name. Opcodes as in
 /// https://github.com/python/cpython/blob/v3.13.0/Lib/pickletools.py.
 ///
 /// Containers live in flat arrays and refer to each other by index, so that no nesting, however deep, is ever followed
@@ -28,7 +28,7 @@ struct Unpickler {
         var strides: [Int]
     }
 
-    /// What stands on the machine's stack.
+    /// An entry of the machine's stack.
     enum Value {
         case none
         case bool(Bool)
@@ -70,7 +70,7 @@ struct Unpickler {
         }
     }
 
-    /// torch stores items a thousand at a time, so that a few thousand entries are the most that it stacks.
+    /// torch stores items a thousand at a time, so it never stacks more than a few thousand entries.
     static let maxStackDepth = 65_536
     static let maxMemoEntries = 4_000_000
     static let maxObjects = 2_000_000
@@ -79,7 +79,7 @@ struct Unpickler {
     let path: String
     var reader: PickleBytes
     var stack: [Value] = []
-    /// Stack heights at which open marks stand.
+    /// Stack heights of the open marks.
     var marks: [Int] = []
     var memo: [Int: Value] = [:]
     var tuples: [[Value]] = []
@@ -136,7 +136,7 @@ struct Unpickler {
             guard case .tensor(let index) = entry.value else {
                 throw CheckpointError(
                     code: .malformed,
-                    message: "is not a tensor; save the model's state_dict() alone",
+                    message: "is not a tensor; save only the model's state_dict()",
                     file: self.path,
                     tensor: String(name.prefix(200))
                 )
@@ -151,7 +151,7 @@ struct Unpickler {
 
     mutating func pop() throws(CheckpointError) -> Value {
         guard self.stack.count > (self.marks.last ?? 0), let value = self.stack.popLast() else {
-            throw self.malformed("takes more from the stack than is there")
+            throw self.malformed("takes more from the stack than it holds")
         }
         return value
     }

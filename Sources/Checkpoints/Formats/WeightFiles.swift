@@ -41,7 +41,7 @@ enum WeightFiles {
             if FileSystem.isFile("\(directory)/\(layout.single)") {
                 let tensors = try layout.read("\(directory)/\(layout.single)")
                 progress?(WorkProgress(label: "Opening \(layout.single)", completed: 1, total: 1, unit: .files))
-                // A format that can name a tensor twice has refused it already.
+                // A format that can name a tensor twice has already refused that.
                 return Dictionary(tensors.map { ($0.name, $0) }) { first, _ in first }
             }
             if FileSystem.isFile("\(directory)/\(layout.index)") {
@@ -67,7 +67,7 @@ enum WeightFiles {
         guard !files.isEmpty, files.count <= self.maxFiles else {
             throw CheckpointError(
                 code: .malformed,
-                message: "names \(files.count) files; 1 through \(self.maxFiles) are possible, so fetch the file again",
+                message: "names \(files.count) files; 1 through \(self.maxFiles) are allowed, so fetch the file again",
                 file: path
             )
         }
@@ -76,7 +76,7 @@ enum WeightFiles {
             guard !file.isEmpty, !file.contains("/"), !file.contains("\0"), file != "..", file != "." else {
                 throw CheckpointError(
                     code: .malformed,
-                    message: "names \"\(file.prefix(200))\", which is not a file beside it; fetch the file again",
+                    message: "names \"\(file.prefix(200))\", which is not a file next to it; fetch the file again",
                     file: path
                 )
             }
@@ -92,7 +92,7 @@ enum WeightFiles {
         {
             throw CheckpointError(
                 code: .missingTensor,
-                message: "is not there, though \(layout.index) says so; fetch both files again",
+                message: "is missing, though \(layout.index) names it; fetch both files again",
                 file: "\(directory)/\(missing.value)",
                 tensor: missing.key
             )

@@ -2,7 +2,7 @@
 
 /// XXH64, a fast hash with a fixed published result; it protects against mix-ups, not against forgers.
 ///
-/// After the specification at https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md ("XXH64 Algorithm
+/// Follows the specification at https://github.com/Cyan4973/xxHash/blob/v0.8.3/doc/xxhash_spec.md ("XXH64 Algorithm
 /// Description"), without deviation.
 enum XXHash64 {
     private static let prime1: UInt64 = 0x9E37_79B1_85EB_CA87

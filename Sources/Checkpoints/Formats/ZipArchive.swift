@@ -2,8 +2,8 @@
 
 /// The members of a zip archive whose members are stored, not compressed: what `torch.save` writes.
 ///
-/// After PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3 (zip64). Checksums are not verified, since that would read
-/// all weights. Archives in several volumes, encrypted and compressed members are refused.
+/// Follows PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3 (zip64). Checksums are not verified, since that would
+/// read all weights. Archives in several volumes, encrypted and compressed members are refused.
 struct ZipArchive {
     /// Every member's name, and where its bytes lie in the file.
     let members: [String: Range<Int>]
@@ -111,10 +111,9 @@ struct ZipArchive {
         }
         let header = try reader.position(fields[2], needing: 30)
         guard try reader.uint32(header) == 0x0403_4B50 else {
-            throw reader.malformed("has no member at the place where the directory puts \"\(name.prefix(200))\"")
+            throw reader.malformed("has no member where the directory puts \"\(name.prefix(200))\"")
         }
-        // The local header's name and extra field may have lengths of their own: torch pads the latter to align the
-        // data.
+        // The local header's name and extra field may have other lengths: torch pads the latter to align the data.
         let skipped = 30 + Int(try reader.uint16(header + 26)) + Int(try reader.uint16(header + 28))
         guard fields[0] <= UInt64(reader.count) else {
             throw reader.malformed("ends before the end of \"\(name.prefix(200))\"")
@@ -123,8 +122,7 @@ struct ZipArchive {
         return Member(name: name, data: data..<data + Int(fields[0]), next: next)
     }
 
-    /// Replaces each field that has all bits set by its 64-bit value from the zip64 extra field, in the order that this
-    /// field has.
+    /// Replaces each field that has all bits set by its 64-bit value from the zip64 extra field, in that field's order.
     private static func widen(
         _ fields: inout [UInt64],
         _ reader: ByteReader,
@@ -173,13 +171,13 @@ struct ByteReader {
         return UInt64(littleEndian: self.bytes.loadUnaligned(fromByteOffset: position, as: UInt64.self))
     }
 
-    /// Bytes as text, wrong UTF-8 replaced: names are compared, never trusted.
+    /// Bytes as text, invalid UTF-8 replaced: names are compared, never trusted.
     func text(_ position: Int, count: Int) throws(CheckpointError) -> String {
         try self.check(position, count)
         return String(decoding: self.bytes[position..<position + count], as: UTF8.self)
     }
 
-    /// An offset read from the file as a position, if as many bytes follow it as are needed.
+    /// An offset read from the file as a position, if enough bytes follow it.
     func position(_ offset: UInt64, needing count: Int) throws(CheckpointError) -> Int {
         guard offset <= UInt64(self.count), count <= self.count - Int(offset) else {
             throw self.malformed("is \(self.count) bytes long and points at \(count) bytes from byte \(offset)")

@@ -5,31 +5,30 @@ public enum CheckpointSharder {
     /// The gateway part's folder in the output.
     static let gatewayDirectory = "gateway"
     static let weightsFile = "model.safetensors"
-    /// What the gateway part gets besides the weights, where the checkpoint has it.
+    /// What the gateway part gets besides the weights, if the checkpoint has it.
     static let companionFiles = [
         ModelConfiguration.configurationFile, ModelConfiguration.generationFile, "spiece.model", "tokenizer.json",
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     ]
-    /// What an expert part needs of them.
+    /// What an expert part needs of those.
     static let expertCompanionFiles = [ModelConfiguration.configurationFile]
 
     /// Cuts a checkpoint.
     ///
     /// Makes `OUTPUT/placement.json`, `OUTPUT/gateway/` and `OUTPUT/pool-0/` through `pool-(N-1)/`. Expert `e` of every
-    /// sparse layer goes to pool `e * N / experts`. Everything is written into a folder beside the output, which takes
-    /// its place in one step when it is complete: an output folder that exists is whole.
+    /// sparse layer goes to pool `e * N / experts`. Everything is written into a folder next to the output, which
+    /// replaces the output in one step when it is complete: an output folder that exists is whole.
     ///
     /// - Parameters:
     ///   - model: A whole checkpoint's folder.
     ///   - output: A folder that does not exist yet or is empty.
     ///   - pools: The number of expert parts, 1 through the number of experts.
     ///   - overrides: Configuration keys to override; the parts remember them.
-    ///   - packing: Packs the experts' matrices; they are copied as they are if it is missing.
-    ///   - force: Whether an output of an earlier cut is replaced. Any other folder that holds something is refused
-    ///     even so.
+    ///   - packing: Packs the experts' matrices; nil copies them as they are.
+    ///   - force: Whether to replace the output of an earlier cut. Any other non-empty folder is still refused.
     ///   - progress: Called for every piece written.
     /// - Returns: Which pool holds which experts.
-    /// - Throws: `CheckpointError` if the checkpoint is not whole, or the output cannot be written.
+    /// - Throws: `CheckpointError` if the checkpoint is not complete, or the output cannot be written.
     @discardableResult
     public static func shard(
         model: String,
@@ -53,7 +52,7 @@ public enum CheckpointSharder {
         guard !checkpoint.configuration.sparseLayers.isEmpty else {
             throw CheckpointError(
                 code: .invalidArgument,
-                message: "has no sparse layers under its configuration, and so nothing to cut",
+                message: "has no sparse layers in its configuration, so there is nothing to cut",
                 file: model
             )
         }

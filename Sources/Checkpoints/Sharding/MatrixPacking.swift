@@ -2,14 +2,15 @@
 
 public import SwitchyardTypes
 
-/// Brings weight matrices into the form in which a program's kernels read them, for parts that are served as they lie.
+/// Packs weight matrices into the form that a program's kernels read, for parts that are served straight from their
+/// files.
 ///
-/// This library knows how packed matrices are filed and checked, not what is inside.
+/// This library knows how packed matrices are stored and checked, not what is inside.
 public protocol MatrixPacking: Sendable {
-    /// The form that it packs in.
+    /// The form that it packs into.
     var form: PackedForm { get }
 
-    /// What packing a matrix will give, without doing it.
+    /// What packing a matrix would give, without doing it.
     ///
     /// - Parameters:
     ///   - dtype: The type that the matrix has in the checkpoint.
@@ -22,8 +23,8 @@ public protocol MatrixPacking: Sendable {
     /// Packs a matrix.
     ///
     /// - Parameters:
-    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` has an answer.
-    ///   - body: Gets as many bytes as the answer says, which are valid until it returns.
+    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` is not nil.
+    ///   - body: Gets that many bytes, valid until it returns.
     /// - Throws: What the body throws.
     func pack(
         _ matrix: TensorView,
@@ -33,19 +34,19 @@ public protocol MatrixPacking: Sendable {
 
 /// The form in which a part's matrices are packed.
 public struct PackedForm: Codable, Sendable, Hashable {
-    /// What the offset and the length of each packed matrix are a multiple of, in bytes.
+    /// The alignment of each packed matrix's offset and length, in bytes.
     public static let alignment = SafetensorsWriter.alignment
 
-    /// The version of the form; a program reads one alone.
+    /// The version of the form; a program reads only one.
     public var version: Int
-    /// Rows of a matrix that lie together.
+    /// Rows of a matrix in one panel.
     public var panelRows: Int
 
     /// Describes a form.
     ///
     /// - Parameters:
     ///   - version: The version of the form.
-    ///   - panelRows: Rows of a matrix that lie together.
+    ///   - panelRows: Rows of a matrix in one panel.
     public init(version: Int, panelRows: Int) {
         self.version = version
         self.panelRows = panelRows

@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// A folder that appears under its name only when it is complete.
+/// A folder that gets its name only when it is complete.
 struct OutputDirectory {
     /// Where to write, on the same file system as the output.
     let temporary: String
@@ -10,10 +10,10 @@ struct OutputDirectory {
     private let parent: String
     private let replaces: Bool
 
-    /// Checks the output's place, and makes the folder to write into.
+    /// Checks the output path, and creates the folder to write into.
     ///
     /// - Parameters:
-    ///   - output: The folder's name-to-be.
+    ///   - output: The folder's final name.
     ///   - model: The folder that is read, which must not be replaced.
     ///   - force: Whether an earlier cut's output is replaced.
     /// - Throws: `outputExists`, `notFound` or `writeFailed`.
@@ -22,7 +22,7 @@ struct OutputDirectory {
         guard !name.isEmpty, name != ".", name != "..", FileSystem.isDirectory(parent) else {
             throw CheckpointError(
                 code: .notFound,
-                message: "cannot be made, because its parent folder \(parent) does not exist; make that first",
+                message: "cannot be created, because its parent folder \(parent) does not exist; create that first",
                 file: output
             )
         }
@@ -42,7 +42,7 @@ struct OutputDirectory {
             else {
                 throw CheckpointError(
                     code: .outputExists,
-                    message: "is not the output of an earlier cut, or holds the model itself, and so is not replaced; "
+                    message: "is not the output of an earlier cut, or holds the model itself, so it is not replaced; "
                         + "choose another output",
                     file: output
                 )
@@ -56,7 +56,7 @@ struct OutputDirectory {
         try FileSystem.createDirectory(self.temporary)
     }
 
-    /// Says early that the disk is too small.
+    /// Fails early if the disk is too small.
     func checkSpace(_ bytes: Int) throws(CheckpointError) {
         guard let free = FileSystem.freeBytes(at: self.parent), free < bytes else { return }
         throw CheckpointError(
@@ -71,7 +71,7 @@ struct OutputDirectory {
         let old = self.temporary + ".old"
         if self.replaces { try FileSystem.rename(self.output, old) }
         do {
-            // An empty folder of that name is replaced by the renaming itself.
+            // Renaming itself replaces an empty folder of that name.
             try FileSystem.rename(self.temporary, self.output)
         } catch {
             if self.replaces { try? FileSystem.rename(old, self.output) }

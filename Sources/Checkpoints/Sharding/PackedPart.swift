@@ -2,7 +2,7 @@
 
 public import SwitchyardTypes
 
-/// A matrix of a packed part, where its file is mapped.
+/// A matrix of a packed part, in its mapped file.
 public struct PackedTensor: Sendable {
     /// What the matrix is for.
     public let role: TensorRole
@@ -49,7 +49,7 @@ public struct PackedTensor: Sendable {
 extension TensorRole {
     private static let packedSuffix = ".packed"
 
-    /// The name of the matrix in a packed part: nobody else's reader takes it for the matrix itself.
+    /// The name of the matrix in a packed part, so that no other reader takes it for the matrix itself.
     var packedName: String { self.name + Self.packedSuffix }
 
     /// The role that a name in a packed part stands for; only experts are packed.
@@ -62,16 +62,16 @@ extension TensorRole {
 }
 
 extension Checkpoint {
-    /// How this part's experts are packed; nil for whole checkpoints, gateway parts and parts as they were.
+    /// How this part's experts are packed; nil for whole checkpoints, gateway parts and unpacked parts.
     public var packing: PackedForm? { self.manifest?.packing?.form }
 
     /// A packed matrix by its role.
     ///
     /// - Parameter role: An expert's matrix.
-    /// - Returns: The matrix where the file is mapped. Its number of bytes is whatever the file holds: who knows the form
-    ///   checks it.
-    /// - Throws: `unsupported` if this part is not packed, `missingTensor`, `wrongDType`, or `malformed` if the matrix does
-    ///   not begin where its form needs it to.
+    /// - Returns: The matrix in the mapped file. Its number of bytes is whatever the file holds; code that knows the
+    ///   form checks it.
+    /// - Throws: `unsupported` if this part is not packed, `missingTensor`, `wrongDType`, or `malformed` if the matrix
+    ///   is not aligned as its form requires.
     public func packedTensor(_ role: TensorRole) throws(CheckpointError) -> PackedTensor {
         guard self.packing != nil else {
             throw CheckpointError(
@@ -109,7 +109,7 @@ extension Checkpoint {
         return PackedTensor(role, stored, rows: shape[0], columns: shape[1])
     }
 
-    /// The names of this part's packed matrices, as ``verifyPacked(_:)`` takes them, sorted by where they lie.
+    /// The names of this part's packed matrices, as ``verifyPacked(_:)`` takes them, sorted by offset.
     public var packedNames: [String] {
         guard self.packing != nil else { return [] }
         return self.tensors.values
@@ -153,7 +153,7 @@ extension Checkpoint {
         }
     }
 
-    /// The first packed matrix that is not what the manifest says, to explain a part that is not.
+    /// The first packed matrix that differs from the manifest, to explain why a part does.
     static func findDamage(
         _ tensors: [String: StoredTensor],
         _ manifest: ShardManifest,

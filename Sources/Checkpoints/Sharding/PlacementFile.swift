@@ -6,7 +6,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
     public struct Pool: Codable, Sendable, Hashable {
         /// The pool's name: `pool-0`, ...
         public var name: String
-        /// The part's folder, beside the gateway part's.
+        /// The part's folder, next to the gateway part's.
         public var directory: String
         /// Expert indices, ascending.
         public var experts: [Int]
@@ -26,7 +26,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
 
     /// The file's name, in the output folder and in the gateway part.
     public static let fileName = "placement.json"
-    /// The version that this library writes, and the only one that it reads.
+    /// The only version that this library writes and reads.
     public static let currentVersion = 1
     private static let maxFileBytes = 67_108_864
 
@@ -38,7 +38,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
     public var source: String
     /// Experts of each sparse layer.
     public var expertCount: Int
-    /// The gateway part's folder, beside the pools'.
+    /// The gateway part's folder, next to the pools'.
     public var gateway: String
     /// The pools, in the order of their experts.
     public var pools: [Pool]
@@ -77,7 +77,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
         guard placement.formatVersion == self.currentVersion else {
             throw CheckpointError(
                 code: .unsupported,
-                message: "has formatVersion \(placement.formatVersion), and this program reads \(self.currentVersion); "
+                message: "has formatVersion \(placement.formatVersion), but this program reads \(self.currentVersion); "
                     + "cut the checkpoint again with the same version of the program",
                 file: path
             )
@@ -90,7 +90,7 @@ public struct PlacementFile: Codable, Sendable, Hashable {
         }
         for directory in [placement.gateway] + placement.pools.map(\.directory)
         where directory.isEmpty || directory.contains("/") || directory.hasPrefix(".") {
-            throw failure("names the folder \"\(directory.prefix(200))\", which cannot lie beside the others")
+            throw failure("names the folder \"\(directory.prefix(200))\", which cannot be next to the others")
         }
         guard placement.expertCount > 0, placement.pools.map(\.experts.count).reduce(0, +) == placement.expertCount,
             placement.pools.flatMap(\.experts).sorted() == Array(0..<placement.expertCount)

@@ -2,7 +2,7 @@
 
 public import SwitchyardTypes
 
-/// `manifest.json`: what one part of a cut checkpoint holds, and which whole it came from.
+/// `manifest.json`: what one part of a cut checkpoint holds, and which checkpoint it came from.
 public struct ShardManifest: Codable, Sendable, Hashable {
     /// What a part is for.
     public enum Kind: String, Codable, Sendable, Hashable {
@@ -12,7 +12,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
         case experts
     }
 
-    /// The experts that a part holds of one sparse layer.
+    /// The experts of one sparse layer that a part holds.
     public struct LayerExperts: Codable, Sendable, Hashable {
         /// `encoder` or `decoder`.
         public var stack: String
@@ -77,7 +77,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public static let fileName = "manifest.json"
     /// The version of parts whose tensors are the checkpoint's.
     public static let currentVersion = 1
-    /// The version of parts whose tensors are packed, which programs that do not know them refuse so.
+    /// The version of parts whose tensors are packed, so that programs that do not know them refuse them.
     public static let packedVersion = 2
     private static let maxFileBytes = 268_435_456
 
@@ -89,7 +89,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public var name: String
     /// The whole checkpoint's fingerprint, sixteen hexadecimal digits.
     public var fingerprint: String
-    /// The fingerprint of this part's own tensors, by which a mixed-up part is found out.
+    /// The fingerprint of this part's own tensors, which exposes a mixed-up part.
     public var partFingerprint: String
     /// The model that was cut, for people.
     public var source: String
@@ -105,7 +105,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public var byteCount: Int
     /// How the part's matrices are packed; nil if they are the checkpoint's own tensors.
     public var packing: Packing?
-    /// All files of the part but the manifest itself; nil in parts of earlier versions, which cannot be fetched.
+    /// All files of the part except the manifest; nil in parts of earlier versions, which cannot be fetched.
     public var files: [File]?
 
     /// The experts held, by layer.
@@ -127,7 +127,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     /// Reads the manifest of a part.
     ///
     /// - Parameter directory: A folder.
-    /// - Returns: `nil` if the folder has no manifest, and so is no part.
+    /// - Returns: `nil` if the folder has no manifest and so is not a part.
     /// - Throws: `CheckpointError` if the manifest is damaged or of another version.
     public static func load(directory: String) throws(CheckpointError) -> ShardManifest? {
         let path = "\(directory)/\(self.fileName)"
@@ -140,7 +140,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
             throw CheckpointError(
                 code: .unsupported,
                 message:
-                    "has formatVersion \(manifest.formatVersion), and this program reads \(self.currentVersion) and "
+                    "has formatVersion \(manifest.formatVersion), but this program reads \(self.currentVersion) and "
                     + "\(self.packedVersion); cut the checkpoint again with the same version of the program",
                 file: path
             )
@@ -152,7 +152,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
             )
         }
         guard manifest.packing == nil || manifest.kind == .experts else {
-            throw failure("says that a \(manifest.kind.rawValue) part is packed, and only experts can be")
+            throw failure("says that a \(manifest.kind.rawValue) part is packed, but only experts can be")
         }
         guard Fingerprint.value(manifest.fingerprint) != nil, Fingerprint.value(manifest.partFingerprint) != nil else {
             throw failure("has a fingerprint that is not sixteen hexadecimal digits")
@@ -176,7 +176,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
                 throw CheckpointError(
                     code: .malformed,
                     message:
-                        "names experts of layer \(layer) that the configuration beside it does not have; cut the checkpoint again",
+                        "names experts of layer \(layer) that the configuration next to it does not have; cut the checkpoint again",
                     file: "\(directory)/\(Self.fileName)"
                 )
             }

@@ -109,7 +109,7 @@ struct ShardRun {
         self.writtenBytes = start + bytes
         files[CheckpointSharder.weightsFile] = weights
         if packing != nil {
-            // Packed matrices were never in memory together: they are known by what the file says.
+            // Packed matrices were never in memory together, so the file's own descriptions are used.
             stored = Dictionary(try SafetensorsReader.read(path).map { ($0.name, $0) }) { first, _ in first }
         }
         let manifest = ShardManifest(
@@ -146,7 +146,7 @@ struct ShardRun {
         packing.size(of: tensor.dtype, rows: tensor.shape[0], columns: tensor.shape[1])
     }
 
-    /// A matrix that is packed when its turn to be written has come.
+    /// A matrix that is packed when it is due to be written.
     private static func item(
         _ role: TensorRole,
         _ tensor: StoredTensor,
@@ -155,7 +155,7 @@ struct ShardRun {
         guard let (dtype, byteCount) = Self.size(of: tensor, packing) else {
             throw tensor.failure(
                 .unsupported,
-                "has the shape \(tensor.shape), which is too large for the type that it is to be packed in; choose another one"
+                "has the shape \(tensor.shape), which is too large for its packed type; choose another type"
             )
         }
         return SafetensorsWriter.Item(
@@ -168,7 +168,7 @@ struct ShardRun {
         }
     }
 
-    /// What a file says of itself; programs read the manifest.
+    /// The file's own description; programs read the manifest.
     private static func metadata(_ packing: (any MatrixPacking)?) -> [String: String] {
         guard let form = packing?.form else { return ["format": "pt"] }
         return [

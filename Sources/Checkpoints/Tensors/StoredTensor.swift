@@ -2,7 +2,7 @@
 
 internal import SwitchyardTypes
 
-/// One tensor as a file holds it, bounds already checked: what a reader hands to `Checkpoint`.
+/// One tensor of a file, bounds already checked, as a reader hands it to `Checkpoint`.
 struct StoredTensor: Sendable {
     let name: String
     let dtype: DType
@@ -15,7 +15,7 @@ struct StoredTensor: Sendable {
     /// The file, for messages.
     let file: String
 
-    /// The tensor, copied only if it is not contiguous.
+    /// The tensor; copied only if it is not contiguous.
     func view() -> TensorView {
         guard let strides = self.strides else {
             return TensorView(

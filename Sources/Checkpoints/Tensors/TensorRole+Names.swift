@@ -32,10 +32,10 @@ extension TensorRole {
     /// The output projection under its two names; switch-xxl-128 and switch-c-2048 use the second.
     static let headNames = ["lm_head.weight", "decoder.lm_head.weight"]
 
-    /// The names under which a file may hold the tensor, best first.
+    /// The names that a file may use for the tensor, best first.
     ///
-    /// - Parameter tiedEmbeddings: Whether the output projection is the embedding, so that all its names are one
-    ///   tensor's.
+    /// - Parameter tiedEmbeddings: Whether the output projection is the embedding, so that all its names mean one
+    ///   tensor.
     /// - Returns: At least one name.
     func names(tiedEmbeddings: Bool) -> [String] {
         switch self {

@@ -22,9 +22,9 @@ public enum AttentionProjection: UInt8, Sendable, Hashable, CaseIterable {
     case output
 }
 
-/// The parts of a block that each begin with a layer norm of their own.
+/// The parts of a block that each begin with their own layer norm.
 public enum Sublayer: UInt8, Sendable, Hashable, CaseIterable {
-    /// Attention to the own stack.
+    /// Attention to the block's own stack.
     case selfAttention
     /// Attention to the encoder's output; decoder only.
     case crossAttention
@@ -40,7 +40,7 @@ public enum FeedForwardMatrix: UInt8, Sendable, Hashable, CaseIterable {
     case wo
 }
 
-/// What a tensor is for, whatever name and layout a checkpoint gives it.
+/// What a tensor is for, independent of its name and layout in a checkpoint.
 public enum TensorRole: Hashable, Sendable {
     /// The token embedding of both stacks, `[vocabularySize, modelWidth]`.
     case sharedEmbedding
@@ -58,12 +58,12 @@ public enum TensorRole: Hashable, Sendable {
     case dense(Stack, block: Int, FeedForwardMatrix)
     /// The router's matrix, `[expertCount, modelWidth]`.
     case router(SparseLayer)
-    /// The router's bias, `[expertCount]`, in checkpoints whose configuration says that there is one.
+    /// The router's bias, `[expertCount]`, in checkpoints whose configuration has one.
     case routerBias(SparseLayer)
     /// One matrix of one expert.
     case expert(SparseLayer, expert: Int, FeedForwardMatrix)
 
-    /// Whether the tensor is an expert's, and so belongs to an expert shard and not to the gateway part.
+    /// Whether the tensor is an expert's and so belongs to an expert shard, not to the gateway part.
     public var isExpert: Bool {
         if case .expert = self { true } else { false }
     }

@@ -8,13 +8,13 @@ protocol TensorStorage: AnyObject, Sendable {
     var bytes: UnsafeRawBufferPointer { get }
 }
 
-/// Memory of our own, for tensors that no file holds in the order in which they are read.
+/// Our own memory, for tensors that no file holds in reading order.
 final class CopiedStorage: TensorStorage {
     // Safety: written in `init` only, freed in `deinit`; readers hold a reference to `self`.
     nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
 
     /// - Parameters:
-    ///   - byteCount: How much memory to take.
+    ///   - byteCount: How much memory to allocate.
     ///   - fill: Writes all of it.
     init(byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Void) {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 64)
@@ -25,10 +25,10 @@ final class CopiedStorage: TensorStorage {
     deinit { self.bytes.deallocate() }
 }
 
-/// One tensor: row-major, contiguous, little-endian elements, as a rule in a mapped file and not copied.
+/// One tensor: row-major, contiguous, little-endian elements, usually mapped rather than copied.
 ///
-/// A view keeps its memory alive. The bytes may lie at any alignment. A file that another program shortens while it is
-/// mapped stops the process (`SIGBUS`), as with every mapped file: replace checkpoints by renaming, never in place.
+/// A view keeps its memory alive. The bytes may have any alignment. A file that another program truncates while it is
+/// mapped crashes the process (`SIGBUS`), as with every mapped file: replace checkpoints by renaming, never in place.
 public struct TensorView: Sendable {
     /// The name under which the file holds the tensor.
     public let name: String
@@ -56,7 +56,7 @@ public struct TensorView: Sendable {
     ///   - dtype: The type of the elements.
     ///   - shape: The extents, slowest first.
     ///   - bytes: The elements, row-major, little-endian.
-    /// - Throws: `wrongShape` if the number of bytes is not what shape and type make.
+    /// - Throws: `wrongShape` if the number of bytes does not match shape and type.
     public init(name: String, dtype: DType, shape: [Int], bytes: [UInt8]) throws(CheckpointError) {
         guard let needed = Self.byteCount(shape: shape, dtype: dtype), needed == bytes.count else {
             throw CheckpointError(

@@ -58,7 +58,7 @@ final class CallToken: Sendable {
         if let call = self.state.withLock({ $0.call }) { body(call.value) }
     }
 
-    /// Reaches the call on its event loop; does nothing when it has ended.
+    /// Runs on the call's event loop; does nothing when the call has ended.
     func onLoop(_ body: @escaping @Sendable (ClientCall) -> Void) {
         self.eventLoop.execute {
             if let call = self.state.withLock({ $0.call }) { body(call.value) }

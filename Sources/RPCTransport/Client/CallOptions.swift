@@ -41,13 +41,13 @@ public struct CallOptions: Sendable {
 public struct UnaryReply: Sendable {
     /// The response's bytes.
     public var message: ByteBuffer
-    /// What the server sent ahead of the response.
+    /// What the server sent before the response.
     public var initialMetadata: Metadata
     /// What the server sent with the status.
     public var trailingMetadata: Metadata
 }
 
-/// Why a failed call can be made again without fear that it runs twice: the server did no work for it.
+/// Marks a failed call that can be retried without running twice: the server did no work for it.
 ///
 /// It is the ``RPCCore/RPCError/cause`` of errors of calls that never left, that were refused, or that a `GOAWAY`
 /// excluded.
@@ -57,7 +57,7 @@ public struct CallNeverProcessed: Error, Sendable, Hashable {
 }
 
 extension RPCError {
-    /// Whether the server certainly did no work for the call, so that it may be made again at once.
+    /// Whether the server certainly did no work for the call, so that it may be retried at once.
     public var isNeverProcessed: Bool { self.cause is CallNeverProcessed }
 
     /// The error of a call that cannot leave.

@@ -10,7 +10,7 @@ internal import RPCCore
 final class ClientCall {
     /// Who gets the responses.
     enum Sink {
-        /// A completion that wants the one response.
+        /// A completion that takes the one response.
         case unary((Result<UnaryReply, RPCError>) -> Void)
         /// A reader of any number of responses.
         case stream(MessageInbox, ResponseDetails)
@@ -30,7 +30,7 @@ final class ClientCall {
     private var messages: [Payload]
     /// The bytes of those sent.
     private var keptBytes = 0
-    /// How many of them the gate was told of.
+    /// How many of them the gate knows about.
     private var reportedMessages = 0
     private var requestIsComplete: Bool
     private var response: ByteBuffer?
@@ -39,11 +39,11 @@ final class ClientCall {
     private(set) var streamID: Int32?
     private weak var connection: ClientConnection?
     private var retries: CallRetries
-    /// How often the call was made before, as far as the server may have noticed.
+    /// How many earlier attempts the server may have seen.
     private var previousAttempts = 0
     /// The timer of a call that waits for a connection or for its next attempt.
     var waitTimer: Scheduled<Void>?
-    /// Where the call was made, and is made again.
+    /// Where the call was made and is retried.
     weak var slot: ConnectionSlot?
 
     /// Creates a call.
@@ -150,7 +150,7 @@ final class ClientCall {
         }
     }
 
-    /// Says that no message follows.
+    /// Tells the stream that no message follows.
     func endRequest() {
         guard case .send = self.state.requestEnded() else { return }
         self.requestIsComplete = true
@@ -239,7 +239,7 @@ final class ClientCall {
             let end = self.state.resetReceived(ResetCode(code), deadlineHasPassed: isLate)
             if !self.tryAgain(end, code == .refusedStream ? .refused : .unknown) { self.finish(end) }
         case .neverProcessed, .neverSent:
-            let message = "the server goes away and did not take the call\(farewell)"
+            let message = "the server is going away and did not take the call\(farewell)"
             let end = self.state.connectionLost(message, isUnprocessed: true)
             if !self.tryAgain(end, origin == .neverSent ? .neverSent : .refused) { self.finish(end) }
         case .fault:
@@ -369,7 +369,7 @@ final class ClientCall {
         self.assembler = MessageAssembler(maxMessageBytes: self.configuration.limits.maxReceiveMessageBytes)
         self.uncreditedBytes = 0
         let bound = NIOLoopBound(self, eventLoop: slot.eventLoop)
-        // Never from inside the event that ended the attempt: the connection may be in the middle of its own end.
+        // Never from inside the event that ended the attempt: the connection may be closing itself.
         self.waitTimer = slot.eventLoop.scheduleTask(in: wait.timeAmount) {
             bound.value.waitTimer = nil
             if let slot = bound.value.slot {
@@ -395,7 +395,7 @@ final class ClientCall {
         self.token.detach()
         let writeError =
             switch result {
-            case .success: RPCError(.internal, "the call has ended; write before its status comes")
+            case .success: RPCError(.internal, "the call has ended; write before its status arrives")
             case .failure(let error): error
             }
         self.gate?.close(writeError)

@@ -14,7 +14,7 @@ final class ClientConnection: ConnectionRole {
     let authority: String
     /// `https` over TLS, otherwise `http`.
     let scheme: String
-    /// Why the server closes the connection, in its own words.
+    /// Why the server is closing the connection, in its own words.
     private(set) var farewell: String?
     private let compression: MessageCompression
     private let slot: ConnectionSlot
@@ -44,7 +44,7 @@ final class ClientConnection: ConnectionRole {
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
     }
 
-    /// Whether calls can be started on this connection, now or when others have ended.
+    /// Whether this connection can start calls, now or after others have ended.
     var acceptsCalls: Bool { self.peerSettings != nil && self.codec.acceptsNewStreams && self.handler?.isOpen == true }
 
     /// How many calls can be started now.
@@ -124,7 +124,7 @@ final class ClientConnection: ConnectionRole {
         )
     }
 
-    /// Takes no interest any more in a stream whose attempt is over.
+    /// Forgets a stream whose attempt is over.
     func forget(_ streamID: Int32) { self.calls[streamID] = nil }
 
     func setNeedsFlush() { self.handler?.setNeedsFlush() }

@@ -6,7 +6,7 @@ internal import NIOCore
 internal import NIOPosix
 internal import RPCCore
 
-/// One of a channel's connections over its life: connects, reconnects, and keeps calls that wait.
+/// One of a channel's connections over its life: connects, reconnects, and queues waiting calls.
 ///
 /// Belongs to one event loop, which all its connections share.
 final class ConnectionSlot {
@@ -22,17 +22,17 @@ final class ConnectionSlot {
     /// Connections that only finish their calls.
     private var leaving: [ClientConnection] = []
     private var isAttempting = false
-    /// Handshakes of TLS of the attempt's sockets, and the socket whose handshake is awaited.
+    /// TLS handshakes of the attempt's sockets, and the socket whose handshake is awaited.
     private var handshakes: [ObjectIdentifier: EventLoopFuture<Void>] = [:]
     private var securing: (any Channel)?
-    /// The TLS failure that was logged last: the same one again says nothing new.
+    /// The last logged TLS failure; the same one is not logged again.
     private var loggedFailure: String?
     private var waiting: [ClientCall] = []
     private var firstWaiting = 0
     private var waitTimer: Scheduled<Void>?
     private var lastFailure = "it has not been tried yet"
     private var reportedStopped = false
-    /// By how much keepalive pings were slowed down because a server found them too many.
+    /// The factor by which keepalive pings were slowed down because a server found them too frequent.
     private var keepaliveFactor = 1
 
     init(
@@ -88,7 +88,7 @@ final class ConnectionSlot {
         case .stopped:
             call.fail(.notSent(.unavailable, "the channel to \(self.name) was shut down"))
         case .idle, .connecting, .waiting, .ready:
-            // A call that is not told to wait for a server still waits for the outcome of an attempt in flight.
+            // Even a call without `waitForReady` waits for the outcome of an attempt in flight.
             let mayWait = self.machine.phase != .waiting && self.configuration.waitsWhileConnecting
             guard call.options.waitForReady || mayWait else {
                 call.fail(.notSent(.unavailable, "no connection to \(self.name): \(self.lastFailure)"))
@@ -100,11 +100,11 @@ final class ConnectionSlot {
 
     // MARK: - The connection's events
 
-    /// The server ended the connection for its pings: the next ones are half as many.
+    /// The server ended the connection because of its pings; from now on they are half as frequent.
     func pingedTooOften() {
         self.keepaliveFactor = min(self.keepaliveFactor * 2, 1 << 16)
         self.logger.warning(
-            "the server finds keepalive pings too many; they come half as often now",
+            "the server reports too many keepalive pings; they are now sent half as often",
             metadata: ["target": "\(self.name)"]
         )
     }
@@ -133,11 +133,11 @@ final class ConnectionSlot {
         guard connection === self.current else { return }
         self.current = nil
         self.leaving.append(connection)
-        self.lastFailure = "the server goes away"
+        self.lastFailure = "the server is going away"
         self.currentLost()
     }
 
-    /// The server does not want this client: trying again at once would be the same again.
+    /// The server refuses this client: retrying at once would end the same way.
     func connectionRefused(_ connection: ClientConnection, reason: String) {
         guard connection === self.current else { return }
         self.current = nil
@@ -186,7 +186,7 @@ final class ConnectionSlot {
             call.fail(
                 .notSent(
                     .resourceExhausted,
-                    "\(self.configuration.maxWaitingCalls) calls wait for \(self.name) already; send fewer at once"
+                    "\(self.configuration.maxWaitingCalls) calls already wait for \(self.name); send fewer at once"
                 )
             )
             return
@@ -272,7 +272,7 @@ final class ConnectionSlot {
         return handshake.map { channel }
     }
 
-    /// Puts TLS in front of a connection that is being built.
+    /// Adds TLS to a connection that is being built.
     private func secure(_ channel: any Channel, _ tls: ClientTLS) throws {
         let handshake = TLSHandshakeHandler(
             timeout: self.configuration.timing.handshakeTimeout,
@@ -290,7 +290,7 @@ final class ConnectionSlot {
         self.handshakes[ObjectIdentifier(channel)] = handshake.completion
     }
 
-    /// Tells people why the server cannot be used, once for each reason.
+    /// Logs why the server cannot be used, once per reason.
     private func logTLSFailure() {
         guard self.lastFailure != self.loggedFailure, self.machine.phase != .stopped else { return }
         self.loggedFailure = self.lastFailure

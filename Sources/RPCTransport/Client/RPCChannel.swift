@@ -7,7 +7,7 @@ internal import NIOPosix
 public import RPCCore
 internal import Synchronization
 
-/// A client's way to one server: keeps connections and makes calls on them.
+/// A client's channel to one server: keeps connections and makes calls on them.
 ///
 /// The channel lives in ``run()``: it connects when that is called, reconnects with growing waits, and returns after
 /// ``shutdown()`` when the last connection has closed. A call is made on a ready connection, on the caller's own event
@@ -15,13 +15,13 @@ internal import Synchronization
 public final class RPCChannel: Sendable {
     /// Whether calls can be made.
     public enum State: Sendable, Hashable {
-        /// The channel does not run yet.
+        /// The channel is not running yet.
         case idle
-        /// No connection is ready and one is being made.
+        /// No connection is ready; one is being made.
         case connecting
         /// At least one connection is ready.
         case ready
-        /// No connection is ready and the channel waits before it tries again.
+        /// No connection is ready; the channel is waiting before the next attempt.
         case transientFailure
         /// The channel was shut down.
         case shutdown
@@ -114,7 +114,7 @@ public final class RPCChannel: Sendable {
     ///
     /// Cancelling the task ends all calls at once.
     ///
-    /// - Throws: An error when a limit is out of range, a certificate cannot be used, or the channel ran before.
+    /// - Throws: An error when a limit is out of range, a certificate cannot be used, or the channel has already run.
     public func run() async throws {
         try self.configuration.limits.codecConfiguration.validate()
         guard case .tls(let tls) = self.configuration.security else { return try await self.connectUntilShutdown() }
@@ -129,7 +129,7 @@ public final class RPCChannel: Sendable {
             defer { shared.isRunning = true }
             return !shared.isRunning
         }
-        guard mayRun else { throw RPCError(.failedPrecondition, "the channel ran before; create another one") }
+        guard mayRun else { throw RPCError(.failedPrecondition, "the channel has already run; create another") }
         for slot in self.slots.withLock({ $0 }) {
             slot.eventLoop.execute { slot.slot.value.start() }
         }
@@ -300,7 +300,7 @@ public final class RPCChannel: Sendable {
         }
     }
 
-    /// A slot on the caller's event loop if it is ready, else the next one that is ready, else the next one.
+    /// A slot on the caller's event loop if it is ready, else the next ready one, else the next one.
     private func pickSlot() -> Slot {
         let slots = self.slots.withLock { $0 }
         let index = self.shared.withLock { shared -> Int in

@@ -5,27 +5,27 @@ public import RPCCore
 
 /// How a channel connects and what its connections may hold.
 public struct RPCChannelConfiguration: Sendable {
-    /// How many connections the channel keeps, each on an event loop of its own as far as there are loops.
+    /// How many connections the channel keeps, each on its own event loop while there are enough loops.
     public var connections: Int
     /// What one connection may hold.
     public var limits: TransportLimits
     /// How long the channel waits between attempts to connect.
     public var reconnect: ReconnectPolicy
-    /// When a connection is given up or probed.
+    /// When a connection is closed or probed.
     public var timing: ConnectionTiming
     /// How many calls may wait on each connection: for it to be ready, or for the server to take more streams.
     public var maxWaitingCalls: Int
     /// Whether requests are compressed.
     public var compression: MessageCompression
-    /// Where it is written down which responses came compressed, for tests.
+    /// Records which responses came compressed, for tests.
     package var compressionLog: CompressionLog?
     /// Where the bytes of all connections are counted; nil counts none.
     public var traffic: TrafficCounts?
-    /// Which calls are made again when they fail.
+    /// Which failed calls are retried.
     public var retry: RetryPolicy
     /// Whether calls wait for the outcome of an attempt to connect, even those that do not wait for a server.
     ///
-    /// False for a caller that has another server to turn to.
+    /// False for a caller that can turn to another server.
     public var waitsWhileConnecting: Bool
     /// The event loops that carry the connections; nil takes the process's own.
     public var eventLoopGroup: (any EventLoopGroup)?
@@ -41,10 +41,10 @@ public struct RPCChannelConfiguration: Sendable {
     ///   - connections: How many connections the channel keeps.
     ///   - limits: What one connection may hold.
     ///   - reconnect: How long the channel waits between attempts to connect.
-    ///   - timing: When a connection is given up or probed.
+    ///   - timing: When a connection is closed or probed.
     ///   - maxWaitingCalls: How many calls may wait on each connection.
     ///   - compression: Whether requests are compressed.
-    ///   - retry: Which calls are made again when they fail.
+    ///   - retry: Which failed calls are retried.
     ///   - waitsWhileConnecting: Whether calls wait for the outcome of an attempt to connect.
     ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
     ///   - security: Whether connections are encrypted.

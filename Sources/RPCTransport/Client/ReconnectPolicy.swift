@@ -11,17 +11,17 @@ public struct ReconnectPolicy: Sendable, Hashable {
     public var initial: Duration
     /// By how much the wait grows with each failure.
     public var multiplier: Double
-    /// The part of the wait by which chance moves it in either direction.
+    /// The fraction of the wait by which it is jittered in either direction.
     public var jitter: Double
     /// The longest wait.
     public var maximum: Duration
     /// How long one attempt may take.
     public var connectTimeout: Duration
 
-    /// One second, growing by 1.6 to two minutes, moved by a fifth.
+    /// One second, growing by a factor of 1.6 to two minutes, jittered by a fifth.
     public static let defaults = ReconnectPolicy()
 
-    /// For hosts in the same cluster: 50 ms, growing to one second, as long as an attempt may take.
+    /// For hosts in the same cluster: 50 ms, growing to one second, which is also the limit of an attempt.
     ///
     /// A host is used again within about two seconds after it can be reached again.
     public static let dataPlane = ReconnectPolicy(
@@ -35,7 +35,7 @@ public struct ReconnectPolicy: Sendable, Hashable {
     /// - Parameters:
     ///   - initial: Wait after the first failure.
     ///   - multiplier: Growth of the wait.
-    ///   - jitter: Part of the wait that chance moves.
+    ///   - jitter: Fraction of the wait that is random.
     ///   - maximum: Longest wait.
     ///   - connectTimeout: Time for one attempt.
     public init(

@@ -7,7 +7,7 @@ internal import Synchronization
 /// The messages of a streaming response, to be read once, by one task.
 ///
 /// A slow reader slows the server down: the window is credited only for messages that were taken. The call is cancelled
-/// when the stream and its iterators are gone before its end, and when the reading task is cancelled.
+/// when the stream and its iterators are released before its end, and when the reading task is cancelled.
 public struct ResponseStream: AsyncSequence, Sendable {
     /// A message's bytes.
     public typealias Element = ByteBuffer
@@ -16,7 +16,7 @@ public struct ResponseStream: AsyncSequence, Sendable {
     let details: ResponseDetails
     let lease: CallLease
 
-    /// What the server sent ahead of the first message; empty until it has arrived.
+    /// What the server sent before the first message; empty until it has arrived.
     public var initialMetadata: Metadata { self.details.initial }
 
     /// What the server sent with the status; empty until the call has ended.
@@ -62,7 +62,7 @@ final class CallLease: Sendable {
     }
 }
 
-/// The metadata of a streaming response, which arrives beside the messages.
+/// The metadata of a streaming response, which arrives alongside the messages.
 final class ResponseDetails: Sendable {
     private let state = Mutex((initial: Metadata(), trailing: Metadata()))
 

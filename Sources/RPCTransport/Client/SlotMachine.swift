@@ -16,7 +16,7 @@ struct SlotMachine: ~Copyable {
         case none
         /// Connect.
         case connect
-        /// Fail the calls that do not want to wait, then call ``waitEnded()`` after this time.
+        /// Fail the calls that do not wait, then call ``waitEnded()`` after this time.
         case wait(Duration)
     }
 
@@ -31,7 +31,7 @@ struct SlotMachine: ~Copyable {
 
     private let policy: ReconnectPolicy
     private var failures = 0
-    /// Failures before the connection that is ready, for a server that refuses it after all.
+    /// Failures before the ready connection, in case the server refuses it after all.
     private var earlierFailures = 0
     private var lastAttempt: ContinuousClock.Instant?
     private(set) var phase = Phase.idle
@@ -54,9 +54,9 @@ struct SlotMachine: ~Copyable {
         self.failures = 0
     }
 
-    /// The server closes the connection because it does not want this client.
+    /// The server closes the connection because it refuses this client.
     ///
-    /// It is an attempt that failed: the waits grow, and a client that is refused does not knock many times a second.
+    /// That counts as a failed attempt: the waits grow, so a refused client does not retry many times per second.
     mutating func connectionRefused(chance: Double) -> Action {
         guard self.phase == .ready || self.phase == .connecting else { return .none }
         self.failures = (self.phase == .ready ? self.earlierFailures : self.failures) + 1
@@ -72,7 +72,7 @@ struct SlotMachine: ~Copyable {
         return .wait(self.policy.wait(afterFailures: self.failures, chance: chance))
     }
 
-    /// The connection that was ready takes no more calls, or is lost.
+    /// The ready connection takes no more calls, or is lost.
     ///
     /// The next attempt is made at once, unless the last one is so recent that a server which accepts connections only
     /// to drop them would keep both sides busy.

@@ -16,7 +16,7 @@ public struct RequestWriter: Sendable {
         try await self.gate.write(payload)
     }
 
-    /// Says that no message follows.
+    /// Tells the stream that no message follows.
     public func finish() {
         self.gate.close(RPCError(.failedPrecondition, "the request has ended; write before finish()"))
         self.token.onLoop { $0.endRequest() }
@@ -25,7 +25,7 @@ public struct RequestWriter: Sendable {
 
 /// A call with any number of requests and one response.
 ///
-/// The call is cancelled when this value is gone before its end.
+/// The call is cancelled when this value is released before its end.
 public struct ClientStreamingCall: Sendable {
     /// Writes the requests.
     public let requests: RequestWriter
@@ -38,7 +38,7 @@ public struct ClientStreamingCall: Sendable {
     public func response() async throws -> UnaryReply {
         var iterator = self.responses.makeAsyncIterator()
         guard let message = try await iterator.next() else {
-            throw RPCError(.unimplemented, "the call ended with OK and without its response")
+            throw RPCError(.unimplemented, "the call ended with OK but without a response")
         }
         // The status comes after the message.
         while try await iterator.next() != nil {}
@@ -55,7 +55,7 @@ public struct ClientStreamingCall: Sendable {
 
 /// A call with any number of messages both ways.
 ///
-/// The call is cancelled when the responses are gone before its end.
+/// The call is cancelled when the responses are released before its end.
 public struct BidirectionalCall: Sendable {
     /// Writes the requests.
     public let requests: RequestWriter

@@ -2,17 +2,17 @@
 
 internal import Synchronization
 
-/// Which of the messages that were received came compressed, in their order.
+/// Which received messages were compressed, in order.
 ///
-/// For tests of interoperability alone, where a peer says what it must be: nobody else needs to know, and the log of a call
-/// whose handler does not read it would grow with its messages.
+/// Only for interoperability tests, whose peer says what to expect: nobody else needs it, and the log of a call whose
+/// handler does not read it would grow with its messages.
 package final class CompressionLog: Sendable {
     private let flags = Mutex<[Bool]>([])
 
     /// Creates an empty log.
     package init() {}
 
-    /// Says whether the next message came compressed, and forgets it.
+    /// Removes and returns whether the next message was compressed.
     ///
     /// - Returns: Nothing where no message has come since.
     package func next() -> Bool? {

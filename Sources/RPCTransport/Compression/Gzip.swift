@@ -20,8 +20,8 @@ enum Gzip {
     ///   - bytes: The message as it came.
     ///   - limitBytes: The largest message to produce.
     /// - Returns: The message.
-    /// - Throws: `RESOURCE_EXHAUSTED` as soon as the limit is passed, `INTERNAL` for bytes that are no gzip, that end
-    ///   too early or that go on behind their end.
+    /// - Throws: `RESOURCE_EXHAUSTED` as soon as the limit is passed, `INTERNAL` for bytes that are not gzip, that end
+    ///   too early, or that go on after their end.
     static func decompressed(_ bytes: ByteBuffer, limitBytes: Int) throws(RPCError) -> ByteBuffer {
         var stream = z_stream()
         guard switchyard_gunzip_begin(&stream) == Z_OK else { throw RPCError(.internal, "zlib has no memory") }
@@ -34,7 +34,7 @@ enum Gzip {
             )
             stream.avail_in = UInt32(clamping: input.count)
             while true {
-                // One byte more than allowed: whether the limit is passed shows only when there is room for it.
+                // One byte more than allowed: only then does a message over the limit show.
                 let room = min(limitBytes + 1 - output.readableBytes, max(Self.firstChunkBytes, output.readableBytes))
                 var code = Z_OK
                 output.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { space in
@@ -59,7 +59,7 @@ enum Gzip {
         case Z_STREAM_END where stream.avail_in == 0:
             return output
         case Z_STREAM_END:
-            throw RPCError(.internal, "a gzip message has \(stream.avail_in) bytes behind its end")
+            throw RPCError(.internal, "a gzip message has \(stream.avail_in) bytes after its end")
         case Z_BUF_ERROR:
             throw RPCError(.internal, "a gzip message of \(bytes.readableBytes) bytes ends too early")
         default:
@@ -71,13 +71,13 @@ enum Gzip {
     /// Deflates a message.
     ///
     /// - Parameter payload: The message.
-    /// - Returns: The compressed bytes; nil where zlib has no memory, or where they would not be fewer.
+    /// - Returns: The compressed bytes; nil where zlib has no memory, or where they would not be smaller.
     static func compressed(_ payload: Payload) -> ByteBuffer? {
         var stream = z_stream()
         guard switchyard_gzip_begin(&stream, Self.level) == Z_OK else { return nil }
         defer { deflateEnd(&stream) }
         let count = payload.byteCount
-        // Less room than the message itself: what does not get smaller is sent as it is.
+        // Less room than the message itself: a message that does not shrink is sent as it is.
         guard count > 1, count <= Int(UInt32.max) else { return nil }
         var output = ByteBufferAllocator().buffer(capacity: count - 1)
         var code = Z_OK
@@ -92,7 +92,7 @@ enum Gzip {
                     stream.avail_in = UInt32(input.count)
                     code = deflate(&stream, Z_NO_FLUSH)
                 }
-                // Input that is left over means that the output is full.
+                // Leftover input means that the output is full.
                 guard code == Z_OK, stream.avail_in == 0 else { return 0 }
             }
             stream.avail_in = 0

@@ -10,7 +10,7 @@ public enum MessageCompression: Sendable, Hashable {
     case none
     /// Messages of at least `minimumBytes` are sent as gzip where the peer reads it and where that makes them smaller.
     ///
-    /// A client does not know what the server reads before its first answer: it takes gzip for granted.
+    /// Before the first response a client does not know what the server reads, so it assumes gzip.
     case gzip(minimumBytes: Int)
 
     /// The encoding's name in `grpc-encoding`.

@@ -3,11 +3,11 @@
 internal import NIOCore
 internal import SwitchyardTypes
 
-// Callers name deadlines by the language's clock. Inside, event loops count plain nanoseconds, which cost a call less
-// to carry and to compare.
+// Callers give deadlines on the language's clock. Inside, event loops count plain nanoseconds, which are cheaper to
+// carry and to compare.
 
 extension NIODeadline {
-    /// The same point in time as an instant; what cannot be counted is the far future.
+    /// The same point in time as an instant; what does not fit is the far future.
     init(_ instant: ContinuousClock.Instant) {
         let left = (instant - .now).wholeNanoseconds
         let now = NIODeadline.now().uptimeNanoseconds

@@ -11,9 +11,9 @@ protocol ConnectionRole: AnyObject {
     func connectionBegan(_ connection: ConnectionHandler)
     /// Something happened on the connection.
     func handle(_ event: HTTP2Event)
-    /// Streams may have ended: calls that were kept back can go on.
+    /// Streams may have ended: queued calls can proceed.
     func turnEnded()
-    /// Time to look at requests that do not arrive and at output that is not taken.
+    /// Time to check for requests that do not arrive and output that is not read.
     func sweep(now: ContinuousClock.Instant)
     /// The connection has had no call for the configured time.
     func connectionIdled()
@@ -27,7 +27,7 @@ protocol ConnectionRole: AnyObject {
 ///
 /// Bytes go in, the codec's events are dispatched after it returned, and what it then has to send is written with one
 /// flush for each read or turn of the loop. While the socket does not accept bytes, nothing is taken from the codec, so
-/// that a peer which does not read runs into the codec's limits and not into our memory.
+/// that a peer which does not read hits the codec's limits instead of using up our memory.
 final class ConnectionHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -42,7 +42,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var watchTimer: Scheduled<Void>?
     private let timing: ConnectionTiming
     private let traffic: TrafficCounts?
-    /// How long the socket has taken nothing of what waits for it.
+    /// How long the socket has taken none of the waiting output.
     private var socketStall = StallClock()
     /// How often the socket's queue has drained.
     private var drainedCount = 0
@@ -74,7 +74,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     /// Whether the connection can carry commands.
     var isOpen: Bool { self.context != nil && !self.isClosing }
 
-    /// Sees to it that queued output is written at the end of this turn of the loop.
+    /// Schedules queued output to be written at the end of this turn of the loop.
     func setNeedsFlush() {
         guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, self.context != nil else { return }
         self.isFlushScheduled = true
@@ -241,14 +241,14 @@ final class ConnectionHandler: ChannelInboundHandler {
 
     private func sweep(now: ContinuousClock.Instant) {
         if let limit = self.timing.stallTimeout, let channel = self.context?.channel {
-            // Nothing is taken from the codec while the socket is full: its count stands still.
+            // Nothing is taken from the codec while the socket is full, so its count stands still.
             let stalled = self.socketStall.observe(
                 isWaiting: !channel.isWritable,
                 progress: self.drainedCount,
                 now: now
             )
             if stalled >= limit {
-                self.close(reason: "the peer read nothing for \(limit) while output waited for it")
+                self.close(reason: "the peer read nothing for \(limit) while output was waiting")
                 return
             }
         }

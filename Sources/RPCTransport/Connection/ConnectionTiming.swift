@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// When a connection or a call on it is given up, and when a connection is probed.
+/// When a connection or a call on it is ended, and when a connection is probed.
 public struct ConnectionTiming: Sendable, Hashable {
     /// How long the peer may take to send its preface and settings and to acknowledge ours.
     public var handshakeTimeout: Duration
@@ -16,9 +16,9 @@ public struct ConnectionTiming: Sendable, Hashable {
     ///
     /// In a stream of messages, how long one may make no progress once it has begun.
     public var requestTimeout: Duration?
-    /// How long the peer may take nothing of what waits for it, on the socket or on a stream; nil means for ever.
+    /// How long the peer may read none of the waiting output, on the socket or on a stream; nil means for ever.
     public var stallTimeout: Duration?
-    /// The least time between a client's pings while the server sends nothing (server); nil counts none.
+    /// The shortest time between a client's pings while the server sends nothing (server); nil counts none.
     ///
     /// Without open calls it is two hours, as gRPC specifies, unless ``allowsIdlePings``.
     public var minimumPingInterval: Duration?
@@ -30,20 +30,21 @@ public struct ConnectionTiming: Sendable, Hashable {
     /// Ten seconds for the handshake, half a minute for a request, a minute without progress; pings as gRPC counts them.
     public static let defaults = ConnectionTiming()
 
-    /// For a server of clients from anywhere: who is silent for five minutes is probed, who calls nothing for an hour goes.
+    /// For a server of clients from anywhere: a client silent for five minutes is probed, one without a call for an
+    /// hour is disconnected.
     ///
-    /// So a client that vanished gives its connection back.
+    /// So a vanished client's connection is freed.
     public static let clientPlane = ConnectionTiming(
         keepaliveInterval: .seconds(300),
         probesIdleConnections: true,
         idleTimeout: .seconds(3_600)
     )
 
-    /// For connections between a gateway and its expert hosts: probed after two seconds of silence, calls or none, and given
-    /// up after two more.
+    /// For connections between a gateway and its expert hosts: probed after two seconds of silence, with or without
+    /// calls, and closed after two more.
     ///
-    /// Short, since a new connection is up sooner than TCP's retransmissions, whose waits double, notice that a network is
-    /// whole again.
+    /// Short, since a new connection is up sooner than TCP's retransmissions, whose waits double, notice that a network
+    /// has recovered.
     public static let dataPlane = ConnectionTiming(
         keepaliveInterval: .seconds(2),
         keepaliveTimeout: .seconds(2),
@@ -61,7 +62,7 @@ public struct ConnectionTiming: Sendable, Hashable {
     ///   - probesIdleConnections: Whether connections without calls are probed.
     ///   - idleTimeout: Time without a call.
     ///   - requestTimeout: Time for a request's one message.
-    ///   - stallTimeout: Time in which the peer takes nothing.
+    ///   - stallTimeout: Time in which the peer reads nothing.
     ///   - minimumPingInterval: Time between a client's pings.
     ///   - pingStrikes: Pings that may come too early.
     ///   - allowsIdlePings: Whether clients without calls may ping.
@@ -89,7 +90,7 @@ public struct ConnectionTiming: Sendable, Hashable {
         self.allowsIdlePings = allowsIdlePings
     }
 
-    /// How often requests and waiting output are looked at; nil where neither has a limit.
+    /// How often requests and waiting output are checked; nil where neither has a limit.
     var sweepInterval: Duration? {
         let shortest = [self.requestTimeout, self.stallTimeout].compactMap { $0 }.min()
         return shortest.map { max($0 / 4, .milliseconds(5)) }

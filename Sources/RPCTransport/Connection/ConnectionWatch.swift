@@ -10,7 +10,7 @@ struct ConnectionWatch: Sendable {
         case ping
         /// The connection had no call for too long: say goodbye and close.
         case drain
-        /// Look at requests that do not arrive and at output that is not taken.
+        /// Check for requests that do not arrive and output that is not read.
         case sweep
         /// The peer is gone or stuck: close at once.
         case close(String)
@@ -48,7 +48,7 @@ struct ConnectionWatch: Sendable {
     /// The peer acknowledged our settings.
     mutating func ownSettingsAcknowledged() { self.settingsAcknowledged = true }
 
-    /// Bytes arrived: whatever they are, the peer lives.
+    /// Bytes arrived, so the peer is alive.
     mutating func bytesArrived(now: ContinuousClock.Instant) {
         self.lastRead = now
         self.probe = .none

@@ -4,8 +4,8 @@ internal import NIOCore
 
 /// The deadlines of the calls of one connection, earliest first.
 ///
-/// A call that ends early leaves its entry behind; entries of ended calls are skipped when they come up, and swept when
-/// they outnumber the live ones. One timer for a whole connection is enough.
+/// A call that ends early leaves its entry in the heap; entries of ended calls are skipped when they come up, and swept
+/// when they outnumber the live ones. So one timer per connection is enough.
 struct DeadlineHeap: Sendable {
     private struct Entry {
         var deadline: NIODeadline

@@ -3,7 +3,7 @@
 internal import HTTP2Session
 internal import RPCCore
 
-// The codec and the call machines know nothing of each other; their header fields are the same pair of strings.
+// The codec and the call machines are independent; their header fields are the same pair of strings.
 
 extension HTTP2HeaderField {
     init(_ field: HeaderField) {

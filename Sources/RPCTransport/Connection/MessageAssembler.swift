@@ -3,10 +3,10 @@
 internal import NIOCore
 internal import RPCCore
 
-/// Puts messages together from the pieces that DATA frames bring.
+/// Assembles messages from the pieces in DATA frames.
 ///
 /// Each message gets one buffer of its own size when its prefix has arrived, and each of its bytes is copied into it
-/// once. The read buffers of the socket are so free again at once.
+/// once. So the socket's read buffers are free again at once.
 struct MessageAssembler: Sendable {
     /// A whole message.
     struct Message: Sendable {
@@ -21,7 +21,7 @@ struct MessageAssembler: Sendable {
         self.deframer = MessageDeframer(maxMessageBytes: maxMessageBytes)
     }
 
-    /// Whether no message has begun and not ended.
+    /// Whether no message is incomplete.
     var isBetweenMessages: Bool { self.deframer.isBetweenMessages }
 
     /// Takes a piece and hands over each message that is complete now.
@@ -65,7 +65,7 @@ struct MessageAssembler: Sendable {
         }
     }
 
-    /// Takes a message off the front that lies there from its prefix to its end, as most do.
+    /// Takes a message that arrived whole, as most do.
     private mutating func whole(_ piece: inout ByteBuffer) throws(RPCError) -> Message? {
         guard self.deframer.isBetweenMessages,
             let length = piece.getInteger(at: piece.readerIndex + 1, as: UInt32.self),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Counts a client's pings that come too early, as a pure machine.
+/// Counts a client's too early pings, as a pure machine.
 ///
 /// Source: https://github.com/grpc/grpc/blob/v1.51.1/doc/keepalive.md and
-/// https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md. What the server sends forgives all strikes,
-/// since clients measure their bandwidth with pings while they receive.
+/// https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md. Anything the server sends clears all
+/// strikes, since clients measure their bandwidth with pings while they receive.
 struct PingStrikes: Sendable {
     private let timing: ConnectionTiming
     private var last: ContinuousClock.Instant?

@@ -4,7 +4,7 @@ public import Logging
 internal import NIOCore
 internal import NIOSSL
 
-/// Which servers a client trusts, and which certificate it shows.
+/// Which servers a client trusts, and which certificate it presents.
 public struct ClientTLSOptions: Sendable, Hashable {
     /// Path of the authorities in PEM that sign servers' certificates; nil takes the system's.
     public var authorityFile: String?
@@ -12,9 +12,9 @@ public struct ClientTLSOptions: Sendable, Hashable {
     public var certificateFile: String?
     /// Path of the leaf's private key in PEM, without a passphrase.
     public var keyFile: String?
-    /// The DNS name that the server's certificate must have; nil takes the host that is connected to.
+    /// The DNS name that the server's certificate must have; nil takes the host it connects to.
     public var serverName: String?
-    /// How often the files are looked at for changes; nil reads them once.
+    /// How often the files are checked for changes; nil reads them once.
     public var reloadInterval: Duration?
 
     /// Creates options.
@@ -24,7 +24,7 @@ public struct ClientTLSOptions: Sendable, Hashable {
     ///   - certificateFile: Path of the client's own certificate chain.
     ///   - keyFile: Path of its key.
     ///   - serverName: The DNS name that the server's certificate must have.
-    ///   - reloadInterval: How often the files are looked at for changes.
+    ///   - reloadInterval: How often the files are checked for changes.
     public init(
         authorityFile: String? = nil,
         certificateFile: String? = nil,
@@ -40,17 +40,17 @@ public struct ClientTLSOptions: Sendable, Hashable {
     }
 }
 
-/// A client's TLS: whom it trusts and what it shows, read again when the files change.
+/// A client's TLS: whom it trusts and what it presents, reloaded when the files change.
 ///
-/// One value serves any number of channels. TLS 1.3, or 1.2 where the server cannot do better; HTTP/2 by ALPN and nothing
-/// else. New connections use the files as they were loaded last, existing ones go on with what they began with.
+/// One value serves any number of channels. TLS 1.3, or 1.2 where the server cannot do better; only HTTP/2 by ALPN. New
+/// connections use the files as last loaded; existing ones keep what they began with.
 public final class ClientTLS: Sendable {
     struct Loaded: Sendable {
         var context: NIOSSLContext
         var certificates: [NIOSSLCertificate]
     }
 
-    /// What the client was told.
+    /// The client's options.
     public let options: ClientTLSOptions
 
     let files: WatchedFiles<Loaded>
@@ -59,7 +59,7 @@ public final class ClientTLS: Sendable {
     ///
     /// - Parameters:
     ///   - options: The files and the server's name.
-    ///   - logger: Told what was loaded again and what could not be.
+    ///   - logger: Told what was reloaded and what could not be.
     public init(_ options: ClientTLSOptions, logger: Logger) {
         self.options = options
         self.files = WatchedFiles(
@@ -76,16 +76,16 @@ public final class ClientTLS: Sendable {
         }
     }
 
-    /// When the certificate in use ends, in seconds since 1970; nil where none is shown, and before it was loaded.
+    /// When the certificate in use ends, in seconds since 1970; nil where none is presented, and before it is loaded.
     public var certificateEnd: Int? { self.files.current?.certificates.first.map { Int($0.notValidAfter) } }
 
-    /// Reads the files, so that mistakes show before anything else begins; a channel reads them otherwise when it runs.
+    /// Reads the files, so that mistakes show before anything else begins; otherwise a channel reads them when it runs.
     ///
     /// - Throws: ``TLSError`` naming the file or option that cannot be used.
     public func load() throws {
         guard (self.options.certificateFile == nil) == (self.options.keyFile == nil) else {
             throw TLSError(
-                "a client's certificate and its key go together: give both certificateFile and keyFile, or none"
+                "a client's certificate and its key go together: give both certificateFile and keyFile, or neither"
             )
         }
         if let name = self.options.serverName {
@@ -96,7 +96,7 @@ public final class ClientTLS: Sendable {
         try self.files.load()
     }
 
-    /// A handler for a new connection, with the files that were loaded last.
+    /// A handler for a new connection, with the files as last loaded.
     ///
     /// A host that is an address is checked against the addresses in the server's certificate.
     func makeHandler(host: String) throws -> NIOSSLClientHandler {
@@ -107,10 +107,10 @@ public final class ClientTLS: Sendable {
     /// What the server's certificate must name.
     func expectedName(host: String) -> String { self.options.serverName ?? host }
 
-    /// Checks the name in the server's certificate, whose signature has been checked before.
+    /// Checks the name in the server's certificate, whose signature has already been checked.
     ///
-    /// The TLS library also takes a certificate for the address that was connected to, where a name was asked for. A name
-    /// that leads to a wrong address would then go unnoticed, so names are compared here again.
+    /// Where a name was asked for, the TLS library also accepts a certificate for the address it connected to. A name
+    /// that resolves to a wrong address would then go unnoticed, so names are compared here again.
     func checkName(_ identity: PeerIdentity?, host: String) throws(TLSFailure) {
         let name = self.expectedName(host: host)
         guard !Self.isAddress(name), identity?.covers(serverName: name) != true else { return }

@@ -8,9 +8,9 @@ internal import Musl
 internal import Darwin
 #endif
 
-/// What tells one state of a file from another without reading it.
+/// Distinguishes one state of a file from another without reading it.
 ///
-/// The inode tells a file that was put in place of another; the time of change tells permissions that were changed.
+/// The inode shows a replaced file; the time of change shows changed permissions.
 struct FileStamp: Sendable, Hashable {
     var device: UInt64
     var inode: UInt64
@@ -21,10 +21,10 @@ struct FileStamp: Sendable, Hashable {
     var changedNanoseconds: Int64
     var mode: UInt32
 
-    /// Looks at a file; links are followed.
+    /// Examines a file; links are followed.
     ///
     /// - Parameter path: The file's path.
-    /// - Returns: Its stamp, or nil where there is no file that can be looked at.
+    /// - Returns: Its stamp, or nil where there is no file or it cannot be examined.
     static func of(_ path: String) -> FileStamp? {
         var status = stat()
         guard stat(path, &status) == 0 else { return nil }

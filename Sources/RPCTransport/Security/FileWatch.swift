@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Decides when files that changed are loaded again, as a pure machine.
+/// Decides when changed files are reloaded, as a pure machine.
 ///
 /// Files that belong together (a certificate and its key) change one after the other, so a change is loaded only once it
 /// has been seen twice. A state that failed to load is not tried again until something changes.
@@ -25,7 +25,7 @@ struct FileWatch: Sendable {
         self.tried = loaded
     }
 
-    /// The files were looked at.
+    /// The files were checked.
     mutating func looked(_ stamps: [FileStamp?]) -> Action {
         guard stamps != self.tried else {
             self.pending = nil

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Bounds how many lines peers can make this side log: a burst, then one per interval. A pure machine.
+/// Bounds how many lines peers can make this side log: a burst, then one per interval.
+///
+/// A pure machine.
 struct LogBudget: Sendable {
     private let burst: Int
     private let interval: Duration
@@ -17,7 +19,7 @@ struct LogBudget: Sendable {
 
     /// Whether a line may be logged now.
     ///
-    /// - Returns: How many lines were kept back since the last one; nil where this one is kept back too.
+    /// - Returns: How many lines were suppressed since the last one; nil where this one is suppressed too.
     mutating func take(now: ContinuousClock.Instant) -> Int? {
         while self.tokens < self.burst, now - self.lastRefill >= self.interval {
             self.tokens += 1

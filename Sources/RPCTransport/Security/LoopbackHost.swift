@@ -8,7 +8,7 @@ internal import Musl
 internal import Darwin
 #endif
 
-/// Which hosts are this machine, so that what is sent to them crosses no network.
+/// Recognises the hosts that are this machine, so that what is sent to them crosses no network.
 public enum LoopbackHost {
     /// Whether a host is a loopback address or the name `localhost`.
     ///
@@ -22,7 +22,7 @@ public enum LoopbackHost {
         if let bytes = Self.bytes(of: host, family: AF_INET, count: 4) { return bytes[0] == 127 }
         guard let bytes = Self.bytes(of: host, family: AF_INET6, count: 16) else { return false }
         let isLoopback = bytes.dropLast().allSatisfy { $0 == 0 } && bytes[15] == 1
-        // ::ffff:127.0.0.0/104, an IPv4 address in IPv6's clothes.
+        // ::ffff:127.0.0.0/104, an IPv4 address mapped into IPv6.
         let isMapped =
             bytes.prefix(10).allSatisfy { $0 == 0 } && bytes[10] == 0xff && bytes[11] == 0xff && bytes[12] == 127
         return isLoopback || isMapped

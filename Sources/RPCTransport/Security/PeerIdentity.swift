@@ -2,7 +2,7 @@
 
 internal import NIOSSL
 
-/// Who the other end of a connection is, by the certificate that it has shown and proved to hold.
+/// Who the other end of a connection is, by the certificate that it has proved to hold.
 public struct PeerIdentity: Sendable, Hashable, CustomStringConvertible {
     /// The certificate's DNS names.
     public var dnsNames: [String]
@@ -25,7 +25,7 @@ public struct PeerIdentity: Sendable, Hashable, CustomStringConvertible {
     /// servers and matches nothing here.
     ///
     /// - Parameter names: The list.
-    /// - Returns: Whether a name of this peer stands in it.
+    /// - Returns: Whether it holds a name of this peer.
     public func isListed(in names: [String]) -> Bool {
         let lowered = Set(self.dnsNames.filter { !$0.contains("*") }.map { $0.lowercased() })
         return names.contains { self.uris.contains($0) || lowered.contains($0.lowercased()) }
@@ -56,7 +56,7 @@ public struct PeerIdentity: Sendable, Hashable, CustomStringConvertible {
 }
 
 extension PeerIdentity {
-    /// The names of a certificate; those that are not printable ASCII are left out, since they cannot be meant.
+    /// The names of a certificate; those that are not printable ASCII are left out.
     init(_ certificate: NIOSSLCertificate) {
         self.init(dnsNames: [], uris: [])
         for name in certificate._subjectAlternativeNames() {

@@ -3,7 +3,7 @@
 public import Logging
 internal import NIOSSL
 
-/// Which certificate a server shows, and which clients it takes.
+/// Which certificate a server presents, and which clients it accepts.
 public struct ServerTLSOptions: Sendable, Hashable {
     /// Path of the server's certificate chain in PEM, the leaf first.
     public var certificateFile: String
@@ -11,11 +11,11 @@ public struct ServerTLSOptions: Sendable, Hashable {
     public var keyFile: String
     /// Path of the authorities in PEM that sign clients' certificates; nil asks clients for none.
     public var clientAuthorityFile: String?
-    /// Whether a client without a certificate is refused; counts only with ``clientAuthorityFile``.
+    /// Whether a client without a certificate is refused; applies only with ``clientAuthorityFile``.
     public var requiresClientCertificate: Bool
-    /// DNS names and URIs of clients that are taken; an empty list takes every client that an authority vouches for.
+    /// DNS names and URIs of accepted clients; an empty list accepts every client that an authority vouches for.
     public var allowedClients: [String]
-    /// How often the files are looked at for changes; nil reads them once.
+    /// How often the files are checked for changes; nil reads them once.
     public var reloadInterval: Duration?
 
     /// Creates options.
@@ -25,8 +25,8 @@ public struct ServerTLSOptions: Sendable, Hashable {
     ///   - keyFile: Path of its key.
     ///   - clientAuthorityFile: Path of the authorities that sign clients' certificates.
     ///   - requiresClientCertificate: Whether a client without a certificate is refused.
-    ///   - allowedClients: DNS names and URIs of clients that are taken.
-    ///   - reloadInterval: How often the files are looked at for changes.
+    ///   - allowedClients: DNS names and URIs of accepted clients.
+    ///   - reloadInterval: How often the files are checked for changes.
     public init(
         certificateFile: String,
         keyFile: String,
@@ -44,17 +44,17 @@ public struct ServerTLSOptions: Sendable, Hashable {
     }
 }
 
-/// A server's TLS: its certificate, read again when the files change, and its rule for clients.
+/// A server's TLS: its certificate, reloaded when the files change, and its rule for clients.
 ///
-/// TLS 1.3, or 1.2 where the client cannot do better; HTTP/2 by ALPN and nothing else. New connections use the files as
-/// they were loaded last, existing ones go on with what they began with.
+/// TLS 1.3, or 1.2 where the client cannot do better; only HTTP/2 by ALPN. New connections use the files as last
+/// loaded; existing ones keep what they began with.
 public final class ServerTLS: Sendable {
     struct Loaded: Sendable {
         var context: NIOSSLContext
         var certificates: [NIOSSLCertificate]
     }
 
-    /// What the server was told.
+    /// The server's options.
     public let options: ServerTLSOptions
 
     let files: WatchedFiles<Loaded>
@@ -63,7 +63,7 @@ public final class ServerTLS: Sendable {
     ///
     /// - Parameters:
     ///   - options: The files and the rule for clients.
-    ///   - logger: Told what was loaded again and what could not be.
+    ///   - logger: Told what was reloaded and what could not be.
     public init(_ options: ServerTLSOptions, logger: Logger) {
         self.options = options
         self.files = WatchedFiles(
@@ -81,22 +81,22 @@ public final class ServerTLS: Sendable {
     /// When the certificate in use ends, in seconds since 1970; nil before it was loaded.
     public var certificateEnd: Int? { self.files.current?.certificates.first.map { Int($0.notValidAfter) } }
 
-    /// Reads the files, so that mistakes show before anything else begins; a server reads them otherwise when it runs.
+    /// Reads the files, so that mistakes show before anything else begins; otherwise a server reads them when it runs.
     ///
     /// - Throws: ``TLSError`` naming the file or option that cannot be used.
     public func load() throws {
         guard self.options.allowedClients.isEmpty || self.options.clientAuthorityFile != nil else {
-            throw TLSError("a list of allowed clients needs clientAuthorityFile: without it no client shows who it is")
+            throw TLSError("a list of allowed clients needs clientAuthorityFile: without it no client proves who it is")
         }
         try self.files.load()
     }
 
-    /// A handler for a new connection, with the certificate that was loaded last.
+    /// A handler for a new connection, with the certificate last loaded.
     func makeHandler() throws -> NIOSSLServerHandler {
         NIOSSLServerHandler(context: try self.files.load().context)
     }
 
-    /// Whether a client with this certificate is taken.
+    /// Whether a client with this certificate is accepted.
     func admit(_ identity: PeerIdentity?) -> Result<Void, TLSError> {
         guard !self.options.allowedClients.isEmpty else { return .success(()) }
         guard let identity else { return .failure(TLSError("the client showed no certificate")) }

@@ -5,10 +5,10 @@ internal import NIOSSL
 
 /// Why a connection could not be secured, in words that say what to do.
 struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
-    /// What every reason of TLS begins with.
+    /// The prefix of every TLS reason.
     static let prefix = "TLS: "
 
-    /// Whether it says something: a peer that only connected and left is no reason for a line in a log.
+    /// Whether it is worth logging: a peer that only connected and left is not.
     var isTelling: Bool
     /// The whole reason.
     var description: String
@@ -18,11 +18,11 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         self.isTelling = isTelling
     }
 
-    /// The reason that an error of the TLS library gives.
+    /// The reason for an error of the TLS library.
     ///
     /// - Parameters:
     ///   - error: The error.
-    ///   - certificate: The peer's certificate, as far as it was seen.
+    ///   - certificate: The peer's certificate, if it was seen.
     ///   - expectedName: What the peer's certificate should name; nil on a server.
     init(_ error: any Error, certificate: NIOSSLCertificate? = nil, expectedName: String? = nil) {
         let codes = Self.codes(in: error)
@@ -51,7 +51,7 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         )
     }
 
-    /// What an error on a connection that was secured says; nil for one that is not of TLS.
+    /// The reason for an error on a secured connection; nil for one that is not of TLS.
     static func reason(after error: any Error) -> String? {
         switch error {
         case NIOSSLError.uncleanShutdown: "the peer closed the connection"
@@ -78,7 +78,7 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// A certificate that did not pass: what can be seen from it.
+    /// Why a certificate did not pass, as far as it shows.
     private static func rejection(of certificate: NIOSSLCertificate?, peer: String) -> String {
         guard let certificate else {
             return "TLS: the \(peer)'s certificate is not signed by a trusted authority, or is not valid now"
@@ -111,9 +111,9 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
     private static let notTrusted = "the peer does not trust the authority that signed this side's certificate"
     private static let refused = "the peer refused this side's certificate"
     private static let plaintext =
-        "the peer answers in plaintext and not with TLS; connect it to a TLS port, or not with TLS"
+        "the peer answers in plaintext, not TLS; connect to a TLS port, or without TLS"
 
-    /// What the library's codes mean; an alert is what the peer says of this side.
+    /// What the library's codes mean; an alert is what the peer says about this side.
     ///
     /// Source: https://boringssl.googlesource.com/boringssl/+/refs/heads/main/include/openssl/ssl.h (alerts and reasons),
     /// RFC 8446, section 6.2.
@@ -125,12 +125,12 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         "SSLV3_ALERT_CERTIFICATE_UNKNOWN": refused,
         "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": refused + ": it is not valid for this use",
         "TLSV1_ALERT_ACCESS_DENIED": refused + ": access denied",
-        "TLSV1_ALERT_DECRYPT_ERROR": refused + ": its signature does not fit",
+        "TLSV1_ALERT_DECRYPT_ERROR": refused + ": its signature does not match",
         "TLSV1_ALERT_CERTIFICATE_REQUIRED":
             "the server takes only clients with a certificate, and this side showed none",
         "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client showed no certificate, and this server takes no others",
         "SSLV3_ALERT_HANDSHAKE_FAILURE":
-            "the peer refused the handshake: it may want a certificate, or have no cipher in common",
+            "the peer refused the handshake: it may require a certificate, or have no cipher in common",
         "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the peer does not speak HTTP/2 (ALPN h2)",
         "NO_APPLICATION_PROTOCOL": "the peer does not speak HTTP/2 (ALPN h2)",
         "WRONG_VERSION_NUMBER": plaintext,

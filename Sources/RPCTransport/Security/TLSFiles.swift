@@ -14,16 +14,16 @@ internal import Darwin
 
 /// Reads certificates and keys, with errors that name the file.
 enum TLSFiles {
-    /// What is spoken inside TLS, by its name in ALPN (RFC 9113, section 3.2).
+    /// The protocol inside TLS, by its name in ALPN (RFC 9113, section 3.2).
     static let applicationProtocol = "h2"
 
-    /// How long a connection that closes waits for the peer to say goodbye too.
+    /// How long a closing connection waits for the peer to close too.
     static let shutdownTimeout = TimeAmount.milliseconds(500)
 
-    /// How long before its end a certificate is spoken of.
+    /// How long before its end a certificate is logged.
     private static let warningSeconds = 7 * 86_400
 
-    /// No honest certificate file is larger.
+    /// No genuine certificate file is larger.
     private static let maxBytes = 1 << 20
 
     /// A certificate chain, the leaf first.
@@ -50,7 +50,7 @@ enum TLSFiles {
         return key
     }
 
-    /// A context from a configuration, with the mistakes that people make spelled out.
+    /// A context from a configuration, with common mistakes explained.
     static func context(
         _ configuration: TLSConfiguration,
         certificate: String?,
@@ -60,7 +60,7 @@ enum TLSFiles {
             return try NIOSSLContext(configuration: configuration)
         } catch {
             let reason = TLSFailure.codes(in: error).joined(separator: ", ")
-            // Both were read before, so what is left is that they do not fit.
+            // Both were already read, so the only fault left is that they do not match.
             let isMismatch = (error as? NIOSSLError) == .failedToLoadPrivateKey || reason.contains("MISMATCH")
             if isMismatch {
                 throw TLSError(
@@ -75,7 +75,7 @@ enum TLSFiles {
         }
     }
 
-    /// Refuses, when files are read again, a certificate that has ended where the one in use has not.
+    /// Refuses to replace a valid certificate with an expired one on reload.
     static func checkDates(
         of new: [NIOSSLCertificate],
         path: String,
@@ -85,12 +85,12 @@ enum TLSFiles {
         guard let leaf = new.first, leaf.notValidAfter < now else { return }
         guard let current = current?.first, current.notValidAfter >= now else { return }
         throw TLSError(
-            "the certificate in \(path) ended on \(Self.date(leaf.notValidAfter)) and the one in use has not; put a fresh one "
+            "the certificate in \(path) ended on \(Self.date(leaf.notValidAfter)), but the one in use has not; put a fresh one "
                 + "in its place"
         )
     }
 
-    /// Tells people when a certificate that was loaded has ended or soon will.
+    /// Warns when a loaded certificate has ended or soon will.
     static func warnOfEnd(of certificates: [NIOSSLCertificate], path: String, logger: Logger) {
         guard let leaf = certificates.first, leaf.notValidAfter < Self.now + Self.warningSeconds else { return }
         let hasEnded = leaf.notValidAfter < Self.now
@@ -136,7 +136,7 @@ enum TLSFiles {
             bytes += chunk[..<count]
             guard bytes.count <= Self.maxBytes else {
                 throw TLSError(
-                    "\(path) has more than \(Self.maxBytes) bytes; name a file with certificates or a key alone"
+                    "\(path) has more than \(Self.maxBytes) bytes; name a file that holds only certificates or a key"
                 )
             }
         }

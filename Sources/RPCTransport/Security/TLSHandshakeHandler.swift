@@ -4,7 +4,7 @@ internal import NIOCore
 internal import NIOSSL
 internal import NIOTLS
 
-/// Stands behind the TLS handler until the handshake is over; only then does the handler behind it see a connection.
+/// Sits after the TLS handler until the handshake is over; only then does the next handler see a connection.
 ///
 /// It holds the channel's activity back, gives up after the handshake's time limit, checks that HTTP/2 was agreed on, and
 /// leaves the pipeline when all is well.
@@ -34,7 +34,7 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
     ///   - timeout: How long the handshake may take.
     ///   - expectedName: What the server's certificate must name; nil on a server.
     ///   - accept: Called when the handshake is complete, before the connection is seen; what it throws closes it.
-    ///   - onFailure: Called once when the connection does not come about.
+    ///   - onFailure: Called once when the connection cannot be established.
     init(
         timeout: Duration,
         expectedName: String?,
@@ -56,7 +56,7 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        // Not passed on: the handler behind sees the connection when it is secured.
+        // Not passed on: the next handler sees the connection once it is secured.
         self.begin(context: context)
     }
 
@@ -119,7 +119,7 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
         }
     }
 
-    /// Remembers the first reason and closes; the failure is told when the channel has closed.
+    /// Remembers the first reason and closes; the failure is reported when the channel has closed.
     private func fail(_ failure: TLSFailure, context: ChannelHandlerContext) {
         guard self.failure == nil else { return }
         self.failure = failure

@@ -2,7 +2,7 @@
 
 /// Whether a server's connections are encrypted.
 public enum ServerSecurity: Sendable {
-    /// They are not: for loopback and for networks that are trusted.
+    /// They are not: for loopback and trusted networks.
     case plaintext
     /// They are, with the server's certificate, and with the client's where that is asked for.
     case tls(ServerTLS)
@@ -10,7 +10,7 @@ public enum ServerSecurity: Sendable {
 
 /// Whether a channel's connections are encrypted.
 public enum ClientSecurity: Sendable {
-    /// They are not: for loopback and for networks that are trusted.
+    /// They are not: for loopback and trusted networks.
     case plaintext
     /// They are, and the server must show a certificate for its name.
     case tls(ClientTLS)

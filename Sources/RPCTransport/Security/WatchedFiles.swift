@@ -5,16 +5,16 @@ internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 
-/// A value that is read from files and read again when they change, without a restart.
+/// A value that is read from files and reloaded when they change, without a restart.
 ///
-/// The files are looked at (not read) on a timer, on a thread that may block. What cannot be loaded leaves the old value in
-/// use and is logged as an error, once for each change. Nobody looks before ``begin()`` and after the last ``end()``.
+/// The files are checked (not read) on a timer, on a thread that may block. A change that cannot be loaded leaves the
+/// old value in use and is logged as an error once. Nothing is checked before ``begin()`` or after the last ``end()``.
 public final class WatchedFiles<Value: Sendable>: Sendable {
     private struct State {
         var value: Value?
         var watch: FileWatch?
         var users = 0
-        /// Tells timers of an earlier watch from those of the present one.
+        /// Distinguishes timers of an earlier watch from those of the current one.
         var generation = 0
         var timer: Scheduled<Void>?
     }
@@ -34,8 +34,8 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
     /// - Parameters:
     ///   - what: What the files hold, for the log: `the server's certificate`.
     ///   - paths: The files' paths.
-    ///   - interval: How often the files are looked at; nil reads them once and never again.
-    ///   - logger: Told what was loaded again and what could not be.
+    ///   - interval: How often the files are checked; nil reads them only once.
+    ///   - logger: Told what was reloaded and what could not be.
     ///   - read: Reads the files, given the value in use. What it throws must name the file and say what to do.
     public init(
         _ what: String,
@@ -55,14 +55,14 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
     /// The value in use; nil before the first ``load()``.
     public var current: Value? { self.state.withLock { $0.value } }
 
-    /// Reads the files if that was not done yet.
+    /// Reads the files if they have not been read yet.
     ///
     /// - Returns: The value in use.
     /// - Throws: What reading throws.
     @discardableResult
     public func load() throws -> Value {
         if let value = self.current { return value }
-        // The stamps are older than what is read: a change in between is seen by the next look.
+        // The stamps are older than what is read, so the next check sees a change in between.
         let stamps = self.paths.map { FileStamp.of($0) }
         let value = try self.read(nil)
         return self.state.withLock { state in
@@ -73,7 +73,7 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
         }
     }
 
-    /// Loads the files if need be and watches them until ``end()`` was called as often as this.
+    /// Loads the files if necessary and watches them until ``end()`` has been called as often as this.
     ///
     /// - Throws: What reading throws; then ``end()`` must not be called.
     public func begin() throws {
@@ -88,7 +88,7 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
         if let generation { self.schedule(generation, after: interval) }
     }
 
-    /// Stops watching if nobody else does.
+    /// Stops watching unless others still watch.
     public func end() {
         guard self.interval != nil else { return }
         let timer = self.state.withLock { state -> Scheduled<Void>? in
@@ -116,7 +116,7 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
         }
     }
 
-    /// Looks at the files, on a thread that may block.
+    /// Checks the files, on a thread that may block.
     private func look(_ generation: Int) {
         guard let interval = self.interval else { return }
         let stamps = self.paths.map { FileStamp.of($0) }
@@ -141,7 +141,7 @@ public final class WatchedFiles<Value: Sendable>: Sendable {
         do {
             let value = try self.read(self.current)
             self.state.withLock { $0.value = value }
-            self.logger.notice("\(self.what) was loaded again", metadata: ["files": "\(files)"])
+            self.logger.notice("\(self.what) was reloaded", metadata: ["files": "\(files)"])
         } catch {
             self.logger.error(
                 "\(self.what) changed but cannot be loaded; the old one stays in use",

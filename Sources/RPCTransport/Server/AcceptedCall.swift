@@ -2,12 +2,12 @@
 
 internal import RPCCore
 
-/// A call whose handler runs in a task of its own.
+/// A call whose handler runs in its own task.
 struct AcceptedCall: Sendable {
     let shared: ServerCallShared
     let body: @Sendable () async -> Void
 
-    /// Runs the handler and cancels its task when nobody waits for the answer any more.
+    /// Runs the handler and cancels its task when nobody waits for the answer any longer.
     func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { [body = self.body, shared = self.shared] in

@@ -56,7 +56,7 @@ public final class RPCServer: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: Where it listens and what its connections may hold.
-    ///   - methods: What it answers; of two entries for one method the later counts.
+    ///   - methods: What it answers; of two entries for one method the later one wins.
     ///   - logger: Gets debug messages about connections and errors about responses that cannot be sent.
     public init(configuration: RPCServerConfiguration, methods: [ServiceMethod], logger: Logger) {
         self.configuration = configuration
@@ -69,8 +69,8 @@ public final class RPCServer: Sendable {
     ///
     /// Cancelling the task ends all calls at once.
     ///
-    /// - Throws: An error when the address cannot be listened at, a certificate cannot be used, a limit is out of range,
-    ///   or the server ran before.
+    /// - Throws: An error when the address cannot be listened on, a certificate cannot be used, a limit is out of
+    ///   range, or the server has already run.
     public func run() async throws {
         try self.configuration.limits.codecConfiguration.validate()
         guard case .tls(let tls) = self.configuration.security else { return try await self.serve() }
@@ -94,8 +94,8 @@ public final class RPCServer: Sendable {
             return true
         }
         guard mayRun else {
-            self.resolveAddress(.failure(RPCError(.failedPrecondition, "the server ran before; create another one")))
-            throw RPCError(.failedPrecondition, "the server ran before; create another one")
+            self.resolveAddress(.failure(RPCError(.failedPrecondition, "the server has already run; create another")))
+            throw RPCError(.failedPrecondition, "the server has already run; create another")
         }
         do {
             try await self.listen()
@@ -115,7 +115,7 @@ public final class RPCServer: Sendable {
         self.state.withLock { $0.phase = .stopped }
     }
 
-    /// The address that the server listens at, once it does.
+    /// The address that the server listens on, once it does.
     ///
     /// - Returns: The host as text and the port.
     /// - Throws: An error when the server could not listen.
@@ -260,7 +260,7 @@ public final class RPCServer: Sendable {
         try channel.pipeline.syncOperations.addHandler(handler)
     }
 
-    /// Puts TLS in front of a connection that is being built.
+    /// Adds TLS to a connection that is being built.
     private func secure(_ channel: any Channel, _ role: ServerConnection, _ tls: ServerTLS) throws {
         let handshake = TLSHandshakeHandler(
             timeout: self.configuration.timing.handshakeTimeout,
@@ -280,7 +280,7 @@ public final class RPCServer: Sendable {
                     self.logRefusal(failure.description, peer: role.peer)
                 } else {
                     self.logger.debug(
-                        "a connection ended in its handshake",
+                        "a connection ended during its handshake",
                         metadata: ["peer": "\(role.peer)", "reason": "\(failure)"]
                     )
                 }
@@ -290,7 +290,7 @@ public final class RPCServer: Sendable {
         try channel.pipeline.syncOperations.addHandler(handshake)
     }
 
-    /// Tells people about a client that was not taken; a flood of such clients makes few lines.
+    /// Logs a client that was refused; a flood of such clients makes few lines.
     private func logRefusal(_ reason: String, peer: String) {
         self.counts.connectionRefused()
         guard let unsaid = self.refusals.withLock({ $0.take(now: .now) }) else { return }

@@ -5,21 +5,21 @@ public import RPCCore
 
 /// Where a server listens and what its connections may hold.
 public struct RPCServerConfiguration: Sendable {
-    /// The address to listen at.
+    /// The address to listen on.
     public var host: String
-    /// The port to listen at; 0 takes a free one.
+    /// The port to listen on; 0 takes a free one.
     public var port: Int
     /// The event loops that carry the connections; nil takes the process's own.
     public var eventLoopGroup: (any EventLoopGroup)?
     /// What one connection may hold.
     public var limits: TransportLimits
-    /// When a connection is given up or probed.
+    /// When a connection is closed or probed.
     public var timing: ConnectionTiming
     /// How long calls in flight may take to finish when the server drains.
     public var drainGrace: Duration
     /// Whether responses are compressed, for callers that accept it.
     public var compression: MessageCompression
-    /// Whether handlers can ask which requests came compressed, for tests.
+    /// Whether handlers can ask which requests were compressed, for tests.
     package var recordsCompression = false
     /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
     package var conformanceBody: ByteBuffer?
@@ -27,17 +27,17 @@ public struct RPCServerConfiguration: Sendable {
     public var security: ServerSecurity
     /// Decides, on the event loop and without blocking, whether a call may be made; returns the error that refuses it.
     ///
-    /// It is asked before anything of the call is looked at, methods that do not exist included; nil lets every call in.
+    /// It runs before anything else of the call is examined, even whether the method exists; nil admits every call.
     public var authorize: (@Sendable (ServerContext) -> RPCError?)?
 
     /// Creates a configuration.
     ///
     /// - Parameters:
-    ///   - host: The address to listen at.
-    ///   - port: The port to listen at; 0 takes a free one.
+    ///   - host: The address to listen on.
+    ///   - port: The port to listen on; 0 takes a free one.
     ///   - eventLoopGroup: The event loops that carry the connections; nil takes the process's own.
     ///   - limits: What one connection may hold.
-    ///   - timing: When a connection is given up or probed.
+    ///   - timing: When a connection is closed or probed.
     ///   - drainGrace: How long calls in flight may take to finish when the server drains.
     ///   - compression: Whether responses are compressed, for callers that accept it.
     ///   - security: Whether connections are encrypted.

@@ -3,7 +3,7 @@
 internal import HTTP2Session
 internal import RPCCore
 
-/// What a server made of a request's header block: kept, so that the next call with the same block finds it done.
+/// A request's parsed header block, kept so that the next call with the same block need not parse it.
 final class ReceivedRequest: Sendable {
     /// What the block is, `grpc-timeout` aside.
     let parsed: RequestHead.Parsed
@@ -21,13 +21,13 @@ final class ReceivedRequest: Sendable {
         self.counts = counts.counts(of: self.method?.method)
     }
 
-    /// The head of a call; nil for what is turned down.
+    /// The head of a call; nil for a rejected call.
     var head: RequestHead? {
         if case .call(let head) = self.parsed { head } else { nil }
     }
 }
 
-/// The last few header blocks that came again, with what was made of them.
+/// The last few repeated header blocks, parsed.
 struct RecurringBlocks<Made> {
     /// As many as the codec recognises.
     private static var limit: Int { 8 }
@@ -35,7 +35,7 @@ struct RecurringBlocks<Made> {
     private var known: [(id: Int, made: Made)] = []
     private var nextReplaced = 0
 
-    /// What was made of a block, or is made of it now.
+    /// A parsed block, parsed now if it is new.
     mutating func made(of block: HTTP2HeaderBlock, _ make: () -> Made) -> Made {
         guard let id = block.recurrence else { return make() }
         for entry in self.known where entry.id == id { return entry.made }

@@ -21,10 +21,10 @@ public struct UnaryResponder: Sendable {
     let eventLoop: any EventLoop
     let call: NIOLoopBound<ServerCall>
 
-    /// Ends the call; only the first answer counts.
+    /// Ends the call; only the first answer has an effect.
     ///
-    /// May be called from any thread. From another thread it hops to the connection's event loop once; answers that are
-    /// given together leave in one write.
+    /// May be called from any thread. From another thread it hops to the connection's event loop once; answers given
+    /// together leave in one write.
     ///
     /// - Parameter result: The response, or the status to end with.
     public func finish(_ result: Result<Payload, RPCError>) {

@@ -21,7 +21,7 @@ final class ServerCall {
     private var request: ByteBuffer?
     private var inbox: MessageInbox?
     private var gate: WriteGate?
-    /// For how long the request has been arriving, and for how long the peer has taken nothing.
+    /// How long the request has been arriving, and how long the peer has read nothing.
     private var arrival = StallClock()
     private var stall = StallClock()
     private var requestIsComplete = false
@@ -78,7 +78,7 @@ final class ServerCall {
         switch self.state.phase {
         case .idle:
             let fields = Trailers(status: Status(code: .resourceExhausted, message: message)).trailersOnlyFields()
-            // The machine never saw a request; the stream is answered past it and forgotten.
+            // The machine never saw a request, so the stream is answered without it and forgotten.
             _ = self.state.cancelled()
             self.count(.resourceExhausted)
             self.connection.submitHead(self, fields, endStream: true)
@@ -99,7 +99,7 @@ final class ServerCall {
         self.creditIfEmptied()
     }
 
-    /// Ends a call whose one message does not arrive, and one whose messages are not taken.
+    /// Ends a call whose one message does not arrive, and one whose messages are not read.
     func sweep(_ timing: ConnectionTiming, now: ContinuousClock.Instant) {
         // A stream of messages may pause between two, and take its time inside a large one; it must not stop there.
         let isStream = self.inbox != nil
@@ -118,7 +118,7 @@ final class ServerCall {
         if let limit = timing.stallTimeout,
             self.stall.observe(isWaiting: isWaiting, progress: sent, now: now) >= limit
         {
-            self.cancelHandler("the caller took nothing for \(limit)")
+            self.cancelHandler("the caller read nothing for \(limit)")
             _ = self.state.cancelled()
             codec.reset(streamID: self.streamID, code: .cancel)
             self.connection.setNeedsFlush()
@@ -154,8 +154,8 @@ final class ServerCall {
     func peerLeft() {
         self.abort(self.state.peerLeft(), "the caller has left")
         self.count(.cancelled)
-        // Gate and inbox hold the call, to report to it: unless it lets go of them, all three stay for ever, and with
-        // them the connection and its codec.
+        // Gate and inbox hold the call to report to it: unless it releases them, all three leak, along with the
+        // connection and its codec.
         self.gate = nil
         self.inbox = nil
         self.handler = nil
@@ -169,9 +169,9 @@ final class ServerCall {
 
     /// The deadline has passed.
     ///
-    /// The status is sent, although the client knows: one whose timer is a little behind takes a reset with `CANCEL` for a
-    /// cancellation. Where messages still wait for the client to take them, trailers would wait behind them; then the
-    /// stream is reset.
+    /// The status is sent although the client knows: one whose timer lags a little would take a reset with `CANCEL` for
+    /// a cancellation. Where messages still wait for the client to read them, trailers would queue after them, so the
+    /// stream is reset instead.
     func deadlineExpired() {
         let reason = "the deadline has passed"
         if self.connection.codec.queuedBytes(streamID: self.streamID) == 0 {
@@ -261,7 +261,7 @@ final class ServerCall {
         }
     }
 
-    /// Ends the call with an error that is not its handler's.
+    /// Ends the call with an error that did not come from its handler.
     func end(_ error: RPCError) {
         guard !self.state.isEnded else { return }
         let ending = self.state.statusSent(error.status, metadata: error.metadata)
@@ -352,7 +352,7 @@ final class ServerCall {
         self.connection.submitEnd(self, ending)
     }
 
-    /// Counts the call's end, the first that it has.
+    /// Counts the call's first end.
     private func count(_ code: Status.Code) {
         guard !self.isCounted else { return }
         self.isCounted = true

@@ -37,7 +37,7 @@ final class ServerCallShared: Sendable {
         if isCancelled { body() }
     }
 
-    /// Nobody waits for the answer any more.
+    /// Nobody waits for the answer any longer.
     func cancel() {
         let (callbacks, waiter) = self.state.withLock {
             state -> ([@Sendable () -> Void], CheckedContinuation<Void, Never>?) in
@@ -53,7 +53,7 @@ final class ServerCallShared: Sendable {
         waiter?.resume()
     }
 
-    /// The call ended by the handler's own doing.
+    /// The handler ended the call itself.
     func finish() {
         let waiter = self.state.withLock { state in
             state.isOver = true

@@ -5,7 +5,7 @@ internal import Logging
 internal import NIOCore
 internal import RPCCore
 
-/// A server's end of one connection: opens a call for each stream and drains when it is told to.
+/// A server's end of one connection: opens a call for each stream and drains on request.
 ///
 /// Belongs to the connection's event loop.
 final class ServerConnection: ConnectionRole {
@@ -13,7 +13,7 @@ final class ServerConnection: ConnectionRole {
     let eventLoop: any EventLoop
     let limits: TransportLimits
     let compression: MessageCompression
-    /// Whether calls write down which requests came compressed.
+    /// Whether calls record which requests were compressed.
     var recordsCompression = false
     private let conformanceBody: ByteBuffer?
     /// The streams of plain requests that have not ended.
@@ -44,7 +44,7 @@ final class ServerConnection: ConnectionRole {
 
     private enum Drain {
         case none
-        /// The first GOAWAY was sent; the answer to the ping behind it says that the client has seen it.
+        /// The first GOAWAY was sent; the answer to the ping after it shows that the client has seen it.
         case announced
         /// The second GOAWAY names the last stream; the connection ends with its calls.
         case final
@@ -86,10 +86,10 @@ final class ServerConnection: ConnectionRole {
     /// The client's address as text.
     var peer: String { self.caller.address }
 
-    /// Whether the connection can carry calls or did.
+    /// Whether the connection can carry calls, or could before.
     var hasBegun: Bool { self.handler != nil }
 
-    /// The handshake has settled who the client is and whether it is taken.
+    /// The handshake has settled who the client is and whether it is accepted.
     func secured(identity: PeerIdentity?, refusal: TLSFailure?) {
         self.caller = Caller(address: self.caller.address, identity: identity)
         self.refusal = refusal
@@ -107,7 +107,7 @@ final class ServerConnection: ConnectionRole {
         self.codec.ping(opaque: Self.drainPing)
         handler.setNeedsFlush()
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        // A client that answers no ping must not hold the drain up.
+        // A client that answers no ping must not hold up the drain.
         self.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.finishDrain() }
     }
 
@@ -122,7 +122,7 @@ final class ServerConnection: ConnectionRole {
     func abandon() {
         self.drain = .final
         for call in self.calls.values { call.abandon() }
-        // The connection is finished when its last stream is closed; a peer that does not read gets no more time.
+        // The connection is finished when its last stream is closed; a peer that does not read gets no extra time.
         self.codec.goAway()
         self.handler?.setNeedsFlush()
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
@@ -138,7 +138,7 @@ final class ServerConnection: ConnectionRole {
     func connectionBegan(_ connection: ConnectionHandler) {
         self.handler = connection
         if let refusal = self.refusal {
-            // Said in HTTP/2, where every client shows it; an alert of TLS has no words.
+            // Said in HTTP/2, which every client reports; a TLS alert carries no text.
             self.drain = .final
             self.codec.goAway(code: .inadequateSecurity, debug: refusal.description)
         }
@@ -265,7 +265,7 @@ final class ServerConnection: ConnectionRole {
         }
     }
 
-    /// Writes the block that ends a call: trailers, or all in one when nothing was written before.
+    /// Writes the block that ends a call: trailers, or everything in one block when nothing was written before.
     func submitEnd(_ call: ServerCall, _ ending: ServerCallState.Ending) {
         if let reset = ending.reset {
             self.codec.resetAfterEnd(streamID: call.streamID, code: HTTP2ErrorCode(reset))

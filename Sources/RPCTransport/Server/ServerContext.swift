@@ -14,7 +14,7 @@ final class Caller: Sendable {
     }
 }
 
-/// What a handler knows about its call, and what it can say besides its messages.
+/// What a handler knows about its call, and what it can send besides its messages.
 public struct ServerContext: Sendable {
     /// The method that is called.
     public var method: Method { self.request.method?.method ?? Method(service: "", name: "") }
@@ -44,13 +44,13 @@ public struct ServerContext: Sendable {
         self.shared = shared
     }
 
-    /// Whether nobody waits for the answer any more: the caller left or the deadline passed.
+    /// Whether nobody waits for the answer any longer: the caller left or the deadline passed.
     public var isCancelled: Bool { self.shared.isCancelled }
 
-    /// Calls a closure once if nobody waits for the answer any more; at once if that is so already.
+    /// Calls a closure once nobody waits for the answer any longer; immediately if that is already so.
     ///
-    /// - Parameter body: Called on the connection's event loop, or on the calling thread. Never called after the call
-    ///   ended by its handler's own doing.
+    /// - Parameter body: Called on the connection's event loop, or on the calling thread. Never called after the
+    ///   handler itself ended the call.
     public func onCancel(_ body: @escaping @Sendable () -> Void) {
         self.shared.onCancel(body)
     }

@@ -3,7 +3,7 @@
 public import RPCCore
 internal import Synchronization
 
-/// What a server has done since it was created; a call costs it three atomic additions.
+/// What a server has done since it was created; each call costs three atomic additions.
 public final class ServerCounts: Sendable {
     /// How the calls of one method ended.
     final class MethodCounts: Sendable {
@@ -20,7 +20,7 @@ public final class ServerCounts: Sendable {
         func count(_ code: Status.Code) -> UInt64 { self.codes[Int(code.rawValue)].value.load(ordering: .relaxed) }
     }
 
-    /// How often calls of a method ended so.
+    /// How often calls of a method ended with a code.
     public struct Calls: Sendable, Hashable {
         /// The method; nil for calls of methods that the server does not have.
         public let method: Method?
@@ -60,10 +60,10 @@ public final class ServerCounts: Sendable {
     /// Connections that were opened.
     public var openedConnections: UInt64 { self.opened.load(ordering: .relaxed) }
 
-    /// Connections that were refused: for their number, in their handshake, or for speaking something else.
+    /// Refused connections: too many, a failed handshake, or another protocol.
     public var refusedConnections: UInt64 { self.refused.load(ordering: .relaxed) }
 
-    /// What counts a method's calls.
+    /// Counts a method's calls.
     func counts(of method: Method?) -> MethodCounts { method.flatMap { self.byMethod[$0] } ?? self.unknown }
 
     func connectionOpened() { self.opened.wrappingAdd(1, ordering: .relaxed) }

@@ -6,8 +6,8 @@ internal import Synchronization
 
 /// Messages on their way from an event loop to one reader.
 ///
-/// The reader tells when it has emptied the box; the connection credits the peer's window only then. What waits here is
-/// so bounded by the window and one message.
+/// The reader tells when it has emptied the box; the connection credits the peer's window only then. So what waits here
+/// is bounded by the window and one message.
 final class MessageInbox: Sendable {
     private struct State {
         var messages: [ByteBuffer] = []
@@ -112,6 +112,6 @@ final class MessageInbox: Sendable {
 extension RPCError {
     /// The error of something that waited in a task which was cancelled.
     static var taskCancelled: RPCError {
-        RPCError(.cancelled, "the task that waited was cancelled", cause: CancellationError())
+        RPCError(.cancelled, "the waiting task was cancelled", cause: CancellationError())
     }
 }

@@ -4,10 +4,10 @@ internal import NIOCore
 internal import RPCCore
 internal import Synchronization
 
-/// Lets messages through to a call's stream and suspends the writer while too many bytes wait there.
+/// Passes messages to a call's stream and suspends the writer while too many bytes wait there.
 ///
 /// A write hops to the event loop and returns at once as long as the bytes on their way and the bytes queued at the
-/// stream stay within the limit. The stream reports back when it took a message and when its queue has drained.
+/// stream stay within the limit. The stream reports when it takes a message and when its queue has drained.
 final class WriteGate: Sendable {
     private struct State {
         var inFlightBytes = 0

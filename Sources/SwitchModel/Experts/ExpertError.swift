@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A request for experts that cannot be served as it stands.
+/// A request for experts that cannot be served.
 public struct ExpertError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of fault.
     public enum Code: Sendable, Hashable {

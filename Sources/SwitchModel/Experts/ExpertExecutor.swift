@@ -2,7 +2,7 @@
 
 public import SwitchyardTypes
 
-/// The seam between the model and wherever its experts are.
+/// The interface between the model and its experts, wherever they are.
 public protocol ExpertExecutor: Sendable {
     /// Starts a layer's expert work. Returns soon: the work goes on elsewhere, or in `wait`.
     ///
@@ -13,18 +13,18 @@ public protocol ExpertExecutor: Sendable {
 
 /// Expert work that has begun.
 public protocol PendingExperts: Sendable {
-    /// Blocks the calling thread until every row is answered or dropped. To be called at most once.
+    /// Blocks the calling thread until every row is answered or dropped. Call it at most once.
     ///
     /// - Returns: The outputs.
     /// - Throws: `StepInterrupted` when the step must not go on.
     func wait() throws -> ExpertOutputs
 
-    /// Whether ``wait()`` would return without waiting for anybody else; does what is due meanwhile.
+    /// Whether ``wait()`` would return without waiting for others; does any due work on the way.
     ///
-    /// Called on the thread that will wait, and true from the first time on.
+    /// Call it on the thread that will wait; once true, it stays true.
     var isReady: Bool { get }
 
-    /// Says that nobody will wait for the outputs.
+    /// Cancels: nobody will wait for the outputs.
     func cancel()
 }
 
@@ -44,7 +44,7 @@ extension ExpertExecutor {
     }
 }
 
-/// An executor's refusal to go on with a step because tokens would have to be dropped that may not be.
+/// An executor's refusal to continue a step because it would have to drop tokens that must not be dropped.
 public struct StepInterrupted: Error, Sendable, Hashable, CustomStringConvertible {
     /// The layer whose outputs are missing.
     public var layer: SparseLayer
@@ -52,7 +52,7 @@ public struct StepInterrupted: Error, Sendable, Hashable, CustomStringConvertibl
     /// Why they are missing.
     public var reason: DropReason
 
-    /// The sequences, by their index in the call's inputs, that may not lose tokens.
+    /// The sequences, by their index in the call's inputs, that must not lose tokens.
     public var sequences: [Int]
 
     /// What happened, for people.
@@ -63,7 +63,7 @@ public struct StepInterrupted: Error, Sendable, Hashable, CustomStringConvertibl
     /// - Parameters:
     ///   - layer: The layer whose outputs are missing.
     ///   - reason: Why they are missing.
-    ///   - sequences: The sequences that may not lose tokens.
+    ///   - sequences: The sequences that must not lose tokens.
     ///   - message: What happened, for people.
     public init(layer: SparseLayer, reason: DropReason, sequences: [Int], message: String) {
         self.layer = layer

@@ -11,7 +11,7 @@ public protocol ExpertOutputStorage: Sendable {
     func withUnsafeBytes(_ body: (UnsafeRawBufferPointer) -> Void)
 }
 
-/// What an executor gives back for a layer: each row of the plan in exactly one chunk or among the dropped.
+/// What an executor returns for a layer: each row of the plan in exactly one chunk or among the dropped.
 public struct ExpertOutputs: Sendable {
     /// Outputs for a range of the plan's rows.
     public struct Chunk: Sendable {
@@ -68,7 +68,7 @@ public struct ExpertOutputs: Sendable {
     }
 }
 
-/// Outputs that lie in a matrix, from one of its rows on.
+/// Outputs in a matrix, starting at one of its rows.
 struct MatrixOutputs: ExpertOutputStorage {
     let matrix: FloatMatrix
     let rows: Range<Int>

@@ -4,7 +4,7 @@ public import Checkpoints
 public import SwitchyardTypes
 public import TensorKernels
 
-/// Packs experts for `CheckpointSharder`, in the form in which `LocalExperts` uses them where their file is mapped.
+/// Packs experts for `CheckpointSharder`, in the form that `LocalExperts` uses straight from the mapped file.
 public struct ExpertPacking: MatrixPacking {
     private let storage: WeightStorage
     private let pool: WorkPool
@@ -22,7 +22,7 @@ public struct ExpertPacking: MatrixPacking {
     /// The form that this build's kernels read.
     public var form: PackedForm { .own }
 
-    /// What packing a matrix will give.
+    /// What packing a matrix would give.
     ///
     /// - Parameters:
     ///   - dtype: The type that the matrix has in the checkpoint.
@@ -38,7 +38,7 @@ public struct ExpertPacking: MatrixPacking {
     /// Packs a matrix.
     ///
     /// - Parameters:
-    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` has an answer.
+    ///   - matrix: `[rows, columns]` in F32, BF16 or F16, one for which ``size(of:rows:columns:)`` is not nil.
     ///   - body: Gets the packed elements, which are valid until it returns.
     /// - Throws: What the body throws.
     public func pack(

@@ -38,8 +38,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     /// - Parameters:
     ///   - checkpoint: Where the tensors come from.
     ///   - experts: Which experts to load.
-    ///   - pool: Threads that share the work, now and later.
-    ///   - storage: How to keep the weights; those of a packed part are used where its file is mapped, and stay as they are.
+    ///   - pool: Threads that share the work, while loading and later.
+    ///   - storage: How to keep the weights; those of a packed part are used straight from the mapped file, unchanged.
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
     ///   is not supported.
@@ -64,15 +64,15 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         )
     }
 
-    /// Loads and packs all experts that the parts of one checkpoint hold; one that several hold is loaded once.
+    /// Loads and packs all experts that the parts of one checkpoint hold, each once even if several parts hold it.
     ///
     /// - Parameters:
     ///   - checkpoints: Where the tensors come from: at least one, and all with the same configuration.
-    ///   - pool: Threads that share the work, now and later.
-    ///   - storage: How to keep the weights; those of a packed part are used where its file is mapped, and stay as they are.
+    ///   - pool: Threads that share the work, while loading and later.
+    ///   - storage: How to keep the weights; those of a packed part are used straight from the mapped file, unchanged.
     ///   - progress: Told after each tensor.
-    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that
-    ///   is not supported, or for checkpoints that differ in theirs.
+    /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that is
+    ///   not supported, or for checkpoints whose configurations differ.
     public convenience init(
         checkpoints: [Checkpoint],
         pool: WorkPool,
@@ -154,8 +154,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.activation = Activation(configuration.activation)
     }
 
-    /// How the weights are kept: the type of the first expert, since a checkpoint of several types has experts of
-    /// several; nil where none is held.
+    /// How the weights are kept: the type of the first expert, since a checkpoint of mixed types has experts of mixed
+    /// types; nil where none is held.
     public var weightType: DType? {
         let first = self.layers.min { $0.key < $1.key }?.value
         return first?.min { $0.key < $1.key }?.value.wi.dtype
@@ -166,7 +166,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.layers.mapValues { $0.keys.sorted() }
     }
 
-    /// Bytes of the packed weights, those in mapped files among them.
+    /// Bytes of the packed weights, including those in mapped files.
     public var byteCount: Int {
         self.layers.values.reduce(0) { sum, experts in
             experts.values.reduce(sum) { $0 + $1.wi.byteCount + $1.wo.byteCount }
@@ -191,7 +191,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///   - tokens: The rows, `[rows, d_model]` float32.
     ///   - outputs: Room for as many rows; must not overlap `tokens`.
     /// - Throws: `ExpertError` when the layer is unknown, an expert is not held or a group has no rows; nothing has
-    ///   been computed then.
+    ///   then been computed.
     public func forward(
         layer: SparseLayer,
         groups: [ExpertRows],
@@ -299,7 +299,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     }
 }
 
-/// A layer's work that is done when it is waited for.
+/// A layer's work, done when it is waited for.
 private struct LocalPendingExperts: PendingExperts {
     let experts: LocalExperts
     let request: ExpertLayerRequest

@@ -4,10 +4,10 @@ internal import Checkpoints
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// In which types a part's experts are kept.
+/// The types in which a part's experts are kept.
 ///
-/// Parts are packed one by one, so those of one checkpoint may come in different types, which nobody could see in what a
-/// host answers.
+/// Parts are packed one by one, so parts of one checkpoint may have different types, which a host's answers would not
+/// reveal.
 struct PartType {
     let directory: String
     let isPacked: Bool
@@ -18,7 +18,7 @@ struct PartType {
         self.isPacked = checkpoint.packing != nil
     }
 
-    /// Checks that packed parts are of the types that the others are of.
+    /// Checks that packed parts have the same types as the others.
     static func requireOne(_ parts: [PartType]) throws(ModelError) {
         let parts = parts.filter { !$0.kept.isEmpty }
         guard parts.contains(where: \.isPacked), let first = parts.first,
@@ -27,7 +27,7 @@ struct PartType {
         throw ModelError(
             code: .unsupported,
             message: "\(first.directory) keeps weights in \(first.names) and \(other.directory) in \(other.names); "
-                + "name parts of one type, cut at once"
+                + "name parts of one type, cut together"
         )
     }
 

@@ -3,7 +3,7 @@
 import Checkpoints
 import TensorKernels
 
-/// Beam search as transformers 5.23 has it.
+/// Beam search as in transformers 5.23.
 ///
 /// The algorithm is that of `_beam_search`
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/generation/utils.py) for one input:
@@ -13,7 +13,7 @@ import TensorKernels
 ///
 /// Deviations, none of which changes a result unless scores are tied or not finite:
 /// - Before the first step there is one row, not `beams` equal ones of which all but one are suppressed.
-/// - Of equal scores the one of the lower beam and the lower id comes first; there it is not defined.
+/// - Of equal scores the one with the lower beam, then the lower id, comes first; transformers leaves that undefined.
 /// - Continuations with a score of minus infinity are never taken.
 /// - A beam can be finished from outside, see ``finish(row:)``.
 struct BeamSearch {
@@ -47,7 +47,7 @@ struct BeamSearch {
     /// See ``GenerationSession/parents``.
     private(set) var parents: [Int] = []
 
-    /// Log probabilities after processing, kept so that the memory is made once.
+    /// Log probabilities after processing, kept so that the memory is allocated once.
     private var scratch: [Float] = []
 
     init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
@@ -88,7 +88,7 @@ struct BeamSearch {
             let row = entry.index / self.vocabulary.size
             let id = Int32(entry.index % self.vocabulary.size)
             let isEnd = id == self.vocabulary.endTokenID
-            // The ranks below only make sure that enough sequences go on.
+            // The ranks below only ensure that enough sequences continue.
             guard isEnd || atMaximum ? rank < self.parameters.beamCount : next.count < self.parameters.beamCount else {
                 continue
             }
@@ -109,10 +109,10 @@ struct BeamSearch {
         return advance
     }
 
-    /// Takes a running sequence out of the search as a finished one that competes with the others.
+    /// Ends a running sequence, which then competes with the other finished ones.
     ///
-    /// transformers would end it within the step, so that another continuation took its place; here one beam fewer goes
-    /// on.
+    /// transformers would end it within the step, so that another continuation would take its place; here one beam
+    /// fewer continues.
     ///
     /// - Parameter row: The next step's row.
     mutating func finish(row: Int) {
@@ -158,14 +158,14 @@ struct BeamSearch {
         self.finished = Array(self.finished.prefix(self.parameters.beamCount))
     }
 
-    /// Goes on with the given sequences, or ends the search.
+    /// Continues with the given sequences, or ends the search.
     private mutating func concludeIfDone(next: [Beam]) {
         if let best = next.first, self.canImprove(on: best) {
             self.running = next
             return
         }
         if self.finished.isEmpty {
-            // Only scores without a number in them lead here; something must be returned all the same.
+            // Only NaN scores lead here; something must still be returned.
             self.keepBest((next.isEmpty ? self.running : next).map { self.finishedSequence($0, reason: .length) })
         }
         self.isFinished = true
@@ -173,7 +173,7 @@ struct BeamSearch {
         self.parents = []
     }
 
-    /// Whether going on could change the result, as ``GenerationParameters/earlyStopping`` says.
+    /// Whether continuing could change the result, as ``GenerationParameters/earlyStopping`` says.
     private func canImprove(on best: Beam) -> Bool {
         guard self.finished.count == self.parameters.beamCount, let worst = self.finished.last else { return true }
         let length: Int

@@ -8,7 +8,7 @@ extension DecoderCache {
     ///
     /// - Parameters:
     ///   - caches: One cache for each row of the last step.
-    ///   - parents: For each row of the next step the row of the last step that it continues; see
+    ///   - parents: For each row of the next step, the row of the last step that it continues; see
     ///     ``GenerationSession/parents``.
     /// - Returns: One cache for each row of the next step, all of them different.
     public static func arranged(_ caches: [DecoderCache], by parents: [Int]) -> [DecoderCache] {

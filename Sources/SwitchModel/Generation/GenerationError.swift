@@ -2,7 +2,7 @@
 
 /// Parameters of generation that cannot be used.
 public struct GenerationError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// The parameter that is at fault, as the protocol names it, such as `max_new_tokens`.
+    /// The faulty parameter, as the protocol names it, such as `max_new_tokens`.
     public let field: String
 
     /// The limit, the value, and what to do next.
@@ -11,7 +11,7 @@ public struct GenerationError: Error, Sendable, Hashable, CustomStringConvertibl
     /// Creates an error.
     ///
     /// - Parameters:
-    ///   - field: The parameter that is at fault, as the protocol names it.
+    ///   - field: The faulty parameter, as the protocol names it.
     ///   - message: The limit, the value, and what to do next.
     public init(field: String, message: String) {
         self.field = field

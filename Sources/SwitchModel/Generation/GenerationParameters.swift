@@ -9,13 +9,13 @@ public typealias EarlyStopping = GenerationDefaults.EarlyStopping
 ///
 /// Without ``sampling``, one beam is greedy search and more are beam search. Sampling within a beam search is refused.
 public struct GenerationParameters: Sendable, Equatable {
-    /// At most this many tokens are generated, the end token included and the start token not.
+    /// At most this many tokens are generated, counting the end token but not the start token.
     public var maxNewTokens = 20
 
     /// The end token is not chosen before this many tokens.
     public var minNewTokens = 0
 
-    /// The number of beams; 1 is no beam search.
+    /// The number of beams; 1 means no beam search.
     public var beamCount = 1
 
     /// A sequence's score is its log probability divided by this power of its length, so a positive one favours longer
@@ -31,7 +31,7 @@ public struct GenerationParameters: Sendable, Equatable {
     /// What the scores are divided by before tokens are drawn.
     public var temperature: Float = 1
 
-    /// Tokens are drawn from this many of the most probable (and those tied with the last of them); 0 is no limit.
+    /// Tokens are drawn from this many of the most probable (and those tied with the last of them); 0 is unlimited.
     public var topK = 50
 
     /// Tokens are drawn from the fewest most probable ones that together have at least this probability.
@@ -47,10 +47,11 @@ public struct GenerationParameters: Sendable, Equatable {
     /// How many sequences are returned: draws, or the best beams.
     public var returnedSequences = 1
 
-    /// How many of the most probable tokens are reported for each token; not in a beam search.
+    /// How many of the most probable tokens are reported for each token; not available in a beam search.
     public var topLogprobs = 0
 
-    /// Whether neither scores nor log probabilities are wanted: both are 0 then, except in a beam search, which needs them.
+    /// Whether neither scores nor log probabilities are needed: both are then 0, except in a beam search, which needs
+    /// them.
     ///
     /// Greedy search then leaves out the logits of tokens that cannot be the best. The tokens are the same.
     public var skipsScores = false
@@ -58,15 +59,15 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Creates parameters with the defaults.
     public init() {}
 
-    /// The greatest value of ``maxNewTokens``.
+    /// The largest value of ``maxNewTokens``.
     public static let maximumNewTokens = 65_536
 
-    /// The greatest value of ``beamCount``, ``returnedSequences`` and ``topLogprobs``.
+    /// The largest value of ``beamCount``, ``returnedSequences`` and ``topLogprobs``.
     public static let maximumWidth = 1_024
 
     /// Checks every parameter and their combination.
     ///
-    /// - Throws: `GenerationError` that names the first parameter at fault, its limit and its value.
+    /// - Throws: `GenerationError` that names the first invalid parameter, its limit and its value.
     public func validate() throws(GenerationError) {
         try Self.check("max_new_tokens", self.maxNewTokens, in: 1...Self.maximumNewTokens)
         try Self.check("min_new_tokens", self.minNewTokens, in: 0...self.maxNewTokens)

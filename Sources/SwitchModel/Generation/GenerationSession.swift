@@ -5,12 +5,13 @@ public import TensorKernels
 
 /// One request's generation: takes the scores of a step, says which tokens the next step needs.
 ///
-/// A machine that knows no model and does no I/O. A step goes like this: the caller runs the decoder on ``nextTokens``,
-/// one row each, hands the logits to ``advance(logits:firstRow:)``, ends sequences with ``finish(row:reason:)`` as it
-/// sees fit, and then arranges its caches by ``parents``. It is over when ``isFinished`` says so.
+/// A machine that knows nothing of the model and does no I/O. A step goes like this: the caller runs the decoder on
+/// ``nextTokens``, one row each, hands the logits to ``advance(logits:firstRow:)``, ends sequences with
+/// ``finish(row:reason:)`` as it sees fit, and then arranges its caches by ``parents``. It is over when ``isFinished``
+/// says so.
 ///
-/// Before the first step there is always one row; from then on a search that goes on has up to as many rows as
-/// sequences or beams.
+/// Before the first step there is always one row; from then on a running search has at most as many rows as sequences
+/// or beams.
 public struct GenerationSession: Sendable {
     /// What a step led to.
     public struct Advance: Sendable, Equatable {
@@ -26,11 +27,11 @@ public struct GenerationSession: Sendable {
         /// A sound model has none of these.
         public var unusableRows: [Int] = []
 
-        /// Creates what a finished session answers: nothing.
+        /// Creates a finished session's empty answer.
         public init() {}
     }
 
-    // Exactly one of the two is there; optionals, unlike an enum's payloads, are changed in place.
+    // Exactly one of the two is set; unlike an enum's payloads, optionals can be changed in place.
     private var independent: IndependentSearch?
     private var beams: BeamSearch?
 
@@ -45,7 +46,7 @@ public struct GenerationSession: Sendable {
     /// - Parameters:
     ///   - parameters: How tokens are chosen.
     ///   - vocabulary: The model's vocabulary.
-    /// - Throws: `GenerationError` when the parameters are invalid, by themselves or for this vocabulary.
+    /// - Throws: `GenerationError` when the parameters are invalid, on their own or for this vocabulary.
     public init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) throws(GenerationError) {
         try parameters.validate()
         let ids = 0..<Int32(clamping: vocabulary.size)
@@ -82,7 +83,7 @@ public struct GenerationSession: Sendable {
     /// - Parameters:
     ///   - parameters: How tokens are chosen.
     ///   - configuration: The model's configuration.
-    /// - Throws: `GenerationError` when the parameters are invalid, by themselves or for this model.
+    /// - Throws: `GenerationError` when the parameters are invalid, on their own or for this model.
     public init(parameters: GenerationParameters, configuration: ModelConfiguration) throws(GenerationError) {
         try self.init(parameters: parameters, vocabulary: GenerationVocabulary(configuration))
     }
@@ -136,7 +137,7 @@ public struct GenerationSession: Sendable {
     /// - Parameters:
     ///   - logits: The scores, float32, [rows, vocabulary]; they are only read.
     ///   - firstRow: Where this session's ``rowCount`` rows begin.
-    /// - Returns: What the step led to. Nothing when the session is finished already.
+    /// - Returns: What the step led to. Empty when the session has already finished.
     public mutating func advance(logits: FloatMatrix, firstRow: Int) -> Advance {
         let count = self.rowCount
         guard count > 0 else { return Advance() }
@@ -155,8 +156,8 @@ public struct GenerationSession: Sendable {
 
     /// Ends the sequence that a row of the next step would continue.
     ///
-    /// The rows above it move down by one, as in ``nextTokens`` and ``parents``, so several are best ended from the
-    /// highest row to the lowest. In a beam search the sequence competes with the other finished ones.
+    /// The rows above it move down by one, as in ``nextTokens`` and ``parents``, so end several from the highest row to
+    /// the lowest. In a beam search the sequence competes with the other finished ones.
     ///
     /// - Parameters:
     ///   - row: The next step's row, below ``rowCount``.

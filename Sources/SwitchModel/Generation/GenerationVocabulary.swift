@@ -2,9 +2,9 @@
 
 public import Checkpoints
 
-/// What generation needs to know of a model's vocabulary.
+/// What generation needs to know about a model's vocabulary.
 public struct GenerationVocabulary: Sendable, Hashable {
-    /// The number of tokens, and so of scores in a row.
+    /// The number of tokens, and so of scores per row.
     public var size: Int
 
     /// The token that every sequence starts from.
@@ -25,11 +25,11 @@ public struct GenerationVocabulary: Sendable, Hashable {
         self.endTokenID = endTokenID
     }
 
-    /// Takes the vocabulary out of a model's configuration.
+    /// Reads the vocabulary from a model's configuration.
     ///
     /// - Parameter configuration: The model's configuration.
     public init(_ configuration: ModelConfiguration) {
-        // An id that is no Int32 is beyond every vocabulary, and the session says so.
+        // An id that does not fit in Int32 is beyond every vocabulary, and the session reports it.
         self.init(
             size: configuration.vocabularySize,
             startTokenID: Int32(clamping: configuration.decoderStartTokenID),

@@ -2,9 +2,9 @@
 
 import TensorKernels
 
-/// Greedy search and sampling: sequences that know nothing of one another.
+/// Greedy search and sampling: independent sequences.
 ///
-/// All sequences start from the same token, so the first step has one row, whatever their number.
+/// All sequences start from the same token, so the first step has one row, however many there are.
 struct IndependentSearch {
     /// A sequence in progress, or finished.
     private struct Sequence {
@@ -26,7 +26,7 @@ struct IndependentSearch {
     /// See ``GenerationSession/parents``.
     private(set) var parents: [Int] = []
 
-    /// Scores after processing, kept so that the memory is made once.
+    /// Scores after processing, kept so that the memory is allocated once.
     private var scratch: [Float] = []
 
     init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
@@ -63,7 +63,7 @@ struct IndependentSearch {
         }
     }
 
-    /// Whether the next step needs nothing of each row's scores but the greatest.
+    /// Whether the next step needs only the greatest of each row's scores.
     var needsOnlyGreatest: Bool {
         self.parameters.skipsScores && !self.parameters.sampling && self.processing.keepsTokenScores
     }
@@ -83,7 +83,7 @@ struct IndependentSearch {
             let scores = ScoreRow(scores: UnsafeBufferPointer(logits.row(firstRow + row)))
             let best = scores.best()
             if best == nil { advance.unusableRows.append(row) }
-            // What was left out of the scores cannot be summed up.
+            // Scores that were left out cannot be summed.
             let scored = !self.parameters.skipsScores
             let shift = scored ? best.map { scores.logSumOfExponentials(greatest: $0.score) } ?? 0 : 0
             let top = self.topLogprobs(scores, shift: shift)
@@ -121,7 +121,7 @@ struct IndependentSearch {
     /// Chooses a token, or nil when no score is a number that can be chosen.
     private mutating func choose(_ scores: ScoreRow, best: Int?, for index: Int) -> Int32? {
         let tokens = self.sequences[index].tokens
-        // The least length changes the end token's score alone, so the best of the others is still the best.
+        // The minimum length changes only the end token's score, so the best of the others is still the best.
         let isUnchanged =
             !self.parameters.sampling && self.processing.keepsTokenScores
             && best.map(Int32.init) != self.vocabulary.endTokenID

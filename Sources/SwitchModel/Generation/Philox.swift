@@ -4,8 +4,8 @@ internal import SwitchyardTypes
 
 /// Philox4x32-10, a counter-based random number generator: each draw is a function of a key and a counter.
 ///
-/// A draw therefore depends on the seed, the sequence and the step alone, never on what else is generated at the same
-/// time or in which order. From J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011), section 3.4
+/// So a draw depends only on the seed, the sequence and the step, never on what else is generated at the same time or
+/// in what order. From J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011), section 3.4
 /// (doi:10.1145/2063384.2063405), without deviations.
 package enum Philox {
     /// The block of random words for a counter.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// From which tokens one is drawn and how probably: temperature, then top-k, then top-p, as in transformers.
+/// The tokens that one is drawn from, and how probably: temperature, then top-k, then top-p, as in transformers.
 ///
-/// Tokens tied with the last of the top k stay, as they do in `TopKLogitsWarper`. Of tokens of the same score at the
-/// edge of top-p the lowest ids stay; transformers leaves that to its sort.
+/// Tokens tied with the last of the top k stay, as they do in `TopKLogitsWarper`. Of tokens with the same score at the
+/// edge of top-p, the lowest ids stay; transformers leaves that to its sort.
 struct SamplingFilter {
     /// A token that can be drawn.
     struct Candidate: Equatable {
@@ -86,7 +86,7 @@ struct SamplingFilter {
         return weights.lastIndex { $0 > 0 }.map { candidates[$0].id }
     }
 
-    /// What the candidates' probabilities are in proportion to; the greatest is 1.
+    /// The candidates' unnormalised probabilities; the greatest is 1.
     private static func weights(_ candidates: [Candidate]) -> [Float] {
         let greatest = candidates.lazy.map(\.score).max() ?? 0
         var weights: [Float] = []

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What changes the scores before a token is chosen: the repetition penalty, then the least length.
+/// What changes the scores before a token is chosen: the repetition penalty, then the minimum length.
 ///
 /// The order is that of `_get_logits_processor` in transformers 5.23
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/generation/utils.py); greedy search and
@@ -18,7 +18,7 @@ struct ScoreProcessing {
     /// The token that ends a sequence.
     let endTokenID: Int32
 
-    /// Takes what matters here from a request's parameters.
+    /// Takes the relevant ones of a request's parameters.
     ///
     /// - Parameters:
     ///   - parameters: The request's parameters.
@@ -33,13 +33,13 @@ struct ScoreProcessing {
     /// Whether every token but the end token keeps its score, so that the best of them stays the best.
     var keepsTokenScores: Bool { self.repetitionPenalty == 1 }
 
-    /// Whether a sequence of some length may end.
+    /// Whether a sequence of this length may end.
     ///
     /// - Parameter length: The number of tokens so far, without the start token.
     /// - Returns: Whether the end token may be chosen next.
     func mayEnd(length: Int) -> Bool { length >= self.minNewTokens }
 
-    /// Whether anything changes at all for a sequence of some length.
+    /// Whether anything changes for a sequence of this length.
     ///
     /// - Parameter length: The number of tokens so far, without the start token.
     /// - Returns: Whether ``apply(to:original:shift:tokens:)`` would change a score.
@@ -50,7 +50,7 @@ struct ScoreProcessing {
     /// Changes a row's scores.
     ///
     /// - Parameters:
-    ///   - scores: Becomes the row's scores after the changes; its old content does not matter.
+    ///   - scores: Receives the changed scores; its old content does not matter.
     ///   - original: The row's scores.
     ///   - shift: Is subtracted from each score first.
     ///   - tokens: The sequence's tokens, without the start token.
@@ -61,7 +61,7 @@ struct ScoreProcessing {
             for id in scores.indices { scores[id] -= shift }
         }
         if !self.keepsTokenScores {
-            // From the original score, so that a token that occurs twice is penalized once.
+            // Computed from the original score, so that a token that occurs twice is penalized once.
             self.penalize(self.startTokenID, in: &scores, original: original, shift: shift)
             for token in tokens {
                 self.penalize(token, in: &scores, original: original, shift: shift)

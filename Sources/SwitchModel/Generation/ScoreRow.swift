@@ -13,7 +13,7 @@ private import Darwin
 /// One row of scores, one score for each token of the vocabulary, and what is computed from all of them.
 ///
 /// A score that is not a number counts as minus infinity, and plus infinity as the greatest float, so that a model that
-/// overflowed gives some token and never a crash. Sums have a fixed order and use only additions and multiplications
+/// overflowed yields some token and never crashes. Sums have a fixed order and use only additions and multiplications
 /// that IEEE 754 defines, so results are the same on every machine.
 struct ScoreRow {
     private typealias Vector = SIMD8<Float>
@@ -58,7 +58,7 @@ struct ScoreRow {
         greatest + Float(log(self.sumOfExponentials(greatest: greatest)))
     }
 
-    /// The sum of the exponentials of what the scores lie above the greatest one; from 1 up to their number.
+    /// The sum of the exponentials of the scores minus the greatest one; from 1 up to their number.
     private func sumOfExponentials(greatest: Float) -> Double {
         var total = 0.0
         var partial = Vector.zero
@@ -75,9 +75,9 @@ struct ScoreRow {
         return total + Self.sum(partial)
     }
 
-    /// Calls `body` with the scores in order, eight at a time; what is missing at the end is minus infinity.
+    /// Calls `body` with the scores in order, eight at a time, padded at the end with minus infinity.
     ///
-    /// - Parameter body: Is given the first score's id and the scores.
+    /// - Parameter body: Gets the first score's id and the scores.
     @inline(__always)
     private func forEachVector(_ body: (Int, SIMD8<Float>) -> Void) {
         let count = self.scores.count
@@ -113,12 +113,12 @@ struct ScoreRow {
         }
     }
 
-    /// Calls `body` with each score that is large enough once it is divided.
+    /// Calls `body` with each score whose quotient is large enough.
     ///
     /// - Parameters:
-    ///   - least: The least quotient; those of minus infinity are left out all the same.
+    ///   - least: The smallest quotient; minus infinity is always left out.
     ///   - divisor: A positive number.
-    ///   - body: Is given the token's id and the quotient, by ascending id.
+    ///   - body: Gets the token's id and the quotient, by ascending id.
     func forEach(atLeast least: Float, dividedBy divisor: Float, _ body: (Int, Float) -> Void) {
         self.forEachVector { start, vector in
             let quotients = vector / divisor
@@ -148,7 +148,7 @@ struct ScoreRow {
     static func exponential(_ x: SIMD8<Float>) -> SIMD8<Float> {
         let isNormal = x .> -87
         let x = x.replacing(with: 0, where: .!isNormal .| (x .> 0))
-        // Adding 1.5 * 2^23 rounds to an integer, which then stands in the lowest bits.
+        // Adding 1.5 * 2^23 rounds to an integer, which is then in the lowest bits.
         let shifter: Float = 0x1.8p23
         let shifted = x * 1.442_695_04 + shifter
         let power = shifted - shifter
@@ -174,7 +174,7 @@ struct ScoreRow {
 }
 
 extension FloatMatrix {
-    /// The index of a row's greatest element, the lowest one of several; nil where all are minus infinity or no numbers.
+    /// The index of a row's greatest element, the lowest of several; nil where all are minus infinity or NaN.
     ///
     /// - Parameter row: The row, below `rows`.
     /// - Returns: The column.

@@ -4,15 +4,15 @@ internal import SwitchyardTypes
 
 /// The greatest of many scores, found in one pass without sorting them all.
 ///
-/// A heap of the best so far, the worst of them on top: most scores are compared with one number and passed over. Of
-/// equal scores the one with the lowest index wins.
+/// A heap of the best so far, the worst of them on top: most scores are compared with one number and skipped. Of equal
+/// scores the one with the lowest index wins.
 struct TopSelection {
     /// A score and where it comes from.
     struct Entry: Equatable {
         /// The score.
         var score: Float
 
-        /// What the caller knows it by.
+        /// The caller's name for it.
         var index: Int
 
         /// Whether this entry ranks below another.
@@ -46,7 +46,7 @@ struct TopSelection {
     ///
     /// - Parameters:
     ///   - score: The score, a number.
-    ///   - index: What the caller knows it by, above every index offered before.
+    ///   - index: The caller's name for it, above every index offered before.
     mutating func offer(_ score: Float, index: Int) {
         guard score > self.threshold else { return }
         let entry = Entry(score: score, index: index)

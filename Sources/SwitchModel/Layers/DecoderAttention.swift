@@ -3,7 +3,7 @@
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// Where a decoder token stands: in which row's cache, and at which position.
+/// A decoder token's place: its row's cache, and its position.
 struct DecoderPosition: Sendable {
     let row: Int
     let position: Int
@@ -12,7 +12,7 @@ struct DecoderPosition: Sendable {
 /// The decoder's causal self-attention over cached keys and values.
 ///
 /// Each token of each head is computed alone, in the order of its keys. So a token's output does not depend on its
-/// neighbours, nor on whether the tokens of a row came one by one or together.
+/// neighbours, nor on whether a row's tokens came one by one or together.
 struct DecoderSelfAttention {
     let weights: AttentionWeights
     let headCount: Int
@@ -24,7 +24,7 @@ struct DecoderSelfAttention {
     /// - Parameters:
     ///   - input: `[tokens, d_model]`.
     ///   - positions: The place of each token.
-    ///   - caches: One a row, with room for the tokens.
+    ///   - caches: One per row, with room for the tokens.
     ///   - bias: Biases up to the highest position.
     ///   - pool: Threads that share the work.
     /// - Returns: `[tokens, d_model]`.

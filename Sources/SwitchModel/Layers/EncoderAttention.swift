@@ -2,10 +2,10 @@
 
 internal import TensorKernels
 
-/// The encoder's self-attention over concatenated sequences, each of which attends to itself only.
+/// The encoder's self-attention over concatenated sequences, each of which attends only to itself.
 ///
 /// `softmax(Q K^T + bias) V`, scores unscaled (T5 folds the scale into the initialisation). Products inside a sequence
-/// go through OpenBLAS in blocks whose shape depends on that sequence's length alone.
+/// go through OpenBLAS in blocks whose shape depends only on that sequence's length.
 struct EncoderAttention: Sendable {
     let weights: AttentionWeights
     let headCount: Int

@@ -11,7 +11,7 @@ struct FeedForward: Sendable {
     /// `[d_model, d_ff]`.
     let wo: PackedMatrix
 
-    /// The function between the two.
+    /// The activation between the two.
     let activation: Activation
 
     /// Elements between the inner activation's rows.
@@ -58,9 +58,9 @@ struct FeedForward: Sendable {
     /// Computes the first products, the activation of their outputs, then the second products.
     ///
     /// - Parameters:
-    ///   - first: Products with `wi`, rectified by themselves where the activation is `relu`.
+    ///   - first: Products with `wi`, already rectified where the activation is `relu`.
     ///   - second: Products with `wo`.
-    ///   - activation: The function between the two.
+    ///   - activation: The activation between the two.
     ///   - pool: Threads that share the work.
     static func compute(_ first: [Product], then second: [Product], activation: Activation, pool: WorkPool) {
         pool.run(first)

@@ -19,10 +19,10 @@ struct RelativeBias: Sendable {
     /// `[buckets, heads]`.
     let table: FloatMatrix
 
-    /// Whether keys after the query have buckets of their own (the encoder's way).
+    /// Whether keys after the query have their own buckets (as in the encoder).
     let bidirectional: Bool
 
-    /// The distance from which on all fall into the last bucket.
+    /// The distance from which all fall into the last bucket.
     let largestDistance: Int
 
     /// The biases of a range of distances, laid out so that a query's row is contiguous.
@@ -82,8 +82,8 @@ struct RelativeBias: Sendable {
 
     /// The first distance of each logarithmic bucket, for the sizes of every published checkpoint.
     ///
-    /// These are 32 buckets and distance 128; the encoder has half of the buckets for each direction. They are written
-    /// down because they hang on how a float32 logarithm rounds.
+    /// These are 32 buckets and distance 128; the encoder has half of the buckets for each direction. They are listed
+    /// because they depend on how a float32 logarithm rounds.
     private static let knownBounds: [Int: [Int]] = [
         16: [8, 12, 16, 23, 32, 46, 64, 91],
         32: [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113],

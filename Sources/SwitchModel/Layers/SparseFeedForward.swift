@@ -10,20 +10,20 @@ struct SparseFeedForward: Sendable {
     let router: Router
     let checkpointCapacity: Int
 
-    /// The sublayer between its halves: what was asked of the experts, and what their answer is to be combined with.
+    /// The sublayer between its halves: the request to the experts, and what their answer is combined with.
     struct Out {
         fileprivate let residual: FloatMatrix
         fileprivate let plan: DispatchPlan
         fileprivate let decision: Router.Decision
-        /// Nothing where no token is kept.
+        /// Nil where no token is kept.
         fileprivate let pending: (any PendingExperts)?
 
-        /// Whether the second half would not wait.
+        /// Whether the second half would run without waiting.
         var isReady: Bool {
             self.pending?.isReady ?? true
         }
 
-        /// Says that there will be no second half.
+        /// Cancels the second half.
         func cancel() {
             self.pending?.cancel()
         }
@@ -34,7 +34,7 @@ struct SparseFeedForward: Sendable {
     /// - Parameters:
     ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
     ///   - residual: `[tokens, d_model]`, the sublayer's input.
-    ///   - step: What the call of the model is about.
+    ///   - step: The call of the model.
     ///   - record: Counts the tokens.
     /// - Returns: What the second half needs.
     func begin(
@@ -69,8 +69,8 @@ struct SparseFeedForward: Sendable {
     /// alone for the others.
     ///
     /// - Parameters:
-    ///   - out: What the first half gave.
-    ///   - step: What the call of the model is about.
+    ///   - out: The result of the first half.
+    ///   - step: The call of the model.
     ///   - record: Counts what happened to the tokens.
     /// - Returns: `[tokens, d_model]`.
     /// - Throws: What the executor throws, and `ModelError` when its outputs do not cover the plan.
@@ -148,7 +148,7 @@ struct SparseFeedForward: Sendable {
         return combined
     }
 
-    /// An executor is somebody else's code: what it gives back is checked before memory is read by it.
+    /// An executor is foreign code: its results are checked before they are used to read memory.
     private func requireCoverage(of plan: DispatchPlan, by outputs: ExpertOutputs, width: Int) throws(ModelError) {
         var ranges: [Range<Int>] = []
         ranges.reserveCapacity(outputs.chunks.count + outputs.dropped.count)

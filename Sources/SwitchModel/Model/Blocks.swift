@@ -31,22 +31,22 @@ struct FeedForwardSublayer: Sendable {
     enum Progress {
         /// Its output, `[tokens, d_model]`.
         case done(FloatMatrix)
-        /// Its tokens are with the experts.
+        /// The experts have its tokens.
         case out(SparseFeedForward.Out, SparseFeedForward)
     }
 
     let norm: RMSNorm
     let kind: Kind
 
-    /// Joins the attention's output to the residual, then computes the sublayer with its own residual, or as much of it as
-    /// comes before the experts.
+    /// Joins the attention's output to the residual, then computes the sublayer with its own residual, or the part of
+    /// it before the experts.
     ///
     /// - Parameters:
     ///   - hidden: The attention's input before its norm, `[tokens, d_model]`.
     ///   - attended: The attention's output, `[tokens, d_model]`.
-    ///   - step: What the call of the model is about.
+    ///   - step: The call of the model.
     ///   - record: Counts what happens to the tokens.
-    /// - Returns: The output, or what is left to be finished.
+    /// - Returns: The output, or the unfinished work.
     func begin(
         _ hidden: FloatMatrix,
         attended: FloatMatrix,
@@ -132,7 +132,7 @@ struct BlockBuilder {
             return FeedForwardSublayer(norm: norm, kind: .dense(dense))
         }
         let layer = SparseLayer(stack: stack, block: block)
-        // The router computes in float32 whatever the others are kept in; its weights are few.
+        // The router computes in float32 whatever the others' type; its weights are few.
         let router = Router(
             weights: try self.loader.packed(.router(layer), storage: .float32),
             bias: self.configuration.routerBias ? try self.loader.floats(.routerBias(layer)) : nil

@@ -44,7 +44,7 @@ public final class DecoderCache {
         self.pages = other.pages
     }
 
-    /// A cache with the same tokens, which goes its own way from here on.
+    /// A cache with the same tokens, independent from here on.
     ///
     /// - Returns: The copy.
     public func fork() -> DecoderCache {
@@ -67,7 +67,7 @@ public final class DecoderCache {
         let values: UnsafeRawPointer
     }
 
-    /// Makes room for tokens from `length` on, in pages that nobody else sees.
+    /// Makes room for tokens from `length` on, in unshared pages.
     func reserve(_ count: Int) {
         let used = self.length % Page.tokens
         if used > 0, !isKnownUniquelyReferenced(&self.pages[self.pages.count - 1]) {
@@ -114,7 +114,7 @@ public final class DecoderCache {
     ///   - index: Which run, below `runCount(tokens:)`.
     ///   - block: The decoder block.
     ///   - head: The head.
-    ///   - count: Tokens that are asked for, in all runs.
+    ///   - count: Number of requested tokens, in all runs.
     /// - Returns: The run.
     func run(_ index: Int, block: Int, head: Int, tokens count: Int) -> Run {
         let start = index * Page.tokens

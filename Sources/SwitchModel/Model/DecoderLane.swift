@@ -63,12 +63,12 @@ final class DecoderLane {
         self.block == self.model.decoderBlocks.count
     }
 
-    /// Whether ``advance(record:)`` would not wait for experts.
+    /// Whether ``advance(record:)`` would run without waiting for experts.
     var isReady: Bool {
         self.out?.work.isReady ?? true
     }
 
-    /// Waits for the experts that are out, then computes until experts are out again, or to the end.
+    /// Waits for the experts in flight, then computes until the next experts are in flight, or to the end.
     func advance(record: inout RoutingRecord) throws {
         if let (sublayer, work) = self.out {
             self.out = nil
@@ -105,7 +105,7 @@ final class DecoderLane {
         }
     }
 
-    /// Says that the lane will not go on.
+    /// Cancels the lane.
     func cancel() {
         self.out?.work.cancel()
     }

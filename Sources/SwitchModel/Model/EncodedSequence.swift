@@ -12,7 +12,8 @@ public final class EncodedSequence: Sendable {
 
     /// For each decoder block the keys of its cross-attention, `[heads, tokens, d_kv]`.
     ///
-    /// A head's keys lie together: a decoder step reads them head by head, as one stream that the processor sees coming.
+    /// A head's keys lie together: a decoder step reads them head by head, as one stream that the processor can
+    /// prefetch.
     let crossKeys: [TypedRows]
 
     /// For each decoder block the values of its cross-attention, `[heads, tokens, d_kv]`.

@@ -6,8 +6,8 @@ internal import TensorKernels
 
 /// Some sequences on their way through the encoder, a block at a time.
 ///
-/// Between two pieces of work the caller may do something else, while the experts that the last piece asked compute. The
-/// result is the same however the pieces lie in time. A run belongs to one thread at a time.
+/// Between two pieces of work the caller may do something else while the experts compute. The result does not depend on
+/// the timing of the pieces. A run belongs to one thread at a time.
 public final class EncoderRun {
     private let model: SwitchTransformer
     private let lengths: [Int]
@@ -30,7 +30,7 @@ public final class EncoderRun {
     ///   - model: The model.
     ///   - inputs: Token ids of each sequence, at least one each, and at least one sequence.
     ///   - experts: Where the experts are.
-    ///   - options: How to run; neither `logits` nor `microBatches` has a meaning here.
+    ///   - options: How to run; `logits` and `microBatches` are ignored.
     /// - Throws: `ModelError` for no sequences, empty sequences and unknown ids.
     public convenience init(
         _ model: SwitchTransformer,
@@ -68,12 +68,12 @@ public final class EncoderRun {
         self.values = Array(repeating: [], count: inputs.count)
     }
 
-    /// Whether nothing is left to do.
+    /// Whether all work is done.
     public var isFinished: Bool {
         self.block == self.model.encoderBlocks.count && self.crossed == self.model.decoderBlocks.count
     }
 
-    /// Whether the next piece would not wait for experts.
+    /// Whether the next piece would run without waiting for experts.
     public var isReady: Bool {
         self.out?.work.isReady ?? true
     }
@@ -83,7 +83,7 @@ public final class EncoderRun {
         (self.model.encoderBlocks.count - self.block) + (self.model.decoderBlocks.count - self.crossed)
     }
 
-    /// Does one piece of work: waits for the experts that are out, then goes on by one block.
+    /// Does one piece of work: waits for the experts in flight, then advances by one block.
     ///
     /// - Parameter record: Counts what happens to the tokens.
     /// - Throws: What the expert executor throws, and `ModelError` when its outputs are malformed.
@@ -99,7 +99,7 @@ public final class EncoderRun {
         }
     }
 
-    /// Says that the run will not go on.
+    /// Cancels the run.
     public func cancel() {
         self.out?.work.cancel()
     }

@@ -4,7 +4,7 @@ internal import Checkpoints
 internal import SwitchyardTypes
 
 extension ModelError {
-    /// Checks that a configuration asks for nothing that is not implemented.
+    /// Checks that everything a configuration asks for is implemented.
     static func requireSupport(for configuration: ModelConfiguration) throws(ModelError) {
         guard configuration.routerDType == .float32 else {
             throw ModelError(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A call or a checkpoint that the model cannot work with.
+/// A call or a checkpoint that the model cannot use.
 public struct ModelError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of fault.
     public enum Code: Sendable, Hashable {

@@ -4,15 +4,15 @@ internal import TensorKernels
 
 /// How to run one call of the model.
 public struct StepOptions: Sendable, Hashable {
-    /// For which tokens to compute logits.
+    /// Which tokens to compute logits for.
     public enum Logits: Sendable, Hashable {
         /// The last token of each row.
         case last
 
-        /// The last token of each row, and of its logits those that can be the greatest: some others are minus infinity.
+        /// The last token of each row, and only those logits that can be the greatest: some others are minus infinity.
         ///
-        /// The greatest one and the lowest id that has it are the same as with ``last``, but nothing can be told of the
-        /// sum over all.
+        /// The greatest one and the lowest id that has it are the same as with ``last``, but the sum over all is
+        /// unknown.
         case greatest
 
         /// Every token, in the order of the rows.
@@ -28,11 +28,11 @@ public struct StepOptions: Sendable, Hashable {
     /// Whether to keep the routers' decisions.
     public var collectRouting: Bool
 
-    /// For which tokens to compute logits.
+    /// Which tokens to compute logits for.
     public var logits: Logits
 
-    /// Into how many micro-batches a call is cut, which take turns: while the experts of one are out, the others
-    /// compute.
+    /// The number of micro-batches that a call is cut into, which take turns: while the experts of one are in flight,
+    /// the others compute.
     ///
     /// No result depends on it. A call is cut into fewer where there are fewer sequences, and not at all where an
     /// expert's capacity depends on the whole batch or where decisions or hidden states are collected.
@@ -44,8 +44,8 @@ public struct StepOptions: Sendable, Hashable {
     ///   - capacityPolicy: How many tokens an expert takes.
     ///   - collectHiddenStates: Whether to keep the hidden states after each block.
     ///   - collectRouting: Whether to keep the routers' decisions.
-    ///   - logits: For which tokens to compute logits.
-    ///   - microBatches: Into how many micro-batches a call is cut, at least 1.
+    ///   - logits: Which tokens to compute logits for.
+    ///   - microBatches: The number of micro-batches that a call is cut into, at least 1.
     public init(
         capacityPolicy: CapacityPolicy = .checkpoint,
         collectHiddenStates: Bool = false,
@@ -81,7 +81,7 @@ public struct StepOptions: Sendable, Hashable {
         var tokens = 0
         for (index, length) in lengths.enumerated() {
             tokens += length
-            // Every micro-batch gets its share, and those behind it at least one sequence each.
+            // Every micro-batch gets its share, and those after it at least one sequence each.
             let left = parts - ranges.count - 1
             let isFull = tokens * parts >= total * (ranges.count + 1) || lengths.count - index - 1 == left
             if left > 0, isFull, lengths.count - index - 1 >= left {

@@ -38,10 +38,10 @@ extension SwitchTransformer {
     ///   - experts: Where the experts are.
     ///   - options: How to run the call.
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `rows`.
-    ///   - meanwhile: Called while all of the call's experts are out and nothing else is to be done: does a piece of other
-    ///     work, or returns false if there is none for now.
-    /// - Returns: Logits `[rows, vocabulary]` of each row's last token, some of them minus infinity where only the greatest
-    ///   is asked for, or `[tokens, vocabulary]` of all tokens.
+    ///   - meanwhile: Called while all of the call's experts are in flight and there is nothing else to do: does a
+    ///     piece of other work, or returns false if there is none for now.
+    /// - Returns: Logits `[rows, vocabulary]` of each row's last token, some of them minus infinity where only the
+    ///   greatest is requested, or `[tokens, vocabulary]` of all tokens.
     /// - Throws: `ModelError` for rows without tokens, unknown ids and caches named twice; what the executor throws.
     public func decode(
         _ rows: [DecoderInput],
@@ -76,7 +76,7 @@ extension SwitchTransformer {
         return self.logits(FloatMatrix.joined(parts), onlyGreatestExcept: excluded)
     }
 
-    /// Lets lanes take turns: while the experts of one are out, another computes.
+    /// Lets lanes take turns: while the experts of one are in flight, another computes.
     private func run(
         _ lanes: [DecoderLane],
         record: inout RoutingRecord,
@@ -89,7 +89,7 @@ extension SwitchTransformer {
             for offset in lanes.indices {
                 let lane = lanes[(turn + offset) % lanes.count]
                 guard !lane.isFinished else { continue }
-                // Whose turn it is waits, unless another need not, or there is something else to do.
+                // The lane whose turn it is waits, unless another is ready or there is something else to do.
                 next = next ?? lane
                 if lane.isReady {
                     next = lane
@@ -110,7 +110,7 @@ extension SwitchTransformer {
     ///
     /// - Parameters:
     ///   - hidden: `[rows, d_model]`.
-    ///   - excluded: Where only the greatest logits are asked for, what each row must not choose.
+    ///   - excluded: Where only the greatest logits are requested, what each row must not choose.
     /// - Returns: `[rows, vocabulary]`.
     private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
         let normed = self.decoderNorm(hidden)

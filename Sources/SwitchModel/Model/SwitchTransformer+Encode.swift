@@ -9,7 +9,7 @@ extension SwitchTransformer {
     /// - Parameters:
     ///   - inputs: Token ids of each sequence, at least one each.
     ///   - experts: Where the experts are.
-    ///   - options: How to run the call; `logits` has no meaning here.
+    ///   - options: How to run the call; `logits` is ignored.
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `inputs`.
     /// - Returns: The encoded sequences, in the order of the inputs.
     /// - Throws: `ModelError` for empty sequences and unknown ids; what the executor throws.
@@ -25,7 +25,7 @@ extension SwitchTransformer {
         let runs = options.microBatches(of: inputs.map(\.count))
             .map { EncoderRun(self, checked: inputs[$0], experts: experts, options: options) }
         do {
-            // Taking turns: while the experts of one run are out, the others compute.
+            // The runs take turns: while the experts of one are in flight, the others compute.
             while runs.contains(where: { !$0.isFinished }) {
                 for run in runs where !run.isFinished {
                     try run.advance(record: &record)
@@ -42,7 +42,7 @@ extension SwitchTransformer {
 }
 
 extension FloatMatrix {
-    /// Copies consecutive rows into matrices of their own; the matrix itself where there is one part.
+    /// Copies consecutive rows into separate matrices; the matrix itself where there is one part.
     func cut(into lengths: [Int]) -> [FloatMatrix] {
         if lengths.count == 1, lengths[0] == self.rows {
             return [self]
@@ -71,7 +71,7 @@ extension FloatMatrix {
         }
     }
 
-    /// Matrices of one width, one below the other; the matrix itself where there is one.
+    /// Matrices of one width, stacked; the matrix itself where there is one.
     static func joined(_ parts: [FloatMatrix]) -> FloatMatrix {
         if parts.count == 1 {
             return parts[0]

@@ -9,7 +9,7 @@ public import TensorKernels
 ///
 /// Fedus, Zoph and Shazeer, "Switch Transformers" (2021), on the T5 architecture of Raffel et al. (2020); computes what
 /// transformers 4.52-4.57 and 5.18 onwards compute in float32. Deviations: sequences of a batch are concatenated rather
-/// than padded, so a result never depends on neighbours; sums run in an order of their own.
+/// than padded, so a result never depends on neighbours; sums run in their own order.
 public final class SwitchTransformer: Sendable {
     /// The model's sizes and constants.
     public let configuration: ModelConfiguration
@@ -26,21 +26,22 @@ public final class SwitchTransformer: Sendable {
     let decoderNorm: RMSNorm
     let head: PackedMatrix
 
-    /// Tells which logits can be the greatest; nothing where the projection is small, or of int8 weights itself.
+    /// Screens which logits can be the greatest; nil where the projection is small, or has int8 weights itself.
     let headScreen: ProductScreen?
 
-    /// How attention's keys and values are kept: rounded to bfloat16 where weights are int8, as they are computed otherwise.
+    /// How attention's keys and values are kept: rounded to bfloat16 where weights are int8, as they are computed in
+    /// the other cases.
     let cacheType: DType
 
-    /// By what the decoder's output is multiplied before the projection: `d_model^-0.5` where the projection is the
-    /// embedding itself, 1 otherwise.
+    /// The factor of the decoder's output before the projection: `d_model^-0.5` where the projection is the embedding
+    /// itself, 1 otherwise.
     let headScale: Float
 
-    /// Loads and packs a model's weights, leaving the experts alone.
+    /// Loads and packs a model's weights, without the experts.
     ///
     /// - Parameters:
     ///   - checkpoint: Where the tensors come from: a whole checkpoint or its gateway part.
-    ///   - pool: Threads that share the work, now and later.
+    ///   - pool: Threads that share the work, while loading and later.
     ///   - storage: How to keep the weights.
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that is

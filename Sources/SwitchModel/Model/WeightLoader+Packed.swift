@@ -5,10 +5,10 @@ internal import SwitchyardTypes
 internal import TensorKernels
 
 extension WeightLoader {
-    /// Checks that a packed part has the form that this build's kernels read, and the type that was asked for.
+    /// Checks that a packed part has the form that this build's kernels read, and the requested type.
     ///
     /// - Parameter checkpoint: A part; nothing is checked if it is not packed.
-    /// - Throws: `CheckpointError` that names the part, the form that it has and the one that is needed.
+    /// - Throws: `CheckpointError` that names the part, its form and the one that is needed.
     static func requireReadable(_ checkpoint: Checkpoint) throws(CheckpointError) {
         guard let found = checkpoint.packing else { return }
         let own = PackedForm.own
@@ -24,7 +24,7 @@ extension WeightLoader {
         }
     }
 
-    /// A matrix of a packed part, used where its file is mapped.
+    /// A matrix of a packed part, used straight from its mapped file.
     func mapped(_ role: TensorRole, as storage: WeightStorage) throws(CheckpointError) -> PackedMatrix {
         let tensor = try self.checkpoint.packedTensor(role)
         let dtype = tensor.dtype
@@ -37,7 +37,7 @@ extension WeightLoader {
         guard storage.accepts(packed: dtype) else {
             throw tensor.failure(
                 .wrongDType,
-                "is packed in \(dtype), and \(storage) is asked for; a packed part is served as it is, so ask for \(dtype), "
+                "is packed in \(dtype), but \(storage) was requested; a packed part is served as it is, so request \(dtype), "
                     + "or cut the checkpoint in \(storage)"
             )
         }

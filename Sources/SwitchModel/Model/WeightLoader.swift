@@ -4,7 +4,7 @@ internal import Checkpoints
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// Reads a checkpoint's tensors into the forms that the layers compute with, and tells how far it has come.
+/// Reads a checkpoint's tensors into the forms that the layers compute with, and reports progress.
 final class WeightLoader {
     let checkpoint: Checkpoint
     private let pool: WorkPool
@@ -19,7 +19,7 @@ final class WeightLoader {
     ///   - pool: Threads that share the packing.
     ///   - storage: How to keep packed weights.
     ///   - label: What is being loaded, for progress.
-    ///   - total: Number of tensors that will be asked for, for progress.
+    ///   - total: Number of tensors to load, for progress.
     ///   - progress: Told after each tensor.
     init(
         checkpoint: Checkpoint,
@@ -52,7 +52,7 @@ final class WeightLoader {
             throw ModelError(
                 code: .unsupported,
                 message:
-                    "\(self.checkpoint.directory): tensor \(view.name) has \(view.shape[1]) columns, \(dtype) sums hold"
+                    "\(self.checkpoint.directory): tensor \(view.name) has \(view.shape[1]) columns, but \(dtype) sums hold"
                     + " \(dtype.mostInputs) at most; keep the weights as bfloat16 or float32"
             )
         }
@@ -70,7 +70,7 @@ final class WeightLoader {
         return matrix
     }
 
-    /// Bytes of a weight matrix from which on a screen is worth its memory: smaller ones stay in a cache anyway.
+    /// Smallest weight matrix, in bytes, for which a screen is worth its memory; smaller ones stay in a cache anyway.
     private static let leastScreenedBytes = 1 << 18
 
     /// An int8 copy that screens the products of a matrix.
@@ -78,7 +78,7 @@ final class WeightLoader {
     /// - Parameters:
     ///   - role: The tensor that the matrix was packed from.
     ///   - matrix: The matrix.
-    /// - Returns: The screen; nothing for a matrix that is small, or of int8 weights.
+    /// - Returns: The screen; nil for a small matrix, or one with int8 weights.
     /// - Throws: `CheckpointError` for a tensor that is missing or malformed.
     func screen(_ role: TensorRole, for matrix: PackedMatrix) throws -> ProductScreen? {
         guard matrix.dtype != .int8, matrix.byteCount >= WeightLoader.leastScreenedBytes,
@@ -107,7 +107,7 @@ final class WeightLoader {
         return matrix
     }
 
-    /// A tensor whose rows are read one at a time, left where it is.
+    /// A tensor whose rows are read one at a time, straight from its file.
     func table(_ role: TensorRole) throws -> EmbeddingTable {
         let (view, type) = try self.view(role)
         guard view.shape.count == 2 else {
@@ -145,7 +145,7 @@ final class WeightLoader {
     }
 }
 
-/// One embedding a token, read from the checkpoint's own memory.
+/// One embedding per token, read from the checkpoint's own memory.
 struct EmbeddingTable: Sendable {
     let view: TensorView
     let type: DType

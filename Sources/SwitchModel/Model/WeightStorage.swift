@@ -15,11 +15,11 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
     /// Two bytes per weight. Weights that are not bfloat16 in the checkpoint are rounded.
     case bfloat16
 
-    /// One byte per weight and one scale per row of a matrix, into which all weights are rounded. Routers, norms, relative
-    /// biases and the embeddings that are looked up stay as they are.
+    /// One byte per weight and one scale per row of a matrix; all weights are rounded. Routers, norms, relative biases
+    /// and the embeddings that are looked up stay as they are.
     case int8
 
-    /// The name that people choose it by.
+    /// The name that users choose it by.
     public var description: String { self.rawValue }
 
     /// How weights of a type are kept.
@@ -35,7 +35,7 @@ public enum WeightStorage: String, Sendable, Hashable, CaseIterable, CustomStrin
         }
     }
 
-    /// Whether weights that were packed before are what is asked for; as they are is what `checkpoint` means then.
+    /// Whether already packed weights match the request; `checkpoint` then means as they are.
     func accepts(packed type: DType) -> Bool {
         switch self {
         case .checkpoint: true

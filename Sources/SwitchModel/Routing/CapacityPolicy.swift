@@ -4,7 +4,7 @@
 public enum CapacityPolicy: Sendable, Hashable {
     /// The checkpoint's `expert_capacity`, counted per sequence in token order.
     ///
-    /// The group is one sequence's tokens in one call, so a result never depends on the neighbours. This is what
+    /// The group is one sequence's tokens in one call, so a result never depends on neighbours. This is what
     /// transformers 4.52-4.57 and 5.18 onwards do for an unpadded sequence.
     case checkpoint
 
@@ -17,13 +17,13 @@ public enum CapacityPolicy: Sendable, Hashable {
     /// No token is dropped for capacity.
     case unlimited
 
-    /// The integer limit and whether it is counted anew for each sequence.
+    /// The integer limit and whether it is counted separately for each sequence.
     ///
     /// - Parameters:
     ///   - tokens: Tokens in the step.
     ///   - experts: Experts in the layer.
     ///   - checkpoint: The checkpoint's integer capacity.
-    /// - Returns: The limit, and whether each sequence has a count of its own.
+    /// - Returns: The limit, and whether each sequence has its own count.
     func limit(tokens: Int, experts: Int, checkpoint: Int) -> (tokens: Int, perSequence: Bool) {
         switch self {
         case .checkpoint:
@@ -32,7 +32,7 @@ public enum CapacityPolicy: Sendable, Hashable {
             return (Int.max, true)
         case .factor(let factor):
             let share = (factor * Double(tokens) / Double(experts)).rounded(.up)
-            // A factor that is not a number, or too large, limits nothing.
+            // A factor that is NaN or too large limits nothing.
             guard share < Double(tokens) else {
                 return (Int.max, false)
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A number of consecutive rows that belong to one expert.
+/// Consecutive rows that belong to one expert.
 public struct ExpertRows: Sendable, Hashable {
     /// The expert's index in its layer.
     public var expert: Int
@@ -50,7 +50,7 @@ public struct DispatchPlan: Sendable, Hashable {
     ///   - probabilities: The router's probability of each token's choice.
     ///   - sequences: The index of the sequence of each token; a sequence's tokens are consecutive.
     ///   - expertCount: Experts in the layer.
-    ///   - policy: How the capacity is found.
+    ///   - policy: How the capacity is determined.
     ///   - checkpointCapacity: The checkpoint's integer capacity.
     public init(
         choices: [Int32],

@@ -28,7 +28,7 @@ struct Router: Sendable {
     /// - Parameters:
     ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
     ///   - pool: Threads that share the product.
-    /// - Returns: One choice and probability a token.
+    /// - Returns: One choice and probability per token.
     func callAsFunction(_ input: FloatMatrix, pool: WorkPool) -> Decision {
         let experts = self.weights.outputs
         let scores = FloatMatrix.temporary(rows: input.rows, columns: experts)

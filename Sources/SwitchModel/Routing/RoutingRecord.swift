@@ -13,7 +13,7 @@ public struct RoutingRecord: Sendable {
         /// The index of the sequence in the call's inputs.
         public var sequence: Int
 
-        /// The layer in which the tokens had no expert output.
+        /// The layer in which the tokens got no expert output.
         public var layer: SparseLayer
 
         /// Why.
@@ -43,7 +43,7 @@ public struct RoutingRecord: Sendable {
         /// The probability of that choice.
         public var probabilities: [Float]
 
-        /// Why a token had no expert output; nil where it had one.
+        /// Why a token got no expert output; nil where it got one.
         public var dropped: [DropReason?]
 
         /// Number of experts in the layer.
@@ -118,7 +118,7 @@ public struct RoutingRecord: Sendable {
     /// - Parameters:
     ///   - other: The record of one step.
     ///   - sequences: The sequences of the step that belong together: the rows of one request.
-    ///   - sequence: Under which index this record counts them.
+    ///   - sequence: The index under which this record counts them.
     public mutating func add(_ other: RoutingRecord, sequences: Range<Int>, as sequence: Int) {
         for index in sequences where index < other.routedPerSequence.count {
             self.noteRouted(sequence: sequence, count: other.routedPerSequence[index])

@@ -28,7 +28,7 @@ protocol ProtoMapEntry: CBacked {
     init(key: Key, value: Value)
 }
 
-/// A choice whose raw value is the number on the wire.
+/// An enum whose raw value is the number on the wire.
 protocol ProtoChoice: RawRepresentable where RawValue == UInt32 {}
 
 extension MessageCodec where Message: CBacked {
@@ -86,7 +86,7 @@ extension CBacked {
                     : fields.error(
                         .malformed,
                         "",
-                        "the \(bytes.count) bytes are no such message; compare both sides' .proto files"
+                        "the \(bytes.count) bytes are not such a message; compare both sides' .proto files"
                     )
             }
             return try UnsafeMutableRawPointer(unpacked)

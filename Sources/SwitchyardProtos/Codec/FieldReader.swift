@@ -58,7 +58,7 @@ struct FieldReader {
         return Array(UnsafeBufferPointer(start: elements, count: count))
     }
 
-    /// A choice that means something to this side: an unknown one is an error.
+    /// An enum value that this side must understand: an unknown one is an error.
     func choice<Choice: ProtoChoice>(_ rawValue: UInt32, _ field: String) throws(ProtoError) -> Choice {
         guard let choice = Choice(rawValue: rawValue) else {
             throw self.error(
@@ -70,7 +70,7 @@ struct FieldReader {
         return choice
     }
 
-    /// A message, or nothing where the field is absent.
+    /// A message, or nil where the field is absent.
     func message<Message: CBacked>(
         _ pointer: UnsafeMutablePointer<Message.C>?,
         as type: Message.Type = Message.self
@@ -108,7 +108,7 @@ struct FieldReader {
         as type: Entry.Type
     ) throws(ProtoError) -> [Entry.Key: Entry.Value] {
         let entries = try self.messages(count, pointers, as: type)
-        // As in every map of protobuf, the last of several entries with one key counts.
+        // As in every protobuf map, the last of several entries with one key wins.
         return Dictionary(entries.map { ($0.key, $0.value) }) { _, last in last }
     }
 }

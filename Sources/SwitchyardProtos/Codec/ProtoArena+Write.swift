@@ -11,7 +11,7 @@ extension ProtoArena {
         return c
     }
 
-    /// A structure with the message's fields, or nothing.
+    /// A structure with the message's fields, or nil.
     func message<Message: CBacked>(_ message: Message?) -> UnsafeMutablePointer<Message.C>? {
         message.map { self.structure($0) }
     }

@@ -2,7 +2,7 @@
 
 import CProtobufC
 
-/// Memory for the C structures of one message: handed out in order, zeroed, given back all at once.
+/// Memory for the C structures of one message: handed out in order, zeroed, freed all at once.
 ///
 /// protobuf-c 1.4.1 counts neither depth nor bytes while it unpacks, so the limit is enforced here: an allocation over
 /// it fails, and with it the message. Zeroed blocks also make up for `unknown_fields`, which 1.4.1 leaves to others to
@@ -47,7 +47,7 @@ final class ProtoArena {
         return self.block(byteCount)
     }
 
-    /// Hands out a block whatever the limit says; for sizes that this process chooses.
+    /// Hands out a block regardless of the limit; for sizes that this process chooses.
     func block(_ byteCount: Int) -> UnsafeMutableRawPointer {
         let rounded = (max(byteCount, 1) + Self.alignment - 1) & ~(Self.alignment - 1)
         if let start = self.next, rounded <= self.remaining {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A `ForwardRequest` without its elements, so that the rows themselves are never copied.
+/// A `ForwardRequest` without its elements, so that the rows are never copied.
 ///
 /// To send, write ``header(tensorByteCount:)`` and then the rows: together they are one valid message. To receive, find
 /// the rows in the message with ``parse(_:)``. The wire format is the one of ``ForwardRequest``.
@@ -46,10 +46,10 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// The rows that the groups name together.
     public var rowCount: Int { self.groups.reduce(0) { $0 + Int($1.rows) } }
 
-    /// The bytes of data that type and shape ask for, or nothing where they are no tensor.
+    /// The bytes of data that type and shape require, or nil where they do not make a tensor.
     public var expectedTensorBytes: Int? { TensorHeader.byteCount(dtype: self.tokensDType, shape: self.tokensShape) }
 
-    /// Everything of the message that stands in front of the rows.
+    /// The part of the message before the rows.
     ///
     /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
     /// - Returns: The message's beginning, up to and including the length of the rows.
@@ -76,13 +76,13 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
 
     /// Reads a received message.
     ///
-    /// Fields may come in any order; of one that comes twice the last counts, parts of a message that comes twice are
-    /// merged; unknown fields are passed over.
+    /// Fields may come in any order; the last occurrence of a repeated one wins, repeated messages are merged; unknown
+    /// fields are skipped.
     ///
     /// - Parameter bytes: The whole message, at any alignment.
     /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
     ///   alignment.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, or the rows do not fit the type, the shape and the
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, or the rows do not fit the type, the shape and the
     ///   groups.
     public static func parse(
         _ bytes: UnsafeRawBufferPointer

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A `ForwardResponse` without its elements, so that the rows themselves are never copied.
+/// A `ForwardResponse` without its elements, so that the rows are never copied.
 ///
 /// To send, write ``header(tensorByteCount:)`` and then the rows: together they are one valid message. To receive, find
 /// the rows in the message with ``parse(_:)``. The wire format is the one of ``ForwardResponse``; the load is written
-/// in front of the rows, which protobuf allows, so that nothing follows them.
+/// before the rows, which protobuf allows, so that nothing follows them.
 public struct ForwardResponseEnvelope: Sendable, Hashable {
     /// The lengths of the rows' axes: [rows, d_model].
     public var outputsShape: [UInt32]
@@ -22,10 +22,10 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
         self.load = load
     }
 
-    /// The bytes of data that type and shape ask for, or nothing where they are no tensor.
+    /// The bytes of data that type and shape require, or nil where they do not make a tensor.
     public var expectedTensorBytes: Int? { TensorHeader.byteCount(dtype: self.outputsDType, shape: self.outputsShape) }
 
-    /// Everything of the message that stands in front of the rows.
+    /// The part of the message before the rows.
     ///
     /// - Parameter tensorByteCount: The bytes of the rows that follow, exactly.
     /// - Returns: The message's beginning, up to and including the length of the rows.
@@ -59,13 +59,13 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
 
     /// Reads a received message.
     ///
-    /// Fields may come in any order; of one that comes twice the last counts, parts of a message that comes twice are
-    /// merged; unknown fields are passed over.
+    /// Fields may come in any order; the last occurrence of a repeated one wins, repeated messages are merged; unknown
+    /// fields are skipped.
     ///
     /// - Parameter bytes: The whole message, at any alignment.
     /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
     ///   alignment.
-    /// - Throws: ``ProtoError`` if the bytes are no such message, or the rows do not fit the type and the shape.
+    /// - Throws: ``ProtoError`` if the bytes are not such a message, or the rows do not fit the type and the shape.
     public static func parse(
         _ bytes: UnsafeRawBufferPointer
     ) throws(ProtoError) -> (envelope: ForwardResponseEnvelope, tensorBytes: Range<Int>) {
@@ -89,7 +89,7 @@ public struct ForwardResponseEnvelope: Sendable, Hashable {
         return (envelope, outputs.data)
     }
 
-    /// Takes over the fields of a `HostLoad` message.
+    /// Reads the fields of a `HostLoad` message.
     private static func read(_ reader: WireReader, into load: HostLoad) throws(ProtoError) -> HostLoad {
         var reader = reader
         var load = load

@@ -14,7 +14,7 @@ struct TensorHeader {
     /// Where the elements are in the received bytes.
     var data: Range<Int> = 0..<0
 
-    /// The number of bytes that type and shape ask for, or nothing where that has no answer.
+    /// The number of bytes that type and shape require, or nil where they are invalid.
     static func byteCount(dtype: WireDType, shape: [UInt32]) -> Int? {
         guard !shape.isEmpty, var count = dtype.byteCount else {
             return nil
@@ -51,9 +51,9 @@ struct TensorHeader {
         writer.append(content.bytes)
     }
 
-    /// Takes over the fields of a `Tensor` message.
+    /// Reads the fields of a `Tensor` message.
     ///
-    /// A message that comes twice is merged, as protobuf demands: of type and data the last counts, axes are joined.
+    /// A repeated message is merged, as protobuf requires: the last type and data win, axes are joined.
     mutating func read(_ reader: WireReader) throws(ProtoError) {
         var reader = reader
         while let (number, type) = try reader.field() {
@@ -89,7 +89,7 @@ struct TensorHeader {
             throw reader.error(
                 .sizeMismatch,
                 field,
-                "type \(self.dtype) and shape \(self.shape) are no tensor; give both"
+                "type \(self.dtype) and shape \(self.shape) do not make a tensor; give both"
             )
         }
         guard expected == self.data.count else {
@@ -104,7 +104,7 @@ struct TensorHeader {
     /// Adds an axis.
     private mutating func append(axis: UInt64, _ reader: WireReader) throws(ProtoError) {
         guard self.shape.count < Self.maxAxes else {
-            throw reader.error(.overLimit, "shape", "more than the \(Self.maxAxes) axes that are allowed; send two")
+            throw reader.error(.overLimit, "shape", "more than the \(Self.maxAxes) axes allowed; send two")
         }
         self.shape.append(UInt32(truncatingIfNeeded: axis))
     }

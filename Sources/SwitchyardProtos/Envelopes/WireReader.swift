@@ -41,7 +41,7 @@ struct WireReader {
     /// Whether all is read.
     var isAtEnd: Bool { self.position >= self.end }
 
-    /// The next field's number and wire type, or nothing at the end.
+    /// The next field's number and wire type, or nil at the end.
     mutating func field() throws(ProtoError) -> (number: UInt32, type: WireType)? {
         guard !self.isAtEnd else {
             return nil
@@ -53,7 +53,7 @@ struct WireReader {
         return (UInt32(tag >> 3), type)
     }
 
-    /// A varint of at most so many bytes, ten for a number of 64 bits.
+    /// A varint of at most this many bytes, ten for a number of 64 bits.
     mutating func varint(maxBytes: UInt64 = 10) throws(ProtoError) -> UInt64 {
         var value: UInt64 = 0
         for index in 0..<maxBytes {
@@ -83,7 +83,7 @@ struct WireReader {
         return UInt64(littleEndian: self.bytes.loadUnaligned(fromByteOffset: range.lowerBound, as: UInt64.self))
     }
 
-    /// Where the bytes of a field are that must be length-delimited.
+    /// Where the bytes of a field that must be length-delimited are.
     mutating func delimited(_ type: WireType, _ field: String) throws(ProtoError) -> Range<Int> {
         try self.expect(type, .lengthDelimited, field)
         return try self.takeDelimited()
@@ -121,7 +121,7 @@ struct WireReader {
         }
     }
 
-    /// A length and as many bytes.
+    /// A length and that many bytes.
     private mutating func takeDelimited() throws(ProtoError) -> Range<Int> {
         let length = try self.varint(maxBytes: Self.maxLengthBytes)
         guard length <= UInt64(self.end - self.position) else {
@@ -130,7 +130,7 @@ struct WireReader {
         return try self.take(Int(length))
     }
 
-    /// So many bytes.
+    /// Takes this many bytes.
     private mutating func take(_ count: Int) throws(ProtoError) -> Range<Int> {
         guard count <= self.end - self.position else {
             throw self.malformed("it ends inside a field")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Names for code that also imports modules with types of their own under the generated names.
+// Names for code that also imports modules whose types have the same names as generated ones.
 
 /// The wire form of an expert's rows.
 public typealias ExpertRowsMessage = ExpertRows

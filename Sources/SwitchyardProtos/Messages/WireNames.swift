@@ -2,7 +2,7 @@
 
 public import SwitchyardTypes
 
-// The one place where the protocol's numbers and the project's own types are turned into each other.
+// The one place that converts between the protocol's numbers and the project's own types.
 
 extension WireStack {
     /// The protocol's number of a stack.

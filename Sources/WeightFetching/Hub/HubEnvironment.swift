@@ -2,13 +2,13 @@
 
 internal import Foundation
 
-/// What the environment says about the hub, by the variables of the hub's own tools.
+/// The hub's settings from the environment, in the variables of the hub's own tools.
 ///
 /// https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
 public struct HubEnvironment: Sendable {
     /// The hub, or a mirror of it.
     public var endpoint: RemoteAddress
-    /// Who asks; nil for nobody.
+    /// The token; nil for none.
     public var token: String?
     /// The folder with all models.
     public var cache: String
@@ -17,13 +17,13 @@ public struct HubEnvironment: Sendable {
 
     /// Reads the environment.
     ///
-    /// The endpoint is `HF_ENDPOINT`. The token is `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN` or what the file `HF_TOKEN_PATH`
-    /// holds, by default `token` in the hub's home. The cache is `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE` or `hub` in
-    /// that home, which is `HF_HOME`, or `huggingface` in `XDG_CACHE_HOME`, or in `.cache` of `HOME`.
+    /// The endpoint is `HF_ENDPOINT`. The token is `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN` or the content of the file
+    /// `HF_TOKEN_PATH`, by default `token` in the hub's home. The cache is `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE` or
+    /// `hub` in that home, which is `HF_HOME`, or `huggingface` in `XDG_CACHE_HOME`, or in `.cache` of `HOME`.
     ///
     /// - Parameters:
     ///   - environment: The process's environment.
-    ///   - endpoint: The hub to use instead of what the environment says.
+    ///   - endpoint: The hub to use instead of the environment's.
     /// - Throws: ``FetchError`` for an endpoint or a token that cannot be used, and where no variable leads to a cache.
     public init(_ environment: [String: String], endpoint: String? = nil) throws(FetchError) {
         func value(_ key: String) -> String? {

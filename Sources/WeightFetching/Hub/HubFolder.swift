@@ -18,7 +18,7 @@ struct HubFolder: Sendable {
         self.model = model
     }
 
-    /// Where a file's bytes go; files with the same bytes are there once.
+    /// Where a file's bytes go; files with the same bytes are stored once.
     func blob(_ file: HubListing.File) -> String { "\(self.root)/blobs/\(file.checksum.digits)" }
 
     /// The lock of a file's bytes, which the hub's own tools take as well.
@@ -29,7 +29,7 @@ struct HubFolder: Sendable {
 
     /// Whether a file's bytes are there.
     ///
-    /// Their names are their checksums, which were compared before they got them.
+    /// They are named by their checksums, which were verified first.
     func hasBlob(_ file: HubListing.File) -> Bool { Files.byteCount(self.blob(file)) == file.byteCount }
 
     /// Makes the folders.
@@ -39,7 +39,7 @@ struct HubFolder: Sendable {
         }
     }
 
-    /// Gives a file's bytes their name in a commit: a link relative to the snapshot, so that the cache may be moved.
+    /// Links a file's bytes under their name in a commit, relative to the snapshot, so that the cache can be moved.
     func link(_ file: HubListing.File, commit: String) throws(FetchError) {
         let path = "\(self.snapshot(commit))/\(file.path)"
         let depth = file.path.split(separator: "/").count + 1
@@ -55,7 +55,7 @@ struct HubFolder: Sendable {
         }
     }
 
-    /// Says which commit the revision stands for, once all of its files are there.
+    /// Records which commit the revision means, once all of its files are there.
     func point(to commit: String) throws(FetchError) {
         guard self.model.revision != commit else { return }
         let path = "\(self.root)/refs/\(self.model.revision)"

@@ -10,14 +10,14 @@ struct HubListing: Sendable, Hashable {
         var path: String
         /// Its size in bytes.
         var byteCount: Int
-        /// What its bytes add up to; its digits are the name of the file in the cache.
+        /// Its checksum, whose digits are the name of the file in the cache.
         var checksum: Checksum
     }
 
     static let mostBytes = 16 << 20
     private static let mostFiles = 100_000
 
-    /// The commit that the revision stands for.
+    /// The commit that the revision means.
     var commit: String
     /// The files that can be fetched.
     var files: [File]
@@ -45,12 +45,12 @@ struct HubListing: Sendable, Hashable {
     /// - Parameters:
     ///   - bytes: The answer.
     ///   - address: Where it came from.
-    /// - Throws: ``FetchError`` for an answer that is none, or names a file outside the model.
+    /// - Throws: ``FetchError`` for an invalid answer, or one that names a file outside the model.
     init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
         func failure(_ complaint: String) -> FetchError {
             FetchError(
                 .badAnswer,
-                "\(address): the list of files \(complaint); see whether that is a hub's address (--endpoint, HF_ENDPOINT)"
+                "\(address): the list of files \(complaint); check that this is a hub's address (--endpoint, HF_ENDPOINT)"
             )
         }
         let answer: Answer
@@ -60,21 +60,21 @@ struct HubListing: Sendable, Hashable {
             throw failure("is none: \(error)")
         }
         guard answer.siblings.count <= Self.mostFiles else {
-            throw failure("has \(answer.siblings.count) entries; \(Self.mostFiles) are the most")
+            throw failure("has \(answer.siblings.count) entries; the limit is \(Self.mostFiles)")
         }
         guard case .gitBlob(let commit)? = Checksum(hexadecimal: answer.sha) else {
-            throw failure("names the commit \"\(answer.sha.prefix(80))\", which is no 40 hexadecimal digits")
+            throw failure("names the commit \"\(answer.sha.prefix(80))\", which is not 40 hexadecimal digits")
         }
         self.commit = commit
         self.files = []
         for sibling in answer.siblings {
             guard RemoteFile.isSafe(sibling.rfilename) else {
-                throw failure("names \"\(sibling.rfilename.prefix(200))\", which is no path inside a model")
+                throw failure("names \"\(sibling.rfilename.prefix(200))\", which is not a path inside a model")
             }
             let digits = sibling.lfs.map { $0.sha256 ?? $0.oid ?? "" } ?? sibling.blobId ?? ""
             guard let size = sibling.lfs?.size ?? sibling.size, size >= 0, let checksum = Checksum(hexadecimal: digits)
             else {
-                throw failure("says no size or no checksum of \(sibling.rfilename)")
+                throw failure("gives no size or no checksum for \(sibling.rfilename)")
             }
             self.files.append(File(path: sibling.rfilename, byteCount: size, checksum: checksum))
         }

@@ -2,7 +2,7 @@
 
 /// A model on the hub, at a revision.
 public struct HubModel: Sendable, Hashable {
-    /// `org/name`, or a name alone.
+    /// `org/name`, or only a name.
     public let name: String
     /// A branch, a tag or a commit.
     public let revision: String
@@ -11,7 +11,7 @@ public struct HubModel: Sendable, Hashable {
     ///
     /// - Parameters:
     ///   - text: `org/name`, optionally with `@revision`.
-    ///   - revision: The revision, where the text has none; `main` where nobody says.
+    ///   - revision: The revision, where the text has none; `main` by default.
     /// - Throws: ``FetchError`` for what cannot be a name or a revision, and for two revisions.
     public init(parsing text: String, revision: String? = nil) throws(FetchError) {
         let sides = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false)
@@ -20,7 +20,7 @@ public struct HubModel: Sendable, Hashable {
         guard (1...2).contains(pieces.count), pieces.allSatisfy({ Self.isPlain($0) }), name.utf8.count <= 200 else {
             throw FetchError(
                 .invalidArgument,
-                "\"\(name.prefix(200))\" is no model's name; give ORG/NAME, such as google/switch-base-8"
+                "\"\(name.prefix(200))\" is not a model's name; give ORG/NAME, such as google/switch-base-8"
             )
         }
         if sides.count == 2, let revision, revision != sides[1] {
@@ -35,7 +35,7 @@ public struct HubModel: Sendable, Hashable {
         else {
             throw FetchError(
                 .invalidArgument,
-                "\"\(chosen.prefix(200))\" is no revision; give a branch, a tag or a commit, such as main"
+                "\"\(chosen.prefix(200))\" is not a revision; give a branch, a tag or a commit, such as main"
             )
         }
         self.name = name
@@ -47,7 +47,7 @@ public struct HubModel: Sendable, Hashable {
             && piece.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
     }
 
-    /// What the hub says about the model and its files.
+    /// The address of the hub's description of the model and its files.
     func listing(at endpoint: RemoteAddress) -> RemoteAddress {
         let revision = RemoteAddress.escaped(self.revision)
         return endpoint.appending("api/models/\(self.name)/revision").appendingEscaped(revision)

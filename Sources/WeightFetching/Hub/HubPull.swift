@@ -4,7 +4,7 @@
 public struct HubPull: Sendable {
     /// What a pull brought.
     public struct Report: Sendable, Hashable {
-        /// The commit that the revision stands for.
+        /// The commit that the revision means.
         public var commit: String
         /// The folder with the model's files.
         public var directory: String
@@ -24,7 +24,7 @@ public struct HubPull: Sendable {
     ///
     /// - Parameters:
     ///   - model: The model and its revision.
-    ///   - selection: Which files.
+    ///   - selection: Which files to fetch.
     ///   - environment: The hub, the token and the cache.
     ///   - client: How to connect.
     public init(
@@ -39,12 +39,12 @@ public struct HubPull: Sendable {
         self.client = client
     }
 
-    /// Fetches what is not there yet; what an earlier run began is continued.
+    /// Fetches missing files, and continues what an earlier run began.
     ///
-    /// The revision stands for the commit only when all files are there and their checksums right.
+    /// The revision points to the commit only once all files are there and their checksums are right.
     ///
-    /// - Parameter events: Told what happens, from several tasks.
-    /// - Returns: What it took.
+    /// - Parameter events: Receives events, from several tasks.
+    /// - Returns: What was fetched.
     /// - Throws: ``FetchError``; `CancellationError`.
     public func run(events: @escaping @Sendable (FetchEvent) -> Void) async throws -> Report {
         try await WebClient.with(self.client) { client in
@@ -99,7 +99,7 @@ public struct HubPull: Sendable {
         )
     }
 
-    /// Fetches one file under its lock; whoever held the lock before may have fetched it.
+    /// Fetches one file under its lock; the previous holder may already have fetched it.
     private static func fetch(
         _ item: DownloadRun.Item,
         folder: HubFolder,
@@ -155,14 +155,14 @@ public struct HubPull: Sendable {
                 .denied,
                 hasToken
                     ? "\(endpoint) does not know the token; make another one in the hub's settings and set HF_TOKEN to it"
-                    : "\(endpoint) shows \(name) to nobody without a token: it is private, or there is no such model. See "
-                        + "whether the name is right, and set HF_TOKEN for a private one"
+                    : "\(endpoint) does not show \(name) without a token: it is private or does not exist. Check "
+                        + "the name, and set HF_TOKEN for a private model"
             )
         case (404, _):
             return FetchError(
                 .notFound,
                 "\(endpoint) has no model \(name) at the revision \(self.model.revision)"
-                    + "\(hasToken ? " that this token may see" : ""); see whether both are right, such as "
+                    + "\(hasToken ? " that this token may see" : ""); check both, such as "
                     + "google/switch-base-8 at main"
             )
         default:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Which of a model's files are fetched: what serving needs, and what patterns add or take away.
+/// Which of a model's files are fetched: what serving needs, plus and minus what patterns add and remove.
 public struct HubSelection: Sendable, Hashable {
     /// Files beside the weights.
     private static let companions: Set<String> = [
@@ -32,7 +32,7 @@ public struct HubSelection: Sendable, Hashable {
         ),
     ]
 
-    /// Patterns of files that are fetched besides.
+    /// Patterns of files to fetch in addition.
     public var include: [String]
     /// Patterns of files that are not fetched.
     public var exclude: [String]
@@ -40,8 +40,8 @@ public struct HubSelection: Sendable, Hashable {
     /// Describes a choice.
     ///
     /// - Parameters:
-    ///   - include: Patterns of files that are fetched besides what serving needs; `*` stands for any characters.
-    ///   - exclude: Patterns of files that are not fetched, whatever else says that they are.
+    ///   - include: Patterns of files to fetch in addition to what serving needs; `*` matches any characters.
+    ///   - exclude: Patterns of files that are not fetched, whatever else selects them.
     public init(include: [String] = [], exclude: [String] = []) {
         self.include = include
         self.exclude = exclude
@@ -98,13 +98,13 @@ public struct HubSelection: Sendable, Hashable {
         return shown.isEmpty ? "no files" : shown + (names.count > 20 ? " and \(names.count - 20) more" : "")
     }
 
-    /// Whether a path matches a pattern in which `*` stands for any characters, slashes among them.
+    /// Whether a path matches a pattern in which `*` matches any characters, slashes included.
     static func matches(_ path: String, _ pattern: String) -> Bool {
         let text = Array(path.unicodeScalars)
         let pattern = Array(pattern.unicodeScalars)
         var position = 0
         var place = 0
-        // The last star and what it stands for so far; on a mismatch it takes one character more.
+        // The last star and what it matches so far; on a mismatch it takes one more character.
         var star: (place: Int, position: Int)?
         while position < text.count {
             if place < pattern.count, pattern[place] == "*" {

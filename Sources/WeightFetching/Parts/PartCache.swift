@@ -2,10 +2,11 @@
 
 internal import Foundation
 
-/// Parts of models that were fetched, on the disk: each under the checksum of its manifest, which has those of its files.
+/// Parts of models that were fetched, on the disk: each under the checksum of its manifest, which holds the checksums
+/// of its files.
 ///
-/// A folder under `parts` is whole and was verified; what is being fetched lies under `incomplete`. `sources` remembers
-/// what an address named last, for starts at which its server does not answer.
+/// A folder under `parts` is complete and verified; parts being fetched are under `incomplete`. `sources` remembers the
+/// last part of each address, for starts when its server does not answer.
 struct PartCache: Sendable {
     private let root: String
 
@@ -39,7 +40,7 @@ struct PartCache: Sendable {
             && manifest.files.allSatisfy { Files.byteCount("\(folder)/\($0.name)") == $0.byteCount }
     }
 
-    /// The part that an address named last, if it is still there.
+    /// The part that an address last named, if it is still there.
     func remembered(_ address: RemoteAddress) throws(FetchError) -> (digest: String, manifest: PartManifest)? {
         guard let text = Files.read(try self.source(address), most: 64),
             case .sha256(let digest)? = Checksum(hexadecimal: String(decoding: text, as: UTF8.self)),
@@ -55,7 +56,7 @@ struct PartCache: Sendable {
         try Files.write(Array(digest.utf8), to: try self.source(address))
     }
 
-    /// Gives a part that is whole its place.
+    /// Moves a complete part into place.
     func commit(_ digest: String, manifest: [UInt8]) throws(FetchError) {
         let folder = self.incomplete(digest)
         try Files.write(manifest, to: "\(folder)/\(PartManifest.fileName)")
@@ -63,7 +64,7 @@ struct PartCache: Sendable {
         try Files.synchronize(folder)
         let place = self.part(digest)
         if Files.isDirectory(place) {
-            // Something was taken from it since; nobody can serve from it.
+            // Files have been removed since, so it cannot be served.
             let old = "\(folder).damaged-\(UInt32.random(in: 0...UInt32.max))"
             guard rename(place, old) == 0 else { throw Files.failure("cannot be replaced", place) }
             try? FileManager.default.removeItem(atPath: old)

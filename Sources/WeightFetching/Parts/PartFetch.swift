@@ -18,10 +18,10 @@ public struct PartFetch: Sendable {
     private let cache: PartCache
     private let client: WebClientConfiguration
 
-    /// The folder where parts are kept unless somebody says otherwise.
+    /// The default folder for parts.
     ///
     /// - Parameter environment: The process's environment: `XDG_CACHE_HOME`, or `.cache` in `HOME`.
-    /// - Returns: The folder; nil where the environment leads to none.
+    /// - Returns: The folder; nil where the environment names none.
     public static func usualCache(_ environment: [String: String]) -> String? {
         func value(_ key: String) -> String? { environment[key].flatMap { $0.isEmpty ? nil : $0 } }
         return (value("XDG_CACHE_HOME") ?? value("HOME").map { "\($0)/.cache" }).map { "\($0)/switchyard/shards" }
@@ -31,9 +31,9 @@ public struct PartFetch: Sendable {
     ///
     /// - Parameters:
     ///   - address: The folder with `manifest.json`; a query goes along with each of its files.
-    ///   - cache: The folder with all parts; nil where nobody says.
+    ///   - cache: The folder with all parts; nil where none is given.
     ///   - client: How to connect.
-    /// - Throws: ``FetchError`` where nobody says where the cache is.
+    /// - Throws: ``FetchError`` where no cache is given.
     public init(
         _ address: RemoteAddress,
         cache: String?,
@@ -50,12 +50,12 @@ public struct PartFetch: Sendable {
         self.client = client
     }
 
-    /// Fetches what is not there yet.
+    /// Fetches missing files.
     ///
-    /// The manifest is asked for at every start. Where it cannot be had, though the address named a part before that is
-    /// whole on this machine, that part is taken, with a warning.
+    /// The manifest is requested at every start. Where it is not available, but the address named a part before that is
+    /// complete on this machine, that part is used, with a warning.
     ///
-    /// - Parameter events: Told what happens, from several tasks.
+    /// - Parameter events: Receives events, from several tasks.
     /// - Returns: Where the part is, and what it took.
     /// - Throws: ``FetchError``; `CancellationError`.
     public func run(events: @escaping @Sendable (FetchEvent) -> Void) async throws -> Report {
@@ -69,7 +69,7 @@ public struct PartFetch: Sendable {
         let address = self.address.appending(PartManifest.fileName)
         let fallback = try self.cache.remembered(self.address)
         var asking = downloader
-        // A host that could serve is not kept waiting for a server that is down.
+        // A host that can serve does not wait for a server that is down.
         if fallback != nil { asking.policy.attempts = 3 }
         let bytes: [UInt8]
         do {
@@ -82,7 +82,7 @@ public struct PartFetch: Sendable {
             )
         } catch let error as FetchError {
             guard let (digest, manifest) = fallback, error.code != .invalidArgument else { throw error }
-            downloader.events(.warning("\(error); serving what it named before, which is whole in the cache"))
+            downloader.events(.warning("\(error); serving what it named before, which is complete in the cache"))
             return self.report(digest, manifest, received: 0)
         }
         let manifest = try PartManifest(parsing: bytes, from: address)
@@ -92,7 +92,7 @@ public struct PartFetch: Sendable {
         return self.report(digest, manifest, received: received)
     }
 
-    /// Fetches the files under the part's lock; whoever held the lock before may have fetched them.
+    /// Fetches the files under the part's lock; the previous holder may already have fetched them.
     private func fetch(
         _ digest: String,
         _ manifest: PartManifest,

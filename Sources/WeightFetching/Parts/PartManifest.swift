@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// What fetching needs of a part's `manifest.json`: the files, with their sizes and checksums.
+/// What fetching needs from a part's `manifest.json`: the files, with their sizes and checksums.
 ///
 /// The part's reader checks everything else once the files are here.
 struct PartManifest: Sendable, Hashable {
@@ -33,7 +33,7 @@ struct PartManifest: Sendable, Hashable {
     /// - Parameters:
     ///   - bytes: The file.
     ///   - address: Where it came from.
-    /// - Throws: ``FetchError`` for what is no manifest, for one without files, and for names that are no names.
+    /// - Throws: ``FetchError`` for what is not a manifest, for one without files, and for invalid names.
     init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
         func failure(_ complaint: String) -> FetchError {
             FetchError(.badAnswer, "\(address): \(complaint)")
@@ -43,7 +43,7 @@ struct PartManifest: Sendable, Hashable {
             document = try JSONDecoder().decode(Document.self, from: Data(bytes))
         } catch {
             throw failure(
-                "is no manifest of a shard; give the address of a folder that `switchyard shard` wrote, such as "
+                "is not a shard's manifest; give the address of a folder that `switchyard shard` wrote, such as "
                     + "https://HOST/shards/pool-0"
             )
         }
@@ -54,7 +54,7 @@ struct PartManifest: Sendable, Hashable {
             )
         }
         guard files.count <= Self.mostFiles else {
-            throw failure("lists \(files.count) files; \(Self.mostFiles) are the most, so cut the checkpoint again")
+            throw failure("lists \(files.count) files; the limit is \(Self.mostFiles), so cut the checkpoint again")
         }
         var names: Set<String> = [Self.fileName]
         for file in files {
@@ -62,11 +62,11 @@ struct PartManifest: Sendable, Hashable {
                 names.insert(file.name).inserted
             else {
                 throw failure(
-                    "lists \"\(file.name.prefix(200))\", which is no name, or twice; cut the checkpoint again"
+                    "lists \"\(file.name.prefix(200))\", which is not a file name, or is listed twice; cut the checkpoint again"
                 )
             }
             guard file.byteCount >= 0, case .sha256? = Checksum(hexadecimal: file.sha256) else {
-                throw failure("has no size or no SHA-256 of \(file.name); cut the checkpoint again")
+                throw failure("has no size or no SHA-256 for \(file.name); cut the checkpoint again")
             }
         }
         self.name = String(document.name.prefix(80))

@@ -2,32 +2,32 @@
 
 /// What a server's refusal means, and what to do about it.
 enum AnswerText {
-    /// The failure that an answer stands for.
+    /// The failure that an answer means.
     ///
     /// - Parameters:
     ///   - response: The head of the answer.
-    ///   - what: What was asked for.
+    ///   - what: What was requested.
     ///   - address: Where.
-    /// - Returns: The failure, with the server's own words where it says some in a header.
+    /// - Returns: The failure, with the server's own words where a header has some.
     static func failure(_ response: FileTransfer.Response, what: String, at address: RemoteAddress) -> FetchError {
         let place = "\(what): \(address) answered \(response.status)\(Self.words(response))"
         switch response.status {
         case 401:
             return FetchError(
                 .denied,
-                "\(place): it wants to know who asks; set HF_TOKEN for the hub, or give user and password in the address"
+                "\(place): it requires a login; set HF_TOKEN for the hub, or give user and password in the address"
             )
         case 403:
             return FetchError(
                 .denied,
-                "\(place): access is denied; see whether the address is right and its signature or token still valid"
+                "\(place): access is denied; check that the address is right and its signature or token still valid"
             )
         case 404, 410:
-            return FetchError(.notFound, "\(place): it is not there; see whether the address is right")
+            return FetchError(.notFound, "\(place): not found; check the address")
         case 407, 400..<500:
-            return FetchError(.badAnswer, "\(place): the server refuses the request; see whether the address is right")
+            return FetchError(.badAnswer, "\(place): the server refused the request; check the address")
         default:
-            return FetchError(.badAnswer, "\(place): that is no answer to a request for a file; try another server")
+            return FetchError(.badAnswer, "\(place): that does not answer a request for a file; try another server")
         }
     }
 

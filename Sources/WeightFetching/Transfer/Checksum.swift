@@ -2,11 +2,11 @@
 
 internal import Digests
 
-/// What a file's bytes must add up to.
+/// The checksum that a file's bytes must have.
 public enum Checksum: Sendable, Hashable, CustomStringConvertible {
     /// The SHA-256 of the bytes, 64 lowercase hexadecimal digits.
     case sha256(String)
-    /// The name that git gives a file with these bytes, 40 lowercase hexadecimal digits.
+    /// The name that git gives these bytes, 40 lowercase hexadecimal digits.
     ///
     /// SHA-1 of `blob`, the size and the bytes: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects#_object_storage
     case gitBlob(String)
@@ -48,7 +48,7 @@ public enum Checksum: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// A checksum over bytes as they come.
+/// A checksum over bytes as they arrive.
 struct RunningChecksum {
     private let kind: RunningDigest.Algorithm
     private let digest: RunningDigest

@@ -2,7 +2,7 @@
 
 internal import Synchronization
 
-/// Fetches several files, some at once, and tells of their progress as of one.
+/// Fetches several files, some at once, and reports their progress as one.
 struct DownloadRun: Sendable {
     /// A file and its place.
     struct Item: Sendable {
@@ -19,8 +19,8 @@ struct DownloadRun: Sendable {
     ///
     /// - Parameters:
     ///   - items: The files; larger ones are begun first.
-    ///   - present: Bytes of files that are here already, for the progress.
-    ///   - fetch: Fetches one file; told how many of its bytes are on the disk.
+    ///   - present: Bytes of files that are already here, for the progress.
+    ///   - fetch: Fetches one file; it is told how many of the file's bytes are on the disk.
     /// - Returns: What each file took, in the order of the items.
     /// - Throws: ``FetchError`` of the first file that cannot be fetched, the others ended; `CancellationError`.
     func run(

@@ -2,13 +2,13 @@
 
 /// What happens while weights are fetched, for people.
 public enum FetchEvent: Sendable, Hashable {
-    /// So many bytes of all files are on this machine.
+    /// The number of bytes of all files that are on this machine.
     case progress(label: String, completed: Int, total: Int)
-    /// Something failed and is tried again after a wait.
+    /// Something failed and is retried after a wait.
     case retry(reason: String, wait: Duration)
-    /// Another process fetches the same; it is waited for.
+    /// Another process is fetching the same; waiting for it.
     case waiting(what: String)
-    /// Something that whoever runs this should know.
+    /// Something that the user should know.
     case warning(String)
 }
 
@@ -18,7 +18,7 @@ public struct FetchedFile: Sendable, Hashable {
     public enum Origin: String, Sendable, Hashable {
         /// All of it over the network.
         case fetched
-        /// Its beginning lay here, the rest came over the network.
+        /// Its beginning was here, the rest came over the network.
         case resumed
         /// It was here.
         case present

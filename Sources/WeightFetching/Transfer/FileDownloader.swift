@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// Runs ``FileTransfer``s: sends their requests, writes what comes, waits.
+/// Runs ``FileTransfer``s: sends their requests, writes what arrives, waits.
 struct FileDownloader: Sendable {
     let client: WebClient
     var policy = RetryPolicy.defaults
@@ -12,9 +12,9 @@ struct FileDownloader: Sendable {
     ///
     /// - Parameters:
     ///   - file: What to fetch.
-    ///   - target: Where to put it; it appears whole.
+    ///   - target: Where to put it; it appears only when complete.
     ///   - progress: Told how many bytes of the file are on the disk.
-    /// - Returns: What it took.
+    /// - Returns: What was fetched.
     /// - Throws: ``FetchError``; `CancellationError`.
     func fetch(
         _ file: RemoteFile,
@@ -40,7 +40,7 @@ struct FileDownloader: Sendable {
                     let answer = try await self.client.send(request)
                     action = transfer.responded(answer.head, draw: .random(in: 0..<1), now: Date())
                     guard case .receive(let start, let validator) = action else { continue }
-                    // What was hashed is what is on the disk, unless the file is cut.
+                    // The hash covers what is on the disk, unless the file is truncated.
                     if start != partial.byteCount { running = nil }
                     try partial.prepare(from: start, validator: validator)
                     if running == nil { running = try Self.checksum(of: partial, file) }
@@ -64,7 +64,7 @@ struct FileDownloader: Sendable {
                 action = transfer.verified(found)
                 if found != file.checksum {
                     try partial.prepare(from: 0, validator: nil)
-                    self.events(.warning("\(file.name): the checksum is wrong; what was fetched is thrown away"))
+                    self.events(.warning("\(file.name): the checksum is wrong; what was fetched is discarded"))
                 }
             case .finish:
                 try partial.finish(as: target)
@@ -173,7 +173,7 @@ struct FileDownloader: Sendable {
             guard bytes.count + piece.count <= most else {
                 throw FetchError(
                     .badAnswer,
-                    "\(what): \(address) answers with more than \(most) bytes; see whether the address is right"
+                    "\(what): \(address) answers with more than \(most) bytes; check the address"
                 )
             }
             bytes += piece

@@ -2,24 +2,24 @@
 
 internal import Foundation
 
-/// The fetching of one file, from what lies on the disk to a file whose checksum is right: a pure machine.
+/// Fetches one file, from what is on the disk to a file with the right checksum, as a pure machine.
 ///
-/// It is told what happened and says what to do next. Bytes that are on the disk are never fetched twice, unless the server
-/// says that the file has changed (`If-Range`, RFC 9110 section 13.1.5), ignores ranges, or the checksum is wrong in
-/// the end.
+/// It is told what happened and returns what to do next. Bytes that are on the disk are never fetched twice, unless the
+/// server says that the file has changed (`If-Range`, RFC 9110 section 13.1.5), ignores ranges, or the checksum is
+/// wrong in the end.
 struct FileTransfer: Sendable {
     /// What to do next.
     enum Action: Sendable, Equatable {
         /// Ask for the file, and then tell ``FileTransfer/responded(_:draw:now:)``.
         case send(Request)
-        /// Cut the partial file to this size, remember the validator with it, append the body, count its bytes with
-        /// ``FileTransfer/received(_:)``, and tell ``FileTransfer/bodyEnded(_:draw:)``.
+        /// Truncate the partial file to this size, remember the validator with it, append the body, count its bytes
+        /// with ``FileTransfer/received(_:)``, and tell ``FileTransfer/bodyEnded(_:draw:)``.
         case receive(from: Int, validator: String?)
         /// Wait, for this reason, and then tell ``FileTransfer/waited()``.
         case wait(Duration, reason: String)
         /// Compare the checksum of the partial file, and tell ``FileTransfer/verified(_:)``.
         case verify
-        /// Give the partial file its name; it is whole.
+        /// Give the partial file its name; it is complete.
         case finish
         /// Give up.
         case fail(FetchError)
@@ -45,12 +45,12 @@ struct FileTransfer: Sendable {
     /// The head of a response.
     struct Response: Sendable {
         var status: Int
-        /// Headers by their names in lowercase; of several with one name the first.
+        /// Headers by their names in lowercase; of several with one name, the first.
         var headers: [String: String]
     }
 
     private static let mostRedirects = 8
-    /// How often a file may come with a wrong checksum.
+    /// How often a file may arrive with a wrong checksum.
     private static let mostCorruptions = 2
 
     /// What is fetched.
@@ -73,7 +73,7 @@ struct FileTransfer: Sendable {
     ///   - file: What is fetched.
     ///   - partialBytes: Bytes on the disk.
     ///   - validator: The validator that was remembered with them.
-    ///   - policy: When to try again.
+    ///   - policy: When to retry.
     init(_ file: RemoteFile, partialBytes: Int, validator: String?, policy: RetryPolicy) {
         self.file = file
         self.policy = policy
@@ -88,13 +88,13 @@ struct FileTransfer: Sendable {
         return self.position == self.file.byteCount ? .verify : self.request()
     }
 
-    /// A response's head has come.
+    /// A response's head has arrived.
     ///
     /// - Parameters:
     ///   - response: The head.
     ///   - draw: A random number, at least 0 and below 1.
     ///   - now: The present.
-    /// - Returns: What to do next; the body is of no interest unless that is `receive`.
+    /// - Returns: What to do next; the body is ignored unless that is `receive`.
     mutating func responded(_ response: Response, draw: Double, now: Date) -> Action {
         switch response.status {
         case 200:
@@ -109,7 +109,7 @@ struct FileTransfer: Sendable {
             }
             return self.request()
         case 416:
-            // The server has no such range: what lies here is not the beginning of what it has now.
+            // The server has no such range: what is here is not the beginning of its current file.
             self.startOver()
             return self.failed("the server has no bytes from there on (416)", asked: nil, draw: draw)
         case 408, 425, 429, 500, 502, 503, 504:
@@ -120,7 +120,7 @@ struct FileTransfer: Sendable {
         }
     }
 
-    /// No response came.
+    /// No response arrived.
     ///
     /// - Parameters:
     ///   - reason: Why, for people.
@@ -150,7 +150,7 @@ struct FileTransfer: Sendable {
     /// The body has ended.
     ///
     /// - Parameters:
-    ///   - failure: Why it ended early; nil for an end in order.
+    ///   - failure: Why it ended early; nil for a normal end.
     ///   - draw: A random number, at least 0 and below 1.
     /// - Returns: What to do next.
     mutating func bodyEnded(_ failure: String?, draw: Double) -> Action {
@@ -176,8 +176,8 @@ struct FileTransfer: Sendable {
             return .fail(
                 FetchError(
                     .corrupt,
-                    "\(self.file.name) from \(self.file.address) came \(self.corruptions) times with a wrong checksum: "
-                        + "expected \(self.file.checksum), found \(found); nothing of it was kept. See whether something on "
+                    "\(self.file.name) from \(self.file.address) arrived \(self.corruptions) times with a wrong checksum: "
+                        + "expected \(self.file.checksum), found \(found); nothing of it was kept. Check whether something on "
                         + "the way changes files, or name another source"
                 )
             )
@@ -223,7 +223,7 @@ struct FileTransfer: Sendable {
         return .receive(from: start, validator: self.validator)
     }
 
-    /// A part of the file: it must be the one that was asked for, of the file that the other bytes are of.
+    /// A part of the file: it must be the requested one, of the same file as the other bytes.
     private mutating func partial(_ response: Response) -> Action {
         let range = response.headers["content-range"].flatMap { ContentRange(parsing: $0) }
         let found = Self.validator(response)
@@ -234,12 +234,12 @@ struct FileTransfer: Sendable {
                 return .fail(
                     FetchError(
                         .badAnswer,
-                        "\(self.file.name): \(self.redirects.address) answers with a part of the file where all of it was "
-                            + "asked for; fetch from a server that keeps to HTTP"
+                        "\(self.file.name): \(self.redirects.address) answers with part of the file where all of it was "
+                            + "requested; fetch from a server that follows HTTP"
                     )
                 )
             }
-            // Not counted as a failure: without a range there is nothing that this could happen to again.
+            // Not counted as a failure: without a range this cannot happen again.
             self.startOver()
             return self.request()
         }
@@ -262,8 +262,8 @@ struct FileTransfer: Sendable {
             return .fail(
                 FetchError(
                     .unreachable,
-                    "\(place): \(reason), \(self.failures) times in a row; what has come is kept, so run the same again "
-                        + "later and it goes on from there"
+                    "\(place): \(reason), \(self.failures) times in a row; what has arrived is kept, so run the same "
+                        + "command again later to continue"
                 )
             )
         }
@@ -271,8 +271,8 @@ struct FileTransfer: Sendable {
             return .fail(
                 FetchError(
                     .unreachable,
-                    "\(place): \(reason) and wants \(asked.components.seconds) s of peace; what has come is kept, so run "
-                        + "the same again then"
+                    "\(place): \(reason) and asks to wait \(asked.components.seconds) s; what has arrived is kept, so run "
+                        + "the same command again then"
                 )
             )
         }

@@ -2,9 +2,9 @@
 
 internal import Foundation
 
-/// What caches need of the file system.
+/// What caches need from the file system.
 enum Files {
-    /// What the system said, as a failure.
+    /// The system's error, as a failure.
     static func failure(_ what: String, _ path: String) -> FetchError {
         let code = errno
         let reason = String(cString: strerror(code))
@@ -26,7 +26,7 @@ enum Files {
         return stat(path, &information) == 0 && information.st_mode & S_IFMT == S_IFDIR
     }
 
-    /// Makes a folder and those above it.
+    /// Creates a folder and its parents.
     static func createDirectories(_ path: String) throws(FetchError) {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -38,7 +38,7 @@ enum Files {
         }
     }
 
-    /// Writes a small file that appears whole.
+    /// Writes a small file atomically.
     static func write(_ bytes: [UInt8], to path: String) throws(FetchError) {
         do {
             try Data(bytes).write(to: URL(fileURLWithPath: path), options: .atomic)
@@ -51,7 +51,7 @@ enum Files {
         }
     }
 
-    /// Waits until the disk has a file's bytes, or a folder's entries.
+    /// Flushes a file's bytes, or a folder's entries, to disk.
     static func synchronize(_ path: String) throws(FetchError) {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw self.failure("cannot be opened", path) }
@@ -68,7 +68,7 @@ enum Files {
         return [UInt8](data)
     }
 
-    /// Says that the disk is too small before anything is fetched.
+    /// Fails before anything is fetched if the disk is too small.
     static func checkSpace(_ bytes: Int, at directory: String) throws(FetchError) {
         var information = statvfs()
         guard statvfs(directory, &information) == 0 else { return }
@@ -76,13 +76,13 @@ enum Files {
         guard !overflow, free < bytes else { return }
         throw FetchError(
             .noSpace,
-            "\(directory): \(bytes) bytes are to be fetched, and its file system has \(free) free; make room, or name "
+            "\(directory): \(bytes) bytes must be fetched, but its file system has \(free) free; make room, or name "
                 + "another folder"
         )
     }
 }
 
-/// A lock that processes hold by `flock`, as the hub's own tools do; it ends with the process.
+/// A lock that processes hold with `flock`, like the hub's own tools; it ends with the process.
 final class FileLock {
     private static let pause = Duration.milliseconds(100)
 
@@ -100,7 +100,7 @@ final class FileLock {
     ///
     /// - Parameters:
     ///   - path: The lock's file, made where it does not exist.
-    ///   - onWait: Told once if somebody else holds it.
+    ///   - onWait: Called once if another process holds it.
     /// - Returns: The lock, held as long as the value lives.
     /// - Throws: ``FetchError`` where the file cannot be opened; `CancellationError`.
     static func take(_ path: String, onWait: () -> Void) async throws -> FileLock {

@@ -2,9 +2,9 @@
 
 internal import Foundation
 
-/// A file that is not whole yet: `NAME.incomplete`, and beside it what the server calls the file that its bytes are of.
+/// An incomplete file: `NAME.incomplete`, and next to it the server's validator of the file.
 ///
-/// The suffix is the one of the hub's own tools.
+/// The suffix is that of the hub's own tools.
 final class PartialFile {
     static let suffix = ".incomplete"
     private static let longestValidator = 600
@@ -15,9 +15,9 @@ final class PartialFile {
     /// Bytes in the file.
     private(set) var byteCount: Int
 
-    /// Opens what an earlier run left, or makes an empty file.
+    /// Opens what an earlier run left, or creates an empty file.
     ///
-    /// - Parameter target: The name that the file gets when it is whole.
+    /// - Parameter target: The name that the file gets when it is complete.
     /// - Throws: ``FetchError`` where the system refuses.
     init(for target: String) throws(FetchError) {
         self.path = target + Self.suffix
@@ -25,7 +25,7 @@ final class PartialFile {
         self.descriptor = open(self.path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
         guard self.descriptor >= 0 else { throw Files.failure("cannot be opened for writing", self.path) }
         var information = stat()
-        guard fstat(self.descriptor, &information) == 0 else { throw Files.failure("cannot be looked at", self.path) }
+        guard fstat(self.descriptor, &information) == 0 else { throw Files.failure("cannot be examined", self.path) }
         self.byteCount = Int(information.st_size)
     }
 
@@ -36,7 +36,7 @@ final class PartialFile {
     /// Bytes that an earlier run left of a file.
     static func byteCount(of target: String) -> Int { Files.byteCount(target + self.suffix) ?? 0 }
 
-    /// What the server called the file that the bytes are of; nil where nobody knows.
+    /// The server's validator of the file that the bytes belong to; nil where unknown.
     var validator: String? {
         guard let data = FileManager.default.contents(atPath: self.validatorPath), data.count <= Self.longestValidator
         else { return nil }
@@ -46,10 +46,12 @@ final class PartialFile {
 
     private var validatorPath: String { self.path + ".etag" }
 
-    /// Cuts the file, and remembers what the bytes that follow are of.
+    /// Truncates the file, and remembers which file the next bytes belong to.
     func prepare(from start: Int, validator: String?) throws(FetchError) {
         if start != self.byteCount {
-            guard ftruncate(self.descriptor, off_t(start)) == 0 else { throw Files.failure("cannot be cut", self.path) }
+            guard ftruncate(self.descriptor, off_t(start)) == 0 else {
+                throw Files.failure("cannot be truncated", self.path)
+            }
             self.byteCount = start
         }
         if let validator {
@@ -100,7 +102,7 @@ final class PartialFile {
         }
     }
 
-    /// Waits until the disk has the file, and gives it its name in one step.
+    /// Flushes the file to disk, and renames it in one step.
     func finish(as target: String) throws(FetchError) {
         guard fsync(self.descriptor) == 0 else { throw Files.failure("cannot be written", self.path) }
         guard rename(self.path, target) == 0 else { throw Files.failure("cannot be renamed from \(self.path)", target) }

@@ -6,7 +6,7 @@ internal import Foundation
 struct RedirectChain: Sendable {
     /// Where the next request goes.
     private(set) var address: RemoteAddress
-    /// What to show there; gone for good after a redirect to another origin.
+    /// The authorization to send there; dropped for good after a redirect to another origin.
     private(set) var authorization: String?
     private var count = 0
 
@@ -17,8 +17,7 @@ struct RedirectChain: Sendable {
 
     /// Follows one redirect.
     ///
-    /// A header with a secret stays with the origin that it is for, and what was asked for over TLS is not followed into
-    /// plaintext.
+    /// A header with a secret stays with its origin, and a request over TLS is not followed into plaintext.
     ///
     /// - Parameters:
     ///   - location: The `location` header.
@@ -36,7 +35,7 @@ struct RedirectChain: Sendable {
         guard let location, let url = URL(string: location, relativeTo: self.address.url)?.absoluteURL else {
             throw FetchError(
                 .badAnswer,
-                "\(what): \(self.address) redirects to \"\(RemoteAddress.masked(location ?? ""))\", which is no address; "
+                "\(what): \(self.address) redirects to \"\(RemoteAddress.masked(location ?? ""))\", which is not an address; "
                     + "fetch from another server"
             )
         }

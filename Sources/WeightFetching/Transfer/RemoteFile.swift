@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A file to fetch, and what is known of it beforehand.
+/// A file to fetch, and what is already known about it.
 public struct RemoteFile: Sendable, Hashable {
     /// The file's name for people: its path in the model or in the shard.
     public var name: String
@@ -10,7 +10,7 @@ public struct RemoteFile: Sendable, Hashable {
     public var authorization: String?
     /// Its size in bytes.
     public var byteCount: Int
-    /// What its bytes add up to.
+    /// Its checksum.
     public var checksum: Checksum
 
     /// Names a file.
@@ -20,7 +20,7 @@ public struct RemoteFile: Sendable, Hashable {
     ///   - address: Where it lies.
     ///   - authorization: The value of the `authorization` header for that address.
     ///   - byteCount: Its size in bytes.
-    ///   - checksum: What its bytes add up to.
+    ///   - checksum: Its checksum.
     public init(
         name: String,
         address: RemoteAddress,
@@ -35,7 +35,7 @@ public struct RemoteFile: Sendable, Hashable {
         self.checksum = checksum
     }
 
-    /// Whether a path that a server names stays inside the folder that it is put in.
+    /// Whether a path from a server stays inside its folder.
     ///
     /// - Parameter path: Components separated by slashes.
     /// - Returns: Whether all of them are plain names.

@@ -2,21 +2,21 @@
 
 internal import Foundation
 
-/// When something that failed is tried again.
+/// When something that failed is retried.
 public struct RetryPolicy: Sendable, Hashable {
-    /// Attempts in a row that bring nothing before giving up; one that brings bytes begins the count anew.
+    /// Attempts in a row without bytes before giving up; one that brings bytes resets the count.
     public var attempts = 8
     /// The wait after the first failure; it doubles with every further one.
     public var firstWait = Duration.milliseconds(250)
     /// The longest wait between two attempts.
     public var longestWait = Duration.seconds(30)
-    /// The longest wait that a server may ask for; one that asks for more is not asked again.
+    /// The longest wait that a server may ask for; a server that asks for more is not retried.
     public var longestAskedWait = Duration.seconds(300)
 
     /// The policy of all commands.
     public static let defaults = RetryPolicy()
 
-    /// How long to wait after a failure: the exponential wait, of which one half is drawn.
+    /// How long to wait after a failure: the exponential wait, half of it random.
     ///
     /// - Parameters:
     ///   - failures: Failures in a row, 1 or more.

@@ -2,11 +2,11 @@
 
 internal import Foundation
 
-/// The fetching of a small answer as a whole, with redirects and retries and without ranges: a pure machine.
+/// Fetches a small answer as a whole, with redirects and retries but without ranges, as a pure machine.
 struct SmallExchange: Sendable {
     /// What to do next.
     enum Action: Sendable, Equatable {
-        /// Send the request again, which has changed.
+        /// Send the changed request.
         case again
         /// Read the body.
         case take
@@ -42,7 +42,7 @@ struct SmallExchange: Sendable {
         return FileTransfer.Request(address: self.redirects.address, headers: headers)
     }
 
-    /// A response's head has come.
+    /// A response's head has arrived.
     mutating func responded(
         _ response: FileTransfer.Response,
         draw: Double,
@@ -68,7 +68,7 @@ struct SmallExchange: Sendable {
         }
     }
 
-    /// No response came, or not all of it.
+    /// No response arrived, or not all of it.
     mutating func notAnswered(_ reason: String, draw: Double) -> Action {
         self.failed(reason, asked: nil, draw: draw)
     }
@@ -83,11 +83,11 @@ struct SmallExchange: Sendable {
         let place = "\(self.what) from \(self.redirects.address)"
         let wait = asked ?? self.policy.wait(after: self.failures, draw: draw)
         guard self.failures < self.policy.attempts, wait <= self.policy.longestAskedWait else {
-            let wish = asked.map { ", and it wants \($0.components.seconds) s of peace" } ?? ""
+            let wish = asked.map { ", and it asks to wait \($0.components.seconds) s" } ?? ""
             return .fail(
                 FetchError(
                     .unreachable,
-                    "\(place): \(reason), \(self.failures) times in a row\(wish); see whether the server is up, and try "
+                    "\(place): \(reason), \(self.failures) times in a row\(wish); check that the server is up, and try "
                         + "again later"
                 )
             )

@@ -4,7 +4,7 @@ internal import CCurl
 internal import Foundation
 internal import Synchronization
 
-/// libcurl's transfers on a thread of their own, which tasks hand requests to.
+/// libcurl's transfers on their own thread, which tasks hand requests to.
 ///
 /// Connections are kept between requests, and closed with the loop.
 final class CurlLoop: Sendable {
@@ -38,7 +38,7 @@ final class CurlLoop: Sendable {
     /// - Throws: ``FetchError`` where libcurl cannot be used.
     init() throws(FetchError) {
         guard Self.isReady, let handle = curl_multi_init() else {
-            throw FetchError(.invalidArgument, "libcurl cannot be prepared; see whether memory is short")
+            throw FetchError(.invalidArgument, "libcurl cannot be initialised; check whether memory is short")
         }
         self.multi = Multi(handle: handle)
         let thread = Thread { self.run() }
@@ -51,12 +51,12 @@ final class CurlLoop: Sendable {
         if !self.post(.start(exchange)) { exchange.end(.failure(CancellationError())) }
     }
 
-    /// Goes on with a body whose reader has room again.
+    /// Resumes a body whose reader has room again.
     func resume(_ exchange: WebExchange) {
         _ = self.post(.resume(exchange))
     }
 
-    /// Ends a request that nobody waits for any more.
+    /// Ends a request that nobody waits for any longer.
     func cancel(_ exchange: WebExchange) {
         _ = self.post(.cancel(exchange))
     }
@@ -108,7 +108,7 @@ final class CurlLoop: Sendable {
         stopping?.resume()
     }
 
-    /// A peer that closes its end makes a call fail, and does not end the process.
+    /// A peer that closes its end makes a call fail instead of killing the process.
     private static func blockBrokenPipes() {
         var signals = sigset_t()
         sigemptyset(&signals)
@@ -139,7 +139,7 @@ final class CurlLoop: Sendable {
             let code = curl_multi_add_handle(self.multi.handle, transfer.handle)
             guard code == CURLM_OK else {
                 throw WebFailure(
-                    reason: "libcurl does not take the request (\(String(cString: curl_multi_strerror(code))))",
+                    reason: "libcurl rejected the request (\(String(cString: curl_multi_strerror(code))))",
                     isPassing: false
                 )
             }

@@ -2,9 +2,9 @@
 
 internal import CCurl
 
-/// What libcurl says of a transfer that failed, and what it means: a pure value.
+/// What libcurl says about a failed transfer, and what it means: a pure value.
 struct CurlReason {
-    /// OpenSSL's results for certificates that are not valid yet, or not any more.
+    /// OpenSSL's results for certificates that are not yet valid, or no longer valid.
     private static let badTimes = [9, 10]
     /// OpenSSL's results for a host name and for an address that a certificate does not have; 0 and 1 where curl itself
     /// compares the names, before it asks for OpenSSL's result.
@@ -19,7 +19,7 @@ struct CurlReason {
     var proxyStatus = 0
     /// OpenSSL's result of verifying the server's certificate.
     var verification = 0
-    /// Whether the connection had come about.
+    /// Whether the connection was established.
     var wasConnected = false
     var isHeadTooLong = false
 
@@ -30,14 +30,14 @@ struct CurlReason {
         case CURLE_PEER_FAILED_VERIFICATION:
             return WebFailure(reason: self.certificate, isPassing: false)
         case CURLE_OPERATION_TIMEDOUT where !self.wasConnected:
-            return WebFailure(reason: "no connection to \(self.host) came about in time", isPassing: true)
+            return WebFailure(reason: "could not connect to \(self.host) in time", isPassing: true)
         case CURLE_OPERATION_TIMEDOUT, CURLE_ABORTED_BY_CALLBACK:
-            return WebFailure(reason: "no bytes came for too long", isPassing: true)
+            return WebFailure(reason: "no bytes arrived for too long", isPassing: true)
         case CURLE_WRITE_ERROR where self.isHeadTooLong:
             return WebFailure(
                 reason:
-                    "\(self.host) answers with headers of more than \(ResponseHead.mostBytes) bytes; see whether the "
-                    + "address is right",
+                    "\(self.host) answers with headers of more than \(ResponseHead.mostBytes) bytes; check the "
+                    + "address",
                 isPassing: false
             )
         case CURLE_GOT_NOTHING:
@@ -46,7 +46,7 @@ struct CurlReason {
             return WebFailure(reason: "the answer was cut off", isPassing: true)
         case CURLE_COULDNT_RESOLVE_PROXY:
             return WebFailure(
-                reason: "the proxy is not known here (\(self.text)); correct https_proxy, http_proxy or all_proxy",
+                reason: "the proxy cannot be resolved (\(self.text)); correct https_proxy, http_proxy or all_proxy",
                 isPassing: true
             )
         default:
@@ -64,7 +64,7 @@ struct CurlReason {
             return "\(subject) is for another name; use the name that it is for"
         }
         if Self.badTimes.contains(self.verification) {
-            return "\(subject) is not valid now; check this machine's clock, and have the certificate renewed"
+            return "\(subject) is not valid now; check this machine's clock, or have the certificate renewed"
         }
         return "\(subject) is not signed by an authority that this machine trusts; name the authority's file with "
             + "--fetch-ca or SSL_CERT_FILE, or install the system's (ca-certificates)"
@@ -73,14 +73,14 @@ struct CurlReason {
     private var refusedByProxy: WebFailure {
         if self.proxyStatus == 407 {
             return WebFailure(
-                reason: "the proxy wants to know who asks (407); give user and password in https_proxy, such as "
+                reason: "the proxy requires a login (407); give user and password in https_proxy, such as "
                     + "http://USER:PASSWORD@PROXY:3128",
                 isPassing: false
             )
         }
         return WebFailure(
             reason:
-                "the proxy does not connect to \(self.host) (\(self.proxyStatus)); have it allowed there, or name the "
+                "the proxy does not connect to \(self.host) (\(self.proxyStatus)); allow it there, or name the "
                 + "host in no_proxy",
             isPassing: self.proxyStatus >= 500
         )
@@ -91,7 +91,7 @@ struct CurlReason {
         guard let file = configuration.authorityFile else {
             return FetchError(
                 .invalidArgument,
-                "this machine has no authorities that certificates could be checked with; install them (ca-certificates), "
+                "this machine has no authorities to check certificates with; install them (ca-certificates), "
                     + "or name a PEM file with --fetch-ca or SSL_CERT_FILE"
             )
         }

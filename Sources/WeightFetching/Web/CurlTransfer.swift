@@ -13,7 +13,8 @@ final class CurlTransfer {
     private var fields: UnsafeMutablePointer<curl_slist>?
     private var head = ResponseHead()
     private var isHeadTooLong = false
-    /// When the head must be here; what curl watches is silence, which a server that sends byte after byte never keeps.
+    /// When the head must be here; curl only watches for silence, so a server that sends byte after byte would never
+    /// time out.
     private let headDeadline: ContinuousClock.Instant
 
     /// Prepares a request.
@@ -31,7 +32,7 @@ final class CurlTransfer {
         let code = self.setUp()
         guard code == CURLE_OK else {
             throw WebFailure(
-                reason: "libcurl does not take the request (\(String(cString: curl_easy_strerror(code))))",
+                reason: "libcurl rejected the request (\(String(cString: curl_easy_strerror(code))))",
                 isPassing: false
             )
         }
@@ -54,13 +55,13 @@ final class CurlTransfer {
             self.fields = fields
         }
         let numbers: [(CURLoption, Int)] = [
-            // Redirects are followed by whoever asked, who knows what may go along.
+            // The caller follows redirects, since it knows which headers may go along.
             (CURLOPT_FOLLOWLOCATION, 0),
             // Several connections are several streams of bytes; one HTTP/2 connection would be one.
             (CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1),
             (CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2),
             (CURLOPT_SSL_VERIFYPEER, 1), (CURLOPT_SSL_VERIFYHOST, 2),
-            // The path goes out as it was given.
+            // The path is sent as given.
             (CURLOPT_PATH_AS_IS, 1),
             // A proxy's answer to CONNECT is not the server's.
             (CURLOPT_SUPPRESS_CONNECT_HEADERS, 1),
@@ -116,7 +117,7 @@ final class CurlTransfer {
 
     private var isLate: Bool { !self.head.isComplete && ContinuousClock.now > self.headDeadline }
 
-    /// - Returns: The bytes that were taken; fewer than came end the transfer.
+    /// - Returns: The bytes that were taken; fewer than arrived end the transfer.
     private func receiveLine(_ line: UnsafeRawBufferPointer) -> Int {
         do {
             if let head = try self.head.add(line) { self.exchange.receive(head) }

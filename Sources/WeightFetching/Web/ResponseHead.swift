@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Puts the lines of a response's head together: a pure machine.
+/// Assembles the lines of a response's head, as a pure machine.
 ///
-/// Interim responses (1xx) are passed over, and so are trailers.
+/// Interim responses (1xx) and trailers are skipped.
 struct ResponseHead {
     /// A head with more bytes than this is refused.
     static let mostBytes = 256 << 10
 
-    /// The head is not one that can be used.
+    /// The head is unusable.
     struct Excess: Error, Equatable {}
 
     private var status: Int?
@@ -43,10 +43,10 @@ struct ResponseHead {
         return FileTransfer.Response(status: status, headers: self.headers)
     }
 
-    /// Of several fields with one name the first counts.
+    /// Of several fields with one name, the first counts.
     private mutating func addField(_ text: Substring) {
         if text.first == " " || text.first == "\t" {
-            // A line that goes on with the one before it (RFC 9112, section 5.2).
+            // A line that continues the one before it (RFC 9112, section 5.2).
             if let name = self.lastName, let value = self.headers[name] {
                 self.headers[name] = value + " " + Self.trimmed(text)
             }

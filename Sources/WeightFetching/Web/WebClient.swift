@@ -2,28 +2,28 @@
 
 internal import Foundation
 
-/// How servers are connected to.
+/// How to connect to servers.
 ///
 /// Proxies are those that curl takes from the environment: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`.
 public struct WebClientConfiguration: Sendable, Hashable {
     /// Files fetched at once.
     public var jobs = 4
-    /// A PEM file with the authorities whose certificates are taken; nil for those of the system.
+    /// A PEM file with the trusted authorities; nil for the system's.
     public var authorityFile: String?
     /// What this program calls itself.
     public var userAgent = "switchyard"
-    /// How long a connection may take to come about.
+    /// How long connecting may take.
     public var connectTimeout = Duration.seconds(20)
-    /// How long a server may say nothing.
+    /// How long a server may be silent.
     public var silenceTimeout = Duration.seconds(60)
 
     /// Creates a configuration with the system's authorities.
     public init() {}
 }
 
-/// Sends requests by libcurl; follows no redirects and tries nothing again, which ``FileTransfer`` decides.
+/// Sends requests by libcurl; follows no redirects and retries nothing; ``FileTransfer`` decides that.
 final class WebClient: Sendable {
-    /// The head of a response, and its body where it is wanted.
+    /// The head of a response, and its body if wanted.
     struct Answer: Sendable {
         var head: FileTransfer.Response
         var body: WebBody
@@ -60,7 +60,7 @@ final class WebClient: Sendable {
     /// - Throws: ``WebFailure``, ``FetchError`` where the configuration cannot be used, or `CancellationError`.
     func send(_ request: FileTransfer.Request) async throws -> Answer {
         let exchange = WebExchange(request, self.configuration)
-        // Made first, so that the request ends with it however this function is left.
+        // Made first, so that the request ends with it however this function exits.
         let body = WebBody(exchange, self.loop)
         self.loop.start(exchange)
         return Answer(head: try await body.head(), body: body)
@@ -115,10 +115,10 @@ final class WebBody: Sendable {
     }
 }
 
-/// A connection that did not come about, or broke.
+/// A connection that could not be made, or broke.
 struct WebFailure: Error, Equatable {
     /// Why, for people.
     var reason: String
-    /// Whether trying again could help.
+    /// Whether retrying could help.
     var isPassing: Bool
 }

@@ -35,7 +35,7 @@ final class WebExchange: Sendable {
         }
     }
 
-    /// Bytes that are kept for a reader that is slower than the network; there the connection is paused.
+    /// Bytes kept for a reader that is slower than the network; at this number the connection pauses.
     static let mostHeldBytes = 1 << 20
 
     let request: FileTransfer.Request
@@ -49,14 +49,14 @@ final class WebExchange: Sendable {
 
     // MARK: - The loop's side
 
-    /// The head of the response has come.
+    /// The head of the response has arrived.
     func receive(_ head: FileTransfer.Response) {
         self.change { $0.head = head }
     }
 
-    /// Bytes of the body have come.
+    /// Bytes of the body have arrived.
     ///
-    /// - Returns: Whether they were taken; if not, they are to be offered again once the reader has made room.
+    /// - Returns: Whether they were taken; if not, offer them again once the reader has made room.
     func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
         self.change { state in
             guard state.heldBytes < Self.mostHeldBytes else {
@@ -69,7 +69,7 @@ final class WebExchange: Sendable {
         }
     }
 
-    /// The response has ended, or will not; the first of several ends counts.
+    /// The response has ended or failed; the first of several ends counts.
     func end(_ outcome: Result<Void, any Error>) {
         self.change { state in
             if state.outcome == nil { state.outcome = outcome }
@@ -93,7 +93,7 @@ final class WebExchange: Sendable {
 
     // MARK: - The reader's side
 
-    /// The head, once it is here.
+    /// The head, once it has arrived.
     func takeHead() throws -> FileTransfer.Response? {
         try self.state.withLock { state in
             if let head = state.head { return head }
@@ -102,7 +102,7 @@ final class WebExchange: Sendable {
         }
     }
 
-    /// The next piece of the body, once it is here.
+    /// The next piece of the body, once it has arrived.
     func take() throws -> Taken {
         try self.state.withLock { state in
             guard state.pieces.isEmpty else {
@@ -118,7 +118,7 @@ final class WebExchange: Sendable {
         }
     }
 
-    /// Waits until a part, or the end, is here.
+    /// Waits until a part, or the end, has arrived.
     func wait(for part: Part) async {
         await withCheckedContinuation { continuation in
             let isHere = self.state.withLock { state in

@@ -178,7 +178,7 @@ enum EchoService {
     static let method = Method(service: "switchyard.bench.v1.Echo", name: "Echo")
 }
 
-/// Calls one after another, each made from the completion of the one before it: no thread changes in between.
+/// Calls one after another, each made from the completion of the one before it, without changing threads.
 private final class CallChain: Sendable {
     private let channel: RPCChannel
     private let payload: Payload
@@ -215,7 +215,7 @@ private final class CallChain: Sendable {
     }
 }
 
-/// An event loop on a thread that is bound to one processor.
+/// An event loop on a thread bound to one processor.
 enum PinnedEventLoop {
     /// Starts one event loop.
     ///

@@ -7,9 +7,9 @@ import SystemPackage
 
 /// What a round of `switchyard-bench rpc` found.
 struct RPCFigures: Sendable {
-    /// Microseconds that half of the calls took at most, one after another.
+    /// The median in microseconds of calls made one after another.
     var p50: Double
-    /// Microseconds that all but one in a hundred took at most.
+    /// The 99th percentile in microseconds.
     var p99: Double
     /// Calls per second with 64 in flight.
     var callsPerSecond: Double

@@ -14,7 +14,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
         discussion: """
             A system is a command that measures when it is asked to: `switchyard-bench model DIR --turns`, the same of bench
             `cluster` and `experts`, and the scripts Tests/Peers/bench_*.py with --turns. All are started, then every round
-            asks each of them for each of its cases once; who is first changes from round to round. The first round is thrown
+            asks each of them for each of its cases once; the order changes from round to round. The first round is thrown
             away. What is not installed is skipped and listed.
 
             EXAMPLE
@@ -42,10 +42,10 @@ struct BenchCompareCommand: AsyncParsableCommand {
     @Option(help: "Seconds that a start, or one turn, may take.")
     var limit: Int = 600
 
-    @Option(help: "What stands above the plot.")
+    @Option(help: "Title of the plot.")
     var title: String = "Systems in turn"
 
-    @Option(help: "What sizes count.")
+    @Option(help: "What the sizes count, such as sequences.")
     var sizeName: String = "batch"
 
     @Option(help: ArgumentHelp("Draw the figures here.", valueName: "file"))
@@ -62,7 +62,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
             throw ValidationError("no --system is named; name at least one, as name=command")
         }
         guard Set(names).count == names.count else {
-            throw ValidationError("two systems have the same name; give each --system a name of its own")
+            throw ValidationError("two systems have the same name; give each --system its own name")
         }
         if let baseline, !names.contains(baseline) {
             throw ValidationError("--baseline is \"\(baseline)\", which is the name of no --system")
@@ -114,7 +114,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
         for round in 0...self.rounds {
             for one in cases {
                 for turn in systems.indices {
-                    // Nobody is always measured after the same neighbour.
+                    // No system is always measured after the same one.
                     let system = systems[(turn + round) % systems.count]
                     guard system.reason == nil, system.cases.contains(one), let result = await system.take(one),
                         round > 0
@@ -134,7 +134,7 @@ struct BenchCompareCommand: AsyncParsableCommand {
                 Terminal.printError("round \(round) of \(self.rounds): \(one.work) \(one.size)")
             }
         }
-        // In the order in which they were named, whatever the order of the turns.
+        // In the order on the command line, whatever the order of the turns.
         let order = Dictionary(uniqueKeysWithValues: systems.enumerated().map { ($1.name, $0) })
         report.figures.sort { (order[$0.system] ?? 0) < (order[$1.system] ?? 0) }
         for system in systems {

@@ -5,7 +5,7 @@ import Foundation
 import NIOCore
 import NIOPosix
 
-/// Something that a system can be asked to measure.
+/// A measurement that a system can be asked for.
 struct TurnCase: Codable, Sendable, Hashable {
     /// What to do: `decode`.
     var work: String
@@ -25,10 +25,10 @@ struct TurnResult: Codable, Sendable, Equatable {
 
 /// The measured side of `switchyard-bench compare`: lines of JSON on standard input and output.
 ///
-/// First it says `{"ready": true, "versions": "...", "cases": [{"work": "decode", "size": 1}, ...]}`. For each line with a
-/// case that it reads, it measures once and says `{"value": 42.6, "unit": "tokens/s"}` or `{"error": "..."}`. It leaves when
-/// its input ends. A system that cannot run here says `{"skipped": "why"}` and leaves. Lines that begin with anything but a
-/// brace are ignored.
+/// First it says `{"ready": true, "versions": "...", "cases": [{"work": "decode", "size": 1}, ...]}`. For each line
+/// with a case that it reads, it measures once and says `{"value": 42.6, "unit": "tokens/s"}` or `{"error": "..."}`. It
+/// exits when its input ends. A system that cannot run here says `{"skipped": "why"}` and exits. Lines that begin with
+/// anything but a brace are ignored.
 struct TurnServer {
     /// What can be asked for.
     var cases: [TurnCase]
@@ -36,7 +36,7 @@ struct TurnServer {
     /// Measures what is asked for until the input ends.
     ///
     /// - Parameter measure: One run of one case.
-    /// - Throws: ``BenchError`` for a line that is no case.
+    /// - Throws: ``BenchError`` for a line that is not a case.
     func serve(_ measure: (TurnCase) async throws -> TurnResult) async throws {
         struct Ready: Encodable {
             var ready = true
@@ -49,7 +49,7 @@ struct TurnServer {
         try Self.say(Ready(versions: SwitchyardBench.machine, cases: self.cases))
         while let line = try await NIOThreadPool.singleton.runIfActive({ readLine() }) {
             guard let one = try? JSONDecoder().decode(TurnCase.self, from: Data(line.utf8)) else {
-                throw BenchError("\"\(line.prefix(200))\" is no case; write {\"work\": \"decode\", \"size\": 1}")
+                throw BenchError("\"\(line.prefix(200))\" is not a case; write {\"work\": \"decode\", \"size\": 1}")
             }
             do {
                 guard self.cases.contains(one) else {

@@ -5,7 +5,8 @@ import Subprocess
 import SwitchyardTypes
 import SystemPackage
 
-/// A system that is compared: its name and the command that starts its ``TurnServer`` or what speaks the same.
+/// A compared system: its name and the command that starts its ``TurnServer`` or another program with the same
+/// protocol.
 struct TurnSystemSpecification: Sendable, Equatable {
     let name: String
     let command: String
@@ -57,16 +58,16 @@ enum TurnMessage: Equatable {
     }
 }
 
-/// A system that is up and waits for its turns.
+/// A running system that waits for its turns.
 final class TurnSystem {
     typealias Process = Execution<CustomWriteInput, SequenceOutput, FileDescriptorOutput>
 
     let name: String
-    /// What it said of itself.
+    /// Its description of itself.
     private(set) var versions = ""
     /// What it can be asked for.
     private(set) var cases: [TurnCase] = []
-    /// Why it has nothing more to say.
+    /// Why it stopped answering.
     private(set) var reason: String?
 
     private let process: Process
@@ -81,13 +82,13 @@ final class TurnSystem {
         self.limit = limit
     }
 
-    /// Starts systems, one after another, runs the body while all are up, and lets them leave.
+    /// Starts systems, one after another, runs the body while all are up, and lets them exit.
     ///
     /// - Parameters:
     ///   - specifications: The systems.
     ///   - limit: How long a start, or one turn, may take.
     ///   - started: Those that are up already.
-    ///   - body: Given all systems, also those that could not start.
+    ///   - body: Gets all systems, including those that could not start.
     /// - Throws: What the body throws, and where no process can be started at all.
     static func run(
         _ specifications: ArraySlice<TurnSystemSpecification>,
@@ -97,7 +98,7 @@ final class TurnSystem {
     ) async throws {
         guard let next = specifications.first else { return try await body(started) }
         var options = PlatformOptions()
-        // A group of its own, so that a system's helpers can be ended with it.
+        // Its own process group, so that a system's helpers can be ended with it.
         options.processGroupID = 0
         _ = try await Subprocess.run(
             .path("/bin/sh"),
@@ -128,7 +129,7 @@ final class TurnSystem {
         case .skipped(let reason)?: self.reason = reason
         case .failed(let reason)?: self.reason = reason
         case .result?: self.reason = "it gave a result before it was asked"
-        case nil: self.reason = self.reason ?? "it left before it was ready"
+        case nil: self.reason = self.reason ?? "it exited before it was ready"
         }
     }
 
@@ -142,20 +143,20 @@ final class TurnSystem {
             let line = try JSONEncoder().encode(one) + Data("\n".utf8)
             _ = try await self.process.standardInputWriter.write([UInt8](line))
         } catch {
-            self.reason = "it left before \(one.work) \(one.size)"
+            self.reason = "it exited before \(one.work) \(one.size)"
             return nil
         }
         switch await self.answer() {
         case .result(let result)?: return result
         case .failed(let reason)?: self.reason = "\(one.work) \(one.size): \(reason)"
         case .skipped(let reason)?: self.reason = reason
-        case .ready?: self.reason = "it began anew instead of measuring \(one.work) \(one.size)"
-        case nil: self.reason = self.reason ?? "it left during \(one.work) \(one.size)"
+        case .ready?: self.reason = "it restarted instead of measuring \(one.work) \(one.size)"
+        case nil: self.reason = self.reason ?? "it exited during \(one.work) \(one.size)"
         }
         return nil
     }
 
-    /// Closes the system's input and waits for it to leave; ends it where it does not.
+    /// Closes the system's input and waits for it to exit; kills it if it does not.
     private func leave() async {
         try? await self.process.standardInputWriter.finish()
         let watch = self.watch(.seconds(20))

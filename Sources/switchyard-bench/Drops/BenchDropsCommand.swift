@@ -33,16 +33,16 @@ struct BenchDropsCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The text; the model's scenes.txt when not given.", valueName: "file"))
     var text: String?
 
-    @Option(help: "The part of the text: known, or held-out (what the miniature's training left out).")
+    @Option(help: "Which part of the text: known, or held-out (what the miniature's training left out).")
     var part: String = SpanCorruption.Part.known.rawValue
 
     @Option(help: "Decides which examples are made and which answers are lost.")
     var seed: UInt64 = 1
 
-    @Option(help: "Runs of each loss, each with a seed of its own.")
+    @Option(help: "Runs of each loss, each with its own seed.")
     var seeds: Int = 8
 
-    @Option(help: "Target tokens at least.")
+    @Option(help: "Minimum number of target tokens.")
     var positions: Int = 4000
 
     @Option(

@@ -9,8 +9,8 @@ import TensorKernels
 
 /// Next-token accuracy of a model whose experts' answers are lost in many ways.
 ///
-/// Teacher-forced: the decoder is fed the text's own tokens whatever it would have said, one token per step and several
-/// sequences a batch, as a gateway does. Every way of losing answers sees the same examples in the same batches.
+/// Teacher-forced: the decoder is fed the text's own tokens whatever it predicts, one token per step and several
+/// sequences per batch, as a gateway does. Every way of losing answers sees the same examples in the same batches.
 struct DropAblation {
     /// Where answers are lost.
     enum Place: String, Sendable, CaseIterable, Codable {
@@ -31,11 +31,11 @@ struct DropAblation {
     struct Loss: Sendable {
         /// `rows`, `calls`, `stalls` or `missing`.
         var kind: String
-        /// What is lost, for tables: `1 of 4 pools`; empty where the fraction says it.
+        /// What is lost, for tables: `1 of 4 pools`; empty where the fraction is enough.
         var label: String
         /// The fraction of token rows to lose.
         var fraction: Double
-        /// What is lost in each run, and the seed.
+        /// What each run loses, and its seed.
         var runs: [(loss: DroppingExperts.Loss, seed: UInt64)]
     }
 
@@ -51,7 +51,7 @@ struct DropAblation {
         var loss = 0.0
         /// Tokens times sparse layers in the stacks where answers are lost.
         var routed = 0
-        /// Of these, how many got no expert output.
+        /// How many of these got no expert output.
         var dropped = 0
 
         /// Correct positions, as a fraction.
@@ -79,7 +79,7 @@ struct DropAblation {
         var cells: [Cell]
         var examples: Int
         var inputTokens: Int
-        /// Steps, of which each batch's first one encodes.
+        /// Steps; the first of each batch encodes.
         var steps: Int
         var batches: Int
     }
@@ -94,7 +94,7 @@ struct DropAblation {
     /// - Parameters:
     ///   - losses: Ways of losing answers.
     ///   - examples: Inputs and targets.
-    ///   - progress: Told how many of the batches are done.
+    ///   - progress: Called with the number of finished batches.
     /// - Returns: The undisturbed model's figures and those of each way in each place.
     /// - Throws: What the model throws.
     func run(

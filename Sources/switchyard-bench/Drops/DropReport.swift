@@ -11,7 +11,7 @@ struct DropReport {
     /// The model and the text, for people.
     let subject: String
 
-    /// Titles of the kinds of loss, in the order of their appearance.
+    /// Titles of the kinds of loss, in order of appearance.
     private static let kinds: [(kind: String, title: String)] = [
         ("rows", "single token rows at random"), ("calls", "late calls: a pool, a layer, a step"),
         ("stalls", "stalled hosts: a pool for some steps"), ("missing", "dead hosts without a replica"),
@@ -198,7 +198,7 @@ struct DropReport {
         )
     }
 
-    /// The mean of a cell's runs at the fraction that was really dropped; nil where chance dropped hardly anything.
+    /// The mean of a cell's runs at the fraction that was really dropped; nil where hardly anything was dropped.
     private static func point(_ cell: DropAblation.Cell) -> SVGPlot.Point? {
         let dropped = mean(cell.runs.map(\.droppedFraction))
         let values = cell.runs.map { $0.accuracy * 100 }

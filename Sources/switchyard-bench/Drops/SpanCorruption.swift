@@ -8,7 +8,7 @@ import Tokenization
 /// Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020), section
 /// 3.1.4, with the lengths and rates of the miniature's `train_mini.py`.
 struct SpanCorruption {
-    /// One text with spans replaced by sentinels, and what stood there.
+    /// One text with spans replaced by sentinels, and the replaced text.
     struct Example: Sendable, Equatable {
         /// Token ids of the text with sentinels, the end token last.
         var input: [Int32]
@@ -65,7 +65,7 @@ struct SpanCorruption {
     /// Makes examples until their targets have enough positions.
     ///
     /// - Parameters:
-    ///   - positions: How many target tokens there must be at least.
+    ///   - positions: The minimum number of target tokens.
     ///   - seed: Decides where examples begin, how long they are and what is taken out.
     /// - Returns: The examples, the same for the same arguments.
     func examples(positions: Int, seed: UInt64) -> [Example] {
@@ -112,7 +112,7 @@ struct SpanCorruption {
     }
 }
 
-/// Numbers that are the same at every run (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// Numbers that are the same in every run (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
 /// generators", 2014, figure 17).
 struct SeededNumbers {
     private var state: UInt64

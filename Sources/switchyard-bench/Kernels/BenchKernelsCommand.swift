@@ -10,10 +10,10 @@ import TensorKernels
 struct BenchKernelsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kernels",
-        abstract: "Products of few and many rows with cold weights, beside a plain read loop and OpenBLAS.",
+        abstract: "Products of few and many rows with cold weights, compared with a plain read loop and OpenBLAS.",
         discussion: """
             Weights are copied until they overflow the caches, and each product takes the next copy. GB/s are bytes of
-            weights; the plain loop reads the same memory. OpenBLAS computes with float32 weights, each thread some of the
+            weights; the plain loop reads the same memory. OpenBLAS computes with float32 weights, each thread a part of the
             outputs, by sgemv for one row and by sgemm for more. All of a table's rows are measured in turn; medians.
 
             EXAMPLES
@@ -45,7 +45,7 @@ struct BenchKernelsCommand: AsyncParsableCommand {
     @Option(help: "Runs of each row, taking turns with the others.")
     var runs: Int = 5
 
-    @Option(help: "Seconds that each run takes at least.")
+    @Option(help: "Minimum seconds per run.")
     var seconds: Double = 0.05
 
     @Option(help: ArgumentHelp("Weights of each type; several times the last-level cache.", valueName: "MiB"))

@@ -20,7 +20,7 @@ final class ColdWeights {
     ///   - outputs: Rows of the weights.
     ///   - inputs: Columns of the weights.
     ///   - types: In which types to pack them.
-    ///   - workingSet: Bytes that the copies of each type take at least.
+    ///   - workingSet: The minimum size of the copies of each type, in bytes.
     ///   - pool: Threads that pack.
     init(outputs: Int, inputs: Int, types: [DType], workingSet: Int, pool: WorkPool) {
         self.outputs = outputs
@@ -48,7 +48,7 @@ final class ColdWeights {
         self.plain = plain
     }
 
-    /// Bytes that one product reads of the weights in a type.
+    /// Bytes of weights in a type that one product reads.
     func byteCount(_ type: DType) -> Int { self.packed[type]?.first?.byteCount ?? 0 }
 
     /// The copy that has not been used for longest.

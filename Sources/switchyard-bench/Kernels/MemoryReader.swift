@@ -3,7 +3,7 @@
 import CKernels
 import TensorKernels
 
-/// A plain loop that reads memory: what a product that reads its weights once can at best be measured against.
+/// A plain loop that reads memory: the upper bound for a product that reads its weights once.
 enum MemoryReader {
     /// Reads bytes front to back.
     ///

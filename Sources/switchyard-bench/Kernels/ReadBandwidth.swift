@@ -12,7 +12,7 @@ struct ReadBandwidth {
     /// Takes memory and touches all of it.
     ///
     /// - Parameters:
-    ///   - pool: Threads that read, each a piece of its own.
+    ///   - pool: Threads that read, each its own piece.
     ///   - mebibytes: Memory to read; several times the last-level cache.
     init(pool: WorkPool, mebibytes: Int = 256) {
         self.pool = pool
@@ -38,13 +38,13 @@ struct ReadBandwidth {
         let page = 4096
         pool.run((bytes.count + page - 1) / page) { pages in
             let range = (pages.lowerBound * page)..<min(pages.upperBound * page, bytes.count)
-            // The loop is a C function of its own, so that it runs although its result is not used.
+            // The loop is a separate C function, so that it runs although its result is unused.
             _ = MemoryReader.read(UnsafeRawBufferPointer(rebasing: bytes[range]))
         }
     }
 }
 
-/// Random numbers for weights and activations, quick to make and the same at every run.
+/// Random numbers for weights and activations, fast and the same in every run.
 struct BenchNumbers {
     private var state: UInt64
 

@@ -8,7 +8,7 @@ import SwitchyardTypes
 import Synchronization
 import TensorKernels
 
-/// Many experts that stand on the weights of few: expert `e` computes with the weights of expert `e % count`.
+/// Many experts that share the weights of few: expert `e` computes with the weights of expert `e % count`.
 ///
 /// It measures what more experts cost without holding their weights.
 final class AliasedExperts: ExpertExecutor {
@@ -16,7 +16,7 @@ final class AliasedExperts: ExpertExecutor {
     enum Reading: String, Sendable, CaseIterable {
         /// Each of a step's experts reads its weights, as if they were its own.
         case own = "each expert's own"
-        /// Experts that stand on the same weights are computed as one, so that a step reads what it would with few experts.
+        /// Experts that share weights are computed as one, so that a step reads what it would with few experts.
         case shared = "as with the fewest experts"
     }
 
@@ -37,7 +37,7 @@ final class AliasedExperts: ExpertExecutor {
         self.reading = reading
     }
 
-    /// What has been spent in experts since the last call of this function.
+    /// The time spent in experts since the last call of this function.
     ///
     /// - Returns: Seconds, and the different experts that a layer's tokens went to on average.
     func takeSpent() -> (seconds: Double, experts: Double) {

@@ -17,7 +17,7 @@ import TensorKernels
 struct BenchExpertsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "experts",
-        abstract: "One remote sparse layer on expert hosts of this machine, beside the same layer in this process.",
+        abstract: "One remote sparse layer on expert hosts of this machine, against the same layer in this process.",
         discussion: """
             Router, dispatch, one call to each host, combine, as the gateway does for a layer; the tokens are new at each
             call. Without --model the experts are random and of switch-base-8's size. Both places give the same bits, which
@@ -32,7 +32,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
     @Option(help: "A folder in Hugging Face layout, or a hub id in the local cache; random experts without it.")
     var model: String?
 
-    @Option(help: "Random experts: how many.")
+    @Option(help: "Random experts: their number.")
     var experts: Int = 8
 
     @Option(help: "Random experts: elements of a token.")
@@ -61,7 +61,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
 
     @Flag(
         help: ArgumentHelp(
-            "Measure when asked to on standard input: the side of `switchyard-bench compare`.",
+            "Measure on request from standard input, for `switchyard-bench compare`.",
             visibility: .hidden
         )
     )
@@ -137,7 +137,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
         }
     }
 
-    /// One sparse layer, and as little else as a model may have.
+    /// One sparse layer, and otherwise the smallest possible model.
     private var randomModel: SyntheticCheckpoint {
         SyntheticCheckpoint(
             configuration: ModelConfiguration(
@@ -240,7 +240,7 @@ struct BenchExpertsCommand: AsyncParsableCommand {
     }
 }
 
-/// Work that blocks its thread, on a thread of its own, as the gateway's engine does.
+/// Work that blocks its thread, on its own thread like the gateway's engine.
 enum BlockingWork {
     /// Runs work and suspends until it is done.
     ///

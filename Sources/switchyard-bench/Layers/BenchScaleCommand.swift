@@ -18,10 +18,10 @@ struct BenchScaleCommand: AsyncParsableCommand {
             vocabulary), with routers for as many experts as asked for. Routers are whole and real; the experts' weights are
             not: expert e of a layer computes with the weights of expert e % --weights, so that 2,048 experts fit into memory.
 
-            A step's tokens go to more different experts where there are more, and each has to be read. So batches are measured
-            twice: with each expert reading the weights as if they were its own, and with experts that stand on the same weights
-            computed as one, which reads what a step with the fewest experts reads: the rest is what the router, the dispatch
-            and the combination cost.
+            With more experts, a step's tokens go to more of them, and each has to be read. So batches are measured
+            twice: with each expert reading its weights as if they were its own, and with experts that share weights
+            computed as one, which reads what a step with the fewest experts reads. The rest is the cost of router, dispatch
+            and combine.
 
             EXAMPLE
               switchyard-bench scale --experts 8 --experts 2048 --batch 1 --json scale.json
@@ -84,7 +84,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
         }
     }
 
-    /// A model with so many experts, loaded.
+    /// A loaded model with a number of experts.
     private struct Candidate {
         let experts: Int
         let reading: AliasedExperts.Reading
@@ -115,7 +115,7 @@ struct BenchScaleCommand: AsyncParsableCommand {
                     // The first round is discarded: it touches memory and wakes processors.
                     guard run > 0 else { continue }
                     let token = 1e6 / rate
-                    // One step more than those on the clock: the first.
+                    // One more step than those timed: the first.
                     let inExperts = 1e6 * seconds / Double((self.steps + 1) * batch)
                     report.add(
                         token,

@@ -9,7 +9,7 @@ import SwitchyardTypes
 /// The weights keep activations at about their size: those of a product are uniform with a variance of one over the length of
 /// its sums, so that routers choose about evenly.
 struct SyntheticCheckpoint {
-    /// The shape; every key that readers want to know is written.
+    /// The shape; every key that readers need is written.
     var configuration: ModelConfiguration
     /// The experts of each sparse layer that are written.
     var experts: Range<Int>
@@ -32,8 +32,8 @@ struct SyntheticCheckpoint {
         try Self.writeIndex(files, to: folder)
     }
 
-    /// Writes a checkpoint that differs from another one in its number of experts and thus its routers only: everything
-    /// else is the other one's, by links.
+    /// Writes a checkpoint that differs from another only in its number of experts and so its routers: everything else
+    /// links to the other one.
     ///
     /// - Parameters:
     ///   - folder: A folder that does not exist yet.
@@ -144,7 +144,7 @@ extension UnsafeMutableBufferPointer<UInt8> {
     }
 }
 
-/// A folder that goes away with the benchmark.
+/// A folder that is removed with the benchmark.
 struct BenchFolder {
     let path: String
 

@@ -9,7 +9,7 @@ import SwitchyardTypes
 /// Norms, biases and embeddings of single tokens are left out: together they are less than a thousandth. Keys and values
 /// of the encoder's output are made once per sequence, so their projections are not part of a step.
 struct ActiveWeights: Equatable {
-    /// Weights that every step reads whatever its tokens are: attention, dense layers, the projection onto the vocabulary.
+    /// Weights that every step reads, whatever its tokens: attention, dense layers, the projection onto the vocabulary.
     var everyStep: Int
     /// Weights of all routers, which stay float32.
     var routers: Int

@@ -6,9 +6,9 @@ import Glibc
 import Musl
 #endif
 
-/// The process's allocations so far, where a library that counts them was put in front of the allocator.
+/// The process's allocations so far, where a library that counts them is preloaded.
 ///
-/// `Tests/Allocations/count_allocations.c` is that library; without it there is nothing to be told.
+/// `Tests/Allocations/count_allocations.c` is that library; without it there are no counts.
 struct AllocationCounter {
     private typealias Count = @convention(c) () -> UInt
     private typealias Trace = @convention(c) (Int32) -> Void

@@ -13,9 +13,9 @@ struct BenchClusterCommand: AsyncParsableCommand {
         commandName: "cluster",
         abstract: "Tokens per second through a cluster of processes on this machine.",
         discussion: """
-            So many GenerateStream calls as the batch is wide, made at once, on the inputs of `model`. Decode tokens a
-            second are those that came while all calls decoded, as `model` decodes a whole batch; all tokens a second
-            count from the calls' beginning, encoding included; encode tokens a second are those of so many Encode calls.
+            One GenerateStream call per sequence of the batch, all made at once, on the inputs of `model`. Decode tokens per
+            second count what came while all calls decoded, as `model` decodes a whole batch; all tokens per second
+            count from the start of the calls, encoding included; encode tokens per second are measured with Encode calls.
             Medians of the runs.
 
             EXAMPLE
@@ -145,7 +145,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         return table
     }
 
-    /// What one batch of calls found.
+    /// The result of one batch of calls.
     private struct Run {
         /// Tokens per second over the longest decode time of the calls.
         var decode: Double
@@ -169,7 +169,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         return Double(size * self.work.inputTokens) / start.duration(to: .now).inSeconds
     }
 
-    /// What one call of a batch saw.
+    /// The result of one call of a batch.
     private struct Stream {
         var tokens: [ContinuousClock.Instant] = []
         var usage: Usage?

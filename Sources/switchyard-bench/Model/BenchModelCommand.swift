@@ -15,7 +15,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         discussion: """
             Inputs are random token ids, the same at every run. Every step decodes one token of each sequence; the best
             token is fed back. The bytes of a step are those of the weights that it reads, each expert once for all of its
-            tokens; the bandwidth beside them is that of a plain loop that reads memory, measured in turn with the rest.
+            tokens. The read bandwidth is a plain loop's over memory, measured in turn with the rest.
 
             EXAMPLE
               switchyard-bench model deploy/models/switch-mini --batch 1 --batch 8 --json model.json
@@ -73,7 +73,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         if let counter = AllocationCounter() {
             for size in self.work.batches {
                 let count = try bench.allocations(counter, batch: size)
-                Terminal.print(String(format: "batch %d: %.1f allocations a decoder step", size, count))
+                Terminal.print(String(format: "batch %d: %.1f allocations per decoder step", size, count))
             }
         }
         try report.write(to: self.output.json)
@@ -91,7 +91,7 @@ struct BenchModelCommand: AsyncParsableCommand {
         let bandwidth = ReadBandwidth(pool: bench.transformer.pool)
         var bytes: [Int: Double] = [:]
         for size in self.work.batches {
-            // Touches everything once before the clock runs.
+            // Touches everything once before timing starts.
             let experts = try bench.expertsTouched(size)
             bytes[size] = weights.bytes(experts: experts, weightBytes: bench.weightBytes)
         }
@@ -151,7 +151,7 @@ struct BenchModelCommand: AsyncParsableCommand {
     }
 }
 
-/// What models in process and in clusters are asked to do, the same for both.
+/// The work of models in process and in clusters, the same for both.
 struct BenchWorkOptions: ParsableArguments {
     @Option(help: "Batch size; may be given several times. (default: 1, 8 and 32)")
     var batch: [Int] = []
@@ -167,7 +167,7 @@ struct BenchWorkOptions: ParsableArguments {
 
     @Flag(
         help: ArgumentHelp(
-            "Measure when asked to on standard input: the side of `switchyard-bench compare`.",
+            "Measure on request from standard input, for `switchyard-bench compare`.",
             visibility: .hidden
         )
     )

@@ -8,7 +8,7 @@ import SwitchModel
 import SwitchyardTypes
 import TensorKernels
 
-/// A model in this process, its inputs, and the work that is timed.
+/// A model in this process, its inputs, and the timed work.
 final class ModelBench {
     /// The model without its experts.
     let transformer: SwitchTransformer
@@ -104,8 +104,7 @@ final class ModelBench {
         return Double(size * self.inputTokens) / time
     }
 
-    /// Decodes a batch: one step outside the clock, then one step for each new token, each sequence's best token being
-    /// fed back.
+    /// Decodes a batch: one untimed step, then one step for each new token, each sequence's best token being fed back.
     ///
     /// - Parameter size: Sequences in the batch.
     /// - Returns: Tokens per second, of all sequences together.
@@ -168,7 +167,7 @@ final class ModelBench {
 
     private func step(_ batch: inout Batch) throws {
         var record = RoutingRecord()
-        // As transformers' generate does where nobody asks for scores.
+        // As transformers' generate does without scores.
         try self.step(&batch, options: StepOptions(logits: .greatest), record: &record)
     }
 

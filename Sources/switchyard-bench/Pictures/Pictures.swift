@@ -7,7 +7,7 @@ import PoolSimulation
 
 /// Files of the documents that are made from committed figures: the pictures, and the table of the simulator.
 struct Pictures {
-    /// A file and what it has to hold.
+    /// A file and its expected content.
     struct Made: Equatable {
         /// From the project's root.
         var path: String
@@ -17,10 +17,10 @@ struct Pictures {
     /// The project's folder.
     let root: String
 
-    /// Where the figures are that pictures are drawn from.
+    /// Where the figures for the pictures are.
     static let data = "docs/images/data"
 
-    /// Every file that is made.
+    /// Every generated file.
     ///
     /// - Returns: Paths and contents, the same at every call.
     /// - Throws: ``BenchError`` where figures are missing or are something else.
@@ -53,7 +53,7 @@ struct Pictures {
         ]
     }
 
-    /// The simulations that docs/simulation.md tells of.
+    /// The simulations that docs/simulation.md describes.
     ///
     /// - Returns: A record for each scenario and variant.
     /// - Throws: ``BenchError`` where the file is missing or is something else.

@@ -4,7 +4,7 @@ import ArgumentParser
 import CommandKit
 import Foundation
 
-/// `switchyard-bench pictures`: the documents' pictures from the figures that are kept beside them.
+/// `switchyard-bench pictures`: the documents' pictures from the figures kept next to them.
 struct PicturesCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pictures",

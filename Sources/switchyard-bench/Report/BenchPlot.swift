@@ -88,8 +88,7 @@ struct BenchPlot {
         return SVGPlot.Point(Double(figure.size), figure.median, range: low < high ? low...high : nil)
     }
 
-    /// Marks that are far enough apart for their numbers: those that are at least a fifteenth of the axis away from the
-    /// mark before them.
+    /// Marks that are far enough apart for their numbers: at least a fifteenth of the axis away from the previous mark.
     private static func spaced(_ values: [Double]) -> [Double] {
         guard let first = values.first, let last = values.last, first > 0, last > first else { return values }
         let least = log(last / first) / 15

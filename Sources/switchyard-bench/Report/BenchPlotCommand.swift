@@ -15,7 +15,7 @@ struct BenchOutputOptions: ParsableArguments {
     @Flag(help: "Print the tables as Markdown.")
     var markdown = false
 
-    /// Prints a table in the form that was asked for.
+    /// Prints a table in the requested form.
     func print(_ table: TextTable) {
         Terminal.print(self.markdown ? table.markdown : table.text)
     }

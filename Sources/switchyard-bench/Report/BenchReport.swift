@@ -9,7 +9,7 @@ struct BenchFigure: Sendable, Equatable {
     var work: String
     /// How much at once, such as a batch; the horizontal axis of a plot.
     var size: Int
-    /// Who did it, such as `Switchyard, float32`; a line each in a plot.
+    /// The system, such as `Switchyard, float32`; a line each in a plot.
     var system: String
     /// The values' unit: a rate, of which more is better, if it ends with `/s`, else less is better.
     var unit: String
@@ -51,7 +51,7 @@ extension BenchFigure: Codable {
         )
     }
 
-    /// The median and the range stand beside the values, for those who only want to draw them.
+    /// The median and the range are next to the values, for readers that only draw them.
     func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(self.work, forKey: .work)
@@ -71,7 +71,7 @@ extension BenchFigure: Codable {
 
 /// What one run of a benchmark found, as it is written to a file and read again for a plot.
 struct BenchReport: Codable, Sendable, Equatable {
-    /// What was done, for the head of a plot.
+    /// The title of a plot.
     var title: String
     /// What the figures' sizes count: `batch`.
     var sizeName: String
@@ -79,7 +79,7 @@ struct BenchReport: Codable, Sendable, Equatable {
     var machine: String
     /// How it was measured, in words.
     var conditions: String
-    /// What each system says of its versions, by system.
+    /// Each system's versions, by system.
     var versions: [String: String] = [:]
     /// Why a system has no figures, by system.
     var skipped: [String: String] = [:]
@@ -121,7 +121,7 @@ struct BenchReport: Codable, Sendable, Equatable {
         return try encoder.encode(self) + Data("\n".utf8)
     }
 
-    /// Writes the report, unless there is nowhere to write it to.
+    /// Writes the report if a path is given.
     ///
     /// - Parameter path: The file, or nil.
     /// - Throws: ``BenchError`` where the file cannot be written.
@@ -198,7 +198,7 @@ struct BenchReport: Codable, Sendable, Equatable {
         }
     }
 
-    /// Who was left out and why, a line each.
+    /// Skipped systems and why, one line each.
     var notes: [String] {
         self.skipped.sorted { $0.key < $1.key }.map { "skipped: \($0.key): \($0.value)" }
     }

@@ -38,7 +38,7 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: "Sequences that a gateway decodes at once.")
     var sequences = 32
 
-    @Option(help: "How unevenly tokens go to the experts: the power by which popularity falls with rank.")
+    @Option(help: "How unevenly tokens go to the experts: the power with which popularity falls with rank.")
     var skew = 0.5
 
     @Option(help: "calm, crash, hang, stragglers, rolling, partition, hot, or all.")
@@ -53,7 +53,7 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Print the columns of docs/simulation.md, as Markdown.")
     var markdown = false
 
-    @Option(help: ArgumentHelp("Draw how many steps took how long into this SVG file.", valueName: "file"))
+    @Option(help: ArgumentHelp("Draw the distribution of step times into this SVG file.", valueName: "file"))
     var plot: String?
 
     func run() throws {

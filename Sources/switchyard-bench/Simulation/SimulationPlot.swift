@@ -3,7 +3,7 @@
 import Figures
 import PoolSimulation
 
-/// Which part of the steps took at least how long: a diagram for each scenario, a line for each variant.
+/// The fraction of the steps that took at least a time: a diagram per scenario, a line per variant.
 ///
 /// Both axes are logarithmic: to the right slower, downwards rarer. A line that ends far to the right is a long tail.
 struct SimulationPlot {
@@ -59,14 +59,14 @@ struct SimulationPlot {
         )
     }
 
-    /// The power of ten, in percent, that one of so many steps is not below.
+    /// The largest power of ten, in percent, that one step of this many is not below.
     private static func rarest(of steps: Double) -> Double {
         var percent = 10.0
         while percent * steps > 100.5, percent > 1e-6 { percent /= 10 }
         return percent
     }
 
-    /// The same look for a variant in every diagram, and dashes for what may lie under another line.
+    /// The same look for a variant in every diagram, and dashes for what another line may cover.
     private static func look(_ variant: String) -> SVGPlot.Look? {
         switch SimulationVariant(rawValue: variant) {
         case .everything: .init(colour: 0, mark: 0, dash: 0)

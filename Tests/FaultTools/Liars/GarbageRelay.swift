@@ -4,9 +4,9 @@ internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 
-/// A TCP relay before an expert host that, when it is told to, sends drawn bytes in place of the host's.
+/// A TCP relay before an expert host that, on request, sends random bytes in place of the host's.
 ///
-/// What is in flight then breaks in the middle of a connection; connections made later get drawn bytes from the start.
+/// Calls in flight then break in the middle of a connection; later connections get random bytes from the start.
 package final class GarbageRelay: Sendable {
     /// `host:port`.
     package let address: String
@@ -19,19 +19,19 @@ package final class GarbageRelay: Sendable {
         self.address = "127.0.0.1:\(listener.localAddress?.port ?? 0)"
     }
 
-    /// From now on sends drawn bytes, or the host's own again.
+    /// From now on sends random bytes, or the host's own again.
     package func speakGarbage(_ isGarbage: Bool) { self.mode.isGarbage.withLock { $0 = isGarbage } }
 
-    /// How many bytes were drawn.
+    /// How many random bytes were sent.
     package var drawn: Int { self.mode.drawn.withLock { $0 } }
 
-    /// Runs a relay for the time of a body.
+    /// Runs a relay while a body runs.
     ///
     /// - Parameters:
     ///   - honest: `host:port` of the true host.
-    ///   - body: Gets the relay, which hands on what it reads at first.
+    ///   - body: Gets the relay, which at first forwards what it reads.
     /// - Returns: What the body returns.
-    /// - Throws: What the body throws; what keeps it from listening.
+    /// - Throws: What the body throws; errors of listening.
     package static func with<Result: Sendable>(
         before honest: String,
         _ body: (GarbageRelay) async throws -> Result
@@ -77,7 +77,7 @@ package final class GarbageRelay: Sendable {
     }
 }
 
-/// Whether relays speak garbage now.
+/// Whether relays send garbage now.
 private final class GarbageMode: Sendable {
     let isGarbage = Mutex(false)
     let drawn = Mutex(0)

@@ -17,10 +17,10 @@ package enum Lie: String, Sendable, CaseIterable {
     case shape
     /// One row too few.
     case rows
-    /// Bytes that are no message.
+    /// Bytes that are not a message.
     case noMessage
 
-    /// Makes a lie of a true answer.
+    /// Turns a true answer into a lie.
     ///
     /// - Parameter message: The answer's bytes.
     /// - Returns: Other bytes.
@@ -44,9 +44,9 @@ package enum Lie: String, Sendable, CaseIterable {
     }
 }
 
-/// An expert host that hands calls on to a true one, and lies about the answers when it is told to.
+/// An expert host that forwards calls to a true one, and lies about the answers on request.
 ///
-/// It describes itself as the true host does, so that nothing but its answers gives it away.
+/// It describes itself as the true host does, so that only its answers give it away.
 package final class LyingHost: Sendable {
     /// `host:port`.
     package let address: String
@@ -63,13 +63,13 @@ package final class LyingHost: Sendable {
     /// How many lies were told.
     package var told: Int { self.lies.withLock { $0 } }
 
-    /// Runs a lying host for the time of a body.
+    /// Runs a lying host while a body runs.
     ///
     /// - Parameters:
     ///   - honest: `host:port` of the true host.
-    ///   - body: Gets the lying one, which tells the truth at first.
+    ///   - body: Gets the lying one, which at first tells the truth.
     /// - Returns: What the body returns.
-    /// - Throws: What the body throws; what keeps it from listening.
+    /// - Throws: What the body throws; errors of listening.
     package static func with<Result: Sendable>(
         before honest: String,
         _ body: (LyingHost) async throws -> Result
@@ -123,7 +123,7 @@ package final class LyingHost: Sendable {
         }
     }
 
-    /// The host, which is made after the server that asks for it.
+    /// The host, which is created after the server that needs it.
     private final class Current: Sendable {
         let host = Mutex<LyingHost?>(nil)
     }
@@ -145,7 +145,7 @@ struct SocketAddressText {
 
     init(_ text: String) throws {
         guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]) else {
-            throw FaultError("\(text) is no host:port")
+            throw FaultError("\(text) is not host:port")
         }
         self.host = String(text[..<colon])
         self.port = port

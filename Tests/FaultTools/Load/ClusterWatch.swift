@@ -3,7 +3,7 @@
 package import SwitchyardClient
 internal import Synchronization
 
-/// Asks a gateway again and again how it sees its hosts.
+/// Polls a gateway for its view of its hosts.
 package final class ClusterWatch: Sendable {
     private struct State {
         var latest: ClusterDescription?
@@ -16,7 +16,7 @@ package final class ClusterWatch: Sendable {
     /// Creates a watch; ``run(_:)`` asks.
     package init() {}
 
-    /// Asks until ``stop()``; a gateway that is away is asked again.
+    /// Asks until ``stop()``; an unreachable gateway is polled again.
     ///
     /// - Parameter client: Calls the gateway.
     package func run(_ client: GatewayClient) async {
@@ -36,10 +36,10 @@ package final class ClusterWatch: Sendable {
     /// Asks no more.
     package func stop() { self.state.withLock { $0.mayAsk = false } }
 
-    /// What the gateway said last.
+    /// The gateway's last answer.
     package var latest: ClusterDescription? { self.state.withLock { $0.latest } }
 
-    /// What the gateway said last of one host.
+    /// The gateway's last answer about one host.
     package func replica(_ address: String) -> ReplicaDescription? {
         self.latest?.pools.flatMap(\.replicas).first { $0.address == address }
     }
@@ -47,14 +47,14 @@ package final class ClusterWatch: Sendable {
     /// Every state that a host was seen in.
     package func states(of address: String) -> Set<ReplicaState> { self.state.withLock { $0.seen[address] ?? [] } }
 
-    /// Waits until the gateway says something of a host.
+    /// Waits until the gateway reports a condition of a host.
     ///
     /// - Parameters:
     ///   - address: The host's address.
     ///   - limit: How long to wait.
     ///   - condition: Gets the description; nil where the gateway does not name the host.
     /// - Returns: How long it took.
-    /// - Throws: ``FaultError`` where it does not say so in time.
+    /// - Throws: ``FaultError`` where it does not in time.
     @discardableResult
     package func wait(
         for address: String,
@@ -62,7 +62,7 @@ package final class ClusterWatch: Sendable {
         until condition: (ReplicaDescription?) -> Bool
     ) async throws -> Duration {
         let start = ContinuousClock.now
-        // What was heard before this moment may be out of date.
+        // Answers from before this moment may be out of date.
         self.state.withLock { $0.latest = nil }
         while start.duration(to: .now) < limit {
             if self.latest != nil, condition(self.replica(address)) { return start.duration(to: .now) }

@@ -3,7 +3,7 @@
 package import SwitchyardClient
 internal import Synchronization
 
-/// Clients that call a gateway one after another until they are told to stop.
+/// Clients that each make one call after another to a gateway until told to stop.
 package final class Load: Sendable {
     /// What a load consists of.
     package struct Plan: Sendable {
@@ -11,9 +11,9 @@ package final class Load: Sendable {
         package var requests: [LoadRequest]
         /// For each request the ids of the undisturbed run.
         package var references: [[UInt32]]
-        /// Clients that call at once.
+        /// Number of concurrent clients.
         package var clients = 4
-        /// Further clients whose calls accept no lost token.
+        /// Additional clients whose calls accept no lost token.
         package var strictClients = 0
         /// How long after one call a client is due to make the next one; nil as soon as the call has ended.
         ///
@@ -32,14 +32,14 @@ package final class Load: Sendable {
         self.record = record
     }
 
-    /// Makes no further calls; those in flight go on.
+    /// Makes no further calls; those in flight continue.
     package func stop() { self.mayCall.withLock { $0 = false } }
 
     /// Calls until ``stop()``.
     ///
     /// - Parameters:
     ///   - client: Calls the gateway.
-    ///   - streams: Whether tokens are looked at as they come.
+    ///   - streams: Whether tokens are examined as they arrive.
     package func run(_ client: GatewayClient, streams: Bool = true) async {
         await withDiscardingTaskGroup { group in
             for index in 0..<self.plan.clients + self.plan.strictClients {
@@ -73,7 +73,7 @@ package final class Load: Sendable {
             )
             self.record.add(call)
             if case .failed = call.outcome {
-                // As a client does that was refused: no faster than this.
+                // A refused client calls no faster than this.
                 try? await Task.sleep(for: .milliseconds(20))
             }
         }
@@ -124,7 +124,7 @@ package final class Load: Sendable {
         return call
     }
 
-    /// Tokens that hosts lost; what capacity drops, the undisturbed run drops too.
+    /// Tokens that hosts lost; the undisturbed run also drops what capacity drops.
     static func lost(_ usage: Usage?) -> [WireDropReason: UInt64] {
         var lost: [WireDropReason: UInt64] = [:]
         for dropped in usage?.dropped ?? [] where dropped.reason != .capacity {
@@ -133,7 +133,7 @@ package final class Load: Sendable {
         return lost
     }
 
-    /// Asks every request once of an undisturbed cluster.
+    /// Makes every request once to an undisturbed cluster.
     ///
     /// - Parameters:
     ///   - requests: The requests.
@@ -152,7 +152,7 @@ package final class Load: Sendable {
         return references
     }
 
-    /// The ids of an answer that lost no token; asked for again where deadlines are so short that some do.
+    /// The ids of an answer that lost no token; requested again where deadlines are so short that some do.
     private static func answer(_ request: LoadRequest, client: GatewayClient) async throws -> [UInt32] {
         var failure: GatewayError?
         for _ in 0..<10 {
@@ -212,7 +212,7 @@ package final class Load: Sendable {
         }
     }
 
-    /// Makes one call with one answer, without looking at single tokens.
+    /// Makes one call with one answer, without examining single tokens.
     static func unary(_ request: LoadRequest, reference: [UInt32], client: GatewayClient, record: LoadRecord) async {
         let start = record.now
         var call = LoadCall(start: start, end: start, outcome: .failed(.unknown, ""), isStrict: false)

@@ -17,11 +17,11 @@ package struct LoadCall: Sendable {
     package var start: Duration
     package var end: Duration
     package var outcome: Outcome
-    /// Tokens that hosts lost, by reason; what capacity dropped is not among them.
+    /// Tokens that hosts lost, by reason, without those that capacity dropped.
     package var lost: [WireDropReason: UInt64] = [:]
     /// Whether it asked that no token be lost.
     package var isStrict: Bool
-    /// Whether a refusal said when to come back.
+    /// Whether a refusal said when to retry.
     package var hasRetryHint = false
     /// Tokens of the answer.
     package var tokens = 0
@@ -29,7 +29,7 @@ package struct LoadCall: Sendable {
 
 /// One token as the client saw it.
 package struct TokenSample: Sendable, Hashable {
-    /// When it came, in seconds since the record began.
+    /// When it arrived, in seconds since the record began.
     package var time: Float
     /// How long after the one before it, or after the call was made, in seconds.
     package var gap: Float
@@ -37,12 +37,12 @@ package struct TokenSample: Sendable, Hashable {
     package var isFirst: Bool
 }
 
-/// What clients saw, as it happened.
+/// What clients saw, in real time.
 package final class LoadRecord: Sendable {
     private struct State {
         var calls: [LoadCall] = []
         var samples: [TokenSample] = []
-        /// Counts in place of samples and calls that are not kept.
+        /// Counts that replace samples and calls that are not kept.
         var summary = LoadSummary()
     }
 
@@ -88,13 +88,13 @@ package final class LoadRecord: Sendable {
 package struct LoadSummary: Sendable, Codable, Hashable {
     /// Calls that ended.
     package var calls = 0
-    /// Calls that ended with a status in place of an answer, strict ones apart.
+    /// Calls that ended with a status instead of an answer, without strict ones.
     package var failed = 0
     /// Strict calls that ended with `UNAVAILABLE` or `DEADLINE_EXCEEDED`, as they asked to.
     package var strictRefusals = 0
     /// Answers whose ids are not those of the undisturbed run.
     package var otherIDs = 0
-    /// Of these the ones that lost no token: wrong answers.
+    /// Those of them that lost no token: wrong answers.
     package var wrongIDs = 0
     /// Answers that lost tokens.
     package var degraded = 0

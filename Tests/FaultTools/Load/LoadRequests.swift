@@ -9,7 +9,7 @@ package struct LoadRequest: Sendable {
     package var text: String
     /// How many tokens to generate, no fewer and no more; nil leaves that to the model.
     package var tokens: UInt32?
-    /// What transformers answers, where that is known.
+    /// What transformers answers, if known.
     package var expected: [UInt32]?
 
     /// The call's message.
@@ -35,7 +35,7 @@ package struct LoadRequest: Sendable {
     ///   - model: The model's folder, with `prompts.json` and `scenes.txt`.
     ///   - passageTokens: How many tokens are generated for a passage.
     /// - Returns: The requests, always the same.
-    /// - Throws: What keeps the files from being read.
+    /// - Throws: Errors of reading the files.
     package static func all(model: String, passageTokens: UInt32) throws -> [LoadRequest] {
         let file = URL(fileURLWithPath: "\(model)/prompts.json")
         let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: file))
@@ -54,7 +54,7 @@ package struct LoadRequest: Sendable {
         }
     }
 
-    /// Speeches of middling length, evenly spread, each with one word taken out.
+    /// Speeches of medium length, evenly spread, each with one word removed.
     static func passages(of scenes: String, count: Int) -> [String] {
         let speeches = scenes.components(separatedBy: "\n\n")
             .map { $0.split(separator: "\n").dropFirst().joined(separator: " ") }

@@ -3,23 +3,23 @@
 internal import Foundation
 internal import Synchronization
 
-/// Expert hosts in network namespaces of their own, on a bridge; clients and gateway live at the bridge itself.
+/// Expert hosts in their own network namespaces, on a bridge; clients and gateway are on the bridge itself.
 ///
-/// The whole process lives in private network, mount and process namespaces (``enter(_:)``), so nothing of the machine's
-/// own network is touched, and all of it is gone when the process ends, however it ends.
+/// The whole process lives in private network, mount and process namespaces (``enter(_:)``), so the machine's own
+/// network is untouched, and everything is gone when the process ends, however it ends.
 package final class NetworkLab: Sendable {
     /// Set for the process inside.
     private static let mark = "SWITCHYARD_FAULTS_INSIDE"
 
     private let hosts = Mutex(0)
 
-    /// Whether this process lives in namespaces of its own.
+    /// Whether this process is in its own namespaces.
     package static var isInside: Bool { ProcessInfo.processInfo.environment[Self.mark] != nil }
 
-    /// Starts this program anew within namespaces of its own; returns only where that cannot be done.
+    /// Restarts this program in its own namespaces; returns only where that is not possible.
     ///
     /// - Parameter arguments: The program's arguments.
-    /// - Returns: Why it cannot be done.
+    /// - Returns: Why it is not possible.
     package static func enter(_ arguments: [String]) async -> String {
         guard let unshare = Tool.path("unshare"), Tool.path("ip") != nil else {
             return "unshare or ip is missing; install them with: deploy/install-packages.sh faults"
@@ -45,10 +45,10 @@ package final class NetworkLab: Sendable {
 
     /// Makes the bridge.
     ///
-    /// - Throws: ``FaultError`` where the process is not inside namespaces of its own, or a program fails.
+    /// - Throws: ``FaultError`` where the process is not in its own namespaces, or a program fails.
     package init() async throws {
         guard Self.isInside else { throw FaultError("this process lives in the machine's own network") }
-        // Names of namespaces are files below /run: here they are nobody else's.
+        // Names of namespaces are files below /run, which is private here.
         try await Tool.run("mount", ["-t", "tmpfs", "none", "/run"])
         try await Tool.run("ip", ["link", "set", "lo", "up"])
         try await Tool.run("ip", ["link", "add", "bridge", "type", "bridge"])
@@ -76,13 +76,13 @@ package final class NetworkLab: Sendable {
         return host
     }
 
-    /// Cuts a host off: packets to it and from it are lost, and nobody is told.
+    /// Cuts a host off: packets to it and from it are lost silently.
     package func cut(_ host: LabHost) async throws { try await Tool.run("ip", ["link", "set", host.name, "down"]) }
 
     /// Ends a cut.
     package func heal(_ host: LabHost) async throws { try await Tool.run("ip", ["link", "set", host.name, "up"]) }
 
-    /// Loses a share of the packets that come from hosts, and as many of those that come to them.
+    /// Loses a share of the packets from hosts, and the same share of those to them.
     ///
     /// - Parameters:
     ///   - perMille: How many of a thousand.
@@ -103,7 +103,7 @@ package final class NetworkLab: Sendable {
         }
     }
 
-    /// Packets are dropped where they arrive: one that is dropped where it leaves is no loss to the sender, which knows.
+    /// Packets are dropped on arrival: the sender would notice one that is dropped on departure.
     private static func lossRules(perMille: Int) -> String {
         """
         table inet loss {
@@ -116,7 +116,7 @@ package final class NetworkLab: Sendable {
     }
 }
 
-/// A network namespace that stands for a machine.
+/// A network namespace that represents a machine.
 package struct LabHost: Sendable, Hashable {
     /// The namespace, and the bridge's port to it.
     package let name: String

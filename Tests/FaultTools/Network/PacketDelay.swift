@@ -14,7 +14,7 @@ package final class PacketDelay: Sendable {
     private let mayRun = Mutex(true)
     private let isDone = Mutex(false)
 
-    /// Delays packets for the time of a body.
+    /// Delays packets while a body runs.
     ///
     /// - Parameters:
     ///   - host: Whose packets; those that it sends.
@@ -50,7 +50,7 @@ package final class PacketDelay: Sendable {
         // AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK, NETLINK_NETFILTER; the imported constants have other types.
         self.descriptor = socket(16, 3 | 0o4000, 12)
         guard self.descriptor >= 0 else { throw Self.failure("socket") }
-        // A sockaddr_nl of zeros behind the family lets the kernel choose the address.
+        // A sockaddr_nl of zeros after the family lets the kernel choose the address.
         var address = sockaddr()
         address.sa_family = 16
         guard bind(self.descriptor, &address, 12) == 0 else { throw Self.failure("bind") }
@@ -68,7 +68,7 @@ package final class PacketDelay: Sendable {
         var waiting: [(packet: UInt32, due: ContinuousClock.Instant)] = []
         var first = 0
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
-        // Packets that still wait are let go before the thread ends.
+        // Packets that still wait are released before the thread ends.
         while self.mayRun.withLock({ $0 }) || first < waiting.count {
             var ready = pollfd(fd: self.descriptor, events: Int16(POLLIN), revents: 0)
             poll(&ready, 1, first < waiting.count ? 1 : 20)

@@ -12,12 +12,12 @@ enum PacketQueueMessage {
     private static let config: UInt16 = 2
     private static let headerBytes = 20
 
-    /// Asks for the packets of a queue: their numbers alone, not their bytes.
+    /// Asks for the packets of a queue: only their numbers, not their bytes.
     static func bind(queue: UInt16) -> [[UInt8]] {
         let command = Self.attribute(1, [1, 0, 0, 0])
         let parameters = Self.attribute(2, Self.big(UInt32(0)) + [1])
         let length = Self.attribute(3, Self.big(UInt32(20_000)))
-        // Large segments come whole; nobody looks into them.
+        // Large segments come whole; they are not inspected.
         let wholeSegments = Self.attribute(5, Self.big(UInt32(4))) + Self.attribute(4, Self.big(UInt32(4)))
         return [
             Self.message(Self.config, queue, command),
@@ -25,12 +25,12 @@ enum PacketQueueMessage {
         ]
     }
 
-    /// Lets a packet go on.
+    /// Releases a packet.
     static func accept(_ packet: UInt32, queue: UInt16) -> [UInt8] {
         Self.message(Self.verdict, queue, Self.attribute(2, Self.big(UInt32(1)) + Self.big(packet)))
     }
 
-    /// The numbers of the packets that some messages of the kernel tell about.
+    /// The numbers of the packets in some messages of the kernel.
     static func packets(in bytes: ArraySlice<UInt8>) -> [UInt32] {
         var packets: [UInt32] = []
         var rest = bytes

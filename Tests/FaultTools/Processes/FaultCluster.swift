@@ -3,13 +3,13 @@
 internal import Foundation
 internal import Synchronization
 
-/// An expert host's process, which may be started again at the address that it had.
+/// An expert host's process, which can be restarted at the same address.
 package final class HostProcess: Sendable {
     /// `pool-0/1`.
     package let name: String
     /// `host:port`.
     package let address: String
-    /// The network namespace that it lives in, if it has one of its own.
+    /// The network namespace that it lives in, if it has one.
     package let place: LabHost?
 
     let specification: ProcessSpecification
@@ -78,7 +78,7 @@ package final class FaultCluster: Sendable {
         }
     }
 
-    /// Every process: the gateway and the hosts' present ones.
+    /// Every process: the gateway's and the hosts' current ones.
     package var processes: [KeptProcess] {
         self.state.withLock { ($0.gateway.map { [$0] } ?? []) + $0.hosts.map(\.process) }
     }
@@ -92,7 +92,7 @@ package final class FaultCluster: Sendable {
     ///   - shard: The folder to serve; nil for the pool's own.
     ///   - arguments: Further arguments.
     /// - Returns: The host.
-    /// - Throws: ``FaultError`` where it does not come up.
+    /// - Throws: ``FaultError`` where it does not start.
     @discardableResult
     package func startHost(pool: Int, shard: String? = nil, arguments: [String] = []) async throws -> HostProcess {
         let (number, replica) = self.state.withLock { state in
@@ -131,10 +131,10 @@ package final class FaultCluster: Sendable {
         return host
     }
 
-    /// Starts a host's process again at the same address and waits until it listens.
+    /// Restarts a host's process at the same address and waits until it listens.
     ///
     /// - Parameter host: A host whose process has ended.
-    /// - Throws: ``FaultError`` where it does not come up.
+    /// - Throws: ``FaultError`` where it does not start.
     package func restart(_ host: HostProcess) async throws {
         _ = try await host.process.ended(within: .seconds(300))
         let process = self.keeper.start(host.specification)
@@ -142,7 +142,7 @@ package final class FaultCluster: Sendable {
         try await process.listening(within: .seconds(300))
     }
 
-    /// Counts a host no more as one of the cluster's; its process goes on.
+    /// Removes a host from the cluster; its process keeps running.
     package func forget(_ host: HostProcess) {
         self.state.withLock { state in state.hosts.removeAll { $0 === host } }
     }
@@ -156,7 +156,7 @@ package final class FaultCluster: Sendable {
     ///   - arguments: Further arguments.
     ///   - listen: Where it listens.
     /// - Returns: The process.
-    /// - Throws: ``FaultError`` where it does not come up.
+    /// - Throws: ``FaultError`` where it does not start.
     @discardableResult
     package func startGateway(
         targets: [String: [String]]? = nil,

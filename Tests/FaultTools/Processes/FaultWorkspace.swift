@@ -10,10 +10,10 @@ package struct FaultWorkspace: Sendable {
     package let model: String
     /// Shards, address files and logs; removed by ``discard()``.
     package let folder: String
-    /// Arguments that every gateway gets, ahead of its own: the later of two counts.
+    /// Arguments that every gateway gets, before its own; the later of two wins.
     package var gatewayArguments: [String] = []
 
-    /// The repository's root, as long as the sources lie where they were compiled.
+    /// The repository's root, as long as the sources are where they were compiled.
     package static let root = URL(fileURLWithPath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         .path
@@ -24,16 +24,16 @@ package struct FaultWorkspace: Sendable {
     /// Makes an empty folder.
     ///
     /// - Parameters:
-    ///   - executable: The `switchyard` program; nil takes the one that was built beside this one.
+    ///   - executable: The `switchyard` program; nil takes the one built next to this one.
     ///   - model: The model to serve.
-    /// - Throws: ``FaultError`` where the program or the model is missing; what keeps the folder from being made.
+    /// - Throws: ``FaultError`` where the program or the model is missing; errors of creating the folder.
     package init(executable: String? = nil, model: String = Self.miniature) throws {
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         let beside = URL(fileURLWithPath: own).deletingLastPathComponent().appendingPathComponent("switchyard").path
         self.executable = executable ?? beside
         self.model = model
         guard FileManager.default.isExecutableFile(atPath: self.executable) else {
-            throw FaultError("\(self.executable) is no program; build it with: swift build --product switchyard")
+            throw FaultError("\(self.executable) is not a program; build it with: swift build --product switchyard")
         }
         guard FileManager.default.fileExists(atPath: "\(model)/config.json") else {
             throw FaultError("\(model) holds no model; name a folder with config.json")
@@ -60,7 +60,7 @@ package struct FaultWorkspace: Sendable {
     ///
     /// - Parameter pools: How many pools.
     /// - Returns: The folder with `gateway` and the pools.
-    /// - Throws: ``FaultError`` with what the program printed where it fails; what keeps files from being copied.
+    /// - Throws: ``FaultError`` with what the program printed where it fails; errors of copying files.
     package func otherShards(pools: Int) async throws -> String {
         let copy = "\(self.folder)/other-model"
         if !FileManager.default.fileExists(atPath: copy) {

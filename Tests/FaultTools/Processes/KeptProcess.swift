@@ -5,9 +5,9 @@ internal import Subprocess
 internal import Synchronization
 internal import SystemPackage
 
-/// What to start and where it says what.
+/// What to start and where its output goes.
 package struct ProcessSpecification: Sendable {
-    /// The name as people see it: `gateway`, `pool-0/1`.
+    /// The displayed name: `gateway`, `pool-0/1`.
     package var name: String
     /// The program.
     package var executable: String
@@ -17,7 +17,7 @@ package struct ProcessSpecification: Sendable {
     package var addressFile: String
     /// The file that gets what it prints, appended.
     package var logFile: String
-    /// Variables beside those of this process.
+    /// Variables in addition to this process's.
     package var environment: [String: String]
 
     /// Describes a process; each parameter is the property of that name.
@@ -52,7 +52,7 @@ package final class KeptProcess: Sendable {
 
     /// How a process ended.
     package struct Exit: Sendable, Hashable, CustomStringConvertible {
-        /// The status that it left with; nil where a signal ended it.
+        /// Its exit status; nil where a signal ended it.
         package var code: Int32?
         /// The status in words.
         package var description: String
@@ -79,10 +79,10 @@ package final class KeptProcess: Sendable {
     /// Sends a signal, unless the process has ended.
     ///
     /// - Parameter number: The signal.
-    /// - Throws: ``FaultError`` where there is no process any more.
+    /// - Throws: ``FaultError`` where the process has ended.
     package func signal(_ number: Int32) throws {
         guard let identifier = self.identifier, kill(identifier, number) == 0 else {
-            throw FaultError("\(self.specification.name) runs no more, so signal \(number) cannot be sent to it")
+            throw FaultError("\(self.specification.name) no longer runs, so signal \(number) cannot be sent to it")
         }
     }
 
@@ -106,7 +106,7 @@ package final class KeptProcess: Sendable {
         while ContinuousClock.now < deadline {
             if let address = self.address { return address }
             if let exit = self.exit {
-                throw FaultError("\(self.specification.name) left before it listened: \(exit)\n\(self.lastWords)")
+                throw FaultError("\(self.specification.name) exited before it listened: \(exit)\n\(self.lastWords)")
             }
             try await Task.sleep(for: .milliseconds(5))
         }
@@ -131,7 +131,7 @@ package final class KeptProcess: Sendable {
 
     // MARK: - Its life
 
-    /// Runs the process to its end; a cancelled task asks it to leave, and kills it when it does not.
+    /// Runs the process to its end; a cancelled task asks it to exit, and kills it if it does not.
     func run() async {
         do {
             let status = try await self.launch()
@@ -151,7 +151,7 @@ package final class KeptProcess: Sendable {
     private func launch() async throws -> TerminationStatus {
         try? FileManager.default.removeItem(atPath: self.specification.addressFile)
         var options = PlatformOptions()
-        // A group of its own: an interrupt from the terminal reaches the parent alone.
+        // Its own process group: an interrupt from the terminal reaches only the parent.
         options.processGroupID = 0
         options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(5))]
         let log = try FileDescriptor.open(
@@ -204,7 +204,7 @@ package final class KeptProcess: Sendable {
         return result.terminationStatus
     }
 
-    /// Polls for the file that the process writes once it listens; the file appears whole, by a rename.
+    /// Polls for the file that the process writes once it listens; a rename puts the complete file in place.
     private func readAddress() async {
         while !Task.isCancelled {
             if let text = try? String(contentsOfFile: self.specification.addressFile, encoding: .utf8) {

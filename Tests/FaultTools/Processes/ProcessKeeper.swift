@@ -12,14 +12,14 @@ package final class ProcessKeeper: Sendable {
     /// Starts a process; its standard input is a pipe that closes with this process, however this process ends.
     ///
     /// - Parameter specification: What to start.
-    /// - Returns: The process, which need not run yet.
+    /// - Returns: The process, which may not run yet.
     package func start(_ specification: ProcessSpecification) -> KeptProcess {
         let process = KeptProcess(specification)
         self.source.yield(process)
         return process
     }
 
-    /// Runs a body; processes that it started and that still run are asked to leave after it, and killed if they stay.
+    /// Runs a body; processes that it started and that still run are then asked to exit, and killed if they do not.
     ///
     /// - Parameter body: Starts processes.
     /// - Returns: What the body returns.

@@ -4,7 +4,7 @@ internal import Foundation
 internal import Subprocess
 internal import SystemPackage
 
-/// Programs that are run to their end.
+/// Programs that run to their end.
 package enum Tool {
     /// Runs a program.
     ///

@@ -9,18 +9,18 @@ package enum FaultTable {
         "Back after", "Result",
     ]
 
-    /// Markdown with one line a row.
+    /// Markdown with one line per row.
     ///
-    /// - Parameter results: What rows came to.
+    /// - Parameter results: The rows' results.
     /// - Returns: The table, with a line break at its end.
     package static func markdown(_ results: [FaultResult]) -> String {
         let rule = ["---", "---"] + Array(repeating: "---:", count: self.titles.count - 3) + ["---"]
         return ([self.titles, rule] + results.map(self.cells)).map { "| \($0.joined(separator: " | ")) |\n" }.joined()
     }
 
-    /// One row in words, for the terminal: its figures and what did not hold.
+    /// One row in words, for the terminal: its figures and failed checks.
     ///
-    /// - Parameter result: What the row came to.
+    /// - Parameter result: The row's result.
     /// - Returns: Several lines.
     package static func words(_ result: FaultResult) -> String {
         var lines = [self.headline(result)]
@@ -67,7 +67,7 @@ package enum FaultTable {
         ]
     }
 
-    /// Calls that failed; those that asked to fail rather than lose a token are named apart.
+    /// Calls that failed; those that asked to fail rather than lose a token are listed separately.
     private static func failed(_ load: LoadSummary) -> String {
         load.strictRefusals == 0 ? "\(load.failed)" : "\(load.failed) (+ \(load.strictRefusals) strict)"
     }
@@ -77,7 +77,7 @@ package enum FaultTable {
         return parts.isEmpty ? "0" : parts.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
     }
 
-    /// So much of a reason as a cell of a table can hold.
+    /// The part of a reason that fits into a cell of a table.
     private static func firstLine(_ text: String) -> String {
         String(text.prefix { $0 != "\n" }.prefix(120)).replacingOccurrences(of: "|", with: "/")
     }
@@ -89,7 +89,7 @@ package enum FaultTable {
         case .failed:
             let broken = result.checks.filter { !$0.holds }.map { "\($0.name) (\($0.found))" }
             return broken.isEmpty
-                ? "FAIL: could not be played: \(self.firstLine(result.reason))"
+                ? "FAIL: could not be run: \(self.firstLine(result.reason))"
                 : "FAIL: \(broken.joined(separator: "; "))"
         }
     }

@@ -16,7 +16,7 @@ package struct FaultCheck: Sendable, Codable, Hashable {
     package var holds: Bool
     /// What was found.
     package var found: String
-    /// Whether it is about times: a machine that is busy with other things may fail it.
+    /// Whether it is about times: a busy machine may fail it.
     package var isAboutSpeed: Bool
 }
 
@@ -33,15 +33,15 @@ package struct FaultFigures: Sendable, Codable, Hashable {
     package var faultStep = 0.0
     /// Tokens per second without a fault.
     package var quietRate = 0.0
-    /// The part of the throughput that was lost in the stretch with the fault.
+    /// The fraction of the throughput that was lost during the fault.
     package var throughputLost: Double?
-    /// How long the cluster took to be whole again once the fault ended, in seconds.
+    /// How long the cluster took to recover once the fault ended, in seconds.
     package var recovery: Double?
 }
 
-/// What a row came to.
+/// A row's result.
 package struct FaultResult: Sendable, Codable {
-    /// Whether the row was played.
+    /// Whether the row was run.
     package enum Verdict: String, Sendable, Codable {
         case passed
         case failed
@@ -56,7 +56,7 @@ package struct FaultResult: Sendable, Codable {
     package var variant: FaultVariant
     /// How it went.
     package var verdict: Verdict
-    /// Why it was skipped or could not be played to its end.
+    /// Why it was skipped or could not be completed.
     package var reason = ""
     /// What had to hold.
     package var checks: [FaultCheck] = []
@@ -68,7 +68,7 @@ package struct FaultResult: Sendable, Codable {
     package var seconds = 0.0
 }
 
-/// What a row's story adds up to: checks, figures, notes.
+/// The sum of a row's story: checks, figures, notes.
 package struct RowReport: Sendable {
     /// What had to hold.
     package var checks: [FaultCheck] = []
@@ -82,7 +82,7 @@ package struct RowReport: Sendable {
     }
 }
 
-/// What rows need of their surroundings.
+/// What rows need from their surroundings.
 package struct RowContext: Sendable {
     /// Programs, models, a folder to write to.
     package let workspace: FaultWorkspace
@@ -99,7 +99,7 @@ package struct RowContext: Sendable {
     ///   - workspace: Programs, models, a folder to write to.
     ///   - timing: How long everything takes.
     ///   - lab: The network of hosts; nil where there is none.
-    ///   - requestLimit: How many different requests the load has at most.
+    ///   - requestLimit: The maximum number of different requests in the load.
     ///   - passageTokens: How many tokens are generated for a passage.
     /// - Throws: What keeps the requests from being read.
     package init(
@@ -121,22 +121,22 @@ package struct RowContext: Sendable {
 
 /// A line of the table: a fault, and what must hold while it lasts and after it.
 package struct FaultRow: Sendable {
-    /// The name that it is chosen by.
+    /// The name to select it by.
     package let name: String
     /// The fault in words.
     package let title: String
     /// Whether the pool that it hits has a second host.
     package let variant: FaultVariant
-    /// Whether hosts need a network of their own.
+    /// Whether hosts need their own network.
     package var needsLab = false
     let play: @Sendable (RowContext) async throws -> RowReport
 
-    /// Plays the row.
+    /// Runs the row.
     ///
     /// - Parameters:
     ///   - context: Where and how long.
     ///   - labProblem: Why there is no network, if there is none.
-    /// - Returns: What it came to; a row that could not be played has failed.
+    /// - Returns: Its result; a row that could not be run has failed.
     package func run(_ context: RowContext, labProblem: String? = nil) async -> FaultResult {
         var result = FaultResult(name: self.name, title: self.title, variant: self.variant, verdict: .failed)
         if self.needsLab, context.lab == nil {
@@ -166,10 +166,10 @@ extension RowContext {
     ///   - pools: Pools whose hosts are started.
     ///   - replicas: Hosts of each.
     ///   - named: Pools that the gateway knows, where those are more than the started ones.
-    ///   - inLab: Whether each host has a network namespace of its own.
+    ///   - inLab: Whether each host has its own network namespace.
     ///   - body: Gets the cluster.
     /// - Returns: What the body returns.
-    /// - Throws: ``FaultError`` where a host does not come up; what the body throws.
+    /// - Throws: ``FaultError`` where a host does not start; what the body throws.
     func withHosts(
         pools: Int,
         replicas: Int,

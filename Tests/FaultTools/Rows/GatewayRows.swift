@@ -80,14 +80,15 @@ enum GatewayRows {
         }
     }
 
-    /// New calls are refused, on the connection that exists and on new ones, as soon as the gateway says that it drains.
+    /// New calls are refused, on the connection that exists and on new ones, as soon as the gateway reports that it is
+    /// draining.
     private static func requireRefusals(
         _ endpoint: Endpoint,
         _ client: GatewayClient,
         _ request: LoadRequest,
         _ findings: Findings
     ) async throws {
-        // A signal takes a moment to be noticed; a call that comes before that is none of the new ones.
+        // A signal takes a moment to be noticed; a call that comes before that does not count as new.
         var refusal: GatewayError?
         let begin = ContinuousClock.now
         while refusal == nil, begin.duration(to: .now) < .seconds(300) {

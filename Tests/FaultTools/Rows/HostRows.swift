@@ -3,7 +3,7 @@
 internal import Foundation
 internal import SwitchyardClient
 
-/// Rows in which a host dies, stands still or cannot be reached, and comes back.
+/// Rows in which a host dies, stops or becomes unreachable, and comes back.
 enum HostRows {
     /// What is done to a host, and undone.
     struct Outage: Sendable {
@@ -68,7 +68,7 @@ enum HostRows {
         }
     }
 
-    /// Deadlines that keep a host that stands still from taking seconds of every step.
+    /// Deadlines that keep a stopped host from costing seconds in every step.
     static let deadlines = ["--encoder-deadline-ms", "400", "--decoder-deadline-ms", "200"]
 
     private static func alone(_ outage: Outage, _ context: RowContext) async throws -> RowReport {

@@ -6,9 +6,9 @@ internal import SwitchyardClient
 package enum FaultLimits {
     /// The longest wait for a token when a host with a replica fails, in seconds.
     static let stall = 0.4
-    /// The part of the throughput that may be lost in the stretch with the fault.
+    /// The fraction of the throughput that may be lost during the fault.
     static let throughputLost = 0.02
-    /// How long a cluster may take to be whole again once a partition has healed, in seconds.
+    /// How long a cluster may take to recover once a partition has healed, in seconds.
     static let healing = 2.0
     /// How much longer the 99th percentile of a step may be when one of two hosts answers late.
     static let slowStep = 2.0
@@ -16,7 +16,7 @@ package enum FaultLimits {
     static let spreading = 2.0
     /// How long a gateway may take from its start to its first answer, in seconds.
     static let gatewayStart = 3.0
-    /// The least part of the peak that an overloaded gateway still answers.
+    /// The smallest fraction of the peak that an overloaded gateway still answers.
     static let goodput = 0.9
     /// How much an overloaded gateway may grow, in bytes.
     static let growth = 256 << 20
@@ -25,7 +25,7 @@ package enum FaultLimits {
 }
 
 extension RowReport {
-    /// Takes over the figures of a story.
+    /// Copies the figures of a story.
     init(_ outcome: StoryOutcome) {
         self.figures.load = outcome.summary
         self.figures.longestStall = outcome.disturbed.longestGap
@@ -58,7 +58,7 @@ extension RowReport {
         )
     }
 
-    /// All calls end; what was lost was said; calls that accept no loss end with a status.
+    /// All calls end; losses are reported; calls that accept no loss end with a status.
     mutating func requireHonest(reasons: Set<WireDropReason>, sureReason: WireDropReason? = nil) {
         let load = self.figures.load
         self.require("all calls end with an answer", load.failed == 0, found: "\(load.failed) of \(load.calls) fail")
@@ -100,7 +100,7 @@ package enum Figure {
     /// A fraction as a percentage.
     package static func percent(_ value: Double) -> String { "\(Self.decimal(value * 100, 1)) %" }
 
-    /// A number with a fixed count of digits behind the point.
+    /// A number with a fixed count of digits after the point.
     package static func decimal(_ value: Double, _ digits: Int) -> String {
         let scale = (0..<digits).reduce(1.0) { power, _ in power * 10 }
         let whole = Int((abs(value) * scale).rounded())

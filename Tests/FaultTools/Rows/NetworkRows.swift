@@ -79,7 +79,8 @@ enum NetworkRows {
         return report
     }
 
-    /// Nothing is dropped while the deadlines are far away; every step waits twice, once a sparse layer of the decoder.
+    /// Nothing is dropped while the deadlines are far away; every step waits twice, once per sparse layer of the
+    /// decoder.
     private static func waited(_ context: RowContext) async throws -> RowReport {
         let outcome = try await Self.delayed(context, replicas: 1)
         var report = RowReport(outcome)

@@ -7,7 +7,7 @@ internal import Synchronization
 enum OverloadRow {
     static let row = FaultRow(name: "overload", title: "10x overload", variant: .replica, play: Self.overloaded)
 
-    /// Calls that may be in flight at once on this side; more would measure this side alone.
+    /// Calls that may be in flight at once on this side; more would only measure this side.
     private static let mostOpenCalls = 4096
 
     private static func overloaded(_ context: RowContext) async throws -> RowReport {
@@ -41,7 +41,7 @@ enum OverloadRow {
         }
     }
 
-    /// What the cluster does at most, a second: as many clients as fill its batch and its queue call without a pause.
+    /// The cluster's peak per second: enough clients to fill its batch and its queue call without a pause.
     private static func peak(
         _ context: RowContext,
         _ requests: [LoadRequest],
@@ -167,7 +167,7 @@ private final class OpenCalls: Sendable {
 final class ResidentSizes: Sendable {
     private let sizes = Mutex<(first: Int, most: Int)?>(nil)
 
-    /// Looks five times a second until the task is cancelled.
+    /// Samples five times per second until the task is cancelled.
     func watch(_ process: KeptProcess) async {
         while !Task.isCancelled {
             if let bytes = process.residentBytes {

@@ -77,7 +77,7 @@ enum ReplyRows {
         }
     }
 
-    /// A story in which a pool's host, or one of two, is not to be trusted for a while.
+    /// A story in which a pool's host, or one of two, cannot be trusted for a while.
     private static func story(
         _ context: RowContext,
         _ cluster: FaultCluster,
@@ -122,10 +122,10 @@ enum ReplyRows {
         case .replica:
             report.requireUnnoticed()
             let isEjected = Self.isEjected(states, inFrames)
-            // It takes a probe's time to see that a frame which drawn bytes announce never ends.
+            // It takes a probe's time to see that a frame announced by random bytes never ends.
             report.require("the host is ejected", isEjected, found: "seen \(states.words)", speed: inFrames)
         case .alone:
-            // Drawn bytes may look like the beginning of a long frame, whose end never comes.
+            // Random bytes may look like the beginning of a long frame, whose end never comes.
             report.requireHonest(
                 reasons: inFrames ? [.badReply, .unavailable, .timeout] : [.badReply, .unavailable],
                 sureReason: inFrames ? nil : .badReply
@@ -142,7 +142,7 @@ enum ReplyRows {
         states.contains(.ejected) || inFrames && states.contains(.disconnected)
     }
 
-    /// What must follow from lies has followed: the host is ejected, or strict calls were refused.
+    /// The required consequence of lies has come: the host is ejected, or strict calls were refused.
     private static func hasConsequence(
         _ story: Story,
         _ liar: String,

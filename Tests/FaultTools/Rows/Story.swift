@@ -16,20 +16,20 @@ package struct Story: Sendable {
 
 /// How long the parts of a row take and how much load there is.
 package struct FaultTiming: Sendable {
-    /// The stretch that holds the fault, and as long a stretch without one, where throughput is compared.
+    /// The length of the stretch with the fault, and of the one without, whose throughput is compared.
     package var measured: Duration
     /// The same where it is not.
     package var short: Duration
-    /// How long a fault lasts that is ended again.
+    /// How long a temporary fault lasts.
     package var fault: Duration
-    /// How long far more calls come than can be served.
+    /// How long the overload lasts.
     package var overload: Duration
-    /// Clients that call at once.
+    /// Number of concurrent clients.
     package var clients: Int
-    /// The part of what the clients could ask for without a pause that they do ask for; 1 is all of it.
+    /// The load as a fraction of what the clients could make without pauses; 1 is all of it.
     ///
     /// Below 1 the cluster has processor time to spare, and what is lost is lost to the fault: everything here runs on
-    /// one machine, where a process that starts anew takes time from all others.
+    /// one machine, where a restarting process takes time from all others.
     package var share: Double
     /// Tokens of a call that is to be in flight when the gateway is told to leave.
     package var streamTokens: UInt32 = 200
@@ -44,7 +44,7 @@ package struct FaultTiming: Sendable {
         self.share = share
     }
 
-    /// As short as can be, for tests that look at behaviour alone.
+    /// As short as possible, for tests that only check behaviour.
     package static let brief: FaultTiming = {
         var timing = FaultTiming(seconds: 1, clients: 2, share: 1)
         timing.streamTokens = 40
@@ -55,7 +55,7 @@ package struct FaultTiming: Sendable {
     }()
 }
 
-/// What a story came to.
+/// A story's result.
 struct StoryOutcome: Sendable {
     var quiet: LoadWindow
     var disturbed: LoadWindow
@@ -65,7 +65,7 @@ struct StoryOutcome: Sendable {
     /// From where to where the fault lasted, since the record began.
     var fault: (from: Duration, to: Duration)
 
-    /// The part of the undisturbed throughput that the stretch with the fault lacks; negative where it had more.
+    /// The fraction of the undisturbed throughput that was lost during the fault; negative where it rose.
     var throughputLost: Double {
         self.quiet.rate > 0 ? 1 - self.disturbed.rate / self.quiet.rate : 0
     }
@@ -78,10 +78,10 @@ extension Story {
     ///   - context: Models, timing.
     ///   - address: Where the gateway listens.
     ///   - time: How long the stretch with the fault is, and the one without.
-    ///   - strictClients: Further clients whose calls accept no lost token.
-    ///   - fault: Does something to the cluster; returns when the cluster, or what is left of it, has recovered.
+    ///   - strictClients: Additional clients whose calls accept no lost token.
+    ///   - fault: Does something to the cluster; returns when the cluster, or the rest of it, has recovered.
     /// - Returns: What the clients saw.
-    /// - Throws: What the fault throws; ``FaultError`` where the cluster is not well to begin with.
+    /// - Throws: What the fault throws; ``FaultError`` where the cluster is unhealthy from the start.
     static func run(
         _ context: RowContext,
         at address: String,

@@ -15,7 +15,7 @@ package final class MemoryLog: Sendable {
 
     /// One process, from its start to its end.
     package struct Series: Sendable, Hashable {
-        /// `gateway`, `pool-0/1`; a process that takes another one's place has the same name.
+        /// `gateway`, `pool-0/1`; a process that replaces another has the same name.
         package var name: String
         /// The process identifier.
         package var identifier: Int32
@@ -44,7 +44,7 @@ package final class MemoryLog: Sendable {
     /// Creates an empty log.
     package init() {}
 
-    /// Every process that was seen.
+    /// Every observed process.
     package var all: [Series] { self.series.withLock { $0 } }
 
     func add(name: String, identifier: Int32, _ sample: Sample) {

@@ -4,9 +4,9 @@ internal import Foundation
 internal import SwitchyardClient
 internal import Synchronization
 
-/// A cluster under load to which drawn faults happen one after another.
+/// A cluster under load and random faults, one after another.
 package struct Soak: Sendable {
-    /// What a soak came to.
+    /// A soak's result.
     package struct Outcome: Sendable {
         /// What had to hold.
         package var checks: [FaultCheck]
@@ -42,18 +42,18 @@ package struct Soak: Sendable {
     let context: RowContext
     /// How long.
     let time: Duration
-    /// What the faults are drawn from.
+    /// The source of the random faults.
     let seed: UInt64
-    /// Told what happens.
+    /// Receives progress messages.
     let tell: @Sendable (String) -> Void
 
     /// Creates a soak.
     ///
     /// - Parameters:
     ///   - context: Where programs and models are, and the load.
-    ///   - time: How long faults happen.
+    ///   - time: How long to inject faults.
     ///   - seed: The same seed draws the same faults.
-    ///   - tell: Told what happens.
+    ///   - tell: Receives progress messages.
     package init(
         context: RowContext,
         time: Duration,
@@ -68,8 +68,8 @@ package struct Soak: Sendable {
 
     /// Runs the soak.
     ///
-    /// - Returns: What it came to.
-    /// - Throws: ``FaultError`` where a process does not come up or back.
+    /// - Returns: The result.
+    /// - Throws: ``FaultError`` where a process does not start or back.
     package func run() async throws -> Outcome {
         let shards = try await self.context.workspace.shards(pools: Self.pools)
         return try await ProcessKeeper.with { keeper in
@@ -201,7 +201,7 @@ package struct Soak: Sendable {
         var report = RowReport()
         report.figures.load = record.summary
         report.requireUnnoticed()
-        // Processes that were replaced on the way did not live long enough to tell.
+        // Processes that were replaced on the way did not live long enough to judge.
         let long = memory.all.filter { series in
             let life = (series.samples.last?.time ?? 0) - (series.samples.first?.time ?? 0)
             return life >= 0.8 * self.time.seconds

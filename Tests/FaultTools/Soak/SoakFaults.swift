@@ -2,8 +2,8 @@
 
 internal import Foundation
 
-/// A source of drawn numbers that gives the same ones for the same seed
-/// (SplitMix64, https://prng.di.unimi.it/splitmix64.c).
+/// A source of random numbers that gives the same ones for the same seed (SplitMix64,
+/// https://prng.di.unimi.it/splitmix64.c).
 package struct SeededGenerator: RandomNumberGenerator, Sendable {
     private var state: UInt64
 
@@ -38,13 +38,13 @@ package enum SoakFault: String, Sendable, CaseIterable, Codable {
 package struct SoakStep: Sendable, Hashable {
     /// What happens.
     package var fault: SoakFault
-    /// The pool that it happens to.
+    /// The affected pool.
     package var pool: Int
     /// The host of the pool, by number.
     package var replica: Int
     /// How long it lasts.
     package var time: Duration
-    /// How long nothing happens after it.
+    /// How long to wait after it.
     package var pause: Duration
 
     /// Draws the next fault.

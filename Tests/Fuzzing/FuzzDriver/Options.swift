@@ -25,8 +25,8 @@ struct Options {
         --runs       how many inputs to run (100000)
         --seed       the same seed gives the same inputs (1)
         --corpus     a folder whose files, and those of its folder TARGET, are run first and mutated
-        --artifacts  where an input is kept that breaks a property or stops the process (fuzz-artifacts)
-        --keep       where inputs are kept that went a new way
+        --artifacts  where to keep inputs that break a property or stop the process (fuzz-artifacts)
+        --keep       where to keep inputs that took a new path
         """
 
     var mode = Mode.supervise
@@ -60,7 +60,7 @@ struct Options {
                 rest = []
             default:
                 guard let target = FuzzTarget(rawValue: argument) else {
-                    throw OptionError(message: "\"\(argument)\" is no target and no option")
+                    throw OptionError(message: "\"\(argument)\" is neither a target nor an option")
                 }
                 self.target = target
                 hasTarget = true

@@ -3,7 +3,7 @@
 import FuzzTargets
 import Glibc
 
-/// Runs a worker as a process of its own and keeps the input that stops it.
+/// Runs a worker in its own process and keeps the input that stops it.
 enum Supervisor {
     /// Runs the worker to its end.
     ///

@@ -74,12 +74,12 @@ enum DeframerRun {
                 try expect(Self.code { () throws(RPCError) in try deframer.end() } == error.code, "an error stays")
                 return outcome
             case .success(let step):
-                try expect(step.consumed <= pieceEnd - position, "the deframer takes what there is")
+                try expect(step.consumed <= pieceEnd - position, "the deframer accepts every input")
                 let taken = stream[position..<position + step.consumed]
                 position += step.consumed
                 switch step.event {
                 case .needsBytes:
-                    try expect(position == pieceEnd, "all bytes are used before more are asked for")
+                    try expect(position == pieceEnd, "all bytes are used before more are requested")
                     if position == stream.count {
                         outcome.error = Self.code { () throws(RPCError) in try deframer.end() }
                         let isBetween = outcome.error == nil

@@ -105,7 +105,7 @@ enum EncodingsRun {
             let isSame = timeout.nanoseconds.map { .nanoseconds($0) == timeout.duration } ?? false
             try expect(isSame, "a timeout's nanoseconds are its duration", "\(timeout)")
         } else {
-            try expect(timeout.duration > Timeout.horizon, "only what is out of sight is no deadline")
+            try expect(timeout.duration > Timeout.horizon, "only a time beyond the horizon is no deadline")
         }
     }
 }

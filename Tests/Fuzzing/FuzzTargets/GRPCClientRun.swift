@@ -61,7 +61,7 @@ struct GRPCClientRun: ~Copyable {
             switch self.state.messageSent() {
             case .send: try expect(!wasEnded && !self.isRequestEnded, "messages go before the end of the request")
             case .drop: try expect(wasEnded, "an open call drops nothing")
-            case .refuse(let status): try expect(!status.isOK, "a refusal is no success")
+            case .refuse(let status): try expect(!status.isOK, "a refusal is not a success")
             }
         case 8:
             if case .send = self.state.requestEnded() {

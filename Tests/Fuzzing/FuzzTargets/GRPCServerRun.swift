@@ -38,7 +38,7 @@ struct GRPCServerRun: ~Copyable {
                 try expect(deadline == nil || head.timeout != nil, "a deadline comes from a timeout")
                 if let deadline {
                     let left = deadline - CodecInput.epoch
-                    try expect(left >= .zero && left <= Timeout.horizon, "a deadline is in sight")
+                    try expect(left >= .zero && left <= Timeout.horizon, "a deadline is within the horizon")
                 }
                 trace.note(100)
             case .end(let ending): try self.end(ending, wasEnded: wasEnded, &trace)
@@ -101,10 +101,10 @@ struct GRPCServerRun: ~Copyable {
         _ trace: inout Trace
     ) throws(FuzzFinding) {
         self.endings += 1
-        try expect(!wasEnded && self.state.isEnded, "an ending ends an open call")
+        try expect(!wasEnded && self.state.isEnded, "an end ends an open call")
         try expectSendable(ending.fields)
         let isWhole = ending.fields.first?.name == ":status"
-        try expect(isWhole == (self.heads == 0), "an ending is a whole response exactly where no head was sent")
+        try expect(isWhole == (self.heads == 0), "an end is a whole response exactly where no head was sent")
         let trailers = Trailers.parse(ending.fields)
         trace.note(200 + Int(trailers.status.code.rawValue))
     }

@@ -74,7 +74,7 @@ struct HTTP2ClientRun {
 
     /// Delivers one piece and acts on it.
     ///
-    /// - Returns: Whether the connection goes on.
+    /// - Returns: Whether the connection continues.
     private mutating func feed(_ piece: ByteBuffer, _ trace: inout Trace) throws(FuzzFinding) -> Bool {
         if self.random.once(in: 4) { self.now += .milliseconds(self.random.below(200)) }
         let failure = receive(piece, self.codec, now: self.now)
@@ -135,7 +135,7 @@ struct HTTP2ClientRun {
             try self.dispatch(&trace)
             if limitBytes != .max || (output.isEmpty && !hadEvents) { return }
             turns += 1
-            try expect(turns < 1_000, "output comes to an end")
+            try expect(turns < 1_000, "output ends")
         }
     }
 }

@@ -35,7 +35,7 @@ struct HTTP2ServerRun {
 
     /// Delivers one piece and answers it.
     ///
-    /// - Returns: Whether the connection goes on.
+    /// - Returns: Whether the connection continues.
     private mutating func feed(_ piece: ByteBuffer, _ trace: inout Trace) throws(FuzzFinding) -> Bool {
         if self.random.once(in: 4) { self.now += .milliseconds(self.random.below(200)) }
         let failure = receive(piece, self.codec, now: self.now)
@@ -53,7 +53,7 @@ struct HTTP2ServerRun {
         return false
     }
 
-    /// Answers everything that is left and looks whether the server comes to rest.
+    /// Answers the rest and checks whether the server becomes idle.
     private mutating func wrapUp(_ trace: inout Trace) throws(FuzzFinding) {
         for streamID in self.calls.keys.sorted() {
             try self.calls[streamID]?.finish(ServerCallModel.someStatus(&self.random), Metadata())
@@ -127,7 +127,7 @@ struct HTTP2ServerRun {
             try self.dispatch(&trace)
             if limitBytes != .max || (output.isEmpty && !hadEvents) { return }
             turns += 1
-            try expect(turns < 1_000, "output comes to an end")
+            try expect(turns < 1_000, "output ends")
         }
     }
 }

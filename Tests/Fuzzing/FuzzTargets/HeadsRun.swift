@@ -31,7 +31,7 @@ enum HeadsRun {
             try expectSendable(fields)
         case .refused(let status):
             trace.note(3)
-            try expect(!status.isOK, "a refusal is no success")
+            try expect(!status.isOK, "a refusal is not a success")
             try expectSendable(Trailers(status: status).trailersOnlyFields())
         }
     }
@@ -50,7 +50,7 @@ enum HeadsRun {
             try Self.check(trailers, &trace)
         case .failed(let status):
             trace.note(13)
-            try expect(!status.isOK, "a failure is no success")
+            try expect(!status.isOK, "a failure is not a success")
         }
     }
 

@@ -54,7 +54,7 @@ enum ProtosRun {
                 try expect(error.code == .overLimit, "limits fail for their own reason", "\(type): \(error)")
                 trace.note(2)
             }
-            // Written bytes are compared, not values: a float that is no number differs from itself.
+            // Written bytes are compared, not values: a NaN differs from itself.
             let written = message.serialized()
             trace.note(size: written.count)
             switch Self.decode(type, written, .fuzz) {
@@ -74,7 +74,7 @@ enum ProtosRun {
         guard case .success(let (envelope, range)) = parsed else { return }
         trace.note(10)
         try expect(range.upperBound <= bytes.count, "the rows are inside the message")
-        try expect(envelope.expectedTensorBytes == range.count, "there are as many bytes as type and shape say")
+        try expect(envelope.expectedTensorBytes == range.count, "the number of bytes matches type and shape")
         let written = envelope.header(tensorByteCount: range.count) + bytes[range]
         switch Self.decode(ForwardRequest.self, written, .fuzz) {
         case .failure(let error): throw FuzzFinding("the message reads what the envelope writes", "\(error)")

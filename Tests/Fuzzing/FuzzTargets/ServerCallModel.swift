@@ -83,7 +83,7 @@ final class ServerCallModel {
                 self.credit()
                 return
             case .success(let step):
-                try expect(step.consumed <= rest.count, "the deframer takes what there is")
+                try expect(step.consumed <= rest.count, "the deframer accepts every input")
                 rest = rest.dropFirst(step.consumed)
                 switch step.event {
                 case .needsBytes:
@@ -132,7 +132,7 @@ final class ServerCallModel {
 
     func peerLeft() throws(FuzzFinding) {
         if case .cancelHandler(let reset) = self.state.peerLeft() {
-            try expect(reset == nil, "nobody resets a stream that is gone")
+            try expect(reset == nil, "no closed stream is reset")
         }
         try expect(self.state.isEnded, "a call is over when its stream is")
     }

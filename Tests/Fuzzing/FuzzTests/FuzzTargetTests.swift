@@ -25,7 +25,7 @@ struct FuzzTargetTests {
         }
     }
 
-    @Test("every seed runs without a finding, and twice the same way", arguments: FuzzTarget.allCases)
+    @Test("every seed runs without a finding, and the same way twice", arguments: FuzzTarget.allCases)
     func seeds(target: FuzzTarget) throws {
         let seeds = Seeds.inputs(for: target)
         #expect(!seeds.isEmpty)
@@ -63,7 +63,7 @@ struct FuzzTargetTests {
 
 @Suite("The fuzzer itself")
 struct FuzzerTests {
-    @Test("the same seed makes the same inputs, another seed others")
+    @Test("the same seed makes the same inputs, another seed makes others")
     func deterministic() {
         let parent = Seeds.inputs(for: .http2Server)[0].bytes
         func inputs(_ seed: UInt64) -> [[UInt8]] {
@@ -74,7 +74,7 @@ struct FuzzerTests {
         #expect(inputs(1) != inputs(2))
     }
 
-    @Test("a pool keeps inputs that went a new way, and no others")
+    @Test("a pool keeps only inputs that took a new path")
     func pool() {
         var random = SplitMix64(seed: 1)
         var pool = InputPool(limit: 2)
@@ -86,7 +86,7 @@ struct FuzzerTests {
         #expect(pool.inputs.count == 2)
     }
 
-    @Test("every target takes nothing, zeros and ones", arguments: FuzzTarget.allCases)
+    @Test("every target accepts empty input, zeros and ones", arguments: FuzzTarget.allCases)
     func extremes(target: FuzzTarget) throws {
         for input in [[], [0], [255], [UInt8](repeating: 0, count: 70_000), [UInt8](repeating: 255, count: 300)] {
             #expect(throws: Never.self) { try target.run(input) }
