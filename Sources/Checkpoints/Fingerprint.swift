@@ -79,12 +79,17 @@ public enum Fingerprint {
             }
     }
 
+    /// The layers as fingerprints have always written them: `[encoder.1, decoder.1]`.
+    private static func names(_ layers: [SparseLayer]) -> String {
+        "[\(layers.map { "\($0.stack).\($0.block)" }.joined(separator: ", "))]"
+    }
+
     private static func describe(_ configuration: ModelConfiguration) -> String {
         let fields: [(String, any CustomStringConvertible)] = [
             ("vocab_size", configuration.vocabularySize), ("d_model", configuration.modelWidth),
             ("d_kv", configuration.keyWidth), ("d_ff", configuration.feedForwardWidth),
             ("num_heads", configuration.headCount), ("num_layers", configuration.encoderBlocks),
-            ("num_decoder_layers", configuration.decoderBlocks), ("sparse", configuration.sparseLayers),
+            ("num_decoder_layers", configuration.decoderBlocks), ("sparse", Self.names(configuration.sparseLayers)),
             ("num_experts", configuration.expertCount), ("router_bias", configuration.routerBias),
             ("router_dtype", configuration.routerDType.safetensorsName),
             ("layer_norm_epsilon", configuration.layerNormEpsilon.bitPattern),

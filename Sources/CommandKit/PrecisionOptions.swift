@@ -4,7 +4,7 @@ package import ArgumentParser
 import ServiceKit
 package import SwitchModel
 package import SwitchyardTypes
-package import TensorKernels
+import TensorKernels
 
 /// Ways to keep weights and to send rows, by name.
 package enum PrecisionNames {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import Checkpoints
+internal import Checkpoints
 package import SwitchModel
 package import SwitchyardTypes
 

@@ -212,7 +212,7 @@ import Testing
         ("\"stack\" : \"encoder\"", "\"stack\" : \"middle\"", "names a stack \"middle\""),
         ("\"stack\" : \"encoder\"", "\"stack\" : \"decoder\"", "names a layer twice"),
         ("\"block\" : 1", "\"block\" : 99", "does not have"),
-        ("\"kind\" : \"experts\"", "\"kind\" : \"other\"", "not the JSON"),
+        ("\"kind\" : \"experts\"", "\"kind\" : \"other\"", "not the expected JSON"),
         ("\"pools\" : 1", "\"pools\" : \"1\"", "wrong type at pools"),
     ])
     func damagedManifestsAreRefused(old: String, new: String, complaint: String) throws {

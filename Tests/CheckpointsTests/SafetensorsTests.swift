@@ -46,21 +46,21 @@ import Testing
 
     @Test(arguments: [
         ("x", 0, "does not begin with {"),
-        ("{", 0, "not the JSON"),
-        ("{\"a\":3}", 0, "not the JSON"),
+        ("{", 0, "not the expected JSON"),
+        ("{\"a\":3}", 0, "not the expected JSON"),
         (#"{"a":{"dtype":"F32","shape":[2]}}"#, 8, "data_offsets"),
         (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}}"#, 8, "data_offsets"),
         (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,9]}}"#, 8, "data_offsets"),
         (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8, "outside the 8 bytes"),
         (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}}"#, 8, "outside the 8 bytes"),
         (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,9223372036854775807]}}"#, 8, "outside the 8 bytes"),
-        (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615]}}"#, 8, "not the JSON"),
+        (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615]}}"#, 8, "not the expected JSON"),
         (#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 8, "F32 of shape [3] takes 12"),
         (#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#, 8, "impossible shape [-2]"),
         (#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#, 8, "impossible shape"),
         (#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,2],"data_offsets":[0,8]}}"#, 8, "9 axes"),
         (#"{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,8]}}"#, 8, "unknown element type \"F4\""),
-        (#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,8]}}"#, 8, "not the JSON"),
+        (#"{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,8]}}"#, 8, "not the expected JSON"),
         (
             #"{"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#,
             8,
@@ -77,7 +77,7 @@ import Testing
             "begins 1 bytes after"
         ),
         (#"{"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]}}"#, 8, "has 2 bytes after its last tensor"),
-        (#"{"__metadata__":{"x":1}}"#, 0, "not the JSON"),
+        (#"{"__metadata__":{"x":1}}"#, 0, "not the expected JSON"),
     ])
     func wrongHeadersAreRefused(header: String, data: Int, complaint: String) {
         let error = failure { _ = try self.read(Self.file(header, data: data)) }

@@ -130,7 +130,7 @@ struct PrecisionTests {
         try await self.withPackedShards(["--dtype", "bfloat16"]) { folder in
             let output = try await self.start("\(folder)/pool-0", ["--dtype", "float32"])
             let complaint = try #require(output)
-            #expect(complaint.contains("packed in bfloat16, and float32 is asked for"), "\(complaint)")
+            #expect(complaint.contains("packed in bfloat16, but float32 was requested"), "\(complaint)")
             // A folder of packed shards is not reused for unpacked ones.
             #expect(throws: ChildProcessError.self) {
                 try ShardWorkspace.prepare(model: TestCluster.miniature, pools: 1, folder: folder)

@@ -344,12 +344,12 @@ struct UpTests {
             // One part of another model among the model's own.
             try FileManager.default.moveItem(atPath: "\(own)/pool-1", toPath: "\(folder)/kept")
             try FileManager.default.copyItem(atPath: "\(foreign)/pool-1", toPath: "\(own)/pool-1")
-            #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json is of"))
+            #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json was cut from"))
 
             // One of the model's own parts in another's place.
             try FileManager.default.removeItem(atPath: "\(own)/pool-1")
             try FileManager.default.copyItem(atPath: "\(own)/pool-0", toPath: "\(own)/pool-1")
-            #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json is that of"))
+            #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json describes the"))
 
             try FileManager.default.removeItem(atPath: "\(own)/pool-1")
             #expect(try self.complaint(own).contains("\(own)/pool-1/manifest.json is missing"))

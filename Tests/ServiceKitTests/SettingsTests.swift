@@ -183,7 +183,7 @@ struct SettingsTests {
         arguments: [
             (
                 "{\"listen\": \"a:1\",\n\"lisen\": \"b:1\", \"slots\": 1}",
-                "unknown settings lisen in line 2 (did you mean listen?), slots in line 2; this command has batch-slots"
+                "unknown settings lisen in line 2 (did you mean listen?), slots in line 2; this command's settings are batch-slots"
             ),
             (#"{"lisen": "b:1"}"#, "unknown setting lisen in line 1 (did you mean listen?);"),
             (#"{"max-rows": 1}"#, "unknown setting max-rows in line 1 (a setting of another command);"),

@@ -142,7 +142,7 @@ struct ReplicaTests {
         let error = await #expect(throws: TargetsUnknown.self) {
             _ = try await FileFinder(path: file.path, mayLeaveThisMachine: false).find()
         }
-        #expect(error?.description.contains("192.0.2.1:7401 would be spoken to in plaintext") == true)
+        #expect(error?.description.contains("192.0.2.1:7401 would be reached in plaintext") == true)
         let found = try await FileFinder(path: file.path, mayLeaveThisMachine: true).find()
         #expect(found.map(\.port) == [1, 7401])
         try Data(repeating: 10, count: FileFinder.sizeLimit + 1).write(to: file)

@@ -95,7 +95,7 @@ struct PackedShardTests {
         #expect(error?.code == .wrongDType)
         #expect(error?.file?.hasSuffix("packed/pool-0/model.safetensors") == true)
         #expect(error?.tensor?.contains("expert_0") == true)
-        #expect(error?.message.contains("packed in bfloat16, and float32 is asked for") == true)
+        #expect(error?.message.contains("packed in bfloat16, but float32 was requested") == true)
     }
 
     @Test("of different types are not held together")

@@ -132,7 +132,7 @@ struct BenchTests {
             rows: "| decode | 1 | peer | 2.50 tokens/s | 2.50 to 2.50 | 1.00 |"
         )
         #expect(report.skipped["absent"] == "not installed")
-        #expect(report.skipped["gone"]?.contains("left") == true)
+        #expect(report.skipped["gone"]?.contains("exited") == true)
         #expect(report.skipped["breaks"]?.contains("too small") == true)
         #expect(report.versions["peer"] == "v1")
         #expect(report.figure("decode", 1, "own")?.values.count == 2)

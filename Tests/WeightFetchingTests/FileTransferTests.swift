@@ -240,7 +240,7 @@ struct FileTransferTests {
 
     @Test(
         "refusals are explained",
-        arguments: [(401, "HF_TOKEN"), (403, "denied"), (404, "not there"), (418, "refuses")]
+        arguments: [(401, "HF_TOKEN"), (403, "denied"), (404, "not found"), (418, "refused")]
     )
     func refusals(status: Int, part: String) throws {
         var transfer = try makeTransfer()

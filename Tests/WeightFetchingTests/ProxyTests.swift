@@ -119,7 +119,7 @@ struct CurlReasonTests {
             (CURLE_PEER_FAILED_VERIFICATION, 0, 62, false, "for another name", false),
             (CURLE_PEER_FAILED_VERIFICATION, 0, 10, false, "check this machine's clock", false),
             (CURLE_PEER_FAILED_VERIFICATION, 0, 20, false, "--fetch-ca", false),
-            (CURLE_OPERATION_TIMEDOUT, 0, 0, false, "no connection to hub.test", true),
+            (CURLE_OPERATION_TIMEDOUT, 0, 0, false, "could not connect to hub.test", true),
             (CURLE_OPERATION_TIMEDOUT, 0, 0, true, "no bytes arrived", true),
             (CURLE_COULDNT_CONNECT, 0, 0, false, "(words)", true),
         ]

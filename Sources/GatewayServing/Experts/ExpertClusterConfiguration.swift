@@ -5,7 +5,7 @@ internal import RPCCore
 public import RPCTransport
 internal import ServiceKit
 public import SwitchyardTypes
-public import TensorKernels
+internal import TensorKernels
 
 /// The expert hosts and how to reach them.
 public struct ExpertClusterConfiguration: Sendable {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import ExpertPooling
+internal import ExpertPooling
 package import ServiceKit
 package import SwitchyardTypes
 

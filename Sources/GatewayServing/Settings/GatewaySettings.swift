@@ -5,7 +5,7 @@ package import ExpertPooling
 package import ServiceKit
 package import SwitchModel
 package import SwitchyardTypes
-package import TensorKernels
+internal import TensorKernels
 
 /// Settings of a gateway: each is named, bounded and explained here and nowhere else.
 package struct GatewaySettings: SettingTable {
