@@ -93,13 +93,13 @@ struct FloodTests {
 
         /// The codes that end the connection.
         ///
-        /// The library takes two of the four for errors of the connection: they end it at the first. A third leaves its
-        /// streams open until their resets have left: many in one read exceed the limit on streams, also an error.
+        /// The library treats two of the four as connection errors: the first one ends the connection. The other two leave
+        /// their streams open until their resets have been written. If the server reads many at once, as on a busy
+        /// machine, they exceed the limit on streams, which is a connection error too.
         var codes: Set<UInt32> {
             switch self {
             case .zero, .itself: [1]
-            case .overflow: [1, 11]
-            case .malformed: [11]
+            case .overflow, .malformed: [1, 11]
             }
         }
 
