@@ -95,7 +95,7 @@ struct FaultTests {
                 parameters: GenerationParameters(maxNewTokens: 12, minNewTokens: 12)
             )
             _ = try await client.generate(request)
-            signal(SIGSTOP, to: victim)
+            try await Self.stop(victim)
             // The host answers nothing, so without deadlines this would not end.
             let response = try await client.generate(request)
             signal(SIGCONT, to: victim)
@@ -110,6 +110,18 @@ struct FaultTests {
                 let isWhole: Bool = answer.usage?.dropped.isEmpty ?? false
                 return isWhole && answer.generations.first?.tokenIDs == prompt.tokenIDs
             }
+        }
+    }
+
+    /// Stops a process, and waits until it has stopped.
+    ///
+    /// A process stops when one of its threads takes the signal. On a busy machine the others run on until then.
+    private static func stop(_ child: ChildProcess) async throws {
+        signal(SIGSTOP, to: child)
+        try await Self.eventually {
+            let status = try String(contentsOfFile: "/proc/\(child.processIdentifier)/stat", encoding: .utf8)
+            // The state follows the program's name, which is in parentheses.
+            return status.split(separator: ")").last?.hasPrefix(" T") == true
         }
     }
 
