@@ -54,7 +54,7 @@ enum MatrixShelf {
         var buckets: [Shape: Bucket] = [:]
         var elements = 0
 
-        /// Releases what nobody else holds.
+        /// Releases the matrices that are not in use.
         mutating func dropFree() {
             for bucket in self.buckets.values { bucket.dropFree() }
             self.buckets = self.buckets.filter { !$0.value.matrices.isEmpty }

@@ -47,15 +47,15 @@ public struct PackedLayout: Sendable, Hashable {
     /// Bytes of all parts.
     public let byteCount: Int
 
-    /// Computes a layout; nil where one of the sizes is less than 1, the inputs are more than `dtype` allows, or the
-    /// bytes exceed the address space.
+    /// Computes a layout; nil where `dtype` is not packed (`DType.isPacked`), a size is less than 1, the inputs are more
+    /// than `dtype` allows, or the bytes exceed the address space.
     ///
     /// - Parameters:
     ///   - outputs: Rows of the weight tensor.
     ///   - inputs: Columns of the weight tensor.
     ///   - dtype: How the elements are kept.
     public init?(outputs: Int, inputs: Int, dtype: DType) {
-        guard outputs > 0, inputs > 0, inputs <= dtype.mostInputs else {
+        guard dtype.isPacked, outputs > 0, inputs > 0, inputs <= dtype.mostInputs else {
             return nil
         }
         let columns = PackedLayout.panelColumns

@@ -100,7 +100,7 @@ struct LimitTests {
         try await withServer(timing: timing, [echo]) { _, port in
             let peer = try await RawPeer.connect(port: port)
             try await peer.send(Self.partialRequest())
-            // Trailers-Only with END_STREAM, then NO_ERROR for the request that nobody waits for any longer.
+            // Trailers-Only with END_STREAM, then NO_ERROR for the rest of the request, which is not needed.
             let head = try await peer.waitForFrame(type: 1)
             #expect(head.flags & 1 == 1)
             let reset = try await peer.waitForFrame(type: 3)

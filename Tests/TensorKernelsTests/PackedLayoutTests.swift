@@ -51,6 +51,11 @@ struct PackedLayoutTests {
         #expect(compensation == [-128 * 67, 128 * 127, 0])
     }
 
+    @Test("is nil for types that weights are not packed in", arguments: DType.allCases.filter { !$0.isPacked })
+    func unpacked(dtype: DType) {
+        #expect(PackedLayout(outputs: 32, inputs: 8, dtype: dtype) == nil)
+    }
+
     @Test("is the same on every path that packs it", arguments: DType.packed)
     func packing(dtype: DType) {
         var numbers = NumberSource(seed: 31)

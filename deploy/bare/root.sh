@@ -51,14 +51,13 @@ find_toolchain() {
     BINDS+=("$BARE_SWIFT" /swift)
 }
 
-# The package sources that this machine uses for the release, or else Debian's own.
+# The package sources that BARE_MIRROR names, or else those that this machine uses for the release.
 find_mirror() {
     local name
     SOURCES=$(apt-get indextargets --format "\$(REPO_URI) \$(RELEASE) \$(COMPONENT)" 'Created-By: Packages' |
         awk -v release=$RELEASE '($2 == release || $2 ~ "^" release "-(security|updates)$") && $3 == "main" { print "deb", $1, $2, $3 }' | sort -u)
-    if [ -n "${BARE_MIRROR:-}" ] || [ -z "$SOURCES" ]; then
-        SOURCES="deb ${BARE_MIRROR:-http://deb.debian.org/debian} $RELEASE main"
-    fi
+    [ -z "${BARE_MIRROR:-}" ] || SOURCES="deb $BARE_MIRROR $RELEASE main"
+    [ -n "$SOURCES" ] || cannot "apt here knows no mirror of $RELEASE; set BARE_MIRROR=URL to one"
     # How this machine reaches them: proxies, retries, checks of dates.
     APT_SETTINGS=$(apt-config dump --no-empty --format '%f "%v";%n' Acquire | grep -E '^Acquire::(https?|Retries|Check-)' || true)
     ENVIRONMENT=()

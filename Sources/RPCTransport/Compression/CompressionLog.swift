@@ -4,7 +4,7 @@ internal import Synchronization
 
 /// Which received messages were compressed, in order.
 ///
-/// Only for interoperability tests, whose peer says what to expect: nobody else needs it, and the log of a call whose
+/// Only for interoperability tests, whose peer says what to expect: nothing else needs it, and the log of a call whose
 /// handler does not read it would grow with its messages.
 package final class CompressionLog: Sendable {
     private let flags = Mutex<[Bool]>([])

@@ -7,7 +7,7 @@ struct AcceptedCall: Sendable {
     let shared: ServerCallShared
     let body: @Sendable () async -> Void
 
-    /// Runs the handler and cancels its task when nobody waits for the answer any longer.
+    /// Runs the handler and cancels its task once no caller waits for the answer.
     func run() async {
         await withDiscardingTaskGroup { group in
             group.addTask { [body = self.body, shared = self.shared] in

@@ -37,7 +37,7 @@ final class ServerCallShared: Sendable {
         if isCancelled { body() }
     }
 
-    /// Nobody waits for the answer any longer.
+    /// No caller waits for the answer any longer.
     func cancel() {
         let (callbacks, waiter) = self.state.withLock {
             state -> ([@Sendable () -> Void], CheckedContinuation<Void, Never>?) in

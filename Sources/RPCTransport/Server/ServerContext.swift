@@ -44,10 +44,10 @@ public struct ServerContext: Sendable {
         self.shared = shared
     }
 
-    /// Whether nobody waits for the answer any longer: the caller left or the deadline passed.
+    /// Whether no caller waits for the answer any longer: the caller left or the deadline passed.
     public var isCancelled: Bool { self.shared.isCancelled }
 
-    /// Calls a closure once nobody waits for the answer any longer; immediately if that is already so.
+    /// Calls a closure once no caller waits for the answer; immediately if that is already so.
     ///
     /// - Parameter body: Called on the connection's event loop, or on the calling thread. Never called after the
     ///   handler itself ended the call.

@@ -24,7 +24,7 @@ public protocol PendingExperts: Sendable {
     /// Call it on the thread that will wait; once true, it stays true.
     var isReady: Bool { get }
 
-    /// Cancels: nobody will wait for the outputs.
+    /// Cancels: the outputs are no longer needed.
     func cancel()
 }
 

@@ -56,7 +56,7 @@ final class CurlLoop: Sendable {
         _ = self.post(.resume(exchange))
     }
 
-    /// Ends a request that nobody waits for any longer.
+    /// Ends a request whose caller has left.
     func cancel(_ exchange: WebExchange) {
         _ = self.post(.cancel(exchange))
     }
@@ -167,7 +167,7 @@ final class CurlLoop: Sendable {
         }
     }
 
-    /// Ends what is left, and frees the handle once nobody can wake it any more.
+    /// Ends what is left, and frees the handle once nothing can wake it.
     private func close(_ transfers: [UnsafeMutableRawPointer: CurlTransfer]) {
         for transfer in transfers.values {
             curl_multi_remove_handle(self.multi.handle, transfer.handle)

@@ -56,7 +56,7 @@ final class WebClient: Sendable {
     /// Sends a `GET` request and waits for the head of its response.
     ///
     /// - Parameter request: What to send.
-    /// - Returns: The answer; a body that nobody reads ends its connection.
+    /// - Returns: The answer; a body that is not read to its end closes its connection.
     /// - Throws: ``WebFailure``, ``FetchError`` where the configuration cannot be used, or `CancellationError`.
     func send(_ request: FileTransfer.Request) async throws -> Answer {
         let exchange = WebExchange(request, self.configuration)
