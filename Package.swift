@@ -129,7 +129,8 @@ let package = Package(
         .target(
             name: "ServiceKit",
             dependencies: [
-                "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", "Digests", nioCore, serviceLifecycle,
+                "SwitchyardTypes", "RPCTransport", "RPCCore", "SwitchyardProtos", "Telemetry", "Digests", nioCore,
+                serviceLifecycle,
                 logging,
                 metrics, configuration, systemPackage, unixSignals,
             ],
@@ -272,7 +273,8 @@ let package = Package(
         .testTarget(
             name: "SwitchyardBenchTests",
             dependencies: [
-                "switchyard-bench", "switchyard", "CommandKit", "ExpertPooling", "Figures", "PoolSimulation",
+                "SwitchyardTypes", "switchyard-bench", "switchyard", "CommandKit", "ExpertPooling", "Figures",
+                "PoolSimulation",
                 "PeerTools", "Checkpoints", "TensorKernels", "Tokenization",
             ],
             swiftSettings: swiftSettings

@@ -20,10 +20,7 @@ public enum Fingerprint {
     ///
     /// - Parameter value: The fingerprint.
     /// - Returns: Sixteen hexadecimal digits.
-    public static func text(_ value: UInt64) -> String {
-        let digits = String(value, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
-    }
+    public static func text(_ value: UInt64) -> String { value.fingerprintText }
 
     /// The fingerprint that sixteen hexadecimal digits stand for.
     ///

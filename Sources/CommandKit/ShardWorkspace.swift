@@ -180,15 +180,10 @@ package struct WantedParts {
     {
         guard found != wanted else { return }
         throw Self.failure(
-            "\(file) was cut from \(source), fingerprint \(Self.text(found)), but \(self.model) has fingerprint "
-                + "\(Self.text(wanted))",
+            "\(file) was cut from \(source), fingerprint \(found.fingerprintText), but \(self.model) has fingerprint "
+                + "\(wanted.fingerprintText)",
             folder
         )
-    }
-
-    private static func text(_ fingerprint: UInt64) -> String {
-        let digits = String(fingerprint, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
     private static func failure(_ complaint: String, _ folder: String) -> ChildProcessError {

@@ -6,8 +6,8 @@ extension ExpertPools {
     /// Why a replica must not be used; nil if it may.
     func objection(to description: ReplicaDescription, from slot: Int) -> String? {
         guard description.fingerprint == self.fingerprint else {
-            return "it serves the model \(Self.hex(description.fingerprint)), but this gateway serves "
-                + "\(Self.hex(self.fingerprint)): start it with a shard of the same checkpoint"
+            return "it serves the model \(description.fingerprint.fingerprintText), but this gateway serves "
+                + "\(self.fingerprint.fingerprintText): start it with a shard of the same checkpoint"
         }
         guard description.modelWidth == self.modelWidth else {
             return "its token rows are \(description.modelWidth) wide, but this model's are \(self.modelWidth)"
@@ -54,10 +54,5 @@ extension ExpertPools {
             }
         }
         return nil
-    }
-
-    private static func hex(_ value: UInt64) -> String {
-        let digits = String(value, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
     }
 }

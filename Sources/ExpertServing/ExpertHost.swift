@@ -182,7 +182,8 @@ public final class ExpertHost: Sendable {
                     self.logger.info(
                         "serving experts",
                         metadata: [
-                            "address": "\(address.host):\(address.port)", "fingerprint": "\(hex(self.fingerprint))",
+                            "address": "\(address.host):\(address.port)",
+                            "fingerprint": "\(self.fingerprint.fingerprintText)",
                             "experts": "\(self.held.values.reduce(0) { $0 + $1.count })",
                             "layers": "\(self.held.count)", "memory": "\(mebibytes(self.weightBytes))",
                             "weights": "\(self.weights)",

@@ -51,8 +51,8 @@ struct ForwardCheck: Sendable {
         guard envelope.modelFingerprint == self.fingerprint else {
             throw RPCError(
                 .failedPrecondition,
-                "model_fingerprint is \(hex(envelope.modelFingerprint)), but this host's experts come from the checkpoint "
-                    + "\(hex(self.fingerprint)); give the gateway and its hosts parts of the same checkpoint"
+                "model_fingerprint is \(envelope.modelFingerprint.fingerprintText), but this host's experts come from the checkpoint "
+                    + "\(self.fingerprint.fingerprintText); give the gateway and its hosts parts of the same checkpoint"
             )
         }
         let layer = try self.layer(of: envelope)
@@ -150,10 +150,4 @@ struct ForwardCheck: Sendable {
         }
         return rowType
     }
-}
-
-/// A fingerprint in readable form: sixteen hexadecimal digits.
-func hex(_ fingerprint: UInt64) -> String {
-    let digits = String(fingerprint, radix: 16)
-    return String(repeating: "0", count: 16 - digits.count) + digits
 }

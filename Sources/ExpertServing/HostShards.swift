@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import Synchronization
 internal import TensorKernels
 
@@ -95,14 +96,14 @@ struct HostShards: Sendable {
         guard checkpoint.fingerprint == first.fingerprint else {
             throw ExpertHostError(
                 .mixedShards,
-                "\(first.directory) comes from the checkpoint \(hex(first.fingerprint)) and \(checkpoint.directory) "
-                    + "from \(hex(checkpoint.fingerprint)); give a host parts from one cut of a checkpoint"
+                "\(first.directory) comes from the checkpoint \(first.fingerprint.fingerprintText) and \(checkpoint.directory) "
+                    + "from \(checkpoint.fingerprint.fingerprintText); give a host parts from one cut of a checkpoint"
             )
         }
         guard checkpoint.configuration == first.configuration else {
             throw ExpertHostError(
                 .mixedShards,
-                "\(first.directory) and \(checkpoint.directory) come from the checkpoint \(hex(first.fingerprint)), but "
+                "\(first.directory) and \(checkpoint.directory) come from the checkpoint \(first.fingerprint.fingerprintText), but "
                     + "their configurations differ; cut the checkpoint again and copy whole parts"
             )
         }

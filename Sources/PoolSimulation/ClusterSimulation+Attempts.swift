@@ -81,7 +81,7 @@ extension ClusterSimulation {
         }
         self.gateways[gateway].outcomes[call] = .dropped
         let rows = self.gateways[gateway].assignments[call].rowCount
-        let key = SimulationReport.Drop(isDecoder: self.gateways[gateway].layer.stack == .decoder, cause: cause)
+        let key = SimulationReport.Drop(stack: self.gateways[gateway].layer.stack, cause: cause)
         self.report.dropped[key, default: 0] += rows
         self.gateways[gateway].stepDrops += rows
     }

@@ -73,7 +73,7 @@ package struct SimulationRecord: Codable, Sendable, Equatable {
         self.answered = report.answered
         self.dropped = Dictionary(
             uniqueKeysWithValues: report.dropped.map {
-                ("\($0.key.isDecoder ? "decoder" : "encoder") \($0.key.cause)", $0.value)
+                ("\($0.key.stack) \($0.key.cause)", $0.value)
             }
         )
         self.stepsWithDrops = report.stepsWithDrops

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import ExpertPooling
-import SwitchyardTypes
+package import SwitchyardTypes
 
 /// The result of a simulation.
 package struct SimulationReport: Sendable, Equatable {
     /// Rows that were dropped, for one reason in one half of the model.
     package struct Drop: Sendable, Hashable, Comparable {
-        /// Whether in the decoder.
-        package var isDecoder: Bool
+        /// Where.
+        package var stack: Stack
         /// Why.
         package var cause: DropCause
 
         /// Describes a reason.
-        package init(isDecoder: Bool, cause: DropCause) {
-            self.isDecoder = isDecoder
+        package init(stack: Stack, cause: DropCause) {
+            self.stack = stack
             self.cause = cause
         }
 
-        private var key: String { "\(self.isDecoder) \(self.cause)" }
-
         /// Orders the encoder before the decoder, then by cause.
-        package static func < (left: Drop, right: Drop) -> Bool { left.key < right.key }
+        package static func < (left: Drop, right: Drop) -> Bool {
+            (left.stack, "\(left.cause)") < (right.stack, "\(right.cause)")
+        }
     }
 
     /// What happened to the hosts.

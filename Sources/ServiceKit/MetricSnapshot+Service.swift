@@ -2,6 +2,7 @@
 
 internal import RPCCore
 public import RPCTransport
+internal import SwitchyardTypes
 public import Telemetry
 
 extension MetricSnapshot {
@@ -21,9 +22,7 @@ extension MetricSnapshot {
     ///   - fingerprint: The fingerprint of the checkpoint that it serves.
     ///   - weightType: How it keeps weights in memory.
     public mutating func setModel(fingerprint: UInt64, weightType: String) {
-        let digits = String(fingerprint, radix: 16)
-        let name = String(repeating: "0", count: 16 - digits.count) + digits
-        self.set(MetricCatalog.service.modelInfo, [name, weightType], 1)
+        self.set(MetricCatalog.service.modelInfo, [fingerprint.fingerprintText, weightType], 1)
     }
 
     /// Adds a listener's counts and current state.

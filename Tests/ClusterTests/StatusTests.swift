@@ -115,6 +115,15 @@ struct StatusTests {
         #expect(states == ["ready", "mismatched"])
     }
 
+    @Test("a fingerprint that begins with zeros has all its digits, as in manifests and messages")
+    func fingerprint() throws {
+        var model = ModelDescription()
+        model.fingerprint = 0xabc
+        let cluster = Self.cluster(experts: 8)
+        #expect(ClusterReport(model: model, cluster: cluster, columns: 200).text.contains("0000000000000abc"))
+        #expect(try ClusterStatus(model: model, cluster: cluster).json().contains("\"0000000000000abc\""))
+    }
+
     @Test("a table that is too wide continues below, and texts are cut, but never numbers")
     func wideTable() {
         var table = TextTable([("name", .left), ("text", .left), ("first", .right), ("second", .right)])

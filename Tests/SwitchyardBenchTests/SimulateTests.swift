@@ -5,6 +5,7 @@ import ExpertPooling
 import Foundation
 import PeerTools
 import PoolSimulation
+import SwitchyardTypes
 import Testing
 
 @testable import switchyard_bench
@@ -56,7 +57,7 @@ struct SimulateTests {
         report.variant = .oneReplica
         report.stepTimes = (1...1000).map { $0 * 1_000_000 }
         report.rows = 1000
-        report.dropped = [.init(isDecoder: true, cause: .unavailable): 23]
+        report.dropped = [.init(stack: .decoder, cause: .unavailable): 23]
         report.calls = 10_000
         report.hedges = 5
         report.recoveries = [1_140_000_000]

@@ -34,6 +34,13 @@ struct TypesTests {
         #expect("\(experts[1])" == "encoder 1 expert 1")
     }
 
+    @Test("a fingerprint always has sixteen digits")
+    func fingerprints() {
+        #expect(UInt64(0x0abc).fingerprintText == "0000000000000abc")
+        #expect(UInt64.max.fingerprintText == "ffffffffffffffff")
+        #expect(UInt64.zero.fingerprintText == "0000000000000000")
+    }
+
     @Test("whole units of a duration are cut, never wrapped")
     func durations() {
         #expect(Duration.milliseconds(1500).inSeconds == 1.5)

@@ -85,7 +85,7 @@ struct ClusterReporter: Sendable {
         experts.sorted { $0.key < $1.key }
             .map { layer, experts in
                 LayerExperts(
-                    stack: layer.stack == .decoder ? .decoder : .encoder,
+                    stack: WireStack(layer.stack),
                     layer: UInt32(layer.block),
                     experts: experts.sorted().map { UInt32($0) }
                 )

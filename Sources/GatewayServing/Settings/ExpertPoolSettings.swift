@@ -143,11 +143,11 @@ package struct ExpertPoolSettings: SettingTable {
             return nil
         }
         let parts = sides[0].split(separator: ":", omittingEmptySubsequences: false)
-        guard parts.count == 2, ["encoder", "decoder"].contains(parts[0]), let block = Int(parts[1]), block >= 0 else {
+        guard parts.count == 2, let stack = Stack(name: parts[0]), let block = Int(parts[1]), block >= 0 else {
             return nil
         }
         return LayerDeadline(
-            layer: SparseLayer(stack: parts[0] == "decoder" ? .decoder : .encoder, block: block),
+            layer: SparseLayer(stack: stack, block: block),
             time: .milliseconds(milliseconds)
         )
     }

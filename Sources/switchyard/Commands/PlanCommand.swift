@@ -205,8 +205,9 @@ extension PlacementSnapshot {
             }
         }
         let uptime = max(1, Double(cluster.gateway?.uptimeSeconds ?? 0))
-        for load in cluster.expertLoad where load.stack != .unspecified {
-            let layer = SparseLayer(stack: load.stack == .decoder ? .decoder : .encoder, block: Int(load.layer))
+        for load in cluster.expertLoad {
+            guard let stack = load.stack.stack else { continue }
+            let layer = SparseLayer(stack: stack, block: Int(load.layer))
             let count = max(load.rows.count, load.rowsPerSecond.count)
             // An older gateway only reports totals since its start.
             let rates =
@@ -222,8 +223,8 @@ extension PlacementSnapshot {
 
     private static func experts(_ messages: [LayerExperts]) -> [SparseLayer: Set<Int>] {
         messages.reduce(into: [:]) { result, message in
-            guard message.stack != .unspecified else { return }
-            let layer = SparseLayer(stack: message.stack == .decoder ? .decoder : .encoder, block: Int(message.layer))
+            guard let stack = message.stack.stack else { return }
+            let layer = SparseLayer(stack: stack, block: Int(message.layer))
             result[layer, default: []].formUnion(message.experts.map { Int($0) })
         }
     }

@@ -49,11 +49,9 @@ struct ClusterReport {
     }
 
     private var modelLine: String {
-        let fingerprint = String(self.model.fingerprint, radix: 16)
-        return
-            "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
+        "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
             + "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, "
-            + "width \(self.model.modelWidth), fingerprint \(fingerprint)"
+            + "width \(self.model.modelWidth), fingerprint \(self.model.fingerprint.fingerprintText)"
             + (self.model.weightDType.type.map { ", weights \($0)" } ?? "")
     }
 

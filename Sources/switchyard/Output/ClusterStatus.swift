@@ -80,7 +80,7 @@ struct ClusterStatus: Encodable {
         let load = cluster.gateway ?? GatewayLoad()
         self.model = Model(
             name: model.name,
-            fingerprint: String(model.fingerprint, radix: 16),
+            fingerprint: model.fingerprint.fingerprintText,
             encoderBlocks: model.encoderBlocks,
             decoderBlocks: model.decoderBlocks,
             expertsPerLayer: model.expertsPerLayer,
