@@ -190,7 +190,8 @@ struct UpTests {
     func drain() async throws {
         try await self.inFolder { folder in
             try await ProcessKeeper.with { keeper in
-                let up = self.start(keeper, in: folder)
+                // However slow the machine is, the drain must not end before the streams do.
+                let up = self.start(keeper, in: folder, environment: ["SWITCHYARD_DRAIN_SECONDS": "110"])
                 let gateway = try await up.ready()
                 let began = Counter()
                 try await withThrowingTaskGroup(of: Int.self) { streams in
