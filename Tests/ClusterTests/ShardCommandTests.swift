@@ -35,4 +35,22 @@ struct ShardCommandTests {
         }
         #expect(try age() == written)
     }
+
+    @Test("the line that it prints for a host is one that a host starts with")
+    func nextLine() async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("next-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let cut = try await Commands.run(
+            TestCluster.executable,
+            ["shard", TestCluster.miniature, "--out", folder, "--pools", "2"]
+        )
+        #expect(cut.status == 0, "\(cut.errors)")
+        let command = try #require(cut.text.firstMatch(of: /Next, .*:  switchyard expert-host (.*)/)?.1)
+        let arguments = command.split(separator: " ").map(String.init)
+        let check = try await Commands.run(
+            TestCluster.executable,
+            ["config", "expert-host", "--check"] + arguments
+        )
+        #expect(check.status == 0, "\(check.errors)")
+    }
 }

@@ -116,4 +116,27 @@ extension ModelConfiguration {
     private func hasBlock(_ stack: Stack, _ block: Int) -> Bool {
         block >= 0 && block < self.blockCount(stack)
     }
+
+    /// Parameters of the whole model, all experts included; `Int.max` where they are more.
+    public var parameterCount: Int {
+        func product(_ factors: [Int]) -> Int {
+            factors.reduce(1) { product, factor in
+                let (value, overflow) = product.multipliedReportingOverflow(by: factor)
+                return overflow ? .max : value
+            }
+        }
+        func sum(_ left: Int, _ right: Int) -> Int {
+            let (value, overflow) = left.addingReportingOverflow(right)
+            return overflow ? .max : value
+        }
+        var total = self.gatewayRoles.reduce(0) { sum($0, product(self.shape(of: $1))) }
+        guard let layer = self.sparseLayers.first else { return total }
+        // Every expert of every layer has the same matrices.
+        for matrix in FeedForwardMatrix.allCases {
+            let role = TensorRole.expert(layer, expert: 0, matrix)
+            guard self.has(role) else { continue }
+            total = sum(total, product(self.shape(of: role) + [self.expertCount, self.sparseLayers.count]))
+        }
+        return total
+    }
 }

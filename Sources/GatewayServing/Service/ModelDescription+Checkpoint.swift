@@ -29,7 +29,7 @@ extension ModelDescription {
         self.decoderBlocks = UInt32(model.decoderBlocks)
         self.expertsPerLayer = UInt32(model.expertCount)
         self.expertCapacity = UInt32(model.expertCapacity)
-        self.parameters = model.parameterCount
+        self.parameters = UInt64(clamping: model.parameterCount)
         self.weightDType = WireDType(weightType)
         self.maxInputTokens = UInt32(limits.maxInputTokens)
         self.maxNewTokens = UInt32(limits.maxNewTokens)
@@ -38,17 +38,5 @@ extension ModelDescription {
         self.endTokenID = UInt32(model.endTokenID)
         self.padTokenID = UInt32(model.padTokenID)
         self.version = SoftwareVersion.current
-    }
-}
-
-extension ModelConfiguration {
-    /// Parameters of the whole model, all experts included.
-    var parameterCount: UInt64 {
-        func count(_ role: TensorRole) -> UInt64 {
-            self.shape(of: role).reduce(1) { $0 * UInt64($1) }
-        }
-        let expert = UInt64(2 * self.modelWidth * self.feedForwardWidth)
-        let experts = UInt64(self.sparseLayers.count * self.expertCount) * expert
-        return self.gatewayRoles.reduce(experts) { $0 + count($1) }
     }
 }

@@ -71,7 +71,7 @@ final class WeightLoader {
     }
 
     /// Smallest weight matrix, in bytes, for which a screen is worth its memory; smaller ones stay in a cache anyway.
-    private static let leastScreenedBytes = 1 << 18
+    static let leastScreenedBytes = 1 << 18
 
     /// An int8 copy that screens the products of a matrix.
     ///

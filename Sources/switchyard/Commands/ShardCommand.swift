@@ -84,8 +84,14 @@ struct ShardCommand: AsyncParsableCommand {
             table.add(["\(self.out)/\(pool.name)", "experts \(NumberRanges.text(pool.experts.map(UInt32.init)))"])
         }
         Terminal.print(table.text)
+        let host = "switchyard expert-host --shard \(self.out)/pool-0 --listen"
         Terminal.print(
-            "\nNext, on each machine:  switchyard expert-host --shard \(self.out)/pool-0 --listen 0.0.0.0:7401"
+            """
+
+            Next, a host for each part on this machine:  \(host) 127.0.0.1:7401
+            On other machines, with the certificates of `switchyard certs`:
+              \(host) 0.0.0.0:7401 --tls-certificate FILE --tls-key FILE
+            """
         )
     }
 
