@@ -42,6 +42,7 @@ public final class Checkpoint: Sendable {
             )
         }
         let manifest = try ShardManifest.load(directory: directory)
+        try self.refuseAdapter(directory)
         let configuration = try ModelConfiguration.load(
             directory: directory,
             overrides: (manifest?.overrides ?? [:]).merging(overrides) { $1 }
@@ -49,6 +50,19 @@ public final class Checkpoint: Sendable {
         try manifest?.check(against: configuration, directory: directory)
         let tensors = try WeightFiles.read(directory, progress: progress)
         return try Checkpoint(directory, configuration, manifest, tensors)
+    }
+
+    /// Refuses a folder with an adapter, which transformers would add to the model.
+    private static func refuseAdapter(_ directory: String) throws(CheckpointError) {
+        let path = "\(directory)/adapter_config.json"
+        guard FileSystem.exists(path) else { return }
+        throw CheckpointError(
+            code: .unsupported,
+            message:
+                "is the configuration of an adapter, which changes the model beside it; merge the adapter into the model "
+                + "(merge_and_unload() in peft), or move it elsewhere to serve the model alone",
+            file: path
+        )
     }
 
     private init(
@@ -131,20 +145,25 @@ public final class Checkpoint: Sendable {
         guard stored.shape == shape else {
             throw stored.failure(
                 .wrongShape,
-                "has the shape \(stored.shape), but the configuration requires \(shape); correct config.json or override the "
-                    + "fields that are wrong"
+                "has the shape \(stored.shape), but the configuration requires \(shape) (\(role.shapeKeys)); correct config.json or "
+                    + "override the fields that are wrong"
             )
         }
-        guard stored.dtype.isWeight else {
+        let weights = stored.narrowed
+        guard weights.dtype.isWeight else {
             throw stored.failure(
                 .wrongDType,
-                "has \(stored.dtype.safetensorsName) elements; weights must be F32, BF16 or F16, so convert the checkpoint"
+                "has \(stored.dtype.safetensorsName) elements; weights must be F64, F32, BF16 or F16, so convert the checkpoint"
             )
         }
-        return stored
+        return weights
     }
 
     private func hint(forMissing role: TensorRole) -> String {
+        if let name = self.tensors.keys.filter({ $0.hasSuffix("." + role.name) }).min() {
+            let prefix = name.dropLast(role.name.count)
+            return "the file has \(name): remove \"\(prefix)\" from the names of its tensors, and save it again"
+        }
         if role.isExpert, self.packing != nil {
             return "this part's experts are packed, cut the checkpoint without packing"
         }

@@ -20,6 +20,7 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
             case wrongShape
             case wrongDType
             case conflictingTensors
+            case notFinite
             case fingerprintMismatch
             case outputExists
             case writeFailed
@@ -57,6 +58,8 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let wrongDType = Self(kind: .wrongDType)
         /// Two copies of a tensor that must be one differ.
         public static let conflictingTensors = Self(kind: .conflictingTensors)
+        /// A tensor has an element that is an infinity or not a number.
+        public static let notFinite = Self(kind: .notFinite)
         /// The tensors of a part are not those that its manifest describes.
         public static let fingerprintMismatch = Self(kind: .fingerprintMismatch)
         /// The output folder exists and is not empty.

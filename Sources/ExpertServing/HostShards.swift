@@ -28,6 +28,7 @@ struct HostShards: Sendable {
                 overrides: configuration.modelOverrides,
                 progress: progress
             )
+            try checkpoint.validate()
             if let first = checkpoints.first {
                 try Self.check(checkpoint, against: first)
             }

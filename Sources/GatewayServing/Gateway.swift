@@ -55,6 +55,7 @@ public final class Gateway: Sendable {
         try configuration.validate()
         let directory = configuration.modelDirectory
         let checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
+        try checkpoint.validate()
         let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
         try placement?.check(configuration.cluster.pools)
         let tokenizer = try Self.tokenizer(of: checkpoint)

@@ -54,6 +54,7 @@ public final class LocalGateway: Sendable {
     ) throws {
         let checkpoint = try Checkpoint.open(configuration.modelDirectory, progress: progress)
         try Self.requireWhole(checkpoint)
+        try checkpoint.validate()
         let tokenizer = try Gateway.tokenizer(of: checkpoint)
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()
@@ -125,7 +126,7 @@ public final class LocalGateway: Sendable {
         return try await self.handler.generate(request, call, onToken: onToken)
     }
 
-    /// Refuses parts of a model and checkpoints without all experts, whose tokens would all be dropped.
+    /// Refuses parts of a model, whose tokens would all be dropped.
     private static func requireWhole(_ checkpoint: Checkpoint) throws(GatewayError) {
         let directory = checkpoint.directory
         if let manifest = checkpoint.manifest {
@@ -139,16 +140,6 @@ public final class LocalGateway: Sendable {
                 "\(directory)/\(ShardManifest.fileName) says that this is part \(manifest.name) of \(manifest.source), "
                     + "with \(content); pass the whole checkpoint, or serve its parts with switchyard expert-host "
                     + "and switchyard gateway"
-            )
-        }
-        let model = checkpoint.configuration
-        for layer in model.sparseLayers {
-            let held = Set(checkpoint.heldExperts[layer] ?? [])
-            guard let missing = (0..<model.expertCount).first(where: { !held.contains($0) }) else { continue }
-            throw GatewayError(
-                .checkpoint,
-                "\(directory) holds \(held.count) of the \(model.expertCount) experts of \(layer.stack) layer "
-                    + "\(layer.block), and expert \(missing) is missing; complete the checkpoint"
             )
         }
     }

@@ -138,7 +138,6 @@ import Testing
     }
 
     @Test(arguments: [
-        ("classification_head.weight", "a name unknown in Switch Transformers"),
         ("encoder.block.0.layer.1.mlp.wi_0.weight", "gated"),
         ("encoder.block.2.layer.0.layer_norm.weight", "override num_layers"),
         ("decoder.block.7.layer.2.mlp.wi.weight", "override num_decoder_layers"),

@@ -164,7 +164,12 @@ import Testing
         (#"{"temperature": -1}"#, "temperature must be"),
         (#"[]"#, "an array where a JSON object is needed"),
         (#"{"d_model": 768"#, "not the expected JSON"),
-        (#""#, "not the expected JSON"),
+        (#""#, "is empty"),
+        ("<!DOCTYPE html><html></html>", "is an HTML page"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (#"{"d_model": NaN}"#, "d_model must be an integer"),
+        (#"{"layer_norm_epsilon": Infinity}"#, "layer_norm_epsilon must be"),
+        (#"{"d_model": NaNo}"#, "not the expected JSON"),
         (#"{"d_model": 99999999999999999999999999}"#, "d_model must be an integer"),
     ])
     func wrongFieldsAreNamed(config: String, complaint: String) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import Foundation
 import GatewayServing
 import RPCCore
@@ -75,7 +76,8 @@ struct LocalGatewayTests {
         defer { try? FileManager.default.removeItem(at: copy) }
         try FileManager.default.copyItem(at: URL(filePath: "\(folder)/gateway"), to: copy)
         try FileManager.default.removeItem(at: copy.appending(path: "manifest.json"))
-        let error = #expect(throws: GatewayError.self) { try Self.gateway(copy.path(percentEncoded: false)) }
-        #expect(error?.message.contains("0 of the 8 experts of encoder layer 1") == true, "\(error?.message ?? "")")
+        let error = #expect(throws: CheckpointError.self) { try Self.gateway(copy.path(percentEncoded: false)) }
+        #expect(error?.code == .missingTensor)
+        #expect(error?.tensor == "encoder.block.1.layer.1.mlp.experts.expert_0.wi.weight")
     }
 }

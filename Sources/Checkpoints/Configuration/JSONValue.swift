@@ -23,7 +23,7 @@ enum JSONValue: Sendable, Equatable, Decodable {
         } else if let value = try? container.decode(Double.self) {
             self = .number(value)
         } else if let value = try? container.decode(String.self) {
-            self = .string(value)
+            self = PythonNumbers.number(value).map { .number($0) } ?? .string(value)
         } else if let value = try? container.decode([JSONValue].self) {
             self = .array(value)
         } else {
@@ -85,8 +85,9 @@ enum JSONFile {
         file: String
     ) throws(CheckpointError) -> T {
         do {
-            return try JSONDecoder().decode(type, from: Data(bytes))
+            return try JSONDecoder().decode(type, from: PythonNumbers.escaped(bytes).map { Data($0) } ?? Data(bytes))
         } catch {
+            try FileContent.refuseStandIns(bytes, file)
             throw CheckpointError(
                 code: .malformed,
                 message: "is not the expected JSON (\(Self.explain(error))); fetch the file again",

@@ -17,6 +17,7 @@ enum SafetensorsReader {
 
     static func read(_ storage: any TensorStorage, path: String) throws(CheckpointError) -> [StoredTensor] {
         let bytes = storage.bytes
+        try FileContent.refuseStandIns(bytes, path)
         guard bytes.count >= 8 else {
             throw self.malformed(
                 "is \(bytes.count) bytes long, shorter than the 8 bytes of a header length",

@@ -15,6 +15,8 @@ enum TorchReader {
 
     static func read(_ storage: any TensorStorage, path: String) throws(CheckpointError) -> [StoredTensor] {
         let bytes = storage.bytes
+        try FileContent.refuseStandIns(bytes, path)
+        if LegacyTorchReader.recognizes(bytes) { return try LegacyTorchReader.read(storage, path: path) }
         let archive = try ZipArchive(bytes, path: path)
         let descriptions = archive.members.keys.filter { $0.hasSuffix("/data.pkl") }
         guard descriptions.count == 1, let description = descriptions.first, let pickle = archive.members[description]
@@ -42,17 +44,26 @@ enum TorchReader {
         var unpickler = Unpickler(UnsafeRawBufferPointer(rebasing: bytes[pickle]), path: path)
         return try unpickler.run()
             .map { (name, tensor) throws(CheckpointError) in
-                try self.tensor(name, tensor, archive, prefix, storage, path)
+                try self.tensor(name, tensor, in: storage, path) { archive.members["\(prefix)data/\($0)"] }
             }
     }
 
-    private static func tensor(
+    /// Describes a tensor, once its storage is found and its extent checked.
+    ///
+    /// - Parameters:
+    ///   - name: The tensor's name.
+    ///   - tensor: What the pickle says of it.
+    ///   - storage: The file.
+    ///   - path: The file's name in errors.
+    ///   - find: Where in the file the storage of a key lies.
+    /// - Returns: The tensor.
+    /// - Throws: `malformed` that names file and tensor.
+    static func tensor(
         _ name: String,
         _ tensor: Unpickler.Tensor,
-        _ archive: ZipArchive,
-        _ prefix: Substring,
-        _ storage: any TensorStorage,
-        _ path: String
+        in storage: any TensorStorage,
+        _ path: String,
+        _ find: (String) -> Range<Int>?
     ) throws(CheckpointError) -> StoredTensor {
         func malformed(_ complaint: String) -> CheckpointError {
             CheckpointError(
@@ -63,8 +74,8 @@ enum TorchReader {
             )
         }
         let dtype = tensor.storage.dtype
-        guard let member = archive.members["\(prefix)data/\(tensor.storage.key)"] else {
-            throw malformed("needs the storage \"\(tensor.storage.key.prefix(80))\", which is not in the archive")
+        guard let member = find(tensor.storage.key) else {
+            throw malformed("needs the storage \"\(tensor.storage.key.prefix(80))\", which is not in the file")
         }
         let (storageBytes, overflow) = tensor.storage.elementCount.multipliedReportingOverflow(by: dtype.byteCount)
         guard !overflow, storageBytes == member.count else {

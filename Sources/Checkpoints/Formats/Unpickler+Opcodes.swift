@@ -139,9 +139,10 @@ extension Unpickler {
         self.stack.append(.global(global))
     }
 
-    /// `("storage", class, key, location, elements)`, the persistent identifier that `torch.save` gives a storage.
+    /// `("storage", class, key, location, elements)`, the persistent identifier that `torch.save` gives a storage; in the
+    /// format before torch 1.6 with a sixth field, which is `None` for a whole storage.
     private mutating func pushStorage(_ identifier: Value) throws(CheckpointError) {
-        guard case .tuple(let index) = identifier, self.tuples[index].count == 5,
+        guard case .tuple(let index) = identifier, self.isWholeStorage(self.tuples[index]),
             case .string("storage") = self.tuples[index][0],
             case .global(.storage(let dtype)) = self.tuples[index][1],
             case .string(let key) = self.tuples[index][2],
@@ -151,6 +152,12 @@ extension Unpickler {
         }
         self.storages.append(Storage(key: key, dtype: dtype, elementCount: elementCount))
         self.stack.append(.storage(self.storages.count - 1))
+    }
+
+    private func isWholeStorage(_ fields: [Value]) -> Bool {
+        guard fields.count == 6 else { return fields.count == 5 }
+        if case .none = fields[5] { return true }
+        return false
     }
 
     private mutating func call(_ callee: Value, _ arguments: Value) throws(CheckpointError) {

@@ -97,6 +97,16 @@ struct Unpickler {
     ///
     /// - Returns: The tensors of the dictionary that it describes, in its order.
     mutating func run() throws(CheckpointError) -> [(name: String, tensor: Tensor)] {
+        guard case .dictionary(let index) = try self.value() else {
+            throw self.malformed("does not describe a dictionary of tensors")
+        }
+        return try self.namedTensors(self.dictionaries[index])
+    }
+
+    /// Runs the pickle to its end.
+    ///
+    /// - Returns: The value that it describes, whatever it is.
+    mutating func value() throws(CheckpointError) -> Value {
         while true {
             let opcode = try self.reader.byte()
             if opcode == UInt8(ascii: ".") { break }
@@ -114,10 +124,7 @@ struct Unpickler {
                 )
             }
         }
-        guard case .dictionary(let index) = try self.pop() else {
-            throw self.malformed("does not describe a dictionary of tensors")
-        }
-        return try self.namedTensors(self.dictionaries[index])
+        return try self.pop()
     }
 
     private var objectCount: Int {

@@ -45,7 +45,7 @@ struct ZipArchive {
             }
             guard end > lowest else {
                 throw reader.malformed(
-                    "is not a zip archive or was cut off; a file of torch before 1.6 must be saved again by a newer torch"
+                    "is neither a zip archive of torch.save nor its older format, or was cut off"
                 )
             }
             end -= 1

@@ -94,6 +94,7 @@ struct ShardRun {
         let items = try roles.map { (role) throws(CheckpointError) in
             let tensor = try self.checkpoint.stored(role).renamed(role.name)
             stored[role.name] = tensor
+            try tensor.view().requireFinite(in: self.checkpoint.directory)
             guard let packing else { return SafetensorsWriter.Item(tensor.view()) }
             return try Self.item(role, tensor, packing)
         }

@@ -23,6 +23,21 @@ extension TensorRole {
         }
     }
 
+    /// The keys of `config.json` that give the tensor its shape.
+    var shapeKeys: String {
+        switch self {
+        case .sharedEmbedding, .lmHead: "vocab_size, d_model"
+        case .finalNorm, .layerNorm: "d_model"
+        case .attention(_, _, _, .output): "d_model, num_heads * d_kv"
+        case .attention: "num_heads * d_kv, d_model"
+        case .relativeBias: "relative_attention_num_buckets, num_heads"
+        case .dense(_, _, .wo), .expert(_, _, .wo): "d_model, d_ff"
+        case .dense, .expert: "d_ff, d_model"
+        case .router: "num_experts, d_model"
+        case .routerBias: "num_experts"
+        }
+    }
+
     private static func feedForward(_ stack: Stack, _ block: Int) -> String {
         "\(stack).block.\(block).layer.\(Sublayer.feedForward.layerIndex(in: stack)).mlp"
     }

@@ -11,6 +11,7 @@ final class WeightLoader {
     private let storage: WeightStorage
     private let progress: (@Sendable (WorkProgress) -> Void)?
     private var state: WorkProgress
+    private var checked: Set<String> = []
 
     /// Creates a loader.
     ///
@@ -119,12 +120,14 @@ final class WeightLoader {
 
     private func view(_ role: TensorRole) throws -> (TensorView, DType) {
         let view = try self.checkpoint.tensor(role)
+        // The embedding is read several times.
+        if self.checked.insert(view.name).inserted { try view.requireFinite(in: self.checkpoint.directory) }
         guard view.dtype.isWeight else {
             throw ModelError(
                 code: .unsupported,
                 message:
-                    "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype.safetensorsName); weights must be F32, BF16 or"
-                    + " F16: convert the checkpoint"
+                    "\(self.checkpoint.directory): tensor \(view.name) is \(view.dtype.safetensorsName); weights must be F64, F32,"
+                    + " BF16 or F16: convert the checkpoint"
             )
         }
         return (view, view.dtype)

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import SwitchyardProtos
+import Testing
+
+@testable import GatewayServing
+
+/// Checkpoints as people bring them, from `Tests/Fixtures/make_checkpoint_cases.py`: each is answered as transformers
+/// answers, or refused when it is loaded, in words that name what is wrong.
+@Suite("Checkpoint cases")
+struct CheckpointCaseTests {
+    /// A case's `case.json`.
+    struct Case: Decodable {
+        /// One request's parameters, by transformers' names, and the answer to each prompt.
+        struct Answers: Decodable {
+            var request: Request
+            var ids: [[UInt32]]
+        }
+
+        /// The parameters that the cases use.
+        struct Request: Decodable {
+            var num_beams: UInt32?
+            var max_new_tokens: UInt32?
+            var do_sample: Bool?
+            var length_penalty: Float?
+        }
+
+        var about: String
+        var without: [String]
+        var prompts: [[UInt32]]?
+        var answers: [Answers]?
+        /// Words that the error must have.
+        var refused: [String]?
+    }
+
+    static let cases = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("Fixtures/cases")
+
+    /// Cases that are not answered yet.
+    private static let pending: Set<String> = [
+        "activation-gelu-fast", "activation-quick-gelu", "activation-relu6", "activation-tanh", "bad-words",
+        "bos-start", "dola",
+        "encoder-side", "forced-tokens", "gated-claim", "guidance", "length-decay", "made-up", "no-repeat-ngram",
+        "sampling-default", "sequence-bias", "settings-in-config", "several-ends", "suppressed", "temperature-zero",
+    ]
+
+    static let names = ((try? FileManager.default.contentsOfDirectory(atPath: cases.path)) ?? [])
+        .filter { !pending.contains($0) }.sorted()
+
+    /// Puts a case's folder together: the plain checkpoint's files, replaced or completed by the case's own.
+    private func assemble(_ name: String, _ description: Case) throws -> URL {
+        let files = FileManager.default
+        let folder = files.temporaryDirectory.appendingPathComponent("case-\(UUID().uuidString)")
+        try files.createDirectory(at: folder, withIntermediateDirectories: true)
+        for source in [Self.cases.appendingPathComponent("plain"), Self.cases.appendingPathComponent(name)] {
+            for file in try files.contentsOfDirectory(atPath: source.path)
+            where file != "case.json" && !description.without.contains(file) {
+                let target = folder.appendingPathComponent(file)
+                try? files.removeItem(at: target)
+                try files.copyItem(at: source.appendingPathComponent(file), to: target)
+            }
+        }
+        return folder
+    }
+
+    @Test("there are cases")
+    func present() {
+        #expect(Self.names.count + Self.pending.count >= 40)
+    }
+
+    @Test("a checkpoint gives transformers' answers, or is refused in words", arguments: names)
+    func answers(name: String) async throws {
+        let file = Self.cases.appendingPathComponent("\(name)/case.json")
+        let description = try JSONDecoder().decode(Case.self, from: Data(contentsOf: file))
+        let folder = try self.assemble(name, description)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let configuration = LocalGatewayConfiguration(modelDirectory: folder.path)
+        if let words = description.refused {
+            let error = #expect(throws: (any Error).self) {
+                _ = try LocalGateway(configuration: configuration, logger: quietLogger)
+            }
+            let text = error.map { "\($0)" } ?? ""
+            for word in words { #expect(text.contains(word), "no \"\(word)\" in: \(text)") }
+            return
+        }
+        let prompts = try #require(description.prompts)
+        let gateway = try LocalGateway(configuration: configuration, logger: quietLogger)
+        try await gateway.whileRunning {
+            for answers in try #require(description.answers) {
+                for (prompt, ids) in zip(prompts, answers.ids) {
+                    let request = GenerateRequest(
+                        input: .tokenIDs(prompt),
+                        parameters: Self.parameters(answers.request)
+                    )
+                    let response = try await gateway.generate(request)
+                    #expect(response.generations.first?.tokenIDs == ids, "\(description.about): \(prompt)")
+                }
+            }
+        }
+    }
+
+    private static func parameters(_ request: Case.Request) -> GenerationParameters {
+        var parameters = GenerationParameters()
+        if let value = request.num_beams { parameters.numBeams = value }
+        if let value = request.max_new_tokens { parameters.maxNewTokens = value }
+        if let value = request.do_sample { parameters.doSample = value }
+        if let value = request.length_penalty { parameters.lengthPenalty = value }
+        return parameters
+    }
+}
