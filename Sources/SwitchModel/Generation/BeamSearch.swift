@@ -7,7 +7,7 @@ import TensorKernels
 ///
 /// The algorithm is that of `_beam_search`
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/generation/utils.py) for one input:
-/// each step takes the best `2 * beams` continuations of all beams; those among the best `beams` that end are kept as
+/// each step takes the best `(1 + end tokens) * beams` continuations of all beams; those among the best `beams` that end are kept as
 /// finished when their score, normalized by length, is among the best `beams` of such; the best `beams` that do not
 /// end go on. Lengths do not count the start token.
 ///
@@ -66,7 +66,7 @@ struct BeamSearch {
 
     mutating func advance(logits: FloatMatrix, firstRow: Int) -> GenerationSession.Advance {
         var advance = GenerationSession.Advance()
-        var selection = TopSelection(capacity: 2 * self.parameters.beamCount)
+        var selection = TopSelection(capacity: (1 + self.vocabulary.endTokenIDs.count) * self.parameters.beamCount)
         var shifts: [Float] = []
         for row in self.running.indices {
             let scores = ScoreRow(scores: UnsafeBufferPointer(logits.row(firstRow + row)))
@@ -87,7 +87,7 @@ struct BeamSearch {
         for (rank, entry) in selection.descending.enumerated() {
             let row = entry.index / self.vocabulary.size
             let id = Int32(entry.index % self.vocabulary.size)
-            let isEnd = id == self.vocabulary.endTokenID
+            let isEnd = self.vocabulary.isEnd(id)
             // The ranks below only ensure that enough sequences continue.
             guard isEnd || atMaximum ? rank < self.parameters.beamCount : next.count < self.parameters.beamCount else {
                 continue

@@ -56,6 +56,60 @@ public struct GenerationParameters: Sendable, Equatable {
     /// Greedy search then leaves out the logits of tokens that cannot be the best. The tokens are the same.
     public var skipsScores = false
 
+    /// No sequence of this many tokens occurs twice, the start token and a decoder prefix included; 0 is no limit.
+    public var noRepeatNgramSize = 0
+
+    /// No sequence of this many tokens that the encoder's input holds is generated; 0 is no limit.
+    public var encoderNoRepeatNgramSize = 0
+
+    /// Sequences of tokens that are not generated.
+    ///
+    /// One that is only an end token is left out, as in transformers.
+    public var badWords: [[Int32]] = []
+
+    /// Tokens that are never generated.
+    public var suppressedTokens: [Int32] = []
+
+    /// Tokens that are not generated in the first place; in the second where ``forcedBeginToken`` fills the first.
+    public var beginSuppressedTokens: [Int32] = []
+
+    /// The first token after the start token; of no effect with a decoder prefix, as in transformers.
+    public var forcedBeginToken: Int32?
+
+    /// The only tokens that the last place, ``maxNewTokens``, may hold; empty for any.
+    public var forcedEndTokens: [Int32] = []
+
+    /// What is added to the scores of tokens that would complete a sequence.
+    public var sequenceBias: [SequenceBias] = []
+
+    /// How the end tokens' scores rise with a sequence's length; nil if they do not.
+    public var lengthDecay: LengthDecay?
+
+    /// Tokens are drawn from those at least this probable, relative to the most probable one; nil is off.
+    public var minP: Float?
+
+    /// Tokens are drawn from the most typical ones that together have at least this probability; 1 is off.
+    public var typicalP: Float = 1
+
+    /// Tokens are drawn from those at least this probable; 0 is off.
+    public var epsilonCutoff: Float = 0
+
+    /// Tokens are drawn from those at least as probable as this or a bound that falls with the entropy; 0 is off.
+    public var etaCutoff: Float = 0
+
+    /// The scores of the encoder's input tokens rise with this: negative ones are divided by it, positive ones
+    /// multiplied.
+    public var encoderRepetitionPenalty: Float = 1
+
+    /// The number of groups that the beams of a diverse beam search fall into; 1 is plain beam search.
+    public var beamGroups = 1
+
+    /// What is subtracted from a token's score for each beam of an earlier group that chose it in the same step.
+    public var diversityPenalty: Float = 0
+
+    /// Whether the scores become log probabilities again after all processing.
+    public var renormalizesLogits = false
+
     /// Creates parameters with the defaults.
     public init() {}
 
@@ -83,6 +137,7 @@ public struct GenerationParameters: Sendable, Equatable {
         guard self.topP >= 0, self.topP <= 1 else {
             throw GenerationError(field: "top_p", message: "must be within 0...1, but is \(self.topP)")
         }
+        try self.checkSupport()
         try self.checkCombination()
     }
 

@@ -41,13 +41,28 @@ public struct GenerationSession: Sendable {
     /// The parameters.
     public let parameters: GenerationParameters
 
+    /// The tokens between the start token and the first new one.
+    public let decoderPrefix: [Int32]
+
+    /// Whether the first step was taken, and with it the decoder prefix.
+    private var isStarted = false
+
     /// Starts a generation.
     ///
     /// - Parameters:
     ///   - parameters: How tokens are chosen.
     ///   - vocabulary: The model's vocabulary.
-    /// - Throws: `GenerationError` when the parameters are invalid, on their own or for this vocabulary.
-    public init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) throws(GenerationError) {
+    ///   - encoderTokens: The encoder's input, the end token included, which the parameters about it go by.
+    ///   - decoderPrefix: Tokens between the start token and the first new one, as the rest of transformers'
+    ///     `decoder_input_ids`. They count as generated for penalties and n-grams, but not in lengths, and are not in
+    ///     the results.
+    /// - Throws: `GenerationError` when the parameters or tokens are invalid, on their own or for this vocabulary.
+    public init(
+        parameters: GenerationParameters,
+        vocabulary: GenerationVocabulary,
+        encoderTokens: [Int32] = [],
+        decoderPrefix: [Int32] = []
+    ) throws(GenerationError) {
         try parameters.validate()
         let ids = 0..<Int32(clamping: vocabulary.size)
         guard ids.contains(vocabulary.startTokenID) else {
@@ -56,21 +71,26 @@ public struct GenerationSession: Sendable {
                 message: "must be within the vocabulary of \(vocabulary.size), but is \(vocabulary.startTokenID)"
             )
         }
-        guard ids.contains(vocabulary.endTokenID) else {
-            throw GenerationError(
-                field: "eos_token_id",
-                message: "must be within the vocabulary of \(vocabulary.size), but is \(vocabulary.endTokenID)"
-            )
+        guard !vocabulary.endTokenIDs.isEmpty else {
+            throw GenerationError(field: "eos_token_id", message: "must name at least one token, but is empty")
         }
-        // The first step's one row must have two continuations for each beam.
-        guard 2 * parameters.beamCount <= vocabulary.size || parameters.beamCount == 1 else {
+        try Self.check("eos_token_id", vocabulary.endTokenIDs, in: ids)
+        try Self.check("input_ids", encoderTokens, in: ids)
+        try Self.check("decoder_input_ids", decoderPrefix, in: ids)
+        // The first step's one row must have as many continuations for each beam as there are end tokens, and one more.
+        let share = vocabulary.endTokenIDs.count + 1
+        guard parameters.beamCount <= vocabulary.size / share || parameters.beamCount == 1 else {
             throw GenerationError(
                 field: "num_beams",
-                message: "must be at most half the vocabulary of \(vocabulary.size), but is \(parameters.beamCount)"
+                message: """
+                    must be at most \(vocabulary.size / share), the vocabulary of \(vocabulary.size) divided by the end \
+                    tokens and one, but is \(parameters.beamCount)
+                    """
             )
         }
         self.parameters = parameters
         self.vocabulary = vocabulary
+        self.decoderPrefix = decoderPrefix
         if parameters.beamCount > 1 {
             self.beams = BeamSearch(parameters: parameters, vocabulary: vocabulary)
         } else {
@@ -83,15 +103,36 @@ public struct GenerationSession: Sendable {
     /// - Parameters:
     ///   - parameters: How tokens are chosen.
     ///   - configuration: The model's configuration.
-    /// - Throws: `GenerationError` when the parameters are invalid, on their own or for this model.
-    public init(parameters: GenerationParameters, configuration: ModelConfiguration) throws(GenerationError) {
-        try self.init(parameters: parameters, vocabulary: GenerationVocabulary(configuration))
+    ///   - encoderTokens: The encoder's input, the end token included, which the parameters about it go by.
+    ///   - decoderPrefix: Tokens between the start token and the first new one.
+    /// - Throws: `GenerationError` when the parameters or tokens are invalid, on their own or for this model.
+    public init(
+        parameters: GenerationParameters,
+        configuration: ModelConfiguration,
+        encoderTokens: [Int32] = [],
+        decoderPrefix: [Int32] = []
+    ) throws(GenerationError) {
+        try self.init(
+            parameters: parameters,
+            vocabulary: GenerationVocabulary(configuration),
+            encoderTokens: encoderTokens,
+            decoderPrefix: decoderPrefix
+        )
+    }
+
+    private static func check(_ field: String, _ tokens: [Int32], in ids: Range<Int32>) throws(GenerationError) {
+        guard let other = tokens.first(where: { !ids.contains($0) }) else { return }
+        throw GenerationError(
+            field: field,
+            message: "must be within the vocabulary of \(ids.upperBound), but is \(other)"
+        )
     }
 
     /// The number of decoder rows that the next step needs; 0 once finished.
     public var rowCount: Int { self.nextTokens.count }
 
-    /// One token for each row of the next step; the start token the first time.
+    /// One token for each row of the next step; the first time the start token, which the decoder prefix follows, see
+    /// ``decoderInputs(_:)``.
     public var nextTokens: [Int32] {
         self.independent?.nextTokens ?? self.beams?.nextTokens ?? []
     }
@@ -119,14 +160,15 @@ public struct GenerationSession: Sendable {
     /// The next step's rows.
     ///
     /// - Parameter caches: The rows' caches, one each.
-    /// - Returns: One token for each cache, and what it must not choose next.
+    /// - Returns: For each cache one token, or in the first step the start token and the decoder prefix, and what the
+    ///   row must not choose next.
     public func decoderInputs(_ caches: [DecoderCache]) -> [DecoderInput] {
         let excluded = self.independent?.excludedTokens ?? []
         return zip(caches, self.nextTokens).enumerated()
             .map { row, next in
                 DecoderInput(
                     cache: next.0,
-                    tokens: [next.1],
+                    tokens: self.isStarted ? [next.1] : [next.1] + self.decoderPrefix,
                     excludedToken: excluded.indices.contains(row) ? excluded[row] : nil
                 )
             }
@@ -149,6 +191,7 @@ public struct GenerationSession: Sendable {
             firstRow >= 0 && count <= logits.rows - firstRow,
             "rows \(firstRow)..<\(firstRow + count) of logits that have \(logits.rows)"
         )
+        self.isStarted = true
         return self.independent?.advance(logits: logits, firstRow: firstRow)
             ?? self.beams?.advance(logits: logits, firstRow: firstRow)
             ?? Advance()

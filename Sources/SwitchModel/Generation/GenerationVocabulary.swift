@@ -10,19 +10,29 @@ public struct GenerationVocabulary: Sendable, Hashable {
     /// The token that every sequence starts from.
     public var startTokenID: Int32
 
-    /// The token that ends a sequence.
-    public var endTokenID: Int32
+    /// The tokens that end a sequence, at least one; all of them count alike in lengths, beams and scores.
+    public var endTokenIDs: [Int32]
 
     /// Creates a description.
     ///
     /// - Parameters:
     ///   - size: The number of tokens.
     ///   - startTokenID: The token that every sequence starts from, below `size`.
-    ///   - endTokenID: The token that ends a sequence, below `size`.
-    public init(size: Int, startTokenID: Int32, endTokenID: Int32) {
+    ///   - endTokenIDs: The tokens that end a sequence, at least one, each below `size`.
+    public init(size: Int, startTokenID: Int32, endTokenIDs: [Int32]) {
         self.size = size
         self.startTokenID = startTokenID
-        self.endTokenID = endTokenID
+        self.endTokenIDs = endTokenIDs
+    }
+
+    /// Creates a description with one end token.
+    ///
+    /// - Parameters:
+    ///   - size: The number of tokens.
+    ///   - startTokenID: The token that every sequence starts from, below `size`.
+    ///   - endTokenID: The token that ends a sequence, below `size`.
+    public init(size: Int, startTokenID: Int32, endTokenID: Int32) {
+        self.init(size: size, startTokenID: startTokenID, endTokenIDs: [endTokenID])
     }
 
     /// Reads the vocabulary from a model's configuration.
@@ -33,7 +43,13 @@ public struct GenerationVocabulary: Sendable, Hashable {
         self.init(
             size: configuration.vocabularySize,
             startTokenID: Int32(clamping: configuration.decoderStartTokenID),
-            endTokenID: Int32(clamping: configuration.endTokenID)
+            endTokenIDs: configuration.generation.endTokenIDs.map { Int32(clamping: $0) }
         )
     }
+
+    /// Whether a token ends a sequence.
+    ///
+    /// - Parameter id: The token.
+    /// - Returns: Whether it is one of ``endTokenIDs``.
+    func isEnd(_ id: Int32) -> Bool { self.endTokenIDs.contains(id) }
 }

@@ -64,14 +64,17 @@ struct IndependentSearch {
     }
 
     /// Whether the next step needs only the greatest of each row's scores.
+    ///
+    /// A row can exclude one token, so a least length with several end tokens needs all scores.
     var needsOnlyGreatest: Bool {
         self.parameters.skipsScores && !self.parameters.sampling && self.processing.keepsTokenScores
+            && (self.parameters.minNewTokens == 0 || self.vocabulary.endTokenIDs.count == 1)
     }
 
     /// For each row of the next step a token that it must not choose.
     var excludedTokens: [Int32?] {
         self.rows.map { row in
-            self.processing.mayEnd(length: self.sequences[row[0]].tokens.count) ? nil : self.vocabulary.endTokenID
+            self.processing.mayEnd(length: self.sequences[row[0]].tokens.count) ? nil : self.vocabulary.endTokenIDs[0]
         }
     }
 
@@ -90,7 +93,12 @@ struct IndependentSearch {
             for index in members {
                 let id = self.choose(scores, best: best?.id, for: index)
                 let logprob = scored ? id.map { ScoreRow.clamped(scores.scores[Int($0)]) - shift } ?? -.infinity : 0
-                let isFinished = self.append(id ?? self.vocabulary.endTokenID, logprob: logprob, top: top, to: index)
+                let isFinished = self.append(
+                    id ?? self.vocabulary.endTokenIDs[0],
+                    logprob: logprob,
+                    top: top,
+                    to: index
+                )
                 let nextRow = isFinished ? nil : nextRows.count
                 if !isFinished {
                     nextRows.append([index])
@@ -100,7 +108,7 @@ struct IndependentSearch {
                     EmittedToken(
                         sequence: index,
                         row: nextRow,
-                        id: id ?? self.vocabulary.endTokenID,
+                        id: id ?? self.vocabulary.endTokenIDs[0],
                         logprob: logprob,
                         topLogprobs: top
                     )
@@ -124,7 +132,7 @@ struct IndependentSearch {
         // The minimum length changes only the end token's score, so the best of the others is still the best.
         let isUnchanged =
             !self.parameters.sampling && self.processing.keepsTokenScores
-            && best.map(Int32.init) != self.vocabulary.endTokenID
+            && best.map { self.vocabulary.isEnd(Int32($0)) } != true
         guard !isUnchanged, self.processing.isActive(length: tokens.count) else {
             return self.parameters.sampling
                 ? self.draw(scores, for: index, length: tokens.count) : best.map(Int32.init)
@@ -147,7 +155,7 @@ struct IndependentSearch {
         self.sequences[index].tokens.append(id)
         self.sequences[index].logprobs.append(logprob)
         if self.parameters.topLogprobs > 0 { self.sequences[index].topLogprobs.append(top) }
-        if id == self.vocabulary.endTokenID {
+        if self.vocabulary.isEnd(id) {
             self.sequences[index].finishReason = .endOfSequence
         } else if self.sequences[index].tokens.count >= self.parameters.maxNewTokens {
             self.sequences[index].finishReason = .length

@@ -15,8 +15,8 @@ struct ScoreProcessing {
     /// The token that a sequence starts from, which counts as held.
     let startTokenID: Int32
 
-    /// The token that ends a sequence.
-    let endTokenID: Int32
+    /// The tokens that end a sequence.
+    let endTokenIDs: [Int32]
 
     /// Takes the relevant ones of a request's parameters.
     ///
@@ -27,10 +27,10 @@ struct ScoreProcessing {
         self.repetitionPenalty = parameters.repetitionPenalty
         self.minNewTokens = parameters.minNewTokens
         self.startTokenID = vocabulary.startTokenID
-        self.endTokenID = vocabulary.endTokenID
+        self.endTokenIDs = vocabulary.endTokenIDs
     }
 
-    /// Whether every token but the end token keeps its score, so that the best of them stays the best.
+    /// Whether every token but the end tokens keeps its score, so that the best of them stays the best.
     var keepsTokenScores: Bool { self.repetitionPenalty == 1 }
 
     /// Whether a sequence of this length may end.
@@ -68,7 +68,7 @@ struct ScoreProcessing {
             }
         }
         if !self.mayEnd(length: tokens.count) {
-            scores[Int(self.endTokenID)] = -.infinity
+            for id in self.endTokenIDs { scores[Int(id)] = -.infinity }
         }
     }
 
