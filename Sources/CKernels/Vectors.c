@@ -420,6 +420,27 @@ void ck_activate(int activation, float *x, size_t count) {
             x[i] = 0.5f * x[i] * (1.0f + tanhf(inner));
         }
         break;
+    case CK_ACTIVATION_QUICK_GELU:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
+        }
+        break;
+    case CK_ACTIVATION_TANH:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = tanhf(x[i]);
+        }
+        break;
+    // Comparisons that are false for NaN keep it, so that the checks for finite values see it.
+    case CK_ACTIVATION_RELU6:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] < 0.0f ? 0.0f : x[i] > 6.0f ? 6.0f : x[i];
+        }
+        break;
+    case CK_ACTIVATION_SQUARED_RELU:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] < 0.0f ? 0.0f : x[i] * x[i];
+        }
+        break;
     default:
         for (size_t i = 0; i < count; i++) {
             x[i] = x[i] / (1.0f + expf(-x[i]));

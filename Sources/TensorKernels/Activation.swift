@@ -16,6 +16,18 @@ public enum Activation: Sendable, Hashable, CaseIterable {
     /// `x * sigmoid(x)`.
     case silu
 
+    /// `x * sigmoid(1.702 * x)`.
+    case quickGELU
+
+    /// The hyperbolic tangent.
+    case tanh
+
+    /// `min(max(x, 0), 6)`.
+    case relu6
+
+    /// `max(x, 0)` squared.
+    case squaredReLU
+
     /// Applies the function in place.
     ///
     /// All but `relu` use the C library's functions, whose last bit may differ between
@@ -33,6 +45,10 @@ public enum Activation: Sendable, Hashable, CaseIterable {
         case .gelu: ck_activate(Int32(CK_ACTIVATION_GELU), values, count)
         case .geluTanh: ck_activate(Int32(CK_ACTIVATION_GELU_TANH), values, count)
         case .silu: ck_activate(Int32(CK_ACTIVATION_SILU), values, count)
+        case .quickGELU: ck_activate(Int32(CK_ACTIVATION_QUICK_GELU), values, count)
+        case .tanh: ck_activate(Int32(CK_ACTIVATION_TANH), values, count)
+        case .relu6: ck_activate(Int32(CK_ACTIVATION_RELU6), values, count)
+        case .squaredReLU: ck_activate(Int32(CK_ACTIVATION_SQUARED_RELU), values, count)
         }
     }
 }

@@ -155,9 +155,7 @@ import Testing
         (#"{"eos_token_id": 40000}"#, "eos_token_id must be 0 through 32127, but is 40000"),
         (#"{"eos_token_id": []}"#, "eos_token_id must list 1 through 64 integers"),
         (#"{"decoder_start_token_id": -1}"#, "decoder_start_token_id must be"),
-        (#"{"dense_act_fn": "tanh"}"#, "dense_act_fn must be relu"),
-        (#"{"is_gated_act": true}"#, "gated feed-forward"),
-        (#"{"feed_forward_proj": "gated-gelu"}"#, "gated feed-forward"),
+        (#"{"dense_act_fn": "xielu"}"#, "dense_act_fn must be one of relu, gelu"),
         (#"{"model_type": "t5"}"#, "model_type is \"t5\""),
         (#"{"num_beams": 0}"#, "num_beams must be"),
         (#"{"early_stopping": 3}"#, "early_stopping must be"),
@@ -190,8 +188,19 @@ import Testing
         #expect(error?.description.contains(complaint) == true, "\(String(describing: error))")
     }
 
-    @Test func overridesSilenceAFalseClaimOfGating() throws {
-        let overrides = ["is_gated_act": "false", "feed_forward_proj": "relu", "sparse_step_rule": "google"]
+    @Test func theSameFunctionUnderTransformersOtherNames() throws {
+        for (name, activation) in [
+            ("gelu_fast", ModelConfiguration.Activation.geluTanh), ("gelu_python", .gelu), ("swish", .silu),
+            ("quick_gelu", .quickGELU),
+            ("tanh", .tanh), ("relu6", .relu6), ("relu2", .squaredReLU),
+        ] {
+            #expect(try self.load("{\"dense_act_fn\": \"\(name)\"}").activation == activation)
+        }
+    }
+
+    @Test func aClaimOfGatingIsIgnored() throws {
+        // transformers' Switch Transformers do not read these keys, whatever the weights are.
+        let overrides = ["sparse_step_rule": "google"]
         let configuration = try self.load(
             #"{"is_gated_act": true, "feed_forward_proj": "gated-gelu"}"#,
             overrides: overrides

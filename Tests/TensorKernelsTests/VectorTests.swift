@@ -178,6 +178,10 @@ struct VectorTests {
                 case .gelu: x * 0.5 * (1 + erf(x / 2.0.squareRoot()))
                 case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
                 case .silu: x / (1 + exp(-x))
+                case .quickGELU: x / (1 + exp(-1.702 * x))
+                case .tanh: tanh(x)
+                case .relu6: min(max(x, 0), 6)
+                case .squaredReLU: max(x, 0) * max(x, 0)
                 }
             #expect(abs(Double(value) - expected) <= 1e-6 * max(1, abs(expected)))
         }

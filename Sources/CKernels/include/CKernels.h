@@ -72,6 +72,14 @@ enum {
     CK_ACTIVATION_GELU_TANH = 1,
     /// x * sigmoid(x).
     CK_ACTIVATION_SILU = 2,
+    /// x * sigmoid(1.702 * x)
+    CK_ACTIVATION_QUICK_GELU = 3,
+    /// tanh(x)
+    CK_ACTIVATION_TANH = 4,
+    /// min(max(x, 0), 6)
+    CK_ACTIVATION_RELU6 = 5,
+    /// max(x, 0)^2
+    CK_ACTIVATION_SQUARED_RELU = 6,
 };
 
 /// The highest level that this processor and operating system can run.

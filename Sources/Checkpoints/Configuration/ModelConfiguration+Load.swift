@@ -92,14 +92,6 @@ extension ModelConfiguration {
                 file: fields.file
             )
         }
-        let projection = try fields.text("feed_forward_proj") ?? ""
-        if try fields.boolean("is_gated_act") == true || projection.hasPrefix("gated") {
-            throw fields.failure(
-                "asks for gated feed-forward networks (is_gated_act, feed_forward_proj), which are not supported; if the "
-                    + "weights are not gated, override is_gated_act=false and feed_forward_proj=relu",
-                code: .unsupported
-            )
-        }
     }
 
     private mutating func readShape(_ fields: ConfigurationFields) throws(CheckpointError) {
@@ -148,16 +140,13 @@ extension ModelConfiguration {
         case "float16": self.routerDType = .float16
         case let name: throw fields.failure("router_dtype must be float32, bfloat16 or float16, but is \"\(name)\"")
         }
-        switch try fields.text("dense_act_fn") ?? "relu" {
-        case "relu": self.activation = .relu
-        case "gelu": self.activation = .gelu
-        case "gelu_new", "gelu_pytorch_tanh": self.activation = .geluTanh
-        case "silu", "swish": self.activation = .silu
-        case let name:
+        let name = try fields.text("dense_act_fn") ?? "relu"
+        guard let activation = Activation(transformersName: name) else {
             throw fields.failure(
-                "dense_act_fn must be relu, gelu, gelu_new, gelu_pytorch_tanh, silu or swish, but is \"\(name)\"",
+                "dense_act_fn must be one of \(Activation.transformersNames.joined(separator: ", ")), but is \"\(name)\"",
                 code: .unsupported
             )
         }
+        self.activation = activation
     }
 }

@@ -17,6 +17,38 @@ public struct ModelConfiguration: Sendable, Equatable {
         case geluTanh = "gelu_new"
         /// `x * sigmoid(x)`.
         case silu
+        /// `x * sigmoid(1.702 * x)`.
+        case quickGELU = "quick_gelu"
+        /// The hyperbolic tangent.
+        case tanh
+        /// `min(max(x, 0), 6)`.
+        case relu6
+        /// `max(x, 0)` squared.
+        case squaredReLU = "relu2"
+
+        /// The function of a name in transformers' table of activations, by which several names mean one function
+        /// (`ACT2FN`, https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/activations.py).
+        ///
+        /// - Parameter name: For example `gelu_new`; nil for a function that no known checkpoint uses.
+        init?(transformersName name: String) {
+            switch name {
+            case "relu": self = .relu
+            case "gelu", "gelu_python": self = .gelu
+            case "gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate": self = .geluTanh
+            case "silu", "swish": self = .silu
+            case "quick_gelu", "tanh", "relu6", "relu2":
+                guard let activation = Self(rawValue: name) else { return nil }
+                self = activation
+            default: return nil
+            }
+        }
+
+        /// The names that `init(transformersName:)` reads.
+        static let transformersNames = [
+            "relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_python", "gelu_python_tanh", "gelu_fast",
+            "gelu_accurate", "silu",
+            "swish", "quick_gelu", "tanh", "relu6", "relu2",
+        ]
     }
 
     /// Which blocks of a stack are sparse, given the stack's step.

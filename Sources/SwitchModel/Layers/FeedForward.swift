@@ -85,6 +85,10 @@ extension Activation {
         case .gelu: self = .gelu
         case .geluTanh: self = .geluTanh
         case .silu: self = .silu
+        case .quickGELU: self = .quickGELU
+        case .tanh: self = .tanh
+        case .relu6: self = .relu6
+        case .squaredReLU: self = .squaredReLU
         }
     }
 }
