@@ -195,7 +195,7 @@ bench-peers: build-bench ## benchmark calls beside gRPC C++ and grpc-swift-2
 	@$(WORKSHOP) rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
 
-tables: ## rewrite the tables of settings and metrics in docs/operations.md
+tables: ## rewrite the tables of settings, metrics and generation keys in docs/operations.md
 	$(SWIFT) run switchyard config list --update docs/operations.md
 
 protos: ## regenerate the C code and the typed messages from Protos/

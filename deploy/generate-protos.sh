@@ -12,7 +12,8 @@
 #
 # The C code is generated from copies in which every `string` is `bytes`. The two are the same on the wire, but protobuf-c
 # stores a string without its length, so it would silently cut one at a NUL inside. A map with text keys is written there as
-# what it is on the wire, a repeated message of key and value, since keys cannot be bytes.
+# what it is on the wire, a repeated message of key and value, since keys cannot be bytes. An `optional` field is written there as
+# the only member of a oneof, which is the same on the wire too and tells as much: protoc-c 1.4.1 refuses the word in proto3.
 
 set -eu
 
@@ -37,11 +38,13 @@ trap 'rm -rf "$work"' EXIT INT TERM
 
 unfold_map='s/^( *)map<string, ([A-Za-z_.]+)> ([a-z_]+) = ([0-9]+);/\1message \3_entry {\n\1  bytes key = 1;\n\1  \2 value = 2;\n\1}\n\1repeated \3_entry \3 = \4;/'
 
+unfold_optional='s/^( *)optional ([A-Za-z0-9_.]+) ([a-z0-9_]+) = ([0-9]+);/\1oneof given_\3 {\n\1  \2 \3 = \4;\n\1}/'
+
 mkdir -p "$work/bytes" "$work/c" "$work/swift"
 cd "$root/Protos"
 for file in $files; do
     mkdir -p "$work/bytes/$(dirname "$file")"
-    sed -E -e 's/^( *(repeated )?)string /\1bytes /' -e "$unfold_map" "$file" >"$work/bytes/$file"
+    sed -E -e 's/^( *((repeated|optional) )?)string /\1bytes /' -e "$unfold_map" -e "$unfold_optional" "$file" >"$work/bytes/$file"
 done
 # shellcheck disable=SC2086 # the list is meant to be split
 protoc-c --proto_path="$work/bytes" --c_out="$work/c" $files

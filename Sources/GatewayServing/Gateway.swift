@@ -56,6 +56,8 @@ public final class Gateway: Sendable {
         let directory = configuration.modelDirectory
         let checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
         try checkpoint.validate()
+        let batchSlots = configuration.engine.scheduler.batchSlots
+        try GenerationParameters.check(settingsOf: checkpoint.configuration, widest: batchSlots)
         let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
         try placement?.check(configuration.cluster.pools)
         let tokenizer = try Self.tokenizer(of: checkpoint)
@@ -83,7 +85,6 @@ public final class Gateway: Sendable {
         )
         let gate = ServingGate()
         let health = HealthRegistry(services: [GatewayMethods.service])
-        let batchSlots = configuration.engine.scheduler.batchSlots
         let service = GatewayService(
             handler: RequestHandler(
                 reader: RequestReader(

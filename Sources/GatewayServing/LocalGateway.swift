@@ -55,6 +55,7 @@ public final class LocalGateway: Sendable {
         let checkpoint = try Checkpoint.open(configuration.modelDirectory, progress: progress)
         try Self.requireWhole(checkpoint)
         try checkpoint.validate()
+        try GenerationParameters.check(settingsOf: checkpoint.configuration)
         let tokenizer = try Gateway.tokenizer(of: checkpoint)
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()

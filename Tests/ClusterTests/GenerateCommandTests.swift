@@ -93,7 +93,9 @@ struct GenerateCommandTests {
         try await Self.withModel(generation: ["num_beams": 3, "max_new_tokens": 9]) { model in
             try await TestCluster.runProcesses(pools: 1, model: model) { cluster in
                 for source in [["--endpoint", cluster.gatewayAddress], ["--local", model, "--threads", "1"]] {
-                    for flags in [[], ["--beams", "1"], ["--beams", "1", "--sample", "--return-sequences", "2"]] {
+                    // Without a seed, each call would draw its own.
+                    let draws = ["--beams", "1", "--sample", "--seed", "3", "--return-sequences", "2"]
+                    for flags in [[], ["--beams", "1"], draws] {
                         let whole = try await Self.generate(source + flags)
                         let stream = try await Self.generate(source + flags + ["--stream"])
                         #expect(whole.status == 0 && stream.status == 0, "\(stream.errors)")

@@ -57,7 +57,8 @@ struct SettingTableTests {
         let guide = try String(contentsOfFile: "\(Peers.root)/docs/operations.md", encoding: .utf8)
         // `switchyard config list --update docs/operations.md` writes them.
         #expect(try DocumentTables.updated(guide) == guide)
-        for name in Array(DocumentTables.settings.keys) + Array(DocumentTables.metrics.keys) {
+        let names = Array(DocumentTables.settings.keys) + Array(DocumentTables.metrics.keys)
+        for name in names + [DocumentTables.generation] {
             #expect(guide.contains("<!-- table: \(name) -->"), "\(name)")
         }
     }

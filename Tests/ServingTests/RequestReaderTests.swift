@@ -129,12 +129,12 @@ struct RequestReaderTests {
         expected.beamCount = 4
         expected.lengthPenalty = 2
         expected.earlyStopping = .never
-        expected.temperature = 0.5
-        expected.topK = 9
-        expected.topP = 0.25
         expected.repetitionPenalty = 1.5
         expected.returnedSequences = 2
         #expect(try self.parameters(defaults: defaults) == expected)
+        // Only sampling reads the rest.
+        let drawn = try self.parameters(.init(numBeams: 1, doSample: true), defaults: defaults)
+        #expect(drawn.temperature == 0.5 && drawn.topK == 9 && drawn.topP == 0.25)
         var message = GenerationParametersMessage()
         message.numBeams = 3
         message.repetitionPenalty = 1.125

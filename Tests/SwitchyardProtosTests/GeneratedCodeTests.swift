@@ -92,7 +92,6 @@ private let generatorIsInstalled = ConditionTrait.enabled(
     @Test(
         generatorIsInstalled,
         arguments: [
-            ("uint32 expert = 1;", "optional uint32 expert = 1;", "switchyard/v1/types.proto", "optional"),
             ("uint32 rows = 2;", "repeated bool rows = 2;", "switchyard/v1/types.proto", "ExpertRows.rows"),
             (
                 "  // How many rows belong to it.\n", "", "switchyard/v1/types.proto",

@@ -48,10 +48,62 @@ import Testing
                   num_return_sequences: 12
                   top_logprobs: 13
                   skip_scores: true
+                  max_length: 15
+                  min_length: 16
+                  early_stopping: NEVER
+                  num_beam_groups: 18
+                  diversity_penalty: 0.75
+                  no_repeat_ngram_size: 20
+                  encoder_no_repeat_ngram_size: 21
+                  encoder_repetition_penalty: 22.5
+                  bad_words_ids {
+                    lists {
+                      ids: 23
+                      ids: 1
+                    }
+                    lists {
+                    }
+                  }
+                  suppress_tokens {
+                    ids: 24
+                  }
+                  begin_suppress_tokens {
+                  }
+                  forced_bos_token_id {
+                    ids: 26
+                  }
+                  forced_eos_token_id {
+                    ids: 27
+                    ids: 1
+                  }
+                  sequence_bias {
+                    biases {
+                      tokens: 28
+                      bias: -0.5
+                    }
+                  }
+                  exponential_decay_length_penalty {
+                    start_index: 29
+                    factor: 1.5
+                  }
+                  min_p: 0.25
+                  typical_p: 0.5
+                  epsilon_cutoff: 0.125
+                  eta_cutoff: 0.375
+                  renormalize_logits: true
+                  eos_token_id {
+                    ids: 35
+                    ids: 1
+                  }
+                  decoder_start_token_id: 36
                 }
                 drop_policy {
                   strict: true
                   max_dropped_fraction: 0.5
+                }
+                decoder_input_ids {
+                  ids: 6
+                  ids: 7
                 }
 
                 """
@@ -69,6 +121,47 @@ import Testing
                 "decoder_start_token_id", "end_token_id", "pad_token_id", "version",
             ]
         )
+    }
+
+    @Test func `a zero that is given differs from a field that is left out`() throws {
+        let given = Samples.zeros
+        #expect(try self.reread(given, from: given.serialized()) == given)
+        #expect(try GenerationParameters(serialized: []) == GenerationParameters())
+        #expect(GenerationParameters().serialized().isEmpty)
+        // top_k (7): 0, temperature (6): 0.0, do_sample (5): false
+        let bytes: [UInt8] = [0x28, 0, 0x35, 0, 0, 0, 0, 0x38, 0]
+        let message = try GenerationParameters(serialized: bytes)
+        #expect(message == GenerationParameters(doSample: false, temperature: 0, topK: 0))
+        #expect(message.serialized() == bytes)
+    }
+
+    @Test func `bytes of a client without presence mean what they meant`() throws {
+        // What such a client writes: max_new_tokens (1): 300, num_beams (3): 4, length_penalty (4): 0.5, do_sample (5): true,
+        // seed (10): 9, stop (11): "a", skip_scores (14): true; its zeros are not written.
+        let bytes: [UInt8] = [
+            0x08, 0xAC, 0x02, 0x18, 4, 0x25, 0, 0, 0, 0x3F, 0x28, 1, 0x50, 9, 0x5A, 1, 0x61, 0x70, 1,
+        ]
+        let message = try GenerationParameters(serialized: bytes)
+        var expected = GenerationParameters()
+        expected.maxNewTokens = 300
+        expected.numBeams = 4
+        expected.lengthPenalty = 0.5
+        expected.doSample = true
+        expected.seed = 9
+        expected.stop = ["a"]
+        expected.skipScores = true
+        #expect(message == expected)
+        #expect(message.serialized() == bytes)
+        // The last of several values counts, as for every field.
+        #expect(try GenerationParameters(serialized: [0x08, 5, 0x08, 0]).maxNewTokens == 0)
+    }
+
+    @Test(.enabled(if: Protoc.isInstalled, "protoc is missing; install protobuf-compiler"))
+    func `zeros mean the same to protoc`() throws {
+        let name = "switchyard.v1.GenerationParameters"
+        let text = try Protoc.decode(Samples.zeros.serialized(), as: name)
+        #expect(text.contains("do_sample: false\n") && text.contains("top_k: 0\n"))
+        #expect(try GenerationParameters(serialized: Protoc.encode(text, as: name)) == Samples.zeros)
     }
 
     @Test func `a text that is not UTF-8 is refused with its field's name`() throws {

@@ -18,12 +18,64 @@ enum Samples {
         stop: ["", "zwölf", "a\0b"],
         numReturnSequences: 12,
         topLogprobs: 13,
-        skipScores: true
+        skipScores: true,
+        maxLength: 15,
+        minLength: 16,
+        earlyStopping: .never,
+        numBeamGroups: 18,
+        diversityPenalty: 0.75,
+        noRepeatNgramSize: 20,
+        encoderNoRepeatNgramSize: 21,
+        encoderRepetitionPenalty: 22.5,
+        badWordsIDs: TokenLists(lists: [TokenIDs(ids: [23, 1]), TokenIDs(ids: [])]),
+        suppressTokens: TokenIDs(ids: [24]),
+        beginSuppressTokens: TokenIDs(ids: []),
+        forcedBosTokenID: TokenIDs(ids: [26]),
+        forcedEosTokenID: TokenIDs(ids: [27, 1]),
+        sequenceBias: SequenceBiases(biases: [SequenceBias(tokens: [28], bias: -0.5)]),
+        exponentialDecayLengthPenalty: LengthDecay(startIndex: 29, factor: 1.5),
+        minP: 0.25,
+        typicalP: 0.5,
+        epsilonCutoff: 0.125,
+        etaCutoff: 0.375,
+        renormalizeLogits: true,
+        eosTokenID: TokenIDs(ids: [35, 1]),
+        decoderStartTokenID: 36
+    )
+    /// Every field with presence given, at its zero.
+    static let zeros = GenerationParameters(
+        maxNewTokens: 0,
+        minNewTokens: 0,
+        numBeams: 0,
+        lengthPenalty: 0,
+        doSample: false,
+        temperature: 0,
+        topK: 0,
+        topP: 0,
+        repetitionPenalty: 0,
+        seed: 0,
+        numReturnSequences: 0,
+        maxLength: 0,
+        minLength: 0,
+        numBeamGroups: 0,
+        diversityPenalty: 0,
+        noRepeatNgramSize: 0,
+        encoderNoRepeatNgramSize: 0,
+        encoderRepetitionPenalty: 0,
+        badWordsIDs: TokenLists(),
+        suppressTokens: TokenIDs(),
+        minP: 0,
+        typicalP: 0,
+        epsilonCutoff: 0,
+        etaCutoff: 0,
+        renormalizeLogits: false,
+        decoderStartTokenID: 0
     )
     static let generateRequest = GenerateRequest(
         input: .text("Grüße\0 <extra_id_0>"),
         parameters: Self.parameters,
-        dropPolicy: DropPolicy(strict: true, maxDroppedFraction: 0.5)
+        dropPolicy: DropPolicy(strict: true, maxDroppedFraction: 0.5),
+        decoderPrefix: .tokenIDs([6, 7])
     )
     static let usage: Usage = {
         var usage = Usage()
@@ -53,7 +105,8 @@ enum Samples {
                 logprobs: [Self.logprob]
             )
         },
-        usage: Self.usage
+        usage: Self.usage,
+        seed: 3
     )
     static let load: HostLoad = {
         var load = HostLoad()

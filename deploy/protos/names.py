@@ -13,6 +13,7 @@ NAMES = {
     "switchyard.v1.DType": "WireDType",
     "switchyard.v1.DropReason": "WireDropReason",
     "switchyard.v1.FinishReason": "WireFinishReason",
+    "switchyard.v1.EarlyStopping": "WireEarlyStopping",
     # More descriptive names.
     "switchyard.v1.HostDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_model": "modelWidth",
@@ -23,6 +24,8 @@ NAMES = {
     "switchyard.v1.ScoreRequest.input_ids": "tokenIDs",
     "switchyard.v1.ScoreRequest.target_ids": "tokenIDs",
     "switchyard.v1.ScoreRequest.target_text": "text",
+    "switchyard.v1.GenerateRequest.decoder_input_ids": "tokenIDs",
+    "switchyard.v1.GenerateRequest.decoder_text": "text",
     "grpc.reflection.v1.ServerReflectionRequest.message_request": "question",
     "grpc.reflection.v1.ServerReflectionResponse.message_response": "answer",
     "grpc.reflection.v1.ServerReflectionResponse.file_descriptor_response": "files",
@@ -37,6 +40,7 @@ SHARED_ONEOFS = {
         "An input of the encoder or a target of the decoder: text or token ids.",
         [
             "switchyard.v1.GenerateRequest.input",
+            "switchyard.v1.GenerateRequest.decoder_prefix",
             "switchyard.v1.EncodeRequest.input",
             "switchyard.v1.ScoreRequest.input",
             "switchyard.v1.ScoreRequest.target",
@@ -46,7 +50,7 @@ SHARED_ONEOFS = {
 
 # Enums, and single fields, in which an unknown number is an error. Elsewhere it is read as the first value, and in a
 # list it is left out.
-REFUSE_UNKNOWN = {"switchyard.v1.Stack", "switchyard.v1.Pooling", "switchyard.v1.Tensor.dtype"}
+REFUSE_UNKNOWN = {"switchyard.v1.Stack", "switchyard.v1.Pooling", "switchyard.v1.EarlyStopping", "switchyard.v1.Tensor.dtype"}
 
 # Services whose method names are in Sources/SwitchyardProtos/Methods.swift: reflection has two names for one method.
 SERVICES_BY_HAND = {"grpc.reflection.v1.ServerReflection"}

@@ -22,6 +22,11 @@ from schema import Property, Schema, refuse
 from text import assign, call, chain, documentation
 
 
+def in_oneof(field):
+    """Whether a field is a member of a oneof. protoc puts each `optional` field into a oneof of its own, which is none here."""
+    return field.HasField("oneof_index") and not field.proto3_optional
+
+
 class Oneof:
     """A oneof: its Swift name and enum, and its members."""
 
@@ -35,7 +40,7 @@ class Oneof:
         self.members = [
             Property(schema, message, field)
             for field in descriptor.field
-            if field.HasField("oneof_index") and field.oneof_index == index
+            if in_oneof(field) and field.oneof_index == index
         ]
 
     @property
@@ -88,14 +93,12 @@ class Message:
         self.descriptor = schema.messages[full_name]
         self.name = schema.type_name(full_name)
         oneofs = [Oneof(schema, full_name, self.descriptor, i) for i in range(len(self.descriptor.oneof_decl))]
-        self.oneofs = oneofs
+        # protoc lists the oneofs of `optional` fields last.
+        self.oneofs = [oneof for oneof in oneofs if oneof.members]
         # Properties in the order of the fields; a oneof stands where its first member does.
         self.parts = []
         for field in self.descriptor.field:
-            if field.proto3_optional:
-                refuse(f"{full_name}.{field.name}", "`optional` is not supported; a zero means \"not given\"")
-            in_oneof = field.HasField("oneof_index")
-            part = oneofs[field.oneof_index] if in_oneof else Property(schema, full_name, field)
+            part = oneofs[field.oneof_index] if in_oneof(field) else Property(schema, full_name, field)
             if part not in self.parts:
                 self.parts.append(part)
 
@@ -169,6 +172,12 @@ class Message:
         for part in self.parts:
             if isinstance(part, Oneof):
                 lines += part.write_lines()
+            elif part.is_optional:
+                lines.append(f"        if let value = self.{part.name} {{")
+                constant = c_constant(self.full_name, f"{part.c_presence}_{part.field.name}")
+                lines += assign("            ", f"c.{part.c_presence}_case", constant)
+                lines += assign("            ", part.c, part.write("value"))
+                lines.append("        }")
             else:
                 target = f"({part.c_count}, {part.c})" if part.is_list else part.c
                 lines += assign("        ", target, part.write(f"self.{part.name}"))
@@ -255,6 +264,7 @@ def file_lines(schema, file):
 def main():
     request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     response = plugin_pb2.CodeGeneratorResponse()
+    response.supported_features = plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
     schema = Schema(request)
     for file in request.proto_file:
         if file.name in request.file_to_generate:

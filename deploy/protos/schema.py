@@ -106,8 +106,12 @@ class Property:
         self.type_full_name = field.type_name[1:]
         self.is_list = field.label == Field.LABEL_REPEATED
         self.is_message = field.type == Field.TYPE_MESSAGE
+        # A message has presence without `optional`.
+        self.is_optional = field.proto3_optional and not self.is_message
         self.is_map = schema.is_map_entry(self.type_full_name)
         self.c, self.c_count = f"c.{field.name.lower()}", f"c.n_{field.name.lower()}"
+        # The C code is generated from copies in which an `optional` field is the only member of a oneof of this name.
+        self.c_presence = f"given_{field.name}"
         self.zero = "nil" if self.is_message else None
         if field.type == Field.TYPE_ENUM:
             enum = schema.enums[self.type_full_name]
@@ -136,12 +140,14 @@ class Property:
             return f"[{key}: {value}]"
         if self.is_list:
             return f"[{self.element}]"
-        return f"{self.element}?" if self.is_message else self.element
+        return f"{self.element}?" if self.is_message or self.is_optional else self.element
 
     @property
     def default(self):
         if self.is_map:
             return "[:]"
+        if self.is_optional:
+            return "nil"
         return "[]" if self.is_list else self.zero
 
     @property
@@ -156,6 +162,15 @@ class Property:
 
     def read(self):
         """The expression for the value in the C structure, as the head of a call and its arguments or as it is."""
+        if not self.is_optional:
+            return self._read_value()
+        head, arguments = self._read_value()
+        value = head if arguments is None else f"{head}({', '.join(arguments)})"
+        attempt = "try " if value.startswith("try ") else ""
+        return f"{attempt}c.{self.c_presence}_case.rawValue == 0 ? nil : {value.removeprefix('try ')}", None
+
+    def _read_value(self):
+        """The expression for the value without regard to its presence."""
         row, text = [self.c_count, self.c], f'"{self.field.name}"'
         if self.is_map:
             return "try fields.map", [*row, f"as: {self.element}.self"]

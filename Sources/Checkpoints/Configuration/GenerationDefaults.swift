@@ -14,6 +14,42 @@ public struct GenerationDefaults: Sendable, Equatable {
         case never
     }
 
+    /// What a sequence of tokens adds to the score of its last one.
+    public struct SequenceBias: Sendable, Equatable {
+        /// The sequence.
+        public var tokens: [Int]
+        /// What is added.
+        public var bias: Float
+
+        /// Makes a bias.
+        ///
+        /// - Parameters:
+        ///   - tokens: The sequence.
+        ///   - bias: What is added.
+        public init(tokens: [Int], bias: Float) {
+            self.tokens = tokens
+            self.bias = bias
+        }
+    }
+
+    /// How the end's score grows with the length of an answer.
+    public struct LengthDecay: Sendable, Equatable {
+        /// The number of generated tokens from which it grows.
+        public var startIndex: Int
+        /// The factor of each further token.
+        public var factor: Float
+
+        /// Makes a decay.
+        ///
+        /// - Parameters:
+        ///   - startIndex: The number of generated tokens from which the score grows.
+        ///   - factor: The factor of each further token.
+        public init(startIndex: Int, factor: Float) {
+            self.startIndex = startIndex
+            self.factor = factor
+        }
+    }
+
     /// The most new tokens (`max_new_tokens`).
     public var maxNewTokens: Int?
     /// The most tokens, the decoder start token included (`max_length`).
@@ -24,6 +60,10 @@ public struct GenerationDefaults: Sendable, Equatable {
     public var minLength: Int?
     /// Beams (`num_beams`).
     public var beamCount: Int?
+    /// Groups of beams (`num_beam_groups`).
+    public var beamGroups: Int?
+    /// Taken from the score of a token that an earlier group of beams has chosen (`diversity_penalty`).
+    public var diversityPenalty: Float?
     /// Exponent of the length that divides a beam's score (`length_penalty`).
     public var lengthPenalty: Float?
     /// When beam search ends (`early_stopping`).
@@ -36,12 +76,45 @@ public struct GenerationDefaults: Sendable, Equatable {
     public var topK: Int?
     /// Probability mass that sampling chooses from (`top_p`).
     public var topP: Float?
+    /// The least probability, relative to the best token's, that sampling chooses from (`min_p`).
+    public var minP: Float?
+    /// Probability mass of typical tokens that sampling chooses from (`typical_p`).
+    public var typicalP: Float?
+    /// The least probability that sampling chooses from (`epsilon_cutoff`).
+    public var epsilonCutoff: Float?
+    /// What the least probability that sampling chooses from is computed from (`eta_cutoff`).
+    public var etaCutoff: Float?
     /// Divides the logits of tokens that were already written (`repetition_penalty`).
     public var repetitionPenalty: Float?
+    /// Divides the logits of tokens that are not in the input (`encoder_repetition_penalty`).
+    public var encoderRepetitionPenalty: Float?
+    /// The length of token sequences that occur once at most (`no_repeat_ngram_size`).
+    public var noRepeatNgramSize: Int?
+    /// The length of the input's token sequences that do not occur (`encoder_no_repeat_ngram_size`).
+    public var encoderNoRepeatNgramSize: Int?
+    /// Token sequences that do not occur (`bad_words_ids`).
+    public var badWords: [[Int]]?
+    /// Tokens that are never chosen (`suppress_tokens`).
+    public var suppressedTokens: [Int]?
+    /// Tokens that are not chosen first (`begin_suppress_tokens`).
+    public var beginSuppressedTokens: [Int]?
+    /// The first token (`forced_bos_token_id`).
+    public var forcedBeginToken: Int?
+    /// The tokens one of which is the last at the greatest length (`forced_eos_token_id`).
+    public var forcedEndTokens: [Int]?
+    /// What sequences of tokens add to scores (`sequence_bias`).
+    public var sequenceBias: [SequenceBias]?
+    /// How the end's score grows with the length (`exponential_decay_length_penalty`).
+    public var lengthDecay: LengthDecay?
+    /// Whether scores are made log-probabilities again (`renormalize_logits`).
+    public var renormalizesLogits: Bool?
     /// Sequences returned for each request (`num_return_sequences`).
     public var returnedSequences: Int?
     /// Every token that ends a sequence; the first is `ModelConfiguration.endTokenID`.
     public var endTokenIDs: [Int]
+
+    /// The name of the file that set them, for messages.
+    public var file = ModelConfiguration.generationFile
 
     /// Makes defaults that set only the end tokens.
     ///
@@ -50,55 +123,9 @@ public struct GenerationDefaults: Sendable, Equatable {
         self.endTokenIDs = endTokenIDs
     }
 
-    /// The most new tokens, from whichever of the two limits the file gives; `max_new_tokens` wins, as in transformers.
+    /// The most new tokens of a request without a decoder prefix, from whichever of the two limits the file gives;
+    /// `max_new_tokens` wins, as in transformers.
     public var newTokenLimit: Int? {
         self.maxNewTokens ?? self.maxLength.map { max(0, $0 - 1) }
-    }
-}
-
-extension GenerationDefaults {
-    /// Reads the keys of a `generation_config.json`, or of the `config.json` that stands in for it.
-    ///
-    /// - Parameters:
-    ///   - fields: The file's keys and values.
-    ///   - endTokenIDs: Every token that ends a sequence.
-    /// - Throws: `CheckpointError` that names the file, the key, its limits and its value.
-    init(_ fields: ConfigurationFields, endTokenIDs: [Int]) throws(CheckpointError) {
-        self.init(endTokenIDs: endTokenIDs)
-        func count(_ key: String, _ range: ClosedRange<Int>) throws(CheckpointError) -> Int? {
-            guard let value = try fields.integer(key) else { return nil }
-            guard range.contains(value) else {
-                throw fields.failure("\(key) must be \(range.lowerBound) through \(range.upperBound), but is \(value)")
-            }
-            return value
-        }
-        func number(_ key: String, _ isValid: (Float) -> Bool, _ rule: String) throws(CheckpointError) -> Float? {
-            guard let value = try fields.number(key) else { return nil }
-            guard value.isFinite, isValid(value) else {
-                throw fields.failure("\(key) must be \(rule), but is \(value)")
-            }
-            return value
-        }
-        let lengths = 0...1_000_000_000
-        self.maxNewTokens = try count("max_new_tokens", lengths)
-        self.maxLength = try count("max_length", lengths)
-        self.minNewTokens = try count("min_new_tokens", lengths)
-        self.minLength = try count("min_length", lengths)
-        self.beamCount = try count("num_beams", 1...1_024)
-        self.returnedSequences = try count("num_return_sequences", 1...1_024)
-        self.topK = try count("top_k", lengths)
-        self.sampling = try fields.boolean("do_sample")
-        self.lengthPenalty = try number("length_penalty", { _ in true }, "finite")
-        self.temperature = try number("temperature", { $0 >= 0 }, "finite and not negative")
-        self.topP = try number("top_p", { $0 >= 0 && $0 <= 1 }, "0 through 1")
-        self.repetitionPenalty = try number("repetition_penalty", { $0 > 0 }, "finite and above 0")
-        switch fields["early_stopping"] {
-        case nil: break
-        case .bool(true): self.earlyStopping = .always
-        case .bool(false): self.earlyStopping = .heuristic
-        case .string("never"): self.earlyStopping = .never
-        case .some(let value):
-            throw fields.failure("early_stopping must be true, false or \"never\", but is \(value.kind)")
-        }
     }
 }

@@ -6,14 +6,14 @@ extension ModelConfiguration {
     /// The file that every checkpoint must have.
     static let configurationFile = "config.json"
     /// The optional file with generation's defaults.
-    static let generationFile = "generation_config.json"
+    public static let generationFile = "generation_config.json"
     private static let maxFileBytes = 4_194_304
 
     /// Reads `config.json` and, where it exists, `generation_config.json`.
     ///
     /// Absent fields have the values of transformers' configuration class (5.23.0), except that
-    /// `decoder_start_token_id` defaults to 0 where transformers refuses to generate: the published base-128, base-256
-    /// and large-128 lack it. Token ids come from `generation_config.json` where it has them.
+    /// `decoder_start_token_id` defaults to 0 where transformers refuses to generate, because there is no `bos_token_id`
+    /// either: the published base-128, base-256 and large-128 lack both. Token ids come from `generation_config.json` where it has them.
     ///
     /// - Parameters:
     ///   - directory: The folder of the checkpoint.
@@ -70,10 +70,19 @@ extension ModelConfiguration {
         try result.readSparseSteps(fields)
         try result.readConstants(fields)
         func source(_ key: String) -> ConfigurationFields { tokens[key] == nil ? fields : tokens }
+        try GenerationKey.check(
+            generation ?? config,
+            file: generation == nil ? configPath : generationPath,
+            isModelFile: generation == nil
+        )
         let ends = try source("eos_token_id").integers("eos_token_id") ?? [1]
         result.endTokenID = ends.first ?? 1
         result.padTokenID = try source("pad_token_id").integer("pad_token_id") ?? 0
-        result.decoderStartTokenID = try source("decoder_start_token_id").integer("decoder_start_token_id") ?? 0
+        if let start = try self.startToken(tokens) {
+            result.decoderStartTokenID = start
+        } else {
+            result.decoderStartTokenID = try self.startToken(fields) ?? 0
+        }
         result.generation = try GenerationDefaults(generation == nil ? fields : tokens, endTokenIDs: ends)
         do {
             try result.validate()
@@ -81,6 +90,12 @@ extension ModelConfiguration {
             throw CheckpointError(code: error.code, message: error.message, file: configPath)
         }
         return result
+    }
+
+    /// The token that sequences start from; transformers takes `bos_token_id` where a file has no `decoder_start_token_id`.
+    private static func startToken(_ fields: ConfigurationFields) throws(CheckpointError) -> Int? {
+        if let start = try fields.integer("decoder_start_token_id") { return start }
+        return try fields.integer("bos_token_id")
     }
 
     private static func refuseOtherModels(_ fields: ConfigurationFields) throws(CheckpointError) {

@@ -41,6 +41,12 @@ public struct EngineRequest: Sendable {
     /// Whether each token is sent as it is chosen; the last event holds all of them in any case.
     public var streamsTokens: Bool
 
+    /// What every generated sequence begins with after the start token; not part of the answer.
+    public var decoderPrefix: [Int32] = []
+
+    /// The start and end tokens of a generation; the model's own if missing.
+    public var vocabulary: GenerationVocabulary?
+
     /// The request's trace; nil if it has none.
     public var trace: TraceContext?
 

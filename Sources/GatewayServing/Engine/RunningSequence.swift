@@ -78,7 +78,12 @@ final class RunningSequence {
             self.stage = .encoded(encoded)
             return
         }
-        let session = try GenerationSession(parameters: parameters, configuration: configuration)
+        let session = try GenerationSession(
+            parameters: parameters,
+            vocabulary: self.request.vocabulary ?? GenerationVocabulary(configuration),
+            encoderTokens: self.request.input,
+            decoderPrefix: self.request.decoderPrefix
+        )
         let text = GeneratedText(tokenizer: tokenizer, stops: stops)
         let needsText = parameters.beamCount == 1 && (self.request.streamsTokens || !stops.isEmpty)
         let texts = needsText ? parameters.returnedSequences : 0
@@ -193,7 +198,8 @@ final class RunningSequence {
         case .encode: 0
         case .score(let target, _): self.decoderCalls == 0 ? target.count * layers : 0
         case .generate(let parameters, _):
-            max(0, parameters.maxNewTokens - self.decoderCalls) * self.request.slotCount * layers
+            (max(0, parameters.maxNewTokens - self.decoderCalls) * self.request.slotCount
+                + (self.decoderCalls == 0 ? self.request.decoderPrefix.count : 0)) * layers
         }
     }
 

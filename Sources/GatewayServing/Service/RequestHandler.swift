@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
+internal import SwitchModel
 internal import SwitchyardProtos
 internal import Telemetry
 
@@ -34,15 +35,19 @@ struct RequestHandler: Sendable {
         onToken: ((GeneratedToken) async throws -> Void)? = nil
     ) async throws -> GenerateResponse {
         let withLogprobs = (request.parameters?.topLogprobs ?? 0) > 0
+        var seed: UInt64?
         let (result, _) = try await self.run(call) { reader throws(RPCError) in
             var work = try reader.generate(request, deadline: call.deadline)
             work.streamsTokens = onToken != nil
+            if case .generate(let parameters, _) = work.work, parameters.sampling { seed = parameters.seed }
             return work
         } onToken: {
             try await onToken?(GeneratedToken($0, withLogprobs: withLogprobs))
         }
         guard case .generations(let generations) = result.output else { throw Self.wrongAnswer("generated text") }
-        return GenerateResponse(generations, usage: result.usage, withLogprobs: withLogprobs)
+        var response = GenerateResponse(generations, usage: result.usage, withLogprobs: withLogprobs)
+        response.seed = seed
+        return response
     }
 
     /// Runs the encoder.

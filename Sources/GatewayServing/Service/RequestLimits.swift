@@ -20,6 +20,9 @@ public struct RequestLimits: Sendable, Hashable {
     /// The largest `top_logprobs`.
     public var maxTopLogprobs = 20
 
+    /// Token ids in a request's lists, such as `bad_words_ids`, all together.
+    public var maxListedTokens = 4_096
+
     /// Stop strings of a request.
     public var maxStopStrings = 16
 

@@ -26,14 +26,18 @@ struct RequestReader: Sendable {
         deadline: ContinuousClock.Instant?
     ) throws(RPCError) -> EngineRequest {
         let message = request.parameters ?? GenerationParametersMessage()
-        let parameters = try self.parameters(message)
+        let prefix = try self.decoderPrefix(request.decoderPrefix, start: message.decoderStartTokenID)
+        let (parameters, vocabulary) = try self.parameters(message, prefixLength: prefix.count)
         try self.checkStops(message.stop, parameters: parameters)
-        return EngineRequest(
+        var work = EngineRequest(
             input: try self.input(request.input),
             work: .generate(parameters, stops: message.stop),
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
+        work.vocabulary = vocabulary
+        work.decoderPrefix = prefix
+        return work
     }
 
     /// Reads a request to encode.
@@ -128,6 +132,35 @@ struct RequestReader: Sendable {
         return ids
     }
 
+    /// Reads what every sequence begins with after the start token.
+    ///
+    /// As in transformers, ids that begin with the start token hold it already.
+    ///
+    /// - Parameters:
+    ///   - prefix: Text or ids; nil for nothing.
+    ///   - start: The request's own start token.
+    /// - Returns: The tokens without the start token.
+    /// - Throws: ``RPCError`` naming the field that is wrong.
+    private func decoderPrefix(_ prefix: ModelInput?, start: UInt32?) throws(RPCError) -> [Int32] {
+        switch prefix {
+        case nil, .text(""), .tokenIDs([]):
+            return []
+        case .text, .tokenIDs:
+            var ids = try self.tokens(
+                prefix,
+                fields: .init(none: "decoder_prefix", text: "decoder_text", ids: "decoder_input_ids"),
+                limit: self.limits.maxTargetTokens
+            )
+            if case .text = prefix {
+                // The end token that the tokenizer adds.
+                ids.removeLast()
+            } else if ids.first == start.map({ Int32(clamping: $0) }) ?? GenerationVocabulary(self.model).startTokenID {
+                ids.removeFirst()
+            }
+            return ids
+        }
+    }
+
     // MARK: - Policies and parameters
 
     private func dropPolicy(_ message: SwitchyardProtos.DropPolicy?) throws(RPCError) -> DropPolicy {
@@ -144,23 +177,118 @@ struct RequestReader: Sendable {
         return DropPolicy(strict: message.strict, maxDroppedFraction: fraction == 0 ? nil : fraction)
     }
 
-    private func parameters(_ message: GenerationParametersMessage) throws(RPCError) -> SwitchModel.GenerationParameters
-    {
-        let parameters = SwitchModel.GenerationParameters(
-            message,
-            defaults: self.model.generation,
-            limits: self.limits
-        )
+    /// Reads how tokens are chosen.
+    ///
+    /// - Parameters:
+    ///   - message: The request's fields.
+    ///   - prefixLength: The tokens of the decoder prefix, without the start token.
+    /// - Returns: The parameters, and the start and end tokens.
+    /// - Throws: ``RPCError`` naming the field that is wrong.
+    private func parameters(
+        _ message: GenerationParametersMessage,
+        prefixLength: Int
+    ) throws(RPCError) -> (SwitchModel.GenerationParameters, GenerationVocabulary) {
+        var settings = self.model.generation
+        settings.apply(message)
+        var parameters = SwitchModel.GenerationParameters(settings, prefixLength: prefixLength)
+        parameters.topLogprobs = Int(message.topLogprobs)
+        parameters.skipsScores = message.skipScores
+        try self.settleLengths(&parameters, message, settings, prefixLength: prefixLength)
+        // Without a seed, every call draws its own, which the answer tells.
+        if parameters.sampling { parameters.seed = message.seed ?? UInt64.random(in: 0...UInt64.max) }
         try Self.check("parameters.max_new_tokens", parameters.maxNewTokens, within: 1...self.limits.maxNewTokens)
         try Self.check("parameters.num_beams", parameters.beamCount, within: 1...self.batchSlots)
         try Self.check("parameters.num_return_sequences", parameters.returnedSequences, within: 1...self.batchSlots)
         try Self.check("parameters.top_logprobs", parameters.topLogprobs, within: 0...self.limits.maxTopLogprobs)
+        try self.checkTokens(message)
+        let vocabulary = try self.vocabulary(message)
         do throws(GenerationError) {
-            try parameters.validate()
+            _ = try GenerationSession(parameters: parameters, vocabulary: vocabulary)
         } catch {
             throw RPCError(.invalidArgument, "parameters.\(error.field): \(error.message)")
         }
-        return parameters
+        return (parameters, vocabulary)
+    }
+
+    /// Brings the model's own lengths within the gateway's limit and the request's lengths.
+    private func settleLengths(
+        _ parameters: inout SwitchModel.GenerationParameters,
+        _ message: GenerationParametersMessage,
+        _ settings: GenerationDefaults,
+        prefixLength: Int
+    ) throws(RPCError) {
+        if settings.maxNewTokens == nil, let length = settings.maxLength, length <= prefixLength + 1 {
+            throw RPCError(
+                .invalidArgument,
+                "parameters.max_length is \(length), which leaves no room after the start token and a decoder prefix of "
+                    + "\(prefixLength) tokens; set max_new_tokens"
+            )
+        }
+        let isOwn = message.maxNewTokens == nil && (message.maxLength == nil || settings.maxNewTokens != nil)
+        if isOwn { parameters.maxNewTokens = min(parameters.maxNewTokens, self.limits.maxNewTokens) }
+        // No end before the greatest length is no end at all, as in transformers.
+        if message.minNewTokens == nil {
+            parameters.minNewTokens = min(parameters.minNewTokens, parameters.maxNewTokens)
+        }
+    }
+
+    /// The start and end tokens, which a request may replace.
+    private func vocabulary(_ message: GenerationParametersMessage) throws(RPCError) -> GenerationVocabulary {
+        var vocabulary = GenerationVocabulary(self.model)
+        if let start = message.decoderStartTokenID { vocabulary.startTokenID = Int32(clamping: start) }
+        if let ends = message.eosTokenID {
+            guard (1...64).contains(ends.ids.count) else {
+                throw RPCError(
+                    .invalidArgument,
+                    "parameters.eos_token_id.ids has \(ends.ids.count) ids; send 1 to 64"
+                )
+            }
+            vocabulary.endTokenIDs = ends.ids.map { Int32(clamping: $0) }
+        }
+        return vocabulary
+    }
+
+    /// Checks lists of tokens: their lengths, and that the vocabulary has each id.
+    private func checkTokens(_ message: GenerationParametersMessage) throws(RPCError) {
+        var lists: [(field: String, ids: [UInt32])] = [
+            ("suppress_tokens.ids", message.suppressTokens?.ids ?? []),
+            ("begin_suppress_tokens.ids", message.beginSuppressTokens?.ids ?? []),
+            ("forced_bos_token_id.ids", message.forcedBosTokenID?.ids ?? []),
+            ("forced_eos_token_id.ids", message.forcedEosTokenID?.ids ?? []),
+            ("eos_token_id.ids", message.eosTokenID?.ids ?? []),
+        ]
+        let words = message.badWordsIDs?.lists ?? []
+        let biases = message.sequenceBias?.biases ?? []
+        let most = self.limits.maxListedTokens
+        try Self.check("the number of lists in parameters.bad_words_ids", words.count, within: 0...most)
+        try Self.check("the number of biases in parameters.sequence_bias", biases.count, within: 0...most)
+        try Self.check(
+            "the number of ids in parameters.forced_bos_token_id",
+            message.forcedBosTokenID?.ids.count ?? 0,
+            within: 0...1
+        )
+        for (index, list) in words.enumerated() {
+            try Self.check("the number of ids in bad_words_ids.lists[\(index)]", list.ids.count, within: 1...most)
+            lists.append(("bad_words_ids.lists[\(index)].ids", list.ids))
+        }
+        for (index, bias) in biases.enumerated() {
+            try Self.check(
+                "the number of tokens in sequence_bias.biases[\(index)]",
+                bias.tokens.count,
+                within: 1...most
+            )
+            lists.append(("sequence_bias.biases[\(index)].tokens", bias.tokens))
+        }
+        try Self.check("the number of listed token ids", lists.reduce(0) { $0 + $1.ids.count }, within: 0...most)
+        for (field, ids) in lists {
+            if let index = ids.firstIndex(where: { Int($0) >= self.model.vocabularySize }) {
+                throw RPCError(
+                    .invalidArgument,
+                    "parameters.\(field)[\(index)] is \(ids[index]); the vocabulary ends at "
+                        + "\(self.model.vocabularySize - 1)"
+                )
+            }
+        }
     }
 
     private func checkStops(_ stops: [String], parameters: SwitchModel.GenerationParameters) throws(RPCError) {

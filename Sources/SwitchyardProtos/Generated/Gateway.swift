@@ -4,6 +4,20 @@
 
 import CSwitchyardProtos
 
+/// When a beam search may stop.
+///
+/// An unknown number is an error where it is read.
+public enum WireEarlyStopping: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+    /// As the model's own setting says.
+    case unspecified = 0
+    /// When a better sequence is unlikely to follow: false in transformers, and its default.
+    case heuristic = 1
+    /// As soon as there are as many finished sequences as beams: true in transformers.
+    case always = 2
+    /// Only when no better sequence can follow: "never" in transformers.
+    case never = 3
+}
+
 /// Why a sequence ended.
 ///
 /// An unknown number is read as `unspecified`.
@@ -68,11 +82,20 @@ public struct GenerateRequest: ProtoMessage {
     /// How many tokens may be dropped.
     public var dropPolicy: DropPolicy?
 
+    /// What every sequence begins with, after the decoder start token; only what follows it is generated and returned.
+    public var decoderPrefix: ModelInput?
+
     /// Creates the message; each parameter is the property of that name.
-    public init(input: ModelInput? = nil, parameters: GenerationParameters? = nil, dropPolicy: DropPolicy? = nil) {
+    public init(
+        input: ModelInput? = nil,
+        parameters: GenerationParameters? = nil,
+        dropPolicy: DropPolicy? = nil,
+        decoderPrefix: ModelInput? = nil
+    ) {
         self.input = input
         self.parameters = parameters
         self.dropPolicy = dropPolicy
+        self.decoderPrefix = decoderPrefix
     }
 
     /// Reads and writes the message.
@@ -95,6 +118,14 @@ extension GenerateRequest: CBacked {
         }
         self.parameters = try fields.message(c.parameters)
         self.dropPolicy = try fields.message(c.drop_policy)
+        switch c.decoder_prefix_case {
+        case SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX_DECODER_TEXT:
+            self.decoderPrefix = .text(try fields.string(c.decoder_text, "decoder_text"))
+        case SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX_DECODER_INPUT_IDS:
+            self.decoderPrefix = try fields.message(c.decoder_input_ids, as: TokenIDs.self).map { .tokenIDs($0.ids) }
+        default:
+            self.decoderPrefix = nil
+        }
     }
 
     func write(_ c: inout Switchyard__V1__GenerateRequest, _ arena: ProtoArena) {
@@ -110,48 +141,63 @@ extension GenerateRequest: CBacked {
         }
         c.parameters = arena.message(self.parameters)
         c.drop_policy = arena.message(self.dropPolicy)
+        switch self.decoderPrefix {
+        case .text(let value):
+            c.decoder_prefix_case = SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX_DECODER_TEXT
+            c.decoder_text = arena.bytes(value)
+        case .tokenIDs(let value):
+            c.decoder_prefix_case = SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX_DECODER_INPUT_IDS
+            c.decoder_input_ids = arena.message(TokenIDs(ids: value))
+        case nil:
+            break
+        }
     }
 }
 
 /// How to choose tokens.
 ///
-/// A zero means the model's own default.
+/// Each field means what transformers' generate() takes under that name.
+///
+/// A field that is left out means the model's own setting, or else transformers' default. A zero, false or an empty
+/// list that is given is meant: it sets the model's own aside.
 public struct GenerationParameters: ProtoMessage {
     /// The most tokens to generate; the default is 20.
-    public var maxNewTokens: UInt32
+    public var maxNewTokens: UInt32?
 
     /// The fewest tokens to generate before the sequence may end.
-    public var minNewTokens: UInt32
+    public var minNewTokens: UInt32?
 
     /// The number of beams; 1 means greedy search, or sampling with do_sample.
-    public var numBeams: UInt32
+    public var numBeams: UInt32?
 
     /// A sequence's score is divided by its length to this power; a positive one favors longer beams.
-    public var lengthPenalty: Float
+    public var lengthPenalty: Float?
 
     /// Whether to sample instead of taking the best token.
-    public var doSample: Bool
+    public var doSample: Bool?
 
-    /// The divisor of logits before sampling.
-    public var temperature: Float
+    /// The divisor of logits before sampling; above 0 when tokens are sampled.
+    public var temperature: Float?
 
-    /// Sample only from this many of the most likely tokens.
-    public var topK: UInt32
+    /// Sample only from this many of the most likely tokens; 0 means from all.
+    public var topK: UInt32?
 
     /// Sample only from the most likely tokens that together have this probability.
-    public var topP: Float
+    public var topP: Float?
 
     /// The divisor of the logits of tokens that have already appeared.
-    public var repetitionPenalty: Float
+    public var repetitionPenalty: Float?
 
     /// The seed of sampling; the same seed and request give the same tokens.
-    public var seed: UInt64
+    ///
+    /// If it is left out, a seed is drawn.
+    public var seed: UInt64?
 
     /// Texts that end a sequence once they appear in it.
     public var stop: [String]
 
     /// The number of sequences to return.
-    public var numReturnSequences: UInt32
+    public var numReturnSequences: UInt32?
 
     /// How many of the most likely tokens to return with each generated token.
     public var topLogprobs: UInt32
@@ -159,22 +205,112 @@ public struct GenerationParameters: ProtoMessage {
     /// Whether to leave out scores and log-probabilities: greedy search can then skip logits that cannot be the best.
     public var skipScores: Bool
 
+    /// The most tokens, the decoder start token and a decoder prefix included; max_new_tokens wins, also the model's
+    /// own.
+    public var maxLength: UInt32?
+
+    /// The fewest tokens before the sequence may end, the decoder start token and a decoder prefix included;
+    /// min_new_tokens wins.
+    public var minLength: UInt32?
+
+    /// When a beam search may stop.
+    public var earlyStopping: WireEarlyStopping
+
+    /// Groups of beams that search side by side; divides num_beams.
+    public var numBeamGroups: UInt32?
+
+    /// Taken from a token's score for each beam of an earlier group that has chosen the token in this step.
+    public var diversityPenalty: Float?
+
+    /// No sequence of this many tokens occurs twice in an answer; 0 means that any may.
+    public var noRepeatNgramSize: UInt32?
+
+    /// No sequence of this many tokens of the input occurs in an answer; 0 means that any may.
+    public var encoderNoRepeatNgramSize: UInt32?
+
+    /// Favors the input's tokens if above 1: the divisor of the logits of all others.
+    public var encoderRepetitionPenalty: Float?
+
+    /// Token sequences that no answer holds.
+    public var badWordsIDs: TokenLists?
+
+    /// Tokens that are never chosen.
+    public var suppressTokens: TokenIDs?
+
+    /// Tokens that are not chosen first.
+    public var beginSuppressTokens: TokenIDs?
+
+    /// The token that is chosen first: one id, or none.
+    public var forcedBosTokenID: TokenIDs?
+
+    /// The tokens one of which is chosen last when the most tokens are reached.
+    public var forcedEosTokenID: TokenIDs?
+
+    /// What is added to the score of a token that would complete a token sequence.
+    public var sequenceBias: SequenceBiases?
+
+    /// Favors the end of long answers.
+    public var exponentialDecayLengthPenalty: LengthDecay?
+
+    /// Sample only from tokens that are at least this fraction as likely as the most likely one.
+    public var minP: Float?
+
+    /// Sample only from the most typical tokens that together have this probability.
+    public var typicalP: Float?
+
+    /// Sample only from tokens of at least this probability.
+    public var epsilonCutoff: Float?
+
+    /// Sample only from tokens above a probability that depends on this number and on the entropy.
+    public var etaCutoff: Float?
+
+    /// Whether scores are made log-probabilities again after all that changes them.
+    public var renormalizeLogits: Bool?
+
+    /// The tokens each of which ends a sequence.
+    public var eosTokenID: TokenIDs?
+
+    /// The token that every sequence starts from.
+    public var decoderStartTokenID: UInt32?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
-        maxNewTokens: UInt32 = 0,
-        minNewTokens: UInt32 = 0,
-        numBeams: UInt32 = 0,
-        lengthPenalty: Float = 0,
-        doSample: Bool = false,
-        temperature: Float = 0,
-        topK: UInt32 = 0,
-        topP: Float = 0,
-        repetitionPenalty: Float = 0,
-        seed: UInt64 = 0,
+        maxNewTokens: UInt32? = nil,
+        minNewTokens: UInt32? = nil,
+        numBeams: UInt32? = nil,
+        lengthPenalty: Float? = nil,
+        doSample: Bool? = nil,
+        temperature: Float? = nil,
+        topK: UInt32? = nil,
+        topP: Float? = nil,
+        repetitionPenalty: Float? = nil,
+        seed: UInt64? = nil,
         stop: [String] = [],
-        numReturnSequences: UInt32 = 0,
+        numReturnSequences: UInt32? = nil,
         topLogprobs: UInt32 = 0,
-        skipScores: Bool = false
+        skipScores: Bool = false,
+        maxLength: UInt32? = nil,
+        minLength: UInt32? = nil,
+        earlyStopping: WireEarlyStopping = .unspecified,
+        numBeamGroups: UInt32? = nil,
+        diversityPenalty: Float? = nil,
+        noRepeatNgramSize: UInt32? = nil,
+        encoderNoRepeatNgramSize: UInt32? = nil,
+        encoderRepetitionPenalty: Float? = nil,
+        badWordsIDs: TokenLists? = nil,
+        suppressTokens: TokenIDs? = nil,
+        beginSuppressTokens: TokenIDs? = nil,
+        forcedBosTokenID: TokenIDs? = nil,
+        forcedEosTokenID: TokenIDs? = nil,
+        sequenceBias: SequenceBiases? = nil,
+        exponentialDecayLengthPenalty: LengthDecay? = nil,
+        minP: Float? = nil,
+        typicalP: Float? = nil,
+        epsilonCutoff: Float? = nil,
+        etaCutoff: Float? = nil,
+        renormalizeLogits: Bool? = nil,
+        eosTokenID: TokenIDs? = nil,
+        decoderStartTokenID: UInt32? = nil
     ) {
         self.maxNewTokens = maxNewTokens
         self.minNewTokens = minNewTokens
@@ -190,6 +326,28 @@ public struct GenerationParameters: ProtoMessage {
         self.numReturnSequences = numReturnSequences
         self.topLogprobs = topLogprobs
         self.skipScores = skipScores
+        self.maxLength = maxLength
+        self.minLength = minLength
+        self.earlyStopping = earlyStopping
+        self.numBeamGroups = numBeamGroups
+        self.diversityPenalty = diversityPenalty
+        self.noRepeatNgramSize = noRepeatNgramSize
+        self.encoderNoRepeatNgramSize = encoderNoRepeatNgramSize
+        self.encoderRepetitionPenalty = encoderRepetitionPenalty
+        self.badWordsIDs = badWordsIDs
+        self.suppressTokens = suppressTokens
+        self.beginSuppressTokens = beginSuppressTokens
+        self.forcedBosTokenID = forcedBosTokenID
+        self.forcedEosTokenID = forcedEosTokenID
+        self.sequenceBias = sequenceBias
+        self.exponentialDecayLengthPenalty = exponentialDecayLengthPenalty
+        self.minP = minP
+        self.typicalP = typicalP
+        self.epsilonCutoff = epsilonCutoff
+        self.etaCutoff = etaCutoff
+        self.renormalizeLogits = renormalizeLogits
+        self.eosTokenID = eosTokenID
+        self.decoderStartTokenID = decoderStartTokenID
     }
 
     /// Reads and writes the message.
@@ -202,37 +360,287 @@ extension GenerationParameters: CBacked {
     }
 
     init(reading c: Switchyard__V1__GenerationParameters, _ fields: FieldReader) throws(ProtoError) {
-        self.maxNewTokens = c.max_new_tokens
-        self.minNewTokens = c.min_new_tokens
-        self.numBeams = c.num_beams
-        self.lengthPenalty = c.length_penalty
-        self.doSample = c.do_sample != 0
-        self.temperature = c.temperature
-        self.topK = c.top_k
-        self.topP = c.top_p
-        self.repetitionPenalty = c.repetition_penalty
-        self.seed = c.seed
+        self.maxNewTokens = c.given_max_new_tokens_case.rawValue == 0 ? nil : c.max_new_tokens
+        self.minNewTokens = c.given_min_new_tokens_case.rawValue == 0 ? nil : c.min_new_tokens
+        self.numBeams = c.given_num_beams_case.rawValue == 0 ? nil : c.num_beams
+        self.lengthPenalty = c.given_length_penalty_case.rawValue == 0 ? nil : c.length_penalty
+        self.doSample = c.given_do_sample_case.rawValue == 0 ? nil : c.do_sample != 0
+        self.temperature = c.given_temperature_case.rawValue == 0 ? nil : c.temperature
+        self.topK = c.given_top_k_case.rawValue == 0 ? nil : c.top_k
+        self.topP = c.given_top_p_case.rawValue == 0 ? nil : c.top_p
+        self.repetitionPenalty = c.given_repetition_penalty_case.rawValue == 0 ? nil : c.repetition_penalty
+        self.seed = c.given_seed_case.rawValue == 0 ? nil : c.seed
         self.stop = try fields.strings(c.n_stop, c.stop, "stop")
-        self.numReturnSequences = c.num_return_sequences
+        self.numReturnSequences = c.given_num_return_sequences_case.rawValue == 0 ? nil : c.num_return_sequences
         self.topLogprobs = c.top_logprobs
         self.skipScores = c.skip_scores != 0
+        self.maxLength = c.given_max_length_case.rawValue == 0 ? nil : c.max_length
+        self.minLength = c.given_min_length_case.rawValue == 0 ? nil : c.min_length
+        self.earlyStopping = try fields.choice(c.early_stopping.rawValue, "early_stopping")
+        self.numBeamGroups = c.given_num_beam_groups_case.rawValue == 0 ? nil : c.num_beam_groups
+        self.diversityPenalty = c.given_diversity_penalty_case.rawValue == 0 ? nil : c.diversity_penalty
+        self.noRepeatNgramSize = c.given_no_repeat_ngram_size_case.rawValue == 0 ? nil : c.no_repeat_ngram_size
+        self.encoderNoRepeatNgramSize =
+            c.given_encoder_no_repeat_ngram_size_case.rawValue == 0 ? nil : c.encoder_no_repeat_ngram_size
+        self.encoderRepetitionPenalty =
+            c.given_encoder_repetition_penalty_case.rawValue == 0 ? nil : c.encoder_repetition_penalty
+        self.badWordsIDs = try fields.message(c.bad_words_ids)
+        self.suppressTokens = try fields.message(c.suppress_tokens)
+        self.beginSuppressTokens = try fields.message(c.begin_suppress_tokens)
+        self.forcedBosTokenID = try fields.message(c.forced_bos_token_id)
+        self.forcedEosTokenID = try fields.message(c.forced_eos_token_id)
+        self.sequenceBias = try fields.message(c.sequence_bias)
+        self.exponentialDecayLengthPenalty = try fields.message(c.exponential_decay_length_penalty)
+        self.minP = c.given_min_p_case.rawValue == 0 ? nil : c.min_p
+        self.typicalP = c.given_typical_p_case.rawValue == 0 ? nil : c.typical_p
+        self.epsilonCutoff = c.given_epsilon_cutoff_case.rawValue == 0 ? nil : c.epsilon_cutoff
+        self.etaCutoff = c.given_eta_cutoff_case.rawValue == 0 ? nil : c.eta_cutoff
+        self.renormalizeLogits = c.given_renormalize_logits_case.rawValue == 0 ? nil : c.renormalize_logits != 0
+        self.eosTokenID = try fields.message(c.eos_token_id)
+        self.decoderStartTokenID = c.given_decoder_start_token_id_case.rawValue == 0 ? nil : c.decoder_start_token_id
     }
 
     func write(_ c: inout Switchyard__V1__GenerationParameters, _ arena: ProtoArena) {
-        c.max_new_tokens = self.maxNewTokens
-        c.min_new_tokens = self.minNewTokens
-        c.num_beams = self.numBeams
-        c.length_penalty = self.lengthPenalty
-        c.do_sample = self.doSample ? 1 : 0
-        c.temperature = self.temperature
-        c.top_k = self.topK
-        c.top_p = self.topP
-        c.repetition_penalty = self.repetitionPenalty
-        c.seed = self.seed
+        if let value = self.maxNewTokens {
+            c.given_max_new_tokens_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_NEW_TOKENS_MAX_NEW_TOKENS
+            c.max_new_tokens = value
+        }
+        if let value = self.minNewTokens {
+            c.given_min_new_tokens_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_NEW_TOKENS_MIN_NEW_TOKENS
+            c.min_new_tokens = value
+        }
+        if let value = self.numBeams {
+            c.given_num_beams_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAMS_NUM_BEAMS
+            c.num_beams = value
+        }
+        if let value = self.lengthPenalty {
+            c.given_length_penalty_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_LENGTH_PENALTY_LENGTH_PENALTY
+            c.length_penalty = value
+        }
+        if let value = self.doSample {
+            c.given_do_sample_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DO_SAMPLE_DO_SAMPLE
+            c.do_sample = value ? 1 : 0
+        }
+        if let value = self.temperature {
+            c.given_temperature_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TEMPERATURE_TEMPERATURE
+            c.temperature = value
+        }
+        if let value = self.topK {
+            c.given_top_k_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_K_TOP_K
+            c.top_k = value
+        }
+        if let value = self.topP {
+            c.given_top_p_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_P_TOP_P
+            c.top_p = value
+        }
+        if let value = self.repetitionPenalty {
+            c.given_repetition_penalty_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_REPETITION_PENALTY_REPETITION_PENALTY
+            c.repetition_penalty = value
+        }
+        if let value = self.seed {
+            c.given_seed_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_SEED_SEED
+            c.seed = value
+        }
         (c.n_stop, c.stop) = arena.texts(self.stop)
-        c.num_return_sequences = self.numReturnSequences
+        if let value = self.numReturnSequences {
+            c.given_num_return_sequences_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_RETURN_SEQUENCES_NUM_RETURN_SEQUENCES
+            c.num_return_sequences = value
+        }
         c.top_logprobs = self.topLogprobs
         c.skip_scores = self.skipScores ? 1 : 0
+        if let value = self.maxLength {
+            c.given_max_length_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_LENGTH_MAX_LENGTH
+            c.max_length = value
+        }
+        if let value = self.minLength {
+            c.given_min_length_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_LENGTH_MIN_LENGTH
+            c.min_length = value
+        }
+        c.early_stopping = Switchyard__V1__EarlyStopping(self.earlyStopping.rawValue)
+        if let value = self.numBeamGroups {
+            c.given_num_beam_groups_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAM_GROUPS_NUM_BEAM_GROUPS
+            c.num_beam_groups = value
+        }
+        if let value = self.diversityPenalty {
+            c.given_diversity_penalty_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DIVERSITY_PENALTY_DIVERSITY_PENALTY
+            c.diversity_penalty = value
+        }
+        if let value = self.noRepeatNgramSize {
+            c.given_no_repeat_ngram_size_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NO_REPEAT_NGRAM_SIZE_NO_REPEAT_NGRAM_SIZE
+            c.no_repeat_ngram_size = value
+        }
+        if let value = self.encoderNoRepeatNgramSize {
+            c.given_encoder_no_repeat_ngram_size_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_NO_REPEAT_NGRAM_SIZE_ENCODER_NO_REPEAT_NGRAM_SIZE
+            c.encoder_no_repeat_ngram_size = value
+        }
+        if let value = self.encoderRepetitionPenalty {
+            c.given_encoder_repetition_penalty_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_REPETITION_PENALTY_ENCODER_REPETITION_PENALTY
+            c.encoder_repetition_penalty = value
+        }
+        c.bad_words_ids = arena.message(self.badWordsIDs)
+        c.suppress_tokens = arena.message(self.suppressTokens)
+        c.begin_suppress_tokens = arena.message(self.beginSuppressTokens)
+        c.forced_bos_token_id = arena.message(self.forcedBosTokenID)
+        c.forced_eos_token_id = arena.message(self.forcedEosTokenID)
+        c.sequence_bias = arena.message(self.sequenceBias)
+        c.exponential_decay_length_penalty = arena.message(self.exponentialDecayLengthPenalty)
+        if let value = self.minP {
+            c.given_min_p_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_P_MIN_P
+            c.min_p = value
+        }
+        if let value = self.typicalP {
+            c.given_typical_p_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TYPICAL_P_TYPICAL_P
+            c.typical_p = value
+        }
+        if let value = self.epsilonCutoff {
+            c.given_epsilon_cutoff_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_EPSILON_CUTOFF_EPSILON_CUTOFF
+            c.epsilon_cutoff = value
+        }
+        if let value = self.etaCutoff {
+            c.given_eta_cutoff_case = SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ETA_CUTOFF_ETA_CUTOFF
+            c.eta_cutoff = value
+        }
+        if let value = self.renormalizeLogits {
+            c.given_renormalize_logits_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_RENORMALIZE_LOGITS_RENORMALIZE_LOGITS
+            c.renormalize_logits = value ? 1 : 0
+        }
+        c.eos_token_id = arena.message(self.eosTokenID)
+        if let value = self.decoderStartTokenID {
+            c.given_decoder_start_token_id_case =
+                SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DECODER_START_TOKEN_ID_DECODER_START_TOKEN_ID
+            c.decoder_start_token_id = value
+        }
+    }
+}
+
+/// Sequences of token ids.
+public struct TokenLists: ProtoMessage {
+    /// The sequences.
+    public var lists: [TokenIDs]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(lists: [TokenIDs] = []) {
+        self.lists = lists
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension TokenLists: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__TokenLists>) {
+        switchyard__v1__token_lists__init(c)
+    }
+
+    init(reading c: Switchyard__V1__TokenLists, _ fields: FieldReader) throws(ProtoError) {
+        self.lists = try fields.messages(c.n_lists, c.lists)
+    }
+
+    func write(_ c: inout Switchyard__V1__TokenLists, _ arena: ProtoArena) {
+        (c.n_lists, c.lists) = arena.messages(self.lists)
+    }
+}
+
+/// What sequences of tokens add to scores.
+public struct SequenceBiases: ProtoMessage {
+    /// The sequences, each once.
+    public var biases: [SequenceBias]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(biases: [SequenceBias] = []) {
+        self.biases = biases
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension SequenceBiases: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__SequenceBiases>) {
+        switchyard__v1__sequence_biases__init(c)
+    }
+
+    init(reading c: Switchyard__V1__SequenceBiases, _ fields: FieldReader) throws(ProtoError) {
+        self.biases = try fields.messages(c.n_biases, c.biases)
+    }
+
+    func write(_ c: inout Switchyard__V1__SequenceBiases, _ arena: ProtoArena) {
+        (c.n_biases, c.biases) = arena.messages(self.biases)
+    }
+}
+
+/// What one sequence of tokens adds to a score.
+public struct SequenceBias: ProtoMessage {
+    /// The sequence; the score of its last token changes where an answer ends with the others.
+    public var tokens: [UInt32]
+
+    /// What is added.
+    public var bias: Float
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(tokens: [UInt32] = [], bias: Float = 0) {
+        self.tokens = tokens
+        self.bias = bias
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension SequenceBias: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__SequenceBias>) {
+        switchyard__v1__sequence_bias__init(c)
+    }
+
+    init(reading c: Switchyard__V1__SequenceBias, _ fields: FieldReader) throws(ProtoError) {
+        self.tokens = fields.array(c.n_tokens, c.tokens)
+        self.bias = c.bias
+    }
+
+    func write(_ c: inout Switchyard__V1__SequenceBias, _ arena: ProtoArena) {
+        (c.n_tokens, c.tokens) = arena.array(self.tokens)
+        c.bias = self.bias
+    }
+}
+
+/// How the score of the end grows with the length of an answer.
+public struct LengthDecay: ProtoMessage {
+    /// The number of generated tokens from which it grows.
+    public var startIndex: UInt32
+
+    /// The factor of each further token; 1 changes nothing.
+    public var factor: Float
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(startIndex: UInt32 = 0, factor: Float = 0) {
+        self.startIndex = startIndex
+        self.factor = factor
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension LengthDecay: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__LengthDecay>) {
+        switchyard__v1__length_decay__init(c)
+    }
+
+    init(reading c: Switchyard__V1__LengthDecay, _ fields: FieldReader) throws(ProtoError) {
+        self.startIndex = c.start_index
+        self.factor = c.factor
+    }
+
+    func write(_ c: inout Switchyard__V1__LengthDecay, _ arena: ProtoArena) {
+        c.start_index = self.startIndex
+        c.factor = self.factor
     }
 }
 
@@ -318,10 +726,14 @@ public struct GenerateResponse: ProtoMessage {
     /// What the call cost.
     public var usage: Usage?
 
+    /// The seed that tokens were sampled with: the request's, or the one that was drawn; absent if nothing was sampled.
+    public var seed: UInt64?
+
     /// Creates the message; each parameter is the property of that name.
-    public init(generations: [Generation] = [], usage: Usage? = nil) {
+    public init(generations: [Generation] = [], usage: Usage? = nil, seed: UInt64? = nil) {
         self.generations = generations
         self.usage = usage
+        self.seed = seed
     }
 
     /// Reads and writes the message.
@@ -336,20 +748,27 @@ extension GenerateResponse: CBacked {
     init(reading c: Switchyard__V1__GenerateResponse, _ fields: FieldReader) throws(ProtoError) {
         self.generations = try fields.messages(c.n_generations, c.generations)
         self.usage = try fields.message(c.usage)
+        self.seed = c.given_seed_case.rawValue == 0 ? nil : c.seed
     }
 
     func write(_ c: inout Switchyard__V1__GenerateResponse, _ arena: ProtoArena) {
         (c.n_generations, c.generations) = arena.messages(self.generations)
         c.usage = arena.message(self.usage)
+        if let value = self.seed {
+            c.given_seed_case = SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED_SEED
+            c.seed = value
+        }
     }
 }
 
 /// One generated sequence.
 public struct Generation: ProtoMessage {
     /// The text, special tokens included: sentinels carry the answer.
+    ///
+    /// A decoder prefix is not repeated.
     public var text: String
 
-    /// The token ids, without the decoder start token.
+    /// The token ids, without the decoder start token and without a decoder prefix.
     public var tokenIDs: [UInt32]
 
     /// Why the sequence ended.
@@ -358,8 +777,8 @@ public struct Generation: ProtoMessage {
     /// The sum of the tokens' log-probabilities divided by the number of tokens to the power of length_penalty: with
     /// the default of 1, their mean.
     ///
-    /// With beams the log-probabilities are those after repetition_penalty and min_new_tokens (sequences_scores in
-    /// transformers); otherwise they are the model's own. With skip_scores 0, except with beams.
+    /// With beams the log-probabilities are those after all that changes scores (sequences_scores in transformers);
+    /// otherwise they are the model's own. With skip_scores 0, except with beams.
     public var score: Float
 
     /// One entry per token, if top_logprobs asked for them.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import ExpertServing
 import GatewayServing
 import ServiceKit
 import Telemetry
 
-/// The tables of settings and metrics in `docs/operations.md`, made from the definitions.
+/// The tables of settings, metrics and generation's keys in `docs/operations.md`, made from the definitions.
 ///
 /// A table stands between the lines `<!-- table: NAME -->` and `<!-- end of table -->`.
 enum DocumentTables {
@@ -41,6 +42,9 @@ enum DocumentTables {
         "metrics host": MetricCatalog.host.definitions,
     ]
 
+    /// The name of the table of generation's keys.
+    static let generation = "generation keys"
+
     /// Rewrites every table of a document.
     ///
     /// - Parameter document: A document with markers.
@@ -75,7 +79,12 @@ enum DocumentTables {
         if let metrics = Self.metrics[name] {
             return Self.markdown(["Name", "Type", "Labels", "Meaning"], metrics.map(\.markdownRow))
         }
-        let names = (Array(Self.settings.keys) + Array(Self.metrics.keys)).sorted().joined(separator: ", ")
+        if name == Self.generation {
+            let titles = ["Key", "Flag", "Read by", "Changes nothing", "Meaning", "In transformers"]
+            return Self.markdown(titles, GenerationKey.all.map(\.markdownRow))
+        }
+        let names = ([Self.generation] + Array(Self.settings.keys) + Array(Self.metrics.keys)).sorted()
+            .joined(separator: ", ")
         throw Failure(description: "there is no table \"\(name)\"; there are \(names)")
     }
 

@@ -14,13 +14,16 @@ struct GenerateCommand: AsyncParsableCommand {
         commandName: "generate",
         abstract: "Generate text through a gateway, or with a model in this process.",
         discussion: """
-            Special tokens stay in the answer, since T5's sentinels structure it. A flag that is left out, or a number of 0,
-            takes the default in the model's generation_config.json.
+            Special tokens stay in the answer, since T5's sentinels structure it. A flag that is left out takes the setting in
+            the model's generation_config.json; a zero is a zero. Ids of several tokens are written like 17,4.
 
             EXAMPLES
               switchyard generate "A horse! a horse! my <extra_id_0> for a horse!"
               switchyard generate --endpoint gateway:7400 --stream --max-new-tokens 64 "summarize: ..."
               switchyard generate --beams 4 --return-sequences 2 "my <extra_id_0> for a horse!"
+              switchyard generate --sample --top-p 0.9 --seed 7 --return-sequences 3 "my <extra_id_0> for a horse!"
+              switchyard generate --no-sample --no-repeat-ngram-size 3 --bad-words 17,4 "summarize: ..."
+              switchyard generate --decoder-text "<extra_id_0> kingdom" "my <extra_id_0> for a horse!"
               switchyard generate --local deploy/models/switch-mini "my <extra_id_0> for a horse!"
               switchyard generate --local google/switch-base-8 --dtype bfloat16 "my <extra_id_0> for a horse!"
               echo "my <extra_id_0> for a horse!" | switchyard generate --json -
@@ -52,7 +55,7 @@ struct GenerateCommand: AsyncParsableCommand {
     var text: String
 
     func validate() throws {
-        if self.stream, (self.parameters.beams ?? 0) > 1 {
+        if self.stream, (self.parameters.search.beams ?? 0) > 1 {
             throw ValidationError("--stream shows nothing with --beams: no token is final before the end")
         }
         if self.stream, self.json {
@@ -82,7 +85,8 @@ struct GenerateCommand: AsyncParsableCommand {
         let request = GenerateRequest(
             input: .text(text),
             parameters: self.parameters.message,
-            dropPolicy: self.parameters.dropPolicy
+            dropPolicy: self.parameters.dropPolicy,
+            decoderPrefix: self.parameters.decoderPrefix
         )
         if let model = self.localModel {
             try await self.answer(request, with: model)

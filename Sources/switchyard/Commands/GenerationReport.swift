@@ -20,6 +20,8 @@ struct GenerationReport: Encodable {
     }
 
     var generations: [Answer]
+    /// The seed that tokens were sampled with.
+    var seed: UInt64?
     var inputTokens: UInt32
     var outputTokens: UInt32
     var routedTokens: UInt64
@@ -38,6 +40,7 @@ struct GenerationReport: Encodable {
                 score: $0.score
             )
         }
+        self.seed = response.seed
         self.inputTokens = usage.inputTokens
         self.outputTokens = usage.outputTokens
         self.routedTokens = usage.routedTokens

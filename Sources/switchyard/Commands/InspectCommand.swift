@@ -91,6 +91,11 @@ struct CheckpointInspector {
     private func add(_ checkpoint: Checkpoint, to report: inout InspectReport) {
         let model = checkpoint.configuration
         self.add(model, to: &report)
+        do {
+            try GenerationParameters.check(settingsOf: model)
+        } catch {
+            report.problems.append(error.description)
+        }
         report.fingerprint = checkpoint.fingerprint.fingerprintText
         if let manifest = checkpoint.manifest {
             report.part = "\(manifest.name) of \(manifest.source)"

@@ -68,12 +68,16 @@ struct ShardCommand: AsyncParsableCommand {
             Terminal.print("\(self.out) already holds this checkpoint in \(self.pools) shards; keeping it.")
             return
         }
+        let overrides = try ModelSettings.overrides(self.override)
+        // What a gateway would refuse at its start is refused before anything is written.
+        let configuration = try ModelConfiguration.load(directory: directory, overrides: overrides)
+        try GenerationParameters.check(settingsOf: configuration)
         let bar = ProgressBar()
         let placement = try CheckpointSharder.shard(
             model: directory,
             output: self.out,
             pools: self.pools,
-            overrides: try ModelSettings.overrides(self.override),
+            overrides: overrides,
             packing: self.packed ? ModelSettings.packing(self.dtype ?? .checkpoint) : nil
         ) { progress in
             bar.show(progress)

@@ -97,6 +97,186 @@ void   switchyard__v1__generation_parameters__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__generation_parameters__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__token_lists__init
+                     (Switchyard__V1__TokenLists         *message)
+{
+  static const Switchyard__V1__TokenLists init_value = SWITCHYARD__V1__TOKEN_LISTS__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__token_lists__get_packed_size
+                     (const Switchyard__V1__TokenLists *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__token_lists__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__token_lists__pack
+                     (const Switchyard__V1__TokenLists *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__token_lists__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__token_lists__pack_to_buffer
+                     (const Switchyard__V1__TokenLists *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__token_lists__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__TokenLists *
+       switchyard__v1__token_lists__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__TokenLists *)
+     protobuf_c_message_unpack (&switchyard__v1__token_lists__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__token_lists__free_unpacked
+                     (Switchyard__V1__TokenLists *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__token_lists__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__sequence_biases__init
+                     (Switchyard__V1__SequenceBiases         *message)
+{
+  static const Switchyard__V1__SequenceBiases init_value = SWITCHYARD__V1__SEQUENCE_BIASES__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__sequence_biases__get_packed_size
+                     (const Switchyard__V1__SequenceBiases *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__sequence_biases__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__sequence_biases__pack
+                     (const Switchyard__V1__SequenceBiases *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__sequence_biases__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__sequence_biases__pack_to_buffer
+                     (const Switchyard__V1__SequenceBiases *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__sequence_biases__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__SequenceBiases *
+       switchyard__v1__sequence_biases__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__SequenceBiases *)
+     protobuf_c_message_unpack (&switchyard__v1__sequence_biases__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__sequence_biases__free_unpacked
+                     (Switchyard__V1__SequenceBiases *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__sequence_biases__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__sequence_bias__init
+                     (Switchyard__V1__SequenceBias         *message)
+{
+  static const Switchyard__V1__SequenceBias init_value = SWITCHYARD__V1__SEQUENCE_BIAS__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__sequence_bias__get_packed_size
+                     (const Switchyard__V1__SequenceBias *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__sequence_bias__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__sequence_bias__pack
+                     (const Switchyard__V1__SequenceBias *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__sequence_bias__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__sequence_bias__pack_to_buffer
+                     (const Switchyard__V1__SequenceBias *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__sequence_bias__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__SequenceBias *
+       switchyard__v1__sequence_bias__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__SequenceBias *)
+     protobuf_c_message_unpack (&switchyard__v1__sequence_bias__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__sequence_bias__free_unpacked
+                     (Switchyard__V1__SequenceBias *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__sequence_bias__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__length_decay__init
+                     (Switchyard__V1__LengthDecay         *message)
+{
+  static const Switchyard__V1__LengthDecay init_value = SWITCHYARD__V1__LENGTH_DECAY__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__length_decay__get_packed_size
+                     (const Switchyard__V1__LengthDecay *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__length_decay__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__length_decay__pack
+                     (const Switchyard__V1__LengthDecay *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__length_decay__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__length_decay__pack_to_buffer
+                     (const Switchyard__V1__LengthDecay *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__length_decay__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__LengthDecay *
+       switchyard__v1__length_decay__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__LengthDecay *)
+     protobuf_c_message_unpack (&switchyard__v1__length_decay__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__length_decay__free_unpacked
+                     (Switchyard__V1__LengthDecay *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__length_decay__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__token_logprob__init
                      (Switchyard__V1__TokenLogprob         *message)
 {
@@ -907,7 +1087,7 @@ void   switchyard__v1__replica_description__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__replica_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[4] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[6] =
 {
   {
     "text",
@@ -957,8 +1137,34 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "decoder_text",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    offsetof(Switchyard__V1__GenerateRequest, decoder_prefix_case),
+    offsetof(Switchyard__V1__GenerateRequest, decoder_text),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder_input_ids",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__GenerateRequest, decoder_prefix_case),
+    offsetof(Switchyard__V1__GenerateRequest, decoder_input_ids),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generate_request__field_indices_by_name[] = {
+  5,   /* field[5] = decoder_input_ids */
+  4,   /* field[4] = decoder_text */
   3,   /* field[3] = drop_policy */
   1,   /* field[1] = input_ids */
   2,   /* field[2] = parameters */
@@ -967,7 +1173,7 @@ static const unsigned switchyard__v1__generate_request__field_indices_by_name[] 
 static const ProtobufCIntRange switchyard__v1__generate_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
 {
@@ -977,25 +1183,25 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
   "Switchyard__V1__GenerateRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateRequest),
-  4,
+  6,
   switchyard__v1__generate_request__field_descriptors,
   switchyard__v1__generate_request__field_indices_by_name,
   1,  switchyard__v1__generate_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generate_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__field_descriptors[14] =
+static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__field_descriptors[36] =
 {
   {
     "max_new_tokens",
     1,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_max_new_tokens_case),
     offsetof(Switchyard__V1__GenerationParameters, max_new_tokens),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1003,11 +1209,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     2,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_min_new_tokens_case),
     offsetof(Switchyard__V1__GenerationParameters, min_new_tokens),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1015,11 +1221,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     3,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_num_beams_case),
     offsetof(Switchyard__V1__GenerationParameters, num_beams),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1027,11 +1233,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     4,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_FLOAT,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_length_penalty_case),
     offsetof(Switchyard__V1__GenerationParameters, length_penalty),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1039,11 +1245,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     5,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_BOOL,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_do_sample_case),
     offsetof(Switchyard__V1__GenerationParameters, do_sample),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1051,11 +1257,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     6,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_FLOAT,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_temperature_case),
     offsetof(Switchyard__V1__GenerationParameters, temperature),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1063,11 +1269,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     7,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_top_k_case),
     offsetof(Switchyard__V1__GenerationParameters, top_k),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1075,11 +1281,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     8,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_FLOAT,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_top_p_case),
     offsetof(Switchyard__V1__GenerationParameters, top_p),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1087,11 +1293,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     9,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_FLOAT,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_repetition_penalty_case),
     offsetof(Switchyard__V1__GenerationParameters, repetition_penalty),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1099,11 +1305,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     10,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_seed_case),
     offsetof(Switchyard__V1__GenerationParameters, seed),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1123,11 +1329,11 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     12,
     PROTOBUF_C_LABEL_NONE,
     PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, given_num_return_sequences_case),
     offsetof(Switchyard__V1__GenerationParameters, num_return_sequences),
     NULL,
     NULL,
-    0,             /* flags */
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
@@ -1154,27 +1360,313 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation_parameters__fie
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "max_length",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerationParameters, given_max_length_case),
+    offsetof(Switchyard__V1__GenerationParameters, max_length),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "min_length",
+    16,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerationParameters, given_min_length_case),
+    offsetof(Switchyard__V1__GenerationParameters, min_length),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "early_stopping",
+    17,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, early_stopping),
+    &switchyard__v1__early_stopping__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "num_beam_groups",
+    18,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerationParameters, given_num_beam_groups_case),
+    offsetof(Switchyard__V1__GenerationParameters, num_beam_groups),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "diversity_penalty",
+    19,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__GenerationParameters, given_diversity_penalty_case),
+    offsetof(Switchyard__V1__GenerationParameters, diversity_penalty),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "no_repeat_ngram_size",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerationParameters, given_no_repeat_ngram_size_case),
+    offsetof(Switchyard__V1__GenerationParameters, no_repeat_ngram_size),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_no_repeat_ngram_size",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerationParameters, given_encoder_no_repeat_ngram_size_case),
+    offsetof(Switchyard__V1__GenerationParameters, encoder_no_repeat_ngram_size),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_repetition_penalty",
+    22,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__GenerationParameters, given_encoder_repetition_penalty_case),
+    offsetof(Switchyard__V1__GenerationParameters, encoder_repetition_penalty),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bad_words_ids",
+    23,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, bad_words_ids),
+    &switchyard__v1__token_lists__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "suppress_tokens",
+    24,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, suppress_tokens),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "begin_suppress_tokens",
+    25,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, begin_suppress_tokens),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "forced_bos_token_id",
+    26,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, forced_bos_token_id),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "forced_eos_token_id",
+    27,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, forced_eos_token_id),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sequence_bias",
+    28,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, sequence_bias),
+    &switchyard__v1__sequence_biases__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exponential_decay_length_penalty",
+    29,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, exponential_decay_length_penalty),
+    &switchyard__v1__length_decay__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "min_p",
+    30,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__GenerationParameters, given_min_p_case),
+    offsetof(Switchyard__V1__GenerationParameters, min_p),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "typical_p",
+    31,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__GenerationParameters, given_typical_p_case),
+    offsetof(Switchyard__V1__GenerationParameters, typical_p),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "epsilon_cutoff",
+    32,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__GenerationParameters, given_epsilon_cutoff_case),
+    offsetof(Switchyard__V1__GenerationParameters, epsilon_cutoff),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "eta_cutoff",
+    33,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__GenerationParameters, given_eta_cutoff_case),
+    offsetof(Switchyard__V1__GenerationParameters, eta_cutoff),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "renormalize_logits",
+    34,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    offsetof(Switchyard__V1__GenerationParameters, given_renormalize_logits_case),
+    offsetof(Switchyard__V1__GenerationParameters, renormalize_logits),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "eos_token_id",
+    35,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerationParameters, eos_token_id),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder_start_token_id",
+    36,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerationParameters, given_decoder_start_token_id_case),
+    offsetof(Switchyard__V1__GenerationParameters, decoder_start_token_id),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generation_parameters__field_indices_by_name[] = {
+  22,   /* field[22] = bad_words_ids */
+  24,   /* field[24] = begin_suppress_tokens */
+  35,   /* field[35] = decoder_start_token_id */
+  18,   /* field[18] = diversity_penalty */
   4,   /* field[4] = do_sample */
+  16,   /* field[16] = early_stopping */
+  20,   /* field[20] = encoder_no_repeat_ngram_size */
+  21,   /* field[21] = encoder_repetition_penalty */
+  34,   /* field[34] = eos_token_id */
+  31,   /* field[31] = epsilon_cutoff */
+  32,   /* field[32] = eta_cutoff */
+  28,   /* field[28] = exponential_decay_length_penalty */
+  25,   /* field[25] = forced_bos_token_id */
+  26,   /* field[26] = forced_eos_token_id */
   3,   /* field[3] = length_penalty */
+  14,   /* field[14] = max_length */
   0,   /* field[0] = max_new_tokens */
+  15,   /* field[15] = min_length */
   1,   /* field[1] = min_new_tokens */
+  29,   /* field[29] = min_p */
+  19,   /* field[19] = no_repeat_ngram_size */
+  17,   /* field[17] = num_beam_groups */
   2,   /* field[2] = num_beams */
   11,   /* field[11] = num_return_sequences */
+  33,   /* field[33] = renormalize_logits */
   8,   /* field[8] = repetition_penalty */
   9,   /* field[9] = seed */
+  27,   /* field[27] = sequence_bias */
   13,   /* field[13] = skip_scores */
   10,   /* field[10] = stop */
+  23,   /* field[23] = suppress_tokens */
   5,   /* field[5] = temperature */
   6,   /* field[6] = top_k */
   12,   /* field[12] = top_logprobs */
   7,   /* field[7] = top_p */
+  30,   /* field[30] = typical_p */
 };
 static const ProtobufCIntRange switchyard__v1__generation_parameters__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 36 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generation_parameters__descriptor =
 {
@@ -1184,11 +1676,189 @@ const ProtobufCMessageDescriptor switchyard__v1__generation_parameters__descript
   "Switchyard__V1__GenerationParameters",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerationParameters),
-  14,
+  36,
   switchyard__v1__generation_parameters__field_descriptors,
   switchyard__v1__generation_parameters__field_indices_by_name,
   1,  switchyard__v1__generation_parameters__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generation_parameters__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__token_lists__field_descriptors[1] =
+{
+  {
+    "lists",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__TokenLists, n_lists),
+    offsetof(Switchyard__V1__TokenLists, lists),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__token_lists__field_indices_by_name[] = {
+  0,   /* field[0] = lists */
+};
+static const ProtobufCIntRange switchyard__v1__token_lists__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__token_lists__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.TokenLists",
+  "TokenLists",
+  "Switchyard__V1__TokenLists",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__TokenLists),
+  1,
+  switchyard__v1__token_lists__field_descriptors,
+  switchyard__v1__token_lists__field_indices_by_name,
+  1,  switchyard__v1__token_lists__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__token_lists__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__sequence_biases__field_descriptors[1] =
+{
+  {
+    "biases",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__SequenceBiases, n_biases),
+    offsetof(Switchyard__V1__SequenceBiases, biases),
+    &switchyard__v1__sequence_bias__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__sequence_biases__field_indices_by_name[] = {
+  0,   /* field[0] = biases */
+};
+static const ProtobufCIntRange switchyard__v1__sequence_biases__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__sequence_biases__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.SequenceBiases",
+  "SequenceBiases",
+  "Switchyard__V1__SequenceBiases",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__SequenceBiases),
+  1,
+  switchyard__v1__sequence_biases__field_descriptors,
+  switchyard__v1__sequence_biases__field_indices_by_name,
+  1,  switchyard__v1__sequence_biases__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__sequence_biases__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__sequence_bias__field_descriptors[2] =
+{
+  {
+    "tokens",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__SequenceBias, n_tokens),
+    offsetof(Switchyard__V1__SequenceBias, tokens),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bias",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__SequenceBias, bias),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__sequence_bias__field_indices_by_name[] = {
+  1,   /* field[1] = bias */
+  0,   /* field[0] = tokens */
+};
+static const ProtobufCIntRange switchyard__v1__sequence_bias__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__sequence_bias__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.SequenceBias",
+  "SequenceBias",
+  "Switchyard__V1__SequenceBias",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__SequenceBias),
+  2,
+  switchyard__v1__sequence_bias__field_descriptors,
+  switchyard__v1__sequence_bias__field_indices_by_name,
+  1,  switchyard__v1__sequence_bias__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__sequence_bias__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__length_decay__field_descriptors[2] =
+{
+  {
+    "start_index",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LengthDecay, start_index),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "factor",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LengthDecay, factor),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__length_decay__field_indices_by_name[] = {
+  1,   /* field[1] = factor */
+  0,   /* field[0] = start_index */
+};
+static const ProtobufCIntRange switchyard__v1__length_decay__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__length_decay__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.LengthDecay",
+  "LengthDecay",
+  "Switchyard__V1__LengthDecay",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__LengthDecay),
+  2,
+  switchyard__v1__length_decay__field_descriptors,
+  switchyard__v1__length_decay__field_indices_by_name,
+  1,  switchyard__v1__length_decay__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__length_decay__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor switchyard__v1__token_logprob__field_descriptors[3] =
@@ -1306,7 +1976,7 @@ const ProtobufCMessageDescriptor switchyard__v1__token_candidate__descriptor =
   (ProtobufCMessageInit) switchyard__v1__token_candidate__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_descriptors[2] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_descriptors[3] =
 {
   {
     "generations",
@@ -1332,15 +2002,28 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_d
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "seed",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    offsetof(Switchyard__V1__GenerateResponse, given_seed_case),
+    offsetof(Switchyard__V1__GenerateResponse, seed),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generate_response__field_indices_by_name[] = {
   0,   /* field[0] = generations */
+  2,   /* field[2] = seed */
   1,   /* field[1] = usage */
 };
 static const ProtobufCIntRange switchyard__v1__generate_response__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor =
 {
@@ -1350,7 +2033,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor =
   "Switchyard__V1__GenerateResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateResponse),
-  2,
+  3,
   switchyard__v1__generate_response__field_descriptors,
   switchyard__v1__generate_response__field_indices_by_name,
   1,  switchyard__v1__generate_response__number_ranges,
@@ -2939,6 +3622,38 @@ const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor
   1,  switchyard__v1__replica_description__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__replica_description__init,
   NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCEnumValue switchyard__v1__early_stopping__enum_values_by_number[4] =
+{
+  { "EARLY_STOPPING_UNSPECIFIED", "SWITCHYARD__V1__EARLY_STOPPING__EARLY_STOPPING_UNSPECIFIED", 0 },
+  { "HEURISTIC", "SWITCHYARD__V1__EARLY_STOPPING__HEURISTIC", 1 },
+  { "ALWAYS", "SWITCHYARD__V1__EARLY_STOPPING__ALWAYS", 2 },
+  { "NEVER", "SWITCHYARD__V1__EARLY_STOPPING__NEVER", 3 },
+};
+static const ProtobufCIntRange switchyard__v1__early_stopping__value_ranges[] = {
+{0, 0},{0, 4}
+};
+static const ProtobufCEnumValueIndex switchyard__v1__early_stopping__enum_values_by_name[4] =
+{
+  { "ALWAYS", 2 },
+  { "EARLY_STOPPING_UNSPECIFIED", 0 },
+  { "HEURISTIC", 1 },
+  { "NEVER", 3 },
+};
+const ProtobufCEnumDescriptor switchyard__v1__early_stopping__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "switchyard.v1.EarlyStopping",
+  "EarlyStopping",
+  "Switchyard__V1__EarlyStopping",
+  "switchyard.v1",
+  4,
+  switchyard__v1__early_stopping__enum_values_by_number,
+  4,
+  switchyard__v1__early_stopping__enum_values_by_name,
+  1,
+  switchyard__v1__early_stopping__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
 static const ProtobufCEnumValue switchyard__v1__finish_reason__enum_values_by_number[4] =
 {

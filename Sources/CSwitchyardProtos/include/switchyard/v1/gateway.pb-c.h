@@ -18,6 +18,10 @@ PROTOBUF_C__BEGIN_DECLS
 
 typedef struct Switchyard__V1__GenerateRequest Switchyard__V1__GenerateRequest;
 typedef struct Switchyard__V1__GenerationParameters Switchyard__V1__GenerationParameters;
+typedef struct Switchyard__V1__TokenLists Switchyard__V1__TokenLists;
+typedef struct Switchyard__V1__SequenceBiases Switchyard__V1__SequenceBiases;
+typedef struct Switchyard__V1__SequenceBias Switchyard__V1__SequenceBias;
+typedef struct Switchyard__V1__LengthDecay Switchyard__V1__LengthDecay;
 typedef struct Switchyard__V1__TokenLogprob Switchyard__V1__TokenLogprob;
 typedef struct Switchyard__V1__TokenCandidate Switchyard__V1__TokenCandidate;
 typedef struct Switchyard__V1__GenerateResponse Switchyard__V1__GenerateResponse;
@@ -40,6 +44,28 @@ typedef struct Switchyard__V1__ReplicaDescription Switchyard__V1__ReplicaDescrip
 
 /* --- enums --- */
 
+/*
+ * When a beam search may stop.
+ */
+typedef enum _Switchyard__V1__EarlyStopping {
+  /*
+   * As the model's own setting says.
+   */
+  SWITCHYARD__V1__EARLY_STOPPING__EARLY_STOPPING_UNSPECIFIED = 0,
+  /*
+   * When a better sequence is unlikely to follow: false in transformers, and its default.
+   */
+  SWITCHYARD__V1__EARLY_STOPPING__HEURISTIC = 1,
+  /*
+   * As soon as there are as many finished sequences as beams: true in transformers.
+   */
+  SWITCHYARD__V1__EARLY_STOPPING__ALWAYS = 2,
+  /*
+   * Only when no better sequence can follow: "never" in transformers.
+   */
+  SWITCHYARD__V1__EARLY_STOPPING__NEVER = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__EARLY_STOPPING)
+} Switchyard__V1__EarlyStopping;
 /*
  * Why a sequence ended.
  */
@@ -120,6 +146,13 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATE_REQUEST__INPUT__CASE)
 } Switchyard__V1__GenerateRequest__InputCase;
 
+typedef enum {
+  SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX_DECODER_TEXT = 5,
+  SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX_DECODER_INPUT_IDS = 6
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__CASE)
+} Switchyard__V1__GenerateRequest__DecoderPrefixCase;
+
 /*
  * An input and how to continue from it.
  */
@@ -145,67 +178,180 @@ struct  Switchyard__V1__GenerateRequest
      */
     Switchyard__V1__TokenIds *input_ids;
   };
+  Switchyard__V1__GenerateRequest__DecoderPrefixCase decoder_prefix_case;
+  union {
+    /*
+     * Text; no end-of-sequence token is added.
+     */
+    ProtobufCBinaryData decoder_text;
+    /*
+     * Token ids; the decoder start token is put before them unless they begin with it.
+     */
+    Switchyard__V1__TokenIds *decoder_input_ids;
+  };
 };
 #define SWITCHYARD__V1__GENERATE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_request__descriptor) \
-    , NULL, NULL, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0} }
+    , NULL, NULL, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0} }
 
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_NEW_TOKENS__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_NEW_TOKENS_MAX_NEW_TOKENS = 1
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_NEW_TOKENS__CASE)
+} Switchyard__V1__GenerationParameters__GivenMaxNewTokensCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_NEW_TOKENS__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_NEW_TOKENS_MIN_NEW_TOKENS = 2
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_NEW_TOKENS__CASE)
+} Switchyard__V1__GenerationParameters__GivenMinNewTokensCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAMS__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAMS_NUM_BEAMS = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAMS__CASE)
+} Switchyard__V1__GenerationParameters__GivenNumBeamsCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_LENGTH_PENALTY__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_LENGTH_PENALTY_LENGTH_PENALTY = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_LENGTH_PENALTY__CASE)
+} Switchyard__V1__GenerationParameters__GivenLengthPenaltyCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DO_SAMPLE__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DO_SAMPLE_DO_SAMPLE = 5
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DO_SAMPLE__CASE)
+} Switchyard__V1__GenerationParameters__GivenDoSampleCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TEMPERATURE__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TEMPERATURE_TEMPERATURE = 6
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TEMPERATURE__CASE)
+} Switchyard__V1__GenerationParameters__GivenTemperatureCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_K__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_K_TOP_K = 7
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_K__CASE)
+} Switchyard__V1__GenerationParameters__GivenTopKCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_P__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_P_TOP_P = 8
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_P__CASE)
+} Switchyard__V1__GenerationParameters__GivenTopPCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_REPETITION_PENALTY__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_REPETITION_PENALTY_REPETITION_PENALTY = 9
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_REPETITION_PENALTY__CASE)
+} Switchyard__V1__GenerationParameters__GivenRepetitionPenaltyCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_SEED__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_SEED_SEED = 10
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_SEED__CASE)
+} Switchyard__V1__GenerationParameters__GivenSeedCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_RETURN_SEQUENCES__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_RETURN_SEQUENCES_NUM_RETURN_SEQUENCES = 12
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_RETURN_SEQUENCES__CASE)
+} Switchyard__V1__GenerationParameters__GivenNumReturnSequencesCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_LENGTH__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_LENGTH_MAX_LENGTH = 15
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_LENGTH__CASE)
+} Switchyard__V1__GenerationParameters__GivenMaxLengthCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_LENGTH__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_LENGTH_MIN_LENGTH = 16
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_LENGTH__CASE)
+} Switchyard__V1__GenerationParameters__GivenMinLengthCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAM_GROUPS__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAM_GROUPS_NUM_BEAM_GROUPS = 18
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAM_GROUPS__CASE)
+} Switchyard__V1__GenerationParameters__GivenNumBeamGroupsCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DIVERSITY_PENALTY__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DIVERSITY_PENALTY_DIVERSITY_PENALTY = 19
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DIVERSITY_PENALTY__CASE)
+} Switchyard__V1__GenerationParameters__GivenDiversityPenaltyCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NO_REPEAT_NGRAM_SIZE__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NO_REPEAT_NGRAM_SIZE_NO_REPEAT_NGRAM_SIZE = 20
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NO_REPEAT_NGRAM_SIZE__CASE)
+} Switchyard__V1__GenerationParameters__GivenNoRepeatNgramSizeCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_NO_REPEAT_NGRAM_SIZE__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_NO_REPEAT_NGRAM_SIZE_ENCODER_NO_REPEAT_NGRAM_SIZE = 21
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_NO_REPEAT_NGRAM_SIZE__CASE)
+} Switchyard__V1__GenerationParameters__GivenEncoderNoRepeatNgramSizeCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_REPETITION_PENALTY__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_REPETITION_PENALTY_ENCODER_REPETITION_PENALTY = 22
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_REPETITION_PENALTY__CASE)
+} Switchyard__V1__GenerationParameters__GivenEncoderRepetitionPenaltyCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_P__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_P_MIN_P = 30
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_P__CASE)
+} Switchyard__V1__GenerationParameters__GivenMinPCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TYPICAL_P__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TYPICAL_P_TYPICAL_P = 31
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TYPICAL_P__CASE)
+} Switchyard__V1__GenerationParameters__GivenTypicalPCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_EPSILON_CUTOFF__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_EPSILON_CUTOFF_EPSILON_CUTOFF = 32
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_EPSILON_CUTOFF__CASE)
+} Switchyard__V1__GenerationParameters__GivenEpsilonCutoffCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ETA_CUTOFF__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ETA_CUTOFF_ETA_CUTOFF = 33
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ETA_CUTOFF__CASE)
+} Switchyard__V1__GenerationParameters__GivenEtaCutoffCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_RENORMALIZE_LOGITS__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_RENORMALIZE_LOGITS_RENORMALIZE_LOGITS = 34
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_RENORMALIZE_LOGITS__CASE)
+} Switchyard__V1__GenerationParameters__GivenRenormalizeLogitsCase;
+
+typedef enum {
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DECODER_START_TOKEN_ID__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DECODER_START_TOKEN_ID_DECODER_START_TOKEN_ID = 36
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DECODER_START_TOKEN_ID__CASE)
+} Switchyard__V1__GenerationParameters__GivenDecoderStartTokenIdCase;
 
 /*
- * How to choose tokens. A zero means the model's own default.
+ * How to choose tokens. Each field means what transformers' generate() takes under that name.
+ * A field that is left out means the model's own setting, or else transformers' default. A zero, false or an empty list that is
+ * given is meant: it sets the model's own aside.
  */
 struct  Switchyard__V1__GenerationParameters
 {
   ProtobufCMessage base;
   /*
-   * The most tokens to generate; the default is 20.
-   */
-  uint32_t max_new_tokens;
-  /*
-   * The fewest tokens to generate before the sequence may end.
-   */
-  uint32_t min_new_tokens;
-  /*
-   * The number of beams; 1 means greedy search, or sampling with do_sample.
-   */
-  uint32_t num_beams;
-  /*
-   * A sequence's score is divided by its length to this power; a positive one favors longer beams.
-   */
-  float length_penalty;
-  /*
-   * Whether to sample instead of taking the best token.
-   */
-  protobuf_c_boolean do_sample;
-  /*
-   * The divisor of logits before sampling.
-   */
-  float temperature;
-  /*
-   * Sample only from this many of the most likely tokens.
-   */
-  uint32_t top_k;
-  /*
-   * Sample only from the most likely tokens that together have this probability.
-   */
-  float top_p;
-  /*
-   * The divisor of the logits of tokens that have already appeared.
-   */
-  float repetition_penalty;
-  /*
-   * The seed of sampling; the same seed and request give the same tokens.
-   */
-  uint64_t seed;
-  /*
    * Texts that end a sequence once they appear in it.
    */
   size_t n_stop;
   ProtobufCBinaryData *stop;
-  /*
-   * The number of sequences to return.
-   */
-  uint32_t num_return_sequences;
   /*
    * How many of the most likely tokens to return with each generated token.
    */
@@ -214,10 +360,217 @@ struct  Switchyard__V1__GenerationParameters
    * Whether to leave out scores and log-probabilities: greedy search can then skip logits that cannot be the best.
    */
   protobuf_c_boolean skip_scores;
+  /*
+   * When a beam search may stop.
+   */
+  Switchyard__V1__EarlyStopping early_stopping;
+  /*
+   * Token sequences that no answer holds.
+   */
+  Switchyard__V1__TokenLists *bad_words_ids;
+  /*
+   * Tokens that are never chosen.
+   */
+  Switchyard__V1__TokenIds *suppress_tokens;
+  /*
+   * Tokens that are not chosen first.
+   */
+  Switchyard__V1__TokenIds *begin_suppress_tokens;
+  /*
+   * The token that is chosen first: one id, or none.
+   */
+  Switchyard__V1__TokenIds *forced_bos_token_id;
+  /*
+   * The tokens one of which is chosen last when the most tokens are reached.
+   */
+  Switchyard__V1__TokenIds *forced_eos_token_id;
+  /*
+   * What is added to the score of a token that would complete a token sequence.
+   */
+  Switchyard__V1__SequenceBiases *sequence_bias;
+  /*
+   * Favors the end of long answers.
+   */
+  Switchyard__V1__LengthDecay *exponential_decay_length_penalty;
+  /*
+   * The tokens each of which ends a sequence.
+   */
+  Switchyard__V1__TokenIds *eos_token_id;
+  Switchyard__V1__GenerationParameters__GivenMaxNewTokensCase given_max_new_tokens_case;
+  union {
+    uint32_t max_new_tokens;
+  };
+  Switchyard__V1__GenerationParameters__GivenMinNewTokensCase given_min_new_tokens_case;
+  union {
+    uint32_t min_new_tokens;
+  };
+  Switchyard__V1__GenerationParameters__GivenNumBeamsCase given_num_beams_case;
+  union {
+    uint32_t num_beams;
+  };
+  Switchyard__V1__GenerationParameters__GivenLengthPenaltyCase given_length_penalty_case;
+  union {
+    float length_penalty;
+  };
+  Switchyard__V1__GenerationParameters__GivenDoSampleCase given_do_sample_case;
+  union {
+    protobuf_c_boolean do_sample;
+  };
+  Switchyard__V1__GenerationParameters__GivenTemperatureCase given_temperature_case;
+  union {
+    float temperature;
+  };
+  Switchyard__V1__GenerationParameters__GivenTopKCase given_top_k_case;
+  union {
+    uint32_t top_k;
+  };
+  Switchyard__V1__GenerationParameters__GivenTopPCase given_top_p_case;
+  union {
+    float top_p;
+  };
+  Switchyard__V1__GenerationParameters__GivenRepetitionPenaltyCase given_repetition_penalty_case;
+  union {
+    float repetition_penalty;
+  };
+  Switchyard__V1__GenerationParameters__GivenSeedCase given_seed_case;
+  union {
+    uint64_t seed;
+  };
+  Switchyard__V1__GenerationParameters__GivenNumReturnSequencesCase given_num_return_sequences_case;
+  union {
+    uint32_t num_return_sequences;
+  };
+  Switchyard__V1__GenerationParameters__GivenMaxLengthCase given_max_length_case;
+  union {
+    uint32_t max_length;
+  };
+  Switchyard__V1__GenerationParameters__GivenMinLengthCase given_min_length_case;
+  union {
+    uint32_t min_length;
+  };
+  Switchyard__V1__GenerationParameters__GivenNumBeamGroupsCase given_num_beam_groups_case;
+  union {
+    uint32_t num_beam_groups;
+  };
+  Switchyard__V1__GenerationParameters__GivenDiversityPenaltyCase given_diversity_penalty_case;
+  union {
+    float diversity_penalty;
+  };
+  Switchyard__V1__GenerationParameters__GivenNoRepeatNgramSizeCase given_no_repeat_ngram_size_case;
+  union {
+    uint32_t no_repeat_ngram_size;
+  };
+  Switchyard__V1__GenerationParameters__GivenEncoderNoRepeatNgramSizeCase given_encoder_no_repeat_ngram_size_case;
+  union {
+    uint32_t encoder_no_repeat_ngram_size;
+  };
+  Switchyard__V1__GenerationParameters__GivenEncoderRepetitionPenaltyCase given_encoder_repetition_penalty_case;
+  union {
+    float encoder_repetition_penalty;
+  };
+  Switchyard__V1__GenerationParameters__GivenMinPCase given_min_p_case;
+  union {
+    float min_p;
+  };
+  Switchyard__V1__GenerationParameters__GivenTypicalPCase given_typical_p_case;
+  union {
+    float typical_p;
+  };
+  Switchyard__V1__GenerationParameters__GivenEpsilonCutoffCase given_epsilon_cutoff_case;
+  union {
+    float epsilon_cutoff;
+  };
+  Switchyard__V1__GenerationParameters__GivenEtaCutoffCase given_eta_cutoff_case;
+  union {
+    float eta_cutoff;
+  };
+  Switchyard__V1__GenerationParameters__GivenRenormalizeLogitsCase given_renormalize_logits_case;
+  union {
+    protobuf_c_boolean renormalize_logits;
+  };
+  Switchyard__V1__GenerationParameters__GivenDecoderStartTokenIdCase given_decoder_start_token_id_case;
+  union {
+    uint32_t decoder_start_token_id;
+  };
 };
 #define SWITCHYARD__V1__GENERATION_PARAMETERS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generation_parameters__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0, 0, 0 }
+    , 0,NULL, 0, 0, SWITCHYARD__V1__EARLY_STOPPING__EARLY_STOPPING_UNSPECIFIED, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_NEW_TOKENS__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_NEW_TOKENS__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAMS__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_LENGTH_PENALTY__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DO_SAMPLE__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TEMPERATURE__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_K__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TOP_P__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_REPETITION_PENALTY__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_SEED__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_RETURN_SEQUENCES__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MAX_LENGTH__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_LENGTH__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NUM_BEAM_GROUPS__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DIVERSITY_PENALTY__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_NO_REPEAT_NGRAM_SIZE__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_NO_REPEAT_NGRAM_SIZE__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ENCODER_REPETITION_PENALTY__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_MIN_P__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_TYPICAL_P__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_EPSILON_CUTOFF__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_ETA_CUTOFF__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_RENORMALIZE_LOGITS__NOT_SET, {0}, SWITCHYARD__V1__GENERATION_PARAMETERS__GIVEN_DECODER_START_TOKEN_ID__NOT_SET, {0} }
+
+
+/*
+ * Sequences of token ids.
+ */
+struct  Switchyard__V1__TokenLists
+{
+  ProtobufCMessage base;
+  /*
+   * The sequences.
+   */
+  size_t n_lists;
+  Switchyard__V1__TokenIds **lists;
+};
+#define SWITCHYARD__V1__TOKEN_LISTS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__token_lists__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * What sequences of tokens add to scores.
+ */
+struct  Switchyard__V1__SequenceBiases
+{
+  ProtobufCMessage base;
+  /*
+   * The sequences, each once.
+   */
+  size_t n_biases;
+  Switchyard__V1__SequenceBias **biases;
+};
+#define SWITCHYARD__V1__SEQUENCE_BIASES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__sequence_biases__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * What one sequence of tokens adds to a score.
+ */
+struct  Switchyard__V1__SequenceBias
+{
+  ProtobufCMessage base;
+  /*
+   * The sequence; the score of its last token changes where an answer ends with the others.
+   */
+  size_t n_tokens;
+  uint32_t *tokens;
+  /*
+   * What is added.
+   */
+  float bias;
+};
+#define SWITCHYARD__V1__SEQUENCE_BIAS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__sequence_bias__descriptor) \
+    , 0,NULL, 0 }
+
+
+/*
+ * How the score of the end grows with the length of an answer.
+ */
+struct  Switchyard__V1__LengthDecay
+{
+  ProtobufCMessage base;
+  /*
+   * The number of generated tokens from which it grows.
+   */
+  uint32_t start_index;
+  /*
+   * The factor of each further token; 1 changes nothing.
+   */
+  float factor;
+};
+#define SWITCHYARD__V1__LENGTH_DECAY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__length_decay__descriptor) \
+    , 0, 0 }
 
 
 /*
@@ -265,6 +618,12 @@ struct  Switchyard__V1__TokenCandidate
     , 0, 0 }
 
 
+typedef enum {
+  SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED_SEED = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__CASE)
+} Switchyard__V1__GenerateResponse__GivenSeedCase;
+
 /*
  * The generated sequences, best first.
  */
@@ -280,10 +639,14 @@ struct  Switchyard__V1__GenerateResponse
    * What the call cost.
    */
   Switchyard__V1__Usage *usage;
+  Switchyard__V1__GenerateResponse__GivenSeedCase given_seed_case;
+  union {
+    uint64_t seed;
+  };
 };
 #define SWITCHYARD__V1__GENERATE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_response__descriptor) \
-    , 0,NULL, NULL }
+    , 0,NULL, NULL, SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__NOT_SET, {0} }
 
 
 /*
@@ -293,11 +656,11 @@ struct  Switchyard__V1__Generation
 {
   ProtobufCMessage base;
   /*
-   * The text, special tokens included: sentinels carry the answer.
+   * The text, special tokens included: sentinels carry the answer. A decoder prefix is not repeated.
    */
   ProtobufCBinaryData text;
   /*
-   * The token ids, without the decoder start token.
+   * The token ids, without the decoder start token and without a decoder prefix.
    */
   size_t n_token_ids;
   uint32_t *token_ids;
@@ -307,7 +670,7 @@ struct  Switchyard__V1__Generation
   Switchyard__V1__FinishReason finish_reason;
   /*
    * The sum of the tokens' log-probabilities divided by the number of tokens to the power of length_penalty: with the
-   * default of 1, their mean. With beams the log-probabilities are those after repetition_penalty and min_new_tokens
+   * default of 1, their mean. With beams the log-probabilities are those after all that changes scores
    * (sequences_scores in transformers); otherwise they are the model's own. With skip_scores 0, except with beams.
    */
   float score;
@@ -936,6 +1299,82 @@ Switchyard__V1__GenerationParameters *
 void   switchyard__v1__generation_parameters__free_unpacked
                      (Switchyard__V1__GenerationParameters *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__TokenLists methods */
+void   switchyard__v1__token_lists__init
+                     (Switchyard__V1__TokenLists         *message);
+size_t switchyard__v1__token_lists__get_packed_size
+                     (const Switchyard__V1__TokenLists   *message);
+size_t switchyard__v1__token_lists__pack
+                     (const Switchyard__V1__TokenLists   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__token_lists__pack_to_buffer
+                     (const Switchyard__V1__TokenLists   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__TokenLists *
+       switchyard__v1__token_lists__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__token_lists__free_unpacked
+                     (Switchyard__V1__TokenLists *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__SequenceBiases methods */
+void   switchyard__v1__sequence_biases__init
+                     (Switchyard__V1__SequenceBiases         *message);
+size_t switchyard__v1__sequence_biases__get_packed_size
+                     (const Switchyard__V1__SequenceBiases   *message);
+size_t switchyard__v1__sequence_biases__pack
+                     (const Switchyard__V1__SequenceBiases   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__sequence_biases__pack_to_buffer
+                     (const Switchyard__V1__SequenceBiases   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__SequenceBiases *
+       switchyard__v1__sequence_biases__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__sequence_biases__free_unpacked
+                     (Switchyard__V1__SequenceBiases *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__SequenceBias methods */
+void   switchyard__v1__sequence_bias__init
+                     (Switchyard__V1__SequenceBias         *message);
+size_t switchyard__v1__sequence_bias__get_packed_size
+                     (const Switchyard__V1__SequenceBias   *message);
+size_t switchyard__v1__sequence_bias__pack
+                     (const Switchyard__V1__SequenceBias   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__sequence_bias__pack_to_buffer
+                     (const Switchyard__V1__SequenceBias   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__SequenceBias *
+       switchyard__v1__sequence_bias__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__sequence_bias__free_unpacked
+                     (Switchyard__V1__SequenceBias *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__LengthDecay methods */
+void   switchyard__v1__length_decay__init
+                     (Switchyard__V1__LengthDecay         *message);
+size_t switchyard__v1__length_decay__get_packed_size
+                     (const Switchyard__V1__LengthDecay   *message);
+size_t switchyard__v1__length_decay__pack
+                     (const Switchyard__V1__LengthDecay   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__length_decay__pack_to_buffer
+                     (const Switchyard__V1__LengthDecay   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__LengthDecay *
+       switchyard__v1__length_decay__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__length_decay__free_unpacked
+                     (Switchyard__V1__LengthDecay *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__TokenLogprob methods */
 void   switchyard__v1__token_logprob__init
                      (Switchyard__V1__TokenLogprob         *message);
@@ -1286,6 +1725,18 @@ typedef void (*Switchyard__V1__GenerateRequest_Closure)
 typedef void (*Switchyard__V1__GenerationParameters_Closure)
                  (const Switchyard__V1__GenerationParameters *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__TokenLists_Closure)
+                 (const Switchyard__V1__TokenLists *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__SequenceBiases_Closure)
+                 (const Switchyard__V1__SequenceBiases *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__SequenceBias_Closure)
+                 (const Switchyard__V1__SequenceBias *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__LengthDecay_Closure)
+                 (const Switchyard__V1__LengthDecay *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__TokenLogprob_Closure)
                  (const Switchyard__V1__TokenLogprob *message,
                   void *closure_data);
@@ -1412,11 +1863,16 @@ void switchyard__v1__gateway__describe_cluster(ProtobufCService *service,
 
 /* --- descriptors --- */
 
+extern const ProtobufCEnumDescriptor    switchyard__v1__early_stopping__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__finish_reason__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__pooling__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__replica_state__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generation_parameters__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__token_lists__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__sequence_biases__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__sequence_bias__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__length_decay__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__token_logprob__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__token_candidate__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor;

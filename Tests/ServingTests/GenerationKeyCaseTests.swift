@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import Foundation
+import GatewayServing
+import SwitchModel
+import SwitchyardProtos
+import Testing
+
+/// What transformers answers under many `generation_config.json` files and arguments: see
+/// `Tests/Fixtures/make_generation_keys.py`.
+private struct KeyFixture: Decodable, Sendable {
+    struct Case: Decodable, Sendable {
+        var name: String
+        var place: String
+        var answers: [[UInt32]]
+        var call: Call
+
+        enum CodingKeys: String, CodingKey {
+            case name, answers, call
+            case place = "in"
+        }
+    }
+
+    struct Call: Decodable, Sendable {
+        var numBeams: UInt32?
+        var doSample: Bool?
+        var lengthPenalty: Float?
+        var earlyStopping: String?
+        var minNewTokens: UInt32?
+        var decoderInputIds: [UInt32]?
+    }
+
+    var prompts: [[UInt32]]
+    var cases: [Case]
+
+    private static let path = "\(TestModel.root)/Tests/Fixtures/generation-keys.json"
+
+    static func load() throws -> KeyFixture {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode(Self.self, from: Data(contentsOf: URL(filePath: self.path)))
+    }
+
+    /// The keys of a case's file as JSON.
+    static func keys(of index: Int) throws -> [String: Any] {
+        let all = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(filePath: self.path))) as? [String: Any]
+        let cases = try #require(all?["cases"] as? [[String: Any]])
+        return try #require(cases[index]["keys"] as? [String: Any])
+    }
+}
+
+@Suite("Generation's keys against transformers")
+struct GenerationKeyCaseTests {
+    /// A folder with the miniature's weights and a case's files.
+    private func withModel<R>(_ index: Int, _ place: String, _ body: (String) async throws -> R) async throws -> R {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "generation-keys-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let model = URL(filePath: TestModel.miniature.directory)
+        for name in ["model.safetensors", "spiece.model"] {
+            try FileManager.default.createSymbolicLink(
+                at: folder.appending(path: name),
+                withDestinationURL: model.appending(path: name)
+            )
+        }
+        let config = try Data(contentsOf: model.appending(path: "config.json"))
+        var object = try #require(try JSONSerialization.jsonObject(with: config) as? [String: Any])
+        let keys = try KeyFixture.keys(of: index)
+        if place == "config" {
+            object.merge(keys) { $1 }
+        } else {
+            try JSONSerialization.data(withJSONObject: keys)
+                .write(to: folder.appending(path: "generation_config.json"))
+        }
+        try JSONSerialization.data(withJSONObject: object).write(to: folder.appending(path: "config.json"))
+        return try await body(folder.path(percentEncoded: false))
+    }
+
+    private func request(_ ids: [UInt32], _ call: KeyFixture.Call) throws -> GenerateRequest {
+        var message = GenerationParametersMessage()
+        message.numBeams = call.numBeams
+        message.doSample = call.doSample
+        message.lengthPenalty = call.lengthPenalty
+        message.minNewTokens = call.minNewTokens
+        if let stopping = call.earlyStopping {
+            try #require(stopping == "never")
+            message.earlyStopping = .never
+        }
+        return GenerateRequest(
+            input: .tokenIDs(ids),
+            parameters: message,
+            decoderPrefix: call.decoderInputIds.map { .tokenIDs($0) }
+        )
+    }
+
+    @Test("The same ids, or a refusal that names a key of the file", arguments: 0..<29)
+    func cases(index: Int) async throws {
+        let fixture = try KeyFixture.load()
+        try #require(fixture.cases.count == 29)
+        let sample = fixture.cases[index]
+        try await self.withModel(index, sample.place) { directory in
+            let gateway: LocalGateway
+            do {
+                gateway = try LocalGateway(
+                    configuration: LocalGatewayConfiguration(modelDirectory: directory),
+                    logger: quietLogger
+                )
+            } catch let error as CheckpointError {
+                let key = error.message.prefix { $0 != " " }
+                #expect(try KeyFixture.keys(of: index)[String(key)] != nil, "\(sample.name): \(error)")
+                #expect(error.message.contains("is not supported"), "\(sample.name): \(error)")
+                return
+            }
+            try await gateway.whileRunning {
+                for (prompt, answer) in zip(fixture.prompts, sample.answers) {
+                    var streamed: [UInt32] = []
+                    let request = try self.request(prompt, sample.call)
+                    let response = try await gateway.generate(request) { streamed.append($0.tokenID) }
+                    #expect(response.generations.first?.tokenIDs == answer, "\(sample.name)")
+                    #expect(streamed.isEmpty || streamed == answer, "\(sample.name)")
+                    #expect(response.seed == nil)
+                }
+            }
+        }
+    }
+
+    @Test("A drawn seed is returned, draws differ, and the seed repeats the answer")
+    func seeds() async throws {
+        let gateway = try LocalGateway(
+            configuration: LocalGatewayConfiguration(modelDirectory: TestModel.miniature.directory),
+            logger: quietLogger
+        )
+        var message = GenerationParametersMessage(maxNewTokens: 12, doSample: true, temperature: 4, topK: 0)
+        let input = ModelInput.tokenIDs([5, 9, 1])
+        try await gateway.whileRunning {
+            let drawn = try await gateway.generate(GenerateRequest(input: input, parameters: message))
+            let other = try await gateway.generate(GenerateRequest(input: input, parameters: message))
+            #expect(drawn.seed != other.seed)
+            #expect(drawn.generations != other.generations)
+            message.seed = drawn.seed
+            #expect(drawn.seed != nil)
+            let again = try await gateway.generate(GenerateRequest(input: input, parameters: message))
+            #expect(again.generations == drawn.generations)
+            #expect(again.seed == drawn.seed)
+        }
+    }
+
+    @Test("Text as a decoder prefix gives what its ids give")
+    func prefixText() async throws {
+        let gateway = try LocalGateway(
+            configuration: LocalGatewayConfiguration(modelDirectory: TestModel.miniature.directory),
+            logger: quietLogger
+        )
+        let prompt = try Prompt.all()[0].prompt
+        try await gateway.whileRunning {
+            let plain = try await gateway.generate(GenerateRequest(input: .text(prompt)))
+            let ids = try #require(plain.generations.first?.tokenIDs)
+            // The answer continues as it did when the model wrote its beginning itself.
+            let rest = try await gateway.generate(
+                GenerateRequest(input: .text(prompt), decoderPrefix: .tokenIDs(Array(ids.prefix(2))))
+            )
+            #expect(rest.generations.first?.tokenIDs == Array(ids.dropFirst(2)))
+            let text = try await gateway.generate(
+                GenerateRequest(input: .text(prompt), decoderPrefix: .text("<extra_id_0> discontent"))
+            )
+            let whole = (plain.generations.first?.text ?? "")
+            #expect(whole.hasPrefix("<extra_id_0> discontent"))
+            #expect(whole.hasSuffix(text.generations.first?.text ?? "?"))
+            #expect(text.generations.first?.text.isEmpty == false)
+        }
+    }
+}
