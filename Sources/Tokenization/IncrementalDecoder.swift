@@ -2,30 +2,34 @@
 
 /// Turns ids into text one by one, as they are generated.
 ///
-/// What ``append(_:)`` returns, concatenated, is what ``Tokenizer/decode(_:skipSpecialTokens:)`` returns for the same
-/// ids: a token's text depends only on the token and on whether it comes first. Tokens are whole code points, so no
-/// text ends in the middle of one.
+/// What ``append(_:)`` and, at the end, ``finish()`` return, concatenated, is what
+/// ``Tokenizer/decode(_:skipSpecialTokens:)`` returns for the same ids: a token's text depends only on the token and on
+/// whether it comes first. Tokens are whole code points, so no text ends in the middle of one.
 public struct IncrementalDecoder: Sendable {
     private static let marker: Unicode.Scalar = "\u{2581}"
 
     private let vocabulary: Vocabulary
     private let skipSpecialTokens: Bool
     private var isFirst = true
+    private var cleaner: SpaceCleaner?
 
     /// Creates a decoder that has seen nothing.
     ///
     /// - Parameters:
     ///   - vocabulary: Every id's text.
     ///   - skipSpecialTokens: Whether special tokens are left out.
-    init(vocabulary: Vocabulary, skipSpecialTokens: Bool) {
+    ///   - cleansUpSpaces: Whether spaces in front of punctuation are left out.
+    init(vocabulary: Vocabulary, skipSpecialTokens: Bool, cleansUpSpaces: Bool) {
         self.vocabulary = vocabulary
         self.skipSpecialTokens = skipSpecialTokens
+        self.cleaner = cleansUpSpaces ? SpaceCleaner() : nil
     }
 
     /// Decodes the next id.
     ///
     /// - Parameter id: Any number.
-    /// - Returns: The text that the id adds; empty for an id that has no text or is left out.
+    /// - Returns: The text that is decided now. It is empty for an id that has no text or is left out; where the tokenizer
+    ///   cleans up spaces, the last characters come with a later id.
     public mutating func append(_ id: Int32) -> String {
         guard let token = self.vocabulary.token(id), !(self.skipSpecialTokens && token.isSpecial) else { return "" }
         defer { self.isFirst = false }
@@ -37,6 +41,13 @@ public struct IncrementalDecoder: Sendable {
                 text.unicodeScalars.append(" ")
             }
         }
-        return text
+        return self.cleaner?.feed(text) ?? text
+    }
+
+    /// Ends the text.
+    ///
+    /// - Returns: The text that was held back; empty unless the tokenizer cleans up spaces.
+    public mutating func finish() -> String {
+        self.cleaner?.finish() ?? ""
     }
 }

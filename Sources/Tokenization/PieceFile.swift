@@ -62,7 +62,7 @@ struct PieceFile {
     }
 
     /// No tokenizer has a larger vocabulary than this.
-    private static let maximumPieceCount = 1 << 22
+    static let maximumPieceCount = 1 << 22
 
     private static func piece(
         _ bytes: [UInt8],

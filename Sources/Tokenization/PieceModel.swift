@@ -29,26 +29,40 @@ final class PieceModel: @unchecked Sendable {
 
     /// Builds the library's model.
     ///
+    /// Of pieces with the same text the last one is found, as in the tokenizers library; libsentencepiece refuses such
+    /// pieces, so the others get texts that no text contains.
+    ///
     /// - Parameters:
     ///   - pieces: The texts and scores in the order of their ids, sentinels included.
-    ///   - unknownID: The id of the unknown piece, for text that no piece covers.
+    ///   - unknownID: The id of the unknown piece, for text that no piece covers; the id of one of the pieces.
     /// - Throws: `WireReader.Malformed` with the library's message when it refuses the pieces.
-    init(pieces: [(text: String, score: Float)], unknownID: Int) throws(WireReader.Malformed) {
+    init(pieces: [TokenizerDefinition.Piece], unknownID: Int) throws(WireReader.Malformed) {
         var model = WireWriter()
+        var lastIDs: [[UInt8]: Int] = [:]
+        for (id, piece) in pieces.enumerated() { lastIDs[Array(piece.text.utf8)] = id }
         for (id, piece) in pieces.enumerated() {
             // The unknown piece's text can appear in a text (written in full-width letters, say), but the library never
             // looks for it. So the unknown piece gets another text here, and its real text becomes one more piece,
             // whose id is translated back below.
-            let text = id == unknownID ? Self.unknownText : Array(piece.text.utf8)
-            let kind: PieceFile.Kind = id == unknownID ? .unknown : Self.isByte(piece.text) ? .byte : .normal
+            var text = id == unknownID ? Self.unknownText : Array(piece.text.utf8)
+            var kind: PieceFile.Kind = id == unknownID ? .unknown : Self.isByte(piece.text) ? .byte : .normal
+            if id != unknownID, lastIDs[text] != id {
+                text = Self.unreachableText(id)
+                kind = .normal
+            }
             model.append(bytes: Self.message(text: text, score: piece.score, kind: kind), field: 1)
         }
         let unknown = pieces[unknownID]
+        let isUnknownFound = lastIDs[Array(unknown.text.utf8)] == unknownID
         model.append(
-            bytes: Self.message(text: Array(unknown.text.utf8), score: unknown.score, kind: .normal),
+            bytes: Self.message(
+                text: isUnknownFound ? Array(unknown.text.utf8) : Self.unreachableText(unknownID),
+                score: unknown.score,
+                kind: .normal
+            ),
             field: 1
         )
-        let present = Set(pieces.lazy.map(\.text).filter(Self.isByte))
+        let present = Set(pieces.lazy.map(\.text).filter { Self.isByte($0) })
         let bytes = (UInt8.min...UInt8.max).map(Self.text(ofByte:)).filter { !present.contains($0) }
         for text in bytes {
             model.append(bytes: Self.message(text: Array(text.utf8), score: 0, kind: .byte), field: 1)
@@ -150,6 +164,9 @@ final class PieceModel: @unchecked Sendable {
 
     /// The unknown piece's text in the library's model, which no UTF-8 text contains.
     private static let unknownText: [UInt8] = [0xFF]
+
+    /// A text for a piece that is never to be found: no UTF-8 text contains its first byte.
+    private static func unreachableText(_ id: Int) -> [UInt8] { [0xFE] + Array("\(id)".utf8) }
 
     /// The library's name for a byte.
     private static func text(ofByte byte: UInt8) -> String {

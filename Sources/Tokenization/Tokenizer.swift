@@ -7,48 +7,55 @@ private import Foundation
 /// Gives the ids and texts that `T5Tokenizer` of transformers 5.23 gives
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/tokenization_t5.py):
 ///
-/// 1. The literals `<pad>`, `</s>`, `<unk>` and `<extra_id_0>`, `<extra_id_1>` and so on are split off literally:
-///    `<extra_id_07>` is plain text.
-/// 2. Each segment between them is normalized (``CharacterMap``) and cut into words at white space, and a word at every
-///    U+2581; each word gets U+2581 in front unless it begins with one.
+/// 1. Added tokens are split off: `<pad>`, `</s>`, `<unk>`, the sentinels `<extra_id_0>`, `<extra_id_1>` and so on, and
+///    what the checkpoint adds. `<extra_id_07>` is plain text.
+/// 2. Each segment between them is normalized (``CharacterMap``). Added tokens that are looked for in normalized text
+///    are split off now, and the rest is cut into words at white space, and a word at every U+2581; each word gets U+2581
+///    in front unless it begins with one.
 /// 3. libsentencepiece finds each word's pieces. Letters that no piece covers become one unknown piece (id 2).
 /// 4. `</s>` ends the ids.
 ///
 /// As in transformers, the sentinels take part in the search of step 3 with a score of 0. That shows only for text that
 /// becomes a sentinel by normalization, such as one in full-width letters.
 public final class Tokenizer: Sendable {
-    /// The file that holds the pieces.
-    public static let pieceFileName = "spiece.model"
+    /// The file that holds the pieces where there is no `tokenizer.json`.
+    public static let pieceFileName = TokenizerFolder.pieceName
 
     /// How many sentinels a tokenizer has by default.
-    public static let defaultSentinelCount = 100
-
-    /// How many sentinels there are; `<extra_id_0>` is the first.
-    public let sentinelCount: Int
+    public static let defaultSentinelCount = TokenizerSettings.defaultSentinelCount
 
     private let vocabulary: Vocabulary
     private let characterMap: CharacterMap
     private let pieces: PieceModel
+    private let cleansUpSpaces: Bool
 
     /// Reads a tokenizer from a checkpoint's directory.
     ///
-    /// `spiece.model` is needed; `extra_ids` in `tokenizer_config.json`, where there is one, is the number of sentinels.
+    /// The pieces come from `tokenizer.json` or else from `spiece.model`, and settings and added tokens from
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` where they are there, as transformers
+    /// takes them.
     ///
     /// - Parameter directory: The directory's path.
     /// - Throws: `TokenizerError` that names the file when one is missing or malformed.
     public convenience init(directory: String) throws(TokenizerError) {
-        let path = directory + "/" + Self.pieceFileName
-        let bytes: [UInt8]
-        do {
-            bytes = try [UInt8](Data(contentsOf: URL(fileURLWithPath: path)))
-        } catch {
+        guard let found = try TokenizerFolder.definition(in: directory) else {
             throw TokenizerError(
                 .unreadableFile,
-                "cannot be read (\(error.localizedDescription)); the tokenizer needs the checkpoint's \(Self.pieceFileName)",
-                file: path
+                "is not there, and neither is \(TokenizerFolder.jsonName); copy the checkpoint's tokenizer files",
+                file: directory + "/" + Self.pieceFileName
             )
         }
-        try self.init(pieceFile: bytes, path: path, sentinelCount: try Self.sentinelCount(directory: directory))
+        try self.init(found.definition, path: found.path)
+    }
+
+    /// Reads the tokenizer of a checkpoint that may have none.
+    ///
+    /// - Parameter directory: The directory's path.
+    /// - Returns: The tokenizer; nil where there is neither `tokenizer.json` nor `spiece.model`.
+    /// - Throws: `TokenizerError` that names the file when one is malformed.
+    public static func find(in directory: String) throws(TokenizerError) -> Tokenizer? {
+        guard let found = try TokenizerFolder.definition(in: directory) else { return nil }
+        return try Tokenizer(found.definition, path: found.path)
     }
 
     /// Makes a tokenizer of a `spiece.model`'s content.
@@ -58,39 +65,51 @@ public final class Tokenizer: Sendable {
     ///   - path: The file's name in errors.
     ///   - sentinelCount: How many sentinels follow the pieces.
     /// - Throws: `TokenizerError` that names the file when it is malformed.
-    public init(
+    public convenience init(
         pieceFile: [UInt8],
         path: String = Tokenizer.pieceFileName,
         sentinelCount: Int = Tokenizer.defaultSentinelCount
     ) throws(TokenizerError) {
+        let file = try TokenizerFolder.pieceFile(pieceFile, path: path)
+        var settings = TokenizerSettings()
+        settings.sentinelCount = sentinelCount
+        let definition: TokenizerDefinition
         do {
-            let file = try PieceFile(bytes: pieceFile)
-            self.sentinelCount = sentinelCount
-            self.vocabulary = try Vocabulary(file: file, sentinelCount: sentinelCount)
-            self.characterMap = try CharacterMap(table: file.characterMap)
-            self.pieces = try PieceModel(
-                pieces: self.vocabulary.tokens.map { ($0.text, $0.score) },
-                unknownID: Int(self.vocabulary.unknownID)
-            )
+            definition = try TokenizerDefinition(file, settings)
         } catch {
-            throw TokenizerError(
-                .malformedFile,
-                "not a SentencePiece model of a T5 tokenizer: \(error.message); copy the file from the checkpoint again",
-                file: path
-            )
+            throw TokenizerError(.malformedFile, error.message, file: path)
+        }
+        try self.init(definition, path: path)
+    }
+
+    private init(_ definition: TokenizerDefinition, path: String) throws(TokenizerError) {
+        do {
+            let map = try CharacterMap(table: definition.characterMap)
+            self.characterMap = map
+            self.vocabulary = try Vocabulary(definition) { text in text.withUnsafeBufferPointer(map.normalize) }
+            // After the vocabulary, which has made sure that there is a piece for unknown text.
+            self.pieces = try PieceModel(pieces: definition.pieces, unknownID: Int(Vocabulary.unknownID))
+            self.cleansUpSpaces = definition.cleansUpSpaces
+        } catch let error as WireReader.Malformed {
+            throw TokenizerError(.malformedFile, TokenizerFolder.notPieces(error.message), file: path)
+        } catch let error as TokenizerFileFault {
+            throw TokenizerError(.malformedFile, error.message, file: path)
+        } catch {
+            throw TokenizerError(.malformedFile, "\(error)", file: path)
         }
     }
 
-    /// The number of ids: pieces and sentinels.
+    /// The number of ids: pieces, sentinels and other added tokens.
     ///
-    /// A model's vocabulary must be at least as large; it is usually padded to a rounder number with unused ids.
+    /// A model's vocabulary is usually as large, or padded to a rounder number with unused ids. Where it is smaller, the
+    /// ids beyond it cannot be given to the model.
     public var vocabularySize: Int { self.vocabulary.tokens.count }
 
     /// The id that ends every encoded text, `</s>`.
     public var endTokenID: Int32 { self.vocabulary.endID }
 
     /// The id of text that no piece covers, `<unk>`.
-    package var unknownTokenID: Int32 { self.vocabulary.unknownID }
+    package var unknownTokenID: Int32 { Vocabulary.unknownID }
 
     /// The text of one id as the vocabulary has it, with U+2581 for a space.
     ///
@@ -105,9 +124,12 @@ public final class Tokenizer: Sendable {
     /// - Parameter number: The number in `<extra_id_number>`.
     /// - Returns: The id, or nil when there are fewer sentinels.
     package func sentinelID(_ number: Int) -> Int32? {
-        guard number >= 0, number < self.sentinelCount else { return nil }
-        var text = "<extra_id_\(number)>"
-        return text.withUTF8 { self.vocabulary.specials.firstMatch(in: $0, from: 0)?.id }
+        self.vocabulary.added.id(of: TokenizerSettings.sentinel(number))
+    }
+
+    /// How many sentinels there are; `<extra_id_0>` is the first.
+    public var sentinelCount: Int {
+        (0..<self.vocabularySize).prefix { self.sentinelID($0) != nil }.count
     }
 
     /// Encodes a text.
@@ -145,27 +167,36 @@ public final class Tokenizer: Sendable {
         var ids: [Int32] = []
         ids.reserveCapacity(text.count / 3 + 2)
         var scratch: [Int32] = []
-        var start = 0
-        while let match = self.vocabulary.specials.firstMatch(in: text, from: start) {
-            try self.encode(segment: text[start..<match.range.lowerBound], into: &ids, scratch: &scratch)
-            ids.append(match.id)
-            start = match.range.upperBound
+        for part in self.vocabulary.added.rawParts(of: text) {
+            switch part {
+            case .token(let id):
+                ids.append(id)
+            case .text(let range):
+                let segment = self.characterMap.normalize(UnsafeBufferPointer(rebasing: text[range]))
+                try self.encode(segment: segment, into: &ids, scratch: &scratch)
+            }
         }
-        try self.encode(segment: text[start...], into: &ids, scratch: &scratch)
         ids.append(self.vocabulary.endID)
         return ids
     }
 
+    /// Encodes normalized text.
     private func encode(
-        segment: Slice<UnsafeBufferPointer<UInt8>>,
+        segment: [UInt8],
         into ids: inout [Int32],
         scratch: inout [Int32]
     ) throws(TokenizerError) {
-        guard !segment.isEmpty else { return }
-        let words = Words(self.characterMap.normalize(UnsafeBufferPointer(rebasing: segment)))
-        for index in 0..<words.count {
-            try words.withWord(index) { (word) throws(TokenizerError) in
-                try self.pieces.encode(word, into: &ids, scratch: &scratch)
+        for part in segment.withUnsafeBufferPointer(self.vocabulary.added.normalizedParts) {
+            switch part {
+            case .token(let id):
+                ids.append(id)
+            case .text(let range):
+                let words = Words(range.count == segment.count ? segment : Array(segment[range]))
+                for index in 0..<words.count {
+                    try words.withWord(index) { (word) throws(TokenizerError) in
+                        try self.pieces.encode(word, into: &ids, scratch: &scratch)
+                    }
+                }
             }
         }
     }
@@ -177,7 +208,7 @@ public final class Tokenizer: Sendable {
     ///
     /// - Parameters:
     ///   - ids: Any ids.
-    ///   - skipSpecialTokens: Whether `<pad>`, `</s>`, `<unk>` and the sentinels are left out.
+    ///   - skipSpecialTokens: Whether special tokens, such as `<pad>`, `</s>`, `<unk>` and the sentinels, are left out.
     /// - Returns: The text.
     public func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool = false) -> String {
         var decoder = self.makeDecoder(skipSpecialTokens: skipSpecialTokens)
@@ -185,40 +216,18 @@ public final class Tokenizer: Sendable {
         for id in ids {
             text += decoder.append(id)
         }
-        return text
+        return text + decoder.finish()
     }
 
     /// Makes a decoder that is given ids one by one.
     ///
-    /// - Parameter skipSpecialTokens: Whether `<pad>`, `</s>`, `<unk>` and the sentinels are left out.
+    /// - Parameter skipSpecialTokens: Whether special tokens, such as `<pad>`, `</s>`, `<unk>` and the sentinels, are left out.
     /// - Returns: A decoder that has seen nothing.
     public func makeDecoder(skipSpecialTokens: Bool = false) -> IncrementalDecoder {
-        IncrementalDecoder(vocabulary: self.vocabulary, skipSpecialTokens: skipSpecialTokens)
-    }
-
-    /// The part of `tokenizer_config.json` that matters here.
-    private struct Configuration: Decodable {
-        var sentinelCount: Int?
-
-        enum CodingKeys: String, CodingKey {
-            case sentinelCount = "extra_ids"
-        }
-    }
-
-    private static func sentinelCount(directory: String) throws(TokenizerError) -> Int {
-        let path = directory + "/tokenizer_config.json"
-        guard FileManager.default.fileExists(atPath: path) else { return Self.defaultSentinelCount }
-        let configuration: Configuration
-        do {
-            let bytes = try Data(contentsOf: URL(fileURLWithPath: path))
-            configuration = try JSONDecoder().decode(Configuration.self, from: bytes)
-        } catch {
-            throw TokenizerError(.malformedFile, "not the JSON of a tokenizer's configuration (\(error))", file: path)
-        }
-        let count = configuration.sentinelCount ?? Self.defaultSentinelCount
-        guard (0...100_000).contains(count) else {
-            throw TokenizerError(.malformedFile, "extra_ids is \(count), which is not within 0...100000", file: path)
-        }
-        return count
+        IncrementalDecoder(
+            vocabulary: self.vocabulary,
+            skipSpecialTokens: skipSpecialTokens,
+            cleansUpSpaces: self.cleansUpSpaces
+        )
     }
 }

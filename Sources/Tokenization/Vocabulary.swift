@@ -1,72 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Every id's text: the pieces of the file, then the sentinels.
+/// Every id's text: the pieces, then the added tokens that are no pieces.
 struct Vocabulary: Sendable {
     /// One id's token.
     struct Token: Sendable {
         /// Its text, in which U+2581 means a space.
         var text: String
 
-        /// Its score in the search for pieces.
-        var score: Float
-
         /// Whether decoding can leave it out.
         var isSpecial: Bool
     }
 
-    /// The tokens in the order of their ids.
-    private(set) var tokens: [Token] = []
+    /// The id of text that no piece covers; in a T5 tokenizer it is always this one.
+    static let unknownID: Int32 = 2
 
-    /// The literals that are split off a text.
-    private(set) var specials = SpecialTokens()
+    /// The tokens in the order of their ids.
+    let tokens: [Token]
+
+    /// The tokens that are split off a text.
+    let added: AddedVocabulary
 
     /// The id that ends every text.
     let endID: Int32
 
-    /// The id of text that no piece covers.
-    let unknownID: Int32
-
     /// Lays out the ids.
     ///
-    /// Sentinels follow the pieces in descending order, so that `<extra_id_0>` has the highest id: `pieces + count - 1`.
-    /// A sentinel that the file has as a piece already keeps that piece's id.
-    ///
     /// - Parameters:
-    ///   - file: The file's pieces.
-    ///   - sentinelCount: How many sentinels there are.
-    /// - Throws: `WireReader.Malformed` when one of the three pieces that a T5 model needs is missing.
-    init(file: PieceFile, sentinelCount: Int) throws(WireReader.Malformed) {
-        var ids: [String: Int32] = [:]
-        for (id, piece) in file.pieces.enumerated() {
-            guard ids.updateValue(Int32(id), forKey: piece.text) == nil else {
-                throw .init(message: "the piece \"\(piece.text)\" occurs twice")
+    ///   - definition: The pieces and the added tokens.
+    ///   - normalize: Normalizes UTF-8.
+    /// - Throws: `TokenizerFileFault` when the pieces are too few, or a token is unusable.
+    init(_ definition: TokenizerDefinition, normalize: ([UInt8]) -> [UInt8]) throws(TokenizerFileFault) {
+        let pieces = definition.pieces
+        guard pieces.count > Int(Self.unknownID) else {
+            throw .init("\(pieces.count) pieces, where the piece with the id \(Self.unknownID) means unknown text")
+        }
+        var ids: [[UInt8]: Int32] = [:]
+        for (id, piece) in pieces.enumerated() {
+            // Of equal pieces the last one counts.
+            ids[Array(piece.text.utf8)] = Int32(id)
+        }
+        let added = try AddedVocabulary(
+            definition.added,
+            pieceIDs: ids,
+            pieceCount: pieces.count,
+            splitsSpecialTokens: definition.splitsSpecialTokens,
+            normalize: normalize
+        )
+        let count = max(pieces.count, added.texts.keys.max().map { Int($0) + 1 } ?? 0)
+        let tokens = (0..<count)
+            .map { id in
+                let text = added.texts[Int32(id)] ?? (id < pieces.count ? pieces[id].text : "")
+                return Token(text: text, isSpecial: added.isSpecial(text))
             }
+        guard let end = added.id(of: definition.endText) else {
+            throw .init("the token \"\(definition.endText)\" that ends a text is missing")
         }
-        func id(of text: String) throws(WireReader.Malformed) -> Int32 {
-            guard let id = ids[text] else { throw .init(message: "the piece \"\(text)\" is missing") }
-            return id
-        }
-        self.endID = try id(of: "</s>")
-        self.unknownID = try id(of: "<unk>")
-        let named = [try id(of: "<pad>"), self.endID, self.unknownID]
-
-        for (id, piece) in file.pieces.enumerated() {
-            let isSpecial = named.contains(Int32(id)) || piece.kind == .control
-            self.tokens.append(Token(text: piece.text, score: piece.score, isSpecial: isSpecial))
-            if isSpecial || piece.kind == .userDefined {
-                self.specials.insert(piece.text, id: Int32(id))
-            }
-        }
-        for number in (0..<sentinelCount).reversed() {
-            let text = "<extra_id_\(number)>"
-            if let id = ids[text] {
-                self.tokens[Int(id)].isSpecial = true
-                self.specials.insert(text, id: id)
-            } else {
-                self.specials.insert(text, id: Int32(self.tokens.count))
-                self.tokens.append(Token(text: text, score: 0, isSpecial: true))
-            }
-        }
+        self.tokens = tokens
+        self.added = added
+        self.endID = end
     }
 
     /// The token of an id.

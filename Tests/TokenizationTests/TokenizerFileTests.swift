@@ -77,15 +77,43 @@ struct TokenizerFileTests {
     }
 
     @Test
-    func sentinelsOfTheFileKeepTheirIDs() throws {
+    func appendedSentinelsCountWhereTheFileHasPiecesOfTheirNames() throws {
+        func pieces(_ kind: PieceFile.Kind) -> [(String, Float, PieceFile.Kind)] {
+            [
+                ("<pad>", 0, .control), ("</s>", 0, .control), ("<unk>", 0, .unknown), ("<extra_id_1>", 0, kind),
+                ("\u{2581}", -1, .normal),
+            ]
+        }
+        let tokenizer = try Tokenizer(pieceFile: self.file(pieces(.normal)), sentinelCount: 2)
+        #expect(tokenizer.encode("<extra_id_0><extra_id_1>") == [6, 5, 1])
+        #expect(tokenizer.vocabularySize == 7)
+        #expect(tokenizer.decode([3, 5, 6], skipSpecialTokens: true) == "")
+        // User-defined pieces are given to transformers as all the sentinels there are.
+        let error = #expect(throws: TokenizerError.self) {
+            try Tokenizer(pieceFile: self.file(pieces(.userDefined)), sentinelCount: 2)
+        }
+        #expect(error?.message.contains("extra_ids is 2, but 1 tokens") == true)
+    }
+
+    @Test
+    func namedTokensThatAreNoPiecesAreAppended() throws {
         let pieces: [(String, Float, PieceFile.Kind)] = [
-            ("<pad>", 0, .control), ("</s>", 0, .control), ("<unk>", 0, .unknown), ("<extra_id_1>", 0, .userDefined),
-            ("\u{2581}", -1, .normal),
+            ("<s>", 0, .control), ("a", -1, .normal), ("<unk>", 0, .unknown), ("\u{2581}", -1, .normal),
         ]
-        let tokenizer = try Tokenizer(pieceFile: self.file(pieces), sentinelCount: 2)
-        #expect(tokenizer.encode("<extra_id_0><extra_id_1>") == [5, 3, 1])
-        #expect(tokenizer.vocabularySize == 6)
-        #expect(tokenizer.decode([3, 5], skipSpecialTokens: true) == "")
+        let tokenizer = try Tokenizer(pieceFile: self.file(pieces), sentinelCount: 0)
+        #expect(tokenizer.endTokenID == 4)
+        #expect(tokenizer.encode("a<pad>") == [3, 1, 5, 4])
+    }
+
+    @Test
+    func ofEqualPiecesTheLastCounts() throws {
+        let pieces: [(String, Float, PieceFile.Kind)] = [
+            ("<pad>", 0, .control), ("</s>", 0, .control), ("<unk>", 0, .unknown), ("a", -1, .normal),
+            ("\u{2581}", -1, .normal), ("a", -2, .normal), ("\u{E9}", -1, .normal), ("e\u{301}", -1, .normal),
+        ]
+        let tokenizer = try Tokenizer(pieceFile: self.file(pieces), sentinelCount: 0)
+        #expect(tokenizer.encode("a\u{E9}") == [4, 5, 6, 1])
+        #expect(tokenizer.encode("ae\u{301}") == [4, 5, 7, 1])
     }
 
     @Test
@@ -120,12 +148,8 @@ struct TokenizerFileTests {
         self.expectMalformed([0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F], saying: "bytes, of which")
         self.expectMalformed([UInt8](repeating: 0xFF, count: 11), saying: "an unterminated number")
         self.expectMalformed(self.file(modelType: 2), saying: "type 2")
-        let noEnd: [(String, Float, PieceFile.Kind)] = [("<pad>", 0, .control), ("<unk>", 0, .unknown)]
-        self.expectMalformed(self.file(noEnd), saying: "\"</s>\" is missing")
-        let twice: [(String, Float, PieceFile.Kind)] = [
-            ("<pad>", 0, .control), ("</s>", 0, .control), ("<unk>", 0, .unknown), ("a", 0, .normal), ("a", 0, .normal),
-        ]
-        self.expectMalformed(self.file(twice), saying: "\"a\" occurs twice")
+        let two: [(String, Float, PieceFile.Kind)] = [("<pad>", 0, .control), ("<unk>", 0, .unknown)]
+        #expect(throws: TokenizerError.self) { try Tokenizer(pieceFile: self.file(two), sentinelCount: 0) }
         let notANumber: [(String, Float, PieceFile.Kind)] = [("<pad>", .nan, .control)]
         self.expectMalformed(self.file(notANumber), saying: "score nan")
         self.expectMalformed(self.file(characterMap: [1]), saying: "precompiled_charsmap of 1 bytes")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The tokens that are split off a text first, wherever they occur literally.
-struct SpecialTokens: Sendable {
+/// Literals that are looked for in a text.
+struct LiteralTrie: Sendable {
     /// A literal's position in a text.
     struct Match: Equatable {
         /// The literal's bytes.
@@ -26,14 +26,14 @@ struct SpecialTokens: Sendable {
     /// Which bytes a literal can start with, so that most of a text is skipped quickly.
     private var starts = [Bool](repeating: false, count: 256)
 
-    /// Adds a literal.
+    /// Adds a literal; one that is there already keeps its id.
     ///
     /// - Parameters:
-    ///   - literal: Its text, not empty.
+    ///   - literal: Its UTF-8, not empty.
     ///   - id: Its id.
-    mutating func insert(_ literal: String, id: Int32) {
+    mutating func insert(_ literal: [UInt8], id: Int32) {
         var node = 0
-        for byte in literal.utf8 {
+        for byte in literal {
             if node == 0 { self.starts[Int(byte)] = true }
             if let child = self.nodes[node].child(byte) {
                 node = child
@@ -43,7 +43,7 @@ struct SpecialTokens: Sendable {
                 self.nodes.append(Node())
             }
         }
-        self.nodes[node].id = id
+        self.nodes[node].id = self.nodes[node].id ?? id
     }
 
     /// Finds the next literal.
