@@ -11,8 +11,8 @@ extension Checkpoint {
     /// Checks that the folder holds the tensors that it should, each with the right shape and type.
     ///
     /// A whole checkpoint must hold the whole model, a part what its manifest says. Tensors of names that no Switch
-    /// Transformer has are ignored, as transformers does (`CheckpointContents/unused` lists them), except in a part. Copies of tied tensors must agree,
-    /// judged by their sampled digests. Reads headers and samples only.
+    /// Transformer has are ignored, as transformers does (``ignoredTensors`` lists them), except in a part. Copies of tied
+    /// tensors must have the same numbers. Reads headers, and such copies.
     ///
     /// - Throws: `CheckpointError` for the first tensor, by name, that is wrong.
     public func validate() throws(CheckpointError) {
@@ -29,6 +29,23 @@ extension Checkpoint {
                 }
             }
         }
+    }
+
+    /// Tensors whose names no Switch Transformer has, ascending: transformers ignores them, and so does this library.
+    public var ignoredTensors: [String] {
+        guard self.manifest == nil else { return [] }
+        return self.tensors.keys.filter { Self.ignoredNames.contains($0) || TensorRole(name: $0) == nil }.sorted()
+    }
+
+    /// One line about ``ignoredTensors`` for people; nil where there are none.
+    public var ignoredNote: String? {
+        let names = self.ignoredTensors
+        guard !names.isEmpty else { return nil }
+        let shown = names.prefix(4).map { String($0.prefix(120)) }.joined(separator: ", ")
+        let rest = names.count > 4 ? " and \(names.count - 4) more" : ""
+        return
+            "\(self.directory): \(names.count) tensors have no place in the model and are ignored, as in transformers: "
+            + shown + rest
     }
 
     /// The experts that this folder must hold.
@@ -111,16 +128,16 @@ extension Checkpoint {
         let roles: [TensorRole] = self.configuration.tiedEmbeddings ? [.sharedEmbedding] : [.sharedEmbedding, .lmHead]
         for role in roles {
             let used = try self.stored(role)
-            let digest = Fingerprint.digest(used)
             for name in role.names(tiedEmbeddings: self.configuration.tiedEmbeddings) {
                 guard let copy = self.tensors[name], name != used.name else { continue }
-                let isSame = copy.dtype == used.dtype ? Fingerprint.digest(copy) == digest : copy.hasValues(of: used)
-                guard copy.shape == used.shape, isSame else {
+                guard copy.hasValues(of: used) else {
                     throw copy.failure(
                         .conflictingTensors,
                         "should be the same tensor as \(used.name), but is a different one; "
                             + (TensorRole.headNames.contains(name)
-                                ? "override tie_word_embeddings=false if the output projection is its own"
+                                ? "override tie_word_embeddings=false if the output projection is its own, and "
+                                    + "scale_decoder_outputs=true with it if the decoder's outputs are scaled all the same, as "
+                                    + "transformers does for a configuration that says tied"
                                 : "choose another checkpoint")
                     )
                 }

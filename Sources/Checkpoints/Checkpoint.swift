@@ -49,6 +49,9 @@ public final class Checkpoint: Sendable {
         )
         try manifest?.check(against: configuration, directory: directory)
         let tensors = try WeightFiles.read(directory, progress: progress)
+        if configuration.isEncoderClass, Self.hasNoDecoder(tensors) {
+            return try Checkpoint(directory, configuration.encoderAlone, manifest, tensors)
+        }
         return try Checkpoint(directory, configuration, manifest, tensors)
     }
 
@@ -101,7 +104,15 @@ public final class Checkpoint: Sendable {
         guard let cut = try? ModelConfiguration.load(directory: directory, overrides: manifest.overrides) else {
             return true
         }
-        return cut != configuration
+        return (configuration.hasDecoder ? cut : cut.encoderAlone) != configuration
+    }
+
+    /// Whether the files hold nothing of a decoder; a copy of the embedding belongs to it in name only.
+    private static func hasNoDecoder(_ tensors: [String: StoredTensor]) -> Bool {
+        !tensors.keys.contains { name in
+            TensorRole.headNames.contains(name)
+                || name.hasPrefix("decoder.") && !TensorRole.embeddingNames.contains(name)
+        }
     }
 
     private static func findExperts(

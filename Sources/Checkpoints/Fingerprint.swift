@@ -82,7 +82,7 @@ public enum Fingerprint {
     }
 
     private static func describe(_ configuration: ModelConfiguration) -> String {
-        let fields: [(String, any CustomStringConvertible)] = [
+        var fields: [(String, any CustomStringConvertible)] = [
             ("vocab_size", configuration.vocabularySize), ("d_model", configuration.modelWidth),
             ("d_kv", configuration.keyWidth), ("d_ff", configuration.feedForwardWidth),
             ("num_heads", configuration.headCount), ("num_layers", configuration.encoderBlocks),
@@ -93,6 +93,12 @@ public enum Fingerprint {
             ("buckets", configuration.relativeBuckets), ("distance", configuration.relativeMaxDistance),
             ("tied", configuration.tiedEmbeddings), ("activation", configuration.activation.rawValue),
         ]
+        // Left out where they are as in transformers, so that fingerprints from before these choices stay.
+        if configuration.scalesDecoderOutputs != configuration.tiedEmbeddings {
+            fields.append(("scaled_outputs", configuration.scalesDecoderOutputs))
+        }
+        if !configuration.scalesByProbability { fields.append(("scaled_by_probability", false)) }
+        if configuration.droppedTokens != .zero { fields.append(("dropped", configuration.droppedTokens.rawValue)) }
         return "switchyard fingerprint 1\n" + fields.map { "\($0.0)=\($0.1)" }.joined(separator: "\n")
     }
 }

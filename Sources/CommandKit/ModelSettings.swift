@@ -12,10 +12,21 @@ import TensorKernels
 package enum ModelSettings {
     /// `d_ff=1024;num_layers=24` as keys and values of `config.json`.
     ///
-    /// - Parameter texts: `KEY=VALUE` each.
+    /// - Parameters:
+    ///   - texts: `KEY=VALUE` each.
+    ///   - environment: Its `SWITCHYARD_OVERRIDE`, separated by semicolons, stands in where there are no texts.
     /// - Returns: Values by key.
-    /// - Throws: ``Settings/Failure`` for a text without an equals sign.
-    package static func overrides(_ texts: [String]) throws -> [String: String] {
+    /// - Throws: ``Settings/Failure`` for a text without an equals sign; `CheckpointError` for a key that cannot be
+    ///   overridden, or a value of another type.
+    package static func overrides(
+        _ texts: [String],
+        environment: [String: String] = ProcessInfo.processInfo.environment
+    ) throws -> [String: String] {
+        let variable = environment[GatewaySettings.table.override.definition.variable] ?? ""
+        let texts =
+            texts.isEmpty
+            ? variable.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+            : texts
         var overrides: [String: String] = [:]
         for text in texts {
             guard let override = GatewaySettings.override(text) else {
@@ -25,6 +36,7 @@ package enum ModelSettings {
             }
             overrides[override.key] = override.value
         }
+        try ModelConfiguration.check(overrides: overrides)
         return overrides
     }
 

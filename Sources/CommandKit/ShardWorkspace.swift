@@ -21,6 +21,7 @@ package struct ShardWorkspace {
     ///   - pools: Number of expert shards.
     ///   - folder: Where to keep the parts; nil for a temporary folder.
     ///   - packing: How to pack the experts; nil leaves them as they are.
+    ///   - overrides: Configuration keys to override.
     /// - Returns: The workspace.
     /// - Throws: ``CheckpointError`` if the model cannot be cut; ``ChildProcessError`` if the folder holds other
     ///   parts.
@@ -28,16 +29,18 @@ package struct ShardWorkspace {
         model: String,
         pools: Int,
         folder: String?,
-        packing: WeightStorage? = nil
+        packing: WeightStorage? = nil,
+        overrides: [String: String] = [:]
     ) throws -> ShardWorkspace {
         let directory = try ModelSettings.directory(model)
         if let folder, FileManager.default.fileExists(atPath: "\(folder)/\(PlacementFile.fileName)") {
             let wanted = WantedParts(
                 model: model,
                 directory: directory,
-                fingerprint: try Checkpoint.open(directory).fingerprint,
+                fingerprint: try Checkpoint.open(directory, overrides: overrides).fingerprint,
                 pools: pools,
-                isPacked: packing != nil
+                isPacked: packing != nil,
+                overrides: overrides
             )
             let placement = try wanted.check(folder)
             return ShardWorkspace(folder: folder, pools: placement.pools.map(\.name), scratch: nil)
@@ -50,10 +53,11 @@ package struct ShardWorkspace {
                 model: directory,
                 output: target,
                 pools: pools,
-                packing: packing.map { ModelSettings.packing($0) }
-            ) { progress in
-                bar.show(progress)
-            }
+                overrides: overrides,
+                packing: packing.map { ModelSettings.packing($0) },
+                progress: { bar.show($0) },
+                note: { Terminal.printError($0) }
+            )
             return ShardWorkspace(folder: target, pools: placement.pools.map(\.name), scratch: scratch)
         } catch {
             scratch?.remove()
@@ -91,6 +95,8 @@ package struct WantedParts {
     package var pools: Int
     /// Whether the experts are packed.
     package var isPacked: Bool
+    /// The overrides with which they are cut.
+    package var overrides: [String: String] = [:]
 
     /// Compares every part of a folder with what the cluster needs.
     ///
@@ -146,11 +152,10 @@ package struct WantedParts {
                 folder
             )
         }
-        guard manifest.overrides.isEmpty else {
-            let overrides = manifest.overrides.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        guard manifest.overrides == self.overrides else {
             throw Self.failure(
-                "\(file) was cut with \(overrides.joined(separator: ", ")) (shard --override), "
-                    + "but the checkpoint is wanted as it is",
+                "\(file) was cut with \(Self.text(manifest.overrides)), but the checkpoint is wanted "
+                    + (self.overrides.isEmpty ? "as it is" : "with \(Self.text(self.overrides))"),
                 folder
             )
         }
@@ -174,6 +179,12 @@ package struct WantedParts {
                 folder
             )
         }
+    }
+
+    private static func text(_ overrides: [String: String]) -> String {
+        guard !overrides.isEmpty else { return "no overrides" }
+        let pairs = overrides.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        return "\(pairs.joined(separator: ", ")) (--override)"
     }
 
     private func expect(_ wanted: UInt64, _ found: UInt64, of source: String, in file: String, _ folder: String) throws

@@ -14,6 +14,9 @@ public struct LocalGatewayConfiguration: Sendable {
     /// The folder with the whole checkpoint.
     public var modelDirectory: String
 
+    /// Configuration keys to override, and the values that replace the file's.
+    public var modelOverrides: [String: String] = [:]
+
     /// How weights are kept in memory.
     public var storage = WeightStorage.checkpoint
 
@@ -52,10 +55,15 @@ public final class LocalGateway: Sendable {
         logger: Logger,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
-        let checkpoint = try Checkpoint.open(configuration.modelDirectory, progress: progress)
+        let checkpoint = try Checkpoint.open(
+            configuration.modelDirectory,
+            overrides: configuration.modelOverrides,
+            progress: progress
+        )
         try Self.requireWhole(checkpoint)
         try checkpoint.validate()
         try GenerationParameters.check(settingsOf: checkpoint.configuration)
+        if let note = checkpoint.ignoredNote { logger.notice("\(note)") }
         let tokenizer = try Gateway.tokenizer(of: checkpoint)
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()

@@ -11,6 +11,8 @@ of a checkpoint that differ from those of cases/plain, and case.json:
 
 or, for a checkpoint that must be refused, {"about": ..., "refused": [words that the error must have]}. Some of the
 refused ones load in transformers, which draws the missing weights at random or leaves out what it does not know.
+"overrides" are the values of config.json to override; what no configuration of transformers says is patched into its modules. An
+encoder without a decoder has "hidden" in place of answers: a prompt and the states that the encoder gives.
 
 A prompt is used only where float32, float64 and float32 with noise on the logits give the same ids, so that no answer
 depends on a near tie; and settings of generation must change the answer to one prompt at least.
@@ -30,7 +32,9 @@ import sentencepiece
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import SwitchTransformersConfig, SwitchTransformersForConditionalGeneration as Model
+from transformers import SwitchTransformersConfig, SwitchTransformersEncoderModel
+from transformers import SwitchTransformersForConditionalGeneration as Model
+from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP as SparseMLP
 
 from reference import randomize, require_pinned_versions
 
@@ -97,10 +101,17 @@ def answer(model, prompt: list[int], request: dict, noise: int | None = None) ->
     return ids[0].tolist()[1:]
 
 
-def answers(folder: pathlib.Path, requests: list[dict], count: int = PROMPTS) -> dict:
+def load(folder: pathlib.Path, dtype, patch):
+    model = Model.from_pretrained(folder, dtype=dtype).eval()
+    for module in model.modules():
+        if patch and isinstance(module, SparseMLP):
+            patch(module)
+    return model
+
+
+def answers(folder: pathlib.Path, requests: list[dict], count: int = PROMPTS, patch=None) -> dict:
     """Draws prompts until enough of them have answers that do not depend on rounding."""
-    single = Model.from_pretrained(folder, dtype=torch.float32).eval()
-    double = Model.from_pretrained(folder, dtype=torch.float64).eval()
+    single, double = load(folder, torch.float32, patch), load(folder, torch.float64, patch)
     draw = random.Random(5)
     prompts, all_ids = [], [[] for _ in requests]
     for attempt in range(400):
@@ -126,6 +137,8 @@ def answers(folder: pathlib.Path, requests: list[dict], count: int = PROMPTS) ->
 CASES = {}
 # Cases of settings that must show in the answers.
 TELLING = set()
+# Cases with overrides: the overrides, and a change of transformers' sparse layers.
+OVERRIDES = {}
 
 
 def case(about: str, name: str, change, requests: list[dict] | None = None, refused: list[str] | None = None):
@@ -362,6 +375,74 @@ def adapter_beside(folder):
 case("an adapter that nobody asked to merge", "adapter-beside", adapter_beside, None, ["adapter_config.json"])
 
 
+def own_head(folder):
+    tensors = load_file(folder / WEIGHTS)
+    draw = torch.Generator().manual_seed(11)
+    tensors["lm_head.weight"] = torch.randn(tensors["shared.weight"].shape, generator=draw).bfloat16()
+    put(folder, tensors)
+
+
+case("a head of its own in a file whose configuration says tied", "own-head", own_head, None,
+     ["lm_head.weight", "tie_word_embeddings=false", "scale_decoder_outputs=true"])
+TELLING.add(case("the same, as transformers answers: the head is used, and the outputs are scaled", "own-scaled-head", own_head))
+OVERRIDES["own-scaled-head"] = ({"tie_word_embeddings": "false", "scale_decoder_outputs": "true"}, None)
+
+
+def without_scale(module):
+    forward = module.router.forward
+
+    def changed(hidden):
+        index, probabilities, logits = forward(hidden)
+        return index, torch.ones_like(probabilities), logits
+
+    module.router.forward = changed
+
+
+def passing_drops(module):
+    forward, router = module.forward, module.router.forward
+
+    def changed(hidden):
+        index, probabilities, _ = router(hidden)
+        return forward(hidden) + (1 - index.sum(-1, keepdim=True)) * probabilities * hidden
+
+    module.forward = changed
+
+
+def passing_drops_without_scale(module):
+    without_scale(module)
+    passing_drops(module)
+
+
+def small_capacity(folder):
+    edit(folder / "config.json", expert_capacity=1)
+
+
+TELLING.add(case("experts' outputs are not multiplied by the probability", "unscaled-experts", lambda folder: None))
+OVERRIDES["unscaled-experts"] = ({"is_scale_prob": "false"}, without_scale)
+TELLING.add(case("tokens over capacity pass on their input", "passed-drops", small_capacity))
+OVERRIDES["passed-drops"] = ({"dropped_tokens": "pass"}, passing_drops)
+TELLING.add(case("the same without the probability", "passed-unscaled-drops", small_capacity))
+OVERRIDES["passed-unscaled-drops"] = ({"dropped_tokens": "pass", "is_scale_prob": "false"}, passing_drops_without_scale)
+
+
+def encoder_alone(folder):
+    model = SwitchTransformersEncoderModel.from_pretrained(folder, dtype=torch.float32).eval()
+    for file in ["model.safetensors", "config.json", "generation_config.json"]:
+        (folder / file).unlink()
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+case("SwitchTransformersEncoderModel, saved by itself", "encoder-alone", encoder_alone)
+
+
+def hidden_states(folder: pathlib.Path) -> dict:
+    model = SwitchTransformersEncoderModel.from_pretrained(folder, dtype=torch.float32).eval()
+    prompt = [17, 200, 33, 90, 91, 5, 120, 1]
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([prompt])).last_hidden_state[0]
+    return dict(hidden=dict(prompt=prompt, states=[round(value, 6) for value in states.flatten().tolist()]))
+
+
 def require_difference(name: str, text: dict) -> None:
     """Stops where the settings of a case change none of its answers."""
     plain = Model.from_pretrained(HERE / "plain", dtype=torch.float32).eval()
@@ -383,7 +464,15 @@ def write(name: str) -> None:
         text = dict(about=about)
         text["without"] = sorted(p.name for p in plain.iterdir() if p.name != "case.json" and not (folder / p.name).exists())
         reference = folder.parent / "reference"
-        text.update(dict(refused=refused) if refused else answers(reference if reference.exists() else folder, requests))
+        overrides, patch = OVERRIDES.get(name, ({}, None))
+        if overrides:
+            text["overrides"] = overrides
+        if refused:
+            text["refused"] = refused
+        elif name == "encoder-alone":
+            text.update(hidden_states(folder))
+        else:
+            text.update(answers(reference if reference.exists() else folder, requests, patch=patch))
         if name in TELLING - {"temperature-zero", "neutral-keys", "sampling-default"} and not refused:
             require_difference(name, text)
         target.mkdir(parents=True)
@@ -391,7 +480,7 @@ def write(name: str) -> None:
             if not (plain / file.name).exists() or (plain / file.name).read_bytes() != file.read_bytes():
                 shutil.copy(file, target)
         (target / "case.json").write_text(json.dumps(text) + "\n")
-    print(name, "refused" if refused else [row["ids"][0][:6] for row in text["answers"]], flush=True)
+    print(name, "refused" if refused else [row["ids"][0][:6] for row in text.get("answers", [])], flush=True)
 
 
 def main() -> None:

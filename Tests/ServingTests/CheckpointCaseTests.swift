@@ -18,6 +18,7 @@ struct CheckpointCaseTests {
             var ids: [[UInt32]]
         }
 
+        // swift-format-ignore: AlwaysUseLowerCamelCase
         /// The parameters that the cases use.
         struct Request: Decodable {
             var numBeams: UInt32?
@@ -26,10 +27,18 @@ struct CheckpointCaseTests {
             var lengthPenalty: Float?
         }
 
+        /// What an encoder gives for a prompt, `[tokens, d_model]`.
+        struct Hidden: Decodable {
+            var prompt: [Int32]
+            var states: [Float]
+        }
+
         var about: String
         var without: [String]
         var prompts: [[UInt32]]?
         var answers: [Answers]?
+        var overrides: [String: String]?
+        var hidden: Hidden?
         /// Words that the error must have.
         var refused: [String]?
     }
@@ -77,13 +86,17 @@ struct CheckpointCaseTests {
         let description = try decoder.decode(Case.self, from: Data(contentsOf: file))
         let folder = try self.assemble(name, description)
         defer { try? FileManager.default.removeItem(at: folder) }
-        let configuration = LocalGatewayConfiguration(modelDirectory: folder.path)
+        let configuration = Self.configuration(folder, description)
         if let words = description.refused {
             let error = #expect(throws: (any Error).self) {
                 _ = try LocalGateway(configuration: configuration, logger: quietLogger)
             }
             let text = error.map { "\($0)" } ?? ""
             for word in words { #expect(text.contains(word), "no \"\(word)\" in: \(text)") }
+            return
+        }
+        if let hidden = description.hidden {
+            try await self.checkEncoder(configuration, hidden)
             return
         }
         let prompts = try #require(description.prompts)
@@ -100,6 +113,12 @@ struct CheckpointCaseTests {
                 }
             }
         }
+    }
+
+    private static func configuration(_ folder: URL, _ description: Case) -> LocalGatewayConfiguration {
+        var configuration = LocalGatewayConfiguration(modelDirectory: folder.path)
+        configuration.modelOverrides = description.overrides ?? [:]
+        return configuration
     }
 
     private static func parameters(_ request: Case.Request) -> GenerationParameters {

@@ -20,7 +20,8 @@ struct ConfigurationFields {
         "relative_attention_max_distance": .integer, "tie_word_embeddings": .boolean,
         "decoder_start_token_id": .integer,
         "eos_token_id": .integer, "pad_token_id": .integer, "dense_act_fn": .text, "feed_forward_proj": .text,
-        "is_gated_act": .boolean,
+        "is_gated_act": .boolean, "scale_decoder_outputs": .boolean, "is_scale_prob": .boolean,
+        "dropped_tokens": .text,
     ]
 
     /// The file, for messages.
@@ -42,7 +43,8 @@ struct ConfigurationFields {
             guard let kind = self.kinds[key] else {
                 throw CheckpointError(
                     code: .unknownOverride,
-                    message: "there is no configuration key \"\(key)\" to override; the keys are "
+                    message:
+                        "there is no configuration key \"\(key)\" to override\(Self.suggestion(for: key)); the keys are "
                         + self.kinds.keys.sorted().joined(separator: ", ")
                 )
             }

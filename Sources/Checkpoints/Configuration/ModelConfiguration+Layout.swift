@@ -38,6 +38,22 @@ extension ModelConfiguration {
         }
     }
 
+    /// Whether the decoder's outputs are multiplied by `modelWidth^-0.5` before the projection.
+    public var scalesDecoderOutputs: Bool { self.decoderOutputScaling ?? self.tiedEmbeddings }
+
+    /// Whether the model can generate and score; a model that is only an encoder has no decoder blocks.
+    public var hasDecoder: Bool { self.decoderBlocks > 0 }
+
+    /// The same model without its decoder and projection.
+    var encoderAlone: ModelConfiguration {
+        var result = self
+        result.decoderBlocks = 0
+        result.decoderSparseStep = 0
+        // There is no projection that could have weights of its own.
+        result.tiedEmbeddings = true
+        return result
+    }
+
     /// Elements of all heads' queries together: `headCount * keyWidth`, not always `modelWidth`.
     public var attentionWidth: Int { self.headCount * self.keyWidth }
 
@@ -64,7 +80,7 @@ extension ModelConfiguration {
     /// tensor.
     public var gatewayRoles: [TensorRole] {
         var roles: [TensorRole] = [.sharedEmbedding]
-        for stack in Stack.allCases {
+        for stack in Stack.allCases where self.blockCount(stack) > 0 {
             roles.append(.relativeBias(stack))
             for block in 0..<self.blockCount(stack) {
                 roles += self.blockRoles(stack, block)
@@ -99,7 +115,8 @@ extension ModelConfiguration {
     /// - Returns: `false` for a block, an expert or a separate output projection that the configuration does not have.
     public func has(_ role: TensorRole) -> Bool {
         switch role {
-        case .sharedEmbedding, .finalNorm, .relativeBias: true
+        case .sharedEmbedding: true
+        case .finalNorm(let stack), .relativeBias(let stack): self.blockCount(stack) > 0
         case .lmHead: !self.tiedEmbeddings
         case .attention(let stack, let block, let kind, _):
             self.hasBlock(stack, block) && (kind == .selfAttention || stack == .decoder)

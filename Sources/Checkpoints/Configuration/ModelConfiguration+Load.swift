@@ -18,6 +18,7 @@ extension ModelConfiguration {
     /// - Parameters:
     ///   - directory: The folder of the checkpoint.
     ///   - overrides: Hugging Face keys and the text of the values to use in place of the files': `["d_ff": "2048"]`.
+    ///     `scale_decoder_outputs`, `is_scale_prob` and `dropped_tokens` (`zero` or `pass`) are read from here only.
     ///     An override of a number of sparse layers also sets aside the file's sparse step. `sparse_step_rule` (`hf` or
     ///     `google`) is a key of our own.
     /// - Returns: A configuration that has passed `validate()`.
@@ -42,6 +43,14 @@ extension ModelConfiguration {
             generationPath: generationPath,
             overrides: ConfigurationFields.parse(overrides: overrides)
         )
+    }
+
+    /// Checks that overrides name keys that can be overridden, with values of their types; opens no file.
+    ///
+    /// - Parameter overrides: Hugging Face keys and the text of the values.
+    /// - Throws: `CheckpointError` that names the key, with the one that may have been meant.
+    public static func check(overrides: [String: String]) throws(CheckpointError) {
+        _ = try ConfigurationFields.parse(overrides: overrides)
     }
 
     private static func make(
@@ -69,6 +78,12 @@ extension ModelConfiguration {
         try result.readShape(fields)
         try result.readSparseSteps(fields)
         try result.readConstants(fields)
+        if case .array(let classes)? = fields["architectures"], !classes.isEmpty {
+            result.isEncoderClass = classes.allSatisfy { name in
+                if case .string(let name) = name { name.hasSuffix("EncoderModel") } else { false }
+            }
+        }
+        try result.readChoices(ConfigurationFields(values: overrides, file: configPath))
         func source(_ key: String) -> ConfigurationFields { tokens[key] == nil ? fields : tokens }
         try GenerationKey.check(
             generation ?? config,
@@ -143,6 +158,18 @@ extension ModelConfiguration {
         }
         self.encoderSparseStep = try step(.encoder)
         self.decoderSparseStep = try step(.decoder)
+    }
+
+    /// Reads what no configuration of transformers says, and only an override can.
+    private mutating func readChoices(_ overrides: ConfigurationFields) throws(CheckpointError) {
+        self.decoderOutputScaling = try overrides.boolean("scale_decoder_outputs")
+        self.scalesByProbability = try overrides.boolean("is_scale_prob") ?? true
+        if let name = try overrides.text("dropped_tokens") {
+            guard let choice = DroppedTokens(rawValue: name) else {
+                throw overrides.failure("dropped_tokens must be zero or pass, but is \"\(name)\"")
+            }
+            self.droppedTokens = choice
+        }
     }
 
     private mutating func readConstants(_ fields: ConfigurationFields) throws(CheckpointError) {

@@ -60,6 +60,15 @@ public struct ModelConfiguration: Sendable, Equatable {
         case google
     }
 
+    /// What the experts' layer gives for a token that finds its expert at its capacity.
+    public enum DroppedTokens: String, Sendable, Hashable, CaseIterable {
+        /// Zeros, so that only the residual remains: what transformers does.
+        case zero
+        /// The sublayer's normalised input, scaled as an expert's output would be: what labml's implementation does
+        /// (https://nn.labml.ai/transformers/switch/index.html), which chooses the dropped tokens at random, though.
+        case pass
+    }
+
     /// Tokens that have an embedding (`vocab_size`).
     public var vocabularySize: Int
     /// Elements of a hidden state (`d_model`).
@@ -100,6 +109,15 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var relativeMaxDistance: Int
     /// Whether the output projection is the embedding, scaled by `modelWidth^-0.5` (`tie_word_embeddings`).
     public var tiedEmbeddings: Bool
+    /// Whether the decoder's outputs are multiplied by `modelWidth^-0.5` before the projection; nil where that follows
+    /// from `tiedEmbeddings`, as in transformers (`scale_decoder_outputs`, an override).
+    public var decoderOutputScaling: Bool?
+    /// Whether an expert's output is multiplied by the router's probability (`is_scale_prob`, an override).
+    public var scalesByProbability = true
+    /// What the experts' layer gives for a token over its expert's capacity (`dropped_tokens`, an override).
+    public var droppedTokens = DroppedTokens.zero
+    /// Whether `architectures` names only classes that are an encoder, such as `SwitchTransformersEncoderModel`.
+    var isEncoderClass = false
     /// The token that decoding begins with (`decoder_start_token_id`).
     public var decoderStartTokenID: Int
     /// The token that ends a sequence (`eos_token_id`).

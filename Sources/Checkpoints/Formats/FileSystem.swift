@@ -25,6 +25,14 @@ enum FileSystem {
         return lstat(path, &information) == 0
     }
 
+    /// Where a symbolic link points that leads nowhere; nil for anything else.
+    static func brokenLink(_ path: String) -> String? {
+        guard self.exists(path) else { return nil }
+        var information = stat()
+        guard stat(path, &information) != 0 else { return nil }
+        return try? FileManager.default.destinationOfSymbolicLink(atPath: path)
+    }
+
     static func isFile(_ path: String) -> Bool {
         var information = stat()
         return stat(path, &information) == 0 && information.st_mode & S_IFMT == S_IFREG

@@ -51,7 +51,16 @@ final class MappedFile: TensorStorage {
     }
 
     private static func failure(_ code: Int32, _ complaint: String, _ path: String) -> CheckpointError {
-        CheckpointError(
+        if code == ENOENT, let target = FileSystem.brokenLink(path) {
+            return CheckpointError(
+                code: .unreadable,
+                message:
+                    "is a link to \(target), which does not exist, as in a cache that was cut short or moved without its blobs; "
+                    + "fetch the file again",
+                file: path
+            )
+        }
+        return CheckpointError(
             code: code == ENOENT || code == ENOTDIR ? .notFound : .unreadable,
             message: "\(complaint): \(String(cString: strerror(code)))",
             file: path

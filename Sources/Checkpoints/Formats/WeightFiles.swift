@@ -48,6 +48,10 @@ enum WeightFiles {
                 return try self.readSharded(directory, layout, progress: progress)
             }
         }
+        // A link that leads nowhere is not a file, so no layout was found by it: say that it is there.
+        for name in self.layouts.flatMap({ [$0.single, $0.index] }) where FileSystem.exists("\(directory)/\(name)") {
+            _ = try MappedFile(path: "\(directory)/\(name)")
+        }
         let names = self.layouts.flatMap { [$0.single, $0.index] }.joined(separator: ", ")
         throw CheckpointError(
             code: .notFound,

@@ -27,6 +27,7 @@ public enum CheckpointSharder {
     ///   - packing: Packs the experts' matrices; nil copies them as they are.
     ///   - force: Whether to replace the output of an earlier cut. Any other non-empty folder is still refused.
     ///   - progress: Called for every piece written.
+    ///   - note: Called with a line about tensors that have no place in the model, if there are any.
     /// - Returns: Which pool holds which experts.
     /// - Throws: `CheckpointError` if the checkpoint is not complete, or the output cannot be written.
     @discardableResult
@@ -37,7 +38,8 @@ public enum CheckpointSharder {
         overrides: [String: String] = [:],
         packing: (any MatrixPacking)? = nil,
         force: Bool = false,
-        progress: (@Sendable (WorkProgress) -> Void)? = nil
+        progress: (@Sendable (WorkProgress) -> Void)? = nil,
+        note: ((String) -> Void)? = nil
     ) throws(CheckpointError) -> PlacementFile {
         let checkpoint = try Checkpoint.open(model, overrides: overrides, progress: progress)
         guard checkpoint.manifest == nil else {
@@ -48,6 +50,7 @@ public enum CheckpointSharder {
             )
         }
         try checkpoint.validate()
+        if let text = checkpoint.ignoredNote { note?(text) }
         let experts = checkpoint.configuration.expertCount
         guard !checkpoint.configuration.sparseLayers.isEmpty else {
             throw CheckpointError(

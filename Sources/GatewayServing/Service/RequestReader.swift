@@ -25,6 +25,7 @@ struct RequestReader: Sendable {
         _ request: GenerateRequest,
         deadline: ContinuousClock.Instant?
     ) throws(RPCError) -> EngineRequest {
+        try self.requireDecoder()
         let message = request.parameters ?? GenerationParametersMessage()
         let prefix = try self.decoderPrefix(request.decoderPrefix, start: message.decoderStartTokenID)
         let (parameters, vocabulary) = try self.parameters(message, prefixLength: prefix.count)
@@ -38,6 +39,16 @@ struct RequestReader: Sendable {
         work.vocabulary = vocabulary
         work.decoderPrefix = prefix
         return work
+    }
+
+    /// Refuses what only a decoder does.
+    private func requireDecoder() throws(RPCError) {
+        guard !self.model.hasDecoder else { return }
+        throw RPCError(
+            .failedPrecondition,
+            "the model is an encoder alone (SwitchTransformersEncoderModel), so it neither generates nor scores: call Encode, or "
+                + "serve a checkpoint with a decoder"
+        )
     }
 
     /// Reads a request to encode.
@@ -64,6 +75,7 @@ struct RequestReader: Sendable {
     /// - Returns: Work for the engine.
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func score(_ request: ScoreRequest, deadline: ContinuousClock.Instant?) throws(RPCError) -> EngineRequest {
+        try self.requireDecoder()
         let target = try self.tokens(
             request.target,
             fields: .init(none: "target", text: "target_text", ids: "target_ids"),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BatchScheduling
+internal import Checkpoints
 package import ExpertPooling
 package import ServiceKit
 package import SwitchModel
@@ -183,6 +184,11 @@ extension GatewayConfiguration {
         self.host = listen.host
         self.port = listen.port
         for override in try settings.value(table.override) { self.modelOverrides[override.key] = override.value }
+        do {
+            try ModelConfiguration.check(overrides: self.modelOverrides)
+        } catch {
+            throw Settings.Failure("\(table.override.definition.key): \(error)")
+        }
         self.threads = try settings.value(table.compute.threads)
         self.pinsThreads = try settings.value(table.compute.pinThreads)
         self.storage = try settings.value(table.dtype)

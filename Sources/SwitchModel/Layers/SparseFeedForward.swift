@@ -9,10 +9,16 @@ struct SparseFeedForward: Sendable {
     let layer: SparseLayer
     let router: Router
     let checkpointCapacity: Int
+    /// Whether an expert's output is multiplied by the router's probability.
+    var scalesByProbability = true
+    /// What a token over its expert's capacity gives.
+    var droppedTokens = ModelConfiguration.DroppedTokens.zero
 
     /// The sublayer between its halves: the request to the experts, and what their answer is combined with.
     struct Out {
         fileprivate let residual: FloatMatrix
+        /// The sublayer's normalised input, where tokens over capacity are passed on.
+        fileprivate let passed: FloatMatrix?
         fileprivate let plan: DispatchPlan
         fileprivate let decision: Router.Decision
         /// Nil where no token is kept.
@@ -46,15 +52,17 @@ struct SparseFeedForward: Sendable {
         let decision = self.router(input, pool: step.pool)
         let plan = DispatchPlan(
             choices: decision.choices,
-            probabilities: decision.probabilities,
+            probabilities: self.scalesByProbability
+                ? decision.probabilities : [Float](repeating: 1, count: decision.probabilities.count),
             sequences: step.sequences,
             expertCount: self.router.weights.outputs,
             policy: step.options.capacityPolicy,
             checkpointCapacity: self.checkpointCapacity
         )
         record.noteRouted(sequences: step.sequences)
+        let passed = self.droppedTokens == .pass && !plan.droppedForCapacity.isEmpty ? input : nil
         guard plan.rowCount > 0 else {
-            return Out(residual: residual, plan: plan, decision: decision, pending: nil)
+            return Out(residual: residual, passed: passed, plan: plan, decision: decision, pending: nil)
         }
         let request = ExpertLayerRequest(
             layer: self.layer,
@@ -62,11 +70,19 @@ struct SparseFeedForward: Sendable {
             hidden: input,
             sequences: step.sequences
         )
-        return Out(residual: residual, plan: plan, decision: decision, pending: step.experts.begin(request))
+        return Out(
+            residual: residual,
+            passed: passed,
+            plan: plan,
+            decision: decision,
+            pending: step.experts.begin(request)
+        )
     }
 
     /// Computes the second half: `residual + p * expert(input)` for each token that an expert answered, the residual
     /// alone for the others.
+    ///
+    /// A token over capacity may count its input as its expert's output: `ModelConfiguration.droppedTokens`.
     ///
     /// - Parameters:
     ///   - out: The result of the first half.
@@ -98,6 +114,9 @@ struct SparseFeedForward: Sendable {
             }
             output = self.combine(out.residual, plan: out.plan, outputs: answer, pool: step.pool)
         }
+        if let passed = out.passed {
+            output = self.pass(passed, decision: out.decision, plan: out.plan, onto: output, pool: step.pool)
+        }
         if step.options.collectRouting {
             record.append(
                 RoutingRecord.LayerRouting(
@@ -108,6 +127,34 @@ struct SparseFeedForward: Sendable {
                     expertCount: self.router.weights.outputs
                 )
             )
+        }
+        return output
+    }
+
+    /// `onto + p * input` for the tokens over capacity, the others' rows as they are.
+    private func pass(
+        _ input: FloatMatrix,
+        decision: Router.Decision,
+        plan: DispatchPlan,
+        onto residual: FloatMatrix,
+        pool: WorkPool
+    ) -> FloatMatrix {
+        let width = residual.columns
+        let output = FloatMatrix.temporary(rows: residual.rows, columns: width)
+        // The residual may be the sublayer's input, which others still read.
+        output.pointer.update(from: residual.pointer, count: residual.rows * width)
+        WorkPool.share(plan.droppedForCapacity.count, width: width, among: pool) { indices in
+            for index in indices {
+                let row = Int(plan.droppedForCapacity[index])
+                let target = output.pointer + row * width
+                Residual.addScaled(
+                    target,
+                    input.pointer + row * width,
+                    scale: self.scalesByProbability ? decision.probabilities[row] : 1,
+                    count: width,
+                    into: target
+                )
+            }
         }
         return output
     }

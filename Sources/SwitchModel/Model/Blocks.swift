@@ -140,7 +140,9 @@ struct BlockBuilder {
         let sparse = SparseFeedForward(
             layer: layer,
             router: router,
-            checkpointCapacity: self.configuration.expertCapacity
+            checkpointCapacity: self.configuration.expertCapacity,
+            scalesByProbability: self.configuration.scalesByProbability,
+            droppedTokens: self.configuration.droppedTokens
         )
         return FeedForwardSublayer(norm: norm, kind: .sparse(sparse))
     }

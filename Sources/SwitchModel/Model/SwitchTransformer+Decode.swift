@@ -50,6 +50,12 @@ extension SwitchTransformer {
         record: inout RoutingRecord,
         meanwhile: (() -> Bool)? = nil
     ) throws -> FloatMatrix {
+        guard self.configuration.hasDecoder else {
+            throw ModelError(
+                code: .unsupported,
+                message: "the model is an encoder alone and cannot decode; load a checkpoint with a decoder"
+            )
+        }
         try self.requireValid(rows)
         guard !rows.isEmpty else {
             return FloatMatrix(rows: 0, columns: self.head.outputs)

@@ -33,8 +33,8 @@ public final class SwitchTransformer: Sendable {
     /// the other cases.
     let cacheType: DType
 
-    /// The factor of the decoder's output before the projection: `d_model^-0.5` where the projection is the embedding
-    /// itself, 1 otherwise.
+    /// The factor of the decoder's output before the projection: `d_model^-0.5` or 1
+    /// (`ModelConfiguration.scalesDecoderOutputs`).
     let headScale: Float
 
     /// Loads and packs a model's weights, without the experts.
@@ -69,14 +69,16 @@ public final class SwitchTransformer: Sendable {
         self.encoderBias = try build.relativeBias(.encoder)
         self.encoderBlocks = try (0..<configuration.encoderBlocks).map { try build.encoderBlock($0) }
         self.encoderNorm = try build.norm(.finalNorm(.encoder))
-        self.decoderBias = try build.relativeBias(.decoder)
+        // A model that is only an encoder never decodes, so that its own parts may stand where a decoder's would.
+        self.decoderBias = configuration.hasDecoder ? try build.relativeBias(.decoder) : self.encoderBias
         self.decoderBlocks = try (0..<configuration.decoderBlocks).map { try build.decoderBlock($0) }
-        self.decoderNorm = try build.norm(.finalNorm(.decoder))
+        self.decoderNorm = configuration.hasDecoder ? try build.norm(.finalNorm(.decoder)) : self.encoderNorm
         let headRole: TensorRole = configuration.tiedEmbeddings ? .sharedEmbedding : .lmHead
         self.head = try loader.packed(headRole)
         self.cacheType = self.head.dtype == .int8 ? .bfloat16 : .float32
         self.headScreen = try loader.screen(headRole, for: self.head)
-        self.headScale = configuration.tiedEmbeddings ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
+        self.headScale =
+            configuration.scalesDecoderOutputs ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
     }
 
     /// How the weights are kept: the type of the projection onto the vocabulary, the largest of them.

@@ -51,6 +51,14 @@ struct GenerateCommand: AsyncParsableCommand {
     @Option(help: "Compute threads with --local. (default: all processors)")
     var threads: Int?
 
+    @Option(
+        help: ArgumentHelp(
+            "Override a value in config.json with --local; may be given several times.",
+            valueName: "key=value"
+        )
+    )
+    var override: [String] = []
+
     @Argument(help: "The input text; - reads it from standard input.")
     var text: String
 
@@ -73,6 +81,9 @@ struct GenerateCommand: AsyncParsableCommand {
                 throw ValidationError(
                     "--dtype and --expert-dtype are for --local; a gateway and its hosts have their own"
                 )
+            }
+            if !self.override.isEmpty {
+                throw ValidationError("--override is for --local; a gateway has its own")
             }
             if self.threads != nil {
                 throw ValidationError("--threads is for --local; a gateway and its hosts have their own")
@@ -98,6 +109,7 @@ struct GenerateCommand: AsyncParsableCommand {
     private func answer(_ request: GenerateRequest, with model: String) async throws {
         let local = try LocalModel(
             name: model,
+            overrides: try ModelSettings.overrides(self.override),
             threads: self.threads,
             precision: self.precision,
             timeout: try self.client.chosenTimeout

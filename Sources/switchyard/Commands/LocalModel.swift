@@ -18,12 +18,20 @@ struct LocalModel {
     ///
     /// - Parameters:
     ///   - name: A folder, or a hub id in the local cache.
+    ///   - overrides: Configuration keys to override.
     ///   - threads: Compute threads; all processors when nil.
     ///   - precision: How to keep the weights.
     ///   - timeout: How long a request may take; nil is unlimited.
     /// - Throws: What is wrong with the checkpoint or the tokenizer.
-    init(name: String, threads: Int?, precision: LocalPrecisionOptions, timeout: Duration?) throws {
+    init(
+        name: String,
+        overrides: [String: String],
+        threads: Int?,
+        precision: LocalPrecisionOptions,
+        timeout: Duration?
+    ) throws {
         var configuration = LocalGatewayConfiguration(modelDirectory: try ModelSettings.directory(name))
+        configuration.modelOverrides = overrides
         configuration.threads = threads ?? Processors.count
         configuration.storage = precision.model
         configuration.expertStorage = precision.experts

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import Checkpoints
 import CommandKit
 import Foundation
 import ServiceKit
@@ -61,6 +62,14 @@ struct PullCommand: AsyncParsableCommand {
     )
     var exclude: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "Check what was fetched with this value in config.json; may be given several times.",
+            valueName: "key=value"
+        )
+    )
+    var override: [String] = []
+
     @Option(help: "Files fetched at once.")
     var jobs: Int = 4
 
@@ -91,6 +100,7 @@ struct PullCommand: AsyncParsableCommand {
             environment: environment,
             file: nil
         )
+        let overrides = try ModelSettings.overrides(self.override, environment: [:])
         let hub = try HubEnvironment(environment, endpoint: self.endpoint)
         try FetchOptions.check(hub.endpoint, settings)
         let model = try HubModel(parsing: self.model, revision: self.revision)
@@ -114,6 +124,8 @@ struct PullCommand: AsyncParsableCommand {
             }
         }
         try self.show(report, model)
+        // A model that others serve need not be one of ours; who overrides a value wants to know whether it helps.
+        if !overrides.isEmpty { try Checkpoint.open(report.directory, overrides: overrides).validate() }
     }
 
     private func show(_ report: HubPull.Report, _ model: HubModel) throws {
@@ -135,6 +147,7 @@ struct PullCommand: AsyncParsableCommand {
         Terminal.print(
             "\n\(model.name) at \(report.commit) is in \(report.directory)\n"
                 + "Next:  switchyard shard \(name) --out shards --pools 2"
+                + self.override.map { " --override \($0)" }.joined()
         )
     }
 }

@@ -78,10 +78,10 @@ struct ShardCommand: AsyncParsableCommand {
             output: self.out,
             pools: self.pools,
             overrides: overrides,
-            packing: self.packed ? ModelSettings.packing(self.dtype ?? .checkpoint) : nil
-        ) { progress in
-            bar.show(progress)
-        }
+            packing: self.packed ? ModelSettings.packing(self.dtype ?? .checkpoint) : nil,
+            progress: { bar.show($0) },
+            note: { Terminal.printError($0) }
+        )
         var table = TextTable([("part", .left), ("holds", .left)])
         table.add(["\(self.out)/gateway", "everything but the experts"])
         for pool in placement.pools {

@@ -46,6 +46,9 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Keep the shards in this folder, and reuse them on the next start.", valueName: "dir"))
     var shards: String?
 
+    @Option(help: ArgumentHelp("Override a value in config.json; may be given several times.", valueName: "key=value"))
+    var override: [String] = []
+
     @Option(help: "Compute threads of the gateway.")
     var threads: Int?
 
@@ -100,13 +103,15 @@ struct UpCommand: AsyncParsableCommand {
 
     private func serve(_ children: ChildSignals) async throws {
         let workspace: ShardWorkspace
+        let overrides = try ModelSettings.overrides(self.override)
         do {
             workspace = try await StopSignals.interruptible {
                 try ShardWorkspace.prepare(
                     model: self.model,
                     pools: self.pools,
                     folder: self.shards,
-                    packing: self.precision.packing
+                    packing: self.precision.packing,
+                    overrides: overrides
                 )
             }
         } catch is CancellationError {
@@ -137,6 +142,8 @@ struct UpCommand: AsyncParsableCommand {
         layout.gatewayListen = self.listen
         layout.gatewayAdminListen = self.adminListen
         if self.plaintext { layout.gatewayArguments = ["--plaintext"] }
+        // The parts remember the overrides; a variable that the gateway inherits must not add others.
+        layout.gatewayArguments += self.override.flatMap { ["--override", $0] }
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
         layout.onHostExit = .restart
