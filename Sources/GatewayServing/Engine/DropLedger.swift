@@ -62,6 +62,9 @@ struct DropLedger: Sendable, Equatable {
 
     private var counts: [Place: Int] = [:]
 
+    /// Drops that the request's own routes asked for: no host lost them, and no policy judges them.
+    private var given: [Place: Int] = [:]
+
     /// Tokens were routed, dropped or not.
     mutating func routed(_ count: Int) {
         self.routed += count
@@ -74,6 +77,11 @@ struct DropLedger: Sendable, Equatable {
         }
     }
 
+    /// Tokens among those routed were dropped because the request's routes say so.
+    mutating func droppedAsGiven(_ count: Int, layer: SparseLayer, reason: DropReason) {
+        self.given[Place(layer: layer, reason: reason), default: 0] += count
+    }
+
     /// Adds what happened to all tokens of a call of the model.
     mutating func add(_ record: RoutingRecord) {
         self.routed(record.routedCount)
@@ -84,8 +92,11 @@ struct DropLedger: Sendable, Equatable {
 
     /// All drops, by layer and then by reason.
     var entries: [DroppedTokens] {
-        self.counts
-            .map { DroppedTokens(layer: $0.key.layer, reason: $0.key.reason, count: $0.value) }
+        Self.sorted(self.counts.merging(self.given, uniquingKeysWith: +))
+    }
+
+    private static func sorted(_ counts: [Place: Int]) -> [DroppedTokens] {
+        counts.map { DroppedTokens(layer: $0.key.layer, reason: $0.key.reason, count: $0.value) }
             .sorted { ($0.layer, $0.reason.rawValue) < ($1.layer, $1.reason.rawValue) }
     }
 
@@ -136,7 +147,7 @@ struct DropLedger: Sendable, Equatable {
     /// Where most tokens were lost to hosts.
     private var worstLoss: DroppedTokens? {
         // The first of equals: the order of the entries is fixed, so the message is too.
-        self.entries.filter { $0.reason != .capacity }
+        Self.sorted(self.counts).filter { $0.reason != .capacity }
             .reduce(nil) { best, entry in
                 guard let best, best.count >= entry.count else {
                     return entry

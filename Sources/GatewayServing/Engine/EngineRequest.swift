@@ -47,6 +47,12 @@ public struct EngineRequest: Sendable {
     /// The start and end tokens of a generation; the model's own if missing.
     public var vocabulary: GenerationVocabulary?
 
+    /// What it wants of the routers.
+    public var routing = RoutingOptions()
+
+    /// Whether a score comes with the scores of the whole vocabulary.
+    public var returnsLogits = false
+
     /// The request's trace; nil if it has none.
     public var trace: TraceContext?
 
@@ -136,6 +142,12 @@ public struct EngineResult: Sendable {
 
     /// What it cost.
     public var usage: EngineUsage
+
+    /// What the routers did, as far as the request asked.
+    public var routing = EngineRouting()
+
+    /// `[target, vocabulary]`, if a score asked for it.
+    public var logits: FloatMatrix?
 }
 
 /// One generated sequence.

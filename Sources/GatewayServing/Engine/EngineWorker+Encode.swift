@@ -90,7 +90,13 @@ extension EngineWorker {
         let call = self.open(parts)
         do {
             let inputs = members.map(\.request.input)
-            let run = try EncoderRun(self.engine.model, inputs: inputs, experts: call, options: self.options)
+            let run = try EncoderRun(
+                self.engine.model,
+                inputs: inputs,
+                routes: members.map(\.request.routing.encoderRoutes),
+                experts: call,
+                options: self.options(members)
+            )
             self.encoding = Encoding(members: members, tokens: tokens, run: run, call: call)
             return true
         } catch {
@@ -161,11 +167,12 @@ extension EngineWorker {
         case .score(let target, let topLogprobs):
             let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
             let inputs = [start] + target.dropLast()
+            let routes = sequence.request.routing.decoderRoutes
             let logits = self.call(.decoder, [(sequence, 1)]) { call, options, record in
                 var options = options
                 options.logits = .all
                 return try self.engine.model.decode(
-                    [DecoderInput(cache: DecoderCache(encoded), tokens: inputs)],
+                    [DecoderInput(cache: DecoderCache(encoded), tokens: inputs, routes: routes)],
                     experts: call,
                     options: options,
                     record: &record
@@ -173,6 +180,7 @@ extension EngineWorker {
             }
             if let logits, self.running[sequence.id] != nil {
                 let scores = TokenScoring.scores(of: target, logits: logits, topLogprobs: topLogprobs)
+                if sequence.request.returnsLogits { sequence.logits = logits }
                 self.finish(sequence, .scores(scores), outputTokens: target.count)
             }
         }

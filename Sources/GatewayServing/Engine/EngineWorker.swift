@@ -150,13 +150,15 @@ final class EngineWorker {
     ) -> Output? {
         let call = self.open(parts)
         var record = RoutingRecord()
-        let result = Result { try body(call, self.options, &record) }
+        let result = Result { try body(call, self.options(parts.map(\.sequence)), &record) }
         return self.settle(stack, parts, call: call, record: record, result: result)
     }
 
-    /// The options of the next call.
-    var options: StepOptions {
+    /// The options of the next call: what any of its requests needs, all of them get, without another result.
+    func options(_ sequences: [RunningSequence]) -> StepOptions {
         var options = StepOptions()
+        options.collectRouting = sequences.contains { $0.request.routing.returnsRoutes }
+        options.collectRouterStatistics = sequences.contains { $0.request.routing.returnsStatistics }
         options.capacityPolicy = self.engine.configuration.capacityPolicy
         return options
     }

@@ -44,6 +44,9 @@ final class RunningSequence {
     let sampledTrace: TraceContext?
     var stage = Stage.admitted
     var ledger = DropLedger()
+    private var routing: RoutingBook
+    /// The scores of the whole vocabulary, where the request asks for them.
+    var logits: FloatMatrix?
     var encodeTime = Duration.zero
     var encodeEnd: ContinuousClock.Instant?
     /// Calls of the decoder so far.
@@ -53,6 +56,7 @@ final class RunningSequence {
 
     init(_ arrival: Arrival, started: ContinuousClock.Instant) {
         self.arrival = arrival
+        self.routing = RoutingBook(arrival.request.routing)
         self.started = started
         self.sampledTrace = arrival.request.trace.flatMap { $0.isSampled ? $0 : nil }
     }
@@ -219,6 +223,10 @@ final class RunningSequence {
         for (drop, count) in record.drops where inputs.contains(drop.sequence) {
             self.ledger.dropped(count, layer: drop.layer, reason: drop.reason)
         }
+        for (drop, count) in record.givenDrops where inputs.contains(drop.sequence) {
+            self.ledger.droppedAsGiven(count, layer: drop.layer, reason: drop.reason)
+        }
+        self.routing.add(record, inputs: inputs, stack: stack)
     }
 
     /// How a request with an answer ends.
@@ -233,7 +241,14 @@ final class RunningSequence {
         if let error = self.ledger.violation(of: self.request.dropPolicy) {
             return .lostTokens(error)
         }
-        return .finished(EngineResult(output: output, usage: self.usage(outputTokens: outputTokens, now: now)))
+        return .finished(
+            EngineResult(
+                output: output,
+                usage: self.usage(outputTokens: outputTokens, now: now),
+                routing: self.routing.report(for: output),
+                logits: self.logits
+            )
+        )
     }
 
     /// What the request cost.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import Telemetry
 
 /// Answers a message with a message: reads the request, runs it in the engine, and assembles the answer.
@@ -47,6 +49,10 @@ struct RequestHandler: Sendable {
         guard case .generations(let generations) = result.output else { throw Self.wrongAnswer("generated text") }
         var response = GenerateResponse(generations, usage: result.usage, withLogprobs: withLogprobs)
         response.seed = seed
+        response.encoderRoutes = result.routing.encoder.map { Routes($0, stack: .encoder) }
+        for (index, routes) in result.routing.decoders.enumerated() where response.generations.indices.contains(index) {
+            response.generations[index].decoderRoutes = Routes(routes, stack: .decoder)
+        }
         return response
     }
 
@@ -65,7 +71,8 @@ struct RequestHandler: Sendable {
         return EncodeResponse(
             hiddenStates: Tensor(hidden, isMean: request.pooling == .mean),
             tokenIDs: input.map { UInt32(bitPattern: $0) },
-            usage: Usage(result.usage)
+            usage: Usage(result.usage),
+            encoderRoutes: result.routing.encoder.map { Routes($0, stack: .encoder) }
         )
     }
 
@@ -81,7 +88,20 @@ struct RequestHandler: Sendable {
             try reader.score(request, deadline: call.deadline)
         }
         guard case .scores(let scores) = result.output else { throw Self.wrongAnswer("scores") }
-        return ScoreResponse(scores, usage: result.usage)
+        var response = ScoreResponse(scores, usage: result.usage)
+        response.encoderRoutes = result.routing.encoder.map { Routes($0, stack: .encoder) }
+        response.decoderRoutes = result.routing.decoders.first.map { Routes($0, stack: .decoder) }
+        if request.returnRouterLosses {
+            let model = self.reader.model
+            let steps: [SwitchyardTypes.Stack: Int] = [
+                .encoder: model.encoderSparseStep, .decoder: model.decoderSparseStep,
+            ]
+            response.routerLosses = RouterLossesMessage(
+                SwitchModel.RouterLosses(result.routing.statistics, sparseSteps: steps)
+            )
+        }
+        response.logits = result.logits.map { Tensor($0, isMean: false) }
+        return response
     }
 
     /// Runs a request to its end; cancelling the task cancels the request.

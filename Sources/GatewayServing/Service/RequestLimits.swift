@@ -29,6 +29,12 @@ public struct RequestLimits: Sendable, Hashable {
     /// Bytes of one stop string.
     public var maxStopStringBytes = 256
 
+    /// Entries of the routes that a request returns: tokens times sparse layers, seven bytes each.
+    public var maxRouteEntries = 1 << 18
+
+    /// Logits that a score returns: target tokens times the vocabulary, four bytes each.
+    public var maxLogits = 1 << 22
+
     /// Creates the default limits.
     public init() {}
 
@@ -38,6 +44,7 @@ public struct RequestLimits: Sendable, Hashable {
         limits.maxInputTokens = 1 << 20
         limits.maxTextBytes = 1 << 24
         limits.maxNewTokens = GenerationParameters.maximumNewTokens
+        limits.maxRouteEntries = 1 << 24
         return limits
     }
 }

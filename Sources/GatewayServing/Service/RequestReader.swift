@@ -4,6 +4,7 @@ internal import Checkpoints
 internal import RPCCore
 internal import SwitchModel
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import Tokenization
 
 /// Turns messages into work for the engine, and refuses invalid ones, naming the field, its limit and its value.
@@ -38,6 +39,12 @@ struct RequestReader: Sendable {
         )
         work.vocabulary = vocabulary
         work.decoderPrefix = prefix
+        try self.checkRoutes(
+            request.returnRoutes,
+            input: work.input.count,
+            output: work.slotCount * (parameters.maxNewTokens + prefix.count)
+        )
+        work.routing.returnsRoutes = request.returnRoutes
         return work
     }
 
@@ -59,12 +66,21 @@ struct RequestReader: Sendable {
     /// - Returns: Work for the engine.
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func encode(_ request: EncodeRequest, deadline: ContinuousClock.Instant?) throws(RPCError) -> EngineRequest {
-        EngineRequest(
+        var work = EngineRequest(
             input: try self.input(request.input),
             work: .encode,
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
+        try self.checkRoutes(request.returnRoutes, input: work.input.count, output: 0)
+        work.routing.returnsRoutes = request.returnRoutes
+        work.routing.encoderRoutes = try self.routes(
+            request.encoderRoutes,
+            field: "encoder_routes",
+            stack: .encoder,
+            tokens: work.input.count
+        )
+        return work
     }
 
     /// Reads a request to score.
@@ -82,12 +98,30 @@ struct RequestReader: Sendable {
             limit: self.limits.maxTargetTokens
         )
         try Self.check("top_logprobs", Int(request.topLogprobs), within: 0...self.limits.maxTopLogprobs)
-        return EngineRequest(
+        var work = EngineRequest(
             input: try self.input(request.input),
             work: .score(target: target, topLogprobs: Int(request.topLogprobs)),
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
+        try self.checkRoutes(request.returnRoutes, input: work.input.count, output: target.count)
+        try self.checkLogits(request.returnLogits, target: target.count)
+        work.returnsLogits = request.returnLogits
+        work.routing.returnsRoutes = request.returnRoutes
+        work.routing.returnsStatistics = request.returnRouterLosses
+        work.routing.encoderRoutes = try self.routes(
+            request.encoderRoutes,
+            field: "encoder_routes",
+            stack: .encoder,
+            tokens: work.input.count
+        )
+        work.routing.decoderRoutes = try self.routes(
+            request.decoderRoutes,
+            field: "decoder_routes",
+            stack: .decoder,
+            tokens: target.count
+        )
+        return work
     }
 
     // MARK: - Ids

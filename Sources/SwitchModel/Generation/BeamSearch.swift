@@ -26,6 +26,9 @@ struct BeamSearch {
 
         /// The model's own log probabilities.
         var logprobs: [Float] = []
+
+        /// See ``GeneratedSequence/rows``.
+        var rows: [Int] = []
     }
 
     private let parameters: GenerationParameters
@@ -94,6 +97,7 @@ struct BeamSearch {
             }
             var beam = self.running[row]
             beam.tokens.append(id)
+            beam.rows.append(row)
             beam.score = entry.score
             beam.logprobs.append(ScoreRow.clamped(logits.row(firstRow + row)[Int(id)]) - shifts[row])
             if isEnd || atMaximum {
@@ -145,7 +149,8 @@ struct BeamSearch {
             finishReason: reason,
             score: score.isNaN ? -.infinity : score,
             logprobs: beam.logprobs,
-            topLogprobs: []
+            topLogprobs: [],
+            rows: beam.rows
         )
     }
 

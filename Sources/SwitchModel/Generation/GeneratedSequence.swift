@@ -70,4 +70,7 @@ public struct GeneratedSequence: Sendable, Hashable {
 
     /// For each token the most probable ones in its place; empty unless they were asked for.
     public var topLogprobs: [[TokenLogprob]]
+
+    /// For each token the row of its step whose scores it was chosen from.
+    public var rows: [Int] = []
 }

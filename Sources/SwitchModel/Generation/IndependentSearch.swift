@@ -12,6 +12,7 @@ struct IndependentSearch {
         var logprobs: [Float] = []
         var topLogprobs: [[TokenLogprob]] = []
         var finishReason: FinishReason?
+        var rows: [Int] = []
     }
 
     private let parameters: GenerationParameters
@@ -58,7 +59,8 @@ struct IndependentSearch {
                 finishReason: reason,
                 score: length == 0 ? 0 : total / lengthDivisor(length, penalty: self.parameters.lengthPenalty),
                 logprobs: sequence.logprobs,
-                topLogprobs: sequence.topLogprobs
+                topLogprobs: sequence.topLogprobs,
+                rows: sequence.rows
             )
         }
     }
@@ -93,6 +95,7 @@ struct IndependentSearch {
             for index in members {
                 let id = self.choose(scores, best: best?.id, for: index)
                 let logprob = scored ? id.map { ScoreRow.clamped(scores.scores[Int($0)]) - shift } ?? -.infinity : 0
+                self.sequences[index].rows.append(row)
                 let isFinished = self.append(
                     id ?? self.vocabulary.endTokenIDs[0],
                     logprob: logprob,

@@ -49,12 +49,14 @@ struct SparseFeedForward: Sendable {
         step: StepContext,
         record: inout RoutingRecord
     ) -> Out {
-        let decision = self.router(input, pool: step.pool)
+        let given = step.given?[self.layer]
+        let decision = self.route(input, given: given, step: step, record: &record)
         let plan = DispatchPlan(
             choices: decision.choices,
             probabilities: self.scalesByProbability
                 ? decision.probabilities : [Float](repeating: 1, count: decision.probabilities.count),
             sequences: step.sequences,
+            given: given,
             expertCount: self.router.weights.outputs,
             policy: step.options.capacityPolicy,
             checkpointCapacity: self.checkpointCapacity
@@ -77,6 +79,27 @@ struct SparseFeedForward: Sendable {
             decision: decision,
             pending: step.experts.begin(request)
         )
+    }
+
+    /// Asks the router, and keeps what losses are computed from where that is wanted.
+    private func route(
+        _ input: FloatMatrix,
+        given: [GivenRoute?]?,
+        step: StepContext,
+        record: inout RoutingRecord
+    ) -> Router.Decision {
+        guard step.options.collectRouterStatistics else {
+            return self.router(input, given: given, pool: step.pool)
+        }
+        var statistics: [Int: RouterStatistics] = [:]
+        let fresh = RouterStatistics(layer: self.layer, expertCount: self.router.weights.outputs)
+        let decision = self.router(input, given: given, pool: step.pool) { token, scores, expert in
+            statistics[Int(step.sequences[token]), default: fresh].add(scores, sentTo: expert)
+        }
+        for (sequence, statistics) in statistics {
+            record.append(statistics, input: sequence)
+        }
+        return decision
     }
 
     /// Computes the second half: `residual + p * expert(input)` for each token that an expert answered, the residual
@@ -102,6 +125,13 @@ struct SparseFeedForward: Sendable {
         }
         for row in out.plan.droppedForCapacity {
             drop(row, .capacity)
+        }
+        for drop in out.plan.droppedAsGiven {
+            let row = Int(drop.row)
+            record.noteGivenDrop(sequence: step.sequences[row], layer: self.layer, reason: drop.reason)
+            if !reasons.isEmpty {
+                reasons[row] = drop.reason
+            }
         }
         var output = out.residual
         if let pending = out.pending {

@@ -49,7 +49,13 @@ final class DecoderLane {
             row.cache.reserve(row.tokens.count)
         }
         self.model = model
-        self.step = StepContext(options: options, experts: experts, pool: model.pool, sequences: sequences)
+        self.step = StepContext(
+            options: options,
+            experts: experts,
+            pool: model.pool,
+            sequences: sequences,
+            given: GivenRoutes(rows.map { ($0.routes, $0.tokens.count) })
+        )
         self.positions = positions
         self.last = last
         self.caches = rows.map(\.cache)

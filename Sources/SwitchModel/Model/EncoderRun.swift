@@ -29,28 +29,29 @@ public final class EncoderRun {
     /// - Parameters:
     ///   - model: The model.
     ///   - inputs: Token ids of each sequence, at least one each, and at least one sequence.
+    ///   - routes: For each sequence where its tokens go, nil where the routers choose; empty where they always do.
     ///   - experts: Where the experts are.
     ///   - options: How to run; `logits` and `microBatches` are ignored.
     /// - Throws: `ModelError` for no sequences, empty sequences and unknown ids.
     public convenience init(
         _ model: SwitchTransformer,
         inputs: [[Int32]],
+        routes: [StackRoutes?] = [],
         experts: any ExpertExecutor,
         options: StepOptions = StepOptions()
     ) throws {
-        for (index, tokens) in inputs.enumerated() {
-            try model.requireKnown(tokens, input: index)
-        }
+        try model.requireValid(inputs, routes: routes)
         guard !inputs.isEmpty else {
             throw ModelError(code: .invalidInput, message: "there is no input to encode; give at least one")
         }
-        self.init(model, checked: inputs[...], experts: experts, options: options)
+        self.init(model, checked: inputs[...], routes: routes, experts: experts, options: options)
     }
 
     /// Begins with inputs that have been checked; the record names them by their indices in the whole array.
     init(
         _ model: SwitchTransformer,
         checked inputs: ArraySlice<[Int32]>,
+        routes: [StackRoutes?] = [],
         experts: any ExpertExecutor,
         options: StepOptions
     ) {
@@ -60,7 +61,8 @@ public final class EncoderRun {
             options: options,
             experts: experts,
             pool: model.pool,
-            sequences: inputs.indices.flatMap { [Int32](repeating: Int32($0), count: inputs[$0].count) }
+            sequences: inputs.indices.flatMap { [Int32](repeating: Int32($0), count: inputs[$0].count) },
+            given: routes.isEmpty ? nil : GivenRoutes(inputs.indices.map { (routes[$0], inputs[$0].count) })
         )
         self.bias = model.encoderBias.span(length: self.lengths.max() ?? 1)
         self.hidden = model.embedding(inputs.flatMap { $0 })

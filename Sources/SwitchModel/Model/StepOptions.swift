@@ -28,6 +28,9 @@ public struct StepOptions: Sendable, Hashable {
     /// Whether to keep the routers' decisions.
     public var collectRouting: Bool
 
+    /// Whether to keep what the routers' losses are computed from.
+    public var collectRouterStatistics = false
+
     /// Which tokens to compute logits for.
     public var logits: Logits
 
@@ -102,4 +105,7 @@ struct StepContext {
 
     /// For each token, the index of its sequence in the call's inputs.
     let sequences: [Int32]
+
+    /// Where some tokens go whatever the routers would choose; nil where there are none.
+    let given: GivenRoutes?
 }

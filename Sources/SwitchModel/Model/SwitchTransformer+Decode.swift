@@ -15,16 +15,28 @@ public struct DecoderInput {
     /// A token that must not be chosen next, which ``StepOptions/Logits/greatest`` then leaves out.
     public var excludedToken: Int32?
 
+    /// Where the tokens go whatever the routers would choose, one entry for each of ``tokens``; nil if the routers choose.
+    ///
+    /// A token's probability is still the router's, of the given expert, and no capacity is applied to it.
+    public var routes: StackRoutes?
+
     /// Describes a row's new tokens.
     ///
     /// - Parameters:
     ///   - cache: What the row remembers; the call adds the tokens to it.
     ///   - tokens: Token ids, at least one.
     ///   - excludedToken: A token that must not be chosen next.
-    public init(cache: DecoderCache, tokens: [Int32], excludedToken: Int32? = nil) {
+    ///   - routes: Where the tokens go; nil if the routers choose.
+    public init(
+        cache: DecoderCache,
+        tokens: [Int32],
+        excludedToken: Int32? = nil,
+        routes: StackRoutes? = nil
+    ) {
         self.cache = cache
         self.tokens = tokens
         self.excludedToken = excludedToken
+        self.routes = routes
     }
 }
 
@@ -140,6 +152,7 @@ extension SwitchTransformer {
         var seen: Set<ObjectIdentifier> = []
         for (index, row) in rows.enumerated() {
             try self.requireKnown(row.tokens, input: index)
+            try self.requireFitting(row.routes, stack: .decoder, tokens: row.tokens.count, input: index)
             guard row.cache.sequence.crossKeys.count == self.decoderBlocks.count,
                 row.cache.sequence.hidden.columns == self.configuration.modelWidth
             else {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
 extension SwitchTransformer {
@@ -8,6 +9,7 @@ extension SwitchTransformer {
     ///
     /// - Parameters:
     ///   - inputs: Token ids of each sequence, at least one each.
+    ///   - routes: For each sequence where its tokens go, nil where the routers choose; empty where they always do.
     ///   - experts: Where the experts are.
     ///   - options: How to run the call; `logits` is ignored.
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `inputs`.
@@ -15,15 +17,14 @@ extension SwitchTransformer {
     /// - Throws: `ModelError` for empty sequences and unknown ids; what the executor throws.
     public func encode(
         _ inputs: [[Int32]],
+        routes: [StackRoutes?] = [],
         experts: any ExpertExecutor,
         options: StepOptions = StepOptions(),
         record: inout RoutingRecord
     ) throws -> [EncodedSequence] {
-        for (index, tokens) in inputs.enumerated() {
-            try self.requireKnown(tokens, input: index)
-        }
+        try self.requireValid(inputs, routes: routes)
         let runs = options.microBatches(of: inputs.map(\.count))
-            .map { EncoderRun(self, checked: inputs[$0], experts: experts, options: options) }
+            .map { EncoderRun(self, checked: inputs[$0], routes: routes, experts: experts, options: options) }
         do {
             // The runs take turns: while the experts of one are in flight, the others compute.
             while runs.contains(where: { !$0.isFinished }) {
@@ -38,6 +39,30 @@ extension SwitchTransformer {
             throw error
         }
         return runs.flatMap { $0.result() }
+    }
+
+    /// Checks an encoder call's inputs and routes.
+    func requireValid(_ inputs: [[Int32]], routes: [StackRoutes?]) throws(ModelError) {
+        guard routes.isEmpty || routes.count == inputs.count else {
+            throw ModelError(
+                code: .invalidInput,
+                message:
+                    "there are \(routes.count) entries of routes for \(inputs.count) inputs; give one for each, or none"
+            )
+        }
+        for (index, tokens) in inputs.enumerated() {
+            try self.requireKnown(tokens, input: index)
+            let given = routes.isEmpty ? nil : routes[index]
+            try self.requireFitting(given, stack: .encoder, tokens: tokens.count, input: index)
+        }
+    }
+
+    /// Refuses routes of other layers, other tokens or unknown experts.
+    func requireFitting(_ routes: StackRoutes?, stack: Stack, tokens: Int, input: Int) throws(ModelError) {
+        let layers = self.configuration.sparseLayers.filter { $0.stack == stack }
+        if let fault = routes?.fault(layers: layers, tokens: tokens, expertCount: self.configuration.expertCount) {
+            throw ModelError(code: .invalidInput, message: "the \(stack)'s routes of input \(input): it \(fault)")
+        }
     }
 }
 

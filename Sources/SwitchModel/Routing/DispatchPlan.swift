@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Consecutive rows that belong to one expert.
 public struct ExpertRows: Sendable, Hashable {
     /// The expert's index in its layer.
@@ -35,6 +37,18 @@ public struct DispatchPlan: Sendable, Hashable {
     /// Rows of the layer's input that found their expert at its capacity, ascending.
     public let droppedForCapacity: [Int32]
 
+    /// Rows of the layer's input that are dropped because a given route says so, ascending, each with its reason.
+    let droppedAsGiven: [GivenDrop]
+
+    /// A row that a given route drops.
+    struct GivenDrop: Sendable, Hashable {
+        /// The row of the layer's input.
+        let row: Int32
+
+        /// Why it was dropped when the route was recorded.
+        let reason: DropReason
+    }
+
     /// Number of dispatched rows.
     public var rowCount: Int {
         self.sources.count
@@ -60,11 +74,34 @@ public struct DispatchPlan: Sendable, Hashable {
         policy: CapacityPolicy,
         checkpointCapacity: Int
     ) {
+        self.init(
+            choices: choices,
+            probabilities: probabilities,
+            sequences: sequences,
+            given: nil,
+            expertCount: expertCount,
+            policy: policy,
+            checkpointCapacity: checkpointCapacity
+        )
+    }
+
+    /// Sorts a step's tokens by expert and drops those over capacity, except where given routes say what happens to a
+    /// token: such tokens are not counted against any capacity.
+    init(
+        choices: [Int32],
+        probabilities: [Float],
+        sequences: [Int32],
+        given: [GivenRoute?]?,
+        expertCount: Int,
+        policy: CapacityPolicy,
+        checkpointCapacity: Int
+    ) {
         let limit = policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity)
         var seen = [Int](repeating: 0, count: expertCount)
         var kept = [Int](repeating: 0, count: expertCount)
         var keeps = [Bool](repeating: true, count: choices.count)
         var dropped: [Int32] = []
+        var droppedAsGiven: [GivenDrop] = []
         for token in choices.indices {
             if limit.perSequence, token > 0, sequences[token] != sequences[token - 1] {
                 for expert in 0..<expertCount {
@@ -72,6 +109,15 @@ public struct DispatchPlan: Sendable, Hashable {
                 }
             }
             let expert = Int(choices[token])
+            if let route = given?[token] {
+                if let reason = route.reason {
+                    keeps[token] = false
+                    droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
+                } else {
+                    kept[expert] += 1
+                }
+                continue
+            }
             seen[expert] += 1
             if seen[expert] <= limit.tokens {
                 kept[expert] += 1
@@ -80,7 +126,24 @@ public struct DispatchPlan: Sendable, Hashable {
                 dropped.append(Int32(token))
             }
         }
+        self.droppedForCapacity = dropped
+        self.droppedAsGiven = droppedAsGiven
+        (self.groups, self.sources, self.combineWeights) = Self.sorted(
+            choices,
+            probabilities: probabilities,
+            keeps: keeps,
+            kept: kept
+        )
+    }
 
+    /// Sorts the kept tokens by expert.
+    private static func sorted(
+        _ choices: [Int32],
+        probabilities: [Float],
+        keeps: [Bool],
+        kept: [Int]
+    ) -> (groups: [ExpertRows], sources: [Int32], weights: [Float]) {
+        let expertCount = kept.count
         var groups: [ExpertRows] = []
         groups.reserveCapacity(min(expertCount, choices.count))
         var next = [Int](repeating: 0, count: expertCount)
@@ -98,9 +161,6 @@ public struct DispatchPlan: Sendable, Hashable {
             weights[next[expert]] = probabilities[token]
             next[expert] += 1
         }
-        self.groups = groups
-        self.sources = sources
-        self.combineWeights = weights
-        self.droppedForCapacity = dropped
+        return (groups, sources, weights)
     }
 }

@@ -2,6 +2,12 @@
 
 internal import TensorKernels
 
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#endif
+
 /// The gating layer of one sparse layer: which expert each token goes to, and with what weight.
 ///
 /// In float32: logits `x W^T (+ b)`, softmax over the experts, the largest probability, the lowest index where several
@@ -17,6 +23,18 @@ struct Router: Sendable {
         var probabilities: [Float]
     }
 
+    /// What the router made of one token.
+    struct TokenScores {
+        /// The probability of each expert.
+        let probabilities: UnsafeMutableBufferPointer<Float>
+
+        /// The expert with the greatest logit, the lowest of several.
+        let greatest: Int
+
+        /// `log(sum(exp(logits)))`.
+        let normalizer: Double
+    }
+
     /// `[experts, d_model]`.
     let weights: PackedMatrix
 
@@ -27,9 +45,16 @@ struct Router: Sendable {
     ///
     /// - Parameters:
     ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
+    ///   - given: For each token where it goes, nil where the router chooses; nil where it always does.
     ///   - pool: Threads that share the product.
+    ///   - inspect: Sees each token's scores and choice, in order; nil where nobody needs them.
     /// - Returns: One choice and probability per token.
-    func callAsFunction(_ input: FloatMatrix, pool: WorkPool) -> Decision {
+    func callAsFunction(
+        _ input: FloatMatrix,
+        given: [GivenRoute?]? = nil,
+        pool: WorkPool,
+        inspect: ((Int, TokenScores, Int) -> Void)? = nil
+    ) -> Decision {
         let experts = self.weights.outputs
         let scores = FloatMatrix.temporary(rows: input.rows, columns: experts)
         pool.run(Product(self.weights, input, into: scores))
@@ -43,16 +68,37 @@ struct Router: Sendable {
                     row[expert] += bias.pointer[expert]
                 }
             }
+            let logits = inspect == nil ? nil : Self.summary(row)
             if let base = row.baseAddress {
                 Softmax.apply(base, count: experts)
             }
-            var best = 0
-            for expert in 1..<max(experts, 1) where row[expert] > row[best] {
-                best = expert
+            let best = given?[token].map { Int($0.expert) } ?? Self.greatest(row)
+            if let inspect, let logits {
+                inspect(
+                    token,
+                    TokenScores(probabilities: row, greatest: logits.greatest, normalizer: logits.normalizer),
+                    best
+                )
             }
             decision.choices.append(Int32(best))
             decision.probabilities.append(row[best])
         }
         return decision
+    }
+
+    /// The index of the greatest value, the lowest of several.
+    private static func greatest(_ row: UnsafeMutableBufferPointer<Float>) -> Int {
+        var best = 0
+        for expert in 1..<max(row.count, 1) where row[expert] > row[best] {
+            best = expert
+        }
+        return best
+    }
+
+    /// What only the logits tell: the greatest one's expert, and the logarithm of the sum of their exponentials.
+    private static func summary(_ row: UnsafeMutableBufferPointer<Float>) -> (greatest: Int, normalizer: Double) {
+        let best = Self.greatest(row)
+        let most = Double(row[best])
+        return (best, most + log(row.reduce(0.0) { $0 + exp(Double($1) - most) }))
     }
 }

@@ -65,6 +65,13 @@ public struct RoutingRecord: Sendable {
     /// Dropped tokens by sequence, layer and reason; only counts above zero are present.
     public private(set) var drops: [Drop: Int] = [:]
 
+    /// Tokens that went without an expert output because given routes say so, as ``drops``; nothing was lost here.
+    public private(set) var givenDrops: [Drop: Int] = [:]
+
+    /// What the losses of each input's routers are computed from, in the order of the layers, where
+    /// `StepOptions.collectRouterStatistics` asked for it.
+    public private(set) var statistics: [Int: [RouterStatistics]] = [:]
+
     /// The routers' decisions in the order of the layers, where `StepOptions.collectRouting` asked for them.
     public private(set) var layers: [LayerRouting] = []
 
@@ -126,6 +133,28 @@ public struct RoutingRecord: Sendable {
         for (drop, count) in other.drops where sequences.contains(drop.sequence) {
             self.drops[Drop(sequence: sequence, layer: drop.layer, reason: drop.reason), default: 0] += count
         }
+    }
+
+    /// Where one input's tokens are in each of ``layers``.
+    ///
+    /// - Parameter input: The input's index in the call.
+    /// - Returns: A range of tokens; empty where no decisions were kept.
+    func tokens(ofInput input: Int) -> Range<Int> {
+        guard !self.layers.isEmpty, self.routedPerSequence.indices.contains(input) else {
+            return 0..<0
+        }
+        let before = self.routedPerSequence[..<input].reduce(0, +) / self.layers.count
+        return before..<(before + self.routedPerSequence[input] / self.layers.count)
+    }
+
+    /// Keeps what an input's losses are computed from.
+    mutating func append(_ statistics: RouterStatistics, input: Int) {
+        self.statistics[input, default: []].append(statistics)
+    }
+
+    /// Counts a token that is dropped because a given route says so.
+    mutating func noteGivenDrop(sequence: Int32, layer: SparseLayer, reason: DropReason) {
+        self.givenDrops[Drop(sequence: Int(sequence), layer: layer, reason: reason), default: 0] += 1
     }
 
     /// Counts the tokens that a router saw.

@@ -85,17 +85,22 @@ public struct GenerateRequest: ProtoMessage {
     /// What every sequence begins with, after the decoder start token; only what follows it is generated and returned.
     public var decoderPrefix: ModelInput?
 
+    /// Whether to return the way of every token through the sparse layers.
+    public var returnRoutes: Bool
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
         parameters: GenerationParameters? = nil,
         dropPolicy: DropPolicy? = nil,
-        decoderPrefix: ModelInput? = nil
+        decoderPrefix: ModelInput? = nil,
+        returnRoutes: Bool = false
     ) {
         self.input = input
         self.parameters = parameters
         self.dropPolicy = dropPolicy
         self.decoderPrefix = decoderPrefix
+        self.returnRoutes = returnRoutes
     }
 
     /// Reads and writes the message.
@@ -126,6 +131,7 @@ extension GenerateRequest: CBacked {
         default:
             self.decoderPrefix = nil
         }
+        self.returnRoutes = c.return_routes != 0
     }
 
     func write(_ c: inout Switchyard__V1__GenerateRequest, _ arena: ProtoArena) {
@@ -151,6 +157,7 @@ extension GenerateRequest: CBacked {
         case nil:
             break
         }
+        c.return_routes = self.returnRoutes ? 1 : 0
     }
 }
 
@@ -729,11 +736,20 @@ public struct GenerateResponse: ProtoMessage {
     /// The seed that tokens were sampled with: the request's, or the one that was drawn; absent if nothing was sampled.
     public var seed: UInt64?
 
+    /// The input's way through the encoder, if return_routes asked for it.
+    public var encoderRoutes: Routes?
+
     /// Creates the message; each parameter is the property of that name.
-    public init(generations: [Generation] = [], usage: Usage? = nil, seed: UInt64? = nil) {
+    public init(
+        generations: [Generation] = [],
+        usage: Usage? = nil,
+        seed: UInt64? = nil,
+        encoderRoutes: Routes? = nil
+    ) {
         self.generations = generations
         self.usage = usage
         self.seed = seed
+        self.encoderRoutes = encoderRoutes
     }
 
     /// Reads and writes the message.
@@ -749,6 +765,7 @@ extension GenerateResponse: CBacked {
         self.generations = try fields.messages(c.n_generations, c.generations)
         self.usage = try fields.message(c.usage)
         self.seed = c.given_seed_case.rawValue == 0 ? nil : c.seed
+        self.encoderRoutes = try fields.message(c.encoder_routes)
     }
 
     func write(_ c: inout Switchyard__V1__GenerateResponse, _ arena: ProtoArena) {
@@ -758,6 +775,7 @@ extension GenerateResponse: CBacked {
             c.given_seed_case = SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED_SEED
             c.seed = value
         }
+        c.encoder_routes = arena.message(self.encoderRoutes)
     }
 }
 
@@ -784,19 +802,25 @@ public struct Generation: ProtoMessage {
     /// One entry per token, if top_logprobs asked for them.
     public var logprobs: [TokenLogprob]
 
+    /// The way through the decoder, if return_routes asked for it: of the tokens that token_ids were chosen from, which
+    /// are the decoder start token, a decoder prefix, and all of token_ids but the last.
+    public var decoderRoutes: Routes?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         text: String = "",
         tokenIDs: [UInt32] = [],
         finishReason: WireFinishReason = .unspecified,
         score: Float = 0,
-        logprobs: [TokenLogprob] = []
+        logprobs: [TokenLogprob] = [],
+        decoderRoutes: Routes? = nil
     ) {
         self.text = text
         self.tokenIDs = tokenIDs
         self.finishReason = finishReason
         self.score = score
         self.logprobs = logprobs
+        self.decoderRoutes = decoderRoutes
     }
 
     /// Reads and writes the message.
@@ -814,6 +838,7 @@ extension Generation: CBacked {
         self.finishReason = WireFinishReason(rawValue: c.finish_reason.rawValue) ?? .unspecified
         self.score = c.score
         self.logprobs = try fields.messages(c.n_logprobs, c.logprobs)
+        self.decoderRoutes = try fields.message(c.decoder_routes)
     }
 
     func write(_ c: inout Switchyard__V1__Generation, _ arena: ProtoArena) {
@@ -822,6 +847,7 @@ extension Generation: CBacked {
         c.finish_reason = Switchyard__V1__FinishReason(self.finishReason.rawValue)
         c.score = self.score
         (c.n_logprobs, c.logprobs) = arena.messages(self.logprobs)
+        c.decoder_routes = arena.message(self.decoderRoutes)
     }
 }
 
@@ -939,11 +965,25 @@ public struct EncodeRequest: ProtoMessage {
     /// How many tokens may be dropped.
     public var dropPolicy: DropPolicy?
 
+    /// Whether to return the way of every token through the sparse layers.
+    public var returnRoutes: Bool
+
+    /// The way that the input takes through the encoder, instead of the one that the routers choose.
+    public var encoderRoutes: Routes?
+
     /// Creates the message; each parameter is the property of that name.
-    public init(input: ModelInput? = nil, pooling: Pooling = .perToken, dropPolicy: DropPolicy? = nil) {
+    public init(
+        input: ModelInput? = nil,
+        pooling: Pooling = .perToken,
+        dropPolicy: DropPolicy? = nil,
+        returnRoutes: Bool = false,
+        encoderRoutes: Routes? = nil
+    ) {
         self.input = input
         self.pooling = pooling
         self.dropPolicy = dropPolicy
+        self.returnRoutes = returnRoutes
+        self.encoderRoutes = encoderRoutes
     }
 
     /// Reads and writes the message.
@@ -966,6 +1006,8 @@ extension EncodeRequest: CBacked {
         }
         self.pooling = try fields.choice(c.pooling.rawValue, "pooling")
         self.dropPolicy = try fields.message(c.drop_policy)
+        self.returnRoutes = c.return_routes != 0
+        self.encoderRoutes = try fields.message(c.encoder_routes)
     }
 
     func write(_ c: inout Switchyard__V1__EncodeRequest, _ arena: ProtoArena) {
@@ -981,6 +1023,8 @@ extension EncodeRequest: CBacked {
         }
         c.pooling = Switchyard__V1__Pooling(self.pooling.rawValue)
         c.drop_policy = arena.message(self.dropPolicy)
+        c.return_routes = self.returnRoutes ? 1 : 0
+        c.encoder_routes = arena.message(self.encoderRoutes)
     }
 }
 
@@ -995,11 +1039,20 @@ public struct EncodeResponse: ProtoMessage {
     /// What the call cost.
     public var usage: Usage?
 
+    /// The input's way through the encoder, if return_routes asked for it.
+    public var encoderRoutes: Routes?
+
     /// Creates the message; each parameter is the property of that name.
-    public init(hiddenStates: Tensor? = nil, tokenIDs: [UInt32] = [], usage: Usage? = nil) {
+    public init(
+        hiddenStates: Tensor? = nil,
+        tokenIDs: [UInt32] = [],
+        usage: Usage? = nil,
+        encoderRoutes: Routes? = nil
+    ) {
         self.hiddenStates = hiddenStates
         self.tokenIDs = tokenIDs
         self.usage = usage
+        self.encoderRoutes = encoderRoutes
     }
 
     /// Reads and writes the message.
@@ -1015,12 +1068,14 @@ extension EncodeResponse: CBacked {
         self.hiddenStates = try fields.message(c.hidden_states)
         self.tokenIDs = fields.array(c.n_token_ids, c.token_ids)
         self.usage = try fields.message(c.usage)
+        self.encoderRoutes = try fields.message(c.encoder_routes)
     }
 
     func write(_ c: inout Switchyard__V1__EncodeResponse, _ arena: ProtoArena) {
         c.hidden_states = arena.message(self.hiddenStates)
         (c.n_token_ids, c.token_ids) = arena.array(self.tokenIDs)
         c.usage = arena.message(self.usage)
+        c.encoder_routes = arena.message(self.encoderRoutes)
     }
 }
 
@@ -1038,17 +1093,43 @@ public struct ScoreRequest: ProtoMessage {
     /// How many tokens may be dropped.
     public var dropPolicy: DropPolicy?
 
+    /// Whether to return the way of every token through the sparse layers.
+    public var returnRoutes: Bool
+
+    /// The way that the input takes through the encoder, instead of the one that the routers choose.
+    public var encoderRoutes: Routes?
+
+    /// The way through the decoder of the decoder start token and all of the target but its last token, instead of the
+    /// one that the routers choose: a generation's decoder_routes, where the target is its token_ids.
+    public var decoderRoutes: Routes?
+
+    /// Whether to return the losses that routers are trained with.
+    public var returnRouterLosses: Bool
+
+    /// Whether to return the scores of the whole vocabulary at each position.
+    public var returnLogits: Bool
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
         target: ModelInput? = nil,
         topLogprobs: UInt32 = 0,
-        dropPolicy: DropPolicy? = nil
+        dropPolicy: DropPolicy? = nil,
+        returnRoutes: Bool = false,
+        encoderRoutes: Routes? = nil,
+        decoderRoutes: Routes? = nil,
+        returnRouterLosses: Bool = false,
+        returnLogits: Bool = false
     ) {
         self.input = input
         self.target = target
         self.topLogprobs = topLogprobs
         self.dropPolicy = dropPolicy
+        self.returnRoutes = returnRoutes
+        self.encoderRoutes = encoderRoutes
+        self.decoderRoutes = decoderRoutes
+        self.returnRouterLosses = returnRouterLosses
+        self.returnLogits = returnLogits
     }
 
     /// Reads and writes the message.
@@ -1079,6 +1160,11 @@ extension ScoreRequest: CBacked {
         }
         self.topLogprobs = c.top_logprobs
         self.dropPolicy = try fields.message(c.drop_policy)
+        self.returnRoutes = c.return_routes != 0
+        self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.decoderRoutes = try fields.message(c.decoder_routes)
+        self.returnRouterLosses = c.return_router_losses != 0
+        self.returnLogits = c.return_logits != 0
     }
 
     func write(_ c: inout Switchyard__V1__ScoreRequest, _ arena: ProtoArena) {
@@ -1104,6 +1190,11 @@ extension ScoreRequest: CBacked {
         }
         c.top_logprobs = self.topLogprobs
         c.drop_policy = arena.message(self.dropPolicy)
+        c.return_routes = self.returnRoutes ? 1 : 0
+        c.encoder_routes = arena.message(self.encoderRoutes)
+        c.decoder_routes = arena.message(self.decoderRoutes)
+        c.return_router_losses = self.returnRouterLosses ? 1 : 0
+        c.return_logits = self.returnLogits ? 1 : 0
     }
 }
 
@@ -1121,12 +1212,37 @@ public struct ScoreResponse: ProtoMessage {
     /// What the call cost.
     public var usage: Usage?
 
+    /// The input's way through the encoder, if return_routes asked for it.
+    public var encoderRoutes: Routes?
+
+    /// The target's way through the decoder, if return_routes asked for it.
+    public var decoderRoutes: Routes?
+
+    /// If return_router_losses asked for them.
+    public var routerLosses: RouterLosses?
+
+    /// If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
+    public var logits: Tensor?
+
     /// Creates the message; each parameter is the property of that name.
-    public init(logprobs: [TokenLogprob] = [], totalLogprob: Float = 0, loss: Float = 0, usage: Usage? = nil) {
+    public init(
+        logprobs: [TokenLogprob] = [],
+        totalLogprob: Float = 0,
+        loss: Float = 0,
+        usage: Usage? = nil,
+        encoderRoutes: Routes? = nil,
+        decoderRoutes: Routes? = nil,
+        routerLosses: RouterLosses? = nil,
+        logits: Tensor? = nil
+    ) {
         self.logprobs = logprobs
         self.totalLogprob = totalLogprob
         self.loss = loss
         self.usage = usage
+        self.encoderRoutes = encoderRoutes
+        self.decoderRoutes = decoderRoutes
+        self.routerLosses = routerLosses
+        self.logits = logits
     }
 
     /// Reads and writes the message.
@@ -1143,6 +1259,10 @@ extension ScoreResponse: CBacked {
         self.totalLogprob = c.total_logprob
         self.loss = c.loss
         self.usage = try fields.message(c.usage)
+        self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.decoderRoutes = try fields.message(c.decoder_routes)
+        self.routerLosses = try fields.message(c.router_losses)
+        self.logits = try fields.message(c.logits)
     }
 
     func write(_ c: inout Switchyard__V1__ScoreResponse, _ arena: ProtoArena) {
@@ -1150,6 +1270,201 @@ extension ScoreResponse: CBacked {
         c.total_logprob = self.totalLogprob
         c.loss = self.loss
         c.usage = arena.message(self.usage)
+        c.encoder_routes = arena.message(self.encoderRoutes)
+        c.decoder_routes = arena.message(self.decoderRoutes)
+        c.router_losses = arena.message(self.routerLosses)
+        c.logits = arena.message(self.logits)
+    }
+}
+
+/// The way of one sequence's tokens through the sparse layers of one stack.
+///
+/// The arrays have an entry for each token at each sparse layer, token-major: token t at layers[l] is entry t * (number
+/// of layers) + l.
+public struct Routes: ProtoMessage {
+    /// The half of the model.
+    public var stack: WireStack
+
+    /// The indices of the blocks that hold the sparse layers, ascending: all of the stack.
+    public var layers: [UInt32]
+
+    /// The number of tokens.
+    public var tokens: UInt32
+
+    /// The expert that each token was sent to, dropped or not: two bytes an entry, uint16, little-endian.
+    public var experts: [UInt8]
+
+    /// The router's probability of that expert: four bytes an entry, IEEE 754 binary32, little-endian.
+    ///
+    /// May be left out of a request, where the routers compute it.
+    public var probabilities: [UInt8]
+
+    /// Why a token got no expert output: one byte an entry, a number of DropReason, 0 where it got one.
+    ///
+    /// Empty if no token was dropped.
+    public var dropReasons: [UInt8]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        stack: WireStack = .unspecified,
+        layers: [UInt32] = [],
+        tokens: UInt32 = 0,
+        experts: [UInt8] = [],
+        probabilities: [UInt8] = [],
+        dropReasons: [UInt8] = []
+    ) {
+        self.stack = stack
+        self.layers = layers
+        self.tokens = tokens
+        self.experts = experts
+        self.probabilities = probabilities
+        self.dropReasons = dropReasons
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension Routes: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__Routes>) {
+        switchyard__v1__routes__init(c)
+    }
+
+    init(reading c: Switchyard__V1__Routes, _ fields: FieldReader) throws(ProtoError) {
+        self.stack = try fields.choice(c.stack.rawValue, "stack")
+        self.layers = fields.array(c.n_layers, c.layers)
+        self.tokens = c.tokens
+        self.experts = fields.bytes(c.experts)
+        self.probabilities = fields.bytes(c.probabilities)
+        self.dropReasons = fields.bytes(c.drop_reasons)
+    }
+
+    func write(_ c: inout Switchyard__V1__Routes, _ arena: ProtoArena) {
+        c.stack = Switchyard__V1__Stack(self.stack.rawValue)
+        (c.n_layers, c.layers) = arena.array(self.layers)
+        c.tokens = self.tokens
+        c.experts = arena.bytes(self.experts)
+        c.probabilities = arena.bytes(self.probabilities)
+        c.drop_reasons = arena.bytes(self.dropReasons)
+    }
+}
+
+/// The losses that routers are trained with, without their factors, for one input and target.
+public struct RouterLosses: ProtoMessage {
+    /// Each sparse layer's losses, the encoder's first.
+    public var layers: [LayerRouterLosses]
+
+    /// The layers' load balancing losses added up.
+    public var loadBalancingLoss: Float
+
+    /// The layers' z-losses added up.
+    public var zLoss: Float
+
+    /// encoder_aux_loss of transformers: of the tokens of all the encoder's sparse layers together; 0 if its sparse
+    /// step is 1.
+    public var transformersEncoderAuxLoss: Float
+
+    /// encoder_z_loss of transformers, likewise.
+    public var transformersEncoderZLoss: Float
+
+    /// decoder_aux_loss of transformers, likewise.
+    public var transformersDecoderAuxLoss: Float
+
+    /// decoder_z_loss of transformers, likewise.
+    public var transformersDecoderZLoss: Float
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        layers: [LayerRouterLosses] = [],
+        loadBalancingLoss: Float = 0,
+        zLoss: Float = 0,
+        transformersEncoderAuxLoss: Float = 0,
+        transformersEncoderZLoss: Float = 0,
+        transformersDecoderAuxLoss: Float = 0,
+        transformersDecoderZLoss: Float = 0
+    ) {
+        self.layers = layers
+        self.loadBalancingLoss = loadBalancingLoss
+        self.zLoss = zLoss
+        self.transformersEncoderAuxLoss = transformersEncoderAuxLoss
+        self.transformersEncoderZLoss = transformersEncoderZLoss
+        self.transformersDecoderAuxLoss = transformersDecoderAuxLoss
+        self.transformersDecoderZLoss = transformersDecoderZLoss
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension RouterLosses: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__RouterLosses>) {
+        switchyard__v1__router_losses__init(c)
+    }
+
+    init(reading c: Switchyard__V1__RouterLosses, _ fields: FieldReader) throws(ProtoError) {
+        self.layers = try fields.messages(c.n_layers, c.layers)
+        self.loadBalancingLoss = c.load_balancing_loss
+        self.zLoss = c.z_loss
+        self.transformersEncoderAuxLoss = c.transformers_encoder_aux_loss
+        self.transformersEncoderZLoss = c.transformers_encoder_z_loss
+        self.transformersDecoderAuxLoss = c.transformers_decoder_aux_loss
+        self.transformersDecoderZLoss = c.transformers_decoder_z_loss
+    }
+
+    func write(_ c: inout Switchyard__V1__RouterLosses, _ arena: ProtoArena) {
+        (c.n_layers, c.layers) = arena.messages(self.layers)
+        c.load_balancing_loss = self.loadBalancingLoss
+        c.z_loss = self.zLoss
+        c.transformers_encoder_aux_loss = self.transformersEncoderAuxLoss
+        c.transformers_encoder_z_loss = self.transformersEncoderZLoss
+        c.transformers_decoder_aux_loss = self.transformersDecoderAuxLoss
+        c.transformers_decoder_z_loss = self.transformersDecoderZLoss
+    }
+}
+
+/// The losses of one sparse layer's router.
+public struct LayerRouterLosses: ProtoMessage {
+    /// The half of the model.
+    public var stack: WireStack
+
+    /// The index of the block that holds the sparse layer.
+    public var layer: UInt32
+
+    /// Number of experts times the sum over the experts of the share of tokens sent there times the mean probability.
+    public var loadBalancingLoss: Float
+
+    /// The mean over the tokens of the square of the logarithm of the sum of the exponentials of the router's logits.
+    public var zLoss: Float
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(stack: WireStack = .unspecified, layer: UInt32 = 0, loadBalancingLoss: Float = 0, zLoss: Float = 0) {
+        self.stack = stack
+        self.layer = layer
+        self.loadBalancingLoss = loadBalancingLoss
+        self.zLoss = zLoss
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension LayerRouterLosses: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__LayerRouterLosses>) {
+        switchyard__v1__layer_router_losses__init(c)
+    }
+
+    init(reading c: Switchyard__V1__LayerRouterLosses, _ fields: FieldReader) throws(ProtoError) {
+        self.stack = try fields.choice(c.stack.rawValue, "stack")
+        self.layer = c.layer
+        self.loadBalancingLoss = c.load_balancing_loss
+        self.zLoss = c.z_loss
+    }
+
+    func write(_ c: inout Switchyard__V1__LayerRouterLosses, _ arena: ProtoArena) {
+        c.stack = Switchyard__V1__Stack(self.stack.rawValue)
+        c.layer = self.layer
+        c.load_balancing_loss = self.loadBalancingLoss
+        c.z_loss = self.zLoss
     }
 }
 

@@ -6,3 +6,5 @@
 public typealias ExpertRowsMessage = ExpertRows
 /// The wire form of the parameters of generation.
 public typealias GenerationParametersMessage = GenerationParameters
+/// The wire form of the routers' losses.
+public typealias RouterLossesMessage = RouterLosses

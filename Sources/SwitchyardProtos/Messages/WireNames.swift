@@ -34,6 +34,18 @@ extension WireDropReason {
         case .badReply: self = .badReply
         }
     }
+
+    /// The reason, if one is given.
+    public var reason: SwitchyardTypes.DropReason? {
+        switch self {
+        case .unspecified: nil
+        case .capacity: .capacity
+        case .timeout: .timeout
+        case .unavailable: .unavailable
+        case .overloaded: .overloaded
+        case .badReply: .badReply
+        }
+    }
 }
 
 extension WireDType {

@@ -44,6 +44,9 @@ struct GenerateCommand: AsyncParsableCommand {
     @Flag(help: "Print the whole response as JSON.")
     var json = false
 
+    @Flag(help: "Print which expert each token went to at each sparse layer, and with which probability.")
+    var routes = false
+
     @OptionGroup var parameters: GenerationOptions
 
     @OptionGroup(title: "Weights with --local") var precision: LocalPrecisionOptions
@@ -97,7 +100,8 @@ struct GenerateCommand: AsyncParsableCommand {
             input: .text(text),
             parameters: self.parameters.message,
             dropPolicy: self.parameters.dropPolicy,
-            decoderPrefix: self.parameters.decoderPrefix
+            decoderPrefix: self.parameters.decoderPrefix,
+            returnRoutes: self.routes
         )
         if let model = self.localModel {
             try await self.answer(request, with: model)
@@ -142,6 +146,7 @@ struct GenerateCommand: AsyncParsableCommand {
             Terminal.print(try GenerationReport(response).json())
         } else {
             for generation in response.generations { Terminal.print(generation.text) }
+            Self.showRoutes(response)
             Self.warnOfDrops(response.usage)
         }
     }
@@ -149,8 +154,15 @@ struct GenerateCommand: AsyncParsableCommand {
     /// Prints what a stream has not shown.
     private static func end(_ text: StreamedText, _ response: GenerateResponse) {
         Terminal.print(text.rest(of: response))
+        Self.showRoutes(response)
         if let note = text.note { Terminal.printError(note) }
         Self.warnOfDrops(response.usage)
+    }
+
+    /// Prints the ways through the sparse layers, if they were asked for.
+    private static func showRoutes(_ response: GenerateResponse) {
+        let text = RoutesReport.text(response)
+        if !text.isEmpty { Terminal.print("\n" + text) }
     }
 
     /// Dropped tokens make an answer worse, so report them even unasked.

@@ -10,6 +10,7 @@ struct GenerationReport: Encodable {
         var tokenIds: [UInt32]
         var finishReason: String
         var score: Float
+        var decoderRoutes: RoutesReport?
     }
 
     struct Drop: Encodable {
@@ -22,6 +23,7 @@ struct GenerationReport: Encodable {
     var generations: [Answer]
     /// The seed that tokens were sampled with.
     var seed: UInt64?
+    var encoderRoutes: RoutesReport?
     var inputTokens: UInt32
     var outputTokens: UInt32
     var routedTokens: UInt64
@@ -37,10 +39,12 @@ struct GenerationReport: Encodable {
                 text: $0.text,
                 tokenIds: $0.tokenIDs,
                 finishReason: Self.protocolName($0.finishReason),
-                score: $0.score
+                score: $0.score,
+                decoderRoutes: $0.decoderRoutes.flatMap(RoutesReport.init)
             )
         }
         self.seed = response.seed
+        self.encoderRoutes = response.encoderRoutes.flatMap(RoutesReport.init)
         self.inputTokens = usage.inputTokens
         self.outputTokens = usage.outputTokens
         self.routedTokens = usage.routedTokens

@@ -727,6 +727,141 @@ void   switchyard__v1__score_response__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__score_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__routes__init
+                     (Switchyard__V1__Routes         *message)
+{
+  static const Switchyard__V1__Routes init_value = SWITCHYARD__V1__ROUTES__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__routes__get_packed_size
+                     (const Switchyard__V1__Routes *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__routes__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__routes__pack
+                     (const Switchyard__V1__Routes *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__routes__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__routes__pack_to_buffer
+                     (const Switchyard__V1__Routes *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__routes__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__Routes *
+       switchyard__v1__routes__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__Routes *)
+     protobuf_c_message_unpack (&switchyard__v1__routes__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__routes__free_unpacked
+                     (Switchyard__V1__Routes *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__routes__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__router_losses__init
+                     (Switchyard__V1__RouterLosses         *message)
+{
+  static const Switchyard__V1__RouterLosses init_value = SWITCHYARD__V1__ROUTER_LOSSES__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__router_losses__get_packed_size
+                     (const Switchyard__V1__RouterLosses *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__router_losses__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__router_losses__pack
+                     (const Switchyard__V1__RouterLosses *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__router_losses__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__router_losses__pack_to_buffer
+                     (const Switchyard__V1__RouterLosses *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__router_losses__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__RouterLosses *
+       switchyard__v1__router_losses__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__RouterLosses *)
+     protobuf_c_message_unpack (&switchyard__v1__router_losses__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__router_losses__free_unpacked
+                     (Switchyard__V1__RouterLosses *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__router_losses__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__layer_router_losses__init
+                     (Switchyard__V1__LayerRouterLosses         *message)
+{
+  static const Switchyard__V1__LayerRouterLosses init_value = SWITCHYARD__V1__LAYER_ROUTER_LOSSES__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__layer_router_losses__get_packed_size
+                     (const Switchyard__V1__LayerRouterLosses *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__layer_router_losses__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__layer_router_losses__pack
+                     (const Switchyard__V1__LayerRouterLosses *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__layer_router_losses__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__layer_router_losses__pack_to_buffer
+                     (const Switchyard__V1__LayerRouterLosses *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__layer_router_losses__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__LayerRouterLosses *
+       switchyard__v1__layer_router_losses__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__LayerRouterLosses *)
+     protobuf_c_message_unpack (&switchyard__v1__layer_router_losses__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__layer_router_losses__free_unpacked
+                     (Switchyard__V1__LayerRouterLosses *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__layer_router_losses__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__describe_model_request__init
                      (Switchyard__V1__DescribeModelRequest         *message)
 {
@@ -1087,7 +1222,7 @@ void   switchyard__v1__replica_description__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__replica_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[7] =
 {
   {
     "text",
@@ -1161,6 +1296,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_de
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "return_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerateRequest, return_routes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generate_request__field_indices_by_name[] = {
   5,   /* field[5] = decoder_input_ids */
@@ -1168,12 +1315,14 @@ static const unsigned switchyard__v1__generate_request__field_indices_by_name[] 
   3,   /* field[3] = drop_policy */
   1,   /* field[1] = input_ids */
   2,   /* field[2] = parameters */
+  6,   /* field[6] = return_routes */
   0,   /* field[0] = text */
 };
-static const ProtobufCIntRange switchyard__v1__generate_request__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__generate_request__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 10, 6 },
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
 {
@@ -1183,10 +1332,10 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
   "Switchyard__V1__GenerateRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateRequest),
-  6,
+  7,
   switchyard__v1__generate_request__field_descriptors,
   switchyard__v1__generate_request__field_indices_by_name,
-  1,  switchyard__v1__generate_request__number_ranges,
+  2,  switchyard__v1__generate_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generate_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -1976,7 +2125,7 @@ const ProtobufCMessageDescriptor switchyard__v1__token_candidate__descriptor =
   (ProtobufCMessageInit) switchyard__v1__token_candidate__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_descriptors[4] =
 {
   {
     "generations",
@@ -2014,16 +2163,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_d
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "encoder_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerateResponse, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generate_response__field_indices_by_name[] = {
+  3,   /* field[3] = encoder_routes */
   0,   /* field[0] = generations */
   2,   /* field[2] = seed */
   1,   /* field[1] = usage */
 };
-static const ProtobufCIntRange switchyard__v1__generate_response__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__generate_response__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 10, 3 },
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor =
 {
@@ -2033,14 +2196,14 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor =
   "Switchyard__V1__GenerateResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateResponse),
-  3,
+  4,
   switchyard__v1__generate_response__field_descriptors,
   switchyard__v1__generate_response__field_indices_by_name,
-  1,  switchyard__v1__generate_response__number_ranges,
+  2,  switchyard__v1__generate_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generate_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__generation__field_descriptors[5] =
+static const ProtobufCFieldDescriptor switchyard__v1__generation__field_descriptors[6] =
 {
   {
     "text",
@@ -2102,18 +2265,32 @@ static const ProtobufCFieldDescriptor switchyard__v1__generation__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "decoder_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Generation, decoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generation__field_indices_by_name[] = {
+  5,   /* field[5] = decoder_routes */
   2,   /* field[2] = finish_reason */
   4,   /* field[4] = logprobs */
   3,   /* field[3] = score */
   0,   /* field[0] = text */
   1,   /* field[1] = token_ids */
 };
-static const ProtobufCIntRange switchyard__v1__generation__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__generation__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 5 }
+  { 10, 5 },
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generation__descriptor =
 {
@@ -2123,10 +2300,10 @@ const ProtobufCMessageDescriptor switchyard__v1__generation__descriptor =
   "Switchyard__V1__Generation",
   "switchyard.v1",
   sizeof(Switchyard__V1__Generation),
-  5,
+  6,
   switchyard__v1__generation__field_descriptors,
   switchyard__v1__generation__field_indices_by_name,
-  1,  switchyard__v1__generation__number_ranges,
+  2,  switchyard__v1__generation__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generation__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2258,7 +2435,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generated_token__descriptor =
   (ProtobufCMessageInit) switchyard__v1__generated_token__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_descriptors[4] =
+static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_descriptors[6] =
 {
   {
     "text",
@@ -2308,17 +2485,44 @@ static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "return_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeRequest, return_routes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_routes",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeRequest, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__encode_request__field_indices_by_name[] = {
   3,   /* field[3] = drop_policy */
+  5,   /* field[5] = encoder_routes */
   1,   /* field[1] = input_ids */
   2,   /* field[2] = pooling */
+  4,   /* field[4] = return_routes */
   0,   /* field[0] = text */
 };
-static const ProtobufCIntRange switchyard__v1__encode_request__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__encode_request__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 10, 4 },
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor =
 {
@@ -2328,14 +2532,14 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor =
   "Switchyard__V1__EncodeRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__EncodeRequest),
-  4,
+  6,
   switchyard__v1__encode_request__field_descriptors,
   switchyard__v1__encode_request__field_indices_by_name,
-  1,  switchyard__v1__encode_request__number_ranges,
+  2,  switchyard__v1__encode_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__encode_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__encode_response__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__encode_response__field_descriptors[4] =
 {
   {
     "hidden_states",
@@ -2373,16 +2577,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__encode_response__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "encoder_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeResponse, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__encode_response__field_indices_by_name[] = {
+  3,   /* field[3] = encoder_routes */
   0,   /* field[0] = hidden_states */
   1,   /* field[1] = token_ids */
   2,   /* field[2] = usage */
 };
-static const ProtobufCIntRange switchyard__v1__encode_response__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__encode_response__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 10, 3 },
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__encode_response__descriptor =
 {
@@ -2392,14 +2610,14 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_response__descriptor =
   "Switchyard__V1__EncodeResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__EncodeResponse),
-  3,
+  4,
   switchyard__v1__encode_response__field_descriptors,
   switchyard__v1__encode_response__field_indices_by_name,
-  1,  switchyard__v1__encode_response__number_ranges,
+  2,  switchyard__v1__encode_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__encode_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[11] =
 {
   {
     "text",
@@ -2473,19 +2691,85 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "return_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, return_routes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_routes",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder_routes",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, decoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "return_router_losses",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, return_router_losses),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "return_logits",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, return_logits),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_request__field_indices_by_name[] = {
+  8,   /* field[8] = decoder_routes */
   5,   /* field[5] = drop_policy */
+  7,   /* field[7] = encoder_routes */
   1,   /* field[1] = input_ids */
+  10,   /* field[10] = return_logits */
+  9,   /* field[9] = return_router_losses */
+  6,   /* field[6] = return_routes */
   3,   /* field[3] = target_ids */
   2,   /* field[2] = target_text */
   0,   /* field[0] = text */
   4,   /* field[4] = top_logprobs */
 };
-static const ProtobufCIntRange switchyard__v1__score_request__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__score_request__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 10, 6 },
+  { 0, 11 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
 {
@@ -2495,14 +2779,14 @@ const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
   "Switchyard__V1__ScoreRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreRequest),
-  6,
+  11,
   switchyard__v1__score_request__field_descriptors,
   switchyard__v1__score_request__field_indices_by_name,
-  1,  switchyard__v1__score_request__number_ranges,
+  2,  switchyard__v1__score_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_descriptors[4] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_descriptors[8] =
 {
   {
     "logprobs",
@@ -2552,17 +2836,70 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "encoder_routes",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResponse, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder_routes",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResponse, decoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "router_losses",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResponse, router_losses),
+    &switchyard__v1__router_losses__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "logits",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResponse, logits),
+    &switchyard__v1__tensor__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_response__field_indices_by_name[] = {
+  5,   /* field[5] = decoder_routes */
+  4,   /* field[4] = encoder_routes */
+  7,   /* field[7] = logits */
   0,   /* field[0] = logprobs */
   2,   /* field[2] = loss */
+  6,   /* field[6] = router_losses */
   1,   /* field[1] = total_logprob */
   3,   /* field[3] = usage */
 };
-static const ProtobufCIntRange switchyard__v1__score_response__number_ranges[1 + 1] =
+static const ProtobufCIntRange switchyard__v1__score_response__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 10, 4 },
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor =
 {
@@ -2572,11 +2909,307 @@ const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor =
   "Switchyard__V1__ScoreResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreResponse),
-  4,
+  8,
   switchyard__v1__score_response__field_descriptors,
   switchyard__v1__score_response__field_indices_by_name,
-  1,  switchyard__v1__score_response__number_ranges,
+  2,  switchyard__v1__score_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__routes__field_descriptors[6] =
+{
+  {
+    "stack",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Routes, stack),
+    &switchyard__v1__stack__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "layers",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__Routes, n_layers),
+    offsetof(Switchyard__V1__Routes, layers),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tokens",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Routes, tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "experts",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Routes, experts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "probabilities",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Routes, probabilities),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drop_reasons",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Routes, drop_reasons),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__routes__field_indices_by_name[] = {
+  5,   /* field[5] = drop_reasons */
+  3,   /* field[3] = experts */
+  1,   /* field[1] = layers */
+  4,   /* field[4] = probabilities */
+  0,   /* field[0] = stack */
+  2,   /* field[2] = tokens */
+};
+static const ProtobufCIntRange switchyard__v1__routes__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__routes__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.Routes",
+  "Routes",
+  "Switchyard__V1__Routes",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__Routes),
+  6,
+  switchyard__v1__routes__field_descriptors,
+  switchyard__v1__routes__field_indices_by_name,
+  1,  switchyard__v1__routes__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__routes__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__router_losses__field_descriptors[7] =
+{
+  {
+    "layers",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__RouterLosses, n_layers),
+    offsetof(Switchyard__V1__RouterLosses, layers),
+    &switchyard__v1__layer_router_losses__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "load_balancing_loss",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RouterLosses, load_balancing_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "z_loss",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RouterLosses, z_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "transformers_encoder_aux_loss",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RouterLosses, transformers_encoder_aux_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "transformers_encoder_z_loss",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RouterLosses, transformers_encoder_z_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "transformers_decoder_aux_loss",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RouterLosses, transformers_decoder_aux_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "transformers_decoder_z_loss",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RouterLosses, transformers_decoder_z_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__router_losses__field_indices_by_name[] = {
+  0,   /* field[0] = layers */
+  1,   /* field[1] = load_balancing_loss */
+  5,   /* field[5] = transformers_decoder_aux_loss */
+  6,   /* field[6] = transformers_decoder_z_loss */
+  3,   /* field[3] = transformers_encoder_aux_loss */
+  4,   /* field[4] = transformers_encoder_z_loss */
+  2,   /* field[2] = z_loss */
+};
+static const ProtobufCIntRange switchyard__v1__router_losses__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__router_losses__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.RouterLosses",
+  "RouterLosses",
+  "Switchyard__V1__RouterLosses",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__RouterLosses),
+  7,
+  switchyard__v1__router_losses__field_descriptors,
+  switchyard__v1__router_losses__field_indices_by_name,
+  1,  switchyard__v1__router_losses__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__router_losses__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__layer_router_losses__field_descriptors[4] =
+{
+  {
+    "stack",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LayerRouterLosses, stack),
+    &switchyard__v1__stack__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "layer",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LayerRouterLosses, layer),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "load_balancing_loss",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LayerRouterLosses, load_balancing_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "z_loss",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LayerRouterLosses, z_loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__layer_router_losses__field_indices_by_name[] = {
+  1,   /* field[1] = layer */
+  2,   /* field[2] = load_balancing_loss */
+  0,   /* field[0] = stack */
+  3,   /* field[3] = z_loss */
+};
+static const ProtobufCIntRange switchyard__v1__layer_router_losses__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__layer_router_losses__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.LayerRouterLosses",
+  "LayerRouterLosses",
+  "Switchyard__V1__LayerRouterLosses",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__LayerRouterLosses),
+  4,
+  switchyard__v1__layer_router_losses__field_descriptors,
+  switchyard__v1__layer_router_losses__field_indices_by_name,
+  1,  switchyard__v1__layer_router_losses__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__layer_router_losses__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 #define switchyard__v1__describe_model_request__field_descriptors NULL

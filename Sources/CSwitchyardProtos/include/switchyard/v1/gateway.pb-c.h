@@ -32,6 +32,9 @@ typedef struct Switchyard__V1__EncodeRequest Switchyard__V1__EncodeRequest;
 typedef struct Switchyard__V1__EncodeResponse Switchyard__V1__EncodeResponse;
 typedef struct Switchyard__V1__ScoreRequest Switchyard__V1__ScoreRequest;
 typedef struct Switchyard__V1__ScoreResponse Switchyard__V1__ScoreResponse;
+typedef struct Switchyard__V1__Routes Switchyard__V1__Routes;
+typedef struct Switchyard__V1__RouterLosses Switchyard__V1__RouterLosses;
+typedef struct Switchyard__V1__LayerRouterLosses Switchyard__V1__LayerRouterLosses;
 typedef struct Switchyard__V1__DescribeModelRequest Switchyard__V1__DescribeModelRequest;
 typedef struct Switchyard__V1__ModelDescription Switchyard__V1__ModelDescription;
 typedef struct Switchyard__V1__DescribeClusterRequest Switchyard__V1__DescribeClusterRequest;
@@ -167,6 +170,10 @@ struct  Switchyard__V1__GenerateRequest
    * How many tokens may be dropped.
    */
   Switchyard__V1__DropPolicy *drop_policy;
+  /*
+   * Whether to return the way of every token through the sparse layers.
+   */
+  protobuf_c_boolean return_routes;
   Switchyard__V1__GenerateRequest__InputCase input_case;
   union {
     /*
@@ -192,7 +199,7 @@ struct  Switchyard__V1__GenerateRequest
 };
 #define SWITCHYARD__V1__GENERATE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_request__descriptor) \
-    , NULL, NULL, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0} }
+    , NULL, NULL, 0, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0} }
 
 
 typedef enum {
@@ -639,6 +646,10 @@ struct  Switchyard__V1__GenerateResponse
    * What the call cost.
    */
   Switchyard__V1__Usage *usage;
+  /*
+   * The input's way through the encoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *encoder_routes;
   Switchyard__V1__GenerateResponse__GivenSeedCase given_seed_case;
   union {
     uint64_t seed;
@@ -646,7 +657,7 @@ struct  Switchyard__V1__GenerateResponse
 };
 #define SWITCHYARD__V1__GENERATE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_response__descriptor) \
-    , 0,NULL, NULL, SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__NOT_SET, {0} }
+    , 0,NULL, NULL, NULL, SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__NOT_SET, {0} }
 
 
 /*
@@ -679,10 +690,15 @@ struct  Switchyard__V1__Generation
    */
   size_t n_logprobs;
   Switchyard__V1__TokenLogprob **logprobs;
+  /*
+   * The way through the decoder, if return_routes asked for it: of the tokens that token_ids were chosen from, which are
+   * the decoder start token, a decoder prefix, and all of token_ids but the last.
+   */
+  Switchyard__V1__Routes *decoder_routes;
 };
 #define SWITCHYARD__V1__GENERATION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generation__descriptor) \
-    , {0,NULL}, 0,NULL, SWITCHYARD__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED, 0, 0,NULL }
+    , {0,NULL}, 0,NULL, SWITCHYARD__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED, 0, 0,NULL, NULL }
 
 
 typedef enum {
@@ -764,6 +780,14 @@ struct  Switchyard__V1__EncodeRequest
    * How many tokens may be dropped.
    */
   Switchyard__V1__DropPolicy *drop_policy;
+  /*
+   * Whether to return the way of every token through the sparse layers.
+   */
+  protobuf_c_boolean return_routes;
+  /*
+   * The way that the input takes through the encoder, instead of the one that the routers choose.
+   */
+  Switchyard__V1__Routes *encoder_routes;
   Switchyard__V1__EncodeRequest__InputCase input_case;
   union {
     /*
@@ -778,7 +802,7 @@ struct  Switchyard__V1__EncodeRequest
 };
 #define SWITCHYARD__V1__ENCODE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_request__descriptor) \
-    , SWITCHYARD__V1__POOLING__PER_TOKEN, NULL, SWITCHYARD__V1__ENCODE_REQUEST__INPUT__NOT_SET, {0} }
+    , SWITCHYARD__V1__POOLING__PER_TOKEN, NULL, 0, NULL, SWITCHYARD__V1__ENCODE_REQUEST__INPUT__NOT_SET, {0} }
 
 
 /*
@@ -800,10 +824,14 @@ struct  Switchyard__V1__EncodeResponse
    * What the call cost.
    */
   Switchyard__V1__Usage *usage;
+  /*
+   * The input's way through the encoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *encoder_routes;
 };
 #define SWITCHYARD__V1__ENCODE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_response__descriptor) \
-    , NULL, 0,NULL, NULL }
+    , NULL, 0,NULL, NULL, NULL }
 
 
 typedef enum {
@@ -834,6 +862,27 @@ struct  Switchyard__V1__ScoreRequest
    * How many tokens may be dropped.
    */
   Switchyard__V1__DropPolicy *drop_policy;
+  /*
+   * Whether to return the way of every token through the sparse layers.
+   */
+  protobuf_c_boolean return_routes;
+  /*
+   * The way that the input takes through the encoder, instead of the one that the routers choose.
+   */
+  Switchyard__V1__Routes *encoder_routes;
+  /*
+   * The way through the decoder of the decoder start token and all of the target but its last token, instead of the one
+   * that the routers choose: a generation's decoder_routes, where the target is its token_ids.
+   */
+  Switchyard__V1__Routes *decoder_routes;
+  /*
+   * Whether to return the losses that routers are trained with.
+   */
+  protobuf_c_boolean return_router_losses;
+  /*
+   * Whether to return the scores of the whole vocabulary at each position.
+   */
+  protobuf_c_boolean return_logits;
   Switchyard__V1__ScoreRequest__InputCase input_case;
   union {
     /*
@@ -859,7 +908,7 @@ struct  Switchyard__V1__ScoreRequest
 };
 #define SWITCHYARD__V1__SCORE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_request__descriptor) \
-    , 0, NULL, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0} }
+    , 0, NULL, 0, NULL, NULL, 0, 0, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0} }
 
 
 /*
@@ -885,10 +934,136 @@ struct  Switchyard__V1__ScoreResponse
    * What the call cost.
    */
   Switchyard__V1__Usage *usage;
+  /*
+   * The input's way through the encoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *encoder_routes;
+  /*
+   * The target's way through the decoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *decoder_routes;
+  /*
+   * If return_router_losses asked for them.
+   */
+  Switchyard__V1__RouterLosses *router_losses;
+  /*
+   * If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
+   */
+  Switchyard__V1__Tensor *logits;
 };
 #define SWITCHYARD__V1__SCORE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_response__descriptor) \
-    , 0,NULL, 0, 0, NULL }
+    , 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL }
+
+
+/*
+ * The way of one sequence's tokens through the sparse layers of one stack.
+ * The arrays have an entry for each token at each sparse layer, token-major: token t at layers[l] is entry
+ * t * (number of layers) + l.
+ */
+struct  Switchyard__V1__Routes
+{
+  ProtobufCMessage base;
+  /*
+   * The half of the model.
+   */
+  Switchyard__V1__Stack stack;
+  /*
+   * The indices of the blocks that hold the sparse layers, ascending: all of the stack.
+   */
+  size_t n_layers;
+  uint32_t *layers;
+  /*
+   * The number of tokens.
+   */
+  uint32_t tokens;
+  /*
+   * The expert that each token was sent to, dropped or not: two bytes an entry, uint16, little-endian.
+   */
+  ProtobufCBinaryData experts;
+  /*
+   * The router's probability of that expert: four bytes an entry, IEEE 754 binary32, little-endian. May be left out of a
+   * request, where the routers compute it.
+   */
+  ProtobufCBinaryData probabilities;
+  /*
+   * Why a token got no expert output: one byte an entry, a number of DropReason, 0 where it got one. Empty if no token was
+   * dropped.
+   */
+  ProtobufCBinaryData drop_reasons;
+};
+#define SWITCHYARD__V1__ROUTES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__routes__descriptor) \
+    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0,NULL, 0, {0,NULL}, {0,NULL}, {0,NULL} }
+
+
+/*
+ * The losses that routers are trained with, without their factors, for one input and target.
+ */
+struct  Switchyard__V1__RouterLosses
+{
+  ProtobufCMessage base;
+  /*
+   * Each sparse layer's losses, the encoder's first.
+   */
+  size_t n_layers;
+  Switchyard__V1__LayerRouterLosses **layers;
+  /*
+   * The layers' load balancing losses added up.
+   */
+  float load_balancing_loss;
+  /*
+   * The layers' z-losses added up.
+   */
+  float z_loss;
+  /*
+   * encoder_aux_loss of transformers: of the tokens of all the encoder's sparse layers together; 0 if its sparse step is 1.
+   */
+  float transformers_encoder_aux_loss;
+  /*
+   * encoder_z_loss of transformers, likewise.
+   */
+  float transformers_encoder_z_loss;
+  /*
+   * decoder_aux_loss of transformers, likewise.
+   */
+  float transformers_decoder_aux_loss;
+  /*
+   * decoder_z_loss of transformers, likewise.
+   */
+  float transformers_decoder_z_loss;
+};
+#define SWITCHYARD__V1__ROUTER_LOSSES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__router_losses__descriptor) \
+    , 0,NULL, 0, 0, 0, 0, 0, 0 }
+
+
+/*
+ * The losses of one sparse layer's router.
+ */
+struct  Switchyard__V1__LayerRouterLosses
+{
+  ProtobufCMessage base;
+  /*
+   * The half of the model.
+   */
+  Switchyard__V1__Stack stack;
+  /*
+   * The index of the block that holds the sparse layer.
+   */
+  uint32_t layer;
+  /*
+   * Number of experts times the sum over the experts of the share of tokens sent there times the mean probability.
+   */
+  float load_balancing_loss;
+  /*
+   * The mean over the tokens of the square of the logarithm of the sum of the exponentials of the router's logits.
+   */
+  float z_loss;
+};
+#define SWITCHYARD__V1__LAYER_ROUTER_LOSSES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__layer_router_losses__descriptor) \
+    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0, 0 }
 
 
 /*
@@ -1565,6 +1740,63 @@ Switchyard__V1__ScoreResponse *
 void   switchyard__v1__score_response__free_unpacked
                      (Switchyard__V1__ScoreResponse *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__Routes methods */
+void   switchyard__v1__routes__init
+                     (Switchyard__V1__Routes         *message);
+size_t switchyard__v1__routes__get_packed_size
+                     (const Switchyard__V1__Routes   *message);
+size_t switchyard__v1__routes__pack
+                     (const Switchyard__V1__Routes   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__routes__pack_to_buffer
+                     (const Switchyard__V1__Routes   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__Routes *
+       switchyard__v1__routes__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__routes__free_unpacked
+                     (Switchyard__V1__Routes *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__RouterLosses methods */
+void   switchyard__v1__router_losses__init
+                     (Switchyard__V1__RouterLosses         *message);
+size_t switchyard__v1__router_losses__get_packed_size
+                     (const Switchyard__V1__RouterLosses   *message);
+size_t switchyard__v1__router_losses__pack
+                     (const Switchyard__V1__RouterLosses   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__router_losses__pack_to_buffer
+                     (const Switchyard__V1__RouterLosses   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__RouterLosses *
+       switchyard__v1__router_losses__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__router_losses__free_unpacked
+                     (Switchyard__V1__RouterLosses *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__LayerRouterLosses methods */
+void   switchyard__v1__layer_router_losses__init
+                     (Switchyard__V1__LayerRouterLosses         *message);
+size_t switchyard__v1__layer_router_losses__get_packed_size
+                     (const Switchyard__V1__LayerRouterLosses   *message);
+size_t switchyard__v1__layer_router_losses__pack
+                     (const Switchyard__V1__LayerRouterLosses   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__layer_router_losses__pack_to_buffer
+                     (const Switchyard__V1__LayerRouterLosses   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__LayerRouterLosses *
+       switchyard__v1__layer_router_losses__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__layer_router_losses__free_unpacked
+                     (Switchyard__V1__LayerRouterLosses *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__DescribeModelRequest methods */
 void   switchyard__v1__describe_model_request__init
                      (Switchyard__V1__DescribeModelRequest         *message);
@@ -1767,6 +1999,15 @@ typedef void (*Switchyard__V1__ScoreRequest_Closure)
 typedef void (*Switchyard__V1__ScoreResponse_Closure)
                  (const Switchyard__V1__ScoreResponse *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__Routes_Closure)
+                 (const Switchyard__V1__Routes *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__RouterLosses_Closure)
+                 (const Switchyard__V1__RouterLosses *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__LayerRouterLosses_Closure)
+                 (const Switchyard__V1__LayerRouterLosses *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__DescribeModelRequest_Closure)
                  (const Switchyard__V1__DescribeModelRequest *message,
                   void *closure_data);
@@ -1883,6 +2124,9 @@ extern const ProtobufCMessageDescriptor switchyard__v1__encode_request__descript
 extern const ProtobufCMessageDescriptor switchyard__v1__encode_response__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__routes__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__router_losses__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__layer_router_losses__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__describe_model_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__model_description__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__describe_cluster_request__descriptor;
