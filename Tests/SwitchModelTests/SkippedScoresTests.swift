@@ -44,5 +44,13 @@ struct SkippedScoresTests {
         #expect(try !needsOnlyGreatest { $0.sampling = true })
         #expect(try !needsOnlyGreatest { $0.repetitionPenalty = 1.2 })
         #expect(try !needsOnlyGreatest { $0.beamCount = 2 })
+        #expect(try !needsOnlyGreatest { $0.noRepeatNgramSize = 2 })
+        #expect(try !needsOnlyGreatest { $0.badWords = [[3]] })
+        #expect(try !needsOnlyGreatest { $0.suppressedTokens = [3] })
+        #expect(try !needsOnlyGreatest { $0.beginSuppressedTokens = [3] })
+        #expect(try !needsOnlyGreatest { $0.forcedBeginToken = 3 })
+        #expect(try !needsOnlyGreatest { $0.forcedEndTokens = [1] })
+        #expect(try !needsOnlyGreatest { $0.sequenceBias = [SequenceBias(tokens: [3], bias: 1)] })
+        #expect(try !needsOnlyGreatest { $0.lengthDecay = LengthDecay(startIndex: 2, factor: 1.1) })
     }
 }

@@ -249,7 +249,9 @@ struct RequestReader: Sendable {
         try self.checkTokens(message)
         let vocabulary = try self.vocabulary(message)
         do throws(GenerationError) {
-            _ = try GenerationSession(parameters: parameters, vocabulary: vocabulary)
+            // A text's tokens are not known yet, but every input holds at least its end token.
+            let input = Array(vocabulary.endTokenIDs.prefix(1))
+            _ = try GenerationSession(parameters: parameters, vocabulary: vocabulary, encoderTokens: input)
         } catch {
             throw RPCError(.invalidArgument, "parameters.\(error.field): \(error.message)")
         }

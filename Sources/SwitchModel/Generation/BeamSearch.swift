@@ -16,10 +16,16 @@ import TensorKernels
 /// - Of equal scores the one with the lower beam, then the lower id, comes first; transformers leaves that undefined.
 /// - Continuations with a score of minus infinity are never taken.
 /// - A beam can be finished from outside, see ``finish(row:)``.
+///
+/// With ``GenerationParameters/sampling`` a step draws as many continuations, none twice, in proportion to the
+/// exponentials of the sequences' scores; the first `beams` drawn may end. The draws are those of ``Philox``.
 struct BeamSearch {
     /// A sequence in progress.
     private struct Beam {
         var tokens: [Int32] = []
+
+        /// The last step's row that it continues.
+        var parent = 0
 
         /// The sum of the log probabilities after processing.
         var score: Float = 0
@@ -34,6 +40,7 @@ struct BeamSearch {
     private let parameters: GenerationParameters
     private let vocabulary: GenerationVocabulary
     private let processing: ScoreProcessing
+    private let filter: SamplingFilter
 
     /// The sequences in progress, best first; the next step's rows.
     private var running = [Beam()]
@@ -53,10 +60,11 @@ struct BeamSearch {
     /// Log probabilities after processing, kept so that the memory is allocated once.
     private var scratch: [Float] = []
 
-    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
+    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary, processing: ScoreProcessing) {
         self.parameters = parameters
         self.vocabulary = vocabulary
-        self.processing = ScoreProcessing(parameters: parameters, vocabulary: vocabulary)
+        self.processing = processing
+        self.filter = SamplingFilter(parameters: parameters, vocabulary: vocabulary)
     }
 
     var nextTokens: [Int32] {
@@ -69,33 +77,53 @@ struct BeamSearch {
 
     mutating func advance(logits: FloatMatrix, firstRow: Int) -> GenerationSession.Advance {
         var advance = GenerationSession.Advance()
-        var selection = TopSelection(capacity: (1 + self.vocabulary.endTokenIDs.count) * self.parameters.beamCount)
+        let width = (1 + self.vocabulary.endTokenIDs.count) * self.parameters.beamCount
+        var selection = TopSelection(capacity: self.parameters.sampling ? 1 : width)
+        var pool = Pool()
         var shifts: [Float] = []
         for row in self.running.indices {
             let scores = ScoreRow(scores: UnsafeBufferPointer(logits.row(firstRow + row)))
             if let best = scores.best() {
                 shifts.append(scores.logSumOfExponentials(greatest: best.score))
-                self.offer(scores, row: row, shift: shifts[row], to: &selection)
+                if self.parameters.sampling {
+                    self.collect(scores, row: row, shift: shifts[row], in: &pool)
+                } else {
+                    self.offer(scores, row: row, shift: shifts[row], to: &selection)
+                }
             } else {
                 shifts.append(0)
                 advance.unusableRows.append(row)
             }
         }
 
+        let entries = self.parameters.sampling ? self.draw(width, from: pool) : selection.descending
         self.length += 1
+        self.take(entries, logits: logits, firstRow: firstRow, shifts: shifts)
+        advance.parents = self.parents
+        return advance
+    }
+
+    /// Ends and continues sequences by a step's continuations, the best or the first drawn in front.
+    private mutating func take(
+        _ entries: [TopSelection.Entry],
+        logits: FloatMatrix,
+        firstRow: Int,
+        shifts: [Float]
+    ) {
         let atMaximum = self.length >= self.parameters.maxNewTokens
         var next: [Beam] = []
         var ended: [GeneratedSequence] = []
-        self.parents.removeAll(keepingCapacity: true)
-        for (rank, entry) in selection.descending.enumerated() {
+        for (rank, entry) in entries.enumerated() {
             let row = entry.index / self.vocabulary.size
             let id = Int32(entry.index % self.vocabulary.size)
             let isEnd = self.vocabulary.isEnd(id)
             // The ranks below only ensure that enough sequences continue.
-            guard isEnd || atMaximum ? rank < self.parameters.beamCount : next.count < self.parameters.beamCount else {
+            guard !(isEnd || atMaximum) || rank < self.parameters.beamCount else { continue }
+            guard self.parameters.sampling || next.count < self.parameters.beamCount || isEnd || atMaximum else {
                 continue
             }
             var beam = self.running[row]
+            beam.parent = row
             beam.tokens.append(id)
             beam.rows.append(row)
             beam.score = entry.score
@@ -104,13 +132,17 @@ struct BeamSearch {
                 ended.append(self.finishedSequence(beam, reason: isEnd ? .endOfSequence : .length))
             } else {
                 next.append(beam)
-                self.parents.append(row)
             }
         }
+        if self.parameters.sampling {
+            // The order of the draws decides what may end, but the best of those drawn go on.
+            next.sort { $0.score > $1.score }
+            next.removeLast(max(0, next.count - self.parameters.beamCount))
+        }
+        self.parents.removeAll(keepingCapacity: true)
+        self.parents.append(contentsOf: next.lazy.map(\.parent))
         self.keepBest(ended)
         self.concludeIfDone(next: next)
-        advance.parents = self.parents
-        return advance
     }
 
     /// Ends a running sequence, which then competes with the other finished ones.
@@ -130,13 +162,50 @@ struct BeamSearch {
     private mutating func offer(_ scores: ScoreRow, row: Int, shift: Float, to selection: inout TopSelection) {
         let beam = self.running[row]
         let firstIndex = row * self.vocabulary.size
-        guard self.processing.isActive(length: beam.tokens.count) else {
+        guard self.parameters.renormalizesLogits || self.processing.isActive(length: beam.tokens.count) else {
             scores.offer(to: &selection, firstIndex: firstIndex, shift: shift, base: beam.score)
             return
         }
         self.processing.apply(to: &self.scratch, original: scores, shift: shift, tokens: beam.tokens)
         self.scratch.withUnsafeBufferPointer {
-            ScoreRow(scores: $0).offer(to: &selection, firstIndex: firstIndex, base: beam.score)
+            let row = ScoreRow(scores: $0)
+            let best = self.parameters.renormalizesLogits ? row.best() : nil
+            let norm = best.map { row.logSumOfExponentials(greatest: $0.score) } ?? 0
+            row.offer(to: &selection, firstIndex: firstIndex, shift: norm, base: beam.score)
+        }
+    }
+
+    /// The continuations that a step draws from.
+    private struct Pool {
+        /// Tokens and the scores of the sequences that they would make.
+        var candidates: [SamplingFilter.Candidate] = []
+
+        /// The row of each.
+        var rows: [Int] = []
+    }
+
+    private mutating func collect(_ scores: ScoreRow, row: Int, shift: Float, in pool: inout Pool) {
+        let beam = self.running[row]
+        self.processing.apply(to: &self.scratch, original: scores, shift: shift, tokens: beam.tokens)
+        let candidates = self.scratch.withUnsafeBufferPointer { self.filter.candidates(ScoreRow(scores: $0)) }
+        let norm = self.parameters.renormalizesLogits ? SamplingFilter.logSumOfExponentials(candidates) : 0
+        for candidate in candidates {
+            let score = beam.score + (candidate.score - norm)
+            pool.candidates.append(SamplingFilter.Candidate(id: candidate.id, score: score))
+            pool.rows.append(row)
+        }
+    }
+
+    private func draw(_ count: Int, from pool: Pool) -> [TopSelection.Entry] {
+        let drawn = SamplingFilter.draw(count, of: pool.candidates) {
+            Philox.uniform(seed: self.parameters.seed, sequence: UInt64($0), step: UInt64(self.length))
+        }
+        return drawn.map {
+            let candidate = pool.candidates[$0]
+            return TopSelection.Entry(
+                score: candidate.score,
+                index: pool.rows[$0] * self.vocabulary.size + Int(candidate.id)
+            )
         }
     }
 

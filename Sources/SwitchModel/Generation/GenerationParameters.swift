@@ -7,7 +7,8 @@ public typealias EarlyStopping = GenerationDefaults.EarlyStopping
 
 /// How tokens are chosen; every default is that of transformers' `generate()`.
 ///
-/// Without ``sampling``, one beam is greedy search and more are beam search. Sampling within a beam search is refused.
+/// Without ``sampling``, one beam is greedy search and more are beam search; with it, one beam is sampling and more are
+/// a beam search that draws continuations.
 public struct GenerationParameters: Sendable, Equatable {
     /// At most this many tokens are generated, counting the end token but not the start token.
     public var maxNewTokens = 20
@@ -64,7 +65,7 @@ public struct GenerationParameters: Sendable, Equatable {
 
     /// Sequences of tokens that are not generated.
     ///
-    /// One that is only an end token is left out, as in transformers.
+    /// One that is only an end token is left out, as in transformers; only such ones are refused, as there.
     public var badWords: [[Int32]] = []
 
     /// Tokens that are never generated.
@@ -101,10 +102,11 @@ public struct GenerationParameters: Sendable, Equatable {
     /// multiplied.
     public var encoderRepetitionPenalty: Float = 1
 
-    /// The number of groups that the beams of a diverse beam search fall into; 1 is plain beam search.
+    /// The number of groups that the beams of a diverse beam search fall into; only 1, plain beam search, is supported.
     public var beamGroups = 1
 
-    /// What is subtracted from a token's score for each beam of an earlier group that chose it in the same step.
+    /// What a diverse beam search subtracts from a token's score for each beam of an earlier group that chose it; only 0
+    /// is supported.
     public var diversityPenalty: Float = 0
 
     /// Whether the scores become log probabilities again after all processing.
@@ -119,7 +121,7 @@ public struct GenerationParameters: Sendable, Equatable {
     /// The largest value of ``beamCount``, ``returnedSequences`` and ``topLogprobs``.
     public static let maximumWidth = 1_024
 
-    /// Checks every parameter and their combination.
+    /// Checks every parameter and their combination; what only sampling reads, only where tokens are drawn.
     ///
     /// - Throws: `GenerationError` that names the first invalid parameter, its limit and its value.
     public func validate() throws(GenerationError) {
@@ -127,17 +129,13 @@ public struct GenerationParameters: Sendable, Equatable {
         try Self.check("min_new_tokens", self.minNewTokens, in: 0...self.maxNewTokens)
         try Self.check("num_beams", self.beamCount, in: 1...Self.maximumWidth)
         try Self.check("num_return_sequences", self.returnedSequences, in: 1...Self.maximumWidth)
-        try Self.check("top_k", self.topK, in: 0...Int(Int32.max))
         try Self.check("top_logprobs", self.topLogprobs, in: 0...Self.maximumWidth)
         guard self.lengthPenalty.isFinite else {
             throw GenerationError(field: "length_penalty", message: "must be finite, but is \(self.lengthPenalty)")
         }
-        try Self.checkPositive("temperature", self.temperature)
         try Self.checkPositive("repetition_penalty", self.repetitionPenalty)
-        guard self.topP >= 0, self.topP <= 1 else {
-            throw GenerationError(field: "top_p", message: "must be within 0...1, but is \(self.topP)")
-        }
-        try self.checkSupport()
+        try self.checkRules()
+        if self.sampling { try self.checkSampling() }
         try self.checkCombination()
     }
 
@@ -149,12 +147,6 @@ public struct GenerationParameters: Sendable, Equatable {
             )
         }
         if self.beamCount > 1 {
-            guard !self.sampling else {
-                throw GenerationError(
-                    field: "do_sample",
-                    message: "cannot be combined with num_beams of \(self.beamCount); use one beam or do not sample"
-                )
-            }
             guard self.returnedSequences <= self.beamCount else {
                 throw GenerationError(
                     field: "num_return_sequences",
@@ -175,7 +167,7 @@ public struct GenerationParameters: Sendable, Equatable {
         }
     }
 
-    private static func check(_ field: String, _ value: Int, in range: ClosedRange<Int>) throws(GenerationError) {
+    static func check(_ field: String, _ value: Int, in range: ClosedRange<Int>) throws(GenerationError) {
         guard range.contains(value) else {
             throw GenerationError(
                 field: field,
@@ -184,7 +176,7 @@ public struct GenerationParameters: Sendable, Equatable {
         }
     }
 
-    private static func checkPositive(_ field: String, _ value: Float) throws(GenerationError) {
+    static func checkPositive(_ field: String, _ value: Float) throws(GenerationError) {
         guard value > 0, value.isFinite else {
             throw GenerationError(field: field, message: "must be positive and finite, but is \(value)")
         }

@@ -74,9 +74,13 @@ public struct GenerationSession: Sendable {
         guard !vocabulary.endTokenIDs.isEmpty else {
             throw GenerationError(field: "eos_token_id", message: "must name at least one token, but is empty")
         }
-        try Self.check("eos_token_id", vocabulary.endTokenIDs, in: ids)
-        try Self.check("input_ids", encoderTokens, in: ids)
-        try Self.check("decoder_input_ids", decoderPrefix, in: ids)
+        try GenerationParameters.check("eos_token_id", vocabulary.endTokenIDs, in: vocabulary)
+        try GenerationParameters.check("input_ids", encoderTokens, in: vocabulary)
+        try GenerationParameters.check("decoder_input_ids", decoderPrefix, in: vocabulary)
+        try parameters.validate(for: vocabulary)
+        if encoderTokens.isEmpty {
+            try parameters.checkNothingOfEncoder()
+        }
         // The first step's one row must have as many continuations for each beam as there are end tokens, and one more.
         let share = vocabulary.endTokenIDs.count + 1
         guard parameters.beamCount <= vocabulary.size / share || parameters.beamCount == 1 else {
@@ -91,10 +95,20 @@ public struct GenerationSession: Sendable {
         self.parameters = parameters
         self.vocabulary = vocabulary
         self.decoderPrefix = decoderPrefix
+        let processing = ScoreProcessing(
+            parameters: parameters,
+            vocabulary: vocabulary,
+            encoderTokens: encoderTokens,
+            decoderPrefix: decoderPrefix
+        )
         if parameters.beamCount > 1 {
-            self.beams = BeamSearch(parameters: parameters, vocabulary: vocabulary)
+            self.beams = BeamSearch(parameters: parameters, vocabulary: vocabulary, processing: processing)
         } else {
-            self.independent = IndependentSearch(parameters: parameters, vocabulary: vocabulary)
+            self.independent = IndependentSearch(
+                parameters: parameters,
+                vocabulary: vocabulary,
+                processing: processing
+            )
         }
     }
 
@@ -117,14 +131,6 @@ public struct GenerationSession: Sendable {
             vocabulary: GenerationVocabulary(configuration),
             encoderTokens: encoderTokens,
             decoderPrefix: decoderPrefix
-        )
-    }
-
-    private static func check(_ field: String, _ tokens: [Int32], in ids: Range<Int32>) throws(GenerationError) {
-        guard let other = tokens.first(where: { !ids.contains($0) }) else { return }
-        throw GenerationError(
-            field: field,
-            message: "must be within the vocabulary of \(ids.upperBound), but is \(other)"
         )
     }
 

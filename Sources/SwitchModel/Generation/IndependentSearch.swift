@@ -30,15 +30,11 @@ struct IndependentSearch {
     /// Scores after processing, kept so that the memory is allocated once.
     private var scratch: [Float] = []
 
-    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary) {
+    init(parameters: GenerationParameters, vocabulary: GenerationVocabulary, processing: ScoreProcessing) {
         self.parameters = parameters
         self.vocabulary = vocabulary
-        self.processing = ScoreProcessing(parameters: parameters, vocabulary: vocabulary)
-        self.filter = SamplingFilter(
-            temperature: parameters.temperature,
-            topK: parameters.topK,
-            topP: parameters.topP
-        )
+        self.processing = processing
+        self.filter = SamplingFilter(parameters: parameters, vocabulary: vocabulary)
         self.sequences = Array(repeating: Sequence(), count: parameters.returnedSequences)
         self.rows = [Array(0..<parameters.returnedSequences)]
     }
@@ -143,8 +139,9 @@ struct IndependentSearch {
         self.processing.apply(to: &self.scratch, original: scores, tokens: tokens)
         return self.scratch.withUnsafeBufferPointer { scratch in
             let processed = ScoreRow(scores: scratch)
-            return self.parameters.sampling
-                ? self.draw(processed, for: index, length: tokens.count) : processed.best().map { Int32($0.id) }
+            guard !self.parameters.sampling else { return self.draw(processed, for: index, length: tokens.count) }
+            // Where the rules leave nothing of a usable row, transformers takes the first of equal scores.
+            return processed.best().map { Int32($0.id) } ?? best.map { _ in 0 }
         }
     }
 
