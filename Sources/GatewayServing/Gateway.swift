@@ -61,7 +61,7 @@ public final class Gateway: Sendable {
         if let note = checkpoint.ignoredNote { logger.notice("\(note)") }
         let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
         try placement?.check(configuration.cluster.pools)
-        let tokenizer = try Self.tokenizer(of: checkpoint)
+        let tokenizer = try Self.tokenizer(of: checkpoint, logger: logger)
         let model = try SwitchTransformer(
             checkpoint: checkpoint,
             pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),
@@ -132,22 +132,25 @@ public final class Gateway: Sendable {
         )
     }
 
-    /// Loads the tokenizer of a checkpoint.
+    /// Loads the tokenizer of a checkpoint, and says what is unusual about it.
     ///
-    /// One with more ids than the model has is refused: otherwise it would fail at the first text that uses one of
-    /// them.
-    ///
-    /// - Parameter checkpoint: The whole checkpoint or its gateway part.
-    /// - Returns: The tokenizer.
-    /// - Throws: `TokenizerError` if there is none, ``GatewayError`` if it is another model's.
-    static func tokenizer(of checkpoint: Checkpoint) throws -> Tokenizer {
-        let tokenizer = try Tokenizer(directory: checkpoint.directory)
+    /// - Parameters:
+    ///   - checkpoint: The whole checkpoint or its gateway part.
+    ///   - logger: Takes a warning where there is no tokenizer, or where it has ids that the model lacks.
+    /// - Returns: The tokenizer; nil where the checkpoint has none.
+    /// - Throws: `TokenizerError` if its files are malformed.
+    static func tokenizer(of checkpoint: Checkpoint, logger: Logger) throws -> Tokenizer? {
+        guard let tokenizer = try Tokenizer.find(in: checkpoint.directory) else {
+            logger.warning(
+                "the model has no tokenizer.json and no spiece.model: requests take ids only, and responses have no text"
+            )
+            return nil
+        }
         let limit = checkpoint.configuration.vocabularySize
-        guard tokenizer.vocabularySize <= limit else {
-            throw GatewayError(
-                .checkpoint,
-                "the tokenizer in \(checkpoint.directory) has \(tokenizer.vocabularySize) ids, but the model's vocab_size is "
-                    + "\(limit); put the model's own spiece.model next to it"
+        if tokenizer.vocabularySize > limit {
+            logger.warning(
+                "the tokenizer has ids that the model lacks; texts that need one are refused",
+                metadata: ["tokenizer_ids": "\(tokenizer.vocabularySize)", "vocab_size": "\(limit)"]
             )
         }
         return tokenizer

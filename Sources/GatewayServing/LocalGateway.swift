@@ -64,7 +64,7 @@ public final class LocalGateway: Sendable {
         try checkpoint.validate()
         try GenerationParameters.check(settingsOf: checkpoint.configuration)
         if let note = checkpoint.ignoredNote { logger.notice("\(note)") }
-        let tokenizer = try Gateway.tokenizer(of: checkpoint)
+        let tokenizer = try Gateway.tokenizer(of: checkpoint, logger: logger)
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()
         options.scheduler.batchSlots = GenerationParameters.maximumWidth

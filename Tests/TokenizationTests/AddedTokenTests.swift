@@ -20,7 +20,8 @@ struct AddedTokenTests {
         "both", "decoder", "json-alone", "legacy", "no-pad", "own-sentinels", "saved-5", "split-special",
     ]
 
-    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appending(path: "Fixtures/added")
+    private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .appending(path: "Fixtures/added")
 
     private func load(_ folder: String) throws -> (tokenizer: Tokenizer, expected: Expected) {
         let folder = Self.root.appending(path: folder)

@@ -13,7 +13,7 @@ struct GeneratedText: Sendable {
         var isStopped: Bool
     }
 
-    private var decoder: IncrementalDecoder
+    private var decoder: IncrementalDecoder?
     private var matcher: StopMatcher
 
     /// The text so far, without the held-back part that may start a stop string.
@@ -25,10 +25,10 @@ struct GeneratedText: Sendable {
     /// Creates an empty text.
     ///
     /// - Parameters:
-    ///   - tokenizer: Turns ids into text.
+    ///   - tokenizer: Turns ids into text; nil leaves the text empty.
     ///   - stops: The stop strings.
-    init(tokenizer: Tokenizer, stops: [String]) {
-        self.decoder = tokenizer.makeDecoder()
+    init(tokenizer: Tokenizer?, stops: [String]) {
+        self.decoder = tokenizer?.makeDecoder()
         self.matcher = StopMatcher(stops: stops)
     }
 
@@ -39,7 +39,10 @@ struct GeneratedText: Sendable {
     ///   - isLast: Whether it is the sequence's last token, so that nothing needs to be held back.
     /// - Returns: The text that the token adds.
     mutating func append(_ id: Int32, isLast: Bool) -> Piece {
-        let output = self.matcher.feed(self.decoder.append(id))
+        var decoded = self.decoder?.append(id) ?? ""
+        // Held back until now: where the tokenizer cleans up spaces, the end of a text depends on what follows.
+        if isLast { decoded += self.decoder?.finish() ?? "" }
+        let output = self.matcher.feed(decoded)
         var piece = Piece(text: output.text, isStopped: output.isStopped)
         if isLast, !output.isStopped {
             piece.text += self.matcher.finish()

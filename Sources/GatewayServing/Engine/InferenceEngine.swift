@@ -24,7 +24,7 @@ public final class InferenceEngine: Sendable {
     }
 
     let model: SwitchTransformer
-    let tokenizer: Tokenizer
+    let tokenizer: Tokenizer?
     let configuration: EngineConfiguration
     let logger: Logger
     let metrics: GatewayMetrics
@@ -36,14 +36,14 @@ public final class InferenceEngine: Sendable {
     /// - Parameters:
     ///   - model: The model without its experts.
     ///   - experts: Where the experts are.
-    ///   - tokenizer: Turns ids into text, for stop strings and streams.
+    ///   - tokenizer: Turns ids into text, for stop strings and streams; nil leaves texts empty.
     ///   - configuration: How to schedule and compute.
     ///   - metricsFactory: Where the engine counts; the process's own backend when nil.
     ///   - logger: Logs failures.
     public init(
         model: SwitchTransformer,
         experts: any ExpertExecutor,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer?,
         configuration: EngineConfiguration = EngineConfiguration(),
         metricsFactory: (any MetricsFactory)? = nil,
         logger: Logger

@@ -76,7 +76,7 @@ final class RunningSequence {
     func encoded(
         _ encoded: EncodedSequence,
         configuration: ModelConfiguration,
-        tokenizer: Tokenizer
+        tokenizer: Tokenizer?
     ) throws(GenerationError) {
         guard case .generate(let parameters, let stops) = self.request.work else {
             self.stage = .encoded(encoded)
@@ -165,14 +165,14 @@ final class RunningSequence {
     }
 
     /// The generated sequences, if all have ended.
-    func generations(tokenizer: Tokenizer) -> [EngineGeneration]? {
+    func generations(tokenizer: Tokenizer?) -> [EngineGeneration]? {
         guard case .generating(let state) = self.stage, state.session.isFinished else {
             return nil
         }
         return state.session.results.enumerated()
             .map { index, result in
                 guard state.texts.indices.contains(index) else {
-                    return EngineGeneration(text: tokenizer.decode(result.tokenIDs), sequence: result)
+                    return EngineGeneration(text: tokenizer?.decode(result.tokenIDs) ?? "", sequence: result)
                 }
                 var sequence = result
                 if state.texts[index].isStopped {

@@ -9,7 +9,7 @@ internal import Tokenization
 
 /// Turns messages into work for the engine, and refuses invalid ones, naming the field, its limit and its value.
 struct RequestReader: Sendable {
-    let tokenizer: Tokenizer
+    let tokenizer: Tokenizer?
     let model: ModelConfiguration
     let limits: RequestLimits
     /// Batch slots of the engine, which bound beams and returned sequences.
@@ -155,7 +155,7 @@ struct RequestReader: Sendable {
                     "\(field) has \(text.utf8.count) bytes; the limit is \(self.limits.maxTextBytes); send a shorter text"
                 )
             }
-            ids = self.tokenizer.encode(text)
+            ids = try self.encode(text, field: field, ids: fields.ids)
         case .tokenIDs(let given):
             field = fields.ids
             guard !given.isEmpty else {
@@ -205,6 +205,25 @@ struct RequestReader: Sendable {
             }
             return ids
         }
+    }
+
+    /// Encodes a text, as far as the model has a tokenizer and the ids are ids of the model.
+    private func encode(_ text: String, field: String, ids idField: String) throws(RPCError) -> [Int32] {
+        guard let tokenizer = self.tokenizer else {
+            throw RPCError(
+                .invalidArgument,
+                "\(field) is set, but this model has no tokenizer and takes ids only; set \(idField)"
+            )
+        }
+        let ids = tokenizer.encode(text)
+        if let id = ids.first(where: { Int($0) >= self.model.vocabularySize }) {
+            throw RPCError(
+                .invalidArgument,
+                "\(field) contains \"\(tokenizer.token(id) ?? "")\", whose id is \(id), but the model's vocabulary ends at "
+                    + "\(self.model.vocabularySize - 1); leave it out"
+            )
+        }
+        return ids
     }
 
     // MARK: - Policies and parameters
@@ -344,6 +363,12 @@ struct RequestReader: Sendable {
             throw RPCError(
                 .invalidArgument,
                 "parameters.stop has \(stops.count) strings; the limit is \(self.limits.maxStopStrings)"
+            )
+        }
+        guard stops.isEmpty || self.tokenizer != nil else {
+            throw RPCError(
+                .invalidArgument,
+                "parameters.stop is set, but this model has no tokenizer and gives ids only; leave it empty"
             )
         }
         guard stops.isEmpty || parameters.beamCount == 1 else {

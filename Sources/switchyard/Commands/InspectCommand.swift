@@ -123,12 +123,13 @@ struct CheckpointInspector {
         }
         guard checkpoint.manifest?.kind != .experts else { return }
         do {
-            let tokenizer = try Tokenizer(directory: checkpoint.directory)
-            report.tokenizer = "\(tokenizer.vocabularySize) tokens, \(tokenizer.sentinelCount) of them sentinels"
-            if tokenizer.vocabularySize > model.vocabularySize {
-                report.problems.append(
-                    "the tokenizer has \(tokenizer.vocabularySize) ids, but vocab_size is \(model.vocabularySize)"
-                )
+            if let tokenizer = try Tokenizer.find(in: checkpoint.directory) {
+                report.tokenizer = "\(tokenizer.vocabularySize) tokens, \(tokenizer.sentinelCount) of them sentinels"
+                if tokenizer.vocabularySize > model.vocabularySize {
+                    report.tokenizer? += "; texts that need one beyond \(model.vocabularySize - 1) are refused"
+                }
+            } else {
+                report.tokenizer = "none: ids only"
             }
         } catch {
             report.problems.append(error.description)

@@ -7,6 +7,7 @@ import Foundation
 import ServiceKit
 import SwitchModel
 import SwitchyardTypes
+import Tokenization
 
 /// `switchyard shard`: cuts a checkpoint into one gateway part and expert shards.
 struct ShardCommand: AsyncParsableCommand {
@@ -72,6 +73,10 @@ struct ShardCommand: AsyncParsableCommand {
         // What a gateway would refuse at its start is refused before anything is written.
         let configuration = try ModelConfiguration.load(directory: directory, overrides: overrides)
         try GenerationParameters.check(settingsOf: configuration)
+        // Before anything is written: the gateway would refuse a faulty tokenizer at its start.
+        if try Tokenizer.find(in: directory) == nil {
+            Terminal.printError("\(self.model) has no tokenizer: the gateway will take ids only")
+        }
         let bar = ProgressBar()
         let placement = try CheckpointSharder.shard(
             model: directory,
