@@ -4,7 +4,9 @@
 struct TokenizerDefinition: Sendable {
     /// One piece of the vocabulary; its id is its place.
     struct Piece: Sendable {
-        /// The text, in which U+2581 means a space. Of pieces with the same text the last one is found in texts.
+        /// The text, in which U+2581 means a space.
+        ///
+        /// Of pieces with the same text the last one is found in texts.
         var text: String
 
         /// The log probability.

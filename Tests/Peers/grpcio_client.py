@@ -103,6 +103,7 @@ def main():
                     call(b"", timeout=60)
                     answer = {}
                 elif command == "invalid":
+                    request.parameters.do_sample = True
                     request.parameters.temperature = -1
                     stub.Generate(request, timeout=60)
                     answer = {}

@@ -46,16 +46,7 @@ struct CheckpointCaseTests {
     static let cases = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("Fixtures/cases")
 
-    /// Cases that are not answered yet.
-    private static let pending: Set<String> = [
-        "bad-words", "renormalized",
-        "bos-start", "dola",
-        "encoder-side", "forced-tokens", "guidance", "length-decay", "made-up", "no-repeat-ngram",
-        "sampling-default", "sequence-bias", "settings-in-config", "several-ends", "suppressed", "temperature-zero",
-    ]
-
-    static let names = ((try? FileManager.default.contentsOfDirectory(atPath: cases.path)) ?? [])
-        .filter { !pending.contains($0) }.sorted()
+    static let names = ((try? FileManager.default.contentsOfDirectory(atPath: cases.path)) ?? []).sorted()
 
     /// Puts a case's folder together: the plain checkpoint's files, replaced or completed by the case's own.
     private func assemble(_ name: String, _ description: Case) throws -> URL {
@@ -75,7 +66,7 @@ struct CheckpointCaseTests {
 
     @Test("there are cases")
     func present() {
-        #expect(Self.names.count + Self.pending.count >= 40)
+        #expect(Self.names.count >= 40)
     }
 
     @Test("a checkpoint gives transformers' answers, or is refused in words", arguments: names)

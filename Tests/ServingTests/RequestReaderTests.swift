@@ -205,12 +205,15 @@ struct RequestReaderTests {
             $0.parameters?.numReturnSequences = 2
         },
         Fault(testDescription: "temperature", code: .invalidArgument, words: ["parameters.temperature", "-1"]) {
+            $0.parameters?.doSample = true
             $0.parameters?.temperature = -1
         },
         Fault(testDescription: "not a number", code: .invalidArgument, words: ["parameters.temperature", "nan"]) {
+            $0.parameters?.doSample = true
             $0.parameters?.temperature = .nan
         },
         Fault(testDescription: "top_p", code: .invalidArgument, words: ["parameters.top_p", "1.5"]) {
+            $0.parameters?.doSample = true
             $0.parameters?.topP = 1.5
         },
         Fault(testDescription: "logprobs", code: .invalidArgument, words: ["parameters.top_logprobs", "21", "20"]) {

@@ -72,7 +72,8 @@ extension GenerationParameters {
             ] where value > widest {
                 throw GenerationError(field: field, message: "must be at most \(widest), but is \(value)")
             }
-            _ = try GenerationSession(parameters: parameters, configuration: model)
+            // Some parameters go by the input's tokens; which ones these are does not matter for the check.
+            _ = try GenerationSession(parameters: parameters, configuration: model, encoderTokens: [0])
         } catch {
             throw CheckpointError(
                 code: .invalidConfiguration,

@@ -85,6 +85,7 @@ int main(int argc, char **argv) {
         grpc::ClientContext context;
         set_deadline(context, patience);
         GenerateRequest wrong = request;
+        wrong.mutable_parameters()->set_do_sample(true);
         wrong.mutable_parameters()->set_temperature(-1);
         GenerateResponse response;
         auto status = gateway->Generate(&context, wrong, &response);
