@@ -63,20 +63,24 @@ public struct BatchScheduler: Sendable {
 
     /// The rejection that any sequence would get now, whatever it needs.
     ///
-    /// For callers that reject requests before doing any work for them.
+    /// For callers that reject requests before doing any work for them, and for sequences that come together.
     ///
-    /// - Parameter now: The present.
-    /// - Returns: The rejection; nil if there may be a place.
-    public func rejection(now: ContinuousClock.Instant) -> Admission? {
+    /// - Parameters:
+    ///   - count: How many sequences need a place.
+    ///   - now: The present.
+    /// - Returns: The rejection; nil if there may be a place for all of them.
+    public func rejection(of count: Int = 1, now: ContinuousClock.Instant) -> Admission? {
         if self.isDraining {
             return .rejected(.draining, retryAfter: nil)
         }
-        guard self.waiting.count >= self.configuration.queueLimit,
-            !self.waiting.contains(where: { Self.hasPassed($0.deadline, now) })
-        else {
+        let limit = self.configuration.queueLimit
+        let waiting = self.waiting.count { !Self.hasPassed($0.deadline, now) }
+        guard waiting > limit - count else {
             return nil
         }
-        return .rejected(.queueFull(limit: self.configuration.queueLimit), retryAfter: self.retryHint)
+        let reason: RejectionReason =
+            waiting >= limit ? .queueFull(limit: limit) : .noRoom(sequences: count, waiting: waiting, limit: limit)
+        return .rejected(reason, retryAfter: self.retryHint)
     }
 
     /// Enqueues a sequence.

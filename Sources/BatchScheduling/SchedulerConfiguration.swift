@@ -58,6 +58,8 @@ public enum Admission: Sendable, Equatable {
 public enum RejectionReason: Sendable, Equatable, CustomStringConvertible {
     /// The queue is full.
     case queueFull(limit: Int)
+    /// Several sequences that come together need more room than the queue has.
+    case noRoom(sequences: Int, waiting: Int, limit: Int)
     /// It needs more batch slots than there are.
     case tooWide(slots: Int, limit: Int)
     /// The process is leaving.
@@ -68,6 +70,9 @@ public enum RejectionReason: Sendable, Equatable, CustomStringConvertible {
         switch self {
         case .queueFull(let limit):
             "the queue is full: \(limit) requests wait; try again later"
+        case .noRoom(let sequences, let waiting, let limit):
+            "the call has \(sequences) inputs, but \(waiting) requests wait and the limit is \(limit); send fewer inputs, or try "
+                + "again later"
         case .tooWide(let slots, let limit):
             "the request needs \(slots) batch slots (beams or returned sequences), but there are \(limit)"
         case .draining:

@@ -84,6 +84,9 @@ public final class Gateway: Sendable {
             metricsFactory: metrics,
             logger: logger
         )
+        var limits = configuration.limits
+        // The inputs of a call wait together.
+        limits.maxInputs = min(limits.maxInputs, configuration.engine.scheduler.queueLimit)
         let gate = ServingGate()
         let health = HealthRegistry(services: [GatewayMethods.service])
         let service = GatewayService(
@@ -91,7 +94,7 @@ public final class Gateway: Sendable {
                 reader: RequestReader(
                     tokenizer: tokenizer,
                     model: checkpoint.configuration,
-                    limits: configuration.limits,
+                    limits: limits,
                     batchSlots: batchSlots
                 ),
                 engine: engine
@@ -101,7 +104,7 @@ public final class Gateway: Sendable {
                 checkpoint,
                 name: configuration.modelName ?? Self.name(of: checkpoint),
                 weightType: model.weightType,
-                limits: configuration.limits,
+                limits: limits,
                 batchSlots: batchSlots
             ),
             cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint),

@@ -156,24 +156,26 @@ extension GatewayClient {
         )
     }
 
-    /// Returns the encoder's hidden states of an input.
+    /// Returns the encoder's hidden states of an input, or of several.
     ///
     /// - Parameters:
-    ///   - request: The input and how to pool.
+    ///   - request: The input, or several as `inputs`, and how to pool.
     ///   - timeout: How long the call may take; nil uses the configuration's.
-    /// - Returns: The hidden states, [tokens, d_model] or [1, d_model], float32.
+    /// - Returns: The hidden states, [tokens, d_model] or [1, d_model], float32; of several inputs in `results`, each with a
+    ///   status if it has no answer.
     /// - Throws: ``GatewayError``.
     public func encode(_ request: EncodeRequest, timeout: Duration? = nil) async throws(GatewayError) -> EncodeResponse
     {
         try await self.call(GatewayMethods.encode, request, timeout)
     }
 
-    /// Returns the log-probabilities of a given target.
+    /// Returns the log-probabilities of a given target, or of several.
     ///
     /// - Parameters:
-    ///   - request: The input and the target.
+    ///   - request: The input and the target, or several as `inputs`.
     ///   - timeout: How long the call may take; nil uses the configuration's.
-    /// - Returns: One log-probability per token of the target, and the loss.
+    /// - Returns: One log-probability per token of the target, and the loss; of several inputs in `results`, each with a
+    ///   status if it has no answer.
     /// - Throws: ``GatewayError``.
     public func score(_ request: ScoreRequest, timeout: Duration? = nil) async throws(GatewayError) -> ScoreResponse {
         try await self.call(GatewayMethods.score, request, timeout)

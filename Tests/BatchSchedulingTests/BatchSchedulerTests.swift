@@ -44,6 +44,27 @@ struct BatchSchedulerTests {
         #expect(plan == StepPlan(encodes: [id(3)], decodes: [id(2), id(3)], expired: []))
     }
 
+    @Test("sequences that come together are rejected where the queue lacks room for one of them")
+    func room() {
+        var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 4))
+        for value in 1...3 {
+            let deadline = value == 3 ? seconds(5) : nil
+            _ = scheduler.enqueue(id(UInt64(value)), slots: 1, inputTokens: 1, deadline: deadline, now: start)
+        }
+        #expect(scheduler.rejection(of: 1, now: start) == nil)
+        guard case .rejected(let reason, let hint?) = scheduler.rejection(of: 2, now: start) else {
+            Issue.record("four places took five")
+            return
+        }
+        #expect(reason == .noRoom(sequences: 2, waiting: 3, limit: 4) && hint > .zero)
+        #expect(reason.description.contains("the call has 2 inputs, but 3 requests wait and the limit is 4"))
+        // Whose client has given up keeps none out.
+        #expect(scheduler.rejection(of: 2, now: seconds(5)) == nil)
+        #expect(scheduler.rejection(of: .max, now: start) != nil)
+        scheduler.beginDraining()
+        #expect(scheduler.rejection(of: 2, now: start) == .rejected(.draining, retryAfter: nil))
+    }
+
     @Test("a full queue rejects the next one with a hint that grows with the time sequences take")
     func fullQueue() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 1))

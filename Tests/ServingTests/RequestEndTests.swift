@@ -49,6 +49,28 @@ struct RequestBookTests {
             if parameters.beamCount > Self.slots, case .queued = admission { Issue.record("\(id) cannot fit") }
         }
 
+        /// Several requests of one call: all are accepted or none.
+        mutating func submitSeveral() {
+            let count = Int.random(in: 1...6, using: &self.numbers)
+            var requests: [(EngineRequest, AsyncStream<EngineEvent>.Continuation)] = []
+            for _ in 0..<count {
+                var parameters = GenerationParameters()
+                // Rarely, one cannot fit.
+                parameters.beamCount = Int.random(in: 0..<20, using: &self.numbers) == 0 ? Self.slots + 1 : 1
+                let request = EngineRequest(input: [5, 1], work: .generate(parameters, stops: []))
+                requests.append((request, AsyncStream.makeStream(of: EngineEvent.self).continuation))
+            }
+            let queued = self.book.scheduler.queuedCount
+            let (ids, refusal) = self.book.submit(requests, now: self.now)
+            if refusal == nil {
+                #expect(ids.count == count && Set(ids).isDisjoint(with: self.submitted))
+                self.submitted += ids
+                self.open.formUnion(ids)
+            } else {
+                #expect(ids.isEmpty && self.book.scheduler.queuedCount <= queued)
+            }
+        }
+
         mutating func turn() {
             guard let turn = self.book.nextTurn(now: self.now) else { return }
             for arrival in turn.joined {
@@ -82,8 +104,9 @@ struct RequestBookTests {
         }
 
         mutating func something() {
-            switch Int.random(in: 0..<8, using: &self.numbers) {
+            switch Int.random(in: 0..<9, using: &self.numbers) {
             case 0, 1: self.submit()
+            case 8: self.submitSeveral()
             case 2, 3: self.turn()
             case 4: if let id = self.submitted.randomElement(using: &self.numbers) { self.claim(id) }
             case 5, 6: self.release()

@@ -119,6 +119,7 @@ import Testing
                 "decoder_blocks", "experts_per_layer", "expert_capacity", "sparse_layers", "sparse_layers",
                 "parameters", "weight_dtype", "max_input_tokens", "max_new_tokens", "max_sequences",
                 "decoder_start_token_id", "end_token_id", "pad_token_id", "version",
+                "max_inputs",
             ]
         )
     }

@@ -151,6 +151,7 @@ enum Samples {
         model.endTokenID = 19
         model.padTokenID = 20
         model.version = "0.1"
+        model.maxInputs = 22
         return model
     }()
     static let gateway: GatewayLoad = {
@@ -254,6 +255,18 @@ enum Samples {
             EncodeResponse(hiddenStates: Self.tensor, tokenIDs: [1, 2], usage: Self.usage)
         )
         try body(
+            v1 + "EncodeRequest",
+            EncodeRequest(inputs: [EncodeInput(input: .text("x")), EncodeInput(input: .tokenIDs([5, 1]))])
+        )
+        let status = InputStatus(code: 14, message: "no host")
+        try body(
+            v1 + "EncodeResponse",
+            EncodeResponse(results: [
+                EncodeResult(hiddenStates: Self.tensor, tokenIDs: [1, 2], usage: Self.usage),
+                EncodeResult(status: status),
+            ])
+        )
+        try body(
             v1 + "ScoreRequest",
             ScoreRequest(input: .text("x"), target: .tokenIDs([1]), topLogprobs: 5, dropPolicy: DropPolicy())
         )
@@ -261,6 +274,20 @@ enum Samples {
         try body(
             v1 + "ScoreResponse",
             ScoreResponse(logprobs: [Self.logprob], totalLogprob: -2, loss: 0.5, usage: Self.usage)
+        )
+        try body(
+            v1 + "ScoreRequest",
+            ScoreRequest(inputs: [
+                ScoreInput(input: .text("x"), target: .text("")),
+                ScoreInput(input: .tokenIDs([5]), target: .tokenIDs([1])),
+            ])
+        )
+        try body(
+            v1 + "ScoreResponse",
+            ScoreResponse(results: [
+                ScoreResult(status: status),
+                ScoreResult(logprobs: [Self.logprob], totalLogprob: -2, loss: 0.5, usage: Self.usage),
+            ])
         )
         try body(v1 + "DescribeModelRequest", DescribeModelRequest())
         try body(v1 + "ModelDescription", Self.model)

@@ -138,6 +138,7 @@ extension EngineWorker {
         }
         let now = ContinuousClock.now
         self.engine.metrics.encoded(tokens: encoding.tokens, time: encoding.start.duration(to: now))
+        var encodedSequences: [RunningSequence] = []
         for (sequence, encoded) in zip(encoding.members, sequences) where self.running[sequence.id] != nil {
             sequence.encodeTime = encoding.start.duration(to: now)
             sequence.encodeEnd = now
@@ -147,42 +148,11 @@ extension EngineWorker {
                     configuration: self.engine.model.configuration,
                     tokenizer: self.engine.tokenizer
                 )
-                self.finishEncoded(sequence)
+                encodedSequences.append(sequence)
             } catch {
                 self.end(sequence, as: .failed(RPCError(.invalidArgument, "parameters.\(error)")))
             }
         }
-    }
-
-    /// Ends requests that need no generation: hidden states at once, scores after one pass.
-    private func finishEncoded(_ sequence: RunningSequence) {
-        guard case .encoded(let encoded) = sequence.stage else {
-            return
-        }
-        switch sequence.request.work {
-        case .generate:
-            break
-        case .encode:
-            self.finish(sequence, .hidden(encoded.hidden), outputTokens: 0)
-        case .score(let target, let topLogprobs):
-            let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
-            let inputs = [start] + target.dropLast()
-            let routes = sequence.request.routing.decoderRoutes
-            let logits = self.call(.decoder, [(sequence, 1)]) { call, options, record in
-                var options = options
-                options.logits = .all
-                return try self.engine.model.decode(
-                    [DecoderInput(cache: DecoderCache(encoded), tokens: inputs, routes: routes)],
-                    experts: call,
-                    options: options,
-                    record: &record
-                )
-            }
-            if let logits, self.running[sequence.id] != nil {
-                let scores = TokenScoring.scores(of: target, logits: logits, topLogprobs: topLogprobs)
-                if sequence.request.returnsLogits { sequence.logits = logits }
-                self.finish(sequence, .scores(scores), outputTokens: target.count)
-            }
-        }
+        self.finishEncoded(encodedSequences)
     }
 }

@@ -126,6 +126,28 @@ public final class InferenceEngine: Sendable {
         return EngineTicket(id: id, events: events)
     }
 
+    /// Submits several requests that come in one call: all of them or none.
+    ///
+    /// They wait next to each other, so that they share steps as far as there are batch slots.
+    ///
+    /// - Parameter requests: The work, as for ``submit(_:)-(EngineRequest)``.
+    /// - Returns: Each request's name and events.
+    /// - Throws: ``RPCError`` as for a single request.
+    public func submit(_ requests: [EngineRequest]) throws(RPCError) -> [EngineTicket] {
+        let streams = requests.map { ($0, AsyncStream.makeStream(of: EngineEvent.self)) }
+        let (ids, refusal) = self.shared.notify { shared in
+            shared.book.submit(streams.map { ($0, $1.continuation) }, now: .now)
+        }
+        if let refusal { try self.refuse(refusal) }
+        return zip(ids, streams)
+            .map { id, stream in
+                stream.1.continuation.onTermination = { [weak self] termination in
+                    if case .cancelled = termination { self?.cancel(id) }
+                }
+                return EngineTicket(id: id, events: stream.1.stream)
+            }
+    }
+
     /// Cancels a request whose client is gone: it ends without another event, and its batch slots are free.
     ///
     /// - Parameter id: The request; one that has ended is ignored.
@@ -255,7 +277,7 @@ extension RPCError {
     /// The status of a request that the scheduler refused.
     fileprivate init(_ reason: RejectionReason, retryAfter: Duration?) {
         switch reason {
-        case .queueFull:
+        case .queueFull, .noRoom:
             self.init(.resourceExhausted, reason.description)
         case .tooWide:
             self.init(.invalidArgument, reason.description)

@@ -80,9 +80,38 @@ struct RequestBook: Sendable {
         return (id, admission)
     }
 
-    /// The refusal that any request would get now; nil if there may be room.
-    func rejection(now: ContinuousClock.Instant) -> Admission? {
-        self.phase == .stopped ? .rejected(.draining, retryAfter: nil) : self.scheduler.rejection(now: now)
+    /// Accepts several requests, which then wait next to each other, or refuses all of them.
+    ///
+    /// - Parameters:
+    ///   - requests: The requests, each with what receives its events.
+    ///   - now: The current time.
+    /// - Returns: The requests' names, or why they were refused.
+    mutating func submit(
+        _ requests: [(request: EngineRequest, sink: AsyncStream<EngineEvent>.Continuation)],
+        now: ContinuousClock.Instant
+    ) -> (ids: [SequenceID], refusal: Admission?) {
+        if let refusal = self.rejection(of: requests.count, now: now) {
+            return ([], refusal)
+        }
+        var ids: [SequenceID] = []
+        for (request, sink) in requests {
+            let (id, admission) = self.submit(request, sink: sink, now: now)
+            guard case .queued = admission else {
+                // None has joined yet.
+                for id in ids {
+                    self.entries[id] = nil
+                    self.scheduler.evicted(id)
+                }
+                return ([], admission)
+            }
+            ids.append(id)
+        }
+        return (ids, nil)
+    }
+
+    /// The refusal that this number of requests would get now; nil if there may be room.
+    func rejection(of count: Int = 1, now: ContinuousClock.Instant) -> Admission? {
+        self.phase == .stopped ? .rejected(.draining, retryAfter: nil) : self.scheduler.rejection(of: count, now: now)
     }
 
     /// Plans the next step.

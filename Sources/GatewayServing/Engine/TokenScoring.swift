@@ -9,15 +9,34 @@ enum TokenScoring {
     ///
     /// - Parameters:
     ///   - target: The tokens' ids, each below the number of columns.
-    ///   - logits: `[target.count, vocabulary]` float32; row `i` is the model's prediction for position `i`.
+    ///   - logits: `[rows, vocabulary]` float32; row `firstRow + i` is the model's prediction for position `i`.
+    ///   - firstRow: The target's first row.
     ///   - count: How many of the most likely tokens to name at each position.
     /// - Returns: One entry for each token.
-    static func scores(of target: [Int32], logits: FloatMatrix, topLogprobs count: Int) -> [TokenScore] {
-        precondition(logits.rows == target.count, "\(logits.rows) rows of logits for \(target.count) tokens")
+    static func scores(
+        of target: [Int32],
+        logits: FloatMatrix,
+        firstRow: Int = 0,
+        topLogprobs count: Int
+    ) -> [TokenScore] {
+        precondition(
+            firstRow >= 0 && firstRow + target.count <= logits.rows,
+            "\(logits.rows) rows of logits for \(target.count) tokens from row \(firstRow)"
+        )
         return target.enumerated()
             .map { place, id in
-                let (logprob, top) = logits.logprob(of: id, row: place, top: count)
+                let (logprob, top) = logits.logprob(of: id, row: firstRow + place, top: count)
                 return TokenScore(id: id, logprob: logprob, topLogprobs: top)
             }
+    }
+
+    /// Copies some rows of logits; all rows are the matrix itself.
+    static func rows(_ rows: Range<Int>, of logits: FloatMatrix) -> FloatMatrix {
+        guard rows != 0..<logits.rows else { return logits }
+        let copy = FloatMatrix(uninitializedRows: rows.count, columns: logits.columns)
+        for (index, row) in rows.enumerated() {
+            copy.row(index).baseAddress?.update(from: logits.pointer + row * logits.columns, count: logits.columns)
+        }
+        return copy
     }
 }

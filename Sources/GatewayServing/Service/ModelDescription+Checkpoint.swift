@@ -38,5 +38,6 @@ extension ModelDescription {
         self.endTokenID = UInt32(model.endTokenID)
         self.padTokenID = UInt32(model.padTokenID)
         self.version = SoftwareVersion.current
+        self.maxInputs = UInt32(limits.maxInputs)
     }
 }

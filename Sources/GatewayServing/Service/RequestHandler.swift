@@ -59,14 +59,23 @@ struct RequestHandler: Sendable {
     /// Runs the encoder.
     ///
     /// - Parameters:
-    ///   - request: The input and how to pool.
+    ///   - request: The input, or several, and how to pool.
     ///   - call: What comes with the message.
     /// - Returns: The hidden states.
     /// - Throws: ``RPCError``.
     func encode(_ request: EncodeRequest, _ call: Call) async throws -> EncodeResponse {
+        guard request.inputs.isEmpty else {
+            return EncodeResponse(results: try await self.encodeAll(request, call))
+        }
         let (result, input) = try await self.run(call) { reader throws(RPCError) in
             try reader.encode(request, deadline: call.deadline)
         }
+        return try self.response(to: request, result, input: input)
+    }
+
+    /// The answer to one input.
+    func response(to request: EncodeRequest, _ result: EngineResult, input: [Int32]) throws(RPCError) -> EncodeResponse
+    {
         guard case .hidden(let hidden) = result.output else { throw Self.wrongAnswer("hidden states") }
         return EncodeResponse(
             hiddenStates: Tensor(hidden, isMean: request.pooling == .mean),
@@ -79,14 +88,22 @@ struct RequestHandler: Sendable {
     /// Scores a target.
     ///
     /// - Parameters:
-    ///   - request: The input and the target.
+    ///   - request: The input and the target, or several of both.
     ///   - call: What comes with the message.
     /// - Returns: One log-probability for each token of the target.
     /// - Throws: ``RPCError``.
     func score(_ request: ScoreRequest, _ call: Call) async throws -> ScoreResponse {
+        guard request.inputs.isEmpty else {
+            return ScoreResponse(results: try await self.scoreAll(request, call))
+        }
         let (result, _) = try await self.run(call) { reader throws(RPCError) in
             try reader.score(request, deadline: call.deadline)
         }
+        return try self.response(to: request, result)
+    }
+
+    /// The answer to one input and its target.
+    func response(to request: ScoreRequest, _ result: EngineResult) throws(RPCError) -> ScoreResponse {
         guard case .scores(let scores) = result.output else { throw Self.wrongAnswer("scores") }
         var response = ScoreResponse(scores, usage: result.usage)
         response.encoderRoutes = result.routing.encoder.map { Routes($0, stack: .encoder) }

@@ -35,6 +35,15 @@ public struct RequestLimits: Sendable, Hashable {
     /// Logits that a score returns: target tokens times the vocabulary, four bytes each.
     public var maxLogits = 1 << 22
 
+    /// Inputs of one call of Encode or Score; a gateway takes no more than its queue has room for.
+    public var maxInputs = 64
+
+    /// Tokens of all inputs of such a call together, targets included.
+    public var maxTokensOfInputs = 1 << 14
+
+    /// Bytes that the answers to all inputs of such a call may take together.
+    public var maxAnswerBytes = 16 << 20
+
     /// Creates the default limits.
     public init() {}
 

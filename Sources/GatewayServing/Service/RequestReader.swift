@@ -49,7 +49,7 @@ struct RequestReader: Sendable {
     }
 
     /// Refuses what only a decoder does.
-    private func requireDecoder() throws(RPCError) {
+    func requireDecoder() throws(RPCError) {
         guard !self.model.hasDecoder else { return }
         throw RPCError(
             .failedPrecondition,
@@ -228,7 +228,7 @@ struct RequestReader: Sendable {
 
     // MARK: - Policies and parameters
 
-    private func dropPolicy(_ message: SwitchyardProtos.DropPolicy?) throws(RPCError) -> DropPolicy {
+    func dropPolicy(_ message: SwitchyardProtos.DropPolicy?) throws(RPCError) -> DropPolicy {
         guard let message else {
             return .allow
         }
@@ -387,7 +387,7 @@ struct RequestReader: Sendable {
         }
     }
 
-    private static func check(_ field: String, _ value: Int, within range: ClosedRange<Int>) throws(RPCError) {
+    static func check(_ field: String, _ value: Int, within range: ClosedRange<Int>) throws(RPCError) {
         guard range.contains(value) else {
             throw RPCError(
                 .invalidArgument,

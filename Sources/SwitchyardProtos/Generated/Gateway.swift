@@ -954,7 +954,7 @@ extension GeneratedToken: CBacked {
     }
 }
 
-/// An input to encode.
+/// An input to encode, or several.
 public struct EncodeRequest: ProtoMessage {
     /// What goes into the encoder.
     public var input: ModelInput?
@@ -971,19 +971,24 @@ public struct EncodeRequest: ProtoMessage {
     /// The way that the input takes through the encoder, instead of the one that the routers choose.
     public var encoderRoutes: Routes?
 
+    /// Several inputs instead of one: input and encoder_routes are then left out, and all else holds for each of them.
+    public var inputs: [EncodeInput]
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
         pooling: Pooling = .perToken,
         dropPolicy: DropPolicy? = nil,
         returnRoutes: Bool = false,
-        encoderRoutes: Routes? = nil
+        encoderRoutes: Routes? = nil,
+        inputs: [EncodeInput] = []
     ) {
         self.input = input
         self.pooling = pooling
         self.dropPolicy = dropPolicy
         self.returnRoutes = returnRoutes
         self.encoderRoutes = encoderRoutes
+        self.inputs = inputs
     }
 
     /// Reads and writes the message.
@@ -1008,6 +1013,7 @@ extension EncodeRequest: CBacked {
         self.dropPolicy = try fields.message(c.drop_policy)
         self.returnRoutes = c.return_routes != 0
         self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.inputs = try fields.messages(c.n_inputs, c.inputs)
     }
 
     func write(_ c: inout Switchyard__V1__EncodeRequest, _ arena: ProtoArena) {
@@ -1025,6 +1031,91 @@ extension EncodeRequest: CBacked {
         c.drop_policy = arena.message(self.dropPolicy)
         c.return_routes = self.returnRoutes ? 1 : 0
         c.encoder_routes = arena.message(self.encoderRoutes)
+        (c.n_inputs, c.inputs) = arena.messages(self.inputs)
+    }
+}
+
+/// One of several inputs to encode.
+public struct EncodeInput: ProtoMessage {
+    /// What goes into the encoder.
+    public var input: ModelInput?
+
+    /// The way that the input takes through the encoder, instead of the one that the routers choose.
+    public var encoderRoutes: Routes?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(input: ModelInput? = nil, encoderRoutes: Routes? = nil) {
+        self.input = input
+        self.encoderRoutes = encoderRoutes
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension EncodeInput: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__EncodeInput>) {
+        switchyard__v1__encode_input__init(c)
+    }
+
+    init(reading c: Switchyard__V1__EncodeInput, _ fields: FieldReader) throws(ProtoError) {
+        switch c.input_case {
+        case SWITCHYARD__V1__ENCODE_INPUT__INPUT_TEXT:
+            self.input = .text(try fields.string(c.text, "text"))
+        case SWITCHYARD__V1__ENCODE_INPUT__INPUT_INPUT_IDS:
+            self.input = try fields.message(c.input_ids, as: TokenIDs.self).map { .tokenIDs($0.ids) }
+        default:
+            self.input = nil
+        }
+        self.encoderRoutes = try fields.message(c.encoder_routes)
+    }
+
+    func write(_ c: inout Switchyard__V1__EncodeInput, _ arena: ProtoArena) {
+        switch self.input {
+        case .text(let value):
+            c.input_case = SWITCHYARD__V1__ENCODE_INPUT__INPUT_TEXT
+            c.text = arena.bytes(value)
+        case .tokenIDs(let value):
+            c.input_case = SWITCHYARD__V1__ENCODE_INPUT__INPUT_INPUT_IDS
+            c.input_ids = arena.message(TokenIDs(ids: value))
+        case nil:
+            break
+        }
+        c.encoder_routes = arena.message(self.encoderRoutes)
+    }
+}
+
+/// How one of several inputs ended.
+public struct InputStatus: ProtoMessage {
+    /// The status code of gRPC that a call with this input alone would have ended with; 0 (OK) if it has an answer.
+    public var code: UInt32
+
+    /// Why it has none.
+    public var message: String
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(code: UInt32 = 0, message: String = "") {
+        self.code = code
+        self.message = message
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension InputStatus: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__InputStatus>) {
+        switchyard__v1__input_status__init(c)
+    }
+
+    init(reading c: Switchyard__V1__InputStatus, _ fields: FieldReader) throws(ProtoError) {
+        self.code = c.code
+        self.message = try fields.string(c.message, "message")
+    }
+
+    func write(_ c: inout Switchyard__V1__InputStatus, _ arena: ProtoArena) {
+        c.code = self.code
+        c.message = arena.bytes(self.message)
     }
 }
 
@@ -1042,17 +1133,24 @@ public struct EncodeResponse: ProtoMessage {
     /// The input's way through the encoder, if return_routes asked for it.
     public var encoderRoutes: Routes?
 
+    /// One for each of the request's inputs, in their order; all else is then left out.
+    ///
+    /// If none has an answer, the call fails as the first one did.
+    public var results: [EncodeResult]
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         hiddenStates: Tensor? = nil,
         tokenIDs: [UInt32] = [],
         usage: Usage? = nil,
-        encoderRoutes: Routes? = nil
+        encoderRoutes: Routes? = nil,
+        results: [EncodeResult] = []
     ) {
         self.hiddenStates = hiddenStates
         self.tokenIDs = tokenIDs
         self.usage = usage
         self.encoderRoutes = encoderRoutes
+        self.results = results
     }
 
     /// Reads and writes the message.
@@ -1069,6 +1167,7 @@ extension EncodeResponse: CBacked {
         self.tokenIDs = fields.array(c.n_token_ids, c.token_ids)
         self.usage = try fields.message(c.usage)
         self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.results = try fields.messages(c.n_results, c.results)
     }
 
     func write(_ c: inout Switchyard__V1__EncodeResponse, _ arena: ProtoArena) {
@@ -1076,10 +1175,69 @@ extension EncodeResponse: CBacked {
         (c.n_token_ids, c.token_ids) = arena.array(self.tokenIDs)
         c.usage = arena.message(self.usage)
         c.encoder_routes = arena.message(self.encoderRoutes)
+        (c.n_results, c.results) = arena.messages(self.results)
     }
 }
 
-/// An input and the target to score.
+/// What a call with one of several inputs alone would have returned.
+public struct EncodeResult: ProtoMessage {
+    /// Whether the input has an answer; left out if it does.
+    public var status: InputStatus?
+
+    /// FLOAT32; [tokens, d_model], or [1, d_model] for a mean.
+    public var hiddenStates: Tensor?
+
+    /// The token ids that were encoded.
+    public var tokenIDs: [UInt32]
+
+    /// What the input cost.
+    public var usage: Usage?
+
+    /// The input's way through the encoder, if return_routes asked for it.
+    public var encoderRoutes: Routes?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        status: InputStatus? = nil,
+        hiddenStates: Tensor? = nil,
+        tokenIDs: [UInt32] = [],
+        usage: Usage? = nil,
+        encoderRoutes: Routes? = nil
+    ) {
+        self.status = status
+        self.hiddenStates = hiddenStates
+        self.tokenIDs = tokenIDs
+        self.usage = usage
+        self.encoderRoutes = encoderRoutes
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension EncodeResult: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__EncodeResult>) {
+        switchyard__v1__encode_result__init(c)
+    }
+
+    init(reading c: Switchyard__V1__EncodeResult, _ fields: FieldReader) throws(ProtoError) {
+        self.status = try fields.message(c.status)
+        self.hiddenStates = try fields.message(c.hidden_states)
+        self.tokenIDs = fields.array(c.n_token_ids, c.token_ids)
+        self.usage = try fields.message(c.usage)
+        self.encoderRoutes = try fields.message(c.encoder_routes)
+    }
+
+    func write(_ c: inout Switchyard__V1__EncodeResult, _ arena: ProtoArena) {
+        c.status = arena.message(self.status)
+        c.hidden_states = arena.message(self.hiddenStates)
+        (c.n_token_ids, c.token_ids) = arena.array(self.tokenIDs)
+        c.usage = arena.message(self.usage)
+        c.encoder_routes = arena.message(self.encoderRoutes)
+    }
+}
+
+/// An input and the target to score, or several of both.
 public struct ScoreRequest: ProtoMessage {
     /// What goes into the encoder.
     public var input: ModelInput?
@@ -1109,6 +1267,10 @@ public struct ScoreRequest: ProtoMessage {
     /// Whether to return the scores of the whole vocabulary at each position.
     public var returnLogits: Bool
 
+    /// Several inputs with their targets instead of one: input, target and both routes are then left out, and all else
+    /// holds for each of them.
+    public var inputs: [ScoreInput]
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
@@ -1119,7 +1281,8 @@ public struct ScoreRequest: ProtoMessage {
         encoderRoutes: Routes? = nil,
         decoderRoutes: Routes? = nil,
         returnRouterLosses: Bool = false,
-        returnLogits: Bool = false
+        returnLogits: Bool = false,
+        inputs: [ScoreInput] = []
     ) {
         self.input = input
         self.target = target
@@ -1130,6 +1293,7 @@ public struct ScoreRequest: ProtoMessage {
         self.decoderRoutes = decoderRoutes
         self.returnRouterLosses = returnRouterLosses
         self.returnLogits = returnLogits
+        self.inputs = inputs
     }
 
     /// Reads and writes the message.
@@ -1165,6 +1329,7 @@ extension ScoreRequest: CBacked {
         self.decoderRoutes = try fields.message(c.decoder_routes)
         self.returnRouterLosses = c.return_router_losses != 0
         self.returnLogits = c.return_logits != 0
+        self.inputs = try fields.messages(c.n_inputs, c.inputs)
     }
 
     func write(_ c: inout Switchyard__V1__ScoreRequest, _ arena: ProtoArena) {
@@ -1195,6 +1360,91 @@ extension ScoreRequest: CBacked {
         c.decoder_routes = arena.message(self.decoderRoutes)
         c.return_router_losses = self.returnRouterLosses ? 1 : 0
         c.return_logits = self.returnLogits ? 1 : 0
+        (c.n_inputs, c.inputs) = arena.messages(self.inputs)
+    }
+}
+
+/// One of several inputs and the target to score with it.
+public struct ScoreInput: ProtoMessage {
+    /// What goes into the encoder.
+    public var input: ModelInput?
+
+    /// The target to score.
+    public var target: ModelInput?
+
+    /// The way that the input takes through the encoder, instead of the one that the routers choose.
+    public var encoderRoutes: Routes?
+
+    /// The way through the decoder of the decoder start token and all of the target but its last token, instead of the
+    /// one that the routers choose.
+    public var decoderRoutes: Routes?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        input: ModelInput? = nil,
+        target: ModelInput? = nil,
+        encoderRoutes: Routes? = nil,
+        decoderRoutes: Routes? = nil
+    ) {
+        self.input = input
+        self.target = target
+        self.encoderRoutes = encoderRoutes
+        self.decoderRoutes = decoderRoutes
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ScoreInput: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ScoreInput>) {
+        switchyard__v1__score_input__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ScoreInput, _ fields: FieldReader) throws(ProtoError) {
+        switch c.input_case {
+        case SWITCHYARD__V1__SCORE_INPUT__INPUT_TEXT:
+            self.input = .text(try fields.string(c.text, "text"))
+        case SWITCHYARD__V1__SCORE_INPUT__INPUT_INPUT_IDS:
+            self.input = try fields.message(c.input_ids, as: TokenIDs.self).map { .tokenIDs($0.ids) }
+        default:
+            self.input = nil
+        }
+        switch c.target_case {
+        case SWITCHYARD__V1__SCORE_INPUT__TARGET_TARGET_TEXT:
+            self.target = .text(try fields.string(c.target_text, "target_text"))
+        case SWITCHYARD__V1__SCORE_INPUT__TARGET_TARGET_IDS:
+            self.target = try fields.message(c.target_ids, as: TokenIDs.self).map { .tokenIDs($0.ids) }
+        default:
+            self.target = nil
+        }
+        self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.decoderRoutes = try fields.message(c.decoder_routes)
+    }
+
+    func write(_ c: inout Switchyard__V1__ScoreInput, _ arena: ProtoArena) {
+        switch self.input {
+        case .text(let value):
+            c.input_case = SWITCHYARD__V1__SCORE_INPUT__INPUT_TEXT
+            c.text = arena.bytes(value)
+        case .tokenIDs(let value):
+            c.input_case = SWITCHYARD__V1__SCORE_INPUT__INPUT_INPUT_IDS
+            c.input_ids = arena.message(TokenIDs(ids: value))
+        case nil:
+            break
+        }
+        switch self.target {
+        case .text(let value):
+            c.target_case = SWITCHYARD__V1__SCORE_INPUT__TARGET_TARGET_TEXT
+            c.target_text = arena.bytes(value)
+        case .tokenIDs(let value):
+            c.target_case = SWITCHYARD__V1__SCORE_INPUT__TARGET_TARGET_IDS
+            c.target_ids = arena.message(TokenIDs(ids: value))
+        case nil:
+            break
+        }
+        c.encoder_routes = arena.message(self.encoderRoutes)
+        c.decoder_routes = arena.message(self.decoderRoutes)
     }
 }
 
@@ -1224,6 +1474,11 @@ public struct ScoreResponse: ProtoMessage {
     /// If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
     public var logits: Tensor?
 
+    /// One for each of the request's inputs, in their order; all else is then left out.
+    ///
+    /// If none has an answer, the call fails as the first one did.
+    public var results: [ScoreResult]
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         logprobs: [TokenLogprob] = [],
@@ -1233,7 +1488,8 @@ public struct ScoreResponse: ProtoMessage {
         encoderRoutes: Routes? = nil,
         decoderRoutes: Routes? = nil,
         routerLosses: RouterLosses? = nil,
-        logits: Tensor? = nil
+        logits: Tensor? = nil,
+        results: [ScoreResult] = []
     ) {
         self.logprobs = logprobs
         self.totalLogprob = totalLogprob
@@ -1243,6 +1499,7 @@ public struct ScoreResponse: ProtoMessage {
         self.decoderRoutes = decoderRoutes
         self.routerLosses = routerLosses
         self.logits = logits
+        self.results = results
     }
 
     /// Reads and writes the message.
@@ -1263,9 +1520,97 @@ extension ScoreResponse: CBacked {
         self.decoderRoutes = try fields.message(c.decoder_routes)
         self.routerLosses = try fields.message(c.router_losses)
         self.logits = try fields.message(c.logits)
+        self.results = try fields.messages(c.n_results, c.results)
     }
 
     func write(_ c: inout Switchyard__V1__ScoreResponse, _ arena: ProtoArena) {
+        (c.n_logprobs, c.logprobs) = arena.messages(self.logprobs)
+        c.total_logprob = self.totalLogprob
+        c.loss = self.loss
+        c.usage = arena.message(self.usage)
+        c.encoder_routes = arena.message(self.encoderRoutes)
+        c.decoder_routes = arena.message(self.decoderRoutes)
+        c.router_losses = arena.message(self.routerLosses)
+        c.logits = arena.message(self.logits)
+        (c.n_results, c.results) = arena.messages(self.results)
+    }
+}
+
+/// What a call with one of several inputs alone would have returned.
+public struct ScoreResult: ProtoMessage {
+    /// Whether the input has an answer; left out if it does.
+    public var status: InputStatus?
+
+    /// One entry per token of the target.
+    public var logprobs: [TokenLogprob]
+
+    /// The sum of the log-probabilities.
+    public var totalLogprob: Float
+
+    /// The mean of the negated log-probabilities: the cross-entropy.
+    public var loss: Float
+
+    /// What the input cost.
+    public var usage: Usage?
+
+    /// The input's way through the encoder, if return_routes asked for it.
+    public var encoderRoutes: Routes?
+
+    /// The target's way through the decoder, if return_routes asked for it.
+    public var decoderRoutes: Routes?
+
+    /// If return_router_losses asked for them.
+    public var routerLosses: RouterLosses?
+
+    /// If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
+    public var logits: Tensor?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        status: InputStatus? = nil,
+        logprobs: [TokenLogprob] = [],
+        totalLogprob: Float = 0,
+        loss: Float = 0,
+        usage: Usage? = nil,
+        encoderRoutes: Routes? = nil,
+        decoderRoutes: Routes? = nil,
+        routerLosses: RouterLosses? = nil,
+        logits: Tensor? = nil
+    ) {
+        self.status = status
+        self.logprobs = logprobs
+        self.totalLogprob = totalLogprob
+        self.loss = loss
+        self.usage = usage
+        self.encoderRoutes = encoderRoutes
+        self.decoderRoutes = decoderRoutes
+        self.routerLosses = routerLosses
+        self.logits = logits
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ScoreResult: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ScoreResult>) {
+        switchyard__v1__score_result__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ScoreResult, _ fields: FieldReader) throws(ProtoError) {
+        self.status = try fields.message(c.status)
+        self.logprobs = try fields.messages(c.n_logprobs, c.logprobs)
+        self.totalLogprob = c.total_logprob
+        self.loss = c.loss
+        self.usage = try fields.message(c.usage)
+        self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.decoderRoutes = try fields.message(c.decoder_routes)
+        self.routerLosses = try fields.message(c.router_losses)
+        self.logits = try fields.message(c.logits)
+    }
+
+    func write(_ c: inout Switchyard__V1__ScoreResult, _ arena: ProtoArena) {
+        c.status = arena.message(self.status)
         (c.n_logprobs, c.logprobs) = arena.messages(self.logprobs)
         c.total_logprob = self.totalLogprob
         c.loss = self.loss
@@ -1552,6 +1897,9 @@ public struct ModelDescription: ProtoMessage {
     /// The version of the gateway's software.
     public var version: String
 
+    /// The most inputs of one call of Encode or Score.
+    public var maxInputs: UInt32
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         name: String = "",
@@ -1574,7 +1922,8 @@ public struct ModelDescription: ProtoMessage {
         decoderStartTokenID: UInt32 = 0,
         endTokenID: UInt32 = 0,
         padTokenID: UInt32 = 0,
-        version: String = ""
+        version: String = "",
+        maxInputs: UInt32 = 0
     ) {
         self.name = name
         self.fingerprint = fingerprint
@@ -1597,6 +1946,7 @@ public struct ModelDescription: ProtoMessage {
         self.endTokenID = endTokenID
         self.padTokenID = padTokenID
         self.version = version
+        self.maxInputs = maxInputs
     }
 
     /// Reads and writes the message.
@@ -1630,6 +1980,7 @@ extension ModelDescription: CBacked {
         self.endTokenID = c.end_token_id
         self.padTokenID = c.pad_token_id
         self.version = try fields.string(c.version, "version")
+        self.maxInputs = c.max_inputs
     }
 
     func write(_ c: inout Switchyard__V1__ModelDescription, _ arena: ProtoArena) {
@@ -1654,6 +2005,7 @@ extension ModelDescription: CBacked {
         c.end_token_id = self.endTokenID
         c.pad_token_id = self.padTokenID
         c.version = arena.bytes(self.version)
+        c.max_inputs = self.maxInputs
     }
 }
 
@@ -2122,12 +2474,12 @@ public enum GatewayMethods {
     /// ``GenerateRequest`` to a stream of ``GenerateEvent``.
     public static let generateStream = MethodName(service: Self.service, name: "GenerateStream")
 
-    /// Returns the encoder's hidden states of an input.
+    /// Returns the encoder's hidden states of an input, or of several.
     ///
     /// ``EncodeRequest`` to ``EncodeResponse``.
     public static let encode = MethodName(service: Self.service, name: "Encode")
 
-    /// Returns the log-probabilities of a given target, token by token.
+    /// Returns the log-probabilities of a given target, token by token, or of several targets.
     ///
     /// ``ScoreRequest`` to ``ScoreResponse``.
     public static let score = MethodName(service: Self.service, name: "Score")

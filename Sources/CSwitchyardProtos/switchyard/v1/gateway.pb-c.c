@@ -592,6 +592,96 @@ void   switchyard__v1__encode_request__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__encode_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__encode_input__init
+                     (Switchyard__V1__EncodeInput         *message)
+{
+  static const Switchyard__V1__EncodeInput init_value = SWITCHYARD__V1__ENCODE_INPUT__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__encode_input__get_packed_size
+                     (const Switchyard__V1__EncodeInput *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__encode_input__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__encode_input__pack
+                     (const Switchyard__V1__EncodeInput *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__encode_input__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__encode_input__pack_to_buffer
+                     (const Switchyard__V1__EncodeInput *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__encode_input__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__EncodeInput *
+       switchyard__v1__encode_input__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__EncodeInput *)
+     protobuf_c_message_unpack (&switchyard__v1__encode_input__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__encode_input__free_unpacked
+                     (Switchyard__V1__EncodeInput *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__encode_input__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__input_status__init
+                     (Switchyard__V1__InputStatus         *message)
+{
+  static const Switchyard__V1__InputStatus init_value = SWITCHYARD__V1__INPUT_STATUS__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__input_status__get_packed_size
+                     (const Switchyard__V1__InputStatus *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__input_status__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__input_status__pack
+                     (const Switchyard__V1__InputStatus *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__input_status__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__input_status__pack_to_buffer
+                     (const Switchyard__V1__InputStatus *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__input_status__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__InputStatus *
+       switchyard__v1__input_status__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__InputStatus *)
+     protobuf_c_message_unpack (&switchyard__v1__input_status__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__input_status__free_unpacked
+                     (Switchyard__V1__InputStatus *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__input_status__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__encode_response__init
                      (Switchyard__V1__EncodeResponse         *message)
 {
@@ -635,6 +725,51 @@ void   switchyard__v1__encode_response__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &switchyard__v1__encode_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__encode_result__init
+                     (Switchyard__V1__EncodeResult         *message)
+{
+  static const Switchyard__V1__EncodeResult init_value = SWITCHYARD__V1__ENCODE_RESULT__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__encode_result__get_packed_size
+                     (const Switchyard__V1__EncodeResult *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__encode_result__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__encode_result__pack
+                     (const Switchyard__V1__EncodeResult *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__encode_result__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__encode_result__pack_to_buffer
+                     (const Switchyard__V1__EncodeResult *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__encode_result__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__EncodeResult *
+       switchyard__v1__encode_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__EncodeResult *)
+     protobuf_c_message_unpack (&switchyard__v1__encode_result__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__encode_result__free_unpacked
+                     (Switchyard__V1__EncodeResult *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__encode_result__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   switchyard__v1__score_request__init
@@ -682,6 +817,51 @@ void   switchyard__v1__score_request__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__score_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__score_input__init
+                     (Switchyard__V1__ScoreInput         *message)
+{
+  static const Switchyard__V1__ScoreInput init_value = SWITCHYARD__V1__SCORE_INPUT__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__score_input__get_packed_size
+                     (const Switchyard__V1__ScoreInput *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__score_input__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__score_input__pack
+                     (const Switchyard__V1__ScoreInput *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__score_input__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__score_input__pack_to_buffer
+                     (const Switchyard__V1__ScoreInput *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__score_input__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ScoreInput *
+       switchyard__v1__score_input__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ScoreInput *)
+     protobuf_c_message_unpack (&switchyard__v1__score_input__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__score_input__free_unpacked
+                     (Switchyard__V1__ScoreInput *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__score_input__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__score_response__init
                      (Switchyard__V1__ScoreResponse         *message)
 {
@@ -725,6 +905,51 @@ void   switchyard__v1__score_response__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &switchyard__v1__score_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__score_result__init
+                     (Switchyard__V1__ScoreResult         *message)
+{
+  static const Switchyard__V1__ScoreResult init_value = SWITCHYARD__V1__SCORE_RESULT__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__score_result__get_packed_size
+                     (const Switchyard__V1__ScoreResult *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__score_result__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__score_result__pack
+                     (const Switchyard__V1__ScoreResult *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__score_result__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__score_result__pack_to_buffer
+                     (const Switchyard__V1__ScoreResult *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__score_result__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ScoreResult *
+       switchyard__v1__score_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ScoreResult *)
+     protobuf_c_message_unpack (&switchyard__v1__score_result__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__score_result__free_unpacked
+                     (Switchyard__V1__ScoreResult *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__score_result__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   switchyard__v1__routes__init
@@ -2435,7 +2660,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generated_token__descriptor =
   (ProtobufCMessageInit) switchyard__v1__generated_token__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_descriptors[7] =
 {
   {
     "text",
@@ -2509,11 +2734,24 @@ static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "inputs",
+    12,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__EncodeRequest, n_inputs),
+    offsetof(Switchyard__V1__EncodeRequest, inputs),
+    &switchyard__v1__encode_input__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__encode_request__field_indices_by_name[] = {
   3,   /* field[3] = drop_policy */
   5,   /* field[5] = encoder_routes */
   1,   /* field[1] = input_ids */
+  6,   /* field[6] = inputs */
   2,   /* field[2] = pooling */
   4,   /* field[4] = return_routes */
   0,   /* field[0] = text */
@@ -2522,7 +2760,7 @@ static const ProtobufCIntRange switchyard__v1__encode_request__number_ranges[2 +
 {
   { 1, 0 },
   { 10, 4 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor =
 {
@@ -2532,14 +2770,129 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor =
   "Switchyard__V1__EncodeRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__EncodeRequest),
-  6,
+  7,
   switchyard__v1__encode_request__field_descriptors,
   switchyard__v1__encode_request__field_indices_by_name,
   2,  switchyard__v1__encode_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__encode_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__encode_response__field_descriptors[4] =
+static const ProtobufCFieldDescriptor switchyard__v1__encode_input__field_descriptors[3] =
+{
+  {
+    "text",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    offsetof(Switchyard__V1__EncodeInput, input_case),
+    offsetof(Switchyard__V1__EncodeInput, text),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "input_ids",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__EncodeInput, input_case),
+    offsetof(Switchyard__V1__EncodeInput, input_ids),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_routes",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeInput, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__encode_input__field_indices_by_name[] = {
+  2,   /* field[2] = encoder_routes */
+  1,   /* field[1] = input_ids */
+  0,   /* field[0] = text */
+};
+static const ProtobufCIntRange switchyard__v1__encode_input__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__encode_input__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.EncodeInput",
+  "EncodeInput",
+  "Switchyard__V1__EncodeInput",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__EncodeInput),
+  3,
+  switchyard__v1__encode_input__field_descriptors,
+  switchyard__v1__encode_input__field_indices_by_name,
+  1,  switchyard__v1__encode_input__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__encode_input__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__input_status__field_descriptors[2] =
+{
+  {
+    "code",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__InputStatus, code),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "message",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__InputStatus, message),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__input_status__field_indices_by_name[] = {
+  0,   /* field[0] = code */
+  1,   /* field[1] = message */
+};
+static const ProtobufCIntRange switchyard__v1__input_status__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__input_status__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.InputStatus",
+  "InputStatus",
+  "Switchyard__V1__InputStatus",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__InputStatus),
+  2,
+  switchyard__v1__input_status__field_descriptors,
+  switchyard__v1__input_status__field_indices_by_name,
+  1,  switchyard__v1__input_status__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__input_status__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__encode_response__field_descriptors[5] =
 {
   {
     "hidden_states",
@@ -2589,10 +2942,23 @@ static const ProtobufCFieldDescriptor switchyard__v1__encode_response__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "results",
+    11,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__EncodeResponse, n_results),
+    offsetof(Switchyard__V1__EncodeResponse, results),
+    &switchyard__v1__encode_result__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__encode_response__field_indices_by_name[] = {
   3,   /* field[3] = encoder_routes */
   0,   /* field[0] = hidden_states */
+  4,   /* field[4] = results */
   1,   /* field[1] = token_ids */
   2,   /* field[2] = usage */
 };
@@ -2600,7 +2966,7 @@ static const ProtobufCIntRange switchyard__v1__encode_response__number_ranges[2 
 {
   { 1, 0 },
   { 10, 3 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__encode_response__descriptor =
 {
@@ -2610,14 +2976,104 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_response__descriptor =
   "Switchyard__V1__EncodeResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__EncodeResponse),
-  4,
+  5,
   switchyard__v1__encode_response__field_descriptors,
   switchyard__v1__encode_response__field_indices_by_name,
   2,  switchyard__v1__encode_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__encode_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[11] =
+static const ProtobufCFieldDescriptor switchyard__v1__encode_result__field_descriptors[5] =
+{
+  {
+    "status",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeResult, status),
+    &switchyard__v1__input_status__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "hidden_states",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeResult, hidden_states),
+    &switchyard__v1__tensor__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token_ids",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__EncodeResult, n_token_ids),
+    offsetof(Switchyard__V1__EncodeResult, token_ids),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "usage",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeResult, usage),
+    &switchyard__v1__usage__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_routes",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeResult, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__encode_result__field_indices_by_name[] = {
+  4,   /* field[4] = encoder_routes */
+  1,   /* field[1] = hidden_states */
+  0,   /* field[0] = status */
+  2,   /* field[2] = token_ids */
+  3,   /* field[3] = usage */
+};
+static const ProtobufCIntRange switchyard__v1__encode_result__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__encode_result__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.EncodeResult",
+  "EncodeResult",
+  "Switchyard__V1__EncodeResult",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__EncodeResult),
+  5,
+  switchyard__v1__encode_result__field_descriptors,
+  switchyard__v1__encode_result__field_indices_by_name,
+  1,  switchyard__v1__encode_result__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__encode_result__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[12] =
 {
   {
     "text",
@@ -2751,12 +3207,25 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "inputs",
+    15,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__ScoreRequest, n_inputs),
+    offsetof(Switchyard__V1__ScoreRequest, inputs),
+    &switchyard__v1__score_input__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_request__field_indices_by_name[] = {
   8,   /* field[8] = decoder_routes */
   5,   /* field[5] = drop_policy */
   7,   /* field[7] = encoder_routes */
   1,   /* field[1] = input_ids */
+  11,   /* field[11] = inputs */
   10,   /* field[10] = return_logits */
   9,   /* field[9] = return_router_losses */
   6,   /* field[6] = return_routes */
@@ -2769,7 +3238,7 @@ static const ProtobufCIntRange switchyard__v1__score_request__number_ranges[2 + 
 {
   { 1, 0 },
   { 10, 6 },
-  { 0, 11 }
+  { 0, 12 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
 {
@@ -2779,14 +3248,117 @@ const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
   "Switchyard__V1__ScoreRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreRequest),
-  11,
+  12,
   switchyard__v1__score_request__field_descriptors,
   switchyard__v1__score_request__field_indices_by_name,
   2,  switchyard__v1__score_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_descriptors[8] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_input__field_descriptors[6] =
+{
+  {
+    "text",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    offsetof(Switchyard__V1__ScoreInput, input_case),
+    offsetof(Switchyard__V1__ScoreInput, text),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "input_ids",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__ScoreInput, input_case),
+    offsetof(Switchyard__V1__ScoreInput, input_ids),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target_text",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    offsetof(Switchyard__V1__ScoreInput, target_case),
+    offsetof(Switchyard__V1__ScoreInput, target_text),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target_ids",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__ScoreInput, target_case),
+    offsetof(Switchyard__V1__ScoreInput, target_ids),
+    &switchyard__v1__token_ids__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_routes",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreInput, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder_routes",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreInput, decoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__score_input__field_indices_by_name[] = {
+  5,   /* field[5] = decoder_routes */
+  4,   /* field[4] = encoder_routes */
+  1,   /* field[1] = input_ids */
+  3,   /* field[3] = target_ids */
+  2,   /* field[2] = target_text */
+  0,   /* field[0] = text */
+};
+static const ProtobufCIntRange switchyard__v1__score_input__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__score_input__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ScoreInput",
+  "ScoreInput",
+  "Switchyard__V1__ScoreInput",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ScoreInput),
+  6,
+  switchyard__v1__score_input__field_descriptors,
+  switchyard__v1__score_input__field_indices_by_name,
+  1,  switchyard__v1__score_input__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__score_input__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_descriptors[9] =
 {
   {
     "logprobs",
@@ -2884,6 +3456,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "results",
+    14,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__ScoreResponse, n_results),
+    offsetof(Switchyard__V1__ScoreResponse, results),
+    &switchyard__v1__score_result__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_response__field_indices_by_name[] = {
   5,   /* field[5] = decoder_routes */
@@ -2891,6 +3475,7 @@ static const unsigned switchyard__v1__score_response__field_indices_by_name[] = 
   7,   /* field[7] = logits */
   0,   /* field[0] = logprobs */
   2,   /* field[2] = loss */
+  8,   /* field[8] = results */
   6,   /* field[6] = router_losses */
   1,   /* field[1] = total_logprob */
   3,   /* field[3] = usage */
@@ -2899,7 +3484,7 @@ static const ProtobufCIntRange switchyard__v1__score_response__number_ranges[2 +
 {
   { 1, 0 },
   { 10, 4 },
-  { 0, 8 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor =
 {
@@ -2909,11 +3494,153 @@ const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor =
   "Switchyard__V1__ScoreResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreResponse),
-  8,
+  9,
   switchyard__v1__score_response__field_descriptors,
   switchyard__v1__score_response__field_indices_by_name,
   2,  switchyard__v1__score_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__score_result__field_descriptors[9] =
+{
+  {
+    "status",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, status),
+    &switchyard__v1__input_status__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "logprobs",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__ScoreResult, n_logprobs),
+    offsetof(Switchyard__V1__ScoreResult, logprobs),
+    &switchyard__v1__token_logprob__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "total_logprob",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, total_logprob),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "loss",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, loss),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "usage",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, usage),
+    &switchyard__v1__usage__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "encoder_routes",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, encoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder_routes",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, decoder_routes),
+    &switchyard__v1__routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "router_losses",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, router_losses),
+    &switchyard__v1__router_losses__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "logits",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, logits),
+    &switchyard__v1__tensor__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__score_result__field_indices_by_name[] = {
+  6,   /* field[6] = decoder_routes */
+  5,   /* field[5] = encoder_routes */
+  8,   /* field[8] = logits */
+  1,   /* field[1] = logprobs */
+  3,   /* field[3] = loss */
+  7,   /* field[7] = router_losses */
+  0,   /* field[0] = status */
+  2,   /* field[2] = total_logprob */
+  4,   /* field[4] = usage */
+};
+static const ProtobufCIntRange switchyard__v1__score_result__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 9 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__score_result__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ScoreResult",
+  "ScoreResult",
+  "Switchyard__V1__ScoreResult",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ScoreResult),
+  9,
+  switchyard__v1__score_result__field_descriptors,
+  switchyard__v1__score_result__field_indices_by_name,
+  1,  switchyard__v1__score_result__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__score_result__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor switchyard__v1__routes__field_descriptors[6] =
@@ -3230,7 +3957,7 @@ const ProtobufCMessageDescriptor switchyard__v1__describe_model_request__descrip
   (ProtobufCMessageInit) switchyard__v1__describe_model_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__model_description__field_descriptors[21] =
+static const ProtobufCFieldDescriptor switchyard__v1__model_description__field_descriptors[22] =
 {
   {
     "name",
@@ -3484,6 +4211,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__model_description__field_d
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "max_inputs",
+    22,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ModelDescription, max_inputs),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__model_description__field_indices_by_name[] = {
   4,   /* field[4] = d_ff */
@@ -3497,6 +4236,7 @@ static const unsigned switchyard__v1__model_description__field_indices_by_name[]
   9,   /* field[9] = experts_per_layer */
   1,   /* field[1] = fingerprint */
   14,   /* field[14] = max_input_tokens */
+  21,   /* field[21] = max_inputs */
   15,   /* field[15] = max_new_tokens */
   16,   /* field[16] = max_sequences */
   0,   /* field[0] = name */
@@ -3511,7 +4251,7 @@ static const unsigned switchyard__v1__model_description__field_indices_by_name[]
 static const ProtobufCIntRange switchyard__v1__model_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 21 }
+  { 0, 22 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__model_description__descriptor =
 {
@@ -3521,7 +4261,7 @@ const ProtobufCMessageDescriptor switchyard__v1__model_description__descriptor =
   "Switchyard__V1__ModelDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__ModelDescription),
-  21,
+  22,
   switchyard__v1__model_description__field_descriptors,
   switchyard__v1__model_description__field_indices_by_name,
   1,  switchyard__v1__model_description__number_ranges,

@@ -29,9 +29,14 @@ typedef struct Switchyard__V1__Generation Switchyard__V1__Generation;
 typedef struct Switchyard__V1__GenerateEvent Switchyard__V1__GenerateEvent;
 typedef struct Switchyard__V1__GeneratedToken Switchyard__V1__GeneratedToken;
 typedef struct Switchyard__V1__EncodeRequest Switchyard__V1__EncodeRequest;
+typedef struct Switchyard__V1__EncodeInput Switchyard__V1__EncodeInput;
+typedef struct Switchyard__V1__InputStatus Switchyard__V1__InputStatus;
 typedef struct Switchyard__V1__EncodeResponse Switchyard__V1__EncodeResponse;
+typedef struct Switchyard__V1__EncodeResult Switchyard__V1__EncodeResult;
 typedef struct Switchyard__V1__ScoreRequest Switchyard__V1__ScoreRequest;
+typedef struct Switchyard__V1__ScoreInput Switchyard__V1__ScoreInput;
 typedef struct Switchyard__V1__ScoreResponse Switchyard__V1__ScoreResponse;
+typedef struct Switchyard__V1__ScoreResult Switchyard__V1__ScoreResult;
 typedef struct Switchyard__V1__Routes Switchyard__V1__Routes;
 typedef struct Switchyard__V1__RouterLosses Switchyard__V1__RouterLosses;
 typedef struct Switchyard__V1__LayerRouterLosses Switchyard__V1__LayerRouterLosses;
@@ -767,7 +772,7 @@ typedef enum {
 } Switchyard__V1__EncodeRequest__InputCase;
 
 /*
- * An input to encode.
+ * An input to encode, or several.
  */
 struct  Switchyard__V1__EncodeRequest
 {
@@ -788,6 +793,11 @@ struct  Switchyard__V1__EncodeRequest
    * The way that the input takes through the encoder, instead of the one that the routers choose.
    */
   Switchyard__V1__Routes *encoder_routes;
+  /*
+   * Several inputs instead of one: input and encoder_routes are then left out, and all else holds for each of them.
+   */
+  size_t n_inputs;
+  Switchyard__V1__EncodeInput **inputs;
   Switchyard__V1__EncodeRequest__InputCase input_case;
   union {
     /*
@@ -802,7 +812,61 @@ struct  Switchyard__V1__EncodeRequest
 };
 #define SWITCHYARD__V1__ENCODE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_request__descriptor) \
-    , SWITCHYARD__V1__POOLING__PER_TOKEN, NULL, 0, NULL, SWITCHYARD__V1__ENCODE_REQUEST__INPUT__NOT_SET, {0} }
+    , SWITCHYARD__V1__POOLING__PER_TOKEN, NULL, 0, NULL, 0,NULL, SWITCHYARD__V1__ENCODE_REQUEST__INPUT__NOT_SET, {0} }
+
+
+typedef enum {
+  SWITCHYARD__V1__ENCODE_INPUT__INPUT__NOT_SET = 0,
+  SWITCHYARD__V1__ENCODE_INPUT__INPUT_TEXT = 1,
+  SWITCHYARD__V1__ENCODE_INPUT__INPUT_INPUT_IDS = 2
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__ENCODE_INPUT__INPUT__CASE)
+} Switchyard__V1__EncodeInput__InputCase;
+
+/*
+ * One of several inputs to encode.
+ */
+struct  Switchyard__V1__EncodeInput
+{
+  ProtobufCMessage base;
+  /*
+   * The way that the input takes through the encoder, instead of the one that the routers choose.
+   */
+  Switchyard__V1__Routes *encoder_routes;
+  Switchyard__V1__EncodeInput__InputCase input_case;
+  union {
+    /*
+     * Text; the tokenizer adds the end-of-sequence token.
+     */
+    ProtobufCBinaryData text;
+    /*
+     * Token ids, used as given, the end-of-sequence token included.
+     */
+    Switchyard__V1__TokenIds *input_ids;
+  };
+};
+#define SWITCHYARD__V1__ENCODE_INPUT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_input__descriptor) \
+    , NULL, SWITCHYARD__V1__ENCODE_INPUT__INPUT__NOT_SET, {0} }
+
+
+/*
+ * How one of several inputs ended.
+ */
+struct  Switchyard__V1__InputStatus
+{
+  ProtobufCMessage base;
+  /*
+   * The status code of gRPC that a call with this input alone would have ended with; 0 (OK) if it has an answer.
+   */
+  uint32_t code;
+  /*
+   * Why it has none.
+   */
+  ProtobufCBinaryData message;
+};
+#define SWITCHYARD__V1__INPUT_STATUS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__input_status__descriptor) \
+    , 0, {0,NULL} }
 
 
 /*
@@ -828,10 +892,49 @@ struct  Switchyard__V1__EncodeResponse
    * The input's way through the encoder, if return_routes asked for it.
    */
   Switchyard__V1__Routes *encoder_routes;
+  /*
+   * One for each of the request's inputs, in their order; all else is then left out. If none has an answer, the call fails
+   * as the first one did.
+   */
+  size_t n_results;
+  Switchyard__V1__EncodeResult **results;
 };
 #define SWITCHYARD__V1__ENCODE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_response__descriptor) \
-    , NULL, 0,NULL, NULL, NULL }
+    , NULL, 0,NULL, NULL, NULL, 0,NULL }
+
+
+/*
+ * What a call with one of several inputs alone would have returned.
+ */
+struct  Switchyard__V1__EncodeResult
+{
+  ProtobufCMessage base;
+  /*
+   * Whether the input has an answer; left out if it does.
+   */
+  Switchyard__V1__InputStatus *status;
+  /*
+   * FLOAT32; [tokens, d_model], or [1, d_model] for a mean.
+   */
+  Switchyard__V1__Tensor *hidden_states;
+  /*
+   * The token ids that were encoded.
+   */
+  size_t n_token_ids;
+  uint32_t *token_ids;
+  /*
+   * What the input cost.
+   */
+  Switchyard__V1__Usage *usage;
+  /*
+   * The input's way through the encoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *encoder_routes;
+};
+#define SWITCHYARD__V1__ENCODE_RESULT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_result__descriptor) \
+    , NULL, NULL, 0,NULL, NULL, NULL }
 
 
 typedef enum {
@@ -849,7 +952,7 @@ typedef enum {
 } Switchyard__V1__ScoreRequest__TargetCase;
 
 /*
- * An input and the target to score.
+ * An input and the target to score, or several of both.
  */
 struct  Switchyard__V1__ScoreRequest
 {
@@ -883,6 +986,12 @@ struct  Switchyard__V1__ScoreRequest
    * Whether to return the scores of the whole vocabulary at each position.
    */
   protobuf_c_boolean return_logits;
+  /*
+   * Several inputs with their targets instead of one: input, target and both routes are then left out, and all else holds
+   * for each of them.
+   */
+  size_t n_inputs;
+  Switchyard__V1__ScoreInput **inputs;
   Switchyard__V1__ScoreRequest__InputCase input_case;
   union {
     /*
@@ -908,7 +1017,64 @@ struct  Switchyard__V1__ScoreRequest
 };
 #define SWITCHYARD__V1__SCORE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_request__descriptor) \
-    , 0, NULL, 0, NULL, NULL, 0, 0, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0} }
+    , 0, NULL, 0, NULL, NULL, 0, 0, 0,NULL, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0} }
+
+
+typedef enum {
+  SWITCHYARD__V1__SCORE_INPUT__INPUT__NOT_SET = 0,
+  SWITCHYARD__V1__SCORE_INPUT__INPUT_TEXT = 1,
+  SWITCHYARD__V1__SCORE_INPUT__INPUT_INPUT_IDS = 2
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__SCORE_INPUT__INPUT__CASE)
+} Switchyard__V1__ScoreInput__InputCase;
+
+typedef enum {
+  SWITCHYARD__V1__SCORE_INPUT__TARGET__NOT_SET = 0,
+  SWITCHYARD__V1__SCORE_INPUT__TARGET_TARGET_TEXT = 3,
+  SWITCHYARD__V1__SCORE_INPUT__TARGET_TARGET_IDS = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__SCORE_INPUT__TARGET__CASE)
+} Switchyard__V1__ScoreInput__TargetCase;
+
+/*
+ * One of several inputs and the target to score with it.
+ */
+struct  Switchyard__V1__ScoreInput
+{
+  ProtobufCMessage base;
+  /*
+   * The way that the input takes through the encoder, instead of the one that the routers choose.
+   */
+  Switchyard__V1__Routes *encoder_routes;
+  /*
+   * The way through the decoder of the decoder start token and all of the target but its last token, instead of the one
+   * that the routers choose.
+   */
+  Switchyard__V1__Routes *decoder_routes;
+  Switchyard__V1__ScoreInput__InputCase input_case;
+  union {
+    /*
+     * Text; the tokenizer adds the end-of-sequence token.
+     */
+    ProtobufCBinaryData text;
+    /*
+     * Token ids, used as given, the end-of-sequence token included.
+     */
+    Switchyard__V1__TokenIds *input_ids;
+  };
+  Switchyard__V1__ScoreInput__TargetCase target_case;
+  union {
+    /*
+     * Text; the tokenizer adds the end-of-sequence token, which is scored too.
+     */
+    ProtobufCBinaryData target_text;
+    /*
+     * Token ids, used as given, without the decoder start token.
+     */
+    Switchyard__V1__TokenIds *target_ids;
+  };
+};
+#define SWITCHYARD__V1__SCORE_INPUT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_input__descriptor) \
+    , NULL, NULL, SWITCHYARD__V1__SCORE_INPUT__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_INPUT__TARGET__NOT_SET, {0} }
 
 
 /*
@@ -950,10 +1116,65 @@ struct  Switchyard__V1__ScoreResponse
    * If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
    */
   Switchyard__V1__Tensor *logits;
+  /*
+   * One for each of the request's inputs, in their order; all else is then left out. If none has an answer, the call fails
+   * as the first one did.
+   */
+  size_t n_results;
+  Switchyard__V1__ScoreResult **results;
 };
 #define SWITCHYARD__V1__SCORE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_response__descriptor) \
-    , 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL }
+    , 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, 0,NULL }
+
+
+/*
+ * What a call with one of several inputs alone would have returned.
+ */
+struct  Switchyard__V1__ScoreResult
+{
+  ProtobufCMessage base;
+  /*
+   * Whether the input has an answer; left out if it does.
+   */
+  Switchyard__V1__InputStatus *status;
+  /*
+   * One entry per token of the target.
+   */
+  size_t n_logprobs;
+  Switchyard__V1__TokenLogprob **logprobs;
+  /*
+   * The sum of the log-probabilities.
+   */
+  float total_logprob;
+  /*
+   * The mean of the negated log-probabilities: the cross-entropy.
+   */
+  float loss;
+  /*
+   * What the input cost.
+   */
+  Switchyard__V1__Usage *usage;
+  /*
+   * The input's way through the encoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *encoder_routes;
+  /*
+   * The target's way through the decoder, if return_routes asked for it.
+   */
+  Switchyard__V1__Routes *decoder_routes;
+  /*
+   * If return_router_losses asked for them.
+   */
+  Switchyard__V1__RouterLosses *router_losses;
+  /*
+   * If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
+   */
+  Switchyard__V1__Tensor *logits;
+};
+#define SWITCHYARD__V1__SCORE_RESULT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_result__descriptor) \
+    , NULL, 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL }
 
 
 /*
@@ -1169,10 +1390,14 @@ struct  Switchyard__V1__ModelDescription
    * The version of the gateway's software.
    */
   ProtobufCBinaryData version;
+  /*
+   * The most inputs of one call of Encode or Score.
+   */
+  uint32_t max_inputs;
 };
 #define SWITCHYARD__V1__MODEL_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__model_description__descriptor) \
-    , {0,NULL}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0, 0, 0, 0, 0, 0, {0,NULL} }
+    , {0,NULL}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0, 0, 0, 0, 0, 0, {0,NULL}, 0 }
 
 
 /*
@@ -1683,6 +1908,44 @@ Switchyard__V1__EncodeRequest *
 void   switchyard__v1__encode_request__free_unpacked
                      (Switchyard__V1__EncodeRequest *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__EncodeInput methods */
+void   switchyard__v1__encode_input__init
+                     (Switchyard__V1__EncodeInput         *message);
+size_t switchyard__v1__encode_input__get_packed_size
+                     (const Switchyard__V1__EncodeInput   *message);
+size_t switchyard__v1__encode_input__pack
+                     (const Switchyard__V1__EncodeInput   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__encode_input__pack_to_buffer
+                     (const Switchyard__V1__EncodeInput   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__EncodeInput *
+       switchyard__v1__encode_input__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__encode_input__free_unpacked
+                     (Switchyard__V1__EncodeInput *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__InputStatus methods */
+void   switchyard__v1__input_status__init
+                     (Switchyard__V1__InputStatus         *message);
+size_t switchyard__v1__input_status__get_packed_size
+                     (const Switchyard__V1__InputStatus   *message);
+size_t switchyard__v1__input_status__pack
+                     (const Switchyard__V1__InputStatus   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__input_status__pack_to_buffer
+                     (const Switchyard__V1__InputStatus   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__InputStatus *
+       switchyard__v1__input_status__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__input_status__free_unpacked
+                     (Switchyard__V1__InputStatus *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__EncodeResponse methods */
 void   switchyard__v1__encode_response__init
                      (Switchyard__V1__EncodeResponse         *message);
@@ -1701,6 +1964,25 @@ Switchyard__V1__EncodeResponse *
                       const uint8_t       *data);
 void   switchyard__v1__encode_response__free_unpacked
                      (Switchyard__V1__EncodeResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__EncodeResult methods */
+void   switchyard__v1__encode_result__init
+                     (Switchyard__V1__EncodeResult         *message);
+size_t switchyard__v1__encode_result__get_packed_size
+                     (const Switchyard__V1__EncodeResult   *message);
+size_t switchyard__v1__encode_result__pack
+                     (const Switchyard__V1__EncodeResult   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__encode_result__pack_to_buffer
+                     (const Switchyard__V1__EncodeResult   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__EncodeResult *
+       switchyard__v1__encode_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__encode_result__free_unpacked
+                     (Switchyard__V1__EncodeResult *message,
                       ProtobufCAllocator *allocator);
 /* Switchyard__V1__ScoreRequest methods */
 void   switchyard__v1__score_request__init
@@ -1721,6 +2003,25 @@ Switchyard__V1__ScoreRequest *
 void   switchyard__v1__score_request__free_unpacked
                      (Switchyard__V1__ScoreRequest *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__ScoreInput methods */
+void   switchyard__v1__score_input__init
+                     (Switchyard__V1__ScoreInput         *message);
+size_t switchyard__v1__score_input__get_packed_size
+                     (const Switchyard__V1__ScoreInput   *message);
+size_t switchyard__v1__score_input__pack
+                     (const Switchyard__V1__ScoreInput   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__score_input__pack_to_buffer
+                     (const Switchyard__V1__ScoreInput   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ScoreInput *
+       switchyard__v1__score_input__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__score_input__free_unpacked
+                     (Switchyard__V1__ScoreInput *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__ScoreResponse methods */
 void   switchyard__v1__score_response__init
                      (Switchyard__V1__ScoreResponse         *message);
@@ -1739,6 +2040,25 @@ Switchyard__V1__ScoreResponse *
                       const uint8_t       *data);
 void   switchyard__v1__score_response__free_unpacked
                      (Switchyard__V1__ScoreResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__ScoreResult methods */
+void   switchyard__v1__score_result__init
+                     (Switchyard__V1__ScoreResult         *message);
+size_t switchyard__v1__score_result__get_packed_size
+                     (const Switchyard__V1__ScoreResult   *message);
+size_t switchyard__v1__score_result__pack
+                     (const Switchyard__V1__ScoreResult   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__score_result__pack_to_buffer
+                     (const Switchyard__V1__ScoreResult   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ScoreResult *
+       switchyard__v1__score_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__score_result__free_unpacked
+                     (Switchyard__V1__ScoreResult *message,
                       ProtobufCAllocator *allocator);
 /* Switchyard__V1__Routes methods */
 void   switchyard__v1__routes__init
@@ -1990,14 +2310,29 @@ typedef void (*Switchyard__V1__GeneratedToken_Closure)
 typedef void (*Switchyard__V1__EncodeRequest_Closure)
                  (const Switchyard__V1__EncodeRequest *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__EncodeInput_Closure)
+                 (const Switchyard__V1__EncodeInput *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__InputStatus_Closure)
+                 (const Switchyard__V1__InputStatus *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__EncodeResponse_Closure)
                  (const Switchyard__V1__EncodeResponse *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__EncodeResult_Closure)
+                 (const Switchyard__V1__EncodeResult *message,
                   void *closure_data);
 typedef void (*Switchyard__V1__ScoreRequest_Closure)
                  (const Switchyard__V1__ScoreRequest *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__ScoreInput_Closure)
+                 (const Switchyard__V1__ScoreInput *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__ScoreResponse_Closure)
                  (const Switchyard__V1__ScoreResponse *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__ScoreResult_Closure)
+                 (const Switchyard__V1__ScoreResult *message,
                   void *closure_data);
 typedef void (*Switchyard__V1__Routes_Closure)
                  (const Switchyard__V1__Routes *message,
@@ -2121,9 +2456,14 @@ extern const ProtobufCMessageDescriptor switchyard__v1__generation__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generate_event__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generated_token__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__encode_input__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__input_status__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__encode_response__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__encode_result__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__score_input__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__score_result__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__routes__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__router_losses__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__layer_router_losses__descriptor;
