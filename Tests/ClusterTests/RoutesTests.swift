@@ -103,6 +103,95 @@ struct RoutesTests {
         }
     }
 
+    /// What may come before the generated tokens: ids with and without a start token, a text, or nothing; and a first
+    /// token that is given.
+    private static let prefixes: [(prefix: ModelInput?, forced: UInt32?)] = [
+        (.tokenIDs([0, 54, 900]), nil), (.tokenIDs([2_047, 31, 7, 1_200, 16]), nil), (.text("Now is the winter"), nil),
+        (.tokenIDs([700]), 45), (nil, 300), (nil, nil),
+    ]
+
+    @Test(
+        "replayed after a decoder prefix, a forced first token and another start token, bit for bit",
+        arguments: [[], ["--override", "decoder_start_token_id=500"]]
+    )
+    func replayAfterPrefix(gatewayArguments: [String]) async throws {
+        let prompts = try TestCluster.prompts()
+        try await TestCluster.run(pools: 2, gatewayArguments: gatewayArguments) { client, _ in
+            let start: UInt32 = gatewayArguments.isEmpty ? 0 : 500
+            var first: Set<UInt32> = []
+            for (index, (prefix, forced)) in Self.prefixes.enumerated() {
+                var fed = try await Self.tokens(of: prefix, client)
+                // A prefix may begin with the start token, which is none of what is scored.
+                if fed.first == start { fed.removeFirst() }
+                let input = ModelInput.text(prompts[index % prompts.count].prompt)
+                for var parameters in Self.modes(seed: UInt64(index + 3), forced: forced) {
+                    parameters.maxNewTokens = UInt32(5 + index)
+                    let request = GenerateRequest(
+                        input: input,
+                        parameters: parameters,
+                        decoderPrefix: prefix,
+                        returnRoutes: true
+                    )
+                    let generation = try await Self.checkReplay(request, after: fed, client)
+                    if forced != nil && prefix == nil { #expect(generation.tokenIDs.first == forced) }
+                    first.formUnion(generation.tokenIDs.prefix(1))
+                }
+            }
+            #expect(first.count > 3, "the prefixes must matter")
+        }
+    }
+
+    /// The ids of a prefix, as the decoder gets them.
+    private static func tokens(of prefix: ModelInput?, _ client: GatewayClient) async throws -> [UInt32] {
+        switch prefix {
+        case .tokenIDs(let ids): ids
+        case .text(let text): try await client.encode(EncodeRequest(input: .text(text))).tokenIDs.dropLast()
+        case nil: []
+        }
+    }
+
+    /// Greedy search, sampling and beams.
+    private static func modes(seed: UInt64, forced: UInt32?) -> [GenerationParameters] {
+        var greedy = GenerationParameters(topLogprobs: 1)
+        greedy.forcedBosTokenID = forced.map { TokenIDs(ids: [$0]) }
+        var sampling = greedy
+        sampling.doSample = true
+        sampling.seed = seed
+        // A forced token's score in a beam search is zero, which is not what the model gives it.
+        return [greedy, sampling] + (forced == nil ? [GenerationParameters(numBeams: 3)] : [])
+    }
+
+    /// Generates, scores what was generated after the same tokens and on its way, and compares the log-probabilities.
+    private static func checkReplay(
+        _ request: GenerateRequest,
+        after fed: [UInt32],
+        _ client: GatewayClient
+    ) async throws -> Generation {
+        let response = try await client.generate(request)
+        let generation = try #require(response.generations.first)
+        let routes = try #require(generation.decoderRoutes)
+        #expect(routes.tokens == UInt32(fed.count + generation.tokenIDs.count))
+        let score = try await client.score(
+            ScoreRequest(
+                input: request.input,
+                target: .tokenIDs(fed + generation.tokenIDs),
+                returnRoutes: true,
+                encoderRoutes: response.encoderRoutes,
+                decoderRoutes: routes
+            )
+        )
+        #expect(score.decoderRoutes == routes)
+        let own = score.logprobs.dropFirst(fed.count).map(\.logprob)
+        #expect(own.count == generation.tokenIDs.count)
+        if generation.logprobs.isEmpty {
+            let mean = own.reduce(Float(0), +) / Float(own.count)
+            #expect(mean.bitPattern == generation.score.bitPattern)
+        } else {
+            #expect(own.map(\.bitPattern) == generation.logprobs.map(\.logprob.bitPattern))
+        }
+        return generation
+    }
+
     @Test("that do not fit are refused by name; losses and logits come if asked for")
     func score() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
