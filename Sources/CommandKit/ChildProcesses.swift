@@ -76,8 +76,12 @@ package struct ChildSettings: Sendable {
     package var onExit: ChildExitPolicy
     /// How long all of them together may take to start listening.
     package var startTimeout: Duration
-    /// How long a child may take to stop before it is killed; longer than its own drain.
-    package var stopTimeout: Duration = .seconds(120)
+    /// How long a child lets its calls finish once it is asked to stop.
+    package var drain: Duration
+    /// What a child may take longer than its drain, on a busy machine, before it is killed.
+    package static let stopMargin: Duration = .seconds(90)
+    /// How long a child may take to stop before it is killed.
+    package var stopTimeout: Duration { self.drain + Self.stopMargin }
     /// Passes signals on to children, this set's and others'.
     package var signals = ChildSignals()
     /// Called on any thread.
@@ -89,18 +93,21 @@ package struct ChildSettings: Sendable {
     ///   - executable: The program that they all run.
     ///   - onExit: What to do when a child exits early.
     ///   - startTimeout: How long all of them together may take to start listening.
+    ///   - drain: How long a child lets its calls finish once it is asked to stop.
     ///   - signals: Passes signals on to the children.
     ///   - events: Called on any thread.
     package init(
         executable: String,
         onExit: ChildExitPolicy,
         startTimeout: Duration,
+        drain: Duration = .seconds(30),
         signals: ChildSignals = ChildSignals(),
         events: @escaping @Sendable (ChildEvent) -> Void
     ) {
         self.executable = executable
         self.onExit = onExit
         self.startTimeout = startTimeout
+        self.drain = drain
         self.signals = signals
         self.events = events
     }

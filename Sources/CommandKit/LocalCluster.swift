@@ -32,6 +32,10 @@ package struct LocalCluster: Sendable {
         package var onGatewayExit = ChildExitPolicy.fail
         /// How long the hosts, and then the gateway, may take to start listening.
         package var startTimeout: Duration = .seconds(600)
+        /// How long the gateway lets requests finish once it is asked to stop.
+        package var gatewayDrain: Duration = .seconds(30)
+        /// How long an expert host lets calls finish once it is asked to stop.
+        package var hostDrain: Duration = .seconds(30)
         /// Passes signals on to the processes.
         package var signals = ChildSignals()
 
@@ -73,17 +77,8 @@ package struct LocalCluster: Sendable {
     ) async throws -> Result {
         let scratch = try ScratchFolder()
         defer { scratch.remove() }
-        var settings = ChildSettings(
-            executable: executable,
-            onExit: layout.onHostExit,
-            startTimeout: layout.startTimeout,
-            signals: layout.signals,
-            events: events
-        )
+        let (hostSettings, gatewaySettings) = Self.settings(layout, executable: executable, events: events)
         let hosts = Self.hostSpecifications(layout, scratch: scratch.path)
-        let hostSettings = settings
-        settings.onExit = layout.onGatewayExit
-        let gatewaySettings = settings
         return try await ChildProcesses.run(hosts, settings: hostSettings) { hosts in
             let gateway = Self.gatewaySpecification(layout, hosts: hosts.running, scratch: scratch.path)
             return try await ChildProcesses.run([gateway], settings: gatewaySettings) { gateway in
@@ -93,6 +88,26 @@ package struct LocalCluster: Sendable {
                 return try await body(LocalCluster(gatewayAddress: address, hosts: hosts, gateway: gateway))
             }
         }
+    }
+
+    /// How to run the hosts, and how to run the gateway.
+    static func settings(
+        _ layout: Layout,
+        executable: String,
+        events: @escaping @Sendable (ChildEvent) -> Void
+    ) -> (hosts: ChildSettings, gateway: ChildSettings) {
+        let hosts = ChildSettings(
+            executable: executable,
+            onExit: layout.onHostExit,
+            startTimeout: layout.startTimeout,
+            drain: layout.hostDrain,
+            signals: layout.signals,
+            events: events
+        )
+        var gateway = hosts
+        gateway.onExit = layout.onGatewayExit
+        gateway.drain = layout.gatewayDrain
+        return (hosts, gateway)
     }
 
     private static func hostSpecifications(_ layout: Layout, scratch: String) -> [ChildSpecification] {

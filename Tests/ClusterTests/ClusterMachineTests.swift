@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import ServiceKit
 import Testing
 
 @testable import CommandKit
@@ -32,6 +33,53 @@ struct ChildRestartsTests {
         for _ in 0..<ChildRestarts.limit { _ = restarts.left(readyFor: .seconds(1), isExit: true) }
         #expect(restarts.left(readyFor: .seconds(1), isExit: true) == .giveUp)
         #expect(restarts.left(readyFor: .seconds(31), isExit: true) == .restart(after: .seconds(1)))
+    }
+}
+
+@Suite("How long children may take to stop")
+struct StopTimeoutTests {
+    private func timeouts(_ environment: [String: String]) async throws -> [Duration] {
+        var layout = LocalCluster.Layout(shards: "shards", pools: ["pool-0"])
+        try await layout.readDrains(environment)
+        let (hosts, gateway) = LocalCluster.settings(layout, executable: "switchyard", events: { _ in })
+        return [hosts.stopTimeout, gateway.stopTimeout]
+    }
+
+    @Test("as long as each drains, and then some, whatever layer says so")
+    func drains() async throws {
+        let margin = ChildSettings.stopMargin
+        #expect(margin > .seconds(5), "a service's own limit is its drain and five seconds")
+        #expect(try await self.timeouts([:]) == [.seconds(20) + margin, .seconds(30) + margin])
+        let drain = "SWITCHYARD_DRAIN_SECONDS"
+        #expect(try await self.timeouts([drain: "3600"]) == Array(repeating: .seconds(3600) + margin, count: 2))
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("drains-\(UUID().uuidString).json")
+        defer { try? FileManager.default.removeItem(at: file) }
+        try Data(#"{"drain-seconds": 600, "queue-limit": 7}"#.utf8).write(to: file)
+        let config = "SWITCHYARD_CONFIG"
+        #expect(try await self.timeouts([config: file.path]) == Array(repeating: .seconds(600) + margin, count: 2))
+        #expect(
+            try await self.timeouts([config: file.path, drain: "1"]) == Array(repeating: .seconds(1) + margin, count: 2)
+        )
+    }
+
+    @Test("as long as any drain where the configuration is a pipe, which is left to the processes")
+    func pipe() async throws {
+        let pipe = FileManager.default.temporaryDirectory.appendingPathComponent("drains-\(UUID().uuidString)").path
+        #expect(mkfifo(pipe, 0o600) == 0)
+        defer { try? FileManager.default.removeItem(atPath: pipe) }
+        let longest = LocalCluster.Layout.longestDrain + ChildSettings.stopMargin
+        #expect(try await self.timeouts(["SWITCHYARD_CONFIG": pipe]) == [longest, longest])
+        let short = Duration.seconds(2) + ChildSettings.stopMargin
+        let environment = ["SWITCHYARD_CONFIG": pipe, "SWITCHYARD_DRAIN_SECONDS": "2"]
+        #expect(try await self.timeouts(environment) == [short, short])
+    }
+
+    @Test("a drain that the processes would refuse is refused before they start")
+    func refused() async throws {
+        let error = await #expect(throws: Settings.Failure.self) {
+            _ = try await self.timeouts(["SWITCHYARD_DRAIN_SECONDS": "3601"])
+        }
+        #expect(error?.description.contains("SWITCHYARD_DRAIN_SECONDS is") == true, "\(error?.description ?? "")")
     }
 }
 

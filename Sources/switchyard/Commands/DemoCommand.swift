@@ -75,6 +75,7 @@ struct DemoCommand: AsyncParsableCommand {
         layout.gatewayThreads = 1
         layout.hostThreads = 1
         layout.signals = children
+        try await layout.readDrains(ProcessInfo.processInfo.environment)
         self.precision.apply(to: &layout)
         let log = Mutex<[String]>([])
         let chosen = Array(prompts.prefix(max(1, self.prompts)))

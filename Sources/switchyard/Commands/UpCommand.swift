@@ -122,6 +122,7 @@ struct UpCommand: AsyncParsableCommand {
         defer { workspace.discard() }
         var layout = self.layout(workspace)
         layout.signals = children
+        try await layout.readDrains(ProcessInfo.processInfo.environment)
         let isReady = Atomic(false)
         try await LocalCluster.run(
             layout,
