@@ -19,6 +19,9 @@ public final class Checkpoint: Sendable {
     /// The experts whose tensors are in this folder, ascending; layers without any are absent.
     public let heldExperts: [SparseLayer: [Int]]
 
+    /// The adapter that is merged into the tensors, if there is one.
+    public let adapter: MergedAdapter?
+
     let tensors: [String: StoredTensor]
 
     /// Opens a folder.
@@ -26,12 +29,14 @@ public final class Checkpoint: Sendable {
     /// - Parameters:
     ///   - directory: A checkpoint's folder, or that of a part.
     ///   - overrides: Hugging Face configuration keys and the values that replace the file's.
+    ///   - adapter: The folder of a LoRA adapter to merge into a whole checkpoint; it may be the checkpoint's own.
     ///   - progress: Called after every weight file.
     /// - Returns: The open checkpoint. `validate()` says whether it is complete.
     /// - Throws: `CheckpointError` that names the file and what is wrong with it.
     public static func open(
         _ directory: String,
         overrides: [String: String] = [:],
+        adapter: String? = nil,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws(CheckpointError) -> Checkpoint {
         guard FileSystem.isDirectory(directory) else {
@@ -42,29 +47,25 @@ public final class Checkpoint: Sendable {
             )
         }
         let manifest = try ShardManifest.load(directory: directory)
-        try self.refuseAdapter(directory)
+        try self.checkAdapter(adapter, beside: directory, isPart: manifest != nil)
         let configuration = try ModelConfiguration.load(
             directory: directory,
             overrides: (manifest?.overrides ?? [:]).merging(overrides) { $1 }
         )
         try manifest?.check(against: configuration, directory: directory)
-        let tensors = try WeightFiles.read(directory, progress: progress)
-        if configuration.isEncoderClass, Self.hasNoDecoder(tensors) {
-            return try Checkpoint(directory, configuration.encoderAlone, manifest, tensors)
+        var tensors = try WeightFiles.read(directory, progress: progress)
+        var merged: MergedAdapter?
+        if let adapter {
+            (tensors, merged) = try Adapter.open(adapter).merge(into: tensors, configuration)
+            try merged?.noteTokenizer(besides: directory)
         }
-        return try Checkpoint(directory, configuration, manifest, tensors)
-    }
-
-    /// Refuses a folder with an adapter, which transformers would add to the model.
-    private static func refuseAdapter(_ directory: String) throws(CheckpointError) {
-        let path = "\(directory)/adapter_config.json"
-        guard FileSystem.exists(path) else { return }
-        throw CheckpointError(
-            code: .unsupported,
-            message:
-                "is the configuration of an adapter, which changes the model beside it; merge the adapter into the model "
-                + "(merge_and_unload() in peft), or move it elsewhere to serve the model alone",
-            file: path
+        let isEncoder = configuration.isEncoderClass && Self.hasNoDecoder(tensors)
+        return try Checkpoint(
+            directory,
+            isEncoder ? configuration.encoderAlone : configuration,
+            manifest,
+            tensors,
+            merged
         )
     }
 
@@ -72,12 +73,14 @@ public final class Checkpoint: Sendable {
         _ directory: String,
         _ configuration: ModelConfiguration,
         _ manifest: ShardManifest?,
-        _ tensors: [String: StoredTensor]
+        _ tensors: [String: StoredTensor],
+        _ adapter: MergedAdapter?
     ) throws(CheckpointError) {
         self.directory = directory
         self.configuration = configuration
         self.manifest = manifest
         self.tensors = tensors
+        self.adapter = adapter
         self.heldExperts = Self.findExperts(tensors, configuration)
         let own = Fingerprint.of(tensors, configuration: configuration)
         self.fingerprint = manifest?.fingerprintValue ?? own

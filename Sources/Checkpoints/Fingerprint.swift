@@ -60,19 +60,33 @@ public enum Fingerprint {
 
     /// The digest of a tensor's content, sampled if it is large.
     static func digest(_ tensor: StoredTensor) -> UInt64 {
-        tensor.view()
+        // An adapter's result is computed only where it is sampled.
+        if let update = tensor.update, let count = TensorView.byteCount(shape: tensor.shape, dtype: tensor.dtype),
+            count > self.blockBytes * self.blocks
+        {
+            let starts = self.starts(in: count)
+            return update.bytes(of: tensor, starts.map { $0..<$0 + self.blockBytes })
+                .reduce(UInt64(count)) { seed, block in block.withUnsafeBytes { XXHash64.hash($0, seed: seed) } }
+        }
+        return tensor.view()
             .withUnsafeBytes { bytes in
                 guard bytes.count > self.blockBytes * self.blocks else { return XXHash64.hash(bytes) }
-                var result: UInt64 = UInt64(bytes.count)
-                for block in 0..<self.blocks {
-                    let start = (bytes.count - self.blockBytes) / (self.blocks - 1) * block
-                    let offset = block == self.blocks - 1 ? bytes.count - self.blockBytes : start
-                    result = XXHash64.hash(
-                        UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + self.blockBytes]),
-                        seed: result
-                    )
-                }
-                return result
+                return self.starts(in: bytes.count)
+                    .reduce(UInt64(bytes.count)) { seed, start in
+                        XXHash64.hash(
+                            UnsafeRawBufferPointer(rebasing: bytes[start..<start + self.blockBytes]),
+                            seed: seed
+                        )
+                    }
+            }
+    }
+
+    /// Where the sampled blocks of a number of bytes begin.
+    private static func starts(in count: Int) -> [Int] {
+        (0..<self.blocks)
+            .map { block in
+                let last = count - self.blockBytes
+                return block == self.blocks - 1 ? last : last / (self.blocks - 1) * block
             }
     }
 

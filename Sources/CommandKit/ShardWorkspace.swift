@@ -22,6 +22,7 @@ package struct ShardWorkspace {
     ///   - folder: Where to keep the parts; nil for a temporary folder.
     ///   - packing: How to pack the experts; nil leaves them as they are.
     ///   - overrides: Configuration keys to override.
+    ///   - adapter: A LoRA adapter to merge, named like the model.
     /// - Returns: The workspace.
     /// - Throws: ``CheckpointError`` if the model cannot be cut; ``ChildProcessError`` if the folder holds other
     ///   parts.
@@ -30,14 +31,16 @@ package struct ShardWorkspace {
         pools: Int,
         folder: String?,
         packing: WeightStorage? = nil,
-        overrides: [String: String] = [:]
+        overrides: [String: String] = [:],
+        adapter: String? = nil
     ) throws -> ShardWorkspace {
         let directory = try ModelSettings.directory(model)
+        let adapter = try adapter.map(ModelSettings.directory)
         if let folder, FileManager.default.fileExists(atPath: "\(folder)/\(PlacementFile.fileName)") {
             let wanted = WantedParts(
                 model: model,
                 directory: directory,
-                fingerprint: try Checkpoint.open(directory, overrides: overrides).fingerprint,
+                fingerprint: try Checkpoint.open(directory, overrides: overrides, adapter: adapter).fingerprint,
                 pools: pools,
                 isPacked: packing != nil,
                 overrides: overrides
@@ -54,6 +57,7 @@ package struct ShardWorkspace {
                 output: target,
                 pools: pools,
                 overrides: overrides,
+                adapter: adapter,
                 packing: packing.map { ModelSettings.packing($0) },
                 progress: { bar.show($0) },
                 note: { Terminal.printError($0) }

@@ -17,6 +17,9 @@ public struct LocalGatewayConfiguration: Sendable {
     /// Configuration keys to override, and the values that replace the file's.
     public var modelOverrides: [String: String] = [:]
 
+    /// The folder of a LoRA adapter to merge into the weights.
+    public var adapterDirectory: String?
+
     /// How weights are kept in memory.
     public var storage = WeightStorage.checkpoint
 
@@ -58,12 +61,15 @@ public final class LocalGateway: Sendable {
         let checkpoint = try Checkpoint.open(
             configuration.modelDirectory,
             overrides: configuration.modelOverrides,
+            adapter: configuration.adapterDirectory,
             progress: progress
         )
         try Self.requireWhole(checkpoint)
         try checkpoint.validate()
         try GenerationParameters.check(settingsOf: checkpoint.configuration)
-        if let note = checkpoint.ignoredNote { logger.notice("\(note)") }
+        for note in (checkpoint.adapter?.notes ?? []) + [checkpoint.ignoredNote].compactMap(\.self) {
+            logger.notice("\(note)")
+        }
         let tokenizer = try Gateway.tokenizer(of: checkpoint, logger: logger)
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()

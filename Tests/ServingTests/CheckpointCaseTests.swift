@@ -48,12 +48,19 @@ struct CheckpointCaseTests {
 
     static let names = ((try? FileManager.default.contentsOfDirectory(atPath: cases.path)) ?? []).sorted()
 
+    /// Reads a case's `case.json`.
+    static func description(_ folder: URL) throws -> Case {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode(Case.self, from: Data(contentsOf: folder.appendingPathComponent("case.json")))
+    }
+
     /// Puts a case's folder together: the plain checkpoint's files, replaced or completed by the case's own.
-    private func assemble(_ name: String, _ description: Case) throws -> URL {
+    static func assemble(_ own: URL, _ description: Case) throws -> URL {
         let files = FileManager.default
         let folder = files.temporaryDirectory.appendingPathComponent("case-\(UUID().uuidString)")
         try files.createDirectory(at: folder, withIntermediateDirectories: true)
-        for source in [Self.cases.appendingPathComponent("plain"), Self.cases.appendingPathComponent(name)] {
+        for source in [Self.cases.appendingPathComponent("plain"), own] {
             for file in try files.contentsOfDirectory(atPath: source.path)
             where file != "case.json" && !description.without.contains(file) {
                 let target = folder.appendingPathComponent(file)
@@ -71,11 +78,9 @@ struct CheckpointCaseTests {
 
     @Test("a checkpoint gives transformers' answers, or is refused in words", arguments: names)
     func answers(name: String) async throws {
-        let file = Self.cases.appendingPathComponent("\(name)/case.json")
-        let decoder = JSONDecoder()
-        decoder.keyDecodingStrategy = .convertFromSnakeCase
-        let description = try decoder.decode(Case.self, from: Data(contentsOf: file))
-        let folder = try self.assemble(name, description)
+        let own = Self.cases.appendingPathComponent(name)
+        let description = try Self.description(own)
+        let folder = try Self.assemble(own, description)
         defer { try? FileManager.default.removeItem(at: folder) }
         let configuration = Self.configuration(folder, description)
         if let words = description.refused {
@@ -90,6 +95,11 @@ struct CheckpointCaseTests {
             try await self.checkEncoder(configuration, hidden)
             return
         }
+        try await Self.checkAnswers(configuration, description)
+    }
+
+    /// Compares a model's answers with a case's.
+    static func checkAnswers(_ configuration: LocalGatewayConfiguration, _ description: Case) async throws {
         let prompts = try #require(description.prompts)
         let gateway = try LocalGateway(configuration: configuration, logger: quietLogger)
         try await gateway.whileRunning {
@@ -106,7 +116,7 @@ struct CheckpointCaseTests {
         }
     }
 
-    private static func configuration(_ folder: URL, _ description: Case) -> LocalGatewayConfiguration {
+    static func configuration(_ folder: URL, _ description: Case) -> LocalGatewayConfiguration {
         var configuration = LocalGatewayConfiguration(modelDirectory: folder.path)
         configuration.modelOverrides = description.overrides ?? [:]
         return configuration

@@ -24,10 +24,11 @@ public enum CheckpointSharder {
     ///   - output: A folder that does not exist yet or is empty.
     ///   - pools: The number of expert parts, 1 through the number of experts.
     ///   - overrides: Configuration keys to override; the parts remember them.
+    ///   - adapter: The folder of a LoRA adapter to merge into the weights.
     ///   - packing: Packs the experts' matrices; nil copies them as they are.
     ///   - force: Whether to replace the output of an earlier cut. Any other non-empty folder is still refused.
     ///   - progress: Called for every piece written.
-    ///   - note: Called with a line about tensors that have no place in the model, if there are any.
+    ///   - note: Called with lines about a merged adapter and about tensors that have no place in the model.
     /// - Returns: Which pool holds which experts.
     /// - Throws: `CheckpointError` if the checkpoint is not complete, or the output cannot be written.
     @discardableResult
@@ -36,12 +37,13 @@ public enum CheckpointSharder {
         output: String,
         pools: Int,
         overrides: [String: String] = [:],
+        adapter: String? = nil,
         packing: (any MatrixPacking)? = nil,
         force: Bool = false,
         progress: (@Sendable (WorkProgress) -> Void)? = nil,
         note: ((String) -> Void)? = nil
     ) throws(CheckpointError) -> PlacementFile {
-        let checkpoint = try Checkpoint.open(model, overrides: overrides, progress: progress)
+        let checkpoint = try Checkpoint.open(model, overrides: overrides, adapter: adapter, progress: progress)
         guard checkpoint.manifest == nil else {
             throw CheckpointError(
                 code: .invalidArgument,
@@ -50,7 +52,7 @@ public enum CheckpointSharder {
             )
         }
         try checkpoint.validate()
-        if let text = checkpoint.ignoredNote { note?(text) }
+        for text in (checkpoint.adapter?.notes ?? []) + [checkpoint.ignoredNote].compactMap(\.self) { note?(text) }
         let experts = checkpoint.configuration.expertCount
         guard !checkpoint.configuration.sparseLayers.isEmpty else {
             throw CheckpointError(
@@ -68,7 +70,7 @@ public enum CheckpointSharder {
         }
         let placement = PlacementFile(
             fingerprint: checkpoint.fingerprint,
-            source: HubCache.displayName(of: model),
+            source: HubCache.displayName(of: model) + (adapter.map { " + " + HubCache.displayName(of: $0) } ?? ""),
             expertCount: experts,
             gateway: self.gatewayDirectory,
             pools: (0..<pools)

@@ -94,8 +94,10 @@ struct ShardRun {
         let items = try roles.map { (role) throws(CheckpointError) in
             let tensor = try self.checkpoint.stored(role).renamed(role.name)
             stored[role.name] = tensor
-            try tensor.view().requireFinite(in: self.checkpoint.directory)
-            guard let packing else { return SafetensorsWriter.Item(tensor.view()) }
+            try tensor.view().requireFinite(in: self.checkpoint.origin)
+            guard let packing else {
+                return tensor.update == nil ? SafetensorsWriter.Item(tensor.view()) : Self.merged(tensor)
+            }
             return try Self.item(role, tensor, packing)
         }
         let path = "\(directory)/\(CheckpointSharder.weightsFile)"
@@ -135,6 +137,18 @@ struct ShardRun {
         )
         try FileSystem.writeJSON(manifest, to: "\(directory)/\(ShardManifest.fileName)")
         try FileSystem.synchronize(directory)
+    }
+
+    /// A tensor that an adapter changes, computed when it is due to be written.
+    private static func merged(_ tensor: StoredTensor) -> SafetensorsWriter.Item {
+        SafetensorsWriter.Item(
+            name: tensor.name,
+            dtype: tensor.dtype,
+            shape: tensor.shape,
+            byteCount: TensorView.byteCount(shape: tensor.shape, dtype: tensor.dtype) ?? 0
+        ) { (body) throws(CheckpointError) in
+            try SafetensorsWriter.Item(tensor.view()).withBytes(body)
+        }
     }
 
     // MARK: - Packed matrices

@@ -69,7 +69,7 @@ extension StoredTensor {
         guard self.shape == other.shape else { return false }
         // torch.save repeats a tensor's name, not its bytes.
         if self.storage === other.storage, self.range == other.range, self.dtype == other.dtype,
-            self.strides == other.strides
+            self.strides == other.strides, self.update === other.update
         {
             return true
         }
@@ -93,33 +93,5 @@ extension UnsafeRawBufferPointer {
         guard self.count == other.count else { return false }
         guard let left = self.baseAddress, let right = other.baseAddress else { return true }
         return memcmp(left, right, self.count) == 0
-    }
-}
-
-extension DType {
-    /// An element of a weight's type as a float; NaN for a type that weights do not have.
-    fileprivate func float(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Float {
-        func half() -> UInt16 { UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)) }
-        switch self {
-        case .float32:
-            return Float(
-                bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self))
-            )
-        case .bfloat16: return Float(bitPattern: UInt32(half()) << 16)
-        case .float16: return Self.widened(half())
-        default: return .nan
-        }
-    }
-
-    /// A binary16 as a float; exact.
-    private static func widened(_ bits: UInt16) -> Float {
-        let sign: Float = bits & 0x8000 == 0 ? 1 : -1
-        let exponent = Int(bits >> 10 & 0x1F)
-        let fraction = Float(bits & 0x3FF)
-        switch exponent {
-        case 0: return sign * fraction * 0x1p-24
-        case 31: return fraction == 0 ? sign * .infinity : .nan
-        default: return sign * (1 + fraction * 0x1p-10) * Float(sign: .plus, exponent: exponent - 15, significand: 1)
-        }
     }
 }

@@ -14,9 +14,16 @@ struct StoredTensor: Sendable {
     let strides: [Int]?
     /// The file, for messages.
     let file: String
+    /// What an adapter makes of the tensor; nil for the tensor as the file has it.
+    var update: AdapterUpdate?
 
-    /// The tensor; copied only if it is not contiguous.
+    /// The tensor as an adapter changes it; copied only if one does, or if it is not contiguous.
     func view() -> TensorView {
+        self.update?.view(of: self) ?? self.unchangedView()
+    }
+
+    /// The tensor as the file has it.
+    func unchangedView() -> TensorView {
         guard let strides = self.strides else {
             return TensorView(
                 name: self.name,
@@ -54,11 +61,13 @@ struct StoredTensor: Sendable {
             storage: self.storage,
             range: self.range,
             strides: self.strides,
-            file: self.file
+            file: self.file,
+            update: self.update
         )
     }
 
     func failure(_ code: CheckpointError.Code, _ message: String) -> CheckpointError {
-        CheckpointError(code: code, message: message, file: self.file, tensor: self.name)
+        let file = self.update.map { "\(self.file) with \($0.file)" } ?? self.file
+        return CheckpointError(code: code, message: message, file: file, tensor: self.name)
     }
 }

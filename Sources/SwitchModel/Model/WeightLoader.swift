@@ -121,7 +121,7 @@ final class WeightLoader {
     private func view(_ role: TensorRole) throws -> (TensorView, DType) {
         let view = try self.checkpoint.tensor(role)
         // The embedding is read several times.
-        if self.checked.insert(view.name).inserted { try view.requireFinite(in: self.checkpoint.directory) }
+        if self.checked.insert(view.name).inserted { try view.requireFinite(in: self.checkpoint.origin) }
         guard view.dtype.isWeight else {
             throw ModelError(
                 code: .unsupported,

@@ -62,6 +62,14 @@ struct GenerateCommand: AsyncParsableCommand {
     )
     var override: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "Merge this LoRA adapter into the weights with --local: a folder, or a hub id.",
+            valueName: "dir"
+        )
+    )
+    var mergeAdapter: String?
+
     @Argument(help: "The input text; - reads it from standard input.")
     var text: String
 
@@ -87,6 +95,9 @@ struct GenerateCommand: AsyncParsableCommand {
             }
             if !self.override.isEmpty {
                 throw ValidationError("--override is for --local; a gateway has its own")
+            }
+            if self.mergeAdapter != nil {
+                throw ValidationError("--merge-adapter is for --local; for a cluster, merge it with shard or up")
             }
             if self.threads != nil {
                 throw ValidationError("--threads is for --local; a gateway and its hosts have their own")
@@ -114,6 +125,7 @@ struct GenerateCommand: AsyncParsableCommand {
         let local = try LocalModel(
             name: model,
             overrides: try ModelSettings.overrides(self.override),
+            adapter: self.mergeAdapter,
             threads: self.threads,
             precision: self.precision,
             timeout: try self.client.chosenTimeout

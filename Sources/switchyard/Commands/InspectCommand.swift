@@ -33,6 +33,14 @@ struct InspectCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Override a value in config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "Merge this LoRA adapter into the weights: a folder, or a hub id in the local cache.",
+            valueName: "dir"
+        )
+    )
+    var mergeAdapter: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -45,6 +53,7 @@ struct InspectCommand: AsyncParsableCommand {
         let report = CheckpointInspector(
             folder: folder,
             overrides: try ModelSettings.overrides(self.override),
+            adapter: try self.mergeAdapter.map(ModelSettings.directory),
             pools: self.pools
         )
         .report()
@@ -58,7 +67,9 @@ struct InspectCommand: AsyncParsableCommand {
         case .experts: return "switchyard expert-host --shard \(self.model) --listen 127.0.0.1:7401"
         case .gateway: return "switchyard gateway --model \(self.model) --pool pool-0=127.0.0.1:7401"
         case .whole:
-            let flags = self.override.map { " --override \($0)" }.joined()
+            let flags =
+                self.override.map { " --override \($0)" }.joined()
+                + (self.mergeAdapter.map { " --merge-adapter \($0)" } ?? "")
             return "switchyard up \(self.model)\(flags)"
         }
     }
@@ -68,6 +79,8 @@ struct InspectCommand: AsyncParsableCommand {
 struct CheckpointInspector {
     let folder: String
     let overrides: [String: String]
+    /// The folder of a LoRA adapter to merge.
+    var adapter: String?
     let pools: Int
 
     /// Looks at everything.
@@ -76,7 +89,7 @@ struct CheckpointInspector {
     func report() -> InspectReport {
         var report = InspectReport(folder: self.folder)
         do {
-            let checkpoint = try Checkpoint.open(self.folder, overrides: self.overrides)
+            let checkpoint = try Checkpoint.open(self.folder, overrides: self.overrides, adapter: self.adapter)
             self.add(checkpoint, to: &report)
         } catch {
             report.problems.append(error.description)
@@ -101,6 +114,7 @@ struct CheckpointInspector {
             report.part = "\(manifest.name) of \(manifest.source)"
             report.kind = manifest.kind == .gateway ? .gateway : .experts
         }
+        report.adapter = checkpoint.adapter?.notes ?? []
         let contents = checkpoint.contents
         report.files = contents.files
         report.types = contents.types.sorted { $0.value.bytes > $1.value.bytes }

@@ -19,6 +19,7 @@ struct LocalModel {
     /// - Parameters:
     ///   - name: A folder, or a hub id in the local cache.
     ///   - overrides: Configuration keys to override.
+    ///   - adapter: A LoRA adapter to merge, named like the model.
     ///   - threads: Compute threads; all processors when nil.
     ///   - precision: How to keep the weights.
     ///   - timeout: How long a request may take; nil is unlimited.
@@ -26,12 +27,14 @@ struct LocalModel {
     init(
         name: String,
         overrides: [String: String],
+        adapter: String?,
         threads: Int?,
         precision: LocalPrecisionOptions,
         timeout: Duration?
     ) throws {
         var configuration = LocalGatewayConfiguration(modelDirectory: try ModelSettings.directory(name))
         configuration.modelOverrides = overrides
+        configuration.adapterDirectory = try adapter.map(ModelSettings.directory)
         configuration.threads = threads ?? Processors.count
         configuration.storage = precision.model
         configuration.expertStorage = precision.experts

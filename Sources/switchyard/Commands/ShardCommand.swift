@@ -25,6 +25,7 @@ struct ShardCommand: AsyncParsableCommand {
               switchyard shard deploy/models/switch-mini --out shards --pools 4
               switchyard shard google/switch-base-8 --out shards --pools 2
               switchyard shard google/switch-base-8 --out packed --pools 2 --packed --dtype bfloat16
+              switchyard shard google/switch-base-8 --out tuned --pools 2 --merge-adapter my-adapter
             """
     )
 
@@ -52,6 +53,14 @@ struct ShardCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Override a value in config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "Merge this LoRA adapter into the weights: a folder, or a hub id in the local cache.",
+            valueName: "dir"
+        )
+    )
+    var mergeAdapter: String?
+
     @Flag(help: "Keep what --out holds, and succeed, if it is this checkpoint cut into the same number of shards.")
     var keep = false
 
@@ -65,7 +74,8 @@ struct ShardCommand: AsyncParsableCommand {
 
     func run() async throws {
         let directory = try ModelSettings.directory(self.model)
-        if self.keep, try self.isCut(directory) {
+        let adapter = try self.mergeAdapter.map(ModelSettings.directory)
+        if self.keep, try self.isCut(directory, adapter) {
             Terminal.print("\(self.out) already holds this checkpoint in \(self.pools) shards; keeping it.")
             return
         }
@@ -83,6 +93,7 @@ struct ShardCommand: AsyncParsableCommand {
             output: self.out,
             pools: self.pools,
             overrides: overrides,
+            adapter: adapter,
             packing: self.packed ? ModelSettings.packing(self.dtype ?? .checkpoint) : nil,
             progress: { bar.show($0) },
             note: { Terminal.printError($0) }
@@ -108,13 +119,15 @@ struct ShardCommand: AsyncParsableCommand {
     ///
     /// The type of packed weights is not compared.
     ///
-    /// - Parameter directory: The checkpoint's folder.
+    /// - Parameters:
+    ///   - directory: The checkpoint's folder.
+    ///   - adapter: The folder of the adapter to merge, if there is one.
     /// - Returns: False if there is no earlier cut.
     /// - Throws: ``Settings/Failure`` if an earlier cut differs; `CheckpointError` if a file cannot be read.
-    private func isCut(_ directory: String) throws -> Bool {
+    private func isCut(_ directory: String, _ adapter: String?) throws -> Bool {
         guard FileManager.default.fileExists(atPath: "\(self.out)/\(PlacementFile.fileName)") else { return false }
         let overrides = try ModelSettings.overrides(self.override)
-        let checkpoint = try Checkpoint.open(directory, overrides: overrides)
+        let checkpoint = try Checkpoint.open(directory, overrides: overrides, adapter: adapter)
         let placement = try PlacementFile.load(directory: self.out)
         let manifest = try placement.pools.first.flatMap {
             try ShardManifest.load(directory: "\(self.out)/\($0.directory)")

@@ -49,6 +49,14 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Override a value in config.json; may be given several times.", valueName: "key=value"))
     var override: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            "Merge this LoRA adapter into the weights: a folder, or a hub id in the local cache.",
+            valueName: "dir"
+        )
+    )
+    var mergeAdapter: String?
+
     @Option(help: "Compute threads of the gateway.")
     var threads: Int?
 
@@ -111,7 +119,8 @@ struct UpCommand: AsyncParsableCommand {
                     pools: self.pools,
                     folder: self.shards,
                     packing: self.precision.packing,
-                    overrides: overrides
+                    overrides: overrides,
+                    adapter: self.mergeAdapter
                 )
             }
         } catch is CancellationError {

@@ -57,6 +57,8 @@ struct InspectReport: Encodable {
     var fingerprint: String?
     /// For a part of a cut checkpoint, its name and what it was cut from.
     var part: String?
+    /// What was merged into the weights; empty without an adapter.
+    var adapter: [String] = []
     var shape: Shape?
     var files: [String] = []
     var types: [WeightType] = []
@@ -96,6 +98,7 @@ extension InspectReport {
         }
         line("model", self.folder)
         if let part { line("part", part) }
+        for note in self.adapter { line("adapter", note) }
         if let shape { self.describe(shape, line) }
         if !self.files.isEmpty {
             let types = self.types.map { "\(Self.size($0.bytes)) of \($0.dtype)" }.joined(separator: ", ")
