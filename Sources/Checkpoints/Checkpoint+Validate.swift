@@ -48,6 +48,12 @@ extension Checkpoint {
             + shown + rest
     }
 
+    /// What people should know before the checkpoint is served, one line each.
+    public var notes: [String] {
+        let tokens = self.configuration.generationNotes.map { "\(self.directory): \($0)" }
+        return (self.adapter?.notes ?? []) + [self.ignoredNote].compactMap(\.self) + tokens
+    }
+
     /// The experts that this folder must hold.
     private var expectedExperts: [(SparseLayer, [Int])] {
         switch self.manifest?.kind {

@@ -58,7 +58,7 @@ public final class Gateway: Sendable {
         try checkpoint.validate()
         let batchSlots = configuration.engine.scheduler.batchSlots
         try GenerationParameters.check(settingsOf: checkpoint.configuration, widest: batchSlots)
-        if let note = checkpoint.ignoredNote { logger.notice("\(note)") }
+        for note in checkpoint.notes { logger.notice("\(note)") }
         let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
         try placement?.check(configuration.cluster.pools)
         let tokenizer = try Self.tokenizer(of: checkpoint, logger: logger)

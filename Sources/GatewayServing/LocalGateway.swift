@@ -67,9 +67,7 @@ public final class LocalGateway: Sendable {
         try Self.requireWhole(checkpoint)
         try checkpoint.validate()
         try GenerationParameters.check(settingsOf: checkpoint.configuration)
-        for note in (checkpoint.adapter?.notes ?? []) + [checkpoint.ignoredNote].compactMap(\.self) {
-            logger.notice("\(note)")
-        }
+        for note in checkpoint.notes { logger.notice("\(note)") }
         let tokenizer = try Gateway.tokenizer(of: checkpoint, logger: logger)
         let pool = WorkPool(threads: configuration.threads)
         var options = EngineConfiguration()

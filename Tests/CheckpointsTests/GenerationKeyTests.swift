@@ -14,7 +14,8 @@ import Testing
     }
 
     private func defaults(_ change: (inout GenerationDefaults) -> Void) -> GenerationDefaults {
-        var defaults = GenerationDefaults()
+        // A file that does not name an end has none.
+        var defaults = GenerationDefaults(endTokenIDs: [])
         change(&defaults)
         return defaults
     }
@@ -77,13 +78,13 @@ import Testing
             expected.file = "config.json"
             #expect(try self.load(nil, config: text).generation == expected, "\(sample.key)")
             // null is as good as nothing.
-            #expect(try self.load("{\"\(sample.key)\": null}").generation == GenerationDefaults(), "\(sample.key)")
+            #expect(try self.load("{\"\(sample.key)\": null}").generation == self.defaults { _ in }, "\(sample.key)")
         }
     }
 
     @Test func keysWithoutEffectPass() throws {
         for key in GenerationKey.withoutEffect where !key.hasSuffix("token_id") {
-            #expect(try self.load("{\"\(key)\": true}").generation == GenerationDefaults(), "\(key)")
+            #expect(try self.load("{\"\(key)\": true}").generation == self.defaults { _ in }, "\(key)")
         }
         let names = Set(GenerationKey.all.map(\.name))
         #expect(GenerationKey.withoutEffect.isDisjoint(with: names))
@@ -93,7 +94,7 @@ import Testing
     @Test func otherKeysAreRefusedUnlessNeutral() throws {
         for (key, neutral) in GenerationKey.refusedUnless {
             for value in neutral.map(\.brief) + ["null"] {
-                #expect(try self.load("{\"\(key)\": \(value)}").generation == GenerationDefaults(), "\(key)")
+                #expect(try self.load("{\"\(key)\": \(value)}").generation == self.defaults { _ in }, "\(key)")
             }
             for generation in [true, false] {
                 let text = "{\"\(key)\": 0.75}"
@@ -106,7 +107,7 @@ import Testing
         }
         let unknown = #expect(throws: CheckpointError.self) { try self.load(#"{"no_repeat_ngram": [3, "x"]}"#) }
         #expect(unknown?.message.contains(#"no_repeat_ngram is [3, "x"], and is not a key"#) == true)
-        #expect(try self.load(#"{"no_repeat_ngram": null}"#).generation == GenerationDefaults())
+        #expect(try self.load(#"{"no_repeat_ngram": null}"#).generation == self.defaults { _ in })
         // config.json is full of other keys, and its generation keys do not count beside generation_config.json.
         _ = try self.load(nil, config: #"{"no_repeat_ngram": 3, "task_specific_params": {"a": {"num_beams": 4}}}"#)
         #expect(try self.load("{}", config: #"{"guidance_scale": 3, "num_beams": 4}"#).generation.beamCount == nil)
@@ -155,5 +156,32 @@ import Testing
         )
         #expect(try self.load(nil, config: #"{"bos_token_id": 6}"#).decoderStartTokenID == 6)
         #expect(try self.load("{}").decoderStartTokenID == 0)
+    }
+
+    @Test func onlyTheFileWithGenerationsKeysNamesAnEnd() throws {
+        let config = #"{"eos_token_id": 6, "decoder_start_token_id": 0}"#
+        #expect(try self.load(nil, config: config).generation.endTokenIDs == [6])
+        // As in transformers, the ends of config.json do not count beside the other file, and null names none.
+        for text in [#"{"decoder_start_token_id": 0}"#, #"{"decoder_start_token_id": 0, "eos_token_id": null}"#] {
+            let model = try self.load(text, config: config)
+            #expect(model.generation.endTokenIDs.isEmpty)
+            #expect(
+                model.generationNotes == [
+                    "generation_config.json has no eos_token_id: only the greatest length ends an answer, as in transformers"
+                ]
+            )
+        }
+        let plain = try self.load(nil, config: #"{"decoder_start_token_id": 0}"#)
+        #expect(plain.generation.endTokenIDs.isEmpty && plain.generationNotes.count == 1)
+        #expect(plain.generationNotes.first?.hasPrefix("config.json has no eos_token_id") == true)
+        // transformers fails with an empty list as soon as there are beams.
+        let empty = #expect(throws: CheckpointError.self) { try self.load(#"{"eos_token_id": []}"#) }
+        #expect(empty?.message.contains("eos_token_id must list 1 through 64 integers, but lists 0") == true)
+        // Where transformers refuses to generate, the start token is an assumption, and said to be one.
+        let start = try self.load(#"{"eos_token_id": 1}"#, config: #"{"decoder_start_token_id": 6}"#)
+        #expect(start.decoderStartTokenID == 6)
+        #expect(start.generationNotes.count == 1)
+        #expect(start.generationNotes.first?.hasSuffix("answers start from token 6") == true)
+        #expect(try self.load(#"{"eos_token_id": 1, "bos_token_id": 3}"#).generationNotes.isEmpty)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwitchModel
+import TensorKernels
 import Testing
 
 @Suite
@@ -115,7 +116,8 @@ struct GenerationParametersTests {
         (GenerationVocabulary(size: 7, startTokenID: 0, endTokenID: 1), "num_beams"),
         (GenerationVocabulary(size: 11, startTokenID: 0, endTokenIDs: [1, 2]), "num_beams"),
         (GenerationVocabulary(size: 10, startTokenID: 0, endTokenIDs: [1, 10]), "eos_token_id"),
-        (GenerationVocabulary(size: 10, startTokenID: 0, endTokenIDs: []), "eos_token_id"),
+        // As many continuations as with one end.
+        (GenerationVocabulary(size: 7, startTokenID: 0, endTokenIDs: []), "num_beams"),
     ])
     func theVocabularyMustFit(_ vocabulary: GenerationVocabulary, field: String) {
         var parameters = GenerationParameters()
@@ -124,5 +126,50 @@ struct GenerationParametersTests {
             try GenerationSession(parameters: parameters, vocabulary: vocabulary)
         }
         #expect(error?.field == field)
+    }
+
+    @Test func aPressureToEndNeedsAnEnd() throws {
+        var parameters = GenerationParameters()
+        parameters.lengthDecay = LengthDecay(startIndex: 2, factor: 1.5)
+        let none = GenerationVocabulary(size: 10, startTokenID: 0, endTokenIDs: [])
+        let error = #expect(throws: GenerationError.self) {
+            try GenerationSession(parameters: parameters, vocabulary: none)
+        }
+        #expect(error?.field == "exponential_decay_length_penalty")
+        parameters.lengthDecay = nil
+        parameters.minNewTokens = 3
+        _ = try GenerationSession(parameters: parameters, vocabulary: none)
+    }
+
+    @Test(arguments: [false, true])
+    func withoutAnEndOnlyTheLengthEnds(_ skipsScores: Bool) throws {
+        var parameters = GenerationParameters()
+        parameters.maxNewTokens = 5
+        parameters.minNewTokens = 3
+        parameters.skipsScores = skipsScores
+        var session = try GenerationSession(
+            parameters: parameters,
+            vocabulary: GenerationVocabulary(size: 6, startTokenID: 0, endTokenIDs: [])
+        )
+        #expect(session.needsOnlyGreatest == skipsScores)
+        let logits = FloatMatrix(rows: 1, columns: 6)
+        // The token that would end an answer elsewhere is the best.
+        logits.row(0)[1] = 3
+        for step in 0..<5 {
+            #expect(!session.isFinished, "step \(step)")
+            #expect(session.decoderInputs([]).isEmpty)
+            _ = session.advance(logits: logits, firstRow: 0)
+        }
+        #expect(session.isFinished)
+        #expect(session.results.map(\.tokenIDs) == [[1, 1, 1, 1, 1]])
+        #expect(session.results.map(\.finishReason) == [.length])
+        // A row without any score ends its sequence all the same.
+        var broken = try GenerationSession(
+            parameters: parameters,
+            vocabulary: GenerationVocabulary(size: 6, startTokenID: 0, endTokenIDs: [])
+        )
+        for id in 0..<6 { logits.row(0)[id] = Float.nan }
+        #expect(broken.advance(logits: logits, firstRow: 0).unusableRows == [0])
+        #expect(broken.isFinished)
     }
 }

@@ -110,10 +110,10 @@ public struct GenerationDefaults: Sendable, Equatable {
     public var renormalizesLogits: Bool?
     /// Sequences returned for each request (`num_return_sequences`).
     public var returnedSequences: Int?
-    /// Every token that ends a sequence; the first is `ModelConfiguration.endTokenID`.
+    /// Every token that ends a sequence; without any, only the greatest length does.
     public var endTokenIDs: [Int]
 
-    /// The name of the file that set them, for messages.
+    /// The name of the file that set them or could have, for messages.
     public var file = ModelConfiguration.generationFile
 
     /// Makes defaults that set only the end tokens.

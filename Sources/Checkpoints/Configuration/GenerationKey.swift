@@ -100,8 +100,8 @@ extension GenerationKey {
         GenerationKey(
             "eos_token_id",
             flag: "--end-tokens",
-            neutral: "1",
-            "the tokens each of which ends a sequence",
+            neutral: "none",
+            "the tokens each of which ends a sequence; without any, only the greatest length does",
             "EosTokenCriteria"
         ),
         GenerationKey(

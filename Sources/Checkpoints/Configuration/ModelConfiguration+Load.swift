@@ -13,7 +13,9 @@ extension ModelConfiguration {
     ///
     /// Absent fields have the values of transformers' configuration class (5.23.0), except that
     /// `decoder_start_token_id` defaults to 0 where transformers refuses to generate, because there is no `bos_token_id`
-    /// either: the published base-128, base-256 and large-128 lack both. Token ids come from `generation_config.json` where it has them.
+    /// either: the published base-128, base-256 and large-128 lack both. The end tokens are those of `generation_config.json`, or
+    /// of `config.json` where there is no such file: without any, only the greatest length ends an answer, as in transformers.
+    /// ``generationNotes`` say so.
     ///
     /// - Parameters:
     ///   - directory: The folder of the checkpoint.
@@ -84,27 +86,59 @@ extension ModelConfiguration {
             }
         }
         try result.readChoices(ConfigurationFields(values: overrides, file: configPath))
-        func source(_ key: String) -> ConfigurationFields { tokens[key] == nil ? fields : tokens }
         try GenerationKey.check(
             generation ?? config,
             file: generation == nil ? configPath : generationPath,
             isModelFile: generation == nil
         )
-        let ends = try source("eos_token_id").integers("eos_token_id") ?? [1]
-        result.endTokenID = ends.first ?? 1
-        result.padTokenID = try source("pad_token_id").integer("pad_token_id") ?? 0
-        if let start = try self.startToken(tokens) {
-            result.decoderStartTokenID = start
-        } else {
-            result.decoderStartTokenID = try self.startToken(fields) ?? 0
-        }
-        result.generation = try GenerationDefaults(generation == nil ? fields : tokens, endTokenIDs: ends)
+        try result.readTokens(generation == nil ? fields : tokens, config: fields)
         do {
             try result.validate()
         } catch {
             throw CheckpointError(code: error.code, message: error.message, file: configPath)
         }
         return result
+    }
+
+    /// Reads the tokens that generation begins and ends with, and its defaults.
+    ///
+    /// - Parameters:
+    ///   - fields: The file with generation's keys.
+    ///   - config: The keys of `config.json`, which may be the same file.
+    /// - Throws: `CheckpointError` that names the file, the key, its limits and its value.
+    private mutating func readTokens(
+        _ fields: ConfigurationFields,
+        config: ConfigurationFields
+    ) throws(CheckpointError) {
+        let ends = try fields.integers("eos_token_id") ?? []
+        self.endTokenID = ends.first ?? 1
+        self.padTokenID = try (fields["pad_token_id"] == nil ? config : fields).integer("pad_token_id") ?? 0
+        let start = try Self.startToken(fields)
+        if let start {
+            self.decoderStartTokenID = start
+        } else {
+            self.decoderStartTokenID = try Self.startToken(config) ?? 0
+        }
+        self.generation = try GenerationDefaults(fields, endTokenIDs: ends)
+        self.assumesStartToken = start == nil
+    }
+
+    /// What people should know about the tokens that answers begin and end with, one line each.
+    public var generationNotes: [String] {
+        guard self.hasDecoder else { return [] }
+        var notes: [String] = []
+        if self.generation.endTokenIDs.isEmpty {
+            notes.append(
+                "\(self.generation.file) has no eos_token_id: only the greatest length ends an answer, as in transformers"
+            )
+        }
+        if self.assumesStartToken {
+            notes.append(
+                "\(self.generation.file) has neither decoder_start_token_id nor bos_token_id, where transformers refuses to "
+                    + "generate: answers start from token \(self.decoderStartTokenID)"
+            )
+        }
+        return notes
     }
 
     /// The token that sequences start from; transformers takes `bos_token_id` where a file has no `decoder_start_token_id`.

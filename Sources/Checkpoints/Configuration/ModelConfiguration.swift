@@ -120,7 +120,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     var isEncoderClass = false
     /// The token that decoding begins with (`decoder_start_token_id`).
     public var decoderStartTokenID: Int
-    /// The token that ends a sequence (`eos_token_id`).
+    /// The token that ends an input, and an answer if ``generation`` says so (`eos_token_id`).
     public var endTokenID: Int
     /// The token that fills unused positions (`pad_token_id`).
     public var padTokenID: Int
@@ -128,6 +128,8 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var activation: Activation
     /// The checkpoint's generation defaults, for parameters that a request leaves out.
     public var generation: GenerationDefaults
+    /// Whether the file with generation's keys names no start token, so that transformers would refuse to generate.
+    var assumesStartToken = false
 
     /// Makes a configuration; omitted values are those of transformers' configuration class.
     ///

@@ -52,7 +52,7 @@ public enum CheckpointSharder {
             )
         }
         try checkpoint.validate()
-        for text in (checkpoint.adapter?.notes ?? []) + [checkpoint.ignoredNote].compactMap(\.self) { note?(text) }
+        for text in checkpoint.notes { note?(text) }
         let experts = checkpoint.configuration.expertCount
         guard !checkpoint.configuration.sparseLayers.isEmpty else {
             throw CheckpointError(

@@ -269,7 +269,7 @@ struct RequestReader: Sendable {
         let vocabulary = try self.vocabulary(message)
         do throws(GenerationError) {
             // A text's tokens are not known yet, but every input holds at least its end token.
-            let input = Array(vocabulary.endTokenIDs.prefix(1))
+            let input = [Int32(clamping: self.model.endTokenID)]
             _ = try GenerationSession(parameters: parameters, vocabulary: vocabulary, encoderTokens: input)
         } catch {
             throw RPCError(.invalidArgument, "parameters.\(error.field): \(error.message)")

@@ -77,7 +77,7 @@ struct BeamSearch {
 
     mutating func advance(logits: FloatMatrix, firstRow: Int) -> GenerationSession.Advance {
         var advance = GenerationSession.Advance()
-        let width = (1 + self.vocabulary.endTokenIDs.count) * self.parameters.beamCount
+        let width = self.vocabulary.continuationsPerBeam * self.parameters.beamCount
         var selection = TopSelection(capacity: self.parameters.sampling ? 1 : width)
         var pool = Pool()
         var shifts: [Float] = []

@@ -24,6 +24,12 @@ extension GenerationParameters {
         try Self.check("forced_bos_token_id", self.forcedBeginToken.map { [$0] } ?? [], in: vocabulary)
         try Self.check("forced_eos_token_id", self.forcedEndTokens, in: vocabulary)
         try Self.check("sequence_bias", self.sequenceBias.lazy.flatMap(\.tokens), in: vocabulary)
+        guard self.lengthDecay == nil || !vocabulary.endTokenIDs.isEmpty else {
+            throw GenerationError(
+                field: "exponential_decay_length_penalty",
+                message: "needs an end token to favor, but eos_token_id names none; leave it out, or set eos_token_id"
+            )
+        }
         guard self.badWords.isEmpty || !self.badWords.allSatisfy({ $0.count == 1 && vocabulary.isEnd($0[0]) }) else {
             throw GenerationError(
                 field: "bad_words_ids",

@@ -71,9 +71,6 @@ public struct GenerationSession: Sendable {
                 message: "must be within the vocabulary of \(vocabulary.size), but is \(vocabulary.startTokenID)"
             )
         }
-        guard !vocabulary.endTokenIDs.isEmpty else {
-            throw GenerationError(field: "eos_token_id", message: "must name at least one token, but is empty")
-        }
         try GenerationParameters.check("eos_token_id", vocabulary.endTokenIDs, in: vocabulary)
         try GenerationParameters.check("input_ids", encoderTokens, in: vocabulary)
         try GenerationParameters.check("decoder_input_ids", decoderPrefix, in: vocabulary)
@@ -82,7 +79,7 @@ public struct GenerationSession: Sendable {
             try parameters.checkNothingOfEncoder()
         }
         // The first step's one row must have as many continuations for each beam as there are end tokens, and one more.
-        let share = vocabulary.endTokenIDs.count + 1
+        let share = vocabulary.continuationsPerBeam
         guard parameters.beamCount <= vocabulary.size / share || parameters.beamCount == 1 else {
             throw GenerationError(
                 field: "num_beams",

@@ -10,7 +10,9 @@ public struct GenerationVocabulary: Sendable, Hashable {
     /// The token that every sequence starts from.
     public var startTokenID: Int32
 
-    /// The tokens that end a sequence, at least one; all of them count alike in lengths, beams and scores.
+    /// The tokens that end a sequence; all of them count alike in lengths, beams and scores.
+    ///
+    /// Without any, only the greatest length ends a sequence.
     public var endTokenIDs: [Int32]
 
     /// Creates a description.
@@ -18,7 +20,7 @@ public struct GenerationVocabulary: Sendable, Hashable {
     /// - Parameters:
     ///   - size: The number of tokens.
     ///   - startTokenID: The token that every sequence starts from, below `size`.
-    ///   - endTokenIDs: The tokens that end a sequence, at least one, each below `size`.
+    ///   - endTokenIDs: The tokens that end a sequence, each below `size`.
     public init(size: Int, startTokenID: Int32, endTokenIDs: [Int32]) {
         self.size = size
         self.startTokenID = startTokenID
@@ -46,6 +48,11 @@ public struct GenerationVocabulary: Sendable, Hashable {
             endTokenIDs: configuration.generation.endTokenIDs.map { Int32(clamping: $0) }
         )
     }
+
+    /// How many continuations a beam search looks at for each beam, so that one at least goes on.
+    ///
+    /// As in transformers, two where no token ends a sequence.
+    var continuationsPerBeam: Int { max(2, 1 + self.endTokenIDs.count) }
 
     /// Whether a token ends a sequence.
     ///

@@ -66,13 +66,14 @@ struct IndependentSearch {
     /// A row can exclude one token, so a least length with several end tokens needs all scores.
     var needsOnlyGreatest: Bool {
         self.parameters.skipsScores && !self.parameters.sampling && self.processing.keepsTokenScores
-            && (self.parameters.minNewTokens == 0 || self.vocabulary.endTokenIDs.count == 1)
+            && (self.parameters.minNewTokens == 0 || self.vocabulary.endTokenIDs.count <= 1)
     }
 
     /// For each row of the next step a token that it must not choose.
     var excludedTokens: [Int32?] {
         self.rows.map { row in
-            self.processing.mayEnd(length: self.sequences[row[0]].tokens.count) ? nil : self.vocabulary.endTokenIDs[0]
+            self.processing.mayEnd(length: self.sequences[row[0]].tokens.count)
+                ? nil : self.vocabulary.endTokenIDs.first
         }
     }
 
@@ -92,12 +93,8 @@ struct IndependentSearch {
                 let id = self.choose(scores, best: best?.id, for: index)
                 let logprob = scored ? id.map { ScoreRow.clamped(scores.scores[Int($0)]) - shift } ?? -.infinity : 0
                 self.sequences[index].rows.append(row)
-                let isFinished = self.append(
-                    id ?? self.vocabulary.endTokenIDs[0],
-                    logprob: logprob,
-                    top: top,
-                    to: index
-                )
+                let chosen = id ?? self.vocabulary.endTokenIDs.first ?? 0
+                let isFinished = self.append(chosen, isUsable: id != nil, logprob: logprob, top: top, to: index)
                 let nextRow = isFinished ? nil : nextRows.count
                 if !isFinished {
                     nextRows.append([index])
@@ -107,7 +104,7 @@ struct IndependentSearch {
                     EmittedToken(
                         sequence: index,
                         row: nextRow,
-                        id: id ?? self.vocabulary.endTokenIDs[0],
+                        id: chosen,
                         logprob: logprob,
                         topLogprobs: top
                     )
@@ -151,11 +148,17 @@ struct IndependentSearch {
     }
 
     /// Appends a token and says whether the sequence ends with it.
-    private mutating func append(_ id: Int32, logprob: Float, top: [TokenLogprob], to index: Int) -> Bool {
+    private mutating func append(
+        _ id: Int32,
+        isUsable: Bool,
+        logprob: Float,
+        top: [TokenLogprob],
+        to index: Int
+    ) -> Bool {
         self.sequences[index].tokens.append(id)
         self.sequences[index].logprobs.append(logprob)
         if self.parameters.topLogprobs > 0 { self.sequences[index].topLogprobs.append(top) }
-        if self.vocabulary.isEnd(id) {
+        if !isUsable || self.vocabulary.isEnd(id) {
             self.sequences[index].finishReason = .endOfSequence
         } else if self.sequences[index].tokens.count >= self.parameters.maxNewTokens {
             self.sequences[index].finishReason = .length

@@ -172,7 +172,7 @@ extension SamplingFilter {
             epsilonCutoff: parameters.epsilonCutoff,
             etaCutoff: parameters.etaCutoff,
             // So that a beam search can always go on.
-            leastCount: parameters.beamCount > 1 ? vocabulary.endTokenIDs.count + 1 : 1
+            leastCount: parameters.beamCount > 1 ? vocabulary.continuationsPerBeam : 1
         )
     }
 }

@@ -1888,7 +1888,7 @@ public struct ModelDescription: ProtoMessage {
     /// The decoder start token's id.
     public var decoderStartTokenID: UInt32
 
-    /// The end-of-sequence token's id.
+    /// The end-of-sequence token's id; answers end with it unless the model's settings name other ends, or none.
     public var endTokenID: UInt32
 
     /// The padding token's id.

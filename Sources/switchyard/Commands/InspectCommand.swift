@@ -151,6 +151,7 @@ struct CheckpointInspector {
     }
 
     private func add(_ model: ModelConfiguration, to report: inout InspectReport) {
+        report.notes = model.generationNotes
         func blocks(_ stack: Stack) -> [Int] { model.sparseLayers.filter { $0.stack == stack }.map(\.block) }
         report.shape = InspectReport.Shape(
             family: "switch_transformers",

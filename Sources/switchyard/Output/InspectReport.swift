@@ -69,6 +69,8 @@ struct InspectReport: Encodable {
     var tokenizer: String?
     var generation: [Default] = []
     var memory: [Memory] = []
+    /// What people should know before they serve it.
+    var notes: [String] = []
     /// Why serving would fail; empty where it would not.
     var problems: [String] = []
 
@@ -116,6 +118,7 @@ extension InspectReport {
             let defaults = self.generation.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
             line("generation", defaults.isEmpty ? "no defaults of its own" : defaults)
         }
+        for note in self.notes { line("note", note) }
         if !self.memory.isEmpty { lines += ["", self.memoryTable] }
         lines.append("")
         if self.problems.isEmpty {
@@ -148,9 +151,10 @@ extension InspectReport {
                     + "\(shape.expertsPerLayer) experts each, capacity \(shape.expertCapacity)"
             )
         }
+        let ends = shape.endTokens.isEmpty ? "none" : shape.endTokens.map(String.init).joined(separator: " and ")
         line(
             "tokens",
-            "start \(shape.decoderStartToken), end \(shape.endTokens.map(String.init).joined(separator: " and ")), "
+            "start \(shape.decoderStartToken), end \(ends), "
                 + "pad \(shape.padToken)"
         )
     }

@@ -1379,7 +1379,7 @@ struct  Switchyard__V1__ModelDescription
    */
   uint32_t decoder_start_token_id;
   /*
-   * The end-of-sequence token's id.
+   * The end-of-sequence token's id; answers end with it unless the model's settings name other ends, or none.
    */
   uint32_t end_token_id;
   /*
