@@ -12,6 +12,7 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
             case malformed
             case limitExceeded
             case unsupported
+            case otherFamily
             case refusedGlobal
             case invalidConfiguration
             case unknownOverride
@@ -42,6 +43,8 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
         public static let limitExceeded = Self(kind: .limitExceeded)
         /// A file or configuration is valid, but asks for something that this library does not support.
         public static let unsupported = Self(kind: .unsupported)
+        /// A configuration describes a model of a family that this library does not run.
+        public static let otherFamily = Self(kind: .otherFamily)
         /// A pickle names a Python global that a checkpoint does not need.
         public static let refusedGlobal = Self(kind: .refusedGlobal)
         /// A configuration field has the wrong type or a value out of range.

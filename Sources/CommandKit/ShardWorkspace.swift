@@ -2,6 +2,7 @@
 
 package import Checkpoints
 import Foundation
+import GatewayServing
 import ServiceKit
 package import SwitchModel
 import SwitchyardTypes
@@ -48,6 +49,8 @@ package struct ShardWorkspace {
             let placement = try wanted.check(folder)
             return ShardWorkspace(folder: folder, pools: placement.pools.map(\.name), scratch: nil)
         }
+        // What the gateway would refuse at its start is refused before anything is written.
+        _ = try ServedModel.check(directory, overrides: overrides)
         let scratch = folder == nil ? try ScratchFolder() : nil
         let target = folder ?? scratch.map { "\($0.path)/shards" } ?? ""
         do {

@@ -70,13 +70,7 @@ public final class ExpertHost: Sendable {
             progress: progress
         )
         let held = experts.held
-        guard !held.isEmpty else {
-            throw ExpertHostError(
-                .noExperts,
-                "no experts are in \(configuration.shardDirectories.joined(separator: ", ")); name a pool's folder, not the "
-                    + "gateway's"
-            )
-        }
+        guard !held.isEmpty else { throw ExpertHostError.noExperts(in: configuration) }
         let model = shards.first.configuration
         let hostMetrics = ExpertHostMetrics(factory: metrics)
         let queue = ForwardQueue(

@@ -160,4 +160,13 @@ public struct ExpertHostError: Error, Sendable, CustomStringConvertible {
 
     /// The message.
     public var description: String { self.message }
+
+    /// The error of folders that hold everything but experts.
+    static func noExperts(in configuration: ExpertHostConfiguration) -> Self {
+        Self(
+            .noExperts,
+            "no experts are in \(configuration.shardDirectories.joined(separator: ", ")); name a pool's folder, not the "
+                + "gateway's"
+        )
+    }
 }

@@ -110,3 +110,17 @@ struct HostShards: Sendable {
         }
     }
 }
+
+extension ExpertHost {
+    /// Checks that a host could open its shards: reads their headers, and no weights but samples.
+    ///
+    /// - Parameter configuration: What to load and how to serve it.
+    /// - Throws: What `init(configuration:logger:metrics:progress:)` would throw before it loads weights.
+    public static func check(_ configuration: ExpertHostConfiguration) throws {
+        try configuration.validate()
+        let shards = try HostShards(configuration, progress: nil)
+        guard shards.checkpoints.contains(where: { !$0.heldExperts.isEmpty }) else {
+            throw ExpertHostError.noExperts(in: configuration)
+        }
+    }
+}

@@ -52,16 +52,9 @@ public final class Gateway: Sendable {
         metrics: any MetricsFactory = MetricsSystem.factory,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
-        try configuration.validate()
-        let directory = configuration.modelDirectory
-        let checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
-        try checkpoint.validate()
+        let files = try ModelFiles(configuration, logger: logger, progress: progress)
+        let (checkpoint, placement, tokenizer) = (files.checkpoint, files.placement, files.tokenizer)
         let batchSlots = configuration.engine.scheduler.batchSlots
-        try GenerationParameters.check(settingsOf: checkpoint.configuration, widest: batchSlots)
-        for note in checkpoint.notes { logger.notice("\(note)") }
-        let placement = try Placement.load(directory: directory, checkpoint: checkpoint)
-        try placement?.check(configuration.cluster.pools)
-        let tokenizer = try Self.tokenizer(of: checkpoint, logger: logger)
         let model = try SwitchTransformer(
             checkpoint: checkpoint,
             pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),

@@ -69,10 +69,12 @@ struct TokenizerJSON: Decodable {
         self.characterMap = try Self.characterMap(try fields.decodeIfPresent(JSON.self, forKey: .normalizer) ?? .null)
         self.added = try fields.decode([[String: JSON]].self, forKey: .added).enumerated()
             .map { index, object in
-                guard case .number(let number) = object["id"], let id = Int(exactly: number) else {
-                    throw TokenizerFileFault("added_tokens[\(index)].id is \(JSON.text(object["id"]))")
+                guard case .number(let number) = object["id"], let id = UInt32(exactly: number) else {
+                    throw TokenizerFileFault(
+                        "added_tokens[\(index)].id is \(JSON.text(object["id"])), where an id of 32 bits is needed"
+                    )
                 }
-                return (id, try AddedToken(object, key: "added_tokens[\(index)]"))
+                return (Int(id), try AddedToken(object, key: "added_tokens[\(index)]"))
             }
     }
 

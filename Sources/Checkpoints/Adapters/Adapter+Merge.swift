@@ -212,18 +212,9 @@ extension Checkpoint {
                 file: directory
             )
         }
+        try self.refuseAdapterAlone(directory)
         let path = "\(directory)/\(AdapterConfiguration.fileName)"
         guard FileSystem.exists(path) else { return }
-        guard FileSystem.exists("\(directory)/\(ModelConfiguration.configurationFile)") else {
-            let base = AdapterConfiguration.base(of: directory)
-            throw CheckpointError(
-                code: .unsupported,
-                message:
-                    "holds an adapter and no model; name its base model\(base.map { ", \($0)," } ?? "") and merge the adapter into it: "
-                    + "switchyard up \(base ?? "MODEL") --merge-adapter \(directory), or the same with switchyard shard",
-                file: directory
-            )
-        }
         if let adapter, FileSystem.resolved(adapter) == FileSystem.resolved(directory) { return }
         throw CheckpointError(
             code: .unsupported,
@@ -231,6 +222,23 @@ extension Checkpoint {
                 "is the configuration of an adapter, which changes the model beside it; merge it with --merge-adapter "
                 + "\(directory) (shard, up, generate --local), or move it elsewhere to serve the model alone",
             file: path
+        )
+    }
+    /// Refuses a folder that holds an adapter in a model's place.
+    ///
+    /// - Parameter directory: A folder.
+    /// - Throws: `unsupported` with the base model and the command that merges the adapter.
+    public static func refuseAdapterAlone(_ directory: String) throws(CheckpointError) {
+        guard FileSystem.exists("\(directory)/\(AdapterConfiguration.fileName)"),
+            !FileSystem.exists("\(directory)/\(ModelConfiguration.configurationFile)")
+        else { return }
+        let base = AdapterConfiguration.base(of: directory)
+        throw CheckpointError(
+            code: .unsupported,
+            message:
+                "holds an adapter and no model; name its base model\(base.map { ", \($0)," } ?? "") and merge the adapter into it: "
+                + "switchyard up \(base ?? "MODEL") --merge-adapter \(directory), or the same with switchyard shard",
+            file: directory
         )
     }
 }

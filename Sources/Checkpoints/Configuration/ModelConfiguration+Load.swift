@@ -150,7 +150,7 @@ extension ModelConfiguration {
     private static func refuseOtherModels(_ fields: ConfigurationFields) throws(CheckpointError) {
         if let type = try fields.text("model_type"), type != "switch_transformers" {
             throw CheckpointError(
-                code: .unsupported,
+                code: .otherFamily,
                 message:
                     "model_type is \"\(type)\"; only \"switch_transformers\" can be run, choose another checkpoint",
                 file: fields.file

@@ -131,6 +131,10 @@ extension ExpertHostCommand: ConfiguredCommand {
     static func checkFiles(_ settings: Settings) throws {
         let plan = try Self.plan(settings)
         _ = try ListenerSecurityOptions.security(settings, at: plan.listen, logger: Logger(label: "expert-host"))
-        try plan.sources.check()
+        if let directories = try plan.sources.localDirectories() {
+            var configuration = plan.configuration
+            configuration.shardDirectories = directories
+            try ExpertHost.check(configuration)
+        }
     }
 }

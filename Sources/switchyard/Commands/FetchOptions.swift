@@ -120,10 +120,13 @@ struct WeightSources: Sendable {
         return directories
     }
 
-    /// Checks for the folders that should be on this machine; fetches nothing.
+    /// The folders that should be on this machine; fetches nothing.
     ///
+    /// - Returns: The folders, in the order given; nil if some are at addresses.
     /// - Throws: ``CheckpointError`` for a missing folder.
-    func check() throws {
-        for case .local(let name) in self.sources { _ = try ModelSettings.directory(name) }
+    func localDirectories() throws -> [String]? {
+        var directories: [String] = []
+        for case .local(let name) in self.sources { directories.append(try ModelSettings.directory(name)) }
+        return directories.count == self.sources.count ? directories : nil
     }
 }

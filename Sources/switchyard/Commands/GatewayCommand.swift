@@ -147,6 +147,9 @@ extension GatewayCommand: ConfiguredCommand {
         let plan = try Self.plan(settings)
         var configuration = plan.configuration
         try Self.open(settings, plan, &configuration, logger: Logger(label: "gateway"))
-        try plan.sources.check()
+        if let directory = try plan.sources.localDirectories()?.first {
+            configuration.modelDirectory = directory
+            try Gateway.check(configuration)
+        }
     }
 }

@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import CommandKit
 import Foundation
+import GatewayServing
 import ServiceKit
 import SwitchyardTypes
 import WeightFetching
@@ -124,8 +125,22 @@ struct PullCommand: AsyncParsableCommand {
             }
         }
         try self.show(report, model)
-        // A model that others serve need not be one of ours; who overrides a value wants to know whether it helps.
-        if !overrides.isEmpty { try Checkpoint.open(report.directory, overrides: overrides).validate() }
+        try self.check(report.directory, overrides)
+    }
+
+    /// Opens what was fetched, as far as a service of ours would refuse it.
+    private func check(_ directory: String, _ overrides: [String: String]) throws {
+        do {
+            let hasTokenizer = try ServedModel.check(directory, overrides: overrides)
+            if !hasTokenizer, !self.quiet, !self.json {
+                Terminal.printError("\(self.model) has no tokenizer: a gateway will take ids only")
+            }
+        } catch let error as CheckpointError where overrides.isEmpty && error.code == .otherFamily {
+            // A model that others serve need not be one of ours.
+            return
+        }
+        // Who overrides a value wants to know whether it helps.
+        if !overrides.isEmpty { try Checkpoint.open(directory, overrides: overrides).validate() }
     }
 
     private func show(_ report: HubPull.Report, _ model: HubModel) throws {

@@ -4,10 +4,10 @@ import ArgumentParser
 import Checkpoints
 import CommandKit
 import Foundation
+import GatewayServing
 import ServiceKit
 import SwitchModel
 import SwitchyardTypes
-import Tokenization
 
 /// `switchyard shard`: cuts a checkpoint into one gateway part and expert shards.
 struct ShardCommand: AsyncParsableCommand {
@@ -81,10 +81,7 @@ struct ShardCommand: AsyncParsableCommand {
         }
         let overrides = try ModelSettings.overrides(self.override)
         // What a gateway would refuse at its start is refused before anything is written.
-        let configuration = try ModelConfiguration.load(directory: directory, overrides: overrides)
-        try GenerationParameters.check(settingsOf: configuration)
-        // Before anything is written: the gateway would refuse a faulty tokenizer at its start.
-        if try Tokenizer.find(in: directory) == nil {
+        if try !ServedModel.check(directory, overrides: overrides) {
             Terminal.printError("\(self.model) has no tokenizer: the gateway will take ids only")
         }
         let bar = ProgressBar()

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import BatchScheduling
+internal import Checkpoints
+internal import Logging
+internal import SwitchModel
+internal import Tokenization
+
+/// What a gateway reads of a model's folder before it loads weights: everything that can be wrong there.
+struct ModelFiles {
+    /// The whole checkpoint or its gateway part, complete.
+    let checkpoint: Checkpoint
+    /// Which pools hold the experts; nil where the folder does not say.
+    let placement: Placement?
+    /// Nil where the model has none.
+    let tokenizer: Tokenizer?
+
+    /// Opens and checks the files.
+    ///
+    /// - Parameters:
+    ///   - configuration: The gateway's configuration.
+    ///   - logger: Takes what is unusual about the model.
+    ///   - progress: Receives loading progress.
+    /// - Throws: ``GatewayError``, `CheckpointError`, `GenerationError` and `TokenizerError` that name the file.
+    init(
+        _ configuration: GatewayConfiguration,
+        logger: Logger,
+        progress: (@Sendable (WorkProgress) -> Void)? = nil
+    ) throws {
+        try configuration.validate()
+        let directory = configuration.modelDirectory
+        self.checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
+        try self.checkpoint.validate()
+        try GenerationParameters.check(
+            settingsOf: self.checkpoint.configuration,
+            widest: configuration.engine.scheduler.batchSlots
+        )
+        for note in self.checkpoint.notes { logger.notice("\(note)") }
+        self.placement = try Placement.load(directory: directory, checkpoint: self.checkpoint)
+        try self.placement?.check(configuration.cluster.pools)
+        self.tokenizer = try Gateway.tokenizer(of: self.checkpoint, logger: logger)
+    }
+}
+
+extension Gateway {
+    /// Checks that a gateway could load its model: opens all files, and reads no weights but samples.
+    ///
+    /// - Parameter configuration: What to load and how to serve it.
+    /// - Throws: What `init(configuration:logger:metrics:progress:)` would throw before it loads weights.
+    public static func check(_ configuration: GatewayConfiguration) throws {
+        _ = try ModelFiles(configuration, logger: Logger(label: "gateway") { _ in SwiftLogNoOpLogHandler() })
+    }
+}
+
+/// Checks of what only a gateway reads, for the commands that handle a checkpoint before one starts.
+public enum ServedModel {
+    /// Checks a checkpoint's configuration, its settings of generation and its tokenizer.
+    ///
+    /// - Parameters:
+    ///   - directory: The checkpoint's folder.
+    ///   - overrides: Configuration keys to override.
+    /// - Returns: Whether the model has a tokenizer; without one it takes ids only.
+    /// - Throws: `CheckpointError`, `GenerationError` or `TokenizerError` that names the file and the key.
+    public static func check(_ directory: String, overrides: [String: String]) throws -> Bool {
+        try Checkpoint.refuseAdapterAlone(directory)
+        let configuration = try ModelConfiguration.load(directory: directory, overrides: overrides)
+        try GenerationParameters.check(settingsOf: configuration)
+        return try Tokenizer.find(in: directory) != nil
+    }
+}
