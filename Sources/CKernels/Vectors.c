@@ -303,6 +303,41 @@ CK_INLINE void attention_context(const float *weights, const void *values, int t
     }
 }
 
+/// x / (1 + exp(-z)), by an exponential of a negative number whatever the sign of z, so that neither end overflows or
+/// loses digits.
+CK_INLINE float16 times_logistic16(float16 x, float16 z) {
+    const mask16 is_negative = z < 0.0f;
+    const float16 power = exp_negative16((float16)(((mask16)z & ~is_negative) | ((mask16)-z & is_negative)) * -1.0f);
+    const float16 one = (float16){0} + 1.0f;
+    const float16 numerator = (float16)(((mask16)power & is_negative) | ((mask16)one & ~is_negative));
+    return x * (numerator / (one + power));
+}
+
+/// gelu by its tanh approximation, silu or quick gelu, which all are x / (1 + exp(-z)):
+/// 0.5 (1 + tanh(a)) = 1 / (1 + exp(-2 a)).
+CK_INLINE float16 logistic_activation16(int activation, float16 x) {
+    switch (activation) {
+    case CK_ACTIVATION_GELU_TANH: return times_logistic16(x, 1.595769122f * (x + 0.044715f * (x * x * x)));
+    case CK_ACTIVATION_QUICK_GELU: return times_logistic16(x, 1.702f * x);
+    default: return times_logistic16(x, x);
+    }
+}
+
+CK_INLINE void logistic_activations(int activation, float *x, const float *factor, size_t count) {
+    for (size_t i = 0; i < count; i += LANES) {
+        const size_t lanes = count - i < LANES ? count - i : LANES;
+        float16 part = {0};
+        float16 scale = {0};
+        memcpy(&part, x + i, lanes * sizeof(float));
+        part = logistic_activation16(activation, part);
+        if (factor != NULL) {
+            memcpy(&scale, factor + i, lanes * sizeof(float));
+            part *= scale;
+        }
+        memcpy(x + i, &part, lanes * sizeof(float));
+    }
+}
+
 #if defined(__x86_64__)
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f,avx2,fma")))
@@ -312,6 +347,8 @@ static AVX2 void add_rms_norm_avx2(const float *r, const float *u, const float *
     add_rms_norm(r, u, w, e, n, s, d);
 }
 static AVX2 float softmax_avx2(float *x, size_t n) { return softmax(x, n); }
+static AVX2 void logistic_avx2(int a, float *x, const float *f, size_t n) { logistic_activations(a, x, f, n); }
+static AVX512 void logistic_avx512(int a, float *x, const float *f, size_t n) { logistic_activations(a, x, f, n); }
 static AVX2 void scores_avx2(const float *q, const void *k, int y, size_t s, size_t w, size_t n, const float *b, float *d) {
     attention_scores(q, k, y, s, w, n, b, d);
 }
@@ -407,22 +444,31 @@ void ck_scale(const float *value, float scale, size_t count, float *destination)
     }
 }
 
-void ck_activate(int activation, float *x, size_t count) {
+static void logistic(int level, int activation, float *x, const float *factor, size_t count) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX512) {
+        logistic_avx512(activation, x, factor, count);
+        return;
+    }
+    if (level >= CK_LEVEL_AVX2) {
+        logistic_avx2(activation, x, factor, count);
+        return;
+    }
+#endif
+    (void)level;
+    logistic_activations(activation, x, factor, count);
+}
+
+void ck_activate(int level, int activation, float *x, const float *factor, size_t count) {
     switch (activation) {
+    case CK_ACTIVATION_GELU_TANH:
+    case CK_ACTIVATION_SILU:
+    case CK_ACTIVATION_QUICK_GELU:
+        logistic(level, activation, x, factor, count);
+        return;
     case CK_ACTIVATION_GELU:
         for (size_t i = 0; i < count; i++) {
             x[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.707106781f));
-        }
-        break;
-    case CK_ACTIVATION_GELU_TANH:
-        for (size_t i = 0; i < count; i++) {
-            const float inner = 0.797884561f * (x[i] + 0.044715f * (x[i] * x[i] * x[i]));
-            x[i] = 0.5f * x[i] * (1.0f + tanhf(inner));
-        }
-        break;
-    case CK_ACTIVATION_QUICK_GELU:
-        for (size_t i = 0; i < count; i++) {
-            x[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
         }
         break;
     case CK_ACTIVATION_TANH:
@@ -431,6 +477,11 @@ void ck_activate(int activation, float *x, size_t count) {
         }
         break;
     // Comparisons that are false for NaN keep it, so that the checks for finite values see it.
+    case CK_ACTIVATION_RELU:
+        for (size_t i = 0; i < count; i++) {
+            x[i] = x[i] < 0.0f ? 0.0f : x[i];
+        }
+        break;
     case CK_ACTIVATION_RELU6:
         for (size_t i = 0; i < count; i++) {
             x[i] = x[i] < 0.0f ? 0.0f : x[i] > 6.0f ? 6.0f : x[i];
@@ -441,10 +492,11 @@ void ck_activate(int activation, float *x, size_t count) {
             x[i] = x[i] < 0.0f ? 0.0f : x[i] * x[i];
         }
         break;
-    default:
+    default: break;
+    }
+    if (factor != NULL) {
         for (size_t i = 0; i < count; i++) {
-            x[i] = x[i] / (1.0f + expf(-x[i]));
+            x[i] *= factor[i];
         }
-        break;
     }
 }

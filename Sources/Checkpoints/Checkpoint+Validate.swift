@@ -10,8 +10,8 @@ extension Checkpoint {
 
     /// Checks that the folder holds the tensors that it should, each with the right shape and type.
     ///
-    /// A whole checkpoint must hold the whole model, a part what its manifest says. Tensors of names that no Switch
-    /// Transformer has are ignored, as transformers does (``ignoredTensors`` lists them), except in a part. Copies of tied
+    /// A whole checkpoint must hold the whole model, a part what its manifest says. Tensors of names that no model
+    /// of the family has are ignored, as transformers does (``ignoredTensors`` lists them), except in a part. Copies of tied
     /// tensors must have the same numbers. Reads headers, and such copies.
     ///
     /// - Throws: `CheckpointError` for the first tensor, by name, that is wrong.
@@ -23,7 +23,7 @@ extension Checkpoint {
         }
         for (layer, experts) in self.expectedExperts {
             for expert in experts {
-                for matrix in FeedForwardMatrix.allCases {
+                for matrix in self.configuration.feedForwardMatrices {
                     let role = TensorRole.expert(layer, expert: expert, matrix)
                     if self.packing == nil { _ = try self.stored(role) } else { _ = try self.packedTensor(role) }
                 }
@@ -31,10 +31,10 @@ extension Checkpoint {
         }
     }
 
-    /// Tensors whose names no Switch Transformer has, ascending: transformers ignores them, and so does this library.
+    /// Tensors whose names no model of the family has, ascending: transformers ignores them, and so does this library.
     public var ignoredTensors: [String] {
         guard self.manifest == nil else { return [] }
-        return self.tensors.keys.filter { Self.ignoredNames.contains($0) || TensorRole(name: $0) == nil }.sorted()
+        return self.tensors.keys.filter { Self.ignoredNames.contains($0) || self.role(named: $0) == nil }.sorted()
     }
 
     /// One line about ``ignoredTensors`` for people; nil where there are none.
@@ -54,6 +54,9 @@ extension Checkpoint {
         return (self.adapter?.notes ?? []) + [self.ignoredNote].compactMap(\.self) + tokens
     }
 
+    /// The role that a name stands for in the checkpoint's family.
+    func role(named name: String) -> TensorRole? { self.configuration.family.reader.role(named: name) }
+
     /// The experts that this folder must hold.
     private var expectedExperts: [(SparseLayer, [Int])] {
         switch self.manifest?.kind {
@@ -66,10 +69,13 @@ extension Checkpoint {
     private func refuseUnknown() throws(CheckpointError) {
         let held = Dictionary(uniqueKeysWithValues: self.expectedExperts.map { ($0.0, Set($0.1)) })
         for (name, tensor) in self.tensors.sorted(by: { $0.key < $1.key }) where !Self.ignoredNames.contains(name) {
-            guard let role = self.packing == nil ? TensorRole(name: name) : TensorRole(packedName: name) else {
+            guard let role = self.packing == nil ? self.role(named: name) : TensorRole(packedName: name) else {
                 // transformers reports and ignores such tensors. A part holds what was cut into it, and nothing else.
-                if self.manifest == nil, !name.contains(".wi_0."), !name.contains(".wi_1.") { continue }
-                throw tensor.failure(.unknownTensor, self.hint(forUnknown: name))
+                if self.manifest == nil { continue }
+                throw tensor.failure(
+                    .unknownTensor,
+                    "has a name unknown in Switch Transformers; remove it from the file, or choose another checkpoint"
+                )
             }
             let isTiedHead = role == .lmHead && self.configuration.tiedEmbeddings
             guard self.configuration.has(role) || isTiedHead else {
@@ -91,23 +97,19 @@ extension Checkpoint {
         }
     }
 
-    private func hint(forUnknown name: String) -> String {
-        if name.contains(".wi_0.") || name.contains(".wi_1.") {
-            return "belongs to a gated feed-forward network, which is not supported; choose another checkpoint"
-        }
-        return "has a name unknown in Switch Transformers; remove it from the file, or choose another checkpoint"
-    }
-
     private func hint(forUnplaced role: TensorRole) -> String {
         switch role {
         case .lmHead, .sharedEmbedding, .finalNorm, .relativeBias:
             return "has no place in this configuration; override tie_word_embeddings"
         case .attention(let stack, let block, _, _), .layerNorm(let stack, let block, _):
             return self.blockHint(stack, block)
-        case .dense(let stack, let block, _):
+        case .dense(let stack, let block, let matrix):
             guard block < self.configuration.blockCount(stack) else { return self.blockHint(stack, block) }
+            guard self.configuration.isSparse(stack, block: block) else { return self.gatingHint(matrix) }
             return "is dense where the configuration makes block \(block) sparse; override \(stack)_sparse_step or "
                 + "sparse_step_rule"
+        case .expert(let layer, let expert, let matrix)
+        where self.configuration.has(.expert(layer, expert: expert, .wo)): return self.gatingHint(matrix)
         case .router(let layer), .routerBias(let layer), .expert(let layer, _, _):
             guard layer.block < self.configuration.blockCount(layer.stack) else {
                 return self.blockHint(layer.stack, layer.block)
@@ -122,6 +124,12 @@ extension Checkpoint {
         }
     }
 
+    private func gatingHint(_ matrix: FeedForwardMatrix) -> String {
+        matrix == .wi
+            ? "belongs to a feed-forward network without a gate, and the model's are gated; override is_gated_act=false"
+            : "belongs to a gated feed-forward network, and the model's have no gate; override is_gated_act=true"
+    }
+
     private func blockHint(_ stack: Stack, _ block: Int) -> String {
         let key = stack == .encoder ? "num_layers" : "num_decoder_layers"
         return
@@ -134,7 +142,7 @@ extension Checkpoint {
         let roles: [TensorRole] = self.configuration.tiedEmbeddings ? [.sharedEmbedding] : [.sharedEmbedding, .lmHead]
         for role in roles {
             let used = try self.stored(role)
-            for name in role.names(tiedEmbeddings: self.configuration.tiedEmbeddings) {
+            for name in self.configuration.names(of: role) {
                 guard let copy = self.tensors[name], name != used.name else { continue }
                 guard copy.hasValues(of: used) else {
                     throw copy.failure(

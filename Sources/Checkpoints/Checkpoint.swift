@@ -48,25 +48,27 @@ public final class Checkpoint: Sendable {
         }
         let manifest = try ShardManifest.load(directory: directory)
         try self.checkAdapter(adapter, beside: directory, isPart: manifest != nil)
-        let configuration = try ModelConfiguration.load(
+        var configuration = try ModelConfiguration.load(
             directory: directory,
             overrides: (manifest?.overrides ?? [:]).merging(overrides) { $1 }
         )
         try manifest?.check(against: configuration, directory: directory)
         var tensors = try WeightFiles.read(directory, progress: progress)
+        self.settle(&configuration, tensors)
         var merged: MergedAdapter?
         if let adapter {
             (tensors, merged) = try Adapter.open(adapter).merge(into: tensors, configuration)
             try merged?.noteTokenizer(besides: directory)
+            // The adapter may bring an output projection.
+            self.settle(&configuration, tensors)
         }
-        let isEncoder = configuration.isEncoderClass && Self.hasNoDecoder(tensors)
-        return try Checkpoint(
-            directory,
-            isEncoder ? configuration.encoderAlone : configuration,
-            manifest,
-            tensors,
-            merged
-        )
+        return try Checkpoint(directory, configuration, manifest, tensors, merged)
+    }
+
+    /// Adapts a configuration to what the files hold.
+    private static func settle(_ configuration: inout ModelConfiguration, _ tensors: [String: StoredTensor]) {
+        configuration.family.reader.settle(&configuration, tensors: tensors)
+        if configuration.isEncoderClass, self.hasNoDecoder(tensors) { configuration = configuration.encoderAlone }
     }
 
     private init(
@@ -84,7 +86,8 @@ public final class Checkpoint: Sendable {
         self.heldExperts = Self.findExperts(tensors, configuration)
         let own = Fingerprint.of(tensors, configuration: configuration)
         self.fingerprint = manifest?.fingerprintValue ?? own
-        if let manifest, manifest.partFingerprintValue != own, !Self.isReconfigured(manifest, configuration, directory)
+        if let manifest, manifest.partFingerprintValue != own,
+            !Self.isReconfigured(manifest, configuration, tensors, directory)
         {
             try Self.findDamage(tensors, manifest, directory)
             throw CheckpointError(
@@ -102,12 +105,14 @@ public final class Checkpoint: Sendable {
     private static func isReconfigured(
         _ manifest: ShardManifest,
         _ configuration: ModelConfiguration,
+        _ tensors: [String: StoredTensor],
         _ directory: String
     ) -> Bool {
-        guard let cut = try? ModelConfiguration.load(directory: directory, overrides: manifest.overrides) else {
+        guard var cut = try? ModelConfiguration.load(directory: directory, overrides: manifest.overrides) else {
             return true
         }
-        return (configuration.hasDecoder ? cut : cut.encoderAlone) != configuration
+        self.settle(&cut, tensors)
+        return cut != configuration
     }
 
     /// Whether the files hold nothing of a decoder; a copy of the embedding belongs to it in name only.
@@ -124,12 +129,15 @@ public final class Checkpoint: Sendable {
     ) -> [SparseLayer: [Int]] {
         var held: [SparseLayer: [Int]] = [:]
         for name in tensors.keys {
-            guard case .expert(let layer, let expert, .wi)? = TensorRole(name: name) ?? TensorRole(packedName: name),
-                configuration.has(.expert(layer, expert: expert, .wi))
+            // Every expert has this matrix, whatever others it has.
+            guard case .expert(let layer, let expert, .wo)? = TensorRole(name: name) ?? TensorRole(packedName: name),
+                configuration.has(.expert(layer, expert: expert, .wo))
             else { continue }
-            let other = TensorRole.expert(layer, expert: expert, .wo)
-            guard tensors[other.name] != nil || tensors[other.packedName] != nil else { continue }
-            held[layer, default: []].append(expert)
+            let isWhole = configuration.feedForwardMatrices.allSatisfy { matrix in
+                let role = TensorRole.expert(layer, expert: expert, matrix)
+                return tensors[role.name] != nil || tensors[role.packedName] != nil
+            }
+            if isWhole { held[layer, default: []].append(expert) }
         }
         return held.mapValues { $0.sorted() }
     }
@@ -146,13 +154,13 @@ public final class Checkpoint: Sendable {
 
     /// A tensor's checked description.
     func stored(_ role: TensorRole) throws(CheckpointError) -> StoredTensor {
-        let names = role.names(tiedEmbeddings: self.configuration.tiedEmbeddings)
+        let names = self.configuration.names(of: role)
         guard let stored = names.lazy.compactMap({ self.tensors[$0] }).first else {
             throw CheckpointError(
                 code: .missingTensor,
                 message: "is missing; " + self.hint(forMissing: role),
                 file: self.directory,
-                tensor: role.name
+                tensor: self.name(of: role)
             )
         }
         let shape = self.configuration.shape(of: role)
@@ -173,9 +181,13 @@ public final class Checkpoint: Sendable {
         return weights
     }
 
+    /// The tensor's name as the checkpoint's family writes it.
+    func name(of role: TensorRole) -> String { self.configuration.family.reader.name(of: role) }
+
     private func hint(forMissing role: TensorRole) -> String {
-        if let name = self.tensors.keys.filter({ $0.hasSuffix("." + role.name) }).min() {
-            let prefix = name.dropLast(role.name.count)
+        let wanted = self.name(of: role)
+        if let name = self.tensors.keys.filter({ $0.hasSuffix("." + wanted) }).min() {
+            let prefix = name.dropLast(wanted.count)
             return "the file has \(name): remove \"\(prefix)\" from the names of its tensors, and save it again"
         }
         if role.isExpert, self.packing != nil {

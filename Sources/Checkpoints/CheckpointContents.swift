@@ -45,7 +45,7 @@ extension Checkpoint {
             contents.types[tensor.dtype, default: .init()].add(tensor)
         }
         for (name, tensor) in self.tensors where !used.contains(name) {
-            guard let role = TensorRole(name: name) ?? TensorRole(packedName: name), role.isExpert,
+            guard let role = self.role(named: name) ?? TensorRole(packedName: name), role.isExpert,
                 self.configuration.has(role)
             else {
                 contents.unused.append(name)

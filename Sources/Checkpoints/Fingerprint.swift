@@ -34,13 +34,13 @@ public enum Fingerprint {
     static func of(_ tensors: [String: StoredTensor], configuration: ModelConfiguration) -> UInt64 {
         var found: [String: StoredTensor] = [:]
         for (name, tensor) in tensors {
-            guard var role = TensorRole(name: name) else {
+            guard var role = configuration.family.reader.role(named: name) else {
                 // A packed matrix has only one name.
                 if let packed = TensorRole(packedName: name), configuration.has(packed) { found[name] = tensor }
                 continue
             }
             if role == .lmHead, configuration.tiedEmbeddings { role = .sharedEmbedding }
-            let names = role.names(tiedEmbeddings: configuration.tiedEmbeddings)
+            let names = configuration.names(of: role)
             // Of several copies, the one that is used counts.
             guard configuration.has(role), names.first(where: { tensors[$0] != nil }) == name else { continue }
             found[role.name] = tensor
@@ -107,6 +107,7 @@ public enum Fingerprint {
             ("buckets", configuration.relativeBuckets), ("distance", configuration.relativeMaxDistance),
             ("tied", configuration.tiedEmbeddings), ("activation", configuration.activation.rawValue),
         ]
+        if configuration.family != .switchTransformers { fields.append(("family", configuration.family.rawValue)) }
         // Left out where they are as in transformers, so that fingerprints from before these choices stay.
         if configuration.scalesDecoderOutputs != configuration.tiedEmbeddings {
             fields.append(("scaled_outputs", configuration.scalesDecoderOutputs))

@@ -6,7 +6,9 @@ import Foundation
 package struct LocalCluster: Sendable {
     /// The processes to start, and their files.
     package struct Layout: Sendable {
-        /// The folder that `switchyard shard` wrote.
+        /// The folder that the gateway opens.
+        package var model: String
+        /// The folder that `switchyard shard` wrote; the model's own where nothing was cut.
         package var shards: String
         /// Names of the pools; each is a folder of `shards`.
         package var pools: [String]
@@ -45,8 +47,18 @@ package struct LocalCluster: Sendable {
         ///   - shards: The folder that `switchyard shard` wrote.
         ///   - pools: Names of the pools.
         package init(shards: String, pools: [String]) {
+            self.model = "\(shards)/gateway"
             self.shards = shards
             self.pools = pools
+        }
+
+        /// Describes a gateway alone, for a model without experts.
+        ///
+        /// - Parameter model: The model's folder.
+        package init(withoutExperts model: String) {
+            self.model = model
+            self.shards = model
+            self.pools = []
         }
     }
 
@@ -140,7 +152,7 @@ package struct LocalCluster: Sendable {
         let addressFile = "\(scratch)/gateway.address"
         let adminAddressFile = "\(addressFile).admin"
         var arguments = [
-            "gateway", "--model", "\(layout.shards)/gateway", "--listen", layout.gatewayListen,
+            "gateway", "--model", layout.model, "--listen", layout.gatewayListen,
             "--address-file", addressFile, "--exit-with-standard-input",
             "--admin-listen", layout.gatewayAdminListen, "--admin-address-file", adminAddressFile,
         ]

@@ -29,6 +29,13 @@ struct HostShards: Sendable {
                 progress: progress
             )
             try checkpoint.validate()
+            guard checkpoint.configuration.hasExperts else {
+                throw ExpertHostError(
+                    .configuration,
+                    "\(directory) has no experts (model_type \(checkpoint.configuration.family.rawValue)); "
+                        + "`switchyard gateway --model` serves it alone"
+                )
+            }
             if let first = checkpoints.first {
                 try Self.check(checkpoint, against: first)
             }

@@ -73,12 +73,6 @@ public struct GatewayConfiguration: Sendable {
         guard !self.modelDirectory.isEmpty else {
             throw GatewayError(.configuration, "no model folder is given; pass --model DIR")
         }
-        guard !self.cluster.pools.isEmpty else {
-            throw GatewayError(
-                .configuration,
-                "no expert pool is given; pass --pool NAME=HOST:PORT for each pool of the placement"
-            )
-        }
         var names: Set<String> = []
         for pool in self.cluster.pools where !names.insert(pool.name).inserted {
             throw GatewayError(.configuration, "the pool \(pool.name) is given twice; name all its targets at once")

@@ -2,6 +2,7 @@
 
 internal import BatchScheduling
 internal import Checkpoints
+internal import ExpertPooling
 internal import Logging
 internal import SwitchModel
 internal import Tokenization
@@ -38,7 +39,27 @@ struct ModelFiles {
         for note in self.checkpoint.notes { logger.notice("\(note)") }
         self.placement = try Placement.load(directory: directory, checkpoint: self.checkpoint)
         try self.placement?.check(configuration.cluster.pools)
+        try Self.checkPools(configuration.cluster.pools, of: self.checkpoint)
         self.tokenizer = try Gateway.tokenizer(of: self.checkpoint, logger: logger)
+    }
+
+    /// Checks that there are pools exactly where the model has experts.
+    private static func checkPools(_ pools: [PoolSpecification], of checkpoint: Checkpoint) throws(GatewayError) {
+        let model = checkpoint.configuration
+        if model.hasExperts, pools.isEmpty {
+            throw GatewayError(
+                .configuration,
+                "no expert pool is given, and \(checkpoint.directory) has experts in \(model.sparseLayers.count) layers; "
+                    + "pass --pool NAME=HOST:PORT for each pool of the placement"
+            )
+        }
+        if !model.hasExperts, let pool = pools.first {
+            throw GatewayError(
+                .configuration,
+                "the pool \(pool.name) is given, but \(checkpoint.directory) (model_type \(model.family.rawValue)) has no "
+                    + "experts, so the gateway serves it alone; leave out --pool"
+            )
+        }
     }
 }
 

@@ -4,7 +4,7 @@ internal import CKernels
 
 /// The function between the two matrices of a feed-forward network.
 public enum Activation: Sendable, Hashable, CaseIterable {
-    /// `max(x, 0)`, computed where a product is stored and the same on every machine.
+    /// `max(x, 0)`, computed where a product is stored.
     case relu
 
     /// `x * Phi(x)` with the error function (Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016).
@@ -30,25 +30,33 @@ public enum Activation: Sendable, Hashable, CaseIterable {
 
     /// Applies the function in place.
     ///
-    /// All but `relu` use the C library's functions, whose last bit may differ between
-    /// machines.
+    /// `gelu` and `tanh` use the C library's functions, whose last bit may differ between machines; the others give the
+    /// same bits everywhere.
     ///
     /// - Parameters:
     ///   - values: `count` floats.
+    ///   - factors: `count` floats to multiply the results with, as in a gated network; nil for none.
     ///   - count: Number of elements.
-    public func apply(_ values: UnsafeMutablePointer<Float>, count: Int) {
+    ///   - level: The instruction set; the bits are the same for all.
+    public func apply(
+        _ values: UnsafeMutablePointer<Float>,
+        times factors: UnsafePointer<Float>? = nil,
+        count: Int,
+        level: KernelLevel = .best
+    ) {
+        ck_activate(level.rawValue, self.code, values, factors, count)
+    }
+
+    private var code: Int32 {
         switch self {
-        case .relu:
-            for index in 0..<count where values[index] < 0 {
-                values[index] = 0
-            }
-        case .gelu: ck_activate(Int32(CK_ACTIVATION_GELU), values, count)
-        case .geluTanh: ck_activate(Int32(CK_ACTIVATION_GELU_TANH), values, count)
-        case .silu: ck_activate(Int32(CK_ACTIVATION_SILU), values, count)
-        case .quickGELU: ck_activate(Int32(CK_ACTIVATION_QUICK_GELU), values, count)
-        case .tanh: ck_activate(Int32(CK_ACTIVATION_TANH), values, count)
-        case .relu6: ck_activate(Int32(CK_ACTIVATION_RELU6), values, count)
-        case .squaredReLU: ck_activate(Int32(CK_ACTIVATION_SQUARED_RELU), values, count)
+        case .relu: Int32(CK_ACTIVATION_RELU)
+        case .gelu: Int32(CK_ACTIVATION_GELU)
+        case .geluTanh: Int32(CK_ACTIVATION_GELU_TANH)
+        case .silu: Int32(CK_ACTIVATION_SILU)
+        case .quickGELU: Int32(CK_ACTIVATION_QUICK_GELU)
+        case .tanh: Int32(CK_ACTIVATION_TANH)
+        case .relu6: Int32(CK_ACTIVATION_RELU6)
+        case .squaredReLU: Int32(CK_ACTIVATION_SQUARED_RELU)
         }
     }
 }

@@ -80,6 +80,8 @@ enum {
     CK_ACTIVATION_RELU6 = 5,
     /// max(x, 0)^2
     CK_ACTIVATION_SQUARED_RELU = 6,
+    /// max(x, 0)
+    CK_ACTIVATION_RELU = 7,
 };
 
 /// The highest level that this processor and operating system can run.
@@ -229,8 +231,9 @@ void ck_attention_scores(int level, const float *query, const void *keys, int ty
 void ck_attention_context(int level, const float *weights, const void *values, int type, size_t value_stride,
                           size_t width, size_t count, float *context);
 
-/// x[i] = f(x[i]) in place, by the C library's functions. `activation` is one of CK_ACTIVATION_*.
-void ck_activate(int activation, float *x, size_t count);
+/// x[i] = f(x[i]) in place, or f(x[i]) * factor[i] where `factor` is not null. `activation` is one of CK_ACTIVATION_*; only
+/// CK_ACTIVATION_GELU and CK_ACTIVATION_TANH call the C library, the others give the same bits on all machines and levels.
+void ck_activate(int level, int activation, float *x, const float *factor, size_t count);
 
 /// The exclusive or of the little-endian 64-bit words of `count` bytes (unaligned allowed), the last one padded with
 /// zeros: reads memory front to back as fast as a loop can, to measure that speed.

@@ -100,10 +100,10 @@ extension Adapter {
     /// The names that may stand for the tensor of a name; empty for a name that has no others.
     private func alike(_ name: String, _ configuration: ModelConfiguration) -> [String] {
         if TensorRole.headNames.contains(name) {
-            return TensorRole.lmHead.names(tiedEmbeddings: configuration.tiedEmbeddings)
+            return configuration.names(of: .lmHead)
         }
         guard TensorRole.embeddingNames.contains(name) else { return [] }
-        return TensorRole.sharedEmbedding.names(tiedEmbeddings: configuration.tiedEmbeddings)
+        return configuration.names(of: .sharedEmbedding)
     }
 
     /// The tensors of the files that are one with a tensor; at least its own name.

@@ -44,6 +44,12 @@ extension ModelConfiguration {
     /// Whether the model can generate and score; a model that is only an encoder has no decoder blocks.
     public var hasDecoder: Bool { self.decoderBlocks > 0 }
 
+    /// The matrices of every feed-forward network, dense or expert, in the order of their use.
+    public var feedForwardMatrices: [FeedForwardMatrix] { self.gatedFeedForward ? [.wi0, .wi1, .wo] : [.wi, .wo] }
+
+    /// Whether any layer has experts, so that the model can be cut into pools.
+    public var hasExperts: Bool { !self.sparseLayers.isEmpty }
+
     /// The same model without its decoder and projection.
     var encoderAlone: ModelConfiguration {
         var result = self
@@ -69,8 +75,8 @@ extension ModelConfiguration {
         case .attention(_, _, _, .output): [self.modelWidth, self.attentionWidth]
         case .attention: [self.attentionWidth, self.modelWidth]
         case .relativeBias: [self.relativeBuckets, self.headCount]
-        case .dense(_, _, .wi), .expert(_, _, .wi): [self.feedForwardWidth, self.modelWidth]
         case .dense(_, _, .wo), .expert(_, _, .wo): [self.modelWidth, self.feedForwardWidth]
+        case .dense, .expert: [self.feedForwardWidth, self.modelWidth]
         case .router: [self.expertCount, self.modelWidth]
         case .routerBias: [self.expertCount]
         }
@@ -104,7 +110,7 @@ extension ModelConfiguration {
             roles.append(.router(layer))
             if self.routerBias { roles.append(.routerBias(layer)) }
         } else {
-            roles += FeedForwardMatrix.allCases.map { .dense(stack, block: block, $0) }
+            roles += self.feedForwardMatrices.map { .dense(stack, block: block, $0) }
         }
         return roles
     }
@@ -122,11 +128,14 @@ extension ModelConfiguration {
             self.hasBlock(stack, block) && (kind == .selfAttention || stack == .decoder)
         case .layerNorm(let stack, let block, let sublayer):
             self.hasBlock(stack, block) && (sublayer != .crossAttention || stack == .decoder)
-        case .dense(let stack, let block, _): self.hasBlock(stack, block) && !self.isSparse(stack, block: block)
+        case .dense(let stack, let block, let matrix):
+            self.hasBlock(stack, block) && !self.isSparse(stack, block: block)
+                && self.feedForwardMatrices.contains(matrix)
         case .router(let layer): self.isSparse(layer.stack, block: layer.block)
         case .routerBias(let layer): self.routerBias && self.isSparse(layer.stack, block: layer.block)
-        case .expert(let layer, let expert, _):
+        case .expert(let layer, let expert, let matrix):
             self.isSparse(layer.stack, block: layer.block) && expert >= 0 && expert < self.expertCount
+                && self.feedForwardMatrices.contains(matrix)
         }
     }
 
@@ -149,7 +158,7 @@ extension ModelConfiguration {
         var total = self.gatewayRoles.reduce(0) { sum($0, product(self.shape(of: $1))) }
         guard let layer = self.sparseLayers.first else { return total }
         // Every expert of every layer has the same matrices.
-        for matrix in FeedForwardMatrix.allCases {
+        for matrix in self.feedForwardMatrices {
             let role = TensorRole.expert(layer, expert: 0, matrix)
             guard self.has(role) else { continue }
             total = sum(total, product(self.shape(of: role) + [self.expertCount, self.sparseLayers.count]))

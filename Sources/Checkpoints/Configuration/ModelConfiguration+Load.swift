@@ -74,18 +74,19 @@ extension ModelConfiguration {
             values: (generation ?? [:]).merging(overrides) { $1 },
             file: generation == nil ? configPath : generationPath
         )
-        try self.refuseOtherModels(fields)
-
-        var result = ModelConfiguration()
-        try result.readShape(fields)
-        try result.readSparseSteps(fields)
-        try result.readConstants(fields)
+        let family = try self.family(fields)
+        try self.refuseUnused(overrides, family, file: configPath)
+        var result = family.reader.defaults
+        try family.reader.read(
+            fields,
+            overrides: ConfigurationFields(values: overrides, file: configPath),
+            into: &result
+        )
         if case .array(let classes)? = fields["architectures"], !classes.isEmpty {
             result.isEncoderClass = classes.allSatisfy { name in
                 if case .string(let name) = name { name.hasSuffix("EncoderModel") } else { false }
             }
         }
-        try result.readChoices(ConfigurationFields(values: overrides, file: configPath))
         try GenerationKey.check(
             generation ?? config,
             file: generation == nil ? configPath : generationPath,
@@ -147,82 +148,31 @@ extension ModelConfiguration {
         return try fields.integer("bos_token_id")
     }
 
-    private static func refuseOtherModels(_ fields: ConfigurationFields) throws(CheckpointError) {
-        if let type = try fields.text("model_type"), type != "switch_transformers" {
+    /// The family that the file names; Switch Transformers where it names none.
+    private static func family(_ fields: ConfigurationFields) throws(CheckpointError) -> ModelFamily {
+        guard let type = try fields.text("model_type") else { return .switchTransformers }
+        guard let family = ModelFamily(rawValue: type) else {
+            let names = ModelFamily.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: ", ")
             throw CheckpointError(
                 code: .otherFamily,
-                message:
-                    "model_type is \"\(type)\"; only \"switch_transformers\" can be run, choose another checkpoint",
+                message: "model_type is \"\(type)\"; only \(names) can be run, choose another checkpoint",
                 file: fields.file
             )
         }
+        return family
     }
 
-    private mutating func readShape(_ fields: ConfigurationFields) throws(CheckpointError) {
-        self.vocabularySize = try fields.integer("vocab_size") ?? self.vocabularySize
-        self.modelWidth = try fields.integer("d_model") ?? self.modelWidth
-        self.keyWidth = try fields.integer("d_kv") ?? self.keyWidth
-        self.feedForwardWidth = try fields.integer("d_ff") ?? self.feedForwardWidth
-        self.headCount = try fields.integer("num_heads") ?? self.headCount
-        self.encoderBlocks = try fields.integer("num_layers") ?? self.encoderBlocks
-        // transformers reads an explicit null as "as many as the encoder", an absent key as 12.
-        self.decoderBlocks =
-            try fields.integer("num_decoder_layers")
-            ?? (fields.hasNull("num_decoder_layers") ? self.encoderBlocks : self.decoderBlocks)
-        self.expertCount = try fields.integer("num_experts") ?? self.expertCount
-        self.expertCapacity = try fields.integer("expert_capacity") ?? self.expertCapacity
-        self.relativeBuckets = try fields.integer("relative_attention_num_buckets") ?? self.relativeBuckets
-        self.relativeMaxDistance = try fields.integer("relative_attention_max_distance") ?? self.relativeMaxDistance
-    }
-
-    private mutating func readSparseSteps(_ fields: ConfigurationFields) throws(CheckpointError) {
-        if let name = try fields.text("sparse_step_rule") {
-            guard let rule = SparseStepRule(rawValue: name) else {
-                throw fields.failure("sparse_step_rule must be hf or google, but is \"\(name)\"")
-            }
-            self.sparseStepRule = rule
-        }
-        func step(_ stack: Stack) throws(CheckpointError) -> Int {
-            if let step = try fields.integer("\(stack)_sparse_step") { return step }
-            let count = try fields.integer("num_sparse_\(stack)_layers") ?? 3
-            guard count >= 0 else {
-                throw fields.failure("num_sparse_\(stack)_layers must not be negative, but is \(count)")
-            }
-            return count == 0 ? self.blockCount(stack) : self.blockCount(stack) / count
-        }
-        self.encoderSparseStep = try step(.encoder)
-        self.decoderSparseStep = try step(.decoder)
-    }
-
-    /// Reads what no configuration of transformers says, and only an override can.
-    private mutating func readChoices(_ overrides: ConfigurationFields) throws(CheckpointError) {
-        self.decoderOutputScaling = try overrides.boolean("scale_decoder_outputs")
-        self.scalesByProbability = try overrides.boolean("is_scale_prob") ?? true
-        if let name = try overrides.text("dropped_tokens") {
-            guard let choice = DroppedTokens(rawValue: name) else {
-                throw overrides.failure("dropped_tokens must be zero or pass, but is \"\(name)\"")
-            }
-            self.droppedTokens = choice
-        }
-    }
-
-    private mutating func readConstants(_ fields: ConfigurationFields) throws(CheckpointError) {
-        self.routerBias = try fields.boolean("router_bias") ?? false
-        self.tiedEmbeddings = try fields.boolean("tie_word_embeddings") ?? true
-        self.layerNormEpsilon = try fields.number("layer_norm_epsilon") ?? self.layerNormEpsilon
-        switch try fields.text("router_dtype") ?? "float32" {
-        case "float32": self.routerDType = .float32
-        case "bfloat16": self.routerDType = .bfloat16
-        case "float16": self.routerDType = .float16
-        case let name: throw fields.failure("router_dtype must be float32, bfloat16 or float16, but is \"\(name)\"")
-        }
-        let name = try fields.text("dense_act_fn") ?? "relu"
-        guard let activation = Activation(transformersName: name) else {
-            throw fields.failure(
-                "dense_act_fn must be one of \(Activation.transformersNames.joined(separator: ", ")), but is \"\(name)\"",
-                code: .unsupported
+    private static func refuseUnused(
+        _ overrides: [String: JSONValue],
+        _ family: ModelFamily,
+        file: String
+    ) throws(CheckpointError) {
+        for key in overrides.keys.sorted() where family.reader.unusedKeys.contains(key) {
+            throw CheckpointError(
+                code: .unknownOverride,
+                message: "the override of \(key) would change nothing in a model of type \(family.rawValue); leave it out",
+                file: file
             )
         }
-        self.activation = activation
     }
 }

@@ -36,8 +36,10 @@ extension ModelConfiguration {
         try Self.check("num_decoder_layers", self.decoderBlocks, Limits.blocks)
         try Self.check("encoder_sparse_step", self.encoderSparseStep, Limits.step)
         try Self.check("decoder_sparse_step", self.decoderSparseStep, Limits.step)
-        try Self.check("num_experts", self.expertCount, Limits.experts)
-        try Self.check("expert_capacity", self.expertCapacity, Limits.capacity)
+        if self.family == .switchTransformers {
+            try Self.check("num_experts", self.expertCount, Limits.experts)
+            try Self.check("expert_capacity", self.expertCapacity, Limits.capacity)
+        }
         try Self.check("relative_attention_num_buckets", self.relativeBuckets, Limits.buckets)
         try Self.check("relative_attention_max_distance", self.relativeMaxDistance, Limits.distance)
         let tokens = 0...(self.vocabularySize - 1)

@@ -69,6 +69,8 @@ public struct ModelConfiguration: Sendable, Equatable {
         case pass
     }
 
+    /// What kind of model it is (`model_type`).
+    public var family = ModelFamily.switchTransformers
     /// Tokens that have an embedding (`vocab_size`).
     public var vocabularySize: Int
     /// Elements of a hidden state (`d_model`).
@@ -93,7 +95,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var decoderSparseStep: Int
     /// Which blocks the two steps choose.
     public var sparseStepRule: SparseStepRule
-    /// Experts of each sparse layer (`num_experts`).
+    /// Experts of each sparse layer (`num_experts`); 0 in families without experts.
     public var expertCount: Int
     /// Tokens of one sequence that one expert takes in one layer and one pass (`expert_capacity`).
     public var expertCapacity: Int
@@ -110,12 +112,17 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// Whether the output projection is the embedding, scaled by `modelWidth^-0.5` (`tie_word_embeddings`).
     public var tiedEmbeddings: Bool
     /// Whether the decoder's outputs are multiplied by `modelWidth^-0.5` before the projection; nil where that follows
-    /// from `tiedEmbeddings`, as in transformers (`scale_decoder_outputs`, an override).
+    /// from `tiedEmbeddings`, as transformers has it for Switch Transformers (`scale_decoder_outputs`).
     public var decoderOutputScaling: Bool?
     /// Whether an expert's output is multiplied by the router's probability (`is_scale_prob`, an override).
     public var scalesByProbability = true
     /// What the experts' layer gives for a token over its expert's capacity (`dropped_tokens`, an override).
     public var droppedTokens = DroppedTokens.zero
+    /// Whether feed-forward networks are gated, `wo(activation(wi0 x) * (wi1 x))`: in dense T5 as the configuration says,
+    /// in Switch Transformers as the weights say.
+    public var gatedFeedForward = false
+    /// The override of `is_gated_act`, by which a Switch Transformer's weights are not asked.
+    var gatingChoice: Bool?
     /// Whether `architectures` names only classes that are an encoder, such as `SwitchTransformersEncoderModel`.
     var isEncoderClass = false
     /// The token that decoding begins with (`decoder_start_token_id`).

@@ -54,10 +54,11 @@ public enum CheckpointSharder {
         try checkpoint.validate()
         for text in checkpoint.notes { note?(text) }
         let experts = checkpoint.configuration.expertCount
-        guard !checkpoint.configuration.sparseLayers.isEmpty else {
+        guard checkpoint.configuration.hasExperts else {
             throw CheckpointError(
                 code: .invalidArgument,
-                message: "has no sparse layers in its configuration, so there is nothing to cut",
+                message: "has no experts (model_type \(checkpoint.configuration.family.rawValue)), so there is nothing to "
+                    + "cut: serve the folder as it is, with `switchyard up` or `switchyard gateway --model` and no pools",
                 file: model
             )
         }

@@ -29,7 +29,7 @@ struct ShardRun {
         let experts = configuration.sparseLayers.flatMap { layer in
             (0..<configuration.expertCount)
                 .flatMap { expert in
-                    FeedForwardMatrix.allCases.compactMap { try? checkpoint.stored(.expert(layer, expert: expert, $0)) }
+                    configuration.feedForwardMatrices.compactMap { try? checkpoint.stored(.expert(layer, expert: expert, $0)) }
                 }
         }
         let asTheyAre = packing == nil ? gateway + experts : gateway
@@ -52,14 +52,15 @@ struct ShardRun {
             placement: self.placement
         )
         for pool in self.placement.pools {
-            let layers = self.checkpoint.configuration.sparseLayers
+            let model = self.checkpoint.configuration
+            let layers = model.sparseLayers
             try self.writePart(
                 "\(root)/\(pool.directory)",
                 name: pool.name,
                 kind: .experts,
                 roles: layers.flatMap { layer in
                     pool.experts.flatMap { expert in
-                        FeedForwardMatrix.allCases.map { .expert(layer, expert: expert, $0) }
+                        model.feedForwardMatrices.map { .expert(layer, expert: expert, $0) }
                     }
                 },
                 experts: layers.map { .init(layer: $0, experts: pool.experts) },

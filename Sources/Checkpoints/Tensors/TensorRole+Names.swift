@@ -3,8 +3,11 @@
 internal import SwitchyardTypes
 
 extension TensorRole {
-    /// The name that Hugging Face transformers gives the tensor.
-    public var name: String {
+    /// The name that Hugging Face transformers gives the tensor in a Switch Transformer; parts use it too.
+    public var name: String { self.name(feedForward: "mlp") }
+
+    /// The name of the tensor in a family that calls its feed-forward networks so.
+    func name(feedForward module: String) -> String {
         switch self {
         case .sharedEmbedding: "shared.weight"
         case .lmHead: "lm_head.weight"
@@ -15,11 +18,11 @@ extension TensorRole {
         case .layerNorm(let stack, let block, let sublayer):
             "\(stack).block.\(block).layer.\(sublayer.layerIndex(in: stack)).layer_norm.weight"
         case .dense(let stack, let block, let matrix):
-            "\(Self.feedForward(stack, block)).\(matrix.moduleName).weight"
-        case .router(let layer): "\(Self.feedForward(layer.stack, layer.block)).router.classifier.weight"
-        case .routerBias(let layer): "\(Self.feedForward(layer.stack, layer.block)).router.classifier.bias"
+            "\(Self.feedForward(stack, block, module)).\(matrix.moduleName).weight"
+        case .router(let layer): "\(Self.feedForward(layer.stack, layer.block, module)).router.classifier.weight"
+        case .routerBias(let layer): "\(Self.feedForward(layer.stack, layer.block, module)).router.classifier.bias"
         case .expert(let layer, let expert, let matrix):
-            "\(Self.feedForward(layer.stack, layer.block)).experts.expert_\(expert).\(matrix.moduleName).weight"
+            "\(Self.feedForward(layer.stack, layer.block, module)).experts.expert_\(expert).\(matrix.moduleName).weight"
         }
     }
 
@@ -38,8 +41,8 @@ extension TensorRole {
         }
     }
 
-    private static func feedForward(_ stack: Stack, _ block: Int) -> String {
-        "\(stack).block.\(block).layer.\(Sublayer.feedForward.layerIndex(in: stack)).mlp"
+    private static func feedForward(_ stack: Stack, _ block: Int, _ module: String) -> String {
+        "\(stack).block.\(block).layer.\(Sublayer.feedForward.layerIndex(in: stack)).\(module)"
     }
 
     /// The embedding under its three names, best first: files written by `torch.save` repeat it.
@@ -47,29 +50,19 @@ extension TensorRole {
     /// The output projection under its two names; switch-xxl-128 and switch-c-2048 use the second.
     static let headNames = ["lm_head.weight", "decoder.lm_head.weight"]
 
-    /// The names that a file may use for the tensor, best first.
-    ///
-    /// - Parameter tiedEmbeddings: Whether the output projection is the embedding, so that all its names mean one
-    ///   tensor.
-    /// - Returns: At least one name.
-    func names(tiedEmbeddings: Bool) -> [String] {
-        switch self {
-        case .sharedEmbedding: tiedEmbeddings ? Self.embeddingNames + Self.headNames : Self.embeddingNames
-        case .lmHead: tiedEmbeddings ? Self.embeddingNames + Self.headNames : Self.headNames
-        default: [self.name]
-        }
-    }
-
-    /// The role that a name stands for.
+    /// The role that a name stands for in a Switch Transformer.
     ///
     /// - Parameter name: A name as transformers writes it, or one of the other names of the embedding and the output
     ///   projection.
-    public init?(name: String) {
+    public init?(name: String) { self.init(name: name, feedForward: "mlp") }
+
+    /// The role that a name stands for in a family that calls its feed-forward networks so.
+    init?(name: String, feedForward module: String) {
         if Self.embeddingNames.contains(name) {
             self = .sharedEmbedding
         } else if Self.headNames.contains(name) {
             self = .lmHead
-        } else if let role = Self.parsed(name), role.name == name {
+        } else if let role = Self.parsed(name, module), role.name(feedForward: module) == name {
             // Writing the role out again refuses spellings such as "block.01" that the pieces alone would accept.
             self = role
         } else {
@@ -77,7 +70,7 @@ extension TensorRole {
         }
     }
 
-    private static func parsed(_ name: String) -> TensorRole? {
+    private static func parsed(_ name: String, _ module: String) -> TensorRole? {
         let pieces = name.split(separator: ".", omittingEmptySubsequences: false)
         guard pieces.count >= 3, let stack = Stack(name: pieces[0]) else { return nil }
         if pieces[1] == "final_layer_norm" { return .finalNorm(stack) }
@@ -90,7 +83,7 @@ extension TensorRole {
             let kind: AttentionKind = pieces[5] == "SelfAttention" ? .selfAttention : .cross
             guard stack == .decoder || kind == .selfAttention else { return nil }
             return AttentionProjection(moduleName: pieces[6]).map { .attention(stack, block: block, kind, $0) }
-        case "mlp":
+        case Substring(module):
             return self.parsedFeedForward(pieces, SparseLayer(stack: stack, block: block))
         default:
             return nil
@@ -108,6 +101,20 @@ extension TensorRole {
             return FeedForwardMatrix(moduleName: pieces[8]).map { .expert(layer, expert: expert, $0) }
         default:
             return FeedForwardMatrix(moduleName: pieces[6]).map { .dense(layer.stack, block: layer.block, $0) }
+        }
+    }
+}
+
+extension ModelConfiguration {
+    /// The names that a file may use for a tensor, best first; at least one.
+    ///
+    /// Where the output projection is the embedding, all the names of both mean one tensor.
+    func names(of role: TensorRole) -> [String] {
+        switch (role, self.tiedEmbeddings) {
+        case (.sharedEmbedding, true), (.lmHead, true): TensorRole.embeddingNames + TensorRole.headNames
+        case (.sharedEmbedding, false): TensorRole.embeddingNames
+        case (.lmHead, false): TensorRole.headNames
+        default: [self.family.reader.name(of: role)]
         }
     }
 }
@@ -153,13 +160,17 @@ extension Sublayer {
 }
 
 extension FeedForwardMatrix {
-    fileprivate var moduleName: String { self == .wi ? "wi" : "wo" }
+    fileprivate var moduleName: String {
+        switch self {
+        case .wi: "wi"
+        case .wo: "wo"
+        case .wi0: "wi_0"
+        case .wi1: "wi_1"
+        }
+    }
 
     fileprivate init?(moduleName: Substring) {
-        switch moduleName {
-        case "wi": self = .wi
-        case "wo": self = .wo
-        default: return nil
-        }
+        guard let matrix = Self.allCases.first(where: { $0.moduleName == moduleName }) else { return nil }
+        self = matrix
     }
 }

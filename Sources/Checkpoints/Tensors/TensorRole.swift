@@ -32,12 +32,17 @@ public enum Sublayer: UInt8, Sendable, Hashable, CaseIterable {
     case feedForward
 }
 
-/// The two matrices of a feed-forward network, dense or expert.
+/// The matrices that a feed-forward network may have, dense or expert: `wi` and `wo`, or where it is gated `wi0`, `wi1`
+/// and `wo` (`ModelConfiguration.feedForwardMatrices`).
 public enum FeedForwardMatrix: UInt8, Sendable, Hashable, CaseIterable {
     /// `[feedForwardWidth, modelWidth]`
     case wi
     /// `[modelWidth, feedForwardWidth]`
     case wo
+    /// `[feedForwardWidth, modelWidth]`: the gate, which the activation is applied to.
+    case wi0
+    /// `[feedForwardWidth, modelWidth]`: what the gate is multiplied with.
+    case wi1
 }
 
 /// What a tensor is for, independent of its name and layout in a checkpoint.

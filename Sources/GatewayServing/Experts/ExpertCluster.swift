@@ -78,6 +78,11 @@ public final class ExpertCluster: Sendable {
         self.state = Mutex(State(pools: pools))
         (self.work, self.workSource) = AsyncStream.makeStream(of: Work.self)
         (self.completion, self.completionSource) = AsyncStream.makeStream(of: Never.self)
+        if !model.hasExperts {
+            // There is no host to wait for.
+            self.state.withLock { $0.isComplete = true }
+            self.completionSource.finish()
+        }
     }
 
     /// Connects to all replicas and verifies them, until the task is cancelled.
@@ -102,7 +107,7 @@ public final class ExpertCluster: Sendable {
                     }
                 }
             }
-            if self.configuration.replicatesHotExperts {
+            if self.configuration.replicatesHotExperts, !self.layers.isEmpty {
                 group.addTask { await self.replicateHotExperts() }
             }
             for await work in self.work {

@@ -173,13 +173,8 @@ extension GatewayConfiguration {
         guard let model = try settings.value(table.model) else {
             throw Settings.Failure("no model is given: pass --model DIR or set \(table.model.definition.variable)")
         }
-        let pools = try settings.value(table.pool)
-        guard !pools.isEmpty else {
-            throw Settings.Failure(
-                "no pool is given: pass --pool NAME=HOST:PORT for each, or set \(table.pool.definition.variable)"
-            )
-        }
-        self.init(modelDirectory: model, pools: pools)
+        // Whether there must be pools, the model says when it is opened.
+        self.init(modelDirectory: model, pools: try settings.value(table.pool))
         let listen = try settings.value(table.listen)
         self.host = listen.host
         self.port = listen.port

@@ -19,18 +19,14 @@ public enum ExpertSelection: Sendable, Hashable {
 /// computed with it, not on the number of threads, not on the machine. So `forward` on another host and `begin` here
 /// give the same bits.
 public final class LocalExperts: ExpertExecutor, Sendable {
-    private struct Expert: Sendable {
-        let wi: PackedMatrix
-        let wo: PackedMatrix
-    }
-
     /// Rows that go through the experts at once, which bounds the memory of the inner activations.
     private static let slabRows = 2048
 
-    private let layers: [SparseLayer: [Int: Expert]]
+    private let layers: [SparseLayer: [Int: FeedForwardWeights]]
     private let pool: WorkPool
     private let modelWidth: Int
     private let feedForwardWidth: Int
+    private let isGated: Bool
     private let activation: Activation
 
     /// Loads and packs experts.
@@ -113,8 +109,9 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         progress: (@Sendable (WorkProgress) -> Void)?
     ) throws {
         try ModelError.requireSupport(for: configuration)
-        let total = 2 * sources.reduce(0) { $1.wanted.values.reduce($0) { $0 + $1.count } }
-        var layers: [SparseLayer: [Int: Expert]] = [:]
+        let matrices = configuration.feedForwardMatrices.count
+        let total = matrices * sources.reduce(0) { $1.wanted.values.reduce($0) { $0 + $1.count } }
+        var layers: [SparseLayer: [Int: FeedForwardWeights]] = [:]
         var types: [PartType] = []
         var done = 0
         for (checkpoint, wanted) in sources {
@@ -135,13 +132,12 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             )
             for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
                 for expert in indices.sorted() {
-                    let loaded = Expert(
-                        wi: try loader.packed(.expert(layer, expert: expert, .wi)),
-                        wo: try loader.packed(.expert(layer, expert: expert, .wo))
-                    )
-                    type.kept.formUnion([loaded.wi.dtype, loaded.wo.dtype])
+                    let loaded = try FeedForwardWeights(isGated: configuration.gatedFeedForward) { matrix in
+                        try loader.packed(.expert(layer, expert: expert, matrix))
+                    }
+                    type.kept.formUnion(loaded.types)
                     layers[layer, default: [:]][expert] = loaded
-                    done += 2
+                    done += matrices
                 }
             }
             types.append(type)
@@ -151,6 +147,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.pool = pool
         self.modelWidth = configuration.modelWidth
         self.feedForwardWidth = configuration.feedForwardWidth
+        self.isGated = configuration.gatedFeedForward
         self.activation = Activation(configuration.activation)
     }
 
@@ -158,7 +155,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     /// types; nil where none is held.
     public var weightType: DType? {
         let first = self.layers.min { $0.key < $1.key }?.value
-        return first?.min { $0.key < $1.key }?.value.wi.dtype
+        return first?.min { $0.key < $1.key }?.value.inner.dtype
     }
 
     /// The experts of each layer, ascending.
@@ -169,7 +166,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     /// Bytes of the packed weights, including those in mapped files.
     public var byteCount: Int {
         self.layers.values.reduce(0) { sum, experts in
-            experts.values.reduce(sum) { $0 + $1.wi.byteCount + $1.wo.byteCount }
+            experts.values.reduce(sum) { $0 + $1.byteCount }
         }
     }
 
@@ -183,7 +180,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.layers[layer]?[expert] != nil
     }
 
-    /// Computes `wo(activation(wi x))` for rows that are grouped by expert.
+    /// Computes `wo(activation(wi x))`, or `wo(activation(wi0 x) * (wi1 x))` where experts are gated, for rows that are grouped by expert.
     ///
     /// - Parameters:
     ///   - layer: The sparse layer.
@@ -199,42 +196,21 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         outputs: UnsafeMutablePointer<Float>
     ) throws(ExpertError) {
         let slabs = try self.slabs(of: groups, layer: layer)
-        guard let tallest = slabs.map({ $0.reduce(0) { $0 + $1.rows } }).max() else {
-            return
-        }
-        let stride = FeedForward.innerStride(width: self.feedForwardWidth)
-        let inner = FloatMatrix.temporary(rows: tallest, columns: stride)
         var row = 0
         for slab in slabs {
-            var first: [Product] = []
-            var second: [Product] = []
-            first.reserveCapacity(slab.count)
-            second.reserveCapacity(slab.count)
-            var innerRow = 0
+            var work = FeedForwardWork(
+                rows: slab.reduce(0) { $0 + $1.rows },
+                width: self.feedForwardWidth,
+                isGated: self.isGated,
+                activation: self.activation,
+                networks: slab.count
+            )
             for part in slab {
-                first.append(
-                    Product(
-                        part.expert.wi,
-                        input: tokens + row * self.modelWidth,
-                        rows: part.rows,
-                        output: inner.pointer + innerRow * stride,
-                        outputStride: stride,
-                        relu: self.activation == .relu
-                    )
-                )
-                second.append(
-                    Product(
-                        part.expert.wo,
-                        input: inner.pointer + innerRow * stride,
-                        inputStride: stride,
-                        rows: part.rows,
-                        output: outputs + row * self.modelWidth
-                    )
-                )
+                let offset = row * self.modelWidth
+                work.add(part.expert, rows: part.rows, input: tokens + offset, output: outputs + offset)
                 row += part.rows
-                innerRow += part.rows
             }
-            FeedForward.compute(first, then: second, activation: self.activation, pool: self.pool)
+            work.run(on: self.pool)
         }
     }
 
@@ -254,7 +230,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     }
 
     private struct Part {
-        let expert: Expert
+        let expert: FeedForwardWeights
         let rows: Int
     }
 

@@ -1,17 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchyardTypes
 internal import TensorKernels
 
-/// A dense feed-forward sublayer: `wo(activation(wi x))`.
-struct FeedForward: Sendable {
-    /// `[d_ff, d_model]`.
-    let wi: PackedMatrix
+/// The matrices of one feed-forward network, dense or expert.
+struct FeedForwardWeights: Sendable {
+    /// `[d_ff, d_model]`: the matrix before the activation, `wi0` in a gated network.
+    let inner: PackedMatrix
+
+    /// `[d_ff, d_model]`: what a gated network multiplies the activation with, `wi1`; nil in the others.
+    let factor: PackedMatrix?
 
     /// `[d_model, d_ff]`.
     let wo: PackedMatrix
 
-    /// The activation between the two.
+    /// Loads the matrices that a configuration calls for.
+    ///
+    /// - Parameters:
+    ///   - isGated: Whether the network is gated.
+    ///   - load: Loads one of them.
+    init(isGated: Bool, load: (FeedForwardMatrix) throws -> PackedMatrix) rethrows {
+        self.inner = try load(isGated ? .wi0 : .wi)
+        self.factor = isGated ? try load(.wi1) : nil
+        self.wo = try load(.wo)
+    }
+
+    /// The bytes of all of them.
+    var byteCount: Int { self.inner.byteCount + (self.factor?.byteCount ?? 0) + self.wo.byteCount }
+
+    /// The types that they are kept in.
+    var types: Set<DType> {
+        var types: Set<DType> = [self.inner.dtype, self.wo.dtype]
+        if let factor = self.factor { types.insert(factor.dtype) }
+        return types
+    }
+}
+
+/// A dense feed-forward sublayer: `wo(activation(wi x))`, or `wo(activation(wi0 x) * (wi1 x))` where it is gated.
+struct FeedForward: Sendable {
+    let weights: FeedForwardWeights
+
+    /// The activation before `wo`.
     let activation: Activation
 
     /// Elements between the inner activation's rows.
@@ -32,48 +62,102 @@ struct FeedForward: Sendable {
     ///   - pool: Threads that share the products.
     /// - Returns: `[tokens, d_model]`.
     func callAsFunction(_ input: FloatMatrix, pool: WorkPool) -> FloatMatrix {
-        let stride = FeedForward.innerStride(width: self.wi.outputs)
-        let inner = FloatMatrix.temporary(rows: input.rows, columns: stride)
-        let output = FloatMatrix.temporary(rows: input.rows, columns: self.wo.outputs)
-        FeedForward.compute(
-            [
-                Product(
-                    self.wi,
-                    input: input.pointer,
-                    rows: input.rows,
-                    output: inner.pointer,
-                    outputStride: stride,
-                    relu: self.activation == .relu
-                )
-            ],
-            then: [
-                Product(self.wo, input: inner.pointer, inputStride: stride, rows: input.rows, output: output.pointer)
-            ],
-            activation: self.activation,
-            pool: pool
+        let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.wo.outputs)
+        var work = FeedForwardWork(
+            rows: input.rows,
+            width: self.weights.inner.outputs,
+            isGated: self.weights.factor != nil,
+            activation: self.activation
         )
+        work.add(self.weights, rows: input.rows, input: input.pointer, output: output.pointer)
+        work.run(on: pool)
         return output
     }
+}
 
-    /// Computes the first products, the activation of their outputs, then the second products.
+/// Feed-forward networks to be computed together, each for rows of its own.
+struct FeedForwardWork {
+    private let activation: Activation
+    private let stride: Int
+    /// `[rows, d_ff]`
+    private let inner: FloatMatrix
+    /// `[rows, d_ff]`; nil where the networks are not gated.
+    private let factors: FloatMatrix?
+    private var first: [Product] = []
+    private var second: [Product] = []
+    private var next = 0
+
+    /// Makes room.
     ///
     /// - Parameters:
-    ///   - first: Products with `wi`, already rectified where the activation is `relu`.
-    ///   - second: Products with `wo`.
-    ///   - activation: The activation between the two.
-    ///   - pool: Threads that share the work.
-    static func compute(_ first: [Product], then second: [Product], activation: Activation, pool: WorkPool) {
-        pool.run(first)
-        if activation != .relu {
-            for product in first {
-                pool.run(product.rows) { rows in
-                    for row in rows {
-                        activation.apply(product.output + row * product.outputStride, count: product.matrix.outputs)
-                    }
+    ///   - rows: All rows that will be added.
+    ///   - width: `d_ff`.
+    ///   - isGated: Whether the networks are gated.
+    ///   - activation: Their activation.
+    ///   - networks: How many networks will be added.
+    init(rows: Int, width: Int, isGated: Bool, activation: Activation, networks: Int = 1) {
+        self.activation = activation
+        self.stride = FeedForward.innerStride(width: width)
+        self.inner = FloatMatrix.temporary(rows: rows, columns: self.stride)
+        self.factors = isGated ? FloatMatrix.temporary(rows: rows, columns: self.stride) : nil
+        self.first.reserveCapacity(isGated ? 2 * networks : networks)
+        self.second.reserveCapacity(networks)
+    }
+
+    /// Adds a network.
+    ///
+    /// - Parameters:
+    ///   - weights: Its matrices; gated as said when making room.
+    ///   - rows: Number of rows.
+    ///   - input: `[rows, d_model]`.
+    ///   - output: `[rows, d_model]`.
+    mutating func add(
+        _ weights: FeedForwardWeights,
+        rows: Int,
+        input: UnsafePointer<Float>,
+        output: UnsafeMutablePointer<Float>
+    ) {
+        let offset = self.next * self.stride
+        self.next += rows
+        self.first.append(
+            Product(
+                weights.inner,
+                input: input,
+                rows: rows,
+                output: self.inner.pointer + offset,
+                outputStride: self.stride,
+                relu: self.activation == .relu
+            )
+        )
+        if let matrix = weights.factor, let factors = self.factors {
+            let output = factors.pointer + offset
+            self.first.append(Product(matrix, input: input, rows: rows, output: output, outputStride: self.stride))
+        }
+        self.second.append(
+            Product(weights.wo, input: self.inner.pointer + offset, inputStride: self.stride, rows: rows, output: output)
+        )
+    }
+
+    /// Computes all.
+    ///
+    /// - Parameter pool: Threads that share the work.
+    func run(on pool: WorkPool) {
+        pool.run(self.first)
+        // The products have rectified their results already.
+        if self.activation != .relu || self.factors != nil {
+            let width = self.second.first?.matrix.inputs ?? 0
+            WorkPool.share(self.next, width: width, among: pool) { rows in
+                for row in rows {
+                    let offset = row * self.stride
+                    self.activation.apply(
+                        self.inner.pointer + offset,
+                        times: self.factors.map { UnsafePointer($0.pointer + offset) },
+                        count: width
+                    )
                 }
             }
         }
-        pool.run(second)
+        pool.run(self.second)
     }
 }
 

@@ -125,8 +125,9 @@ struct BlockBuilder {
         let norm = try self.norm(.layerNorm(stack, block: block, .feedForward))
         guard self.configuration.isSparse(stack, block: block) else {
             let dense = FeedForward(
-                wi: try self.loader.packed(.dense(stack, block: block, .wi)),
-                wo: try self.loader.packed(.dense(stack, block: block, .wo)),
+                weights: try FeedForwardWeights(isGated: self.configuration.gatedFeedForward) { matrix in
+                    try self.loader.packed(.dense(stack, block: block, matrix))
+                },
                 activation: Activation(self.configuration.activation)
             )
             return FeedForwardSublayer(norm: norm, kind: .dense(dense))

@@ -46,7 +46,7 @@ public struct MemoryEstimate: Sendable, Equatable {
             for expert in 0..<model.expertCount {
                 // The same cut as `CheckpointSharder` makes.
                 let pool = expert * pools / model.expertCount
-                for matrix in FeedForwardMatrix.allCases {
+                for matrix in model.feedForwardMatrices {
                     let role = TensorRole.expert(layer, expert: expert, matrix)
                     guard model.has(role) else { continue }
                     let tensor = try checkpoint.tensor(role)

@@ -68,7 +68,7 @@ struct SyntheticCheckpoint {
         }
         for layer in self.configuration.sparseLayers {
             for expert in self.experts {
-                parts.append(FeedForwardMatrix.allCases.map { .expert(layer, expert: expert, $0) })
+                parts.append(self.configuration.feedForwardMatrices.map { .expert(layer, expert: expert, $0) })
             }
         }
         return parts

@@ -154,7 +154,7 @@ struct CheckpointInspector {
         report.notes = model.generationNotes
         func blocks(_ stack: Stack) -> [Int] { model.sparseLayers.filter { $0.stack == stack }.map(\.block) }
         report.shape = InspectReport.Shape(
-            family: "switch_transformers",
+            family: model.family.rawValue,
             parameters: model.parameterCount,
             vocabularySize: model.vocabularySize,
             modelWidth: model.modelWidth,
@@ -167,8 +167,10 @@ struct CheckpointInspector {
             decoderSparseBlocks: blocks(.decoder),
             expertsPerLayer: model.expertCount,
             expertCapacity: model.expertCapacity,
-            activation: model.activation.rawValue,
-            head: model.tiedEmbeddings ? "head tied to the embedding" : "its own head",
+            activation: (model.gatedFeedForward ? "gated " : "") + model.activation.rawValue,
+            head: (model.tiedEmbeddings ? "head tied to the embedding" : "its own head")
+                + (model.scalesDecoderOutputs == model.tiedEmbeddings
+                    ? "" : model.scalesDecoderOutputs ? ", outputs scaled" : ", outputs not scaled"),
             decoderStartToken: model.decoderStartTokenID,
             endTokens: model.generation.endTokenIDs,
             padToken: model.padTokenID

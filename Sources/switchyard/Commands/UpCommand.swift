@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import Checkpoints
 import CommandKit
 import Foundation
 import Logging
@@ -14,7 +15,8 @@ struct UpCommand: AsyncParsableCommand {
         abstract: "Run a whole cluster on this machine: child processes, one terminal, clean stop.",
         discussion: """
             Shards the model into a temporary folder, or into --shards DIR, which later starts reuse, and starts the
-            expert hosts and the gateway. A host that dies is restarted.
+            expert hosts and the gateway. A host that dies is restarted. A model without experts (dense T5) is served
+            by the gateway alone.
 
             Ctrl-C or SIGTERM stops the gateway, which finishes the requests in flight, and then the hosts. A second
             signal cuts off requests in flight.
@@ -22,17 +24,18 @@ struct UpCommand: AsyncParsableCommand {
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
               switchyard up google/switch-base-8 --expert-dtype bfloat16 --packed --shards shards
+              switchyard up google/flan-t5-base --dtype int8
             """
     )
 
     @Argument(help: "A folder in Hugging Face layout, or a hub id in the local cache.")
     var model: String
 
-    @Option(help: "Number of pools, each with its own experts.")
-    var pools: Int = 2
+    @Option(help: "Number of pools, each with its own experts. (default: 2)")
+    var pools: Int?
 
-    @Option(help: "Expert hosts of each pool.")
-    var replicas: Int = 1
+    @Option(help: "Expert hosts of each pool. (default: 1)")
+    var replicas: Int?
 
     @Option(help: "Where the gateway listens.")
     var listen: String = "127.0.0.1:7400"
@@ -74,7 +77,7 @@ struct UpCommand: AsyncParsableCommand {
     @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
 
     func validate() throws {
-        guard self.pools >= 1, self.replicas >= 1 else {
+        guard self.pools ?? 1 >= 1, self.replicas ?? 1 >= 1 else {
             throw ValidationError("--pools and --replicas must be at least 1")
         }
         if let level = self.logLevel, Logger.Level(rawValue: level) == nil {
@@ -110,13 +113,18 @@ struct UpCommand: AsyncParsableCommand {
     }
 
     private func serve(_ children: ChildSignals) async throws {
-        let workspace: ShardWorkspace
         let overrides = try ModelSettings.overrides(self.override)
+        let directory = try ModelSettings.directory(self.model)
+        guard try ModelConfiguration.load(directory: directory, overrides: overrides).hasExperts else {
+            try self.refuseExpertOptions()
+            return try await self.run(self.layout(LocalCluster.Layout(withoutExperts: directory)), children)
+        }
+        let workspace: ShardWorkspace
         do {
             workspace = try await StopSignals.interruptible {
                 try ShardWorkspace.prepare(
                     model: self.model,
-                    pools: self.pools,
+                    pools: self.pools ?? 2,
                     folder: self.shards,
                     packing: self.precision.packing,
                     overrides: overrides,
@@ -129,7 +137,25 @@ struct UpCommand: AsyncParsableCommand {
             throw CancellationError()
         }
         defer { workspace.discard() }
-        var layout = self.layout(workspace)
+        let parts = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        try await self.run(self.layout(parts), children)
+    }
+
+    /// Refuses options that say something of experts, for a model that has none.
+    private func refuseExpertOptions() throws {
+        let given = [
+            ("--pools", self.pools != nil), ("--replicas", self.replicas != nil), ("--shards", self.shards != nil),
+            ("--host-threads", self.hostThreads != nil), ("--expert-dtype", self.precision.expertDtype != nil),
+            ("--wire-dtype", self.precision.wireDtype != nil), ("--packed", self.precision.packed),
+        ]
+        guard let option = given.first(where: \.1)?.0 else { return }
+        throw ValidationError(
+            "\(option) is about experts, and \(self.model) has none: the gateway serves it alone; leave it out"
+        )
+    }
+
+    private func run(_ layout: LocalCluster.Layout, _ children: ChildSignals) async throws {
+        var layout = layout
         layout.signals = children
         try await layout.readDrains(ProcessInfo.processInfo.environment)
         let isReady = Atomic(false)
@@ -146,9 +172,10 @@ struct UpCommand: AsyncParsableCommand {
         )
     }
 
-    private func layout(_ workspace: ShardWorkspace) -> LocalCluster.Layout {
-        var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
-        layout.replicas = self.replicas
+    /// What both kinds of models have in common.
+    private func layout(_ parts: LocalCluster.Layout) -> LocalCluster.Layout {
+        var layout = parts
+        layout.replicas = self.replicas ?? 1
         layout.gatewayListen = self.listen
         layout.gatewayAdminListen = self.adminListen
         if self.plaintext { layout.gatewayArguments = ["--plaintext"] }

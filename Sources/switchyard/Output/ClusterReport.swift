@@ -50,7 +50,9 @@ struct ClusterReport {
 
     private var modelLine: String {
         "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
-            + "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, "
+            + (self.model.expertsPerLayer == 0
+                ? "no experts, "
+                : "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, ")
             + "width \(self.model.modelWidth), fingerprint \(self.model.fingerprint.fingerprintText)"
             + (self.model.weightDType.type.map { ", weights \($0)" } ?? "")
     }
