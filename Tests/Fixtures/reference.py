@@ -52,6 +52,8 @@ def randomize(model, seed: int, head_gain: float = 2.5) -> None:
         "classifier.weight": 1.5 * width**-0.5,
         "classifier.bias": 0.5,
         ".wi.weight": 1.4 * width**-0.5,
+        ".wi_0.weight": 1.4 * width**-0.5,
+        ".wi_1.weight": 1.4 * width**-0.5,
         ".wo.weight": 2.0 * config.d_ff**-0.5,
     }
     head_norm = head_gain if config.tie_word_embeddings else 1.0
