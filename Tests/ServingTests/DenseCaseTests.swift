@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import Foundation
+import SwitchModel
 import SwitchyardProtos
+import TensorKernels
 import Testing
 
 @testable import GatewayServing
@@ -83,8 +86,8 @@ struct DenseCaseTests {
         let gateway = try LocalGateway(configuration: configuration, logger: quietLogger)
         try await gateway.whileRunning {
             try await self.checkAnswers(description, gateway)
-            try await self.checkLogits(description, gateway)
         }
+        try self.checkLogits(description, configuration)
     }
 
     private func describe(_ name: String) throws -> Case {
@@ -117,25 +120,24 @@ struct DenseCaseTests {
     }
 
     /// Compares the logits of the first step, where the case has them.
-    private func checkLogits(_ description: Case, _ gateway: LocalGateway) async throws {
-        guard let prompts = description.prompts, let greedy = description.greedy else { return }
-        for (index, wanted) in (description.logits ?? []).enumerated() {
-            var request = ScoreRequest(
-                input: .tokenIDs(prompts[index]),
-                target: .tokenIDs(Array(greedy[index].prefix(1)))
-            )
-            request.returnLogits = true
-            let tensor = try #require(try await gateway.score(request).logits)
-            let found = tensor.data.withUnsafeBytes { bytes in
-                stride(from: 0, to: bytes.count, by: 4)
-                    .map {
-                        Float(
-                            bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0, as: UInt32.self))
-                        )
-                    }
+    private func checkLogits(_ description: Case, _ configuration: LocalGatewayConfiguration) throws {
+        guard let prompts = description.prompts, let wanted = description.logits else { return }
+        let checkpoint = try Checkpoint.open(configuration.modelDirectory, overrides: configuration.modelOverrides)
+        let pool = WorkPool(threads: 1)
+        let model = try SwitchTransformer(checkpoint: checkpoint, pool: pool)
+        let experts = try LocalExperts(checkpoint: checkpoint, pool: pool)
+        var record = RoutingRecord()
+        let inputs = prompts.map { $0.map { Int32(bitPattern: $0) } }
+        let rows = try model.encode(inputs, experts: experts, record: &record)
+            .map {
+                DecoderInput(cache: DecoderCache($0), tokens: [0])
             }
-            #expect(found.count == wanted.count)
-            for (value, expected) in zip(found, wanted) { #expect(abs(value - expected) < 2e-4) }
+        let logits = try model.decode(rows, experts: experts, record: &record)
+        try #require(logits.rows == wanted.count)
+        for (index, expected) in wanted.enumerated() {
+            let found = Array(logits.row(index))
+            #expect(found.count == expected.count)
+            #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 2e-4 }, "the logits of \(prompts[index])")
         }
     }
 
@@ -148,12 +150,10 @@ struct DenseCaseTests {
         try await withThrowingTaskGroup(of: (Int, Generation).self) { group in
             for (index, prompt) in prompts.enumerated() {
                 group.addTask {
-                    var parameters = GenerationParameters()
-                    parameters.maxNewTokens = 12
-                    parameters.numBeams = beams
-                    let response = try await gateway.generate(
-                        GenerateRequest(input: .tokenIDs(prompt), parameters: parameters)
-                    )
+                    var request = GenerateRequest(input: .tokenIDs(prompt), parameters: .init())
+                    request.parameters?.maxNewTokens = 12
+                    request.parameters?.numBeams = beams
+                    let response = try await gateway.generate(request)
                     return (index, try #require(response.generations.first))
                 }
             }
