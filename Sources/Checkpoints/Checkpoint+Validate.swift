@@ -126,8 +126,8 @@ extension Checkpoint {
 
     private func gatingHint(_ matrix: FeedForwardMatrix) -> String {
         matrix == .wi
-            ? "belongs to a feed-forward network without a gate, and the model's are gated; override is_gated_act=false"
-            : "belongs to a gated feed-forward network, and the model's have no gate; override is_gated_act=true"
+            ? "belongs to a feed-forward network without a gate, and the model's have wi_0 and wi_1; override is_gated_act=false"
+            : "belongs to a gated feed-forward network, and the model's have one wi and no gate; override is_gated_act=true"
     }
 
     private func blockHint(_ stack: Stack, _ block: Int) -> String {

@@ -140,7 +140,7 @@ import Testing
         dense.configuration.decoderSparseStep = 0
         try dense.write(to: model)
         let error = failure { _ = try CheckpointSharder.shard(model: model.path, output: "\(folder.path)/x", pools: 1) }
-        #expect(error?.message.contains("no sparse layers") == true)
+        #expect(error?.message.contains("no experts") == true)
     }
 
     @Test func anOutputThatExistsIsKept() throws {

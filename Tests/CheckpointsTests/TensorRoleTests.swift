@@ -18,6 +18,7 @@ import Testing
         (.layerNorm(.decoder, block: 2, .feedForward), "decoder.block.2.layer.2.layer_norm.weight"),
         (.dense(.encoder, block: 0, .wi), "encoder.block.0.layer.1.mlp.wi.weight"),
         (.dense(.decoder, block: 0, .wo), "decoder.block.0.layer.2.mlp.wo.weight"),
+        (.dense(.decoder, block: 0, .wi0), "decoder.block.0.layer.2.mlp.wi_0.weight"),
         (.router(SparseLayer(stack: .decoder, block: 1)), "decoder.block.1.layer.2.mlp.router.classifier.weight"),
         (.routerBias(SparseLayer(stack: .encoder, block: 1)), "encoder.block.1.layer.1.mlp.router.classifier.bias"),
         (
@@ -43,7 +44,7 @@ import Testing
         "", ".", "shared", "shared.weight.weight", "encoder.block.01.layer.0.layer_norm.weight",
         "encoder.block.+1.layer.0.layer_norm.weight", "encoder.block.1.layer.2.layer_norm.weight",
         "encoder.block.1.layer.1.EncDecAttention.q.weight", "decoder.block.1.layer.0.SelfAttention.x.weight",
-        "decoder.block.1.layer.2.mlp.experts.expert_.wi.weight", "decoder.block.1.layer.2.mlp.wi_0.weight",
+        "decoder.block.1.layer.2.mlp.experts.expert_.wi.weight", "decoder.block.1.layer.2.mlp.wi_2.weight",
         "decoder.block.1.layer.2.mlp.experts.expert_1.wi.bias",
         "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
         "middle.final_layer_norm.weight", "encoder.block.99999999999999999999.layer.0.layer_norm.weight",

@@ -142,7 +142,7 @@ struct TinyModel {
         let experts = self.configuration.sparseLayers.flatMap { layer in
             (0..<self.configuration.expertCount)
                 .flatMap { expert in
-                    FeedForwardMatrix.allCases.map { TensorRole.expert(layer, expert: expert, $0) }
+                    self.configuration.feedForwardMatrices.map { TensorRole.expert(layer, expert: expert, $0) }
                 }
         }
         return self.configuration.gatewayRoles + experts

@@ -20,7 +20,8 @@ extension ModelConfiguration {
     /// - Parameters:
     ///   - directory: The folder of the checkpoint.
     ///   - overrides: Hugging Face keys and the text of the values to use in place of the files': `["d_ff": "2048"]`.
-    ///     `scale_decoder_outputs`, `is_scale_prob` and `dropped_tokens` (`zero` or `pass`) are read from here only.
+    ///     `is_scale_prob`, `dropped_tokens` (`zero` or `pass`), and for a Switch Transformer also
+    ///     `scale_decoder_outputs` and `is_gated_act`, are read from here only.
     ///     An override of a number of sparse layers also sets aside the file's sparse step. `sparse_step_rule` (`hf` or
     ///     `google`) is a key of our own.
     /// - Returns: A configuration that has passed `validate()`.
@@ -115,10 +116,14 @@ extension ModelConfiguration {
         self.endTokenID = ends.first ?? 1
         self.padTokenID = try (fields["pad_token_id"] == nil ? config : fields).integer("pad_token_id") ?? 0
         let start = try Self.startToken(fields)
-        if let start {
+        let other = try Self.startToken(config)
+        if let start = start ?? other {
             self.decoderStartTokenID = start
-        } else {
-            self.decoderStartTokenID = try Self.startToken(config) ?? 0
+        } else if self.family != .switchTransformers, !self.isEncoderClass {
+            throw config.failure(
+                "decoder_start_token_id is missing, and so is bos_token_id: there is no token to begin with, and "
+                    + "transformers does not generate either"
+            )
         }
         self.generation = try GenerationDefaults(fields, endTokenIDs: ends)
         self.assumesStartToken = start == nil

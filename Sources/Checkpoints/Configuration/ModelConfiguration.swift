@@ -112,7 +112,7 @@ public struct ModelConfiguration: Sendable, Equatable {
     /// Whether the output projection is the embedding, scaled by `modelWidth^-0.5` (`tie_word_embeddings`).
     public var tiedEmbeddings: Bool
     /// Whether the decoder's outputs are multiplied by `modelWidth^-0.5` before the projection; nil where that follows
-    /// from `tiedEmbeddings`, as transformers has it for Switch Transformers (`scale_decoder_outputs`).
+    /// from `tiedEmbeddings`, as in transformers for Switch Transformers (`scale_decoder_outputs`).
     public var decoderOutputScaling: Bool?
     /// Whether an expert's output is multiplied by the router's probability (`is_scale_prob`, an override).
     public var scalesByProbability = true

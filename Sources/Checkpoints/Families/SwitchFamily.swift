@@ -2,7 +2,7 @@
 
 internal import SwitchyardTypes
 
-/// Switch Transformers as transformers has them
+/// Switch Transformers, after transformers
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/switch_transformers).
 enum SwitchFamily: FamilyReader {
     static var defaults: ModelConfiguration { ModelConfiguration() }
@@ -81,14 +81,19 @@ enum SwitchFamily: FamilyReader {
     /// Takes gating from the weights: transformers has no gated feed-forwards here and ignores `is_gated_act`, which
     /// published configurations without any carry. switch-xxl-128 has them, and its configuration denies it.
     static func settle(_ configuration: inout ModelConfiguration, tensors: [String: StoredTensor]) {
-        configuration.gatedFeedForward =
-            configuration.gatingChoice
-            ?? tensors.keys.contains { name in
-                switch self.role(named: name) ?? TensorRole(packedName: name) {
-                case .dense(_, _, .wi0)?, .expert(_, _, .wi0)?: true
-                default: false
-                }
+        if let choice = configuration.gatingChoice {
+            configuration.gatedFeedForward = choice
+            return
+        }
+        var found: Set<FeedForwardMatrix> = []
+        for name in tensors.keys {
+            switch self.role(named: name) ?? TensorRole(packedName: name) {
+            case .dense(_, _, let matrix)?, .expert(_, _, let matrix)?: found.insert(matrix)
+            default: break
             }
+        }
+        // A file with both kinds is refused when it is validated.
+        configuration.gatedFeedForward = found.contains(.wi0) && !found.contains(.wi)
     }
 
     static func name(of role: TensorRole) -> String { role.name(feedForward: "mlp") }

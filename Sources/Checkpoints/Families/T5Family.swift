@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Dense T5 as transformers has it
+/// Dense T5, after transformers
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5): the original, v1.1,
 /// flan-t5, monoT5 and madlad.
 enum T5Family: FamilyReader {
@@ -48,7 +48,7 @@ enum T5Family: FamilyReader {
     }
 }
 
-/// Dense multilingual T5 as transformers has it
+/// Dense multilingual T5, after transformers
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/mt5).
 enum MT5Family: FamilyReader {
     static var defaults: ModelConfiguration {
