@@ -161,7 +161,7 @@ import Testing
         (#"{"eos_token_id": []}"#, "eos_token_id must list 1 through 64 integers"),
         (#"{"decoder_start_token_id": -1}"#, "decoder_start_token_id must be"),
         (#"{"dense_act_fn": "xielu"}"#, "dense_act_fn must be one of relu, gelu"),
-        (#"{"model_type": "umt5"}"#, "model_type is \"t5\""),
+        (#"{"model_type": "umt5"}"#, "model_type is \"umt5\"; only \"switch_transformers\", \"t5\", \"mt5\""),
         (#"{"num_beams": 0}"#, "num_beams must be"),
         (#"{"early_stopping": 3}"#, "early_stopping must be"),
         (#"{"do_sample": true, "temperature": -1}"#, "temperature must be"),

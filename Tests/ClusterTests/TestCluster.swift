@@ -75,6 +75,7 @@ enum TestCluster {
     ///   - hostArguments: Further arguments of each expert host.
     ///   - model: The model's folder.
     ///   - packing: How to pack the experts' shards; nil leaves them as they are.
+    ///   - overrides: Configuration keys to override.
     ///   - adminListen: Where each process serves metrics and probes.
     ///   - onGatewayExit: What to do when the gateway exits early.
     ///   - log: Records the processes' events.
@@ -87,6 +88,7 @@ enum TestCluster {
         hostArguments: [String] = [],
         model: String = Self.miniature,
         packing: WeightStorage? = nil,
+        overrides: [String: String] = [:],
         adminListen: String = "off",
         onGatewayExit: ChildExitPolicy = .fail,
         log: ProcessLog = ProcessLog(),
@@ -96,7 +98,8 @@ enum TestCluster {
             model: model,
             pools: pools,
             folder: nil,
-            packing: packing
+            packing: packing,
+            overrides: overrides
         )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)

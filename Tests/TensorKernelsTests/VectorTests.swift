@@ -187,6 +187,36 @@ struct VectorTests {
         }
     }
 
+    @Test("activations give the same bits at every level, alone and as a gate", arguments: Activation.allCases)
+    func activationLevels(activation: Activation) {
+        var numbers = NumberSource(seed: 12)
+        // A length that no vector divides, with values from both tails and the middle.
+        let inputs = numbers.floats(1_003).map { $0 * 6 } + [-200, -90, -0.0, 0, 90, 200, .infinity, .nan]
+        let factors = numbers.floats(inputs.count)
+        for gate in [nil, FloatMatrix(factors, rows: 1, columns: factors.count)] {
+            var expected: [UInt32]?
+            for level in KernelLevel.available {
+                let values = FloatMatrix(inputs, rows: 1, columns: inputs.count)
+                activation.apply(
+                    values.pointer,
+                    times: gate.map { UnsafePointer($0.pointer) },
+                    count: inputs.count,
+                    level: level
+                )
+                let found = values.values.map { $0.isNaN ? Float.nan.bitPattern : $0.bitPattern }
+                #expect(found == expected ?? found, "\(level)")
+                expected = found
+                #expect(values.values.last?.isNaN == true)
+            }
+            guard gate != nil else { continue }
+            let plain = FloatMatrix(inputs, rows: 1, columns: inputs.count)
+            activation.apply(plain.pointer, count: inputs.count)
+            let products = zip(plain.values, factors)
+                .map { ($0 * $1).isNaN ? Float.nan.bitPattern : ($0 * $1).bitPattern }
+            #expect(products == expected)
+        }
+    }
+
     @Test("widening float16 gives every value exactly")
     func halves() {
         let patterns = (0...UInt16.max).map { $0 }

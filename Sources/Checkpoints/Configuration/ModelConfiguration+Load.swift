@@ -175,7 +175,8 @@ extension ModelConfiguration {
         for key in overrides.keys.sorted() where family.reader.unusedKeys.contains(key) {
             throw CheckpointError(
                 code: .unknownOverride,
-                message: "the override of \(key) would change nothing in a model of type \(family.rawValue); leave it out",
+                message: "the override of \(key) would change nothing in a model of type \(family.rawValue); "
+                    + "leave it out",
                 file: file
             )
         }

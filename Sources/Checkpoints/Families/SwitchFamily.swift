@@ -78,8 +78,10 @@ enum SwitchFamily: FamilyReader {
         }
     }
 
-    /// Takes gating from the weights: transformers has no gated feed-forwards here and ignores `is_gated_act`, which
-    /// published configurations without any carry. switch-xxl-128 has them, and its configuration denies it.
+    /// Takes gating from the weights.
+    ///
+    /// transformers has no gated feed-forwards in this family and ignores `is_gated_act`. switch-xxl-128 has them, and
+    /// its configuration denies it.
     static func settle(_ configuration: inout ModelConfiguration, tensors: [String: StoredTensor]) {
         if let choice = configuration.gatingChoice {
             configuration.gatedFeedForward = choice

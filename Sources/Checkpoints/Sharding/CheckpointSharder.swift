@@ -57,8 +57,8 @@ public enum CheckpointSharder {
         guard checkpoint.configuration.hasExperts else {
             throw CheckpointError(
                 code: .invalidArgument,
-                message: "has no experts (model_type \(checkpoint.configuration.family.rawValue)), so there is nothing to "
-                    + "cut: serve the folder as it is, with `switchyard up` or `switchyard gateway --model` and no pools",
+                message: "has no experts (model_type \(checkpoint.configuration.family.rawValue)), so there is nothing "
+                    + "to cut: serve the folder as it is, with `switchyard up` or `switchyard gateway --model` and no pools",
                 file: model
             )
         }

@@ -29,7 +29,9 @@ struct ShardRun {
         let experts = configuration.sparseLayers.flatMap { layer in
             (0..<configuration.expertCount)
                 .flatMap { expert in
-                    configuration.feedForwardMatrices.compactMap { try? checkpoint.stored(.expert(layer, expert: expert, $0)) }
+                    configuration.feedForwardMatrices.compactMap {
+                        try? checkpoint.stored(.expert(layer, expert: expert, $0))
+                    }
                 }
         }
         let asTheyAre = packing == nil ? gateway + experts : gateway

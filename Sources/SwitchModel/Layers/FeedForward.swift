@@ -37,7 +37,9 @@ struct FeedForwardWeights: Sendable {
     }
 }
 
-/// A dense feed-forward sublayer: `wo(activation(wi x))`, or `wo(activation(wi0 x) * (wi1 x))` where it is gated.
+/// A dense feed-forward sublayer.
+///
+/// It computes `wo(activation(wi x))`, or `wo(activation(wi0 x) * (wi1 x))` where it is gated.
 struct FeedForward: Sendable {
     let weights: FeedForwardWeights
 
@@ -79,9 +81,9 @@ struct FeedForward: Sendable {
 struct FeedForwardWork {
     private let activation: Activation
     private let stride: Int
-    /// `[rows, d_ff]`
+    /// The activations, `[rows, d_ff]`.
     private let inner: FloatMatrix
-    /// `[rows, d_ff]`; nil where the networks are not gated.
+    /// What gated networks multiply the activations with, `[rows, d_ff]`; nil where they are not gated.
     private let factors: FloatMatrix?
     private var first: [Product] = []
     private var second: [Product] = []
@@ -133,8 +135,9 @@ struct FeedForwardWork {
             let output = factors.pointer + offset
             self.first.append(Product(matrix, input: input, rows: rows, output: output, outputStride: self.stride))
         }
+        let inner = self.inner.pointer + offset
         self.second.append(
-            Product(weights.wo, input: self.inner.pointer + offset, inputStride: self.stride, rows: rows, output: output)
+            Product(weights.wo, input: inner, inputStride: self.stride, rows: rows, output: output)
         )
     }
 
