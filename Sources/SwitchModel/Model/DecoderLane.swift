@@ -54,7 +54,7 @@ final class DecoderLane {
             experts: experts,
             pool: model.pool,
             sequences: sequences,
-            given: GivenRoutes(rows.map { ($0.routes, $0.tokens.count) })
+            given: rows.contains { $0.routes != nil } ? GivenRoutes(rows.map { ($0.routes, $0.tokens.count) }) : nil
         )
         self.positions = positions
         self.last = last

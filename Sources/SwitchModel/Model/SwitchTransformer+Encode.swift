@@ -59,8 +59,10 @@ extension SwitchTransformer {
 
     /// Refuses routes of other layers, other tokens or unknown experts.
     func requireFitting(_ routes: StackRoutes?, stack: Stack, tokens: Int, input: Int) throws(ModelError) {
+        // Every row of every step comes here, and hardly any has routes.
+        guard let routes else { return }
         let layers = self.configuration.sparseLayers.filter { $0.stack == stack }
-        if let fault = routes?.fault(layers: layers, tokens: tokens, expertCount: self.configuration.expertCount) {
+        if let fault = routes.fault(layers: layers, tokens: tokens, expertCount: self.configuration.expertCount) {
             throw ModelError(code: .invalidInput, message: "the \(stack)'s routes of input \(input): it \(fault)")
         }
     }
