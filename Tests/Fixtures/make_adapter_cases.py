@@ -21,8 +21,9 @@ import peft
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM
 
-from make_checkpoint_cases import HERE as CASES, WEIGHTS, Model, answer, answers, edit, make_plain
+from make_checkpoint_cases import HERE as CASES, WEIGHTS, answer, answers, edit, make_plain
 from reference import require_pinned_versions
 
 HERE = pathlib.Path(__file__).parent / "adapters"
@@ -39,8 +40,9 @@ LINEAR = ["q", "k", "v", "o", "wi", "wo", "classifier"]
 ADAPTERS = {}
 
 
-def adapter(name: str, about: str, dtype=torch.bfloat16, scale: float = 0.2, safe: bool = True, overrides=None, shape=None, **settings):
-    ADAPTERS[name] = (about, dtype, scale, safe, overrides or {}, shape or {}, settings)
+def adapter(name: str, about: str, dtype=torch.bfloat16, scale: float = 0.2, safe: bool = True, overrides=None, shape=None, dense=None,
+            **settings):
+    ADAPTERS[name] = (about, dtype, scale, safe, overrides or {}, shape or {}, dense, settings)
 
 
 adapter("linear", "every linear layer, experts and router among them", target_modules=LINEAR, r=2, lora_alpha=3)
@@ -61,6 +63,9 @@ adapter("own-head", "the output projection of a model that has its own", target_
         shape=dict(tie_word_embeddings=False))
 adapter("saved-head", "a tied output projection, trained as a copy of its own", target_modules=["v"], r=2,
         modules_to_save=["lm_head"], overrides={"tie_word_embeddings": "false", "scale_decoder_outputs": "true"})
+adapter("dense", "attention and gated feed-forwards of flan-t5, the kind of adapter that is published most", dense="flan-t5",
+        dtype=torch.float32, target_modules=["q", "k", "v", "o", "wi_0", "wi_1", "wo"], r=4, lora_alpha=8)
+adapter("dense-head", "the head of flan-t5", dense="flan-t5", dtype=torch.float32, target_modules=["q", "lm_head"], r=2)
 
 
 def randomize(model, scale: float) -> None:
@@ -74,7 +79,7 @@ def randomize(model, scale: float) -> None:
 
 
 def write(name: str) -> None:
-    about, dtype, scale, safe, overrides, shape, settings = ADAPTERS[name]
+    about, dtype, scale, safe, overrides, shape, dense, settings = ADAPTERS[name]
     target = HERE / name
     shutil.rmtree(target, ignore_errors=True)
     plain = CASES / "plain"
@@ -83,20 +88,23 @@ def write(name: str) -> None:
         shutil.copytree(plain, folder, ignore=shutil.ignore_patterns("case.json"))
         if shape:
             make_plain(folder, **shape)
-        if dtype != torch.bfloat16:
+        if dense:
+            for file in (WEIGHTS, "config.json"):
+                shutil.copy(CASES.parent / "dense" / dense / file, folder)
+        if dtype != torch.bfloat16 or dense:
             tensors = load_file(folder / WEIGHTS)
             save_file({key: value.to(dtype) for key, value in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
             edit(folder / "config.json", dtype=str(dtype).removeprefix("torch."))
 
         trained = peft.get_peft_model(
-            Model.from_pretrained(folder, dtype=dtype), peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **settings)
+            AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype), peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **settings)
         )
         randomize(trained, scale)
         trained.save_pretrained(folder / "adapter", safe_serialization=safe)
         edit(folder / "adapter/adapter_config.json", base_model_name_or_path="tiny/plain")
         (folder / "adapter/README.md").unlink(missing_ok=True)
 
-        merged = peft.PeftModel.from_pretrained(Model.from_pretrained(folder, dtype=dtype), folder / "adapter")
+        merged = peft.PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype), folder / "adapter")
         merged = merged.merge_and_unload().eval()
         reference = pathlib.Path(scratch) / "merged"
         if overrides:
@@ -109,7 +117,7 @@ def write(name: str) -> None:
         tensors = load_file(reference / WEIGHTS)
         text = dict(about=about, without=[], overrides=overrides)
         text.update(answers(reference, [{}, {"num_beams": 3}], count=3))
-        base = Model.from_pretrained(folder, dtype=torch.float32).eval()
+        base = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
         if all(answer(base, prompt, {}) == ids for prompt, ids in zip(text["prompts"], text["answers"][0]["ids"])):
             raise SystemExit(f"{name}: the adapter changes no answer")
 

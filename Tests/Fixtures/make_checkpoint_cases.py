@@ -32,7 +32,7 @@ import sentencepiece
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import SwitchTransformersConfig, SwitchTransformersEncoderModel
+from transformers import AutoModelForSeq2SeqLM, SwitchTransformersConfig, SwitchTransformersEncoderModel
 from transformers import SwitchTransformersForConditionalGeneration as Model
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersSparseMLP as SparseMLP
 
@@ -102,7 +102,7 @@ def answer(model, prompt: list[int], request: dict, noise: int | None = None) ->
 
 
 def load(folder: pathlib.Path, dtype, patch):
-    model = Model.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype).eval()
     for module in model.modules():
         if patch and isinstance(module, SparseMLP):
             patch(module)
