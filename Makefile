@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-full-shape bench-peers build-bench pictures simulation protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers build-bench pictures simulation protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -183,6 +183,22 @@ bench-full-shape: build-bench
 	    --system "CTranslate2 dense, float32=$(DENSE_TURNS)" \
 	    --system "CTranslate2 dense, int8=$(DENSE_TURNS) --compute-type int8" \
 	    $(TURN_SYSTEMS) > $(BENCH)/compare.md && cat $(BENCH)/compare.md
+
+# One model for all three: bench_ctranslate2.py makes it on its first run, and keeps it in both layouts.
+T5_BASE = $(BENCH)/t5-base/checkpoint
+DENSE_SWITCHYARD = $(WORKSHOP) model --turns --threads $(BENCH_THREADS) $(T5_BASE)
+DENSE_TORCH = $(PEER_PYTHON) Tests/Peers/bench_transformers.py --turns --threads $(BENCH_THREADS) --model $(T5_BASE)
+bench-dense: build-bench ## benchmark dense T5-base's shape in turn with CTranslate2 and transformers
+	@mkdir -p $(BENCH)
+	@[ -f "$(T5_BASE)/config.json" ] || \
+	    $(PEER_PYTHON) Tests/Peers/bench_ctranslate2.py --model $(BENCH)/t5-base --batches 1 --runs 1
+	$(WORKSHOP) compare --markdown --work decode --rounds $(BENCH_ROUNDS) --title "t5-base's shape, tokens per second" \
+	    --json $(BENCH)/dense.json --svg $(BENCH)/dense.svg --baseline "CTranslate2, float32" \
+	    --system "CTranslate2, float32=$(DENSE_TURNS)" \
+	    --system "CTranslate2, int8=$(DENSE_TURNS) --compute-type int8" \
+	    --system "Switchyard, float32=$(DENSE_SWITCHYARD)" \
+	    --system "Switchyard, int8=$(DENSE_SWITCHYARD) --dtype int8" \
+	    --system "transformers, float32=$(DENSE_TORCH)" > $(BENCH)/dense.md && cat $(BENCH)/dense.md
 
 # Peers of the RPC benchmark, built on demand: gRPC C++ from Debian, grpc-swift-2 as a separate package.
 PEERS = .build/peers

@@ -6,7 +6,7 @@
 CTranslate2 runs no sparse models, so this is the dense model of the same shape. Greedy, a fixed number of new tokens. It
 has no interface for a single step, so a rate is N tokens of each sequence over the time of one call for N + 1 new tokens
 minus that of one call for 1 (which includes the encoder and the first step). --model keeps the converted model in a folder
-and reuses it. Prints one JSON object per line; with --turns it measures when `switchyard-bench compare` asks.
+and reuses it; the folder `checkpoint` in it is the same model in Hugging Face layout, for other systems. Prints one JSON object per line; with --turns it measures when `switchyard-bench compare` asks.
 """
 
 import argparse
@@ -41,7 +41,8 @@ class Names:
 
 
 def convert(directory: pathlib.Path) -> None:
-    """Writes a float32 model with transformers' initial weights; compute types are chosen at loading."""
+    """Writes a float32 model with transformers' initial weights, also in Hugging Face layout; compute types are chosen at
+    loading."""
     try:
         import torch
         import transformers
@@ -55,6 +56,7 @@ def convert(directory: pathlib.Path) -> None:
     )
     with torch.no_grad():
         model = transformers.T5ForConditionalGeneration(configuration).eval()
+        model.save_pretrained(directory / "checkpoint")
         loader = T5Loader()
         spec = loader.get_model_spec(model)
         loader.set_config(spec.config, model, Names())
@@ -109,7 +111,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = arguments.model or pathlib.Path(scratch) / "t5-base"
-        if not (directory / "model.bin").exists():
+        if not (directory / "model.bin").exists() or not (directory / "checkpoint").exists():
             convert(directory)
         translator = ctranslate2.Translator(
             str(directory), device="cpu", compute_type=arguments.compute_type, inter_threads=1,

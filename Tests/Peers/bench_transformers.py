@@ -86,7 +86,7 @@ def main() -> None:
     dtype = getattr(torch, arguments.dtype)
     torch.manual_seed(0)
 
-    build = transformers.SwitchTransformersForConditionalGeneration
+    build = transformers.AutoModelForSeq2SeqLM if arguments.model else transformers.SwitchTransformersForConditionalGeneration
     if arguments.model:
         model = build.from_pretrained(arguments.model, dtype=dtype).eval()
     else:

@@ -23,7 +23,7 @@ struct ActiveWeights: Equatable {
     /// - Parameter configuration: The model's shape.
     init(_ configuration: ModelConfiguration) {
         let width = configuration.modelWidth
-        let feedForward = 2 * width * configuration.feedForwardWidth
+        let feedForward = configuration.feedForwardMatrices.count * width * configuration.feedForwardWidth
         let sparse = configuration.sparseLayers.count { $0.stack == .decoder }
         // Four projections of the self-attention; query and output of the cross-attention.
         let attention = 6 * width * configuration.attentionWidth
