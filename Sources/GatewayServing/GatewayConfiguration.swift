@@ -14,6 +14,9 @@ public struct GatewayConfiguration: Sendable {
     /// The model's name as clients see it; the folder's if it is missing.
     public var modelName: String?
 
+    /// The folder of a LoRA adapter to merge into the weights of a whole checkpoint.
+    public var adapterDirectory: String?
+
     /// Overrides for keys of the model's `config.json`.
     public var modelOverrides: [String: String] = [:]
 

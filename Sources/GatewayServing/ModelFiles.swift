@@ -30,7 +30,12 @@ struct ModelFiles {
     ) throws {
         try configuration.validate()
         let directory = configuration.modelDirectory
-        self.checkpoint = try Checkpoint.open(directory, overrides: configuration.modelOverrides, progress: progress)
+        self.checkpoint = try Checkpoint.open(
+            directory,
+            overrides: configuration.modelOverrides,
+            adapter: configuration.adapterDirectory,
+            progress: progress
+        )
         try self.checkpoint.validate()
         try GenerationParameters.check(
             settingsOf: self.checkpoint.configuration,

@@ -19,6 +19,12 @@ package struct GatewaySettings: SettingTable {
         see: "From an address",
         "The gateway part of a model, or its https:// address; also a whole checkpoint, or a hub id in the local cache."
     )
+    package let mergeAdapter = Setting.text(
+        "merge-adapter",
+        placeholder: "dir",
+        see: "Checkpoints",
+        "Merge this LoRA adapter into a whole checkpoint's weights: a folder, or a hub id in the local cache."
+    )
     package let pool = Setting.list(
         "pool",
         allowed: "NAME=TARGET[,TARGET], with targets such as host:port, dns:///name:port or file:///path",
@@ -175,6 +181,7 @@ extension GatewayConfiguration {
         }
         // Whether there must be pools, the model says when it is opened.
         self.init(modelDirectory: model, pools: try settings.value(table.pool))
+        self.adapterDirectory = try settings.value(table.mergeAdapter)
         let listen = try settings.value(table.listen)
         self.host = listen.host
         self.port = listen.port

@@ -32,6 +32,8 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @Option(GatewaySettings.table.model) var model: String?
 
+    @Option(GatewaySettings.table.mergeAdapter) var mergeAdapter: String?
+
     @Option(GatewaySettings.table.pool) var pool: [String] = []
 
     @Option(GatewaySettings.table.listen) var listen: String?
@@ -78,6 +80,7 @@ struct GatewayCommand: AsyncParsableCommand {
         try await AdminPort.run(port, logger: logger) {
             let directories = try await plan.sources.directories(logger: logger)
             configuration.modelDirectory = directories.first ?? configuration.modelDirectory
+            configuration.adapterDirectory = try configuration.adapterDirectory.map(ModelSettings.directory)
             let bar = ProgressBar()
             let gateway = try Gateway(
                 configuration: configuration,
@@ -147,6 +150,7 @@ extension GatewayCommand: ConfiguredCommand {
         let plan = try Self.plan(settings)
         var configuration = plan.configuration
         try Self.open(settings, plan, &configuration, logger: Logger(label: "gateway"))
+        configuration.adapterDirectory = try configuration.adapterDirectory.map(ModelSettings.directory)
         if let directory = try plan.sources.localDirectories()?.first {
             configuration.modelDirectory = directory
             try Gateway.check(configuration)

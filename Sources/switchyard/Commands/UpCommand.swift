@@ -117,7 +117,9 @@ struct UpCommand: AsyncParsableCommand {
         let directory = try ModelSettings.directory(self.model)
         guard try ModelConfiguration.load(directory: directory, overrides: overrides).hasExperts else {
             try self.refuseExpertOptions()
-            return try await self.run(self.layout(LocalCluster.Layout(withoutExperts: directory)), children)
+            var layout = self.layout(LocalCluster.Layout(withoutExperts: directory))
+            if let adapter = self.mergeAdapter { layout.gatewayArguments += ["--merge-adapter", adapter] }
+            return try await self.run(layout, children)
         }
         let workspace: ShardWorkspace
         do {
