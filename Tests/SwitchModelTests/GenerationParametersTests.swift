@@ -77,6 +77,10 @@ struct GenerationParametersTests {
             ($0.forcedEndTokens, $0.suppressedTokens) = ([1, 2], [2, 1])
         },
         Case("one end forced, one suppressed", nil) { ($0.forcedEndTokens, $0.suppressedTokens) = ([1, 2], [2]) },
+        Case("two ends forced in beams", "forced_eos_token_id") { ($0.forcedEndTokens, $0.beamCount) = ([1, 2], 2) },
+        Case("one end forced in beams, one suppressed", nil) {
+            ($0.forcedEndTokens, $0.suppressedTokens, $0.beamCount) = ([1, 2], [2], 2)
+        },
         Case("a bias of nothing", "sequence_bias") { $0.sequenceBias = [SequenceBias(tokens: [], bias: 1)] },
         Case("an infinite bias", "sequence_bias") { $0.sequenceBias = [SequenceBias(tokens: [2], bias: -.infinity)] },
         Case("a bias outside", "sequence_bias") { $0.sequenceBias = [SequenceBias(tokens: [2, 9_999], bias: 1)] },

@@ -70,6 +70,15 @@ extension GenerationParameters {
         }
         try self.checkForced("forced_bos_token_id", self.forcedBeginToken.map { [$0] } ?? [])
         try self.checkForced("forced_eos_token_id", self.forcedEndTokens)
+        let left = Set(self.forcedEndTokens).subtracting(self.suppressedTokens)
+        // All of them have a score of 0, and which of them transformers takes depends on how torch sorts.
+        guard self.beamCount == 1 || left.count < 2 else {
+            throw GenerationError(
+                field: "forced_eos_token_id",
+                message: "must be one token where there are beams, to which several would be equally likely, but is "
+                    + "\(self.forcedEndTokens); name one, or set num_beams to 1"
+            )
+        }
         if let decay = self.lengthDecay { try self.check(decay) }
         try self.checkGroups()
     }
