@@ -22,7 +22,8 @@ struct ModelFiles {
     ///   - configuration: The gateway's configuration.
     ///   - logger: Takes what is unusual about the model.
     ///   - progress: Receives loading progress.
-    /// - Throws: ``GatewayError``, `CheckpointError`, `GenerationError` and `TokenizerError` that name the file.
+    /// - Throws: ``GatewayError``, `CheckpointError`, `ModelError`, `GenerationError` and `TokenizerError` that name the
+    ///   file.
     init(
         _ configuration: GatewayConfiguration,
         logger: Logger,
@@ -37,6 +38,7 @@ struct ModelFiles {
             progress: progress
         )
         try self.checkpoint.validate()
+        try ModelError.requireSupport(for: self.checkpoint.configuration)
         try GenerationParameters.check(
             settingsOf: self.checkpoint.configuration,
             widest: configuration.engine.scheduler.batchSlots
@@ -86,10 +88,11 @@ public enum ServedModel {
     ///   - directory: The checkpoint's folder.
     ///   - overrides: Configuration keys to override.
     /// - Returns: Whether the model has a tokenizer; without one it takes ids only.
-    /// - Throws: `CheckpointError`, `GenerationError` or `TokenizerError` that names the file and the key.
+    /// - Throws: `CheckpointError`, `ModelError`, `GenerationError` or `TokenizerError` that names the file and the key.
     public static func check(_ directory: String, overrides: [String: String]) throws -> Bool {
         try Checkpoint.refuseAdapterAlone(directory)
         let configuration = try ModelConfiguration.load(directory: directory, overrides: overrides)
+        try ModelError.requireSupport(for: configuration)
         try GenerationParameters.check(settingsOf: configuration)
         return try Tokenizer.find(in: directory) != nil
     }

@@ -34,6 +34,20 @@ import Testing
         #expect(configuration.generation.newTokenLimit == nil)
     }
 
+    @Test func otherNamesOfTransformersAreRead() throws {
+        let text =
+            #"{"hidden_size": 32, "num_attention_heads": 3, "num_hidden_layers": 5, "num_layers": 5, "head_dim": null}"#
+        let configuration = try self.load(text)
+        #expect(configuration.modelWidth == 32)
+        #expect(configuration.headCount == 3)
+        #expect(configuration.encoderBlocks == 5)
+        #expect(configuration.keyWidth == 64)
+        // An override stands above both.
+        let other = try self.load(#"{"hidden_size": 32, "d_model": 16}"#, overrides: ["d_model": "64"])
+        #expect(other.modelWidth == 64)
+        #expect(throws: Never.self) { try self.load(#"{"quantization_config": null}"#) }
+    }
+
     @Test func theMiniatureLoads() throws {
         let configuration = try ModelConfiguration.load(directory: Repository.mini)
         #expect(configuration.modelWidth == 128)
@@ -162,6 +176,9 @@ import Testing
         (#"{"decoder_start_token_id": -1}"#, "decoder_start_token_id must be"),
         (#"{"dense_act_fn": "xielu"}"#, "dense_act_fn must be one of relu, gelu"),
         (#"{"model_type": "umt5"}"#, "model_type is \"umt5\"; only \"switch_transformers\", \"t5\", \"mt5\""),
+        (#"{"d_model": 768, "hidden_size": 512}"#, "hidden_size is 512, and d_model, which is the same thing, is 768"),
+        (#"{"num_hidden_layers": "12"}"#, "num_layers must be an integer"),
+        (#"{"quantization_config": {"load_in_8bit": true}}"#, #"quantization_config is {"load_in_8bit": ...}"#),
         (#"{"num_beams": 0}"#, "num_beams must be"),
         (#"{"early_stopping": 3}"#, "early_stopping must be"),
         (#"{"do_sample": true, "temperature": -1}"#, "temperature must be"),

@@ -79,6 +79,15 @@ struct InspectCommandTests {
                 }
             ),
             (
+                ["router_dtype", "bfloat16"],
+                { folder in
+                    let file = folder.appendingPathComponent("config.json")
+                    let text = try String(contentsOf: file, encoding: .utf8)
+                    try text.replacing("\"router_dtype\": \"float32\"", with: "\"router_dtype\": \"bfloat16\"")
+                        .write(to: file, atomically: true, encoding: .utf8)
+                }
+            ),
+            (
                 // Two problems, and both are said.
                 ["num_experts", "spiece.model"],
                 { folder in

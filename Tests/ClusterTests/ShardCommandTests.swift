@@ -36,6 +36,19 @@ struct ShardCommandTests {
         #expect(try age() == written)
     }
 
+    @Test("what services would refuse at their start is refused before anything is written")
+    func refusedEarly() async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("early-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let cut = try await Commands.run(
+            TestCluster.executable,
+            ["shard", TestCluster.miniature, "--out", folder, "--pools", "1", "--override", "router_dtype=bfloat16"]
+        )
+        #expect(cut.status == 1)
+        #expect(cut.errors.contains("router_dtype is bfloat16"), "\(cut.errors)")
+        #expect(!FileManager.default.fileExists(atPath: folder))
+    }
+
     @Test("the line that it prints for a host is one that a host starts with")
     func nextLine() async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("next-\(UUID().uuidString)").path

@@ -258,6 +258,13 @@ for activation in ["gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish", "qu
     configuration("activation-" + activation.replace("_", "-"), f"dense_act_fn {activation}", dense_act_fn=activation)
 
 
+configuration("other-names", "the names that transformers takes besides its own", d_model=..., num_heads=..., num_layers=...,
+              hidden_size=16, num_attention_heads=2, num_hidden_layers=2)
+case("a configuration by which transformers would quantise the weights", "quantized",
+     lambda folder: edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+     None, ["config.json", "quantization_config", "quant_method"])
+
+
 # Weights.
 @weights("unexpected-tensors", "a stray bias, position ids, a classification head")
 def _(folder, tensors):

@@ -39,12 +39,13 @@ extension ModelConfiguration {
         } catch {
             guard error.code == .notFound else { throw error }
         }
+        let overridden = try ConfigurationFields.parse(overrides: overrides)
         return try self.make(
-            config: config,
+            config: try self.usualNames(of: config, overrides: overridden, file: path),
             configPath: path,
             generation: generation,
             generationPath: generationPath,
-            overrides: ConfigurationFields.parse(overrides: overrides)
+            overrides: overridden
         )
     }
 

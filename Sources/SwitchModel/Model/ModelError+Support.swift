@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Checkpoints
+public import Checkpoints
 internal import SwitchyardTypes
 
 extension ModelError {
     /// Checks that everything a configuration asks for is implemented.
-    static func requireSupport(for configuration: ModelConfiguration) throws(ModelError) {
+    ///
+    /// - Parameter configuration: A checkpoint's configuration.
+    /// - Throws: `ModelError` that names the key and its value.
+    public static func requireSupport(for configuration: ModelConfiguration) throws(ModelError) {
         guard configuration.routerDType == .float32 else {
             throw ModelError(
                 code: .unsupported,

@@ -105,6 +105,11 @@ struct CheckpointInspector {
         let model = checkpoint.configuration
         self.add(model, to: &report)
         do {
+            try ModelError.requireSupport(for: model)
+        } catch {
+            report.problems.append(error.description)
+        }
+        do {
             try GenerationParameters.check(settingsOf: model)
         } catch {
             report.problems.append(error.description)
