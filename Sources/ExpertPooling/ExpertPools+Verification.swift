@@ -22,6 +22,45 @@ extension ExpertPools {
             ?? self.objectionToExperts(of: description, from: slot)
     }
 
+    /// Asks a pool's refused replicas again if the reason no longer holds or has become another one.
+    ///
+    /// A reason may speak of siblings and of the placement, so it is judged again whenever either changes: a healthy
+    /// replica must not stay refused for the sake of one that is gone.
+    mutating func judgeRefused(in pool: Int, now: ContinuousClock.Instant) {
+        for slot in self.pools[pool].members {
+            guard case .mismatched(let reason) = self.replicas[slot].state,
+                let description = self.replicas[slot].description,
+                self.objection(to: description, from: slot) != reason
+            else { continue }
+            self.replicas[slot].state = .unverified
+            self.replicas[slot].describeAgain = now
+        }
+    }
+
+    /// The first invariant that does not hold, in words; nil if all hold.
+    ///
+    /// - A pool's list of ready replicas names exactly those of its members whose state is ready.
+    /// - A replica is refused only for a reason that holds now, so never for the sake of one that is absent.
+    func checkInvariants() -> String? {
+        for pool in self.pools {
+            let ready = pool.members.filter { self.replicas[$0].state == .ready }
+            guard ready.sorted() == pool.ready.sorted() else {
+                return "pool \(pool.name) lists \(pool.ready) as ready, but \(ready) are"
+            }
+            for slot in pool.members {
+                guard case .mismatched(let reason) = self.replicas[slot].state else { continue }
+                guard let description = self.replicas[slot].description else {
+                    return "\(self.replicas[slot].id) is refused, but has not described itself"
+                }
+                let objection = self.objection(to: description, from: slot)
+                guard objection == reason else {
+                    return "\(self.replicas[slot].id) is refused because \(reason); now: \(objection ?? "nothing")"
+                }
+            }
+        }
+        return nil
+    }
+
     /// Replicas of a pool must give the same answers, bit for bit, or an answer would depend on the replica.
     private func objectionToWeights(of description: ReplicaDescription, from slot: Int) -> String? {
         guard !self.configuration.allowsMixedWeightTypes, let own = description.weightType else { return nil }

@@ -203,6 +203,7 @@ public struct ExpertPools: Sendable {
         self.resetRuns(slot)
         if !self.isPlacementGiven {
             self.learnPlacement(from: slot, description)
+            for pool in self.pools.indices { self.judgeRefused(in: pool, now: now) }
         }
         self.pruneExtras()
         return [.joined(id)]
@@ -333,11 +334,13 @@ public struct ExpertPools: Sendable {
             self.pools[pool].ready.removeAll { $0 == slot }
             if self.pools[pool].ready.isEmpty { self.pools[pool].lostAt = now }
             self.readyVersion += 1
+            self.judgeRefused(in: pool, now: now)
         } else if state == .ready, before != .ready {
             self.pools[pool].ready.append(slot)
             self.pools[pool].lostAt = nil
             self.replicas[slot].isStalled = false
             self.readyVersion += 1
+            self.judgeRefused(in: pool, now: now)
         }
     }
 

@@ -15,7 +15,8 @@ public import SwitchyardTypes
 /// - `probing` → `ready` when its answer to the probe fits; → `mismatched` when it does not; → `ejected` when there is no
 ///   answer; → `disconnected` when the connection is lost.
 /// - `draining` → `disconnected` when the connection is lost: another process may come up at that address.
-/// - `mismatched` → `disconnected` when the connection is lost.
+/// - `mismatched` → `unverified` when what it was refused for no longer holds: a sibling has gone, or the placement has
+///   changed; → `disconnected` when the connection is lost.
 public enum ReplicaState: Sendable, Hashable {
     /// No connection yet, or the last one was lost.
     case disconnected
