@@ -70,6 +70,7 @@ let package = Package(
         // MARK: - Under both wings
 
         .target(name: "Digests", dependencies: ["COpenSSL"], swiftSettings: swiftSettings),
+        .target(name: "JSONValues", swiftSettings: swiftSettings),
 
         // MARK: - The model's wing: knows no network
 
@@ -78,8 +79,12 @@ let package = Package(
             dependencies: ["SwitchyardTypes", "COpenBLAS", "CKernels"],
             swiftSettings: swiftSettings
         ),
-        .target(name: "Checkpoints", dependencies: ["SwitchyardTypes", "Digests"], swiftSettings: swiftSettings),
-        .target(name: "Tokenization", dependencies: ["CSentencePiece"], swiftSettings: swiftSettings),
+        .target(
+            name: "Checkpoints",
+            dependencies: ["SwitchyardTypes", "Digests", "JSONValues"],
+            swiftSettings: swiftSettings
+        ),
+        .target(name: "Tokenization", dependencies: ["CSentencePiece", "JSONValues"], swiftSettings: swiftSettings),
         .target(
             name: "SwitchModel",
             dependencies: ["SwitchyardTypes", "TensorKernels", "Checkpoints"],

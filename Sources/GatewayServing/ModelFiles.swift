@@ -90,7 +90,6 @@ public enum ServedModel {
     /// - Returns: Whether the model has a tokenizer; without one it takes ids only.
     /// - Throws: `CheckpointError`, `ModelError`, `GenerationError` or `TokenizerError` that names the file and the key.
     public static func check(_ directory: String, overrides: [String: String]) throws -> Bool {
-        try Checkpoint.refuseAdapterAlone(directory)
         let configuration = try ModelConfiguration.load(directory: directory, overrides: overrides)
         try ModelError.requireSupport(for: configuration)
         try GenerationParameters.check(settingsOf: configuration)

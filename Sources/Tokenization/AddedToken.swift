@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 /// A token that is looked for in a text before its pieces are: a sentinel, a named token such as `</s>`, or a word that
 /// was added to a finished vocabulary.
 ///

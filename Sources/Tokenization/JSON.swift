@@ -1,45 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
+internal import JSONValues
 
 /// A JSON value of a tokenizer's settings, whose fields can be of several types.
-enum JSON: Decodable, Sendable {
-    case null
-    case bool(Bool)
-    case number(Double)
-    case string(String)
-    case array([JSON])
-    case object([String: JSON])
+typealias JSON = JSONValue
 
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        if container.decodeNil() {
-            self = .null
-        } else if let value = try? container.decode(Bool.self) {
-            self = .bool(value)
-        } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = .string(value)
-        } else if let value = try? container.decode([JSON].self) {
-            self = .array(value)
-        } else {
-            self = .object(try container.decode([String: JSON].self))
-        }
-    }
-
-    /// Whether Python takes the value for false.
-    var isFalse: Bool {
-        switch self {
-        case .null: true
-        case .bool(let value): !value
-        case .number(let value): value == 0
-        case .string(let value): value.isEmpty
-        case .array(let value): value.isEmpty
-        case .object(let value): value.isEmpty
-        }
-    }
-
+extension JSONValue {
     /// A value for people, at most about a line of it.
     ///
     /// - Parameter value: The value; nil where there is none.
@@ -49,6 +16,7 @@ enum JSON: Decodable, Sendable {
         case nil: "missing"
         case .null: "null"
         case .bool(let value): "\(value)"
+        case .integer(let value): "\(value)"
         case .number(let value): Int(exactly: value).map { "\($0)" } ?? "\(value)"
         case .string(let value): "\"\(value.prefix(60))\""
         case .array(let values): "an array of \(values.count) values"
@@ -65,7 +33,7 @@ enum JSON: Decodable, Sendable {
         guard FileManager.default.fileExists(atPath: path) else { return nil }
         let bytes = try TokenizerFolder.read(path)
         do {
-            return try JSONDecoder().decode([String: JSON].self, from: bytes)
+            return try bytes.withUnsafeBytes { try JSONText.decode([String: JSON].self, from: $0) }
         } catch {
             throw TokenizerError(.malformedFile, "not a JSON object (\(TokenizerFolder.short(error)))", file: path)
         }

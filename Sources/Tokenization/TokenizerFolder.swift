@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
+internal import JSONValues
 
 /// Reads a tokenizer's files from a checkpoint's folder.
 enum TokenizerFolder {
@@ -142,7 +143,8 @@ enum TokenizerFolder {
             // Old checkpoints name it in the model's configuration, of which nothing else matters here.
             let path = directory + "/config.json"
             let model = FileManager.default.fileExists(atPath: path) ? try Self.read(path) : Data()
-            value = (try? JSONDecoder().decode(ModelFields.self, from: model))?.tokenizerClass.map(JSON.string) ?? .null
+            let fields = try? model.withUnsafeBytes { try JSONText.decode(ModelFields.self, from: $0) }
+            value = fields?.tokenizerClass.map(JSON.string) ?? .null
             file = "config.json"
         }
         if case .string(let name) = value, Self.classes.contains(name) { return }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
+internal import JSONValues
 
 /// What is used of a `tokenizer.json`, the file of the tokenizers library.
 ///
@@ -69,7 +70,7 @@ struct TokenizerJSON: Decodable {
         self.characterMap = try Self.characterMap(try fields.decodeIfPresent(JSON.self, forKey: .normalizer) ?? .null)
         self.added = try fields.decode([[String: JSON]].self, forKey: .added).enumerated()
             .map { index, object in
-                guard case .number(let number) = object["id"], let id = UInt32(exactly: number) else {
+                guard let number = object["id"]?.double, let id = UInt32(exactly: number) else {
                     throw TokenizerFileFault(
                         "added_tokens[\(index)].id is \(JSON.text(object["id"])), where an id of 32 bits is needed"
                     )
@@ -115,7 +116,7 @@ struct TokenizerJSON: Decodable {
     /// - Throws: `TokenizerError` that names the file and the key.
     static func decode(_ bytes: Data, path: String) throws(TokenizerError) -> Self {
         do {
-            return try JSONDecoder().decode(Self.self, from: bytes)
+            return try bytes.withUnsafeBytes { try JSONText.decode(Self.self, from: $0) }
         } catch let fault as TokenizerFileFault {
             throw TokenizerError(.malformedFile, fault.message, file: path)
         } catch {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 extension TokenizerSettings {
     /// The files that settings are read from.
     struct Files {
@@ -66,7 +68,7 @@ extension TokenizerSettings {
 
     private mutating func readOptions(_ configuration: [String: JSON]) throws(TokenizerFileFault) {
         if let value = configuration["extra_ids"] {
-            guard case .number(let number) = value, let count = Int(exactly: number), (0...100_000).contains(count)
+            guard let number = value.double, let count = Int(exactly: number), (0...100_000).contains(count)
             else {
                 throw .init("extra_ids is \(JSON.text(value)), which is not within 0...100000")
             }
@@ -158,7 +160,7 @@ extension TokenizerSettings {
     ) throws(TokenizerFileFault) {
         let names = Self.attributes.filter(given.contains).compactMap { self.named[$0] ?? nil } + (self.extra ?? [])
         for (text, value) in added {
-            guard case .number(let number) = value, let id = Int(exactly: number), id >= 0 else {
+            guard let number = value.double, let id = Int(exactly: number), id >= 0 else {
                 throw .init("the id of \"\(text)\" is \(JSON.text(value)), where a number is needed")
             }
             if let other = self.decoder[id] {

@@ -230,6 +230,21 @@ struct AdapterTests {
         if key != "r" || value != "5" { #expect(text.contains(key), "\(text)") }
     }
 
+    @Test("numbers that only Python writes are read, and refused where they count")
+    func pythonNumbers() throws {
+        let folder = try self.assemble("linear")
+        let bytes = try Repository.bytes("\(folder.path)/adapter/adapter_config.json")
+        let text = String(decoding: bytes, as: UTF8.self)
+        let dropout = text.replacing("\"lora_dropout\": 0.0", with: "\"lora_dropout\": NaN")
+        try folder.write(dropout, to: "adapter/adapter_config.json")
+        #expect(try self.open(folder).adapter != nil)
+        try folder.write(
+            text.replacing("\"lora_alpha\": 3", with: "\"lora_alpha\": Infinity"),
+            to: "adapter/adapter_config.json"
+        )
+        #expect(failure { _ = try self.open(folder) }?.message.contains("lora_alpha is inf") == true)
+    }
+
     @Test("settings of training, and neutral ones of other releases, change nothing")
     func unused() throws {
         let folder = try self.assemble("linear")

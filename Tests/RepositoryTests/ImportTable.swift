@@ -92,12 +92,14 @@ enum ImportTable {
 
         // Under both wings: SHA-256 from the system's libcrypto.
         "Digests": ["COpenSSL"],
+        // JSON as Python writes it, for checkpoints and tokenizers.
+        "JSONValues": Self.foundation,
 
         // The model's wing. Its upper half needs the C library for exp and log alone.
         "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
-        "Tokenization": Self.foundation.union(["CSentencePiece"]),
+        "Tokenization": Self.foundation.union(["CSentencePiece", "JSONValues"]),
         // Digests: the SHA-256 of every file of a part.
-        "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Digests"]),
+        "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Digests", "JSONValues"]),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
 
         // Test tools: gRPC's interop cases over the transport alone, and how tests run other people's programs.

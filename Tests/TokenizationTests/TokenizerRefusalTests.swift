@@ -14,12 +14,13 @@ struct TokenizerRefusalTests {
          "added_tokens": [{"id": 0, "content": "<pad>", "special": true}, {"id": 5, "content": "<extra_id_0>", "special": true}]}
         """
 
-    /// Opens a folder with one `tokenizer.json`.
-    private func open(_ text: String) throws -> Tokenizer {
+    /// Opens a folder with a `tokenizer.json` and other files.
+    private func open(_ text: String, _ others: [String: String] = [:]) throws -> Tokenizer {
         let folder = FileManager.default.temporaryDirectory.appending(path: "refusal-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         try Data(text.utf8).write(to: folder.appending(path: "tokenizer.json"))
+        for (name, text) in others { try Data(text.utf8).write(to: folder.appending(path: name)) }
         return try Tokenizer(directory: folder.path)
     }
 
@@ -82,5 +83,20 @@ struct TokenizerRefusalTests {
         let error = #expect(throws: TokenizerError.self) { try self.open(text) }
         let description = error?.description ?? ""
         for word in words + ["tokenizer.json"] { #expect(description.contains(word), "no \(word) in: \(description)") }
+    }
+
+    @Test
+    func pythonsNumbersAreReadAsInPython() throws {
+        let settings = #"{"model_max_length": Infinity, "scale": NaN, "low": -Infinity, "extra_ids": 3}"#
+        #expect(try self.open(Self.sound, ["tokenizer_config.json": settings]).sentinelCount == 3)
+        let wrong = settings.replacing(": 3}", with: ": NaN}")
+        let error = #expect(throws: TokenizerError.self) {
+            try self.open(Self.sound, ["tokenizer_config.json": wrong])
+        }
+        #expect(error?.description.contains("tokenizer_config.json: extra_ids is nan") == true, "\(error as Any)")
+        // The class of a configuration that a trainer has left such numbers in is still seen.
+        let model = #"{"loss": NaN, "tokenizer_class": "BertTokenizer"}"#
+        let other = #expect(throws: TokenizerError.self) { try self.open(Self.sound, ["config.json": model]) }
+        #expect(other?.description.contains("BertTokenizer") == true, "\(other as Any)")
     }
 }

@@ -224,11 +224,12 @@ extension Checkpoint {
             file: path
         )
     }
+
     /// Refuses a folder that holds an adapter in a model's place.
     ///
     /// - Parameter directory: A folder.
     /// - Throws: `unsupported` with the base model and the command that merges the adapter.
-    public static func refuseAdapterAlone(_ directory: String) throws(CheckpointError) {
+    static func refuseAdapterAlone(_ directory: String) throws(CheckpointError) {
         guard FileSystem.exists("\(directory)/\(AdapterConfiguration.fileName)"),
             !FileSystem.exists("\(directory)/\(ModelConfiguration.configurationFile)")
         else { return }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 /// `adapter_config.json` of a LoRA adapter, as peft writes it (0.21.2, `tuners/lora/config.py`).
 ///
 /// A key that changes the merged weights is understood or refused; so is a key of another release, unless its value is
@@ -209,7 +211,7 @@ private struct Fields {
 
     func refuseOthers(read: Set<String>, unused: Set<String>) throws(CheckpointError) {
         for key in self.values.keys.sorted() where !read.contains(key) && !unused.contains(key) {
-            guard let value = self[key], !value.isNeutral else { continue }
+            guard let value = self[key], !value.isFalse else { continue }
             throw self.failure(String(key.prefix(80)), "it changes what the adapter does, and cannot be merged here")
         }
     }
@@ -224,7 +226,7 @@ private struct Fields {
 
     func number(_ key: String) throws(CheckpointError) -> Double? {
         guard let value = self[key] else { return nil }
-        guard let number = value.finite else { throw self.failure(key, "it must be a finite number") }
+        guard let number = value.double, number.isFinite else { throw self.failure(key, "it must be a finite number") }
         return number
     }
 
@@ -250,7 +252,7 @@ private struct Fields {
         }
         var result: [(name: String, pattern: ModulePattern, value: Double)] = []
         for (name, entry) in entries.sorted(by: { $0.key < $1.key }) {
-            guard let number = entry.finite else {
+            guard let number = entry.double, number.isFinite else {
                 throw CheckpointError(
                     code: .unsupported,
                     message: "\(key) gives \"\(name.prefix(120))\" \(entry.brief); it must be a finite number",
@@ -269,29 +271,5 @@ private struct Fields {
             result.append((name, pattern, number))
         }
         return result
-    }
-}
-
-extension JSONValue {
-    /// Whether the value is null, false, zero or empty: what switches a setting off.
-    fileprivate var isNeutral: Bool {
-        switch self {
-        case .null: true
-        case .bool(let value): !value
-        case .integer(let value): value == 0
-        case .number(let value): value == 0
-        case .string(let value): value.isEmpty
-        case .array(let value): value.isEmpty
-        case .object(let value): value.isEmpty
-        }
-    }
-
-    /// The number, if it is one and finite.
-    fileprivate var finite: Double? {
-        switch self {
-        case .integer(let value): Double(value)
-        case .number(let value): value.isFinite ? value : nil
-        default: nil
-        }
     }
 }

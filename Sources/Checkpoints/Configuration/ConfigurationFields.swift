@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 /// The fields of one configuration file with the caller's overrides applied, read by type.
 struct ConfigurationFields {
     /// The type that an override's text is read as.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 extension GenerationDefaults {
     /// Reads the keys of a `generation_config.json`, or of the `config.json` that stands in for it.
     ///

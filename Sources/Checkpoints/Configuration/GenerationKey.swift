@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 /// One key of a `generation_config.json` that changes what is generated, with its names in a request and on the command line.
 ///
 /// The documentation's table and the tests of the three interfaces come from ``all``.

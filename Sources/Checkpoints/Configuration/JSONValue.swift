@@ -1,36 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Foundation
+internal import JSONValues
 
-/// Any JSON value, with numbers and booleans kept apart.
-enum JSONValue: Sendable, Equatable, Decodable {
-    case null
-    case bool(Bool)
-    case integer(Int)
-    case number(Double)
-    case string(String)
-    case array([JSONValue])
-    case object([String: JSONValue])
-
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        if container.decodeNil() {
-            self = .null
-        } else if let value = try? container.decode(Bool.self) {
-            self = .bool(value)
-        } else if let value = try? container.decode(Int.self) {
-            self = .integer(value)
-        } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = PythonNumbers.number(value).map { .number($0) } ?? .string(value)
-        } else if let value = try? container.decode([JSONValue].self) {
-            self = .array(value)
-        } else {
-            self = .object(try container.decode([String: JSONValue].self))
-        }
-    }
-
+extension JSONValue {
     /// Reads a file that holds one JSON object.
     static func object(
         contentsOf path: String,
@@ -45,19 +17,6 @@ enum JSONValue: Sendable, Equatable, Decodable {
             )
         }
         return object
-    }
-
-    /// What the value is, for messages.
-    var kind: String {
-        switch self {
-        case .null: "null"
-        case .bool(let value): "the boolean \(value)"
-        case .integer(let value): "the integer \(value)"
-        case .number(let value): "the number \(value)"
-        case .string(let value): "the string \"\(value.prefix(80))\""
-        case .array: "an array"
-        case .object: "an object"
-        }
     }
 }
 
@@ -85,7 +44,7 @@ enum JSONFile {
         file: String
     ) throws(CheckpointError) -> T {
         do {
-            return try JSONDecoder().decode(type, from: PythonNumbers.escaped(bytes).map { Data($0) } ?? Data(bytes))
+            return try JSONText.decode(type, from: bytes)
         } catch {
             try FileContent.refuseStandIns(bytes, file)
             throw CheckpointError(

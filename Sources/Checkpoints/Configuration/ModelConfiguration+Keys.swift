@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 extension ModelConfiguration {
     /// Names that transformers also takes for keys of its configurations (`attribute_map`), and what they mean.
     private static let otherNames = [

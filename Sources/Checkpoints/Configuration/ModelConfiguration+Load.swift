@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
 internal import SwitchyardTypes
 
 extension ModelConfiguration {
@@ -30,6 +31,7 @@ extension ModelConfiguration {
         directory: String,
         overrides: [String: String] = [:]
     ) throws(CheckpointError) -> ModelConfiguration {
+        try Checkpoint.refuseAdapterAlone(directory)
         let path = "\(directory)/\(self.configurationFile)"
         let config = try JSONValue.object(contentsOf: path, maxBytes: self.maxFileBytes)
         let generationPath = "\(directory)/\(self.generationFile)"

@@ -28,7 +28,9 @@ enum PythonNumbers {
                 if byte == UInt8(ascii: "\"") { isInString = false }
             } else if byte == UInt8(ascii: "\"") {
                 isInString = true
-            } else if let literal = self.literals.first(where: { self.matches($0.text, bytes, position) }) {
+            } else if byte == UInt8(ascii: "N") || byte == UInt8(ascii: "I") || byte == UInt8(ascii: "-"),
+                let literal = self.literals.first(where: { self.matches($0.text, bytes, position) })
+            {
                 output += bytes[copied..<position]
                 output += "\"\\u0000number \(String(decoding: literal.text, as: UTF8.self))\"".utf8
                 position += literal.text.count
