@@ -82,6 +82,46 @@ struct PullCheckTests {
         #expect(overridden.status != 0 && overridden.errors.contains("bert"), "\(overridden.errors)")
     }
 
+    @Test(
+        "an adapter comes along, and the next line merges it into its model, or into the one beside it",
+        arguments: [true, false]
+    )
+    func adapters(isAlone: Bool) async throws {
+        let fixtures = URL(fileURLWithPath: Workplace.miniature).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("Tests/Fixtures")
+        func file(_ path: String, _ replaced: (String, String)? = nil) throws -> TestHub.File {
+            var bytes = [UInt8](try Data(contentsOf: fixtures.appendingPathComponent(path)))
+            if let replaced {
+                let text = String(decoding: bytes, as: UTF8.self)
+                #expect(text.contains(replaced.0))
+                bytes = Array(text.replacing(replaced.0, with: replaced.1).utf8)
+            }
+            return TestHub.File(content: ServedFile(bytes: bytes, etag: "\"\(path)\""), isLarge: false)
+        }
+        var files = [
+            "adapter_config.json": try file("adapters/linear/adapter/adapter_config.json"),
+            "adapter_model.safetensors": try file("adapters/linear/adapter/adapter_model.safetensors"),
+        ]
+        if !isAlone {
+            for name in ["config.json", "generation_config.json", "model.safetensors", "spiece.model"] {
+                files[name] = try file("cases/plain/\(name)")
+            }
+        }
+        let sound = try await self.pull(TestHub("test/checked", files: files))
+        #expect(sound.status == 0, "\(sound.errors)")
+        #expect(sound.text.contains("adapter_model.safetensors"))
+        let model = isAlone ? "tiny/plain" : "test/checked"
+        let next = "Next:  switchyard shard \(model) --out shards --pools 2 --merge-adapter test/checked"
+        #expect(sound.text.contains(next), "\(sound.text)")
+        #expect(sound.text.components(separatedBy: "Next:").count == 2)
+        files["adapter_config.json"] = try file(
+            "adapters/linear/adapter/adapter_config.json",
+            ("\"use_dora\": false", "\"use_dora\": true")
+        )
+        let dora = try await self.pull(TestHub("test/checked", files: files))
+        #expect(dora.status != 0 && dora.errors.contains("use_dora is true"), "\(dora.errors)")
+    }
+
     @Test("overrides that cannot be are refused before anything is fetched, and the variable is for other commands")
     func overrides() async throws {
         let hub = try self.hub("generation_config.json", "{}")

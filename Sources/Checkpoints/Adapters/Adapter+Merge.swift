@@ -165,6 +165,15 @@ extension Adapter {
 }
 
 extension MergedAdapter {
+    /// Checks an adapter as far as that needs no model.
+    ///
+    /// - Parameter directory: The adapter's folder.
+    /// - Returns: The model that it was made for, if it says.
+    /// - Throws: `CheckpointError` that names the file and the key or tensor.
+    public static func check(_ directory: String) throws(CheckpointError) -> String? {
+        try Adapter.open(directory).configuration.base
+    }
+
     /// The files that make a tokenizer's ids.
     private static let tokenizerFiles = ["spiece.model", "tokenizer.json", "added_tokens.json"]
 

@@ -8,6 +8,10 @@ public struct HubSelection: Sendable, Hashable {
         "special_tokens_map.json", "added_tokens.json",
     ]
 
+    /// An adapter's settings and weights, in order of preference.
+    private static let adapterSettings = "adapter_config.json"
+    private static let adapterWeights = ["adapter_model.safetensors", "adapter_model.bin"]
+
     /// A layout that weights may have.
     private struct Layout: Sendable {
         var single: String
@@ -68,6 +72,9 @@ public struct HubSelection: Sendable, Hashable {
                 break
             }
         }
+        // An adapter changes the model beside it, so it comes along; it may also be all that there is.
+        let adapter = names.contains(Self.adapterSettings) ? Self.adapterWeights.first(where: names.contains) : nil
+        if let adapter { wanted.formUnion([Self.adapterSettings, adapter]) }
         for pattern in self.include {
             let matches = names.filter { Self.matches($0, pattern) }
             guard !matches.isEmpty else {
@@ -79,7 +86,7 @@ public struct HubSelection: Sendable, Hashable {
             wanted.formUnion(matches)
         }
         let hasWeights = wanted.contains { $0.hasSuffix(".safetensors") || $0.hasSuffix(".bin") }
-        guard hasWeights, wanted.contains("config.json") else {
+        guard hasWeights, wanted.contains("config.json") || adapter != nil else {
             throw FetchError(
                 .notFound,
                 "\(model) lacks \(hasWeights ? "config.json" : "weights in safetensors or torch files"); it has "

@@ -130,6 +130,11 @@ struct PullCommand: AsyncParsableCommand {
 
     /// Opens what was fetched, as far as a service of ours would refuse it.
     private func check(_ directory: String, _ overrides: [String: String]) throws {
+        if let adapter = PulledAdapter(directory) {
+            let base = try MergedAdapter.check(directory)
+            if !self.quiet, !self.json { Terminal.print(adapter.next(self.model, base: base, self.override)) }
+            if adapter.isAlone { return }
+        }
         do {
             let hasTokenizer = try ServedModel.check(directory, overrides: overrides)
             if !hasTokenizer, !self.quiet, !self.json {
@@ -140,7 +145,9 @@ struct PullCommand: AsyncParsableCommand {
             return
         }
         // Who overrides a value wants to know whether it helps.
-        if !overrides.isEmpty { try Checkpoint.open(directory, overrides: overrides).validate() }
+        guard !overrides.isEmpty else { return }
+        let adapter = PulledAdapter(directory) == nil ? nil : directory
+        try Checkpoint.open(directory, overrides: overrides, adapter: adapter).validate()
     }
 
     private func show(_ report: HubPull.Report, _ model: HubModel) throws {
@@ -159,11 +166,40 @@ struct PullCommand: AsyncParsableCommand {
         for file in report.files { table.add([file.name, "\(file.byteCount)", file.origin.rawValue]) }
         Terminal.print(table.text)
         let name = model.revision == "main" ? model.name : "\(model.name)@\(model.revision)"
+        Terminal.print("\n\(model.name) at \(report.commit) is in \(report.directory)")
+        guard PulledAdapter(report.directory) == nil else { return }
         Terminal.print(
-            "\n\(model.name) at \(report.commit) is in \(report.directory)\n"
-                + "Next:  switchyard shard \(name) --out shards --pools 2"
+            "Next:  switchyard shard \(name) --out shards --pools 2"
                 + self.override.map { " --override \($0)" }.joined()
         )
+    }
+}
+
+/// An adapter in what was fetched: alone, or beside a model.
+struct PulledAdapter {
+    /// Whether there is no model beside it.
+    let isAlone: Bool
+
+    /// Looks for an adapter; nil where there is none.
+    ///
+    /// - Parameter directory: The folder with what was fetched.
+    init?(_ directory: String) {
+        func exists(_ name: String) -> Bool { FileManager.default.fileExists(atPath: "\(directory)/\(name)") }
+        guard exists("adapter_config.json") else { return nil }
+        self.isAlone = !exists("config.json")
+    }
+
+    /// What to do with it.
+    ///
+    /// - Parameters:
+    ///   - name: The adapter's name on the hub.
+    ///   - base: The model that it was made for, if it says.
+    ///   - overrides: The overrides as they were given.
+    /// - Returns: A line.
+    func next(_ name: String, base: String?, _ overrides: [String]) -> String {
+        let model = self.isAlone ? base ?? "MODEL" : name
+        return "Next:  switchyard shard \(model) --out shards --pools 2 --merge-adapter \(name)"
+            + overrides.map { " --override \($0)" }.joined()
     }
 }
 
