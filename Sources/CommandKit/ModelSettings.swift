@@ -25,8 +25,7 @@ package enum ModelSettings {
         let variable = environment[GatewaySettings.table.override.definition.variable] ?? ""
         let texts =
             texts.isEmpty
-            ? variable.split(separator: ";").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
-            : texts
+            ? Settings.parts(of: variable) : texts
         var overrides: [String: String] = [:]
         for text in texts {
             guard let override = GatewaySettings.override(text) else {

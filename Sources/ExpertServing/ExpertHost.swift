@@ -111,15 +111,17 @@ public final class ExpertHost: Sendable {
         self.weights = experts.weightType.map { "\($0)\(shards.isPacked ? ", mapped" : "")" } ?? "none"
         self.queue = queue
         self.health = health
+        var listener = RPCServerConfiguration(
+            host: configuration.host,
+            port: configuration.port,
+            limits: limits,
+            timing: .dataPlane,
+            drainGrace: configuration.drainTimeout,
+            security: configuration.security
+        )
+        listener.reservation = configuration.reservation
         self.server = RPCServer(
-            configuration: RPCServerConfiguration(
-                host: configuration.host,
-                port: configuration.port,
-                limits: limits,
-                timing: .dataPlane,
-                drainGrace: configuration.drainTimeout,
-                security: configuration.security
-            ),
+            configuration: listener,
             methods: configuration.reflection
                 ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger

@@ -17,6 +17,10 @@ public struct ExpertHostConfiguration: Sendable {
     /// The port to listen on; 0 lets the system choose.
     public var port = 7401
 
+    /// The port, bound before the weights are loaded so that a port that cannot be had is known at once; nil binds it
+    /// when the service begins to listen.
+    public var reservation: PortReservation?
+
     /// Whether gateways' connections are encrypted.
     public var security = ServerSecurity.plaintext
 

@@ -60,11 +60,7 @@ package struct ExpertHostSettings: SettingTable {
         "How long an idle host may hold a call back when it expects another gateway's call for the same layer; 0 never "
             + "does."
     )
-    package let zone = Setting.text(
-        "zone",
-        placeholder: "name",
-        "Where the host runs, for gateways that prefer their own zone: 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-'."
-    )
+    package let zone = Setting.zone("Where the host runs, for gateways that prefer their own zone.")
     package let drain = Setting.time(
         "drain-seconds",
         .seconds,
@@ -87,7 +83,7 @@ extension ExpertHostConfiguration {
         }
         self.init(shardDirectories: shards)
         let listen = try settings.value(table.listen)
-        self.host = listen.host
+        self.host = listen.boundHost
         self.port = listen.port
         self.threads = try settings.value(table.compute.threads)
         self.pinsThreads = try settings.value(table.compute.pinThreads)

@@ -113,15 +113,17 @@ public final class Gateway: Sendable {
         self.logger = logger
         self.gate = gate
         self.health = health
+        var listener = RPCServerConfiguration(
+            host: configuration.host,
+            port: configuration.port,
+            timing: .clientPlane,
+            drainGrace: configuration.drainTimeout,
+            security: configuration.security,
+            authorize: authorize
+        )
+        listener.reservation = configuration.reservation
         self.server = RPCServer(
-            configuration: RPCServerConfiguration(
-                host: configuration.host,
-                port: configuration.port,
-                timing: .clientPlane,
-                drainGrace: configuration.drainTimeout,
-                security: configuration.security,
-                authorize: authorize
-            ),
+            configuration: listener,
             methods: configuration.reflection
                 ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger

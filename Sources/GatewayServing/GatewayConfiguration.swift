@@ -26,6 +26,10 @@ public struct GatewayConfiguration: Sendable {
     /// The port to listen on; 0 lets the system choose.
     public var port = 7400
 
+    /// The port, bound before the weights are loaded so that a port that cannot be had is known at once; nil binds it
+    /// when the service begins to listen.
+    public var reservation: PortReservation?
+
     /// Whether clients' connections are encrypted; ``cluster`` says the same of connections to the expert hosts.
     public var security = ServerSecurity.plaintext
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import RPCTransport
+
 /// A host and a port, written `host:port` or `[v6]:port`.
 public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
-    /// Name or address, without brackets.
+    /// Name or address, without brackets; `*` for every address of this machine.
     public var host: String
     /// Port, 0 to 65535; 0 lets the system choose.
     public var port: Int
@@ -17,7 +19,7 @@ public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
         self.port = port
     }
 
-    /// Parses `host:port`, `[v6]:port` or `:port`, which means every address of this machine.
+    /// Parses `host:port`, `[v6]:port`, `*:port` for every address of this machine, or `:port` for every IPv4 address.
     ///
     /// - Parameter text: The address as written.
     /// - Throws: ``Settings/Failure`` saying what is wrong with it.
@@ -46,6 +48,19 @@ public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
             throw Settings.Failure("the port \"\(port)\" of the address \"\(text)\" must be from 0 to 65535")
         }
         self.init(host: host.isEmpty ? "0.0.0.0" : String(host), port: number)
+    }
+
+    /// The host as a server binds it: for `*` the address that stands for all, which depends on the machine.
+    public var boundHost: String { self.host == "*" ? PortReservation.everyAddress() : self.host }
+
+    /// Whether two servers cannot listen on both addresses: they share a port, and a host or all hosts.
+    ///
+    /// - Parameter other: The other address.
+    /// - Returns: Whether they certainly collide; names are not looked up.
+    public func overlaps(_ other: ListenAddress) -> Bool {
+        let all: Set<String> = ["*", "::", "0.0.0.0"]
+        return self.port == other.port && self.port != 0
+            && (self.host == other.host || all.contains(self.host) || all.contains(other.host))
     }
 
     /// The address as it is written, an IPv6 address in brackets.

@@ -90,6 +90,63 @@ struct SettingsTests {
         }
     }
 
+    @Test("a semicolon within a value of a list is written with a backslash, and every list survives being joined")
+    func semicolons() async throws {
+        try await withSettings(environment: ["SWITCHYARD_POOL": #"/srv/a\;b; c:\d ;e\"#]) { settings throws in
+            #expect(try settings.value(table.pool) == ["/srv/a;b", #"c:\d"#, #"e\"#])
+        }
+        for values in [["a;b", "c"], [";"], ["a"], [], [#"a\b"#, "c;;d"]] {
+            #expect(Settings.parts(of: Settings.join(values)) == values)
+        }
+    }
+
+    @Test(
+        "a variable in quotes is refused: an environment file kept them",
+        arguments: ["\"rack-7\"", "'rack-7'", "''"]
+    )
+    func quotes(value: String) async throws {
+        let failure = await #expect(throws: Settings.Failure.self) {
+            try await withSettings(environment: ["SWITCHYARD_TOKEN": value]) { _ in }
+        }
+        #expect(failure?.description.contains("SWITCHYARD_TOKEN begins and ends with \(value.prefix(1)): ") == true)
+        #expect(failure?.description.contains("rack-7") == false)
+    }
+
+    @Test("quotes within a value belong to it")
+    func innerQuotes() async throws {
+        for value in ["\"a\" b", "a\"b\"", "\"", "'a\""] {
+            try await withSettings(environment: ["SWITCHYARD_LISTEN": value]) { settings throws in
+                #expect(try settings.value(table.listen) == value)
+            }
+        }
+    }
+
+    @Test(
+        "a zone is a name that hosts can have",
+        arguments: ["rack 7", "\"rack-7\"", "räck", String(repeating: "a", count: 64)]
+    )
+    func zones(value: String) async throws {
+        let zone = Setting.zone("A zone.")
+        let settings = try await Settings(
+            known: [zone.definition],
+            flags: ["zone": value],
+            environment: [:],
+            file: nil
+        )
+        let failure = #expect(throws: Settings.Failure.self) { try settings.value(zone) }
+        #expect(
+            failure?.description.contains("the flag --zone is \"\(value)\"; it must be a name of 1 to 63 of A-Z")
+                == true
+        )
+        let usable = try await Settings(
+            known: [zone.definition],
+            flags: ["zone": "rack_7.b-2"],
+            environment: [:],
+            file: nil
+        )
+        #expect(try usable.value(zone) == "rack_7.b-2")
+    }
+
     @Test("an empty variable is not set")
     func emptyVariable() async throws {
         try await withSettings(environment: ["SWITCHYARD_BATCH_SLOTS": ""], file: #"{"batch-slots": 3}"#) {

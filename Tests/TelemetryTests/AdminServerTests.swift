@@ -135,7 +135,14 @@ struct AdminServerTests {
                 pages: Self.pages,
                 logger: Self.logger
             )
-            await #expect(throws: AdminServerError.self) { try await required.run() }
+            let error = await #expect(throws: AdminServerError.self) { try await required.run() }
+            #expect(
+                error?.description
+                    .hasPrefix(
+                        "the admin port: cannot listen on 127.0.0.1:\(port): another process listens there"
+                    ) == true
+            )
+            #expect(error?.description.contains("--admin-listen off") == true)
             await #expect(throws: AdminServerError.self) { _ = try await required.boundAddress() }
             let optional = AdminServer(
                 configuration: AdminServerConfiguration(host: "127.0.0.1", port: port, isRequired: false),

@@ -81,11 +81,7 @@ package struct ExpertPoolSettings: SettingTable {
         placeholder: "count",
         "Calls in flight per host."
     )
-    package let zone = Setting.text(
-        "zone",
-        placeholder: "name",
-        "The gateway's zone: hosts in the same zone are preferred."
-    )
+    package let zone = Setting.zone("The gateway's zone: hosts in the same zone are preferred.")
     package let mixedWeightTypes = Setting.toggle(
         "mixed-weight-types",
         "Let hosts of one pool keep weights in different types; answers then depend on the replica."

@@ -183,7 +183,7 @@ extension GatewayConfiguration {
         self.init(modelDirectory: model, pools: try settings.value(table.pool))
         self.adapterDirectory = try settings.value(table.mergeAdapter)
         let listen = try settings.value(table.listen)
-        self.host = listen.host
+        self.host = listen.boundHost
         self.port = listen.port
         for override in try settings.value(table.override) { self.modelOverrides[override.key] = override.value }
         do {

@@ -338,7 +338,7 @@ final class ConnectionSlot {
             if self.machine.phase == .stopped { channel.close(promise: nil) }
         case .failure(let error):
             guard self.current == nil else { return }
-            self.lastFailure = "\(error)"
+            self.lastFailure = ConnectFailure.words(for: error)
             if let failure = error as? TLSFailure, failure.isTelling { self.logTLSFailure() }
             self.currentLost()
         }

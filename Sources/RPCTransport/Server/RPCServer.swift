@@ -164,19 +164,16 @@ public final class RPCServer: Sendable {
 
     private func listen() async throws {
         let group = self.configuration.eventLoopGroup ?? MultiThreadedEventLoopGroup.singleton
-        let limits = self.configuration.limits
-        let listener = try await ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: 1_024)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.recvAllocator, value: limits.readAllocator)
-            .childChannelOption(.writeBufferWaterMark, value: TransportLimits.waterMark)
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try self.setUp(channel) }
-            }
-            .bind(host: self.configuration.host, port: self.configuration.port)
-            .get()
+        let (host, port) = (self.configuration.host, self.configuration.port)
+        let listener: any Channel
+        do {
+            let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
+            listener = try await self.bootstrap(group, takesBothFamilies: address.isEveryAddress).bind(to: address)
+                .get()
+        } catch {
+            throw ListenError(error, host: host, port: port)
+        }
+        self.configuration.reservation?.release()
         let wasStopped = self.state.withLock { state in
             state.listener = listener
             if case .draining = state.phase { return true }
@@ -188,11 +185,29 @@ public final class RPCServer: Sendable {
         }
         if wasStopped { listener.close(promise: nil) }
         let address = (
-            host: listener.localAddress?.ipAddress ?? self.configuration.host,
-            port: listener.localAddress?.port ?? self.configuration.port
+            host: listener.localAddress?.ipAddress ?? host,
+            port: listener.localAddress?.port ?? port
         )
         self.logger.debug("listening", metadata: ["host": "\(address.host)", "port": "\(address.port)"])
         self.resolveAddress(.success(address))
+    }
+
+    private func bootstrap(_ group: any EventLoopGroup, takesBothFamilies: Bool) -> ServerBootstrap {
+        let limits = self.configuration.limits
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 1_024)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.recvAllocator, value: limits.readAllocator)
+            .childChannelOption(.writeBufferWaterMark, value: TransportLimits.waterMark)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try self.setUp(channel) }
+            }
+        guard takesBothFamilies else { return bootstrap }
+        // The system's default may be IPv6 alone.
+        let onlyIPv6 = ChannelOptions.Types.SocketOption(level: .ipv6, name: .ipv6_v6only)
+        return bootstrap.serverChannelOption(onlyIPv6, value: 0)
     }
 
     private func resolveAddress(_ address: Result<(host: String, port: Int), any Error>) {

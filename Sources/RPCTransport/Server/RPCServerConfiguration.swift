@@ -9,6 +9,8 @@ public struct RPCServerConfiguration: Sendable {
     public var host: String
     /// The port to listen on; 0 takes a free one.
     public var port: Int
+    /// The port, bound in advance; the server releases it once it listens.
+    public var reservation: PortReservation?
     /// The event loops that carry the connections; nil takes the process's own.
     public var eventLoopGroup: (any EventLoopGroup)?
     /// What one connection may hold.

@@ -81,7 +81,7 @@ extension Setting where Value == ListenAddress {
             allowed: "HOST:PORT",
             range: "HOST:PORT",
             placeholder: "host:port",
-            "Address to listen on; port 0 lets the system choose."
+            "Address to listen on; * is every address of the machine, and port 0 lets the system choose."
         ) { try ListenAddress(parsing: $0) }
     }
 }

@@ -71,7 +71,7 @@ public struct SettingDefinition: Sendable, Hashable {
     public enum Kind: Sendable, Hashable {
         /// As a text.
         case text
-        /// As a list: an array in a file, separated by semicolons elsewhere.
+        /// As a list: an array in a file, separated by semicolons elsewhere, see ``Settings/parts(of:)``.
         case list
         /// As a whole number.
         case whole

@@ -7,7 +7,8 @@ import SystemPackage
 /// A process's settings, from four layers: flags over environment over file over defaults.
 ///
 /// A key is written `queue-limit` as a flag (`--queue-limit`), `SWITCHYARD_QUEUE_LIMIT` in the environment and
-/// `"queue-limit"` in a JSON file. A list is separated by semicolons in the environment and is an array in the file.
+/// `"queue-limit"` in a JSON file. A list is separated by semicolons in the environment, where `\;` is a semicolon within
+/// a value, and is an array in the file.
 public struct Settings: Sendable {
     /// A setting that cannot be used, with its key, its value and what is allowed.
     public struct Failure: Error, CustomStringConvertible {
@@ -43,6 +44,8 @@ public struct Settings: Sendable {
         var values: [String: String]
         /// A key's name in messages.
         var name: @Sendable (_ key: String) -> String
+        /// The values of a list, if the layer writes lists as texts.
+        var parts: (@Sendable (_ key: String) -> [String]?)?
         /// A key's name in the reader.
         var configKey: @Sendable (_ key: String) -> ConfigKey
     }
@@ -55,7 +58,7 @@ public struct Settings: Sendable {
     /// - Parameters:
     ///   - known: Every setting of the command.
     ///   - elsewhere: Settings of other commands, whose variables may be in the environment too.
-    ///   - flags: Values that were given on the command line, by key; lists joined by semicolons.
+    ///   - flags: Values that were given on the command line, by key; lists joined by ``join(_:)``.
     ///   - environment: The process environment; only `SWITCHYARD_*` is read. An empty variable counts as not set, so
     ///     that a compose file may pass on unset ones.
     ///   - file: Path of a JSON file, or nil for none.
@@ -74,7 +77,9 @@ public struct Settings: Sendable {
         try SettingNames.check(environment, keys: others.union(known.keys))
         var variables: [String: String] = [:]
         for key in known.keys {
-            if let value = environment[Self.variable(key)], !value.isEmpty { variables[key] = value }
+            guard let value = environment[Self.variable(key)], !value.isEmpty else { continue }
+            try Self.refuseQuotes(in: value, of: Self.variable(key))
+            variables[key] = value
         }
         self.known = known
         var layers = [
@@ -102,7 +107,7 @@ public struct Settings: Sendable {
         let shown = definition.isSecret ? "a value that is not shown" : given
         let reason: String?
         do {
-            return try setting.parse(try Self.input(definition, layer.reader, layer.configKey(setting.key)))
+            return try setting.parse(try Self.input(definition, layer))
         } catch let problem as SettingProblem {
             reason = problem.reason
         } catch {
@@ -139,7 +144,7 @@ public struct Settings: Sendable {
                 }
                 let text = given.hasPrefix("\"") ? String(given.dropFirst().dropLast()) : given
                 if definition.kind == .list,
-                    case .list(let parts) = try? Self.input(definition, layer.reader, layer.configKey(definition.key))
+                    case .list(let parts) = try? Self.input(definition, layer)
                 {
                     return SettingInForce(definition: definition, values: parts, source: source)
                 }
@@ -158,12 +163,10 @@ public struct Settings: Sendable {
     }
 
     /// Reads a value of a setting's type.
-    private static func input(
-        _ definition: SettingDefinition,
-        _ reader: ConfigReader,
-        _ key: ConfigKey
-    ) throws -> SettingInput {
-        switch definition.kind {
+    private static func input(_ definition: SettingDefinition, _ layer: Layer) throws -> SettingInput {
+        let (reader, key) = (layer.reader, layer.configKey(definition.key))
+        if definition.kind == .list, let parts = layer.parts?(definition.key) { return .list(parts) }
+        return switch definition.kind {
         case .text: .text(try reader.requiredString(forKey: key))
         case .whole: .whole(try reader.requiredInt(forKey: key))
         case .number: .number(try reader.requiredDouble(forKey: key))
@@ -187,12 +190,11 @@ public struct Settings: Sendable {
             uniquingKeysWith: { first, _ in first }
         )
         return Layer(
-            reader: ConfigReader(
-                provider: EnvironmentVariablesProvider(environmentVariables: variables, arraySeparator: ";")
-            ),
+            reader: ConfigReader(provider: EnvironmentVariablesProvider(environmentVariables: variables)),
             source: source,
             values: values.mapValues { "\"\($0)\"" },
             name: name,
+            parts: { key in values[key].map { Self.parts(of: $0) } },
             configKey: { key in ConfigKey(["switchyard"] + key.split(separator: "-").map(String.init)) }
         )
     }

@@ -107,9 +107,7 @@ public final class AdminServer: Sendable {
             let address = try await self.listen()
             self.resolve(.success(address))
         } catch {
-            let reason =
-                "the admin port cannot listen on \(self.configuration.host):\(self.configuration.port): \(error); "
-                + "name another address with --admin-listen, or --admin-listen off"
+            let reason = self.configuration.words(for: error)
             guard self.configuration.isRequired else {
                 self.logger.warning("there is no admin port", metadata: ["reason": "\(reason)"])
                 self.state.withLock { $0.listenerIsClosed = true }

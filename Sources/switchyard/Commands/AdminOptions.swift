@@ -44,17 +44,25 @@ struct AdminOptions: ParsableArguments {
     /// - Parameters:
     ///   - settings: The settings.
     ///   - table: The service's settings of its admin port.
+    ///   - listen: Where the service itself listens, which must be elsewhere.
     /// - Returns: Where to listen, nil if the port is off, and the limit of series with tokens by expert.
     /// - Throws: ``Settings/Failure`` naming the setting that cannot be used.
     @discardableResult
     static func read(
         _ settings: Settings,
-        _ table: AdminSettings
+        _ table: AdminSettings,
+        besides listen: ListenAddress? = nil
     ) throws -> (configuration: AdminServerConfiguration?, series: Int) {
         let series = try settings.value(table.metricsExpertSeries)
         guard let address = try settings.value(table.adminListen) else { return (nil, series) }
+        if let listen, listen.overlaps(address) {
+            throw Settings.Failure(
+                "listen is \(listen) and admin-listen is \(address): one port cannot serve both; give admin-listen another "
+                    + "port, or turn it off with --admin-listen off"
+            )
+        }
         let isRequired = settings.isSet(table.adminListen)
-        return (AdminServerConfiguration(host: address.host, port: address.port, isRequired: isRequired), series)
+        return (AdminServerConfiguration(host: address.boundHost, port: address.port, isRequired: isRequired), series)
     }
 }
 

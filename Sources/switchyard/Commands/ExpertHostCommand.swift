@@ -4,6 +4,7 @@ import ArgumentParser
 import CommandKit
 import ExpertServing
 import Logging
+import RPCTransport
 import ServiceKit
 import SwitchyardTypes
 
@@ -88,7 +89,7 @@ struct ExpertHostCommand: AsyncParsableCommand {
         let configuration = try ExpertHostConfiguration(settings)
         let listen = try settings.value(ExpertHostSettings.table.listen)
         _ = try SecuritySettings.listener(settings, at: listen)
-        try AdminOptions.read(settings, CommandSettings.hostAdmin)
+        try AdminOptions.read(settings, CommandSettings.hostAdmin, besides: listen)
         try ServiceOptions.logging(settings)
         let sources = try WeightSources(configuration.shardDirectories, settings)
         return Plan(configuration: configuration, sources: sources, listen: listen)
@@ -100,6 +101,8 @@ struct ExpertHostCommand: AsyncParsableCommand {
         try ServiceOptions.startLogging(settings)
         let plan = try Self.plan(settings)
         var configuration = plan.configuration
+        // Before anything slow: a port that cannot be had ends the command at once.
+        configuration.reservation = try PortReservation(host: configuration.host, port: configuration.port)
         let listen = plan.listen
         let logger = Logger(label: "expert-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)

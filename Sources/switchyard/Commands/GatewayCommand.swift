@@ -14,7 +14,7 @@ struct GatewayCommand: AsyncParsableCommand {
         abstract: "Serve a model whose experts live on expert hosts.",
         discussion: """
             Every flag is also an environment variable (--queue-limit is SWITCHYARD_QUEUE_LIMIT; several pools are
-            separated by semicolons) and a key of the file that --config names. SIGTERM drains.
+            separated by semicolons, and \\; is a semicolon within a value) and a key of the file that --config names. SIGTERM drains.
 
             Traffic beyond loopback is encrypted unless --plaintext allows otherwise. Certificates and tokens are read again
             when their files change.
@@ -75,6 +75,8 @@ struct GatewayCommand: AsyncParsableCommand {
         let plan = try Self.plan(settings)
         let logger = Logger(label: "gateway")
         var configuration = plan.configuration
+        // Before anything slow: a port that cannot be had ends the command at once.
+        configuration.reservation = try PortReservation(host: configuration.host, port: configuration.port)
         let port = try self.admin.port(settings, CommandSettings.gatewayAdmin, of: Gateway.component)
         try Self.open(settings, plan, &configuration, logger: logger)
         try await AdminPort.run(port, logger: logger) {
@@ -134,7 +136,7 @@ struct GatewayCommand: AsyncParsableCommand {
         _ = try SecuritySettings.listener(settings, at: listen)
         try TokensOptions.check(settings)
         _ = try ExpertsSecurityOptions.options(settings, pools: configuration.cluster.pools)
-        try AdminOptions.read(settings, CommandSettings.gatewayAdmin)
+        try AdminOptions.read(settings, CommandSettings.gatewayAdmin, besides: listen)
         try ServiceOptions.logging(settings)
         let sources = try WeightSources([configuration.modelDirectory], settings)
         return Plan(configuration: configuration, sources: sources, listen: listen)

@@ -62,7 +62,7 @@ struct HealthCommand: AsyncParsableCommand {
         guard listen.port > 0 else {
             throw Settings.Failure("listen is \(listen), so the system chooses the port: pass it with --endpoint")
         }
-        let host = ["0.0.0.0": "127.0.0.1", "::": "::1"][listen.host] ?? listen.host
+        let host = ["0.0.0.0": "127.0.0.1", "*": "localhost", "::": "::1"][listen.host] ?? listen.host
         return Endpoint(host: host, port: listen.port)
     }
 

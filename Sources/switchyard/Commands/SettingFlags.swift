@@ -53,7 +53,7 @@ extension Flag where Value == Bool {
 
 /// The flags of a command that are settings.
 enum SettingFlags {
-    /// The values from the command line, by key; lists joined by semicolons.
+    /// The values from the command line, by key; lists joined by `Settings.join`.
     ///
     /// The property `queueLimit` is the setting `queue-limit`: a test compares the properties of every command with its
     /// settings.
@@ -76,7 +76,7 @@ enum SettingFlags {
             case let option as Option<String?>: flags.updateValue(option.wrappedValue, forKey: key)
             case let option as Option<[String]>:
                 let values = option.wrappedValue
-                flags.updateValue(values.isEmpty ? nil : values.joined(separator: ";"), forKey: key)
+                flags.updateValue(values.isEmpty ? nil : Settings.join(values), forKey: key)
             case let flag as Flag<Bool>: flags.updateValue(flag.wrappedValue ? "true" : nil, forKey: key)
             case let group as any FlagGroup: flags.merge(self.all(of: group.flags)) { own, _ in own }
             default: break
