@@ -14,6 +14,9 @@
 /// can lose a combining mark; any other cluster is replaced scalar by scalar. Checkpoints are compared with
 /// transformers, so this does the same. Text for which the two differ is rare: joiners and several marks on a letter.
 struct CharacterMap: Sendable {
+    /// Bytes that a replacement may have.
+    static let mostReplacementBytes = 1_024
+
     private let units: [UInt32]
     private let replacements: [UInt8]
 
@@ -46,6 +49,14 @@ struct CharacterMap: Sendable {
         guard String(validating: replacements, as: UTF8.self) != nil else {
             throw .init(message: "the replacements of precompiled_charsmap are not UTF-8")
         }
+        // The tables of published models replace by 33 bytes at most. A long replacement would let a short text grow without
+        // bound.
+        if let longest = replacements.split(separator: 0).map(\.count).max(), longest > Self.mostReplacementBytes {
+            throw .init(
+                message:
+                    "a replacement of \(longest) bytes in precompiled_charsmap; the limit is \(Self.mostReplacementBytes)"
+            )
+        }
         let units = (1...(size / 4)).map(unit)
         self.init(units: units, replacements: replacements)
     }
@@ -63,15 +74,23 @@ struct CharacterMap: Sendable {
     ///
     /// - Parameter text: Well-formed UTF-8.
     /// - Returns: Well-formed UTF-8.
-    func normalize(_ text: UnsafeBufferPointer<UInt8>) -> [UInt8] {
+    func normalize(_ text: UnsafeBufferPointer<UInt8>) -> [UInt8] { self.normalize(text, atMost: .max) }
+
+    /// Normalizes text, and stops soon after the result is longer than a limit.
+    ///
+    /// - Parameters:
+    ///   - text: Well-formed UTF-8.
+    ///   - limit: Bytes.
+    /// - Returns: Well-formed UTF-8; incomplete where it has more than `limit` bytes.
+    func normalize(_ text: UnsafeBufferPointer<UInt8>, atMost limit: Int) -> [UInt8] {
         var output: [UInt8] = []
-        output.reserveCapacity(text.count)
+        output.reserveCapacity(min(text.count, limit))
         guard !self.units.isEmpty else {
             output.append(contentsOf: text)
             return output
         }
         var start = 0
-        while start < text.count {
+        while start < text.count, output.count <= limit {
             if Self.endsCluster(text, at: start) {
                 self.append(text[start], to: &output)
                 start += 1
@@ -82,7 +101,8 @@ struct CharacterMap: Sendable {
             while end < text.count, !Self.endsCluster(text, at: end) { end += 1 }
             end = min(end + 1, text.count)
             for cluster in String(decoding: text[start..<end], as: UTF8.self) {
-                self.append(cluster, to: &output)
+                self.append(cluster, to: &output, atMost: limit)
+                if output.count > limit { break }
             }
             start = end
         }
@@ -104,13 +124,14 @@ struct CharacterMap: Sendable {
         }
     }
 
-    private func append(_ cluster: Character, to output: inout [UInt8]) {
+    private func append(_ cluster: Character, to output: inout [UInt8], atMost limit: Int) {
         let whole = cluster.utf8
         if whole.count < 6, let replacement = self.replacement(of: whole) {
             output.append(contentsOf: self.replacements[replacement])
             return
         }
-        for scalar in cluster.unicodeScalars {
+        // A cluster can be as long as the text: a letter and thousands of marks.
+        for scalar in cluster.unicodeScalars where output.count <= limit {
             let bytes = UTF8.encode(scalar).map(Array.init) ?? []
             if let replacement = self.replacement(of: bytes) {
                 output.append(contentsOf: self.replacements[replacement])

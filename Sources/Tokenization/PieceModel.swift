@@ -18,6 +18,9 @@ private import CSentencePiece
 final class PieceModel: @unchecked Sendable {
     // Safety: the handle is written once, in `init`, and the library's const methods may be called from any thread.
 
+    /// Bytes that a piece may have; those of published models have 48 at most.
+    static let mostPieceBytes = 1_024
+
     private let handle: OpaquePointer
     private let unknownID: Int32
 
@@ -37,6 +40,12 @@ final class PieceModel: @unchecked Sendable {
     ///   - unknownID: The id of the unknown piece, for text that no piece covers; the id of one of the pieces.
     /// - Throws: `WireReader.Malformed` with the library's message when it refuses the pieces.
     init(pieces: [TokenizerDefinition.Piece], unknownID: Int) throws(WireReader.Malformed) {
+        // The library's trie recurses once for each byte of a piece.
+        if let (id, piece) = pieces.enumerated().first(where: { $1.text.utf8.count > Self.mostPieceBytes }) {
+            throw .init(
+                message: "the piece \(id) has \(piece.text.utf8.count) bytes; the limit is \(Self.mostPieceBytes)"
+            )
+        }
         var model = WireWriter()
         var lastIDs: [[UInt8]: Int] = [:]
         for (id, piece) in pieces.enumerated() { lastIDs[Array(piece.text.utf8)] = id }

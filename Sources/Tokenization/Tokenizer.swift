@@ -163,28 +163,78 @@ public final class Tokenizer: Sendable {
         return try result.get()
     }
 
-    private func encode(wellFormed text: UnsafeBufferPointer<UInt8>) throws(TokenizerError) -> [Int32] {
+    /// Encodes a text within limits.
+    ///
+    /// Work stops as soon as a limit is reached, so that the limits bound time and memory, not just the result.
+    ///
+    /// - Parameters:
+    ///   - text: Any text, the empty one included.
+    ///   - limits: What the text may cost.
+    ///   - isCancelled: Asked before each word; `true` ends the work.
+    /// - Returns: The ids, `</s>` at the end.
+    /// - Throws: `TokenizerError` with the limit and the value; its code is `tooLong`, `cancelled` or `encodingFailed`.
+    public func encode(
+        _ text: String,
+        limits: TextLimits,
+        isCancelled: () -> Bool = { false }
+    ) throws(TokenizerError) -> [Int32] {
+        var text = text
+        let result: Result<[Int32], TokenizerError> = text.withUTF8 { text in
+            do throws(TokenizerError) {
+                return .success(try self.encode(wellFormed: text, limits: limits, isCancelled: isCancelled))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
+    }
+
+    private func encode(
+        wellFormed text: UnsafeBufferPointer<UInt8>,
+        limits: TextLimits = TextLimits(),
+        isCancelled: () -> Bool = { false }
+    ) throws(TokenizerError) -> [Int32] {
         var ids: [Int32] = []
-        ids.reserveCapacity(text.count / 3 + 2)
+        ids.reserveCapacity(min(text.count / 3 + 2, limits.ids))
         var scratch: [Int32] = []
+        var bytesLeft = limits.normalizedBytes
         for part in self.vocabulary.added.rawParts(of: text) {
             switch part {
             case .token(let id):
                 ids.append(id)
             case .text(let range):
-                let segment = self.characterMap.normalize(UnsafeBufferPointer(rebasing: text[range]))
-                try self.encode(segment: segment, into: &ids, scratch: &scratch)
+                let segment = self.characterMap.normalize(
+                    UnsafeBufferPointer(rebasing: text[range]),
+                    atMost: bytesLeft
+                )
+                guard segment.count <= bytesLeft else {
+                    throw TokenizerError(
+                        .tooLong,
+                        "has more than \(limits.normalizedBytes) bytes once it is normalized, which is the limit; send a shorter text"
+                    )
+                }
+                bytesLeft -= segment.count
+                try self.encode(segment: segment, into: &ids, scratch: &scratch, limits, isCancelled)
             }
+            try Self.check(ids, limits)
         }
         ids.append(self.vocabulary.endID)
+        try Self.check(ids, limits)
         return ids
+    }
+
+    private static func check(_ ids: [Int32], _ limits: TextLimits) throws(TokenizerError) {
+        guard ids.count > limits.ids else { return }
+        throw TokenizerError(.tooLong, "has more than \(limits.ids) tokens, which is the limit; send a shorter text")
     }
 
     /// Encodes normalized text.
     private func encode(
         segment: [UInt8],
         into ids: inout [Int32],
-        scratch: inout [Int32]
+        scratch: inout [Int32],
+        _ limits: TextLimits,
+        _ isCancelled: () -> Bool
     ) throws(TokenizerError) {
         for part in segment.withUnsafeBufferPointer(self.vocabulary.added.normalizedParts) {
             switch part {
@@ -193,9 +243,18 @@ public final class Tokenizer: Sendable {
             case .text(let range):
                 let words = Words(range.count == segment.count ? segment : Array(segment[range]))
                 for index in 0..<words.count {
+                    guard !isCancelled() else { throw TokenizerError(.cancelled, "is no longer wanted") }
                     try words.withWord(index) { (word) throws(TokenizerError) in
+                        guard word.count <= limits.wordBytes else {
+                            throw TokenizerError(
+                                .tooLong,
+                                "has a word of \(word.count) bytes once it is normalized; the limit is \(limits.wordBytes); cut it "
+                                    + "with spaces"
+                            )
+                        }
                         try self.pieces.encode(word, into: &ids, scratch: &scratch)
                     }
+                    try Self.check(ids, limits)
                 }
             }
         }

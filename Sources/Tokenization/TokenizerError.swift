@@ -13,6 +13,12 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
         /// A text's bytes are not UTF-8.
         case invalidText
 
+        /// A text has more ids, or costs more, than the limits allow.
+        case tooLong
+
+        /// The caller no longer wants the ids.
+        case cancelled
+
         /// libsentencepiece failed on a text, which happens only when memory runs out.
         case encodingFailed
     }

@@ -21,6 +21,7 @@ struct RequestHandler: Sendable {
 
     let reader: RequestReader
     let engine: InferenceEngine
+    let texts = TextTurns()
 
     /// Generates text.
     ///
@@ -38,7 +39,7 @@ struct RequestHandler: Sendable {
     ) async throws -> GenerateResponse {
         let withLogprobs = (request.parameters?.topLogprobs ?? 0) > 0
         var seed: UInt64?
-        let (result, _) = try await self.run(call) { reader throws(RPCError) in
+        let (result, _) = try await self.run(call, textBytes: request.textBytes) { reader throws(RPCError) in
             var work = try reader.generate(request, deadline: call.deadline)
             work.streamsTokens = onToken != nil
             if case .generate(let parameters, _) = work.work, parameters.sampling { seed = parameters.seed }
@@ -67,7 +68,7 @@ struct RequestHandler: Sendable {
         guard request.inputs.isEmpty else {
             return EncodeResponse(results: try await self.encodeAll(request, call))
         }
-        let (result, input) = try await self.run(call) { reader throws(RPCError) in
+        let (result, input) = try await self.run(call, textBytes: request.textBytes) { reader throws(RPCError) in
             try reader.encode(request, deadline: call.deadline)
         }
         return try self.response(to: request, result, input: input)
@@ -96,7 +97,7 @@ struct RequestHandler: Sendable {
         guard request.inputs.isEmpty else {
             return ScoreResponse(results: try await self.scoreAll(request, call))
         }
-        let (result, _) = try await self.run(call) { reader throws(RPCError) in
+        let (result, _) = try await self.run(call, textBytes: request.textBytes) { reader throws(RPCError) in
             try reader.score(request, deadline: call.deadline)
         }
         return try self.response(to: request, result)
@@ -124,12 +125,13 @@ struct RequestHandler: Sendable {
     /// Runs a request to its end; cancelling the task cancels the request.
     private func run(
         _ call: Call,
+        textBytes: Int,
         reading read: (RequestReader) throws(RPCError) -> EngineRequest,
         onToken: (StreamedToken) async throws -> Void = { _ in }
     ) async throws -> (result: EngineResult, input: [Int32]) {
         // Refuse before any work is done for a request that there is no room for.
         try self.engine.requirePlace()
-        var work = try read(self.reader)
+        var work = try await self.texts.take(textBytes) { () throws(RPCError) in try read(self.reader) }
         work.trace = call.trace
         for await event in try self.engine.submit(work).events {
             switch event {

@@ -155,7 +155,7 @@ struct RequestReader: Sendable {
                     "\(field) has \(text.utf8.count) bytes; the limit is \(self.limits.maxTextBytes); send a shorter text"
                 )
             }
-            ids = try self.encode(text, field: field, ids: fields.ids)
+            ids = try self.encode(text, field: field, ids: fields.ids, limit: limit)
         case .tokenIDs(let given):
             field = fields.ids
             guard !given.isEmpty else {
@@ -208,14 +208,28 @@ struct RequestReader: Sendable {
     }
 
     /// Encodes a text, as far as the model has a tokenizer and the ids are ids of the model.
-    private func encode(_ text: String, field: String, ids idField: String) throws(RPCError) -> [Int32] {
+    private func encode(
+        _ text: String,
+        field: String,
+        ids idField: String,
+        limit: Int
+    ) throws(RPCError) -> [Int32] {
         guard let tokenizer = self.tokenizer else {
             throw RPCError(
                 .invalidArgument,
                 "\(field) is set, but this model has no tokenizer and takes ids only; set \(idField)"
             )
         }
-        let ids = tokenizer.encode(text)
+        let ids: [Int32]
+        do {
+            ids = try tokenizer.encode(text, limits: TextLimits(ids: limit)) { Task.isCancelled }
+        } catch {
+            switch error.code {
+            case .cancelled: throw RPCError(.cancelled, "the call was cancelled before \(field) was cut into tokens")
+            case .tooLong: throw RPCError(.resourceExhausted, "\(field) \(error.message)")
+            default: throw RPCError(.internal, "\(field): \(error.message)")
+            }
+        }
         if let id = ids.first(where: { Int($0) >= self.model.vocabularySize }) {
             throw RPCError(
                 .invalidArgument,

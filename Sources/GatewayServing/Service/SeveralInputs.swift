@@ -155,7 +155,7 @@ extension RequestHandler {
     /// - Returns: One result for each input.
     /// - Throws: ``RPCError``.
     func encodeAll(_ request: EncodeRequest, _ call: Call) async throws -> [EncodeResult] {
-        try await self.runAll(call) { reader throws(RPCError) in
+        try await self.runAll(call, textBytes: request.textBytes) { reader throws(RPCError) in
             try reader.encodeAll(request, deadline: call.deadline)
         } answer: { work, result throws(RPCError) in
             EncodeResult(try self.response(to: request, result, input: work.input))
@@ -172,7 +172,7 @@ extension RequestHandler {
     /// - Returns: One result for each input.
     /// - Throws: ``RPCError``.
     func scoreAll(_ request: ScoreRequest, _ call: Call) async throws -> [ScoreResult] {
-        try await self.runAll(call) { reader throws(RPCError) in
+        try await self.runAll(call, textBytes: request.textBytes) { reader throws(RPCError) in
             try reader.scoreAll(request, deadline: call.deadline)
         } answer: { _, result throws(RPCError) in
             ScoreResult(try self.response(to: request, result))
@@ -184,13 +184,14 @@ extension RequestHandler {
     /// Runs all inputs of a call to their ends; cancelling the task cancels those that are left.
     private func runAll<Result>(
         _ call: Call,
+        textBytes: Int,
         reading read: (RequestReader) throws(RPCError) -> [EngineRequest],
         answer: (EngineRequest, EngineResult) throws(RPCError) -> Result,
         failure: (InputStatus) -> Result
     ) async throws -> [Result] {
         // Refuse before any work is done for a call that there is no room for.
         try self.engine.requirePlace()
-        var requests = try read(self.reader)
+        var requests = try await self.texts.take(textBytes) { () throws(RPCError) in try read(self.reader) }
         for index in requests.indices { requests[index].trace = call.trace }
         let tickets = try self.engine.submit(requests)
         defer {
