@@ -6,6 +6,9 @@
 Needs transformers 5.23.0 and torch 2.13.0+cpu (`reference.py` says why). Each case is a generation_config.json, or keys of a
 config.json that stands in for it ("in": "config"), the arguments of a call to generate(), and for each prompt the ids of the
 answers without the decoder start token and decoder prefix.
+
+With transformers 4.55.4, the last release line with group beam search, it writes generation-keys-groups.json instead: the cases
+with groups of beams. Their prompts and ids are as above.
 """
 
 import json
@@ -17,6 +20,7 @@ import tempfile
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+import transformers
 from transformers import SwitchTransformersForConditionalGeneration, T5Tokenizer
 
 from reference import require_pinned_versions
@@ -84,15 +88,34 @@ CASES = [
     ("a decoder prefix, beams", {"max_length": 12}, {"decoder_input_ids": [2047, 44], "num_beams": 3}, False),
 ]
 
+# As above, with groups of beams.
+GROUP_CASES = [
+    ("groups of beams", {"max_new_tokens": 16}, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, False),
+    ("groups of one beam", {"max_new_tokens": 16}, {"num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 1.0}, False),
+    ("groups of the model's", {"num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 2.5, "max_new_tokens": 14,
+                               "no_repeat_ngram_size": 2, "length_penalty": 2.0}, {}, False),
+    ("groups of the model's in config.json", {"num_beams": 4, "num_beam_groups": 4, "diversity_penalty": 1.5, "max_length": 14,
+                                              "early_stopping": True}, {}, True),
+    ("groups that end at different lengths", {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 8.0,
+                                              "max_new_tokens": 20, "pad_token_id": 2047}, {}, False),
+    ("groups without a padding token", {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 8.0, "max_new_tokens": 20,
+                                        "pad_token_id": None}, {}, False),
+    ("groups and a decoder prefix", {"max_new_tokens": 10, "repetition_penalty": 1.3},
+     {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.75, "decoder_input_ids": [0, 2047, 44]}, False),
+]
+
 
 def main():
-    require_pinned_versions()
+    has_groups = transformers.__version__ == "4.55.4"
+    if not has_groups:
+        require_pinned_versions()
     torch.set_num_threads(1)
+    kind = {"torch_dtype" if has_groups else "dtype": torch.float32}
     tokenizer = T5Tokenizer.from_pretrained(MINI)
     texts = [prompt["prompt"] for prompt in json.loads((MINI / "prompts.json").read_text())[:4]]
     prompts = [tokenizer(text).input_ids for text in texts]
     results = []
-    for name, keys, call, in_config in CASES:
+    for name, keys, call, in_config in GROUP_CASES if has_groups else CASES:
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             shutil.copy(MINI / "model.safetensors", folder)
@@ -103,7 +126,7 @@ def main():
                 file = {key: value for key, value in (BASE | keys).items() if value is not None}
                 (folder / "generation_config.json").write_text(json.dumps(file))
             (folder / "config.json").write_text(json.dumps(config))
-            model = SwitchTransformersForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+            model = SwitchTransformersForConditionalGeneration.from_pretrained(folder, **kind).eval()
         arguments = dict(call)
         held = 1
         if "decoder_input_ids" in call:
@@ -111,18 +134,24 @@ def main():
             held = len(ids) + (ids[0] != 0)
             arguments["decoder_input_ids"] = torch.tensor([ids])
         answers = []
+        if has_groups:  # All beams, so that every group is compared.
+            arguments["num_return_sequences"] = call.get("num_beams", keys.get("num_beams"))
         for prompt in prompts:
             with torch.no_grad():
                 out = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
                                      **arguments)
-            answers.append(out[0].tolist()[held:])
+            if has_groups:
+                rows = [row[held:] for row in out.tolist()]
+                answers.append([row[:row.index(1) + 1] if 1 in row else row for row in rows])
+            else:
+                answers.append(out[0].tolist()[held:])
         if not in_config:
             keys = {key: value for key, value in (BASE | keys).items() if value is not None}
         results.append({"name": name, "in": "config" if in_config else "generation", "keys": keys, "call": call,
                         "answers": answers})
     lines = ",\n".join(json.dumps(result) for result in results)
     text = f'{{"prompts": {json.dumps(prompts)},\n"cases": [\n{lines}\n]}}\n'
-    (HERE / "generation-keys.json").write_text(text)
+    (HERE / ("generation-keys-groups.json" if has_groups else "generation-keys.json")).write_text(text)
 
 
 main()

@@ -9,11 +9,12 @@ import Testing
 
 /// What transformers answers under many `generation_config.json` files and arguments: see
 /// `Tests/Fixtures/make_generation_keys.py`.
-private struct KeyFixture: Decodable, Sendable {
+private struct KeyFixture<Answer: Decodable & Sendable>: Decodable, Sendable {
     struct Case: Decodable, Sendable {
         var name: String
         var place: String
-        var answers: [[UInt32]]
+        /// One for each prompt.
+        var answers: [Answer]
         var call: Call
 
         enum CodingKeys: String, CodingKey {
@@ -22,38 +23,47 @@ private struct KeyFixture: Decodable, Sendable {
         }
     }
 
-    struct Call: Decodable, Sendable {
-        var numBeams: UInt32?
-        var doSample: Bool?
-        var lengthPenalty: Float?
-        var earlyStopping: String?
-        var minNewTokens: UInt32?
-        var decoderInputIds: [UInt32]?
-    }
-
     var prompts: [[UInt32]]
     var cases: [Case]
 
-    private static let path = "\(TestModel.root)/Tests/Fixtures/generation-keys.json"
-
-    static func load() throws -> KeyFixture {
+    static func load(_ file: String) throws -> Self {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
-        return try decoder.decode(Self.self, from: Data(contentsOf: URL(filePath: self.path)))
+        return try decoder.decode(Self.self, from: keyFixture(file))
     }
+}
 
-    /// The keys of a case's file as JSON.
-    static func keys(of index: Int) throws -> [String: Any] {
-        let all = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(filePath: self.path))) as? [String: Any]
-        let cases = try #require(all?["cases"] as? [[String: Any]])
-        return try #require(cases[index]["keys"] as? [String: Any])
-    }
+/// The arguments of a call.
+private struct Call: Decodable, Sendable {
+    var numBeams: UInt32?
+    var numBeamGroups: UInt32?
+    var diversityPenalty: Float?
+    var doSample: Bool?
+    var lengthPenalty: Float?
+    var earlyStopping: String?
+    var minNewTokens: UInt32?
+    var decoderInputIds: [UInt32]?
+}
+
+private func keyFixture(_ file: String) throws -> Data {
+    try Data(contentsOf: URL(filePath: "\(TestModel.root)/Tests/Fixtures/\(file).json"))
+}
+
+/// The keys of a case's file as JSON.
+private func keys(of index: Int, _ file: String) throws -> [String: Any] {
+    let all = try JSONSerialization.jsonObject(with: keyFixture(file)) as? [String: Any]
+    let cases = try #require(all?["cases"] as? [[String: Any]])
+    return try #require(cases[index]["keys"] as? [String: Any])
 }
 
 @Suite("Generation's keys against transformers")
 struct GenerationKeyCaseTests {
     /// A folder with the miniature's weights and a case's files.
-    private func withModel<R>(_ index: Int, _ place: String, _ body: (String) async throws -> R) async throws -> R {
+    private func withModel<R>(
+        _ keys: [String: Any],
+        _ place: String,
+        _ body: (String) async throws -> R
+    ) async throws -> R {
         let folder = FileManager.default.temporaryDirectory.appending(path: "generation-keys-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -66,7 +76,6 @@ struct GenerationKeyCaseTests {
         }
         let config = try Data(contentsOf: model.appending(path: "config.json"))
         var object = try #require(try JSONSerialization.jsonObject(with: config) as? [String: Any])
-        let keys = try KeyFixture.keys(of: index)
         if place == "config" {
             object.merge(keys) { $1 }
         } else {
@@ -77,9 +86,11 @@ struct GenerationKeyCaseTests {
         return try await body(folder.path(percentEncoded: false))
     }
 
-    private func request(_ ids: [UInt32], _ call: KeyFixture.Call) throws -> GenerateRequest {
+    private func request(_ ids: [UInt32], _ call: Call) throws -> GenerateRequest {
         var message = GenerationParametersMessage()
         message.numBeams = call.numBeams
+        message.numBeamGroups = call.numBeamGroups
+        message.diversityPenalty = call.diversityPenalty
         message.doSample = call.doSample
         message.lengthPenalty = call.lengthPenalty
         message.minNewTokens = call.minNewTokens
@@ -96,12 +107,13 @@ struct GenerationKeyCaseTests {
 
     @Test("The same ids as transformers", arguments: 0..<45)
     func cases(index: Int) async throws {
-        let fixture = try KeyFixture.load()
+        let fixture = try KeyFixture<[UInt32]>.load("generation-keys")
         try #require(fixture.cases.count == 45)
         let sample = fixture.cases[index]
-        let own = try KeyFixture.keys(of: index)["do_sample"] as? Bool
+        let keys = try keys(of: index, "generation-keys")
+        let own = keys["do_sample"] as? Bool
         let samples = sample.call.doSample ?? own ?? false
-        try await self.withModel(index, sample.place) { directory in
+        try await self.withModel(keys, sample.place) { directory in
             let gateway = try LocalGateway(
                 configuration: LocalGatewayConfiguration(modelDirectory: directory),
                 logger: quietLogger
@@ -114,6 +126,27 @@ struct GenerationKeyCaseTests {
                     #expect(response.generations.first?.tokenIDs == answer, "\(sample.name)")
                     #expect(streamed.isEmpty || streamed == answer, "\(sample.name)")
                     #expect((response.seed != nil) == samples)
+                }
+            }
+        }
+    }
+
+    @Test("The same ids as transformers 4.55 with groups of beams, every beam", arguments: 0..<7)
+    func groups(index: Int) async throws {
+        let fixture = try KeyFixture<[[UInt32]]>.load("generation-keys-groups")
+        try #require(fixture.cases.count == 7)
+        let sample = fixture.cases[index]
+        try await self.withModel(keys(of: index, "generation-keys-groups"), sample.place) { directory in
+            let gateway = try LocalGateway(
+                configuration: LocalGatewayConfiguration(modelDirectory: directory),
+                logger: quietLogger
+            )
+            try await gateway.whileRunning {
+                for (prompt, answer) in zip(fixture.prompts, sample.answers) {
+                    var request = try self.request(prompt, sample.call)
+                    request.parameters?.numReturnSequences = UInt32(answer.count)
+                    let response = try await gateway.generate(request)
+                    #expect(response.generations.map(\.tokenIDs) == answer, "\(sample.name)")
                 }
             }
         }

@@ -90,7 +90,26 @@ struct GenerationParametersTests {
         Case("a decay from afar", "exponential_decay_length_penalty") {
             $0.lengthDecay = LengthDecay(startIndex: .min, factor: 1)
         },
-        Case("beam groups", "num_beam_groups") { ($0.beamCount, $0.beamGroups) = (4, 2) },
+        Case("no beam groups", "num_beam_groups") { ($0.beamCount, $0.beamGroups) = (4, 0) },
+        Case("beam groups", nil) { ($0.beamCount, $0.beamGroups, $0.diversityPenalty) = (4, 2, 0.5) },
+        Case("as many groups as beams", nil) { ($0.beamCount, $0.beamGroups, $0.diversityPenalty) = (4, 4, 0.5) },
+        Case("groups that do not divide the beams", "num_beam_groups") {
+            ($0.beamCount, $0.beamGroups, $0.diversityPenalty) = (4, 3, 0.5)
+        },
+        Case("groups of one beam", "num_beam_groups") { ($0.beamGroups, $0.diversityPenalty) = (2, 0.5) },
+        Case("groups and sampling", "num_beam_groups") {
+            ($0.beamCount, $0.beamGroups, $0.diversityPenalty, $0.sampling) = (4, 2, 0.5, true)
+        },
+        Case("equal groups", "diversity_penalty") { ($0.beamCount, $0.beamGroups) = (4, 2) },
+        Case("groups that attract", "diversity_penalty") {
+            ($0.beamCount, $0.beamGroups, $0.diversityPenalty) = (4, 2, -0.5)
+        },
+        Case("an endless diversity", "diversity_penalty") {
+            ($0.beamCount, $0.beamGroups, $0.diversityPenalty) = (4, 2, .infinity)
+        },
+        Case("more answers than beams of all groups", "num_return_sequences") {
+            ($0.beamCount, $0.beamGroups, $0.diversityPenalty, $0.returnedSequences) = (4, 2, 0.5, 5)
+        },
         Case("diversity", "diversity_penalty") { $0.diversityPenalty = 0.5 },
         Case("too many top_logprobs", "top_logprobs") { $0.topLogprobs = 1_025 },
         Case("top_logprobs without scores", "skip_scores") { ($0.topLogprobs, $0.skipsScores) = (1, true) },

@@ -15,6 +15,7 @@ struct GenerationRuleFixtures: Decodable {
         var start: Int32
         var prefix: [Int32]
         var ends: [Int32]
+        var pad: Int32?
         var endBias: Float
         var settings: Settings
 
@@ -64,6 +65,8 @@ struct GenerationRuleFixtures: Decodable {
         var maxNewTokens: Int
         var minNewTokens: Int?
         var numBeams: Int?
+        var numBeamGroups: Int?
+        var diversityPenalty: Float?
         var numReturnSequences: Int?
         var lengthPenalty: Float?
         var earlyStopping: String?
@@ -103,6 +106,17 @@ struct GenerationRuleFixtures: Decodable {
     }
 }
 
+extension GenerationRuleFixtures {
+    /// Searches with groups of beams, out of transformers 4.55; `make_group_beam_fixtures.py` writes them.
+    static let groupBeams = Result {
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appending(path: "Fixtures/group-beams.json")
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode([Case].self, from: Data(contentsOf: file))
+    }
+}
+
 extension GenerationRuleFixtures.Settings {
     var parameters: GenerationParameters {
         var parameters = GenerationParameters()
@@ -112,6 +126,8 @@ extension GenerationRuleFixtures.Settings {
         set(\.maxNewTokens, self.maxNewTokens)
         set(\.minNewTokens, self.minNewTokens)
         set(\.beamCount, self.numBeams)
+        set(\.beamGroups, self.numBeamGroups)
+        set(\.diversityPenalty, self.diversityPenalty)
         set(\.returnedSequences, self.numReturnSequences)
         set(\.lengthPenalty, self.lengthPenalty)
         set(\.earlyStopping, self.earlyStopping.map { ["always": .always, "never": .never][$0] ?? .heuristic })
@@ -150,9 +166,15 @@ extension GenerationRuleFixtures.Case {
     }
 
     func session(_ parameters: GenerationParameters) throws -> GenerationSession {
-        try GenerationSession(
+        var vocabulary = GenerationVocabulary(
+            size: self.vocabulary,
+            startTokenID: self.start,
+            endTokenIDs: self.ends
+        )
+        vocabulary.padTokenID = self.pad
+        return try GenerationSession(
             parameters: parameters,
-            vocabulary: GenerationVocabulary(size: self.vocabulary, startTokenID: self.start, endTokenIDs: self.ends),
+            vocabulary: vocabulary,
             encoderTokens: self.encoderTokens,
             decoderPrefix: self.prefix
         )

@@ -112,6 +112,8 @@ public struct GenerationDefaults: Sendable, Equatable {
     public var returnedSequences: Int?
     /// Every token that ends a sequence; without any, only the greatest length does.
     public var endTokenIDs: [Int]
+    /// The padding token; where the file names none, transformers takes the first end token (`pad_token_id`).
+    public var padTokenID: Int?
 
     /// The name of the file that set them or could have, for messages.
     public var file = ModelConfiguration.generationFile

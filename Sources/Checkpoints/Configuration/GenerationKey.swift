@@ -34,7 +34,7 @@ public struct GenerationKey: Sendable, Hashable {
     /// What the key does, for people to read.
     public var meaning: String
 
-    /// The class or function of transformers 5.23 that does the same.
+    /// The class or function of transformers that does the same: of 5.23, or of 4.55 for groups of beams.
     public var reference: String
 
     init(

@@ -129,6 +129,7 @@ extension ModelConfiguration {
             )
         }
         self.generation = try GenerationDefaults(fields, endTokenIDs: ends)
+        self.generation.padTokenID = try fields.integer("pad_token_id")
         self.assumesStartToken = start == nil
     }
 

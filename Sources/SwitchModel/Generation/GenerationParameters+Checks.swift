@@ -105,18 +105,37 @@ extension GenerationParameters {
         }
     }
 
+    /// Checks what a group beam search needs, as transformers does.
     private func checkGroups() throws(GenerationError) {
-        // transformers 5 has no diverse beam search either: it fetches code for it from another repository.
-        guard self.beamGroups == 1 else {
+        try Self.check("num_beam_groups", self.beamGroups, in: 1...Self.maximumWidth)
+        guard self.beamGroups > 1 else {
+            guard self.diversityPenalty == 0 else {
+                throw GenerationError(
+                    field: "diversity_penalty",
+                    message: "must be 0 with one group of beams, but is \(self.diversityPenalty); set num_beam_groups"
+                )
+            }
+            return
+        }
+        guard self.beamCount.isMultiple(of: self.beamGroups) else {
             throw GenerationError(
                 field: "num_beam_groups",
-                message: "must be 1, since transformers 5 has no group beam search to follow, but is \(self.beamGroups)"
+                message: "must divide num_beams of \(self.beamCount), but is \(self.beamGroups)"
             )
         }
-        guard self.diversityPenalty == 0 else {
+        guard !self.sampling else {
+            throw GenerationError(
+                field: "num_beam_groups",
+                message: "above 1 cannot be combined with do_sample; use one group, or do not sample"
+            )
+        }
+        guard self.diversityPenalty > 0, self.diversityPenalty.isFinite else {
             throw GenerationError(
                 field: "diversity_penalty",
-                message: "must be 0, since there is no group beam search to use it, but is \(self.diversityPenalty)"
+                message: """
+                    must be finite and above 0 with num_beam_groups of \(self.beamGroups), whose groups would otherwise be \
+                    equal, but is \(self.diversityPenalty)
+                    """
             )
         }
     }

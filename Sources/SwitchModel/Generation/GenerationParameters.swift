@@ -102,11 +102,10 @@ public struct GenerationParameters: Sendable, Equatable {
     /// multiplied.
     public var encoderRepetitionPenalty: Float = 1
 
-    /// The number of groups that the beams of a diverse beam search fall into; only 1, plain beam search, is supported.
+    /// The number of groups that the beams of a diverse beam search fall into; divides the beams, and 1 is a plain beam search.
     public var beamGroups = 1
 
-    /// What a diverse beam search subtracts from a token's score for each beam of an earlier group that chose it; only 0
-    /// is supported.
+    /// What a diverse beam search subtracts from a token's score for each beam of an earlier group that chose it.
     public var diversityPenalty: Float = 0
 
     /// Whether the scores become log probabilities again after all processing.

@@ -31,9 +31,10 @@ public struct GenerationSession: Sendable {
         public init() {}
     }
 
-    // Exactly one of the two is set; unlike an enum's payloads, optionals can be changed in place.
+    // Exactly one of these is set; unlike an enum's payloads, optionals can be changed in place.
     private var independent: IndependentSearch?
     private var beams: BeamSearch?
+    private var groups: GroupBeamSearch?
 
     /// The vocabulary.
     public let vocabulary: GenerationVocabulary
@@ -72,23 +73,14 @@ public struct GenerationSession: Sendable {
             )
         }
         try GenerationParameters.check("eos_token_id", vocabulary.endTokenIDs, in: vocabulary)
+        try GenerationParameters.check("pad_token_id", vocabulary.padTokenID.map { [$0] } ?? [], in: vocabulary)
         try GenerationParameters.check("input_ids", encoderTokens, in: vocabulary)
         try GenerationParameters.check("decoder_input_ids", decoderPrefix, in: vocabulary)
         try parameters.validate(for: vocabulary)
         if encoderTokens.isEmpty {
             try parameters.checkNothingOfEncoder()
         }
-        // The first step's one row must have as many continuations for each beam as there are end tokens, and one more.
-        let share = vocabulary.continuationsPerBeam
-        guard parameters.beamCount <= vocabulary.size / share || parameters.beamCount == 1 else {
-            throw GenerationError(
-                field: "num_beams",
-                message: """
-                    must be at most \(vocabulary.size / share), the vocabulary of \(vocabulary.size) divided by the end \
-                    tokens and one, but is \(parameters.beamCount)
-                    """
-            )
-        }
+        try Self.checkWidth(parameters, vocabulary)
         self.parameters = parameters
         self.vocabulary = vocabulary
         self.decoderPrefix = decoderPrefix
@@ -98,13 +90,32 @@ public struct GenerationSession: Sendable {
             encoderTokens: encoderTokens,
             decoderPrefix: decoderPrefix
         )
-        if parameters.beamCount > 1 {
+        if parameters.beamGroups > 1 {
+            self.groups = GroupBeamSearch(parameters: parameters, vocabulary: vocabulary, processing: processing)
+        } else if parameters.beamCount > 1 {
             self.beams = BeamSearch(parameters: parameters, vocabulary: vocabulary, processing: processing)
         } else {
             self.independent = IndependentSearch(
                 parameters: parameters,
                 vocabulary: vocabulary,
                 processing: processing
+            )
+        }
+    }
+
+    /// Checks that the first step's one row has enough continuations for the beams of a search, or of one of its groups.
+    private static func checkWidth(
+        _ parameters: GenerationParameters,
+        _ vocabulary: GenerationVocabulary
+    ) throws(GenerationError) {
+        let most = parameters.beamGroups * (vocabulary.size / vocabulary.continuationsPerBeam)
+        guard parameters.beamCount <= most || parameters.beamCount == 1 else {
+            throw GenerationError(
+                field: "num_beams",
+                message: """
+                    must be at most \(most), the vocabulary of \(vocabulary.size) divided by the end tokens and one, \
+                    times the groups, but is \(parameters.beamCount)
+                    """
             )
         }
     }
@@ -137,24 +148,24 @@ public struct GenerationSession: Sendable {
     /// One token for each row of the next step; the first time the start token, which the decoder prefix follows, see
     /// ``decoderInputs(_:)``.
     public var nextTokens: [Int32] {
-        self.independent?.nextTokens ?? self.beams?.nextTokens ?? []
+        self.independent?.nextTokens ?? self.beams?.nextTokens ?? self.groups?.nextTokens ?? []
     }
 
     /// For each row of the next step, the row of the last step that it continues; empty before the first step.
     ///
     /// Unlike ``Advance/parents`` this is without the rows that were finished since.
     public var parents: [Int] {
-        self.independent?.parents ?? self.beams?.parents ?? []
+        self.independent?.parents ?? self.beams?.parents ?? self.groups?.parents ?? []
     }
 
     /// Whether every sequence has ended.
     public var isFinished: Bool {
-        self.independent?.isFinished ?? self.beams?.isFinished ?? true
+        self.independent?.isFinished ?? self.beams?.isFinished ?? self.groups?.isFinished ?? true
     }
 
     /// The finished sequences: in the order of their numbers, or, once a beam search is finished, the best first.
     public var results: [GeneratedSequence] {
-        self.independent?.results ?? self.beams?.results ?? []
+        self.independent?.results ?? self.beams?.results ?? self.groups?.results ?? []
     }
 
     /// Whether the next step's logits may be those of ``StepOptions/Logits/greatest``.
@@ -197,6 +208,7 @@ public struct GenerationSession: Sendable {
         self.isStarted = true
         return self.independent?.advance(logits: logits, firstRow: firstRow)
             ?? self.beams?.advance(logits: logits, firstRow: firstRow)
+            ?? self.groups?.advance(logits: logits, firstRow: firstRow)
             ?? Advance()
     }
 
@@ -212,5 +224,6 @@ public struct GenerationSession: Sendable {
         precondition(row >= 0 && row < self.rowCount, "row \(row) of \(self.rowCount)")
         self.independent?.finish(row: row, reason: reason)
         self.beams?.finish(row: row)
+        self.groups?.finish(row: row)
     }
 }

@@ -15,6 +15,9 @@ public struct GenerationVocabulary: Sendable, Hashable {
     /// Without any, only the greatest length ends a sequence.
     public var endTokenIDs: [Int32]
 
+    /// The padding token; nil where the model names none.
+    public var padTokenID: Int32?
+
     /// Creates a description.
     ///
     /// - Parameters:
@@ -47,7 +50,12 @@ public struct GenerationVocabulary: Sendable, Hashable {
             startTokenID: Int32(clamping: configuration.decoderStartTokenID),
             endTokenIDs: configuration.generation.endTokenIDs.map { Int32(clamping: $0) }
         )
+        self.padTokenID = configuration.generation.padTokenID.map { Int32(clamping: $0) }
     }
+
+    /// The token that fills the rows of sequences that have ended: as in transformers, the first end token where the model
+    /// names no padding token.
+    var paddingTokenID: Int32 { self.padTokenID ?? self.endTokenIDs.first ?? 0 }
 
     /// How many continuations a beam search looks at for each beam, so that one at least goes on.
     ///

@@ -70,15 +70,24 @@ struct ScoreProcessing {
     ///   - original: The row's scores.
     ///   - shift: Is subtracted from each score first.
     ///   - tokens: The sequence's new tokens.
-    func apply(to scores: inout [Float], original: ScoreRow, shift: Float = 0, tokens: [Int32]) {
+    ///   - diversity: What a group beam search takes from the scores of tokens that earlier groups have chosen.
+    func apply(
+        to scores: inout [Float],
+        original: ScoreRow,
+        shift: Float = 0,
+        tokens: [Int32],
+        diversity: [Int32: Float] = [:]
+    ) {
         scores.removeAll(keepingCapacity: true)
         scores.append(contentsOf: original.scores)
         if shift != 0 {
             for id in scores.indices { scores[id] -= shift }
         }
         let history = self.rules == nil ? [] : self.context + tokens
-        if let rules = self.rules, rules.hasBiases {
-            rules.applyBiases(to: &scores, history: history)
+        if self.rules?.hasBiases == true || !diversity.isEmpty {
+            self.rules?.applySequenceBias(to: &scores, history: history)
+            for (token, amount) in diversity { scores[Int(token)] -= amount }
+            self.rules?.applyEncoderPenalty(to: &scores)
             if self.repetitionPenalty != 1 {
                 let biased = scores
                 self.penalize(tokens, in: &scores) { biased[$0] }

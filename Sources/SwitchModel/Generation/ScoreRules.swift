@@ -71,15 +71,21 @@ struct ScoreRules: Sendable {
     /// Whether the rules before the repetition penalty change a score.
     var hasBiases: Bool { !self.sequenceBias.isEmpty || self.encoderPenalty != 1 }
 
-    /// The rules before the repetition penalty: biases and the encoder's repetition penalty.
+    /// The first rule: biases.
     ///
     /// - Parameters:
     ///   - scores: The scores, which are changed.
     ///   - history: The sequence so far, the start token included.
-    func applyBiases(to scores: inout [Float], history: [Int32]) {
+    func applySequenceBias(to scores: inout [Float], history: [Int32]) {
         for bias in self.sequenceBias where Self.completes(bias.tokens, history) {
             if let last = bias.tokens.last { scores[Int(last)] += bias.bias }
         }
+    }
+
+    /// The rule before the repetition penalty: the encoder's repetition penalty.
+    ///
+    /// - Parameter scores: The scores, which are changed.
+    func applyEncoderPenalty(to scores: inout [Float]) {
         guard self.encoderPenalty != 1 else { return }
         let penalty = Float(1 / Double(self.encoderPenalty))
         for token in self.encoderTokens {

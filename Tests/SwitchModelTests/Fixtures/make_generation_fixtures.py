@@ -25,10 +25,12 @@ from transformers.generation.logits_process import (LogitsProcessorList, Tempera
                                                     TopPLogitsWarper)
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-assert transformers.__version__ == "5.23.0", transformers.__version__
-assert torch.__version__.split("+")[0] == "2.13.0", torch.__version__
-
 END = 1
+
+
+def require_versions(pinned="5.23.0"):
+    assert transformers.__version__ == pinned, transformers.__version__
+    assert torch.__version__.split("+")[0] == "2.13.0", torch.__version__
 
 
 def scores(seed, steps, vocabulary, end_bias, end_from):
@@ -206,6 +208,7 @@ def make_filters():
 
 
 def main():
+    require_versions()
     torch.set_num_threads(1)
     cases = make_cases()
     cases += find_telling_cases(len(cases))

@@ -21,7 +21,7 @@ import random
 import warnings
 
 import torch
-from make_generation_fixtures import TableModel, scores
+from make_generation_fixtures import TableModel, require_versions, scores
 from transformers import GenerationConfig, PretrainedConfig
 
 ENCODER = [5, 6, 9, 5, 6, 12, 3, 1]
@@ -213,6 +213,7 @@ def make_draws():
 
 
 if __name__ == "__main__":
+    require_versions()
     content = {"searches": make_searches(), "distributions": make_distributions(), "draws": make_draws()}
     lines = ["{"]
     for name, cases in content.items():
