@@ -12,7 +12,7 @@ public import SwitchyardTypes
 /// first good answer counts; the other attempt is cancelled (J. Dean, L. A. Barroso, The Tail at Scale, 2013,
 /// https://doi.org/10.1145/2408776.2408794). One deviation: hedges have a budget, a fraction of the pool's calls.
 public struct LayerCalls: Sendable {
-    private enum Phase: Sendable {
+    enum Phase: Sendable {
         /// Attempts are in flight. Can transition to `waiting` and `ended`.
         case out
         /// No attempt is in flight; the next one is made at this time. Can transition to `out` and `ended`.
@@ -21,14 +21,14 @@ public struct LayerCalls: Sendable {
         case ended
     }
 
-    private struct Attempt: Sendable {
+    struct Attempt: Sendable {
         let number: Int
         let slot: Int
         let started: ContinuousClock.Instant
         let isHedge: Bool
     }
 
-    private struct Call: Sendable {
+    struct Call: Sendable {
         let pool: Int
         let rows: Int
         let kind: CallClass
@@ -41,15 +41,18 @@ public struct LayerCalls: Sendable {
         var sent = 0
         var hedgeAt: ContinuousClock.Instant?
         var lastFailure: CallFailure?
+        /// Attempts whose answers lack some rows, with the time of each; judged when the call ends.
+        var suspects: [(attempt: Attempt, ended: ContinuousClock.Instant)] = []
+        /// Rows that no attempt has computed, once an answer lacked some.
+        var missing: Int?
     }
 
     /// The layer.
     public let layer: SparseLayer
     /// When the layer stops waiting, whatever its attempts.
     public let deadline: ContinuousClock.Instant
-
     private let policy: LayerPolicy
-    private var calls: [Call] = []
+    var calls: [Call] = []
     private var open = 0
 
     /// Creates a layer's machine; ``begin(_:pools:now:)`` makes its calls.
@@ -143,6 +146,7 @@ public struct LayerCalls: Sendable {
             self.close(loser, of: index, outcome, pools: &pools, now: now, into: &actions)
         }
         if winner.isHedge { pools.noteHedgeWon(in: self.calls[index].pool) }
+        self.settle(index, .failed(.badReply), pools: &pools, into: &actions)
         self.end(index)
         return actions
     }
@@ -215,6 +219,7 @@ public struct LayerCalls: Sendable {
                 actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
                 self.close(attempt, of: index, outcome, pools: &pools, now: now, into: &actions)
             }
+            self.settle(index, .cancelled, pools: &pools, into: &actions)
             self.end(index)
         }
         return actions
@@ -258,7 +263,7 @@ public struct LayerCalls: Sendable {
         }
     }
 
-    private mutating func retry(
+    mutating func retry(
         _ index: Int,
         after failure: CallFailure,
         pools: inout ExpertPools,
@@ -324,7 +329,7 @@ public struct LayerCalls: Sendable {
         actions.append(.send(AttemptID(call: index, number: number), to: pools.replicas[slot].id))
     }
 
-    private mutating func takeOut(_ attempt: AttemptID) -> Attempt? {
+    mutating func takeOut(_ attempt: AttemptID) -> Attempt? {
         guard self.calls.indices.contains(attempt.call),
             let place = self.calls[attempt.call].out.firstIndex(where: { $0.number == attempt.number })
         else { return nil }
@@ -334,7 +339,7 @@ public struct LayerCalls: Sendable {
     // MARK: - Ends
 
     /// Ends an attempt: every attempt ends here, once.
-    private func close(
+    func close(
         _ attempt: Attempt,
         of index: Int,
         _ outcome: AttemptOutcome,
@@ -373,18 +378,20 @@ public struct LayerCalls: Sendable {
         self.drop(index, cause, pools: &pools, into: &actions)
     }
 
-    private mutating func drop(
+    mutating func drop(
         _ index: Int,
         _ cause: DropCause,
         pools: inout ExpertPools,
         into actions: inout [LayerAction]
     ) {
-        pools.noteDrop(in: self.calls[index].pool, rows: self.calls[index].rows)
-        actions.append(.drop(call: index, cause))
+        let call = self.calls[index]
+        pools.noteDrop(in: call.pool, rows: call.missing ?? call.rows)
+        self.settle(index, .failed(.badReply), pools: &pools, into: &actions)
+        actions.append(.drop(call: index, call.missing == nil ? cause : .badReply))
         self.end(index)
     }
 
-    private mutating func end(_ index: Int) {
+    mutating func end(_ index: Int) {
         if case .ended = self.calls[index].phase { return }
         self.calls[index].phase = .ended
         self.calls[index].out = []

@@ -30,8 +30,8 @@ struct ExpertCompute: Sendable {
     /// gathered by expert, computed together, and split again; the bits are the same (``ForwardBatch``).
     ///
     /// - Parameter jobs: At least one call, all for the same layer; their work has been checked.
-    /// - Returns: The output rows of each call. One whose outputs are not finite fails with `INTERNAL`, without
-    ///   affecting its neighbours.
+    /// - Returns: The output rows of each call. Values that are not finite are among them as they are: they are the
+    ///   sign by which a caller knows the rows that failed, and its other rows are good.
     func compute(_ jobs: [ForwardJob]) -> Outcome {
         if jobs.count == 1, let job = jobs.first {
             return Outcome(outputs: [self.computeOne(job)], expertReads: job.work.groups.count)
@@ -57,7 +57,7 @@ struct ExpertCompute: Sendable {
             }
             return failure == nil ? byteCount : 0
         }
-        return failure.map { .failure($0) } ?? self.checked(outputs, of: job)
+        return failure.map { .failure($0) } ?? .success(outputs)
     }
 
     private func forward(
@@ -158,20 +158,20 @@ struct ExpertCompute: Sendable {
             }
             return byteCount
         }
-        return self.checked(outputs, of: job)
+        return .success(outputs)
     }
 
-    private func checked(_ outputs: ByteBuffer, of job: ForwardJob) -> Result<ByteBuffer, RPCError> {
-        guard outputs.withUnsafeReadableBytes({ FiniteCheck.allFinite($0, of: job.work.rowType) }) else {
-            return .failure(
-                RPCError(
-                    .internal,
-                    "an output of \(job.work.layer.stack) layer \(job.work.layer.block) is not finite; "
-                        + "the tokens or this host's weights are damaged"
-                )
-            )
+    /// Which rows of a call's outputs are not finite.
+    ///
+    /// - Parameters:
+    ///   - outputs: The outputs of ``compute(_:)``.
+    ///   - job: The call.
+    /// - Returns: The rows' indices in the call, ascending.
+    func rowsNotFinite(in outputs: ByteBuffer, of job: ForwardJob) -> [Int] {
+        let type = job.work.rowType
+        return outputs.withUnsafeReadableBytes {
+            FiniteCheck.rowsNotFinite($0, rowBytes: self.rowByteCount(type), of: type)
         }
-        return .success(outputs)
     }
 
     private func byteCount(of work: ForwardCheck.Work) -> Int {

@@ -239,7 +239,9 @@ public final class ExpertHost: Sendable {
                 load: load
             )
             let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
-            self.metrics.count(.ok)
+            let failed = self.compute.rowsNotFinite(in: rows, of: job)
+            self.metrics.count(failed.isEmpty ? .ok : .failed)
+            if !failed.isEmpty { self.log(job, failed: failed) }
             job.responder.finish(.success(Payload(segments: [header, rows])))
         case .failure(let error):
             var metadata = job.trace?.logMetadata ?? [:]
@@ -248,6 +250,25 @@ public final class ExpertHost: Sendable {
             self.metrics.count(.failed)
             job.responder.finish(.failure(error))
         }
+    }
+
+    /// Logs that rows of a call are not finite, with the experts that computed them.
+    private func log(_ job: ForwardJob, failed rows: [Int]) {
+        var experts: [Int] = []
+        var end = 0
+        for group in job.work.groups {
+            let range = end..<end + group.rows
+            if rows.contains(where: { range.contains($0) }) { experts.append(group.expert) }
+            end = range.upperBound
+        }
+        var metadata = job.trace?.logMetadata ?? [:]
+        metadata["layer"] = "\(job.work.layer.stack) \(job.work.layer.block)"
+        metadata["experts"] = "\(experts.prefix(16).map { "\($0)" }.joined(separator: ","))"
+        metadata["rows"] = "\(rows.count) of \(job.work.rows)"
+        self.logger.error(
+            "rows of a call are not finite; the tokens or this host's weights are damaged",
+            metadata: metadata
+        )
     }
 
     /// Logs what a traced call took.

@@ -21,7 +21,7 @@ public struct ExpertHostMetrics: Sendable {
         case cancelled
         /// It asked for something that the host does not have, or was malformed.
         case invalid
-        /// It was computed and its outputs were not finite, or it could not be computed.
+        /// It was computed and some of its rows are not finite, or it could not be computed.
         case failed
     }
 

@@ -44,6 +44,22 @@ public enum FiniteCheck {
         type == .float32 ? self.allFinite(bytes) : self.allFiniteBFloat16(bytes)
     }
 
+    /// Which rows hold a value that is not finite.
+    ///
+    /// - Parameters:
+    ///   - bytes: Rows of little-endian values at any alignment; an incomplete last row is ignored.
+    ///   - rowBytes: The bytes of a row, more than zero.
+    ///   - type: The values' type, float32 or bfloat16 (`DType.isRow`).
+    /// - Returns: The rows' indices, ascending; empty if all values are finite, which costs one pass.
+    public static func rowsNotFinite(_ bytes: UnsafeRawBufferPointer, rowBytes: Int, of type: DType) -> [Int] {
+        guard rowBytes > 0, !self.allFinite(bytes, of: type) else { return [] }
+        return (0..<bytes.count / rowBytes)
+            .filter { row in
+                let start = row * rowBytes
+                return !self.allFinite(UnsafeRawBufferPointer(rebasing: bytes[start..<start + rowBytes]), of: type)
+            }
+    }
+
     /// As ``allFinite(_:)``, with the same exponent in half as many bits.
     private static func allFiniteBFloat16(_ bytes: UnsafeRawBufferPointer) -> Bool {
         typealias Vector = SIMD32<UInt16>

@@ -126,9 +126,6 @@ struct ExpertHostTests {
         },
         Fault(testDescription: "no tensor", code: .invalidArgument, word: "tokens") { $0.tokens = nil },
         Fault(testDescription: "no stack", code: .invalidArgument, word: "stack") { $0.stack = .unspecified },
-        Fault(testDescription: "values that are not finite", code: .internal, word: "not finite") {
-            $0.tokens?.data.replaceSubrange(0..<4, with: [0, 0, 0x80, 0x7F])
-        },
     ]
 
     @Test("A call that does not fit is refused with the right status", arguments: Self.faults)
@@ -147,6 +144,22 @@ struct ExpertHostTests {
             #expect(error?.message.contains(fault.word) == true, "\(error?.message ?? "no error") lacks \(fault.word)")
             // The host still works.
             _ = try await channel.call(ExpertHostMethods.forward, self.request(host), as: ForwardResponse.self)
+        }
+    }
+
+    @Test("A row whose values are not finite costs the call's other rows nothing")
+    func notFinite() async throws {
+        try await self.withHost { host, channel in
+            let clean = try await channel.call(ExpertHostMethods.forward, self.request(host), as: ForwardResponse.self)
+            var request = self.request(host)
+            request.tokens?.data.replaceSubrange(0..<4, with: [0, 0, 0x80, 0x7F])
+            let message = request
+            let dirty = try await channel.call(ExpertHostMethods.forward, message, as: ForwardResponse.self)
+            let values = dirty.outputs?.data ?? []
+            #expect(values.count == 1024)
+            let failed = values.withUnsafeBytes { FiniteCheck.rowsNotFinite($0, rowBytes: 512, of: .float32) }
+            #expect(failed == [0])
+            #expect(values.dropFirst(512).elementsEqual((clean.outputs?.data ?? []).dropFirst(512)))
         }
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import TensorKernels
 import Testing
 
@@ -22,6 +23,20 @@ struct FiniteCheckTests {
                     #expect(FiniteCheck.allFinite(values) == (place == -1), "\(bad) at \(place)")
                 }
             }
+        }
+    }
+
+    @Test("The rows that are not finite are found in both types", arguments: [DType.float32, .bfloat16], [1, 7, 128])
+    func rows(type: DType, columns: Int) {
+        for bad in [Set<Int>(), [0], [4], [1, 2], [0, 1, 2, 3, 4]] {
+            let rowBytes = columns * type.byteCount
+            var bytes = [UInt8](repeating: 0, count: 5 * rowBytes)
+            for row in bad {
+                let end = (row + 1) * rowBytes
+                bytes.replaceSubrange(end - 2..<end, with: [0x80, 0x7F])
+            }
+            let found = bytes.withUnsafeBytes { FiniteCheck.rowsNotFinite($0, rowBytes: rowBytes, of: type) }
+            #expect(found == bad.sorted())
         }
     }
 

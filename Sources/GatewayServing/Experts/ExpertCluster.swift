@@ -34,6 +34,7 @@ public final class ExpertCluster: Sendable {
         /// Each replica's last description of itself.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
+        var news = ServingNews()
         /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was computed.
         var judgedVersion = -1
     }
@@ -182,6 +183,7 @@ public final class ExpertCluster: Sendable {
         let channel = self.state.withLock { state in
             state.pools.removed(id, now: .now)
             state.loads[id] = nil
+            state.news.forget(id)
             return state.channels.removeValue(forKey: id)
         }
         channel?.shutdown()
@@ -195,6 +197,7 @@ public final class ExpertCluster: Sendable {
         case .idle, .connecting, .transientFailure, .shutdown:
             self.transition { state in
                 state.pools.disconnected(id, now: .now)
+                state.news.note(id, isUp: false, now: .now)
                 return []
             }
             // A host that is gone may have come up at another address.
@@ -211,21 +214,46 @@ public final class ExpertCluster: Sendable {
         self.follow(self.state.withLock { step(&$0) })
     }
 
+    /// Logs replicas and pools that stopped serving, or serve again.
+    private func tellNews(_ actions: [PoolAction]) {
+        let lines = self.state.withLock { state -> [ServingNews.Line] in
+            let now = ContinuousClock.now
+            for case .joined(let id) in actions { state.news.note(id, isUp: true, now: now) }
+            for pool in self.configuration.pools {
+                state.news.note(pool: pool.name, isUp: state.pools.isReady(pool.name), now: now)
+            }
+            return state.news.lines(now: now)
+        }
+        for line in lines {
+            switch line {
+            case .lost(let id):
+                self.logger.warning("the connection to an expert host is lost", metadata: ["replica": "\(id)"])
+            case .poolLost(let pool):
+                self.logger.error(
+                    "a pool has lost its last expert host; its tokens are dropped until one is back",
+                    metadata: ["pool": "\(pool)"]
+                )
+            case .poolBack(let pool, let time):
+                self.logger.info("a pool has an expert host again", metadata: ["pool": "\(pool)", "after": "\(time)"])
+            }
+        }
+    }
+
     /// Runs the actions that the machine requests after a step.
     func follow(_ actions: [PoolAction]) {
-        let (wakeAt, becameComplete) = self.state.withLock { state -> (ContinuousClock.Instant?, Bool) in
+        let (wakeAt, becameComplete, hasNews) = self.state.withLock { state -> (ContinuousClock.Instant?, Bool, Bool) in
             var wakeAt: ContinuousClock.Instant?
             if let next = state.pools.nextTimer, state.wakeAt.map({ next < $0 }) ?? true {
                 state.wakeAt = next
                 wakeAt = next
             }
             guard state.judgedVersion != state.pools.readyVersion else {
-                return (wakeAt, false)
+                return (wakeAt, false, state.news.isPending)
             }
             state.judgedVersion = state.pools.readyVersion
             let isComplete = state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             defer { state.isComplete = isComplete }
-            return (wakeAt, isComplete && !state.isComplete)
+            return (wakeAt, isComplete && !state.isComplete, true)
         }
         if let wakeAt {
             self.workSource.yield(.wake(at: wakeAt))
@@ -233,6 +261,7 @@ public final class ExpertCluster: Sendable {
         for action in actions {
             self.act(on: action)
         }
+        if hasNews { self.tellNews(actions) }
         if becameComplete {
             self.logger.info("every expert is held by a verified host")
             self.completionSource.finish()

@@ -66,14 +66,19 @@ struct LayerCall: Sendable {
         self.payload = Payload(segments: [header, tokens])
     }
 
-    /// Reads a good reply: the rows of the plan that it answers, each consecutive run as one chunk that reads the
-    /// reply's bytes in place, or their widened copy.
+    /// Reads a reply: the rows of the plan that it answers, each consecutive run as one chunk that reads the reply's
+    /// bytes in place, or their widened copy.
     ///
     /// - Parameter message: The reply.
-    /// - Returns: The chunks, and the load that the host reported.
+    /// - Returns: The good rows, those that are not, and the load that the host reported.
     /// - Throws: ``BadReply`` if the reply does not fit this call.
     func read(_ message: ByteBuffer) throws(BadReply) -> LayerReply {
         let (outputs, load) = try self.check(message)
+        var failed: [Int] = []
+        outputs.withUnsafeBytes {
+            failed = FiniteCheck.rowsNotFinite($0, rowBytes: self.columns * MemoryLayout<Float>.size, of: .float32)
+        }
+        guard failed.isEmpty else { return self.part(of: outputs, without: failed, load: load) }
         let rowBytes = self.columns * MemoryLayout<Float>.size
         var chunks: [ExpertOutputs.Chunk] = []
         var start = 0
@@ -88,7 +93,31 @@ struct LayerCall: Sendable {
             chunks.append(.init(rows: rows, storage: outputs.part(start..<end)))
             start = end
         }
-        return (chunks, load)
+        return LayerReply(chunks: chunks, load: load)
+    }
+
+    /// The good rows of a reply, each as a chunk of its own.
+    ///
+    /// - Parameters:
+    ///   - outputs: All rows.
+    ///   - failed: Those that are not good, by their index in the call, ascending.
+    ///   - load: The load that the host reported.
+    /// - Returns: The rows that are good, and which are not.
+    private func part(of outputs: ReplyRows, without failed: [Int], load: HostLoad?) -> LayerReply {
+        let rowBytes = self.columns * MemoryLayout<Float>.size
+        var reply = LayerReply(chunks: [], load: load)
+        reply.detail = "\(failed.count) of \(self.assignment.rowCount) rows hold a value that is not finite"
+        var bad = failed[...]
+        for (row, planRow) in self.assignment.groups.lazy.flatMap(\.rows).enumerated() {
+            if bad.first == row {
+                bad.removeFirst()
+                reply.failed.insert(planRow)
+            } else {
+                let bytes = row * rowBytes..<(row + 1) * rowBytes
+                reply.chunks.append(.init(rows: planRow..<planRow + 1, storage: outputs.part(bytes)))
+            }
+        }
+        return reply
     }
 
     /// The reply's outputs in float32, if they fit this call.
@@ -113,11 +142,6 @@ struct LayerCall: Sendable {
             }
             let values = UnsafeRawBufferPointer(rebasing: bytes[tensor])
             let outputs = self.float32(values, in: message, at: tensor, rows: rows)
-            var isFinite = false
-            outputs.withUnsafeBytes { isFinite = FiniteCheck.allFinite($0) }
-            guard isFinite else {
-                return .failure(BadReply("outputs holds a value that is not finite"))
-            }
             return .success((outputs, envelope.load))
         }
         return try result.get()
@@ -140,8 +164,37 @@ struct LayerCall: Sendable {
     }
 }
 
-/// A good answer to a call: the outputs, and the load that the host reported.
-typealias LayerReply = (chunks: [ExpertOutputs.Chunk], load: HostLoad?)
+/// An answer that fits its call, though some or all of its rows may not be good.
+struct LayerReply: Sendable {
+    /// The good rows; if some rows failed, each chunk is one row.
+    var chunks: [ExpertOutputs.Chunk]
+    /// The load that the host reported.
+    var load: HostLoad?
+    /// The plan's rows that are not good.
+    var failed: Set<Int> = []
+    /// What is wrong with them, for logs.
+    var detail = ""
+}
+
+/// What the answers to one call have together, if none of them has all rows.
+struct PartialOutputs: Sendable {
+    /// The good rows, one per chunk.
+    private(set) var chunks: [ExpertOutputs.Chunk] = []
+    /// The plan's rows that no answer has.
+    private(set) var missing: Set<Int>
+
+    /// Starts with nothing.
+    ///
+    /// - Parameter assignment: The call's rows.
+    init(of assignment: PoolAssignment) { self.missing = Set(assignment.groups.flatMap(\.rows)) }
+
+    /// Adds the rows of an answer that are still missing.
+    ///
+    /// - Parameter reply: An answer that lacks rows.
+    mutating func add(_ reply: LayerReply) {
+        for chunk in reply.chunks where self.missing.remove(chunk.rows.lowerBound) != nil { self.chunks.append(chunk) }
+    }
+}
 
 /// A host answered with something that cannot be the experts' outputs.
 struct BadReply: Error, Sendable, Equatable, CustomStringConvertible {

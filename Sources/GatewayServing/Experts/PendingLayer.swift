@@ -43,6 +43,8 @@ final class PendingLayer: PendingExperts, Sendable {
         var answers: [Answer] = []
         var isCancelled = false
         var outputs = ExpertOutputs(chunks: [])
+        /// The good rows of calls whose answers lack some, by call.
+        var parts: [Int: PartialOutputs] = [:]
     }
 
     /// The work that a step requests, done once the locks are released.
@@ -141,6 +143,11 @@ final class PendingLayer: PendingExperts, Sendable {
                 if let handle = state.out.removeValue(forKey: attempt)?.handle { work.cancelled.append(handle) }
             case .drop(let call, let cause):
                 let reason = DropReason(cause)
+                if let part = state.parts.removeValue(forKey: call) {
+                    state.outputs.chunks += part.chunks
+                    state.outputs.dropped += part.missing.sorted().map { .init(rows: $0..<$0 + 1, reason: reason) }
+                    continue
+                }
                 for group in calls[call].assignment.groups {
                     state.outputs.dropped.append(.init(rows: group.rows, reason: reason))
                 }
@@ -279,9 +286,13 @@ final class PendingLayer: PendingExperts, Sendable {
                 else { continue }
                 if isLogged { ended.append((attempt, index)) }
                 switch verdicts[index] {
-                case .good(let reply):
+                case .good(let reply) where reply.failed.isEmpty:
+                    layer.parts[answer.attempt.call] = nil
                     layer.outputs.chunks.append(contentsOf: reply.chunks)
                     actions += layer.machine.answered(answer.attempt, pools: &cluster.pools, now: answer.time)
+                    actions += cluster.answered(attempt.replica, load: reply.load, now: now).map { .pool($0) }
+                case .good(let reply):
+                    actions += self.addPart(reply, answer, to: &layer, pools: &cluster.pools)
                     actions += cluster.answered(attempt.replica, load: reply.load, now: now).map { .pool($0) }
                 case .bad(let failure, let pushback, _):
                     actions += layer.machine.failed(
@@ -297,6 +308,30 @@ final class PendingLayer: PendingExperts, Sendable {
         }
         for (attempt, index) in ended { self.log(attempt, answers[index], verdicts[index]) }
         return outputs
+    }
+
+    /// Keeps the good rows of an answer that lacks some, and asks for the others.
+    private func addPart(
+        _ reply: LayerReply,
+        _ answer: Answer,
+        to layer: inout State,
+        pools: inout ExpertPools
+    ) -> [LayerAction] {
+        let call = answer.attempt.call
+        var part = layer.parts[call] ?? PartialOutputs(of: self.calls[call].assignment)
+        part.add(reply)
+        if part.missing.isEmpty {
+            layer.parts[call] = nil
+            layer.outputs.chunks += part.chunks
+        } else {
+            layer.parts[call] = part
+        }
+        return layer.machine.answeredInPart(
+            answer.attempt,
+            missing: part.missing.count,
+            pools: &pools,
+            now: answer.time
+        )
     }
 
     private func verdict(on answer: Answer) -> Verdict {
@@ -319,6 +354,9 @@ final class PendingLayer: PendingExperts, Sendable {
             metadata.merge(trace.logMetadata(of: span)) { _, new in new }
         }
         switch verdict {
+        case .good(let reply) where !reply.failed.isEmpty:
+            metadata["detail"] = "\(reply.detail)"
+            self.cluster.logger.debug("an expert host's answer lacks rows", metadata: metadata)
         case .good:
             guard attempt.span != nil else { return }
             metadata["time"] = "\(attempt.started.duration(to: answer.time))"

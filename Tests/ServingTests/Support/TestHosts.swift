@@ -99,7 +99,7 @@ func withHosts<Result>(
 enum Illness: Sendable, CaseIterable {
     /// Never answers.
     case stalls
-    /// Answers with values that are not numbers.
+    /// Answers with a value that is not a number in the last row.
     case notFinite
     /// Answers with one row too few.
     case wrongShape
