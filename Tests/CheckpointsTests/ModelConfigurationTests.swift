@@ -48,6 +48,14 @@ import Testing
         #expect(throws: Never.self) { try self.load(#"{"quantization_config": null}"#) }
     }
 
+    @Test func anAdapterInAModelsPlaceIsNamed() throws {
+        let folder = try TemporaryFolder()
+        try folder.write(#"{"base_model_name_or_path": "google/switch-base-8"}"#, to: "adapter_config.json")
+        let error = failure { _ = try ModelConfiguration.load(directory: folder.path) }
+        #expect(error?.description.contains("holds an adapter and no model") == true, "\(String(describing: error))")
+        #expect(error?.description.contains("switchyard up google/switch-base-8 --merge-adapter") == true)
+    }
+
     @Test func theMiniatureLoads() throws {
         let configuration = try ModelConfiguration.load(directory: Repository.mini)
         #expect(configuration.modelWidth == 128)

@@ -248,6 +248,7 @@ configured("unscaled-embedding", "no head, and tie_word_embeddings false: the em
            tie_word_embeddings=False)
 configured("tied", "tie_word_embeddings true said", "t5", tie_word_embeddings=True)
 configured("scale-said-false", "scale_decoder_outputs false beats a tied configuration", "t5", scale_decoder_outputs=False)
+configured("scale-said-null", "scale_decoder_outputs null is false", "t5", scale_decoder_outputs=None)
 configured("scale-said-true", "scale_decoder_outputs true beats an untied configuration", "t5-v1_1",
            scale_decoder_outputs=True)
 configured("mt5-tied", "mt5 never scales", "mt5", kind=MT5ForConditionalGeneration, tie_word_embeddings=True,

@@ -28,7 +28,9 @@ enum T5Family: FamilyReader {
         // The original's outputs were always scaled, those of v1.1 never, and the configurations of v1.1 say that the
         // embeddings are not tied. Whether they are, the weights say: `settle`.
         let isTied = try fields.boolean("tie_word_embeddings") ?? true
-        configuration.decoderOutputScaling = try fields.boolean("scale_decoder_outputs") ?? isTied
+        // An explicit null is as good as false to transformers.
+        let unsaid = isTied && !fields.hasNull("scale_decoder_outputs")
+        configuration.decoderOutputScaling = try fields.boolean("scale_decoder_outputs") ?? unsaid
     }
 
     static func settle(_ configuration: inout ModelConfiguration, tensors: [String: StoredTensor]) {
