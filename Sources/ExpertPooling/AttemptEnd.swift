@@ -126,6 +126,7 @@ extension ExpertPools.Replica {
             self.rows += UInt64(end.rows)
             self.failuresInARow = 0
             self.badRepliesInARow = 0
+            self.missesInARow = 0
             self.overtakesInARow = 0
             self.successesInARow += 1
             self.times.add(seconds)
@@ -137,6 +138,7 @@ extension ExpertPools.Replica {
             self.failuresInARow += 1
             self.successesInARow = 0
             if failure == .badReply { self.badRepliesInARow += 1 }
+            if failure == .deadline { self.missesInARow += 1 }
         case .overtaken:
             self.overtakesInARow += 1
             self.successesInARow = 0

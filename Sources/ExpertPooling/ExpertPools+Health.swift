@@ -77,6 +77,7 @@ extension ExpertPools {
     private func hasFailedTooOften(_ slot: Int) -> Bool {
         let failures = self.replicas[slot].failuresInARow
         return failures >= self.configuration.failuresToEject
+            || self.replicas[slot].missesInARow >= self.configuration.failuresToEject
             || self.replicas[slot].badRepliesInARow >= self.configuration.badRepliesToEject
             // After an ejection it is on trial: the next failure in a row is one too many.
             || (self.replicas[slot].ejections > 0 && failures > 1)
@@ -95,6 +96,7 @@ extension ExpertPools {
         self.replicas[slot].ejectionCount += 1
         self.replicas[slot].failuresInARow = 0
         self.replicas[slot].badRepliesInARow = 0
+        self.replicas[slot].missesInARow = 0
         self.replicas[slot].overtakesInARow = 0
         self.replicas[slot].ejectedAt = now
         self.replicas[slot].isStalled = reason == .failed(.deadline)

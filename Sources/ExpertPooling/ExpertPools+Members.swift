@@ -14,6 +14,9 @@ extension ExpertPools {
         var outstandingRows = 0
         var failuresInARow = 0
         var badRepliesInARow = 0
+        /// Deadlines missed without an answer in between, over all its connections: one that takes connections, ends each of
+        /// them and never answers must not start afresh with every one.
+        var missesInARow = 0
         var overtakesInARow = 0
         var successesInARow = 0
         /// Ejections not forgotten yet.

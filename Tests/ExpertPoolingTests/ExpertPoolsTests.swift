@@ -302,6 +302,33 @@ struct ExpertPoolsTests {
         #expect(pools.choose(now: seconds(0.2)) == .success(replica(1)))
     }
 
+    @Test("missed deadlines count over connections: a host that ends each connection and never answers is ejected")
+    func missesOverConnections() {
+        var pools = machine(ports: [1])
+        for miss in 1...3 {
+            #expect(pools.choose() == .success(replica(1)))
+            let actions = pools.fail(replica(1), .deadline)
+            #expect(actions.isEmpty == (miss < 3))
+            #expect(pools.state(replica(1))?.name == (miss < 3 ? "ready" : "ejected"))
+            guard miss < 3 else { return }
+            pools.disconnected(replica(1), now: start)
+            join(&pools, replica(1))
+        }
+    }
+
+    @Test("an answer ends the count of missed deadlines, on any connection")
+    func answerEndsMisses() {
+        var pools = machine(ports: [1])
+        for _ in 0..<6 {
+            _ = pools.choose()
+            #expect(pools.fail(replica(1), .deadline).isEmpty)
+            pools.disconnected(replica(1), now: start)
+            join(&pools, replica(1))
+            _ = pools.choose()
+            #expect(pools.succeed(replica(1)).isEmpty)
+        }
+    }
+
     @Test("replicas of one pool store weights in one type, unless mixing is allowed")
     func weightTypes() {
         var text = description()
