@@ -115,7 +115,7 @@ let package = Package(
 
         .target(
             name: "WeightFetching",
-            dependencies: ["CCurl", "Digests"],
+            dependencies: ["SwitchyardTypes", "CCurl", "Digests"],
             swiftSettings: swiftSettings
         ),
 
@@ -222,7 +222,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CheckpointsTests",
-            dependencies: ["SwitchyardTypes", "Checkpoints"],
+            dependencies: ["SwitchyardTypes", "Checkpoints", "JSONValues"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),

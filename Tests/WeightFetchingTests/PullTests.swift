@@ -293,7 +293,7 @@ struct PullTests {
             // Larger than any disk: none of it is requested.
             let huge =
                 #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"config.json","size":1,"blobId":"\#(TestHub.commit)"},"#
-                + #"{"rfilename":"model.safetensors","size":4611686018427387904,"blobId":"\#(TestHub.commit)"}]}"#
+                + #"{"rfilename":"model.safetensors","size":35184372088832,"blobId":"\#(TestHub.commit)"}]}"#
             test.state.withLock { $0.instead[listing] = [WebServer.Reply(body: Array(huge.utf8))] }
             try await TestHub.with(test) { hub, _ in
                 let output = try await pull(place, hub)

@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Foundation
 internal import JSONValues
 
 extension JSONValue {
-    /// Reads a file that holds one JSON object.
+    /// Reads a file that holds one JSON object, by the rules of Python's `json`.
+    ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - maxBytes: The most bytes that it may have.
+    /// - Returns: The object's members; of two equal keys the last counts.
+    /// - Throws: `CheckpointError` that names the file and the place.
     static func object(
         contentsOf path: String,
         maxBytes: Int
     ) throws(CheckpointError) -> [String: JSONValue] {
-        let value: JSONValue = try JSONFile.decode(JSONValue.self, contentsOf: path, maxBytes: maxBytes)
+        let value = try JSONFile.withBytes(of: path, maxBytes: maxBytes) { (bytes) throws(CheckpointError) in
+            try JSONFile.value(bytes, file: path)
+        }
         guard case .object(let object) = value else {
             throw CheckpointError(
                 code: .malformed,
@@ -20,13 +29,52 @@ extension JSONValue {
     }
 }
 
-/// Typed reading of JSON files with errors that name the file.
+/// Reading of JSON files with errors that name the file.
 enum JSONFile {
+    /// The most values of a file.
+    ///
+    /// The largest that is known, an index of `google/switch-c-2048`, has under 70,000.
+    static let maxValues = 1_048_576
+
+    /// Reads one of this program's own files: the keys of a type, each at most once.
     static func decode<T: Decodable>(
         _ type: T.Type,
         contentsOf path: String,
         maxBytes: Int
     ) throws(CheckpointError) -> T {
+        try self.withBytes(of: path, maxBytes: maxBytes) { (bytes) throws(CheckpointError) in
+            // Foundation's decoder is laxer than JSON, so the text is checked first.
+            _ = try self.value(bytes, file: path, refuseDuplicates: true)
+            do {
+                return try JSONDecoder().decode(type, from: Data(bytes))
+            } catch {
+                throw CheckpointError(
+                    code: .malformed,
+                    message: "is not the expected JSON (\(self.explain(error))); fetch the file again",
+                    file: path
+                )
+            }
+        }
+    }
+
+    /// Reads a text by the rules of Python's `json`.
+    static func value(
+        _ bytes: UnsafeRawBufferPointer,
+        file: String,
+        refuseDuplicates: Bool = false
+    ) throws(CheckpointError) -> JSONValue {
+        var scanner = JSONScanner(bytes, file: file, dialect: .python, maxValues: self.maxValues)
+        let value = try scanner.value(refuseDuplicates: refuseDuplicates)
+        try scanner.end()
+        return value
+    }
+
+    /// Maps a file, and says what it is if it is not JSON at all.
+    static func withBytes<R>(
+        of path: String,
+        maxBytes: Int,
+        _ body: (UnsafeRawBufferPointer) throws(CheckpointError) -> R
+    ) throws(CheckpointError) -> R {
         let file = try MappedFile(path: path)
         guard file.bytes.count <= maxBytes else {
             throw CheckpointError(
@@ -35,24 +83,9 @@ enum JSONFile {
                 file: path
             )
         }
-        return try self.decode(type, from: file.bytes, file: path)
-    }
-
-    static func decode<T: Decodable>(
-        _ type: T.Type,
-        from bytes: UnsafeRawBufferPointer,
-        file: String
-    ) throws(CheckpointError) -> T {
-        do {
-            return try JSONText.decode(type, from: bytes)
-        } catch {
-            try FileContent.refuseStandIns(bytes, file)
-            throw CheckpointError(
-                code: .malformed,
-                message: "is not the expected JSON (\(Self.explain(error))); fetch the file again",
-                file: file
-            )
-        }
+        try FileContent.refuseStandIns(file.bytes, path)
+        try FileContent.refuseOtherEncodings(file.bytes, path)
+        return try withExtendedLifetime(file) { () throws(CheckpointError) in try body(file.bytes) }
     }
 
     private static func explain(_ error: any Error) -> String {

@@ -16,6 +16,28 @@ enum FileContent {
         throw CheckpointError(code: .malformed, message: complaint, file: path)
     }
 
+    /// Refuses a JSON text that begins with a byte order mark or is UTF-16 or UTF-32: Python and serde read UTF-8 alone.
+    ///
+    /// - Parameters:
+    ///   - bytes: The text.
+    ///   - path: The file, for the message.
+    /// - Throws: `malformed` that names the encoding.
+    static func refuseOtherEncodings(_ bytes: UnsafeRawBufferPointer, _ path: String) throws(CheckpointError) {
+        let encoding: String
+        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) {
+            encoding = "UTF-8 with a byte order mark"
+        } else if bytes.starts(with: [0xFF, 0xFE]) || bytes.starts(with: [0xFE, 0xFF]) || bytes.prefix(2).contains(0) {
+            encoding = "UTF-16 or UTF-32"
+        } else {
+            return
+        }
+        throw CheckpointError(
+            code: .malformed,
+            message: "is \(encoding), which the model's own tools refuse; save it as plain UTF-8",
+            file: path
+        )
+    }
+
     private static func complaint(_ bytes: UnsafeRawBufferPointer) -> String? {
         guard !bytes.isEmpty else { return "is empty; fetch the file again" }
         var start = bytes.prefix(512)[...]

@@ -5,7 +5,8 @@ internal import SwitchyardTypes
 /// Reads the safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
 ///
 /// The rules are those of https://github.com/huggingface/safetensors (README, "Format"): offsets count from the
-/// header's end, tensors neither overlap nor leave holes, the last one ends with the file.
+/// header's end, tensors neither overlap nor leave holes, the last one ends with the file. The header is read as that
+/// library reads it: see `SafetensorsHeader`.
 enum SafetensorsReader {
     /// The format's own limit on the header.
     static let maxHeaderBytes = 100_000_000
@@ -38,20 +39,16 @@ enum SafetensorsReader {
             throw self.malformed("announces a header of \(announced) bytes, but only \(bytes.count - 8) follow", path)
         }
         let headerBytes = UnsafeRawBufferPointer(rebasing: bytes[8..<start])
-        guard headerBytes.first == UInt8(ascii: "{") else {
-            throw self.malformed("has a header that does not begin with {", path)
-        }
-        let header = try JSONFile.decode(Header.self, from: headerBytes, file: path)
-        let tensors = try header.entries.map { (name, entry) throws(CheckpointError) in
-            try self.tensor(name, entry, storage, dataStart: start, path)
+        let entries = try SafetensorsHeader.read(headerBytes, file: path)
+        let tensors = try entries.map { (entry) throws(CheckpointError) in
+            try self.tensor(entry, storage, dataStart: start, path)
         }
         try self.checkCoverage(tensors, start..<bytes.count, path)
         return tensors
     }
 
     private static func tensor(
-        _ name: String,
-        _ entry: Header.Entry,
+        _ entry: SafetensorsHeader.Entry,
         _ storage: any TensorStorage,
         dataStart: Int,
         _ path: String
@@ -61,28 +58,14 @@ enum SafetensorsReader {
                 code: .malformed,
                 message: message + "; fetch or convert the file again",
                 file: path,
-                tensor: String(name.prefix(200))
+                tensor: String(entry.name.prefix(200))
             )
         }
-        guard let dtype = DType(safetensorsName: entry.dtype) else {
-            throw CheckpointError(
-                code: .unsupported,
-                message:
-                    "has the unknown element type \"\(entry.dtype.prefix(40))\"; convert the checkpoint to F32, BF16 or F16",
-                file: path,
-                tensor: String(name.prefix(200))
-            )
-        }
-        guard entry.shape.count <= self.maxRank else {
-            throw malformed("has \(entry.shape.count) axes; the limit is \(self.maxRank)")
-        }
+        let dtype = entry.dtype
         guard let needed = TensorView.byteCount(shape: entry.shape, dtype: dtype) else {
             throw malformed("has the impossible shape \(entry.shape)")
         }
-        guard entry.dataOffsets.count == 2 else {
-            throw malformed("has \(entry.dataOffsets.count) data_offsets where begin and end are needed")
-        }
-        let (begin, end) = (entry.dataOffsets[0], entry.dataOffsets[1])
+        let (begin, end) = (entry.begin, entry.end)
         let available = storage.bytes.count - dataStart
         guard begin >= 0, begin <= end, end <= available else {
             throw malformed("lies at \(begin) to \(end), outside the \(available) bytes of data in the file")
@@ -93,7 +76,7 @@ enum SafetensorsReader {
             )
         }
         return StoredTensor(
-            name: name,
+            name: entry.name,
             dtype: dtype,
             shape: entry.shape,
             storage: storage,
@@ -136,42 +119,5 @@ enum SafetensorsReader {
 
     private static func malformed(_ complaint: String, _ path: String) -> CheckpointError {
         CheckpointError(code: .malformed, message: complaint + "; fetch or convert the file again", file: path)
-    }
-}
-
-extension SafetensorsReader {
-    /// The JSON header.
-    private struct Header: Decodable {
-        struct Entry: Decodable {
-            var dtype: String
-            var shape: [Int]
-            var dataOffsets: [Int]
-
-            private enum CodingKeys: String, CodingKey {
-                case dtype
-                case shape
-                case dataOffsets = "data_offsets"
-            }
-        }
-
-        private struct Key: CodingKey {
-            var stringValue: String
-            var intValue: Int? { nil }
-            init(stringValue: String) { self.stringValue = stringValue }
-            init?(intValue: Int) { nil }
-        }
-
-        var entries: [(name: String, entry: Entry)] = []
-
-        init(from decoder: any Decoder) throws {
-            let container = try decoder.container(keyedBy: Key.self)
-            for key in container.allKeys {
-                if key.stringValue == "__metadata__" {
-                    _ = try container.decode([String: String].self, forKey: key)
-                } else {
-                    self.entries.append((key.stringValue, try container.decode(Entry.self, forKey: key)))
-                }
-            }
-        }
     }
 }

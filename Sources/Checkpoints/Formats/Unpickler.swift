@@ -11,7 +11,7 @@ internal import SwitchyardTypes
 ///
 /// Containers live in flat arrays and refer to each other by index, so that no nesting, however deep, is ever followed
 /// or freed recursively, and a container that contains itself is harmless. Work and memory are linear in the pickle's
-/// length.
+/// length, and the number of its opcodes is bounded.
 struct Unpickler {
     /// A storage that tensors are views of.
     struct Storage {
@@ -72,8 +72,12 @@ struct Unpickler {
 
     /// torch stores items a thousand at a time, so it never stacks more than a few thousand entries.
     static let maxStackDepth = 65_536
-    static let maxMemoEntries = 4_000_000
-    static let maxObjects = 2_000_000
+    /// Bounds a pickle of nothing but `None`s too: an opcode makes at most one value, of 24 bytes.
+    ///
+    /// A tensor takes about 35 opcodes, 8 memo entries and 8 objects: enough for 125,000 tensors in one file.
+    static let maxOpcodes = 5_000_000
+    static let maxMemoEntries = 1_000_000
+    static let maxObjects = 1_000_000
     static let maxStringBytes = 1_048_576
 
     let path: String
@@ -107,19 +111,22 @@ struct Unpickler {
     ///
     /// - Returns: The value that it describes, whatever it is.
     mutating func value() throws(CheckpointError) -> Value {
+        var opcodes = 0
         while true {
             let opcode = try self.reader.byte()
+            opcodes += 1
             if opcode == UInt8(ascii: ".") { break }
             try self.perform(opcode)
             guard self.stack.count <= Self.maxStackDepth, self.marks.count <= Self.maxStackDepth,
-                self.memo.count <= Self.maxMemoEntries,
-                self.objectCount <= Self.maxObjects
+                self.memo.count <= Self.maxMemoEntries, self.objectCount <= Self.maxObjects, opcodes <= Self.maxOpcodes
             else {
                 throw CheckpointError(
                     code: .limitExceeded,
                     message:
-                        "has a data.pkl that needs a deeper stack (limit \(Self.maxStackDepth)), a larger memo (limit "
-                        + "\(Self.maxMemoEntries)) or more objects (limit \(Self.maxObjects)) than a checkpoint does",
+                        "has a data.pkl that by byte \(self.reader.position) has \(opcodes) opcodes (limit \(Self.maxOpcodes)), "
+                        + "\(self.stack.count) values on its stack (limit \(Self.maxStackDepth)), \(self.memo.count) in its memo "
+                        + "(limit \(Self.maxMemoEntries)) and \(self.objectCount) objects (limit \(Self.maxObjects)); one of them "
+                        + "is more than a checkpoint needs, so fetch the file again, or save it in several files",
                     file: self.path
                 )
             }

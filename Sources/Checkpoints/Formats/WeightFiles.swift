@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 /// Finds and reads the weight files of a checkpoint folder.
 enum WeightFiles {
-    private static let maxIndexBytes = 268_435_456
+    private static let maxIndexBytes = 67_108_864
     private static let maxFiles = 65_536
-
-    private struct Index: Decodable {
-        var weightMap: [String: String]
-
-        private enum CodingKeys: String, CodingKey {
-            case weightMap = "weight_map"
-        }
-    }
 
     /// A layout of weights that a folder may have.
     private struct Layout: Sendable {
@@ -66,8 +60,8 @@ enum WeightFiles {
         progress: ((WorkProgress) -> Void)?
     ) throws(CheckpointError) -> [String: StoredTensor] {
         let path = "\(directory)/\(layout.index)"
-        let index = try JSONFile.decode(Index.self, contentsOf: path, maxBytes: self.maxIndexBytes)
-        let files = Set(index.weightMap.values).sorted()
+        let weightMap = try self.weightMap(path)
+        let files = Set(weightMap.values).sorted()
         guard !files.isEmpty, files.count <= self.maxFiles else {
             throw CheckpointError(
                 code: .malformed,
@@ -84,15 +78,15 @@ enum WeightFiles {
                     file: path
                 )
             }
-            for tensor in try layout.read("\(directory)/\(file)") where index.weightMap[tensor.name] == file {
+            for tensor in try layout.read("\(directory)/\(file)") where weightMap[tensor.name] == file {
                 tensors[tensor.name] = tensor
             }
             progress?(
                 WorkProgress(label: "Opening \(file)", completed: position + 1, total: files.count, unit: .files)
             )
         }
-        if tensors.count < index.weightMap.count,
-            let missing = index.weightMap.filter({ tensors[$0.key] == nil }).min(by: { $0.key < $1.key })
+        if tensors.count < weightMap.count,
+            let missing = weightMap.filter({ tensors[$0.key] == nil }).min(by: { $0.key < $1.key })
         {
             throw CheckpointError(
                 code: .missingTensor,
@@ -102,5 +96,24 @@ enum WeightFiles {
             )
         }
         return tensors
+    }
+
+    /// Which file holds which tensor; of two equal names the last counts, as in Python.
+    private static func weightMap(_ path: String) throws(CheckpointError) -> [String: String] {
+        func malformed(_ complaint: String) -> CheckpointError {
+            CheckpointError(code: .malformed, message: complaint + "; fetch the file again", file: path)
+        }
+        let index = try JSONValue.object(contentsOf: path, maxBytes: self.maxIndexBytes)
+        guard case .object(let entries)? = index["weight_map"] else {
+            throw malformed("is not the expected JSON (no object weight_map)")
+        }
+        var map: [String: String] = [:]
+        for (name, value) in entries {
+            guard case .string(let file) = value else {
+                throw malformed("names \(value.kind) as the file of \"\(name.prefix(200))\"")
+            }
+            map[name] = file
+        }
+        return map
     }
 }

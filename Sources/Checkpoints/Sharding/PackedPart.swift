@@ -142,7 +142,7 @@ extension Checkpoint {
         try Self.verify(stored, expected)
     }
 
-    private static func verify(_ stored: StoredTensor, _ expected: String) throws(CheckpointError) {
+    static func verify(_ stored: StoredTensor, _ expected: String) throws(CheckpointError) {
         let found = Fingerprint.text(Fingerprint.checksum(stored))
         guard found == expected else {
             throw stored.failure(
@@ -153,14 +153,18 @@ extension Checkpoint {
         }
     }
 
-    /// The first packed matrix that differs from the manifest, to explain why a part does.
+    /// The first tensor that differs from the manifest, to explain why a part does.
     static func findDamage(
         _ tensors: [String: StoredTensor],
         _ manifest: ShardManifest,
         _ directory: String
     ) throws(CheckpointError) {
-        for (name, checksum) in (manifest.packing?.checksums ?? [:]).sorted(by: { $0.key < $1.key }) {
+        for (name, checksum) in (manifest.packing?.checksums ?? manifest.checksums ?? [:])
+            .sorted(by: { $0.key < $1.key })
+        {
             guard let stored = tensors[name] else {
+                // In a part that is not packed, the fingerprint says that it is another one.
+                if manifest.packing == nil { return }
                 throw CheckpointError(
                     code: .missingTensor,
                     message: "is missing, though \(ShardManifest.fileName) names it; copy the whole part again",

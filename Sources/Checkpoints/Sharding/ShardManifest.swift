@@ -79,7 +79,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public static let currentVersion = 1
     /// The version of parts whose tensors are packed, so that programs that do not know them refuse them.
     public static let packedVersion = 2
-    private static let maxFileBytes = 268_435_456
+    private static let maxFileBytes = 67_108_864
 
     /// The version of the file's layout.
     public var formatVersion: Int
@@ -105,6 +105,9 @@ public struct ShardManifest: Codable, Sendable, Hashable {
     public var byteCount: Int
     /// How the part's matrices are packed; nil if they are the checkpoint's own tensors.
     public var packing: Packing?
+    /// The XXH64 of all bytes of each tensor by its name, sixteen hexadecimal digits, so that damage can be placed; nil in
+    /// packed parts, which have them in ``packing``, and in parts of earlier versions.
+    public var checksums: [String: String]?
     /// All files of the part except the manifest; nil in parts of earlier versions, which cannot be fetched.
     public var files: [File]?
 
@@ -157,6 +160,7 @@ public struct ShardManifest: Codable, Sendable, Hashable {
         guard Fingerprint.value(manifest.fingerprint) != nil, Fingerprint.value(manifest.partFingerprint) != nil else {
             throw failure("has a fingerprint that is not sixteen hexadecimal digits")
         }
+        try manifest.checkSizes(failure)
         for entry in manifest.experts where Stack(name: entry.stack) == nil {
             throw failure("names a stack \"\(entry.stack.prefix(40))\"")
         }
@@ -164,6 +168,22 @@ public struct ShardManifest: Codable, Sendable, Hashable {
             throw failure("names a layer twice")
         }
         return manifest
+    }
+
+    /// The sizes that the manifest states, each and in all.
+    private func checkSizes(_ failure: (String) -> CheckpointError) throws(CheckpointError) {
+        guard (0...SafetensorsHeader.maxTensors).contains(self.tensorCount) else {
+            throw failure("has tensorCount \(self.tensorCount); the limit is \(SafetensorsHeader.maxTensors)")
+        }
+        guard StatedSizes.total(CollectionOfOne(self.byteCount)) != nil else {
+            throw failure("has byteCount \(self.byteCount); the limit is \(StatedSizes.most)")
+        }
+        for file in self.files ?? [] where StatedSizes.total(CollectionOfOne(file.byteCount)) == nil {
+            throw failure("gives \(file.name.prefix(200)) \(file.byteCount) bytes; the limit is \(StatedSizes.most)")
+        }
+        guard StatedSizes.total((self.files ?? []).map(\.byteCount)) != nil else {
+            throw failure("lists files of more than \(StatedSizes.most) bytes in all, the limit of a part")
+        }
     }
 
     /// Checks that the layers and experts named exist.

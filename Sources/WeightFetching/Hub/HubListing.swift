@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
+internal import SwitchyardTypes
 
 /// What the hub says about a model's files at a revision.
 struct HubListing: Sendable, Hashable {
@@ -76,7 +77,13 @@ struct HubListing: Sendable, Hashable {
             else {
                 throw failure("gives no size or no checksum for \(sibling.rfilename)")
             }
+            guard size <= StatedSizes.most else {
+                throw failure("gives \(sibling.rfilename) \(size) bytes; the limit is \(StatedSizes.most)")
+            }
             self.files.append(File(path: sibling.rfilename, byteCount: size, checksum: checksum))
+        }
+        guard StatedSizes.total(self.files.map(\.byteCount)) != nil else {
+            throw failure("gives all files together more than \(StatedSizes.most) bytes, the limit of a model")
         }
     }
 }

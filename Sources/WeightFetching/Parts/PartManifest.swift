@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Foundation
+internal import SwitchyardTypes
 
 /// What fetching needs from a part's `manifest.json`: the files, with their sizes and checksums.
 ///
@@ -26,7 +27,9 @@ struct PartManifest: Sendable, Hashable {
     /// The part's name, for people.
     var name: String
     /// All files but the manifest.
-    var files: [File]
+    let files: [File]
+    /// The bytes of all files, at most `StatedSizes.most`.
+    let byteCount: Int
 
     /// Reads a manifest.
     ///
@@ -65,14 +68,23 @@ struct PartManifest: Sendable, Hashable {
                     "lists \"\(file.name.prefix(200))\", which is not a file name, or is listed twice; cut the checkpoint again"
                 )
             }
-            guard file.byteCount >= 0, case .sha256? = Checksum(hexadecimal: file.sha256) else {
-                throw failure("has no size or no SHA-256 for \(file.name); cut the checkpoint again")
+            guard (0...StatedSizes.most).contains(file.byteCount) else {
+                throw failure(
+                    "gives \(file.name) \(file.byteCount) bytes; 0 through \(StatedSizes.most) are allowed, so cut the checkpoint "
+                        + "again"
+                )
+            }
+            guard case .sha256? = Checksum(hexadecimal: file.sha256) else {
+                throw failure("has no SHA-256 for \(file.name); cut the checkpoint again")
             }
         }
+        guard let byteCount = StatedSizes.total(files.map(\.byteCount)) else {
+            throw failure(
+                "lists files of more than \(StatedSizes.most) bytes in all, the limit of a shard; cut the checkpoint into more"
+            )
+        }
+        self.byteCount = byteCount
         self.name = String(document.name.prefix(80))
         self.files = files
     }
-
-    /// The bytes of all files.
-    var byteCount: Int { self.files.reduce(0) { $0 + $1.byteCount } }
 }
