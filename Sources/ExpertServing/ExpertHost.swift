@@ -40,6 +40,8 @@ public final class ExpertHost: Sendable {
     let expertCount: Int
     let expertRows = ExpertRowCounts()
     let queue: ForwardQueue
+    /// The files from which weights are served; none where they are in memory.
+    let mapped: WeightWatch
     let server: RPCServer
     let health: HealthRegistry
 
@@ -62,13 +64,16 @@ public final class ExpertHost: Sendable {
         let shards = try HostShards(configuration, progress: progress)
         let pool = WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads)
         self.pool = pool
-        if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }
-        let experts = try LocalExperts(
-            checkpoints: shards.checkpoints,
-            pool: pool,
-            storage: configuration.storage,
-            progress: progress
-        )
+        let (experts, compared) = try PartCheck.during(shards.checkpoints) {
+            if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }
+            return try LocalExperts(
+                checkpoints: shards.checkpoints,
+                pool: pool,
+                storage: configuration.storage,
+                progress: progress
+            )
+        }
+        logger.debug("files agree with their manifests", metadata: ["bytes": "\(compared)"])
         let held = experts.held
         guard !held.isEmpty else { throw ExpertHostError.noExperts(in: configuration) }
         let model = shards.first.configuration
@@ -96,7 +101,15 @@ public final class ExpertHost: Sendable {
             maxMessageBytes: limits.maxReceiveMessageBytes
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let service = ExpertHostService(check: check, queue: queue, card: card, metrics: hostMetrics, logger: logger)
+        let mapped = WeightWatch(shards.checkpoints.filter { $0.packing != nil })
+        let service = ExpertHostService(
+            check: check,
+            queue: queue,
+            mapped: mapped,
+            card: card,
+            metrics: hostMetrics,
+            logger: logger
+        )
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = shards.first.fingerprint
@@ -110,6 +123,7 @@ public final class ExpertHost: Sendable {
         self.expertCount = model.expertCount
         self.weights = experts.weightType.map { "\($0)\(shards.isPacked ? ", mapped" : "")" } ?? "none"
         self.queue = queue
+        self.mapped = mapped
         self.health = health
         var listener = RPCServerConfiguration(
             host: configuration.host,
@@ -171,7 +185,14 @@ public final class ExpertHost: Sendable {
                     defer {
                         self.queue.beginDraining()
                     }
-                    try await self.server.run()
+                    try await self.mapped.during {
+                        self.logger.warning("\($0)")
+                    } onFailure: {
+                        self.logger.error("\($0)")
+                        self.beginDraining()
+                    } _: {
+                        try await self.server.run()
+                    }
                 }
                 group.addTask {
                     let address = try await self.boundAddress()
@@ -230,6 +251,10 @@ public final class ExpertHost: Sendable {
     }
 
     private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
+        var outputs = outputs
+        if let failure = self.mapped.failure {
+            outputs = .failure(RPCError(.unavailable, "the host stops, because \(failure)"))
+        }
         if let trace = job.trace { self.log(job, trace, load: load) }
         switch outputs {
         case .success(let rows):

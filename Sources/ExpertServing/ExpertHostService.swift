@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import Logging
 internal import NIOCore
 internal import RPCCore
@@ -12,6 +13,7 @@ internal import Telemetry
 struct ExpertHostService: Sendable {
     let check: ForwardCheck
     let queue: ForwardQueue
+    let mapped: WeightWatch
     let card: HostCard
     let metrics: ExpertHostMetrics
     let logger: Logger
@@ -35,6 +37,9 @@ struct ExpertHostService: Sendable {
         let work: ForwardCheck.Work
         let tensor: Range<Int>
         do throws(RPCError) {
+            if let failure = self.mapped.failure {
+                throw RPCError(.unavailable, "the host stops, because \(failure)")
+            }
             (work, tensor) = try self.read(message)
         } catch {
             self.metrics.count(.invalid)

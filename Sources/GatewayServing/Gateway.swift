@@ -34,6 +34,7 @@ public final class Gateway: Sendable {
 
     private let logger: Logger
     let gate: ServingGate
+    let weights: WeightWatch
     let server: RPCServer
     let health: HealthRegistry
 
@@ -55,12 +56,15 @@ public final class Gateway: Sendable {
         let files = try ModelFiles(configuration, logger: logger, progress: progress)
         let (checkpoint, placement, tokenizer) = (files.checkpoint, files.placement, files.tokenizer)
         let batchSlots = configuration.engine.scheduler.batchSlots
-        let model = try SwitchTransformer(
-            checkpoint: checkpoint,
-            pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),
-            storage: configuration.storage,
-            progress: progress
-        )
+        let (model, compared) = try PartCheck.during([checkpoint]) {
+            try SwitchTransformer(
+                checkpoint: checkpoint,
+                pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),
+                storage: configuration.storage,
+                progress: progress
+            )
+        }
+        logger.debug("files agree with the manifest", metadata: ["bytes": "\(compared)"])
         let cluster = ExpertCluster(
             configuration: configuration.cluster,
             model: checkpoint.configuration,
@@ -81,6 +85,7 @@ public final class Gateway: Sendable {
         // The inputs of a call wait together.
         limits.maxInputs = min(limits.maxInputs, configuration.engine.scheduler.queueLimit)
         let gate = ServingGate()
+        let weights = WeightWatch([checkpoint])
         let health = HealthRegistry(services: [GatewayMethods.service])
         let service = GatewayService(
             handler: RequestHandler(
@@ -93,6 +98,7 @@ public final class Gateway: Sendable {
                 engine: engine
             ),
             gate: gate,
+            weights: weights,
             model: ModelDescription(
                 checkpoint,
                 name: configuration.modelName ?? Self.name(of: checkpoint),
@@ -112,6 +118,7 @@ public final class Gateway: Sendable {
         self.cluster = cluster
         self.logger = logger
         self.gate = gate
+        self.weights = weights
         self.health = health
         var listener = RPCServerConfiguration(
             host: configuration.host,
@@ -206,7 +213,14 @@ public final class Gateway: Sendable {
                     return false
                 }
                 group.addTask {
-                    try await self.server.run()
+                    try await self.weights.during {
+                        self.logger.warning("\($0)")
+                    } onFailure: {
+                        self.logger.error("\($0)")
+                        self.beginDraining()
+                    } _: {
+                        try await self.server.run()
+                    }
                     return true
                 }
                 // The server ends last: by then every request has been answered.

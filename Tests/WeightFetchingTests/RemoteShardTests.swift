@@ -117,6 +117,45 @@ struct RemoteShardTests {
         }
     }
 
+    @Test(
+        "a part that was damaged in the cache is fetched again, the damaged file alone",
+        arguments: ["model.safetensors", "config.json", "manifest.json"]
+    )
+    func damaged(name: String) async throws {
+        try await Workplace.with { place in
+            let shards = try ShardServer(place)
+            try await WebServer.with(handler: shards.handler) { server in
+                let address = "\(server.address)/pool-0"
+                let first = try await host(place, address, until: "serving experts")
+                #expect(first.isInOrder, "\(first.log)")
+                let fetched = server.requests(for: weights).count
+                let kept = try #require(
+                    FileManager.default.enumerator(atPath: place.path)?
+                        .compactMap { $0 as? String }
+                        .first { $0.contains("/parts/") && $0.hasSuffix("/\(name)") }
+                )
+                let file = URL(fileURLWithPath: "\(place.path)/\(kept)")
+                let whole = try Data(contentsOf: file)
+                var bytes = whole
+                bytes[bytes.count - 3] ^= 0x40
+                try bytes.write(to: file)
+
+                let second = try await host(place, address, until: "serving experts")
+                #expect(second.isInOrder, "\(second.log)")
+                // A changed bit of the manifest may leave it readable; nothing that it says is trusted unchecked.
+                if name != "manifest.json" {
+                    #expect(second.log.contains("damaged on this machine"), "\(second.log)")
+                    #expect(second.log.contains(name))
+                    #expect(try Data(contentsOf: file) == whole)
+                }
+                #expect(server.requests(for: weights).count == fetched + (name == "model.safetensors" ? 1 : 0))
+
+                let third = try await host(place, address, until: "serving experts")
+                #expect(third.isInOrder && !third.log.contains("damaged"), "\(third.log)")
+            }
+        }
+    }
+
     @Test("a host that is fetching is alive but not ready, and SIGTERM ends it cleanly at once")
     func stopped() async throws {
         try await Workplace.with { place in

@@ -8,6 +8,8 @@ final class MappedFile: TensorStorage {
     let path: String
     // Safety: the mapping is never written, is made in `init` and ends in `deinit`; readers hold a reference to `self`.
     nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
+    /// The file as it was when it was mapped.
+    let state: FileState
 
     /// Maps a regular file.
     ///
@@ -24,6 +26,7 @@ final class MappedFile: TensorStorage {
         guard information.st_mode & S_IFMT == S_IFREG else {
             throw CheckpointError(code: .unreadable, message: "is not a regular file", file: path)
         }
+        self.state = FileState(information)
         let count = Int(information.st_size)
         guard count > 0 else {
             // An empty file cannot be mapped.

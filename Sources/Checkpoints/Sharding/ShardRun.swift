@@ -114,10 +114,10 @@ struct ShardRun {
         }
         self.writtenBytes = start + bytes
         files[CheckpointSharder.weightsFile] = weights
-        if packing != nil {
-            // Packed matrices were never in memory together, so the file's own descriptions are used.
-            stored = Dictionary(try SafetensorsReader.read(path).map { ($0.name, $0) }) { first, _ in first }
-        }
+        let inFile = Dictionary(try SafetensorsReader.read(path).map { ($0.name, $0) }) { first, _ in first }
+        // Packed matrices were never in memory together, so the file's own descriptions are used.
+        if packing != nil { stored = inFile }
+        let checksums = inFile.mapValues { Fingerprint.text(Fingerprint.checksum($0)) }
         let manifest = ShardManifest(
             formatVersion: packing == nil ? ShardManifest.currentVersion : ShardManifest.packedVersion,
             kind: kind,
@@ -132,9 +132,8 @@ struct ShardRun {
             experts: experts,
             tensorCount: items.count,
             byteCount: bytes,
-            packing: packing.map {
-                .init(form: $0.form, checksums: stored.mapValues { Fingerprint.text(Fingerprint.checksum($0)) })
-            },
+            packing: packing.map { .init(form: $0.form, checksums: checksums) },
+            checksums: packing == nil ? checksums : nil,
             files: files.sorted { $0.key < $1.key }
                 .map { .init(name: $0.key, byteCount: $0.value.byteCount, sha256: $0.value.sha256) }
         )

@@ -28,7 +28,8 @@ final class CopiedStorage: TensorStorage {
 /// One tensor: row-major, contiguous, little-endian elements, usually mapped rather than copied.
 ///
 /// A view keeps its memory alive. The bytes may have any alignment. A file that another program truncates while it is
-/// mapped crashes the process (`SIGBUS`), as with every mapped file: replace checkpoints by renaming, never in place.
+/// mapped ends the process (`SIGBUS`), as with every mapped file: replace checkpoints by renaming, never in place. Services
+/// watch their files with ``WeightWatch``.
 public struct TensorView: Sendable {
     /// The name under which the file holds the tensor.
     public let name: String

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import Logging
 internal import NIOCore
 internal import RPCCore
@@ -11,6 +12,7 @@ internal import Telemetry
 struct GatewayService: Sendable {
     let handler: RequestHandler
     let gate: ServingGate
+    let weights: WeightWatch
     let model: ModelDescription
     let cluster: ClusterReporter
     let logger: Logger
@@ -54,10 +56,17 @@ struct GatewayService: Sendable {
     ) async throws -> Payload {
         try await self.traced(context) { trace in
             let request = try Request(reading: message)
+            try self.checkWeights()
             try self.gate.check()
             let response = try await body(request, .init(deadline: context.deadline, trace: trace))
+            try self.checkWeights()
             return Payload(bytes: response.serialized())
         }
+    }
+
+    /// Refuses to give out what may have been computed with other weights than the fingerprint's.
+    private func checkWeights() throws(RPCError) {
+        if let failure = self.weights.failure { throw RPCError(.unavailable, "the gateway stops, because \(failure)") }
     }
 
     private func generateStream(
@@ -67,11 +76,14 @@ struct GatewayService: Sendable {
     ) async throws {
         try await self.traced(context) { trace in
             let request = try GenerateRequest(reading: message)
+            try self.checkWeights()
             try self.gate.check()
             let call = RequestHandler.Call(deadline: context.deadline, trace: trace)
             let response = try await self.handler.generate(request, call) { token in
+                try self.checkWeights()
                 try await writer.write(Payload(bytes: GenerateEvent(event: .token(token)).serialized()))
             }
+            try self.checkWeights()
             try await writer.write(Payload(bytes: GenerateEvent(event: .response(response)).serialized()))
         }
     }

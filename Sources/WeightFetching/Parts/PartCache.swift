@@ -71,4 +71,40 @@ struct PartCache: Sendable {
         }
         guard rename(folder, place) == 0 else { throw Files.failure("cannot be renamed from \(folder)", place) }
     }
+
+    /// Reads a part from its first byte to its last, and removes the files that differ from its manifest.
+    ///
+    /// What is whole goes back to `incomplete`, so that the next fetch brings the rest alone. A process that still maps a
+    /// removed file keeps it.
+    ///
+    /// - Parameters:
+    ///   - digest: The checksum of the part's manifest.
+    ///   - address: Where the part came from, for messages.
+    /// - Returns: The names of the removed files; empty where the part is whole.
+    /// - Throws: ``FetchError`` where a file cannot be read or moved.
+    func removeDamaged(_ digest: String, from address: RemoteAddress) throws(FetchError) -> [String] {
+        let folder = self.part(digest)
+        guard Files.isDirectory(folder) else { return [] }
+        var damaged: [String] = []
+        let path = "\(folder)/\(PartManifest.fileName)"
+        if let bytes = Files.read(path, most: PartManifest.mostBytes), try RunningChecksum.sha256(bytes) == digest {
+            for file in try PartManifest(parsing: bytes, from: address).files {
+                guard try RunningChecksum.sha256(contentsOf: "\(folder)/\(file.name)") != file.sha256.lowercased()
+                else {
+                    continue
+                }
+                damaged.append(file.name)
+            }
+        } else {
+            damaged.append(PartManifest.fileName)
+        }
+        guard !damaged.isEmpty else { return [] }
+        for name in damaged { unlink("\(folder)/\(name)") }
+        let incomplete = self.incomplete(digest)
+        try? FileManager.default.removeItem(atPath: incomplete)
+        guard rename(folder, incomplete) == 0 else {
+            throw Files.failure("cannot be renamed from \(folder)", incomplete)
+        }
+        return damaged
+    }
 }

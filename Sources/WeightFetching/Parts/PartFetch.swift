@@ -64,6 +64,26 @@ public struct PartFetch: Sendable {
         }
     }
 
+    /// Compares a part that ``run(events:)`` brought with its checksums again, for when it turns out not to load.
+    ///
+    /// Damaged files are removed, so that another ``run(events:)`` fetches them, and them alone.
+    ///
+    /// - Parameters:
+    ///   - directory: The folder that the report named.
+    ///   - events: Receives events.
+    /// - Returns: The names of the removed files; empty where the part is as it was fetched.
+    /// - Throws: ``FetchError``; `CancellationError`.
+    public func removeDamaged(
+        in directory: String,
+        events: @escaping @Sendable (FetchEvent) -> Void
+    ) async throws -> [String] {
+        guard let digest = directory.split(separator: "/").last.map(String.init), self.cache.part(digest) == directory
+        else { return [] }
+        let lock = try await FileLock.take(self.cache.lock(digest)) { events(.waiting(what: digest)) }
+        defer { withExtendedLifetime(lock) {} }
+        return try self.cache.removeDamaged(digest, from: self.address)
+    }
+
     private func run(_ downloader: FileDownloader) async throws -> Report {
         try self.cache.prepare()
         let address = self.address.appending(PartManifest.fileName)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Digests
+internal import Foundation
 
 /// The checksum that a file's bytes must have.
 public enum Checksum: Sendable, Hashable, CustomStringConvertible {
@@ -83,6 +84,25 @@ struct RunningChecksum {
         } catch {
             throw FetchError(.invalidArgument, "\(error)")
         }
+    }
+
+    /// The SHA-256 of a file, read from its first byte to its last; nil where there is none or it cannot be read.
+    static func sha256(contentsOf path: String) throws(FetchError) -> String? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        let checksum = try RunningChecksum(like: .sha256(""), byteCount: 0)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 64)
+        defer { buffer.deallocate() }
+        while true {
+            let count = Foundation.read(descriptor, buffer.baseAddress, buffer.count)
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { return nil }
+            if count == 0 { break }
+            checksum.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+        }
+        guard case .sha256(let digits) = try checksum.value() else { return nil }
+        return digits
     }
 
     /// The SHA-256 of bytes in memory.

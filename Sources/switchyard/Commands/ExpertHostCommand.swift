@@ -108,14 +108,16 @@ struct ExpertHostCommand: AsyncParsableCommand {
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
         let port = try self.admin.port(settings, CommandSettings.hostAdmin, of: ExpertHost.component)
         try await AdminPort.run(port, logger: logger) {
-            configuration.shardDirectories = try await plan.sources.directories(logger: logger)
             let bar = ProgressBar()
-            let host = try ExpertHost(
-                configuration: configuration,
-                logger: logger,
-                metrics: AdminPort.metrics(port),
-                progress: { bar.show($0) }
-            )
+            let host = try await plan.sources.load(logger: logger) { directories in
+                configuration.shardDirectories = directories
+                return try ExpertHost(
+                    configuration: configuration,
+                    logger: logger,
+                    metrics: AdminPort.metrics(port),
+                    progress: { bar.show($0) }
+                )
+            }
             try await host.runProcess(
                 behind: port,
                 options: self.service,

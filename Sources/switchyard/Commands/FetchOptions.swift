@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import Checkpoints
 import CommandKit
 import Foundation
 import Logging
 import ServiceKit
+import Tokenization
 import WeightFetching
 
 /// Settings for fetching weights from an address.
@@ -118,6 +120,46 @@ struct WeightSources: Sendable {
             }
         }
         return directories
+    }
+
+    /// Loads weights from the folders; a fetched part that turns out damaged is fetched again, once.
+    ///
+    /// - Parameters:
+    ///   - logger: Logs the progress.
+    ///   - body: Loads the weights from the folders, in the order given.
+    /// - Returns: What the body returns.
+    /// - Throws: Why the weights cannot be fetched or loaded.
+    func load<R>(logger: Logger, _ body: ([String]) throws -> R) async throws -> R {
+        let directories = try await self.directories(logger: logger)
+        MappingFault.report(directories)
+        do {
+            return try body(directories)
+        } catch let error where error is CheckpointError || error is TokenizerError {
+            guard try await self.removeDamaged(directories, because: error, logger: logger) else { throw error }
+        }
+        return try body(try await self.directories(logger: logger))
+    }
+
+    /// Removes damaged files of fetched parts.
+    ///
+    /// - Returns: Whether there were any.
+    private func removeDamaged(_ directories: [String], because error: any Error, logger: Logger) async throws -> Bool {
+        let log = FetchLog(logger: logger)
+        var hasRemoved = false
+        for (source, directory) in zip(self.sources, directories) {
+            guard case .remote(let fetch, let address) = source else { continue }
+            let names = try await fetch.removeDamaged(in: directory) { log.note($0) }
+            guard !names.isEmpty else { continue }
+            hasRemoved = true
+            logger.warning(
+                "a fetched part was damaged on this machine; its damaged files are removed and fetched again",
+                metadata: [
+                    "from": "\(address)", "folder": "\(directory)", "files": "\(names.joined(separator: ", "))",
+                    "error": "\(error)",
+                ]
+            )
+        }
+        return hasRemoved
     }
 
     /// The folders that should be on this machine; fetches nothing.

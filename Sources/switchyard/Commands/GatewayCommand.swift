@@ -80,16 +80,17 @@ struct GatewayCommand: AsyncParsableCommand {
         let port = try self.admin.port(settings, CommandSettings.gatewayAdmin, of: Gateway.component)
         try Self.open(settings, plan, &configuration, logger: logger)
         try await AdminPort.run(port, logger: logger) {
-            let directories = try await plan.sources.directories(logger: logger)
-            configuration.modelDirectory = directories.first ?? configuration.modelDirectory
             configuration.adapterDirectory = try configuration.adapterDirectory.map(ModelSettings.directory)
             let bar = ProgressBar()
-            let gateway = try Gateway(
-                configuration: configuration,
-                logger: logger,
-                metrics: AdminPort.metrics(port),
-                progress: { bar.show($0) }
-            )
+            let gateway = try await plan.sources.load(logger: logger) { directories in
+                configuration.modelDirectory = directories.first ?? configuration.modelDirectory
+                return try Gateway(
+                    configuration: configuration,
+                    logger: logger,
+                    metrics: AdminPort.metrics(port),
+                    progress: { bar.show($0) }
+                )
+            }
             try await gateway.runProcess(
                 behind: port,
                 options: self.service,
