@@ -156,7 +156,7 @@ public struct LayerCalls: Sendable {
     /// - Parameters:
     ///   - attempt: The attempt; one that is no longer in flight changes nothing.
     ///   - failure: How.
-    ///   - pushback: How long the replica wants no calls; nil if it does not say.
+    ///   - pushback: How long the replica wants no calls, heeded until the layer's deadline; nil if it does not say.
     ///   - pools: The pools.
     ///   - now: The current time.
     /// - Returns: What to send instead, or that the call is dropped, and the pools' actions.
@@ -170,7 +170,7 @@ public struct LayerCalls: Sendable {
         guard let lost = self.takeOut(attempt) else { return [] }
         let index = attempt.call
         if let pushback, pushback > .zero {
-            pools.pushedBack(lost.slot, until: now.advanced(by: pushback))
+            pools.pushedBack(lost.slot, until: min(now.advanced(by: pushback), self.deadline))
         }
         var actions: [LayerAction] = []
         self.close(lost, of: index, .failed(failure), pools: &pools, now: now, into: &actions)

@@ -38,6 +38,10 @@ public final class Gateway: Sendable {
     let server: RPCServer
     let health: HealthRegistry
 
+    private static let unboundedNotice =
+        "the experts' outputs are checked for finite values only, since no placement.json bounds them; serve the "
+        + "gateway's part of a checkpoint cut by this version to have them checked for size too"
+
     /// Loads the model; ``run()`` serves it.
     ///
     /// - Parameters:
@@ -72,7 +76,11 @@ public final class Gateway: Sendable {
             placement: placement?.table,
             logger: logger
         )
-        let experts = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint)
+        let bounds = placement?.bounds ?? [:]
+        if checkpoint.configuration.hasExperts, bounds.isEmpty {
+            logger.notice("\(Self.unboundedNotice)")
+        }
+        let experts = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint, bounds: bounds)
         let engine = InferenceEngine(
             model: model,
             experts: experts,

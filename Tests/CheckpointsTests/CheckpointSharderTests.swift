@@ -69,6 +69,83 @@ import Testing
         #expect(try folder.names == ["parts"])
     }
 
+    @Test func thePlacementBoundsEachExpertsOutputs() throws {
+        let folder = try TemporaryFolder()
+        let output = "\(folder.path)/parts"
+        let placement = try CheckpointSharder.shard(model: Repository.mini, output: output, pools: 1)
+        let whole = try Checkpoint.open(Repository.mini)
+        let all = try #require(placement.outputBounds)
+        #expect(all.compactMap(\.layer) == whole.configuration.sparseLayers)
+        for bounds in all {
+            let layer = try #require(bounds.layer)
+            #expect(bounds.degree == 1)
+            #expect(bounds.experts.count == whole.configuration.expertCount)
+            func squares(_ expert: Int, _ matrix: FeedForwardMatrix) throws -> [[Double]] {
+                let view = try whole.tensor(.expert(layer, expert: expert, matrix))
+                return view.withUnsafeBytes { bytes in
+                    (0..<view.shape[0])
+                        .map { row in
+                            (0..<view.shape[1])
+                                .map { column in
+                                    let value = Double(view.dtype.float(bytes, row * view.shape[1] + column))
+                                    return value * value
+                                }
+                        }
+                }
+            }
+            for expert in [0, bounds.experts.count - 1] {
+                let inner = try squares(expert, .wi).joined().reduce(0, +)
+                let outer = try squares(expert, .wo).map { $0.reduce(0, +) }.max() ?? 0
+                let expected = (inner * outer).squareRoot()
+                let bound = Double(bounds.experts[expert])
+                #expect(bound >= expected && bound < expected * 1.001)
+            }
+        }
+    }
+
+    @Test func boundsThatCannotBeAreRefusedAndMissingOnesAreNot() throws {
+        let folder = try TemporaryFolder()
+        _ = try self.cut(folder)
+        let directory = "\(folder.path)/out"
+        let path = "\(directory)/\(PlacementFile.fileName)"
+        let placement = try PlacementFile.load(directory: directory)
+        let bounds = try #require(placement.outputBounds?.first)
+        func load(_ change: (inout PlacementFile) -> Void) throws -> PlacementFile {
+            var changed = placement
+            change(&changed)
+            try JSONEncoder().encode(changed).write(to: URL(filePath: path))
+            return try PlacementFile.load(directory: directory)
+        }
+        #expect(try load { $0.outputBounds = nil }.outputBounds == nil)
+        let changes: [(inout LayerOutputBounds) -> Void] = [
+            { $0.degree = 0 }, { $0.degree = 4 }, { $0.stack = "middle" }, { $0.experts.removeLast() },
+            { $0.experts[0] = -1 },
+        ]
+        for change in changes {
+            var wrong = bounds
+            change(&wrong)
+            let thrown = failure { _ = try load { $0.outputBounds?[0] = wrong } }
+            #expect(thrown?.code == .malformed && thrown?.message.contains("outputBounds") == true)
+        }
+        let twice = failure { _ = try load { $0.outputBounds?.append(bounds) } }
+        #expect(twice?.code == .malformed && twice?.message.contains("once") == true)
+    }
+
+    @Test func limitsAreFiniteAndNeverBelowTheBound() {
+        let layer = SparseLayer(stack: .encoder, block: 1)
+        for degree in 1...3 {
+            let bounds = LayerOutputBounds(layer: layer, degree: degree, experts: [0, 2, .greatestFiniteMagnitude])
+            for norm: Float in [0, 1e-40, 1, 100, 1e38, .greatestFiniteMagnitude, .infinity, .nan] {
+                for expert in 0..<3 { #expect(bounds.limit(of: expert, squaredNorm: norm).isFinite) }
+            }
+            #expect(bounds.limit(of: 0, squaredNorm: 1) == 0)
+            #expect(bounds.limit(of: 1, squaredNorm: 4) > 2 * [1, 2, 4, 8][degree])
+            #expect(bounds.limit(of: 1, squaredNorm: 4) < 24 * [1, 2, 4, 8][degree])
+            #expect(bounds.limit(of: 2, squaredNorm: 1) == .greatestFiniteMagnitude)
+            #expect(bounds.limit(of: 0, squaredNorm: .nan) == .greatestFiniteMagnitude)
+        }
+    }
+
     @Test func torchFilesAreCutTheSame() throws {
         let folder = try TemporaryFolder()
         for name in ["torch", "torch-sharded", "safetensors"] {

@@ -141,6 +141,17 @@ struct LayerCallsTests {
         #expect(target(bench.timer(at: 0.21)) == replica(1))
     }
 
+    @Test("pushback lasts until the layer's deadline at most: a host that asks for a minute is asked again")
+    func longPushback() {
+        var bench = Bench(machine(ports: [1]))
+        _ = bench.begin()
+        #expect(bench.failed(first(), .overloaded, at: 0.01, pushback: .seconds(60)).isEmpty)
+        #expect(bench.timer(at: 0.02).isEmpty)
+        #expect(bench.calls.nextTimer == seconds(1))
+        #expect(bench.timer(at: 1) == [.drop(call: 0, .overloaded)])
+        #expect(bench.pools.choose(now: seconds(1)) == .success(replica(1)))
+    }
+
     @Test("a silent call is hedged at the 95th percentile; the first answer counts and the other attempt is cancelled")
     func hedge() throws {
         var bench = Bench(experienced())

@@ -69,7 +69,7 @@ public enum CheckpointSharder {
                 file: model
             )
         }
-        let placement = PlacementFile(
+        var placement = PlacementFile(
             fingerprint: checkpoint.fingerprint,
             source: HubCache.displayName(of: model) + (adapter.map { " + " + HubCache.displayName(of: $0) } ?? ""),
             expertCount: experts,
@@ -87,6 +87,8 @@ public enum CheckpointSharder {
         do {
             var run = ShardRun(checkpoint, placement, overrides, packing: packing, progress: progress)
             try target.checkSpace(run.totalBytes)
+            placement.outputBounds = try LayerOutputBounds.all(of: checkpoint)
+            run.placement = placement
             try run.write(into: target.temporary)
             try target.commit()
         } catch {

@@ -42,6 +42,8 @@ public struct PlacementFile: Codable, Sendable, Hashable {
     public var gateway: String
     /// The pools, in the order of their experts.
     public var pools: [Pool]
+    /// How large the experts' outputs can be, by sparse layer; nil in placements of earlier versions.
+    public var outputBounds: [LayerOutputBounds]?
 
     /// Describes a placement.
     ///
@@ -96,6 +98,18 @@ public struct PlacementFile: Codable, Sendable, Hashable {
             placement.pools.flatMap(\.experts).sorted() == Array(0..<placement.expertCount)
         else {
             throw failure("does not give each of \(placement.expertCount) experts exactly one pool")
+        }
+        var layers: Set<String> = []
+        for bounds in placement.outputBounds ?? [] {
+            guard bounds.layer != nil, (1...3).contains(bounds.degree), bounds.experts.count == placement.expertCount,
+                bounds.experts.allSatisfy({ $0.isFinite && $0 >= 0 }),
+                layers.insert("\(bounds.stack) \(bounds.block)").inserted
+            else {
+                throw failure(
+                    "has outputBounds for \(bounds.stack.prefix(20)) block \(bounds.block) that are not one number of at "
+                        + "least 0 for each of \(placement.expertCount) experts, once, with a degree from 1 to 3"
+                )
+            }
         }
         return placement
     }

@@ -5,7 +5,7 @@ internal import SwitchyardTypes
 /// One cut in progress.
 struct ShardRun {
     private let checkpoint: Checkpoint
-    private let placement: PlacementFile
+    var placement: PlacementFile
     private let overrides: [String: String]
     private let packing: (any MatrixPacking)?
     private let progress: (@Sendable (WorkProgress) -> Void)?

@@ -23,6 +23,12 @@ struct LayerCall: Sendable {
     /// The type of rows on the wire, in both directions.
     let rowType: DType
 
+    /// The rows in the payload.
+    let tokens: ByteBuffer
+
+    /// How large the layer's outputs can be; nil if unknown.
+    let bounds: LayerOutputBounds?
+
     /// Builds the message of a call; gathering the rows into it is their only copy on the way to the socket.
     ///
     /// - Parameters:
@@ -30,11 +36,13 @@ struct LayerCall: Sendable {
     ///   - request: The layer's work.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
     ///   - rowType: The type of rows on the wire.
+    ///   - bounds: How large the layer's outputs can be; nil if unknown.
     init(
         _ assignment: PoolAssignment,
         of request: ExpertLayerRequest,
         fingerprint: UInt64,
-        rowType: DType = .float32
+        rowType: DType = .float32,
+        bounds: LayerOutputBounds? = nil
     ) {
         let rows = assignment.rowCount
         let columns = request.hidden.columns
@@ -63,6 +71,8 @@ struct LayerCall: Sendable {
         self.assignment = assignment
         self.columns = columns
         self.rowType = rowType
+        self.tokens = tokens
+        self.bounds = bounds
         self.payload = Payload(segments: [header, tokens])
     }
 
@@ -74,10 +84,7 @@ struct LayerCall: Sendable {
     /// - Throws: ``BadReply`` if the reply does not fit this call.
     func read(_ message: ByteBuffer) throws(BadReply) -> LayerReply {
         let (outputs, load) = try self.check(message)
-        var failed: [Int] = []
-        outputs.withUnsafeBytes {
-            failed = FiniteCheck.rowsNotFinite($0, rowBytes: self.columns * MemoryLayout<Float>.size, of: .float32)
-        }
+        let failed = self.failedRows(of: outputs)
         guard failed.isEmpty else { return self.part(of: outputs, without: failed, load: load) }
         let rowBytes = self.columns * MemoryLayout<Float>.size
         var chunks: [ExpertOutputs.Chunk] = []
@@ -106,7 +113,8 @@ struct LayerCall: Sendable {
     private func part(of outputs: ReplyRows, without failed: [Int], load: HostLoad?) -> LayerReply {
         let rowBytes = self.columns * MemoryLayout<Float>.size
         var reply = LayerReply(chunks: [], load: load)
-        reply.detail = "\(failed.count) of \(self.assignment.rowCount) rows hold a value that is not finite"
+        reply.detail =
+            "\(failed.count) of \(self.assignment.rowCount) rows hold a value that is not finite or larger than their expert can compute"
         var bad = failed[...]
         for (row, planRow) in self.assignment.groups.lazy.flatMap(\.rows).enumerated() {
             if bad.first == row {
@@ -206,7 +214,7 @@ struct BadReply: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// Output rows in float32: in a received message, or widened from one.
-private struct ReplyRows: ExpertOutputStorage {
+struct ReplyRows: ExpertOutputStorage {
     enum Place: Sendable {
         /// Counted from the message's reader index.
         case message(ByteBuffer, offset: Int)

@@ -12,6 +12,9 @@ struct Placement: Sendable {
     /// The pools' names.
     let pools: [String]
 
+    /// How large the experts' outputs can be; empty if the placement does not say.
+    let bounds: [SparseLayer: LayerOutputBounds]
+
     private let file: String
 
     /// Reads the placement of a gateway's part.
@@ -44,6 +47,9 @@ struct Placement: Sendable {
         return Placement(
             table: table,
             pools: file.pools.map(\.name),
+            bounds: Dictionary(
+                (file.outputBounds ?? []).compactMap { bounds in bounds.layer.map { ($0, bounds) } }
+            ) { first, _ in first },
             file: "\(directory)/\(PlacementFile.fileName)"
         )
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Checkpoints
 internal import ExpertPooling
 public import SwitchModel
-internal import SwitchyardTypes
+public import SwitchyardTypes
 internal import TensorKernels
 
 /// The cluster's experts: each layer's rows go to the pools that hold their experts, in one grouped call per pool, all at
@@ -15,16 +16,20 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
     private let cluster: ExpertCluster
     private let fingerprint: UInt64
     private let rowType: DType
+    private let bounds: [SparseLayer: LayerOutputBounds]
 
     /// Creates an executor over a cluster.
     ///
     /// - Parameters:
     ///   - cluster: The expert hosts; the caller runs it.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
-    public init(cluster: ExpertCluster, fingerprint: UInt64) {
+    ///   - bounds: How large outputs can be, by layer; rows beyond are refused, and rows of other layers only if they are
+    ///     not finite.
+    public init(cluster: ExpertCluster, fingerprint: UInt64, bounds: [SparseLayer: LayerOutputBounds] = [:]) {
         self.cluster = cluster
         self.fingerprint = fingerprint
         self.rowType = cluster.configuration.wireType
+        self.bounds = bounds
     }
 
     /// Sends a layer's rows to their hosts.
@@ -42,7 +47,13 @@ public final class RemoteExperts: ExpertExecutor, Sendable {
             sendingTo: self.cluster,
             layer: request.layer,
             calls: assignments.map {
-                LayerCall($0, of: request, fingerprint: self.fingerprint, rowType: self.rowType)
+                LayerCall(
+                    $0,
+                    of: request,
+                    fingerprint: self.fingerprint,
+                    rowType: self.rowType,
+                    bounds: self.bounds[layer]
+                )
             },
             unplaced: unplaced,
             deadline: deadline,

@@ -101,6 +101,8 @@ enum Illness: Sendable, CaseIterable {
     case stalls
     /// Answers with a value that is not a number in the last row.
     case notFinite
+    /// Answers with finite values that no expert computes.
+    case huge
     /// Answers with one row too few.
     case wrongShape
     /// Answers with bytes that are not a message.
@@ -162,6 +164,9 @@ extension Illness {
             return .success(Payload(bytes: [0xFF, 0xFF, 0xFF]))
         case .notFinite:
             data.replaceSubrange(data.count - 4..<data.count, with: [0, 0, 0xC0, 0x7F])
+        case .huge:
+            let value = withUnsafeBytes(of: Float(3e38).bitPattern.littleEndian) { Array($0) }
+            data = (0..<data.count).map { value[$0 % 4] }
         case .wrongShape:
             let columns = Int(shape[1])
             shape[0] += 1
