@@ -89,6 +89,7 @@ public struct GatewayConfiguration: Sendable {
         let problems = [
             table.compute.threads.problem(with: self.threads),
             table.maxInputTokens.problem(with: self.limits.maxInputTokens),
+            table.maxDroppedFraction.problem(with: self.limits.maxDroppedFraction),
             table.maxNewTokens.problem(with: self.limits.maxNewTokens),
             table.batchSlots.problem(with: scheduler.batchSlots), table.queueLimit.problem(with: scheduler.queueLimit),
             table.encodeTokens.problem(with: scheduler.encodeTokensPerStep),

@@ -30,6 +30,30 @@ struct DropOutputTests {
         #expect(report.dropped.map(\.tokens) == [3, 4])
     }
 
+    @Test("an answer that lost more than the request accepts ends the command, and capacity does not count")
+    func heavyLoss() {
+        var usage = Usage()
+        usage.routedTokens = 8
+        usage.dropped = self.dropped
+        let line = GenerateCommand.heavyLoss(usage, accepted: 0.5)
+        #expect(line?.hasPrefix("error: expert hosts lost 87.5% of the routed tokens (7 of 8)") == true)
+        #expect(line?.contains("--max-dropped-fraction 1") == true)
+        #expect(GenerateCommand.heavyLoss(usage, accepted: 0.875) == nil)
+        #expect(GenerateCommand.heavyLoss(usage, accepted: 1) == nil)
+        usage.dropped = [DroppedTokens(stack: .encoder, layer: 1, reason: .capacity, tokens: 8)]
+        #expect(GenerateCommand.heavyLoss(usage, accepted: 0) == nil)
+        #expect(GenerateCommand.heavyLoss(nil, accepted: 0) == nil)
+        #expect(GenerateCommand.heavyLoss(Usage(), accepted: 0) == nil)
+    }
+
+    @Test("half of the tokens may be lost unless a flag says otherwise, as at a gateway")
+    func acceptedLoss() throws {
+        #expect(try GenerationOptions.parse([]).acceptedLoss == 0.5)
+        #expect(try GenerationOptions.parse(["--max-dropped-fraction", "0"]).acceptedLoss == 0.5)
+        #expect(try GenerationOptions.parse(["--max-dropped-fraction", "1"]).acceptedLoss == 1)
+        #expect(try GenerationOptions.parse(["--max-dropped-fraction", "0.1"]).acceptedLoss == 0.1)
+    }
+
     @Test("status names each layer and reason")
     func status() {
         var cluster = ClusterDescription()

@@ -20,7 +20,11 @@ struct FaultTests {
             let victim = try #require(cluster.hosts.running.first)
             var tokens = 0
             var final: GenerateResponse?
-            let request = GenerateRequest(input: .text(Self.text), parameters: Self.long)
+            let request = GenerateRequest(
+                input: .text(Self.text),
+                parameters: Self.long,
+                dropPolicy: DropPolicy(maxDroppedFraction: 1)
+            )
             for try await event in try await client.generateStream(request) {
                 if case .token = event {
                     tokens += 1
@@ -92,7 +96,8 @@ struct FaultTests {
             let victim = try #require(cluster.hosts.running.first)
             let request = GenerateRequest(
                 input: .text(Self.text),
-                parameters: GenerationParameters(maxNewTokens: 12, minNewTokens: 12)
+                parameters: GenerationParameters(maxNewTokens: 12, minNewTokens: 12),
+                dropPolicy: DropPolicy(maxDroppedFraction: 1)
             )
             _ = try await client.generate(request)
             try await Self.stop(victim)

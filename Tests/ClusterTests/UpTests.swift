@@ -245,7 +245,11 @@ struct UpTests {
                 let request = Task {
                     try await GatewayClient.with(endpoint: Endpoint(parsing: gateway)) { client in
                         let parameters = GenerationParameters(maxNewTokens: 1000, minNewTokens: 1000)
-                        let long = GenerateRequest(input: .text("my <extra_id_0>"), parameters: parameters)
+                        let long = GenerateRequest(
+                            input: .text("my <extra_id_0>"),
+                            parameters: parameters,
+                            dropPolicy: DropPolicy(maxDroppedFraction: 1)
+                        )
                         _ = try await client.generate(long)
                     }
                 }

@@ -166,6 +166,32 @@ struct GatewayFaultTests {
         }
     }
 
+    @Test("A gateway without hosts answers with an error by default, unless the request accepts any loss")
+    func nonsense() async throws {
+        let nowhere = PoolSpecification(name: "pool-0", targets: [.address(host: "127.0.0.1", port: 1)])
+        func usual(_ configuration: inout GatewayConfiguration) {
+            configuration.readyTimeout = .milliseconds(50)
+            configuration.limits.maxDroppedFraction = RequestLimits().maxDroppedFraction
+        }
+        try await withGateway([nowhere], configure: usual) { _, channel in
+            for request in [self.request, self.request(.init())] {
+                let error = await rpcError { _ = try await channel.generate(request) }
+                #expect(error?.code == .unavailable)
+                #expect(
+                    error?.message.contains("the fraction 1.0 exceeds the gateway's max-dropped-fraction 0.5") == true,
+                    "\(error?.message ?? "no error")"
+                )
+            }
+            let encoding = EncodeRequest(input: .text("Now is the winter"))
+            let encoded = await rpcError {
+                _ = try await channel.call(GatewayMethods.encode, encoding, as: EncodeResponse.self)
+            }
+            #expect(encoded?.code == .unavailable)
+            let accepted = try await channel.generate(self.request(.init(maxDroppedFraction: 1)))
+            #expect(accepted.usage?.dropped.reduce(0) { $0 + $1.tokens } == accepted.usage?.routedTokens)
+        }
+    }
+
     @Test("A gateway without hosts takes requests after a while, and reports dropped tokens")
     func incomplete() async throws {
         let nowhere = PoolSpecification(name: "pool-0", targets: [.address(host: "127.0.0.1", port: 1)])

@@ -40,7 +40,8 @@ struct RequestReaderTests {
     func defaults() throws {
         let request = try self.reader.generate(GenerateRequest(input: .text("Now is the winter")), deadline: nil)
         #expect(request.input.last == 1)
-        #expect(request.dropPolicy == .allow)
+        // A request that says nothing of losses gets the gateway's limit: an answer from few tokens is worth little.
+        #expect(request.dropPolicy == DropPolicy(maxDroppedFraction: 0.5, isGatewayLimit: true))
         guard case .generate(let parameters, let stops) = request.work else {
             Issue.record("the work is \(request.work)")
             return
@@ -273,10 +274,10 @@ struct RequestReaderTests {
         #expect(missing?.message.contains("target") == true)
     }
 
-    @Test("A limit of zero in the policy is unlimited")
+    @Test("A limit of zero in the policy is the gateway's")
     func policy() throws {
         let strict = try self.reader.generate(self.request(change: { $0.dropPolicy?.strict = true }), deadline: nil)
-        #expect(strict.dropPolicy == DropPolicy(strict: true))
+        #expect(strict.dropPolicy == DropPolicy(strict: true, maxDroppedFraction: 0.5, isGatewayLimit: true))
         let limited = try self.reader.generate(
             self.request(change: { $0.dropPolicy?.maxDroppedFraction = 0.25 }),
             deadline: nil

@@ -14,6 +14,9 @@ public struct DropPolicy: Sendable, Hashable {
     /// missing.
     public var maxDroppedFraction: Float?
 
+    /// Whether the fraction is the gateway's, because the request named none.
+    public var isGatewayLimit: Bool
+
     /// Accepts any number of dropped tokens.
     public static let allow = DropPolicy()
 
@@ -22,9 +25,18 @@ public struct DropPolicy: Sendable, Hashable {
     /// - Parameters:
     ///   - strict: Whether a dropped token ends the request.
     ///   - maxDroppedFraction: The largest fraction of dropped tokens.
-    public init(strict: Bool = false, maxDroppedFraction: Float? = nil) {
+    ///   - isGatewayLimit: Whether the fraction is the gateway's own.
+    public init(strict: Bool = false, maxDroppedFraction: Float? = nil, isGatewayLimit: Bool = false) {
         self.strict = strict
         self.maxDroppedFraction = maxDroppedFraction
+        self.isGatewayLimit = isGatewayLimit
+    }
+}
+
+extension DropPolicy {
+    /// What the limit is called where it is set.
+    fileprivate var limitName: String {
+        self.isGatewayLimit ? "the gateway's max-dropped-fraction" : "drop_policy.max_dropped_fraction"
     }
 }
 
@@ -130,8 +142,9 @@ struct DropLedger: Sendable, Equatable {
         return RPCError(
             worst.reason.statusCode,
             "\(self.lostCount) of \(coming > 0 ? "at most " : "")\(total) routed tokens were lost by expert hosts; "
-                + "the fraction \(fraction) exceeds drop_policy.max_dropped_fraction \(limit); "
-                + "most often: \(worst.count) at \(worst.layer.words) for \(worst.reason); try again, or accept a larger fraction"
+                + "the fraction \(fraction) exceeds \(policy.limitName) \(limit); "
+                + "most often: \(worst.count) at \(worst.layer.words) for \(worst.reason); try again, or accept a larger "
+                + "fraction\(policy.isGatewayLimit ? " with drop_policy.max_dropped_fraction" : "")"
         )
     }
 

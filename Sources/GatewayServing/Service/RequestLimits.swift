@@ -44,6 +44,9 @@ public struct RequestLimits: Sendable, Hashable {
     /// Bytes that the answers to all inputs of such a call may take together.
     public var maxAnswerBytes = 16 << 20
 
+    /// The largest fraction of its routed tokens that hosts may lose, for requests that name none; 1 accepts any loss.
+    public var maxDroppedFraction = GatewaySettings.table.maxDroppedFraction.defaultValue
+
     /// Creates the default limits.
     public init() {}
 

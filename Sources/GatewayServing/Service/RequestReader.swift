@@ -243,17 +243,19 @@ struct RequestReader: Sendable {
     // MARK: - Policies and parameters
 
     func dropPolicy(_ message: SwitchyardProtos.DropPolicy?) throws(RPCError) -> DropPolicy {
-        guard let message else {
-            return .allow
-        }
-        let fraction = message.maxDroppedFraction
+        let fraction = message?.maxDroppedFraction ?? 0
         guard fraction >= 0, fraction <= 1 else {
             throw RPCError(
                 .invalidArgument,
-                "drop_policy.max_dropped_fraction is \(fraction); it must be from 0 (unlimited) to 1"
+                "drop_policy.max_dropped_fraction is \(fraction); it must be from 0 (the gateway's own limit) to 1 (any loss)"
             )
         }
-        return DropPolicy(strict: message.strict, maxDroppedFraction: fraction == 0 ? nil : fraction)
+        let isOwn = fraction == 0
+        return DropPolicy(
+            strict: message?.strict ?? false,
+            maxDroppedFraction: isOwn ? self.limits.maxDroppedFraction : fraction,
+            isGatewayLimit: isOwn
+        )
     }
 
     /// Reads how tokens are chosen.

@@ -104,6 +104,12 @@ package struct GatewaySettings: SettingTable {
         placeholder: "count",
         "Largest max_new_tokens of a request."
     )
+    package let maxDroppedFraction = Setting.fraction(
+        "max-dropped-fraction",
+        default: 0.5,
+        "Largest fraction of its routed tokens that hosts may lose before a request fails, unless its own policy says "
+            + "otherwise; 1 accepts any loss, and what an expert's capacity drops never counts."
+    )
     package let capacity = Setting.parsed(
         "capacity",
         default: CapacityPolicy.checkpoint,
@@ -204,6 +210,7 @@ extension GatewayConfiguration {
         self.engine.capacityPolicy = try settings.value(table.capacity)
         self.limits.maxInputTokens = try settings.value(table.maxInputTokens)
         self.limits.maxNewTokens = try settings.value(table.maxNewTokens)
+        self.limits.maxDroppedFraction = try settings.value(table.maxDroppedFraction)
         self.readyTimeout = try settings.value(table.startupWait)
         self.drainTimeout = try settings.value(table.drain)
         self.reflection = try !settings.value(ServiceSettings.table.noReflection)

@@ -280,7 +280,7 @@ public struct DropPolicy: ProtoMessage {
     /// Whether any token lost to a host (any reason but CAPACITY) fails the call instead of degrading it.
     public var strict: Bool
 
-    /// The largest fraction of routed tokens that hosts may lose, from 0 to 1; 0 means unlimited.
+    /// The largest fraction of routed tokens that hosts may lose, to 1, which accepts any loss; 0 takes the gateway's.
     public var maxDroppedFraction: Float
 
     /// Creates the message; each parameter is the property of that name.

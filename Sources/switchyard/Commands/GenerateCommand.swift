@@ -148,7 +148,9 @@ struct GenerateCommand: AsyncParsableCommand {
         for try await event in try await client.generateStream(request) {
             switch event {
             case .token(let token): Terminal.print(text.add(token), terminator: "")
-            case .response(let response): Self.end(text, response)
+            case .response(let response):
+                Self.end(text, response)
+                try self.judgeLosses(response.usage)
             }
         }
     }
@@ -161,6 +163,29 @@ struct GenerateCommand: AsyncParsableCommand {
             Self.showRoutes(response)
             Self.warnOfDrops(response.usage)
         }
+        try self.judgeLosses(response.usage)
+    }
+
+    /// Ends with status 1 if hosts lost more than the request accepts, which a gateway may have let pass.
+    private func judgeLosses(_ usage: Usage?) throws {
+        guard let line = Self.heavyLoss(usage, accepted: self.parameters.acceptedLoss) else { return }
+        Terminal.printError(line)
+        throw ExitCode.failure
+    }
+
+    /// `error: hosts lost 60.0% of ...`.
+    ///
+    /// - Parameters:
+    ///   - usage: What the call cost.
+    ///   - accepted: The largest fraction of routed tokens that hosts may lose.
+    /// - Returns: Nil if hosts lost no more; what an expert's capacity dropped does not count.
+    static func heavyLoss(_ usage: Usage?, accepted: Float) -> String? {
+        guard let usage, usage.routedTokens > 0 else { return nil }
+        let lost = usage.dropped.reduce(0) { $1.reason == .capacity ? $0 : $0 + $1.tokens }
+        guard Float(lost) / Float(usage.routedTokens) > accepted else { return nil }
+        let percent = (Double(lost) * 1000 / Double(usage.routedTokens)).rounded() / 10
+        return "error: expert hosts lost \(percent)% of the routed tokens (\(lost) of \(usage.routedTokens)), so the answer is "
+            + "worth little; see `switchyard status`, or accept it with --max-dropped-fraction 1"
     }
 
     /// Prints what a stream has not shown.

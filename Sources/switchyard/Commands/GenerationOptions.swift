@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import GatewayServing
 import SwitchyardProtos
 
 /// How to generate, as flags.
@@ -28,7 +29,7 @@ struct GenerationOptions: ParsableArguments {
     @Flag(help: "Fail instead of dropping tokens whose expert host does not answer.")
     var strict = false
 
-    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens. (default: unlimited)")
+    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens. 0 takes the gateway's limit, 1 accepts any loss. (default: 0)")
     var maxDroppedFraction: Float?
 
     func validate() throws {
@@ -52,6 +53,11 @@ struct GenerationOptions: ParsableArguments {
     var decoderPrefix: ModelInput? {
         self.decoderText.map { .text($0) } ?? self.decoderTokens.map { .tokenIDs($0.ids) }
     }
+
+    /// The largest fraction of routed tokens that hosts may lose; half of them if no flag says otherwise.
+    var acceptedLoss: Float { self.maxDroppedFraction.flatMap { $0 > 0 ? $0 : nil } ?? Self.defaultAcceptedLoss }
+
+    private static let defaultAcceptedLoss = GatewaySettings.table.maxDroppedFraction.defaultValue
 
     /// The flags as the request's drop policy.
     var dropPolicy: DropPolicy {

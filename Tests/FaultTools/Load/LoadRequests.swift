@@ -25,7 +25,7 @@ package struct LoadRequest: Sendable {
         return GenerateRequest(
             input: .text(self.text),
             parameters: parameters,
-            dropPolicy: strict ? DropPolicy(strict: true) : nil
+            dropPolicy: strict ? DropPolicy(strict: true) : DropPolicy(maxDroppedFraction: 1)
         )
     }
 

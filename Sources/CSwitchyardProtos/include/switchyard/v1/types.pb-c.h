@@ -246,7 +246,7 @@ struct  Switchyard__V1__DropPolicy
    */
   protobuf_c_boolean strict;
   /*
-   * The largest fraction of routed tokens that hosts may lose, from 0 to 1; 0 means unlimited.
+   * The largest fraction of routed tokens that hosts may lose, to 1, which accepts any loss; 0 takes the gateway's.
    */
   float max_dropped_fraction;
 };
