@@ -19,6 +19,7 @@ let swiftSettings: [SwiftSetting] =
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
@@ -246,8 +247,8 @@ let package = Package(
         .testTarget(
             name: "RPCTransportTests",
             dependencies: [
-                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioTLS, nioSSL,
-                logging,
+                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioEmbedded, nioTLS,
+                nioSSL, logging,
             ],
             swiftSettings: swiftSettings
         ),

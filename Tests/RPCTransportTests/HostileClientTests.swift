@@ -87,7 +87,7 @@ struct HostileClientTests {
 
     @Test(
         "bytes that are not HTTP/2 close the connection",
-        arguments: ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\u{0}\u{1}"]
+        arguments: ["get / HTTP/1.1\r\nHost: a\r\n\r\n", "\u{0}\u{1}", "PRINT / HTTP/1.1\r\n\r\n"]
     )
     func notHTTP2(text: String) async throws {
         let code = try await self.withPeer { peer in

@@ -141,7 +141,7 @@ struct TLSTests {
             server: { $0.server() },
             client: { _ in .quick },
             told: "the server speaks TLS, but this side is plaintext",
-            logged: "in plaintext, not TLS"
+            logged: "the peer speaks plaintext, but this port speaks TLS"
         ),
         Refusal(
             testDescription: "a TLS client at a plaintext port",

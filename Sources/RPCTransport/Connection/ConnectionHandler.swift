@@ -55,14 +55,33 @@ final class ConnectionHandler: ChannelInboundHandler {
     /// What the peer sent first: it tells TLS from HTTP/2.
     private var firstBytes: UInt16?
 
+    /// What the peer has sent, until it shows whether it speaks HTTP/2; nil once that is known.
+    private var opening: ByteBuffer?
+    /// Until the peer has shown what it speaks nothing is sent, since an answer in HTTP/1.1 must come first.
+    private var holdsOutput: Bool
+    private var holdTimer: Scheduled<Void>?
+
+    /// Creates a handler.
+    ///
+    /// - Parameters:
+    ///   - codec: The connection's codec.
+    ///   - role: What the connection is for.
+    ///   - timing: When the connection is closed or probed.
+    ///   - traffic: Counts bytes.
+    ///   - eventLoop: The connection's event loop.
+    ///   - awaitsOpening: Whether the peer speaks first, as clients do, and may speak HTTP/1.x by mistake.
+    ///   - now: The current time.
     init(
         codec: HTTP2Codec,
         role: any ConnectionRole,
         timing: ConnectionTiming,
         traffic: TrafficCounts?,
         eventLoop: any EventLoop,
+        awaitsOpening: Bool = false,
         now: ContinuousClock.Instant
     ) {
+        self.opening = awaitsOpening ? ByteBuffer() : nil
+        self.holdsOutput = awaitsOpening
         self.codec = codec
         self.role = role
         self.eventLoop = eventLoop
@@ -108,8 +127,9 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.isReading = true
         let now = ContinuousClock.now
         self.watch.bytesArrived(now: now)
-        let bytes = self.unwrapInboundIn(data)
-        self.traffic?.received(bytes.readableBytes)
+        let read = self.unwrapInboundIn(data)
+        self.traffic?.received(read.readableBytes)
+        guard let bytes = self.opened(with: read, context: context) else { return }
         if self.firstBytes == nil { self.firstBytes = bytes.getInteger(at: bytes.readerIndex) }
         do throws(HTTP2CodecError) {
             try self.codec.receive(bytes, now: now)
@@ -152,6 +172,14 @@ final class ConnectionHandler: ChannelInboundHandler {
         guard self.context == nil, self.endReason == nil else { return }
         self.context = context
         self.role.connectionBegan(self)
+        if self.holdsOutput {
+            let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
+            // A peer that waits for this side to speak is no HTTP/1.x client.
+            self.holdTimer = self.eventLoop.scheduleTask(in: Self.longestHold) {
+                bound.value.holdsOutput = false
+                bound.value.flush()
+            }
+        }
         self.scheduleWatch()
         self.flush()
     }
@@ -159,6 +187,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     private func end() {
         guard self.context != nil else { return }
         self.context = nil
+        self.holdTimer?.cancel()
         self.isClosing = true
         self.watchTimer?.cancel()
         self.watchTimer = nil
@@ -183,7 +212,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
 
     private func flush() {
-        guard let context = self.context, !self.isFlushing, !self.isClosing else { return }
+        guard let context = self.context, !self.isFlushing, !self.isClosing, !self.holdsOutput else { return }
         self.isFlushing = true
         var unflushed = false
         while context.channel.isWritable {
@@ -210,6 +239,43 @@ final class ConnectionHandler: ChannelInboundHandler {
         if self.codec.isFinished || (self.codec.failure != nil && context.channel.isWritable) {
             self.closeAfterOutput(context: context)
         }
+    }
+
+    // MARK: - The peer's first bytes
+
+    /// How long output waits for the peer's first bytes.
+    private static let longestHold = TimeAmount.milliseconds(500)
+
+    /// The bytes that the codec shall read, once it is known that the peer does not speak HTTP/1.x.
+    private func opened(with bytes: ByteBuffer, context: ChannelHandlerContext) -> ByteBuffer? {
+        guard var opening = self.opening else { return bytes }
+        opening.writeImmutableBuffer(bytes)
+        switch ProtocolMismatch.opening(opening.readableBytesView) {
+        case .unclear:
+            self.opening = opening
+            return nil
+        case .forCodec:
+            self.opening = nil
+            self.holdsOutput = false
+            self.holdTimer?.cancel()
+            return opening
+        case .http1:
+            self.answerHTTP1(context: context)
+            return nil
+        }
+    }
+
+    /// Tells a client that speaks HTTP/1.x where it is; what it still sends is not read.
+    private func answerHTTP1(context: ChannelHandlerContext) {
+        self.isClosing = true
+        self.endReason = ProtocolMismatch.clientSpeaksHTTP1
+        let answer = ByteBuffer(string: ProtocolMismatch.answerToHTTP1)
+        self.traffic?.sent(answer.readableBytes)
+        context.writeAndFlush(self.wrapOutboundOut(answer), promise: nil)
+        // The client closes its side once it has the answer; closing both at once could take the answer from it.
+        context.close(mode: .output, promise: nil)
+        let bound = NIOLoopBound(context, eventLoop: self.eventLoop)
+        self.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.close(promise: nil) }
     }
 
     /// Closes once everything written has left, or after a second.

@@ -28,6 +28,9 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         let codes = Self.codes(in: error)
         if codes.contains("CERTIFICATE_VERIFY_FAILED") {
             self.init(Self.rejection(of: certificate, peer: expectedName == nil ? "client" : "server"))
+        } else if expectedName == nil, codes.contains(where: { Self.plaintextCodes.contains($0) }) {
+            self.init("TLS: the peer speaks plaintext, but this port speaks TLS; let the client use TLS, with the authority of "
+                + "this server's certificate")
         } else if let known = codes.lazy.compactMap({ Self.meanings[$0] }).first {
             self.init("TLS: \(known)")
         } else if Self.isEndOfFile(error) {
@@ -110,6 +113,7 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
     private static let noVersion = "the two sides have no TLS version in common; 1.2 or 1.3 is needed"
     private static let notTrusted = "the peer does not trust the authority that signed this side's certificate"
     private static let refused = "the peer refused this side's certificate"
+    private static let plaintextCodes: Set<String> = ["WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"]
     private static let plaintext =
         "the peer answers in plaintext, not TLS; connect to a TLS port, or without TLS"
 

@@ -6,6 +6,9 @@ public enum ServerSecurity: Sendable {
     case plaintext
     /// They are, with the server's certificate, and with the client's where that is asked for.
     case tls(ServerTLS)
+
+    /// Whether connections are not encrypted.
+    var isPlaintext: Bool { if case .plaintext = self { true } else { false } }
 }
 
 /// Whether a channel's connections are encrypted.

@@ -49,6 +49,8 @@ public final class RPCServer: Sendable {
     public let counts: ServerCounts
 
     private let logger: Logger
+    /// Connections that may be open, so that some of the process's descriptors are left.
+    private let maxConnections: Int
     private let state = Mutex(State())
     private let refusals = Mutex(LogBudget(now: .now))
 
@@ -63,6 +65,10 @@ public final class RPCServer: Sendable {
         self.methods = Dictionary(methods.map { ($0.method, $0) }) { _, later in later }
         self.counts = ServerCounts(methods: Array(self.methods.keys))
         self.logger = logger
+        self.maxConnections = DescriptorLimit.connections(
+            maximum: configuration.limits.maxConnections,
+            descriptors: DescriptorLimit.current
+        )
     }
 
     /// Listens and serves until the server has drained.
@@ -197,6 +203,9 @@ public final class RPCServer: Sendable {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 1_024)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { [logger] channel in
+                channel.eventLoop.makeCompletedFuture { try AcceptPauses.add(to: channel, logger: logger) }
+            }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.recvAllocator, value: limits.readAllocator)
@@ -250,6 +259,7 @@ public final class RPCServer: Sendable {
             timing: self.configuration.timing,
             traffic: self.counts.traffic,
             eventLoop: eventLoop,
+            awaitsOpening: self.configuration.security.isPlaintext,
             now: now
         )
         let connection = Connection(
@@ -259,12 +269,15 @@ public final class RPCServer: Sendable {
         )
         let (isRunning, hasRoom) = self.state.withLock { state -> (Bool, Bool) in
             guard case .running = state.phase else { return (false, true) }
-            guard state.connections.count < limits.maxConnections else { return (true, false) }
+            guard state.connections.count < self.maxConnections else { return (true, false) }
             state.connections[id] = connection
             return (true, true)
         }
         guard hasRoom else {
-            self.logRefusal("there are \(limits.maxConnections) connections already; raise maxConnections", peer: peer)
+            let limit =
+                self.maxConnections < limits.maxConnections
+                ? "the limit of open files (LimitNOFILE, ulimit -n)" : "maxConnections"
+            self.logRefusal("there are \(self.maxConnections) connections already; raise \(limit)", peer: peer)
             throw ChannelError.ioOnClosedChannel
         }
         guard isRunning else { throw ChannelError.ioOnClosedChannel }

@@ -204,7 +204,7 @@ final class ServerConnection: ConnectionRole {
                 "bytes": "\(self.codec.receivedBytes)", "reason": "\(reason)",
             ]
         )
-        if reason == ProtocolMismatch.clientSpeaksTLS { self.onMismatch(reason) }
+        if ProtocolMismatch.ofClients.contains(reason) { self.onMismatch(reason) }
         self.deadlines.stop()
         let calls = self.calls.values
         self.calls = [:]

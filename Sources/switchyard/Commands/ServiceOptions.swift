@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import RPCTransport
 import ServiceKit
 
 /// Flags that every long-running command has, and the settings they start from.
@@ -54,13 +55,17 @@ struct ServiceOptions: ParsableArguments {
         )
     }
 
-    /// Starts logging as the settings say.
+    /// Starts logging as the settings say, and raises the limit of open files as far as the process may.
     ///
     /// - Parameter settings: All settings of the command.
     /// - Throws: ``Settings/Failure`` for an unknown level or form.
     static func startLogging(_ settings: Settings) throws {
         let (format, level) = try Self.logging(settings)
         LineLogHandler.bootstrap(format: format, level: level)
+        // Each connection takes a descriptor, and the usual limit is far below what a machine can do.
+        guard let limit = DescriptorLimit.raise() else { return }
+        Logger(label: "switchyard")
+            .info("the limit of open files", metadata: ["descriptors": "\(limit.now)", "before": "\(limit.before)"])
     }
 
     /// Tells the parent process where this one listens, through a file that appears whole.

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#elseif canImport(Darwin)
+internal import Darwin
+#endif
+internal import Logging
+internal import NIOCore
+
+/// Lets a listener pause when the system has no descriptor or memory for another connection.
+///
+/// Such a connection stays in the system's queue, so the listener would be told of it again and again without end.
+final class AcceptPauses: ChannelInboundHandler {
+    typealias InboundIn = any Channel
+
+    /// How long a listener pauses.
+    static let pause = TimeAmount.seconds(1)
+    /// One line says it for this long.
+    private static let quiet = Duration.seconds(60)
+
+    private let logger: Logger
+    private var lastLine: ContinuousClock.Instant?
+
+    /// Creates the handler that logs; ``add(to:logger:)`` adds it with the one that pauses.
+    private init(logger: Logger) {
+        self.logger = logger
+    }
+
+    /// Adds the handlers to a listener's pipeline.
+    ///
+    /// - Parameters:
+    ///   - channel: The listener, on its event loop.
+    ///   - logger: Gets a line when the listener pauses, at most one a minute.
+    /// - Throws: An error if the channel is closed.
+    static func add(to channel: any Channel, logger: Logger) throws {
+        let pauses = AcceptBackoffHandler(shouldForwardIOErrorCaught: true) { Self.isShortage($0) ? Self.pause : nil }
+        try channel.pipeline.syncOperations.addHandlers([pauses, AcceptPauses(logger: logger)])
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard let error = error as? IOError, Self.isShortage(error) else {
+            context.fireErrorCaught(error)
+            return
+        }
+        let now = ContinuousClock.now
+        if let last = self.lastLine, now - last < Self.quiet { return }
+        self.lastLine = now
+        self.logger.error(
+            "no connection can be accepted: the system has no file descriptor or memory left for it; trying again every second",
+            metadata: [
+                "reason": "\(error)", "descriptors": "\(DescriptorLimit.current.map { "\($0)" } ?? "unknown")",
+                "remedy": "raise the limit of open files (LimitNOFILE, ulimit -n)",
+            ]
+        )
+    }
+
+    private static func isShortage(_ error: IOError) -> Bool {
+        [EMFILE, ENFILE, ENOMEM, ENOBUFS].contains(error.errnoCode)
+    }
+}
+
+// The handler belongs to its listener's event loop.
+@available(*, unavailable)
+extension AcceptPauses: Sendable {}
