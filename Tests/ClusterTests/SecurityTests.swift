@@ -218,6 +218,36 @@ struct SecurityTests {
         #expect(output.status == 0, "\(output.errors)")
     }
 
+    @Test("the gateway's names are in no certificate of an expert host, so its key cannot pose as the gateway")
+    func separateNames() async throws {
+        let leaves = CertsCommand.leaves(
+            gateway: [.dns("gateway.test"), .address("10.0.0.7")],
+            experts: [.dns("experts.test")],
+            days: 1
+        )
+        let names = Dictionary(uniqueKeysWithValues: leaves.map { ($0.name, Set($0.subjectAlternativeNames)) })
+        let local: Set<LeafCertificate.SubjectName> = [.dns("localhost"), .address("127.0.0.1"), .address("::1")]
+        let (gateway, host) = (try #require(names["gateway"]), try #require(names["expert-host"]))
+        #expect(gateway.intersection(host) == local)
+        #expect(gateway.isSuperset(of: [.dns("gateway.test"), .address("10.0.0.7"), .uri("spiffe://switchyard/gateway")]))
+        #expect(host.isSuperset(of: [.dns("experts.test"), .uri("spiffe://switchyard/expert-host")]))
+        #expect(names["client"] == [.uri("spiffe://switchyard/client")])
+        #expect(leaves.filter(\.isServer).map(\.name) == ["gateway", "expert-host"])
+    }
+
+    @Test("certs says where a name is in the certificates of both")
+    func sharedNames() async throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("shared-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let output = try await Commands.run(
+            TestCluster.executable,
+            ["certs", "--out", path, "--host", "one.test,two.test", "--expert-host", "two.test"]
+        )
+        #expect(output.status == 0, "\(output.errors)")
+        #expect(output.errors.contains("note: two.test is in the certificates of both"))
+        #expect(!output.errors.contains("one.test"))
+    }
+
     @Test("certs keeps existing certificates unless told to replace them")
     func certs() async throws {
         try await SecureFolder.with { folder in

@@ -33,15 +33,27 @@ enum TLSProbe {
         return all
     }
 
+    /// Whether a handshake of TLS 1.2 succeeds with these ciphers alone.
+    static func agrees(on suites: [NIOTLSCipher], port: Int) async -> Bool {
+        let channel = try? await Self.connect(port: port, protocols: ["h2"], suites: suites) { _ in }
+        try? await channel?.close()
+        return channel != nil
+    }
+
     /// Connects and waits for the handshake.
     private static func connect(
         port: Int,
         protocols: [String],
+        suites: [NIOTLSCipher]? = nil,
         _ setUp: @escaping @Sendable (any Channel) throws -> Void
     ) async throws -> any Channel {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.certificateVerification = .none
         configuration.applicationProtocols = protocols
+        if let suites {
+            configuration.maximumTLSVersion = .tlsv12
+            configuration.cipherSuiteValues = suites
+        }
         let context = try NIOSSLContext(configuration: configuration)
         let shaken = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Void.self)
         do {

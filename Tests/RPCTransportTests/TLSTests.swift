@@ -197,6 +197,22 @@ struct TLSTests {
         }
     }
 
+    @Test("ciphers that HTTP/2 refuses are not offered: without authentication or without ephemeral keys")
+    func ciphers() async throws {
+        try await TLSFixture.with { fixture in
+            try await withServer(security: fixture.server(), [echo]) { _, port in
+                let good = await TLSProbe.agrees(on: [.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], port: port)
+                #expect(good)
+                let chained: [NIOTLSCipher] = [
+                    .TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, .TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA,
+                    .TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, .TLS_RSA_WITH_AES_128_GCM_SHA256,
+                ]
+                let bad = await TLSProbe.agrees(on: chained, port: port)
+                #expect(!bad)
+            }
+        }
+    }
+
     @Test("a client that begins no handshake is disconnected after the handshake timeout")
     func silence() async throws {
         try await TLSFixture.with { fixture in

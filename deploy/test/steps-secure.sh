@@ -89,7 +89,7 @@ step_apart_up() {
     use_apart
     install -d -o 65532 -g 65532 "$WORK/certs"
     on alpha docker run --rm --network none --volume "$WORK/certs:/certs" "$IMAGE" certs --out /certs --force \
-        --host gateway,experts-a || return 1
+        --host gateway --expert-host experts-a || return 1
     echo "me:sha256:$(printf %s "$TOKEN" | sha256sum | cut -d ' ' -f 1)" > "$WORK/certs/tokens"
     experts run --rm shard || return 1
     gateway run --rm shard || return 1

@@ -124,6 +124,7 @@ public final class ClientTLS: Sendable {
     private static func read(_ options: ClientTLSOptions, current: Loaded?) throws(TLSError) -> Loaded {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.minimumTLSVersion = .tlsv12
+        configuration.cipherSuites = TLSFiles.cipherSuites
         configuration.applicationProtocols = [TLSFiles.applicationProtocol]
         configuration.shutdownTimeout = TLSFiles.shutdownTimeout
         if let authorities = options.authorityFile {

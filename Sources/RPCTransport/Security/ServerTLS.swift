@@ -120,6 +120,7 @@ public final class ServerTLS: Sendable {
             privateKey: .privateKey(key)
         )
         configuration.minimumTLSVersion = .tlsv12
+        configuration.cipherSuites = TLSFiles.cipherSuites
         configuration.applicationProtocols = [TLSFiles.applicationProtocol]
         configuration.shutdownTimeout = TLSFiles.shutdownTimeout
         if let authorities = options.clientAuthorityFile {
