@@ -247,7 +247,8 @@ let package = Package(
         .testTarget(
             name: "RPCTransportTests",
             dependencies: [
-                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioEmbedded, nioTLS,
+                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioEmbedded,
+                nioTLS,
                 nioSSL, logging,
             ],
             swiftSettings: swiftSettings
@@ -318,8 +319,8 @@ let package = Package(
             dependencies: [
                 "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos",
                 "Checkpoints", "ExpertPooling",
-                "SwitchModel", "Telemetry", "CommandKit", "switchyard", "switchyard-bench", "PeerTools",
-                "FaultTools", argumentParser, subprocess,
+                "SwitchModel", "Telemetry", "CommandKit", "CertificateAuthority", "switchyard",
+                "switchyard-bench", "PeerTools", "FaultTools", argumentParser, subprocess,
                 systemPackage, nioCore, nioPosix,
                 logging,
             ],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CertificateAuthority
 import CommandKit
 import Foundation
 import Testing
@@ -207,6 +208,22 @@ struct SecurityTests {
         #expect(output.errors.contains(part), "\(output.errors)")
     }
 
+    @Test(
+        "a service whose settings cannot be used ends with a status that units do not restart",
+        arguments: [
+            ["gateway", "--model", "/nowhere", "--listen", "nowhere"],
+            ["expert-host", "--shard", "/nowhere", "--queue-limit", "0"],
+        ]
+    )
+    func unusableSettings(arguments: [String]) async throws {
+        let output = try await Commands.run(TestCluster.executable, arguments)
+        #expect(output.status == 78)
+        #expect(output.errors.hasPrefix("Error: the flag --"), "\(output.errors)")
+        // What may pass by itself, such as weights that are not there yet, is tried again.
+        let absent = try await Commands.run(TestCluster.executable, Array(arguments.prefix(3)))
+        #expect(absent.status == 1, "\(absent.errors)")
+    }
+
     @Test("a cluster on this machine uses plaintext on loopback, whatever the environment sets for other processes")
     func localCluster() async throws {
         let keys = ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA", "EXPERTS_TLS_CA", "TOKENS"]
@@ -229,7 +246,9 @@ struct SecurityTests {
         let local: Set<LeafCertificate.SubjectName> = [.dns("localhost"), .address("127.0.0.1"), .address("::1")]
         let (gateway, host) = (try #require(names["gateway"]), try #require(names["expert-host"]))
         #expect(gateway.intersection(host) == local)
-        #expect(gateway.isSuperset(of: [.dns("gateway.test"), .address("10.0.0.7"), .uri("spiffe://switchyard/gateway")]))
+        #expect(
+            gateway.isSuperset(of: [.dns("gateway.test"), .address("10.0.0.7"), .uri("spiffe://switchyard/gateway")])
+        )
         #expect(host.isSuperset(of: [.dns("experts.test"), .uri("spiffe://switchyard/expert-host")]))
         #expect(names["client"] == [.uri("spiffe://switchyard/client")])
         #expect(leaves.filter(\.isServer).map(\.name) == ["gateway", "expert-host"])

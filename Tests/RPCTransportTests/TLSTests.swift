@@ -3,6 +3,7 @@
 import CertificateAuthority
 import Foundation
 import NIOCore
+import NIOSSL
 import RPCCore
 import RPCTransport
 import Synchronization

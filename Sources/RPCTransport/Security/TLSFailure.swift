@@ -29,8 +29,10 @@ struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         if codes.contains("CERTIFICATE_VERIFY_FAILED") {
             self.init(Self.rejection(of: certificate, peer: expectedName == nil ? "client" : "server"))
         } else if expectedName == nil, codes.contains(where: { Self.plaintextCodes.contains($0) }) {
-            self.init("TLS: the peer speaks plaintext, but this port speaks TLS; let the client use TLS, with the authority of "
-                + "this server's certificate")
+            self.init(
+                "TLS: the peer speaks plaintext, but this port speaks TLS; let the client use TLS, with the authority of "
+                    + "this server's certificate"
+            )
         } else if let known = codes.lazy.compactMap({ Self.meanings[$0] }).first {
             self.init("TLS: \(known)")
         } else if Self.isEndOfFile(error) {

@@ -17,8 +17,9 @@ enum TLSFiles {
     /// The protocol inside TLS, by its name in ALPN (RFC 9113, section 3.2).
     static let applicationProtocol = "h2"
 
-    /// Ciphers of TLS 1.2: ephemeral keys and authenticated encryption alone, since HTTP/2 refuses the others
-    /// (RFC 9113, section 9.2.2 and appendix A). Those of TLS 1.3 all are.
+    /// Ciphers of TLS 1.2: ephemeral keys and authenticated encryption alone, as all of TLS 1.3 are.
+    ///
+    /// HTTP/2 refuses the others (RFC 9113, section 9.2.2 and appendix A).
     static let cipherSuites = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
     /// How long a closing connection waits for the peer to close too.

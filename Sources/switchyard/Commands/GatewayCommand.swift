@@ -69,10 +69,12 @@ struct GatewayCommand: AsyncParsableCommand {
     @OptionGroup(title: "Service") var service: ServiceOptions
 
     func run() async throws {
-        let settings = try await self.settings()
-        EarlySignals.endService(endsWithStandardInput: self.service.exitWithStandardInput)
-        try ServiceOptions.startLogging(settings)
-        let plan = try Self.plan(settings)
+        let (settings, plan) = try await ServiceOptions.reading {
+            let settings = try await self.settings()
+            EarlySignals.endService(endsWithStandardInput: self.service.exitWithStandardInput)
+            try ServiceOptions.startLogging(settings)
+            return (settings, try Self.plan(settings))
+        }
         let logger = Logger(label: "gateway")
         var configuration = plan.configuration
         // Before anything slow: a port that cannot be had ends the command at once.

@@ -184,7 +184,8 @@ struct GenerateCommand: AsyncParsableCommand {
         let lost = usage.dropped.reduce(0) { $1.reason == .capacity ? $0 : $0 + $1.tokens }
         guard Float(lost) / Float(usage.routedTokens) > accepted else { return nil }
         let percent = (Double(lost) * 1000 / Double(usage.routedTokens)).rounded() / 10
-        return "error: expert hosts lost \(percent)% of the routed tokens (\(lost) of \(usage.routedTokens)), so the answer is "
+        return
+            "error: expert hosts lost \(percent)% of the routed tokens (\(lost) of \(usage.routedTokens)), so the answer is "
             + "worth little; see `switchyard status`, or accept it with --max-dropped-fraction 1"
     }
 

@@ -29,7 +29,10 @@ struct GenerationOptions: ParsableArguments {
     @Flag(help: "Fail instead of dropping tokens whose expert host does not answer.")
     var strict = false
 
-    @Option(help: "Fail when hosts lose more than this fraction of the routed tokens. 0 takes the gateway's limit, 1 accepts any loss. (default: 0)")
+    @Option(
+        help:
+            "Fail when hosts lose more than this fraction of the routed tokens. 0 takes the gateway's limit, 1 accepts any loss. (default: 0)"
+    )
     var maxDroppedFraction: Float?
 
     func validate() throws {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import CommandKit
 import Foundation
 import Logging
 import RPCTransport
@@ -66,6 +67,23 @@ struct ServiceOptions: ParsableArguments {
         guard let limit = DescriptorLimit.raise() else { return }
         Logger(label: "switchyard")
             .info("the limit of open files", metadata: ["descriptors": "\(limit.now)", "before": "\(limit.before)"])
+    }
+
+    /// The status of a service whose settings cannot be used, `EX_CONFIG` of sysexits.h: starting it again changes nothing.
+    static let unusableSettings = ExitCode(78)
+
+    /// Reads settings for a service; where they cannot be used, it says why and ends with a status of its own.
+    ///
+    /// - Parameter body: Reads them.
+    /// - Returns: What the body returns.
+    /// - Throws: ``unusableSettings`` in place of ``Settings/Failure``, and what else the body throws.
+    static func reading<Result>(_ body: () async throws -> Result) async throws -> Result {
+        do {
+            return try await body()
+        } catch let failure as Settings.Failure {
+            Terminal.printError("Error: \(failure)")
+            throw Self.unusableSettings
+        }
     }
 
     /// Tells the parent process where this one listens, through a file that appears whole.
