@@ -131,7 +131,7 @@ public final class Gateway: Sendable {
         var listener = RPCServerConfiguration(
             host: configuration.host,
             port: configuration.port,
-            timing: .clientPlane,
+            timing: .clientPlane(of: configuration),
             drainGrace: configuration.drainTimeout,
             security: configuration.security,
             authorize: authorize
@@ -272,3 +272,14 @@ public final class Gateway: Sendable {
 }
 
 extension Gateway: Service {}
+
+extension ConnectionTiming {
+    /// The timing of clients' connections, with the age that a gateway's configuration allows them.
+    fileprivate static func clientPlane(of configuration: GatewayConfiguration) -> ConnectionTiming {
+        var timing = Self.clientPlane
+        guard configuration.maxConnectionAge > .zero else { return timing }
+        timing.maxAge = configuration.maxConnectionAge
+        timing.maxAgeGrace = configuration.maxConnectionAgeGrace
+        return timing
+    }
+}

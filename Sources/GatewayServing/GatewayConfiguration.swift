@@ -60,6 +60,12 @@ public struct GatewayConfiguration: Sendable {
     /// How long requests may take to finish once draining has begun.
     public var drainTimeout = GatewaySettings.table.drain.defaultValue
 
+    /// How long a client's connection may last before it is drained; zero keeps it.
+    public var maxConnectionAge = GatewaySettings.table.maxConnectionAge.defaultValue
+
+    /// How long its calls may take to finish then.
+    public var maxConnectionAgeGrace = GatewaySettings.table.maxConnectionAgeGrace.defaultValue
+
     /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
@@ -89,6 +95,8 @@ public struct GatewayConfiguration: Sendable {
         let problems = [
             table.compute.threads.problem(with: self.threads),
             table.maxInputTokens.problem(with: self.limits.maxInputTokens),
+            table.maxConnectionAge.problem(with: self.maxConnectionAge),
+            table.maxConnectionAgeGrace.problem(with: self.maxConnectionAgeGrace),
             table.maxDroppedFraction.problem(with: self.limits.maxDroppedFraction),
             table.maxNewTokens.problem(with: self.limits.maxNewTokens),
             table.batchSlots.problem(with: scheduler.batchSlots), table.queueLimit.problem(with: scheduler.queueLimit),

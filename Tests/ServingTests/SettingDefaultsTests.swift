@@ -38,6 +38,23 @@ struct SettingDefaultsTests {
         #expect(configuration.cluster.lookupInterval == plain.cluster.lookupInterval)
         #expect(configuration.readyTimeout == .seconds(60) && configuration.drainTimeout == .seconds(30))
         #expect(configuration.reflection)
+        #expect(configuration.limits.maxDroppedFraction == 0.5)
+        #expect(configuration.maxConnectionAge == .zero && plain.maxConnectionAge == .zero)
+    }
+
+    @Test(
+        "a fraction is from 0 to 1, and no limit is accepted by its name alone",
+        arguments: ["1.5", "-0.1", "nan", "half"]
+    )
+    func fraction(value: String) async throws {
+        let settings = try await Self.settings(GatewaySettings.table, flags: ["max-dropped-fraction": value])
+        let failure = #expect(throws: Settings.Failure.self) {
+            try settings.value(GatewaySettings.table.maxDroppedFraction)
+        }
+        #expect(
+            failure?.description.contains("--max-dropped-fraction is \"\(value)\"; it must be a number from 0 to 1")
+                == true
+        )
     }
 
     @Test("a gateway's settings reach the places that use them")
@@ -47,6 +64,8 @@ struct SettingDefaultsTests {
             "decoder-deadline-multiple": "4", "shortest-deadline-ms": "3", "attempts": "2", "hedge-percent": "10",
             "layer-deadline": "decoder:3=500", "override": "d_ff=8;num_layers=2", "capacity": "factor:1.25",
             "overlap": "off", "dtype": "int8", "wire-dtype": "bfloat16", "startup-wait-seconds": "5",
+            "max-dropped-fraction": "0.25", "max-connection-age-seconds": "3600",
+            "max-connection-age-grace-seconds": "7",
         ]
         let configuration = try GatewayConfiguration(try await Self.settings(GatewaySettings.table, flags: flags))
         #expect(configuration.engine.scheduler.queueLimit == 7)
@@ -62,6 +81,8 @@ struct SettingDefaultsTests {
         #expect(configuration.storage == .int8)
         #expect(configuration.cluster.wireType == .bfloat16)
         #expect(configuration.readyTimeout == .seconds(5))
+        #expect(configuration.limits.maxDroppedFraction == 0.25)
+        #expect(configuration.maxConnectionAge == .seconds(3_600) && configuration.maxConnectionAgeGrace == .seconds(7))
     }
 
     @Test("an expert host's defaults are its configuration's")

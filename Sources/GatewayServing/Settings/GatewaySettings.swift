@@ -133,6 +133,21 @@ package struct GatewaySettings: SettingTable {
         default: 30,
         "How long requests may take to finish after SIGTERM."
     )
+    package let maxConnectionAge = Setting.time(
+        "max-connection-age-seconds",
+        .seconds,
+        in: 0...604_800,
+        default: 0,
+        "How long a client's connection may last, give or take a tenth, before the client is told to make another, so that a "
+            + "balancer can spread clients again; 0 keeps it."
+    )
+    package let maxConnectionAgeGrace = Setting.time(
+        "max-connection-age-grace-seconds",
+        .seconds,
+        in: 0...86_400,
+        default: 300,
+        "How long requests may take to finish on a connection that has reached its age."
+    )
     package let override = Setting.list(
         "override",
         allowed: "KEY=VALUE, such as num_decoder_layers=24",
@@ -212,6 +227,8 @@ extension GatewayConfiguration {
         self.limits.maxNewTokens = try settings.value(table.maxNewTokens)
         self.limits.maxDroppedFraction = try settings.value(table.maxDroppedFraction)
         self.readyTimeout = try settings.value(table.startupWait)
+        self.maxConnectionAge = try settings.value(table.maxConnectionAge)
+        self.maxConnectionAgeGrace = try settings.value(table.maxConnectionAgeGrace)
         self.drainTimeout = try settings.value(table.drain)
         self.reflection = try !settings.value(ServiceSettings.table.noReflection)
         try table.pools.apply(settings, to: &self.cluster)

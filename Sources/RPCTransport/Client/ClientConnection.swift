@@ -196,6 +196,8 @@ final class ClientConnection: ConnectionRole {
         self.beginDrain()
     }
 
+    func connectionOverdue() { self.connectionIdled() }
+
     func connectionEnded(reason: String) {
         self.deadlines.stop()
         let calls = self.calls.values

@@ -15,8 +15,10 @@ protocol ConnectionRole: AnyObject {
     func turnEnded()
     /// Time to check for requests that do not arrive and output that is not read.
     func sweep(now: ContinuousClock.Instant)
-    /// The connection has had no call for the configured time.
+    /// The connection has had no call for the configured time, or is too old.
     func connectionIdled()
+    /// The connection is too old, and its calls have taken too long to end.
+    func connectionOverdue()
     /// The connection is gone; nothing can be sent or received any more.
     func connectionEnded(reason: String)
     /// How many calls are open.
@@ -87,7 +89,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.eventLoop = eventLoop
         self.timing = timing
         self.traffic = traffic
-        self.watch = ConnectionWatch(timing: timing, now: now)
+        self.watch = ConnectionWatch(timing: timing, chance: .random(in: 0...1), now: now)
     }
 
     /// Whether the connection can carry commands.
@@ -332,6 +334,8 @@ final class ConnectionHandler: ChannelInboundHandler {
             self.setNeedsFlush()
         case .drain:
             self.role.connectionIdled()
+        case .abandon:
+            self.role.connectionOverdue()
         case .sweep:
             self.sweep(now: .now)
         case .close(let reason):

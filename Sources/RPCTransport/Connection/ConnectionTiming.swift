@@ -12,6 +12,12 @@ public struct ConnectionTiming: Sendable, Hashable {
     public var probesIdleConnections: Bool
     /// How long a connection may have no call before it is closed; nil keeps it.
     public var idleTimeout: Duration?
+    /// How long a connection may last before it is drained, so that clients look for a server again; nil keeps it (server).
+    ///
+    /// Each connection's own limit is up to a tenth shorter or longer, so that they do not all end at once.
+    public var maxAge: Duration?
+    /// How long calls may take to finish once a connection has reached its age; nil means for ever (server).
+    public var maxAgeGrace: Duration?
     /// How long the one message of a request may take to arrive, from its headers to its end (server); nil means for ever.
     ///
     /// In a stream of messages, how long one may make no progress once it has begun.
@@ -61,6 +67,8 @@ public struct ConnectionTiming: Sendable, Hashable {
     ///   - keepaliveTimeout: Time to answer a ping.
     ///   - probesIdleConnections: Whether connections without calls are probed.
     ///   - idleTimeout: Time without a call.
+    ///   - maxAge: Time after which the connection is drained.
+    ///   - maxAgeGrace: Time for calls in flight after that.
     ///   - requestTimeout: Time for a request's one message.
     ///   - stallTimeout: Time in which the peer reads nothing.
     ///   - minimumPingInterval: Time between a client's pings.
@@ -72,6 +80,8 @@ public struct ConnectionTiming: Sendable, Hashable {
         keepaliveTimeout: Duration = .seconds(20),
         probesIdleConnections: Bool = false,
         idleTimeout: Duration? = nil,
+        maxAge: Duration? = nil,
+        maxAgeGrace: Duration? = nil,
         requestTimeout: Duration? = .seconds(30),
         stallTimeout: Duration? = .seconds(60),
         minimumPingInterval: Duration? = .seconds(300),
@@ -83,6 +93,8 @@ public struct ConnectionTiming: Sendable, Hashable {
         self.keepaliveTimeout = keepaliveTimeout
         self.probesIdleConnections = probesIdleConnections
         self.idleTimeout = idleTimeout
+        self.maxAge = maxAge
+        self.maxAgeGrace = maxAgeGrace
         self.requestTimeout = requestTimeout
         self.stallTimeout = stallTimeout
         self.minimumPingInterval = minimumPingInterval

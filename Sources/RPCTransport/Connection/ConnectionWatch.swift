@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Decides over time whether a connection is alive: handshake, keepalive and idleness, as a pure machine.
+/// Decides over time whether a connection is alive: handshake, keepalive, idleness and age, as a pure machine.
 struct ConnectionWatch: Sendable {
     /// What the runner has to do.
     enum Action: Sendable, Hashable {
@@ -8,8 +8,10 @@ struct ConnectionWatch: Sendable {
         case wait
         /// Send a ping.
         case ping
-        /// The connection had no call for too long: say goodbye and close.
+        /// The connection had no call for too long, or is too old: say goodbye and close once its calls have ended.
         case drain
+        /// The calls of a connection that is too old took too long: end them.
+        case abandon
         /// Check for requests that do not arrive and output that is not read.
         case sweep
         /// The peer is gone or stuck: close at once.
@@ -30,8 +32,19 @@ struct ConnectionWatch: Sendable {
     private var idleSince: ContinuousClock.Instant?
     private var drained = false
     private var lastSweep: ContinuousClock.Instant
+    /// When the connection is too old; nil once it has been told so, or if it may last.
+    private var agedAt: ContinuousClock.Instant?
+    /// When its calls are ended then.
+    private var overdueAt: ContinuousClock.Instant?
 
-    init(timing: ConnectionTiming, now: ContinuousClock.Instant) {
+    /// Creates a machine for a connection that begins now.
+    ///
+    /// - Parameters:
+    ///   - timing: The limits.
+    ///   - chance: Where in the spread of ages this connection's lies, from 0 to 1.
+    ///   - now: The current time.
+    init(timing: ConnectionTiming, chance: Double = 0.5, now: ContinuousClock.Instant) {
+        self.agedAt = timing.maxAge.map { now + $0 * (0.9 + 0.2 * chance) }
         self.timing = timing
         self.started = now
         self.lastRead = now
@@ -75,6 +88,8 @@ struct ConnectionWatch: Sendable {
         if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained {
             consider(since + timeout)
         }
+        if let agedAt { consider(agedAt) }
+        if let overdueAt { consider(overdueAt) }
         return due
     }
 
@@ -95,6 +110,16 @@ struct ConnectionWatch: Sendable {
             default:
                 break
             }
+        }
+        if let overdueAt, now >= overdueAt {
+            self.overdueAt = nil
+            return .abandon
+        }
+        if let agedAt, now >= agedAt {
+            self.agedAt = nil
+            self.overdueAt = self.timing.maxAgeGrace.map { now + $0 }
+            self.drained = true
+            return .drain
         }
         if let timeout = self.timing.idleTimeout, let since = self.idleSince, !self.drained, now >= since + timeout {
             self.drained = true

@@ -41,15 +41,21 @@ public enum DescriptorLimit {
         return min(maximum, max(1, max(descriptors - Self.reserve, descriptors / 2)))
     }
 
+    #if canImport(Glibc)
+    private static let openFiles = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    #else
+    private static let openFiles = RLIMIT_NOFILE
+    #endif
+
     private static func count(_ limit: rlim_t) -> Int { Int(clamping: limit) }
 
     private static var limits: rlimit? {
         var limits = rlimit()
-        return getrlimit(RLIMIT_NOFILE, &limits) == 0 ? limits : nil
+        return getrlimit(Self.openFiles, &limits) == 0 ? limits : nil
     }
 
     private static func set(_ limits: rlimit) -> Bool {
         var limits = limits
-        return setrlimit(RLIMIT_NOFILE, &limits) == 0
+        return setrlimit(Self.openFiles, &limits) == 0
     }
 }

@@ -196,6 +196,8 @@ final class ServerConnection: ConnectionRole {
 
     func connectionIdled() { self.beginDrain() }
 
+    func connectionOverdue() { self.abandon() }
+
     func connectionEnded(reason: String) {
         self.logger.debug(
             "connection ended",

@@ -50,9 +50,15 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Fetching") var fetch: FetchOptions
 
+    @Option(GatewaySettings.table.maxDroppedFraction) var maxDroppedFraction: String?
+
     @Option(GatewaySettings.table.capacity) var capacity: String?
 
     @Option(GatewaySettings.table.startupWait) var startupWaitSeconds: String?
+
+    @Option(GatewaySettings.table.maxConnectionAge) var maxConnectionAgeSeconds: String?
+
+    @Option(GatewaySettings.table.maxConnectionAgeGrace) var maxConnectionAgeGraceSeconds: String?
 
     @Option(GatewaySettings.table.drain) var drainSeconds: String?
 
