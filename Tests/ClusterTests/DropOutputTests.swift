@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import ArgumentParser
+import ServiceKit
 import SwitchyardProtos
 import SwitchyardTypes
 import Testing
@@ -48,6 +50,8 @@ struct DropOutputTests {
 
     @Test("half of the tokens may be lost unless a flag says otherwise, as at a gateway")
     func acceptedLoss() throws {
+        let atGateway = CommandSettings.gateway.first { $0.key == "max-dropped-fraction" }?.defaults
+        #expect(atGateway == ["\(GenerationOptions.defaultAcceptedLoss)"])
         #expect(try GenerationOptions.parse([]).acceptedLoss == 0.5)
         #expect(try GenerationOptions.parse(["--max-dropped-fraction", "0"]).acceptedLoss == 0.5)
         #expect(try GenerationOptions.parse(["--max-dropped-fraction", "1"]).acceptedLoss == 1)

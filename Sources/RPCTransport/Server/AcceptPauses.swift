@@ -18,27 +18,19 @@ final class AcceptPauses: ChannelInboundHandler {
     typealias InboundIn = any Channel
 
     /// How long a listener pauses.
-    static let pause = TimeAmount.seconds(1)
+    private static let pause = TimeAmount.seconds(1)
     /// One line says it for this long.
     private static let quiet = Duration.seconds(60)
 
     private let logger: Logger
     private var lastLine: ContinuousClock.Instant?
+    private var isPaused = false
 
-    /// Creates the handler that logs; ``add(to:logger:)`` adds it with the one that pauses.
-    private init(logger: Logger) {
-        self.logger = logger
-    }
-
-    /// Adds the handlers to a listener's pipeline.
+    /// Creates the handler.
     ///
-    /// - Parameters:
-    ///   - channel: The listener, on its event loop.
-    ///   - logger: Gets a line when the listener pauses, at most one a minute.
-    /// - Throws: An error if the channel is closed.
-    static func add(to channel: any Channel, logger: Logger) throws {
-        let pauses = AcceptBackoffHandler(shouldForwardIOErrorCaught: true) { Self.isShortage($0) ? Self.pause : nil }
-        try channel.pipeline.syncOperations.addHandlers([pauses, AcceptPauses(logger: logger)])
+    /// - Parameter logger: Gets a line when the listener pauses, at most one a minute.
+    init(logger: Logger) {
+        self.logger = logger
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -46,6 +38,7 @@ final class AcceptPauses: ChannelInboundHandler {
             context.fireErrorCaught(error)
             return
         }
+        self.pause(context.channel)
         let now = ContinuousClock.now
         if let last = self.lastLine, now - last < Self.quiet { return }
         self.lastLine = now
@@ -56,6 +49,20 @@ final class AcceptPauses: ChannelInboundHandler {
                 "remedy": "raise the limit of open files (LimitNOFILE, ulimit -n)",
             ]
         )
+    }
+
+    /// Takes the listener from the selector for a while; not asking to read would not do that.
+    private func pause(_ channel: any Channel) {
+        guard !self.isPaused, let options = channel.syncOptions else { return }
+        self.isPaused = true
+        try? options.setOption(.autoRead, value: false)
+        let bound = NIOLoopBound((self, channel), eventLoop: channel.eventLoop)
+        channel.eventLoop.scheduleTask(in: Self.pause) {
+            let (handler, channel) = bound.value
+            handler.isPaused = false
+            // A listener that was closed meanwhile has no options any more.
+            try? channel.syncOptions?.setOption(.autoRead, value: true)
+        }
     }
 
     private static func isShortage(_ error: IOError) -> Bool {

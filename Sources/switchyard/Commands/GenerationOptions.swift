@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
-import GatewayServing
 import SwitchyardProtos
 
 /// How to generate, as flags.
@@ -60,7 +59,8 @@ struct GenerationOptions: ParsableArguments {
     /// The largest fraction of routed tokens that hosts may lose; half of them if no flag says otherwise.
     var acceptedLoss: Float { self.maxDroppedFraction.flatMap { $0 > 0 ? $0 : nil } ?? Self.defaultAcceptedLoss }
 
-    private static let defaultAcceptedLoss = GatewaySettings.table.maxDroppedFraction.defaultValue
+    /// What a gateway accepts by default too.
+    static let defaultAcceptedLoss: Float = 0.5
 
     /// The flags as the request's drop policy.
     var dropPolicy: DropPolicy {
