@@ -135,7 +135,7 @@ import Testing
         let layer = SparseLayer(stack: .encoder, block: 1)
         for degree in 1...3 {
             let bounds = LayerOutputBounds(layer: layer, degree: degree, experts: [0, 2, .greatestFiniteMagnitude])
-            for norm: Float in [0, 1e-40, 1, 100, 1e38, .greatestFiniteMagnitude, .infinity, .nan] {
+            for norm: Float in [0, .leastNonzeroMagnitude, 1, 100, 1e38, .greatestFiniteMagnitude, .infinity, .nan] {
                 for expert in 0..<3 { #expect(bounds.limit(of: expert, squaredNorm: norm).isFinite) }
             }
             #expect(bounds.limit(of: 0, squaredNorm: 1) == 0)

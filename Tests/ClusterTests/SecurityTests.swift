@@ -18,7 +18,10 @@ private struct SecureFolder {
     static func with(_ body: (SecureFolder) async throws -> Void) async throws {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("secure-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: path) }
-        let certs = try await Commands.run(TestCluster.executable, ["certs", "--out", path, "--host", "gateway.test"])
+        let certs = try await Commands.run(
+            TestCluster.executable,
+            ["certs", "--out", path, "--host", "gateway.test", "--expert-host", "experts.test"]
+        )
         #expect(certs.status == 0, "\(certs.errors)")
         let folder = SecureFolder(path: path)
         try folder.write("tester:\(folder.token)\n", to: "tokens")
@@ -107,7 +110,7 @@ struct SecurityTests {
     /// As a container's health check does, with the environment of the server that it asks.
     private static func checkHealth(_ cluster: LocalCluster, _ folder: SecureFolder) async throws {
         let host = try #require(cluster.hosts.running.first)
-        func check(_ address: String, certificate: String) async throws -> Commands.Output {
+        func check(_ address: String, as name: String, certificate: String) async throws -> Commands.Output {
             try await Commands.run(
                 TestCluster.executable,
                 ["health"],
@@ -115,15 +118,19 @@ struct SecurityTests {
                     "SWITCHYARD_LISTEN": address, "SWITCHYARD_TLS_CA": "\(folder.path)/ca.pem",
                     "SWITCHYARD_TLS_CERTIFICATE": "\(folder.path)/\(certificate).pem",
                     "SWITCHYARD_TLS_KEY": "\(folder.path)/\(certificate)-key.pem",
-                    "SWITCHYARD_TLS_SERVER_NAME": "gateway.test",
+                    "SWITCHYARD_TLS_SERVER_NAME": name,
                 ]
             )
         }
-        let ofHost = try await check(host.address, certificate: "expert-host")
+        let ofHost = try await check(host.address, as: "experts.test", certificate: "expert-host")
         #expect(ofHost.status == 0, "\(ofHost.errors)")
-        let ofGateway = try await check(cluster.gatewayAddress, certificate: "client")
+        let ofGateway = try await check(cluster.gatewayAddress, as: "gateway.test", certificate: "client")
         #expect(ofGateway.status == 0, "\(ofGateway.errors)")
-        let stranger = try await check(host.address, certificate: "client")
+        // A host cannot be taken for the gateway.
+        let pretender = try await check(host.address, as: "gateway.test", certificate: "expert-host")
+        #expect(pretender.status == 1)
+        #expect(pretender.errors.contains("certificate is not for gateway.test"), "\(pretender.errors)")
+        let stranger = try await check(host.address, as: "experts.test", certificate: "client")
         #expect(stranger.status == 1)
         #expect(stranger.errors.contains("is not among the allowed clients"), "\(stranger.errors)")
     }
@@ -218,7 +225,7 @@ struct SecurityTests {
     func unusableSettings(arguments: [String]) async throws {
         let output = try await Commands.run(TestCluster.executable, arguments)
         #expect(output.status == 78)
-        #expect(output.errors.hasPrefix("Error: the flag --"), "\(output.errors)")
+        #expect(output.errors.contains("Error: the flag --"), "\(output.errors)")
         // What may pass by itself, such as weights that are not there yet, is tried again.
         let absent = try await Commands.run(TestCluster.executable, Array(arguments.prefix(3)))
         #expect(absent.status == 1, "\(absent.errors)")

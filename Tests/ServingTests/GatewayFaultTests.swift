@@ -178,7 +178,7 @@ struct GatewayFaultTests {
                 let error = await rpcError { _ = try await channel.generate(request) }
                 #expect(error?.code == .unavailable)
                 #expect(
-                    error?.message.contains("the fraction 1.0 exceeds the gateway's max-dropped-fraction 0.5") == true,
+                    error?.message.contains(" exceeds the gateway's max-dropped-fraction 0.5; ") == true,
                     "\(error?.message ?? "no error")"
                 )
             }
