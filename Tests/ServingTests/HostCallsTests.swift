@@ -82,8 +82,14 @@ struct HostCallsTests {
                             }
                         }
                         group.addTask {
-                            let error = await rpcError { _ = try await self.forward(bad, on: second) }
-                            #expect(error?.code == .internal)
+                            // Its first row is not finite; the others are what they are without it.
+                            let data = try await self.forward(bad, on: second).outputs?.data ?? []
+                            #expect(data.dropFirst(512).elementsEqual(samples[3].expected.dropFirst(512)))
+                            let row = data.prefix(512)
+                                .withUnsafeBytes { bytes in
+                                    (0..<128).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
+                                }
+                            #expect(!row.allSatisfy(\.isFinite))
                             return 0
                         }
                         return try await group.reduce(0, +)
