@@ -89,7 +89,7 @@ struct HostCallsTests {
                                 .withUnsafeBytes { bytes in
                                     (0..<128).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
                                 }
-                            #expect(!row.allSatisfy(\.isFinite))
+                            #expect(row.contains { !$0.isFinite })
                             return 0
                         }
                         return try await group.reduce(0, +)
