@@ -9,7 +9,7 @@ internal import SwitchyardTypes
 //
 // **Who is at fault.** A damaged host gives such rows, but so do healthy ones where the model itself overflows. So an
 // answer that lacks rows is judged only when its call ends: if another replica computed the rows, the first one failed; if
-// another replica could not either, neither failed, and the rows are dropped. Nobody else to ask counts as a failure,
+// another replica could not either, neither failed, and the rows are dropped. Having no other replica to ask counts as a failure,
 // which ejects no replica that is its pool's last.
 extension LayerCalls {
     /// Records an answer to an attempt that is good except for some rows.

@@ -126,7 +126,7 @@ struct LayerPartsTests {
         #expect(bench.dropped == 3)
     }
 
-    @Test("an abandoned layer judges nobody")
+    @Test("an abandoned layer judges no replica")
     func abandoned() {
         var bench = Bench(ports: [1, 2])
         #expect(bench.part(0, missing: 3).isEmpty)

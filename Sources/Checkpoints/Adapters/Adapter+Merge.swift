@@ -202,7 +202,7 @@ extension Checkpoint {
         self.adapter.map { "\(self.directory) with the adapter \($0.directory)" } ?? self.directory
     }
 
-    /// Refuses an adapter that nobody asked to merge, and one that cannot be merged into what the folder holds.
+    /// Refuses an adapter without a request to merge it, and one that cannot be merged into what the folder holds.
     ///
     /// - Parameters:
     ///   - adapter: The adapter that is to be merged.

@@ -123,7 +123,7 @@ struct AdapterConfiguration: Sendable {
     /// Whether `target_modules` names a module; true where it is an expression.
     ///
     /// - Parameter module: The module's name in the model.
-    /// - Returns: False if peft would leave the module alone, whatever tensors the file has for it.
+    /// - Returns: False if peft would not change the module, even where the file has tensors for it.
     func isTarget(_ module: String) -> Bool {
         self.targets?.contains { module == $0 || module.hasSuffix("." + $0) } ?? true
     }

@@ -207,39 +207,6 @@ struct RequestReader: Sendable {
         }
     }
 
-    /// Encodes a text, as far as the model has a tokenizer and the ids are ids of the model.
-    private func encode(
-        _ text: String,
-        field: String,
-        ids idField: String,
-        limit: Int
-    ) throws(RPCError) -> [Int32] {
-        guard let tokenizer = self.tokenizer else {
-            throw RPCError(
-                .invalidArgument,
-                "\(field) is set, but this model has no tokenizer and takes ids only; set \(idField)"
-            )
-        }
-        let ids: [Int32]
-        do {
-            ids = try tokenizer.encode(text, limits: TextLimits(ids: limit)) { Task.isCancelled }
-        } catch {
-            switch error.code {
-            case .cancelled: throw RPCError(.cancelled, "the call was cancelled before \(field) was cut into tokens")
-            case .tooLong: throw RPCError(.resourceExhausted, "\(field) \(error.message)")
-            default: throw RPCError(.internal, "\(field): \(error.message)")
-            }
-        }
-        if let id = ids.first(where: { Int($0) >= self.model.vocabularySize }) {
-            throw RPCError(
-                .invalidArgument,
-                "\(field) contains \"\(tokenizer.token(id) ?? "")\", whose id is \(id), but the model's vocabulary ends at "
-                    + "\(self.model.vocabularySize - 1); leave it out"
-            )
-        }
-        return ids
-    }
-
     // MARK: - Policies and parameters
 
     func dropPolicy(_ message: SwitchyardProtos.DropPolicy?) throws(RPCError) -> DropPolicy {

@@ -32,7 +32,7 @@ enum MappingFault {
         self.count = text.utf8.count
         self.line = UnsafePointer(bytes)
         signal(SIGBUS) { _ in
-            // A standard error that nobody reads must not keep the process.
+            // A full pipe behind standard error must not keep the process.
             alarm(2)
             if let line = MappingFault.line { _ = write(2, line, MappingFault.count) }
             _exit(MappingFault.status)
