@@ -92,6 +92,12 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
 
+        .target(
+            name: "SwitchTraining",
+            dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints", "TensorKernels"],
+            swiftSettings: swiftSettings
+        ),
+
         // MARK: - The network's wing: knows no model
 
         .target(name: "RPCCore", swiftSettings: swiftSettings),
@@ -238,6 +244,12 @@ let package = Package(
             dependencies: [
                 "SwitchyardTypes", "SwitchModel", "LossyExperts", "TensorKernels", "Checkpoints", "Tokenization",
             ],
+            exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "SwitchTrainingTests",
+            dependencies: ["SwitchyardTypes", "SwitchTraining", "SwitchModel", "Checkpoints", "TensorKernels"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),

@@ -97,6 +97,8 @@ enum ImportTable {
 
         // The model's wing. Its upper half needs the C library for exp and log alone.
         "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
+        // Training stands on the model's configuration, kernels and random numbers.
+        "SwitchTraining": Self.cLibrary.union(["SwitchModel", "TensorKernels", "Checkpoints"]),
         "Tokenization": Self.foundation.union(["CSentencePiece", "JSONValues"]),
         // Digests: the SHA-256 of every file of a part.
         "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Digests", "JSONValues"]),

@@ -106,6 +106,12 @@ extension TensorRole {
 }
 
 extension ModelConfiguration {
+    /// The name that transformers gives a tensor of this model.
+    ///
+    /// - Parameter role: What the tensor is for.
+    /// - Returns: For example `shared.weight`.
+    public func name(of role: TensorRole) -> String { self.family.reader.name(of: role) }
+
     /// The names that a file may use for a tensor, best first; at least one.
     ///
     /// Where the output projection is the embedding, all the names of both mean one tensor.

@@ -25,6 +25,18 @@ final class CopiedStorage: TensorStorage {
     deinit { self.bytes.deallocate() }
 }
 
+/// A caller's memory, which lives as long as its owner.
+private final class LentStorage: TensorStorage {
+    // Safety: the owner says that the bytes stay in place and unchanged while it is referred to; `self` refers to it.
+    nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
+    private let owner: any AnyObject & Sendable
+
+    init(bytes: UnsafeRawBufferPointer, owner: any AnyObject & Sendable) {
+        self.bytes = bytes
+        self.owner = owner
+    }
+}
+
 /// One tensor: row-major, contiguous, little-endian elements, usually mapped rather than copied.
 ///
 /// A view keeps its memory alive. The bytes may have any alignment. A file that another program truncates while it is
@@ -68,6 +80,34 @@ public struct TensorView: Sendable {
             )
         }
         let storage = CopiedStorage(byteCount: needed) { $0.copyBytes(from: bytes) }
+        self.init(name: name, dtype: dtype, shape: shape, storage: storage, range: 0..<needed)
+    }
+
+    /// Makes a tensor of memory that stays with its owner, for writing files without a copy.
+    ///
+    /// - Parameters:
+    ///   - name: The tensor's name.
+    ///   - dtype: The type of the elements.
+    ///   - shape: The extents, slowest first.
+    ///   - bytes: The elements, row-major, little-endian, which do not change while the view or a copy of it lives.
+    ///   - owner: Keeps the bytes in place for as long as it lives.
+    /// - Throws: `wrongShape` if the number of bytes does not match shape and type.
+    public init(
+        name: String,
+        dtype: DType,
+        shape: [Int],
+        lending bytes: UnsafeRawBufferPointer,
+        of owner: any AnyObject & Sendable
+    ) throws(CheckpointError) {
+        guard let needed = Self.byteCount(shape: shape, dtype: dtype), needed == bytes.count else {
+            throw CheckpointError(
+                code: .wrongShape,
+                message:
+                    "\(bytes.count) bytes cannot be \(dtype.safetensorsName) of shape \(shape); pass the tensor's exact bytes",
+                tensor: name
+            )
+        }
+        let storage = LentStorage(bytes: bytes, owner: owner)
         self.init(name: name, dtype: dtype, shape: shape, storage: storage, range: 0..<needed)
     }
 

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+internal import SwitchyardTypes
+internal import TensorKernels
+
+/// One float32 number for each of a layout's elements: weights, gradients, moments.
+///
+/// The memory is aligned to 64 bytes, and begins as zeros. The gaps between tensors stay zeros.
+public final class ParameterBuffer: @unchecked Sendable {
+    // Safety: a step is computed by one caller at a time; the threads that work for it write disjoint tensors or rows.
+
+    /// Where the tensors lie.
+    public let layout: ParameterLayout
+
+    private let pointer: UnsafeMutablePointer<Float>
+
+    /// Makes a buffer of zeros.
+    ///
+    /// - Parameter layout: Where the tensors lie.
+    public init(layout: ParameterLayout) {
+        self.layout = layout
+        let count = max(layout.count, ParameterLayout.alignment)
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: count * MemoryLayout<Float>.stride, alignment: 64)
+        self.pointer = raw.bindMemory(to: Float.self, capacity: count)
+        self.pointer.update(repeating: 0, count: count)
+    }
+
+    deinit {
+        UnsafeMutableRawPointer(self.pointer).deallocate()
+    }
+
+    /// All elements, gaps included; valid as long as the buffer lives.
+    public var all: UnsafeMutableBufferPointer<Float> {
+        UnsafeMutableBufferPointer(start: self.pointer, count: self.layout.count)
+    }
+
+    /// One tensor's elements, row-major; valid as long as the buffer lives.
+    ///
+    /// - Parameter index: The tensor's entry in the layout.
+    public subscript(index: Int) -> UnsafeMutableBufferPointer<Float> {
+        let range = self.layout.entries[index].range
+        return UnsafeMutableBufferPointer(start: self.pointer + range.lowerBound, count: range.count)
+    }
+
+    /// The first element of a tensor.
+    func start(_ index: Int) -> UnsafeMutablePointer<Float> {
+        self.pointer + self.layout.entries[index].range.lowerBound
+    }
+
+    /// Sets all elements to 0.
+    public func clear() {
+        self.pointer.update(repeating: 0, count: self.layout.count)
+    }
+
+    /// Copies another buffer's elements.
+    ///
+    /// - Parameter other: A buffer of the same layout.
+    public func copy(from other: ParameterBuffer) {
+        precondition(other.layout.count == self.layout.count, "buffers of different layouts")
+        self.pointer.update(from: other.pointer, count: self.layout.count)
+    }
+
+    /// Reads a checkpoint's tensors, widened or rounded to float32.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: A whole checkpoint.
+    ///   - layout: The layout of its configuration.
+    ///   - progress: Called after each tensor with how many are read.
+    /// - Returns: The weights.
+    /// - Throws: `CheckpointError` for a tensor that is missing, malformed or not finite, with its file and name.
+    public static func load(
+        _ checkpoint: Checkpoint,
+        layout: ParameterLayout,
+        progress: ((Int) -> Void)? = nil
+    ) throws(CheckpointError) -> ParameterBuffer {
+        let buffer = ParameterBuffer(layout: layout)
+        for (index, entry) in layout.entries.enumerated() {
+            let view = try checkpoint.tensor(entry.role)
+            let target = buffer.start(index)
+            view.withUnsafeBytes { bytes in
+                if let base = bytes.baseAddress {
+                    view.dtype.read(base, count: entry.range.count, into: target)
+                }
+            }
+            guard buffer[index].allSatisfy(\.isFinite) else {
+                throw CheckpointError(
+                    code: .notFinite,
+                    message:
+                        "has an element that is an infinity or not a number in float32; fetch the checkpoint again",
+                    file: checkpoint.directory,
+                    tensor: entry.name
+                )
+            }
+            progress?(index + 1)
+        }
+        return buffer
+    }
+
+    /// The tensors under the names that transformers loads, as float32 or rounded to bfloat16.
+    ///
+    /// The views read this buffer's memory where they are float32: write them before the weights change again.
+    ///
+    /// - Parameter bfloat16: Whether to round, to nearest even.
+    /// - Returns: One view for each entry of the layout, in its order.
+    /// - Throws: `CheckpointError` where a tensor cannot be described; never for a layout made from a configuration.
+    public func tensors(bfloat16: Bool = false) throws(CheckpointError) -> [TensorView] {
+        var views: [TensorView] = []
+        views.reserveCapacity(self.layout.entries.count)
+        for (index, entry) in self.layout.entries.enumerated() {
+            let elements = self[index]
+            if bfloat16 {
+                var bytes = [UInt8](repeating: 0, count: elements.count * DType.bfloat16.byteCount)
+                bytes.withUnsafeMutableBytes { target in
+                    if let base = target.baseAddress, let source = elements.baseAddress {
+                        DType.bfloat16.write(source, count: elements.count, to: base)
+                    }
+                }
+                views.append(try TensorView(name: entry.name, dtype: .bfloat16, shape: entry.shape, bytes: bytes))
+            } else {
+                views.append(
+                    try TensorView(
+                        name: entry.name,
+                        dtype: .float32,
+                        shape: entry.shape,
+                        lending: UnsafeRawBufferPointer(elements),
+                        of: self
+                    )
+                )
+            }
+        }
+        return views
+    }
+}
+
+/// A step's gradients, and which tensors got any.
+public final class Gradients: @unchecked Sendable {
+    // Safety: as for `ParameterBuffer`; `touched` is written by the step's caller alone.
+
+    /// One number for each parameter; zeros where a tensor is untouched.
+    public let values: ParameterBuffer
+
+    /// Whether each tensor of the layout got a gradient.
+    ///
+    /// An expert without a token did not.
+    public var touched: [Bool]
+
+    /// Makes gradients of zero, nothing touched.
+    ///
+    /// - Parameter layout: Where the tensors lie.
+    public init(layout: ParameterLayout) {
+        self.values = ParameterBuffer(layout: layout)
+        self.touched = Array(repeating: false, count: layout.entries.count)
+    }
+
+    /// Sets every gradient back to zero and untouched.
+    public func clear() {
+        self.values.clear()
+        for index in self.touched.indices { self.touched[index] = false }
+    }
+}

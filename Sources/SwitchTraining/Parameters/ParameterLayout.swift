@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+public import SwitchyardTypes
+
+/// What a parameter is for, as far as optimizers and reports care.
+public enum ParameterKind: Sendable, Hashable {
+    /// The token embedding, which is the output projection too where they are tied.
+    case embedding
+    /// A norm's weights.
+    case norm
+    /// A stack's relative position bias.
+    case relativeBias
+    /// A router's matrix or bias.
+    case router
+    /// A matrix of an attention layer.
+    case attention
+    /// A matrix of a dense feed-forward network.
+    case dense
+    /// A matrix of one expert.
+    case expert(SparseLayer, Int)
+    /// An output projection of its own.
+    case head
+}
+
+/// Names, shapes and places of a model's trainable tensors, in one fixed order.
+///
+/// The order is that of `ModelConfiguration.gatewayRoles`, followed by the experts: by layer, expert and matrix. A tied
+/// output projection is no tensor of its own.
+public struct ParameterLayout: Sendable, Hashable {
+    /// One tensor.
+    public struct Entry: Sendable, Hashable {
+        /// The name that transformers gives the tensor.
+        public var name: String
+        /// The extents, slowest first.
+        public var shape: [Int]
+        /// Where the elements lie in a ``ParameterBuffer``, row-major.
+        public var range: Range<Int>
+        /// What the tensor is for.
+        public var kind: ParameterKind
+        /// The tensor's place in the model.
+        public var role: TensorRole
+    }
+
+    /// Elements that starts of tensors are multiples of.
+    public static let alignment = 16
+
+    /// The most elements of a layout: 2^38, which is a tebibyte.
+    public static let mostElements = 1 << 38
+
+    /// The tensors, ascending by their ranges, which do not overlap.
+    public let entries: [Entry]
+
+    /// Elements of a buffer, the gaps between tensors included.
+    public let count: Int
+
+    /// Elements of all tensors.
+    public var parameterCount: Int { self.entries.reduce(0) { $0 + $1.range.count } }
+
+    private let indices: [TensorRole: Int]
+
+    /// Lays out a model's tensors.
+    ///
+    /// - Parameter configuration: The model.
+    /// - Throws: `limitExceeded` for a model with more than ``mostElements`` parameters.
+    public init(_ configuration: ModelConfiguration) throws(TrainingError) {
+        guard configuration.parameterCount <= Self.mostElements else {
+            let count = configuration.parameterCount == .max ? "over 2^63" : "\(configuration.parameterCount)"
+            throw TrainingError(
+                code: .limitExceeded,
+                message:
+                    "the configuration describes \(count) parameters, but at most \(Self.mostElements) can be trained in one"
+                    + " process; choose a smaller model, or correct config.json"
+            )
+        }
+        var entries: [Entry] = []
+        var indices: [TensorRole: Int] = [:]
+        var next = 0
+        for role in configuration.trainableRoles {
+            let shape = configuration.shape(of: role)
+            let size = shape.reduce(1, *)
+            indices[role] = entries.count
+            entries.append(
+                Entry(
+                    name: configuration.name(of: role),
+                    shape: shape,
+                    range: next..<(next + size),
+                    kind: ParameterKind(role),
+                    role: role
+                )
+            )
+            next += (size + Self.alignment - 1) / Self.alignment * Self.alignment
+        }
+        self.entries = entries
+        self.count = next
+        self.indices = indices
+    }
+
+    /// The index of a tensor's entry.
+    ///
+    /// - Parameter role: What the tensor is for.
+    /// - Returns: An index into ``entries``; nil for a tensor that the model does not have.
+    public func index(of role: TensorRole) -> Int? { self.indices[role] }
+}
+
+extension ParameterKind {
+    init(_ role: TensorRole) {
+        switch role {
+        case .sharedEmbedding: self = .embedding
+        case .lmHead: self = .head
+        case .finalNorm, .layerNorm: self = .norm
+        case .attention: self = .attention
+        case .relativeBias: self = .relativeBias
+        case .dense: self = .dense
+        case .router, .routerBias: self = .router
+        case .expert(let layer, let expert, _): self = .expert(layer, expert)
+        }
+    }
+}
+
+extension ModelConfiguration {
+    /// Every tensor of the model, in a fixed order.
+    var trainableRoles: [TensorRole] {
+        var roles = self.gatewayRoles
+        for layer in self.sparseLayers {
+            for expert in 0..<self.expertCount {
+                roles += self.feedForwardMatrices.map { .expert(layer, expert: expert, $0) }
+            }
+        }
+        return roles
+    }
+}
