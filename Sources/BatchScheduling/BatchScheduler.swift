@@ -176,7 +176,7 @@ public struct BatchScheduler: Sendable {
         let rounds = Double(wanted) / Double(self.configuration.batchSlots)
         let hint = Duration.seconds(rounds * (self.serviceSeconds ?? Self.assumedServiceSeconds))
         let bounds = self.configuration.retryHintBounds
-        return min(max(hint, bounds.lowerBound), bounds.upperBound)
+        return min(hint.roundedUpToFewValues(from: bounds.lowerBound), bounds.upperBound)
     }
 
     /// The assumed service time before any sequence has retired.
@@ -208,5 +208,18 @@ public struct BatchScheduler: Sendable {
 
     private static func hasPassed(_ deadline: ContinuousClock.Instant?, _ now: ContinuousClock.Instant) -> Bool {
         deadline.map { $0 <= now } ?? false
+    }
+}
+
+extension Duration {
+    /// The next of the values 1, 1.5, 2, 3, 4, 6, 8, … times a unit, so that answers which hold it repeat.
+    fileprivate func roundedUpToFewValues(from unit: Duration) -> Duration {
+        guard unit > .zero else { return self }
+        var value = unit
+        while value < self {
+            if value + value / 2 >= self { return value + value / 2 }
+            value = value * 2
+        }
+        return value
     }
 }

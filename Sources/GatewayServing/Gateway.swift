@@ -137,6 +137,7 @@ public final class Gateway: Sendable {
             authorize: authorize
         )
         listener.reservation = configuration.reservation
+        listener.admit = { GatewayService.refusal(of: $0, engine: engine) }
         self.server = RPCServer(
             configuration: listener,
             methods: configuration.reflection

@@ -18,22 +18,21 @@ func withServer<Result>(
     group: (any EventLoopGroup)? = nil,
     security: ServerSecurity = .plaintext,
     authorize: (@Sendable (ServerContext) -> RPCError?)? = nil,
+    admit: (@Sendable (ServerContext) -> RPCError?)? = nil,
     logger: Logger = quietLogger,
     _ methods: [ServiceMethod],
     _ body: (RPCServer, Int) async throws -> Result
 ) async throws -> Result {
-    let server = RPCServer(
-        configuration: RPCServerConfiguration(
-            eventLoopGroup: group,
-            limits: limits,
-            timing: timing,
-            drainGrace: grace,
-            security: security,
-            authorize: authorize
-        ),
-        methods: methods,
-        logger: logger
+    var configuration = RPCServerConfiguration(
+        eventLoopGroup: group,
+        limits: limits,
+        timing: timing,
+        drainGrace: grace,
+        security: security,
+        authorize: authorize
     )
+    configuration.admit = admit
+    let server = RPCServer(configuration: configuration, methods: methods, logger: logger)
     return try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { try await server.run() }
         let port = try await server.boundAddress().port

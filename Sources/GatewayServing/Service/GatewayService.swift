@@ -47,6 +47,25 @@ struct GatewayService: Sendable {
         ]
     }
 
+    /// The methods whose calls wait for a place in the engine.
+    private static let queued: Set<Method> = [.generate, .generateStream, .encode, .score]
+
+    /// Refuses a call that the engine has no room for, when no more than its headers has come.
+    ///
+    /// - Parameters:
+    ///   - context: The call.
+    ///   - engine: The engine.
+    /// - Returns: The error that refuses the call; nil if there is room.
+    static func refusal(of context: ServerContext, engine: InferenceEngine) -> RPCError? {
+        guard Self.queued.contains(context.method) else { return nil }
+        do throws(RPCError) {
+            try engine.requirePlace()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
     /// Answers a call with one message each way.
     private func answer<Request: ProtoMessage, Response: ProtoMessage>(
         _: Request.Type,

@@ -13,6 +13,10 @@ protocol ConnectionRole: AnyObject {
     func handle(_ event: HTTP2Event)
     /// Streams may have ended: queued calls can proceed.
     func turnEnded()
+    /// All that one read brought has been dealt with.
+    ///
+    /// - Returns: How long to read nothing; nil to go on.
+    func readEnded() -> Duration?
     /// Time to check for requests that do not arrive and output that is not read.
     func sweep(now: ContinuousClock.Instant)
     /// The connection has had no call for the configured time, or is too old.
@@ -23,6 +27,10 @@ protocol ConnectionRole: AnyObject {
     func connectionEnded(reason: String)
     /// How many calls are open.
     var openCallCount: Int { get }
+}
+
+extension ConnectionRole {
+    func readEnded() -> Duration? { nil }
 }
 
 /// Carries bytes between a socket and a codec.
@@ -50,6 +58,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var drainedCount = 0
     private var context: ChannelHandlerContext?
     private var isReading = false
+    /// Whether the peer is left waiting before the next read.
+    private var isReadingPaused = false
     private var isFlushScheduled = false
     private var isFlushing = false
     private var isClosing = false
@@ -143,6 +153,7 @@ final class ConnectionHandler: ChannelInboundHandler {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         self.isReading = false
+        if let pause = self.role.readEnded() { self.pauseReading(for: pause, channel: context.channel) }
         self.flush()
         context.fireChannelReadComplete()
     }
@@ -295,6 +306,20 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
 
     // MARK: - Time
+
+    /// Leaves what the peer sends in the system's buffers for a while; what this side sends still leaves.
+    private func pauseReading(for time: Duration, channel: any Channel) {
+        guard !self.isReadingPaused, let options = channel.syncOptions else { return }
+        self.isReadingPaused = true
+        try? options.setOption(.autoRead, value: false)
+        let bound = NIOLoopBound((self, channel), eventLoop: self.eventLoop)
+        self.eventLoop.scheduleTask(in: time.timeAmount) {
+            let (handler, channel) = bound.value
+            handler.isReadingPaused = false
+            // A channel that was closed meanwhile has no options any more.
+            try? channel.syncOptions?.setOption(.autoRead, value: true)
+        }
+    }
 
     private func scheduleWatchIfDue() {
         if self.watchTimer == nil { self.scheduleWatch() }

@@ -31,6 +31,12 @@ public struct RPCServerConfiguration: Sendable {
     ///
     /// It runs before anything else of the call is examined, even whether the method exists; nil admits every call.
     public var authorize: (@Sendable (ServerContext) -> RPCError?)?
+    /// Decides, on the event loop and without blocking, whether there is room for a call; returns the error that refuses it.
+    ///
+    /// It runs when the headers of a call have come that may be made, before anything of its message is kept, decompressed
+    /// or read, so that a refusal costs little. Clients refused with `RESOURCE_EXHAUSTED` again and again are read from
+    /// less often. Nil admits every call.
+    public var admit: (@Sendable (ServerContext) -> RPCError?)?
 
     /// Creates a configuration.
     ///

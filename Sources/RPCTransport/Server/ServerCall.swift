@@ -89,6 +89,11 @@ final class ServerCall {
     }
 
     func dataReceived(_ bytes: ByteBuffer) {
+        guard !self.state.isEnded else {
+            // Nothing waits for them: not even assembled.
+            self.connection.codec.consume(streamID: self.streamID, byteCount: bytes.readableBytes)
+            return
+        }
         self.uncreditedBytes += bytes.readableBytes
         self.receivedBytes += bytes.readableBytes
         do throws(RPCError) {
@@ -288,6 +293,10 @@ final class ServerCall {
         guard let method = request.method else {
             let message = "this server has no method \(request.head?.method.description ?? "")"
             if let ending = self.state.statusSent(Status(code: .unimplemented, message: message)) { self.send(ending) }
+            return
+        }
+        if let error = self.connection.admit(context) {
+            if let ending = self.state.statusSent(error.status, metadata: error.metadata) { self.send(ending) }
             return
         }
         guard self.state.methodFound(method.shape) else { return }

@@ -11,6 +11,7 @@ final class ServerCallShared: Sendable {
         var callbacks: [@Sendable () -> Void] = []
         var trailing = Metadata()
         var initial = Metadata()
+        var callerName: String?
         var waiter: CheckedContinuation<Void, Never>?
     }
 
@@ -28,6 +29,11 @@ final class ServerCallShared: Sendable {
 
     func setTrailing(_ metadata: Metadata) { self.state.withLock { $0.trailing = metadata } }
     func setInitial(_ metadata: Metadata) { self.state.withLock { $0.initial = metadata } }
+
+    /// Who calls, if it has proved that; nil otherwise.
+    var callerName: String? { self.state.withLock { $0.callerName } }
+
+    func identify(as name: String) { self.state.withLock { $0.callerName = name } }
 
     func onCancel(_ body: @escaping @Sendable () -> Void) {
         let isCancelled = self.state.withLock { state in

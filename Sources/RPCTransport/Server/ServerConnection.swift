@@ -20,6 +20,11 @@ final class ServerConnection: ConnectionRole {
     private var plainStreams: Set<Int32> = []
     /// Decides whether a call may be made.
     let authorize: (@Sendable (ServerContext) -> RPCError?)?
+    private let hasRoom: (@Sendable (ServerContext) -> RPCError?)?
+    private var pace = RefusalPace()
+    /// Calls of the present read, by whether there was room for them.
+    private var admittedInRead = 0
+    private var refusedInRead = 0
     /// Who the client is, as far as that is known.
     private(set) var caller: Caller
     /// Why the connection is refused, although its handshake went well.
@@ -39,6 +44,8 @@ final class ServerConnection: ConnectionRole {
     /// The head and the trailers of nearly every response, kept by the codec.
     private var plainHead: HTTP2StoredBlock?
     private var plainTrailers: HTTP2StoredBlock?
+    /// The refusals of this connection, which are nearly all the same.
+    private var refusals: [Trailers: HTTP2StoredBlock] = [:]
     private weak var handler: ConnectionHandler?
     private var drain = Drain.none
 
@@ -76,6 +83,7 @@ final class ServerConnection: ConnectionRole {
         self.methods = methods
         self.counts = counts
         self.authorize = configuration.authorize
+        self.hasRoom = configuration.admit
         self.logger = logger
         self.acceptCall = accept
         self.onMismatch = onMismatch
@@ -180,6 +188,16 @@ final class ServerConnection: ConnectionRole {
 
     func turnEnded() {}
 
+    func readEnded() -> Duration? {
+        let (admitted, refused) = (self.admittedInRead, self.refusedInRead)
+        guard admitted + refused > 0 else { return nil }
+        self.admittedInRead = 0
+        self.refusedInRead = 0
+        // Nearly every read of a server with room.
+        if refused == 0, self.pace == RefusalPace() { return nil }
+        return self.pace.readEnded(admitted: admitted, refused: refused, chance: .random(in: 0...1), now: .now)
+    }
+
     func sweep(now: ContinuousClock.Instant) {
         for call in self.calls.values { call.sweep(self.timing, now: now) }
     }
@@ -223,6 +241,21 @@ final class ServerConnection: ConnectionRole {
     func watchDeadline(of call: ServerCall, _ deadline: NIODeadline) {
         self.deadlines.sweep(liveCount: self.calls.count) { self.calls[$0] != nil }
         self.deadlines.add(call.streamID, deadline: deadline)
+    }
+
+    /// Asks whether there is room for a call.
+    ///
+    /// - Parameter context: The call.
+    /// - Returns: The error that refuses it; nil if there is room.
+    func admit(_ context: ServerContext) -> RPCError? {
+        guard let hasRoom = self.hasRoom else { return nil }
+        let refusal = hasRoom(context)
+        if refusal == nil {
+            self.admittedInRead += 1
+        } else if refusal?.code == .resourceExhausted {
+            self.refusedInRead += 1
+        }
+        return refusal
     }
 
     /// Writes the head of a response.
@@ -273,7 +306,7 @@ final class ServerConnection: ConnectionRole {
             self.codec.resetAfterEnd(streamID: call.streamID, code: HTTP2ErrorCode(reset))
         }
         guard case .trailers(let trailers) = ending.block else {
-            self.submitHead(call, ending.fields, endStream: true)
+            if !self.submitRefusal(call, ending) { self.submitHead(call, ending.fields, endStream: true) }
             return
         }
         do throws(HTTP2CodecError) {
@@ -293,6 +326,31 @@ final class ServerConnection: ConnectionRole {
     }
 
     // MARK: - Private
+
+    /// How many refusals are kept: their retry hints take few values.
+    private static let refusalLimit = 32
+
+    /// Writes the end of a call that there is no room for, from what was stored for the one before.
+    ///
+    /// - Returns: Whether it was written.
+    private func submitRefusal(_ call: ServerCall, _ ending: ServerCallState.Ending) -> Bool {
+        guard case .trailersOnly(let trailers, let encodings) = ending.block, encodings.isEmpty,
+            trailers.status.code == .resourceExhausted
+        else { return false }
+        do throws(HTTP2CodecError) {
+            var block = self.refusals[trailers]
+            if block == nil, self.refusals.count < Self.refusalLimit {
+                block = try self.codec.store(ending.fields.forCodec)
+                self.refusals[trailers] = block
+            }
+            guard let block else { return false }
+            try self.codec.submitResponse(streamID: call.streamID, block, endStream: true)
+            self.setNeedsFlush()
+        } catch {
+            self.fail(call, error)
+        }
+        return true
+    }
 
     private func headersReceived(_ block: HTTP2HeaderBlock) {
         if block.kind == .trailers, block.endStream, self.plainStreams.remove(block.streamID) != nil {

@@ -7,10 +7,16 @@ public import RPCCore
 final class Caller: Sendable {
     let address: String
     let identity: PeerIdentity?
+    /// The address without its port.
+    let host: String
+    /// Who calls, as far as the connection tells: its certificate's names, or else its host.
+    let name: String
 
     init(address: String, identity: PeerIdentity?) {
         self.address = address
         self.identity = identity
+        self.host = address.lastIndex(of: ":").map { String(address[..<$0]) } ?? address
+        self.name = identity.map { "certificate \($0)" } ?? "host \(self.host)"
     }
 }
 
@@ -26,6 +32,15 @@ public struct ServerContext: Sendable {
     public var peer: String { self.caller.address }
     /// Who the caller is by its certificate; nil on a plaintext connection and for a client without one.
     public var identity: PeerIdentity? { self.caller.identity }
+
+    /// Who calls, for sharing what there is fairly: the name given with ``identify(as:)``, or else the certificate's names,
+    /// or else the host.
+    public var callerName: String { self.shared.callerName ?? self.caller.name }
+
+    /// Names the caller, which has proved who it is.
+    ///
+    /// - Parameter name: The name of a token, for example.
+    public func identify(as name: String) { self.shared.identify(as: "token \(name)") }
 
     let caller: Caller
     let dueTime: NIODeadline?

@@ -63,6 +63,7 @@ public final class TokenGate: Sendable {
         }
         switch tokens.holder(of: context.metadata[text: "authorization"]) {
         case .success(let name):
+            context.identify(as: name)
             self.logger.debug("a call", metadata: ["caller": "\(name)", "method": "\(context.method)"])
             return nil
         case .failure(let refusal):
