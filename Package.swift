@@ -98,6 +98,12 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
 
+        .target(
+            name: "TrainingData",
+            dependencies: ["SwitchyardTypes", "Tokenization", "JSONValues"],
+            swiftSettings: swiftSettings
+        ),
+
         // MARK: - The network's wing: knows no model
 
         .target(name: "RPCCore", swiftSettings: swiftSettings),
@@ -236,6 +242,12 @@ let package = Package(
         .testTarget(
             name: "TokenizationTests",
             dependencies: ["Tokenization"],
+            exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "TrainingDataTests",
+            dependencies: ["TrainingData", "Tokenization"],
             exclude: ["Fixtures"],
             swiftSettings: swiftSettings
         ),

@@ -100,6 +100,8 @@ enum ImportTable {
         // Training stands on the model's configuration, kernels and random numbers.
         "SwitchTraining": Self.cLibrary.union(["SwitchModel", "TensorKernels", "Checkpoints"]),
         "Tokenization": Self.foundation.union(["CSentencePiece", "JSONValues"]),
+        // Examples to learn from. The C library reads files, and perplexity needs exp.
+        "TrainingData": Self.cLibrary.union(["Tokenization", "JSONValues"]),
         // Digests: the SHA-256 of every file of a part.
         "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Digests", "JSONValues"]),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),
