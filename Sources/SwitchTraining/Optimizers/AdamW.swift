@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+internal import SwitchyardTypes
+public import TensorKernels
+
+/// Adam with decoupled weight decay.
+///
+/// From I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization" (ICLR 2019), as `torch.optim.AdamW` of PyTorch
+/// 2.13 computes it (https://github.com/pytorch/pytorch/blob/v2.13.0/torch/optim/adam.py, `_single_tensor_adam`), without
+/// AMSGrad. Every number is float32, bias corrections float64 rounded once. Deviations: none in real numbers; sums and products
+/// are not fused, so that a step has the same bits on every processor.
+public final class AdamW: Optimizer, @unchecked Sendable {
+    // Safety: one caller at a time makes a step; its threads write disjoint elements.
+
+    /// Adam's settings.
+    public struct Settings: Sendable, Hashable {
+        /// How much of the mean gradient stays; at least 0 and below 1.
+        public var beta1 = 0.9
+        /// How much of the mean square stays; at least 0 and below 1.
+        public var beta2 = 0.999
+        /// Added to the root of the mean square; above 0.
+        public var epsilon = 1e-8
+        /// The decay of weights, times the learning rate.
+        public var decay = WeightDecay()
+
+        /// PyTorch's defaults, but without decay.
+        public init() {}
+    }
+
+    /// The tensors that are trained.
+    public let layout: ParameterLayout
+
+    /// The settings.
+    public let settings: Settings
+
+    private let mean: ParameterBuffer
+    private let square: ParameterBuffer
+    private let decays: [Double]
+    private var steps: [Int]
+
+    /// Makes an optimizer that has seen nothing.
+    ///
+    /// - Parameters:
+    ///   - layout: The tensors to train.
+    ///   - settings: The settings.
+    /// - Throws: `invalidSettings` for a setting out of range.
+    public init(layout: ParameterLayout, settings: Settings = Settings()) throws(TrainingError) {
+        for (name, beta) in [("beta1", settings.beta1), ("beta2", settings.beta2)] where !(beta >= 0 && beta < 1) {
+            throw TrainingError(
+                code: .invalidSettings,
+                message: "\(name) is \(beta); it must be at least 0 and below 1"
+            )
+        }
+        // The gaps between tensors are computed too, and stay zeros because of it.
+        guard settings.epsilon >= 1e-30, settings.epsilon.isFinite else {
+            throw TrainingError(
+                code: .invalidSettings,
+                message: "epsilon is \(settings.epsilon); it must be at least 1e-30"
+            )
+        }
+        self.decays = try settings.decay.values(for: layout)
+        self.layout = layout
+        self.settings = settings
+        self.mean = ParameterBuffer(layout: layout)
+        self.square = ParameterBuffer(layout: layout)
+        self.steps = Array(repeating: 0, count: layout.entries.count)
+    }
+
+    /// One tensor's numbers of a step.
+    private struct Factors {
+        var keep: Float
+        var meanShare: Float
+        var squareKeep: Float
+        var squareShare: Float
+        var rootOfCorrection: Float
+        var epsilon: Float
+        var stepSize: Float
+        var gradientScale: Float
+    }
+
+    private func factors(_ entry: Int, learningRate: Double, gradientScale: Double) -> Factors {
+        let settings = self.settings
+        let step = self.steps[entry]
+        return Factors(
+            keep: Float(1 - learningRate * self.decays[entry]),
+            meanShare: Float(1 - settings.beta1),
+            squareKeep: Float(settings.beta2),
+            squareShare: Float(1 - settings.beta2),
+            rootOfCorrection: Float((1 - PortableMath.power(settings.beta2, step)).squareRoot()),
+            epsilon: Float(settings.epsilon),
+            stepSize: Float(learningRate / (1 - PortableMath.power(settings.beta1, step))),
+            gradientScale: Float(gradientScale)
+        )
+    }
+
+    /// Makes a step.
+    ///
+    /// - Parameters:
+    ///   - weights: Changed in place.
+    ///   - gradients: The step's gradients, finite.
+    ///   - learningRate: The step's rate.
+    ///   - gradientScale: What each gradient is multiplied with before it is used.
+    ///   - pool: The threads.
+    public func step(
+        weights: ParameterBuffer,
+        gradients: Gradients,
+        learningRate: Double,
+        gradientScale: Double,
+        pool: WorkPool
+    ) {
+        for entry in self.steps.indices where gradients.touched[entry] {
+            self.steps[entry] += 1
+        }
+        let factors = self.steps.indices.map {
+            self.factors($0, learningRate: learningRate, gradientScale: gradientScale)
+        }
+        let chunks = BufferChunks(self.layout, wanted: gradients.touched).chunks
+        guard let weights = weights.all.baseAddress, let gradients = gradients.values.all.baseAddress,
+            let mean = self.mean.all.baseAddress, let square = self.square.all.baseAddress
+        else { return }
+        pool.run(chunks.count) { range in
+            for chunk in chunks[range] {
+                Self.update(
+                    weights + chunk.start,
+                    UnsafePointer(gradients + chunk.start),
+                    mean + chunk.start,
+                    square + chunk.start,
+                    count: chunk.count,
+                    factors[chunk.entry]
+                )
+            }
+        }
+    }
+
+    private static func update(
+        _ weights: UnsafeMutablePointer<Float>,
+        _ gradients: UnsafePointer<Float>,
+        _ mean: UnsafeMutablePointer<Float>,
+        _ square: UnsafeMutablePointer<Float>,
+        count: Int,
+        _ factors: Factors
+    ) {
+        let width = 8
+        let whole = count / width * width
+        for index in stride(from: 0, to: whole, by: width) {
+            var lanes = Lanes(
+                weights: Self.load(weights + index),
+                mean: Self.load(mean + index),
+                square: Self.load(square + index)
+            )
+            lanes.update(Self.load(gradients + index), factors)
+            Self.store(lanes.weights, weights + index)
+            Self.store(lanes.mean, mean + index)
+            Self.store(lanes.square, square + index)
+        }
+        for index in whole..<count {
+            var lanes = Lanes(
+                weights: SIMD8(repeating: weights[index]),
+                mean: SIMD8(repeating: mean[index]),
+                square: SIMD8(repeating: square[index])
+            )
+            lanes.update(SIMD8(repeating: gradients[index]), factors)
+            weights[index] = lanes.weights[0]
+            mean[index] = lanes.mean[0]
+            square[index] = lanes.square[0]
+        }
+    }
+
+    /// Eight elements side by side: written so, the compiler needs no proof that buffers do not overlap.
+    private struct Lanes {
+        var weights: SIMD8<Float>
+        var mean: SIMD8<Float>
+        var square: SIMD8<Float>
+
+        @inline(__always)
+        mutating func update(_ gradients: SIMD8<Float>, _ factors: Factors) {
+            let gradient = gradients * factors.gradientScale
+            self.mean += factors.meanShare * (gradient - self.mean)
+            self.square = self.square * factors.squareKeep + factors.squareShare * (gradient * gradient)
+            let root = self.square.squareRoot() / factors.rootOfCorrection + factors.epsilon
+            self.weights = self.weights * factors.keep - (factors.stepSize * self.mean) / root
+        }
+    }
+
+    @inline(__always)
+    private static func load(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
+        UnsafeRawPointer(pointer).loadUnaligned(as: SIMD8<Float>.self)
+    }
+
+    @inline(__always)
+    private static func store(_ value: SIMD8<Float>, _ pointer: UnsafeMutablePointer<Float>) {
+        UnsafeMutableRawPointer(pointer).storeBytes(of: value, as: SIMD8<Float>.self)
+    }
+
+    /// The moments and the counts of steps, under PyTorch's names: `optimizer.exp_avg.NAME`, `optimizer.exp_avg_sq.NAME`.
+    ///
+    /// - Returns: The tensors, which read this optimizer's memory.
+    /// - Throws: `CheckpointError` where a tensor cannot be described.
+    public func state() throws(CheckpointError) -> [TensorView] {
+        var tensors = [try OptimizerState.steps(self.steps)]
+        for (index, entry) in self.layout.entries.enumerated() {
+            for (kind, buffer) in [("exp_avg", self.mean), ("exp_avg_sq", self.square)] {
+                tensors.append(
+                    try TensorView(
+                        name: OptimizerState.name(kind, entry),
+                        dtype: .float32,
+                        shape: entry.shape,
+                        lending: UnsafeRawBufferPointer(buffer[index]),
+                        of: buffer
+                    )
+                )
+            }
+        }
+        return tensors
+    }
+
+    /// Takes over what ``state()`` gave, bit for bit.
+    ///
+    /// - Parameter tensors: The tensors, in any order.
+    /// - Throws: `CheckpointError` for a tensor that is missing, unknown, or of another shape or type.
+    public func restore(_ tensors: [TensorView]) throws(CheckpointError) {
+        let kinds = [("exp_avg", self.mean), ("exp_avg_sq", self.square)]
+        let names = self.layout.entries.flatMap { entry in kinds.map { OptimizerState.name($0.0, entry) } }
+        let found = try OptimizerState.indexed(tensors, expecting: names + [OptimizerState.stepsName])
+        let steps = try OptimizerState.steps(from: found[OptimizerState.stepsName], count: self.steps.count)
+        for (index, entry) in self.layout.entries.enumerated() {
+            for (kind, buffer) in kinds {
+                let name = OptimizerState.name(kind, entry)
+                try OptimizerState.copy(found[name], name: name, shape: entry.shape, to: buffer[index])
+            }
+        }
+        self.steps = steps
+    }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A buffer's tensors cut into pieces of work.
+///
+/// Where a piece begins depends on its tensor alone, so sums over pieces are the same for any number of threads, and for any
+/// split of the tensors over machines.
+struct BufferChunks {
+    /// Elements of a piece at most: 64 KiB of each buffer, so that four of them lie in the second-level cache.
+    static let elements = 1 << 14
+
+    /// A piece of one tensor.
+    struct Chunk {
+        /// The tensor's entry in the layout.
+        var entry: Int
+        /// The first element's place in the buffer.
+        var start: Int
+        /// How many elements there are, gaps excluded.
+        var count: Int
+    }
+
+    let chunks: [Chunk]
+
+    /// Cuts a layout's tensors.
+    ///
+    /// - Parameters:
+    ///   - layout: The layout.
+    ///   - wanted: For each entry, whether it takes part.
+    init(_ layout: ParameterLayout, wanted: [Bool]) {
+        var chunks: [Chunk] = []
+        for (index, entry) in layout.entries.enumerated() where wanted[index] {
+            for start in stride(from: entry.range.lowerBound, to: entry.range.upperBound, by: Self.elements) {
+                chunks.append(
+                    Chunk(entry: index, start: start, count: min(Self.elements, entry.range.upperBound - start))
+                )
+            }
+        }
+        self.chunks = chunks
+    }
+}
+
+/// Sums of squares in float64, in one order.
+enum SquareSum {
+    /// The sum of squares of some elements: eight chains over every eighth element, added in order.
+    ///
+    /// - Parameters:
+    ///   - values: The first element.
+    ///   - count: How many.
+    /// - Returns: The sum.
+    static func of(_ values: UnsafePointer<Float>, count: Int) -> Double {
+        var low = SIMD4<Double>.zero
+        var high = SIMD4<Double>.zero
+        var index = 0
+        while index + 8 <= count {
+            let first = SIMD4(
+                Double(values[index]),
+                Double(values[index + 1]),
+                Double(values[index + 2]),
+                Double(values[index + 3])
+            )
+            let second = SIMD4(
+                Double(values[index + 4]),
+                Double(values[index + 5]),
+                Double(values[index + 6]),
+                Double(values[index + 7])
+            )
+            low += first * first
+            high += second * second
+            index += 8
+        }
+        let lanes = low + high
+        var sum = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+        while index < count {
+            sum += Double(values[index]) * Double(values[index])
+            index += 1
+        }
+        return sum
+    }
+}
