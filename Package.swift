@@ -193,7 +193,8 @@ let package = Package(
                 "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit",
                 "Telemetry",
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
-                "Tokenization", "Checkpoints", "TensorKernels", "CertificateAuthority", "WeightFetching",
+                "SwitchTraining", "Tokenization", "Checkpoints", "TensorKernels", "CertificateAuthority",
+                "WeightFetching",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
             ],
             swiftSettings: swiftSettings

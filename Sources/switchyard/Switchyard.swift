@@ -19,7 +19,7 @@ struct Switchyard: AsyncParsableCommand {
             UpCommand.self, GenerateCommand.self, StatusCommand.self, HealthCommand.self, PlanCommand.self,
             InspectCommand.self, ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
-            DemoCommand.self, PullCommand.self, ConfigCommand.self,
+            DemoCommand.self, PullCommand.self, ConfigCommand.self, UpcycleCommand.self,
         ]
     )
 

@@ -33,7 +33,7 @@ enum ImportTable {
             .union([
                 "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
                 "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
-                "UnixSignals",
+                "UnixSignals", "SwitchTraining",
             ]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([

@@ -37,7 +37,7 @@ enum PortableMath {
     }
 
     /// The natural logarithm, by the series of the area tangent.
-    private static func logarithm(_ value: Double) -> Double {
+    static func logarithm(_ value: Double) -> Double {
         var mantissa = value.significand
         var exponent = Double(value.exponent)
         if mantissa > 1.414_213_562_373_095_1 {
