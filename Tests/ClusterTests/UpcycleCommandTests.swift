@@ -44,7 +44,7 @@ struct UpcycleCommandTests {
         "says what it cannot do",
         arguments: [
             (["--experts", "1"], "2 through 4096"), (["--scale", "twice"], "compensated or plain"),
-            (["--router-deviation", "-1"], "0 to 10"), (["--sparse-step", "5"], "steps 1, 2"),
+            (["--router-deviation", "11"], "0 to 10"), (["--sparse-step", "5"], "steps 1, 2"),
         ]
     )
     func refused(more: [String], part: String) async throws {

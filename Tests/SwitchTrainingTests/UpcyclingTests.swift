@@ -67,6 +67,12 @@ struct UpcyclingTests {
                 router: { draws.normal(count: $1, name: $0, deviation: Upcycling.routerDeviation) }
             )
             #expect(written.sparseLayers.count == 3)
+            // transformers refuses whole numbers where it wants others.
+            let text = try String(contentsOfFile: output + "/config.json", encoding: .utf8)
+            #expect(text.contains("\"initializer_factor\": 1.0,") && text.contains("\"dropout_rate\": 0.1,"))
+            #expect(
+                text.contains("\"num_sparse_encoder_layers\": 2,") && text.contains("\"router_dtype\": \"float32\"")
+            )
             let dense = try Checkpoint.open(Self.dense("t5"))
             let sparse = try Checkpoint.open(output)
             for layer in sparse.configuration.sparseLayers {
@@ -95,12 +101,7 @@ struct UpcyclingTests {
             }
             var settings = Upcycling(expertCount: 2)
             settings.encoderSparseStep = 1
-            try Upcycling(expertCount: 2)
-                .write(
-                    model: folder,
-                    output: folder + "/out",
-                    router: { Array(repeating: 0, count: $1) }
-                )
+            try settings.write(model: folder, output: folder + "/out", router: { Array(repeating: 0, count: $1) })
             let layer = SparseLayer(stack: .encoder, block: 1)
             let sparse = try Checkpoint.open(folder + "/out")
             #expect(try sparse.tensor(.expert(layer, expert: 1, .wo)).dtype == .float32)

@@ -35,10 +35,10 @@ extension Upcycling {
         do {
             let total = tensors.reduce(0) { $0 + $1.byteCount }
             try target.checkSpace(total)
-            try FileSystem.writeJSON(
-                SwitchConfigurationFile(configuration, dropoutRate: try Self.dropoutRate(model)),
-                to: "\(target.temporary)/\(ModelConfiguration.configurationFile)"
-            )
+            let text = SwitchConfigurationFile.text(configuration, dropoutRate: try Self.dropoutRate(model))
+            let file = try OutputFile(path: "\(target.temporary)/\(ModelConfiguration.configurationFile)")
+            try file.write(Array(text.utf8))
+            try file.finish()
             for file in Self.companionFiles where FileSystem.isFile("\(model)/\(file)") {
                 try FileSystem.copy("\(model)/\(file)", to: "\(target.temporary)/\(file)")
             }

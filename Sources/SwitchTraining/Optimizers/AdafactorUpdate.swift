@@ -32,7 +32,7 @@ struct AdafactorUpdate: @unchecked Sendable {
         var columns: [Float]
     }
 
-    /// Rows of a block: at least 64, and so many that there are 256 blocks at most.
+    /// Rows of a block: at least 64, and more where there would be over 256 blocks.
     private var blockRows: Int { max(64, (self.rows + 255) / 256) }
 
     private var blockCount: Int { (self.rows + self.blockRows - 1) / self.blockRows }
