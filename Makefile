@@ -39,7 +39,7 @@ test: $(VENV)/.ready peers-cpp ## run the whole test suite, as continuous integr
 	$(SWIFT) build --build-tests
 	SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" $(SWIFT) test --skip-build --no-parallel
 
-faults: ## inject faults into clusters under load: the table of docs/reliability.md (about 17 minutes, as root)
+faults: ## inject faults into clusters under load: the tables of docs/reliability.md (about 26 minutes, as root)
 	@deploy/install-packages.sh faults
 	$(RELEASE)
 	$(RELEASE_FAULTS)

@@ -13,6 +13,9 @@ struct FaultRowTests {
             ["nan/replica", "shape/alone", "garbage/replica"],
             ["checkpoint/replica", "checkpoint/alone", "rolling/replica"],
             ["gateway-sigterm/replica", "gateway-sigkill/replica"],
+            ["rubbish/replica", "rubbish/alone", "plausible/replica", "flapping/replica"],
+            ["zeroed/replica", "overwritten/replica", "rewritten/alone", "gateway-truncated/replica"],
+            ["descriptors/replica", "ligature/replica"],
         ]
     )
     func rows(names: [String]) async throws {

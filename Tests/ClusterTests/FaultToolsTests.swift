@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import RPCCore
 import SwitchyardProtos
 import SwitchyardTypes
@@ -38,6 +39,9 @@ struct FaultToolsTests {
         #expect(window.rate == 3)
         #expect(abs(window.longestGap - 0.3) < 1e-6)
         #expect(abs(window.highGap - 0.3) < 1e-6)
+        // The last token was waited for in the window, and came after it.
+        #expect(abs(LoadWindow.longestWait(samples, from: .seconds(1), to: .seconds(2)) - 0.4) < 1e-6)
+        #expect(LoadWindow.longestWait(samples, from: .seconds(3), to: .seconds(4)) == 0)
     }
 
     @Test("calls are counted by how they ended")
@@ -61,24 +65,36 @@ struct FaultToolsTests {
         #expect(summary.joined(summary).calls == 12)
     }
 
-    @Test("lies are messages that a gateway can detect", arguments: Lie.allCases)
+    @Test("lies are messages that differ from the truth in what they are named after", arguments: Lie.allCases)
     func lies(lie: Lie) {
-        let outputs = Tensor(dtype: .float32, shape: [2, 3], data: [UInt8](repeating: 0, count: 24))
-        let truth = ForwardResponse(outputs: outputs).serialized()
-        let told = lie.distorted(truth)
-        #expect(told != truth)
-        let response = try? ForwardResponse(serialized: told)
+        let truth: [[Float]] = [[1, 2, 3], [4, 5, 6]]
+        let bytes = truth.joined().flatMap { value in withUnsafeBytes(of: value) { Array($0) } }
+        let told = lie.distorted(
+            ForwardResponse(outputs: Tensor(dtype: .float32, shape: [2, 3], data: bytes)).serialized()
+        )
+        let outputs = (try? ForwardResponse(serialized: told))?.outputs
+        let words = outputs?.data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) } ?? []
         switch lie {
-        case .noMessage: #expect(response == nil)
-        case .shape: #expect(response?.outputs?.shape == [3, 2])
+        case .noMessage: #expect(outputs == nil)
+        case .shape: #expect(outputs?.shape == [3, 2])
         case .rows:
-            #expect(response?.outputs?.shape == [1, 3])
-            #expect(response?.outputs?.data.count == 12)
-        case .nan, .infinity:
-            #expect(response?.outputs?.shape == [2, 3])
-            let words = response?.outputs?.data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) } ?? []
-            #expect(words.contains { !$0.isFinite })
+            #expect(outputs?.shape == [1, 3])
+            #expect(words == truth[0])
+        case .nan, .infinity: #expect(words.count { !$0.isFinite } == 1)
+        case .huge: #expect(words == Array(repeating: 3e38, count: 6))
+        case .otherRows: #expect(words == truth[1] + truth[0])
+        case .zeroRows: #expect(words == Array(repeating: 0, count: 6))
         }
+        if lie != .shape, lie != .rows, lie != .noMessage { #expect(outputs?.shape == [2, 3]) }
+    }
+
+    @Test("a single row is told with its halves exchanged")
+    func singleRow() {
+        let bytes = [1, 2, 3, 4].flatMap { (value: Float) in withUnsafeBytes(of: value) { Array($0) } }
+        let truth = ForwardResponse(outputs: Tensor(dtype: .float32, shape: [1, 4], data: bytes))
+        let told = try? ForwardResponse(serialized: Lie.otherRows.distorted(truth.serialized()))
+        let words = told?.outputs?.data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+        #expect(words == [3, 4, 1, 2])
     }
 
     @Test("the same seed draws the same faults, and never kills a pool's first host")
@@ -132,6 +148,38 @@ struct FaultToolsTests {
         #expect(lines[3].hasSuffix("| FAIL: identical ids (1 of 7 differ) |"))
         #expect(lines[4].hasSuffix("| skipped: needs root |"))
         #expect(Set(lines.map { $0.count { $0 == "|" } }).count == 1)
+    }
+
+    @Test("hostile rows have a table of their own, with the gateway's memory")
+    func hostileTable() {
+        let plain = FaultResult(name: "sigkill", title: "SIGKILL", variant: .replica, verdict: .passed)
+        var hostile = FaultResult(name: "idle", title: "Idle", variant: .replica, verdict: .passed)
+        hostile.isHostile = true
+        var figures = FaultFigures()
+        figures.toll = GatewayToll(
+            residentBefore: 50 << 20,
+            residentPeak: 60 << 20,
+            residentAfter: nil,
+            processors: 0.5
+        )
+        figures.wrongFor = 1.5
+        hostile.figures = figures
+        let tables = FaultTable.markdown([hostile, plain]).components(separatedBy: "\n\n")
+        #expect(tables.count == 2)
+        #expect(tables.first?.contains("SIGKILL") == true)
+        let lines = tables.last?.split(separator: "\n") ?? []
+        #expect(lines.count == 3)
+        #expect(lines.last?.contains("| 1.5 s | 50, 60, gone MiB | 0.50 |") == true)
+        #expect(Set(lines.map { $0.count { $0 == "|" } }).count == 1)
+    }
+
+    @Test("every row has its own name, and both variants where it names them")
+    func names() {
+        let names = FaultRow.all.map { "\($0.name)/\($0.variant.rawValue)" }
+        #expect(Set(names).count == names.count)
+        #expect(FaultRow.named("rubbish").count == 2)
+        #expect(FaultRow.named("goaway/alone").map(\.variant) == [.alone])
+        #expect(FaultRow.all.count(where: \.isHostile) > 20)
     }
 
     @Test("figures are formatted for people")

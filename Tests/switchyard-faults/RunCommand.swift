@@ -20,6 +20,9 @@ struct RunCommand: AsyncParsableCommand {
     )
     var names: [String] = []
 
+    @Flag(help: "Only the rows with hostile clients, files and hosts.")
+    var hostile = false
+
     @Option(help: "Seconds under the fault where throughput is compared; the other phases scale with it.")
     var seconds = 30
 
@@ -75,7 +78,7 @@ struct RunCommand: AsyncParsableCommand {
     }
 
     private func rows() throws -> [FaultRow] {
-        guard !self.names.isEmpty else { return FaultRow.all }
+        guard !self.names.isEmpty else { return FaultRow.all.filter { !self.hostile || $0.isHostile } }
         return try self.names.flatMap { name in
             let found = FaultRow.named(name)
             guard !found.isEmpty else {

@@ -19,6 +19,12 @@ package enum Lie: String, Sendable, CaseIterable {
     case rows
     /// Bytes that are not a message.
     case noMessage
+    /// Finite values that no expert could have computed.
+    case huge
+    /// Each row in place of another; a single row with its halves exchanged.
+    case otherRows
+    /// Rows of zeros.
+    case zeroRows
 
     /// Turns a true answer into a lie.
     ///
@@ -37,10 +43,22 @@ package enum Lie: String, Sendable, CaseIterable {
             let rowBytes = Int(outputs.shape[1]) * 4
             outputs.shape[0] -= 1
             outputs.data.removeLast(min(rowBytes, outputs.data.count))
+        case .huge:
+            // 3e38 in float32.
+            outputs.data = Self.repeated([0xE6, 0xB1, 0x61, 0x7F], count: outputs.data.count)
+        case .otherRows:
+            let rows = Int(outputs.shape[0])
+            let step = outputs.data.count / (rows > 1 ? rows : 2)
+            outputs.data = Array(outputs.data[step...] + outputs.data[..<step])
+        case .zeroRows: outputs.data = [UInt8](repeating: 0, count: outputs.data.count)
         case .noMessage: break
         }
         response.outputs = outputs
         return response.serialized()
+    }
+
+    private static func repeated(_ value: [UInt8], count: Int) -> [UInt8] {
+        (0..<count).map { value[$0 % value.count] }
     }
 }
 

@@ -34,6 +34,21 @@ package struct LoadWindow: Sendable, Hashable {
         self.highGap = Self.percentile(0.99, of: gaps)
     }
 
+    /// The longest wait for a token in a stretch of time, with waits that begin in it and end after it.
+    ///
+    /// - Parameters:
+    ///   - samples: Tokens.
+    ///   - from: Where the stretch begins, since the record began.
+    ///   - to: Where it ends.
+    /// - Returns: The longest wait in seconds, without what lies before the stretch.
+    package static func longestWait(_ samples: [TokenSample], from: Duration, to: Duration) -> Double {
+        let start = Float(from.seconds)
+        let end = Float(to.seconds)
+        return samples.filter { $0.time >= start && $0.time - $0.gap < end }
+            .map { Double(min($0.gap, $0.time - start)) }
+            .max() ?? 0
+    }
+
     /// Tokens per second.
     package var rate: Double { self.seconds > 0 ? Double(self.tokens) / self.seconds : 0 }
 

@@ -91,10 +91,16 @@ package final class FaultCluster: Sendable {
     ///   - pool: The pool's number.
     ///   - shard: The folder to serve; nil for the pool's own.
     ///   - arguments: Further arguments.
+    ///   - wrapper: A command that becomes the program it is given; empty for none.
     /// - Returns: The host.
     /// - Throws: ``FaultError`` where it does not start.
     @discardableResult
-    package func startHost(pool: Int, shard: String? = nil, arguments: [String] = []) async throws -> HostProcess {
+    package func startHost(
+        pool: Int,
+        shard: String? = nil,
+        arguments: [String] = [],
+        wrapper: [String] = []
+    ) async throws -> HostProcess {
         let (number, replica) = self.state.withLock { state in
             state.started += 1
             defer { state.replicas[pool, default: 0] += 1 }
@@ -107,6 +113,7 @@ package final class FaultCluster: Sendable {
             "--exit-with-standard-input", "--threads", "1", "--admin-listen", "off",
         ]
         if let place { command = place.command(command) + ["--plaintext"] }
+        command = wrapper + command
         var specification = ProcessSpecification(
             name: "pool-\(pool)/\(replica)",
             executable: command[0],
@@ -133,13 +140,28 @@ package final class FaultCluster: Sendable {
 
     /// Restarts a host's process at the same address and waits until it listens.
     ///
-    /// - Parameter host: A host whose process has ended.
+    /// - Parameters:
+    ///   - host: A host whose process has ended.
+    ///   - arguments: Arguments of this process only.
     /// - Throws: ``FaultError`` where it does not start.
-    package func restart(_ host: HostProcess) async throws {
+    package func restart(_ host: HostProcess, arguments: [String] = []) async throws {
+        try await self.startAgain(host, arguments: arguments).listening(within: .seconds(300))
+    }
+
+    /// Starts a host's process again at the same address; it may refuse to start.
+    ///
+    /// - Parameters:
+    ///   - host: A host whose process has ended.
+    ///   - arguments: Arguments of this process only.
+    /// - Returns: The process, which may not run yet.
+    /// - Throws: ``FaultError`` where the process before it still runs.
+    package func startAgain(_ host: HostProcess, arguments: [String] = []) async throws -> KeptProcess {
         _ = try await host.process.ended(within: .seconds(300))
-        let process = self.keeper.start(host.specification)
+        var specification = host.specification
+        specification.arguments += arguments
+        let process = self.keeper.start(specification)
         host.replace(process)
-        try await process.listening(within: .seconds(300))
+        return process
     }
 
     /// Removes a host from the cluster; its process keeps running.
@@ -152,19 +174,24 @@ package final class FaultCluster: Sendable {
     /// Starts the gateway and waits until it serves.
     ///
     /// - Parameters:
+    ///   - model: The gateway's part; nil for the cluster's own.
     ///   - targets: The targets of each pool; nil for the hosts that were started.
     ///   - arguments: Further arguments.
+    ///   - wrapper: A command that becomes the program it is given; empty for none.
     ///   - listen: Where it listens.
     /// - Returns: The process.
     /// - Throws: ``FaultError`` where it does not start.
     @discardableResult
     package func startGateway(
+        model: String? = nil,
         targets: [String: [String]]? = nil,
         arguments: [String] = [],
+        wrapper: [String] = [],
         listen: String = "127.0.0.1:0"
     ) async throws -> KeptProcess {
         var command = [
-            "gateway", "--model", "\(self.shards)/gateway", "--listen", listen, "--threads", "1", "--admin-listen",
+            self.workspace.executable, "gateway", "--model", model ?? "\(self.shards)/gateway", "--listen", listen,
+            "--threads", "1", "--admin-listen",
             "off",
             "--address-file",
             "\(self.folder)/gateway.address", "--exit-with-standard-input",
@@ -175,11 +202,12 @@ package final class FaultCluster: Sendable {
             command += ["--pool", "\(pool)=\((targets?[pool] ?? own).joined(separator: ","))"]
         }
         if self.lab != nil { command.append("--plaintext") }
+        command = wrapper + command
         let process = self.keeper.start(
             ProcessSpecification(
                 name: "gateway",
-                executable: self.workspace.executable,
-                arguments: command + self.workspace.gatewayArguments + arguments,
+                executable: command[0],
+                arguments: Array(command.dropFirst()) + self.workspace.gatewayArguments + arguments,
                 addressFile: "\(self.folder)/gateway.address",
                 logFile: "\(self.folder)/gateway.log"
             )

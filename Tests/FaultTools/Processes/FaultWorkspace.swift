@@ -56,6 +56,15 @@ package struct FaultWorkspace: Sendable {
         try await self.cut(self.model, into: "\(self.folder)/shards-\(pools)", pools: pools)
     }
 
+    /// The model cut into pools whose experts are packed, so that hosts map them.
+    ///
+    /// - Parameter pools: How many pools.
+    /// - Returns: The folder with `gateway` and the pools.
+    /// - Throws: ``FaultError`` with what the program printed where it fails.
+    package func packedShards(pools: Int) async throws -> String {
+        try await self.cut(self.model, into: "\(self.folder)/packed-shards-\(pools)", pools: pools, ["--packed"])
+    }
+
     /// The model with one weight changed, cut into pools: the same shapes, another fingerprint.
     ///
     /// - Parameter pools: How many pools.
@@ -75,9 +84,14 @@ package struct FaultWorkspace: Sendable {
         return try await self.cut(copy, into: "\(self.folder)/other-shards-\(pools)", pools: pools)
     }
 
-    private func cut(_ model: String, into folder: String, pools: Int) async throws -> String {
+    private func cut(
+        _ model: String,
+        into folder: String,
+        pools: Int,
+        _ arguments: [String] = []
+    ) async throws -> String {
         if FileManager.default.fileExists(atPath: "\(folder)/placement.json") { return folder }
-        try await Tool.run(self.executable, ["shard", model, "--out", folder, "--pools", "\(pools)"])
+        try await Tool.run(self.executable, ["shard", model, "--out", folder, "--pools", "\(pools)"] + arguments)
         return folder
     }
 }

@@ -9,13 +9,27 @@ package enum FaultTable {
         "Back after", "Result",
     ]
 
-    /// Markdown with one line per row.
+    private static let hostileTitles = [
+        "Fault", "Replica", "Calls", "Failed", "Other ids", "Tokens lost", "Longest stall", "Wrong answers for",
+        "Gateway's memory", "Processors", "Back after", "Result",
+    ]
+
+    /// Markdown with one line per row: a table of faults, and one of hostile clients, files and hosts.
     ///
     /// - Parameter results: The rows' results.
-    /// - Returns: The table, with a line break at its end.
+    /// - Returns: The tables, each with a line break at its end, and an empty line between them.
     package static func markdown(_ results: [FaultResult]) -> String {
-        let rule = ["---", "---"] + Array(repeating: "---:", count: self.titles.count - 3) + ["---"]
-        return ([self.titles, rule] + results.map(self.cells)).map { "| \($0.joined(separator: " | ")) |\n" }.joined()
+        let plain = results.filter { !$0.isHostile }
+        let hostile = results.filter(\.isHostile)
+        return [(plain, self.titles, self.cells), (hostile, self.hostileTitles, self.hostileCells)]
+            .filter { !$0.0.isEmpty }
+            .map { self.table($0.1, $0.0.map($0.2)) }
+            .joined(separator: "\n")
+    }
+
+    private static func table(_ titles: [String], _ rows: [[String]]) -> String {
+        let rule = ["---", "---"] + Array(repeating: "---:", count: titles.count - 3) + ["---"]
+        return ([titles, rule] + rows).map { "| \($0.joined(separator: " | ")) |\n" }.joined()
     }
 
     /// One row in words, for the terminal: its figures and failed checks.
@@ -49,22 +63,50 @@ package enum FaultTable {
             + "\(Figure.seconds(figures.faultStep)) (quiet \(Figure.seconds(figures.quietStep))), quiet "
             + "\(Figure.decimal(figures.quietRate, 0)) tokens/s, lost "
             + (figures.throughputLost.map { Figure.percent($0) } ?? "-")
+            + (figures.toll.map { ", gateway \(self.memory($0)), \(self.processors($0)) processors" } ?? "")
+            + (figures.wrongFor.map { ", wrong for \(Figure.seconds($0))" } ?? "")
+    }
+
+    private static func processors(_ toll: GatewayToll) -> String {
+        "\(toll.processors.map { Figure.decimal($0, 2) } ?? "-") (quiet \(Figure.decimal(toll.quietProcessors, 2)))"
     }
 
     private static func cells(_ result: FaultResult) -> [String] {
-        let name = "\(result.title) (`\(result.name)`)"
-        let replica = result.variant == .replica ? "yes" : "no"
-        guard let figures = result.figures else {
-            let blanks = Array(repeating: "", count: self.titles.count - 3)
-            return [name, replica] + blanks + [self.verdict(result)]
-        }
-        let load = figures.load
-        return [
-            name, replica, "\(load.calls)", self.failed(load), "\(load.otherIDs)", self.lost(load),
+        guard let figures = result.figures else { return self.blank(result, self.titles.count) }
+        return self.start(result, figures.load) + [
             figures.longestStall > 0 ? Figure.seconds(figures.longestStall) : "",
             figures.throughputLost.map { Figure.percent($0) } ?? "",
             figures.recovery.map { Figure.seconds($0) } ?? "", self.verdict(result),
         ]
+    }
+
+    private static func hostileCells(_ result: FaultResult) -> [String] {
+        guard let figures = result.figures else { return self.blank(result, self.hostileTitles.count) }
+        return self.start(result, figures.load) + [
+            figures.longestStall > 0 ? Figure.seconds(figures.longestStall) : "",
+            figures.wrongFor.map { Figure.seconds($0) } ?? "", figures.toll.map(self.memory) ?? "",
+            figures.toll?.processors.map { Figure.decimal($0, 2) } ?? "",
+            figures.recovery.map { Figure.seconds($0) } ?? "", self.verdict(result),
+        ]
+    }
+
+    /// The cells that both tables begin with.
+    private static func start(_ result: FaultResult, _ load: LoadSummary) -> [String] {
+        self.name(result) + ["\(load.calls)", self.failed(load), "\(load.otherIDs)", self.lost(load)]
+    }
+
+    private static func name(_ result: FaultResult) -> [String] {
+        ["\(result.title) (`\(result.name)`)", result.variant == .replica ? "yes" : "no"]
+    }
+
+    private static func blank(_ result: FaultResult, _ count: Int) -> [String] {
+        self.name(result) + Array(repeating: "", count: count - 3) + [self.verdict(result)]
+    }
+
+    /// Before the fault, at its worst, and after it, in MiB.
+    private static func memory(_ toll: GatewayToll) -> String {
+        let after = [toll.residentPeak, toll.residentAfter].map { $0.map { "\($0 >> 20)" } ?? "gone" }
+        return "\(toll.residentBefore >> 20), \(after.joined(separator: ", ")) MiB"
     }
 
     /// Calls that failed; those that asked to fail rather than lose a token are listed separately.

@@ -37,6 +37,10 @@ package struct FaultFigures: Sendable, Codable, Hashable {
     package var throughputLost: Double?
     /// How long the cluster took to recover once the fault ended, in seconds.
     package var recovery: Double?
+    /// How long after the fault's beginning the last wrong answer ended, in seconds; nil where none was wrong.
+    package var wrongFor: Double?
+    /// What the fault cost the gateway; nil where that was not measured.
+    package var toll: GatewayToll?
 }
 
 /// A row's result.
@@ -54,6 +58,8 @@ package struct FaultResult: Sendable, Codable {
     package var title: String
     /// Whether there was a second host.
     package var variant: FaultVariant
+    /// Whether somebody or something is hostile, so that the gateway's toll matters.
+    package var isHostile = false
     /// How it went.
     package var verdict: Verdict
     /// Why it was skipped or could not be completed.
@@ -87,7 +93,7 @@ package struct RowContext: Sendable {
     /// Programs, models, a folder to write to.
     package let workspace: FaultWorkspace
     /// How long everything takes.
-    package let timing: FaultTiming
+    package var timing: FaultTiming
     /// The load.
     package let requests: [LoadRequest]
     /// The network of hosts; nil where there is none.
@@ -129,6 +135,8 @@ package struct FaultRow: Sendable {
     package let variant: FaultVariant
     /// Whether hosts need their own network.
     package var needsLab = false
+    /// Whether somebody or something is hostile, so that the gateway's toll matters.
+    package var isHostile = false
     let play: @Sendable (RowContext) async throws -> RowReport
 
     /// Runs the row.
@@ -139,6 +147,7 @@ package struct FaultRow: Sendable {
     /// - Returns: Its result; a row that could not be run has failed.
     package func run(_ context: RowContext, labProblem: String? = nil) async -> FaultResult {
         var result = FaultResult(name: self.name, title: self.title, variant: self.variant, verdict: .failed)
+        result.isHostile = self.isHostile
         if self.needsLab, context.lab == nil {
             result.verdict = .skipped
             result.reason = labProblem ?? "needs root"
@@ -160,6 +169,14 @@ package struct FaultRow: Sendable {
 }
 
 extension RowContext {
+    /// The same with everything as long as in a hostile row.
+    var hostile: RowContext {
+        var context = self
+        context.timing.short = self.timing.hostile
+        context.timing.fault = self.timing.hostile / 2
+        return context
+    }
+
     /// Starts hosts, and gives them to a body that starts the gateway.
     ///
     /// - Parameters:

@@ -161,7 +161,7 @@ enum GatewayRows {
         }
     }
 
-    private static func waitForAnswer(
+    static func waitForAnswer(
         _ request: LoadRequest,
         at endpoint: Endpoint,
         since begin: ContinuousClock.Instant

@@ -22,18 +22,42 @@ package enum FaultLimits {
     static let growth = 256 << 20
     /// How long it may take until a host that left its pool's list gets no more calls, in seconds.
     static let leaving = 5.0
+    /// How long wrong answers may go out after a mapped file was written to, in seconds: it is looked at every second, and a
+    /// call in flight may still end.
+    static let exposure = 2.0
+    /// How long a host may serve damaged packed weights before it finds them.
+    static let backgroundCheck = Duration.seconds(10)
+    /// How long it may take until a restarted host is judged by the hosts that are there now.
+    static let verdict = Duration.seconds(5)
+    /// The longest wait for a token where every layer of a step misses ``HostRows/deadlines``, in seconds: two sparse layers of
+    /// the encoder and two of the decoder, and a quarter for a busy machine.
+    static let steps = (2 * 0.4 + 2 * 0.2) * 1.25
+    /// How much unfinished messages may make a gateway grow, in bytes: those of one connection, and those of four.
+    static let unfinishedGrowth = (one: 96 << 20, four: 192 << 20)
+    /// The same for a method whose messages are small.
+    static let smallGrowth = 32 << 20
+    /// The longest wait for a token while one caller's texts or beams cost far more than others', in seconds.
+    static let fairStall = 1.0
+    /// How much more of a processor a gateway may use because it has no descriptor left.
+    static let spinning = 0.25
+    /// The longest time until a new caller is answered while another one holds connections, in seconds.
+    static let newCaller = 2.0
+    /// How long a process whose output nobody reads may take to end after SIGTERM, in seconds.
+    static let farewell = 30.0
 }
 
 extension RowReport {
     /// Copies the figures of a story.
     init(_ outcome: StoryOutcome) {
         self.figures.load = outcome.summary
-        self.figures.longestStall = outcome.disturbed.longestGap
+        self.figures.longestStall = outcome.longestStall
         self.figures.quietStall = outcome.quiet.longestGap
         self.figures.quietStep = outcome.quiet.highGap
         self.figures.faultStep = outcome.disturbed.highGap
         self.figures.quietRate = outcome.quiet.rate
         self.figures.throughputLost = outcome.throughputLost
+        self.figures.toll = outcome.toll
+        self.figures.wrongFor = outcome.wrongFor
         self.notes += outcome.summary.statuses.sorted { $0.key < $1.key }.map { "\($0.value) x \($0.key)" }
     }
 

@@ -41,7 +41,7 @@ enum ReplyRows {
 
     // MARK: - Lies
 
-    private static func lied(_ context: RowContext, _ lies: [Lie], _ variant: FaultVariant) async throws -> RowReport {
+    static func lied(_ context: RowContext, _ lies: [Lie], _ variant: FaultVariant) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let honest = try cluster.firstHost.address
             return try await LyingHost.with(before: honest) { liar in
@@ -64,7 +64,7 @@ enum ReplyRows {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let honest = try cluster.firstHost.address
             return try await GarbageRelay.with(before: honest) { relay in
-                let report = try await Self.story(context, cluster, honest, relay.address, variant, inFrames: true) {
+                let report = try await Self.story(context, cluster, honest, relay.address, variant, .frames) {
                     relay.speakGarbage(true)
                     try await Task.sleep(for: context.timing.fault)
                 } truth: {
@@ -77,14 +77,24 @@ enum ReplyRows {
         }
     }
 
+    /// What is wrong with a host's connection.
+    enum Wrong {
+        /// Its answers.
+        case replies
+        /// Its frames.
+        case frames
+        /// It says nothing.
+        case silence
+    }
+
     /// A story in which a pool's host, or one of two, cannot be trusted for a while.
-    private static func story(
+    static func story(
         _ context: RowContext,
         _ cluster: FaultCluster,
         _ honest: String,
         _ liar: String,
         _ variant: FaultVariant,
-        inFrames: Bool = false,
+        _ wrong: Wrong = .replies,
         lie: @Sendable () async throws -> Void,
         truth: @Sendable () -> Void
     ) async throws -> RowReport {
@@ -98,12 +108,13 @@ enum ReplyRows {
             context,
             at: gateway.listening(within: .seconds(300)),
             time: context.timing.short,
-            strictClients: variant == .alone ? 1 : 0
+            strictClients: variant == .alone ? 1 : 0,
+            gateway: gateway
         ) { story in
             try await lie()
             // On a slow machine, until the lies have had a consequence.
-            let patience = ContinuousClock.now.advanced(by: .seconds(300))
-            while ContinuousClock.now < patience, !Self.hasConsequence(story, liar, variant, inFrames) {
+            let patience = ContinuousClock.now.advanced(by: .seconds(60))
+            while ContinuousClock.now < patience, !Self.hasConsequence(story, liar, variant, wrong) {
                 try await Task.sleep(for: .milliseconds(5))
             }
             truth()
@@ -121,15 +132,16 @@ enum ReplyRows {
         switch variant {
         case .replica:
             report.requireUnnoticed()
-            let isEjected = Self.isEjected(states, inFrames)
+            let isEjected = Self.isEjected(states, wrong)
             // It takes a probe's time to see that a frame announced by random bytes never ends.
-            report.require("the host is ejected", isEjected, found: "seen \(states.words)", speed: inFrames)
+            report.require("the host is ejected", isEjected, found: "seen \(states.words)", speed: wrong == .frames)
         case .alone:
+            switch wrong {
+            case .replies: report.requireHonest(reasons: [.badReply, .unavailable], sureReason: .badReply)
             // Random bytes may look like the beginning of a long frame, whose end never comes.
-            report.requireHonest(
-                reasons: inFrames ? [.badReply, .unavailable, .timeout] : [.badReply, .unavailable],
-                sureReason: inFrames ? nil : .badReply
-            )
+            case .frames: report.requireHonest(reasons: [.badReply, .unavailable, .timeout])
+            case .silence: report.requireHonest(reasons: [.unavailable, .timeout])
+            }
             report.requireWhole(outcome, after: FaultLimits.healing)
         }
         report.figures.recovery = recovery.seconds
@@ -138,8 +150,8 @@ enum ReplyRows {
     }
 
     /// A connection that breaks with every frame is given up as a connection.
-    private static func isEjected(_ states: Set<ReplicaState>, _ inFrames: Bool) -> Bool {
-        states.contains(.ejected) || inFrames && states.contains(.disconnected)
+    private static func isEjected(_ states: Set<ReplicaState>, _ wrong: Wrong) -> Bool {
+        states.contains(.ejected) || wrong == .frames && states.contains(.disconnected)
     }
 
     /// The required consequence of lies has come: the host is ejected, or strict calls were refused.
@@ -147,10 +159,10 @@ enum ReplyRows {
         _ story: Story,
         _ liar: String,
         _ variant: FaultVariant,
-        _ inFrames: Bool
+        _ wrong: Wrong
     ) -> Bool {
         switch variant {
-        case .replica: self.isEjected(story.watch.states(of: liar), inFrames)
+        case .replica: self.isEjected(story.watch.states(of: liar), wrong)
         case .alone: story.record.summary.strictRefusals > 0
         }
     }
@@ -224,7 +236,7 @@ extension Findings {
 
 extension Set<ReplicaState> {
     /// The states' names.
-    fileprivate var words: String {
+    var words: String {
         let names: [ReplicaState: String] = [
             .unspecified: "unspecified", .disconnected: "disconnected", .unverified: "unverified", .ready: "ready",
             .ejected: "ejected", .draining: "draining", .mismatched: "mismatched",

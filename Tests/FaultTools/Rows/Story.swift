@@ -12,6 +12,8 @@ package struct Story: Sendable {
     package let record: LoadRecord
     /// How long the load runs undisturbed, half of it before the fault and half of it after.
     let time: Duration
+    /// What the fault costs the gateway; nil where that is not measured.
+    var meter: TollMeter?
 }
 
 /// How long the parts of a row take and how much load there is.
@@ -22,6 +24,8 @@ package struct FaultTiming: Sendable {
     package var short: Duration
     /// How long a temporary fault lasts.
     package var fault: Duration
+    /// The length of the stretch in which a client, a file or a host is hostile.
+    package var hostile: Duration
     /// How long the overload lasts.
     package var overload: Duration
     /// Number of concurrent clients.
@@ -33,12 +37,15 @@ package struct FaultTiming: Sendable {
     package var share: Double
     /// Tokens of a call that is to be in flight when the gateway is told to leave.
     package var streamTokens: UInt32 = 200
+    /// Tokens of a call with as many beams as there are batch slots.
+    package var beamTokens: UInt32 = 1024
 
     /// What the table of `docs/reliability.md` is measured with, over a number of seconds.
     package init(seconds: Int, clients: Int = 4, share: Double = 0.6) {
         self.measured = .seconds(seconds)
         self.short = .seconds(max(6, seconds / 3))
         self.fault = .milliseconds(max(2000, seconds * 1000 / 4))
+        self.hostile = .milliseconds(max(4000, seconds * 200))
         self.overload = .seconds(seconds * 2)
         self.clients = clients
         self.share = share
@@ -51,6 +58,8 @@ package struct FaultTiming: Sendable {
         timing.short = .milliseconds(800)
         timing.measured = .milliseconds(800)
         timing.fault = .milliseconds(500)
+        timing.hostile = .milliseconds(800)
+        timing.beamTokens = 24
         return timing
     }()
 }
@@ -64,6 +73,10 @@ struct StoryOutcome: Sendable {
     var samples: [TokenSample]
     /// From where to where the fault lasted, since the record began.
     var fault: (from: Duration, to: Duration)
+    /// The longest wait for a token that lies in the stretch with the fault or begins in it, in seconds.
+    var longestStall: Double
+    /// What it cost the gateway, where that was asked.
+    var toll: GatewayToll?
 
     /// The fraction of the undisturbed throughput that was lost during the fault; negative where it rose.
     var throughputLost: Double {
@@ -79,6 +92,8 @@ extension Story {
     ///   - address: Where the gateway listens.
     ///   - time: How long the stretch with the fault is, and the one without.
     ///   - strictClients: Additional clients whose calls accept no lost token.
+    ///   - gateway: The gateway's process, if the fault's cost to it is to be measured.
+    ///   - configuration: How the clients call.
     ///   - fault: Does something to the cluster; returns when the cluster, or the rest of it, has recovered.
     /// - Returns: What the clients saw.
     /// - Throws: What the fault throws; ``FaultError`` where the cluster is unhealthy from the start.
@@ -87,10 +102,13 @@ extension Story {
         at address: String,
         time: Duration,
         strictClients: Int = 0,
+        gateway: KeptProcess? = nil,
+        configuration: GatewayClientConfiguration = .defaults,
         fault: @Sendable (Story) async throws -> Void
     ) async throws -> StoryOutcome {
         let requests = context.requests
-        return try await GatewayClient.with(endpoint: Endpoint(parsing: address)) { client in
+        let endpoint = try Endpoint(parsing: address)
+        return try await GatewayClient.with(endpoint: endpoint, configuration: configuration) { client in
             let references = try await Load.references(requests, client: client)
             let watch = ClusterWatch()
             var plan = Load.Plan(
@@ -103,7 +121,8 @@ extension Story {
                 plan.interval = try await Load.shortestInterval(plan, client: client) / context.timing.share
             }
             let record = LoadRecord()
-            let story = Story(client: client, watch: watch, record: record, time: time)
+            let meter = gateway.map(TollMeter.init)
+            let story = Story(client: client, watch: watch, record: record, time: time, meter: meter)
             let load = Load(plan, record: record)
             return try await withThrowingTaskGroup(of: Void.self) { group in
                 group.addTask { await load.run(client) }
@@ -118,7 +137,7 @@ extension Story {
                 load.stop()
                 watch.stop()
                 try await group.waitForAll()
-                return Self.outcome(record, windows)
+                return Self.outcome(record, windows, meter?.toll)
             }
         }
     }
@@ -130,22 +149,30 @@ extension Story {
         // The first calls fill caches and buffers.
         try await Task.sleep(for: min(.seconds(1), self.time / 4))
         let before = self.record.now
+        self.meter?.beginQuiet()
         try await Task.sleep(for: self.time / 2)
         let beginning = self.record.now
         try await Task.sleep(for: self.time / 20)
         let faultBegins = self.record.now
+        self.meter?.beginFault()
         try await fault(self)
+        self.meter?.endFault()
         let faultEnds = self.record.now
         let end = max(beginning + self.time, faultEnds)
         try await Task.sleep(for: end - faultEnds)
         let rest = self.record.now
         try await Task.sleep(for: self.time / 2)
+        self.meter?.end()
         return [
             (before, beginning), (beginning, rest), (rest, self.record.now), (faultBegins, faultEnds),
         ]
     }
 
-    private static func outcome(_ record: LoadRecord, _ times: [(from: Duration, to: Duration)]) -> StoryOutcome {
+    private static func outcome(
+        _ record: LoadRecord,
+        _ times: [(from: Duration, to: Duration)],
+        _ toll: GatewayToll?
+    ) -> StoryOutcome {
         let (calls, samples) = record.contents
         let windows = times.map { LoadWindow(samples, from: $0.from, to: $0.to) }
         let quiet = windows[0].joined(windows[2])
@@ -155,7 +182,9 @@ extension Story {
             summary: record.summary,
             calls: calls,
             samples: samples,
-            fault: times[3]
+            fault: times[3],
+            longestStall: LoadWindow.longestWait(samples, from: times[1].from, to: times[1].to),
+            toll: toll
         )
     }
 }
