@@ -50,10 +50,15 @@ package final class PacketDelay: Sendable {
         // AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK, NETLINK_NETFILTER; the imported constants have other types.
         self.descriptor = socket(16, 3 | 0o4000, 12)
         guard self.descriptor >= 0 else { throw Self.failure("socket") }
-        // A sockaddr_nl of zeros after the family lets the kernel choose the address.
-        var address = sockaddr()
-        address.sa_family = 16
-        guard bind(self.descriptor, &address, 12) == 0 else { throw Self.failure("bind") }
+        // A sockaddr_nl of zeros after the family lets the kernel choose the address. It is written as bytes: which imported
+        // module has sockaddr's members depends on what else is compiled with this file.
+        var address = [UInt8](repeating: 0, count: 16)
+        address[0] = 16
+        // Safety: the kernel reads 12 bytes during the call, and there are 16.
+        let result = address.withUnsafeBytes { bytes in
+            bytes.withMemoryRebound(to: sockaddr.self) { bind(self.descriptor, $0.baseAddress, 12) }
+        }
+        guard result == 0 else { throw Self.failure("bind") }
         for message in PacketQueueMessage.bind(queue: Self.queue) {
             guard send(self.descriptor, message, message.count, 0) == message.count else { throw Self.failure("send") }
         }
