@@ -228,10 +228,13 @@ struct OptimizerTests {
         let first = try self.optimizer(kind, settings, layout)
         let weights = try self.start(fixture, layout)
         for step in 0..<2 { _ = try self.step(first, fixture, step, settings, weights, pool) }
+        let path = FileManager.default.temporaryDirectory.appending(path: "state-\(UUID().uuidString).safetensors").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try SafetensorsWriter.write(try first.state(), to: path)
         let resumedWeights = ParameterBuffer(layout: layout)
         resumedWeights.copy(from: weights)
         let second = try self.optimizer(kind, settings, layout)
-        try second.restore(try first.state().shuffled())
+        try second.restore(try SafetensorsFile.read(path).shuffled())
         #expect(try self.bytes(second) == (try self.bytes(first)))
         _ = try self.step(first, fixture, 2, settings, weights, pool)
         _ = try self.step(second, fixture, 2, settings, resumedWeights, pool)
@@ -253,6 +256,20 @@ struct OptimizerTests {
             try optimizer.restore([state[0], other] + state.dropFirst(2))
         }
         #expect(shape?.code == .wrongShape && shape?.tensor == other.name)
+        // A state whose last tensor is wrong changes nothing.
+        let fixture = try OptimizerFixture.load()
+        let weights = try self.start(fixture, layout)
+        let pool = WorkPool(threads: 1)
+        var settings = OptimizerFixture.Settings()
+        settings.lr = 1e-3
+        settings.relativeStep = false
+        let used = try self.optimizer(kind, settings, layout)
+        _ = try self.step(used, fixture, 0, settings, weights, pool)
+        let before = try self.bytes(used)
+        let last = try #require(state.last)
+        let wrong = try TensorView(name: last.name, dtype: .float32, shape: [1], bytes: [0, 0, 0, 0])
+        #expect(throws: CheckpointError.self) { try used.restore(state.dropLast() + [wrong]) }
+        #expect(try self.bytes(used) == before)
         let foreign = try self.optimizer(kind == "adamw" ? "adafactor" : "adamw", .init(), layout)
         #expect(throws: CheckpointError.self) { try optimizer.restore(try foreign.state()) }
     }

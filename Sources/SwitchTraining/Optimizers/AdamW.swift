@@ -218,12 +218,20 @@ public final class AdamW: Optimizer, @unchecked Sendable {
     /// Takes over what ``state()`` gave, bit for bit.
     ///
     /// - Parameter tensors: The tensors, in any order.
-    /// - Throws: `CheckpointError` for a tensor that is missing, unknown, or of another shape or type.
+    /// - Throws: `CheckpointError` for a tensor that is missing, unknown, or of another shape or type; nothing is changed
+    ///   then.
     public func restore(_ tensors: [TensorView]) throws(CheckpointError) {
         let kinds = [("exp_avg", self.mean), ("exp_avg_sq", self.square)]
         let names = self.layout.entries.flatMap { entry in kinds.map { OptimizerState.name($0.0, entry) } }
         let found = try OptimizerState.indexed(tensors, expecting: names + [OptimizerState.stepsName])
         let steps = try OptimizerState.steps(from: found[OptimizerState.stepsName], count: self.steps.count)
+        for entry in self.layout.entries {
+            for (kind, _) in kinds {
+                let name = OptimizerState.name(kind, entry)
+                _ = try OptimizerState.checked(found[name], name: name, shape: entry.shape)
+            }
+        }
+        // All are sound, so that nothing is changed by half.
         for (index, entry) in self.layout.entries.enumerated() {
             for (kind, buffer) in kinds {
                 let name = OptimizerState.name(kind, entry)

@@ -43,8 +43,8 @@ public protocol Optimizer: AnyObject, Sendable {
     /// Takes over what ``state()`` gave, bit for bit.
     ///
     /// - Parameter tensors: The tensors, in any order.
-    /// - Throws: `CheckpointError` for a tensor that is missing, unknown, or of another shape or type; the optimizer is then
-    ///   unchanged in no part that a next step reads, or must be given another state.
+    /// - Throws: `CheckpointError` for a tensor that is missing, unknown, or of another shape or type; nothing is changed
+    ///   then.
     func restore(_ tensors: [TensorView]) throws(CheckpointError)
 }
 
@@ -109,6 +109,14 @@ enum OptimizerState {
         return steps
     }
 
+    /// A tensor that is float32 and has the shape.
+    static func checked(_ tensor: TensorView?, name: String, shape: [Int]) throws(CheckpointError) -> TensorView {
+        guard let tensor, tensor.dtype == .float32, tensor.shape == shape else {
+            throw self.mismatch(tensor, "F32", shape, name)
+        }
+        return tensor
+    }
+
     /// Copies a float32 tensor's elements.
     static func copy(
         _ tensor: TensorView?,
@@ -116,9 +124,7 @@ enum OptimizerState {
         shape: [Int],
         to target: UnsafeMutableBufferPointer<Float>
     ) throws(CheckpointError) {
-        guard let tensor, tensor.dtype == .float32, tensor.shape == shape else {
-            throw self.mismatch(tensor, "F32", shape, name)
-        }
+        let tensor = try self.checked(tensor, name: name, shape: shape)
         tensor.withUnsafeBytes { UnsafeMutableRawBufferPointer(target).copyMemory(from: $0) }
     }
 
