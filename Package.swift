@@ -425,7 +425,8 @@ let package = Package(
         .testTarget(
             name: "AttackTests",
             dependencies: [
-                "switchyard-interop", "PeerTools", "CNGHTTP2", "RPCTransport", "RPCCore", nioCore, logging,
+                "switchyard-interop", "switchyard", "PeerTools", "CNGHTTP2", "RPCTransport", "RPCCore", nioCore,
+                logging,
             ],
             swiftSettings: swiftSettings
         ),

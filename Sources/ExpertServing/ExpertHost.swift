@@ -83,7 +83,8 @@ public final class ExpertHost: Sendable {
             batching: .init(rows: configuration.batchRowLimit, window: configuration.batchWindow),
             metrics: hostMetrics
         )
-        let limits = TransportLimits.forCalls(rows: configuration.maxRowsPerCall, width: model.modelWidth)
+        var limits = TransportLimits.forCalls(rows: configuration.maxRowsPerCall, width: model.modelWidth)
+        limits.receiveBudgetBytes = configuration.receiveBudgetBytes
         let check = ForwardCheck(
             fingerprint: shards.first.fingerprint,
             modelWidth: model.modelWidth,

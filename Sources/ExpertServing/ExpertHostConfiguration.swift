@@ -64,6 +64,11 @@ public struct ExpertHostConfiguration: Sendable {
     /// How long calls may take to finish once draining has begun.
     public var drainTimeout = ExpertHostSettings.table.drain.defaultValue
 
+    /// Bytes of calls that have arrived in part; half of them may be one connection's.
+    ///
+    /// At least twice the largest call, whatever is set.
+    public var receiveBudgetBytes = ExpertHostSettings.table.receiveBudget.defaultValue
+
     /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
@@ -96,6 +101,7 @@ public struct ExpertHostConfiguration: Sendable {
             table.compute.threads.problem(with: self.threads), table.queueLimit.problem(with: self.queueLimit),
             table.maxRows.problem(with: self.maxRowsPerCall), table.batchRows.problem(with: self.batchRowLimit),
             table.batchWindow.problem(with: self.batchWindow), table.drain.problem(with: self.drainTimeout),
+            table.receiveBudget.problem(with: self.receiveBudgetBytes),
         ]
         if let problem = problems.lazy.compactMap({ $0 }).first { throw ExpertHostError(.configuration, problem) }
         try Self.check("port", self.port, within: 0...65_535)

@@ -27,7 +27,8 @@ struct ExpertHostService: Sendable {
             .unaryOnEventLoop(.describe) { _, _, responder in
                 let description = self.card.description(load: self.queue.load)
                 responder.finish(.success(Payload(bytes: description.serialized())))
-            },
+            }
+            .requests(upTo: 1 << 10),
         ]
     }
 

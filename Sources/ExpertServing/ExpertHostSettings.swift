@@ -61,6 +61,7 @@ package struct ExpertHostSettings: SettingTable {
             + "does."
     )
     package let zone = Setting.zone("Where the host runs, for gateways that prefer their own zone.")
+    package let receiveBudget = Setting.receiveBudget(atLeast: 128 << 20, default: 512 << 20)
     package let drain = Setting.time(
         "drain-seconds",
         .seconds,
@@ -94,6 +95,7 @@ extension ExpertHostConfiguration {
         self.batchRowLimit = try settings.value(table.batchRows)
         self.batchWindow = try settings.value(table.batchWindow)
         self.zone = try settings.value(table.zone)
+        self.receiveBudgetBytes = try settings.value(table.receiveBudget)
         self.drainTimeout = try settings.value(table.drain)
         self.reflection = try !settings.value(ServiceSettings.table.noReflection)
         try self.validate()

@@ -138,6 +138,7 @@ public final class Gateway: Sendable {
         )
         listener.reservation = configuration.reservation
         listener.admit = { GatewayService.refusal(of: $0, engine: engine) }
+        listener.limits.receiveBudgetBytes = configuration.receiveBudgetBytes
         self.server = RPCServer(
             configuration: listener,
             methods: configuration.reflection

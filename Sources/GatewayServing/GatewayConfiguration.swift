@@ -66,6 +66,9 @@ public struct GatewayConfiguration: Sendable {
     /// How long its calls may take to finish then.
     public var maxConnectionAgeGrace = GatewaySettings.table.maxConnectionAgeGrace.defaultValue
 
+    /// Bytes of clients' requests that have arrived in part, or wait to be read; half of them may be one connection's.
+    public var receiveBudgetBytes = GatewaySettings.table.receiveBudget.defaultValue
+
     /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
@@ -97,6 +100,7 @@ public struct GatewayConfiguration: Sendable {
             table.maxInputTokens.problem(with: self.limits.maxInputTokens),
             table.maxConnectionAge.problem(with: self.maxConnectionAge),
             table.maxConnectionAgeGrace.problem(with: self.maxConnectionAgeGrace),
+            table.receiveBudget.problem(with: self.receiveBudgetBytes),
             table.maxDroppedFraction.problem(with: self.limits.maxDroppedFraction),
             table.maxNewTokens.problem(with: self.limits.maxNewTokens),
             table.batchSlots.problem(with: scheduler.batchSlots), table.queueLimit.problem(with: scheduler.queueLimit),

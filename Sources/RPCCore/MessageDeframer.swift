@@ -79,14 +79,20 @@ public struct MessageDeframer: Sendable {
     /// The longest accepted message, in bytes.
     public let maxMessageBytes: Int
 
+    /// The method that the messages are for, so that an error can name it; nil names none.
+    public let method: Method?
+
     /// Where in a message the stream is.
     private var state = State.prefix(flag: 0, length: 0, count: 0)
 
     /// Creates a deframer.
     ///
-    /// - Parameter maxMessageBytes: The longest accepted message, in bytes on the wire.
-    public init(maxMessageBytes: Int) {
+    /// - Parameters:
+    ///   - maxMessageBytes: The longest accepted message, in bytes on the wire.
+    ///   - method: The method whose limit that is, for errors.
+    public init(maxMessageBytes: Int, method: Method? = nil) {
         self.maxMessageBytes = maxMessageBytes
+        self.method = method
     }
 
     /// Whether the stream is between two messages, where it may end.
@@ -179,10 +185,13 @@ public struct MessageDeframer: Sendable {
             return RPCError(.internal, "a message prefix's first byte is \(flag); gRPC knows 0 and 1")
         }
         if length > self.maxMessageBytes {
-            return RPCError(
-                .resourceExhausted,
-                "a message of \(length) bytes is over the limit of \(self.maxMessageBytes); send less or raise the limit"
-            )
+            let text =
+                if let method = self.method {
+                    "a message of \(length) bytes is over the limit of \(self.maxMessageBytes) of \(method); send less"
+                } else {
+                    "a message of \(length) bytes is over the limit of \(self.maxMessageBytes); send less or raise the limit"
+                }
+            return RPCError(.resourceExhausted, text)
         }
         return nil
     }

@@ -24,6 +24,12 @@ public struct TransportLimits: Sendable, Hashable {
     ///
     /// A response that would exceed it ends its call instead; a single one may be larger.
     public var connectionOutputBytes: Int
+    /// How many bytes of requests all connections of a server may hold before a handler takes them; one connection may
+    /// hold half of them (server).
+    ///
+    /// Beyond it, the call ends whose bytes have been held longest, weighed by their number. At least twice the largest
+    /// message, whatever is set.
+    public var receiveBudgetBytes: Int
     /// The largest piece of memory a socket is read into at once, in bytes.
     public var readBufferBytes: Int
     /// How many calls a peer may cancel in one burst.
@@ -43,6 +49,7 @@ public struct TransportLimits: Sendable, Hashable {
         maxFrameBytes: 1 << 20,
         writeBufferBytes: 1 << 20,
         connectionOutputBytes: 1 << 30,
+        receiveBudgetBytes: 512 << 20,
         readBufferBytes: 1 << 20,
         resetBurst: 20_000,
         resetsPerSecond: 5_000
@@ -60,6 +67,7 @@ public struct TransportLimits: Sendable, Hashable {
     ///   - maxFrameBytes: Largest frame payload.
     ///   - writeBufferBytes: Bytes of a call that may wait to be sent.
     ///   - connectionOutputBytes: Bytes of a connection's responses that may wait.
+    ///   - receiveBudgetBytes: Bytes of all connections' requests that no handler has taken.
     ///   - readBufferBytes: Largest read from a socket.
     ///   - resetBurst: Calls cancelled in one burst.
     ///   - resetsPerSecond: Cancelled calls earned back in a second.
@@ -73,6 +81,7 @@ public struct TransportLimits: Sendable, Hashable {
         maxFrameBytes: Int = 1 << 16,
         writeBufferBytes: Int = 1 << 16,
         connectionOutputBytes: Int = 32 << 20,
+        receiveBudgetBytes: Int = 128 << 20,
         readBufferBytes: Int = 1 << 16,
         resetBurst: Int = 5_000,
         resetsPerSecond: Int = 500
@@ -86,10 +95,20 @@ public struct TransportLimits: Sendable, Hashable {
         self.maxFrameBytes = maxFrameBytes
         self.writeBufferBytes = writeBufferBytes
         self.connectionOutputBytes = connectionOutputBytes
+        self.receiveBudgetBytes = receiveBudgetBytes
         self.readBufferBytes = readBufferBytes
         self.resetBurst = resetBurst
         self.resetsPerSecond = resetsPerSecond
     }
+
+    /// How many bytes of requests a server holds before a handler takes them.
+    var serverReceiveBytes: Int {
+        let (least, overflow) = self.maxReceiveMessageBytes.multipliedReportingOverflow(by: 2)
+        return max(self.receiveBudgetBytes, overflow ? Int.max : least)
+    }
+
+    /// How many of them may be one connection's.
+    var connectionReceiveBytes: Int { self.serverReceiveBytes / 2 }
 
     var codecConfiguration: HTTP2CodecConfiguration {
         HTTP2CodecConfiguration(

@@ -14,6 +14,9 @@ public struct HealthService: Sendable {
     /// The service's full name.
     public static let name = HealthMethods.service
 
+    /// A request names a service; anyone may send one, even where callers need tokens.
+    private static let maxRequestBytes = 1 << 10
+
     private let registry: HealthRegistry
 
     /// Creates the service.
@@ -29,18 +32,21 @@ public struct HealthService: Sendable {
         return [
             .unaryOnEventLoop(Self.method("Check")) { request, _, responder in
                 responder.finish(Self.check(request, registry))
-            },
+            }
+            .requests(upTo: Self.maxRequestBytes),
             .serverStreaming(Self.method("Watch")) { request, _, writer in
                 let service = try Self.service(in: request).get()
                 for await status in registry.watch(service) {
                     try await writer.write(Payload(bytes: HealthCheckResponse(status: status).serialized()))
                 }
                 throw RPCError(.unavailable, "the server is draining; watch another one")
-            },
+            }
+            .requests(upTo: Self.maxRequestBytes),
             .unaryOnEventLoop(Self.method("List")) { _, _, responder in
                 let statuses = registry.statuses.mapValues { HealthCheckResponse(status: $0) }
                 responder.finish(.success(Payload(bytes: HealthListResponse(statuses: statuses).serialized())))
-            },
+            }
+            .requests(upTo: Self.maxRequestBytes),
         ]
     }
 

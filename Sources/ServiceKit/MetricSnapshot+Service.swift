@@ -46,6 +46,8 @@ extension MetricSnapshot {
         self.set(MetricCatalog.transport.rpcConnectionsRefusedTotal, counts.refusedConnections)
         self.set(MetricCatalog.transport.rpcReceivedBytesTotal, counts.traffic.receivedBytes)
         self.set(MetricCatalog.transport.rpcSentBytesTotal, counts.traffic.sentBytes)
+        self.set(MetricCatalog.transport.rpcHeldBytes, counts.heldBytes)
+        self.set(MetricCatalog.transport.rpcBudgetRefusalsTotal, counts.callsEndedForBudget)
         if case .tls(let tls) = security, let end = tls.certificateEnd {
             self.set(MetricCatalog.transport.tlsCertificateExpiryTimestampSeconds, ["listener"], end)
         }

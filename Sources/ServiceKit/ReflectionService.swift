@@ -29,17 +29,22 @@ public struct ReflectionService: Sendable {
         self.index = if let index { index } else { try FileDescriptors.index() }
     }
 
+    /// A request names a file or a symbol.
+    private static let maxRequestBytes = 16 << 10
+
     /// `ServerReflectionInfo` under both names, for a server.
     public var methods: [ServiceMethod] {
         Self.names.map { service in
             let method = Method(service: service, name: ReflectionMethods.v1.name)
-            return .bidirectional(method) { requests, _, writer in
-                var session = ReflectionSession(index: self.index, services: self.services)
-                for try await message in requests {
-                    let request = try Self.request(in: message)
-                    try await writer.write(Payload(bytes: session.answer(request).serialized()))
+            return
+                .bidirectional(method) { requests, _, writer in
+                    var session = ReflectionSession(index: self.index, services: self.services)
+                    for try await message in requests {
+                        let request = try Self.request(in: message)
+                        try await writer.write(Payload(bytes: session.answer(request).serialized()))
+                    }
                 }
-            }
+                .requests(upTo: Self.maxRequestBytes)
         }
     }
 

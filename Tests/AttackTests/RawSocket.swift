@@ -23,6 +23,8 @@ final class RawSocket {
         var ended: Set<UInt32> = []
         /// Bytes of DATA by stream.
         var data: [UInt32: [UInt8]] = [:]
+        /// What the other side has added to its windows by stream; 0 is the connection's.
+        var credit: [UInt32: Int] = [:]
         /// Whether the connection is over.
         var isClosed = false
 
@@ -186,6 +188,7 @@ final class RawSocket {
             let block = flags & 0x20 == 0 ? payload : Array(payload.dropFirst(5))
             self.seen.blocks[stream, default: []].append(self.inflater?.fields(of: block) ?? [:])
         case 3: self.seen.resets[stream] = number(0)
+        case 8: self.seen.credit[stream, default: 0] += Int(number(0))
         case 7:
             self.seen.goAway = number(4)
             self.seen.goAwayText = String(decoding: payload.dropFirst(8), as: UTF8.self)

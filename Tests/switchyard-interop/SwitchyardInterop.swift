@@ -36,6 +36,9 @@ struct ServerCommand: AsyncParsableCommand {
     @Option(help: "How many reset calls per second a client earns back.")
     var resetsPerSecond = TransportLimits.defaults.resetsPerSecond
 
+    @Option(help: "How many bytes of requests all clients may leave unfinished.")
+    var receiveBudgetBytes = TransportLimits.defaults.receiveBudgetBytes
+
     @Flag(help: "Print the process identifier after the port.")
     var announceProcess = false
 
@@ -47,7 +50,11 @@ struct ServerCommand: AsyncParsableCommand {
         if self.logConnections { logger.logLevel = .debug }
         let server = InteropService.server(
             port: self.port,
-            limits: TransportLimits(resetBurst: self.resetBurst, resetsPerSecond: self.resetsPerSecond),
+            limits: TransportLimits(
+                receiveBudgetBytes: self.receiveBudgetBytes,
+                resetBurst: self.resetBurst,
+                resetsPerSecond: self.resetsPerSecond
+            ),
             timing: ConnectionTiming(handshakeTimeout: .milliseconds(self.handshakeTimeout)),
             logger: logger
         )

@@ -17,6 +17,14 @@ struct GatewayService: Sendable {
     let cluster: ClusterReporter
     let logger: Logger
 
+    /// Two texts at their limit and as much again for lists, or ids of at most five bytes.
+    private var maxGenerateBytes: Int {
+        let limits = self.handler.reader.limits
+        return 4 * limits.maxTextBytes + 5 * limits.maxInputTokens
+    }
+    /// A request to describe something has no fields yet.
+    private static let maxDescribeBytes = 1 << 10
+
     /// The server's handlers.
     var methods: [ServiceMethod] {
         [
@@ -24,10 +32,12 @@ struct GatewayService: Sendable {
                 try await self.answer(GenerateRequest.self, message, context) {
                     try await self.handler.generate($0, $1)
                 }
-            },
+            }
+            .requests(upTo: self.maxGenerateBytes),
             .serverStreaming(.generateStream) { message, context, writer in
                 try await self.generateStream(message, context, writer)
-            },
+            }
+            .requests(upTo: self.maxGenerateBytes),
             .unary(.encode) { message, context in
                 try await self.answer(EncodeRequest.self, message, context) { try await self.handler.encode($0, $1) }
             },
@@ -39,11 +49,13 @@ struct GatewayService: Sendable {
                 var description = self.model
                 description.sparseLayers = self.cluster.servedExperts
                 return Payload(bytes: description.serialized())
-            },
+            }
+            .requests(upTo: Self.maxDescribeBytes),
             .unary(.describeCluster) { message, _ in
                 _ = try DescribeClusterRequest(reading: message)
                 return Payload(bytes: self.cluster.description.serialized())
-            },
+            }
+            .requests(upTo: Self.maxDescribeBytes),
         ]
     }
 

@@ -148,6 +148,7 @@ package struct GatewaySettings: SettingTable {
         default: 300,
         "How long requests may take to finish on a connection that has reached its age."
     )
+    package let receiveBudget = Setting.receiveBudget(atLeast: 16 << 20, default: 128 << 20)
     package let override = Setting.list(
         "override",
         allowed: "KEY=VALUE, such as num_decoder_layers=24",
@@ -229,6 +230,7 @@ extension GatewayConfiguration {
         self.readyTimeout = try settings.value(table.startupWait)
         self.maxConnectionAge = try settings.value(table.maxConnectionAge)
         self.maxConnectionAgeGrace = try settings.value(table.maxConnectionAgeGrace)
+        self.receiveBudgetBytes = try settings.value(table.receiveBudget)
         self.drainTimeout = try settings.value(table.drain)
         self.reflection = try !settings.value(ServiceSettings.table.noReflection)
         try table.pools.apply(settings, to: &self.cluster)

@@ -20,7 +20,7 @@ public struct ConnectionTiming: Sendable, Hashable {
     public var maxAgeGrace: Duration?
     /// How long the one message of a request may take to arrive, from its headers to its end (server); nil means for ever.
     ///
-    /// In a stream of messages, how long one may make no progress once it has begun.
+    /// In a stream of messages, how long one may take for its next 16 KiB, or for its end, once it has begun.
     public var requestTimeout: Duration?
     /// How long the peer may read none of the waiting output, on the socket or on a stream; nil means for ever.
     public var stallTimeout: Duration?

@@ -5,8 +5,9 @@ internal import RPCCore
 
 /// Assembles messages from the pieces in DATA frames.
 ///
-/// Each message gets one buffer of its own size when its prefix has arrived, and each of its bytes is copied into it
-/// once. So the socket's read buffers are free again at once.
+/// Each message gets one buffer of its own, and each of its bytes is copied into it once. So the socket's read buffers are
+/// free again at once. The buffer of a large message grows as its bytes arrive: what a prefix announces takes no memory,
+/// and growing seldom copies, since the system moves pages of large blocks instead.
 struct MessageAssembler: Sendable {
     /// A whole message.
     struct Message: Sendable {
@@ -14,12 +15,23 @@ struct MessageAssembler: Sendable {
         var isCompressed: Bool
     }
 
+    /// A message up to this size gets its whole buffer at once.
+    private static let firstBufferBytes = 1 << 16
+
     private var deframer: MessageDeframer
     private var current: Message?
+    /// How many bytes the message that is arriving has in all.
+    private var announcedBytes = 0
 
-    init(maxMessageBytes: Int) {
-        self.deframer = MessageDeframer(maxMessageBytes: maxMessageBytes)
+    init(maxMessageBytes: Int, method: Method? = nil) {
+        self.deframer = MessageDeframer(maxMessageBytes: maxMessageBytes, method: method)
     }
+
+    /// How many bytes of a message that is not complete have arrived.
+    var heldBytes: Int { self.current?.bytes.readableBytes ?? 0 }
+
+    /// Gives up the message that is arriving, because no more is fed.
+    mutating func discard() { self.current = nil }
 
     /// Whether no message is incomplete.
     var isBetweenMessages: Bool { self.deframer.isBetweenMessages }
@@ -32,6 +44,7 @@ struct MessageAssembler: Sendable {
         while let message = try self.whole(&piece) { body(message) }
         while true {
             let deframer = self.deframer
+            self.makeRoom(for: piece.readableBytes)
             let outcome = piece.withUnsafeReadableBytes {
                 bytes -> (MessageDeframer, Result<MessageDeframer.Step, RPCError>) in
                 var deframer = deframer
@@ -52,7 +65,9 @@ struct MessageAssembler: Sendable {
             case .needsBytes:
                 return
             case .began(let prefix):
-                let buffer = prefix.length == 0 ? ByteBuffer() : ByteBufferAllocator().buffer(capacity: prefix.length)
+                self.announcedBytes = prefix.length
+                let first = min(prefix.length, Self.firstBufferBytes)
+                let buffer = first == 0 ? ByteBuffer() : ByteBufferAllocator().buffer(capacity: first)
                 self.current = Message(bytes: buffer, isCompressed: prefix.isCompressed)
             case .body(isLast: false):
                 break
@@ -63,6 +78,15 @@ struct MessageAssembler: Sendable {
                 }
             }
         }
+    }
+
+    /// Lets the arriving message's buffer grow to four times its content where the next bytes do not fit.
+    private mutating func makeRoom(for byteCount: Int) {
+        guard let writable = self.current?.bytes.writableBytes else { return }
+        let held = self.heldBytes
+        let wanted = min(byteCount, self.announcedBytes - held)
+        guard wanted > writable else { return }
+        self.current?.bytes.reserveCapacity(min(self.announcedBytes, max(4 * held, held + wanted)))
     }
 
     /// Takes a message that arrived whole, as most do.

@@ -51,6 +51,8 @@ public final class RPCServer: Sendable {
     private let logger: Logger
     /// Connections that may be open, so that some of the process's descriptors are left.
     private let maxConnections: Int
+    /// What all connections hold of requests that no handler has taken.
+    private let receivePool: ReceivePool
     private let state = Mutex(State())
     private let refusals = Mutex(LogBudget(now: .now))
 
@@ -65,6 +67,7 @@ public final class RPCServer: Sendable {
         self.methods = Dictionary(methods.map { ($0.method, $0) }) { _, later in later }
         self.counts = ServerCounts(methods: Array(self.methods.keys))
         self.logger = logger
+        self.receivePool = ReceivePool(limitBytes: configuration.limits.serverReceiveBytes, counts: self.counts)
         self.maxConnections = DescriptorLimit.connections(
             maximum: configuration.limits.maxConnections,
             descriptors: DescriptorLimit.current
@@ -255,6 +258,7 @@ public final class RPCServer: Sendable {
             onEnd: { self.connectionEnded(id) }
         )
         role.recordsCompression = self.configuration.recordsCompression
+        role.account.pool = (self.receivePool, id)
         let handler = ConnectionHandler(
             codec: codec,
             role: role,

@@ -10,34 +10,45 @@ internal import RPCCore
 final class ServerCall {
     let streamID: Int32
     let shared: ServerCallShared
-    private let connection: ServerConnection
-    private var state = ServerCallState(encodings: [Gzip.name])
+    let connection: ServerConnection
+    var state = ServerCallState(encodings: [Gzip.name])
     /// How this call's messages are sent; decided when its headers came.
-    private var compression = MessageCompression.none
-    private var assembler: MessageAssembler
-    private var handler: ServiceMethod.Handler?
-    private var context: ServerContext?
+    var compression = MessageCompression.none
+    var assembler: MessageAssembler
+    /// The largest message of the request, in bytes.
+    private var maxRequestBytes: Int
+    var handler: ServiceMethod.Handler?
+    var context: ServerContext?
     /// The message of a method that takes one, until the request has ended.
-    private var request: ByteBuffer?
-    private var inbox: MessageInbox?
-    private var gate: WriteGate?
+    var request: ByteBuffer?
+    var inbox: MessageInbox?
+    var gate: WriteGate?
     /// How long the request has been arriving, and how long the peer has read nothing.
-    private var arrival = StallClock()
-    private var stall = StallClock()
-    private var requestIsComplete = false
+    var arrival = StallClock()
+    var stall = StallClock()
+    var requestIsComplete = false
     /// What counts the call; nil before its method is known.
-    private var counts: ServerCounts.MethodCounts?
-    private var isCounted = false
-    private var receivedBytes = 0
+    var counts: ServerCounts.MethodCounts?
+    var isCounted = false
+    var receivedBytes = 0
+    var receivedMessages = 0
     /// Bytes received and not credited yet.
-    private var uncreditedBytes = 0
+    var uncreditedBytes = 0
+    /// Bytes that no handler has taken, as the connection was told.
+    var heldBytes = 0
+    /// Whether the assembler is handing over messages.
+    var isFeeding = false
 
     init(streamID: Int32, connection: ServerConnection) {
         self.streamID = streamID
         self.connection = connection
         self.shared = ServerCallShared(compressionLog: connection.recordsCompression ? CompressionLog() : nil)
+        self.maxRequestBytes = connection.limits.maxReceiveMessageBytes
         self.assembler = MessageAssembler(maxMessageBytes: connection.limits.maxReceiveMessageBytes)
     }
+
+    /// What a stream of messages must send within the request's time while a message is incomplete.
+    private static let leastProgressBytes = 1 << 14
 
     /// Whether the status is decided.
     var isEnded: Bool { self.state.isEnded }
@@ -90,27 +101,49 @@ final class ServerCall {
 
     func dataReceived(_ bytes: ByteBuffer) {
         guard !self.state.isEnded else {
-            // Nothing waits for them: not even assembled.
+            // A caller that was refused may have sent its message meanwhile; nobody reads it.
             self.connection.codec.consume(streamID: self.streamID, byteCount: bytes.readableBytes)
+            self.connection.setNeedsFlush()
             return
         }
         self.uncreditedBytes += bytes.readableBytes
         self.receivedBytes += bytes.readableBytes
+        self.isFeeding = true
         do throws(RPCError) {
             try self.assembler.feed(bytes) { self.messageReceived($0) }
         } catch {
             self.end(error)
         }
+        self.isFeeding = false
+        self.settle()
         self.creditIfEmptied()
+    }
+
+    /// Tells the connection how many bytes of this call no handler has taken; a call that is over keeps none.
+    func settle() {
+        // The assembler cannot be looked at while it hands over messages.
+        guard !self.isFeeding else { return }
+        var bytes = 0
+        if self.state.isEnded {
+            self.assembler.discard()
+            self.request = nil
+            self.connection.dropped(self.heldBytes)
+        } else {
+            bytes = self.assembler.heldBytes + (self.request?.readableBytes ?? 0) + (self.inbox?.waitingBytes ?? 0)
+        }
+        guard bytes != self.heldBytes else { return }
+        self.heldBytes = bytes
+        self.connection.holds(self.streamID, bytes)
     }
 
     /// Ends a call whose one message does not arrive, and one whose messages are not read.
     func sweep(_ timing: ConnectionTiming, now: ContinuousClock.Instant) {
-        // A stream of messages may pause between two, and take its time inside a large one; it must not stop there.
+        // A stream of messages may pause between two, and take its time inside a large one; it must not stop there, nor
+        // send so little that it might as well have.
         let isStream = self.inbox != nil
         let awaitsMessage =
             !self.requestIsComplete && !self.state.isEnded && !(isStream && self.assembler.isBetweenMessages)
-        let progress = isStream ? self.receivedBytes : 0
+        let progress = isStream ? self.receivedMessages + self.receivedBytes / Self.leastProgressBytes : 0
         if let limit = timing.requestTimeout,
             self.arrival.observe(isWaiting: awaitsMessage, progress: progress, now: now) >= limit
         {
@@ -143,6 +176,7 @@ final class ServerCall {
             self.inbox?.finish(.success(()))
             if let request = self.request {
                 self.request = nil
+                self.settle()
                 self.start(with: request)
             }
         case .drop:
@@ -159,6 +193,7 @@ final class ServerCall {
     func peerLeft() {
         self.abort(self.state.peerLeft(), "the caller has left")
         self.count(.cancelled)
+        self.settle()
         // Gate and inbox hold the call to report to it: unless it releases them, all three leak, along with the
         // connection and its codec.
         self.gate = nil
@@ -199,79 +234,10 @@ final class ServerCall {
         self.connection.setNeedsFlush()
     }
 
-    // MARK: - The handler's events
-
-    /// The handler of a method with one response has ended.
-    func finish(_ result: Result<Payload, RPCError>) {
-        switch result {
-        case .success(let payload):
-            guard !self.state.isEnded else { return }
-            self.submit(payload)
-            self.finish(.ok)
-        case .failure(let error):
-            self.finish(error.status, metadata: error.metadata)
-        }
-    }
-
-    /// The handler has ended with a status.
-    func finish(_ status: Status, metadata: Metadata = Metadata()) {
-        var trailing = self.shared.trailing
-        trailing.add(contentsOf: metadata)
-        guard let ending = self.state.statusSent(status, metadata: trailing) else { return }
-        self.gate?.close(RPCError(.internal, "the call has ended; write before the handler returns"))
-        self.inbox?.finish(.failure(RPCError(.cancelled, "the call has ended")))
-        self.shared.finish()
-        self.send(ending)
-    }
-
-    /// Sends one message of the handler.
-    func submit(_ payload: Payload) {
-        let codec = self.connection.codec
-        let count = payload.byteCount + MessagePrefix.byteCount
-        defer {
-            if let gate = self.gate {
-                codec.notifyDrained(streamID: self.streamID, atOrBelow: gate.drainMark)
-                gate.submitted(byteCount: count, queuedBytes: codec.queuedBytes(streamID: self.streamID))
-            }
-        }
-        guard payload.byteCount <= Int(UInt32.max) else {
-            self.end(
-                RPCError(.internal, "a message of \(payload.byteCount) bytes is over gRPC's limit of 4 GiB; send less")
-            )
-            return
-        }
-        let limit = self.connection.limits.connectionOutputBytes
-        guard codec.queuedBytes == 0 || codec.queuedBytes + count <= limit else {
-            self.end(
-                RPCError(
-                    .resourceExhausted,
-                    "\(codec.queuedBytes) bytes of responses wait on this connection and the limit is \(limit); "
-                        + "read them before asking for more"
-                )
-            )
-            return
-        }
-        switch self.state.messageSent(initialMetadata: self.shared.initial) {
-        case .sendHead(let head):
-            var head = head
-            head.encoding = self.compression.encoding
-            guard self.connection.submitHead(self, head) else { return }
-            self.connection.submitBody(self, self.compression.framed(payload))
-        case .send:
-            self.connection.submitBody(self, self.compression.framed(payload))
-        case .drop:
-            break
-        case .refuse(let status):
-            self.end(RPCError(status.code, status.message))
-        }
-    }
-
-    /// Ends the call with an error that did not come from its handler.
-    func end(_ error: RPCError) {
-        guard !self.state.isEnded else { return }
-        let ending = self.state.statusSent(error.status, metadata: error.metadata)
-        self.cancelHandler(error.message)
-        if let ending { self.send(ending) }
+    /// The handler has taken the last message that waited.
+    func inboxEmptied() {
+        self.settle()
+        self.creditIfEmptied()
     }
 
     // MARK: - Private
@@ -306,21 +272,25 @@ final class ServerCall {
             self.compression = self.connection.compression
         }
         self.handler = method.handler
+        if let limit = method.maxRequestBytes { self.maxRequestBytes = min(limit, self.maxRequestBytes) }
+        self.assembler = MessageAssembler(maxMessageBytes: self.maxRequestBytes, method: method.method)
         if let deadline { self.connection.watchDeadline(of: self, deadline) }
         if !method.shape.hasSingleRequest { self.startStreaming(method.handler, context) }
     }
 
     private func messageReceived(_ message: MessageAssembler.Message) {
+        self.receivedMessages += 1
         self.shared.compressionLog?.add(message.isCompressed)
         switch self.state.messageReceived(isCompressed: message.isCompressed) {
         case .deliver:
             self.deliver(message.bytes)
         case .decompress:
             do throws(RPCError) {
-                let limit = self.connection.limits.maxReceiveMessageBytes
-                self.deliver(try Gzip.decompressed(message.bytes, limitBytes: limit))
+                self.deliver(try Gzip.decompressed(message.bytes, limitBytes: self.maxRequestBytes))
             } catch {
-                self.end(error)
+                var named = error
+                if let method = self.context?.method { named.message = "\(method): \(error.message)" }
+                self.end(named)
             }
         case .drop:
             break
@@ -332,119 +302,6 @@ final class ServerCall {
 
     private func deliver(_ message: ByteBuffer) {
         if let inbox = self.inbox { inbox.push(message) } else { self.request = message }
-    }
-
-    private func abort(_ action: ServerCallState.OnAbort, _ reason: String) {
-        guard case .cancelHandler(let reset) = action else { return }
-        self.cancelHandler(reason)
-        if let reset {
-            self.connection.codec.reset(streamID: self.streamID, code: HTTP2ErrorCode(reset))
-            self.connection.setNeedsFlush()
-        }
-    }
-
-    private func cancelHandler(_ reason: String) {
-        let error = RPCError(.cancelled, reason)
-        self.request = nil
-        // First: a writer or a reader that wakes up with the error may ask whether the call was cancelled.
-        self.shared.cancel()
-        self.gate?.close(error)
-        self.inbox?.finish(.failure(error))
-    }
-
-    private func send(_ ending: ServerCallState.Ending) {
-        switch ending.block {
-        case .trailers(let trailers), .trailersOnly(let trailers, _): self.count(trailers.status.code)
-        // No call of gRPC.
-        case .http: self.isCounted = true
-        }
-        self.connection.submitEnd(self, ending)
-    }
-
-    /// Counts the call's first end.
-    private func count(_ code: Status.Code) {
-        guard !self.isCounted else { return }
-        self.isCounted = true
-        (self.counts ?? self.connection.counts.counts(of: nil)).add(code)
-        if self.counts != nil { self.connection.counts.callEnded() }
-    }
-
-    // MARK: - Handlers
-
-    private func start(with request: ByteBuffer) {
-        guard let handler = self.handler, let context = self.context else { return }
-        let bound = NIOLoopBound(self, eventLoop: self.connection.eventLoop)
-        switch handler {
-        case .eventLoop(let body):
-            body(request, context, UnaryResponder(eventLoop: self.connection.eventLoop, call: bound))
-        case .unary(let body):
-            let responder = UnaryResponder(eventLoop: self.connection.eventLoop, call: bound)
-            self.accept {
-                do {
-                    responder.finish(.success(try await body(request, context)))
-                } catch {
-                    responder.finish(.failure(.thrown(error)))
-                }
-            }
-        case .serverStreaming(let body):
-            let writer = self.makeWriter(bound)
-            self.acceptStreaming { try await body(request, context, writer) }
-        case .clientStreaming, .bidirectional:
-            break
-        }
-    }
-
-    private func startStreaming(_ handler: ServiceMethod.Handler, _ context: ServerContext) {
-        let bound = NIOLoopBound(self, eventLoop: self.connection.eventLoop)
-        let eventLoop = self.connection.eventLoop
-        let inbox = MessageInbox { eventLoop.execute { bound.value.creditIfEmptied() } }
-        self.inbox = inbox
-        let requests = RequestStream(inbox: inbox)
-        switch handler {
-        case .clientStreaming(let body):
-            let responder = UnaryResponder(eventLoop: eventLoop, call: bound)
-            self.accept {
-                do {
-                    responder.finish(.success(try await body(requests, context)))
-                } catch {
-                    responder.finish(.failure(.thrown(error)))
-                }
-            }
-        case .bidirectional(let body):
-            let writer = self.makeWriter(bound)
-            self.acceptStreaming { try await body(requests, context, writer) }
-        case .eventLoop, .unary, .serverStreaming:
-            break
-        }
-    }
-
-    private func makeWriter(_ bound: NIOLoopBound<ServerCall>) -> ResponseWriter {
-        let gate = WriteGate(
-            eventLoop: self.connection.eventLoop,
-            limitBytes: self.connection.limits.writeBufferBytes,
-            submit: { bound.value.submit($0) }
-        )
-        self.gate = gate
-        return ResponseWriter(gate: gate)
-    }
-
-    private func accept(_ body: @escaping @Sendable () async -> Void) {
-        self.connection.accept(AcceptedCall(shared: self.shared, body: body))
-    }
-
-    /// Runs a handler that ends the call by returning.
-    private func acceptStreaming(_ body: @escaping @Sendable () async throws -> Void) {
-        let eventLoop = self.connection.eventLoop
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        self.accept {
-            do {
-                try await body()
-                eventLoop.execute { bound.value.finish(.ok) }
-            } catch {
-                let error = RPCError.thrown(error)
-                eventLoop.execute { bound.value.finish(error.status, metadata: error.metadata) }
-            }
-        }
     }
 }
 

@@ -46,6 +46,8 @@ final class ServerConnection: ConnectionRole {
     private var plainTrailers: HTTP2StoredBlock?
     /// The refusals of this connection, which are nearly all the same.
     private var refusals: [Trailers: HTTP2StoredBlock] = [:]
+    /// The bytes of requests that no handler has taken.
+    var account: ReceiveAccount
     private weak var handler: ConnectionHandler?
     private var drain = Drain.none
 
@@ -75,6 +77,7 @@ final class ServerConnection: ConnectionRole {
         self.codec = codec
         self.eventLoop = eventLoop
         self.limits = configuration.limits
+        self.account = ReceiveAccount(limits: configuration.limits)
         self.compression = configuration.compression
         self.conformanceBody = configuration.conformanceBody
         self.timing = configuration.timing
@@ -229,10 +232,13 @@ final class ServerConnection: ConnectionRole {
         let calls = self.calls.values
         self.calls = [:]
         for call in calls { call.peerLeft() }
+        self.releaseAccount()
         self.onEnd()
     }
 
     // MARK: - For calls
+
+    func call(_ streamID: Int32) -> ServerCall? { self.calls[streamID] }
 
     func setNeedsFlush() { self.handler?.setNeedsFlush() }
 

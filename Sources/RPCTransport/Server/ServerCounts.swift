@@ -39,6 +39,8 @@ public final class ServerCounts: Sendable {
     private let open = Atomic<Int>(0)
     private let opened = Atomic<UInt64>(0)
     private let refused = Atomic<UInt64>(0)
+    private let held = Atomic<Int>(0)
+    private let endedForBudget = Atomic<UInt64>(0)
 
     init(methods: [Method]) {
         self.methods = methods.sorted { $0.path < $1.path }.map { ($0, MethodCounts()) }
@@ -63,6 +65,12 @@ public final class ServerCounts: Sendable {
     /// Refused connections: too many, a failed handshake, or another protocol.
     public var refusedConnections: UInt64 { self.refused.load(ordering: .relaxed) }
 
+    /// Bytes of requests that no handler has taken yet, give or take a little on each connection.
+    public var heldBytes: Int { self.held.load(ordering: .relaxed) }
+
+    /// Calls that ended because such bytes were over the budget of their connection or of the server.
+    public var callsEndedForBudget: UInt64 { self.endedForBudget.load(ordering: .relaxed) }
+
     /// Counts a method's calls.
     func counts(of method: Method?) -> MethodCounts { method.flatMap { self.byMethod[$0] } ?? self.unknown }
 
@@ -71,6 +79,10 @@ public final class ServerCounts: Sendable {
     func connectionRefused() { self.refused.wrappingAdd(1, ordering: .relaxed) }
 
     func callBegan() { self.open.wrappingAdd(1, ordering: .relaxed) }
+
+    func held(_ bytes: Int) { self.held.store(bytes, ordering: .relaxed) }
+
+    func callEndedForBudget() { self.endedForBudget.wrappingAdd(1, ordering: .relaxed) }
 
     func callEnded() { self.open.wrappingSubtract(1, ordering: .relaxed) }
 }

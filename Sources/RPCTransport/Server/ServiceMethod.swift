@@ -17,7 +17,27 @@ public struct ServiceMethod: Sendable {
     public let method: Method
     /// How many messages each side sends.
     public let shape: CallShape
+    /// The largest request message in bytes, decompressed; nil takes what the server's limits allow.
+    public private(set) var maxRequestBytes: Int?
     let handler: Handler
+
+    private init(method: Method, shape: CallShape, handler: Handler) {
+        self.method = method
+        self.shape = shape
+        self.handler = handler
+    }
+
+    /// The method with a limit for its requests, where they are smaller than what the server's limits allow.
+    ///
+    /// A larger message is refused with `RESOURCE_EXHAUSTED` once its length is known, before any byte of it is kept.
+    ///
+    /// - Parameter bytes: The largest request message in bytes, decompressed.
+    /// - Returns: The method with that limit.
+    public func requests(upTo bytes: Int) -> ServiceMethod {
+        var limited = self
+        limited.maxRequestBytes = max(0, bytes)
+        return limited
+    }
 
     /// A method with one message each way, answered by a task.
     ///

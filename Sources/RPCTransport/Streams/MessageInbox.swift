@@ -12,6 +12,8 @@ final class MessageInbox: Sendable {
     private struct State {
         var messages: [ByteBuffer] = []
         var first = 0
+        /// The bytes of the messages that wait.
+        var byteCount = 0
         var end: Result<Void, RPCError>?
         var waiter: CheckedContinuation<ByteBuffer?, any Error>?
 
@@ -22,6 +24,7 @@ final class MessageInbox: Sendable {
             let message = self.messages[self.first]
             self.messages[self.first] = ByteBuffer()
             self.first += 1
+            self.byteCount -= message.readableBytes
             if self.isEmpty {
                 self.messages.removeAll(keepingCapacity: true)
                 self.first = 0
@@ -41,6 +44,9 @@ final class MessageInbox: Sendable {
     /// Whether no message waits.
     var isEmpty: Bool { self.state.withLock { $0.isEmpty } }
 
+    /// The bytes of the messages that wait.
+    var waitingBytes: Int { self.state.withLock { $0.byteCount } }
+
     /// Delivers a message.
     func push(_ message: ByteBuffer) {
         let waiter = self.state.withLock { state -> CheckedContinuation<ByteBuffer?, any Error>? in
@@ -50,9 +56,25 @@ final class MessageInbox: Sendable {
                 return waiter
             }
             state.messages.append(message)
+            state.byteCount += message.readableBytes
             return nil
         }
         waiter?.resume(returning: message)
+    }
+
+    /// Ends the messages of a call that is over: those that wait are dropped, and the reader gets the error.
+    func fail(_ error: RPCError) {
+        let waiter = self.state.withLock { state -> CheckedContinuation<ByteBuffer?, any Error>? in
+            state.messages = []
+            state.first = 0
+            state.byteCount = 0
+            // A reader must not take a request that was cut short for a whole one.
+            state.end = .failure(error)
+            let waiter = state.waiter
+            state.waiter = nil
+            return waiter
+        }
+        waiter?.resume(throwing: error)
     }
 
     /// Says that no message follows; messages that wait are still delivered after a success, and before an error.

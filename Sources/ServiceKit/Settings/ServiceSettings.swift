@@ -86,6 +86,25 @@ extension Setting where Value == ListenAddress {
     }
 }
 
+extension Setting where Value == Int {
+    /// How many bytes of requests a service holds before it works on them.
+    ///
+    /// - Parameters:
+    ///   - least: The smallest value, which several of the largest messages fit into.
+    ///   - defaultValue: The value if it is not set.
+    /// - Returns: The setting `receive-budget-bytes`.
+    package static func receiveBudget(atLeast least: Int, default defaultValue: Int) -> Setting {
+        .whole(
+            "receive-budget-bytes",
+            in: least...(1 << 40),
+            default: defaultValue,
+            placeholder: "bytes",
+            "Bytes of requests that have arrived in part, or wait to be read; half of them may be one connection's. Beyond it, "
+                + "the call that has held most for longest ends with RESOURCE_EXHAUSTED."
+        )
+    }
+}
+
 /// The settings of compute threads, which both services have.
 public struct ComputeSettings: SettingTable {
     package let threads = Setting.whole(

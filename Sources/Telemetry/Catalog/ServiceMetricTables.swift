@@ -102,6 +102,16 @@ package struct TransportMetrics: MetricTable {
         .counter,
         "Bytes of HTTP/2 sent to clients, not counting TLS overhead."
     )
+    package let rpcHeldBytes = MetricDefinition(
+        "switchyard_rpc_held_bytes",
+        .gauge,
+        "Bytes of requests that have arrived in part or wait to be read; a connection's first 64 KiB may be missing."
+    )
+    package let rpcBudgetRefusalsTotal = MetricDefinition(
+        "switchyard_rpc_budget_refusals_total",
+        .counter,
+        "Calls that ended because such bytes were over the budget (receive-budget-bytes) of the service or of a connection."
+    )
     package let tlsCertificateExpiryTimestampSeconds = MetricDefinition(
         "switchyard_tls_certificate_expiry_timestamp_seconds",
         .gauge,

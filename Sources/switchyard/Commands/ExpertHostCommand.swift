@@ -63,6 +63,8 @@ struct ExpertHostCommand: AsyncParsableCommand {
 
     @Option(ExpertHostSettings.table.zone) var zone: String?
 
+    @Option(ExpertHostSettings.table.receiveBudget) var receiveBudgetBytes: String?
+
     @Option(ExpertHostSettings.table.drain) var drainSeconds: String?
 
     @OptionGroup(title: "Fetching") var fetch: FetchOptions

@@ -62,6 +62,8 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @Option(GatewaySettings.table.drain) var drainSeconds: String?
 
+    @Option(GatewaySettings.table.receiveBudget) var receiveBudgetBytes: String?
+
     @Option(GatewaySettings.table.override) var override: [String] = []
 
     @OptionGroup(title: "Security of the listener") var security: ListenerSecurityOptions
