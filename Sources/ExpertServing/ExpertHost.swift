@@ -102,7 +102,10 @@ public final class ExpertHost: Sendable {
             maxMessageBytes: limits.maxReceiveMessageBytes
         )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let mapped = WeightWatch(shards.checkpoints.filter { $0.packing != nil })
+        let mapped = WeightWatch(
+            shards.checkpoints.filter { $0.packing != nil },
+            isCompared: configuration.prefault
+        )
         let service = ExpertHostService(
             check: check,
             queue: queue,
@@ -188,6 +191,13 @@ public final class ExpertHost: Sendable {
                     }
                     try await self.mapped.during {
                         self.logger.warning("\($0)")
+                    } onCompared: {
+                        self.logger.info(
+                            "mapped weights agree with their checksums",
+                            metadata: [
+                                "tensors": "\($0.tensors)", "bytes": "\($0.bytes)", "took": "\($0.duration)",
+                            ]
+                        )
                     } onFailure: {
                         self.logger.error("\($0)")
                         self.beginDraining()

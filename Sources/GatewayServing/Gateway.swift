@@ -93,7 +93,7 @@ public final class Gateway: Sendable {
         // The inputs of a call wait together.
         limits.maxInputs = min(limits.maxInputs, configuration.engine.scheduler.queueLimit)
         let gate = ServingGate()
-        let weights = WeightWatch([checkpoint])
+        let weights = WeightWatch([checkpoint], isCompared: true)
         let health = HealthRegistry(services: [GatewayMethods.service])
         let service = GatewayService(
             handler: RequestHandler(
@@ -225,6 +225,13 @@ public final class Gateway: Sendable {
                 group.addTask {
                     try await self.weights.during {
                         self.logger.warning("\($0)")
+                    } onCompared: {
+                        self.logger.info(
+                            "mapped weights agree with their checksums",
+                            metadata: [
+                                "tensors": "\($0.tensors)", "bytes": "\($0.bytes)", "took": "\($0.duration)",
+                            ]
+                        )
                     } onFailure: {
                         self.logger.error("\($0)")
                         self.beginDraining()

@@ -130,7 +130,7 @@ struct TinyModel {
     var json: String {
         """
         {"model_type": "switch_transformers", "vocab_size": \(self.configuration.vocabularySize), "d_model": 4, "d_kv": 2,
-         "d_ff": 6, "num_heads": 3, "num_layers": \(self.configuration.encoderBlocks),
+         "d_ff": \(self.configuration.feedForwardWidth), "num_heads": 3, "num_layers": \(self.configuration.encoderBlocks),
          "num_decoder_layers": \(self.configuration.decoderBlocks), "encoder_sparse_step": \(self.configuration.encoderSparseStep),
          "decoder_sparse_step": \(self.configuration.decoderSparseStep), "num_experts": \(self.configuration.expertCount),
          "tie_word_embeddings": \(self.configuration.tiedEmbeddings), "router_bias": \(self.configuration.routerBias),

@@ -10,7 +10,7 @@ import Testing
     private func model() throws -> (folder: TemporaryFolder, path: String, watch: WeightWatch) {
         let folder = try TemporaryFolder()
         try TinyModel().write(to: folder)
-        let watch = WeightWatch([try Checkpoint.open(folder.path)])
+        let watch = WeightWatch([try Checkpoint.open(folder.path)], isCompared: false)
         return (folder, "\(folder.path)/model.safetensors", watch)
     }
 
@@ -126,6 +126,7 @@ import Testing
         try self.overwrite(path, at: 0, with: Array(repeating: 1, count: 3_000_000))
         let error = await #expect(throws: CheckpointError.self) {
             try await watch.during(every: .milliseconds(1)) { _ in
+            } onCompared: { _ in
             } onFailure: { text in
                 failures.withLock { $0.append(text) }
                 stop.finish()
@@ -141,6 +142,7 @@ import Testing
     @Test func aServiceThatEndsEndsTheWatch() async throws {
         let (folder, _, watch) = try self.model()
         try await watch.during(every: .seconds(3600)) { _ in
+        } onCompared: { _ in
         } onFailure: { _ in
             Issue.record("no change")
         } _: {
@@ -148,6 +150,7 @@ import Testing
         struct Failed: Error {}
         await #expect(throws: Failed.self) {
             try await watch.during(every: .seconds(3600)) { _ in
+            } onCompared: { _ in
             } onFailure: { _ in
             } _: {
                 throw Failed()
