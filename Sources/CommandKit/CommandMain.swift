@@ -2,29 +2,58 @@
 
 package import ArgumentParser
 import Foundation
+import ServiceKit
+
+/// A command that computes, serves or fetches, and so starts threads of its own.
+package protocol ThreadedCommand: ParsableCommand {}
 
 extension AsyncParsableCommand {
     /// Runs the command that this process's arguments name, as the body of a program's `main`.
     ///
     /// Help and errors take the same path as all other output, so one place decides what happens when they cannot be
-    /// written.
-    package static func runAndExit() async {
+    /// written. It does not suspend: tasks need threads, and whether there may be as many as the command needs is known, and
+    /// said, before the first one starts.
+    package static func runAndExit() -> Never {
         do {
-            var command = try Self.parseAsRoot()
+            let command = try Self.parseAsRoot()
+            let name = ([Self._commandName] + CommandLine.arguments.dropFirst().prefix { !$0.hasPrefix("-") }.prefix(1))
+                .joined(separator: " ")
+            let isThreaded = command is any ThreadedCommand
+            try ThreadAllowance.require(
+                isThreaded ? ThreadAllowance.ofServices : ThreadAllowance.ofCommands,
+                for: name
+            )
+            Task { await Self.run(command) }
+        } catch {
+            Self.end(because: error)
+        }
+        dispatchMain()
+    }
+
+    private static func run(_ command: any ParsableCommand) async {
+        do {
+            var command = command
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {
                 try command.run()
             }
         } catch {
-            let code = Self.exitCode(for: error)
-            let text = Self.fullMessage(for: error)
-            if code == .success {
-                if !text.isEmpty { Terminal.print(text) }
-            } else if !text.isEmpty {
-                Terminal.printError(text)
-            }
-            Foundation.exit(code.rawValue)
+            Self.end(because: error)
         }
+        StandardStream.flush()
+        Foundation.exit(0)
+    }
+
+    private static func end(because error: any Error) -> Never {
+        let code = Self.exitCode(for: error)
+        let text = Self.fullMessage(for: error)
+        if code == .success {
+            if !text.isEmpty { Terminal.print(text) }
+        } else if !text.isEmpty {
+            Terminal.printError(text)
+        }
+        StandardStream.flush()
+        Foundation.exit(code.rawValue)
     }
 }

@@ -68,10 +68,39 @@ public struct LineLogHandler: LogHandler {
 
     /// Makes this the handler of every logger created from now on; call it at most once per process.
     ///
+    /// From then on the process's output waits in bounded queues (``StandardStream/writeBehind(note:endsWithOutput:)``), and
+    /// a line in the same format says where lines were dropped.
+    ///
     /// - Parameters:
     ///   - format: How events are written.
     ///   - level: The lowest level that is written.
     public static func bootstrap(format: Format, level: Logger.Level) {
+        StandardStream.writeBehind(note: { Self.note($0, format: format, time: Date()) }, endsWithOutput: true)
         LoggingSystem.bootstrap { label in LineLogHandler(label: label, format: format, level: level) }
+    }
+
+    /// The line that stands for lines that were dropped.
+    ///
+    /// - Parameters:
+    ///   - count: How many were dropped.
+    ///   - format: How events are written.
+    ///   - time: When it is written.
+    /// - Returns: The line with its end.
+    static func note(_ count: Int, format: Format, time: Date) -> String {
+        let event = LogEvent(
+            level: .warning,
+            message: "\(StandardStream.note(count))",
+            error: nil,
+            metadata: nil,
+            source: nil,
+            file: "",
+            function: "",
+            line: 0
+        )
+        let label = "switchyard"
+        switch format {
+        case .text: return LogLine.text(event, metadata: [:], label: label, time: time) + "\n"
+        case .json: return LogLine.json(event, metadata: [:], label: label, time: time) + "\n"
+        }
     }
 }

@@ -14,6 +14,7 @@ extension MetricSnapshot {
     public mutating func setService(_ component: String, isReady: Bool) {
         self.set(MetricCatalog.service.buildInfo, [component, SoftwareVersion.current], 1)
         self.set(MetricCatalog.service.ready, isReady ? 1 : 0)
+        self.set(MetricCatalog.service.logLinesDroppedTotal, StandardStream.droppedCount)
     }
 
     /// Adds the checkpoint that a service serves.

@@ -14,7 +14,11 @@ public enum ServiceRunner {
         }
     }
 
-    /// Runs services in order; SIGTERM and SIGINT stop them gracefully in the reverse order, a second one at once.
+    /// Runs services in order; SIGTERM, SIGINT and SIGHUP stop them gracefully in the reverse order, a second SIGTERM or
+    /// SIGINT at once.
+    ///
+    /// A closed terminal sends SIGHUP, often twice (by the system and by the shell), so another one changes nothing. A process
+    /// that was started with SIGHUP ignored, as by `nohup`, goes on ignoring it.
     ///
     /// - Parameters:
     ///   - services: What to run; a later one may depend on an earlier one.
@@ -35,7 +39,9 @@ public enum ServiceRunner {
         )
         configuration.maximumGracefulShutdownDuration = shutdownLimit
         let group = ServiceGroup(configuration: configuration)
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        let signals = await UnixSignalsSequence(
+            trapping: [.sigterm, .sigint] + (HangupSignal.isIgnored ? [] : [.sighup])
+        )
         let isInterrupted = try await withThrowingTaskGroup(of: Ending.self) { tasks in
             tasks.addTask {
                 try await group.run()
@@ -73,6 +79,7 @@ public enum ServiceRunner {
     {
         var isStopping = false
         for await signal in signals {
+            if isStopping, signal == .sighup { continue }
             if isStopping {
                 logger.warning("told to stop a second time; ending at once", metadata: ["signal": "\(signal)"])
                 return .interrupted

@@ -6,8 +6,13 @@ import Foundation
 import SwitchyardTypes
 import TensorKernels
 
-/// The `switchyard-bench` command: the benchmarks of docs/benchmarks.md and the simulator of docs/simulation.md.
+/// The program.
 @main
+enum Program {
+    static func main() { SwitchyardBench.runAndExit() }
+}
+
+/// The `switchyard-bench` command: the benchmarks of docs/benchmarks.md and the simulator of docs/simulation.md.
 struct SwitchyardBench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard-bench",
@@ -31,8 +36,6 @@ struct SwitchyardBench: AsyncParsableCommand {
             SimulateCommand.self, PicturesCommand.self,
         ]
     )
-
-    static func main() async { await Self.runAndExit() }
 
     /// The machine in two lines, for the head of every table.
     static var machine: String {

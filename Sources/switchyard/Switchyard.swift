@@ -3,8 +3,13 @@
 import ArgumentParser
 import CommandKit
 
-/// The `switchyard` command.
+/// The program.
 @main
+enum Program {
+    static func main() { Switchyard.runAndExit() }
+}
+
+/// The `switchyard` command.
 struct Switchyard: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard",
@@ -22,6 +27,4 @@ struct Switchyard: AsyncParsableCommand {
             DemoCommand.self, PullCommand.self, ConfigCommand.self, UpcycleCommand.self,
         ]
     )
-
-    static func main() async { await Self.runAndExit() }
 }

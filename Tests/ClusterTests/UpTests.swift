@@ -61,25 +61,6 @@ struct UpTests {
         }
     }
 
-    /// The processes whose parent is one process.
-    private static func children(of parent: Int32) -> [Int32] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-        return names.compactMap { Int32($0) }
-            .filter { process in
-                let stat = (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)) ?? ""
-                // After the name, which may hold anything: the state, then the parent.
-                let fields = stat.split(separator: ")").last?.split(separator: " ") ?? []
-                return fields.count > 1 && Int32(fields[1]) == parent
-            }
-    }
-
-    /// Whether a process runs; a zombie does not.
-    private static func isRunning(_ process: Int32) -> Bool {
-        let stat = (try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)) ?? ""
-        let fields = stat.split(separator: ")").last?.split(separator: " ") ?? []
-        return fields.first.map { $0 != "Z" && $0 != "X" } ?? false
-    }
-
     private static func waitUntil(_ what: String, _ condition: () -> Bool) async throws {
         let deadline = ContinuousClock.now.advanced(by: Self.patience)
         while !condition() {
@@ -137,19 +118,19 @@ struct UpTests {
                 #expect(table.last?.hasPrefix("gateway") == true && table.last?.contains(gateway) == true)
                 #expect(lines.last?.contains("ready on \(gateway)") == true, "\(lines)")
                 #expect(up.folders.isEmpty == false)
-                let processes = Self.children(of: try #require(up.process.identifier))
+                let processes = ProcessTree.children(of: try #require(up.process.identifier))
                 #expect(processes.count == 3)
                 try up.process.signal(SIGTERM)
                 let exit = try await up.process.ended(within: Self.patience)
                 #expect(exit.code == 0, "\(exit)")
                 #expect(up.process.lines.last == "stopped")
-                #expect(!processes.contains(where: Self.isRunning))
+                #expect(!processes.contains(where: ProcessTree.isRunning))
                 #expect(up.folders.isEmpty, "\(up.folders)")
             }
         }
     }
 
-    @Test("it can be stopped before it is ready", arguments: [SIGINT, SIGTERM])
+    @Test("it can be stopped before it is ready", arguments: [SIGINT, SIGTERM, SIGHUP])
     func stoppedEarly(number: Int32) async throws {
         try await self.inFolder { folder in
             // A read of a pipe without a writer waits, and so does a host for its settings.
@@ -158,13 +139,13 @@ struct UpTests {
             try await ProcessKeeper.with { keeper in
                 let up = self.start(keeper, in: folder, environment: ["SWITCHYARD_CONFIG": pipe])
                 try await Self.waitUntil("a host is started") {
-                    up.process.identifier.map { !Self.children(of: $0).isEmpty } ?? false
+                    up.process.identifier.map { !ProcessTree.children(of: $0).isEmpty } ?? false
                 }
-                let hosts = Self.children(of: try #require(up.process.identifier))
+                let hosts = ProcessTree.children(of: try #require(up.process.identifier))
                 try up.process.signal(number)
                 let exit = try await up.process.ended(within: Self.patience)
                 #expect(exit.code == 0, "\(exit)")
-                #expect(!hosts.contains(where: Self.isRunning))
+                #expect(!hosts.contains(where: ProcessTree.isRunning))
                 #expect(up.folders.isEmpty, "\(up.folders)")
             }
         }
@@ -233,7 +214,7 @@ struct UpTests {
             try await ProcessKeeper.with { keeper in
                 let up = self.start(keeper, in: folder)
                 let gateway = try await up.ready()
-                let processes = Self.children(of: try #require(up.process.identifier))
+                let processes = ProcessTree.children(of: try #require(up.process.identifier))
                 let host = try #require(
                     processes.first { process in
                         let line = (try? String(contentsOfFile: "/proc/\(process)/cmdline", encoding: .utf8)) ?? ""
@@ -266,7 +247,7 @@ struct UpTests {
                 #expect(exit.code == 1, "\(exit)")
                 #expect(up.process.lines.contains { $0.contains("cut off") })
                 await #expect(throws: (any Error).self) { try await request.value }
-                #expect(!processes.contains(where: Self.isRunning))
+                #expect(!processes.contains(where: ProcessTree.isRunning))
             }
         }
     }
@@ -277,11 +258,11 @@ struct UpTests {
             try await ProcessKeeper.with { keeper in
                 let first = self.start(keeper, in: folder)
                 _ = try await first.ready()
-                let processes = Self.children(of: try #require(first.process.identifier))
+                let processes = ProcessTree.children(of: try #require(first.process.identifier))
                 #expect(processes.count == 2)
                 try first.process.signal(SIGKILL)
                 _ = try await first.process.ended(within: Self.patience)
-                try await Self.waitUntil("its processes end") { !processes.contains(where: Self.isRunning) }
+                try await Self.waitUntil("its processes end") { !processes.contains(where: ProcessTree.isRunning) }
                 let left = first.folders
                 #expect(!left.isEmpty)
                 let second = self.start(keeper, in: folder)

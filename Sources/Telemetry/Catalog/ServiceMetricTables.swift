@@ -60,6 +60,11 @@ package struct ServiceMetrics: MetricTable {
         ["metric"],
         "Values not counted because their metric has reached its limit of series."
     )
+    package let logLinesDroppedTotal = MetricDefinition(
+        "switchyard_log_lines_dropped_total",
+        .counter,
+        "Log lines lost because standard error was blocked, or could not be written."
+    )
 
     package init() {}
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import ServiceKit
 import Synchronization
 
 /// Says why the process ends when a mapped weight file has become shorter than it was (`SIGBUS`).
 ///
-/// The handler only calls what POSIX allows in one (`alarm`, `write`, `_exit`): the line is prepared beforehand.
+/// The handler only calls what POSIX allows in one (`poll`, `alarm`, `write`, `_exit`): the line is prepared beforehand.
 enum MappingFault {
     /// The exit status, `EX_SOFTWARE` of sysexits.h.
     static let status: Int32 = 70
@@ -29,12 +30,11 @@ enum MappingFault {
             + "\(folders.joined(separator: ", ")); replace files by renaming, check the disk, and start again\n"
         let bytes = UnsafeMutablePointer<UInt8>.allocate(capacity: text.utf8.count)
         for (index, byte) in text.utf8.enumerated() { bytes[index] = byte }
-        self.count = text.utf8.count
+        self.count = min(text.utf8.count, 4096)
         self.line = UnsafePointer(bytes)
         signal(SIGBUS) { _ in
             // A full pipe behind standard error must not keep the process.
-            alarm(2)
-            if let line = MappingFault.line { _ = write(2, line, MappingFault.count) }
+            if let line = MappingFault.line { StandardStream.writeLastWords(line, count: MappingFault.count) }
             _exit(MappingFault.status)
         }
     }

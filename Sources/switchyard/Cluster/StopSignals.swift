@@ -2,10 +2,12 @@
 
 import CommandKit
 import Foundation
+import ServiceKit
 import Synchronization
 import UnixSignals
 
-/// Runs the work of a command that starts child processes, and stops it gracefully on Ctrl-C or SIGTERM.
+/// Runs the work of a command that starts child processes, and stops it gracefully on Ctrl-C, SIGTERM or
+/// SIGHUP.
 enum StopSignals {
     /// How the work ended.
     enum Ending: Sendable, Hashable {
@@ -33,7 +35,8 @@ enum StopSignals {
     /// Runs work until it ends or a signal stops it; signals count from the very start.
     ///
     /// The first signal cancels the work, which then stops its children in order; the second tells all children to
-    /// cut off requests in flight, and a third kills them.
+    /// cut off requests in flight, and a third kills them. A closed terminal sends SIGHUP, often twice, so only the first
+    /// signal counts if it is one; under `nohup` none does.
     ///
     /// - Parameters:
     ///   - children: The children that a second signal reaches.
@@ -46,12 +49,15 @@ enum StopSignals {
         onSignal: @escaping @Sendable (Int) -> Void,
         work: @escaping @Sendable () async throws -> Void
     ) async throws -> Ending {
-        let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
+        let signals = await UnixSignalsSequence(
+            trapping: [.sigint, .sigterm] + (HangupSignal.isIgnored ? [] : [.sighup])
+        )
         let received = Count()
         let task = Task { try await work() }
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                for await _ in signals {
+                for await signal in signals {
+                    if signal == .sighup, received.value > 0 { continue }
                     let count = received.next()
                     onSignal(count)
                     switch count {

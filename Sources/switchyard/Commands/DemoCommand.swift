@@ -3,13 +3,14 @@
 import ArgumentParser
 import CommandKit
 import Foundation
+import ServiceKit
 import SwitchyardClient
 import SwitchyardProtos
 import SwitchyardTypes
 import Synchronization
 
 /// `switchyard demo`: a cluster on the miniature, a few prompts, and where their tokens went.
-struct DemoCommand: AsyncParsableCommand {
+struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
         abstract: "Show a whole cluster at work on the miniature model.",
@@ -47,6 +48,8 @@ struct DemoCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        // What nobody reads must hold up neither signals nor the processes.
+        StandardStream.writeBehind(note: { StandardStream.note($0) + "\n" }, endsWithOutput: true)
         let file = "\(self.model)/prompts.json"
         let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: URL(fileURLWithPath: file)))
         Terminal.print(Terminal.styled("\nSwitchyard", .bold) + "  a Switch Transformer served as a cluster\n")

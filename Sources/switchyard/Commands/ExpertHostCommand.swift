@@ -9,7 +9,7 @@ import ServiceKit
 import SwitchyardTypes
 
 /// `switchyard expert-host`: serves the experts of one shard, or of several.
-struct ExpertHostCommand: AsyncParsableCommand {
+struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "expert-host",
         abstract: "Serve the experts of one shard, or of several.",
@@ -105,6 +105,10 @@ struct ExpertHostCommand: AsyncParsableCommand {
             return (settings, try Self.plan(settings))
         }
         var configuration = plan.configuration
+        try ThreadAllowance.require(
+            ThreadAllowance.ofServices(computing: configuration.threads),
+            for: "switchyard expert-host"
+        )
         // Before anything slow: a port that cannot be had ends the command at once.
         configuration.reservation = try PortReservation(host: configuration.host, port: configuration.port)
         let listen = plan.listen

@@ -8,7 +8,7 @@ import RPCTransport
 import ServiceKit
 
 /// `switchyard gateway`: serves a model whose experts live on expert hosts.
-struct GatewayCommand: AsyncParsableCommand {
+struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "gateway",
         abstract: "Serve a model whose experts live on expert hosts.",
@@ -85,6 +85,10 @@ struct GatewayCommand: AsyncParsableCommand {
         }
         let logger = Logger(label: "gateway")
         var configuration = plan.configuration
+        try ThreadAllowance.require(
+            ThreadAllowance.ofServices(computing: configuration.threads),
+            for: "switchyard gateway"
+        )
         // Before anything slow: a port that cannot be had ends the command at once.
         configuration.reservation = try PortReservation(host: configuration.host, port: configuration.port)
         let port = try self.admin.port(settings, CommandSettings.gatewayAdmin, of: Gateway.component)

@@ -9,7 +9,7 @@ import SwitchyardProtos
 import SwitchyardTypes
 
 /// `switchyard generate`: asks a gateway, or a model in this process, to continue a text.
-struct GenerateCommand: AsyncParsableCommand {
+struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "generate",
         abstract: "Generate text through a gateway, or with a model in this process.",

@@ -18,7 +18,7 @@ struct PullSettings: SettingTable {
 }
 
 /// `switchyard pull`: a checkpoint from the Hugging Face hub into the local cache.
-struct PullCommand: AsyncParsableCommand {
+struct PullCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "pull",
         abstract: "Fetch a checkpoint from the Hugging Face hub, or from a mirror of it, into the local cache.",

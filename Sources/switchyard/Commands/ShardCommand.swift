@@ -10,7 +10,7 @@ import SwitchModel
 import SwitchyardTypes
 
 /// `switchyard shard`: cuts a checkpoint into one gateway part and expert shards.
-struct ShardCommand: AsyncParsableCommand {
+struct ShardCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "shard",
         abstract: "Cut a checkpoint into one gateway part and N expert shards.",

@@ -9,7 +9,7 @@ import ServiceKit
 import Synchronization
 
 /// `switchyard up`: a whole cluster on this machine.
-struct UpCommand: AsyncParsableCommand {
+struct UpCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "up",
         abstract: "Run a whole cluster on this machine: child processes, one terminal, clean stop.",
@@ -18,8 +18,8 @@ struct UpCommand: AsyncParsableCommand {
             expert hosts and the gateway. A host that dies is restarted. A model without experts (dense T5) is served
             by the gateway alone.
 
-            Ctrl-C or SIGTERM stops the gateway, which finishes the requests in flight, and then the hosts. A second
-            signal cuts off requests in flight.
+            Ctrl-C, SIGTERM or a closed terminal (SIGHUP) stops the gateway, which finishes the requests in flight, and
+            then the hosts. A second Ctrl-C or SIGTERM cuts off requests in flight.
 
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
@@ -99,10 +99,14 @@ struct UpCommand: AsyncParsableCommand {
             what: "listening at \(self.listen)",
             instead: "certificates on `switchyard gateway` and `switchyard expert-host` in place of `up`"
         )
+        // What nobody reads must hold up neither signals nor the processes; the cluster outlives the reader of its lines.
+        StandardStream.writeBehind(note: { StandardStream.note($0) + "\n" }, endsWithOutput: false)
         let children = ChildSignals()
         let ending = try await StopSignals.run(children: children, onSignal: Self.tell) {
             try await self.serve(children)
         }
+        // Two queues: what the processes said last comes before the last line.
+        StandardStream.flush()
         switch ending {
         case .finished: break
         case .stopped: Terminal.print("stopped")

@@ -32,7 +32,8 @@ public final class ProgressBar: Sendable {
         // Written under the lock, so that lines of several threads keep their order.
         self.line.withLock { line in
             let text = line.updated(label, completed: completed, total: total, isBytes: isBytes, now: .now)
-            if let text { StandardStream.error.write(text) }
+            // Work does not wait for a terminal that was stopped.
+            if let text { StandardStream.error.writeIfReady(text) }
         }
     }
 }
