@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Foundation
-
 /// Any JSON value, with numbers and booleans kept apart.
-package enum JSONValue: Sendable, Equatable, Decodable {
+package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
     case integer(Int)
@@ -11,29 +9,6 @@ package enum JSONValue: Sendable, Equatable, Decodable {
     case string(String)
     case array([JSONValue])
     case object([String: JSONValue])
-
-    /// Reads a value; a number is an integer where it can be.
-    ///
-    /// - Parameter decoder: The decoder.
-    /// - Throws: `DecodingError` for what is no JSON.
-    package init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        if container.decodeNil() {
-            self = .null
-        } else if let value = try? container.decode(Bool.self) {
-            self = .bool(value)
-        } else if let value = try? container.decode(Int.self) {
-            self = .integer(value)
-        } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = PythonNumbers.number(value).map { .number($0) } ?? .string(value)
-        } else if let value = try? container.decode([JSONValue].self) {
-            self = .array(value)
-        } else {
-            self = .object(try container.decode([String: JSONValue].self))
-        }
-    }
 
     /// What the value is, for messages.
     package var kind: String {
@@ -73,16 +48,57 @@ extension JSONValue {
     }
 }
 
-/// Reads JSON as Python's `json` does, with the numbers that it writes and JSON does not have.
+/// What is wrong with a JSON text that is not a file's, for people.
+package struct JSONFault: JSONFailure {
+    /// What was found, and where: `a trailing comma at byte 12`.
+    package var message: String
+
+    /// Describes a fault.
+    ///
+    /// - Parameter message: What was found, and where.
+    package init(message: String) { self.message = message }
+
+    package static func malformed(_ found: String, at position: Int, in file: String) -> JSONFault {
+        JSONFault(message: "\(found) at byte \(position)")
+    }
+
+    package static func tooManyValues(_ limit: Int, at position: Int, in file: String) -> JSONFault {
+        JSONFault(message: "more than \(limit) values by byte \(position)")
+    }
+}
+
+/// JSON texts as a whole.
 package enum JSONText {
-    /// Decodes a text.
+    /// Reads a text that is one value.
     ///
     /// - Parameters:
-    ///   - type: What to decode; a ``JSONValue`` in it may be `NaN`, `Infinity` or `-Infinity`.
     ///   - bytes: The text.
+    ///   - dialect: Whose rules apply.
+    ///   - maxValues: The most values, those inside others included.
+    ///   - refuseDuplicates: Whether two equal keys of an object are an error; otherwise the last counts.
     /// - Returns: The value.
-    /// - Throws: What `JSONDecoder` throws.
-    package static func decode<T: Decodable>(_ type: T.Type, from bytes: UnsafeRawBufferPointer) throws -> T {
-        try JSONDecoder().decode(type, from: PythonNumbers.escaped(bytes).map { Data($0) } ?? Data(bytes))
+    /// - Throws: ``JSONFault``.
+    package static func value(
+        _ bytes: UnsafeRawBufferPointer,
+        dialect: JSONScanner<JSONFault>.Dialect,
+        maxValues: Int,
+        refuseDuplicates: Bool = false
+    ) throws(JSONFault) -> JSONValue {
+        if let encoding = self.otherEncoding(bytes) { throw JSONFault(message: encoding) }
+        var scanner = JSONScanner<JSONFault>(bytes, file: "", dialect: dialect, maxValues: maxValues)
+        let value = try scanner.value(refuseDuplicates: refuseDuplicates)
+        try scanner.end()
+        return value
+    }
+
+    /// Says what a text is that begins with a byte order mark or is UTF-16 or UTF-32: Python and serde read UTF-8 alone.
+    ///
+    /// - Parameter bytes: The text.
+    /// - Returns: The encoding for people; nil for what may be plain UTF-8.
+    package static func otherEncoding(_ bytes: UnsafeRawBufferPointer) -> String? {
+        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { return "UTF-8 with a byte order mark" }
+        let isWide =
+            bytes.starts(with: [0xFF, 0xFE]) || bytes.starts(with: [0xFE, 0xFF]) || bytes.prefix(2).contains(0)
+        return isWide ? "UTF-16 or UTF-32" : nil
     }
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// What is wrong with a tokenizer's files, or with a text given to it.
 public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kinds of error.
@@ -40,7 +42,8 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
     ///   - file: The faulty file, or nil where the text is at fault.
     public init(_ code: Code, _ message: String, file: String? = nil) {
         self.code = code
-        self.message = message
+        // It can quote the file.
+        self.message = ErrorText.shown(message)
         self.file = file
     }
 

@@ -92,23 +92,6 @@ enum TokenizerFolder {
         }
     }
 
-    /// An error of the JSON decoder in one line.
-    ///
-    /// - Parameter error: The error.
-    /// - Returns: Where it is and what it says.
-    static func short(_ error: any Error) -> String {
-        let context: DecodingError.Context
-        switch error as? DecodingError {
-        case .dataCorrupted(let it), .keyNotFound(_, let it), .typeMismatch(_, let it), .valueNotFound(_, let it):
-            context = it
-        default:
-            return error.localizedDescription
-        }
-        var place = context.codingPath.map { $0.intValue.map { "[\($0)]" } ?? ".\($0.stringValue)" }.joined()
-        if case .keyNotFound(let key, _) = error as? DecodingError { place += ".\(key.stringValue)" }
-        return place.isEmpty ? context.debugDescription : "\(place.drop { $0 == "." }): \(context.debugDescription)"
-    }
-
     private static func settings(
         _ files: TokenizerSettings.Files,
         directory: String
@@ -143,8 +126,7 @@ enum TokenizerFolder {
             // Old checkpoints name it in the model's configuration, of which nothing else matters here.
             let path = directory + "/config.json"
             let model = FileManager.default.fileExists(atPath: path) ? try Self.read(path) : Data()
-            let fields = try? model.withUnsafeBytes { try JSONText.decode(ModelFields.self, from: $0) }
-            value = fields?.tokenizerClass.map(JSON.string) ?? .null
+            value = Self.modelClass(model).map(JSON.string) ?? .null
             file = "config.json"
         }
         if case .string(let name) = value, Self.classes.contains(name) { return }
@@ -158,12 +140,18 @@ enum TokenizerFolder {
         }
     }
 
-    /// What matters here of `config.json`.
-    private struct ModelFields: Decodable {
-        var tokenizerClass: String?
-
-        enum CodingKeys: String, CodingKey {
-            case tokenizerClass = "tokenizer_class"
+    /// The tokenizer's class in a `config.json`; nil where it names none, and for what is no such file, which its own
+    /// reader reports.
+    private static func modelClass(_ bytes: Data) -> String? {
+        try? TokenizerScanner.withBytes(bytes) { (bytes) throws(TokenizerFileFault) in
+            var scanner = try TokenizerScanner.begin(bytes, file: "config.json", dialect: .python)
+            var name: String?
+            try scanner.object { (scanner, key) throws(TokenizerFileFault) in
+                guard key == "tokenizer_class" else { return try scanner.skip() }
+                if case .string(let text) = try scanner.value() { name = text } else { name = nil }
+            }
+            try scanner.end()
+            return name
         }
     }
 }

@@ -135,7 +135,7 @@ import Testing
     }
 
     @Test func valuesAndTensorsAreCounted() throws {
-        var scanner = JSONScanner(
+        var scanner = CheckpointScanner(
             UnsafeRawBufferPointer(start: nil, count: 0),
             file: "x",
             dialect: .serde,
@@ -145,7 +145,7 @@ import Testing
         let text = Array(#"{"a":[1,2,{"b":null}]}"#.utf8)
         try text.withUnsafeBytes { bytes in
             for limit in 0...7 {
-                var scanner = JSONScanner(bytes, file: "x", dialect: .python, maxValues: limit)
+                var scanner = CheckpointScanner(bytes, file: "x", dialect: .python, maxValues: limit)
                 if limit >= 6 {
                     try scanner.skip()
                     try scanner.end()

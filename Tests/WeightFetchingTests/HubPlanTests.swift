@@ -119,6 +119,34 @@ struct HubPlanTests {
         #expect(error?.message.contains("secret") == false)
     }
 
+    @Test("answers are read as strictly as JSON is defined, and no key counts by being first")
+    func strictAnswers() throws {
+        let address = try RemoteAddress(parsing: endpoint)
+        let listing =
+            #"{"sha":"\#(TestHub.commit)","siblings":[{"rfilename":"a","size":1,"blobId":"\#(TestHub.commit)"}]}"#
+        let manifest = #"{"formatVersion":1,"name":"p","files":[{"name":"a","byteCount":1,"sha256":"\#(zeros)"}]}"#
+        #expect(try HubListing(parsing: Array(listing.utf8), from: address).files.count == 1)
+        #expect(try PartManifest(parsing: Array(manifest.utf8), from: address).files.count == 1)
+        for text in [listing, manifest] {
+            let wrong: [(String, String)] = [
+                (text.replacing("]}", with: ",]}"), "trailing comma"), ("\u{FEFF}\(text)", "byte order mark"),
+                (text.replacing("[{", with: #"[{"size":2,"size":2,"byteCount":2,"#), "twice"),
+                (text + "x", "more text"), (text.replacing("]}", with: #"],"x":01}"#), "begins with 0"),
+                (text.replacing("]}", with: #"],"x":"# + String(repeating: "[", count: 200)), "inside each other"),
+            ]
+            for (text, words) in wrong {
+                let error = #expect(throws: FetchError.self) {
+                    if text.contains("siblings") {
+                        _ = try HubListing(parsing: Array(text.utf8), from: address)
+                    } else {
+                        _ = try PartManifest(parsing: Array(text.utf8), from: address)
+                    }
+                }
+                #expect(error?.message.contains(words) == true, "\(error as Any)")
+            }
+        }
+    }
+
     @Test("the environment of the hub's own tools")
     func environment() throws {
         let plain = try HubEnvironment(["HOME": "/h"])

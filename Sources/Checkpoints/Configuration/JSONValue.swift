@@ -29,6 +29,29 @@ extension JSONValue {
     }
 }
 
+/// A scanner that throws this module's errors.
+typealias CheckpointScanner = JSONValues.JSONScanner<CheckpointError>
+
+extension CheckpointError: JSONFailure {
+    static func malformed(_ found: String, at position: Int, in file: String) -> CheckpointError {
+        CheckpointError(
+            code: .malformed,
+            message: "is not the expected JSON (\(found) at byte \(position)); fetch the file again",
+            file: file
+        )
+    }
+
+    static func tooManyValues(_ limit: Int, at position: Int, in file: String) -> CheckpointError {
+        CheckpointError(
+            code: .limitExceeded,
+            message:
+                "holds more than \(limit) JSON values by byte \(position), more than any checkpoint needs; fetch the "
+                + "file again",
+            file: file
+        )
+    }
+}
+
 /// Reading of JSON files with errors that name the file.
 enum JSONFile {
     /// The most values of a file.
@@ -63,7 +86,7 @@ enum JSONFile {
         file: String,
         refuseDuplicates: Bool = false
     ) throws(CheckpointError) -> JSONValue {
-        var scanner = JSONScanner(bytes, file: file, dialect: .python, maxValues: self.maxValues)
+        var scanner = CheckpointScanner(bytes, file: file, dialect: .python, maxValues: self.maxValues)
         let value = try scanner.value(refuseDuplicates: refuseDuplicates)
         try scanner.end()
         return value

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
+
 /// What a file is that is not what its name promises.
 ///
 /// Downloads that went wrong leave a few well-known things in place of a checkpoint's files. Naming them says at once
@@ -23,14 +25,7 @@ enum FileContent {
     ///   - path: The file, for the message.
     /// - Throws: `malformed` that names the encoding.
     static func refuseOtherEncodings(_ bytes: UnsafeRawBufferPointer, _ path: String) throws(CheckpointError) {
-        let encoding: String
-        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) {
-            encoding = "UTF-8 with a byte order mark"
-        } else if bytes.starts(with: [0xFF, 0xFE]) || bytes.starts(with: [0xFE, 0xFF]) || bytes.prefix(2).contains(0) {
-            encoding = "UTF-16 or UTF-32"
-        } else {
-            return
-        }
+        guard let encoding = JSONText.otherEncoding(bytes) else { return }
         throw CheckpointError(
             code: .malformed,
             message: "is \(encoding), which the model's own tools refuse; save it as plain UTF-8",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import JSONValues
 internal import SwitchyardTypes
 
 /// The JSON header of a safetensors file, read by the rules of the library that defines the format.
@@ -33,7 +34,7 @@ enum SafetensorsHeader {
     /// - Throws: `malformed` or `limitExceeded` with the file and the tensor.
     static func read(_ bytes: UnsafeRawBufferPointer, file: String) throws(CheckpointError) -> [Entry] {
         try FileContent.refuseOtherEncodings(bytes, file)
-        var scanner = JSONScanner(bytes, file: file, dialect: .serde, maxValues: self.maxValues)
+        var scanner = CheckpointScanner(bytes, file: file, dialect: .serde, maxValues: self.maxValues)
         guard scanner.peek() == UInt8(ascii: "{") else {
             throw CheckpointError(
                 code: .malformed,
@@ -70,13 +71,13 @@ enum SafetensorsHeader {
     }
 
     /// `null`, or an object of strings.
-    private static func skipMetadata(_ scanner: inout JSONScanner) throws(CheckpointError) {
+    private static func skipMetadata(_ scanner: inout CheckpointScanner) throws(CheckpointError) {
         if scanner.peek() == UInt8(ascii: "n") { return try scanner.skip() }
         try scanner.object { (scanner, _) throws(CheckpointError) in _ = try scanner.string() }
     }
 
     private static func entry(
-        _ scanner: inout JSONScanner,
+        _ scanner: inout CheckpointScanner,
         named name: String,
         _ file: String
     ) throws(CheckpointError) -> Entry {
@@ -132,7 +133,7 @@ enum SafetensorsHeader {
 
     /// Reads an array of integers, and stops at the first that is too many.
     private static func sizes(
-        _ scanner: inout JSONScanner,
+        _ scanner: inout CheckpointScanner,
         most: Int,
         _ tooMany: (Int) -> CheckpointError
     ) throws(CheckpointError) -> [Int] {

@@ -93,10 +93,13 @@ enum LineTexts: Sendable, Hashable {
         byte == 0x20 || (byte >= 0x09 && byte <= 0x0D)
     }
 
+    /// The most JSON values of a line; a line has at most a mebibyte.
+    private static let mostValues = 1_048_576
+
     private static func object(_ bytes: [UInt8]) throws(LineFault.Reason) -> [String: JSONValue] {
         let value: JSONValue
         do {
-            value = try bytes.withUnsafeBytes { try JSONText.decode(JSONValue.self, from: $0) }
+            value = try bytes.withUnsafeBytes { try JSONText.value($0, dialect: .python, maxValues: Self.mostValues) }
         } catch {
             throw .notJSON("it begins with \(String(decoding: bytes.prefix(40), as: UTF8.self).debugDescription)")
         }

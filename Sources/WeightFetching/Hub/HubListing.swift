@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Foundation
+internal import JSONValues
 internal import SwitchyardTypes
 
 /// What the hub says about a model's files at a revision.
-struct HubListing: Sendable, Hashable {
+package struct HubListing: Sendable, Hashable {
     /// A file of a model.
-    struct File: Sendable, Hashable {
+    package struct File: Sendable, Hashable {
         /// Its path in the model.
-        var path: String
+        package var path: String
         /// Its size in bytes.
-        var byteCount: Int
+        package var byteCount: Int
         /// Its checksum, whose digits are the name of the file in the cache.
-        var checksum: Checksum
+        package var checksum: Checksum
     }
 
     static let mostBytes = 16 << 20
     private static let mostFiles = 100_000
 
     /// The commit that the revision means.
-    var commit: String
+    package var commit: String
     /// The files that can be fetched.
-    var files: [File]
+    package var files: [File]
 
     private struct Answer: Decodable {
         var sha: String
@@ -47,7 +47,7 @@ struct HubListing: Sendable, Hashable {
     ///   - bytes: The answer.
     ///   - address: Where it came from.
     /// - Throws: ``FetchError`` for an invalid answer, or one that names a file outside the model.
-    init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
+    package init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
         func failure(_ complaint: String) -> FetchError {
             FetchError(
                 .badAnswer,
@@ -56,9 +56,9 @@ struct HubListing: Sendable, Hashable {
         }
         let answer: Answer
         do {
-            answer = try JSONDecoder().decode(Answer.self, from: Data(bytes))
+            answer = try AnswerJSON.decode(Answer.self, from: bytes)
         } catch {
-            throw failure("is none: \(error)")
+            throw failure("is none: it has \(error.message)")
         }
         guard answer.siblings.count <= Self.mostFiles else {
             throw failure("has \(answer.siblings.count) entries; the limit is \(Self.mostFiles)")

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Foundation
+internal import JSONValues
 internal import SwitchyardTypes
 
 /// What fetching needs from a part's `manifest.json`: the files, with their sizes and checksums.
 ///
 /// The part's reader checks everything else once the files are here.
-struct PartManifest: Sendable, Hashable {
+package struct PartManifest: Sendable, Hashable {
     static let fileName = "manifest.json"
     static let mostBytes = 64 << 20
     private static let mostFiles = 10_000
 
     /// A file of the part.
-    struct File: Sendable, Hashable, Decodable {
-        var name: String
-        var byteCount: Int
-        var sha256: String
+    package struct File: Sendable, Hashable, Decodable {
+        package var name: String
+        package var byteCount: Int
+        package var sha256: String
     }
 
     private struct Document: Decodable {
@@ -27,9 +27,9 @@ struct PartManifest: Sendable, Hashable {
     /// The part's name, for people.
     var name: String
     /// All files but the manifest.
-    let files: [File]
+    package let files: [File]
     /// The bytes of all files, at most `StatedSizes.most`.
-    let byteCount: Int
+    package let byteCount: Int
 
     /// Reads a manifest.
     ///
@@ -37,16 +37,16 @@ struct PartManifest: Sendable, Hashable {
     ///   - bytes: The file.
     ///   - address: Where it came from.
     /// - Throws: ``FetchError`` for what is not a manifest, for one without files, and for invalid names.
-    init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
+    package init(parsing bytes: [UInt8], from address: RemoteAddress) throws(FetchError) {
         func failure(_ complaint: String) -> FetchError {
             FetchError(.badAnswer, "\(address): \(complaint)")
         }
         let document: Document
         do {
-            document = try JSONDecoder().decode(Document.self, from: Data(bytes))
+            document = try AnswerJSON.decode(Document.self, from: bytes)
         } catch {
             throw failure(
-                "is not a shard's manifest; give the address of a folder that `switchyard shard` wrote, such as "
+                "is not a shard's manifest (\(error.message)); give the address of a folder that `switchyard shard` wrote, such as "
                     + "https://HOST/shards/pool-0"
             )
         }

@@ -1,6 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import JSONValues
+/// How a reader of files says that one of them is not the JSON that it should be.
+package protocol JSONFailure: Error {
+    /// The failure for a text that breaks JSON's rules, or holds another value than is needed.
+    ///
+    /// - Parameters:
+    ///   - found: What is there, for people: `a trailing comma`.
+    ///   - position: The byte at which it is.
+    ///   - file: The file.
+    /// - Returns: The failure.
+    static func malformed(_ found: String, at position: Int, in file: String) -> Self
+
+    /// The failure for a text of more values than a reader takes.
+    ///
+    /// - Parameters:
+    ///   - limit: The most values.
+    ///   - position: The byte up to which they were counted.
+    ///   - file: The file.
+    /// - Returns: The failure.
+    static func tooManyValues(_ limit: Int, at position: Int, in file: String) -> Self
+}
 
 /// Reads JSON from front to back, as strictly as the programs that wrote a checkpoint read it.
 ///
@@ -8,9 +27,9 @@ internal import JSONValues
 /// comment. Foundation's decoder is laxer (it takes the first of two equal keys, a trailing comma and UTF-16), so one
 /// file could be two models. Every value is counted, and what is not wanted is skipped without being kept, so work and
 /// memory stay in proportion to what a checkpoint needs.
-struct JSONScanner {
+package struct JSONScanner<Failure: JSONFailure> {
     /// Where readers differ.
-    enum Dialect {
+    package enum Dialect {
         /// Rust's serde_json, which reads safetensors headers: numbers that no double holds are refused, and at most 127
         /// values lie inside each other.
         case serde
@@ -25,7 +44,8 @@ struct JSONScanner {
     private let file: String
     private let dialect: Dialect
     private let maxValues: Int
-    private(set) var position = 0
+    /// The place of the next byte.
+    package private(set) var position = 0
     private var values = 0
     private var depth = 0
 
@@ -36,7 +56,7 @@ struct JSONScanner {
     ///   - file: The file, for messages.
     ///   - dialect: Whose rules apply.
     ///   - maxValues: The most values, those inside others included.
-    init(_ bytes: UnsafeRawBufferPointer, file: String, dialect: Dialect, maxValues: Int) {
+    package init(_ bytes: UnsafeRawBufferPointer, file: String, dialect: Dialect, maxValues: Int) {
         self.bytes = bytes
         self.file = file
         self.dialect = dialect
@@ -49,9 +69,9 @@ struct JSONScanner {
     ///
     /// - Parameter member: Receives each key, and reads or skips its value.
     /// - Throws: `malformed` or `limitExceeded` with the file and the place; what the closure throws.
-    mutating func object(
-        _ member: (inout JSONScanner, String) throws(CheckpointError) -> Void
-    ) throws(CheckpointError) {
+    package mutating func object(
+        _ member: (inout JSONScanner<Failure>, String) throws(Failure) -> Void
+    ) throws(Failure) {
         try self.enter(UInt8(ascii: "{"), "an object")
         if self.take(UInt8(ascii: "}")) {
             self.depth -= 1
@@ -75,9 +95,9 @@ struct JSONScanner {
     ///
     /// - Parameter element: Reads or skips one element.
     /// - Throws: `malformed` or `limitExceeded` with the file and the place; what the closure throws.
-    mutating func array(
-        _ element: (inout JSONScanner) throws(CheckpointError) -> Void
-    ) throws(CheckpointError) {
+    package mutating func array(
+        _ element: (inout JSONScanner<Failure>) throws(Failure) -> Void
+    ) throws(Failure) {
         try self.enter(UInt8(ascii: "["), "an array")
         if self.take(UInt8(ascii: "]")) {
             self.depth -= 1
@@ -95,12 +115,12 @@ struct JSONScanner {
     }
 
     /// Checks that nothing but white space follows.
-    mutating func end() throws(CheckpointError) {
+    package mutating func end() throws(Failure) {
         guard self.peek() == nil else { throw self.malformed("more text after its end") }
     }
 
     /// The next byte that is not white space, which stays unread; nil at the end.
-    mutating func peek() -> UInt8? {
+    package mutating func peek() -> UInt8? {
         while self.position < self.bytes.count {
             switch self.bytes[self.position] {
             case 0x20, 0x09, 0x0A, 0x0D: self.position += 1
@@ -116,7 +136,7 @@ struct JSONScanner {
         return true
     }
 
-    private mutating func enter(_ byte: UInt8, _ what: String) throws(CheckpointError) {
+    private mutating func enter(_ byte: UInt8, _ what: String) throws(Failure) {
         try self.count()
         guard self.take(byte) else { throw self.malformed("\(try self.kind()) where \(what) is needed") }
         self.depth += 1
@@ -125,16 +145,10 @@ struct JSONScanner {
         }
     }
 
-    private mutating func count() throws(CheckpointError) {
+    private mutating func count() throws(Failure) {
         self.values += 1
         guard self.values <= self.maxValues else {
-            throw CheckpointError(
-                code: .limitExceeded,
-                message:
-                    "holds more than \(self.maxValues) JSON values by byte \(self.position), more than any checkpoint "
-                    + "needs; fetch the file again",
-                file: self.file
-            )
+            throw Failure.tooManyValues(self.maxValues, at: self.position, in: self.file)
         }
     }
 
@@ -145,11 +159,11 @@ struct JSONScanner {
     /// - Parameter refuseDuplicates: Whether two equal keys are an error instead.
     /// - Returns: The value.
     /// - Throws: `malformed` or `limitExceeded` with the file and the place.
-    mutating func value(refuseDuplicates: Bool = false) throws(CheckpointError) -> JSONValue {
+    package mutating func value(refuseDuplicates: Bool = false) throws(Failure) -> JSONValue {
         switch self.peek() {
         case UInt8(ascii: "{"):
             var members: [String: JSONValue] = [:]
-            try self.object { (scanner, key) throws(CheckpointError) in
+            try self.object { (scanner, key) throws(Failure) in
                 let value = try scanner.value(refuseDuplicates: refuseDuplicates)
                 if members.updateValue(value, forKey: key) != nil, refuseDuplicates {
                     throw scanner.malformed("the key \"\(key.prefix(80))\" twice")
@@ -158,7 +172,7 @@ struct JSONScanner {
             return .object(members)
         case UInt8(ascii: "["):
             var elements: [JSONValue] = []
-            try self.array { (scanner) throws(CheckpointError) in
+            try self.array { (scanner) throws(Failure) in
                 elements.append(try scanner.value(refuseDuplicates: refuseDuplicates))
             }
             return .array(elements)
@@ -171,16 +185,16 @@ struct JSONScanner {
     }
 
     /// Reads a value and keeps nothing of it.
-    mutating func skip() throws(CheckpointError) {
+    package mutating func skip() throws(Failure) {
         switch self.peek() {
-        case UInt8(ascii: "{"): try self.object { (scanner, _) throws(CheckpointError) in try scanner.skip() }
-        case UInt8(ascii: "["): try self.array { (scanner) throws(CheckpointError) in try scanner.skip() }
+        case UInt8(ascii: "{"): try self.object { (scanner, _) throws(Failure) in try scanner.skip() }
+        case UInt8(ascii: "["): try self.array { (scanner) throws(Failure) in try scanner.skip() }
         default: _ = try self.value()
         }
     }
 
     /// Reads a string.
-    mutating func string() throws(CheckpointError) -> String {
+    package mutating func string() throws(Failure) -> String {
         try self.count()
         guard self.peek() == UInt8(ascii: "\"") else {
             throw self.malformed("\(try self.kind()) where a string is needed")
@@ -189,7 +203,7 @@ struct JSONScanner {
     }
 
     /// Reads an integer that is written without a fraction or an exponent, and is not `-0`, as serde does for sizes.
-    mutating func integer() throws(CheckpointError) -> Int {
+    package mutating func integer() throws(Failure) -> Int {
         let start = self.position
         guard case .integer(let integer) = try self.value() else {
             self.position = max(start, self.position)
@@ -198,7 +212,7 @@ struct JSONScanner {
         return integer
     }
 
-    private mutating func literal(_ text: StaticString, _ value: JSONValue) throws(CheckpointError) -> JSONValue {
+    private mutating func literal(_ text: StaticString, _ value: JSONValue) throws(Failure) -> JSONValue {
         try self.count()
         let rest = UnsafeRawBufferPointer(rebasing: self.bytes[self.position...].prefix(text.utf8CodeUnitCount))
         guard rest.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) else {
@@ -209,7 +223,7 @@ struct JSONScanner {
     }
 
     /// What comes next, for messages.
-    private mutating func kind() throws(CheckpointError) -> String {
+    private mutating func kind() throws(Failure) -> String {
         guard self.peek() != nil else { return "the end" }
         var ahead = self
         ahead.depth = 0
@@ -220,43 +234,47 @@ struct JSONScanner {
         }
     }
 
-    func malformed(_ found: String) -> CheckpointError {
-        CheckpointError(
-            code: .malformed,
-            message: "is not the expected JSON (\(found) at byte \(self.position)); fetch the file again",
-            file: self.file
-        )
+    /// The failure that says what was found at the next byte.
+    ///
+    /// - Parameter found: What is there, for people: `a trailing comma`.
+    /// - Returns: The failure.
+    package func malformed(_ found: String) -> Failure {
+        Failure.malformed(found, at: self.position, in: self.file)
     }
 }
 
 // MARK: - Strings and numbers
 
 extension JSONScanner {
-    private mutating func text() throws(CheckpointError) -> String {
-        self.position += 1
-        let start = self.position
+    private mutating func text() throws(Failure) -> String {
+        let start = self.position + 1
+        // A local copy: the loop runs over most bytes of a file.
+        var end = start
         var escapes = false
-        while self.position < self.bytes.count {
-            switch self.bytes[self.position] {
-            case UInt8(ascii: "\""):
-                let slice = UnsafeRawBufferPointer(rebasing: self.bytes[start..<self.position])
-                guard let text = String(validating: slice, as: UTF8.self) else {
-                    throw self.malformed("a string that is not UTF-8")
-                }
-                defer { self.position += 1 }
-                return escapes ? try self.unescaped(slice) : text
-            case UInt8(ascii: "\\"):
-                escapes = true
-                self.position += 2
-            case 0..<0x20: throw self.malformed("a control character in a string")
-            default: self.position += 1
+        while end < self.bytes.count {
+            let byte = self.bytes[end]
+            if byte == UInt8(ascii: "\"") { break }
+            if byte < 0x20 {
+                self.position = end
+                throw self.malformed("a control character in a string")
             }
+            if byte == UInt8(ascii: "\\") {
+                escapes = true
+                end += 1
+            }
+            end += 1
         }
-        self.position = self.bytes.count
-        throw self.malformed("a string without an end")
+        self.position = min(end, self.bytes.count)
+        guard end < self.bytes.count else { throw self.malformed("a string without an end") }
+        let slice = UnsafeRawBufferPointer(rebasing: self.bytes[start..<end])
+        guard let text = String(validating: slice, as: UTF8.self) else {
+            throw self.malformed("a string that is not UTF-8")
+        }
+        defer { self.position += 1 }
+        return escapes ? try self.unescaped(slice) : text
     }
 
-    private func unescaped(_ text: UnsafeRawBufferPointer) throws(CheckpointError) -> String {
+    private func unescaped(_ text: UnsafeRawBufferPointer) throws(Failure) -> String {
         var output: [UInt8] = []
         output.reserveCapacity(text.count)
         var position = 0
@@ -283,7 +301,7 @@ extension JSONScanner {
     }
 
     /// The character of `\uXXXX`, or of a surrogate pair of them; a surrogate alone is no text and is refused, as serde does.
-    private func scalar(_ text: UnsafeRawBufferPointer, _ position: inout Int) throws(CheckpointError) -> Character {
+    private func scalar(_ text: UnsafeRawBufferPointer, _ position: inout Int) throws(Failure) -> Character {
         func unit() -> UInt32? {
             guard position + 4 <= text.count else { return nil }
             var unit: UInt32 = 0
@@ -308,7 +326,7 @@ extension JSONScanner {
         return Character(scalar)
     }
 
-    private mutating func number() throws(CheckpointError) -> JSONValue {
+    private mutating func number() throws(Failure) -> JSONValue {
         if self.dialect == .python {
             switch self.peek() {
             case UInt8(ascii: "N"): return try self.literal("NaN", .number(.nan))
