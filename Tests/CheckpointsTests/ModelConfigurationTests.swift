@@ -177,7 +177,7 @@ import Testing
         (#"{"expert_capacity": 0}"#, "expert_capacity must be"),
         (#"{"router_bias": 1}"#, "router_bias must be true or false"),
         (#"{"router_dtype": "int8"}"#, "router_dtype must be float32"),
-        (#"{"layer_norm_epsilon": 0}"#, "layer_norm_epsilon must be above 0"),
+        (#"{"layer_norm_epsilon": 0.0}"#, "layer_norm_epsilon must be above 0"),
         (#"{"layer_norm_epsilon": 1e300}"#, "layer_norm_epsilon must be above 0"),
         (#"{"eos_token_id": 40000}"#, "eos_token_id must be 0 through 32127, but is 40000"),
         (#"{"eos_token_id": []}"#, "eos_token_id must list 1 through 64 integers"),
@@ -185,7 +185,7 @@ import Testing
         (#"{"dense_act_fn": "xielu"}"#, "dense_act_fn must be one of relu, gelu"),
         (#"{"model_type": "umt5"}"#, "model_type is \"umt5\"; only \"switch_transformers\", \"t5\", \"mt5\""),
         (#"{"d_model": 768, "hidden_size": 512}"#, "hidden_size is 512, and d_model, which is the same thing, is 768"),
-        (#"{"num_hidden_layers": "12"}"#, "num_layers must be an integer"),
+        (#"{"num_hidden_layers": "12"}"#, "num_hidden_layers must be an integer"),
         (#"{"quantization_config": {"load_in_8bit": true}}"#, #"quantization_config is {"load_in_8bit": ...}"#),
         (#"{"num_beams": 0}"#, "num_beams must be"),
         (#"{"early_stopping": 3}"#, "early_stopping must be"),
@@ -204,6 +204,98 @@ import Testing
         let error = failure { _ = try self.load(config) }
         #expect(error?.description.contains(complaint) == true, "\(String(describing: error))")
         #expect(error?.file?.hasSuffix("config.json") == true)
+    }
+
+    /// What the configuration classes of transformers 5.23 say to one key of each type; `eos_token_id: []` is refused here
+    /// alone.
+    @Test(
+        arguments: [
+            (
+                "switch_transformers",
+                [
+                    "num_experts": "4 4.0 null true \"4\" [4]", "num_layers": "2 2.0 null",
+                    "num_decoder_layers": "null 2 2.0 true",
+                    "layer_norm_epsilon": "1e-6 0.5 1 null true \"1e-6\"", "router_bias": "true 1 null \"true\"",
+                    "router_dtype": "\"float16\" null 16 \"float64\"", "dense_act_fn": "\"gelu\" null 1 []",
+                    "tie_word_embeddings": "false null 0", "use_cache": "true null 1",
+                    "dropout_rate": "0 0.1 null true \"0\"",
+                    "initializer_factor": "1.0 1 null", "router_jitter_noise": "0 0.01 null",
+                    "router_z_loss_coef": "0.001 0 null",
+                    "pad_token_id": "0 null 0.0 false", "eos_token_id": "1 [1,2] null 1.0 [1.0] true",
+                    "bos_token_id": "null 0 0.0",
+                    "encoder_sparse_step": "2 null", "hidden_size": "768 null 768.0 \"768\"",
+                    "feed_forward_proj": "null 3",
+                    "is_encoder_decoder": "true null", "num_sparse_encoder_layers": "3 3.0 null",
+                    "expert_capacity": "64 6.4e1",
+                ]
+            ),
+            (
+                "t5",
+                [
+                    "feed_forward_proj": "\"relu\" \"gated-gelu\" null true [] \"gelu-gated\"", "d_ff": "64 64.0 null",
+                    "classifier_dropout": "0.0 0 null", "layer_norm_epsilon": "1e-6 null", "num_experts": "null 4.0",
+                    "tie_word_embeddings": "null true false", "bos_token_id": "0 null",
+                    "num_decoder_layers": "null 3 \"3\"",
+                ]
+            ),
+            (
+                "mt5",
+                [
+                    "feed_forward_proj": "\"gated-silu\" null", "tie_word_embeddings": "true null",
+                    "bos_token_id": "null 1.5",
+                    "decoder_start_token_id": "0 0.0 true", "relative_attention_num_buckets": "32 32.0 null",
+                ]
+            ),
+        ] as [(String, [String: String])]
+    )
+    func typesAreThoseOfTransformers(family: String, keys: [String: String]) {
+        // Values that this family's class takes; the others of a row it refuses.
+        let taken: [String: Set<String>] = [
+            "switch_transformers": [
+                "num_experts 4", "num_layers 2", "num_decoder_layers null", "num_decoder_layers 2",
+                "layer_norm_epsilon 1e-6", "layer_norm_epsilon 0.5", "router_bias true", "router_dtype \"float16\"",
+                "dense_act_fn \"gelu\"", "tie_word_embeddings false", "use_cache true", "dropout_rate 0",
+                "dropout_rate 0.1",
+                "initializer_factor 1.0", "router_jitter_noise 0", "router_jitter_noise 0.01",
+                "router_z_loss_coef 0.001",
+                "pad_token_id 0", "pad_token_id null", "eos_token_id 1", "eos_token_id [1,2]", "eos_token_id null",
+                "bos_token_id null", "bos_token_id 0", "encoder_sparse_step 2", "hidden_size 768",
+                "feed_forward_proj null",
+                "feed_forward_proj 3", "is_encoder_decoder true", "num_sparse_encoder_layers 3", "expert_capacity 64",
+            ],
+            "t5": [
+                "feed_forward_proj \"relu\"", "feed_forward_proj \"gated-gelu\"", "d_ff 64", "classifier_dropout 0.0",
+                "classifier_dropout 0", "layer_norm_epsilon 1e-6", "num_experts null", "num_experts 4.0",
+                "tie_word_embeddings null",
+                "tie_word_embeddings true", "tie_word_embeddings false", "bos_token_id 0", "bos_token_id null",
+                "num_decoder_layers null", "num_decoder_layers 3",
+            ],
+            "mt5": [
+                "feed_forward_proj \"gated-silu\"", "tie_word_embeddings true", "bos_token_id null",
+                "decoder_start_token_id 0", "relative_attention_num_buckets 32",
+            ],
+        ]
+        for (key, values) in keys {
+            for value in values.split(separator: " ") {
+                let start = key == "decoder_start_token_id" ? "" : #", "decoder_start_token_id": 0"#
+                var error: CheckpointError?
+                do {
+                    _ = try self.load(#"{"model_type": "\#(family)"\#(start), "\#(key)": \#(value)}"#)
+                } catch let thrown as CheckpointError {
+                    error = thrown
+                } catch {
+                    Issue.record(error)
+                }
+                let isTaken = taken[family]?.contains("\(key) \(value)") == true
+                #expect((error == nil) == isTaken, "\(family) \(key) \(value): \(String(describing: error))")
+                if !isTaken { #expect(error?.description.contains(key) == true, "\(String(describing: error))") }
+            }
+        }
+        // An override stands in place of the file's value.
+        #expect(throws: Never.self) { try self.load(#"{"num_experts": 4.0}"#, overrides: ["num_experts": "4"]) }
+        #expect(throws: Never.self) {
+            try self.load(#"{"layer_norm_epsilon": 1}"#, overrides: ["layer_norm_epsilon": "1"])
+        }
     }
 
     @Test(arguments: [

@@ -79,6 +79,7 @@ extension ModelConfiguration {
             file: generation == nil ? configPath : generationPath
         )
         let family = try self.family(fields)
+        try ConfigurationTypes.check(config, family: family, overrides: overrides, file: configPath)
         try self.refuseUnused(overrides, family, file: configPath)
         var result = family.reader.defaults
         try family.reader.read(
