@@ -377,6 +377,13 @@ struct AdapterTests {
     func bounded() throws {
         let pattern = try #require(ModulePattern("(((a*)*)*)*b"))
         #expect(!pattern.matches(String(repeating: "a", count: 400)))
+        // Each level once doubled the work, or took it once more for each byte of the name.
+        for (inner, text) in [("a*", "a"), ("a+", "a"), ("a|b*", "b"), ("a?b*c?", "b")] {
+            let deep = String(repeating: "((", count: 7) + inner + String(repeating: ")*c?)+", count: 7)
+            let pattern = try #require(ModulePattern(deep), "\(deep)")
+            #expect(pattern.matches(String(repeating: text, count: 900)), "\(deep)")
+            #expect(!pattern.matches(String(repeating: text, count: 900) + "x"), "\(deep)")
+        }
     }
 
     @Test("patterns that contradict each other for a module are refused by both names")

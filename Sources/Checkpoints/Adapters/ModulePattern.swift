@@ -27,7 +27,17 @@ struct ModulePattern: Sendable {
     /// The longest pattern.
     static let maxBytes = 1_024
 
-    private let root: Node
+    /// A step of the machine that the pattern is made into.
+    private enum Step: Sendable {
+        case byte(ByteSet)
+        case split(Int, Int)
+        case jump(Int)
+        case start
+        case end
+        case match
+    }
+
+    private let steps: [Step]
 
     /// Reads a pattern; nil for one that is too long, malformed, or uses another construct.
     ///
@@ -36,43 +46,93 @@ struct ModulePattern: Sendable {
         guard text.utf8.count <= Self.maxBytes else { return nil }
         var parser = Parser(bytes: Array(text.utf8))
         guard let root = parser.choice(depth: 0), parser.isAtEnd else { return nil }
-        self.root = root
+        var steps: [Step] = []
+        Self.append(root, to: &steps)
+        self.steps = steps + [.match]
     }
 
     /// Whether the pattern stands for a module.
+    ///
+    /// All ways through the pattern are followed side by side, each step at most once a byte, so that work is at most the
+    /// product of both lengths, however repetitions are nested
+    /// (https://swtch.com/~rsc/regexp/regexp1.html, "Implementation: Simulating the NFA").
     ///
     /// - Parameter name: The module's name.
     /// - Returns: True if it matches the name, or the name's end after a dot.
     func matches(_ name: String) -> Bool {
         let bytes = Array(name.utf8)
-        var starts: Set<Int> = [0]
-        for index in bytes.indices where bytes[index] == UInt8(ascii: ".") { starts.insert(index + 1) }
-        return Self.ends(self.root, starts, bytes).contains(bytes.count)
+        var front = Front(stepCount: self.steps.count)
+        var isMatch = false
+        for position in 0...bytes.count {
+            if position == 0 || bytes[position - 1] == UInt8(ascii: ".") { front.open.append(0) }
+            isMatch = self.follow(&front, position, bytes.count)
+            guard position < bytes.count else { break }
+            for index in front.waiting {
+                if case .byte(let set) = self.steps[index], set.contains(bytes[position]) {
+                    front.open.append(index + 1)
+                }
+            }
+            front.waiting.removeAll(keepingCapacity: true)
+        }
+        return isMatch
     }
 
-    /// Where a node's matches end, given where they may begin: sets in place of backtracking bound the work.
-    private static func ends(_ node: Node, _ starts: Set<Int>, _ bytes: [UInt8]) -> Set<Int> {
-        guard !starts.isEmpty else { return [] }
-        switch node {
-        case .byte(let set):
-            return Set(starts.lazy.filter { $0 < bytes.count && set.contains(bytes[$0]) }.map { $0 + 1 })
-        case .sequence(let nodes):
-            return nodes.reduce(starts) { self.ends($1, $0, bytes) }
-        case .choice(let nodes):
-            return nodes.reduce(into: []) { $0.formUnion(self.ends($1, starts, bytes)) }
-        case .some(let node, let least, let most):
-            var reached: Set<Int> = least == 0 ? starts : []
-            var frontier = starts
-            var rounds = 0
-            while !frontier.isEmpty, rounds < most {
-                let next = self.ends(node, frontier, bytes)
-                frontier = next.subtracting(reached)
-                reached.formUnion(next)
-                rounds += 1
+    /// Where the ways through a pattern have come to.
+    private struct Front {
+        /// Steps to go on from at the present byte.
+        var open: [Int] = []
+        /// Steps that wait for a byte.
+        var waiting: [Int] = []
+        /// The last position at which each step was reached.
+        var reached: [Int]
+
+        init(stepCount: Int) { self.reached = Array(repeating: -1, count: stepCount) }
+    }
+
+    /// Follows the steps that take no byte; true where one of the ways is at its end.
+    private func follow(_ front: inout Front, _ position: Int, _ count: Int) -> Bool {
+        var isMatch = false
+        while let index = front.open.popLast() {
+            guard front.reached[index] != position else { continue }
+            front.reached[index] = position
+            switch self.steps[index] {
+            case .byte: front.waiting.append(index)
+            case .split(let first, let second): front.open += [first, second]
+            case .jump(let target): front.open.append(target)
+            case .start: if position == 0 { front.open.append(index + 1) }
+            case .end: if position == count { front.open.append(index + 1) }
+            case .match: isMatch = true
             }
-            return reached
-        case .start: return starts.contains(0) ? [0] : []
-        case .end: return starts.contains(bytes.count) ? [bytes.count] : []
+        }
+        return isMatch
+    }
+
+    private static func append(_ node: Node, to steps: inout [Step]) {
+        switch node {
+        case .byte(let set): steps.append(.byte(set))
+        case .start: steps.append(.start)
+        case .end: steps.append(.end)
+        case .sequence(let nodes):
+            for node in nodes { self.append(node, to: &steps) }
+        case .choice(let nodes):
+            var jumps: [Int] = []
+            for (index, node) in nodes.enumerated() {
+                let split = steps.count
+                let isLast = index == nodes.count - 1
+                if !isLast { steps.append(.jump(0)) }
+                self.append(node, to: &steps)
+                guard !isLast else { break }
+                jumps.append(steps.count)
+                steps.append(.jump(0))
+                steps[split] = .split(split + 1, steps.count)
+            }
+            for jump in jumps { steps[jump] = .jump(steps.count) }
+        case .some(let node, let least, let most):
+            let begin = steps.count
+            if least == 0 { steps.append(.jump(0)) }
+            self.append(node, to: &steps)
+            if most > 1 { steps.append(least == 0 ? .jump(begin) : .split(begin, steps.count + 1)) }
+            if least == 0 { steps[begin] = .split(begin + 1, steps.count) }
         }
     }
 }
