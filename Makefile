@@ -19,7 +19,7 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
+.PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
     bench-model bench-dense bench-full-shape bench-peers build-bench pictures simulation protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
@@ -79,6 +79,16 @@ deploy-check: ## check every deploy file with schemas and tools, without bringin
 
 deploy-test: build ## bring the deploy files up in a container engine and send requests (6 minutes; docs/deployment.md)
 	deploy/test/run.sh
+
+# The seeds of a run are fixed, so it can be repeated; docs/testing.md says how to run an input again.
+FUZZ_RUNS ?= 1000000
+FUZZ_TARGETS ?= safetensors torch pickle configuration weight-index adapter manifest part-manifest placement hub-listing \
+    pieces tokenizer-json tokenizer-settings settings certificates
+fuzz: ## run a million mutated files of each kind through their readers (an hour; docs/testing.md)
+	@deploy/install-packages.sh build
+	$(subst --product switchyard,--product switchyard-fuzz,$(RELEASE))
+	@for target in $(FUZZ_TARGETS); do "$$($(RELEASE) --show-bin-path)/switchyard-fuzz" $$target --runs $(FUZZ_RUNS) \
+	    --corpus Tests/Fuzzing/Corpus --artifacts .build/fuzz || exit 1; done
 
 sanitize: ## run the network's suites under ThreadSanitizer and AddressSanitizer (docs/testing.md)
 	@deploy/install-packages.sh sanitize

@@ -85,7 +85,11 @@ let package = Package(
             dependencies: ["SwitchyardTypes", "Digests", "JSONValues"],
             swiftSettings: swiftSettings
         ),
-        .target(name: "Tokenization", dependencies: ["CSentencePiece", "JSONValues"], swiftSettings: swiftSettings),
+        .target(
+            name: "Tokenization",
+            dependencies: ["SwitchyardTypes", "CSentencePiece", "JSONValues"],
+            swiftSettings: swiftSettings
+        ),
         .target(
             name: "SwitchModel",
             dependencies: ["SwitchyardTypes", "TensorKernels", "Checkpoints"],
@@ -128,7 +132,7 @@ let package = Package(
 
         .target(
             name: "WeightFetching",
-            dependencies: ["SwitchyardTypes", "CCurl", "Digests"],
+            dependencies: ["SwitchyardTypes", "CCurl", "Digests", "JSONValues"],
             swiftSettings: swiftSettings
         ),
 
@@ -357,7 +361,10 @@ let package = Package(
 
         .target(
             name: "FuzzTargets",
-            dependencies: ["HTTP2Session", "RPCCore", "SwitchyardProtos", nioCore],
+            dependencies: [
+                "SwitchyardTypes", "HTTP2Session", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization",
+                "WeightFetching", "ServiceKit", "RPCTransport", "CertificateAuthority", nioCore, logging,
+            ],
             path: "Tests/Fuzzing/FuzzTargets",
             swiftSettings: swiftSettings
         ),

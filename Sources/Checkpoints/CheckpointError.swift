@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// A fault in a checkpoint, its configuration, one of its parts or the place for it.
 ///
 /// The message names the file and the tensor or field, the limit and the value found, and what to do next.
@@ -91,9 +93,10 @@ public struct CheckpointError: Error, Sendable, Hashable, CustomStringConvertibl
     ///   - tensor: The affected tensor.
     public init(code: Code, message: String, file: String? = nil, tensor: String? = nil) {
         self.code = code
-        self.message = message
-        self.file = file
-        self.tensor = tensor
+        // All three can quote the file, which can say anything.
+        self.message = ErrorText.shown(message)
+        self.file = file.map(ErrorText.shown)
+        self.tensor = tensor.map(ErrorText.shown)
     }
 
     /// File, tensor and message in one line.

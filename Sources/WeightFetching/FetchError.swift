@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 /// Weights could not be fetched: what is wrong, with the file and the address, and what to do next.
 public struct FetchError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What went wrong, as a value that programs can compare.
@@ -34,7 +36,8 @@ public struct FetchError: Error, Sendable, Hashable, CustomStringConvertible {
     ///   - message: What is wrong and what to do next; addresses in it are masked.
     public init(_ code: Code, _ message: String) {
         self.code = code
-        self.message = message
+        // It can quote what a server says.
+        self.message = ErrorText.shown(message)
     }
 
     /// The message.

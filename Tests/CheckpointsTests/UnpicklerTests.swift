@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import SwitchyardTypes
 import Testing
 
 @testable import Checkpoints
@@ -70,7 +71,7 @@ private enum Pickle {
         let call = Pickle.global(module, name) + Pickle.tuple([Pickle.text("echo no")]) + Pickle.reduce
         let error = failure { _ = try self.read(Pickle.dictionary("w", call)) }
         #expect(error?.code == .refusedGlobal)
-        #expect(error?.message.contains("\(module).\(name)") == true)
+        #expect(error?.message.contains(ErrorText.shown("\(module).\(name)")) == true)
         let stackGlobal = Pickle.text(module) + Pickle.text(name) + [0x93]
         #expect(failure { _ = try self.read(Pickle.dictionary("w", stackGlobal)) }?.code == .refusedGlobal)
     }

@@ -83,7 +83,7 @@ enum ImportTable {
             "RPCCore", "HTTP2Session", "CZlib", "NIOCore", "NIOPosix", "NIOTLS", "NIOSSL", "Logging",
         ]),
         // Fetches files over HTTP and knows nothing of what is in them but a part's list of files.
-        "WeightFetching": Self.foundation.union(["CCurl", "Digests"]),
+        "WeightFetching": Self.foundation.union(["CCurl", "Digests", "JSONValues"]),
         // Makes development certificates for one command; nothing else stands on it.
         "CertificateAuthority": Self.foundation.union(Self.cLibrary).union(["COpenSSL"]),
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
@@ -93,7 +93,7 @@ enum ImportTable {
         // Under both wings: SHA-256 from the system's libcrypto.
         "Digests": ["COpenSSL"],
         // JSON as Python writes it, for checkpoints and tokenizers.
-        "JSONValues": Self.foundation,
+        "JSONValues": [],
 
         // The model's wing. Its upper half needs the C library for exp and log alone.
         "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
@@ -134,8 +134,13 @@ enum ImportTable {
         "CSentencePiece": [],
         "CKernels": [],
 
-        // Fuzzing, which lives below Tests: targets stand on the layers that read what peers send, and on no others.
-        "FuzzTargets": ["HTTP2Session", "RPCCore", "SwitchyardProtos", "NIOCore"],
+        // Fuzzing, which lives below Tests: targets stand on the layers that read what peers send and what people hand to
+        // a program, and on no others. Foundation: its coders. The C library: files.
+        "FuzzTargets": Self.foundation.union(Self.cLibrary)
+            .union([
+                "HTTP2Session", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization", "WeightFetching", "ServiceKit",
+                "RPCTransport", "CertificateAuthority", "NIOCore", "Logging",
+            ]),
         "switchyard-fuzz": Self.cLibrary.union(["FuzzTargets"]),
     ]
 }

@@ -3,11 +3,11 @@
 import Foundation
 
 /// A configuration file: its keys, their values and lines.
-struct SettingFile {
+package struct SettingFile {
     /// The values as written, by key.
-    let values: [String: String]
+    package let values: [String: String]
     /// Lines by key.
-    let lines: [String: Int]
+    package let lines: [String: Int]
 
     /// Reads a file and checks its keys.
     ///
@@ -16,7 +16,7 @@ struct SettingFile {
     ///   - known: Keys that the command has.
     ///   - elsewhere: Keys that other commands have.
     /// - Throws: ``Settings/Failure`` naming the file, the line and what is wrong.
-    init(_ path: String, known: Set<String>, elsewhere: Set<String>) throws(Settings.Failure) {
+    package init(_ path: String, known: Set<String>, elsewhere: Set<String>) throws(Settings.Failure) {
         let data: Data
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: path))

@@ -2,6 +2,7 @@
 
 import Configuration
 import Foundation
+import SwitchyardTypes
 import SystemPackage
 
 /// A process's settings, from four layers: flags over environment over file over defaults.
@@ -19,7 +20,8 @@ public struct Settings: Sendable {
         ///
         /// - Parameter description: The whole message.
         public init(_ description: String) {
-            self.description = description
+            // It can quote a file of settings.
+            self.description = ErrorText.shown(description)
         }
     }
 

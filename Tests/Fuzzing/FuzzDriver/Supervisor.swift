@@ -20,17 +20,21 @@ enum Supervisor {
         }
         var status: Int32 = 0
         while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        ScratchFolder.removeAll(of: process)
         let signal = status & 0x7f
         let current = Worker.currentPath(options)
         guard signal != 0 else {
             unlink(current)
             return (status >> 8) & 0xff
         }
-        let what = signal == SIGALRM ? "hang" : "crash"
+        let what = signal == SIGPROF ? "hang" : "crash"
         if let input = CurrentInput.last(path: current) {
             let path = "\(options.artifacts)/\(what)-\(options.target.rawValue)-\(Files.name(of: input))"
             Files.write(input, to: path)
-            print("\(options.target.rawValue): \(what) (signal \(signal)), kept as \(path)")
+            print(
+                "\(options.target.rawValue): \(what) (signal \(signal)) with --seed \(options.seed), kept as \(path); "
+                    + "run it again with --replay"
+            )
         } else {
             print("\(options.target.rawValue): \(what) (signal \(signal)), and no input was kept")
         }

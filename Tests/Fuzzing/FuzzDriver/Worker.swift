@@ -31,6 +31,7 @@ struct Worker {
     ///
     /// - Returns: The exit status.
     mutating func run() -> Int32 {
+        Cost.limitMemory()
         guard let current = CurrentInput(path: Self.currentPath(self.options)) else {
             print("error: \(self.options.artifacts) cannot be written; choose another folder with --artifacts")
             return 2
@@ -58,15 +59,13 @@ struct Worker {
             current.set(input)
             self.runOnce(input)
             if count & 0xff == 0 {
-                // An input that takes longer than this hangs; the alarm then ends the process.
-                alarm(30)
                 if ContinuousClock.now - lastReport > .seconds(10) {
                     lastReport = .now
                     self.report(count, since: start)
                 }
             }
         }
-        alarm(0)
+        Cost.startClock(seconds: 0)
         self.report(self.options.runs, since: start)
         for (property, times) in self.findings.sorted(by: { $0.key < $1.key }) {
             print("finding: \(property) (\(times) times)")
@@ -76,7 +75,11 @@ struct Worker {
 
     private mutating func runOnce(_ input: [UInt8]) {
         do throws(FuzzFinding) {
+            // An input that takes longer than this hangs; the signal then ends the process.
+            Cost.startClock(seconds: 30)
+            let begin = Cost.now
             let summary = try self.target.run(input)
+            try Cost.now.check(since: begin, inputBytes: input.count)
             if self.pool.add(input, summary: summary, &self.random), let keep = self.options.keep, input.count < 600 {
                 Files.write(input, to: "\(keep)/\(self.target.rawValue)/\(Files.name(of: input))")
             }
@@ -84,6 +87,7 @@ struct Worker {
             let times = self.findings[error.property, default: 0]
             self.findings[error.property] = times + 1
             guard times == 0 else { return }
+            Cost.startClock(seconds: 0)
             let small = self.target.minimized(input, finding: error)
             let path = "\(self.options.artifacts)/finding-\(self.target.rawValue)-\(Files.name(of: small))"
             Files.write(small, to: path)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A function that takes any bytes, does with them what the transport would do, and checks what must always hold.
+/// A function that takes any bytes, does with them what the transport or a reader of files would do, and checks what must always hold.
 ///
 /// A target ends in one of three ways: it returns, it throws a ``FuzzFinding`` because a property did not hold, or it
 /// stops the process, which is a finding as well. It keeps no state from one run to the next and depends on nothing but
@@ -24,6 +24,36 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case encodings
     /// Every protobuf message of the protocol.
     case protos
+    /// A safetensors file, or its header.
+    case safetensors
+    /// A `pytorch_model.bin` of either format.
+    case torch
+    /// The pickle in a `pytorch_model.bin`.
+    case pickle
+    /// `config.json` and `generation_config.json`.
+    case configuration
+    /// The index of several weight files.
+    case weightIndex = "weight-index"
+    /// `adapter_config.json` of a LoRA adapter.
+    case adapter
+    /// `manifest.json` of a part, as its reader takes it.
+    case manifest
+    /// `manifest.json` of a part, as fetching takes it.
+    case partManifest = "part-manifest"
+    /// `placement.json`.
+    case placement
+    /// A hub's list of files.
+    case hubListing = "hub-listing"
+    /// A `spiece.model`.
+    case pieces
+    /// A `tokenizer.json`.
+    case tokenizerJSON = "tokenizer-json"
+    /// A tokenizer's settings, special and added tokens.
+    case tokenizerSettings = "tokenizer-settings"
+    /// A file of settings, and one of tokens.
+    case settings
+    /// A certificate and its key.
+    case certificates
 
     /// The longest input that a target looks at, in bytes; the rest is ignored.
     public static let maxInputBytes = 1 << 16
@@ -37,6 +67,22 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     public func run(_ bytes: [UInt8]) throws(FuzzFinding) -> UInt64 {
         let bytes = bytes.count > Self.maxInputBytes ? Array(bytes[..<Self.maxInputBytes]) : bytes
         var trace = Trace()
+        try self.run(bytes, &trace)
+        return trace.summary
+    }
+
+    /// Runs the target once, and says whether it took the input for a good file, so that seeds can be known to be good.
+    ///
+    /// - Parameter bytes: Any bytes.
+    /// - Returns: Whether a reader of files accepted them; always false for targets that read none.
+    /// - Throws: ``FuzzFinding`` when a property does not hold.
+    public func accepts(_ bytes: [UInt8]) throws(FuzzFinding) -> Bool {
+        var trace = Trace()
+        try self.run(bytes, &trace)
+        return trace.isAccepted
+    }
+
+    private func run(_ bytes: [UInt8], _ trace: inout Trace) throws(FuzzFinding) {
         switch self {
         case .http2Server: try HTTP2ServerRun.run(bytes, &trace)
         case .http2Client: try HTTP2ClientRun.run(bytes, &trace)
@@ -47,17 +93,48 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .heads: try HeadsRun.run(bytes, &trace)
         case .encodings: try EncodingsRun.run(bytes, &trace)
         case .protos: try ProtosRun.run(bytes, &trace)
+        case .safetensors: try WeightFilesRun.safetensors(bytes, &trace)
+        case .torch: try WeightFilesRun.torch(bytes, &trace)
+        case .pickle: try WeightFilesRun.pickle(bytes, &trace)
+        case .configuration: try ConfigurationRun.configuration(bytes, &trace)
+        case .weightIndex: try ConfigurationRun.index(bytes, &trace)
+        case .adapter: try ConfigurationRun.adapter(bytes, &trace)
+        case .manifest: try ConfigurationRun.manifest(bytes, &trace)
+        case .partManifest: try OperatorFilesRun.partManifest(bytes, &trace)
+        case .placement: try ConfigurationRun.placement(bytes, &trace)
+        case .hubListing: try OperatorFilesRun.hubListing(bytes, &trace)
+        case .pieces: try TokenizerRun.pieces(bytes, &trace)
+        case .tokenizerJSON: try TokenizerRun.json(bytes, &trace)
+        case .tokenizerSettings: try TokenizerRun.settings(bytes, &trace)
+        case .settings: try OperatorFilesRun.settings(bytes, &trace)
+        case .certificates: try OperatorFilesRun.certificates(bytes, &trace)
         }
-        return trace.summary
+    }
+
+    /// What the bytes of inputs are.
+    var shape: InputShape {
+        switch self {
+        case .http2Server, .http2Client, .http2Split: .frames
+        case .grpcServer, .grpcClient, .deframer, .heads, .encodings, .protos, .torch, .certificates: .bytes
+        case .pieces: .fields
+        case .pickle: .pickle
+        case .safetensors, .configuration, .weightIndex, .adapter, .manifest, .partManifest, .placement, .hubListing,
+            .tokenizerJSON, .tokenizerSettings, .settings:
+            .json
+        }
+    }
+
+    /// Whether the target reads files that people hand to a program, where the others read what a peer sends.
+    public var readsFiles: Bool {
+        switch self {
+        case .http2Server, .http2Client, .http2Split, .grpcServer, .grpcClient, .deframer, .heads, .encodings, .protos:
+            false
+        default: true
+        }
     }
 
     /// Whether inputs are two bytes of choices and then HTTP/2 frames.
-    public var takesFrames: Bool {
-        switch self {
-        case .http2Server, .http2Client, .http2Split: true
-        default: false
-        }
-    }
+    public var takesFrames: Bool { self.shape == .frames }
 }
 
 /// A property that did not hold.
@@ -93,6 +170,8 @@ func expect(
 /// Collects what happened during a run into one number.
 struct Trace {
     private(set) var summary: UInt64 = 0xcbf2_9ce4_8422_2325
+    /// Whether a file was accepted.
+    private(set) var isAccepted = false
     private var previous: UInt64 = .max
     private var repeats = 0
 
@@ -107,6 +186,12 @@ struct Trace {
             self.repeats = 0
         }
         self.summary = (self.summary ^ value) &* 0x0000_0100_0000_01b3
+    }
+
+    /// Notes that a file was accepted.
+    mutating func accept() {
+        self.isAccepted = true
+        self.note(1)
     }
 
     /// Notes a size by its magnitude.

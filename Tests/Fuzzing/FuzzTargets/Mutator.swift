@@ -2,11 +2,13 @@
 
 /// Makes new inputs out of old ones.
 ///
-/// Besides flipping bits it knows where frames begin, so that what it makes often passes the first checks, and which
-/// numbers lie at the edges of types and limits. The same generator makes the same inputs.
+/// Besides flipping bits it knows where frames, JSON values, fields and opcodes begin, so that what it makes often passes
+/// the first checks, and which numbers lie at the edges of types and limits. The same generator makes the same inputs.
 public struct Mutator: Sendable {
-    private var random: SplitMix64
-    private let takesFrames: Bool
+    var random: SplitMix64
+    /// Names that inputs of the target have, for further ones.
+    let words: [[UInt8]]
+    private let shape: InputShape
 
     private static let edges: [UInt64] = [
         0, 1, 2, 4, 5, 7, 8, 9, 0x7f, 0x80, 0xff, 0x100, 0x3fff, 0x4000, 0x4001, 0x7fff, 0xffff, 0x1_0000, 0xff_ffff,
@@ -20,7 +22,8 @@ public struct Mutator: Sendable {
     ///   - seed: Any number.
     public init(target: FuzzTarget, seed: UInt64) {
         self.random = SplitMix64(seed: seed)
-        self.takesFrames = target.takesFrames
+        self.shape = target.shape
+        self.words = target.shape == .json ? Self.words(of: Seeds.inputs(for: target).map(\.bytes)) : []
     }
 
     /// Makes an input.
@@ -32,19 +35,25 @@ public struct Mutator: Sendable {
     public mutating func mutate(_ parent: [UInt8], with other: [UInt8]) -> [UInt8] {
         var bytes = parent
         for _ in 0...self.random.below(4) {
-            if self.takesFrames && self.random.below(2) == 0 {
-                self.mutateFrames(&bytes, other)
-            } else {
-                self.mutateBytes(&bytes, other)
-            }
+            self.mutateOnce(&bytes, other)
         }
         if bytes.count > FuzzTarget.maxInputBytes { bytes.removeLast(bytes.count - FuzzTarget.maxInputBytes) }
         return bytes
     }
 
+    private mutating func mutateOnce(_ bytes: inout [UInt8], _ other: [UInt8]) {
+        switch self.shape {
+        case .frames where self.random.below(2) == 0: self.mutateFrames(&bytes, other)
+        case .json where self.random.below(4) != 0: self.mutateText(&bytes, other)
+        case .fields where self.random.below(4) != 0: self.mutateFields(&bytes, other)
+        case .pickle where self.random.below(4) != 0: self.mutatePickle(&bytes, other)
+        default: self.mutateBytes(&bytes, other)
+        }
+    }
+
     // MARK: - Bytes
 
-    private mutating func mutateBytes(_ bytes: inout [UInt8], _ other: [UInt8]) {
+    mutating func mutateBytes(_ bytes: inout [UInt8], _ other: [UInt8]) {
         let count = bytes.count
         let place = self.random.below(count + 1)
         let length = 1 + self.random.below(self.random.once(in: 4) ? 200 : 8)

@@ -54,6 +54,20 @@ public enum Seeds {
                 ("duration", [3, 20, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
             ]
         case .protos: Self.messages
+        case .safetensors: FileSeeds.safetensors
+        case .torch: FileSeeds.torch
+        case .pickle: FileSeeds.pickles
+        case .configuration: FileSeeds.configurations
+        case .weightIndex: FileSeeds.indexes
+        case .adapter: FileSeeds.adapters
+        case .manifest, .partManifest: FileSeeds.manifests
+        case .placement: FileSeeds.placements
+        case .hubListing: FileSeeds.listings
+        case .pieces: FileSeeds.pieces
+        case .tokenizerJSON: FileSeeds.tokenizers
+        case .tokenizerSettings: FileSeeds.tokenizerSettings
+        case .settings: FileSeeds.settings
+        case .certificates: FileSeeds.certificates
         }
     }
 

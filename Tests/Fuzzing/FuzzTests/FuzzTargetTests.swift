@@ -11,14 +11,16 @@ struct FuzzTargetTests {
         .deletingLastPathComponent().appendingPathComponent("Corpus")
 
     private static func files(in folder: URL) throws -> [URL] {
-        try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+        guard FileManager.default.fileExists(atPath: folder.path) else { return [] }
+        return try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
             .filter { !$0.hasDirectoryPath }.sorted { $0.path < $1.path }
     }
 
     @Test("every kept input runs without a finding", arguments: FuzzTarget.allCases)
     func corpus(target: FuzzTarget) throws {
         let files = try Self.files(in: Self.corpus.appendingPathComponent(target.rawValue))
-        #expect(!files.isEmpty)
+        // The seeds of files are whole files; a folder is for what other programs wrote, and for cases.
+        #expect(!files.isEmpty || target.readsFiles)
         for file in files {
             let bytes = Array(try Data(contentsOf: file))
             #expect(throws: Never.self, "\(file.lastPathComponent)") { try target.run(bytes) }
@@ -36,7 +38,7 @@ struct FuzzTargetTests {
         }
     }
 
-    @Test("some hundred mutated inputs run without a finding", arguments: FuzzTarget.allCases)
+    @Test("some hundred mutated inputs run without a finding", arguments: FuzzTarget.allCases.filter { !$0.readsFiles })
     func mutations(target: FuzzTarget) throws {
         let seeds = Seeds.inputs(for: target).map(\.bytes)
         var random = SplitMix64(seed: 7)
@@ -46,6 +48,35 @@ struct FuzzTargetTests {
             let parent = seeds[random.below(seeds.count)]
             let input = mutator.mutate(parent, with: seeds[random.below(seeds.count)])
             #expect(throws: Never.self, "\(input)") { try target.run(input) }
+        }
+    }
+
+    @Test("some thousand mutated files run without a finding", arguments: FuzzTarget.allCases.filter(\.readsFiles))
+    func fileMutations(target: FuzzTarget) throws {
+        let kept = try Self.files(in: Self.corpus.appendingPathComponent(target.rawValue))
+            .map { Array(try Data(contentsOf: $0)) }
+        let seeds = Seeds.inputs(for: target).map(\.bytes) + kept
+        var random = SplitMix64(seed: 7)
+        var mutator = Mutator(target: target, seed: 7)
+        let runs = 2_000
+        var accepted = 0
+        for _ in 0..<runs {
+            let parent = seeds[random.below(seeds.count)]
+            let input = mutator.mutate(parent, with: seeds[random.below(seeds.count)])
+            do {
+                accepted += try target.accepts(input) ? 1 : 0
+            } catch {
+                Issue.record("\(error) for \(input)")
+            }
+        }
+        // Were all of them refused, what must hold of accepted files would not be looked at.
+        #expect(accepted > 0 && accepted < runs, "\(accepted) of \(runs)")
+    }
+
+    @Test("seeds are good files, but for those that say otherwise", arguments: FuzzTarget.allCases.filter(\.readsFiles))
+    func acceptedSeeds(target: FuzzTarget) throws {
+        for seed in Seeds.inputs(for: target) {
+            #expect(try target.accepts(seed.bytes) == !seed.name.hasPrefix("refused-"), "\(seed.name)")
         }
     }
 
