@@ -22,25 +22,25 @@ final class ClientCall {
     let options: CallOptions
     private let token: CallToken
     let configuration: ClientCallConfiguration
-    private var state: ClientCallState
-    private var assembler: MessageAssembler
-    private var sink: Sink
-    private let gate: WriteGate?
+    var state: ClientCallState
+    var assembler: MessageAssembler
+    var sink: Sink
+    let gate: WriteGate?
     /// The messages of the request that wait for the stream to be opened, and those sent that another attempt needs.
-    private var messages: [Payload]
+    var messages: [Payload]
     /// The bytes of those sent.
-    private var keptBytes = 0
+    var keptBytes = 0
     /// How many of them the gate knows about.
     private var reportedMessages = 0
-    private var requestIsComplete: Bool
-    private var response: ByteBuffer?
-    private var initialMetadata = Metadata()
-    private var uncreditedBytes = 0
-    private(set) var streamID: Int32?
-    private weak var connection: ClientConnection?
-    private var retries: CallRetries
+    var requestIsComplete: Bool
+    var response: ByteBuffer?
+    var initialMetadata = Metadata()
+    var uncreditedBytes = 0
+    var streamID: Int32?
+    weak var connection: ClientConnection?
+    var retries: CallRetries
     /// How many earlier attempts the server may have seen.
-    private var previousAttempts = 0
+    var previousAttempts = 0
     /// The timer of a call that waits for a connection or for its next attempt.
     var waitTimer: Scheduled<Void>?
     /// Where the call was made and is retried.
@@ -189,108 +189,7 @@ final class ClientCall {
         connection.setNeedsFlush()
     }
 
-    // MARK: - The peer's events
-
-    func headersReceived(_ block: ResponseFields, endStream: Bool) {
-        switch self.state.headersReceived(block, endStream: endStream) {
-        case .ignore:
-            break
-        case .response(let head):
-            self.commit()
-            self.initialMetadata = head.metadata
-            if case .stream(_, let details) = self.sink { details.setInitial(head.metadata) }
-        case .end(let end):
-            do throws(RPCError) {
-                if end.status.isOK { try self.assembler.end() }
-                if !self.tryAgain(end) { self.finish(end) }
-            } catch {
-                self.complete(.failure(error))
-            }
-        }
-    }
-
-    func headersTooLarge(sizeBytes: Int, limitBytes: Int) {
-        let limit = "the response's header list has \(sizeBytes) bytes, more than the limit of \(limitBytes)"
-        self.fail(RPCError(.resourceExhausted, limit + "; raise maxHeaderListBytes"))
-    }
-
-    func dataReceived(_ bytes: ByteBuffer) {
-        self.uncreditedBytes += bytes.readableBytes
-        do throws(RPCError) {
-            try self.assembler.feed(bytes) { self.messageReceived($0) }
-        } catch {
-            self.fail(error)
-        }
-        self.creditIfEmptied()
-    }
-
-    func endedWithoutTrailers() {
-        let end = self.state.streamEndedWithoutTrailers()
-        if !self.tryAgain(end) { self.finish(end) }
-    }
-
-    func streamClosed(code: HTTP2ErrorCode, origin: StreamCloseOrigin) {
-        let farewell = self.connection?.farewell.map { ": \($0)" } ?? ""
-        self.streamID = nil
-        self.connection = nil
-        switch origin {
-        case .peer:
-            let isLate = self.options.dueTime.map { $0 <= .now() } ?? false
-            let end = self.state.resetReceived(ResetCode(code), deadlineHasPassed: isLate)
-            if !self.tryAgain(end, code == .refusedStream ? .refused : .unknown) { self.finish(end) }
-        case .neverProcessed, .neverSent:
-            let message = "the server is going away and did not take the call\(farewell)"
-            let end = self.state.connectionLost(message, isUnprocessed: true)
-            if !self.tryAgain(end, origin == .neverSent ? .neverSent : .refused) { self.finish(end) }
-        case .fault:
-            self.fail(RPCError(.internal, "the server broke the protocol: \(code)"))
-        case .local:
-            let end = self.state.streamEndedWithoutTrailers()
-            if !self.tryAgain(end) { self.finish(end) }
-        }
-    }
-
-    func connectionLost(_ reason: String) {
-        self.streamID = nil
-        self.connection = nil
-        let end = self.state.connectionLost(reason)
-        if !self.tryAgain(end) { self.finish(end) }
-    }
-
-    /// The stream's queue has drained.
-    func drained() {
-        guard let streamID = self.streamID, let connection = self.connection else { return }
-        self.gate?.drained(queuedBytes: connection.codec.queuedBytes(streamID: streamID))
-    }
-
     // MARK: - Private
-
-    private func messageReceived(_ message: MessageAssembler.Message) {
-        self.configuration.compressionLog?.add(message.isCompressed)
-        switch self.state.messageReceived(isCompressed: message.isCompressed) {
-        case .deliver:
-            self.deliver(message.bytes)
-        case .decompress:
-            do throws(RPCError) {
-                let limit = self.configuration.limits.maxReceiveMessageBytes
-                self.deliver(try Gzip.decompressed(message.bytes, limitBytes: limit))
-            } catch {
-                self.fail(error)
-            }
-        case .drop:
-            break
-        case .end(let end):
-            self.finish(end)
-        }
-    }
-
-    private func deliver(_ message: ByteBuffer) {
-        switch self.sink {
-        case .unary: self.response = message
-        case .stream(let inbox, _): inbox.push(message)
-        case .none: break
-        }
-    }
 
     private func framed(_ payload: Payload) -> [ByteBuffer] { self.configuration.compression.framed(payload) }
 
@@ -304,13 +203,13 @@ final class ClientCall {
         )
     }
 
-    private func reset(_ code: ResetCode?) {
+    func reset(_ code: ResetCode?) {
         guard let code, let streamID = self.streamID, let connection = self.connection else { return }
         connection.codec.reset(streamID: streamID, code: HTTP2ErrorCode(code))
         connection.setNeedsFlush()
     }
 
-    private func finish(_ end: ClientCallState.End?, neverSent: Bool = false) {
+    func finish(_ end: ClientCallState.End?, neverSent: Bool = false) {
         guard let end else { return }
         self.reset(end.reset)
         if var error = RPCError(status: end.status, metadata: end.metadata) {
@@ -324,69 +223,12 @@ final class ClientCall {
         }
     }
 
-    // MARK: - Attempts
-
-    /// Keeps a message for another attempt, as long as there is room.
-    private func keep(_ payload: Payload) {
-        guard !self.retries.isCommitted else { return }
-        self.messages.append(payload)
-        self.keptBytes += payload.byteCount
-        if self.keptBytes > self.configuration.retry.policy.bufferBytes { self.commit() }
-    }
-
-    /// Lets go of what another attempt would need.
-    private func commit() {
-        guard !self.retries.isCommitted else { return }
-        self.retries.commit()
-        self.messages = []
-    }
-
-    /// Makes the call again, if the policy says so.
-    ///
-    /// Returns whether the call goes on.
-    private func tryAgain(_ end: ClientCallState.End?, _ progress: CallRetries.Progress = .unknown) -> Bool {
-        guard let end, !end.status.isOK, let slot = self.slot else { return false }
-        let timeLeft = self.options.dueTime.map { Duration.nanoseconds(($0 - .now()).nanoseconds) }
-        let decision = self.configuration.retry.withBudget { budget in
-            self.retries.failed(
-                code: end.status.code,
-                pushback: RetryPushback(end.metadata),
-                progress: progress,
-                timeLeft: timeLeft,
-                budget: &budget,
-                chance: .random(in: 0...1)
-            )
-        }
-        guard case .again(let wait, let previousAttempts) = decision else { return false }
-        self.reset(end.reset)
-        if let streamID = self.streamID { self.connection?.forget(streamID) }
-        self.streamID = nil
-        self.connection = nil
-        self.previousAttempts = previousAttempts
-        self.state = ClientCallState(shape: self.state.shape, encodings: Self.encodings)
-        for _ in self.messages { _ = self.state.messageSent() }
-        if self.requestIsComplete { _ = self.state.requestEnded() }
-        self.assembler = MessageAssembler(maxMessageBytes: self.configuration.limits.maxReceiveMessageBytes)
-        self.uncreditedBytes = 0
-        let bound = NIOLoopBound(self, eventLoop: slot.eventLoop)
-        // Never from inside the event that ended the attempt: the connection may be closing itself.
-        self.waitTimer = slot.eventLoop.scheduleTask(in: wait.timeAmount) {
-            bound.value.waitTimer = nil
-            if let slot = bound.value.slot {
-                slot.submit(bound.value)
-            } else {
-                bound.value.fail(.notSent(.unavailable, "the channel is gone"))
-            }
-        }
-        return true
-    }
-
     private func finish(with error: RPCError) {
         _ = self.state.failed(error)
         self.complete(.failure(error))
     }
 
-    private func complete(_ result: Result<Metadata, RPCError>) {
+    func complete(_ result: Result<Metadata, RPCError>) {
         let sink = self.sink
         self.sink = .none
         self.messages = []
