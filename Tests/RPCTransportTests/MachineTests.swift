@@ -2,6 +2,7 @@
 
 import NIOCore
 import RPCCore
+import SwitchyardTypes
 import Testing
 
 @testable import RPCTransport
@@ -34,13 +35,60 @@ struct MachineTests {
         machine.connectionReady()
         #expect(machine.phase == .ready)
         // A connection that held is replaced at once; one that broke at once is not.
-        #expect(machine.connectionLost(now: self.start + .seconds(10)) == .connect)
+        #expect(machine.connectionLost(now: self.start + .seconds(10), chance: 0.5) == .connect)
         machine.connectionReady()
-        #expect(machine.connectionLost(now: self.start + .milliseconds(10_250)) == .wait(.milliseconds(750)))
+        let lost = machine.connectionLost(now: self.start + .milliseconds(10_250), chance: 0.5)
+        #expect(lost == .wait(.milliseconds(750)))
         #expect(machine.waitEnded(now: self.start + .seconds(11)) == .connect)
         #expect(machine.attemptFailed(chance: 0.5) == .wait(.seconds(1)))
         machine.stopped()
         #expect(machine.waitEnded(now: self.start + .seconds(12)) == .none)
+        #expect(machine.phase == .stopped)
+    }
+
+    @Test("attempts at a server that takes connections and drops them get rarer, until one lasts")
+    func flapping() {
+        var machine = SlotMachine(policy: .dataPlane)
+        var now = self.start
+        #expect(machine.started(now: now) == .connect)
+        for expected in [50, 80, 128, 204, 327, 524, 800, 800] as [Int64] {
+            machine.connectionReady()
+            let action = machine.connectionLost(now: now + .milliseconds(10), chance: 0.5)
+            guard case .wait(let wait) = action else {
+                Issue.record("no wait of \(expected) ms: \(action)")
+                return
+            }
+            #expect(abs((wait + .milliseconds(10)).inSeconds * 1000 - Double(expected)) < 1)
+            now += wait + .milliseconds(10)
+            #expect(machine.waitEnded(now: now) == .connect)
+        }
+        machine.connectionReady()
+        now += .seconds(1)
+        #expect(machine.connectionLost(now: now, chance: 0.5) == .connect)
+        machine.connectionReady()
+        #expect(machine.connectionLost(now: now, chance: 0.5) == .wait(.milliseconds(50)))
+    }
+
+    @Test("a connection on which no call is allowed is no ready one, and replaced after growing waits")
+    func blocked() {
+        var machine = SlotMachine(policy: ReconnectPolicy())
+        #expect(machine.started(now: self.start) == .connect)
+        #expect(machine.connectionBlocked() == true)
+        #expect(machine.connectionBlocked() == false)
+        #expect(machine.phase == .blocked)
+        #expect(machine.attemptFailed(chance: 0.5) == .wait(.seconds(1)))
+        #expect(machine.waitEnded(now: self.start + .seconds(1)) == .connect)
+        #expect(machine.connectionBlocked() == true)
+        #expect(machine.attemptFailed(chance: 0.5) == .wait(.milliseconds(1_600)))
+        #expect(machine.waitEnded(now: self.start + .seconds(3)) == .connect)
+        machine.connectionReady()
+        #expect(machine.connectionBlocked() == true)
+        machine.connectionReady()
+        #expect(machine.phase == .ready)
+        #expect(machine.connectionBlocked() == true)
+        #expect(machine.connectionRefused(chance: 0.5) == .wait(.seconds(1)))
+        machine.stopped()
+        #expect(machine.connectionBlocked() == false)
         #expect(machine.phase == .stopped)
     }
 

@@ -171,9 +171,8 @@ final class ClientConnection: ConnectionRole {
         case .drained(let streamID):
             self.calls[streamID]?.drained()
         case .settings(let settings):
-            let isFirst = self.peerSettings == nil
             self.peerSettings = settings
-            if isFirst { self.slot.connectionReady(self) }
+            self.slot.settingsReceived(on: self, allowsCalls: settings.maxConcurrentStreams > 0)
         case .goAway(_, let code, let debug):
             if !debug.isEmpty { self.farewell = debug }
             if code == .enhanceYourCalm && debug == "too_many_pings" { self.slot.pingedTooOften() }

@@ -14,7 +14,8 @@ final class ConnectionSlot {
     private let target: (host: String, port: Int)
     private let configuration: RPCChannelConfiguration
     private let logger: Logger
-    private let onPhase: @Sendable (SlotMachine.Phase) -> Void
+    /// Gets the phase, and why there is no ready connection.
+    private let onPhase: @Sendable (SlotMachine.Phase, String) -> Void
     private let onStopped: @Sendable () -> Void
     private var machine: SlotMachine
     /// The connection that takes new calls, or is about to.
@@ -30,6 +31,8 @@ final class ConnectionSlot {
     private var waiting: [ClientCall] = []
     private var firstWaiting = 0
     private var waitTimer: Scheduled<Void>?
+    /// Ends a connection on which the server allows no call for too long.
+    private var blockTimer: Scheduled<Void>?
     private var lastFailure = "it has not been tried yet"
     private var reportedStopped = false
     /// The factor by which keepalive pings were slowed down because a server found them too frequent.
@@ -40,7 +43,7 @@ final class ConnectionSlot {
         target: (host: String, port: Int),
         configuration: RPCChannelConfiguration,
         logger: Logger,
-        onPhase: @escaping @Sendable (SlotMachine.Phase) -> Void,
+        onPhase: @escaping @Sendable (SlotMachine.Phase, String) -> Void,
         onStopped: @escaping @Sendable () -> Void
     ) {
         self.eventLoop = eventLoop
@@ -64,19 +67,20 @@ final class ConnectionSlot {
         self.machine.stopped()
         self.waitTimer?.cancel()
         self.waitTimer = nil
+        self.unblock()
         self.failWaiting { _ in true }
         self.securing?.close(promise: nil)
         for connection in self.leaving + (self.current.map { [$0] } ?? []) {
             if graceful { connection.beginDrain() } else { connection.close(reason: "the channel was shut down") }
         }
-        if !wasStopped { self.onPhase(.stopped) }
+        if !wasStopped { self.report() }
         self.reportIfStopped()
     }
 
     /// Starts a call, lets it wait or fails it.
     func submit(_ call: ClientCall) {
         guard !call.isEnded else { return }
-        if let connection = self.current, connection.acceptsCalls {
+        if let connection = self.current, connection.acceptsCalls, self.machine.phase != .blocked {
             if self.firstWaiting == self.waiting.count && connection.availableStreams > 0 {
                 call.start(on: connection)
             } else {
@@ -87,7 +91,7 @@ final class ConnectionSlot {
         switch self.machine.phase {
         case .stopped:
             call.fail(.notSent(.unavailable, "the channel to \(self.name) was shut down"))
-        case .idle, .connecting, .waiting, .ready:
+        case .idle, .connecting, .waiting, .ready, .blocked:
             // Even a call without `waitForReady` waits for the outcome of an attempt in flight.
             let mayWait = self.machine.phase != .waiting && self.configuration.waitsWhileConnecting
             guard call.options.waitForReady || mayWait else {
@@ -121,12 +125,44 @@ final class ConnectionSlot {
         }
     }
 
-    func connectionReady(_ connection: ClientConnection) {
+    /// The server's settings have come, for the first time or again.
+    func settingsReceived(on connection: ClientConnection, allowsCalls: Bool) {
         guard connection === self.current else { return }
-        self.machine.connectionReady()
-        self.onPhase(self.machine.phase)
-        self.startWaitingCalls(on: connection)
+        if allowsCalls {
+            guard self.machine.phase != .ready else { return }
+            self.unblock()
+            self.machine.connectionReady()
+            self.report()
+            self.startWaitingCalls(on: connection)
+        } else if self.machine.connectionBlocked() {
+            self.blocked(connection)
+        }
     }
+
+    /// The server allows no call on the connection: it is replaced unless the server changes that in time.
+    private func blocked(_ connection: ClientConnection) {
+        let time = self.configuration.reconnect.connectTimeout
+        self.lastFailure = "the server allows no calls (its SETTINGS_MAX_CONCURRENT_STREAMS is 0)"
+        self.logFailure()
+        self.report()
+        if !self.configuration.waitsWhileConnecting { self.failWaiting { !$0.options.waitForReady } }
+        let bound = NIOLoopBound((slot: self, connection: connection), eventLoop: self.eventLoop)
+        self.blockTimer = self.eventLoop.scheduleTask(in: time.timeAmount) {
+            let (slot, connection) = bound.value
+            guard connection === slot.current, slot.machine.phase == .blocked else { return }
+            slot.current = nil
+            slot.leaving.append(connection)
+            connection.beginDrain()
+            slot.currentLost()
+        }
+    }
+
+    private func unblock() {
+        self.blockTimer?.cancel()
+        self.blockTimer = nil
+    }
+
+    private func report() { self.onPhase(self.machine.phase, self.lastFailure) }
 
     /// The connection takes no new calls, but finishes those it has.
     func connectionGoesAway(_ connection: ClientConnection) {
@@ -143,9 +179,9 @@ final class ConnectionSlot {
         self.current = nil
         self.leaving.append(connection)
         self.lastFailure = "the server refused this client: \(reason)"
-        self.logTLSFailure()
+        self.logFailure()
         let action = self.machine.connectionRefused(chance: .random(in: 0...1))
-        if action != .none { self.onPhase(self.machine.phase) }
+        if action != .none { self.report() }
         self.failWaiting { !$0.options.waitForReady }
         self.perform(action)
     }
@@ -157,7 +193,7 @@ final class ConnectionSlot {
             if self.machine.phase == .ready {
                 self.loggedFailure = nil
             } else if reason.hasPrefix(TLSFailure.prefix) {
-                self.logTLSFailure()
+                self.logFailure()
             }
             self.currentLost()
         } else {
@@ -217,10 +253,12 @@ final class ConnectionSlot {
     }
 
     private func currentLost() {
+        self.unblock()
+        let chance = Double.random(in: 0...1)
         let action =
-            self.machine.phase == .connecting
-            ? self.machine.attemptFailed(chance: .random(in: 0...1)) : self.machine.connectionLost(now: .now)
-        if action != .none { self.onPhase(self.machine.phase) }
+            self.machine.phase == .ready
+            ? self.machine.connectionLost(now: .now, chance: chance) : self.machine.attemptFailed(chance: chance)
+        if action != .none { self.report() }
         self.failWaiting { !$0.options.waitForReady }
         self.perform(action)
     }
@@ -230,7 +268,7 @@ final class ConnectionSlot {
         case .none:
             break
         case .connect:
-            self.onPhase(self.machine.phase)
+            self.report()
             self.connect()
         case .wait(let duration):
             self.logger.debug(
@@ -291,7 +329,7 @@ final class ConnectionSlot {
     }
 
     /// Logs why the server cannot be used, once per reason.
-    private func logTLSFailure() {
+    private func logFailure() {
         guard self.lastFailure != self.loggedFailure, self.machine.phase != .stopped else { return }
         self.loggedFailure = self.lastFailure
         self.logger.warning(
@@ -318,6 +356,8 @@ final class ConnectionSlot {
         )
         var timing = self.configuration.timing
         timing.keepaliveInterval = timing.keepaliveInterval.map { $0 * self.keepaliveFactor }
+        // A server that takes the connection and then says nothing is tried again as soon as one that is slow to take it.
+        timing.handshakeTimeout = min(timing.handshakeTimeout, self.configuration.reconnect.connectTimeout * 3)
         let handler = ConnectionHandler(
             codec: codec,
             role: connection,
@@ -339,7 +379,7 @@ final class ConnectionSlot {
         case .failure(let error):
             guard self.current == nil else { return }
             self.lastFailure = ConnectFailure.words(for: error)
-            if let failure = error as? TLSFailure, failure.isTelling { self.logTLSFailure() }
+            if let failure = error as? TLSFailure, failure.isTelling { self.logFailure() }
             self.currentLost()
         }
         self.reportIfStopped()

@@ -21,7 +21,7 @@ public final class RPCChannel: Sendable {
         case connecting
         /// At least one connection is ready.
         case ready
-        /// No connection is ready; the channel is waiting before the next attempt.
+        /// No connection is ready; the channel is waiting before the next attempt, or for the server to allow calls.
         case transientFailure
         /// The channel was shut down.
         case shutdown
@@ -43,6 +43,8 @@ public final class RPCChannel: Sendable {
 
     private struct Shared {
         var phases: [SlotMachine.Phase]
+        /// Why a connection is not ready, the last one that was not.
+        var trouble: String?
         var next = 0
         var reported = State.idle
         var isRunning = false
@@ -54,7 +56,7 @@ public final class RPCChannel: Sendable {
             if self.isShutDown { return .shutdown }
             if self.phases.contains(.ready) { return .ready }
             if self.phases.contains(.connecting) { return .connecting }
-            if self.phases.contains(.waiting) { return .transientFailure }
+            if self.phases.contains(.waiting) || self.phases.contains(.blocked) { return .transientFailure }
             return self.phases.allSatisfy { $0 == .stopped } ? .shutdown : .idle
         }
     }
@@ -98,7 +100,7 @@ public final class RPCChannel: Sendable {
                 target: target,
                 configuration: configuration,
                 logger: logger,
-                onPhase: { [weak self] in self?.slotChanged(index, $0) },
+                onPhase: { [weak self] in self?.slotChanged(index, $0, $1) },
                 onStopped: { [weak self] in self?.slotStopped() }
             )
             slots.append(Slot(eventLoop: eventLoop, slot: .makeBoxSendingValue(slot, eventLoop: eventLoop)))
@@ -109,6 +111,9 @@ public final class RPCChannel: Sendable {
 
     /// Whether calls can be made.
     public var state: State { self.shared.withLock { $0.state } }
+
+    /// Why no connection is ready, for people; nil while one is.
+    public var trouble: String? { self.shared.withLock { $0.phases.contains(.ready) ? nil : $0.trouble } }
 
     /// Connects and keeps connected until ``shutdown()``.
     ///
@@ -326,8 +331,11 @@ public final class RPCChannel: Sendable {
         }
     }
 
-    private func slotChanged(_ index: Int, _ phase: SlotMachine.Phase) {
-        self.changeState { $0.phases[index] = phase }
+    private func slotChanged(_ index: Int, _ phase: SlotMachine.Phase, _ trouble: String) {
+        self.changeState { shared in
+            shared.phases[index] = phase
+            if phase != .ready { shared.trouble = trouble }
+        }
     }
 
     private func changeState(_ change: (inout Shared) -> Void) {

@@ -364,6 +364,8 @@ final class ConnectionHandler: ChannelInboundHandler {
         case .sweep:
             self.sweep(now: .now)
         case .close(let reason):
+            // Before the GOAWAY is written: its own end is no reason.
+            self.endReason = self.endReason ?? reason
             self.codec.terminate(code: .settingsTimeout)
             self.flush()
             self.close(reason: reason)
