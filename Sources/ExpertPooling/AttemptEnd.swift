@@ -105,6 +105,7 @@ extension ExpertPools {
             self.replicas[end.slot].successesInARow >= self.configuration.successesToForgive
         {
             self.replicas[end.slot].ejections = 0
+            self.replicas[end.slot].restarts = 0
         }
         return self.ejection(after: end)
     }
@@ -127,13 +128,15 @@ extension ExpertPools.Replica {
             self.failuresInARow = 0
             self.badRepliesInARow = 0
             self.missesInARow = 0
+            self.shedsInARow = 0
+            self.isOnTrial = false
             self.overtakesInARow = 0
             self.successesInARow += 1
             self.times.add(seconds)
             self.addToAverage(of: end.kind, seconds)
         case .failed(.overloaded):
             // A healthy host sheds load when it gets too much.
-            break
+            self.shedsInARow += 1
         case .failed(let failure):
             self.failuresInARow += 1
             self.successesInARow = 0

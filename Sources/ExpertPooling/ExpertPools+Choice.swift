@@ -72,7 +72,7 @@ extension ExpertPools {
                 switch self.replicas[slot].state {
                 case .ejected, .probing: return !self.replicas[slot].isStalled
                 case .draining: return true
-                case .disconnected, .unverified, .ready, .mismatched: return false
+                case .disconnected, .unverified, .ready, .mismatched, .spare: return false
                 }
             }
     }

@@ -13,6 +13,11 @@ internal import SwitchyardTypes
 // ones are used again at once. Missed deadlines are the exception: waiting for a stalled host costs every sequence of every
 // step a whole deadline, so such a host is ejected even if it is the last one, and its tokens are dropped at once
 // until it answers a probe; a pool without a ready replica is probed at least every two seconds.
+//
+// **On trial.** A host may answer probes and miss every call. After an ejection for missed deadlines, the first call decides: if
+// it is missed too, the replica is ejected again for twice as long, up to `longestLastEjection` where it is its pool's last and
+// `longestEjection` where it is not. So such a host costs one deadline per back-off, however it connects
+// (`ExpertPools+Connections.swift`).
 extension ExpertPools {
     /// Ejects the replica of an ended attempt, if it failed too often or is too slow.
     mutating func ejection(after end: AttemptEnd) -> [PoolAction] {
@@ -20,12 +25,18 @@ extension ExpertPools {
         switch end.outcome {
         case .answered:
             return self.isTooSlow(replica, end.kind) ? self.eject(replica, .slow, now: end.ended) : []
-        case .failed(.overloaded), .outOfTime, .cancelled:
+        case .outOfTime, .cancelled:
             return []
+        case .failed(.overloaded):
+            // A healthy host answers some calls between those that it sheds. One that sheds all looks idle, and draws calls.
+            let limit = self.configuration.shedsToEject
+            let limitOnTrial = self.replicas[replica].ejections > 0 ? min(5, limit) : limit
+            guard self.replicas[replica].shedsInARow >= limitOnTrial, self.mayEjectForSlowness(replica) else {
+                return []
+            }
+            return self.eject(replica, .failed(.overloaded), now: end.ended)
         case .failed(let failure):
-            guard self.hasFailedTooOften(replica), self.replicas[replica].state == .ready,
-                failure == .deadline || self.pools[self.replicas[replica].pool].ready.count > 1
-            else { return [] }
+            guard self.hasFailedTooOften(replica), self.mayEject(replica, for: failure) else { return [] }
             return self.eject(replica, .failed(failure), now: end.ended)
         case .overtaken:
             let limit = self.configuration.overtakesToEject
@@ -58,17 +69,25 @@ extension ExpertPools {
     mutating func probeFailed(_ slot: Int, now: ContinuousClock.Instant) {
         self.replicas[slot].failedProbes += 1
         self.replicas[slot].isStalled = true
+        if self.probeSpare(of: slot, now: now) { return }
+        self.setState(slot, .ejected(until: now.advanced(by: self.probeWait(slot))), now: now)
+    }
+
+    /// How long after a probe without an answer the next one follows.
+    func probeWait(_ slot: Int) -> Duration {
         let doublings = min(self.replicas[slot].failedProbes, 8)
-        let wait = min(self.configuration.firstEjection * (1 << doublings), self.configuration.longestProbeInterval)
-        self.setState(slot, .ejected(until: now.advanced(by: wait)), now: now)
+        return min(self.configuration.firstEjection * (1 << doublings), self.configuration.longestProbeInterval)
     }
 
     /// When the last ready replica of a pool is lost, the back-off of the ejected ones ends at once.
     mutating func probeEjectedIfNoneIsReady(_ pool: Int) {
         guard self.pools[pool].ready.isEmpty else { return }
         for slot in self.pools[pool].members {
-            guard case .ejected = self.replicas[slot].state, let since = self.replicas[slot].ejectedAt else { continue }
-            self.replicas[slot].state = .ejected(until: since)
+            guard case .ejected(let until) = self.replicas[slot].state, let since = self.replicas[slot].ejectedAt
+            else { continue }
+            let isRepeated = self.replicas[slot].isOnTrial && self.replicas[slot].ejections > 1
+            let wait = isRepeated ? self.configuration.longestLastEjection : .zero
+            self.replicas[slot].state = .ejected(until: min(until, since.advanced(by: wait)))
         }
     }
 
@@ -79,8 +98,22 @@ extension ExpertPools {
         return failures >= self.configuration.failuresToEject
             || self.replicas[slot].missesInARow >= self.configuration.failuresToEject
             || self.replicas[slot].badRepliesInARow >= self.configuration.badRepliesToEject
-            // After an ejection it is on trial: the next failure in a row is one too many.
+            // After an ejection the second failure in a row is one too many, and the first call if it is on trial.
             || (self.replicas[slot].ejections > 0 && failures > 1)
+            || (self.replicas[slot].isOnTrial && self.replicas[slot].missesInARow > 0)
+    }
+
+    /// Whether a failure may eject a replica in its state.
+    private func mayEject(_ slot: Int, for failure: CallFailure) -> Bool {
+        switch self.replicas[slot].state {
+        case .ready:
+            failure == .deadline || self.pools[self.replicas[slot].pool].ready.count > 1
+        case .disconnected, .unverified:
+            // A deadline was missed on a connection that has gone since: it may not serve as soon as the next one is up.
+            failure == .deadline && self.replicas[slot].ejectedUntil == nil
+        case .ejected, .probing, .draining, .mismatched, .spare:
+            false
+        }
     }
 
     private mutating func eject(
@@ -91,16 +124,27 @@ extension ExpertPools {
         let pool = self.replicas[slot].pool
         let doublings = min(self.replicas[slot].ejections, 16)
         var time = min(self.configuration.firstEjection * (1 << doublings), self.configuration.longestEjection)
-        if self.pools[pool].ready.count == 1 { time = min(time, self.configuration.longestProbeInterval) }
+        let isLast = self.pools[pool].ready.allSatisfy { $0 == slot }
+        if isLast {
+            let isRepeated = self.replicas[slot].isOnTrial && reason == .failed(.deadline)
+            let configuration = self.configuration
+            time = min(time, isRepeated ? configuration.longestLastEjection : configuration.longestProbeInterval)
+        }
         self.replicas[slot].ejections += 1
         self.replicas[slot].ejectionCount += 1
         self.replicas[slot].failuresInARow = 0
         self.replicas[slot].badRepliesInARow = 0
         self.replicas[slot].missesInARow = 0
+        self.replicas[slot].shedsInARow = 0
         self.replicas[slot].overtakesInARow = 0
         self.replicas[slot].ejectedAt = now
         self.replicas[slot].isStalled = reason == .failed(.deadline)
-        self.setState(slot, .ejected(until: now.advanced(by: time)), now: now)
+        self.replicas[slot].isOnTrial = self.replicas[slot].isOnTrial || reason == .failed(.deadline)
+        if self.replicas[slot].state == .ready {
+            self.setState(slot, .ejected(until: now.advanced(by: time)), now: now)
+        } else {
+            self.replicas[slot].ejectedUntil = now.advanced(by: time)
+        }
         return [.ejected(self.replicas[slot].id, for: time, reason)]
     }
 
@@ -125,7 +169,9 @@ extension ExpertPools {
     private func mayEjectForSlowness(_ slot: Int) -> Bool {
         guard self.replicas[slot].state == .ready else { return false }
         let pool = self.pools[self.replicas[slot].pool]
-        let out = pool.members.count - pool.ready.count
-        return pool.ready.count > 1 && out + 1 <= pool.members.count / 2
+        // Spare addresses are none of its replicas.
+        let members = pool.members.count { if case .spare = self.replicas[$0].state { false } else { true } }
+        let out = members - pool.ready.count
+        return pool.ready.count > 1 && out + 1 <= members / 2
     }
 }

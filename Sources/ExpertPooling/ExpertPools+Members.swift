@@ -14,9 +14,10 @@ extension ExpertPools {
         var outstandingRows = 0
         var failuresInARow = 0
         var badRepliesInARow = 0
-        /// Deadlines missed without an answer in between, over all its connections: one that takes connections, ends each of
-        /// them and never answers must not start afresh with every one.
+        /// Deadlines missed without an answer in between, over all its connections and processes.
         var missesInARow = 0
+        /// Calls that it shed without an answer in between.
+        var shedsInARow = 0
         var overtakesInARow = 0
         var successesInARow = 0
         /// Ejections not forgotten yet.
@@ -26,8 +27,20 @@ extension ExpertPools {
         var ejectedAt: ContinuousClock.Instant?
         /// Whether it was ejected for missed deadlines, or did not answer a probe.
         var isStalled = false
+        /// Whether it was ejected for missed deadlines and has answered no call since.
+        var isOnTrial = false
+        /// Until when an ejection lasts while it has no connection, or is not verified.
+        var ejectedUntil: ContinuousClock.Instant?
         /// Probes in a row without an answer.
         var failedProbes = 0
+        /// Describe calls in a row without an answer, before it is verified.
+        var failedDescribes = 0
+        /// Why the last describe call failed; nil once one is answered.
+        var trouble: String?
+        /// The process that was last known at its address.
+        var instance: String?
+        /// Processes that were started there since its ejections were last forgotten.
+        var restarts = 0
         /// When it may get calls again after a pushback.
         var notBefore: ContinuousClock.Instant?
         /// Whether it has left its pool, and is kept only until its last call has ended.
@@ -59,5 +72,88 @@ extension ExpertPools {
         var retryBudget: RetryBudget
         var hedgeTokens: Double
         var counts = PoolCounts()
+    }
+}
+
+extension ExpertPools {
+    /// What is held against the process at an address, which outlives connections.
+    struct Record: Sendable {
+        var failuresInARow = 0
+        var missesInARow = 0
+        var ejections = 0
+        var restarts = 0
+        var failedProbes = 0
+        var ejectedAt: ContinuousClock.Instant?
+        var ejectedUntil: ContinuousClock.Instant?
+        var isOnTrial = false
+        var isStalled = false
+    }
+
+    /// A replica that left its pool with something held against it.
+    struct Departed: Sendable {
+        /// The most replicas that are remembered.
+        static let limit = 1024
+
+        let record: Record
+        let leftAt: ContinuousClock.Instant
+    }
+}
+
+extension ExpertPools.Replica {
+    /// What is held against the process.
+    var record: ExpertPools.Record {
+        get {
+            ExpertPools.Record(
+                failuresInARow: self.failuresInARow,
+                missesInARow: self.missesInARow,
+                ejections: self.ejections,
+                restarts: self.restarts,
+                failedProbes: self.failedProbes,
+                ejectedAt: self.ejectedAt,
+                ejectedUntil: self.ejectedUntil,
+                isOnTrial: self.isOnTrial,
+                isStalled: self.isStalled
+            )
+        }
+        set {
+            self.failuresInARow = newValue.failuresInARow
+            self.missesInARow = newValue.missesInARow
+            self.ejections = newValue.ejections
+            self.restarts = newValue.restarts
+            self.failedProbes = newValue.failedProbes
+            self.ejectedAt = newValue.ejectedAt
+            self.ejectedUntil = newValue.ejectedUntil
+            self.isOnTrial = newValue.isOnTrial
+            self.isStalled = newValue.isStalled
+        }
+    }
+
+    /// Takes over what is held against the process at another of its addresses.
+    mutating func inherit(_ other: ExpertPools.Record) {
+        let own = self.record
+        self.record = other
+        self.failuresInARow = max(own.failuresInARow, other.failuresInARow)
+        self.missesInARow = max(own.missesInARow, other.missesInARow)
+        self.ejections = max(own.ejections, other.ejections)
+        self.restarts = max(own.restarts, other.restarts)
+        self.isOnTrial = own.isOnTrial || other.isOnTrial
+    }
+
+    /// A probe was answered: the ejection is over, and failures are counted anew.
+    mutating func probeAnswered() {
+        self.failedProbes = 0
+        self.failuresInARow = 0
+        self.badRepliesInARow = 0
+        self.missesInARow = 0
+        self.shedsInARow = 0
+        self.ejectedUntil = nil
+        self.forgetSpeed()
+    }
+
+    /// Forgets how fast it was.
+    mutating func forgetSpeed() {
+        self.overtakesInARow = 0
+        self.successesInARow = 0
+        self.classSamples = [Int](repeating: 0, count: CallClass.count)
     }
 }

@@ -39,6 +39,8 @@ public struct ReplicaReport: Sendable, Equatable {
     public var times: CallTimes
     /// Its description, once it has sent one.
     public var description: ReplicaDescription?
+    /// Why the last describe call failed; nil if the last one did not.
+    public var trouble: String?
 
     /// Attempts that were answered.
     public var succeeded: UInt64 { self.attempts[.answered] }
@@ -60,7 +62,8 @@ extension ExpertPools {
                     ejections: replica.ejectionCount,
                     rows: replica.rows,
                     times: replica.times,
-                    description: replica.description
+                    description: replica.description,
+                    trouble: replica.trouble
                 )
             }
     }

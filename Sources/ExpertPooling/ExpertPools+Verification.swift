@@ -41,12 +41,15 @@ extension ExpertPools {
     ///
     /// - A pool's list of ready replicas names exactly those of its members whose state is ready.
     /// - A replica is refused only for a reason that holds now, so never for the sake of one that is absent.
-    func checkInvariants() -> String? {
+    /// - Every ready replica holds the experts that are placed on its pool, extra ones included.
+    /// - A process is one replica: of its addresses in a pool one stands for it, and the others are spare.
+    package func checkInvariants() -> String? {
         for pool in self.pools {
             let ready = pool.members.filter { self.replicas[$0].state == .ready }
             guard ready.sorted() == pool.ready.sorted() else {
                 return "pool \(pool.name) lists \(pool.ready) as ready, but \(ready) are"
             }
+            if let broken = self.placementBroken(in: pool) ?? self.instancesBroken(in: pool) { return broken }
             for slot in pool.members {
                 guard case .mismatched(let reason) = self.replicas[slot].state else { continue }
                 guard let description = self.replicas[slot].description else {
@@ -56,6 +59,33 @@ extension ExpertPools {
                 guard objection == reason else {
                     return "\(self.replicas[slot].id) is refused because \(reason); now: \(objection ?? "nothing")"
                 }
+            }
+        }
+        return nil
+    }
+
+    private func placementBroken(in pool: Pool) -> String? {
+        let placed = self.placement.experts(of: pool.name)
+            .merging(self.placement.extras(on: pool.name)) { $0.union($1) }
+        for slot in pool.ready {
+            let held = self.replicas[slot].description?.experts ?? [:]
+            for (layer, experts) in placed where !experts.isSubset(of: held[layer] ?? []) {
+                return "\(self.replicas[slot].id) is ready, but lacks experts of layer \(layer) that are placed there"
+            }
+        }
+        return nil
+    }
+
+    private func instancesBroken(in pool: Pool) -> String? {
+        for slot in pool.members {
+            let replica = self.replicas[slot]
+            let other = self.holder(of: replica.instance, in: replica.pool, besides: slot)
+            if case .spare(let first) = replica.state {
+                guard let other, self.replicas[other].id == first else {
+                    return "\(replica.id) is a spare address of \(first), which does not stand for its process"
+                }
+            } else if replica.state.holdsInstance, let other {
+                return "\(replica.id) and \(self.replicas[other].id) both stand for one process"
             }
         }
         return nil

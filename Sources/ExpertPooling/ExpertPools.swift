@@ -10,6 +10,8 @@ public import SwitchyardTypes
 ///
 /// - A replica is chosen as the "least outstanding of two random" (``ExpertPools`` in `ExpertPools+Choice.swift`).
 /// - An attempt ends in ``attemptEnded(_:)``, where everything that follows from its end is counted and decided.
+/// - Connections and descriptions are in `ExpertPools+Connections.swift`, several addresses of one process in
+///   `ExpertPools+Instances.swift`.
 /// - Ejection, probes and draining are in `ExpertPools+Health.swift`.
 /// - Deadlines, hedge delays and budgets come from observed times (`ExpertPools+Observed.swift`).
 public struct ExpertPools: Sendable {
@@ -25,15 +27,17 @@ public struct ExpertPools: Sendable {
     var replicas: [Replica] = []
     var pools: [Pool] = []
     var random: PoolRandom
-    private var slots: [ReplicaID: Int] = [:]
-    private var freeSlots: [Int] = []
+    var slots: [ReplicaID: Int] = [:]
+    var freeSlots: [Int] = []
+    /// What is remembered of replicas that left with a verdict, for when they are added again.
+    var departed: [ReplicaID: Departed] = [:]
     private var poolIndices: [String: Int] = [:]
     private let isPlacementGiven: Bool
     /// Whether the placement is learned from the replicas' descriptions.
     var learnsPlacement: Bool { !self.isPlacementGiven }
-    private var table: PlacementTable
+    var table: PlacementTable
     /// The extra placements that the caller wants; fewer may be in force.
-    private var wantedExtras: [SparseLayer: [Int: [String]]] = [:]
+    var wantedExtras: [SparseLayer: [Int: [String]]] = [:]
 
     /// Creates the machine without replicas.
     ///
@@ -100,214 +104,6 @@ public struct ExpertPools: Sendable {
         self.table.assignments(of: groups, in: layer) { self.readyCount(of: $0) }
     }
 
-    // MARK: - Membership and connections
-
-    /// Adds a replica, which has no connection yet.
-    ///
-    /// - Parameter id: The replica; a known one is unchanged.
-    public mutating func added(_ id: ReplicaID) {
-        if let slot = self.slots[id] {
-            if self.replicas[slot].isLeaving {
-                self.replicas[slot].isLeaving = false
-                self.pools[self.replicas[slot].pool].members.append(slot)
-            }
-            return
-        }
-        let pool = self.poolIndex(of: id.pool)
-        let replica = Replica(id: id, pool: pool)
-        if let slot = self.freeSlots.popLast() {
-            self.replicas[slot] = replica
-            self.slots[id] = slot
-        } else {
-            self.slots[id] = self.replicas.count
-            self.replicas.append(replica)
-        }
-        if let slot = self.slots[id] { self.pools[pool].members.append(slot) }
-    }
-
-    /// Removes a replica; calls in flight may still be answered.
-    ///
-    /// - Parameters:
-    ///   - id: The replica.
-    ///   - now: The current time.
-    public mutating func removed(_ id: ReplicaID, now: ContinuousClock.Instant) {
-        guard let slot = self.slots[id], !self.replicas[slot].isLeaving else { return }
-        self.setState(slot, .disconnected, now: now)
-        self.pools[self.replicas[slot].pool].members.removeAll { $0 == slot }
-        // A replica that is added again meanwhile must not exceed its limit of calls.
-        var replica = Replica(id: id, pool: self.replicas[slot].pool)
-        replica.outstanding = self.replicas[slot].outstanding
-        replica.outstandingRows = self.replicas[slot].outstandingRows
-        replica.isLeaving = true
-        self.replicas[slot] = replica
-        self.forgetIfDone(slot)
-        self.pruneExtras()
-    }
-
-    /// Records that a connection to a replica is up.
-    ///
-    /// - Parameter id: The replica.
-    /// - Returns: The describe call to make.
-    public mutating func connected(_ id: ReplicaID) -> [PoolAction] {
-        guard let slot = self.slots[id], !self.replicas[slot].isLeaving, self.replicas[slot].state == .disconnected
-        else { return [] }
-        self.replicas[slot].state = .unverified
-        return [.describe(id)]
-    }
-
-    /// Records that the last connection to a replica is gone.
-    ///
-    /// - Parameters:
-    ///   - id: The replica.
-    ///   - now: The current time.
-    public mutating func disconnected(_ id: ReplicaID, now: ContinuousClock.Instant) {
-        guard let slot = self.slots[id] else { return }
-        let wasReady = self.replicas[slot].state == .ready
-        self.setState(slot, .disconnected, now: now)
-        self.replicas[slot].describeAgain = nil
-        self.replicas[slot].failedProbes = 0
-        self.replicas[slot].notBefore = nil
-        self.resetRuns(slot)
-        self.replicas[slot].description = nil
-        if wasReady {
-            self.probeEjectedIfNoneIsReady(self.replicas[slot].pool)
-            self.pruneExtras()
-        }
-    }
-
-    /// Records a replica's description.
-    ///
-    /// - Parameters:
-    ///   - id: The replica.
-    ///   - description: The description.
-    ///   - now: The current time.
-    /// - Returns: Whether it is ready or mismatched.
-    public mutating func described(
-        _ id: ReplicaID,
-        _ description: ReplicaDescription,
-        now: ContinuousClock.Instant
-    ) -> [PoolAction] {
-        guard let slot = self.slots[id] else { return [] }
-        switch self.replicas[slot].state {
-        case .unverified, .probing: break
-        case .disconnected, .ready, .ejected, .draining, .mismatched: return []
-        }
-        self.replicas[slot].description = description
-        self.replicas[slot].describeAgain = nil
-        self.replicas[slot].failedProbes = 0
-        if let reason = self.objection(to: description, from: slot) {
-            self.setState(slot, .mismatched(reason), now: now)
-            return [.mismatched(id, reason: reason)]
-        }
-        self.setState(slot, .ready, now: now)
-        self.resetRuns(slot)
-        if !self.isPlacementGiven {
-            self.learnPlacement(from: slot, description)
-            for pool in self.pools.indices { self.judgeRefused(in: pool, now: now) }
-        }
-        self.pruneExtras()
-        return [.joined(id)]
-    }
-
-    /// Records that a replica failed to describe itself.
-    ///
-    /// - Parameters:
-    ///   - id: The replica.
-    ///   - now: The current time.
-    public mutating func describeFailed(_ id: ReplicaID, now: ContinuousClock.Instant) {
-        guard let slot = self.slots[id] else { return }
-        switch self.replicas[slot].state {
-        case .unverified:
-            self.replicas[slot].describeAgain = now.advanced(by: self.configuration.describeRetry)
-        case .probing:
-            self.probeFailed(slot, now: now)
-        case .disconnected, .ready, .ejected, .draining, .mismatched:
-            break
-        }
-    }
-
-    /// The earliest time at which ``timerFired(now:)`` has something to do.
-    public var nextTimer: ContinuousClock.Instant? {
-        var earliest: ContinuousClock.Instant?
-        // By index: copying each replica would cost more than the rest of a step.
-        for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
-            var time = self.replicas[slot].describeAgain
-            if case .ejected(let until) = self.replicas[slot].state { time = until }
-            if let time, earliest.map({ time < $0 }) ?? true { earliest = time }
-        }
-        return earliest
-    }
-
-    /// Handles the timer: back-offs may be over.
-    ///
-    /// - Parameter now: The current time.
-    /// - Returns: Describe calls to make.
-    public mutating func timerFired(now: ContinuousClock.Instant) -> [PoolAction] {
-        var due: [ReplicaID] = []
-        for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
-            if case .ejected(let until) = self.replicas[slot].state, until <= now {
-                self.replicas[slot].state = .probing
-                due.append(self.replicas[slot].id)
-            } else if let again = self.replicas[slot].describeAgain, again <= now {
-                self.replicas[slot].describeAgain = nil
-                due.append(self.replicas[slot].id)
-            }
-        }
-        return due.sorted().map { .describe($0) }
-    }
-
-    // MARK: - Hot experts
-
-    /// Places experts on additional pools, replacing earlier extra placements.
-    ///
-    /// Only experts that every ready replica of a pool holds are placed there, now and as replicas come and go.
-    ///
-    /// - Parameter extras: Names of pools, by layer and expert.
-    public mutating func setExtras(_ extras: [SparseLayer: [Int: [String]]]) {
-        self.wantedExtras = extras
-        self.pruneExtras()
-    }
-
-    /// The experts that every ready replica of a pool holds in addition to the pool's own.
-    ///
-    /// - Returns: Indices by pool and layer; pools without a ready replica are missing.
-    public func spareExperts() -> [String: [SparseLayer: Set<Int>]] {
-        var result: [String: [SparseLayer: Set<Int>]] = [:]
-        for pool in self.pools where !pool.ready.isEmpty {
-            let held = self.heldByAll(pool)
-            let own = self.table.experts(of: pool.name)
-            result[pool.name] = held.reduce(into: [:]) { spare, entry in
-                let experts = entry.value.subtracting(own[entry.key] ?? [])
-                if !experts.isEmpty { spare[entry.key] = experts }
-            }
-        }
-        return result
-    }
-
-    private func heldByAll(_ pool: Pool) -> [SparseLayer: Set<Int>] {
-        var held: [SparseLayer: Set<Int>]?
-        for slot in pool.ready {
-            let experts = self.replicas[slot].description?.experts ?? [:]
-            held = held.map { all in all.reduce(into: [:]) { $0[$1.key] = $1.value.intersection(experts[$1.key] ?? []) }
-            }
-            if held == nil { held = experts }
-        }
-        return held ?? [:]
-    }
-
-    private mutating func pruneExtras() {
-        guard !self.wantedExtras.isEmpty || !self.table.extras.isEmpty else { return }
-        let spare = self.spareExperts()
-        for name in spare.keys { self.table.know(name) }
-        let extras = self.wantedExtras.reduce(into: [SparseLayer: [Int: [String]]]()) { result, entry in
-            result[entry.key] = entry.value.mapValues { pools in pools.filter { spare[$0]?[entry.key] != nil } }
-            for (expert, pools) in result[entry.key] ?? [:] {
-                result[entry.key]?[expert] = pools.filter { spare[$0]?[entry.key]?.contains(expert) == true }
-            }
-        }
-        self.table.setExtras(extras)
-    }
-
     // MARK: - Inside
 
     func slot(of id: ReplicaID) -> Int? { self.slots[id] }
@@ -334,6 +130,7 @@ public struct ExpertPools: Sendable {
             self.pools[pool].ready.removeAll { $0 == slot }
             if self.pools[pool].ready.isEmpty { self.pools[pool].lostAt = now }
             self.readyVersion += 1
+            if self.learnsPlacement { self.learnPlacement(of: pool) }
             self.judgeRefused(in: pool, now: now)
         } else if state == .ready, before != .ready {
             self.pools[pool].ready.append(slot)
@@ -342,6 +139,7 @@ public struct ExpertPools: Sendable {
             self.readyVersion += 1
             self.judgeRefused(in: pool, now: now)
         }
+        if before.holdsInstance, !state.holdsInstance { self.promoteSpare(of: slot, which: before, now: now) }
     }
 
     mutating func forgetIfDone(_ slot: Int) {
@@ -349,40 +147,5 @@ public struct ExpertPools: Sendable {
         guard replica.isLeaving, replica.outstanding == 0, self.slots[replica.id] == slot else { return }
         self.slots[replica.id] = nil
         self.freeSlots.append(slot)
-    }
-
-    private mutating func resetRuns(_ slot: Int) {
-        self.replicas[slot].failuresInARow = 0
-        self.replicas[slot].badRepliesInARow = 0
-        self.replicas[slot].overtakesInARow = 0
-        self.replicas[slot].successesInARow = 0
-        self.replicas[slot].classSamples = [Int](repeating: 0, count: CallClass.count)
-    }
-
-    /// Places the experts of a replica that has just joined on its pool.
-    ///
-    /// An expert that another pool already holds stays there. A replica that holds less than its pool did is its only
-    /// ready one (``objection(to:from:)``), so the pool's placement is learned again from it, and the experts that it
-    /// lacks may be found elsewhere.
-    private mutating func learnPlacement(from slot: Int, _ description: ReplicaDescription) {
-        let name = self.replicas[slot].id.pool
-        let holdsAll = self.table.experts(of: name)
-            .allSatisfy { layer, experts in
-                experts.isSubset(of: description.experts[layer] ?? [])
-            }
-        var teachers = [slot]
-        if !holdsAll {
-            self.table.removeAll(of: name)
-            let others = self.replicas.indices.filter { $0 != slot && self.replicas[$0].state == .ready }
-            teachers += others.sorted { self.replicas[$0].id < self.replicas[$1].id }
-        }
-        for teacher in teachers {
-            for (layer, experts) in self.replicas[teacher].description?.experts ?? [:] {
-                for expert in experts where self.table.pool(of: expert, in: layer) == nil {
-                    self.table.place(expert, of: layer, on: self.replicas[teacher].id.pool)
-                }
-            }
-        }
-        self.readyVersion += 1
     }
 }

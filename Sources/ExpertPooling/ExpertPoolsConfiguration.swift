@@ -53,6 +53,8 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     public var failuresToEject = 3
     /// Bad replies in a row that eject a replica.
     public var badRepliesToEject = 1
+    /// Calls in a row that a replica sheds, without an answer in between, that eject it.
+    public var shedsToEject = 20
     /// Calls in a row that another replica answered first, after a hedge, that eject a replica.
     public var overtakesToEject = 5
     /// How many times as long as its fastest sibling's a replica's calls must take for an ejection; 0 turns this off.
@@ -63,11 +65,13 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     public var firstEjection: Duration = .milliseconds(500)
     /// How long an ejection lasts at most.
     public var longestEjection: Duration = .seconds(30)
+    /// How long an ejection of a pool's last replica lasts at most, if it answers probes but misses the calls that follow.
+    public var longestLastEjection: Duration = .seconds(10)
     /// Longest time between probes of a replica that does not answer, or whose pool has no other replica.
     public var longestProbeInterval: Duration = .seconds(2)
     /// Answered calls in a row after which earlier ejections are forgotten, so that the next one is short again.
     public var successesToForgive = 100
-    /// Time before a replica that failed to describe itself is asked again.
+    /// Time before a replica that failed to describe itself is asked again; it doubles up to ``longestProbeInterval``.
     public var describeRetry: Duration = .milliseconds(500)
 
     /// The default values.

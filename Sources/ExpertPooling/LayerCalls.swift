@@ -52,8 +52,11 @@ public struct LayerCalls: Sendable {
     /// When the layer stops waiting, whatever its attempts.
     public let deadline: ContinuousClock.Instant
     private let policy: LayerPolicy
+    /// The time from the layer's dispatch to its deadline.
+    var timeAllowed = Duration.zero
     var calls: [Call] = []
-    private var open = 0
+    /// Calls that have not ended.
+    var open = 0
 
     /// Creates a layer's machine; ``begin(_:pools:now:)`` makes its calls.
     ///
@@ -109,6 +112,7 @@ public struct LayerCalls: Sendable {
     ) -> [LayerAction] {
         precondition(self.calls.isEmpty, "the calls of \(self.layer) have already been made")
         self.open = assignments.count
+        self.timeAllowed = now.duration(to: self.deadline)
         for assignment in assignments {
             let rows = assignment.rowCount
             let pool = pools.poolIndex(of: assignment.pool)
@@ -334,67 +338,5 @@ public struct LayerCalls: Sendable {
             let place = self.calls[attempt.call].out.firstIndex(where: { $0.number == attempt.number })
         else { return nil }
         return self.calls[attempt.call].out.remove(at: place)
-    }
-
-    // MARK: - Ends
-
-    /// Ends an attempt: every attempt ends here, once.
-    func close(
-        _ attempt: Attempt,
-        of index: Int,
-        _ outcome: AttemptOutcome,
-        pools: inout ExpertPools,
-        now: ContinuousClock.Instant,
-        into actions: inout [LayerAction]
-    ) {
-        let end = AttemptEnd(
-            slot: attempt.slot,
-            kind: self.calls[index].kind,
-            rows: self.calls[index].rows,
-            started: attempt.started,
-            ended: now,
-            outcome: outcome
-        )
-        for action in pools.attemptEnded(end) { actions.append(.pool(action)) }
-    }
-
-    /// The deadline has passed.
-    private mutating func giveUp(
-        _ index: Int,
-        pools: inout ExpertPools,
-        now: ContinuousClock.Instant,
-        into actions: inout [LayerAction]
-    ) {
-        let call = self.calls[index]
-        for attempt in call.out {
-            actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
-            // An attempt made late had no fair chance.
-            let isFair = attempt.started.duration(to: now) >= pools.hedgeDelay(in: call.pool, call.kind)
-            let outcome: AttemptOutcome = isFair ? .failed(.deadline) : .outOfTime
-            self.close(attempt, of: index, outcome, pools: &pools, now: now, into: &actions)
-        }
-        let cause = call.out.isEmpty ? call.lastFailure?.dropCause ?? .timeout : .timeout
-        self.calls[index].out = []
-        self.drop(index, cause, pools: &pools, into: &actions)
-    }
-
-    mutating func drop(
-        _ index: Int,
-        _ cause: DropCause,
-        pools: inout ExpertPools,
-        into actions: inout [LayerAction]
-    ) {
-        let call = self.calls[index]
-        pools.noteDrop(in: call.pool, rows: call.missing ?? call.rows)
-        self.settle(index, .failed(.badReply), pools: &pools, into: &actions)
-        actions.append(.drop(call: index, call.missing == nil ? cause : .badReply))
-        self.end(index)
-    }
-
-    mutating func end(_ index: Int) {
-        if case .ended = self.calls[index].phase { return }
-        self.calls[index].phase = .ended
-        self.calls[index].out = []
-        self.open -= 1
     }
 }

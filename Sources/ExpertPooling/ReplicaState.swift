@@ -7,16 +7,20 @@ public import SwitchyardTypes
 /// Only the machine ``ExpertPools`` moves a replica from state to state:
 ///
 /// - `disconnected` → `unverified` when its connection is up.
-/// - `unverified` → `ready` when its description fits; → `mismatched` when it does not; → `disconnected` when the
-///   connection is lost. If the describe call fails, the replica stays unverified and is asked again later.
+/// - `unverified` → `ready` when its description fits; → `ejected` when it fits, but an ejection has not ended; → `spare`
+///   when the process is already a replica under another address; → `mismatched` when it does not fit; → `disconnected`
+///   when the connection is lost. If the describe call fails, the replica stays unverified and is asked again later.
 /// - `ready` → `ejected` when its calls fail or lag; → `draining` when it says that it is leaving; → `disconnected` when
 ///   the connection is lost.
 /// - `ejected` → `probing` when its back-off is over; → `disconnected` when the connection is lost.
 /// - `probing` → `ready` when its answer to the probe fits; → `mismatched` when it does not; → `ejected` when there is no
-///   answer; → `disconnected` when the connection is lost.
+///   answer; → `unverified` when there is none and a spare address takes its place; → `spare` when one has; →
+///   `disconnected` when the connection is lost.
 /// - `draining` → `disconnected` when the connection is lost: another process may come up at that address.
 /// - `mismatched` → `unverified` when what it was refused for no longer holds: a sibling has gone, or the placement has
 ///   changed; → `disconnected` when the connection is lost.
+/// - `spare` → `ready`, `ejected` or `draining`, as the process was, when its other address loses its connection; → `ejected`,
+///   to be probed at once, when the other address does not answer a probe; → `disconnected` when the connection is lost.
 public enum ReplicaState: Sendable, Hashable {
     /// No connection yet, or the last one was lost.
     case disconnected
@@ -32,9 +36,11 @@ public enum ReplicaState: Sendable, Hashable {
     case draining
     /// Serves another model or lacks experts, as the text says; gets no calls.
     case mismatched(String)
+    /// Another address of a process that is already a replica of the pool; gets no calls while the first one works.
+    case spare(of: ReplicaID)
 
     /// The words for the states, as metrics, logs and `switchyard status` write them.
-    public static let names = ["disconnected", "unverified", "ready", "ejected", "draining", "mismatched"]
+    public static let names = ["disconnected", "unverified", "ready", "ejected", "draining", "mismatched", "spare"]
 
     /// The word for the state.
     public var name: String {
@@ -45,6 +51,7 @@ public enum ReplicaState: Sendable, Hashable {
         case .ejected, .probing: "ejected"
         case .draining: "draining"
         case .mismatched: "mismatched"
+        case .spare: "spare"
         }
     }
 }
@@ -63,6 +70,8 @@ public struct ReplicaDescription: Sendable, Equatable {
     public var rowTypes: Set<DType>
     /// The zone that it runs in; nil if it does not say.
     public var zone: String?
+    /// The process: another one at the same address has another id; nil if it does not say.
+    public var instance: String?
 
     /// Creates a description.
     ///
@@ -73,13 +82,15 @@ public struct ReplicaDescription: Sendable, Equatable {
     ///   - weightType: How it stores weights.
     ///   - rowTypes: The types of token rows that it accepts.
     ///   - zone: The zone that it runs in.
+    ///   - instance: The process's id.
     public init(
         fingerprint: UInt64,
         experts: [SparseLayer: Set<Int>],
         modelWidth: Int,
         weightType: DType? = nil,
         rowTypes: Set<DType> = [],
-        zone: String? = nil
+        zone: String? = nil,
+        instance: String? = nil
     ) {
         self.fingerprint = fingerprint
         self.experts = experts
@@ -87,6 +98,7 @@ public struct ReplicaDescription: Sendable, Equatable {
         self.weightType = weightType
         self.rowTypes = rowTypes
         self.zone = zone
+        self.instance = instance
     }
 }
 
@@ -124,6 +136,8 @@ public enum PoolAction: Sendable, Hashable {
     case ejected(ReplicaID, for: Duration, EjectionReason)
     /// The replica is leaving and gets no more calls.
     case draining(ReplicaID)
+    /// The replica is another address of a process that already is one, under this name.
+    case spare(ReplicaID, of: ReplicaID)
     /// The replica cannot take calls, for this reason.
     case mismatched(ReplicaID, reason: String)
 }

@@ -49,7 +49,14 @@ struct HostCard: Sendable {
         description.kernels = KernelReport.describe()
         description.zone = configuration.zone ?? ""
         description.weightBytes = UInt64(weightBytes)
+        description.instanceID = Self.makeInstanceID()
         self.fixed = description
+    }
+
+    /// A new random id of 128 bits, in hexadecimal digits.
+    static func makeInstanceID() -> String {
+        var source = SystemRandomNumberGenerator()
+        return [source.next(), source.next()].map(\.fingerprintText).joined()
     }
 
     /// The current description.

@@ -207,12 +207,14 @@ extension ClusterSimulation {
         else { return }
         let id = self.hosts[host].id
         if isAnswered {
-            let description = self.descriptions[host % self.descriptions.count]
+            var description = self.descriptions[host % self.descriptions.count]
+            description.instance = self.hosts[host].instance
             let actions = self.gateways[gateway].pools.described(id, description, now: self.instant)
             self.perform(actions, of: gateway)
         } else {
             self.gateways[gateway].pools.describeFailed(id, now: self.instant)
             self.planPoolTimer(of: gateway)
         }
+        self.checkPools(of: gateway)
     }
 }

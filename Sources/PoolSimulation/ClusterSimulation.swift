@@ -157,7 +157,9 @@ package struct ClusterSimulation {
             for (index, host) in self.hosts.enumerated() {
                 pools.added(host.id)
                 _ = pools.connected(host.id)
-                _ = pools.described(host.id, self.descriptions[index % self.poolCount], now: self.instant)
+                var description = self.descriptions[index % self.poolCount]
+                description.instance = host.instance
+                _ = pools.described(host.id, description, now: self.instant)
             }
             self.gateways.append(
                 SimulatedGateway(
@@ -304,6 +306,7 @@ package struct ClusterSimulation {
                     self.report.violations.append("\(id) was ejected as the last of its pool: \(reason)")
                 }
             case .mismatched(let id, let reason): self.report.violations.append("\(id) was refused: \(reason)")
+            case .spare(let id, of: let first): self.report.violations.append("\(id) was taken for \(first)")
             case .joined(let id):
                 let host = id.port - 1
                 guard let since = self.hosts[host].wellSince,
@@ -315,6 +318,12 @@ package struct ClusterSimulation {
             }
         }
         self.planPoolTimer(of: gateway)
+    }
+
+    /// Checks a gateway's pools after their members or states have changed.
+    mutating func checkPools(of gateway: Int) {
+        guard let broken = self.gateways[gateway].pools.checkInvariants() else { return }
+        self.report.violations.append(broken)
     }
 
     /// To be called after whatever may make the layer want to be woken earlier: anything but a good answer.

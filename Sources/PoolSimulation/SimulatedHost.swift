@@ -57,6 +57,9 @@ struct SimulatedHost {
     var turn = 0
     var currentEnd: Int64 = 0
 
+    /// The process's id: another start has another one.
+    var instance: String { "\(self.id.port)-\(self.start)" }
+
     var waiting: Int { self.queue.count - self.head }
 
     mutating func popFirst() -> Int? {

@@ -8,12 +8,13 @@ import Testing
 /// The documented exits of ``ReplicaState``, by name.
 private let exits: [String: Set<String>] = [
     "disconnected": ["unverified"],
-    "unverified": ["ready", "mismatched", "disconnected"],
+    "unverified": ["ready", "ejected", "spare", "mismatched", "disconnected"],
     "ready": ["ejected", "draining", "disconnected"],
     "ejected": ["probing", "disconnected"],
-    "probing": ["ready", "ejected", "mismatched", "disconnected"],
+    "probing": ["ready", "ejected", "unverified", "spare", "mismatched", "disconnected"],
     "draining": ["disconnected"],
     "mismatched": ["unverified", "disconnected"],
+    "spare": ["ready", "ejected", "draining", "disconnected"],
 ]
 
 private func name(_ state: ReplicaState) -> String {
@@ -25,10 +26,13 @@ private func name(_ state: ReplicaState) -> String {
     case .probing: "probing"
     case .draining: "draining"
     case .mismatched: "mismatched"
+    case .spare: "spare"
     }
 }
 
-/// A cluster of nine hosts in three pools that misbehave at random, and the invariants that must hold.
+/// A cluster of twelve addresses in three pools, of hosts that misbehave at random, and the invariants that must hold.
+///
+/// The last address of each pool leads to the same process as its first.
 private struct Simulation {
     struct Layer {
         var calls: LayerCalls
@@ -48,6 +52,8 @@ private struct Simulation {
     var questions: [ReplicaID] = []
     /// How each host's process stores weights; the next one at its address may do otherwise.
     var types: [ReplicaID: DType] = [:]
+    /// Starts of each host's process.
+    var starts: [Int: Int] = [:]
     /// Hosts refused for the sake of a sibling.
     var refused = 0
     var seen: Set<String> = []
@@ -68,7 +74,7 @@ private struct Simulation {
             placement: table,
             seed: seed
         )
-        self.ids = (0..<9).map { ReplicaID(pool: "pool-\($0 % 3)", host: "h", port: 1 + $0) }
+        self.ids = (0..<12).map { ReplicaID(pool: "pool-\($0 % 3)", host: "h", port: 1 + $0) }
         for id in self.ids { self.pools.added(id) }
     }
 
@@ -81,7 +87,11 @@ private struct Simulation {
         case 4:
             self.pools.disconnected(id, now: self.now)
             self.questions.removeAll { $0 == id }
-            self.types[id] = Int.random(in: 0..<3, using: &self.random) == 0 ? .bfloat16 : .float32
+            // Another process, or the same one; with two addresses the other one keeps its connection meanwhile.
+            if id.port > 3, id.port < 10 {
+                self.starts[id.port, default: 0] += Int.random(in: 0...1, using: &self.random)
+                self.types[id] = Int.random(in: 0..<3, using: &self.random) == 0 ? .bfloat16 : .float32
+            }
         case 5:
             if Int.random(in: 0..<4, using: &self.random) == 0 { self.follow(self.pools.draining(id, now: self.now)) }
         case 6..<12:
@@ -114,14 +124,28 @@ private struct Simulation {
         let isAlike = siblings.allSatisfy { self.types[$0] ?? .float32 == type }
         var right = ReplicaDescription(fingerprint: 1, experts: [encoderLayer: [expert]], modelWidth: 4)
         right.weightType = type
+        let host = id.port > 9 ? id.port - 9 : id.port
+        right.instance = "\(host)-\(self.starts[host] ?? 0)"
         let wrong = ReplicaDescription(fingerprint: 2, experts: [encoderLayer: [expert]], modelWidth: 4)
         switch Int.random(in: 0..<8, using: &self.random) {
         case 0: #expect(!self.pools.described(id, wrong, now: self.now).isEmpty)
         case 1: self.pools.describeFailed(id, now: self.now)
         default:
             let actions = self.pools.described(id, right, now: self.now)
-            #expect((actions == [.joined(id)]) == isAlike)
-            if !isAlike { self.refused += 1 }
+            guard isAlike else {
+                guard case .mismatched(id, _)? = actions.first else {
+                    Issue.record("\(id) is not refused beside others: \(actions)")
+                    return
+                }
+                self.refused += 1
+                return
+            }
+            switch self.state(id) {
+            case .ready: #expect(actions == [.joined(id)])
+            case .spare(let first): #expect(actions == [.spare(id, of: first)])
+            case .ejected(let until): #expect(actions.isEmpty && until > self.now)
+            default: Issue.record("\(id) is \(self.state(id)) after it has described itself")
+            }
         }
     }
 

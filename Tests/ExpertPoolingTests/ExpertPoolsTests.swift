@@ -107,11 +107,17 @@ struct ExpertPoolsTests {
         #expect(!pools.isReady("a"))
     }
 
-    @Test("shedding load ejects no replica")
+    @Test("shedding load ejects no replica that answers now and then, nor the last one")
     func overload() {
         var pools = machine()
-        for _ in 0..<100 { #expect(pools.fail(replica(1), .overloaded).isEmpty) }
+        for turn in 0..<100 {
+            #expect(pools.fail(replica(1), .overloaded).isEmpty)
+            if turn % 15 == 14 { #expect(pools.succeed(replica(1)).isEmpty) }
+        }
         #expect(pools.reports[0].state == .ready)
+        var alone = machine(ports: [1])
+        for _ in 0..<100 { #expect(alone.fail(replica(1), .overloaded).isEmpty) }
+        #expect(alone.isReady("a"))
     }
 
     @Test("a failed describe call is repeated")

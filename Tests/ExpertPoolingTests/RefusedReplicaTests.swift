@@ -203,4 +203,47 @@ struct RefusedReplicaTests {
         )
         #expect(pools.checkInvariants() == nil)
     }
+
+    @Test(
+        "weight types that flap: a pool with a connected host has one that serves, and all that serve are alike",
+        arguments: 1...20
+    )
+    func flappingTypes(seed: UInt64) {
+        var random = SplitMix(state: seed)
+        var pools = machine(ports: [])
+        let ids = (1...3).map { replica($0) }
+        var types: [ReplicaID: DType] = [:]
+        var up: Set<ReplicaID> = []
+        for id in ids { pools.added(id) }
+        for step in 0..<300 {
+            let now = seconds(Double(step))
+            guard let id = ids.randomElement(using: &random) else { return }
+            if up.contains(id) {
+                pools.disconnected(id, now: now)
+                up.remove(id)
+            } else {
+                types[id] = [DType.float32, .bfloat16, .int8].randomElement(using: &random)
+                _ = pools.connected(id)
+                up.insert(id)
+            }
+            #expect(pools.checkInvariants() == nil)
+            guard Bool.random(using: &random) else { continue }
+            // Now every question is answered: verdicts come to rest.
+            for _ in 0..<6 {
+                _ = pools.timerFired(now: now)
+                for id in ids.shuffled(using: &random) where pools.state(id) == .unverified {
+                    _ = pools.described(id, stored(types[id] ?? .float32), now: now)
+                    #expect(pools.checkInvariants() == nil)
+                }
+            }
+            let ready = ids.filter { pools.state($0) == .ready }
+            #expect(ready.isEmpty == up.isEmpty, "step \(step): \(up) are connected, \(ready) serve")
+            #expect(Set(ready.map { types[$0] }).count <= 1)
+            // The others are refused for another type, not for one that serves.
+            for id in up where pools.state(id) != .ready {
+                #expect(pools.state(id)?.name == "mismatched")
+                #expect(!ready.contains { types[$0] == types[id] })
+            }
+        }
+    }
 }

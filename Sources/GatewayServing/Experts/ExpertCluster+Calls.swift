@@ -78,6 +78,7 @@ extension ExpertCluster {
                 spare: state.pools.spareExperts(),
                 rowsPerSecond: state.rowsPerSecond(now: .now),
                 loads: state.loads,
+                troubles: state.channels.compactMapValues(\.trouble),
                 isComplete: state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             )
         }
@@ -93,6 +94,8 @@ extension ExpertCluster {
         /// Moving averages by expert.
         let rowsPerSecond: [SparseLayer: [Double]]
         let loads: [ReplicaID: ReplicaLoad]
+        /// Why replicas have no connection.
+        let troubles: [ReplicaID: String]
         let isComplete: Bool
     }
 }
@@ -122,7 +125,7 @@ extension ExpertCluster {
                 metadata: ["replica": "\(id)", "error": "\(error)"]
             )
             self.transition { state in
-                state.pools.describeFailed(id, now: .now)
+                state.pools.describeFailed(id, "\(error)", now: .now)
                 return []
             }
         }
@@ -130,6 +133,9 @@ extension ExpertCluster {
 }
 
 extension ExpertPooling.ReplicaDescription {
+    /// A host's instance id: nil if it gives none, or one that is longer than any that is made.
+    private static func readInstance(_ text: String) -> String? { (1...64).contains(text.utf8.count) ? text : nil }
+
     /// The parts of a host's description that the pools need.
     init(_ description: HostDescription) {
         var experts: [SparseLayer: Set<Int>] = [:]
@@ -144,7 +150,8 @@ extension ExpertPooling.ReplicaDescription {
             modelWidth: Int(description.modelWidth),
             weightType: description.weightDType.type,
             rowTypes: Set(description.acceptedDTypes.compactMap(\.type)),
-            zone: description.zone.isEmpty ? nil : description.zone
+            zone: description.zone.isEmpty ? nil : description.zone,
+            instance: Self.readInstance(description.instanceID)
         )
     }
 }

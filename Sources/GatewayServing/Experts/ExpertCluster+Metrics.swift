@@ -44,7 +44,26 @@ extension ExpertPooling.ReplicaState {
         case .probing: (.ejected, "being probed for recovery")
         case .draining: (.draining, "finishing its calls in flight")
         case .mismatched(let reason): (.mismatched, reason)
+        case .spare(let first): (.spare, "another address of \(first.address), which gets the calls")
         }
+    }
+}
+
+extension ReplicaReport {
+    /// The state as sent on the wire, and why it is not ready, for people.
+    ///
+    /// - Parameter trouble: Why there is no connection, if that is known.
+    /// - Returns: The state, and the reason in words.
+    func message(trouble: String?) -> (state: SwitchyardProtos.ReplicaState, detail: String) {
+        let (state, detail) = self.state.message
+        let reason: String? =
+            switch self.state {
+            case .disconnected: trouble
+            case .unverified, .ejected, .probing: self.trouble
+            case .ready, .draining, .mismatched, .spare: nil
+            }
+        guard let reason, !reason.isEmpty else { return (state, detail) }
+        return (state, "\(detail): \(reason)")
     }
 }
 

@@ -218,7 +218,12 @@ public final class ExpertCluster: Sendable {
     private func tellNews(_ actions: [PoolAction]) {
         let lines = self.state.withLock { state -> [ServingNews.Line] in
             let now = ContinuousClock.now
-            for case .joined(let id) in actions { state.news.note(id, isUp: true, now: now) }
+            for action in actions {
+                switch action {
+                case .joined(let id), .spare(let id, of: _): state.news.note(id, isUp: true, now: now)
+                case .describe, .ejected, .draining, .mismatched: break
+                }
+            }
             for pool in self.configuration.pools {
                 state.news.note(pool: pool.name, isUp: state.pools.isReady(pool.name), now: now)
             }
@@ -281,6 +286,11 @@ public final class ExpertCluster: Sendable {
             )
         case .draining(let id):
             self.logger.info("an expert host is draining", metadata: ["replica": "\(id)"])
+        case .spare(let id, of: let first):
+            self.logger.info(
+                "an address leads to an expert host that is already a replica; it is kept as a spare",
+                metadata: ["replica": "\(id)", "first": "\(first.address)"]
+            )
         case .mismatched(let id, let reason):
             self.logger.error(
                 "an expert host is mismatched",

@@ -41,7 +41,7 @@ struct ClusterReporter: Sendable {
                     name: name,
                     experts: Self.messages(view.placement.experts(of: name)),
                     replicas: view.reports.filter { $0.id.pool == name }
-                        .map { Self.message($0, view.loads[$0.id] ?? ReplicaLoad()) },
+                        .map { Self.message($0, view.loads[$0.id] ?? ReplicaLoad(), view.troubles[$0.id]) },
                     spare: Self.messages(view.spare[name] ?? [:]),
                     extra: Self.messages(view.placement.extras(on: name))
                 )
@@ -94,11 +94,13 @@ struct ClusterReporter: Sendable {
 
     private static func message(
         _ report: ReplicaReport,
-        _ load: ReplicaLoad
+        _ load: ReplicaLoad,
+        _ trouble: String?
     ) -> SwitchyardProtos.ReplicaDescription {
         var message = SwitchyardProtos.ReplicaDescription()
         message.address = report.id.address
-        (message.state, message.detail) = report.state.message
+        (message.state, message.detail) = report.message(trouble: trouble)
+        message.instanceID = report.description?.instance ?? ""
         message.outstandingCalls = UInt32(clamping: report.outstanding)
         message.outstandingRows = UInt64(clamping: report.outstandingRows)
         message.calls = report.succeeded + report.failed

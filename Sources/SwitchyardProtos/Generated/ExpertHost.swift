@@ -163,6 +163,12 @@ public struct HostDescription: ProtoMessage {
     /// Memory that the experts' weights take, in bytes.
     public var weightBytes: UInt64
 
+    /// The process: 32 random hexadecimal digits, drawn at each start.
+    ///
+    /// Addresses of a pool that give the same one are one replica, so its host does not get twice the work, nor its own
+    /// hedges. Empty from hosts that have none; one of more than 64 bytes is read as none.
+    public var instanceID: String
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         modelFingerprint: UInt64 = 0,
@@ -178,7 +184,8 @@ public struct HostDescription: ProtoMessage {
         kernels: String = "",
         uptimeSeconds: UInt64 = 0,
         zone: String = "",
-        weightBytes: UInt64 = 0
+        weightBytes: UInt64 = 0,
+        instanceID: String = ""
     ) {
         self.modelFingerprint = modelFingerprint
         self.shard = shard
@@ -194,6 +201,7 @@ public struct HostDescription: ProtoMessage {
         self.uptimeSeconds = uptimeSeconds
         self.zone = zone
         self.weightBytes = weightBytes
+        self.instanceID = instanceID
     }
 
     /// Reads and writes the message.
@@ -221,6 +229,7 @@ extension HostDescription: CBacked {
         self.uptimeSeconds = c.uptime_seconds
         self.zone = try fields.string(c.zone, "zone")
         self.weightBytes = c.weight_bytes
+        self.instanceID = try fields.string(c.instance_id, "instance_id")
     }
 
     func write(_ c: inout Switchyard__V1__HostDescription, _ arena: ProtoArena) {
@@ -239,6 +248,7 @@ extension HostDescription: CBacked {
         c.uptime_seconds = self.uptimeSeconds
         c.zone = arena.bytes(self.zone)
         c.weight_bytes = self.weightBytes
+        c.instance_id = arena.bytes(self.instanceID)
     }
 }
 

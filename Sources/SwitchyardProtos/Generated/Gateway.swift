@@ -60,6 +60,9 @@ public enum ReplicaState: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable 
     case draining = 5
     /// Holds another model or the wrong experts.
     case mismatched = 6
+    /// Another address of a process that is already a replica of the pool, as `detail` says; takes no work while that
+    /// one does.
+    case spare = 7
 }
 
 /// An input of the encoder or a target of the decoder: text or token ids.
@@ -2376,6 +2379,9 @@ public struct ReplicaDescription: ProtoMessage {
     /// How the host stores its weights, as it reports.
     public var weightDType: WireDType
 
+    /// The process at this address, as it reports; two addresses with the same one are one replica.
+    public var instanceID: String
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         address: String = "",
@@ -2391,7 +2397,8 @@ public struct ReplicaDescription: ProtoMessage {
         load: HostLoad? = nil,
         ejections: UInt64 = 0,
         zone: String = "",
-        weightDType: WireDType = .unspecified
+        weightDType: WireDType = .unspecified,
+        instanceID: String = ""
     ) {
         self.address = address
         self.state = state
@@ -2407,6 +2414,7 @@ public struct ReplicaDescription: ProtoMessage {
         self.ejections = ejections
         self.zone = zone
         self.weightDType = weightDType
+        self.instanceID = instanceID
     }
 
     /// Reads and writes the message.
@@ -2433,6 +2441,7 @@ extension ReplicaDescription: CBacked {
         self.ejections = c.ejections
         self.zone = try fields.string(c.zone, "zone")
         self.weightDType = WireDType(rawValue: c.weight_dtype.rawValue) ?? .unspecified
+        self.instanceID = try fields.string(c.instance_id, "instance_id")
     }
 
     func write(_ c: inout Switchyard__V1__ReplicaDescription, _ arena: ProtoArena) {
@@ -2450,6 +2459,7 @@ extension ReplicaDescription: CBacked {
         c.ejections = self.ejections
         c.zone = arena.bytes(self.zone)
         c.weight_dtype = Switchyard__V1__DType(self.weightDType.rawValue)
+        c.instance_id = arena.bytes(self.instanceID)
     }
 }
 

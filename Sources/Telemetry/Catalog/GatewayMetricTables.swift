@@ -128,7 +128,7 @@ package struct ExpertPoolMetrics: MetricTable {
         "switchyard_expert_replicas",
         .gauge,
         ["pool", "state"],
-        "Replicas by state: disconnected, unverified, ready, ejected, draining or mismatched."
+        "Replicas by state: disconnected, unverified, ready, ejected, draining, mismatched or spare."
     )
     package let callsTotal = MetricDefinition(
         "switchyard_expert_calls_total",

@@ -117,11 +117,12 @@ enum Illness: Sendable, CaseIterable {
 func withIllHost<Result>(
     describing description: HostDescription,
     _ illness: Illness,
+    timing: ConnectionTiming = .dataPlane,
     _ body: (Int) async throws -> Result
 ) async throws -> Result {
     let described = description.serialized()
     let server = RPCServer(
-        configuration: RPCServerConfiguration(limits: .dataPlane, drainGrace: .zero),
+        configuration: RPCServerConfiguration(limits: .dataPlane, timing: timing, drainGrace: .zero),
         methods: [
             .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Describe")) { _, _, responder in
                 responder.finish(.success(Payload(bytes: described)))

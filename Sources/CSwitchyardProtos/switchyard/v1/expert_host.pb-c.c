@@ -346,7 +346,7 @@ const ProtobufCMessageDescriptor switchyard__v1__describe_host_request__descript
   (ProtobufCMessageInit) switchyard__v1__describe_host_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_descriptors[14] =
+static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_descriptors[15] =
 {
   {
     "model_fingerprint",
@@ -516,11 +516,24 @@ static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "instance_id",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HostDescription, instance_id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__host_description__field_indices_by_name[] = {
   5,   /* field[5] = accepted_dtypes */
   3,   /* field[3] = d_model */
   2,   /* field[2] = held */
+  14,   /* field[14] = instance_id */
   10,   /* field[10] = kernels */
   8,   /* field[8] = load */
   7,   /* field[7] = max_message_bytes */
@@ -536,7 +549,7 @@ static const unsigned switchyard__v1__host_description__field_indices_by_name[] 
 static const ProtobufCIntRange switchyard__v1__host_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
 {
@@ -546,7 +559,7 @@ const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
   "Switchyard__V1__HostDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__HostDescription),
-  14,
+  15,
   switchyard__v1__host_description__field_descriptors,
   switchyard__v1__host_description__field_indices_by_name,
   1,  switchyard__v1__host_description__number_ranges,

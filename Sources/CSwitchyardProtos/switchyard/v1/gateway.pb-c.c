@@ -4789,7 +4789,7 @@ const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor =
   (ProtobufCMessageInit) switchyard__v1__pool_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field_descriptors[14] =
+static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field_descriptors[15] =
 {
   {
     "address",
@@ -4959,6 +4959,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__replica_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "instance_id",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReplicaDescription, instance_id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__replica_description__field_indices_by_name[] = {
   0,   /* field[0] = address */
@@ -4966,6 +4978,7 @@ static const unsigned switchyard__v1__replica_description__field_indices_by_name
   2,   /* field[2] = detail */
   11,   /* field[11] = ejections */
   7,   /* field[7] = failures */
+  14,   /* field[14] = instance_id */
   8,   /* field[8] = latency_p50_microseconds */
   9,   /* field[9] = latency_p99_microseconds */
   10,   /* field[10] = load */
@@ -4979,7 +4992,7 @@ static const unsigned switchyard__v1__replica_description__field_indices_by_name
 static const ProtobufCIntRange switchyard__v1__replica_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor =
 {
@@ -4989,7 +5002,7 @@ const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor
   "Switchyard__V1__ReplicaDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__ReplicaDescription),
-  14,
+  15,
   switchyard__v1__replica_description__field_descriptors,
   switchyard__v1__replica_description__field_indices_by_name,
   1,  switchyard__v1__replica_description__number_ranges,
@@ -5088,7 +5101,7 @@ const ProtobufCEnumDescriptor switchyard__v1__pooling__descriptor =
   switchyard__v1__pooling__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue switchyard__v1__replica_state__enum_values_by_number[7] =
+static const ProtobufCEnumValue switchyard__v1__replica_state__enum_values_by_number[8] =
 {
   { "REPLICA_STATE_UNSPECIFIED", "SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED", 0 },
   { "DISCONNECTED", "SWITCHYARD__V1__REPLICA_STATE__DISCONNECTED", 1 },
@@ -5097,11 +5110,12 @@ static const ProtobufCEnumValue switchyard__v1__replica_state__enum_values_by_nu
   { "EJECTED", "SWITCHYARD__V1__REPLICA_STATE__EJECTED", 4 },
   { "DRAINING", "SWITCHYARD__V1__REPLICA_STATE__DRAINING", 5 },
   { "MISMATCHED", "SWITCHYARD__V1__REPLICA_STATE__MISMATCHED", 6 },
+  { "SPARE", "SWITCHYARD__V1__REPLICA_STATE__SPARE", 7 },
 };
 static const ProtobufCIntRange switchyard__v1__replica_state__value_ranges[] = {
-{0, 0},{0, 7}
+{0, 0},{0, 8}
 };
-static const ProtobufCEnumValueIndex switchyard__v1__replica_state__enum_values_by_name[7] =
+static const ProtobufCEnumValueIndex switchyard__v1__replica_state__enum_values_by_name[8] =
 {
   { "DISCONNECTED", 1 },
   { "DRAINING", 5 },
@@ -5109,6 +5123,7 @@ static const ProtobufCEnumValueIndex switchyard__v1__replica_state__enum_values_
   { "MISMATCHED", 6 },
   { "READY", 3 },
   { "REPLICA_STATE_UNSPECIFIED", 0 },
+  { "SPARE", 7 },
   { "UNVERIFIED", 2 },
 };
 const ProtobufCEnumDescriptor switchyard__v1__replica_state__descriptor =
@@ -5118,9 +5133,9 @@ const ProtobufCEnumDescriptor switchyard__v1__replica_state__descriptor =
   "ReplicaState",
   "Switchyard__V1__ReplicaState",
   "switchyard.v1",
-  7,
+  8,
   switchyard__v1__replica_state__enum_values_by_number,
-  7,
+  8,
   switchyard__v1__replica_state__enum_values_by_name,
   1,
   switchyard__v1__replica_state__value_ranges,

@@ -157,10 +157,16 @@ struct  Switchyard__V1__HostDescription
    * Memory that the experts' weights take, in bytes.
    */
   uint64_t weight_bytes;
+  /*
+   * The process: 32 random hexadecimal digits, drawn at each start. Addresses of a pool that give the same one are one
+   * replica, so its host does not get twice the work, nor its own hedges. Empty from hosts that have none; one of more than
+   * 64 bytes is read as none.
+   */
+  ProtobufCBinaryData instance_id;
 };
 #define SWITCHYARD__V1__HOST_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__host_description__descriptor) \
-    , 0, {0,NULL}, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0,NULL, 0, 0, NULL, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0 }
+    , 0, {0,NULL}, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0,NULL, 0, 0, NULL, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL} }
 
 
 /* Switchyard__V1__ForwardRequest methods */

@@ -141,7 +141,11 @@ typedef enum _Switchyard__V1__ReplicaState {
   /*
    * Holds another model or the wrong experts.
    */
-  SWITCHYARD__V1__REPLICA_STATE__MISMATCHED = 6
+  SWITCHYARD__V1__REPLICA_STATE__MISMATCHED = 6,
+  /*
+   * Another address of a process that is already a replica of the pool, as `detail` says; takes no work while that one does.
+   */
+  SWITCHYARD__V1__REPLICA_STATE__SPARE = 7
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__REPLICA_STATE)
 } Switchyard__V1__ReplicaState;
 
@@ -1655,10 +1659,14 @@ struct  Switchyard__V1__ReplicaDescription
    * How the host stores its weights, as it reports.
    */
   Switchyard__V1__DType weight_dtype;
+  /*
+   * The process at this address, as it reports; two addresses with the same one are one replica.
+   */
+  ProtobufCBinaryData instance_id;
 };
 #define SWITCHYARD__V1__REPLICA_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__replica_description__descriptor) \
-    , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL, 0, {0,NULL}, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED }
+    , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL, 0, {0,NULL}, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, {0,NULL} }
 
 
 /* Switchyard__V1__GenerateRequest methods */
