@@ -163,7 +163,7 @@ let package = Package(
             dependencies: [
                 "SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "SwitchyardProtos", "RPCCore",
                 "RPCTransport",
-                "ServiceKit", "Telemetry",
+                "ServiceKit", "Telemetry", "BatchScheduling",
                 nioCore, logging, metrics, serviceLifecycle,
             ],
             swiftSettings: swiftSettings

@@ -137,6 +137,7 @@ public final class ExpertHost: Sendable {
             drainGrace: configuration.drainTimeout,
             security: configuration.security
         )
+        listener.probeServices = [HealthService.name]
         listener.reservation = configuration.reservation
         self.server = RPCServer(
             configuration: listener,

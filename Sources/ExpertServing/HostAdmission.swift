@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 internal import Checkpoints
 internal import SwitchyardTypes
 
@@ -202,7 +203,8 @@ struct HostAdmission: Sendable {
         }
         let id = CallID(rawValue: self.nextID)
         self.nextID += 1
-        let turn = self.turns.queued(call.source, rows: call.rows, experts: call.experts)
+        // Reading an expert's weights costs about as much as computing four rows.
+        let turn = self.turns.queued(call.source, cost: call.rows + 4 * call.experts, rows: call.rows)
         self.queue.append(Entry(id: id, call: call, turn: turn))
         self.waitingRows += call.rows
         self.forecast.called(call.source, layer: call.layer, now: now)

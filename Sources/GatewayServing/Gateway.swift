@@ -136,6 +136,9 @@ public final class Gateway: Sendable {
             security: configuration.security,
             authorize: authorize
         )
+        listener.probeServices = [HealthService.name]
+        listener.limits.maxConnections = configuration.maxConnections
+        listener.limits.connectionShare = configuration.connectionShare
         listener.reservation = configuration.reservation
         listener.admit = { GatewayService.refusal(of: $0, engine: engine) }
         listener.limits.receiveBudgetBytes = configuration.receiveBudgetBytes

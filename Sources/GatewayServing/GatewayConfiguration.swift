@@ -60,6 +60,12 @@ public struct GatewayConfiguration: Sendable {
     /// How long requests may take to finish once draining has begun.
     public var drainTimeout = GatewaySettings.table.drain.defaultValue
 
+    /// How many connections clients may have; for more, the idlest leave.
+    public var maxConnections = GatewaySettings.table.maxConnections.defaultValue
+
+    /// The largest share of them that one host or one token may have.
+    public var connectionShare = Double(GatewaySettings.table.connectionShare.defaultValue)
+
     /// How long a client's connection may last before it is drained; zero keeps it.
     public var maxConnectionAge = GatewaySettings.table.maxConnectionAge.defaultValue
 
@@ -98,12 +104,17 @@ public struct GatewayConfiguration: Sendable {
         let problems = [
             table.compute.threads.problem(with: self.threads),
             table.maxInputTokens.problem(with: self.limits.maxInputTokens),
+            table.maxConnections.problem(with: self.maxConnections),
+            table.connectionShare.problem(with: Float(self.connectionShare)),
             table.maxConnectionAge.problem(with: self.maxConnectionAge),
             table.maxConnectionAgeGrace.problem(with: self.maxConnectionAgeGrace),
             table.receiveBudget.problem(with: self.receiveBudgetBytes),
             table.maxDroppedFraction.problem(with: self.limits.maxDroppedFraction),
             table.maxNewTokens.problem(with: self.limits.maxNewTokens),
             table.batchSlots.problem(with: scheduler.batchSlots), table.queueLimit.problem(with: scheduler.queueLimit),
+            table.guestSlots.problem(with: scheduler.guestSlots),
+            table.callerShare.problem(with: Float(scheduler.callerShare)),
+            table.queueTimeout.problem(with: self.limits.queueTimeout),
             table.encodeTokens.problem(with: scheduler.encodeTokensPerStep),
             table.encodeTimePerStep.problem(with: self.engine.encodeTimePerStep),
         ]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import HTTP2Session
+internal import SwitchyardTypes
 
 /// What one connection may hold, on either side.
 public struct TransportLimits: Sendable, Hashable {
@@ -8,8 +9,12 @@ public struct TransportLimits: Sendable, Hashable {
     public var maxReceiveMessageBytes: Int
     /// The largest header list accepted from the peer, in bytes, counting 32 bytes for each field.
     public var maxHeaderListBytes: Int
-    /// How many connections a server keeps; any more are closed at once.
+    /// How many connections a server keeps; for any more the idlest ones leave.
     public var maxConnections: Int
+    /// The largest share of them that one peer, or one token, may have; 1 shares nothing out.
+    public var connectionShare = 0.75
+    /// Places for connections beside them while all are busy, where only probes are served.
+    public var probeConnections = 16
     /// How many calls the peer may have open on one connection.
     public var maxConcurrentStreams: Int
     /// How many bytes of one call the peer may send before this side reads them.
@@ -41,7 +46,14 @@ public struct TransportLimits: Sendable, Hashable {
     public static let defaults = TransportLimits()
 
     /// Limits for connections between a gateway and its expert hosts: large messages, large windows.
-    public static let dataPlane = TransportLimits(
+    public static let dataPlane = {
+        var limits = Self.wide
+        // A peer is a gateway, and gateways may run behind one address.
+        limits.connectionShare = 1
+        return limits
+    }()
+
+    private static let wide = TransportLimits(
         maxReceiveMessageBytes: 64 << 20,
         maxConcurrentStreams: 1_024,
         streamWindowBytes: 16 << 20,
@@ -109,6 +121,12 @@ public struct TransportLimits: Sendable, Hashable {
 
     /// How many of them may be one connection's.
     var connectionReceiveBytes: Int { self.serverReceiveBytes / 2 }
+
+    /// The places of a server that may have this many connections.
+    func places(total: Int) -> ConnectionPlaces.Limits {
+        let share = Int(Double(total) * min(max(self.connectionShare, 0), 1))
+        return ConnectionPlaces.Limits(total: total, share: share, probes: self.probeConnections)
+    }
 
     var codecConfiguration: HTTP2CodecConfiguration {
         HTTP2CodecConfiguration(

@@ -45,6 +45,7 @@ extension MetricSnapshot {
         self.set(MetricCatalog.transport.rpcConnections, server.connectionCount)
         self.set(MetricCatalog.transport.rpcConnectionsOpenedTotal, counts.openedConnections)
         self.set(MetricCatalog.transport.rpcConnectionsRefusedTotal, counts.refusedConnections)
+        self.set(MetricCatalog.transport.rpcConnectionsDisplacedTotal, counts.displacedConnections)
         self.set(MetricCatalog.transport.rpcReceivedBytesTotal, counts.traffic.receivedBytes)
         self.set(MetricCatalog.transport.rpcSentBytesTotal, counts.traffic.sentBytes)
         self.set(MetricCatalog.transport.rpcHeldBytes, counts.heldBytes)

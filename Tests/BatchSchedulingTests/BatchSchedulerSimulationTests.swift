@@ -121,6 +121,7 @@ struct BatchSchedulerSimulationTests {
             }
             #expect(scheduler.freeSlots == configuration.batchSlots - ledger.usedSlots)
             #expect(scheduler.freeSlots >= 0)
+            #expect(scheduler.checkInvariants() == nil)
             #expect(scheduler.queuedCount == ledger.waiting.count)
             #expect(scheduler.runningCount == ledger.running.count)
         }
@@ -152,18 +153,5 @@ struct BatchSchedulerSimulationTests {
         }
         // One sequence retires a step: 15 are before it, and then 8 slots must fall free.
         #expect(waited.map { $0 <= 15 + 8 } == true)
-    }
-}
-
-/// SplitMix64, so that a failing simulation can be repeated.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -87,9 +87,15 @@ struct CountsTests {
     func refused() async throws {
         var limits = TransportLimits.defaults
         limits.maxConnections = 1
-        try await withServer(limits: limits, [echo]) { server, port in
+        // Otherwise the second connection would get a place for probes.
+        limits.probeConnections = 0
+        let (began, cancelled) = (Signal(), Signal())
+        try await withServer(limits: limits, grace: .zero, [echo, hang(began, cancelled)]) { server, port in
             try await withChannel(port: port) { channel in
-                _ = try await channel.unary(Methods.echo, Payload(number(1)), options: .waiting)
+                // A busy connection does not leave for another one.
+                let busy = Task { try await channel.unary(Methods.hang, Payload(number(1)), options: .waiting) }
+                defer { busy.cancel() }
+                await began.wait()
                 try await withChannel(port: port) { other in
                     while server.counts.refusedConnections == 0 { await Task.yield() }
                     let error = await rpcError {

@@ -182,24 +182,4 @@ struct LimitTests {
             }
         }
     }
-
-    @Test("a connection above the limit is closed, and there is room again when another one closes")
-    func connections() async throws {
-        try await withServer(limits: TransportLimits(maxConnections: 2), [echo]) { _, port in
-            let first = try await RawPeer.connect(port: port)
-            let second = try await RawPeer.connect(port: port)
-            for peer in [first, second] {
-                try await peer.send(RawPeer.preface)
-                try await peer.waitForFrame(type: 4)
-            }
-            let third = try await RawPeer.connect(port: port)
-            #expect(await third.goAwayCodeAtEnd() == nil)
-            try await first.close()
-            try await withChannel(port: port) { channel in
-                let reply = try await channel.unary(Methods.echo, Payload(pattern(5)), options: .waiting)
-                #expect(reply.message == pattern(5))
-            }
-            try await second.close()
-        }
-    }
 }

@@ -19,6 +19,7 @@ func withServer<Result>(
     security: ServerSecurity = .plaintext,
     authorize: (@Sendable (ServerContext) -> RPCError?)? = nil,
     admit: (@Sendable (ServerContext) -> RPCError?)? = nil,
+    probeServices: Set<String> = [],
     logger: Logger = quietLogger,
     _ methods: [ServiceMethod],
     _ body: (RPCServer, Int) async throws -> Result
@@ -32,6 +33,7 @@ func withServer<Result>(
         authorize: authorize
     )
     configuration.admit = admit
+    configuration.probeServices = probeServices
     let server = RPCServer(configuration: configuration, methods: methods, logger: logger)
     return try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { try await server.run() }

@@ -62,7 +62,8 @@ enum ImportTable {
             .union([
                 "Tokenization", "BatchScheduling", "ExpertPooling",
             ]),
-        "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary),
+        // BatchScheduling: the fair turns that gateways give their callers, and hosts their gateways.
+        "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
         // Metrics, the admin port and trace context: stands on libraries alone.
         "Telemetry": Self.foundation.union(Self.cLibrary)
             .union(["NIOCore", "NIOPosix", "NIOHTTP1", "Logging", "Metrics", "ServiceLifecycle"]),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BatchScheduling
 import Checkpoints
 import SwitchModel
 import SwitchyardTypes

@@ -15,6 +15,9 @@ NAMES = {
     "switchyard.v1.FinishReason": "WireFinishReason",
     "switchyard.v1.EarlyStopping": "WireEarlyStopping",
     # More descriptive names.
+    "switchyard.v1.GenerateRequest.queue_timeout_ms": "queueTimeoutMilliseconds",
+    "switchyard.v1.EncodeRequest.queue_timeout_ms": "queueTimeoutMilliseconds",
+    "switchyard.v1.ScoreRequest.queue_timeout_ms": "queueTimeoutMilliseconds",
     "switchyard.v1.HostDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_model": "modelWidth",
     "switchyard.v1.ModelDescription.d_ff": "feedForwardWidth",
@@ -57,7 +60,8 @@ SHARED_ONEOFS = {
 
 # Enums, and single fields, in which an unknown number is an error. Elsewhere it is read as the first value, and in a
 # list it is left out.
-REFUSE_UNKNOWN = {"switchyard.v1.Stack", "switchyard.v1.Pooling", "switchyard.v1.EarlyStopping", "switchyard.v1.Tensor.dtype"}
+REFUSE_UNKNOWN = {"switchyard.v1.Stack", "switchyard.v1.Pooling", "switchyard.v1.EarlyStopping", "switchyard.v1.Priority",
+                  "switchyard.v1.Tensor.dtype"}
 
 # Services whose method names are in Sources/SwitchyardProtos/Methods.swift: reflection has two names for one method.
 SERVICES_BY_HAND = {"grpc.reflection.v1.ServerReflection"}

@@ -47,7 +47,7 @@ public struct EngineLoad: Sendable, Hashable {
     public var queueLimit = 0
     /// Requests that run.
     public var running = 0
-    /// Batch slots in use.
+    /// Batch slots in use, and rows beside them that belong to guests.
     public var usedSlots = 0
     /// Batch slots in total.
     public var batchSlots = 0

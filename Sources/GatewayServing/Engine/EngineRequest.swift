@@ -56,6 +56,15 @@ public struct EngineRequest: Sendable {
     /// The request's trace; nil if it has none.
     public var trace: TraceContext?
 
+    /// Who sent it; callers take turns.
+    public var caller = ""
+
+    /// How soon it joins, compared with others of the same caller.
+    public var priority = CallPriority.normal
+
+    /// How long it may wait for batch slots; as long as its deadline allows if it is missing.
+    public var queueTimeout: Duration?
+
     /// Creates a request.
     ///
     /// - Parameters:

@@ -101,9 +101,10 @@ public final class InferenceEngine: Sendable {
 
     /// Refuses a request that the queue has no room for, before any work is done for it.
     ///
+    /// - Parameter caller: Who sends it.
     /// - Throws: ``RPCError`` as ``submit(_:)`` throws it when the queue is full or the engine is draining.
-    public func requirePlace() throws(RPCError) {
-        if let rejection = self.shared.withLock({ $0.book.rejection(now: .now) }) {
+    public func requirePlace(for caller: String = "") throws(RPCError) {
+        if let rejection = self.shared.withLock({ $0.book.rejection(from: caller, now: .now) }) {
             try self.refuse(rejection)
         }
     }
@@ -186,7 +187,10 @@ public final class InferenceEngine: Sendable {
             self.watch.leave(id)
         }
         let now = ContinuousClock.now
-        self.shared.notify { $0.book.release(id, hasJoined: hasJoined, isFinished: end.isFinished, now: now) }
+        let work = end.work(of: arrival.request)
+        self.shared.notify {
+            $0.book.release(id, hasJoined: hasJoined, isFinished: end.isFinished, work: work, now: now)
+        }
         self.metrics.ended(end.outcome)
         if end.isFinished {
             self.metrics.answered(arrival.request.work.kind, after: arrival.time.duration(to: now))
@@ -212,7 +216,7 @@ public final class InferenceEngine: Sendable {
             load.queued = scheduler.queuedCount
             load.queueLimit = configuration.queueLimit
             load.running = scheduler.runningCount
-            load.usedSlots = configuration.batchSlots - scheduler.freeSlots
+            load.usedSlots = configuration.batchSlots - scheduler.freeSlots + scheduler.guestSlots
             load.batchSlots = configuration.batchSlots
             load.isDraining = shared.book.phase != .open
             load.steps = shared.totals.steps
@@ -241,6 +245,9 @@ public final class InferenceEngine: Sendable {
         for id in turn.expired {
             self.end(id, as: .expired)
         }
+        for rejection in turn.rejected {
+            self.end(rejection.id, as: .refused(RPCError(rejection.reason, retryAfter: rejection.retryAfter)))
+        }
         return turn
     }
 
@@ -264,6 +271,28 @@ struct EngineTotals: Sendable {
 }
 
 extension EngineRequest {
+    /// What the scheduler must know of it.
+    var needs: SequenceNeeds {
+        SequenceNeeds(
+            slots: self.slotCount,
+            inputTokens: self.input.count,
+            work: self.mostWork,
+            caller: self.caller,
+            priority: self.priority,
+            deadline: self.deadline,
+            queueTimeout: self.queueTimeout
+        )
+    }
+
+    /// The most tokens that it takes through the model, over all its rows.
+    private var mostWork: Int {
+        switch self.work {
+        case .generate(let parameters, _): self.input.count + self.slotCount * parameters.maxNewTokens
+        case .encode: self.input.count
+        case .score(let target, _): self.input.count + target.count
+        }
+    }
+
     /// Batch slots that the request needs: one for each decoder row that may run at once.
     var slotCount: Int {
         guard case .generate(let parameters, _) = self.work else {
@@ -277,7 +306,7 @@ extension RPCError {
     /// The status of a request that the scheduler refused.
     fileprivate init(_ reason: RejectionReason, retryAfter: Duration?) {
         switch reason {
-        case .queueFull, .noRoom:
+        case .queueFull, .noRoom, .displaced, .waitedTooLong:
             self.init(.resourceExhausted, reason.description)
         case .tooWide:
             self.init(.invalidArgument, reason.description)

@@ -25,6 +25,8 @@ struct RequestBook: Sendable {
         var running: [SequenceID] = []
         /// Requests to end because their deadline has passed.
         var expired: [SequenceID] = []
+        /// Requests to end because they lost their place or waited too long.
+        var rejected: [LateRejection] = []
         /// Requests that joined earlier and have ended since.
         var ended: [SequenceID] = []
     }
@@ -67,13 +69,7 @@ struct RequestBook: Sendable {
             return (id, .rejected(.draining, retryAfter: nil))
         }
         self.nextID += 1
-        let admission = self.scheduler.enqueue(
-            id,
-            slots: request.slotCount,
-            inputTokens: request.input.count,
-            deadline: request.deadline,
-            now: now
-        )
+        let admission = self.scheduler.enqueue(id, request.needs, now: now)
         if case .queued = admission {
             self.entries[id] = Entry(arrival: Arrival(id: id, request: request, sink: sink, time: now))
         }
@@ -90,7 +86,8 @@ struct RequestBook: Sendable {
         _ requests: [(request: EngineRequest, sink: AsyncStream<EngineEvent>.Continuation)],
         now: ContinuousClock.Instant
     ) -> (ids: [SequenceID], refusal: Admission?) {
-        if let refusal = self.rejection(of: requests.count, now: now) {
+        // All of them are one call's.
+        if let refusal = self.rejection(of: requests.count, from: requests.first?.request.caller ?? "", now: now) {
             return ([], refusal)
         }
         var ids: [SequenceID] = []
@@ -109,9 +106,10 @@ struct RequestBook: Sendable {
         return (ids, nil)
     }
 
-    /// The refusal that this number of requests would get now; nil if there may be room.
-    func rejection(of count: Int = 1, now: ContinuousClock.Instant) -> Admission? {
-        self.phase == .stopped ? .rejected(.draining, retryAfter: nil) : self.scheduler.rejection(of: count, now: now)
+    /// The refusal that this number of a caller's requests would get now; nil if there may be room.
+    func rejection(of count: Int = 1, from caller: String = "", now: ContinuousClock.Instant) -> Admission? {
+        self.phase == .stopped
+            ? .rejected(.draining, retryAfter: nil) : self.scheduler.rejection(of: count, from: caller, now: now)
     }
 
     /// Plans the next step.
@@ -123,7 +121,7 @@ struct RequestBook: Sendable {
         guard !plan.isEmpty || !self.ended.isEmpty else {
             return nil
         }
-        var turn = Turn(running: plan.decodes, expired: plan.expired, ended: self.ended)
+        var turn = Turn(running: plan.decodes, expired: plan.expired, rejected: plan.rejected, ended: self.ended)
         self.ended = []
         for id in plan.encodes {
             // A request that is claimed but not released yet is still in the plan.
@@ -148,11 +146,18 @@ struct RequestBook: Sendable {
     ///   - id: The request.
     ///   - hasJoined: Whether the next turn must report its end.
     ///   - isFinished: Whether its time predicts how long others will take.
+    ///   - work: Tokens times rows that it took through the model; nil if that is not known.
     ///   - now: The current time.
-    mutating func release(_ id: SequenceID, hasJoined: Bool, isFinished: Bool, now: ContinuousClock.Instant) {
+    mutating func release(
+        _ id: SequenceID,
+        hasJoined: Bool,
+        isFinished: Bool,
+        work: Int? = nil,
+        now: ContinuousClock.Instant
+    ) {
         // The scheduler retires only what runs: a request that never joined may still wait.
         if isFinished, hasJoined {
-            self.scheduler.retired(id, now: now)
+            self.scheduler.retired(id, work: work, now: now)
         } else {
             self.scheduler.evicted(id)
         }

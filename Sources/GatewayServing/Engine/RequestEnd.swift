@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
+internal import SwitchModel
 
 /// How a request ended, passed to ``InferenceEngine/end(_:as:)`` once per request.
 enum RequestEnd: Sendable {
     /// With an answer, with or without dropped tokens.
     case finished(EngineResult)
-    /// Refused before it was queued.
+    /// Refused before it was queued, displaced from a full queue, or not admitted within its queue time-out.
     case refused(RPCError)
     /// Its deadline passed.
     case expired
@@ -45,6 +46,16 @@ enum RequestEnd: Sendable {
         case .cancelled:
             nil
         }
+    }
+
+    /// How much of a request's work was done, in tokens times rows; nil if that is not known.
+    func work(of request: EngineRequest) -> Int? {
+        guard case .finished(let result) = self else { return nil }
+        guard case .generations(let generations) = result.output else {
+            return result.usage.inputTokens + result.usage.outputTokens
+        }
+        let longest = generations.map(\.sequence.tokenIDs.count).max() ?? 0
+        return result.usage.inputTokens + longest * request.slotCount
     }
 
     /// What is wrong with the gateway or its model; nil for ends that are not its fault.

@@ -71,7 +71,7 @@ struct GatewayService: Sendable {
     static func refusal(of context: ServerContext, engine: InferenceEngine) -> RPCError? {
         guard Self.queued.contains(context.method) else { return nil }
         do throws(RPCError) {
-            try engine.requirePlace()
+            try engine.requirePlace(for: context.callerName)
             return nil
         } catch {
             return error
@@ -89,7 +89,7 @@ struct GatewayService: Sendable {
             let request = try Request(reading: message)
             try self.checkWeights()
             try self.gate.check()
-            let response = try await body(request, .init(deadline: context.deadline, trace: trace))
+            let response = try await body(request, .init(context, trace))
             try self.checkWeights()
             return Payload(bytes: response.serialized())
         }
@@ -109,7 +109,7 @@ struct GatewayService: Sendable {
             let request = try GenerateRequest(reading: message)
             try self.checkWeights()
             try self.gate.check()
-            let call = RequestHandler.Call(deadline: context.deadline, trace: trace)
+            let call = RequestHandler.Call(context, trace)
             let response = try await self.handler.generate(request, call) { token in
                 try self.checkWeights()
                 try await writer.write(Payload(bytes: GenerateEvent(event: .token(token)).serialized()))
@@ -117,5 +117,11 @@ struct GatewayService: Sendable {
             try self.checkWeights()
             try await writer.write(Payload(bytes: GenerateEvent(event: .response(response)).serialized()))
         }
+    }
+}
+
+extension RequestHandler.Call {
+    fileprivate init(_ context: ServerContext, _ trace: TraceContext?) {
+        self.init(deadline: context.deadline, trace: trace, caller: context.callerName)
     }
 }

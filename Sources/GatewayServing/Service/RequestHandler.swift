@@ -17,6 +17,8 @@ struct RequestHandler: Sendable {
         var deadline: ContinuousClock.Instant?
         /// The call's trace; nil if it has none.
         var trace: TraceContext?
+        /// Who sent it.
+        var caller = ""
     }
 
     let reader: RequestReader
@@ -130,9 +132,10 @@ struct RequestHandler: Sendable {
         onToken: (StreamedToken) async throws -> Void = { _ in }
     ) async throws -> (result: EngineResult, input: [Int32]) {
         // Refuse before any work is done for a request that there is no room for.
-        try self.engine.requirePlace()
+        try self.engine.requirePlace(for: call.caller)
         var work = try await self.texts.take(textBytes) { () throws(RPCError) in try read(self.reader) }
         work.trace = call.trace
+        work.caller = call.caller
         for await event in try self.engine.submit(work).events {
             switch event {
             case .token(let token): try await onToken(token)

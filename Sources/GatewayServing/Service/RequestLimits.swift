@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import BatchScheduling
 internal import ServiceKit
 internal import SwitchModel
 
@@ -46,6 +47,12 @@ public struct RequestLimits: Sendable, Hashable {
 
     /// The largest fraction of its routed tokens that hosts may lose, for requests that name none; 1 accepts any loss.
     public var maxDroppedFraction = GatewaySettings.table.maxDroppedFraction.defaultValue
+
+    /// The priority of requests that name none.
+    public var defaultPriority = GatewaySettings.table.defaultPriority.defaultValue
+
+    /// How long a request that does not say may wait for batch slots; zero means as long as its deadline allows.
+    public var queueTimeout = GatewaySettings.table.queueTimeout.defaultValue
 
     /// Creates the default limits.
     public init() {}

@@ -37,6 +37,7 @@ struct RequestReader: Sendable {
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
+        self.place(request.priority, request.queueTimeoutMilliseconds, in: &work)
         work.vocabulary = vocabulary
         work.decoderPrefix = prefix
         try self.checkRoutes(
@@ -72,6 +73,7 @@ struct RequestReader: Sendable {
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
+        self.place(request.priority, request.queueTimeoutMilliseconds, in: &work)
         try self.checkRoutes(request.returnRoutes, input: work.input.count, output: 0)
         work.routing.returnsRoutes = request.returnRoutes
         work.routing.encoderRoutes = try self.routes(
@@ -104,6 +106,7 @@ struct RequestReader: Sendable {
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
+        self.place(request.priority, request.queueTimeoutMilliseconds, in: &work)
         try self.checkRoutes(request.returnRoutes, input: work.input.count, output: target.count)
         try self.checkLogits(request.returnLogits, target: target.count)
         work.returnsLogits = request.returnLogits

@@ -190,9 +190,12 @@ extension RequestHandler {
         failure: (InputStatus) -> Result
     ) async throws -> [Result] {
         // Refuse before any work is done for a call that there is no room for.
-        try self.engine.requirePlace()
+        try self.engine.requirePlace(for: call.caller)
         var requests = try await self.texts.take(textBytes) { () throws(RPCError) in try read(self.reader) }
-        for index in requests.indices { requests[index].trace = call.trace }
+        for index in requests.indices {
+            requests[index].trace = call.trace
+            requests[index].caller = call.caller
+        }
         let tickets = try self.engine.submit(requests)
         defer {
             // Those that have ended are not there any more.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import BatchScheduling
+package import BatchScheduling
 internal import Checkpoints
 package import ExpertPooling
 package import ServiceKit
@@ -67,6 +67,35 @@ package struct GatewaySettings: SettingTable {
         placeholder: "count",
         "Requests that may wait; further requests are refused with RESOURCE_EXHAUSTED and a retry hint."
     )
+    package let queueTimeout = Setting.time(
+        "queue-timeout-ms",
+        .milliseconds,
+        in: 0...86_400_000,
+        default: 0,
+        "How long a request that does not say may wait for batch slots; 0 waits as long as its deadline allows."
+    )
+    package let defaultPriority = Setting.choice(
+        "default-priority",
+        of: CallPriority.allCases,
+        default: .normal,
+        name: \.name,
+        placeholder: "priority",
+        see: "Fair turns",
+        "The priority of requests that name none, among those of the same caller."
+    )
+    package let callerShare = Setting.fraction(
+        "caller-share",
+        default: 0.75,
+        "Largest share of the batch slots that one caller may hold while others wait; a single request may take more."
+    )
+    package let guestSlots = Setting.whole(
+        "guest-slots",
+        in: 0...1024,
+        default: 4,
+        placeholder: "rows",
+        see: "Fair turns",
+        "Decoder rows beside batch-slots for callers that hold none, so that they need not wait for another's long requests."
+    )
     package let encodeTokens = Setting.whole(
         "encode-tokens",
         in: 1...1_000_000,
@@ -132,6 +161,19 @@ package struct GatewaySettings: SettingTable {
         in: 0...3600,
         default: 30,
         "How long requests may take to finish after SIGTERM."
+    )
+    package let maxConnections = Setting.whole(
+        "max-connections",
+        in: 1...100_000,
+        default: 1000,
+        placeholder: "count",
+        "Connections of clients; for one more, the idlest one is told to leave."
+    )
+    package let connectionShare = Setting.fraction(
+        "connection-share",
+        default: 0.75,
+        "Largest share of max-connections that one client's host, or one token, may have; 1 where all clients come through one "
+            + "proxy."
     )
     package let maxConnectionAge = Setting.time(
         "max-connection-age-seconds",
@@ -220,6 +262,10 @@ extension GatewayConfiguration {
         self.cluster.allowsPlaintext = try settings.value(ListenerSecuritySettings.table.plaintext)
         self.engine.scheduler.batchSlots = try settings.value(table.batchSlots)
         self.engine.scheduler.queueLimit = try settings.value(table.queueLimit)
+        self.engine.scheduler.callerShare = Double(try settings.value(table.callerShare))
+        self.engine.scheduler.guestSlots = try settings.value(table.guestSlots)
+        self.limits.queueTimeout = try settings.value(table.queueTimeout)
+        self.limits.defaultPriority = try settings.value(table.defaultPriority)
         self.engine.scheduler.encodeTokensPerStep = try settings.value(table.encodeTokens)
         self.engine.encodeTimePerStep = try settings.value(table.encodeTimePerStep)
         self.engine.overlap = try settings.value(table.overlap)
@@ -228,6 +274,8 @@ extension GatewayConfiguration {
         self.limits.maxNewTokens = try settings.value(table.maxNewTokens)
         self.limits.maxDroppedFraction = try settings.value(table.maxDroppedFraction)
         self.readyTimeout = try settings.value(table.startupWait)
+        self.maxConnections = try settings.value(table.maxConnections)
+        self.connectionShare = Double(try settings.value(table.connectionShare))
         self.maxConnectionAge = try settings.value(table.maxConnectionAge)
         self.maxConnectionAgeGrace = try settings.value(table.maxConnectionAgeGrace)
         self.receiveBudgetBytes = try settings.value(table.receiveBudget)

@@ -105,6 +105,9 @@ final class ConnectionHandler: ChannelInboundHandler {
     /// Whether the connection can carry commands.
     var isOpen: Bool { self.context != nil && !self.isClosing }
 
+    /// Whether both sides know each other's settings.
+    var handshakeIsComplete: Bool { self.watch.handshakeIsComplete }
+
     /// Schedules queued output to be written at the end of this turn of the loop.
     func setNeedsFlush() {
         guard !self.isReading, !self.isFlushing, !self.isFlushScheduled, self.context != nil else { return }

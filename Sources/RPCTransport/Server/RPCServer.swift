@@ -5,6 +5,7 @@ public import Logging
 internal import NIOCore
 internal import NIOPosix
 internal import RPCCore
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// A gRPC server on one address, over HTTP/2: with TLS, or in plaintext with prior knowledge.
@@ -12,10 +13,11 @@ internal import Synchronization
 /// The server lives in ``run()``: handlers that are tasks are its child tasks, and it returns when the last connection
 /// has closed and the last handler has returned.
 public final class RPCServer: Sendable {
-    private struct Connection {
+    struct Connection {
         var eventLoop: any EventLoop
         var role: NIOLoopBound<ServerConnection>
         var channel: any Channel
+        var activity: ConnectionActivity
 
         /// Runs on the connection's event loop; one whose handshake is not over is closed instead.
         func perform(_ body: @escaping @Sendable (ServerConnection) -> Void) {
@@ -25,36 +27,37 @@ public final class RPCServer: Sendable {
         }
     }
 
-    private enum Phase {
+    enum Phase {
         case idle
         case running
         case draining
         case stopped
     }
 
-    private struct State {
+    struct State {
         var phase = Phase.idle
         var listener: (any Channel)?
         var address: Result<(host: String, port: Int), any Error>?
         var addressWaiters: [CheckedContinuation<(host: String, port: Int), any Error>] = []
         var connections: [Int: Connection] = [:]
+        var places: ConnectionPlaces
         var nextConnection = 0
         var calls: AsyncStream<AcceptedCall>.Continuation?
         var listenerIsClosed = false
     }
 
-    private let configuration: RPCServerConfiguration
+    let configuration: RPCServerConfiguration
     private let methods: [Method: ServiceMethod]
     /// What the server has done since it was created.
     public let counts: ServerCounts
 
-    private let logger: Logger
+    let logger: Logger
     /// Connections that may be open, so that some of the process's descriptors are left.
-    private let maxConnections: Int
+    let maxConnections: Int
     /// What all connections hold of requests that no handler has taken.
     private let receivePool: ReceivePool
-    private let state = Mutex(State())
-    private let refusals = Mutex(LogBudget(now: .now))
+    let state: Mutex<State>
+    let refusals = Mutex(LogBudget(now: .now))
 
     /// Creates a server; ``run()`` starts it.
     ///
@@ -72,6 +75,8 @@ public final class RPCServer: Sendable {
             maximum: configuration.limits.maxConnections,
             descriptors: DescriptorLimit.current
         )
+        let places = ConnectionPlaces(limits: configuration.limits.places(total: self.maxConnections))
+        self.state = Mutex(State(places: places))
     }
 
     /// Listens and serves until the server has drained.
@@ -255,6 +260,10 @@ public final class RPCServer: Sendable {
             logger: self.logger,
             accept: { call in calls?.yield(call) },
             onMismatch: { [peer] reason in self.logRefusal(reason, peer: peer) },
+            places: PlaceKeeper(
+                promote: { self.state.withLock { $0.places.promoted(id) } },
+                identify: { self.identified(id, as: $0) }
+            ),
             onEnd: { self.connectionEnded(id) }
         )
         role.recordsCompression = self.configuration.recordsCompression
@@ -271,22 +280,10 @@ public final class RPCServer: Sendable {
         let connection = Connection(
             eventLoop: eventLoop,
             role: NIOLoopBound(role, eventLoop: eventLoop),
-            channel: channel
+            channel: channel,
+            activity: role.activity
         )
-        let (isRunning, hasRoom) = self.state.withLock { state -> (Bool, Bool) in
-            guard case .running = state.phase else { return (false, true) }
-            guard state.connections.count < self.maxConnections else { return (true, false) }
-            state.connections[id] = connection
-            return (true, true)
-        }
-        guard hasRoom else {
-            let limit =
-                self.maxConnections < limits.maxConnections
-                ? "the limit of open files (LimitNOFILE, ulimit -n)" : "maxConnections"
-            self.logRefusal("there are \(self.maxConnections) connections already; raise \(limit)", peer: peer)
-            throw ChannelError.ioOnClosedChannel
-        }
-        guard isRunning else { throw ChannelError.ioOnClosedChannel }
+        guard self.takePlace(id, connection, role) else { throw ChannelError.ioOnClosedChannel }
         self.counts.connectionOpened()
         // A channel that closes before it becomes active never tells its handler.
         channel.closeFuture.whenComplete { _ in self.connectionEnded(id) }
@@ -325,7 +322,7 @@ public final class RPCServer: Sendable {
     }
 
     /// Logs a client that was refused; a flood of such clients makes few lines.
-    private func logRefusal(_ reason: String, peer: String) {
+    func logRefusal(_ reason: String, peer: String) {
         self.counts.connectionRefused()
         guard let unsaid = self.refusals.withLock({ $0.take(now: .now) }) else { return }
         var metadata: Logger.Metadata = ["peer": "\(peer)", "reason": "\(reason)"]
@@ -334,7 +331,10 @@ public final class RPCServer: Sendable {
     }
 
     private func connectionEnded(_ id: Int) {
-        self.state.withLock { _ = $0.connections.removeValue(forKey: id) }
+        self.state.withLock {
+            _ = $0.connections.removeValue(forKey: id)
+            $0.places.left(id)
+        }
         self.finishIfDrained()
     }
 

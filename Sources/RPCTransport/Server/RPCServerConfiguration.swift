@@ -38,6 +38,9 @@ public struct RPCServerConfiguration: Sendable {
     /// less often. Nil admits every call.
     public var admit: (@Sendable (ServerContext) -> RPCError?)?
 
+    /// The services of probes, which are answered in the places kept for them.
+    public var probeServices: Set<String> = []
+
     /// Creates a configuration.
     ///
     /// - Parameters:

@@ -4,6 +4,7 @@ internal import HTTP2Session
 internal import Logging
 internal import NIOCore
 internal import RPCCore
+internal import SwitchyardTypes
 
 /// A server's end of one connection: opens a call for each stream and drains on request.
 ///
@@ -20,11 +21,19 @@ final class ServerConnection: ConnectionRole {
     private var plainStreams: Set<Int32> = []
     /// Decides whether a call may be made.
     let authorize: (@Sendable (ServerContext) -> RPCError?)?
-    private let hasRoom: (@Sendable (ServerContext) -> RPCError?)?
-    private var pace = RefusalPace()
+    let hasRoom: (@Sendable (ServerContext) -> RPCError?)?
+    var pace = RefusalPace()
     /// Calls of the present read, by whether there was room for them.
-    private var admittedInRead = 0
-    private var refusedInRead = 0
+    var admittedInRead = 0
+    var refusedInRead = 0
+    /// Whether the connection has calls; it leaves for another one while it has none.
+    let activity: ConnectionActivity
+    /// Whether it has one of the places that are kept for probes.
+    var servesProbesOnly = false
+    let places: PlaceKeeper
+    /// Who the client said it is.
+    var knownName: String?
+    let probeServices: Set<String>
     /// Who the client is, as far as that is known.
     private(set) var caller: Caller
     /// Why the connection is refused, although its handshake went well.
@@ -36,7 +45,7 @@ final class ServerConnection: ConnectionRole {
     private let onEnd: @Sendable () -> Void
     private let logger: Logger
     private let deadlines: DeadlineTimer
-    private var calls: [Int32: ServerCall] = [:]
+    private(set) var calls: [Int32: ServerCall] = [:]
     private let timing: ConnectionTiming
     private var pingStrikes: PingStrikes
     private var sentAtLastPing = 0
@@ -45,13 +54,13 @@ final class ServerConnection: ConnectionRole {
     private var plainHead: HTTP2StoredBlock?
     private var plainTrailers: HTTP2StoredBlock?
     /// The refusals of this connection, which are nearly all the same.
-    private var refusals: [Trailers: HTTP2StoredBlock] = [:]
+    var refusals: [Trailers: HTTP2StoredBlock] = [:]
     /// The bytes of requests that no handler has taken.
     var account: ReceiveAccount
-    private weak var handler: ConnectionHandler?
-    private var drain = Drain.none
+    private(set) weak var handler: ConnectionHandler?
+    var drain = Drain.none
 
-    private enum Drain {
+    enum Drain {
         case none
         /// The first GOAWAY was sent; the answer to the ping after it shows that the client has seen it.
         case announced
@@ -72,6 +81,7 @@ final class ServerConnection: ConnectionRole {
         logger: Logger,
         accept: @escaping @Sendable (AcceptedCall) -> Void,
         onMismatch: @escaping @Sendable (String) -> Void,
+        places: PlaceKeeper,
         onEnd: @escaping @Sendable () -> Void
     ) {
         self.codec = codec
@@ -87,6 +97,9 @@ final class ServerConnection: ConnectionRole {
         self.counts = counts
         self.authorize = configuration.authorize
         self.hasRoom = configuration.admit
+        self.activity = ConnectionActivity(now: NIODeadline.now().uptimeNanoseconds)
+        self.places = places
+        self.probeServices = configuration.probeServices
         self.logger = logger
         self.acceptCall = accept
         self.onMismatch = onMismatch
@@ -177,6 +190,7 @@ final class ServerConnection: ConnectionRole {
             }
         case .streamClosed(let streamID, _, _):
             self.calls.removeValue(forKey: streamID)?.peerLeft()
+            if self.calls.isEmpty { self.activity.becameIdle(now: NIODeadline.now().uptimeNanoseconds) }
             if self.conformanceBody != nil { self.plainStreams.remove(streamID) }
         case .drained(let streamID):
             self.calls[streamID]?.drained()
@@ -190,16 +204,6 @@ final class ServerConnection: ConnectionRole {
     }
 
     func turnEnded() {}
-
-    func readEnded() -> Duration? {
-        let (admitted, refused) = (self.admittedInRead, self.refusedInRead)
-        guard admitted + refused > 0 else { return nil }
-        self.admittedInRead = 0
-        self.refusedInRead = 0
-        // Nearly every read of a server with room.
-        if refused == 0, self.pace == RefusalPace() { return nil }
-        return self.pace.readEnded(admitted: admitted, refused: refused, chance: .random(in: 0...1), now: .now)
-    }
 
     func sweep(now: ContinuousClock.Instant) {
         for call in self.calls.values { call.sweep(self.timing, now: now) }
@@ -247,21 +251,6 @@ final class ServerConnection: ConnectionRole {
     func watchDeadline(of call: ServerCall, _ deadline: NIODeadline) {
         self.deadlines.sweep(liveCount: self.calls.count) { self.calls[$0] != nil }
         self.deadlines.add(call.streamID, deadline: deadline)
-    }
-
-    /// Asks whether there is room for a call.
-    ///
-    /// - Parameter context: The call.
-    /// - Returns: The error that refuses it; nil if there is room.
-    func admit(_ context: ServerContext) -> RPCError? {
-        guard let hasRoom = self.hasRoom else { return nil }
-        let refusal = hasRoom(context)
-        if refusal == nil {
-            self.admittedInRead += 1
-        } else if refusal?.code == .resourceExhausted {
-            self.refusedInRead += 1
-        }
-        return refusal
     }
 
     /// Writes the head of a response.
@@ -333,31 +322,6 @@ final class ServerConnection: ConnectionRole {
 
     // MARK: - Private
 
-    /// How many refusals are kept: their retry hints take few values.
-    private static let refusalLimit = 32
-
-    /// Writes the end of a call that there is no room for, from what was stored for the one before.
-    ///
-    /// - Returns: Whether it was written.
-    private func submitRefusal(_ call: ServerCall, _ ending: ServerCallState.Ending) -> Bool {
-        guard case .trailersOnly(let trailers, let encodings) = ending.block, encodings.isEmpty,
-            trailers.status.code == .resourceExhausted
-        else { return false }
-        do throws(HTTP2CodecError) {
-            var block = self.refusals[trailers]
-            if block == nil, self.refusals.count < Self.refusalLimit {
-                block = try self.codec.store(ending.fields.forCodec)
-                self.refusals[trailers] = block
-            }
-            guard let block else { return false }
-            try self.codec.submitResponse(streamID: call.streamID, block, endStream: true)
-            self.setNeedsFlush()
-        } catch {
-            self.fail(call, error)
-        }
-        return true
-    }
-
     private func headersReceived(_ block: HTTP2HeaderBlock) {
         if block.kind == .trailers, block.endStream, self.plainStreams.remove(block.streamID) != nil {
             self.answerPlainRequest(block.streamID)
@@ -398,11 +362,12 @@ final class ServerConnection: ConnectionRole {
 
     private func open(_ streamID: Int32) -> ServerCall {
         let call = ServerCall(streamID: streamID, connection: self)
+        if self.calls.isEmpty { self.activity.becameBusy() }
         self.calls[streamID] = call
         return call
     }
 
-    private func fail(_ call: ServerCall, _ error: HTTP2CodecError) {
+    func fail(_ call: ServerCall, _ error: HTTP2CodecError) {
         self.logger.error("a response could not be sent", metadata: ["peer": "\(self.peer)", "error": "\(error)"])
         self.codec.reset(streamID: call.streamID, code: .internalError)
         self.setNeedsFlush()

@@ -2,12 +2,13 @@
 
 internal import NIOCore
 public import RPCCore
+internal import SwitchyardTypes
 
 /// Who is at the other end of a server's connection; all its calls share it.
 final class Caller: Sendable {
     let address: String
     let identity: PeerIdentity?
-    /// The address without its port.
+    /// The address without its port, or the network that it stands for.
     let host: String
     /// Who calls, as far as the connection tells: its certificate's names, or else its host.
     let name: String
@@ -15,7 +16,8 @@ final class Caller: Sendable {
     init(address: String, identity: PeerIdentity?) {
         self.address = address
         self.identity = identity
-        self.host = address.lastIndex(of: ":").map { String(address[..<$0]) } ?? address
+        let host = address.lastIndex(of: ":").map { String(address[..<$0]) } ?? address
+        self.host = ConnectionPlaces.peer(of: host)
         self.name = identity.map { "certificate \($0)" } ?? "host \(self.host)"
     }
 }

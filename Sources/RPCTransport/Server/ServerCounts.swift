@@ -41,6 +41,7 @@ public final class ServerCounts: Sendable {
     private let refused = Atomic<UInt64>(0)
     private let held = Atomic<Int>(0)
     private let endedForBudget = Atomic<UInt64>(0)
+    private let displaced = Atomic<UInt64>(0)
 
     init(methods: [Method]) {
         self.methods = methods.sorted { $0.path < $1.path }.map { ($0, MethodCounts()) }
@@ -71,12 +72,17 @@ public final class ServerCounts: Sendable {
     /// Calls that ended because such bytes were over the budget of their connection or of the server.
     public var callsEndedForBudget: UInt64 { self.endedForBudget.load(ordering: .relaxed) }
 
+    /// Idle connections that left for others.
+    public var displacedConnections: UInt64 { self.displaced.load(ordering: .relaxed) }
+
     /// Counts a method's calls.
     func counts(of method: Method?) -> MethodCounts { method.flatMap { self.byMethod[$0] } ?? self.unknown }
 
     func connectionOpened() { self.opened.wrappingAdd(1, ordering: .relaxed) }
 
     func connectionRefused() { self.refused.wrappingAdd(1, ordering: .relaxed) }
+
+    func connectionDisplaced() { self.displaced.wrappingAdd(1, ordering: .relaxed) }
 
     func callBegan() { self.open.wrappingAdd(1, ordering: .relaxed) }
 

@@ -4,6 +4,24 @@
 
 import CSwitchyardProtos
 
+/// How soon a call gets batch slots, compared with others of the same caller.
+///
+/// Callers take turns, and no priority takes a turn from another caller. A caller's own calls come in the order of
+/// their arrival, except that up to 16 later calls may come before one of the next lower priority, and 32 calls of high
+/// priority before one of low priority. So each gets its turn.
+///
+/// An unknown number is an error where it is read.
+public enum Priority: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+    /// As the gateway's setting default-priority says.
+    case unspecified = 0
+    /// After others.
+    case low = 1
+    /// As it comes.
+    case normal = 2
+    /// Before others.
+    case high = 3
+}
+
 /// When a beam search may stop.
 ///
 /// An unknown number is an error where it is read.
@@ -91,19 +109,31 @@ public struct GenerateRequest: ProtoMessage {
     /// Whether to return the way of every token through the sparse layers.
     public var returnRoutes: Bool
 
+    /// How soon it gets batch slots, compared with the caller's other calls.
+    public var priority: Priority
+
+    /// The longest wait for batch slots in milliseconds; then the call ends with RESOURCE_EXHAUSTED.
+    ///
+    /// 0 means no limit but the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
+    public var queueTimeoutMilliseconds: UInt32?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
         parameters: GenerationParameters? = nil,
         dropPolicy: DropPolicy? = nil,
         decoderPrefix: ModelInput? = nil,
-        returnRoutes: Bool = false
+        returnRoutes: Bool = false,
+        priority: Priority = .unspecified,
+        queueTimeoutMilliseconds: UInt32? = nil
     ) {
         self.input = input
         self.parameters = parameters
         self.dropPolicy = dropPolicy
         self.decoderPrefix = decoderPrefix
         self.returnRoutes = returnRoutes
+        self.priority = priority
+        self.queueTimeoutMilliseconds = queueTimeoutMilliseconds
     }
 
     /// Reads and writes the message.
@@ -135,6 +165,8 @@ extension GenerateRequest: CBacked {
             self.decoderPrefix = nil
         }
         self.returnRoutes = c.return_routes != 0
+        self.priority = try fields.choice(c.priority.rawValue, "priority")
+        self.queueTimeoutMilliseconds = c.given_queue_timeout_ms_case.rawValue == 0 ? nil : c.queue_timeout_ms
     }
 
     func write(_ c: inout Switchyard__V1__GenerateRequest, _ arena: ProtoArena) {
@@ -161,6 +193,11 @@ extension GenerateRequest: CBacked {
             break
         }
         c.return_routes = self.returnRoutes ? 1 : 0
+        c.priority = Switchyard__V1__Priority(self.priority.rawValue)
+        if let value = self.queueTimeoutMilliseconds {
+            c.given_queue_timeout_ms_case = SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS
+            c.queue_timeout_ms = value
+        }
     }
 }
 
@@ -977,6 +1014,14 @@ public struct EncodeRequest: ProtoMessage {
     /// Several inputs instead of one: input and encoder_routes are then left out, and all else holds for each of them.
     public var inputs: [EncodeInput]
 
+    /// How soon it gets batch slots, compared with the caller's other calls.
+    public var priority: Priority
+
+    /// The longest wait for batch slots in milliseconds; then the call ends with RESOURCE_EXHAUSTED.
+    ///
+    /// 0 means no limit but the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
+    public var queueTimeoutMilliseconds: UInt32?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
@@ -984,7 +1029,9 @@ public struct EncodeRequest: ProtoMessage {
         dropPolicy: DropPolicy? = nil,
         returnRoutes: Bool = false,
         encoderRoutes: Routes? = nil,
-        inputs: [EncodeInput] = []
+        inputs: [EncodeInput] = [],
+        priority: Priority = .unspecified,
+        queueTimeoutMilliseconds: UInt32? = nil
     ) {
         self.input = input
         self.pooling = pooling
@@ -992,6 +1039,8 @@ public struct EncodeRequest: ProtoMessage {
         self.returnRoutes = returnRoutes
         self.encoderRoutes = encoderRoutes
         self.inputs = inputs
+        self.priority = priority
+        self.queueTimeoutMilliseconds = queueTimeoutMilliseconds
     }
 
     /// Reads and writes the message.
@@ -1017,6 +1066,8 @@ extension EncodeRequest: CBacked {
         self.returnRoutes = c.return_routes != 0
         self.encoderRoutes = try fields.message(c.encoder_routes)
         self.inputs = try fields.messages(c.n_inputs, c.inputs)
+        self.priority = try fields.choice(c.priority.rawValue, "priority")
+        self.queueTimeoutMilliseconds = c.given_queue_timeout_ms_case.rawValue == 0 ? nil : c.queue_timeout_ms
     }
 
     func write(_ c: inout Switchyard__V1__EncodeRequest, _ arena: ProtoArena) {
@@ -1035,6 +1086,11 @@ extension EncodeRequest: CBacked {
         c.return_routes = self.returnRoutes ? 1 : 0
         c.encoder_routes = arena.message(self.encoderRoutes)
         (c.n_inputs, c.inputs) = arena.messages(self.inputs)
+        c.priority = Switchyard__V1__Priority(self.priority.rawValue)
+        if let value = self.queueTimeoutMilliseconds {
+            c.given_queue_timeout_ms_case = SWITCHYARD__V1__ENCODE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS
+            c.queue_timeout_ms = value
+        }
     }
 }
 
@@ -1274,6 +1330,14 @@ public struct ScoreRequest: ProtoMessage {
     /// holds for each of them.
     public var inputs: [ScoreInput]
 
+    /// How soon it gets batch slots, compared with the caller's other calls.
+    public var priority: Priority
+
+    /// The longest wait for batch slots in milliseconds; then the call ends with RESOURCE_EXHAUSTED.
+    ///
+    /// 0 means no limit but the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
+    public var queueTimeoutMilliseconds: UInt32?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         input: ModelInput? = nil,
@@ -1285,7 +1349,9 @@ public struct ScoreRequest: ProtoMessage {
         decoderRoutes: Routes? = nil,
         returnRouterLosses: Bool = false,
         returnLogits: Bool = false,
-        inputs: [ScoreInput] = []
+        inputs: [ScoreInput] = [],
+        priority: Priority = .unspecified,
+        queueTimeoutMilliseconds: UInt32? = nil
     ) {
         self.input = input
         self.target = target
@@ -1297,6 +1363,8 @@ public struct ScoreRequest: ProtoMessage {
         self.returnRouterLosses = returnRouterLosses
         self.returnLogits = returnLogits
         self.inputs = inputs
+        self.priority = priority
+        self.queueTimeoutMilliseconds = queueTimeoutMilliseconds
     }
 
     /// Reads and writes the message.
@@ -1333,6 +1401,8 @@ extension ScoreRequest: CBacked {
         self.returnRouterLosses = c.return_router_losses != 0
         self.returnLogits = c.return_logits != 0
         self.inputs = try fields.messages(c.n_inputs, c.inputs)
+        self.priority = try fields.choice(c.priority.rawValue, "priority")
+        self.queueTimeoutMilliseconds = c.given_queue_timeout_ms_case.rawValue == 0 ? nil : c.queue_timeout_ms
     }
 
     func write(_ c: inout Switchyard__V1__ScoreRequest, _ arena: ProtoArena) {
@@ -1364,6 +1434,11 @@ extension ScoreRequest: CBacked {
         c.return_router_losses = self.returnRouterLosses ? 1 : 0
         c.return_logits = self.returnLogits ? 1 : 0
         (c.n_inputs, c.inputs) = arena.messages(self.inputs)
+        c.priority = Switchyard__V1__Priority(self.priority.rawValue)
+        if let value = self.queueTimeoutMilliseconds {
+            c.given_queue_timeout_ms_case = SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS
+            c.queue_timeout_ms = value
+        }
     }
 }
 

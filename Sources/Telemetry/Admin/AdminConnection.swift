@@ -34,7 +34,7 @@ struct AdminConnection: Sendable {
     private enum State {
         /// Idle since this time. Can transition to `receiving` and `closed`.
         case idle(since: ContinuousClock.Instant)
-        /// A request started arriving at this time. Can transition to `answering` and `closed`.
+        /// A request started arriving at this time, or the connection began. Can transition to `answering` and `closed`.
         case receiving(since: ContinuousClock.Instant)
         /// A request has been in progress since this time. Can transition to every state.
         case answering(AdminRequest, since: ContinuousClock.Instant)
@@ -53,11 +53,15 @@ struct AdminConnection: Sendable {
 
     init(limits: Limits, now: ContinuousClock.Instant) {
         self.limits = limits
-        self.state = .idle(since: now)
+        // Who connects has something to ask: silence before the first request is no pause between two.
+        self.state = .receiving(since: now)
     }
 
     /// Whether the connection is closed.
     var isClosed: Bool { if case .closed = self.state { true } else { false } }
+
+    /// Whether a request is being answered.
+    var isAnswering: Bool { if case .answering = self.state { true } else { false } }
 
     /// Whether to parse input.
     var isParsing: Bool {

@@ -2,6 +2,7 @@
 
 internal import NIOCore
 internal import NIOHTTP1
+internal import SwitchyardTypes
 
 /// Runs the ``AdminConnection`` machine on a channel: counts bytes before the parser sees them, and writes answers.
 ///
@@ -31,6 +32,8 @@ final class AdminHandler: ChannelInboundHandler {
     /// Answers a request, then or later and on any thread.
     private let respond: @Sendable (AdminRequest, @escaping @Sendable (AdminResponse) -> Void) -> Void
     private var machine: AdminConnection
+    /// Whether a request is being answered.
+    let activity = ConnectionActivity(now: NIODeadline.now().uptimeNanoseconds)
     private var context: ChannelHandlerContext?
     private var timer: Scheduled<Void>?
     /// When the timer fires.
@@ -94,6 +97,7 @@ final class AdminHandler: ChannelInboundHandler {
     }
 
     private func perform(_ action: AdminConnection.Action) {
+        defer { self.noteActivity() }
         switch action {
         case .none:
             break
@@ -109,6 +113,15 @@ final class AdminHandler: ChannelInboundHandler {
             self.context?.close(promise: nil)
         }
         self.schedule()
+    }
+
+    /// A client that sends a request slowly is as idle as one that is silent.
+    private func noteActivity() {
+        if self.machine.isAnswering {
+            self.activity.becameBusy()
+        } else if self.activity.idleSince == nil {
+            self.activity.becameIdle(now: NIODeadline.now().uptimeNanoseconds)
+        }
     }
 
     private func write(_ response: AdminResponse, to request: AdminRequest) {

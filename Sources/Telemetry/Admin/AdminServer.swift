@@ -5,6 +5,7 @@ internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
 public import ServiceLifecycle
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// Where the admin port is.
@@ -15,8 +16,10 @@ public struct AdminServerConfiguration: Sendable, Hashable {
     public var port: Int
     /// Whether the service needs the port; if not, an address in use is only a warning.
     public var isRequired: Bool
-    /// Connections that may be open; further ones are closed at once.
+    /// Connections that may be open; for further ones the idlest leave.
     public var maxConnections = 64
+    /// Connections that one peer may have of them.
+    public var maxConnectionsPerPeer = 48
 
     /// Limits of one connection.
     var limits = AdminConnection.Limits()
@@ -53,12 +56,14 @@ public final class AdminServer: Sendable {
     private struct Connection: Sendable {
         let channel: any Channel
         let handler: NIOLoopBound<AdminHandler>
+        let activity: ConnectionActivity
     }
 
     private struct State {
         var address: Result<(host: String, port: Int)?, any Error>?
         var waiters: [CheckedContinuation<(host: String, port: Int)?, any Error>] = []
         var connections: [Int: Connection] = [:]
+        var places: ConnectionPlaces
         var nextConnection = 0
         var listener: (any Channel)?
         var isStopping = false
@@ -68,7 +73,7 @@ public final class AdminServer: Sendable {
     private let configuration: AdminServerConfiguration
     private let pages: AdminPages
     private let logger: Logger
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     private let work: AsyncStream<Work>
     private let workSource: AsyncStream<Work>.Continuation
 
@@ -82,6 +87,9 @@ public final class AdminServer: Sendable {
         self.configuration = configuration
         self.pages = pages
         self.logger = logger
+        let total = configuration.maxConnections
+        let limits = ConnectionPlaces.Limits(total: total, share: configuration.maxConnectionsPerPeer, probes: 0)
+        self.state = Mutex(State(places: ConnectionPlaces(limits: limits)))
         (self.work, self.workSource) = AsyncStream.makeStream(of: Work.self)
     }
 
@@ -203,16 +211,17 @@ public final class AdminServer: Sendable {
                 reply(pages.answer(request))
             }
         }
-        let connection = Connection(channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))
-        let id = self.state.withLock { state -> Int? in
-            guard !state.isStopping, state.connections.count < self.configuration.maxConnections else { return nil }
-            state.nextConnection += 1
-            state.connections[state.nextConnection] = connection
-            return state.nextConnection
-        }
-        guard let id else { throw ChannelError.ioOnClosedChannel }
+        let connection = Connection(
+            channel: channel,
+            handler: NIOLoopBound(handler, eventLoop: channel.eventLoop),
+            activity: handler.activity
+        )
+        guard let id = self.takePlace(connection) else { throw ChannelError.ioOnClosedChannel }
         channel.closeFuture.whenComplete { _ in
-            _ = self.state.withLock { $0.connections.removeValue(forKey: id) }
+            self.state.withLock {
+                $0.connections[id] = nil
+                $0.places.left(id)
+            }
             self.finishIfStopped()
         }
         let pipeline = channel.pipeline.syncOperations
@@ -220,6 +229,30 @@ public final class AdminServer: Sendable {
         try pipeline.addHandler(HTTPResponseEncoder())
         try pipeline.addHandler(ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)))
         try pipeline.addHandler(handler)
+    }
+
+    /// Finds a place for a connection; the idlest one may leave for it.
+    ///
+    /// - Returns: The connection's number; nil if all are busy.
+    private func takePlace(_ connection: Connection) -> Int? {
+        let address = connection.channel.remoteAddress?.ipAddress ?? ""
+        let (id, leaving) = self.state.withLock { state -> (Int?, Connection?) in
+            // Those that leave take a moment, and must not become many.
+            guard !state.isStopping, state.connections.count < 2 * self.configuration.maxConnections else {
+                return (nil, nil)
+            }
+            state.nextConnection += 1
+            let id = state.nextConnection
+            let (place, leaves) = state.places.arrived(id, from: ConnectionPlaces.peer(of: address)) {
+                [connections = state.connections] in
+                connections[$0]?.activity.idleSince
+            }
+            guard place == .regular else { return (nil, nil) }
+            state.connections[id] = connection
+            return (id, leaves.flatMap { state.connections[$0] })
+        }
+        leaving?.channel.close(promise: nil)
+        return id
     }
 
     /// Accepts no new connections and closes open ones: idle ones now, others after their answer or a second.

@@ -97,6 +97,11 @@ package struct TransportMetrics: MetricTable {
         .counter,
         "Connections refused: too many, plaintext where TLS is required, or a client that is not allowed."
     )
+    package let rpcConnectionsDisplacedTotal = MetricDefinition(
+        "switchyard_rpc_connections_displaced_total",
+        .counter,
+        "Idle connections that left for others, since there were too many or their peer or token had its share."
+    )
     package let rpcReceivedBytesTotal = MetricDefinition(
         "switchyard_rpc_received_bytes_total",
         .counter,

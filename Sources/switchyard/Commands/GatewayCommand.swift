@@ -56,6 +56,10 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Option(GatewaySettings.table.startupWait) var startupWaitSeconds: String?
 
+    @Option(GatewaySettings.table.maxConnections) var maxConnections: String?
+
+    @Option(GatewaySettings.table.connectionShare) var connectionShare: String?
+
     @Option(GatewaySettings.table.maxConnectionAge) var maxConnectionAgeSeconds: String?
 
     @Option(GatewaySettings.table.maxConnectionAgeGrace) var maxConnectionAgeGraceSeconds: String?

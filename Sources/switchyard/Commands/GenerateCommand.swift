@@ -112,7 +112,9 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
             parameters: self.parameters.message,
             dropPolicy: self.parameters.dropPolicy,
             decoderPrefix: self.parameters.decoderPrefix,
-            returnRoutes: self.routes
+            returnRoutes: self.routes,
+            priority: self.parameters.priority?.message ?? .unspecified,
+            queueTimeoutMilliseconds: self.parameters.queueTimeoutMs
         )
         if let model = self.localModel {
             try await self.answer(request, with: model)

@@ -34,6 +34,19 @@ struct GenerationOptions: ParsableArguments {
     )
     var maxDroppedFraction: Float?
 
+    @Option(
+        help: "How soon it gets batch slots among this caller's requests: low, normal or high. (default: the gateway's)"
+    )
+    var priority: PriorityChoice?
+
+    @Option(
+        help: ArgumentHelp(
+            "Give up after this long without batch slots; 0 waits for as long as --timeout allows. (default: the gateway's)",
+            valueName: "ms"
+        )
+    )
+    var queueTimeoutMs: UInt32?
+
     func validate() throws {
         if self.decoderText != nil, self.decoderTokens != nil {
             throw ValidationError("--decoder-text and --decoder-tokens both say how an answer begins; choose one")
@@ -276,6 +289,21 @@ enum StoppingChoice: String, ExpressibleByArgument, CaseIterable {
         case .true: .always
         case .false: .heuristic
         case .never: .never
+        }
+    }
+}
+
+/// How soon a request gets batch slots, as a flag's value.
+enum PriorityChoice: String, ExpressibleByArgument, CaseIterable {
+    case low
+    case normal
+    case high
+
+    var message: Priority {
+        switch self {
+        case .low: .low
+        case .normal: .normal
+        case .high: .high
         }
     }
 }

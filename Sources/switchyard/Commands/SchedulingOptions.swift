@@ -15,6 +15,14 @@ struct SchedulingOptions: ParsableArguments {
 
     @Option(GatewaySettings.table.queueLimit) var queueLimit: String?
 
+    @Option(GatewaySettings.table.queueTimeout) var queueTimeoutMs: String?
+
+    @Option(GatewaySettings.table.defaultPriority) var defaultPriority: String?
+
+    @Option(GatewaySettings.table.callerShare) var callerShare: String?
+
+    @Option(GatewaySettings.table.guestSlots) var guestSlots: String?
+
     @Option(GatewaySettings.table.encodeTokens) var encodeTokens: String?
 
     @Option(GatewaySettings.table.encodeTimePerStep) var encodeMsPerStep: String?

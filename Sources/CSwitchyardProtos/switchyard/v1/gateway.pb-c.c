@@ -1447,7 +1447,7 @@ void   switchyard__v1__replica_description__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__replica_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[7] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[9] =
 {
   {
     "text",
@@ -1533,6 +1533,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "priority",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerateRequest, priority),
+    &switchyard__v1__priority__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "queue_timeout_ms",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__GenerateRequest, given_queue_timeout_ms_case),
+    offsetof(Switchyard__V1__GenerateRequest, queue_timeout_ms),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generate_request__field_indices_by_name[] = {
   5,   /* field[5] = decoder_input_ids */
@@ -1540,14 +1564,17 @@ static const unsigned switchyard__v1__generate_request__field_indices_by_name[] 
   3,   /* field[3] = drop_policy */
   1,   /* field[1] = input_ids */
   2,   /* field[2] = parameters */
+  7,   /* field[7] = priority */
+  8,   /* field[8] = queue_timeout_ms */
   6,   /* field[6] = return_routes */
   0,   /* field[0] = text */
 };
-static const ProtobufCIntRange switchyard__v1__generate_request__number_ranges[2 + 1] =
+static const ProtobufCIntRange switchyard__v1__generate_request__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 10, 6 },
-  { 0, 7 }
+  { 20, 7 },
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
 {
@@ -1557,10 +1584,10 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
   "Switchyard__V1__GenerateRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateRequest),
-  7,
+  9,
   switchyard__v1__generate_request__field_descriptors,
   switchyard__v1__generate_request__field_indices_by_name,
-  2,  switchyard__v1__generate_request__number_ranges,
+  3,  switchyard__v1__generate_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generate_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2660,7 +2687,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generated_token__descriptor =
   (ProtobufCMessageInit) switchyard__v1__generated_token__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_descriptors[7] =
+static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_descriptors[9] =
 {
   {
     "text",
@@ -2746,6 +2773,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__encode_request__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "priority",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__EncodeRequest, priority),
+    &switchyard__v1__priority__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "queue_timeout_ms",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__EncodeRequest, given_queue_timeout_ms_case),
+    offsetof(Switchyard__V1__EncodeRequest, queue_timeout_ms),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__encode_request__field_indices_by_name[] = {
   3,   /* field[3] = drop_policy */
@@ -2753,14 +2804,17 @@ static const unsigned switchyard__v1__encode_request__field_indices_by_name[] = 
   1,   /* field[1] = input_ids */
   6,   /* field[6] = inputs */
   2,   /* field[2] = pooling */
+  7,   /* field[7] = priority */
+  8,   /* field[8] = queue_timeout_ms */
   4,   /* field[4] = return_routes */
   0,   /* field[0] = text */
 };
-static const ProtobufCIntRange switchyard__v1__encode_request__number_ranges[2 + 1] =
+static const ProtobufCIntRange switchyard__v1__encode_request__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 10, 4 },
-  { 0, 7 }
+  { 20, 7 },
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor =
 {
@@ -2770,10 +2824,10 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_request__descriptor =
   "Switchyard__V1__EncodeRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__EncodeRequest),
-  7,
+  9,
   switchyard__v1__encode_request__field_descriptors,
   switchyard__v1__encode_request__field_indices_by_name,
-  2,  switchyard__v1__encode_request__number_ranges,
+  3,  switchyard__v1__encode_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__encode_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -3073,7 +3127,7 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_result__descriptor =
   (ProtobufCMessageInit) switchyard__v1__encode_result__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[12] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[14] =
 {
   {
     "text",
@@ -3219,6 +3273,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "priority",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, priority),
+    &switchyard__v1__priority__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "queue_timeout_ms",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__ScoreRequest, given_queue_timeout_ms_case),
+    offsetof(Switchyard__V1__ScoreRequest, queue_timeout_ms),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_request__field_indices_by_name[] = {
   8,   /* field[8] = decoder_routes */
@@ -3226,6 +3304,8 @@ static const unsigned switchyard__v1__score_request__field_indices_by_name[] = {
   7,   /* field[7] = encoder_routes */
   1,   /* field[1] = input_ids */
   11,   /* field[11] = inputs */
+  12,   /* field[12] = priority */
+  13,   /* field[13] = queue_timeout_ms */
   10,   /* field[10] = return_logits */
   9,   /* field[9] = return_router_losses */
   6,   /* field[6] = return_routes */
@@ -3234,11 +3314,12 @@ static const unsigned switchyard__v1__score_request__field_indices_by_name[] = {
   0,   /* field[0] = text */
   4,   /* field[4] = top_logprobs */
 };
-static const ProtobufCIntRange switchyard__v1__score_request__number_ranges[2 + 1] =
+static const ProtobufCIntRange switchyard__v1__score_request__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 10, 6 },
-  { 0, 12 }
+  { 20, 12 },
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
 {
@@ -3248,10 +3329,10 @@ const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
   "Switchyard__V1__ScoreRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreRequest),
-  12,
+  14,
   switchyard__v1__score_request__field_descriptors,
   switchyard__v1__score_request__field_indices_by_name,
-  2,  switchyard__v1__score_request__number_ranges,
+  3,  switchyard__v1__score_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -5008,6 +5089,38 @@ const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor
   1,  switchyard__v1__replica_description__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__replica_description__init,
   NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCEnumValue switchyard__v1__priority__enum_values_by_number[4] =
+{
+  { "PRIORITY_UNSPECIFIED", "SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED", 0 },
+  { "LOW", "SWITCHYARD__V1__PRIORITY__LOW", 1 },
+  { "NORMAL", "SWITCHYARD__V1__PRIORITY__NORMAL", 2 },
+  { "HIGH", "SWITCHYARD__V1__PRIORITY__HIGH", 3 },
+};
+static const ProtobufCIntRange switchyard__v1__priority__value_ranges[] = {
+{0, 0},{0, 4}
+};
+static const ProtobufCEnumValueIndex switchyard__v1__priority__enum_values_by_name[4] =
+{
+  { "HIGH", 3 },
+  { "LOW", 1 },
+  { "NORMAL", 2 },
+  { "PRIORITY_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor switchyard__v1__priority__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "switchyard.v1.Priority",
+  "Priority",
+  "Switchyard__V1__Priority",
+  "switchyard.v1",
+  4,
+  switchyard__v1__priority__enum_values_by_number,
+  4,
+  switchyard__v1__priority__enum_values_by_name,
+  1,
+  switchyard__v1__priority__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
 static const ProtobufCEnumValue switchyard__v1__early_stopping__enum_values_by_number[4] =
 {

@@ -53,6 +53,31 @@ typedef struct Switchyard__V1__ReplicaDescription Switchyard__V1__ReplicaDescrip
 /* --- enums --- */
 
 /*
+ * How soon a call gets batch slots, compared with others of the same caller.
+ * Callers take turns, and no priority takes a turn from another caller. A caller's own calls come in the order of their
+ * arrival, except that up to 16 later calls may come before one of the next lower priority, and 32 calls of high priority
+ * before one of low priority. So each gets its turn.
+ */
+typedef enum _Switchyard__V1__Priority {
+  /*
+   * As the gateway's setting default-priority says.
+   */
+  SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED = 0,
+  /*
+   * After others.
+   */
+  SWITCHYARD__V1__PRIORITY__LOW = 1,
+  /*
+   * As it comes.
+   */
+  SWITCHYARD__V1__PRIORITY__NORMAL = 2,
+  /*
+   * Before others.
+   */
+  SWITCHYARD__V1__PRIORITY__HIGH = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__PRIORITY)
+} Switchyard__V1__Priority;
+/*
  * When a beam search may stop.
  */
 typedef enum _Switchyard__V1__EarlyStopping {
@@ -165,6 +190,12 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__CASE)
 } Switchyard__V1__GenerateRequest__DecoderPrefixCase;
 
+typedef enum {
+  SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET = 0,
+  SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS = 21
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__CASE)
+} Switchyard__V1__GenerateRequest__GivenQueueTimeoutMsCase;
+
 /*
  * An input and how to continue from it.
  */
@@ -183,6 +214,10 @@ struct  Switchyard__V1__GenerateRequest
    * Whether to return the way of every token through the sparse layers.
    */
   protobuf_c_boolean return_routes;
+  /*
+   * How soon it gets batch slots, compared with the caller's other calls.
+   */
+  Switchyard__V1__Priority priority;
   Switchyard__V1__GenerateRequest__InputCase input_case;
   union {
     /*
@@ -205,10 +240,14 @@ struct  Switchyard__V1__GenerateRequest
      */
     Switchyard__V1__TokenIds *decoder_input_ids;
   };
+  Switchyard__V1__GenerateRequest__GivenQueueTimeoutMsCase given_queue_timeout_ms_case;
+  union {
+    uint32_t queue_timeout_ms;
+  };
 };
 #define SWITCHYARD__V1__GENERATE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_request__descriptor) \
-    , NULL, NULL, 0, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0} }
+    , NULL, NULL, 0, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
 
 
 typedef enum {
@@ -775,6 +814,12 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__ENCODE_REQUEST__INPUT__CASE)
 } Switchyard__V1__EncodeRequest__InputCase;
 
+typedef enum {
+  SWITCHYARD__V1__ENCODE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET = 0,
+  SWITCHYARD__V1__ENCODE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS = 21
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__ENCODE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__CASE)
+} Switchyard__V1__EncodeRequest__GivenQueueTimeoutMsCase;
+
 /*
  * An input to encode, or several.
  */
@@ -802,6 +847,10 @@ struct  Switchyard__V1__EncodeRequest
    */
   size_t n_inputs;
   Switchyard__V1__EncodeInput **inputs;
+  /*
+   * How soon it gets batch slots, compared with the caller's other calls.
+   */
+  Switchyard__V1__Priority priority;
   Switchyard__V1__EncodeRequest__InputCase input_case;
   union {
     /*
@@ -813,10 +862,14 @@ struct  Switchyard__V1__EncodeRequest
      */
     Switchyard__V1__TokenIds *input_ids;
   };
+  Switchyard__V1__EncodeRequest__GivenQueueTimeoutMsCase given_queue_timeout_ms_case;
+  union {
+    uint32_t queue_timeout_ms;
+  };
 };
 #define SWITCHYARD__V1__ENCODE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__encode_request__descriptor) \
-    , SWITCHYARD__V1__POOLING__PER_TOKEN, NULL, 0, NULL, 0,NULL, SWITCHYARD__V1__ENCODE_REQUEST__INPUT__NOT_SET, {0} }
+    , SWITCHYARD__V1__POOLING__PER_TOKEN, NULL, 0, NULL, 0,NULL, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__ENCODE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__ENCODE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
 
 
 typedef enum {
@@ -955,6 +1008,12 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__SCORE_REQUEST__TARGET__CASE)
 } Switchyard__V1__ScoreRequest__TargetCase;
 
+typedef enum {
+  SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET = 0,
+  SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS = 21
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__CASE)
+} Switchyard__V1__ScoreRequest__GivenQueueTimeoutMsCase;
+
 /*
  * An input and the target to score, or several of both.
  */
@@ -996,6 +1055,10 @@ struct  Switchyard__V1__ScoreRequest
    */
   size_t n_inputs;
   Switchyard__V1__ScoreInput **inputs;
+  /*
+   * How soon it gets batch slots, compared with the caller's other calls.
+   */
+  Switchyard__V1__Priority priority;
   Switchyard__V1__ScoreRequest__InputCase input_case;
   union {
     /*
@@ -1018,10 +1081,14 @@ struct  Switchyard__V1__ScoreRequest
      */
     Switchyard__V1__TokenIds *target_ids;
   };
+  Switchyard__V1__ScoreRequest__GivenQueueTimeoutMsCase given_queue_timeout_ms_case;
+  union {
+    uint32_t queue_timeout_ms;
+  };
 };
 #define SWITCHYARD__V1__SCORE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_request__descriptor) \
-    , 0, NULL, 0, NULL, NULL, 0, 0, 0,NULL, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0} }
+    , 0, NULL, 0, NULL, NULL, 0, 0, 0,NULL, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
 
 
 typedef enum {
@@ -2447,6 +2514,7 @@ void switchyard__v1__gateway__describe_cluster(ProtobufCService *service,
 
 /* --- descriptors --- */
 
+extern const ProtobufCEnumDescriptor    switchyard__v1__priority__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__early_stopping__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__finish_reason__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__pooling__descriptor;

@@ -4,16 +4,18 @@
 ///
 /// Start-time fair queueing (Goyal, Vin and Cheng, https://doi.org/10.1145/248156.248171): a call gets the later of
 /// two virtual times, the start of the call being computed and the end of the same source's previous call, and the
-/// earliest goes first. Calls of one source keep their order, and a source that sends much waits for itself. A call's
-/// cost is its rows plus four per expert, since reading an expert's weights costs about as much as computing four
-/// rows.
-struct FairTurns: Sendable {
+/// earliest goes first. A source's turns keep their order, and a source that sends much waits for itself. What a call
+/// costs, the caller says, in any unit.
+///
+/// Expert hosts use it among gateways, and a gateway's ``BatchScheduler`` among callers.
+public struct FairTurns: Sendable {
     /// A call's place in the order; earlier ones are less.
-    struct Turn: Sendable, Comparable {
+    public struct Turn: Sendable, Hashable, Comparable {
         fileprivate let start: UInt64
         fileprivate let arrival: UInt64
 
-        static func < (left: Turn, right: Turn) -> Bool {
+        /// Whether the left turn comes first.
+        public static func < (left: Turn, right: Turn) -> Bool {
             (left.start, left.arrival) < (right.start, right.arrival)
         }
     }
@@ -36,8 +38,11 @@ struct FairTurns: Sendable {
     private var virtualTime: UInt64 = 0
     private var arrivals: UInt64 = 0
 
+    /// Creates turns without sources.
+    public init() {}
+
     /// The remembered sources.
-    var sourceCount: Int { self.sources.count }
+    public var sourceCount: Int { self.sources.count }
 
     /// Notes that a source called, whether or not there is room for the call.
     ///
@@ -45,7 +50,7 @@ struct FairTurns: Sendable {
     ///   - name: The source.
     ///   - now: The current time.
     /// - Returns: The source's waiting work, without this call.
-    mutating func arrived(_ name: String, now: ContinuousClock.Instant) -> (calls: Int, rows: Int) {
+    public mutating func arrived(_ name: String, now: ContinuousClock.Instant) -> (calls: Int, rows: Int) {
         if self.sources[name] == nil, self.sources.count >= Self.sourcesToKeep {
             self.sources = self.sources.filter {
                 $0.value.waitingCalls > 0 || $0.value.lastArrival.duration(to: now) < Self.memory
@@ -57,10 +62,16 @@ struct FairTurns: Sendable {
     }
 
     /// Assigns a turn to a call of a source that ``arrived(_:now:)`` noted.
-    mutating func queued(_ name: String, rows: Int, experts: Int) -> Turn {
+    ///
+    /// - Parameters:
+    ///   - name: The source.
+    ///   - cost: What the call costs, at least 0.
+    ///   - rows: What is counted as the source's waiting rows.
+    /// - Returns: The turn.
+    public mutating func queued(_ name: String, cost: Int, rows: Int = 0) -> Turn {
         let before = self.sources[name]?.finish ?? 0
         let start = max(self.virtualTime, before)
-        self.sources[name]?.finish = start + UInt64(rows + 4 * experts)
+        self.sources[name]?.finish = start + UInt64(max(0, cost))
         self.sources[name]?.waitingCalls += 1
         self.sources[name]?.waitingRows += rows
         self.arrivals += 1
@@ -68,25 +79,47 @@ struct FairTurns: Sendable {
     }
 
     /// Removes a call that no longer waits, for any reason.
-    mutating func left(_ name: String, rows: Int) {
+    ///
+    /// - Parameters:
+    ///   - name: The source.
+    ///   - rows: The rows it was queued with.
+    public mutating func left(_ name: String, rows: Int = 0) {
         self.sources[name]?.waitingCalls -= 1
         self.sources[name]?.waitingRows -= rows
     }
 
+    /// A call cost less than was expected of it: the source's later calls come that much earlier.
+    ///
+    /// - Parameters:
+    ///   - name: The source; one that is forgotten is ignored.
+    ///   - cost: What it did not cost.
+    public mutating func credited(_ name: String, cost: Int) {
+        guard cost > 0, let finish = self.sources[name]?.finish else { return }
+        let credit = UInt64(cost)
+        self.sources[name]?.finish = max(finish > credit ? finish - credit : 0, self.virtualTime)
+    }
+
     /// Starts the call with this turn, the earliest of all.
-    mutating func began(_ turn: Turn) {
+    ///
+    /// - Parameter turn: The turn.
+    public mutating func began(_ turn: Turn) {
         self.virtualTime = max(self.virtualTime, turn.start)
     }
 
     /// Forgets the sources' relative lead once nothing waits.
-    mutating func queueEmptied() {
+    public mutating func queueEmptied() {
         for source in self.sources.values {
             self.virtualTime = max(self.virtualTime, source.finish)
         }
     }
 
     /// Sources that called recently or have calls waiting.
-    func activeSources(now: ContinuousClock.Instant, within time: Duration) -> Int {
+    ///
+    /// - Parameters:
+    ///   - now: The current time.
+    ///   - time: How long ago is recent.
+    /// - Returns: How many.
+    public func activeSources(now: ContinuousClock.Instant, within time: Duration) -> Int {
         self.sources.values.reduce(0) {
             $0 + ($1.waitingCalls > 0 || $1.lastArrival.duration(to: now) < time ? 1 : 0)
         }
