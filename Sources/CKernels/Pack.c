@@ -133,3 +133,62 @@ void ck_pack(const void *source, int source_type, size_t inputs, size_t outputs,
         pack(source, CK_TYPE_F16, inputs, outputs, panels, CK_TYPE_F32, panel_begin, panel_end);
     }
 }
+
+/// Four floats anywhere in memory.
+typedef float four_floats __attribute__((vector_size(16), aligned(4)));
+
+/// Four rows of four become four columns, `step` floats apart.
+CK_INLINE void transpose_four(const float *x, size_t stride, float *target, size_t step) {
+    const four_floats a = *(const four_floats *)x;
+    const four_floats b = *(const four_floats *)(x + stride);
+    const four_floats c = *(const four_floats *)(x + 2 * stride);
+    const four_floats d = *(const four_floats *)(x + 3 * stride);
+    const four_floats low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    const four_floats high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const four_floats low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    const four_floats high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(four_floats *)target = __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5);
+    *(four_floats *)(target + step) = __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7);
+    *(four_floats *)(target + 2 * step) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+    *(four_floats *)(target + 3 * step) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+}
+
+/// A panel of a matrix whose columns are the rows of `source`, the first of which is `source` itself.
+static void pack_columns(const float *source, size_t stride, size_t depth, size_t width, float *panel) {
+    for (size_t begin = 0; begin < depth; begin += PACK_BLOCK) {
+        const size_t end = depth - begin < PACK_BLOCK ? depth : begin + PACK_BLOCK;
+        for (size_t c = 0; c < CK_PANEL_COLUMNS; c += 4) {
+            size_t k = begin;
+            for (; c + 4 <= width && k + 4 <= end; k += 4) {
+                transpose_four(source + c * stride + k, stride, panel + k * CK_PANEL_COLUMNS + c, CK_PANEL_COLUMNS);
+            }
+            for (; k < end; k++) {
+                for (size_t lane = c; lane < c + 4; lane++) {
+                    panel[k * CK_PANEL_COLUMNS + lane] = lane < width ? source[lane * stride + k] : 0;
+                }
+            }
+        }
+    }
+}
+
+void ck_pack_panels(const float *source, size_t stride, int transposed, size_t depth, size_t columns, float *panels,
+                    size_t panel_begin, size_t panel_end) {
+    for (size_t panel = panel_begin; panel < panel_end; panel++) {
+        const size_t first = panel * CK_PANEL_COLUMNS;
+        const size_t width = columns - first < CK_PANEL_COLUMNS ? columns - first : CK_PANEL_COLUMNS;
+        float *target = panels + panel * depth * CK_PANEL_COLUMNS;
+        if (transposed) {
+            pack_columns(source + first * stride, stride, depth, width, target);
+            continue;
+        }
+        for (size_t k = 0; k < depth; k++) {
+            const float *row = source + k * stride + first;
+            if (width == CK_PANEL_COLUMNS) {
+                memcpy(target + k * CK_PANEL_COLUMNS, row, CK_PANEL_COLUMNS * sizeof(float));
+            } else {
+                memcpy(target + k * CK_PANEL_COLUMNS, row, width * sizeof(float));
+                memset(target + k * CK_PANEL_COLUMNS + width, 0, (CK_PANEL_COLUMNS - width) * sizeof(float));
+            }
+        }
+    }
+}

@@ -120,12 +120,28 @@ static void interleave(const float *x, size_t x_stride, size_t height, size_t in
     }
 }
 
+/// The same for rows that are the columns of a row-major matrix: column r of the matrix is row r.
+static void gather(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
+    if (height == CK_MAX_TILE_ROWS) {
+        for (size_t k = 0; k < inputs; k++) {
+            memcpy(packed + k * CK_MAX_TILE_ROWS, x + k * x_stride, CK_MAX_TILE_ROWS * sizeof(float));
+        }
+        return;
+    }
+    for (size_t k = 0; k < inputs; k++) {
+        for (size_t row = 0; row < height; row++) {
+            packed[k * height + row] = x[k * x_stride + row];
+        }
+    }
+}
+
 /// Floats of scratch that hold one panel's slice of bfloat16 weights, widened: as long as the inputs' blocks are.
 #define WIDE_FLOATS (CK_INPUT_BLOCK * CK_PANEL_COLUMNS)
 
-void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
-                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
-                float *scratch) {
+/// ck_product, and ck_multiply where `transposed` or `accumulate` is set.
+CK_INLINE void product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
+                       size_t panel_end, const float *x, size_t x_stride, int transposed, size_t rows, float *y,
+                       size_t y_stride, int accumulate, int relu, float *scratch) {
     if (rows == 0 || panel_begin >= panel_end) {
         return;
     }
@@ -140,9 +156,11 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
     float *const wide = widens ? scratch + CK_SCRATCH_FLOATS - WIDE_FLOATS : NULL;
     const size_t scratch_floats = widens ? CK_SCRATCH_FLOATS - WIDE_FLOATS : CK_SCRATCH_FLOATS;
     const size_t room = scratch_floats / tallest;
-    size_t block = rows == 1 ? inputs : tiles > 1 ? CK_INPUT_BLOCK : room;
+    // One row is read where it lies.
+    const int in_place = rows == 1 && !transposed;
+    size_t block = in_place ? inputs : tiles > 1 ? CK_INPUT_BLOCK : room;
     block = block < inputs ? block : inputs;
-    const size_t group = rows == 1 ? 1 : scratch_floats / (tallest * block);
+    const size_t group = in_place ? 1 : scratch_floats / (tallest * block);
     const size_t wanted = widens ? 1 : panels_at_once(plan.least);
 
     // A group of tiles goes over all panels before the next one begins: its inputs are read from the cache by every
@@ -154,10 +172,15 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
         for (size_t begin = 0; begin < inputs; begin += block) {
             const size_t length = inputs - begin < block ? inputs - begin : block;
             group_rows = 0;
-            for (size_t index = first; index < last && rows > 1; index++) {
+            for (size_t index = first; index < last && !in_place; index++) {
                 const size_t height = height_of(&plan, index);
-                interleave(x + (first_row + group_rows) * x_stride + begin, x_stride, height, length,
+                if (transposed) {
+                    gather(x + begin * x_stride + first_row + group_rows, x_stride, height, length,
                            scratch + group_rows * length);
+                } else {
+                    interleave(x + (first_row + group_rows) * x_stride + begin, x_stride, height, length,
+                               scratch + group_rows * length);
+                }
                 group_rows += height;
             }
             size_t panel = panel_begin;
@@ -175,12 +198,12 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
                         .panels = weights,
                         .panel_stride = inputs * CK_PANEL_COLUMNS,
                         .inputs = length,
-                        .x = rows == 1 ? x + begin : scratch + row * length,
+                        .x = in_place ? x + begin : scratch + row * length,
                         .x_step = height,
                         .y = y + (first_row + row) * y_stride + panel * CK_PANEL_COLUMNS,
                         .y_stride = y_stride,
                         .columns = outputs - panel * CK_PANEL_COLUMNS,
-                        .accumulate = begin > 0,
+                        .accumulate = accumulate || begin > 0,
                         .relu = relu && begin + length == inputs,
                     };
                     run(&tile, height, count, widens ? CK_TYPE_F32 : type);
@@ -191,4 +214,18 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
         }
         first_row += group_rows;
     }
+}
+
+void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
+                size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
+                float *scratch) {
+    product(level, panels, type, inputs, outputs, panel_begin, panel_end, x, x_stride, 0, rows, y, y_stride, 0, relu,
+            scratch);
+}
+
+void ck_multiply(int level, const float *panels, size_t depth, size_t columns, size_t panel_begin, size_t panel_end,
+                 const float *a, size_t a_stride, int a_transposed, size_t rows, float *y, size_t y_stride,
+                 int accumulate, int relu, float *scratch) {
+    product(level, panels, CK_TYPE_F32, depth, columns, panel_begin, panel_end, a, a_stride, a_transposed, rows, y,
+            y_stride, accumulate, relu, scratch);
 }

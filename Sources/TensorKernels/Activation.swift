@@ -44,10 +44,11 @@ public enum Activation: Sendable, Hashable, CaseIterable {
         count: Int,
         level: KernelLevel = .best
     ) {
-        ck_activate(level.rawValue, self.code, values, factors, count)
+        ck_activate(level.rawValue, self.kernelCode, values, factors, count)
     }
 
-    private var code: Int32 {
+    /// The kernels' number for the function.
+    package var kernelCode: Int32 {
         switch self {
         case .relu: Int32(CK_ACTIVATION_RELU)
         case .gelu: Int32(CK_ACTIVATION_GELU)

@@ -130,6 +130,28 @@ void ck_product(int level, const void *panels, int type, size_t inputs, size_t o
 void ck_pack(const void *source, int source_type, size_t inputs, size_t outputs, void *panels, int type,
              size_t panel_begin, size_t panel_end);
 
+// MARK: - Products of matrices that change
+
+/// y[r][c] = sum over k of A[r][k] * B[k][c], or y + that, for the columns of the panels panel_begin ..< panel_end.
+///
+/// Each output element is one chain of fused multiply-adds over k = 0, 1, ... in float32, starting from +0, or from what y
+/// holds.
+///
+/// - panels: B, as ck_pack_panels packs it, from the first panel on.
+/// - a: `rows` rows of `depth` floats, `a_stride` floats apart; with `a_transposed`, `depth` rows of `rows` floats.
+/// - accumulate: when not 0, chains start from what y holds.
+/// - y, relu, scratch: as for ck_product; scratch may be null only where there is one row and it is not transposed.
+void ck_multiply(int level, const float *panels, size_t depth, size_t columns, size_t panel_begin, size_t panel_end,
+                 const float *a, size_t a_stride, int a_transposed, size_t rows, float *y, size_t y_stride,
+                 int accumulate, int relu, float *scratch);
+
+/// Packs panels panel_begin ..< panel_end of a float32 matrix [depth][columns].
+///
+/// - source: `depth` rows of `columns` floats, `stride` floats apart; with `transposed`, `columns` rows of `depth` floats.
+/// - panels: panel p holds columns 32p ..< 32p+32 as [k][32] floats, columns past the matrix's being zeros.
+void ck_pack_panels(const float *source, size_t stride, int transposed, size_t depth, size_t columns, float *panels,
+                    size_t panel_begin, size_t panel_end);
+
 // MARK: - Packed int8 product
 
 /// The instructions that int8 products use at a level on this processor: one of CK_INT8_*.
@@ -241,6 +263,79 @@ uint64_t ck_read(int level, const void *bytes, size_t count);
 
 /// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.
 float ck_exp(float x);
+
+// MARK: - Training
+
+/// The sum of a[i] * b[i] in float64, in eight lanes.
+double ck_dot64(int level, const float *a, const float *b, size_t count);
+
+/// The natural logarithm of a positive, normal number within 2 units in the last place, by the same operations everywhere.
+double ck_log(double x);
+
+/// y[i] = weight[i] * (x[i] / sqrt(mean(x^2) + epsilon)); the mean in float64, summed in eight lanes.
+void ck_train_norm(int level, const float *x, const float *weight, float epsilon, size_t count, float *y);
+
+/// The gradients of ck_train_norm: dx[i] += that of x[i], dweight[i] += that of weight[i].
+void ck_train_norm_backward(int level, const float *x, const float *weight, const float *dy, float epsilon, size_t count,
+                            float *dx, double *dweight);
+
+/// slopes[i] = f'(z[i]). `activation` is one of CK_ACTIVATION_*; only CK_ACTIVATION_GELU and CK_ACTIVATION_TANH call the C
+/// library. At 0, and relu6's 6, where there is no derivative, it is 0, as in PyTorch.
+void ck_activation_slopes(int level, int activation, const float *z, size_t count, float *slopes);
+
+/// One row's cross-entropy.
+///
+/// - logits: `count` numbers, at least one; replaced by the gradients of
+///   scale * ((1 - smoothing) loss[0] + smoothing loss[1] + z loss[2]) where `gradient` is not 0.
+/// - target: the right answer, below `count`.
+/// - loss: -log p(target), the mean of -log p over all answers, and log(sum exp(logits)) squared.
+void ck_cross_entropy(int level, float *logits, size_t count, size_t target, float smoothing, float z, double scale,
+                      int gradient, double loss[3]);
+
+/// Philox4x32-10.
+void ck_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t block[4]);
+
+/// x[i] = 0 or scale * x[i]: 0 where the i-th half-word of the blocks with the counters (i / 8, counter...) is below
+/// `threshold`, which is 65536 at most. Of a word, the lower half comes first.
+void ck_dropout(int level, float *x, size_t count, uint32_t threshold, float scale, const uint32_t counter[3],
+                const uint32_t key[2]);
+
+/// y[i] = x[i] * (1 + epsilon * u), u uniform within -1 ..< 1: the i-th word of the blocks with the counters
+/// (i / 4, counter...), taken as a signed number. `y` may be `x`.
+void ck_jitter(int level, const float *x, size_t count, float epsilon, const uint32_t counter[3],
+               const uint32_t key[2], float *y);
+
+/// One head of one sequence's attention.
+typedef struct {
+    int level;
+    /// Rows of the queries, and of the keys and values.
+    size_t queries;
+    size_t keys;
+    /// Floats of a row, and between the starts of two rows of queries, keys, values, contexts and their gradients.
+    size_t width;
+    size_t stride;
+    /// Whether query i sees keys 0 ... i only.
+    int causal;
+    /// Added to the scores: the bias of query i and key j lies at bias[queries - 1 - i + j]. Null for none.
+    const float *bias;
+    /// Dropout of the probabilities as ck_dropout's, row i of query i with counter[0] + i; threshold 0 for none.
+    uint32_t threshold;
+    float keep_scale;
+    uint32_t counter[3];
+    uint32_t key[2];
+} ck_attention;
+
+/// Floats of scratch memory that the two functions below need.
+size_t ck_attention_floats(size_t queries, size_t keys, size_t width);
+
+/// probabilities = softmax(q k^T + bias), [queries][keys], before dropout; context = dropout(probabilities) v.
+void ck_attention_forward(const ck_attention *attention, const float *q, const float *k, const float *v,
+                          float *probabilities, float *context, float *scratch);
+
+/// The gradients of ck_attention_forward. `dbias` is laid out as `bias` is, and added to; null where nobody needs it.
+void ck_attention_backward(const ck_attention *attention, const float *q, const float *k, const float *v,
+                           const float *probabilities, const float *dcontext, float *dq, float *dk, float *dv,
+                           double *dbias, float *scratch);
 
 #ifdef __cplusplus
 }
