@@ -98,7 +98,7 @@ let package = Package(
 
         .target(
             name: "SwitchTraining",
-            dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints", "TensorKernels"],
+            dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints", "TensorKernels", "CKernels"],
             swiftSettings: swiftSettings
         ),
 
@@ -398,6 +398,16 @@ let package = Package(
             name: "switchyard-faults",
             dependencies: ["FaultTools", argumentParser],
             path: "Tests/switchyard-faults",
+            swiftSettings: swiftSettings
+        ),
+
+        // MARK: - Training's speed beside PyTorch's; in no product
+
+        .executableTarget(
+            name: "training-speed",
+            dependencies: ["SwitchyardTypes", "SwitchTraining", "SwitchModel", "Checkpoints", "TensorKernels"],
+            path: "Tests/training-speed",
+            exclude: ["torch_speed.py"],
             swiftSettings: swiftSettings
         ),
 

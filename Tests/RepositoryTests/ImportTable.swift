@@ -99,7 +99,7 @@ enum ImportTable {
         // The model's wing. Its upper half needs the C library for exp and log alone.
         "SwitchModel": Self.cLibrary.union(["TensorKernels", "Checkpoints"]),
         // Training stands on the model's configuration, kernels and random numbers.
-        "SwitchTraining": Self.cLibrary.union(["SwitchModel", "TensorKernels", "Checkpoints"]),
+        "SwitchTraining": ["SwitchModel", "TensorKernels", "Checkpoints", "CKernels"],
         "Tokenization": Self.foundation.union(["CSentencePiece", "JSONValues"]),
         // Examples to learn from. The C library reads files, and perplexity needs exp.
         "TrainingData": Self.cLibrary.union(["Tokenization", "JSONValues"]),
@@ -123,6 +123,8 @@ enum ImportTable {
                 "Subprocess", "SystemPackage",
             ]),
         "switchyard-faults": Self.foundation.union(Self.cLibrary).union(["FaultTools", "ArgumentParser"]),
+
+        "training-speed": Self.foundation.union(["SwitchTraining", "SwitchModel", "Checkpoints", "TensorKernels"]),
 
         // The C edge.
         "CNGHTTP2": [],

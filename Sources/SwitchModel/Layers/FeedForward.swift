@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Checkpoints
+package import Checkpoints
 internal import SwitchyardTypes
-internal import TensorKernels
+package import TensorKernels
 
 /// The matrices of one feed-forward network, dense or expert.
 struct FeedForwardWeights: Sendable {
@@ -166,7 +166,7 @@ struct FeedForwardWork {
 
 extension Activation {
     /// The activation that a configuration names.
-    init(_ activation: ModelConfiguration.Activation) {
+    package init(_ activation: ModelConfiguration.Activation) {
         switch activation {
         case .relu: self = .relu
         case .gelu: self = .gelu

@@ -15,7 +15,7 @@ internal import Musl
 /// Raffel et al., "Exploring the Limits of Transfer Learning" (2020), section 2.1; buckets as transformers computes
 /// them (`_relative_position_bucket`): half of them for exact distances, the others growing logarithmically up to the
 /// largest distance.
-struct RelativeBias: Sendable {
+package struct RelativeBias: Sendable {
     /// `[buckets, heads]`.
     let table: FloatMatrix
 
@@ -66,18 +66,35 @@ struct RelativeBias: Sendable {
     /// - Parameter distance: The key's position minus the query's.
     /// - Returns: The row of the table.
     func bucket(distance: Int) -> Int {
-        let buckets = self.bidirectional ? self.table.rows / 2 : self.table.rows
-        let offset = self.bidirectional && distance > 0 ? buckets : 0
-        let magnitude = self.bidirectional ? abs(distance) : max(-distance, 0)
+        Self.bucket(
+            distance: distance,
+            buckets: self.table.rows,
+            bidirectional: self.bidirectional,
+            largestDistance: self.largestDistance
+        )
+    }
+
+    /// The bucket of a distance, given the table's size.
+    ///
+    /// - Parameters:
+    ///   - distance: The key's position minus the query's.
+    ///   - buckets: Rows of the table.
+    ///   - bidirectional: Whether keys after the query have their own buckets.
+    ///   - largestDistance: The distance from which all fall into the last bucket.
+    /// - Returns: The row of the table.
+    package static func bucket(distance: Int, buckets: Int, bidirectional: Bool, largestDistance: Int) -> Int {
+        let buckets = bidirectional ? buckets / 2 : buckets
+        let offset = bidirectional && distance > 0 ? buckets : 0
+        let magnitude = bidirectional ? abs(distance) : max(-distance, 0)
         if magnitude < buckets / 2 {
             return offset + magnitude
         }
-        if self.largestDistance == 128, let bounds = RelativeBias.knownBounds[buckets] {
+        if largestDistance == 128, let bounds = RelativeBias.knownBounds[buckets] {
             // How many bounds lie at or below the distance.
             let passed = bounds.prefix { $0 <= magnitude }.count
             return offset + buckets / 2 + passed - 1
         }
-        return offset + RelativeBias.logarithmicBucket(magnitude, buckets: buckets, largest: self.largestDistance)
+        return offset + RelativeBias.logarithmicBucket(magnitude, buckets: buckets, largest: largestDistance)
     }
 
     /// The first distance of each logarithmic bucket, for the sizes of every published checkpoint.

@@ -24,7 +24,7 @@ public enum CapacityPolicy: Sendable, Hashable {
     ///   - experts: Experts in the layer.
     ///   - checkpoint: The checkpoint's integer capacity.
     /// - Returns: The limit, and whether each sequence has its own count.
-    func limit(tokens: Int, experts: Int, checkpoint: Int) -> (tokens: Int, perSequence: Bool) {
+    package func limit(tokens: Int, experts: Int, checkpoint: Int) -> (tokens: Int, perSequence: Bool) {
         switch self {
         case .checkpoint:
             return (checkpoint, true)

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import TensorKernels
+
+/// Rows of floats in an arena.
+struct Rows {
+    let pointer: UnsafeMutablePointer<Float>
+    let count: Int
+    let columns: Int
+    /// Elements between the starts of two rows.
+    let stride: Int
+
+    /// The first element of a row.
+    func row(_ index: Int) -> UnsafeMutablePointer<Float> { self.pointer + index * self.stride }
+
+    /// Some of the rows.
+    func slice(_ range: Range<Int>) -> Rows {
+        Rows(pointer: self.row(range.lowerBound), count: range.count, columns: self.columns, stride: self.stride)
+    }
+
+    /// The rows as a product's operand.
+    var operand: MatrixOperand { MatrixOperand(self.pointer, stride: self.stride) }
+
+    /// The transpose as a product's operand.
+    var transposed: MatrixOperand { MatrixOperand(self.pointer, stride: self.stride, isTransposed: true) }
+}
+
+/// Memory of a step's activations, taken from the front and given back in the opposite order.
+///
+/// It grows when it must and is kept from step to step, so that steps of one size allocate nothing.
+final class Arena {
+    /// A place to give memory back to.
+    struct Mark {
+        fileprivate var chunk: Int
+        fileprivate var used: Int
+
+        /// Where the arena begins.
+        static var start: Mark { Mark(chunk: 0, used: 0) }
+    }
+
+    private static let leastChunk = 4 << 20
+    private static let alignment = 16
+    private var chunks: [(start: UnsafeMutablePointer<Float>, count: Int)] = []
+    private var chunk = 0
+    private var used = 0
+
+    deinit {
+        for chunk in self.chunks {
+            UnsafeMutableRawPointer(chunk.start).deallocate()
+        }
+    }
+
+    /// Where the next memory begins.
+    var mark: Mark { Mark(chunk: self.chunk, used: self.used) }
+
+    /// Gives back all that was taken since a mark.
+    func release(to mark: Mark) {
+        self.chunk = mark.chunk
+        self.used = mark.used
+    }
+
+    /// Bytes that the arena holds.
+    var byteCount: Int { self.chunks.reduce(0) { $0 + $1.count * MemoryLayout<Float>.stride } }
+
+    /// Rows with undefined contents.
+    func rows(_ count: Int, columns: Int) -> Rows {
+        // Rows a multiple of 4 KiB apart would all fall into the same set of the first-level cache.
+        let stride = columns % 512 == 0 ? columns + 16 : columns
+        return Rows(pointer: self.floats(count * stride), count: count, columns: columns, stride: stride)
+    }
+
+    /// Floats with undefined contents, at a multiple of 64 bytes.
+    func floats(_ count: Int) -> UnsafeMutablePointer<Float> {
+        let needed = max((count + Self.alignment - 1) / Self.alignment * Self.alignment, Self.alignment)
+        while self.chunk < self.chunks.count {
+            if self.used + needed <= self.chunks[self.chunk].count {
+                defer { self.used += needed }
+                return self.chunks[self.chunk].start + self.used
+            }
+            self.chunk += 1
+            self.used = 0
+        }
+        let size = max(needed, Self.leastChunk)
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: size * MemoryLayout<Float>.stride, alignment: 64)
+        self.chunks.append((raw.bindMemory(to: Float.self, capacity: size), size))
+        self.used = needed
+        return self.chunks[self.chunk].start
+    }
+
+    /// Doubles of zero.
+    func zeroDoubles(_ count: Int) -> UnsafeMutablePointer<Double> {
+        let raw = UnsafeMutableRawPointer(self.floats(2 * count))
+        let doubles = raw.bindMemory(to: Double.self, capacity: count)
+        doubles.update(repeating: 0, count: count)
+        return doubles
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import SwitchModel
+internal import SwitchyardTypes
+internal import TensorKernels
+
+/// What the operations of one pass over one part need at hand.
+struct PartRun {
+    let configuration: ModelConfiguration
+    let weights: ParameterBuffer
+    let pool: WorkPool
+    let level: KernelLevel
+    let arena: Arena
+    let settings: TrainingSettings
+    /// Where dropout and jitter come from; nil when evaluating.
+    let randomness: StepRandomness?
+    let gradients: Gradients?
+    let sums: StepSums
+    let routing: StepRouting
+
+    /// Shares rows among the threads, where they are many.
+    func share(_ rows: Int, width: Int, body: (Range<Int>) -> Void) {
+        WorkPool.share(rows, width: width, among: self.pool, body: body)
+    }
+
+    func dropout(_ kind: RandomSite.Kind, _ stack: Stack, _ block: Int, rate: Double? = nil) -> Dropout? {
+        Dropout(
+            rate: rate ?? self.settings.dropout,
+            site: RandomSite(kind: kind, stack: stack, block: block),
+            randomness: self.randomness,
+            level: self.level
+        )
+    }
+}
+
+/// Sums of a step that are not products, in float64: the gradients of norms, relative biases and routers' biases, and
+/// those of the embedding's rows.
+///
+/// Each place that feeds a tensor has sums of its own, a sequence's share at a time in the order of the sequences. They are
+/// added to the gradients once, at the step's end.
+final class StepSums {
+    private(set) var norms: [Int: [Double]] = [:]
+    private(set) var routerBiases: [Int: [Double]] = [:]
+    /// `[heads, buckets]` for each block.
+    private(set) var biases: [Stack: [[Double]]] = [:]
+    let embeddings: [Stack: RowSums]
+
+    init(_ configuration: ModelConfiguration, parameters: ModelParameters) {
+        self.embeddings = [
+            .encoder: RowSums(columns: configuration.modelWidth),
+            .decoder: RowSums(columns: configuration.modelWidth),
+        ]
+        for stack in Stack.allCases {
+            self.biases[stack] = Array(
+                repeating: Array(repeating: 0, count: configuration.headCount * configuration.relativeBuckets),
+                count: configuration.blockCount(stack)
+            )
+        }
+    }
+
+    func clear() {
+        self.norms.removeAll(keepingCapacity: true)
+        self.routerBiases.removeAll(keepingCapacity: true)
+        for (stack, blocks) in self.biases {
+            self.biases[stack] = blocks.map { Array(repeating: 0, count: $0.count) }
+        }
+        for rows in self.embeddings.values { rows.clear() }
+    }
+
+    func addNorm(_ index: Int, _ values: UnsafePointer<Double>, count: Int) {
+        Self.add(values, count, to: &self.norms[index, default: Array(repeating: 0, count: count)])
+    }
+
+    func addRouterBias(_ index: Int, _ values: UnsafePointer<Double>, count: Int) {
+        Self.add(values, count, to: &self.routerBiases[index, default: Array(repeating: 0, count: count)])
+    }
+
+    func addBias(_ stack: Stack, block: Int, _ values: UnsafePointer<Double>, count: Int) {
+        Self.add(values, count, to: &self.biases[stack, default: []][block])
+    }
+
+    private static func add(_ values: UnsafePointer<Double>, _ count: Int, to sums: inout [Double]) {
+        for index in 0..<count { sums[index] += values[index] }
+    }
+
+    /// Adds everything to the gradients.
+    func finish(into gradients: Gradients, _ configuration: ModelConfiguration, _ parameters: ModelParameters) {
+        for (index, sums) in self.norms.merging(self.routerBiases, uniquingKeysWith: { first, _ in first }) {
+            let target = gradients.values.start(index)
+            for column in sums.indices { target[column] = Float(sums[column]) }
+            gradients.touched[index] = true
+        }
+        for stack in Stack.allCases {
+            guard let index = parameters.relativeBias[stack], let blocks = self.biases[stack] else { continue }
+            let target = gradients.values.start(index)
+            for head in 0..<configuration.headCount {
+                for bucket in 0..<configuration.relativeBuckets {
+                    let place = head * configuration.relativeBuckets + bucket
+                    let sum = blocks.reduce(0.0) { $0 + $1[place] }
+                    target[bucket * configuration.headCount + head] = Float(sum)
+                }
+            }
+            gradients.touched[index] = true
+            self.embeddings[stack]?.add(to: gradients.values.start(parameters.embedding.index))
+        }
+        gradients.touched[parameters.embedding.index] = true
+    }
+}

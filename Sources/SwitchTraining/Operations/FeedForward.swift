@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CKernels
+internal import Checkpoints
+internal import SwitchModel
+internal import SwitchyardTypes
+internal import TensorKernels
+
+/// What feed-forward networks keep for their backward pass.
+struct FeedForwardActivations {
+    let input: Rows
+    /// `wi x`, before the activation; nil where the hidden rows tell enough (relu without a gate).
+    let inner: Rows?
+    /// `wi_1 x` of gated networks.
+    let factor: Rows?
+    /// The activations after dropout: what `wo` is multiplied with.
+    let hidden: Rows
+}
+
+/// Feed-forward networks, dense or experts, each over a range of rows: `wo(activation(wi x))`, or
+/// `wo(activation(wi_0 x) * (wi_1 x))`.
+struct FeedForwards {
+    /// One network and its rows.
+    struct Group {
+        let parameters: FeedForwardParameters
+        let rows: Range<Int>
+    }
+
+    let run: PartRun
+    let groups: [Group]
+    let dropout: Dropout?
+    /// The sequence and position of each row.
+    let place: (Int) -> (sequence: Int, position: Int)
+
+    private var activation: Activation { Activation(self.run.configuration.activation) }
+    private var isGated: Bool { self.run.configuration.gatedFeedForward }
+    private var isPlainReLU: Bool { self.activation == .relu && !self.isGated }
+
+    func forward(_ input: Rows, into output: Rows) -> FeedForwardActivations {
+        let run = self.run
+        let width = run.configuration.feedForwardWidth
+        let hidden = run.arena.rows(input.count, columns: width)
+        let inner = self.isPlainReLU ? nil : run.arena.rows(input.count, columns: width)
+        let factor = self.isGated ? run.arena.rows(input.count, columns: width) : nil
+        var products: [MatrixProduct] = []
+        products.reserveCapacity(2 * self.groups.count)
+        for group in self.groups {
+            let rows = input.slice(group.rows)
+            let target = (inner ?? hidden).slice(group.rows)
+            products.append(
+                Linear.forward(run, group.parameters.inner, rows, into: target, relu: self.isPlainReLU)
+            )
+            if let weight = group.parameters.factor, let factor {
+                products.append(Linear.forward(run, weight, rows, into: factor.slice(group.rows)))
+            }
+        }
+        run.pool.multiply(products, level: run.level)
+        if inner != nil || self.dropout != nil {
+            run.share(input.count, width: 2 * width) { range in
+                for row in range {
+                    if let inner {
+                        hidden.row(row).update(from: inner.row(row), count: width)
+                        let factors = factor.map { UnsafePointer($0.row(row)) }
+                        self.activation.apply(hidden.row(row), times: factors, count: width, level: run.level)
+                    }
+                    self.dropout?.apply(hidden.row(row), count: width, place: self.place(row))
+                }
+            }
+        }
+        run.pool.multiply(
+            self.groups.map { group in
+                Linear.forward(
+                    run,
+                    group.parameters.wo,
+                    hidden.slice(group.rows),
+                    into: output.slice(group.rows)
+                )
+            },
+            level: run.level
+        )
+        return FeedForwardActivations(input: input, inner: inner, factor: factor, hidden: hidden)
+    }
+
+    func backward(
+        _ kept: FeedForwardActivations,
+        outputGradient: Rows,
+        inputGradient: Rows,
+        gradients: Gradients
+    ) {
+        let run = self.run
+        let mark = run.arena.mark
+        defer { run.arena.release(to: mark) }
+        let width = run.configuration.feedForwardWidth
+        let inner = run.arena.rows(kept.input.count, columns: width)
+        let factor = self.isGated ? run.arena.rows(kept.input.count, columns: width) : nil
+        var products: [MatrixProduct] = []
+        for group in self.groups {
+            let dy = outputGradient.slice(group.rows)
+            products.append(Linear.inputGradient(run, group.parameters.wo, dy, into: inner.slice(group.rows)))
+            products.append(
+                Linear.weightGradient(gradients, group.parameters.wo, dy, kept.hidden.slice(group.rows))
+            )
+        }
+        run.pool.multiply(products, level: run.level)
+        self.activationBackward(kept, inner: inner, factor: factor)
+        products.removeAll(keepingCapacity: true)
+        for group in self.groups {
+            let rows = kept.input.slice(group.rows)
+            let dz = inner.slice(group.rows)
+            products.append(
+                Linear.inputGradient(run, group.parameters.inner, dz, into: inputGradient.slice(group.rows))
+            )
+            products.append(Linear.weightGradient(gradients, group.parameters.inner, dz, rows))
+            if let weight = group.parameters.factor, let factor {
+                products.append(Linear.weightGradient(gradients, weight, factor.slice(group.rows), rows))
+            }
+        }
+        run.pool.multiply(products, level: run.level)
+        guard let factor else { return }
+        // A second product adds to what the first one wrote.
+        run.pool.multiply(
+            self.groups.compactMap { group in
+                group.parameters.factor.map { weight in
+                    Linear.inputGradient(
+                        run,
+                        weight,
+                        factor.slice(group.rows),
+                        into: inputGradient.slice(group.rows),
+                        accumulates: true
+                    )
+                }
+            },
+            level: run.level
+        )
+    }
+
+    /// Turns the hidden rows' gradients, in `inner`, into those of the products before the activation.
+    private func activationBackward(_ kept: FeedForwardActivations, inner: Rows, factor: Rows?) {
+        let run = self.run
+        let width = run.configuration.feedForwardWidth
+        let activation = self.activation
+        run.share(inner.count, width: 2 * width) { range in
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { room in
+                guard let slopes = room.baseAddress else { return }
+                for row in range {
+                    let gradient = inner.row(row)
+                    self.dropout?.apply(gradient, count: width, place: self.place(row))
+                    guard let z = kept.inner?.row(row) else {
+                        // Where dropout or relu made a hidden number 0, nothing flows back.
+                        let hidden = kept.hidden.row(row)
+                        for column in 0..<width {
+                            gradient[column] = hidden[column] > 0 ? gradient[column] : 0
+                        }
+                        continue
+                    }
+                    if let factor, let kept = kept.factor {
+                        slopes.update(from: z, count: width)
+                        activation.apply(slopes, count: width, level: run.level)
+                        let target = factor.row(row)
+                        let factors = kept.row(row)
+                        for column in 0..<width {
+                            target[column] = gradient[column] * slopes[column]
+                            gradient[column] *= factors[column]
+                        }
+                    }
+                    ck_activation_slopes(run.level.rawValue, activation.kernelCode, z, width, slopes)
+                    for column in 0..<width { gradient[column] *= slopes[column] }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+internal import SwitchModel
+internal import SwitchyardTypes
+public import TensorKernels
+
+/// Computes losses and gradients of one model's steps: a function of weights, batch, settings and step.
+///
+/// The results' bits depend on neither the threads, nor the instruction set, nor how the batch is cut into parts. With
+/// several parts and a load balancing loss, the parts are first gone through for the routers' counts, which takes about a
+/// third more time.
+///
+/// A step is computed by one caller at a time.
+public final class TrainingStep {
+    /// The model.
+    public let configuration: ModelConfiguration
+    /// Where the parameters lie.
+    public let layout: ParameterLayout
+    /// What is minimised, and how.
+    public let settings: TrainingSettings
+
+    private let parameters: ModelParameters
+    private let pool: WorkPool
+    private let level: KernelLevel
+    private let arena = Arena()
+    private let sums: StepSums
+
+    /// Bytes that hold activations.
+    public var activationBytes: Int { self.arena.byteCount }
+
+    /// Prepares the training of a model.
+    ///
+    /// - Parameters:
+    ///   - configuration: The model, which needs a decoder.
+    ///   - settings: What is minimised, and how.
+    ///   - pool: Threads that share the work.
+    ///   - level: The instruction set.
+    /// - Throws: `unsupported` for an encoder alone, `invalidSettings` or `limitExceeded`.
+    public init(
+        _ configuration: ModelConfiguration,
+        settings: TrainingSettings = TrainingSettings(),
+        pool: WorkPool,
+        level: KernelLevel = .best
+    ) throws(TrainingError) {
+        guard configuration.hasDecoder, configuration.encoderBlocks > 0 else {
+            throw TrainingError(
+                code: .unsupported,
+                message: "the model has no decoder to learn answers with; train a model with both stacks"
+            )
+        }
+        try settings.validate()
+        self.configuration = configuration
+        self.layout = try ParameterLayout(configuration)
+        self.settings = settings
+        self.pool = pool
+        self.level = level
+        self.parameters = ModelParameters(configuration, layout: self.layout)
+        self.sums = StepSums(configuration, parameters: self.parameters)
+    }
+
+    /// Computes a step's losses and gradients.
+    ///
+    /// - Parameters:
+    ///   - batch: The examples.
+    ///   - weights: The weights.
+    ///   - gradients: Replaced by the step's gradients.
+    ///   - step: The step's number, for random numbers and messages.
+    /// - Returns: The losses.
+    /// - Throws: `invalidBatch`; `notFinite` with step, part and what is not a number, after which the gradients are void.
+    public func gradients(
+        _ batch: TrainingBatch,
+        weights: ParameterBuffer,
+        into gradients: Gradients,
+        step: Int
+    ) throws(TrainingError) -> StepReport {
+        try batch.validate(self.configuration)
+        gradients.clear()
+        self.sums.clear()
+        let routing = StepRouting(
+            self.configuration,
+            settings: self.settings,
+            policy: self.settings.capacity,
+            batch: batch
+        )
+        let randomness = StepRandomness(seed: self.settings.seed, step: UInt32(truncatingIfNeeded: step))
+        let run = self.run(weights, gradients, routing, randomness)
+        if batch.parts.count > 1, self.settings.balance > 0, self.configuration.hasExperts {
+            for part in PartRows.all(of: batch, self.configuration) {
+                _ = self.forward(part, run, keeping: false)
+                self.arena.release(to: .start)
+            }
+            routing.knowCounts()
+            routing.beginPass()
+        }
+        var losses = TargetLosses()
+        for (index, part) in PartRows.all(of: batch, self.configuration).enumerated() {
+            self.forwardAndBackward(part, run, gradients, tokens: batch.targetTokens, addingTo: &losses)
+            guard losses.crossEntropy.isFinite, losses.squares.isFinite else {
+                throw TrainingError(
+                    code: .notFinite,
+                    message:
+                        "step \(step), part \(index + 1) of \(batch.parts.count) (examples \(batch.parts[index])): the"
+                        + " cross-entropy is \(losses.crossEntropy / Double(losses.tokens)); the weights were not changed:"
+                        + " lower the learning rate, or go back to an earlier checkpoint"
+                )
+            }
+        }
+        self.sums.finish(into: gradients, self.configuration, self.parameters)
+        var report = self.report(losses, routing, batch)
+        do throws(TrainingError) {
+            report.gradientNorm = try GradientNorm.norm(of: gradients, scale: 1, pool: self.pool)
+        } catch {
+            throw TrainingError(
+                code: .notFinite,
+                message: "step \(step): the loss is \(report.loss), but \(error.message)"
+            )
+        }
+        guard report.loss.isFinite else {
+            throw TrainingError(
+                code: .notFinite,
+                message:
+                    "step \(step): the cross-entropy is \(report.crossEntropy), but the routers' losses are"
+                    + " \(report.balance) and \(report.routerZ); lower the learning rate, or resume from the last save"
+            )
+        }
+        return report
+    }
+
+    /// Computes the losses of examples without dropout and jitter, and with evaluation's capacity.
+    ///
+    /// - Parameters:
+    ///   - batch: The examples.
+    ///   - weights: The weights.
+    /// - Returns: The losses.
+    /// - Throws: `invalidBatch`.
+    public func evaluate(_ batch: TrainingBatch, weights: ParameterBuffer) throws(TrainingError) -> StepReport {
+        try batch.validate(self.configuration)
+        let routing = StepRouting(
+            self.configuration,
+            settings: self.settings,
+            policy: self.settings.evaluationCapacity,
+            batch: batch
+        )
+        let run = self.run(weights, nil, routing, nil)
+        var losses = TargetLosses()
+        for part in PartRows.all(of: batch, self.configuration) {
+            let rows = self.forward(part, run, keeping: false)
+            HeadLoss(run: run, parameters: self.parameters)(
+                rows.decoder.output,
+                targets: part.targets,
+                tokens: batch.targetTokens,
+                gradient: nil,
+                addingTo: &losses
+            )
+            self.arena.release(to: .start)
+        }
+        var report = self.report(losses, routing, batch)
+        report.correctTokens = losses.correct
+        return report
+    }
+
+    private func run(
+        _ weights: ParameterBuffer,
+        _ gradients: Gradients?,
+        _ routing: StepRouting,
+        _ randomness: StepRandomness?
+    ) -> PartRun {
+        PartRun(
+            configuration: self.configuration,
+            weights: weights,
+            pool: self.pool,
+            level: self.level,
+            arena: self.arena,
+            settings: self.settings,
+            randomness: randomness,
+            gradients: gradients,
+            sums: self.sums,
+            routing: routing
+        )
+    }
+
+    private func encoder(_ part: PartRows, _ run: PartRun) -> StackPass {
+        StackPass(
+            run: run,
+            parameters: self.parameters,
+            stack: .encoder,
+            tokens: part.inputs,
+            sequences: part.inputRows,
+            firstRow: part.firstInputRow,
+            memory: nil
+        )
+    }
+
+    private func decoder(_ part: PartRows, _ run: PartRun, memory: Rows) -> StackPass {
+        StackPass(
+            run: run,
+            parameters: self.parameters,
+            stack: .decoder,
+            tokens: part.decoderInputs,
+            sequences: part.targetRows,
+            firstRow: part.firstTargetRow,
+            memory: (memory, part.inputRows)
+        )
+    }
+
+    private func forward(
+        _ part: PartRows,
+        _ run: PartRun,
+        keeping: Bool
+    ) -> (encoder: StackActivations, decoder: StackActivations) {
+        let encoder = self.encoder(part, run).forward(keeping: keeping)
+        let decoder = self.decoder(part, run, memory: encoder.output).forward(keeping: keeping)
+        return (encoder, decoder)
+    }
+
+    private func forwardAndBackward(
+        _ part: PartRows,
+        _ run: PartRun,
+        _ gradients: Gradients,
+        tokens: Int,
+        addingTo losses: inout TargetLosses
+    ) {
+        defer { self.arena.release(to: .start) }
+        let (encoder, decoder) = self.forward(part, run, keeping: true)
+        let width = self.configuration.modelWidth
+        let gradient = self.arena.rows(part.targets.count, columns: width)
+        HeadLoss(run: run, parameters: self.parameters)(
+            decoder.output,
+            targets: part.targets,
+            tokens: tokens,
+            gradient: gradient,
+            addingTo: &losses
+        )
+        let memory = self.arena.rows(part.inputs.count, columns: width)
+        for row in 0..<memory.count { memory.row(row).update(repeating: 0, count: width) }
+        self.decoder(part, run, memory: encoder.output)
+            .backward(
+                decoder,
+                outputGradient: gradient,
+                memoryGradient: memory,
+                gradients: gradients
+            )
+        self.encoder(part, run)
+            .backward(
+                encoder,
+                outputGradient: memory,
+                memoryGradient: nil,
+                gradients: gradients
+            )
+    }
+
+    private func report(_ losses: TargetLosses, _ routing: StepRouting, _ batch: TrainingBatch) -> StepReport {
+        var report = StepReport()
+        let tokens = Double(losses.tokens)
+        let smoothing = self.settings.labelSmoothing
+        report.inputTokens = batch.inputTokens
+        report.targetTokens = losses.tokens
+        report.crossEntropy = losses.crossEntropy / tokens
+        report.softmaxZ = losses.squares / tokens
+        (report.balance, report.routerZ) = routing.losses()
+        report.loss =
+            (1 - smoothing) * report.crossEntropy + smoothing * (losses.uniform / tokens)
+            + self.settings.softmaxZ * report.softmaxZ + self.settings.balance * report.balance
+            + self.settings.routerZ * report.routerZ
+        var (all, dropped) = (0, 0)
+        for layer in self.configuration.sparseLayers {
+            guard let counts = routing.layers[layer] else { continue }
+            let sent = counts.sent.reduce(0, +)
+            let lost = sent - counts.kept.reduce(0, +)
+            all += sent
+            dropped += lost
+            report.layers.append(
+                StepReport.Layer(
+                    layer: layer,
+                    shares: counts.sent.map { Double($0) / Double(max(sent, 1)) },
+                    dropped: Double(lost) / Double(max(sent, 1))
+                )
+            )
+        }
+        report.dropped = Double(dropped) / Double(max(all, 1))
+        return report
+    }
+}
+
+/// One part of a batch as rows.
+struct PartRows {
+    let inputs: [Int32]
+    /// The start token, then all of the target but its last token.
+    let decoderInputs: [Int32]
+    let targets: [Int32]
+    let inputRows: SequenceRows
+    let targetRows: SequenceRows
+    /// Rows of the step before this part's.
+    let firstInputRow: Int
+    let firstTargetRow: Int
+
+    static func all(of batch: TrainingBatch, _ configuration: ModelConfiguration) -> [PartRows] {
+        var (input, target) = (0, 0)
+        return batch.parts.map { range in
+            let examples = batch.examples[range]
+            let start = Int32(configuration.decoderStartTokenID)
+            let part = PartRows(
+                inputs: examples.flatMap(\.input),
+                decoderInputs: examples.flatMap { [start] + $0.target.dropLast() },
+                targets: examples.flatMap(\.target),
+                inputRows: SequenceRows(lengths: examples.map(\.input.count), first: range.lowerBound),
+                targetRows: SequenceRows(lengths: examples.map(\.target.count), first: range.lowerBound),
+                firstInputRow: input,
+                firstTargetRow: target
+            )
+            input += part.inputs.count
+            target += part.targets.count
+            return part
+        }
+    }
+}

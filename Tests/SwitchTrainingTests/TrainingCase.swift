@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Checkpoints
+import Foundation
+import SwitchModel
+import SwitchyardTypes
+import TensorKernels
+import Testing
+
+@testable import SwitchTraining
+
+/// A tiny model with weights and a batch, both functions of a seed that Python computes too (`make_training_cases.py`).
+struct TrainingCase: Sendable, CustomTestStringConvertible {
+    var name: String
+    var configuration: ModelConfiguration
+    var settings = TrainingSettings()
+    var batch: TrainingBatch
+    var seed: UInt32 = 1
+
+    var testDescription: String { self.name }
+
+    /// A number within -1 ..< 1 for a place.
+    static func number(_ index: Int, seed: UInt32) -> Double {
+        var x = UInt32(truncatingIfNeeded: index) &* 0x9E37_79B9 &+ seed &* 0x85EB_CA6B
+        x = (x ^ (x >> 16)) &* 0x7FEB_352D
+        x = (x ^ (x >> 15)) &* 0x846C_A68B
+        x ^= x >> 16
+        return Double(Int32(bitPattern: x)) * 0x1p-31
+    }
+
+    /// Weights around those that a fresh model has, norms around 1.
+    func weights() throws -> ParameterBuffer {
+        let buffer = ParameterBuffer(layout: try ParameterLayout(self.configuration))
+        for (index, entry) in buffer.layout.entries.enumerated() {
+            let seed = entry.name.utf8.reduce(self.seed &* 31) { ($0 ^ UInt32($1)) &* 0x0100_0193 }
+            let fan = Double(entry.shape.last ?? 1)
+            let target = buffer[index]
+            for place in target.indices {
+                let number = Self.number(place, seed: seed)
+                switch entry.kind {
+                case .norm: target[place] = Float(1 + 0.3 * number)
+                case .embedding, .head: target[place] = Float(number)
+                case .relativeBias: target[place] = Float(0.5 * number)
+                default: target[place] = Float(number * 1.5 / fan.squareRoot())
+                }
+            }
+        }
+        return buffer
+    }
+
+    /// Examples of these lengths.
+    static func examples(_ lengths: [(input: Int, target: Int)], vocabulary: Int, seed: UInt32) -> [TrainingExample] {
+        lengths.enumerated()
+            .map { index, length in
+                func tokens(_ count: Int, _ offset: Int) -> [Int32] {
+                    (0..<count)
+                        .map { position in
+                            let unit = Self.number(position + 1_000 * index + offset, seed: seed) * 0.5 + 0.5
+                            return Int32(min(Int(unit * Double(vocabulary - 1)), vocabulary - 2)) + 1
+                        }
+                }
+                return TrainingExample(input: tokens(length.input, 0), target: tokens(length.target, 500))
+            }
+    }
+
+    /// Gradients and report of the case.
+    func gradients(
+        parts: [Range<Int>]? = nil,
+        threads: Int = 1,
+        level: KernelLevel = .best,
+        step number: Int = 3
+    ) throws -> (StepReport, Gradients) {
+        let step = try TrainingStep(
+            self.configuration,
+            settings: self.settings,
+            pool: WorkPool(threads: threads),
+            level: level
+        )
+        var batch = self.batch
+        if let parts { batch.parts = parts }
+        let gradients = Gradients(layout: step.layout)
+        let report = try step.gradients(batch, weights: try self.weights(), into: gradients, step: number)
+        return (report, gradients)
+    }
+}
+
+/// The Euclidean distance of two vectors, divided by the second one's norm.
+func relativeError(_ values: some Sequence<Double>, _ expected: [Double]) -> Double {
+    let distance = zip(values, expected).reduce(0.0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
+    let norm = expected.reduce(0.0) { $0 + $1 * $1 }
+    return norm > 0 ? (distance / norm).squareRoot() : distance.squareRoot()
+}
