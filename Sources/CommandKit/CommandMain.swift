@@ -23,19 +23,21 @@ extension AsyncParsableCommand {
                 isThreaded ? ThreadAllowance.ofServices : ThreadAllowance.ofCommands,
                 for: name
             )
-            Task { await Self.run(command) }
+            // Safety: the task is the only one that uses it from here on.
+            nonisolated(unsafe) let parsed = command
+            Task { await Self.run(parsed) }
         } catch {
             Self.end(because: error)
         }
         dispatchMain()
     }
 
-    private static func run(_ command: any ParsableCommand) async {
+    private static func run(_ command: sending any ParsableCommand) async {
         do {
-            var command = command
-            if var command = command as? any AsyncParsableCommand {
-                try await command.run()
+            if var waiting = command as? any AsyncParsableCommand {
+                try await waiting.run()
             } else {
+                var command = command
                 try command.run()
             }
         } catch {

@@ -141,7 +141,8 @@ enum ImportTable {
         // a program, and on no others. Foundation: its coders. The C library: files.
         "FuzzTargets": Self.foundation.union(Self.cLibrary)
             .union([
-                "HTTP2Session", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization", "WeightFetching", "ServiceKit",
+                "HTTP2Session", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization", "WeightFetching",
+                "ServiceKit",
                 "RPCTransport", "CertificateAuthority", "NIOCore", "Logging",
             ]),
         "switchyard-fuzz": Self.cLibrary.union(["FuzzTargets"]),

@@ -126,7 +126,7 @@ enum FileSeeds {
             "packed",
             #"{"formatVersion":2,"kind":"experts","name":"pool-0","fingerprint":"0123456789abcdef","partFingerprint":"fedcba9876543210","#
                 + #""source":"tiny","pools":1,"overrides":{},"experts":[],"tensorCount":0,"byteCount":0,"#
-                + #""packing":{"form":{"version":1,"panelRows":16},"checksums":{}},"files":[]}"#
+                + #""packing":{"form":{"version":1,"panelRows":16},"checksums":{}},"files":[{"name":"a","byteCount":0,"sha256":"\#(String(repeating: "0f", count: 32))"}]}"#
         ),
     ]
 
