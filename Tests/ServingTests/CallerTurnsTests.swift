@@ -15,28 +15,33 @@ import Tokenization
 struct CallerTurnsTests {
     private static let start = ContinuousClock.now
 
+    /// Callers in the order in which their requests end.
+    private final class Endings: Sendable {
+        let names = Mutex<[String]>([])
+    }
+
     @Test("three requests with all slots' beams and long answers do not hold up another caller's one token")
     func greedyBeams() async throws {
         var configuration = EngineConfiguration()
         configuration.scheduler.batchSlots = 4
         try await TestEngine.run(configuration: configuration) { test in
-            let ended = Mutex<[String]>([])
+            let ended = Endings()
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for _ in 0..<3 {
                     group.addTask {
                         _ = try await test.result(of: Self.request(test, caller: "greedy", beams: 4, tokens: 120))
-                        ended.withLock { $0.append("greedy") }
+                        ended.names.withLock { $0.append("greedy") }
                     }
                 }
                 let isBusy = await eventually { test.engine.load.queued == 2 && test.engine.load.usedSlots == 4 }
                 #expect(isBusy)
                 group.addTask {
                     _ = try await test.result(of: Self.request(test, caller: "small", beams: 1, tokens: 1))
-                    ended.withLock { $0.append("small") }
+                    ended.names.withLock { $0.append("small") }
                 }
                 try await group.waitForAll()
             }
-            let order = ended.withLock { $0 }
+            let order = ended.names.withLock { $0 }
             #expect(order.count == 4)
             // The greedy caller's first request may just have ended.
             #expect(order.prefix(2).contains("small"), "\(order)")
