@@ -188,7 +188,10 @@ public struct BatchScheduler: Sendable {
     ///
     /// - Parameter id: The sequence; an unknown one is ignored, since it may have ended meanwhile.
     public mutating func evicted(_ id: SequenceID) {
-        if self.waiting.remove(id) == nil { _ = self.removeRunning(id) }
+        guard self.waiting.remove(id) == nil, self.removeRunning(id) == nil else { return }
+        // It may have lost its place since the last step; it must not end twice.
+        self.rejectedEarly.removeAll { $0.id == id }
+        self.expiredEarly.removeAll { $0 == id }
     }
 
     /// Rejects every sequence from now on; waiting and running ones finish.

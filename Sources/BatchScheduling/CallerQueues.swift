@@ -112,13 +112,15 @@ struct CallerQueues: Sendable {
         let call = queue.calls.remove(at: index)
         // The others keep the earlier turns.
         queue.turns.removeLast()
-        self.turns.credited(caller, cost: call.needs.work)
+        self.turns.credited(caller, cost: call.needs.work, after: queue.turns.last)
         self.left(call, queue)
         return call
     }
 
     /// The work of a sequence that joined was less than its needs said.
-    mutating func credited(_ caller: String, work: Int) { self.turns.credited(caller, cost: work) }
+    mutating func credited(_ caller: String, work: Int) {
+        self.turns.credited(caller, cost: work, after: self.queues[caller]?.turns.last)
+    }
 
     /// Removes the sequences that are over.
     ///

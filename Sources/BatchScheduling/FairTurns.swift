@@ -93,10 +93,11 @@ public struct FairTurns: Sendable {
     /// - Parameters:
     ///   - name: The source; one that is forgotten is ignored.
     ///   - cost: What it did not cost.
-    public mutating func credited(_ name: String, cost: Int) {
+    ///   - last: The source's last turn that still waits; later calls do not come before it.
+    public mutating func credited(_ name: String, cost: Int, after last: Turn? = nil) {
         guard cost > 0, let finish = self.sources[name]?.finish else { return }
         let credit = UInt64(cost)
-        self.sources[name]?.finish = max(finish > credit ? finish - credit : 0, self.virtualTime)
+        self.sources[name]?.finish = max(finish > credit ? finish - credit : 0, self.virtualTime, last?.start ?? 0)
     }
 
     /// Starts the call with this turn, the earliest of all.

@@ -81,8 +81,9 @@ enum ConfigurationTypes {
     ) throws(CheckpointError) {
         var kinds = self.common.merging(self.own(family)) { $1 }
         for name in self.otherNames { kinds[name] = .integer }
-        for (key, kind) in kinds.sorted(by: { $0.key < $1.key }) where overrides[key] == nil {
-            guard let value = values[key], !kind.accepts(value) else { continue }
+        // The other names first: a value under one of them is also under the key that it means.
+        for key in self.otherNames + kinds.keys.sorted() where overrides[key] == nil {
+            guard let kind = kinds[key], let value = values[key], !kind.accepts(value) else { continue }
             throw CheckpointError(
                 code: .invalidConfiguration,
                 message:

@@ -44,7 +44,7 @@ enum ReplyRows {
     static func lied(_ context: RowContext, _ lies: [Lie], _ variant: FaultVariant) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let honest = try cluster.firstHost.address
-            return try await LyingHost.with(before: honest) { liar in
+            return try await LyingHost.with(before: try await Self.behindLiar(cluster, variant)) { liar in
                 let report = try await Self.story(context, cluster, honest, liar.address, variant) {
                     for lie in lies {
                         liar.tell(lie)
@@ -63,7 +63,7 @@ enum ReplyRows {
     private static func garbled(_ context: RowContext, _ variant: FaultVariant) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let honest = try cluster.firstHost.address
-            return try await GarbageRelay.with(before: honest) { relay in
+            return try await GarbageRelay.with(before: try await Self.behindLiar(cluster, variant)) { relay in
                 let report = try await Self.story(context, cluster, honest, relay.address, variant, .frames) {
                     relay.speakGarbage(true)
                     try await Task.sleep(for: context.timing.fault)
@@ -74,6 +74,17 @@ enum ReplyRows {
                 told.require("garbage was sent", relay.drawn > 0, found: "\(relay.drawn) bytes")
                 return told
             }
+        }
+    }
+
+    /// The host that a liar stands before: one of its own beside a true one, since two addresses of one process are one
+    /// replica.
+    ///
+    /// - Returns: Its address.
+    static func behindLiar(_ cluster: FaultCluster, _ variant: FaultVariant) async throws -> String {
+        switch variant {
+        case .replica: try await cluster.startHost(pool: 0).address
+        case .alone: try cluster.firstHost.address
         }
     }
 

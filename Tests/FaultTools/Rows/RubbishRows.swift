@@ -24,7 +24,7 @@ enum RubbishRows {
     private static func plausible(_ context: RowContext, _ variant: FaultVariant) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let honest = try cluster.firstHost.address
-            return try await LyingHost.with(before: honest) { liar in
+            return try await LyingHost.with(before: try await ReplyRows.behindLiar(cluster, variant)) { liar in
                 let targets = ["pool-0": variant == .replica ? [honest, liar.address] : [liar.address]]
                 let gateway = try await cluster.startGateway(targets: targets)
                 let findings = Findings()

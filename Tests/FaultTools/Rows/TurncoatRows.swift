@@ -75,7 +75,7 @@ enum TurncoatRows {
     private static func left(_ context: RowContext, _ variant: FaultVariant) async throws -> RowReport {
         try await context.withHosts(pools: 2, replicas: 1) { cluster in
             let honest = try cluster.firstHost.address
-            return try await GoAwayRelay.with(before: honest) { relay in
+            return try await GoAwayRelay.with(before: try await ReplyRows.behindLiar(cluster, variant)) { relay in
                 let report = try await ReplyRows.story(context, cluster, honest, relay.address, variant, .silence) {
                     relay.leave(true)
                     try await Task.sleep(for: context.timing.fault)
