@@ -8,7 +8,7 @@ internal import Synchronization
 ///
 /// A whole checkpoint has no checksums, so there is nothing to compare.
 struct MappedContents: Sendable {
-    /// Bytes a second that a pass reads: slow enough for a disk and processors that others use.
+    /// Bytes per second that a pass reads: slow enough for a disk and processors that others use.
     static let pace = 200_000_000
     /// The time from the end of a pass to the next one.
     static let interval = Duration.seconds(86_400)
@@ -58,7 +58,7 @@ struct MappedContents: Sendable {
 
     /// Compares everything once, on a thread of its own with less weight than those that serve.
     ///
-    /// - Parameter pace: Bytes a second at most.
+    /// - Parameter pace: Bytes per second at most.
     /// - Returns: How long it took; nil if the task was cancelled first.
     /// - Throws: As ``compare(pause:)``.
     func pass(pace: Int = Self.pace) async throws -> Duration? {

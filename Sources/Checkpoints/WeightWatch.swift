@@ -98,7 +98,7 @@ public final class WeightWatch: Sendable {
 
     /// Compares every mapped tensor with its checksum once, at a limited pace; what differs is a ``failure``.
     ///
-    /// - Parameter pace: Bytes a second at most; 200 MB if omitted.
+    /// - Parameter pace: Bytes per second at most; 200 MB if omitted.
     /// - Returns: Nil where one differs, where nothing has a checksum, and in a cancelled task.
     public func compare(pace: Int? = nil) async -> Comparison? {
         guard self.contents.count > 0 else { return nil }

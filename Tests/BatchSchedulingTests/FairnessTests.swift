@@ -191,7 +191,7 @@ struct FairnessTests {
         #expect(passed == 2 * CallPriority.reach - 1)
     }
 
-    @Test("a full queue takes a newcomer in place of the last request of whoever has the most places")
+    @Test("a full queue takes a newcomer in place of the last request of the caller that has the most places")
     func displaced() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 4))
         for number in 1...4 { _ = scheduler.enqueue(id(number), Self.needs("many"), now: at(0)) }
@@ -230,7 +230,7 @@ struct FairnessTests {
         #expect(plan.decodes == [id(1)] && plan.expired.isEmpty)
     }
 
-    @Test("the rules hold and every request ends once, whoever sends what", arguments: [1, 2, 3, 4])
+    @Test("the rules hold and every request ends once, in any mix of callers", arguments: [1, 2, 3, 4])
     func simulation(seed: UInt64) {
         var generator = SplitMix(state: seed)
         var configuration = SchedulerConfiguration(batchSlots: 8, queueLimit: 9, encodeTokensPerStep: 30)

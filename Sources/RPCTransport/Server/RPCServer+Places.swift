@@ -24,7 +24,7 @@ extension RPCServer {
     func takePlace(_ id: Int, _ connection: Connection, _ role: ServerConnection) -> Bool {
         let (place, leaving) = self.state.withLock { state -> (ConnectionPlaces.Place?, Connection?) in
             guard case .running = state.phase else { return (nil, nil) }
-            // Those that leave take a moment, and must not become many: descriptors are kept for so many.
+            // Those that leave take a moment, and must not become many: descriptors are kept for this many.
             let most = self.maxConnections + self.configuration.limits.probeConnections + Self.leavingConnections
             guard state.connections.count < most else { return (.some(.none), nil) }
             let (place, leaves) = state.places.arrived(id, from: role.caller.host) {

@@ -12,7 +12,7 @@ internal import Darwin
 
 /// Whether the system lets this process start the threads that it will need.
 ///
-/// Event loops and the language's own threads are started by libraries that stop the process without a word, or wait for
+/// Event loops and the language's own threads are started by libraries that stop the process silently, or wait for
 /// ever, where the system refuses one. So the threads are tried first: as many as will be needed are started, held and ended
 /// again, which counts every limit there is.
 package enum ThreadAllowance {

@@ -114,7 +114,7 @@ public struct GenerateRequest: ProtoMessage {
 
     /// The longest wait for batch slots in milliseconds; then the call ends with RESOURCE_EXHAUSTED.
     ///
-    /// 0 means no limit but the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
+    /// 0 is unlimited but for the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
     public var queueTimeoutMilliseconds: UInt32?
 
     /// Creates the message; each parameter is the property of that name.
@@ -1019,7 +1019,7 @@ public struct EncodeRequest: ProtoMessage {
 
     /// The longest wait for batch slots in milliseconds; then the call ends with RESOURCE_EXHAUSTED.
     ///
-    /// 0 means no limit but the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
+    /// 0 is unlimited but for the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
     public var queueTimeoutMilliseconds: UInt32?
 
     /// Creates the message; each parameter is the property of that name.
@@ -1335,7 +1335,7 @@ public struct ScoreRequest: ProtoMessage {
 
     /// The longest wait for batch slots in milliseconds; then the call ends with RESOURCE_EXHAUSTED.
     ///
-    /// 0 means no limit but the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
+    /// 0 is unlimited but for the deadline. If it is left out, the gateway's setting queue-timeout-ms counts.
     public var queueTimeoutMilliseconds: UInt32?
 
     /// Creates the message; each parameter is the property of that name.
