@@ -39,7 +39,7 @@ struct ThreadLimitTests {
         ["expert-host", "--shard", "/nonexistent", "--threads", "1"],
         ["gateway", "--model", "/nonexistent", "--pool", "a=127.0.0.1:1"],
         ["up", TestCluster.miniature, "--listen", "127.0.0.1:0"], ["demo", "--model", TestCluster.miniature],
-        ["shard", TestCluster.miniature, "--out", "/nonexistent/out"],
+        ["shard", TestCluster.miniature, "--out", "/nonexistent/out", "--pools", "2"],
         ["generate", "--local", TestCluster.miniature, "my <extra_id_0>"],
         ["pull", "a/b", "--endpoint", "http://127.0.0.1:1", "--plaintext"], ["status"], ["health"],
     ]

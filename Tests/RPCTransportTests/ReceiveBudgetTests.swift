@@ -76,7 +76,8 @@ struct ReceiveBudgetLoopbackTests {
             }
             // 42 parts of 8,000 bytes, of which 16 fit into 128 KiB.
             while server.counts.callsEndedForBudget < 26 { await Task.yield() }
-            #expect(server.counts.heldBytes <= 128 << 10)
+            // A call that another connection ends is counted before its bytes are given back.
+            while server.counts.heldBytes > 128 << 10 { await Task.yield() }
             for _ in 0..<4 { try await self.expectAnswer(port) }
             for sender in senders { try await sender.peer.close() }
             while server.counts.heldBytes > 0 { await Task.yield() }

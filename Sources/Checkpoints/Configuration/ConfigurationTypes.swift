@@ -7,7 +7,9 @@ internal import JSONValues
 /// A `config.json` that transformers refuses describes no model, and what is read from it here would be a guess: `4.0`
 /// experts, or a `null` that is taken for an absent key. The classes say the type of every key, and loading checks it
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/switch_transformers/configuration_switch_transformers.py,
-/// and `t5` and `mt5` beside it). Keys that all classes have in common are not checked, as there.
+/// and `t5` and `mt5` beside it). Keys that all classes have in common are not checked, as there. One deviation: release 5.23
+/// refuses an integer where it wants a number with a point, 4.57 takes it, and so does this: the value is the same, and programs
+/// in other languages write `1.0` as `1`.
 enum ConfigurationTypes {
     /// What a value may be.
     ///
@@ -16,14 +18,13 @@ enum ConfigurationTypes {
         case integer = "an integer"
         case integerOrNull = "an integer or null"
         case integersOrNull = "an integer, a list of integers or null"
-        case point = "a number with a decimal point or an exponent"
         case number = "a number"
         case boolean = "true or false"
         case text = "a string"
 
         func accepts(_ value: JSONValue) -> Bool {
             switch (self, value) {
-            case (.integer, .integer), (.number, .integer), (.point, .number), (.number, .number), (.boolean, .bool),
+            case (.integer, .integer), (.number, .integer), (.number, .number), (.boolean, .bool),
                 (.text, .string), (.integerOrNull, .integer), (.integersOrNull, .integer):
                 true
             case (.integerOrNull, .null), (.integersOrNull, .null): true
@@ -37,7 +38,7 @@ enum ConfigurationTypes {
     private static let common: [String: Kind] = [
         "vocab_size": .integer, "d_model": .integer, "d_kv": .integer, "d_ff": .integer, "num_heads": .integer,
         "num_layers": .integer, "num_decoder_layers": .integerOrNull, "relative_attention_num_buckets": .integer,
-        "relative_attention_max_distance": .integer, "layer_norm_epsilon": .point, "initializer_factor": .point,
+        "relative_attention_max_distance": .integer, "layer_norm_epsilon": .number, "initializer_factor": .number,
         "dropout_rate": .number, "is_encoder_decoder": .boolean, "is_decoder": .boolean, "use_cache": .boolean,
         "eos_token_id": .integersOrNull, "pad_token_id": .integerOrNull,
     ]
@@ -49,7 +50,7 @@ enum ConfigurationTypes {
                 "num_experts": .integer, "expert_capacity": .integer, "num_sparse_encoder_layers": .integer,
                 "num_sparse_decoder_layers": .integer, "encoder_sparse_step": .integer, "decoder_sparse_step": .integer,
                 "router_bias": .boolean, "router_dtype": .text, "router_ignore_padding_tokens": .boolean,
-                "router_jitter_noise": .number, "router_z_loss_coef": .point, "router_aux_loss_coef": .point,
+                "router_jitter_noise": .number, "router_z_loss_coef": .number, "router_aux_loss_coef": .number,
                 "add_router_probs": .boolean, "dense_act_fn": .text, "tie_word_embeddings": .boolean,
                 "bos_token_id": .integerOrNull, "add_cross_attention": .boolean,
             ]
