@@ -120,7 +120,10 @@ func withIllHost<Result>(
     timing: ConnectionTiming = .dataPlane,
     _ body: (Int) async throws -> Result
 ) async throws -> Result {
-    let described = description.serialized()
+    // A process of its own: with the true host's identifier it would be a second address of that host.
+    var own = description
+    own.instanceID = "ill"
+    let described = own.serialized()
     let server = RPCServer(
         configuration: RPCServerConfiguration(limits: .dataPlane, timing: timing, drainGrace: .zero),
         methods: [
