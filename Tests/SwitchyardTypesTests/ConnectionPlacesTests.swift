@@ -65,6 +65,7 @@ struct ConnectionPlacesTests {
             let isRegular = listener.places.promoted(later.id)
             #expect(isRegular)
         }
+        listener.idle[later.id] = nil
         #expect(listener.arrive("d", idleSince: nil).place == .probe)
         #expect(listener.arrive("e", idleSince: nil).place == .none)
         #expect(listener.places.checkInvariants() == nil)
