@@ -6,6 +6,8 @@ internal import SwitchyardClient
 package enum FaultLimits {
     /// The longest wait for a token when a host with a replica fails, in seconds.
     static let stall = 0.4
+    /// Connections that a gateway may make to a host that leaves each of them at once.
+    static let leftConnections = 200
     /// The fraction of the throughput that may be lost during the fault.
     static let throughputLost = 0.02
     /// How long a cluster may take to recover once a partition has healed, in seconds.

@@ -160,9 +160,9 @@ enum ReplyRows {
         return report
     }
 
-    /// A connection that breaks with every frame is given up as a connection.
+    /// A connection that breaks with every frame, or that its host leaves, is given up as a connection.
     private static func isEjected(_ states: Set<ReplicaState>, _ wrong: Wrong) -> Bool {
-        states.contains(.ejected) || wrong == .frames && states.contains(.disconnected)
+        states.contains(.ejected) || wrong != .replies && states.contains(.disconnected)
     }
 
     /// The required consequence of lies has come: the host is ejected, or strict calls were refused.

@@ -84,6 +84,12 @@ enum TurncoatRows {
                 }
                 var told = report
                 told.require("connections were left", relay.left > 0, found: "\(relay.left)")
+                // Waits grow while connections are lost at once.
+                told.require(
+                    "connections <= \(FaultLimits.leftConnections)",
+                    relay.left <= FaultLimits.leftConnections,
+                    found: "\(relay.left)"
+                )
                 let limit = variant == .replica ? FaultLimits.stall : FaultLimits.steps
                 told.require(
                     "stall <= \(Figure.seconds(limit))",
