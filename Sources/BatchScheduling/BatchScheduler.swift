@@ -228,7 +228,7 @@ public struct BatchScheduler: Sendable {
         }
         let heads = self.waiting.heads
         guard let first = heads.first else { return nil }
-        // Who has its share lets others go first whose requests fit; slots that nobody could use help nobody.
+        // A caller that has its share lets others go first whose requests fit, but leaves no slot unused for them.
         let next =
             self.isWithinShare(first)
             ? first : heads.first { self.isWithinShare($0) && $0.needs.slots <= self.freeSlots } ?? first
