@@ -62,7 +62,7 @@ struct StreamTests {
         let settings = Self.settings(text: text)
         var whole = try self.batches(lines, settings)
         var positions: [DataPosition] = []
-        var expected: [TrainingBatch] = []
+        var expected: [TokenizedBatch] = []
         var faults: [Int] = []
         // More than two epochs.
         while whole.examples.position.epoch < 3 {
@@ -193,7 +193,7 @@ struct StreamTests {
         settings.maximumTargetTokens = 60
         let limits = BatchLimits(targetTokens: 60, inputTokens: 250, examples: 12)
         var stream = try self.batches(lines, settings, use: .training(epochs: 1), limits: limits)
-        var batches: [TrainingBatch] = []
+        var batches: [TokenizedBatch] = []
         while let batch = try stream.next() { batches.append(batch) }
         #expect(batches.flatMap(\.lines).sorted() == Array(0..<300))
         for (batch, next) in zip(batches, batches.dropFirst()) {
@@ -220,7 +220,7 @@ struct StreamTests {
                 #expect(part.reduce(0) { $0 + batch.input($1).count + batch.target($1).count } <= tokens)
             }
         }
-        #expect(TrainingBatch().parts(ofAtMost: 5).isEmpty)
+        #expect(TokenizedBatch().parts(ofAtMost: 5).isEmpty)
     }
 
     @Test("a line that cannot be used is an error where that is wanted, but for blank lines of text")

@@ -7,7 +7,7 @@ public struct BatchStream<Lines: LineSource>: Sendable {
 
     private let limits: BatchLimits
     /// An example that did not fit into the last batch, and the position before it.
-    private var pending: (example: TrainingExample, position: DataPosition)?
+    private var pending: (example: TokenizedExample, position: DataPosition)?
 
     /// Makes a stream.
     ///
@@ -29,8 +29,8 @@ public struct BatchStream<Lines: LineSource>: Sendable {
     /// - Returns: The batch, with at least one example; nil at the end. The last batch of an epoch is filled up with the
     ///   next epoch's examples; the very last may be smaller than the limits.
     /// - Throws: As ``ExampleStream/next()``.
-    public mutating func next() throws(DataError) -> TrainingBatch? {
-        var batch = TrainingBatch()
+    public mutating func next() throws(DataError) -> TokenizedBatch? {
+        var batch = TokenizedBatch()
         if let pending = self.pending {
             batch.append(pending.example)
             self.pending = nil

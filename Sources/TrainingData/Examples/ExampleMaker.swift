@@ -91,7 +91,7 @@ struct ExampleMaker: Sendable {
         line: (index: Int, part: Int),
         seed: UInt64,
         epoch: Int
-    ) throws(LineFault.Reason) -> TrainingExample {
+    ) throws(LineFault.Reason) -> TokenizedExample {
         guard tokens.count >= 2 else { throw .tooShort(tokens: tokens.count) }
         let task = self.settings.corruption
         var random = KeyedRandom(key: seed, UInt64(epoch), UInt64(line.index), UInt64(line.part))
@@ -101,7 +101,7 @@ struct ExampleMaker: Sendable {
             sentinels: self.sentinels,
             end: self.tokenizer.endTokenID
         )
-        return TrainingExample(input: input, target: target, line: line.index)
+        return TokenizedExample(input: input, target: target, line: line.index)
     }
 
     /// The example of a line that holds input and target.
@@ -111,11 +111,11 @@ struct ExampleMaker: Sendable {
     ///   - line: Its index.
     /// - Returns: The example.
     /// - Throws: Why the line cannot be used.
-    func pair(_ content: LineContent, line: Int) throws(LineFault.Reason) -> TrainingExample {
+    func pair(_ content: LineContent, line: Int) throws(LineFault.Reason) -> TokenizedExample {
         guard case .pair(let input, let target) = try LineTexts(content, self.settings.format) else {
             throw .empty
         }
-        return TrainingExample(
+        return TokenizedExample(
             input: try self.ids(self.settings.inputPrefix + input, self.settings.maximumInputTokens, "input"),
             target: try self.ids(target, self.settings.maximumTargetTokens, "target"),
             line: line

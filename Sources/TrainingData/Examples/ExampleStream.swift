@@ -136,12 +136,12 @@ public struct ExampleStream<Lines: LineSource>: Sendable {
     /// - Returns: The example, or nil at the end.
     /// - Throws: ``DataError`` when a file cannot be read, when a line cannot be used and that is an error, or when a whole
     ///   epoch has no line that can be used.
-    public mutating func next() throws(DataError) -> TrainingExample? {
+    public mutating func next() throws(DataError) -> TokenizedExample? {
         while true {
             if self.position.place >= self.linesPerEpoch, try !self.beginEpoch() {
                 return nil
             }
-            let example: TrainingExample?
+            let example: TokenizedExample?
             if case .text = self.maker.settings.format {
                 example = try self.nextText()
             } else {
@@ -187,7 +187,7 @@ public struct ExampleStream<Lines: LineSource>: Sendable {
         }
     }
 
-    private mutating func nextPair() throws(DataError) -> TrainingExample? {
+    private mutating func nextPair() throws(DataError) -> TokenizedExample? {
         let line = self.lineIndex(self.position.place)
         self.position.place += 1
         let content = try self.lines.line(line)
@@ -214,7 +214,7 @@ public struct ExampleStream<Lines: LineSource>: Sendable {
         }
     }
 
-    private mutating func nextText() throws(DataError) -> TrainingExample? {
+    private mutating func nextText() throws(DataError) -> TokenizedExample? {
         let place = self.position.place
         let line = self.lineIndex(place)
         let part = self.position.part

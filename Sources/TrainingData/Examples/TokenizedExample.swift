@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// An input and the target that a model shall give for it.
-public struct TrainingExample: Sendable, Hashable {
+public struct TokenizedExample: Sendable, Hashable {
     /// The input's ids, `</s>` at the end.
     public var input: [Int32]
 

@@ -4,7 +4,7 @@
 ///
 /// Sequence `i` has the ids at `offsets[i] ..< offsets[i + 1]`. So short examples cost what they are long, and there is
 /// nothing to gain from putting several into one sequence.
-public struct TrainingBatch: Sendable, Hashable {
+public struct TokenizedBatch: Sendable, Hashable {
     /// The inputs' ids, one sequence after the other, `</s>` at the end of each.
     public private(set) var inputIDs: [Int32] = []
 
@@ -29,7 +29,7 @@ public struct TrainingBatch: Sendable, Hashable {
     /// Adds an example.
     ///
     /// - Parameter example: The example.
-    public mutating func append(_ example: TrainingExample) {
+    public mutating func append(_ example: TokenizedExample) {
         self.inputIDs += example.input
         self.inputOffsets.append(self.inputIDs.count)
         self.targetIDs += example.target
@@ -120,7 +120,7 @@ public struct BatchLimits: Sendable, Hashable {
     }
 
     /// Whether an example still fits into a batch.
-    func hasRoom(for example: TrainingExample, in batch: TrainingBatch) -> Bool {
+    func hasRoom(for example: TokenizedExample, in batch: TokenizedBatch) -> Bool {
         batch.count == 0
             || (batch.count < self.examples ?? .max
                 && batch.targetIDs.count + example.target.count <= self.targetTokens ?? .max
