@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the gradients that PyTorch computes for tiny models: ../SwitchTrainingTests/Fixtures/gradients/NAME.json.
+"""Writes the gradients that PyTorch computes for tiny models: ../SwitchTrainingTests/Fixtures/gradients/NAME.json, and those
+of peft's LoRA matrices: ../SwitchTrainingTests/Fixtures/lora/NAME.json, beside the adapter as peft saves it.
 
     python make_training_cases.py [NAME ...]
 
@@ -8,6 +9,7 @@ in float64, each tensor's gradient as its norm and its projections on a few vect
 model's type; for these runs both are float64. `errors` is what PyTorch's own float32 gradients, of the modules as they are, are
 off by: the Euclidean distance, divided by the norm; the greatest of several runs that order the hidden state's elements
 differently, which changes nothing but how numbers round. The float32 runs follow the float64 run's routes.
+Cases with an adapter need peft 0.21.2.
 """
 
 import json
@@ -30,12 +32,14 @@ from reference import require_pinned_versions
 OUT = pathlib.Path(__file__).parent.parent / "SwitchTrainingTests" / "Fixtures" / "gradients"
 SIZES = dict(vocab_size=23, d_model=16, d_kv=6, d_ff=20, num_heads=3, num_layers=2, num_decoder_layers=2)
 SWITCH = dict(num_experts=4, encoder_sparse_step=2, decoder_sparse_step=2, expert_capacity=64)
+LORA = OUT.parent / "lora"
+PEFT_VERSION = "0.21.2"
 RUNS = 16
 LENGTHS = [[9, 6], [1, 2], [14, 1], [6, 11]]
 
 
-def case(family="switch", settings=None, lengths=LENGTHS, **changes):
-    return dict(family=family, settings=settings or {}, lengths=lengths, model=changes)
+def case(family="switch", settings=None, lengths=LENGTHS, lora=None, **changes):
+    return dict(family=family, settings=settings or {}, lengths=lengths, lora=lora, model=changes)
 
 
 CASES = {
@@ -61,6 +65,11 @@ CASES = {
     "t5-relu6": case(family="t5", feed_forward_proj="relu6"),
     "t5-relu2": case(family="t5", feed_forward_proj="relu2", num_layers=3, num_decoder_layers=1),
     "t5-quick-gelu": case(family="t5", feed_forward_proj="gated-quick_gelu"),
+    "lora-attention": case(lora=dict(r=2, lora_alpha=3, target_modules=["q", "v"])),
+    "lora-experts": case(lora=dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["wi", "wo"]), num_experts=6),
+    "lora-all": case(lora=dict(r=5, lora_alpha=2, target_modules="all-linear"), settings=dict(routerZ=0.1)),
+    "lora-t5": case(family="t5", feed_forward_proj="gated-gelu", lora=dict(r=17, lora_alpha=17, target_modules=["o", "wi_1"])),
+    "lora-head": case(tie_word_embeddings=False, lora=dict(r=4, lora_alpha=6, target_modules=["k", "lm_head"])),
 }
 
 
@@ -80,7 +89,9 @@ def weight(name, shape, seed):
     for byte in name.encode():
         own = ((own ^ byte) * 0x01000193) & 0xFFFFFFFF
     values = numbers(int(np.prod(shape)), own)
-    if "norm" in name:
+    if "lora_" in name:
+        values = values / np.sqrt(np.float64(shape[-1]))
+    elif "norm" in name:
         values = 1 + 0.3 * values
     elif "relative" in name:
         values = 0.5 * values
@@ -153,9 +164,33 @@ def reorder(name, values, order):
     """A tensor of the model whose hidden state has its elements in another order."""
     if values.ndim == 1:
         return values[order] if "norm" in name else values
+    if "lora_" in name:
+        is_output = name.split(".lora_")[0].rsplit(".", 1)[-1] in ("o", "wo")
+        if "lora_A" in name:
+            return values if is_output else values[:, order]
+        return values[order] if is_output else values
     if "relative" in name:
         return values
     return values[order] if name.endswith((".o.weight", ".wo.weight")) else values[:, order]
+
+
+def plain(name):
+    """The name that a tensor of an adapter has in its file."""
+    return name.replace(".default.", ".")
+
+
+def adapt(model, settings, order):
+    """The model with a LoRA adapter whose matrices are functions of their names."""
+    import peft
+    if peft.__version__ != PEFT_VERSION:
+        raise SystemExit(f"peft is {peft.__version__}; install peft=={PEFT_VERSION}")
+    model = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **settings))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                values = weight(plain(name), tuple(parameter.shape), 1)
+                parameter.copy_(values if order is None else reorder(plain(name), values, order))
+    return model
 
 
 def build(test, dtype, given=None, order=None):
@@ -174,14 +209,17 @@ def build(test, dtype, given=None, order=None):
         for name, parameter in model.named_parameters():
             values = weight(name, tuple(parameter.shape), 1)
             parameter.copy_(values if order is None else reorder(name, values, order))
+    base = model
+    if test["lora"]:
+        model = adapt(model, test["lora"], order)
     model = model.to(dtype)
     model.train()
     routers = None
     if test["family"] == "switch":
-        for module in model.modules():
+        for module in base.modules():
             if isinstance(module, switch.SwitchTransformersTop1Router):
                 module.dtype = dtype
-        routers = Routers(model, given)
+        routers = Routers(base, given)
     return model, config, routers
 
 
@@ -209,7 +247,7 @@ def step(test, dtype, given=None, order=None):
     loss.backward()
     back = None if order is None else torch.argsort(order)
     gradients = {
-        name: None if p.grad is None else (p.grad if back is None else reorder(name, p.grad, back)).double().numpy().ravel()
+        plain(name): None if p.grad is None else (p.grad if back is None else reorder(plain(name), p.grad, back)).double().numpy().ravel()
         for name, p in model.named_parameters()
     }
     return loss.item(), gradients, routers, valid
@@ -239,8 +277,14 @@ def write(name, test):
         stack = layer.split(".")[0]
         routes = torch.where(mask.sum(-1) > 0, choice, -1)[valid[stack]]
         entry["routes"][stack + " " + layer.split(".")[2]] = routes.tolist()
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / f"{name}.json").write_text(json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n")
+    out = OUT
+    if test["lora"]:
+        out = LORA
+        entry["lora"] = test["lora"]
+        build(test, torch.float32)[0].save_pretrained(out / name, save_embedding_layers=False)
+        (out / name / "README.md").unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n")
     print(name, loss, len(gradients), max(entry["errors"].values()))
 
 

@@ -36,8 +36,32 @@ struct TorchGradients: Decodable {
         var feedForwardProj: String?
     }
 
+    /// peft's settings of an adapter.
+    struct Adapter: Decodable {
+        var r: Int
+        var loraAlpha: Double
+        var useRslora: Bool?
+        var targetModules: Targets
+
+        /// A list of names, or one word.
+        enum Targets: Decodable {
+            case names([String])
+            case word(String)
+
+            init(from decoder: any Decoder) throws {
+                let container = try decoder.singleValueContainer()
+                if let word = try? container.decode(String.self) {
+                    self = .word(word)
+                } else {
+                    self = .names(try container.decode([String].self))
+                }
+            }
+        }
+    }
+
     var family: String
     var settings: Settings
+    var lora: Adapter?
     var model: Model
     var lengths: [[Int]]
     var loss: Double
@@ -49,13 +73,15 @@ struct TorchGradients: Decodable {
 
     static let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures/gradients")
 
-    static func names() throws -> [String] {
-        try FileManager.default.contentsOfDirectory(atPath: Self.folder.path)
+    static let adapters = Self.folder.deletingLastPathComponent().appending(path: "lora")
+
+    static func names(in folder: URL = Self.folder) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: folder.path)
             .filter { $0.hasSuffix(".json") }.map { String($0.dropLast(5)) }.sorted()
     }
 
-    static func load(_ name: String) throws -> TorchGradients {
-        let data = try Data(contentsOf: Self.folder.appending(path: "\(name).json"))
+    static func load(_ name: String, in folder: URL = Self.folder) throws -> TorchGradients {
+        let data = try Data(contentsOf: folder.appending(path: "\(name).json"))
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         return try decoder.decode(TorchGradients.self, from: data)

@@ -12,6 +12,10 @@ struct ParameterTests {
     static let miniature = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().appending(path: "deploy/models/switch-mini").path
 
+    /// The adapters that peft made.
+    static let adapterFixtures = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appending(path: "Fixtures/adapters").path
+
     static func tiny(_ change: (inout ModelConfiguration) -> Void = { _ in }) -> ModelConfiguration {
         var configuration = ModelConfiguration(
             vocabularySize: 11,

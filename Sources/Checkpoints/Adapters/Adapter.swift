@@ -23,7 +23,7 @@ struct Adapter: Sendable {
                 ("adapter_model.safetensors", SafetensorsReader.read), ("adapter_model.bin", TorchReader.read),
             ]
     /// What peft writes before every name.
-    private static let prefix = "base_model.model."
+    static let prefix = "base_model.model."
 
     /// The adapter's folder.
     let directory: String

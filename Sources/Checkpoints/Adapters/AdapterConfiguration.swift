@@ -36,12 +36,12 @@ struct AdapterConfiguration: Sendable {
     let base: String?
     /// The modules that were trained in full, by the ends of their names.
     let savedModules: [String]
-    private let targets: [String]?
-    private let rank: Int
-    private let alpha: Double
-    private let isRankStabilized: Bool
-    private let ranks: [(name: String, pattern: ModulePattern, value: Double)]
-    private let alphas: [(name: String, pattern: ModulePattern, value: Double)]
+    let targets: [String]?
+    let rank: Int
+    let alpha: Double
+    let isRankStabilized: Bool
+    let ranks: [(name: String, pattern: ModulePattern, value: Double)]
+    let alphas: [(name: String, pattern: ModulePattern, value: Double)]
 
     /// Reads an adapter's configuration.
     ///

@@ -47,6 +47,20 @@ public struct WeightDraws: Sendable {
         }
     }
 
+    /// Fills a tensor with numbers that are uniform within `-bound ..< bound`.
+    ///
+    /// - Parameters:
+    ///   - values: The tensor.
+    ///   - name: The tensor's name.
+    ///   - bound: The bound.
+    func fill(_ values: UnsafeMutableBufferPointer<Float>, name: String, uniformWithin bound: Double) {
+        let key = Self.key(name)
+        for index in values.indices {
+            let unit = Philox.uniform(seed: self.seed, sequence: key, step: UInt64(index))
+            values[index] = Float((2 * unit - 1) * bound)
+        }
+    }
+
     private struct Place: @unchecked Sendable {
         // Safety: each thread writes its own elements.
         let pointer: UnsafeMutablePointer<Float>

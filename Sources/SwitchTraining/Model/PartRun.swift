@@ -84,26 +84,39 @@ final class StepSums {
         for index in 0..<count { sums[index] += values[index] }
     }
 
-    /// Adds everything to the gradients.
+    /// Adds everything to the gradients that are wanted.
     func finish(into gradients: Gradients, _ configuration: ModelConfiguration, _ parameters: ModelParameters) {
-        for (index, sums) in self.norms.merging(self.routerBiases, uniquingKeysWith: { first, _ in first }) {
+        for (index, sums) in self.norms.merging(self.routerBiases, uniquingKeysWith: { first, _ in first })
+        where gradients.wanted[index] {
             let target = gradients.values.start(index)
             for column in sums.indices { target[column] = Float(sums[column]) }
             gradients.touched[index] = true
         }
         for stack in Stack.allCases {
-            guard let index = parameters.relativeBias[stack], let blocks = self.biases[stack] else { continue }
-            let target = gradients.values.start(index)
-            for head in 0..<configuration.headCount {
-                for bucket in 0..<configuration.relativeBuckets {
-                    let place = head * configuration.relativeBuckets + bucket
-                    let sum = blocks.reduce(0.0) { $0 + $1[place] }
-                    target[bucket * configuration.headCount + head] = Float(sum)
-                }
+            self.finishBias(stack, into: gradients, configuration, parameters)
+            if gradients.wanted[parameters.embedding.index] {
+                self.embeddings[stack]?.add(to: gradients.values.start(parameters.embedding.index))
+                gradients.touched[parameters.embedding.index] = true
             }
-            gradients.touched[index] = true
-            self.embeddings[stack]?.add(to: gradients.values.start(parameters.embedding.index))
         }
-        gradients.touched[parameters.embedding.index] = true
+    }
+
+    private func finishBias(
+        _ stack: Stack,
+        into gradients: Gradients,
+        _ configuration: ModelConfiguration,
+        _ parameters: ModelParameters
+    ) {
+        guard let index = parameters.relativeBias[stack], gradients.wanted[index], let blocks = self.biases[stack]
+        else { return }
+        let target = gradients.values.start(index)
+        for head in 0..<configuration.headCount {
+            for bucket in 0..<configuration.relativeBuckets {
+                let place = head * configuration.relativeBuckets + bucket
+                let sum = blocks.reduce(0.0) { $0 + $1[place] }
+                target[bucket * configuration.headCount + head] = Float(sum)
+            }
+        }
+        gradients.touched[index] = true
     }
 }

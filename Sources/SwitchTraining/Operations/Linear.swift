@@ -44,20 +44,21 @@ enum Linear {
         )
     }
 
-    /// `dW += dy^T x`: one chain over the rows, which continues from what the gradients hold.
+    /// `dW += dy^T x`: one chain over the rows, which continues from what the gradients hold; nothing where it is not wanted.
     static func weightGradient(
         _ gradients: Gradients,
         _ weight: Weight,
         _ outputGradient: Rows,
         _ input: Rows
     ) -> MatrixProduct {
-        if input.count > 0 {
+        let isWanted = gradients.wanted[weight.index]
+        if input.count > 0, isWanted {
             gradients.touched[weight.index] = true
         }
         return MatrixProduct(
             outputGradient.transposed,
             input.operand,
-            rows: weight.outputs,
+            rows: isWanted ? weight.outputs : 0,
             depth: input.count,
             columns: weight.inputs,
             into: gradients.values.start(weight.index),

@@ -145,17 +145,26 @@ public final class Gradients: @unchecked Sendable {
     /// An expert without a token did not.
     public var touched: [Bool]
 
+    /// Whether each tensor's gradient is computed; the others stay zeros and untouched.
+    public let wanted: [Bool]
+
     /// Makes gradients of zero, nothing touched.
     ///
-    /// - Parameter layout: Where the tensors lie.
-    public init(layout: ParameterLayout) {
+    /// - Parameters:
+    ///   - layout: Where the tensors lie.
+    ///   - wanted: For each entry of the layout whether its gradient is computed; nil for all.
+    public init(layout: ParameterLayout, wanted: [Bool]? = nil) {
+        precondition(wanted?.count ?? layout.entries.count == layout.entries.count, "a choice of another layout")
         self.values = ParameterBuffer(layout: layout)
         self.touched = Array(repeating: false, count: layout.entries.count)
+        self.wanted = wanted ?? Array(repeating: true, count: layout.entries.count)
     }
 
     /// Sets every gradient back to zero and untouched.
     public func clear() {
-        self.values.clear()
-        for index in self.touched.indices { self.touched[index] = false }
+        for index in self.touched.indices where self.wanted[index] {
+            self.values[index].update(repeating: 0)
+            self.touched[index] = false
+        }
     }
 }

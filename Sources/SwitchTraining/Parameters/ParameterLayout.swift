@@ -26,7 +26,7 @@ public enum ParameterKind: Sendable, Hashable {
 /// Names, shapes and places of a model's trainable tensors, in one fixed order.
 ///
 /// The order is that of `ModelConfiguration.gatewayRoles`, followed by the experts: by layer, expert and matrix. A tied
-/// output projection is no tensor of its own.
+/// output projection is no tensor of its own. A ``LowRankAdapter`` has a layout of its own, of what it trains.
 public struct ParameterLayout: Sendable, Hashable {
     /// One tensor.
     public struct Entry: Sendable, Hashable {
@@ -38,7 +38,7 @@ public struct ParameterLayout: Sendable, Hashable {
         public var range: Range<Int>
         /// What the tensor is for.
         public var kind: ParameterKind
-        /// The tensor's place in the model.
+        /// The tensor's place in the model; in an adapter's layout, that of the matrix that it changes.
         public var role: TensorRole
     }
 
@@ -73,20 +73,46 @@ public struct ParameterLayout: Sendable, Hashable {
                     + " process; choose a smaller model, or correct config.json"
             )
         }
-        var entries: [Entry] = []
-        var indices: [TensorRole: Int] = [:]
-        var next = 0
-        for role in configuration.trainableRoles {
-            let shape = configuration.shape(of: role)
-            let size = shape.reduce(1, *)
-            indices[role] = entries.count
-            entries.append(
-                Entry(
+        let roles = configuration.trainableRoles
+        self.init(
+            roles.map { role in
+                Tensor(
                     name: configuration.name(of: role),
-                    shape: shape,
-                    range: next..<(next + size),
+                    shape: configuration.shape(of: role),
                     kind: ParameterKind(role),
                     role: role
+                )
+            },
+            indices: Dictionary(uniqueKeysWithValues: roles.enumerated().map { ($0.element, $0.offset) })
+        )
+    }
+
+    /// A tensor that has no place yet.
+    struct Tensor {
+        var name: String
+        var shape: [Int]
+        var kind: ParameterKind
+        var role: TensorRole
+    }
+
+    /// Gives tensors their places, one after the other.
+    ///
+    /// - Parameters:
+    ///   - tensors: The tensors, at most ``mostElements`` elements together.
+    ///   - indices: Which of them are a model's own.
+    init(_ tensors: [Tensor], indices: [TensorRole: Int] = [:]) {
+        var entries: [Entry] = []
+        entries.reserveCapacity(tensors.count)
+        var next = 0
+        for tensor in tensors {
+            let size = tensor.shape.reduce(1, *)
+            entries.append(
+                Entry(
+                    name: tensor.name,
+                    shape: tensor.shape,
+                    range: next..<(next + size),
+                    kind: tensor.kind,
+                    role: tensor.role
                 )
             )
             next += (size + Self.alignment - 1) / Self.alignment * Self.alignment
@@ -99,7 +125,7 @@ public struct ParameterLayout: Sendable, Hashable {
     /// The index of a tensor's entry.
     ///
     /// - Parameter role: What the tensor is for.
-    /// - Returns: An index into ``entries``; nil for a tensor that the model does not have.
+    /// - Returns: An index into ``entries``; nil for a tensor that the model does not have, and in an adapter's layout.
     public func index(of role: TensorRole) -> Int? { self.indices[role] }
 }
 

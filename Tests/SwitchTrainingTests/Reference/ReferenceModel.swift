@@ -20,14 +20,24 @@ final class ReferenceModel {
     private let randomness: StepRandomness?
     private var layers: [(layer: SparseLayer, logits: Tape.Value, choices: [Int])] = []
 
-    init(_ configuration: ModelConfiguration, settings: TrainingSettings, weights: ParameterBuffer, step: Int? = nil) {
+    /// `changes` are added to the tensors of their names.
+    init(
+        _ configuration: ModelConfiguration,
+        settings: TrainingSettings,
+        weights: ParameterBuffer,
+        step: Int? = nil,
+        changes: [String: [Double]] = [:]
+    ) {
         self.randomness = step.map { StepRandomness(seed: settings.seed, step: UInt32($0)) }
         self.configuration = configuration
         self.settings = settings
         var parameters: [String: Tape.Value] = [:]
         for (index, entry) in weights.layout.entries.enumerated() {
             let rows = entry.shape.count == 1 ? 1 : entry.shape[0]
-            let data = weights[index].map { Double($0) }
+            var data = weights[index].map { Double($0) }
+            if let change = changes[entry.name] {
+                for place in data.indices { data[place] += change[place] }
+            }
             parameters[entry.name] = self.tape.leaf(rows, data.count / rows, data)
         }
         self.parameters = parameters
