@@ -20,6 +20,7 @@ struct OptimizerFixture: Decodable {
         var warmUpInit: Bool?
         var relativeStep: Bool?
         var scaleParameter: Bool?
+        var scaleEpsilon: Double?
         var decayRate: Double?
         var clipThreshold: Double?
 
@@ -28,6 +29,7 @@ struct OptimizerFixture: Decodable {
             case warmUpInit = "warmup_init"
             case relativeStep = "relative_step"
             case scaleParameter = "scale_parameter"
+            case scaleEpsilon = "scale_eps"
             case decayRate = "decay_rate"
             case clipThreshold = "clip_threshold"
         }
@@ -102,6 +104,8 @@ struct OptimizerTests {
         var made = AdamW.Settings()
         if let betas = settings.betas { (made.beta1, made.beta2) = (betas[0], betas[1]) }
         if case .one(let epsilon) = settings.eps { made.epsilon = epsilon }
+        made.scaleParameter = settings.scaleParameter ?? made.scaleParameter
+        made.scaleEpsilon = settings.scaleEpsilon ?? made.scaleEpsilon
         made.decay = WeightDecay(settings.decay ?? 0)
         return try AdamW(layout: layout, settings: made)
     }
@@ -163,7 +167,7 @@ struct OptimizerTests {
         #expect(Set(layout.entries.map(\.name)) == Set(fixture.shapes.keys))
         let pool = WorkPool(threads: 2)
         let cases = kind == "adamw" ? fixture.adamw : fixture.adafactor
-        #expect(cases.count >= 3)
+        #expect(cases.count >= 3 && cases.contains { $0.settings.scaleParameter == true || kind == "adafactor" })
         for (number, golden) in cases.enumerated() {
             let weights = try self.start(fixture, layout)
             let optimizer = try self.optimizer(kind, golden.settings, layout)
@@ -274,8 +278,11 @@ struct OptimizerTests {
         #expect(throws: CheckpointError.self) { try optimizer.restore(try foreign.state()) }
     }
 
-    @Test("give the same bits for any number of threads", arguments: ["adamw", "adafactor"])
-    func threads(kind: String) throws {
+    @Test(
+        "give the same bits for any number of threads",
+        arguments: [("adamw", false), ("adamw", true), ("adafactor", true)]
+    )
+    func threads(kind: String, scaleParameter: Bool) throws {
         // Tensors of several blocks and chunks, with odd extents.
         let layout = try ParameterLayout(
             ParameterTests.tiny {
@@ -302,6 +309,7 @@ struct OptimizerTests {
             }
             var settings = OptimizerFixture.Settings()
             settings.decay = 0.01
+            settings.scaleParameter = scaleParameter
             let optimizer = try self.optimizer(kind, settings, layout)
             for _ in 0..<2 {
                 let norm = try GradientNorm.norm(of: gradients, scale: 3, pool: pool)
@@ -325,6 +333,7 @@ struct OptimizerTests {
         let layout = try OptimizerFixture.layout()
         let adamW: [(inout AdamW.Settings) -> Void] = [
             { $0.beta1 = 1 }, { $0.beta2 = -0.1 }, { $0.epsilon = 0 }, { $0.epsilon = .nan },
+            { $0.scaleEpsilon = -1 }, { $0.scaleEpsilon = .nan },
             { $0.decay = WeightDecay(-1) },
             { $0.decay = WeightDecay(0, groups: [.init(pattern: "absent*", value: 0)]) },
         ]

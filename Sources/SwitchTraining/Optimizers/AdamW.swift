@@ -10,6 +10,10 @@ public import TensorKernels
 /// 2.13 computes it (https://github.com/pytorch/pytorch/blob/v2.13.0/torch/optim/adam.py, `_single_tensor_adam`), without
 /// AMSGrad. Every number is float32, bias corrections float64 rounded once. Deviations: none in real numbers; sums and products
 /// are not fused, so that a step has the same bits on every processor.
+///
+/// ``Settings/scaleParameter`` makes it an Adam with steps in proportion to each tensor's size, which is how Adafactor treats
+/// T5's weights: they are drawn with deviations from 0.02 to 1, and no one rate suits them all. torch has nothing like it;
+/// `deploy/models/switch-mini/train_mini.py` writes it as `ScaledAdam`, with decay rates of 0.9 and 0.99.
 public final class AdamW: Optimizer, @unchecked Sendable {
     // Safety: one caller at a time makes a step; its threads write disjoint elements.
 
@@ -21,6 +25,12 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         public var beta2 = 0.999
         /// Added to the root of the mean square; above 0.
         public var epsilon = 1e-8
+        /// Whether steps are in proportion to the root mean square of a tensor's weights, as Adafactor's are.
+        ///
+        /// The rate of a tensor's step, and with it its decay, is the step's rate times that size before the step.
+        public var scaleParameter = false
+        /// The least root mean square that scales a step, so that tensors of zeros learn; not used without ``scaleParameter``.
+        public var scaleEpsilon = 1e-3
         /// The decay of weights, times the learning rate.
         public var decay = WeightDecay()
 
@@ -57,6 +67,12 @@ public final class AdamW: Optimizer, @unchecked Sendable {
             throw TrainingError(
                 code: .invalidSettings,
                 message: "epsilon is \(settings.epsilon); it must be at least 1e-30"
+            )
+        }
+        guard settings.scaleEpsilon >= 0, settings.scaleEpsilon.isFinite else {
+            throw TrainingError(
+                code: .invalidSettings,
+                message: "scaleEpsilon is \(settings.scaleEpsilon); it must be 0 or more"
             )
         }
         self.decays = try settings.decay.values(for: layout)
@@ -112,10 +128,12 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         for entry in self.steps.indices where gradients.touched[entry] {
             self.steps[entry] += 1
         }
+        let pieces = BufferChunks(self.layout, wanted: gradients.touched)
+        let scales = self.scales(weights, pieces, pool)
         let factors = self.steps.indices.map {
-            self.factors($0, learningRate: learningRate, gradientScale: gradientScale)
+            self.factors($0, learningRate: learningRate * scales[$0], gradientScale: gradientScale)
         }
-        let chunks = BufferChunks(self.layout, wanted: gradients.touched).chunks
+        let chunks = pieces.chunks
         guard let weights = weights.all.baseAddress, let gradients = gradients.values.all.baseAddress,
             let mean = self.mean.all.baseAddress, let square = self.square.all.baseAddress
         else { return }
@@ -131,6 +149,15 @@ public final class AdamW: Optimizer, @unchecked Sendable {
                 )
             }
         }
+    }
+
+    /// What each tensor's rate is multiplied with.
+    private func scales(_ weights: ParameterBuffer, _ pieces: BufferChunks, _ pool: WorkPool) -> [Double] {
+        guard self.settings.scaleParameter else { return Array(repeating: 1, count: self.steps.count) }
+        return zip(self.layout.entries, pieces.squares(of: weights, pool: pool))
+            .map { entry, squares in
+                max(self.settings.scaleEpsilon, (squares / Double(max(1, entry.range.count))).squareRoot())
+            }
     }
 
     private static func update(

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import TensorKernels
+
 /// A buffer's tensors cut into pieces of work.
 ///
 /// Where a piece begins depends on its tensor alone, so sums over pieces are the same for any number of threads, and for any
@@ -35,6 +37,45 @@ struct BufferChunks {
             }
         }
         self.chunks = chunks
+    }
+
+    /// The sum of squares of each tensor: its pieces' sums, added in their order.
+    ///
+    /// - Parameters:
+    ///   - buffer: The elements, in the layout that was cut.
+    ///   - pool: The threads.
+    /// - Returns: A number for each entry of the layout; 0 where it takes no part.
+    func squares(of buffer: ParameterBuffer, pool: WorkPool) -> [Double] {
+        var squares = [Double](repeating: 0, count: buffer.layout.entries.count)
+        guard let values = buffer.all.baseAddress else { return squares }
+        let chunks = self.chunks
+        let partial = [Double](unsafeUninitializedCapacity: chunks.count) { sums, count in
+            let sums = Sums(pointer: sums.baseAddress)
+            let values = Values(pointer: values)
+            pool.run(chunks.count) { range in
+                for index in range {
+                    let chunk = chunks[index]
+                    sums.pointer?[index] = SquareSum.of(values.pointer + chunk.start, count: chunk.count)
+                }
+            }
+            count = chunks.count
+        }
+        for (chunk, sum) in zip(chunks, partial) {
+            squares[chunk.entry] += sum
+        }
+        return squares
+    }
+
+    private struct Sums: @unchecked Sendable {
+        // Safety: each thread writes sums of its own chunks.
+        let pointer: UnsafeMutablePointer<Double>?
+    }
+
+    private struct Values: @unchecked Sendable {
+        // Safety: only read.
+        let pointer: UnsafePointer<Float>
+
+        init(pointer: UnsafeMutablePointer<Float>) { self.pointer = UnsafePointer(pointer) }
     }
 }
 

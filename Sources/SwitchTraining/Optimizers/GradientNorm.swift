@@ -15,37 +15,7 @@ public enum GradientNorm {
     ///   - pool: The threads.
     /// - Returns: A number for each entry of the layout; 0 where it is untouched.
     public static func squares(of gradients: Gradients, pool: WorkPool) -> [Double] {
-        let layout = gradients.values.layout
-        let chunks = BufferChunks(layout, wanted: gradients.touched).chunks
-        guard let values = gradients.values.all.baseAddress else { return [] }
-        let partial = [Double](unsafeUninitializedCapacity: chunks.count) { sums, count in
-            let sums = Sums(pointer: sums.baseAddress)
-            let values = Values(pointer: values)
-            pool.run(chunks.count) { range in
-                for index in range {
-                    let chunk = chunks[index]
-                    sums.pointer?[index] = SquareSum.of(values.pointer + chunk.start, count: chunk.count)
-                }
-            }
-            count = chunks.count
-        }
-        var squares = [Double](repeating: 0, count: layout.entries.count)
-        for (chunk, sum) in zip(chunks, partial) {
-            squares[chunk.entry] += sum
-        }
-        return squares
-    }
-
-    private struct Sums: @unchecked Sendable {
-        // Safety: each thread writes sums of its own chunks.
-        let pointer: UnsafeMutablePointer<Double>?
-    }
-
-    private struct Values: @unchecked Sendable {
-        // Safety: only read.
-        let pointer: UnsafePointer<Float>
-
-        init(pointer: UnsafeMutablePointer<Float>) { self.pointer = UnsafePointer(pointer) }
+        BufferChunks(gradients.values.layout, wanted: gradients.touched).squares(of: gradients.values, pool: pool)
     }
 
     /// The Euclidean norm of all gradients together.

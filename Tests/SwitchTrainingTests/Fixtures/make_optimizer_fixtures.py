@@ -25,6 +25,8 @@ ADAMW = [
     {"lr": 1e-3},
     {"lr": 1e-2, "decay": 0.1, "betas": [0.8, 0.95], "eps": 1e-6},
     {"lr": 3e-4, "decay": 0.01, "clip": 1.0, "scale": 0.25},
+    {"scale_parameter": True, "lr": 1e-2, "betas": [0.9, 0.99], "clip": 1.0},
+    {"scale_parameter": True, "lr": 1e-2, "decay": 0.1, "betas": [0.8, 0.95], "eps": 1e-6, "scale_eps": 0.5},
 ]
 ADAFACTOR = [
     {},
@@ -55,6 +57,32 @@ def groups(parameters, decay):
     return [{"params": others, "weight_decay": decay}, {"params": exempt, "weight_decay": 0.0}]
 
 
+class ScaledAdam(torch.optim.Optimizer):
+    """`ScaledAdam` of deploy/models/switch-mini/train_mini.py, with its constants as settings, and with decoupled decay."""
+
+    def __init__(self, groups, lr, betas, eps=1e-8, scale_eps=1e-3):
+        super().__init__(groups, {"lr": lr})
+        self.betas, self.eps, self.scale_eps = betas, eps, scale_eps
+
+    @torch.no_grad()
+    def step(self):
+        first, second = self.betas
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state.update(m=torch.zeros_like(p), v=torch.zeros_like(p), t=0)
+                state["t"] += 1
+                state["m"].lerp_(p.grad, 1 - first)
+                state["v"].mul_(second).addcmul_(p.grad, p.grad, value=1 - second)
+                mean = state["m"] / (1 - first ** state["t"])
+                update = mean / ((state["v"] / (1 - second ** state["t"])).sqrt() + self.eps)
+                rate = group["lr"] * max(self.scale_eps, p.pow(2).mean().sqrt().item())
+                p.mul_(1 - rate * group["weight_decay"]).add_(update, alpha=-rate)
+
+
 def run(kind, case, start, gradients):
     parameters = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
     case = dict(case)
@@ -64,6 +92,8 @@ def run(kind, case, start, gradients):
     if "eps" in case and isinstance(case["eps"], list):
         case["eps"] = tuple(case["eps"])
     make = torch.optim.AdamW if kind == "adamw" else Adafactor
+    if kind == "adamw" and case.pop("scale_parameter", False):
+        make = ScaledAdam
     optimizer = make(groups(parameters, decay), **case)
     norms = []
     for step, gradient in enumerate(gradients):
