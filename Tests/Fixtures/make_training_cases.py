@@ -10,6 +10,8 @@ model's type; for these runs both are float64. `errors` is what PyTorch's own fl
 off by: the Euclidean distance, divided by the norm; the greatest of several runs that order the hidden state's elements
 differently, which changes nothing but how numbers round. The float32 runs follow the float64 run's routes.
 Cases with an adapter need peft 0.21.2.
+
+../SwitchTrainingTests/Fixtures/bfloat16/NAME.json has the errors of a bfloat16 model whose routers are float32, for some of the cases.
 """
 
 import json
@@ -33,6 +35,7 @@ OUT = pathlib.Path(__file__).parent.parent / "SwitchTrainingTests" / "Fixtures" 
 SIZES = dict(vocab_size=23, d_model=16, d_kv=6, d_ff=20, num_heads=3, num_layers=2, num_decoder_layers=2)
 SWITCH = dict(num_experts=4, encoder_sparse_step=2, decoder_sparse_step=2, expert_capacity=64)
 LORA = OUT.parent / "lora"
+BFLOAT16 = OUT.parent / "bfloat16"
 PEFT_VERSION = "0.21.2"
 RUNS = 16
 LENGTHS = [[9, 6], [1, 2], [14, 1], [6, 11]]
@@ -65,12 +68,15 @@ CASES = {
     "t5-relu6": case(family="t5", feed_forward_proj="relu6"),
     "t5-relu2": case(family="t5", feed_forward_proj="relu2", num_layers=3, num_decoder_layers=1),
     "t5-quick-gelu": case(family="t5", feed_forward_proj="gated-quick_gelu"),
+    "wide": case(d_model=64, d_kv=16, num_heads=4, d_ff=96, lengths=[[40, 25], [17, 30]]),
     "lora-attention": case(lora=dict(r=2, lora_alpha=3, target_modules=["q", "v"])),
     "lora-experts": case(lora=dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["wi", "wo"]), num_experts=6),
     "lora-all": case(lora=dict(r=5, lora_alpha=2, target_modules="all-linear"), settings=dict(routerZ=0.1)),
     "lora-t5": case(family="t5", feed_forward_proj="gated-gelu", lora=dict(r=17, lora_alpha=17, target_modules=["o", "wi_1"])),
     "lora-head": case(tie_word_embeddings=False, lora=dict(r=4, lora_alpha=6, target_modules=["k", "lm_head"])),
 }
+# Cases that are run in bfloat16 too.
+NARROW = ["plain", "untied", "every-layer", "gelu-experts", "wide", "t5-gated-gelu"]
 
 
 def numbers(count, seed):
@@ -130,7 +136,7 @@ class Routers:
             if self.given is not None:
                 all_probabilities = torch.softmax(logits, -1)
                 choice, mask = self.given[name]
-                probabilities = all_probabilities.gather(-1, choice.unsqueeze(-1))
+                probabilities = all_probabilities.gather(-1, choice.unsqueeze(-1)).to(probabilities.dtype)
             else:
                 choice = torch.softmax(logits, -1).argmax(-1)
             self.kept[name] = (choice, mask, logits)
@@ -218,7 +224,12 @@ def build(test, dtype, given=None, order=None):
     if test["family"] == "switch":
         for module in base.modules():
             if isinstance(module, switch.SwitchTransformersTop1Router):
-                module.dtype = dtype
+                module.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
+        if dtype == torch.bfloat16:
+            for name, parameter in base.named_parameters():
+                if ".router." in name:
+                    values = weight(name, tuple(parameter.shape), 1)
+                    parameter.data = values if order is None else reorder(name, values, order)
         routers = Routers(base, given)
     return model, config, routers
 
@@ -236,6 +247,8 @@ def step(test, dtype, given=None, order=None):
     for row, (source, _) in enumerate(pairs):
         mask[row, :len(source)] = 1
     logits = model(input_ids=ids, attention_mask=mask, labels=labels).logits
+    if dtype == torch.bfloat16:
+        logits = logits.float()
     settings = test["settings"]
     loss = torch.nn.functional.cross_entropy(
         logits.view(-1, logits.shape[-1]), labels.view(-1), label_smoothing=settings.get("labelSmoothing", 0.0))
@@ -251,6 +264,13 @@ def step(test, dtype, given=None, order=None):
         for name, p in model.named_parameters()
     }
     return loss.item(), gradients, routers, valid
+
+
+def greatest_error(runs, key, value):
+    """The greatest distance of some runs' gradients of a tensor from the true one, divided by its norm."""
+    norm = np.linalg.norm(value)
+    distance = max(float(np.linalg.norm(own[key] - value)) for _, own, _, _ in runs)
+    return distance / norm if norm > 0 else distance
 
 
 def write(name, test):
@@ -271,8 +291,7 @@ def write(name, test):
             continue
         norm = np.linalg.norm(value)
         entry["gradients"][key] = [norm] + [float(value @ numbers(value.size, 100 + k)) for k in range(4)]
-        distance = max(float(np.linalg.norm(own[key] - value)) for _, own, _, _ in runs)
-        entry["errors"][key] = distance / norm if norm > 0 else distance
+        entry["errors"][key] = greatest_error(runs, key, value)
     for layer, (choice, mask) in (given or {}).items():
         stack = layer.split(".")[0]
         routes = torch.where(mask.sum(-1) > 0, choice, -1)[valid[stack]]
@@ -286,6 +305,13 @@ def write(name, test):
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n")
     print(name, loss, len(gradients), max(entry["errors"].values()))
+    if name in NARROW:
+        runs = [step(test, torch.bfloat16, given, order) for order in orders]
+        narrow = dict(lossError=max(abs(run[0] - loss) for run in runs) / abs(loss),
+                      errors={key: greatest_error(runs, key, gradients[key]) for key in entry["errors"]})
+        BFLOAT16.mkdir(parents=True, exist_ok=True)
+        (BFLOAT16 / f"{name}.json").write_text(json.dumps(narrow, sort_keys=True, separators=(",", ":")) + "\n")
+        print(name, "bfloat16", narrow["lossError"], max(narrow["errors"].values()))
 
 
 def main():

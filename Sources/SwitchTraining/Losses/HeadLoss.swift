@@ -47,7 +47,10 @@ struct HeadLoss {
         defer { run.arena.release(to: mark) }
         let isScaled = run.configuration.scalesDecoderOutputs
         let scale = Float(1 / Double(head.inputs).squareRoot())
-        if isScaled { self.scale(input, by: scale) }
+        if isScaled {
+            self.scale(input, by: scale)
+            run.settle(input)
+        }
         let chunk = min(input.count, max(Self.mostLogits / head.outputs, 64))
         let logits = run.arena.rows(chunk, columns: head.outputs)
         let losses = run.arena.zeroDoubles(4 * chunk)
@@ -73,6 +76,7 @@ struct HeadLoss {
             )
         }
         if isScaled, let gradient { self.scale(gradient, by: scale) }
+        run.settle(gradient)
     }
 
     /// Computes each row's losses, and replaces its logits by their gradients.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// Rows of floats in an arena.
@@ -53,6 +54,15 @@ final class Arena {
     /// Where the next memory begins.
     var mark: Mark { Mark(chunk: self.chunk, used: self.used) }
 
+    /// Gives back all that was taken, and leaves the memory where it is.
+    func restart() { self.resume(.start) }
+
+    /// Goes on from a mark, with what lies before it as it is.
+    private func resume(_ mark: Mark) {
+        self.chunk = mark.chunk
+        self.used = mark.used
+    }
+
     /// Gives back all that was taken since a mark.
     func release(to mark: Mark) {
         self.chunk = mark.chunk
@@ -93,5 +103,44 @@ final class Arena {
         let doubles = raw.bindMemory(to: Double.self, capacity: count)
         doubles.update(repeating: 0, count: count)
         return doubles
+    }
+}
+
+/// Part of an arena's contents as bfloat16 numbers, and where they belong.
+struct PackedActivations {
+    fileprivate let numbers: UnsafeMutableRawPointer
+    fileprivate let end: Arena.Mark
+}
+
+extension Arena {
+    /// What has been taken, chunk by chunk.
+    private func pieces(until end: Mark) -> [(start: UnsafeMutablePointer<Float>, count: Int)] {
+        self.chunks.prefix(end.chunk + 1).enumerated()
+            .map { index, chunk in (chunk.start, index == end.chunk ? end.used : chunk.count) }
+    }
+
+    /// Copies all that has been taken to another arena as bfloat16 numbers, which they are already, and begins again.
+    func pack(into arena: Arena) -> PackedActivations {
+        let end = self.mark
+        let pieces = self.pieces(until: end)
+        let count = pieces.reduce(0) { $0 + $1.count }
+        let numbers = UnsafeMutableRawPointer(arena.floats((count + 1) / 2))
+        var next = numbers
+        for piece in pieces {
+            DType.bfloat16.write(piece.start, count: piece.count, to: next)
+            next += piece.count * DType.bfloat16.byteCount
+        }
+        self.restart()
+        return PackedActivations(numbers: numbers, end: end)
+    }
+
+    /// Puts numbers back to where they were, so that pointers to them hold again.
+    func unpack(_ packed: PackedActivations) {
+        var next = packed.numbers
+        for piece in self.pieces(until: packed.end) {
+            DType.bfloat16.read(next, count: piece.count, into: piece.start)
+            next += piece.count * DType.bfloat16.byteCount
+        }
+        self.resume(packed.end)
     }
 }

@@ -61,9 +61,16 @@ struct AttentionSublayer {
             ],
             level: run.level
         )
+        for rows in [query, key, value] { run.settle(rows) }
         let probabilities = run.arena.floats(self.attention.probabilityCount)
         let context = run.arena.rows(input.count, columns: width)
         self.attention.forward(query: query, key: key, value: value, probabilities: probabilities, context: context)
+        run.settle(context)
+        if run.rounds {
+            run.share(self.attention.probabilityCount, width: 1) { range in
+                Rounding.round(probabilities + range.lowerBound, count: range.count)
+            }
+        }
         run.pool.multiply([Linear.forward(run, weights.output, context, into: output)], level: run.level)
         ResidualJoin.join(run, input, self.dropout, self.attention.queries, output)
         let kept = AttentionActivations(
@@ -101,6 +108,7 @@ struct AttentionSublayer {
             ],
             level: run.level
         )
+        run.settle(context)
         self.attention.backward(
             kept.attention,
             contextGradient: context,
@@ -108,6 +116,7 @@ struct AttentionSublayer {
             keyGradient: key,
             valueGradient: value
         )
+        for rows in [query, key, value] { run.settle(rows) }
         // Keys and values add to the gradient of what they were made of: their own rows, or the encoder's.
         let target = memoryGradient ?? normed
         run.pool.multiply(
@@ -127,6 +136,8 @@ struct AttentionSublayer {
             [Linear.inputGradient(run, weights.value, value, into: target, accumulates: true)],
             level: run.level
         )
+        run.settle(normed)
+        run.settle(memoryGradient)
         Norm.backward(
             run,
             weights.norm,
@@ -146,6 +157,7 @@ enum ResidualJoin {
             for row in range {
                 dropout?.apply(output.row(row), count: input.columns, place: sequences.place(row))
                 Residual.add(input.row(row), to: output.row(row), count: input.columns)
+                run.settle(output.row(row), count: input.columns)
             }
         }
     }
@@ -158,6 +170,7 @@ enum ResidualJoin {
             for row in range {
                 copy.row(row).update(from: gradient.row(row), count: gradient.columns)
                 dropout.apply(copy.row(row), count: gradient.columns, place: sequences.place(row))
+                run.settle(copy.row(row), count: gradient.columns)
             }
         }
         return copy

@@ -100,6 +100,7 @@ struct BlockPass {
                     gradients: gradients
                 )
         }
+        run.settle(normed)
         Norm.backward(
             run,
             self.parameters.norm,

@@ -11,13 +11,25 @@ struct PartRun {
     let weights: ParameterBuffer
     let pool: WorkPool
     let level: KernelLevel
-    let arena: Arena
+    /// Where activations lie.
+    var arena: Arena
+    /// Where activations lie that are float32 numbers in any case; usually the same.
+    let exact: Arena
+    /// The memory of the block that is computed, where what it keeps is packed.
+    let packs: Arena
     let settings: TrainingSettings
     /// Where dropout and jitter come from; nil when evaluating.
     let randomness: StepRandomness?
     let gradients: Gradients?
     let sums: StepSums
     let routing: StepRouting
+
+    /// The same with activations in the memory that is packed block by block.
+    var packing: PartRun {
+        var run = self
+        run.arena = self.packs
+        return run
+    }
 
     /// Shares rows among the threads, where they are many.
     func share(_ rows: Int, width: Int, body: (Range<Int>) -> Void) {

@@ -12,6 +12,8 @@ struct StackActivations {
     let blocks: [BlockActivations?]
     /// Where each sparse block's tokens went.
     let plans: [RoutePlan?]
+    /// What each block keeps, as bfloat16 numbers; nil where it is kept as it is, or computed again.
+    let packed: [PackedActivations?]
     let bias: RelativeBiasTable
     /// The final norm's output, after dropout.
     let output: Rows
@@ -31,9 +33,9 @@ struct StackPass {
     private var blocks: [BlockParameters] { self.parameters.blocks[self.stack] ?? [] }
     private var finalNorm: Int { self.parameters.finalNorm[self.stack] ?? 0 }
 
-    private func pass(_ block: BlockParameters, bias: RelativeBiasTable) -> BlockPass {
+    private func pass(_ run: PartRun, _ block: BlockParameters, bias: RelativeBiasTable) -> BlockPass {
         BlockPass(
-            run: self.run,
+            run: run,
             parameters: block,
             sequences: self.sequences,
             firstRow: self.firstRow,
@@ -48,16 +50,24 @@ struct StackPass {
         let count = self.sequences.rowCount
         var boundaries = [run.arena.rows(count, columns: self.width)]
         Embedding.forward(run, self.parameters.embedding, tokens: self.tokens, into: boundaries[0])
-        run.dropout(.embedding, self.stack, 0)?.apply(boundaries[0], self.sequences, pool: run.pool)
+        if let dropout = run.dropout(.embedding, self.stack, 0) {
+            dropout.apply(boundaries[0], self.sequences, pool: run.pool)
+            run.settle(boundaries[0])
+        }
+        let isKeeping = keeping && !run.settings.recomputesBlocks
+        let inner = isKeeping && run.rounds ? run.packing : run
+        var packed: [PackedActivations?] = []
         var kept: [BlockActivations?] = []
         var plans: [RoutePlan?] = []
         for block in self.blocks {
             let output = run.arena.rows(count, columns: self.width)
             let mark = run.arena.mark
-            let activations = self.pass(block, bias: bias).forward(boundaries[boundaries.count - 1], into: output)
+            let activations = self.pass(inner, block, bias: bias)
+                .forward(boundaries[boundaries.count - 1], into: output)
             plans.append(activations.sparse?.plan)
             boundaries.append(output)
-            if keeping, !run.settings.recomputesBlocks {
+            packed.append(isKeeping && run.rounds ? run.packs.pack(into: run.arena) : nil)
+            if isKeeping {
                 kept.append(activations)
             } else {
                 run.arena.release(to: mark)
@@ -66,14 +76,27 @@ struct StackPass {
         }
         let output = run.arena.rows(count, columns: self.width)
         Norm.forward(run, self.finalNorm, boundaries[boundaries.count - 1], into: output)
-        run.dropout(.final, self.stack, 0)?.apply(output, self.sequences, pool: run.pool)
-        return StackActivations(boundaries: boundaries, blocks: kept, plans: plans, bias: bias, output: output)
+        if let dropout = run.dropout(.final, self.stack, 0) {
+            dropout.apply(output, self.sequences, pool: run.pool)
+            run.settle(output)
+        }
+        return StackActivations(
+            boundaries: boundaries,
+            blocks: kept,
+            plans: plans,
+            packed: packed,
+            bias: bias,
+            output: output
+        )
     }
 
     /// Adds all gradients, given that of the output, which is overwritten; the encoder's goes to `memoryGradient`.
     func backward(_ kept: StackActivations, outputGradient: Rows, memoryGradient: Rows?, gradients: Gradients) {
         let run = self.run
-        run.dropout(.final, self.stack, 0)?.apply(outputGradient, self.sequences, pool: run.pool)
+        if let dropout = run.dropout(.final, self.stack, 0) {
+            dropout.apply(outputGradient, self.sequences, pool: run.pool)
+            run.settle(outputGradient)
+        }
         let gradient = run.arena.rows(outputGradient.count, columns: self.width)
         for row in 0..<gradient.count { gradient.row(row).update(repeating: 0, count: self.width) }
         Norm.backward(
@@ -85,7 +108,10 @@ struct StackPass {
             inputGradient: gradient
         )
         for (index, block) in self.blocks.enumerated().reversed() {
-            let pass = self.pass(block, bias: kept.bias)
+            let packed = kept.packed[index]
+            if let packed { run.packs.unpack(packed) }
+            defer { if packed != nil { run.packs.restart() } }
+            let pass = self.pass(packed == nil ? run : run.packing, block, bias: kept.bias)
             let mark = run.arena.mark
             let activations: BlockActivations
             if let block = kept.blocks[index] {

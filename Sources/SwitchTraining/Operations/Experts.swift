@@ -68,6 +68,7 @@ struct SparseLayerPass {
         }
         let outputs = run.arena.rows(plan.sources.count, columns: input.columns)
         let experts = self.networks(plan).forward(dispatched, into: outputs)
+        run.settle(outputs)
         run.share(input.count, width: input.columns) { range in
             for token in range {
                 let slot = Int(plan.slots[token])
@@ -112,6 +113,7 @@ struct SparseLayerPass {
                 }
             }
         }
+        run.settle(expertGradient)
         self.networks(plan)
             .backward(
                 kept.experts,

@@ -55,6 +55,8 @@ struct FeedForwards {
             }
         }
         run.pool.multiply(products, level: run.level)
+        run.settle(inner)
+        run.settle(factor)
         if inner != nil || self.dropout != nil {
             run.share(input.count, width: 2 * width) { range in
                 for row in range {
@@ -67,6 +69,7 @@ struct FeedForwards {
                 }
             }
         }
+        run.settle(hidden)
         run.pool.multiply(
             self.groups.map { group in
                 Linear.forward(
@@ -103,6 +106,8 @@ struct FeedForwards {
         }
         run.pool.multiply(products, level: run.level)
         self.activationBackward(kept, inner: inner, factor: factor)
+        run.settle(inner)
+        run.settle(factor)
         products.removeAll(keepingCapacity: true)
         for group in self.groups {
             let rows = kept.input.slice(group.rows)

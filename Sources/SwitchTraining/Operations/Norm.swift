@@ -15,6 +15,7 @@ enum Norm {
         run.share(input.count, width: input.columns) { range in
             for row in range {
                 ck_train_norm(run.level.rawValue, input.row(row), weights, epsilon, input.columns, output.row(row))
+                run.settle(output.row(row), count: input.columns)
             }
         }
     }
@@ -47,6 +48,7 @@ enum Norm {
                         inputGradient.row(row),
                         partial + sequence * columns
                     )
+                    run.settle(inputGradient.row(row), count: columns)
                 }
             }
         }

@@ -48,10 +48,10 @@ struct TrainingRouter {
         let run = self.run
         var seen = input
         if let jitter = self.jitter {
-            seen = run.arena.rows(input.count, columns: input.columns)
+            seen = run.exact.rows(input.count, columns: input.columns)
             self.apply(jitter, input, into: seen)
         }
-        let probabilities = run.arena.rows(input.count, columns: self.experts)
+        let probabilities = run.exact.rows(input.count, columns: self.experts)
         run.pool.multiply(
             [Linear.forward(run, self.parameters.router, seen, into: probabilities)],
             level: run.level

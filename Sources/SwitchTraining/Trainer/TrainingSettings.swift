@@ -40,6 +40,8 @@ public struct TrainingSettings: Sendable, Hashable {
     /// Whether blocks keep their input only, and are computed again on the way back: about a third more work, for a
     /// fraction of the memory.
     public var recomputesBlocks = false
+    /// The numbers that a step computes with.
+    public var precision = TrainingPrecision.float32
     /// What all random numbers of a run come from.
     public var seed: UInt64 = 0
 

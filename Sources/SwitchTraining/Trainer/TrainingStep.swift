@@ -24,10 +24,13 @@ public final class TrainingStep {
     private let pool: WorkPool
     private let level: KernelLevel
     private let arena = Arena()
+    private let packs = Arena()
+    /// The weights that a step computes with, where they are not those that it is given.
+    private let rounded: ParameterBuffer?
     private let sums: StepSums
 
     /// Bytes that hold activations.
-    public var activationBytes: Int { self.arena.byteCount }
+    public var activationBytes: Int { self.arena.byteCount + self.packs.byteCount }
 
     /// Prepares the training of a model.
     ///
@@ -56,6 +59,7 @@ public final class TrainingStep {
         self.pool = pool
         self.level = level
         self.parameters = ModelParameters(configuration, layout: self.layout)
+        self.rounded = settings.precision == .bfloat16 ? ParameterBuffer(layout: self.layout) : nil
         self.sums = StepSums(configuration, parameters: self.parameters)
     }
 
@@ -166,12 +170,15 @@ public final class TrainingStep {
         _ routing: StepRouting,
         _ randomness: StepRandomness?
     ) -> PartRun {
-        PartRun(
+        if let rounded { Rounding.copy(weights, into: rounded, pool: self.pool) }
+        return PartRun(
             configuration: self.configuration,
-            weights: weights,
+            weights: self.rounded ?? weights,
             pool: self.pool,
             level: self.level,
             arena: self.arena,
+            exact: self.arena,
+            packs: self.packs,
             settings: self.settings,
             randomness: randomness,
             gradients: gradients,
@@ -221,7 +228,10 @@ public final class TrainingStep {
         tokens: Int,
         addingTo losses: inout TargetLosses
     ) {
-        defer { self.arena.release(to: .start) }
+        defer {
+            self.arena.release(to: .start)
+            self.packs.release(to: .start)
+        }
         let (encoder, decoder) = self.forward(part, run, keeping: true)
         let width = self.configuration.modelWidth
         let gradient = self.arena.rows(part.targets.count, columns: width)
