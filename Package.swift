@@ -107,6 +107,15 @@ let package = Package(
             dependencies: ["SwitchyardTypes", "Tokenization", "JSONValues"],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "TrainingRuns",
+            dependencies: [
+                "SwitchyardTypes", "SwitchTraining", "TrainingData", "SwitchModel", "Checkpoints", "Tokenization",
+                "TensorKernels", "Figures",
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .target(name: "Figures", swiftSettings: swiftSettings),
 
         // MARK: - The network's wing: knows no model
 
@@ -197,16 +206,15 @@ let package = Package(
                 "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit",
                 "Telemetry",
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
-                "SwitchTraining", "Tokenization", "Checkpoints", "TensorKernels", "CertificateAuthority",
-                "WeightFetching",
+                "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints", "TensorKernels",
+                "CertificateAuthority", "WeightFetching",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
             ],
             swiftSettings: swiftSettings
         ),
 
-        // MARK: - The workshop: benchmarks, plots and the simulator; `switchyard` is built without it
+        // MARK: - The workshop: benchmarks and the simulator; `switchyard` is built without it
 
-        .target(name: "Figures", swiftSettings: swiftSettings),
         .target(
             name: "LossyExperts",
             dependencies: ["SwitchyardTypes", "SwitchModel", "Checkpoints"],
@@ -268,6 +276,14 @@ let package = Package(
             name: "SwitchTrainingTests",
             dependencies: ["SwitchyardTypes", "SwitchTraining", "SwitchModel", "Checkpoints", "TensorKernels"],
             exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "TrainingRunsTests",
+            dependencies: [
+                "SwitchyardTypes", "TrainingRuns", "SwitchTraining", "TrainingData", "SwitchModel", "Checkpoints",
+                "Tokenization", "TensorKernels", "PeerTools",
+            ],
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RPCCoreTests", dependencies: ["RPCCore"], swiftSettings: swiftSettings),

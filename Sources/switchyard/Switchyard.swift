@@ -13,7 +13,7 @@ enum Program {
 struct Switchyard: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard",
-        abstract: "Serve Switch Transformers as a cluster: one gateway, and expert hosts that hold the experts.",
+        abstract: "Serve Switch Transformers as a cluster: one gateway, and expert hosts that hold the experts. Train them too.",
         discussion: """
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4
@@ -24,7 +24,7 @@ struct Switchyard: AsyncParsableCommand {
             UpCommand.self, GenerateCommand.self, StatusCommand.self, HealthCommand.self, PlanCommand.self,
             InspectCommand.self, ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
-            DemoCommand.self, PullCommand.self, ConfigCommand.self, UpcycleCommand.self,
+            DemoCommand.self, PullCommand.self, ConfigCommand.self, UpcycleCommand.self, TrainCommand.self, EvaluateCommand.self,
         ]
     )
 }

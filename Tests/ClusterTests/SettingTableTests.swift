@@ -18,6 +18,11 @@ struct SettingTableTests {
             (try GatewayCommand.parse([]), CommandSettings.gateway, hidden),
             (try ExpertHostCommand.parse([]), CommandSettings.expertHost, hidden),
             (try ClientOptions.parse([]), CommandSettings.client.filter { $0.key != "token" }, []),
+            // The model is an argument.
+            (
+                try TrainCommand.parse([]), CommandSettings.train.filter { $0.key != "model" },
+                ["admin-address-file"]
+            ),
         ]
         for (command, settings, others) in commands {
             let flags = Set(SettingFlags.all(of: command).keys)
@@ -52,11 +57,15 @@ struct SettingTableTests {
         }
     }
 
-    @Test("the operations guide has the tables of settings and metrics, word for word")
+    @Test("the guides have the tables of settings and metrics, word for word")
     func documentation() throws {
-        let guide = try String(contentsOfFile: "\(Peers.root)/docs/operations.md", encoding: .utf8)
-        // `switchyard config list --update docs/operations.md` writes them.
-        #expect(try DocumentTables.updated(guide) == guide)
+        var guide = ""
+        for name in ["operations", "training"] {
+            let text = try String(contentsOfFile: "\(Peers.root)/docs/\(name).md", encoding: .utf8)
+            // `switchyard config list --update docs/operations.md` writes them.
+            #expect(try DocumentTables.updated(text) == text)
+            guide += text
+        }
         let names = Array(DocumentTables.settings.keys) + Array(DocumentTables.metrics.keys)
         for name in names + [DocumentTables.generation] {
             #expect(guide.contains("<!-- table: \(name) -->"), "\(name)")

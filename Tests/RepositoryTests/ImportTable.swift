@@ -33,7 +33,7 @@ enum ImportTable {
             .union([
                 "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
                 "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
-                "UnixSignals", "SwitchTraining",
+                "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns",
             ]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([
@@ -51,7 +51,6 @@ enum ImportTable {
                 "Checkpoints", "TensorKernels", "CKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging",
                 "NIOCore", "NIOPosix",
             ]),
-        "Figures": Self.foundation,
         // An executor that loses answers, for measurements and tests.
         "LossyExperts": ["SwitchModel", "Checkpoints"],
         // Distributions need exp and log.
@@ -103,6 +102,12 @@ enum ImportTable {
         "Tokenization": Self.foundation.union(["CSentencePiece", "JSONValues"]),
         // Examples to learn from. The C library reads files, and perplexity needs exp.
         "TrainingData": Self.cLibrary.union(["Tokenization", "JSONValues"]),
+        // Training runs: saves, metrics and figures of a run in this process.
+        "TrainingRuns": Self.foundation.union([
+            "SwitchTraining", "TrainingData", "SwitchModel", "Checkpoints", "Tokenization", "TensorKernels", "Figures",
+        ]),
+        // Plots and diagrams as SVG, of runs and of benchmarks.
+        "Figures": Self.foundation,
         // Digests: the SHA-256 of every file of a part.
         "Checkpoints": Self.foundation.union(Self.cLibrary).union(["Digests", "JSONValues"]),
         "TensorKernels": Self.cLibrary.union(["COpenBLAS", "CKernels"]),

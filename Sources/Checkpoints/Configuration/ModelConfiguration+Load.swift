@@ -32,8 +32,6 @@ extension ModelConfiguration {
         overrides: [String: String] = [:]
     ) throws(CheckpointError) -> ModelConfiguration {
         try Checkpoint.refuseAdapterAlone(directory)
-        let path = "\(directory)/\(self.configurationFile)"
-        let config = try JSONValue.object(contentsOf: path, maxBytes: self.maxFileBytes)
         let generationPath = "\(directory)/\(self.generationFile)"
         var generation: [String: JSONValue]?
         do {
@@ -41,6 +39,30 @@ extension ModelConfiguration {
         } catch {
             guard error.code == .notFound else { throw error }
         }
+        return try self.load(
+            file: "\(directory)/\(self.configurationFile)",
+            generation: generation,
+            generationPath: generationPath,
+            overrides: overrides
+        )
+    }
+
+    /// Reads a file like `config.json` alone, to make a new model of.
+    ///
+    /// - Parameter path: The file, of any name.
+    /// - Returns: A configuration that has passed `validate()`.
+    /// - Throws: `CheckpointError` that names the file, the key, its limits and its value.
+    public static func load(file path: String) throws(CheckpointError) -> ModelConfiguration {
+        try self.load(file: path, generation: nil, generationPath: path, overrides: [:])
+    }
+
+    private static func load(
+        file path: String,
+        generation: [String: JSONValue]?,
+        generationPath: String,
+        overrides: [String: String]
+    ) throws(CheckpointError) -> ModelConfiguration {
+        let config = try JSONValue.object(contentsOf: path, maxBytes: self.maxFileBytes)
         let overridden = try ConfigurationFields.parse(overrides: overrides)
         return try self.make(
             config: try self.usualNames(of: config, overrides: overridden, file: path),

@@ -182,12 +182,13 @@ extension StepRouting {
     }
 
     /// The losses of the whole step, before their factors.
-    func losses() -> (balance: Double, z: Double) {
-        var (balance, z) = (0.0, 0.0)
+    func losses() -> (balance: Double, z: Double, groups: Int) {
+        var (balance, z, groups) = (0.0, 0.0, 0)
         var done: Set<SparseLayer> = []
         for layer in self.configuration.sparseLayers where !done.contains(layer) {
             guard let group = self.group(of: layer) else { continue }
             done.formUnion(group.layers)
+            groups += 1
             let members = group.layers.compactMap { self.layers[$0] }
             for expert in 0..<self.configuration.expertCount {
                 let count = members.reduce(0) { $0 + self.counts($1)[expert] }
@@ -198,6 +199,6 @@ extension StepRouting {
             }
             z += members.reduce(0.0) { $0 + $1.squares } / group.tokens
         }
-        return (balance, z)
+        return (balance, z, groups)
     }
 }

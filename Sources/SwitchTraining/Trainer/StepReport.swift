@@ -22,6 +22,8 @@ public struct StepReport: Sendable, Hashable {
     public var softmaxZ = 0.0
     /// The load balancing loss, before its factor.
     public var balance = 0.0
+    /// How many layers, or stacks with transformers' form, the load balancing loss adds up; an even one gives 1.
+    public var balanceGroups = 0
     /// The router z-loss, before its factor.
     public var routerZ = 0.0
     /// Each sparse layer's balance, the encoder's first.

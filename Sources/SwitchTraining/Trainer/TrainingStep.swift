@@ -268,7 +268,7 @@ public final class TrainingStep {
         report.targetTokens = losses.tokens
         report.crossEntropy = losses.crossEntropy / tokens
         report.softmaxZ = losses.squares / tokens
-        (report.balance, report.routerZ) = routing.losses()
+        (report.balance, report.routerZ, report.balanceGroups) = routing.losses()
         report.loss =
             (1 - smoothing) * report.crossEntropy + smoothing * (losses.uniform / tokens)
             + self.settings.softmaxZ * report.softmaxZ + self.settings.balance * report.balance

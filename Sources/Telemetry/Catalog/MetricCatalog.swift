@@ -15,11 +15,13 @@ public enum MetricCatalog {
     package static let pools = ExpertPoolMetrics()
     /// Metrics of an expert host.
     package static let host = HostMetrics()
+    /// Metrics of a training run.
+    package static let training = TrainingMetrics()
 
     /// All families, in the order in which they are written.
     public static let all: [MetricDefinition] = [
         Self.service.definitions, Self.transport.definitions, Self.engine.definitions, Self.pools.definitions,
-        Self.host.definitions,
+        Self.host.definitions, Self.training.definitions,
     ]
     .flatMap { $0 }
 

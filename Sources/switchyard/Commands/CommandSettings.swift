@@ -36,8 +36,20 @@ enum CommandSettings {
     /// Settings of `switchyard pull`.
     static let pull = PullSettings.table.definitions
 
+    /// Settings of a training run's admin port, which is off by default.
+    static let trainingAdmin = AdminSettings(listen: "off")
+
+    /// Settings of `switchyard train`.
+    static let train =
+        TrainSettings.table.definitions + TrainingDataSettings.table.definitions
+        + [ComputeSettings().threads.definition] + Self.trainingAdmin.definitions
+        + [ServiceSettings.table.config.definition]
+
+    /// Settings of `switchyard evaluate`.
+    static let evaluate = TrainingDataSettings.table.definitions + [LossSettings.table.evalCapacity.definition]
+
     /// Every setting of any command; one environment may hold variables for all of them.
-    static let all = Self.gateway + Self.expertHost + Self.client + Self.pull
+    static let all = Self.gateway + Self.expertHost + Self.client + Self.pull + Self.train
 }
 
 /// A command with settings that `switchyard config` shows and checks.

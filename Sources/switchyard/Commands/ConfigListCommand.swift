@@ -23,6 +23,7 @@ struct ConfigListCommand: ParsableCommand {
         case expertHost = "expert-host"
         case client
         case pull
+        case train
 
         var settings: [SettingDefinition] {
             switch self {
@@ -30,11 +31,12 @@ struct ConfigListCommand: ParsableCommand {
             case .expertHost: CommandSettings.expertHost
             case .client: CommandSettings.client
             case .pull: CommandSettings.pull
+            case .train: CommandSettings.train
             }
         }
     }
 
-    @Argument(help: "Whose settings: gateway, expert-host, client or pull.")
+    @Argument(help: "Whose settings: gateway, expert-host, client, pull or train.")
     var program: Program = .gateway
 
     @Flag(help: "Print a table in Markdown.")
@@ -45,7 +47,7 @@ struct ConfigListCommand: ParsableCommand {
 
     func run() throws {
         if let update {
-            // For docs/operations.md, whose tables a test compares with the definitions.
+            // For docs/operations.md and docs/training.md, whose tables a test compares with the definitions.
             let text = try String(contentsOfFile: update, encoding: .utf8)
             try DocumentTables.updated(text).write(toFile: update, atomically: true, encoding: .utf8)
             return

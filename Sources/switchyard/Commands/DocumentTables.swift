@@ -6,7 +6,8 @@ import GatewayServing
 import ServiceKit
 import Telemetry
 
-/// The tables of settings, metrics and generation's keys in `docs/operations.md`, made from the definitions.
+/// The tables of settings, metrics and generation's keys in `docs/operations.md` and `docs/training.md`, made from the
+/// definitions.
 ///
 /// A table stands between the lines `<!-- table: NAME -->` and `<!-- end of table -->`.
 enum DocumentTables {
@@ -31,6 +32,8 @@ enum DocumentTables {
         "settings client": ClientSettings.table.definitions,
         "settings admin": CommandSettings.anyAdmin.definitions,
         "settings service": ServiceSettings.table.definitions,
+        "settings data": TrainingDataSettings.table.definitions,
+        "settings train": TrainSettings.table.definitions,
     ]
 
     /// Metrics by the tables' names.
@@ -40,6 +43,7 @@ enum DocumentTables {
         "metrics engine": MetricCatalog.engine.definitions,
         "metrics pools": MetricCatalog.pools.definitions,
         "metrics host": MetricCatalog.host.definitions,
+        "metrics training": MetricCatalog.training.definitions,
     ]
 
     /// The name of the table of generation's keys.

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import Foundation
+public import SwitchTraining
+internal import SwitchyardTypes
+internal import TensorKernels
+
+/// What the weights of a run begin as.
+public enum RunModel: Sendable, Hashable {
+    /// Those of a checkpoint in this folder.
+    case checkpoint(String)
+    /// New ones for the model that a file like `config.json` describes, with the tokenizer of this folder.
+    case new(configuration: String, tokenizer: String, Initialisation)
+
+    /// The folder whose tokenizer reads the data.
+    var tokenizer: String {
+        switch self {
+        case .checkpoint(let directory): directory
+        case .new(_, let tokenizer, _): tokenizer
+        }
+    }
+
+    /// The file that saves take their configuration from.
+    var configurationFile: String {
+        switch self {
+        case .checkpoint(let directory): "\(directory)/config.json"
+        case .new(let file, _, _): file
+        }
+    }
+
+    /// The model's shape, from its first checkpoint or from a save.
+    ///
+    /// - Parameter save: The save that the run goes on from, if it does.
+    /// - Returns: The configuration, and the checkpoint that has weights, if one does.
+    /// - Throws: `CheckpointError` for a checkpoint that is damaged; ``RunError`` for one that holds a part of a model.
+    func open(resumingFrom save: String?) throws -> (ModelConfiguration, Checkpoint?) {
+        switch (self, save) {
+        case (.new(let file, _, _), nil):
+            return (try ModelConfiguration.load(file: file), nil)
+        case (.checkpoint(let directory), nil), (_, let directory?):
+            let checkpoint = try Checkpoint.open(directory)
+            guard checkpoint.manifest == nil else {
+                throw RunError("\(directory) holds a part of a model; train the whole checkpoint that it was cut from")
+            }
+            try checkpoint.validate()
+            return (checkpoint.configuration, checkpoint)
+        }
+    }
+
+    /// The first weights.
+    ///
+    /// - Parameters:
+    ///   - layout: Where the tensors lie.
+    ///   - configuration: The model.
+    ///   - checkpoint: The checkpoint with the weights; nil for new ones.
+    ///   - seed: What new weights come from.
+    ///   - pool: The threads.
+    /// - Returns: The weights.
+    /// - Throws: `CheckpointError` for tensors that cannot be used, `TrainingError` for an initialisation out of range.
+    func weights(
+        _ layout: ParameterLayout,
+        _ configuration: ModelConfiguration,
+        _ checkpoint: Checkpoint?,
+        seed: UInt64,
+        pool: WorkPool
+    ) throws -> ParameterBuffer {
+        if let checkpoint { return try ParameterBuffer.load(checkpoint, layout: layout) }
+        let weights = ParameterBuffer(layout: layout)
+        if case .new(_, _, let initialisation) = self {
+            try initialisation.fill(weights, keyWidth: configuration.keyWidth, seed: seed, pool: pool)
+        }
+        return weights
+    }
+}

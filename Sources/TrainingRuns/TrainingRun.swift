@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import SwitchTraining
+internal import SwitchyardTypes
+public import TensorKernels
+internal import Tokenization
+internal import TrainingData
+
+/// One training run in this process: reads, steps, evaluates, saves.
+///
+/// A run is the same run however often it is stopped, killed and resumed: what it computes depends on the plan and on the
+/// last save. It blocks the calling thread.
+public final class TrainingRun {
+    private let plan: RunPlan
+    private let pool: WorkPool
+    private let folder: SaveFolder
+    private let log: MetricsLog
+    private let files: SavedCheckpoint
+    private let step: TrainingStep
+    private let weights: ParameterBuffer
+    private let gradients: Gradients
+    private let optimizer: any Optimizer
+    private let schedule: LearningRateSchedule
+    private let lines: FileLines
+    private var batches: BatchStream<FileLines>
+    private let evaluation: EvaluationSet
+    private var pace: RunPace
+    private var best: ResumeState.Best?
+    private let secondsBefore: Double
+    private let start = ContinuousClock.now
+    private let tell: (RunEvent) -> Void
+
+    /// Opens model, data and the run's folder.
+    ///
+    /// - Parameters:
+    ///   - plan: The run.
+    ///   - resumes: Whether it goes on where the folder's last save ends.
+    ///   - pool: The threads.
+    ///   - tell: Told how it goes.
+    /// - Throws: ``RunError``, `CheckpointError`, `TokenizerError`, `DataError` or `TrainingError`, each saying what to do.
+    public init(_ plan: RunPlan, resumes: Bool, pool: WorkPool, tell: @escaping (RunEvent) -> Void) throws {
+        try plan.validate()
+        self.plan = plan
+        self.pool = pool
+        self.tell = tell
+        self.folder = SaveFolder(plan.output)
+        let save = try self.folder.last(resumes: resumes)
+        let state = try save.map { try ResumeState.load($0, for: plan) }
+        let (configuration, checkpoint) = try plan.model.open(resumingFrom: save?.path)
+        self.files = try SavedCheckpoint(plan.model)
+        let tokenizer = try Self.tokenizer(plan.model, configuration)
+        self.lines = try FileLines(plan.data)
+        self.batches = try BatchStream(
+            try ExampleStream(
+                self.lines,
+                settings: plan.examples,
+                tokenizer: tokenizer,
+                use: .training(epochs: nil),
+                evaluationShare: plan.evaluationShare,
+                seed: plan.seed,
+                resumingAt: state?.position
+            ),
+            limits: plan.batch
+        )
+        self.evaluation = try EvaluationSet(plan, self.lines, tokenizer)
+        var training = plan.training
+        training.seed = plan.seed
+        self.step = try TrainingStep(configuration, settings: training, pool: pool)
+        let layout = self.step.layout
+        self.weights = try plan.model.weights(layout, configuration, checkpoint, seed: plan.seed, pool: pool)
+        self.gradients = Gradients(layout: layout)
+        switch plan.optimizer {
+        case .adamW(let settings): self.optimizer = try AdamW(layout: layout, settings: settings)
+        case .adafactor(let settings): self.optimizer = try Adafactor(layout: layout, settings: settings)
+        }
+        self.schedule = try plan.learningRateSchedule
+        if let save {
+            let path = "\(save.path)/\(SaveFolder.resumeName)/\(ResumeState.optimizerName)"
+            try self.optimizer.restore(try SafetensorsFile.read(path))
+        }
+        self.pace = RunPace(plan, resumingAfter: state?.step ?? 0)
+        self.best = state?.best
+        self.secondsBefore = state?.seconds ?? 0
+        // Nothing of the folder changes before all of the plan is known to be usable.
+        try self.folder.prepare()
+        self.log = try MetricsLog(self.folder.file(MetricsLog.name), resumingAfter: state?.step)
+        let size = RunSize(
+            parameters: layout.parameterCount,
+            lines: self.batches.examples.linesPerEpoch,
+            evaluationExamples: self.evaluation.exampleCount
+        )
+        tell(.started(size, resumedAfter: state?.step))
+    }
+
+    /// The model's tokenizer, if its tokens are all in the model's vocabulary.
+    static func tokenizer(_ model: RunModel, _ configuration: ModelConfiguration) throws -> Tokenizer {
+        let tokenizer = try Tokenizer(directory: model.tokenizer)
+        guard tokenizer.vocabularySize <= configuration.vocabularySize else {
+            throw RunError(
+                "the tokenizer of \(model.tokenizer) has \(tokenizer.vocabularySize) tokens, but the model only"
+                    + " \(configuration.vocabularySize); bring the model's own tokenizer"
+            )
+        }
+        return tokenizer
+    }
+
+    private var seconds: Double { self.secondsBefore + (ContinuousClock.now - self.start).inSeconds }
+
+    /// Trains until the plan's end.
+    ///
+    /// - Parameter isStopping: Asked before each step whether the run is to save and end now.
+    /// - Returns: How it ended.
+    /// - Throws: As `init`; the last save stays as it is. ``RunError`` too when the last save cannot be written.
+    public func run(isStopping: () -> Bool) throws -> RunOutcome {
+        if self.pace.step == 0, !isStopping() { try self.evaluate() }
+        var means = ReportMeans(seconds: self.seconds)
+        var wasStopped = isStopping()
+        while !wasStopped, !self.pace.isOver(after: self.seconds) {
+            guard let next = try self.batches.next() else { break }
+            let report = try self.gradients(of: next)
+            let rate = self.schedule.rate(at: self.pace.step)
+            self.optimizer.step(
+                weights: self.weights,
+                gradients: self.gradients,
+                learningRate: rate,
+                gradientScale: GradientNorm.clipFactor(norm: report.gradientNorm, limit: self.plan.clipNorm),
+                pool: self.pool
+            )
+            means.add(report)
+            wasStopped = isStopping()
+            for action in self.pace.stepped(after: self.seconds, isStopping: wasStopped) {
+                try self.perform(action, &means, rate: rate)
+            }
+        }
+        return RunOutcome(
+            step: self.pace.step,
+            save: self.pace.savedStep.map { self.folder.file(SaveFolder.name($0)) },
+            bestSave: self.best.flatMap { best in self.folder.saves().first { $0.step == best.step }?.path },
+            wasStopped: wasStopped
+        )
+    }
+
+    /// The gradients of a step; an error says too where its data lies, and which save is untouched.
+    private func gradients(of batch: TokenizedBatch) throws -> StepReport {
+        do {
+            return try self.step.gradients(
+                batch.examples(partTokens: self.plan.partTokens),
+                weights: self.weights,
+                into: self.gradients,
+                step: self.pace.step
+            )
+        } catch {
+            let places = [batch.lines.first, batch.lines.last].compactMap { $0.map { "\(self.lines.place(of: $0))" } }
+            let save = self.pace.savedStep.map { "the last save is \(self.folder.file(SaveFolder.name($0)))" }
+            throw RunError(
+                "\(error); the step's first and last line are \(places.joined(separator: " and "));"
+                    + " \(save ?? "there is no save yet")"
+            )
+        }
+    }
+
+    private func perform(_ action: RunPace.Action, _ means: inout ReportMeans, rate: Double) throws {
+        switch action {
+        case .report:
+            var report = means.report(step: self.pace.step, seconds: self.seconds)
+            report.learningRate = rate
+            let position = self.batches.position
+            report.epoch = Double(position.epoch) + Double(position.place) / Double(self.batches.examples.linesPerEpoch)
+            let stepTime = means.stepTime(until: self.seconds)
+            means = ReportMeans(seconds: self.seconds)
+            self.note(report, secondsLeft: self.pace.secondsLeft(after: self.seconds, stepTime: stepTime))
+        case .evaluate:
+            try self.evaluate()
+        case .save:
+            try self.save()
+        case .finish:
+            try self.finish()
+        }
+    }
+
+    private func note(_ report: RunReport, secondsLeft: Double?) {
+        if !self.log.append(report) { self.tell(.metricsLost) }
+        self.tell(.report(report, secondsLeft: secondsLeft))
+    }
+
+    private func evaluate() throws {
+        guard !self.evaluation.batches.isEmpty else { return }
+        var means = ReportMeans(seconds: self.seconds)
+        for batch in self.evaluation.batches { means.add(try self.step.evaluate(batch, weights: self.weights)) }
+        var report = means.report(step: self.pace.step, seconds: self.seconds)
+        report.kind = .evaluation
+        report.gradientNorm = nil
+        if self.pace.step > 0, report.crossEntropy < self.best?.crossEntropy ?? .infinity {
+            self.best = .init(step: self.pace.step, crossEntropy: report.crossEntropy)
+        }
+        self.note(report, secondsLeft: nil)
+    }
+
+    private func save() throws {
+        guard self.weights.all.allSatisfy(\.isFinite) else {
+            throw RunError(
+                "after step \(self.pace.step) a weight is an infinity or not a number, so it was not saved; lower the learning"
+                    + " rate, and resume from the last save"
+            )
+        }
+        let optimizer = try self.optimizer.state()
+        let state = ResumeState(
+            step: self.pace.step,
+            seconds: self.seconds,
+            position: self.batches.position,
+            identity: self.plan.identity,
+            best: self.best
+        )
+        do {
+            let save = try self.folder.save(
+                step: self.pace.step,
+                byteCount: self.files.byteCount(self.weights, optimizer)
+            ) {
+                try self.files.write(to: $0, weights: self.weights, optimizer: optimizer, state: state)
+            }
+            self.pace.saved(true)
+            self.folder.trim(keeping: self.plan.keptSaves, and: self.best?.step)
+            self.tell(.saved(save))
+        } catch {
+            self.pace.saved(false)
+            self.tell(.saveFailed(error))
+        }
+    }
+
+    private func finish() throws {
+        if let svg = RunPicture(self.log.reports()).svg {
+            try? SyncedFile.write(Array(svg.utf8), to: self.folder.file(RunPicture.name))
+        }
+        let faults = self.batches.examples.faults
+        if faults.count > 0 { self.tell(.unusableLines(faults.count, "\(faults)")) }
+        guard self.pace.savedStep == self.pace.step else {
+            throw RunError(
+                "the run's end, after step \(self.pace.step), could not be saved to \(self.plan.output); make room, and"
+                    + " resume from step \(self.pace.savedStep.map { "\($0)" } ?? "0")"
+            )
+        }
+    }
+}
+
+extension TokenizedBatch {
+    /// The batch as a step takes it.
+    ///
+    /// - Parameters:
+    ///   - partTokens: Tokens that are in memory at once; nil for all.
+    ///   - limit: Examples at most.
+    func examples(partTokens: Int?, atMost limit: Int = .max) -> TrainingBatch {
+        let examples = (0..<min(self.count, limit))
+            .map { TrainingExample(input: Array(self.input($0)), target: Array(self.target($0))) }
+        return partTokens.map { TrainingBatch(examples, mostTokens: $0) }
+            ?? TrainingBatch(examples)
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Checkpoints
+import CommandKit
+import Foundation
+import Logging
+import ServiceKit
+import SwitchTraining
+import Telemetry
+import TensorKernels
+import TrainingData
+import TrainingRuns
+
+/// `switchyard train`: trains a model in this process.
+struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train",
+        abstract: "Train a model: fine-tune a checkpoint, or begin with new weights.",
+        discussion: """
+            Each save is a folder that transformers and `switchyard up` load as it is, and that --resume goes on from; a
+            resumed run is the same run. DIR/latest is the newest save, DIR/metrics.jsonl has a line for each report, and
+            DIR/training.svg shows losses and the experts' balance at the end.
+
+            SIGTERM or Ctrl-C saves after the step and ends; a second one ends at once. Every flag is also an environment
+            variable (--batch-tokens is SWITCHYARD_BATCH_TOKENS) and a key of the file that --config names.
+
+            EXAMPLES
+              switchyard train google/switch-base-8 --data train.jsonl --eval-share 0.02 --out run --steps 2000
+              switchyard train t5-small-8 --data words.tsv --eval held-out.tsv --out run --minutes 60 --batch-examples 48
+              switchyard train --new config.json --tokenizer deploy/models/switch-mini --data text.txt --out run \\
+                --steps 5000 --learning-rate 1 --schedule t5 --warm-up 1000
+              switchyard train google/switch-base-8 --data train.jsonl --out run --steps 4000 --resume
+              switchyard up run/latest
+            """
+    )
+
+    @Argument(help: "The checkpoint to begin with: a folder in Hugging Face layout, or a hub id in the local cache.")
+    var model: String?
+
+    @Option(TrainSettings.table.new) var new: String?
+    @Option(TrainSettings.table.tokenizer) var tokenizer: String?
+    @Option(TrainSettings.table.initialisation) var initialisation: String?
+    @Option(TrainSettings.table.out) var out: String?
+    @Option(TrainSettings.table.steps) var steps: String?
+    @Option(TrainSettings.table.minutes) var minutes: String?
+    @Flag(TrainSettings.table.resume) var resume = false
+    @Option(TrainSettings.table.seed) var seed: String?
+    @Option(ComputeSettings().threads) var threads: String?
+    @Option(ServiceSettings.table.config) var config: String?
+
+    @OptionGroup(title: "Data") var data: TrainingDataOptions
+    @OptionGroup(title: "Batches and memory") var batch: BatchOptions
+    @OptionGroup(title: "Loss") var loss: LossOptions
+    @OptionGroup(title: "Optimizer") var optimizer: OptimizerOptions
+    @OptionGroup(title: "Reports, evaluation and saves") var pace: PaceOptions
+    @OptionGroup(title: "Metrics") var admin: AdminOptions
+
+    /// Reads all layers of settings.
+    func settings() async throws -> Settings {
+        let keys = Set(CommandSettings.train.map(\.key))
+        var flags = SettingFlags.given(by: self).filter { keys.contains($0.key) }
+        flags[TrainSettings.table.model.key] = self.model
+        let environment = ProcessInfo.processInfo.environment
+        let file = environment[ServiceSettings.table.config.definition.variable].flatMap { $0.isEmpty ? nil : $0 }
+        return try await Settings(
+            known: CommandSettings.train,
+            elsewhere: CommandSettings.all,
+            flags: flags,
+            environment: environment,
+            file: self.config ?? file
+        )
+    }
+
+    func run() async throws {
+        let settings = try await self.settings()
+        let plan = try Self.plan(settings)
+        let resumes = try settings.value(TrainSettings.table.resume)
+        let threads = try settings.value(ComputeSettings().threads)
+        try ThreadAllowance.require(ThreadAllowance.ofServices(computing: threads), for: "switchyard train")
+        let logger = Logger(label: "train") { _ in SwiftLogNoOpLogHandler() }
+        let port = try self.admin.port(settings, CommandSettings.trainingAdmin, of: TrainingFigures.component)
+        let figures = TrainingFigures()
+        port?.attach(readiness: { figures.readiness }, collect: { figures.collect(into: &$0, expertSeriesLimit: $1) })
+        let stop = TrainingStop()
+        await stop.listen()
+        let display = TrainingDisplay(steps: plan.steps)
+        try await AdminPort.run(port, logger: logger) {
+            let outcome = try await StopSignals.interruptible {
+                let run = try TrainingRun(plan, resumes: resumes, pool: WorkPool(threads: threads)) { event in
+                    figures.note(event)
+                    display.show(event)
+                }
+                return try run.run { stop.isAsked }
+            }
+            display.end(outcome, folder: plan.output)
+        }
+        if let code = stop.exitCode { throw code }
+    }
+
+    /// The run that settings describe.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Returns: The plan.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used, `CheckpointError` for a model that is none.
+    static func plan(_ settings: Settings) throws -> RunPlan {
+        let table = TrainSettings.table
+        let examples = try TrainingDataSettings.table.examples(settings)
+        guard let output = try settings.value(table.out) else {
+            throw Settings.Failure("no folder is given for the run; name one with --out DIR")
+        }
+        let (model, configuration) = try Self.model(settings)
+        var plan = RunPlan(
+            model: model,
+            data: try settings.value(TrainingDataSettings.table.data),
+            output: output,
+            format: examples.format
+        )
+        plan.examples = examples
+        plan.steps = try settings.value(table.steps)
+        plan.minutes = try settings.value(table.minutes)
+        plan.seed = UInt64(try settings.value(table.seed))
+        plan.training = try table.loss.training(settings)
+        plan.training.recomputesBlocks = try settings.value(table.batch.recompute)
+        plan.partTokens = try settings.value(table.batch.partTokens)
+        plan.batch = try table.batch.limits(settings)
+        try table.optimizer.apply(settings, to: &plan, width: configuration.modelWidth)
+        try table.pace.apply(settings, to: &plan)
+        try plan.validate()
+        return plan
+    }
+
+    private static func model(_ settings: Settings) throws -> (RunModel, ModelConfiguration) {
+        let table = TrainSettings.table
+        switch (try settings.value(table.model), try settings.value(table.new)) {
+        case (let name?, nil):
+            for (key, isSet) in [
+                (table.tokenizer.key, settings.isSet(table.tokenizer)),
+                (table.initialisation.key, settings.isSet(table.initialisation)),
+            ] where isSet {
+                throw Settings.Failure("\(key) is for new models; leave it out, or give --new in place of a checkpoint")
+            }
+            let directory = try ModelSettings.directory(name)
+            return (.checkpoint(directory), try ModelConfiguration.load(directory: directory))
+        case (nil, let file?):
+            guard let tokenizer = try settings.value(table.tokenizer) else {
+                throw Settings.Failure("a new model needs a tokenizer; name a folder that has one with --tokenizer DIR")
+            }
+            let initialisation: Initialisation =
+                try settings.value(table.initialisation) == .paper ? .paper() : .transformers()
+            let model = RunModel.new(
+                configuration: file,
+                tokenizer: try ModelSettings.directory(tokenizer),
+                initialisation
+            )
+            return (model, try ModelConfiguration.load(file: file))
+        case (nil, nil):
+            throw Settings.Failure("no model is given; name a checkpoint, or draw a new model with --new CONFIG.json")
+        case (_?, _?):
+            throw Settings.Failure("a checkpoint and --new exclude each other; give one of them")
+        }
+    }
+}
+
+extension BatchSettings {
+    /// How large a step becomes.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Returns: The limits.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used.
+    func limits(_ settings: Settings) throws -> BatchLimits {
+        let examples = try settings.value(self.batchExamples)
+        return BatchLimits(
+            targetTokens: try settings.value(self.batchTokens) ?? (examples == nil ? 4096 : nil),
+            examples: examples
+        )
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import GatewayServing
+import ServiceKit
+import SwitchTraining
+import TrainingRuns
+
+/// How a new model's weights are drawn.
+enum InitialisationName: String, CaseIterable, Sendable {
+    case paper
+    case transformers
+}
+
+/// An optimizer's name.
+enum OptimizerName: String, CaseIterable, Sendable {
+    case adafactor
+    case adamw
+}
+
+/// A learning rate schedule's name.
+enum ScheduleName: String, CaseIterable, Sendable {
+    case constant
+    case linear
+    case cosine
+    case inverseSquareRoot = "inverse-sqrt"
+    case t5
+    case noam
+}
+
+/// Settings of `switchyard train` besides its data's: what is trained, and for how long.
+struct TrainSettings: SettingTable {
+    static let table = TrainSettings()
+
+    let model = Setting.text("model", placeholder: "model", "The checkpoint to begin with: a folder, or a hub id in the cache.")
+    let new = Setting.text("new", placeholder: "file", "A config.json of a model to draw new weights for, in place of MODEL.")
+    let tokenizer = Setting.text("tokenizer", placeholder: "dir", "The folder whose tokenizer a new model gets.")
+    let initialisation = Setting.choice(
+        "initialisation",
+        of: InitialisationName.allCases,
+        default: .paper,
+        name: \.rawValue,
+        placeholder: "kind",
+        "How a new model's weights are drawn: as in the paper, with a scale of 0.1, or as in transformers."
+    )
+    let out = Setting.text("out", placeholder: "dir", "The run's folder: saves, metrics.jsonl and training.svg.")
+    let steps = Setting<Int?>.whole(
+        "steps",
+        in: 1...1_000_000_000,
+        defaultInWords: "until --minutes end the run",
+        "Steps of the whole run."
+    )
+    let minutes = Setting<Double?>.number(
+        "minutes",
+        in: 0.01...1_000_000,
+        defaultInWords: "until --steps end the run",
+        "Minutes of the whole run, earlier sessions included."
+    )
+    let resume = Setting.toggle("resume", "Go on after the last save in --out.")
+    let seed = Setting.whole(
+        "seed",
+        in: 0...Int(Int32.max),
+        default: 0,
+        "What the data's order, dropout, jitter and new weights come from."
+    )
+    let batch = BatchSettings.table
+    let loss = LossSettings.table
+    let optimizer = OptimizerSettings.table
+    let pace = PaceSettings.table
+}
+
+/// Settings of a run's batches and memory.
+struct BatchSettings: SettingTable {
+    static let table = BatchSettings()
+
+    let batchTokens = Setting<Int?>.whole(
+        "batch-tokens",
+        in: 1...100_000_000,
+        defaultInWords: "4096, or unlimited with --batch-examples",
+        "Target tokens of a step at most."
+    )
+    let batchExamples = Setting<Int?>.whole(
+        "batch-examples",
+        in: 1...10_000_000,
+        defaultInWords: "unlimited",
+        "Examples of a step at most."
+    )
+    let partTokens = Setting<Int?>.whole(
+        "part-tokens",
+        in: 1...100_000_000,
+        defaultInWords: "a whole step",
+        "Tokens, inputs and targets together, that are in memory at once; gradients add up to the same bits."
+    )
+    let recompute = Setting.toggle("recompute", "Keep each block's input only, and compute the block again on the way back.")
+}
+
+/// Settings of what a run minimises.
+struct LossSettings: SettingTable {
+    static let table = LossSettings()
+
+    let dropout = Setting.number("dropout", in: 0...0.99, default: 0.1, "Probability of dropping an element of a row.")
+    let expertDropout = Setting.number(
+        "expert-dropout",
+        in: 0...0.99,
+        default: 0.4,
+        "The same within experts."
+    )
+    let jitter = Setting.number(
+        "jitter",
+        in: 0...0.99,
+        default: 0.01,
+        "Routers' inputs are multiplied by numbers this far from 1 at most."
+    )
+    let labelSmoothing = Setting.number(
+        "label-smoothing",
+        in: 0...0.99,
+        default: 0,
+        "Share of each target that is spread over the vocabulary."
+    )
+    let softmaxZ = Setting.number("softmax-z", in: 0...100, default: 0, "Factor of the squared log of the softmax's sum.")
+    let balance = Setting.number("balance", in: 0...100, default: 0.01, "Factor of the load balancing loss.")
+    let routerZ = Setting.number("router-z", in: 0...100, default: 0, "Factor of the router z-loss.")
+    let routerLoss = Setting.choice(
+        "router-loss",
+        of: RouterLossForm.allCases,
+        default: .paper,
+        name: \.rawValue,
+        placeholder: "form",
+        "Whether routers' losses are formed layer by layer, or over all layers of a stack as in transformers."
+    )
+    let capacity = Setting.parsed(
+        "train-capacity",
+        default: TrainingSettings().capacity,
+        written: "factor:1.25",
+        allowed: "checkpoint, unlimited or factor:N",
+        range: "checkpoint, unlimited or factor:N",
+        placeholder: "rule",
+        "How many tokens an expert takes in training."
+    ) { GatewaySettings.capacityPolicy($0) }
+    let evalCapacity = Setting.parsed(
+        "eval-capacity",
+        default: TrainingSettings().evaluationCapacity,
+        written: "factor:2",
+        allowed: "checkpoint, unlimited or factor:N",
+        range: "checkpoint, unlimited or factor:N",
+        placeholder: "rule",
+        "How many tokens an expert takes in evaluation."
+    ) { GatewaySettings.capacityPolicy($0) }
+
+    /// What a step minimises.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Returns: The same, as the trainer takes it.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used.
+    func training(_ settings: Settings) throws -> TrainingSettings {
+        var training = TrainingSettings()
+        training.dropout = try settings.value(self.dropout)
+        training.expertDropout = try settings.value(self.expertDropout)
+        training.jitter = try settings.value(self.jitter)
+        training.labelSmoothing = try settings.value(self.labelSmoothing)
+        training.softmaxZ = try settings.value(self.softmaxZ)
+        training.balance = try settings.value(self.balance)
+        training.routerZ = try settings.value(self.routerZ)
+        training.routerLosses = try settings.value(self.routerLoss)
+        training.capacity = try settings.value(self.capacity)
+        training.evaluationCapacity = try settings.value(self.evalCapacity)
+        return training
+    }
+}
+
+/// Settings of what makes new weights of gradients.
+struct OptimizerSettings: SettingTable {
+    static let table = OptimizerSettings()
+
+    let optimizer = Setting.choice(
+        "optimizer",
+        of: OptimizerName.allCases,
+        default: .adafactor,
+        name: \.rawValue,
+        placeholder: "name",
+        "What makes new weights of gradients."
+    )
+    let learningRate = Setting.number("learning-rate", in: 1e-12...1000, default: 1e-3, "The schedule's highest rate.")
+    let schedule = Setting.choice(
+        "schedule",
+        of: ScheduleName.allCases,
+        default: .constant,
+        name: \.rawValue,
+        placeholder: "name",
+        "How the learning rate goes on after the warm-up; linear and cosine end at 0 and need --steps."
+    )
+    let warmUp = Setting.whole(
+        "warm-up",
+        in: 0...100_000_000,
+        default: 0,
+        placeholder: "steps",
+        "Steps in which the learning rate rises from 0."
+    )
+    let weightDecay = Setting.number(
+        "weight-decay",
+        in: 0...1000,
+        default: 0,
+        "How much weights decay, times the learning rate; not norms and biases."
+    )
+    let clip = Setting.number("clip", in: 0...1_000_000, default: 1, "The gradients' greatest norm; 0 for any.")
+    let beta1 = Setting.number("beta1", in: 0...0.999999, default: 0.9, "How much of AdamW's mean gradient stays.")
+    let beta2 = Setting.number("beta2", in: 0...0.999999, default: 0.999, "How much of AdamW's mean square stays.")
+    let epsilon = Setting.number("epsilon", in: 1e-30...1, default: 1e-8, "Added to the root of AdamW's mean square.")
+
+    /// Sets the optimizer and its schedule.
+    ///
+    /// - Parameters:
+    ///   - settings: The settings.
+    ///   - plan: The run.
+    ///   - width: Elements of a hidden state.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used.
+    func apply(_ settings: Settings, to plan: inout RunPlan, width: Int) throws {
+        plan.learningRate = try settings.value(self.learningRate)
+        plan.warmUpSteps = try settings.value(self.warmUp)
+        let clip = try settings.value(self.clip)
+        plan.clipNorm = clip > 0 ? clip : nil
+        switch try settings.value(self.schedule) {
+        case .constant: plan.schedule = .constant
+        case .linear: plan.schedule = .linear
+        case .cosine: plan.schedule = .cosine
+        case .inverseSquareRoot: plan.schedule = .inverseSquareRoot(timescale: nil)
+        case .t5: plan.schedule = .t5
+        case .noam: plan.schedule = .noam(width: width)
+        }
+        let decay = WeightDecay(try settings.value(self.weightDecay))
+        switch try settings.value(self.optimizer) {
+        case .adamw:
+            var adam = AdamW.Settings()
+            adam.beta1 = try settings.value(self.beta1)
+            adam.beta2 = try settings.value(self.beta2)
+            adam.epsilon = try settings.value(self.epsilon)
+            adam.decay = decay
+            plan.optimizer = .adamW(adam)
+        case .adafactor:
+            for (key, isSet) in [
+                (self.beta1.key, settings.isSet(self.beta1)), (self.beta2.key, settings.isSet(self.beta2)),
+                (self.epsilon.key, settings.isSet(self.epsilon)),
+            ] where isSet {
+                throw Settings.Failure("\(key) is a setting of AdamW; leave it out, or set the optimizer to adamw")
+            }
+            var adafactor = Adafactor.Settings()
+            adafactor.relativeStep = false
+            adafactor.decay = decay
+            plan.optimizer = .adafactor(adafactor)
+        }
+    }
+}
+
+/// Settings of when a run reports, evaluates and saves.
+struct PaceSettings: SettingTable {
+    static let table = PaceSettings()
+
+    let eval = Setting.texts("eval", placeholder: "file", "A file to evaluate with; may be given several times.")
+    let evalShare = Setting.number("eval-share", in: 0...0.9, default: 0, "Share of the data's lines that is held out to evaluate.")
+    let evalExamples = Setting.whole("eval-examples", in: 1...1_000_000, default: 1000, "Examples of an evaluation at most.")
+    let evalEvery = Setting<Int?>.whole(
+        "eval-every",
+        in: 1...1_000_000_000,
+        defaultInWords: "as --save-every",
+        "Steps from an evaluation to the next."
+    )
+    let saveEvery = Setting.whole("save-every", in: 1...1_000_000_000, default: 500, "Steps from a save to the next.")
+    let keep = Setting.whole("keep", in: 1...10_000, default: 3, "How many of the newest saves stay; the best one stays too.")
+    let reportEvery = Setting.whole("report-every", in: 1...1_000_000, default: 10, "Steps from a report to the next.")
+
+    /// Sets the pace.
+    ///
+    /// - Parameters:
+    ///   - settings: The settings.
+    ///   - plan: The run.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used.
+    func apply(_ settings: Settings, to plan: inout RunPlan) throws {
+        plan.evaluationData = try settings.value(self.eval)
+        plan.evaluationShare = try settings.value(self.evalShare)
+        plan.evaluationExamples = try settings.value(self.evalExamples)
+        plan.stepsPerSave = try settings.value(self.saveEvery)
+        plan.stepsPerEvaluation = try settings.value(self.evalEvery) ?? plan.stepsPerSave
+        plan.keptSaves = try settings.value(self.keep)
+        plan.stepsPerReport = try settings.value(self.reportEvery)
+    }
+}

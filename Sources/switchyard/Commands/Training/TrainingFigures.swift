@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ServiceKit
+import Synchronization
+import Telemetry
+import TrainingRuns
+
+/// What a training run's admin port shows: the figures of its last reports.
+final class TrainingFigures: Sendable {
+    /// The run's name in metrics.
+    static let component = "train"
+
+    private struct State {
+        var isStarted = false
+        var training: RunReport?
+        var evaluation: RunReport?
+        var savedStep: Int?
+        var saveFailures = 0
+    }
+
+    private let state = Mutex(State())
+
+    /// Takes an event of the run.
+    ///
+    /// - Parameter event: The event.
+    func note(_ event: RunEvent) {
+        self.state.withLock { state in
+            switch event {
+            case .started(_, let step):
+                state.isStarted = true
+                state.savedStep = step
+            case .report(let report, _) where report.kind == .training: state.training = report
+            case .report(let report, _): state.evaluation = report
+            case .saved(let save): state.savedStep = save.step
+            case .saveFailed: state.saveFailures += 1
+            case .metricsLost, .unusableLines: break
+            }
+        }
+    }
+
+    /// Ready once model and data are open.
+    var readiness: Readiness {
+        let isStarted = self.state.withLock(\.isStarted)
+        return Readiness(isReady: isStarted, notes: isStarted ? [] : ["opening model and data"])
+    }
+
+    /// Adds the current values.
+    ///
+    /// - Parameters:
+    ///   - snapshot: What to add them to.
+    ///   - expertSeriesLimit: The most series by expert; with more experts there are none.
+    func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int) {
+        let state = self.state.withLock { $0 }
+        let table = MetricCatalog.training
+        snapshot.setProcess()
+        snapshot.setService(Self.component, isReady: state.isStarted)
+        snapshot.set(table.saveFailuresTotal, state.saveFailures)
+        if let step = state.savedStep { snapshot.set(table.savedStep, step) }
+        for report in [state.training, state.evaluation].compactMap({ $0 }) {
+            snapshot.set(table.loss, [report.kind.rawValue], report.loss)
+            snapshot.set(table.crossEntropy, [report.kind.rawValue], report.crossEntropy)
+        }
+        guard let report = state.training else { return }
+        snapshot.set(table.stepsTotal, report.step)
+        for (metric, value) in [
+            (table.balance, report.balance), (table.droppedFraction, report.dropped),
+            (table.gradientNorm, report.gradientNorm), (table.learningRate, report.learningRate),
+            (table.tokensPerSecond, report.tokensPerSecond),
+        ] {
+            if let value { snapshot.set(metric, value) }
+        }
+        guard report.layers.reduce(0, { $0 + $1.shares.count }) <= expertSeriesLimit else { return }
+        for layer in report.layers {
+            let parts = layer.layer.split(separator: " ").map(String.init)
+            for (expert, share) in layer.shares.enumerated() {
+                snapshot.set(table.expertShare, [parts.first ?? "", parts.last ?? "", "\(expert)"], share)
+            }
+        }
+    }
+}

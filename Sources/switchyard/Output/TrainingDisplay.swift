@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+import ServiceKit
+import Synchronization
+import TrainingRuns
+
+/// What `switchyard train` prints: a live line on a terminal, a line for each report elsewhere.
+///
+/// A line that standard output does not take at once is lost: hours of training must not wait for a terminal that was stopped,
+/// nor end with a full disk. `metrics.jsonl` has all of it.
+final class TrainingDisplay: Sendable {
+    private let steps: Int?
+    private let isLive = StandardStream.output.isTerminal
+    /// Whether the cursor stands behind a live line.
+    private let hasLine = Mutex(false)
+
+    /// Begins.
+    ///
+    /// - Parameter steps: Steps of the whole run; nil where time ends it.
+    init(steps: Int?) {
+        self.steps = steps
+    }
+
+    /// Shows an event.
+    ///
+    /// - Parameter event: The event.
+    func show(_ event: RunEvent) {
+        switch event {
+        case .started(let size, let step):
+            let begin = step.map { "Going on after step \($0)" } ?? "Beginning"
+            self.print(
+                "\(begin): \(size.parameters) parameters, \(size.lines) lines an epoch"
+                    + (size.evaluationExamples > 0 ? ", \(size.evaluationExamples) examples to evaluate with" : "")
+            )
+        case .report(let report, let secondsLeft) where report.kind == .training:
+            self.showLine(RunLine.text(report, of: self.steps, secondsLeft: secondsLeft))
+        case .report(let report, _):
+            self.print(RunLine.evaluation(report))
+            for line in RunLine.balance(report.layers) { self.print("  \(line)") }
+        case .saved(let save):
+            self.print("saved \(save.path)")
+        case .saveFailed(let error):
+            self.print("\(error); the run goes on, and tries again after the next step")
+        case .metricsLost:
+            self.print("a line of \(MetricsLog.name) could not be written; make room")
+        case .unusableLines(let count, let why):
+            self.print("\(count) lines could not be used:")
+            self.print(why)
+        }
+    }
+
+    /// Shows how the run ended, and what to do with it.
+    ///
+    /// - Parameters:
+    ///   - outcome: How it ended.
+    ///   - folder: The run's folder.
+    func end(_ outcome: RunOutcome, folder: String) {
+        guard let save = outcome.save else {
+            self.print("stopped before the first step; nothing was saved")
+            return
+        }
+        self.print(outcome.wasStopped ? "stopped after step \(outcome.step)" : "ended after step \(outcome.step)")
+        if let best = outcome.bestSave, best != save { self.print("The best evaluation was that of \(best)") }
+        if outcome.wasStopped { self.print("Go on:  the same command with --resume") }
+        self.print("Next:   switchyard up \(save)")
+    }
+
+    private func showLine(_ text: String) {
+        guard self.isLive else { return StandardStream.output.writeIfReady(text + "\n") }
+        let columns = StandardStream.output.columns ?? 80
+        StandardStream.output.writeIfReady("\r\u{1B}[2K" + text.prefix(max(1, columns - 1)))
+        self.hasLine.withLock { $0 = true }
+    }
+
+    private func print(_ text: String) {
+        let hadLine = self.hasLine.withLock { has in
+            defer { has = false }
+            return has
+        }
+        StandardStream.output.writeIfReady((hadLine ? "\n" : "") + text + "\n")
+    }
+}
