@@ -62,6 +62,9 @@ struct RunFixture {
         plan.training.dropout = 0.1
         plan.training.expertDropout = 0.2
         plan.training.jitter = 0.01
+        var adafactor = Adafactor.Settings()
+        adafactor.relativeStep = false
+        plan.optimizer = .adafactor(adafactor)
         plan.learningRate = 1e-2
         plan.warmUpSteps = 2
         plan.schedule = .inverseSquareRoot(timescale: nil)
