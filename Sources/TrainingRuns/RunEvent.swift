@@ -18,8 +18,10 @@ public enum RunEvent: Sendable {
 
 /// How large a run is.
 public struct RunSize: Sendable, Hashable {
-    /// Elements of all tensors that are trained.
+    /// Elements of all tensors of the model.
     public var parameters: Int
+    /// Elements of all tensors that are trained: an adapter's, or the model's.
+    public var trainedParameters: Int
     /// Lines of an epoch.
     public var lines: Int
     /// Examples of an evaluation.

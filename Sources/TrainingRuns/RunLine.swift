@@ -15,13 +15,14 @@ public enum RunLine {
     public static func bars(_ shares: [Double], columns: Int = 64) -> String {
         guard !shares.isEmpty else { return "" }
         let width = (shares.count + max(1, columns) - 1) / max(1, columns)
-        return stride(from: 0, to: shares.count, by: width).map { start in
-            let share = shares[start..<min(start + width, shares.count)].max() ?? 0
-            guard share > 0, share.isFinite else { return "·" }
-            let level = share * Double(shares.count) / 2 * Double(Self.bars.count)
-            return String(Self.bars[min(Self.bars.count - 1, max(0, Int(level)))])
-        }
-        .joined()
+        return stride(from: 0, to: shares.count, by: width)
+            .map { start in
+                let share = shares[start..<min(start + width, shares.count)].max() ?? 0
+                guard share > 0, share.isFinite else { return "·" }
+                let level = share * Double(shares.count) / 2 * Double(Self.bars.count)
+                return String(Self.bars[min(Self.bars.count - 1, max(0, Int(level)))])
+            }
+            .joined()
     }
 
     /// A run's line: `step 200/1000  loss 2.1374  balance 1.02  dropped 1.3 %  5210 tokens/s  2 min left`.

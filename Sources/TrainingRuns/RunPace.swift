@@ -96,7 +96,9 @@ public struct RunPace: Sendable, Hashable {
     ///
     /// - Returns: What does not; nil where all is well.
     public func checkInvariants() -> String? {
-        if let savedStep, savedStep > self.step { return "saved after step \(savedStep), but only \(self.step) were taken" }
+        if let savedStep, savedStep > self.step {
+            return "saved after step \(savedStep), but only \(self.step) were taken"
+        }
         if let steps, self.step > steps, !self.isFinished { return "step \(self.step) of \(steps) was taken" }
         return nil
     }

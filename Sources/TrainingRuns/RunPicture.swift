@@ -21,16 +21,24 @@ public struct RunPicture: Sendable {
     public var svg: String? {
         guard let last = self.reports.last else { return nil }
         var plots = [
-            self.plot("Cross-entropy", "nats per token", [
-                ("training", .training, \.crossEntropy), ("evaluation", .evaluation, \.crossEntropy),
-            ])
+            self.plot(
+                "Cross-entropy",
+                "nats per token",
+                [
+                    ("training", .training, \.crossEntropy), ("evaluation", .evaluation, \.crossEntropy),
+                ]
+            )
         ]
         if !last.layers.isEmpty || self.reports.contains(where: { !$0.layers.isEmpty }) {
             plots.append(self.peaks)
             plots.append(
-                self.plot("Dropped tokens", "% of sparse layers' tokens", [
-                    ("training", .training, { ($0.dropped ?? 0) * 100 })
-                ])
+                self.plot(
+                    "Dropped tokens",
+                    "% of sparse layers' tokens",
+                    [
+                        ("training", .training, { ($0.dropped ?? 0) * 100 })
+                    ]
+                )
             )
         }
         plots.append(self.plot("Gradient norm", "before clipping", [("training", .training, { $0.gradientNorm ?? 0 })]))

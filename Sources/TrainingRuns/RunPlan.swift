@@ -39,6 +39,10 @@ public struct RunPlan: Sendable {
     public var minutes: Double?
     /// What is minimised, and how.
     public var training = TrainingSettings()
+    /// The LoRA adapter that is trained in place of the weights; nil to train the weights.
+    public var lowRank: LowRankSettings?
+    /// The model's name in an adapter's files; its folder where nil.
+    public var modelName: String?
     /// What makes new weights of gradients.
     public var optimizer = OptimizerChoice.adamW(.init())
     /// The learning rate that the schedule is a factor of.
@@ -104,7 +108,13 @@ public struct RunPlan: Sendable {
             try check(value >= 1, "\(name) is \(value), but must be at least 1")
         }
         if let clipNorm {
-            try check(clipNorm > 0 && clipNorm.isFinite, "the gradients' greatest norm is \(clipNorm), but must be above 0")
+            try check(
+                clipNorm > 0 && clipNorm.isFinite,
+                "the gradients' greatest norm is \(clipNorm), but must be above 0"
+            )
+        }
+        if self.lowRank != nil, case .new = self.model {
+            throw RunError("a LoRA adapter is trained beside the weights of a checkpoint; a new model has none")
         }
         try check(
             self.evaluationData.isEmpty || self.evaluationShare == 0,
@@ -147,6 +157,7 @@ public struct RunPlan: Sendable {
             "greatest norm": "\(self.clipNorm.map { "\($0)" } ?? "none")",
             "batch": "\(self.batch)".replacing("TrainingData.", with: ""),
             "seed": "\(self.seed)",
+            "LoRA": self.lowRank.map { "\($0)".replacing("SwitchTraining.", with: "") } ?? "none",
         ]
         switch self.schedule {
         case .linear, .cosine: identity["steps"] = "\(self.steps ?? 0)"

@@ -129,7 +129,8 @@ public struct SaveFolder: Sendable, Hashable {
                 withIntermediateDirectories: true
             )
             try write(partial)
-            try Self.synchronize("\(partial)/\(Self.resumeName)")
+            let parts = try FileManager.default.contentsOfDirectory(atPath: partial)
+            for path in parts.map({ "\(partial)/\($0)" }) where Self.isDirectory(path) { try Self.synchronize(path) }
             try Self.synchronize(partial)
             if FileManager.default.fileExists(atPath: final) { try FileManager.default.removeItem(atPath: final) }
             guard rename(partial, final) == 0 else { throw RunError(String(cString: strerror(errno))) }
@@ -186,6 +187,11 @@ public struct SaveFolder: Sendable, Hashable {
             throw RunError("\(link) cannot be replaced: \(reason)")
         }
         try Self.synchronize(self.path)
+    }
+
+    private static func isDirectory(_ path: String) -> Bool {
+        var isDirectory: ObjCBool = false
+        return FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) && isDirectory.boolValue
     }
 
     /// Flushes a folder's entries to the disk.

@@ -14,13 +14,19 @@ struct SavedCheckpoint {
     private static let generationName = "generation_config.json"
     private static let weightsName = "model.safetensors"
 
+    /// The folder within a save that holds the adapter, in PEFT's layout.
+    static let adapterName = "adapter"
+
+    private let adapterBase: String
     private let files: [(name: String, bytes: [UInt8])]
 
     /// Reads the small files of a model, so that a run does not depend on its folder afterwards.
     ///
-    /// - Parameter model: What the weights begin as.
+    /// - Parameter plan: The run.
     /// - Throws: ``RunError`` for a file that cannot be read.
-    init(_ model: RunModel) throws(RunError) {
+    init(_ plan: RunPlan) throws(RunError) {
+        let model = plan.model
+        self.adapterBase = plan.modelName ?? model.tokenizer
         var files = [("config.json", Self.float32(try Self.contents(model.configurationFile)))]
         // A new model has no generation settings of its own; those beside the tokenizer may be of another model.
         let isNew = if case .new = model { true } else { false }
@@ -42,16 +48,19 @@ struct SavedCheckpoint {
     /// `config.json` that names float32, the type of the saved weights.
     static func float32(_ configuration: [UInt8]) -> [UInt8] {
         let text = String(decoding: configuration, as: UTF8.self)
-        return Array(text.replacing(/"(torch_dtype|dtype)"(\s*:\s*)"[a-z0-9]+"/) { "\"\($0.1)\"\($0.2)\"float32\"" }.utf8)
+        return Array(
+            text.replacing(/"(torch_dtype|dtype)"(\s*:\s*)"[a-z0-9]+"/) { "\"\($0.1)\"\($0.2)\"float32\"" }.utf8
+        )
     }
 
     /// Bytes of a save, nearly.
     ///
     /// - Parameters:
-    ///   - weights: The weights.
+    ///   - parameters: The weights, and an adapter's.
     ///   - state: The optimizer's state.
-    func byteCount(_ weights: ParameterBuffer, _ state: [TensorView]) -> Int {
-        let tensors = state.reduce(weights.layout.count * MemoryLayout<Float>.stride) { $0 + $1.byteCount }
+    func byteCount(_ parameters: RunParameters, _ state: [TensorView]) -> Int {
+        let elements = parameters.weights.layout.count + (parameters.adapter?.layout.count ?? 0)
+        let tensors = state.reduce(elements * MemoryLayout<Float>.stride) { $0 + $1.byteCount }
         // Headers of tensors, the resume state, and what file systems add.
         return self.files.reduce(tensors + 65_536) { $0 + $1.bytes.count }
     }
@@ -60,17 +69,27 @@ struct SavedCheckpoint {
     ///
     /// - Parameters:
     ///   - directory: The folder.
-    ///   - weights: The weights.
+    ///   - parameters: The weights, and an adapter's.
     ///   - optimizer: The optimizer's state.
     ///   - state: What else a run needs to go on.
     /// - Throws: Why a file cannot be written.
-    func write(to directory: String, weights: ParameterBuffer, optimizer: [TensorView], state: ResumeState) throws {
+    func write(
+        to directory: String,
+        _ parameters: RunParameters,
+        optimizer: [TensorView],
+        state: ResumeState
+    ) throws {
         for file in self.files { try SyncedFile.write(file.bytes, to: "\(directory)/\(file.name)") }
         try SafetensorsWriter.write(
-            try weights.tensors(),
+            try parameters.weights.tensors(),
             to: "\(directory)/\(Self.weightsName)",
             metadata: ["format": "pt"]
         )
+        if let adapter = parameters.adapter {
+            let folder = "\(directory)/\(Self.adapterName)"
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+            try adapter.write(to: folder, base: self.adapterBase)
+        }
         let resume = "\(directory)/\(SaveFolder.resumeName)"
         try SafetensorsWriter.write(optimizer, to: "\(resume)/\(ResumeState.optimizerName)")
         try state.write(to: directory)

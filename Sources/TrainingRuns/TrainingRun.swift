@@ -18,9 +18,9 @@ public final class TrainingRun {
     private let log: MetricsLog
     private let files: SavedCheckpoint
     private let step: TrainingStep
-    private let weights: ParameterBuffer
-    private let gradients: Gradients
-    private let optimizer: any Optimizer
+    private let parameters: RunParameters
+    /// The checkpoint below an adapter.
+    private let base: UInt64?
     private let schedule: LearningRateSchedule
     private let lines: FileLines
     private var batches: BatchStream<FileLines>
@@ -47,8 +47,13 @@ public final class TrainingRun {
         self.folder = SaveFolder(plan.output)
         let save = try self.folder.last(resumes: resumes)
         let state = try save.map { try ResumeState.load($0, for: plan) }
-        let (configuration, checkpoint) = try plan.model.open(resumingFrom: save?.path)
-        self.files = try SavedCheckpoint(plan.model)
+        // An adapter's save holds merged weights; the run goes on beside those that it began with.
+        let (configuration, checkpoint) = try plan.model.open(resumingFrom: plan.lowRank == nil ? save?.path : nil)
+        self.base = plan.lowRank == nil ? nil : checkpoint?.fingerprint
+        if let state, state.base != self.base {
+            throw RunError("\(plan.model.tokenizer) is not the checkpoint that the run began with; bring that one")
+        }
+        self.files = try SavedCheckpoint(plan)
         let tokenizer = try Self.tokenizer(plan.model, configuration)
         self.lines = try FileLines(plan.data)
         self.batches = try BatchStream(
@@ -67,18 +72,15 @@ public final class TrainingRun {
         var training = plan.training
         training.seed = plan.seed
         self.step = try TrainingStep(configuration, settings: training, pool: pool)
-        let layout = self.step.layout
-        self.weights = try plan.model.weights(layout, configuration, checkpoint, seed: plan.seed, pool: pool)
-        self.gradients = Gradients(layout: layout)
-        switch plan.optimizer {
-        case .adamW(let settings): self.optimizer = try AdamW(layout: layout, settings: settings)
-        case .adafactor(let settings): self.optimizer = try Adafactor(layout: layout, settings: settings)
-        }
+        self.parameters = try RunParameters(
+            plan,
+            self.step.layout,
+            configuration,
+            checkpoint,
+            resumingFrom: save,
+            pool: pool
+        )
         self.schedule = try plan.learningRateSchedule
-        if let save {
-            let path = "\(save.path)/\(SaveFolder.resumeName)/\(ResumeState.optimizerName)"
-            try self.optimizer.restore(try SafetensorsFile.read(path))
-        }
         self.pace = RunPace(plan, resumingAfter: state?.step ?? 0)
         self.best = state?.best
         self.secondsBefore = state?.seconds ?? 0
@@ -86,7 +88,8 @@ public final class TrainingRun {
         try self.folder.prepare()
         self.log = try MetricsLog(self.folder.file(MetricsLog.name), resumingAfter: state?.step)
         let size = RunSize(
-            parameters: layout.parameterCount,
+            parameters: self.step.layout.parameterCount,
+            trainedParameters: self.parameters.trainedCount,
             lines: self.batches.examples.linesPerEpoch,
             evaluationExamples: self.evaluation.exampleCount
         )
@@ -118,16 +121,8 @@ public final class TrainingRun {
         var wasStopped = isStopping()
         while !wasStopped, !self.pace.isOver(after: self.seconds) {
             guard let next = try self.batches.next() else { break }
-            let report = try self.gradients(of: next)
             let rate = self.schedule.rate(at: self.pace.step)
-            self.optimizer.step(
-                weights: self.weights,
-                gradients: self.gradients,
-                learningRate: rate,
-                gradientScale: GradientNorm.clipFactor(norm: report.gradientNorm, limit: self.plan.clipNorm),
-                pool: self.pool
-            )
-            means.add(report)
+            means.add(try self.train(on: next, rate: rate))
             wasStopped = isStopping()
             for action in self.pace.stepped(after: self.seconds, isStopping: wasStopped) {
                 try self.perform(action, &means, rate: rate)
@@ -141,15 +136,17 @@ public final class TrainingRun {
         )
     }
 
-    /// The gradients of a step; an error says too where its data lies, and which save is untouched.
-    private func gradients(of batch: TokenizedBatch) throws -> StepReport {
+    /// Makes a step; an error says too where its data lies, and which save is untouched.
+    private func train(on batch: TokenizedBatch, rate: Double) throws -> StepReport {
         do {
-            return try self.step.gradients(
+            var report = try self.step.gradients(
                 batch.examples(partTokens: self.plan.partTokens),
-                weights: self.weights,
-                into: self.gradients,
+                weights: self.parameters.weights,
+                into: self.parameters.gradients,
                 step: self.pace.step
             )
+            try self.parameters.update(&report, rate: rate, limit: self.plan.clipNorm)
+            return report
         } catch {
             let places = [batch.lines.first, batch.lines.last].compactMap { $0.map { "\(self.lines.place(of: $0))" } }
             let save = self.pace.savedStep.map { "the last save is \(self.folder.file(SaveFolder.name($0)))" }
@@ -187,7 +184,9 @@ public final class TrainingRun {
     private func evaluate() throws {
         guard !self.evaluation.batches.isEmpty else { return }
         var means = ReportMeans(seconds: self.seconds)
-        for batch in self.evaluation.batches { means.add(try self.step.evaluate(batch, weights: self.weights)) }
+        for batch in self.evaluation.batches {
+            means.add(try self.step.evaluate(batch, weights: self.parameters.weights))
+        }
         var report = means.report(step: self.pace.step, seconds: self.seconds)
         report.kind = .evaluation
         report.gradientNorm = nil
@@ -198,26 +197,27 @@ public final class TrainingRun {
     }
 
     private func save() throws {
-        guard self.weights.all.allSatisfy(\.isFinite) else {
+        guard self.parameters.weights.all.allSatisfy(\.isFinite) else {
             throw RunError(
                 "after step \(self.pace.step) a weight is an infinity or not a number, so it was not saved; lower the learning"
                     + " rate, and resume from the last save"
             )
         }
-        let optimizer = try self.optimizer.state()
+        let optimizer = try self.parameters.optimizerState
         let state = ResumeState(
             step: self.pace.step,
             seconds: self.seconds,
             position: self.batches.position,
             identity: self.plan.identity,
-            best: self.best
+            best: self.best,
+            base: self.base
         )
         do {
             let save = try self.folder.save(
                 step: self.pace.step,
-                byteCount: self.files.byteCount(self.weights, optimizer)
+                byteCount: self.files.byteCount(self.parameters, optimizer)
             ) {
-                try self.files.write(to: $0, weights: self.weights, optimizer: optimizer, state: state)
+                try self.files.write(to: $0, self.parameters, optimizer: optimizer, state: state)
             }
             self.pace.saved(true)
             self.folder.trim(keeping: self.plan.keptSaves, and: self.best?.step)

@@ -99,9 +99,10 @@ struct TrainCommandTests {
             let names = try FileManager.default.contentsOfDirectory(atPath: "\(folder)/killed").sorted()
             #expect(names == ["latest", "metrics.jsonl", "step-00000029", "step-00000030", "training.svg"])
             let log = try String(contentsOfFile: "\(folder)/killed/metrics.jsonl", encoding: .utf8)
-            let steps = try log.split(separator: "\n").map { line in
-                try #require(JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])["step"] as? Int
-            }
+            let steps = try log.split(separator: "\n")
+                .map { line in
+                    try #require(JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])["step"] as? Int
+                }
             #expect(steps == Array(1...30))
         }
     }
@@ -241,7 +242,8 @@ struct TrainCommandTests {
             (["--steps", "0"], "from 1 to"), (["--learning-rate", "nan"], "learning-rate"),
             (["--format", "csv"], "jsonl, tsv or text"), (["--schedule", "step"], "inverse-sqrt"),
             (["--optimizer", "adafactor", "--beta1", "0.5"], "setting of AdamW"),
-            (["--input-column", "2"], "give two different ones"), (["--eval", "x.tsv", "--eval-share", "0.1"], "exclude"),
+            (["--input-column", "2"], "give two different ones"),
+            (["--eval", "x.tsv", "--eval-share", "0.1"], "exclude"),
             (["--data", "missing.tsv"], "missing.tsv"), (["--max-target", "1"], "2 to 65536"),
         ]
     )

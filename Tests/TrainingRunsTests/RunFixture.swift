@@ -11,11 +11,14 @@ import TrainingData
 
 /// A small run in a folder of its own: a new model of two sparse layers, and forty lines.
 struct RunFixture {
-    static let miniature = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    static let miniature =
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().path + "/deploy/models/switch-mini"
 
     /// Words for lines: the data is made, not read, so that each test can spoil a line.
-    private static let words = ["horse", "kingdom", "night", "king", "sword", "crown", "heart", "blood", "day", "ghost"]
+    private static let words = [
+        "horse", "kingdom", "night", "king", "sword", "crown", "heart", "blood", "day", "ghost",
+    ]
 
     let root: String
 
@@ -35,10 +38,11 @@ struct RunFixture {
     }
 
     static func lines(_ count: Int) -> [String] {
-        (0..<count).map { index in
-            let (first, second) = (self.words[index % 10], self.words[(index / 3) % 10])
-            return #"{"input": "my \#(first) and the \#(second)", "target": "\#(second) \#(first)"}"#
-        }
+        (0..<count)
+            .map { index in
+                let (first, second) = (self.words[index % 10], self.words[(index / 3) % 10])
+                return #"{"input": "my \#(first) and the \#(second)", "target": "\#(second) \#(first)"}"#
+            }
     }
 
     private static let configuration = """

@@ -68,7 +68,9 @@ struct RunReportTests {
 
     @Test(
         "Times are for people",
-        arguments: [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1 h 30 min"), (11_100, "3 h 05 min")]
+        arguments: [
+            (0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1 h 30 min"), (11_100, "3 h 05 min"),
+        ]
             as [(Double, String)]
     )
     func times(_ seconds: Double, _ text: String) {

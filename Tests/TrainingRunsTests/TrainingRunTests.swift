@@ -97,6 +97,59 @@ struct TrainingRunTests {
         try Checkpoint.open(save).validate()
     }
 
+    @Test("A LoRA run resumes with the same bits, leaves all else as it was, and saves adapter and merged weights")
+    func adapter() throws {
+        let fixture = try RunFixture()
+        defer { fixture.remove() }
+        func plan(_ name: String) -> RunPlan {
+            var plan = fixture.plan(name, steps: 3)
+            plan.model = .checkpoint(RunFixture.miniature)
+            plan.modelName = "switch-mini"
+            plan.evaluationShare = 0
+            var settings = LowRankSettings()
+            settings.rank = 2
+            settings.targets = ["q", "experts.expert_1.wo"]
+            plan.lowRank = settings
+            return plan
+        }
+        var sizes: [RunSize] = []
+        try RunFixture.run(plan("whole")) { if case .started(let size, _) = $0 { sizes.append(size) } }
+        try RunFixture.run(plan("halves"), stopAfter: 1)
+        try RunFixture.run(plan("halves"), resumes: true)
+        #expect(try fixture.weights("halves", step: 3) == fixture.weights("whole", step: 3))
+        let size = try #require(sizes.first)
+        #expect(size.trainedParameters > 0 && size.trainedParameters < size.parameters / 20)
+        let save = fixture.file("whole/latest")
+        let trained = try Checkpoint.open(save)
+        let base = try Checkpoint.open(RunFixture.miniature)
+        for (role, changes) in [
+            (TensorRole.sharedEmbedding, false), (.attention(.encoder, block: 0, .selfAttention, .query), true),
+            (.attention(.encoder, block: 0, .selfAttention, .value), false),
+        ] {
+            #expect(try (self.floats(base, role) != self.floats(trained, role)) == changes, "\(role)")
+        }
+        let configuration = try String(contentsOfFile: "\(save)/adapter/adapter_config.json", encoding: .utf8)
+        #expect(configuration.contains("switch-mini"))
+        // What --merge-adapter makes of it is what the save holds.
+        let merged = try Checkpoint.open(RunFixture.miniature, adapter: "\(save)/adapter")
+        #expect(merged.adapter != nil)
+        var other = plan("halves")
+        other.lowRank?.rank = 4
+        #expect(throws: RunError.self) { try RunFixture.run(other, resumes: true) }
+    }
+
+    private func floats(_ checkpoint: Checkpoint, _ role: TensorRole) throws -> [Float] {
+        let view = try checkpoint.tensor(role)
+        return view.withUnsafeBytes { bytes in
+            [Float](unsafeUninitializedCapacity: view.elementCount) { target, count in
+                if let source = bytes.baseAddress, let start = target.baseAddress {
+                    view.dtype.read(source, count: view.elementCount, into: start)
+                }
+                count = view.elementCount
+            }
+        }
+    }
+
     @Test("A run that diverges says where, and leaves the last save as it was")
     func diverges() throws {
         let fixture = try RunFixture()
@@ -154,7 +207,9 @@ struct TrainingRunTests {
         plan.examples.maximumTargetTokens = 20
         plan.evaluationShare = 0
         var unusable: [String] = []
-        try RunFixture.run(plan) { if case .unusableLines(let count, let why) = $0 { unusable.append("\(count) \(why)") } }
+        try RunFixture.run(plan) {
+            if case .unusableLines(let count, let why) = $0 { unusable.append("\(count) \(why)") }
+        }
         let summary = try #require(unusable.first)
         #expect(summary.contains("data.jsonl:12") && summary.contains("data.jsonl:13"), "\(summary)")
         plan.output = fixture.file("fails")

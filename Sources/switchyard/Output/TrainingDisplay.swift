@@ -28,9 +28,13 @@ final class TrainingDisplay: Sendable {
     func show(_ event: RunEvent) {
         switch event {
         case .started(let size, let step):
+            let parameters =
+                size.trainedParameters == size.parameters
+                ? "\(size.parameters) parameters"
+                : "\(size.trainedParameters) parameters of an adapter, beside \(size.parameters)"
             let begin = step.map { "Going on after step \($0)" } ?? "Beginning"
             self.print(
-                "\(begin): \(size.parameters) parameters, \(size.lines) lines an epoch"
+                "\(begin): \(parameters), \(size.lines) lines in an epoch"
                     + (size.evaluationExamples > 0 ? ", \(size.evaluationExamples) examples to evaluate with" : "")
             )
         case .report(let report, let secondsLeft) where report.kind == .training:

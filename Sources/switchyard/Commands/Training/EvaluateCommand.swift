@@ -96,7 +96,11 @@ struct EvaluateCommand: AsyncParsableCommand, ThreadedCommand {
         var figures = EvaluationFigures(loss)
         if self.generate {
             let answers = AnswerComparison(model: directory, threads: threads, beams: self.beams)
-            figures.texts = try await answers.compare(pairs, maxNewTokens: plan.examples.maximumTargetTokens, to: self.answers)
+            figures.texts = try await answers.compare(
+                pairs,
+                maxNewTokens: plan.examples.maximumTargetTokens,
+                to: self.answers
+            )
         }
         Terminal.print(self.json ? try figures.json() : figures.text)
     }

@@ -31,6 +31,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
               switchyard train --new config.json --tokenizer deploy/models/switch-mini --data text.txt --out run \\
                 --steps 5000 --learning-rate 1 --schedule t5 --warm-up 1000
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 4000 --resume
+              switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --lora-rank 8
               switchyard up run/latest
             """
     )
@@ -52,6 +53,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     @OptionGroup(title: "Data") var data: TrainingDataOptions
     @OptionGroup(title: "Batches and memory") var batch: BatchOptions
     @OptionGroup(title: "Loss") var loss: LossOptions
+    @OptionGroup(title: "LoRA") var adapter: AdapterOptions
     @OptionGroup(title: "Optimizer") var optimizer: OptimizerOptions
     @OptionGroup(title: "Reports, evaluation and saves") var pace: PaceOptions
     @OptionGroup(title: "Metrics") var admin: AdminOptions
@@ -122,6 +124,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         plan.seed = UInt64(try settings.value(table.seed))
         plan.training = try table.loss.training(settings)
         plan.training.recomputesBlocks = try settings.value(table.batch.recompute)
+        plan.lowRank = try table.adapter.lowRank(settings)
+        plan.modelName = try settings.value(table.model)
         plan.partTokens = try settings.value(table.batch.partTokens)
         plan.batch = try table.batch.limits(settings)
         try table.optimizer.apply(settings, to: &plan, width: configuration.modelWidth)

@@ -31,8 +31,16 @@ enum ScheduleName: String, CaseIterable, Sendable {
 struct TrainSettings: SettingTable {
     static let table = TrainSettings()
 
-    let model = Setting.text("model", placeholder: "model", "The checkpoint to begin with: a folder, or a hub id in the cache.")
-    let new = Setting.text("new", placeholder: "file", "A config.json of a model to draw new weights for, in place of MODEL.")
+    let model = Setting.text(
+        "model",
+        placeholder: "model",
+        "The checkpoint to begin with: a folder, or a hub id in the cache."
+    )
+    let new = Setting.text(
+        "new",
+        placeholder: "file",
+        "A config.json of a model to draw new weights for, in place of MODEL."
+    )
     let tokenizer = Setting.text("tokenizer", placeholder: "dir", "The folder whose tokenizer a new model gets.")
     let initialisation = Setting.choice(
         "initialisation",
@@ -43,18 +51,20 @@ struct TrainSettings: SettingTable {
         "How a new model's weights are drawn: as in the paper, with a scale of 0.1, or as in transformers."
     )
     let out = Setting.text("out", placeholder: "dir", "The run's folder: saves, metrics.jsonl and training.svg.")
-    let steps = Setting<Int?>.whole(
-        "steps",
-        in: 1...1_000_000_000,
-        defaultInWords: "until --minutes end the run",
-        "Steps of the whole run."
-    )
-    let minutes = Setting<Double?>.number(
-        "minutes",
-        in: 0.01...1_000_000,
-        defaultInWords: "until --steps end the run",
-        "Minutes of the whole run, earlier sessions included."
-    )
+    let steps = Setting<Int?>
+        .whole(
+            "steps",
+            in: 1...1_000_000_000,
+            defaultInWords: "until --minutes end the run",
+            "Steps of the whole run."
+        )
+    let minutes = Setting<Double?>
+        .number(
+            "minutes",
+            in: 0.01...1_000_000,
+            defaultInWords: "until --steps end the run",
+            "Minutes of the whole run, earlier sessions included."
+        )
     let resume = Setting.toggle("resume", "Go on after the last save in --out.")
     let seed = Setting.whole(
         "seed",
@@ -64,6 +74,7 @@ struct TrainSettings: SettingTable {
     )
     let batch = BatchSettings.table
     let loss = LossSettings.table
+    let adapter = AdapterSettings.table
     let optimizer = OptimizerSettings.table
     let pace = PaceSettings.table
 }
@@ -72,25 +83,31 @@ struct TrainSettings: SettingTable {
 struct BatchSettings: SettingTable {
     static let table = BatchSettings()
 
-    let batchTokens = Setting<Int?>.whole(
-        "batch-tokens",
-        in: 1...100_000_000,
-        defaultInWords: "4096, or unlimited with --batch-examples",
-        "Target tokens of a step at most."
+    let batchTokens = Setting<Int?>
+        .whole(
+            "batch-tokens",
+            in: 1...100_000_000,
+            defaultInWords: "4096, or unlimited with --batch-examples",
+            "Target tokens of a step at most."
+        )
+    let batchExamples = Setting<Int?>
+        .whole(
+            "batch-examples",
+            in: 1...10_000_000,
+            defaultInWords: "unlimited",
+            "Examples of a step at most."
+        )
+    let partTokens = Setting<Int?>
+        .whole(
+            "part-tokens",
+            in: 1...100_000_000,
+            defaultInWords: "a whole step",
+            "Tokens, inputs and targets together, that are in memory at once; gradients add up to the same bits."
+        )
+    let recompute = Setting.toggle(
+        "recompute",
+        "Keep each block's input only, and compute the block again on the way back."
     )
-    let batchExamples = Setting<Int?>.whole(
-        "batch-examples",
-        in: 1...10_000_000,
-        defaultInWords: "unlimited",
-        "Examples of a step at most."
-    )
-    let partTokens = Setting<Int?>.whole(
-        "part-tokens",
-        in: 1...100_000_000,
-        defaultInWords: "a whole step",
-        "Tokens, inputs and targets together, that are in memory at once; gradients add up to the same bits."
-    )
-    let recompute = Setting.toggle("recompute", "Keep each block's input only, and compute the block again on the way back.")
 }
 
 /// Settings of what a run minimises.
@@ -116,7 +133,12 @@ struct LossSettings: SettingTable {
         default: 0,
         "Share of each target that is spread over the vocabulary."
     )
-    let softmaxZ = Setting.number("softmax-z", in: 0...100, default: 0, "Factor of the squared log of the softmax's sum.")
+    let softmaxZ = Setting.number(
+        "softmax-z",
+        in: 0...100,
+        default: 0,
+        "Factor of the squared log of the softmax's sum."
+    )
     let balance = Setting.number("balance", in: 0...100, default: 0.01, "Factor of the load balancing loss.")
     let routerZ = Setting.number("router-z", in: 0...100, default: 0, "Factor of the router z-loss.")
     let routerLoss = Setting.choice(
@@ -167,6 +189,61 @@ struct LossSettings: SettingTable {
     }
 }
 
+/// Settings of a LoRA adapter that is trained in place of the weights.
+struct AdapterSettings: SettingTable {
+    static let table = AdapterSettings()
+
+    let loraRank = Setting<Int?>
+        .whole(
+            "lora-rank",
+            in: 1...LowRankSettings.mostRank,
+            defaultInWords: "all weights are trained",
+            "Train a LoRA adapter of this rank, and leave the checkpoint's weights as they are."
+        )
+    let loraAlpha = Setting<Double?>
+        .number(
+            "lora-alpha",
+            in: 1e-6...1_000_000,
+            defaultInWords: "the rank",
+            "The adapter's product is scaled by this over its rank."
+        )
+    let loraTargets = Setting.texts(
+        "lora-target",
+        placeholder: "name",
+        "A matrix that the adapter changes: q, wo, experts.expert_3.wi, *.experts.*, all-linear; may be given several times. "
+            + "Without it q and v."
+    )
+    let loraRankStabilized = Setting.toggle(
+        "lora-rank-stabilized",
+        "Scale by alpha over the square root of the rank instead."
+    )
+
+    /// The adapter that settings describe; nil to train all weights.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Returns: Its settings.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used.
+    func lowRank(_ settings: Settings) throws -> LowRankSettings? {
+        guard let rank = try settings.value(self.loraRank) else {
+            for (key, isSet) in [
+                (self.loraAlpha.key, settings.isSet(self.loraAlpha)),
+                (self.loraTargets.key, settings.isSet(self.loraTargets)),
+                (self.loraRankStabilized.key, try settings.value(self.loraRankStabilized)),
+            ] where isSet {
+                throw Settings.Failure("\(key) is a setting of an adapter; give \(self.loraRank.key) too")
+            }
+            return nil
+        }
+        var adapter = LowRankSettings()
+        adapter.rank = rank
+        adapter.alpha = try settings.value(self.loraAlpha) ?? Double(rank)
+        adapter.isRankStabilized = try settings.value(self.loraRankStabilized)
+        let targets = try settings.value(self.loraTargets)
+        if !targets.isEmpty { adapter.targets = targets }
+        return adapter
+    }
+}
+
 /// Settings of what makes new weights of gradients.
 struct OptimizerSettings: SettingTable {
     static let table = OptimizerSettings()
@@ -205,6 +282,10 @@ struct OptimizerSettings: SettingTable {
     let beta1 = Setting.number("beta1", in: 0...0.999999, default: 0.9, "How much of AdamW's mean gradient stays.")
     let beta2 = Setting.number("beta2", in: 0...0.999999, default: 0.999, "How much of AdamW's mean square stays.")
     let epsilon = Setting.number("epsilon", in: 1e-30...1, default: 1e-8, "Added to the root of AdamW's mean square.")
+    let scaleByWeights = Setting.toggle(
+        "scale-by-weights",
+        "Make AdamW's steps proportional to each tensor's root mean square, as Adafactor's are."
+    )
 
     /// Sets the optimizer and its schedule.
     ///
@@ -233,12 +314,14 @@ struct OptimizerSettings: SettingTable {
             adam.beta1 = try settings.value(self.beta1)
             adam.beta2 = try settings.value(self.beta2)
             adam.epsilon = try settings.value(self.epsilon)
+            adam.scaleParameter = try settings.value(self.scaleByWeights)
             adam.decay = decay
             plan.optimizer = .adamW(adam)
         case .adafactor:
             for (key, isSet) in [
                 (self.beta1.key, settings.isSet(self.beta1)), (self.beta2.key, settings.isSet(self.beta2)),
                 (self.epsilon.key, settings.isSet(self.epsilon)),
+                (self.scaleByWeights.key, try settings.value(self.scaleByWeights)),
             ] where isSet {
                 throw Settings.Failure("\(key) is a setting of AdamW; leave it out, or set the optimizer to adamw")
             }
@@ -255,16 +338,32 @@ struct PaceSettings: SettingTable {
     static let table = PaceSettings()
 
     let eval = Setting.texts("eval", placeholder: "file", "A file to evaluate with; may be given several times.")
-    let evalShare = Setting.number("eval-share", in: 0...0.9, default: 0, "Share of the data's lines that is held out to evaluate.")
-    let evalExamples = Setting.whole("eval-examples", in: 1...1_000_000, default: 1000, "Examples of an evaluation at most.")
-    let evalEvery = Setting<Int?>.whole(
-        "eval-every",
-        in: 1...1_000_000_000,
-        defaultInWords: "as --save-every",
-        "Steps from an evaluation to the next."
+    let evalShare = Setting.number(
+        "eval-share",
+        in: 0...0.9,
+        default: 0,
+        "Share of the data's lines that is held out to evaluate."
     )
+    let evalExamples = Setting.whole(
+        "eval-examples",
+        in: 1...1_000_000,
+        default: 1000,
+        "Examples of an evaluation at most."
+    )
+    let evalEvery = Setting<Int?>
+        .whole(
+            "eval-every",
+            in: 1...1_000_000_000,
+            defaultInWords: "as --save-every",
+            "Steps from an evaluation to the next."
+        )
     let saveEvery = Setting.whole("save-every", in: 1...1_000_000_000, default: 500, "Steps from a save to the next.")
-    let keep = Setting.whole("keep", in: 1...10_000, default: 3, "How many of the newest saves stay; the best one stays too.")
+    let keep = Setting.whole(
+        "keep",
+        in: 1...10_000,
+        default: 3,
+        "How many of the newest saves stay; the best one stays too."
+    )
     let reportEvery = Setting.whole("report-every", in: 1...1_000_000, default: 10, "Steps from a report to the next.")
 
     /// Sets the pace.

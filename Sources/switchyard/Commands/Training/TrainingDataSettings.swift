@@ -24,7 +24,12 @@ struct TrainingDataSettings: SettingTable {
         range: "jsonl, tsv or text",
         "How a line holds an example: fields of a JSON object, columns, or plain text whose spans are hidden."
     ) { text in DataForm(rawValue: text).map { .some($0) } }
-    let inputField = Setting.text("input-field", default: "input", placeholder: "name", "The input's field in JSON lines.")
+    let inputField = Setting.text(
+        "input-field",
+        default: "input",
+        placeholder: "name",
+        "The input's field in JSON lines."
+    )
     let targetField = Setting.text(
         "target-field",
         default: "target",

@@ -42,6 +42,14 @@ struct LossOptions: ParsableArguments {
     @Option(LossSettings.table.evalCapacity) var evalCapacity: String?
 }
 
+/// Flags of a LoRA adapter.
+struct AdapterOptions: ParsableArguments {
+    @Option(AdapterSettings.table.loraRank) var loraRank: String?
+    @Option(AdapterSettings.table.loraAlpha) var loraAlpha: String?
+    @Option(AdapterSettings.table.loraTargets) var loraTarget: [String] = []
+    @Flag(AdapterSettings.table.loraRankStabilized) var loraRankStabilized = false
+}
+
 /// Flags of what makes new weights of gradients.
 struct OptimizerOptions: ParsableArguments {
     @Option(OptimizerSettings.table.optimizer) var optimizer: String?
@@ -53,6 +61,7 @@ struct OptimizerOptions: ParsableArguments {
     @Option(OptimizerSettings.table.beta1) var beta1: String?
     @Option(OptimizerSettings.table.beta2) var beta2: String?
     @Option(OptimizerSettings.table.epsilon) var epsilon: String?
+    @Flag(OptimizerSettings.table.scaleByWeights) var scaleByWeights = false
 }
 
 /// Flags of when a run reports, evaluates and saves.
