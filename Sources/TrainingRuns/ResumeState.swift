@@ -34,6 +34,7 @@ struct ResumeState: Codable, Hashable {
     /// - Parameters:
     ///   - save: The save's folder.
     ///   - plan: The run that goes on.
+    /// - Returns: The state.
     /// - Throws: ``RunError`` for a damaged file, and for a setting that decides weights and is not as it was.
     static func load(_ save: SaveFolder.Save, for plan: RunPlan) throws(RunError) -> ResumeState {
         let path = "\(save.path)/\(SaveFolder.resumeName)/\(Self.name)"

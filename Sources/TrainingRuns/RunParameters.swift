@@ -25,6 +25,7 @@ final class RunParameters {
     ///   - checkpoint: The weights to begin with; nil for new ones.
     ///   - save: The save that the run goes on from, if it does.
     ///   - pool: The threads.
+    /// - Throws: `CheckpointError` for tensors that cannot be used, `TrainingError` for settings out of range.
     init(
         _ plan: RunPlan,
         _ layout: ParameterLayout,

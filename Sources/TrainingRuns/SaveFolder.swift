@@ -15,6 +15,7 @@ public struct SaveFolder: Sendable, Hashable {
         /// Its folder.
         public var path: String
 
+        /// Ascending by step.
         public static func < (first: Save, second: Save) -> Bool { first.step < second.step }
     }
 

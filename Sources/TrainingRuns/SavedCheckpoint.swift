@@ -58,6 +58,7 @@ struct SavedCheckpoint {
     /// - Parameters:
     ///   - parameters: The weights, and an adapter's.
     ///   - state: The optimizer's state.
+    /// - Returns: Bytes.
     func byteCount(_ parameters: RunParameters, _ state: [TensorView]) -> Int {
         let elements = parameters.weights.layout.count + (parameters.adapter?.layout.count ?? 0)
         let tensors = state.reduce(elements * MemoryLayout<Float>.stride) { $0 + $1.byteCount }

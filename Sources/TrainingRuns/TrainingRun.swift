@@ -249,6 +249,7 @@ extension TokenizedBatch {
     /// - Parameters:
     ///   - partTokens: Tokens that are in memory at once; nil for all.
     ///   - limit: Examples at most.
+    /// - Returns: The step's batch.
     func examples(partTokens: Int?, atMost limit: Int = .max) -> TrainingBatch {
         let examples = (0..<min(self.count, limit))
             .map { TrainingExample(input: Array(self.input($0)), target: Array(self.target($0))) }

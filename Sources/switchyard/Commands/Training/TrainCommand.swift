@@ -123,6 +123,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         plan.minutes = try settings.value(table.minutes)
         plan.seed = UInt64(try settings.value(table.seed))
         plan.training = try table.loss.training(settings)
+        plan.training.precision = try settings.value(table.batch.precision)
         plan.training.recomputesBlocks = try settings.value(table.batch.recompute)
         plan.lowRank = try table.adapter.lowRank(settings)
         plan.modelName = try settings.value(table.model)

@@ -104,6 +104,14 @@ struct BatchSettings: SettingTable {
             defaultInWords: "a whole step",
             "Tokens, inputs and targets together, that are in memory at once; gradients add up to the same bits."
         )
+    let precision = Setting.choice(
+        "precision",
+        of: TrainingPrecision.allCases,
+        default: .float32,
+        name: \.rawValue,
+        placeholder: "type",
+        "Type of weights and rows in a step; with bfloat16 routers, gradients and the weights that are kept stay float32."
+    )
     let recompute = Setting.toggle(
         "recompute",
         "Keep each block's input only, and compute the block again on the way back."

@@ -25,6 +25,7 @@ struct BatchOptions: ParsableArguments {
     @Option(BatchSettings.table.batchTokens) var batchTokens: String?
     @Option(BatchSettings.table.batchExamples) var batchExamples: String?
     @Option(BatchSettings.table.partTokens) var partTokens: String?
+    @Option(BatchSettings.table.precision) var precision: String?
     @Flag(BatchSettings.table.recompute) var recompute = false
 }
 
