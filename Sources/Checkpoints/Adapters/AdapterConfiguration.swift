@@ -37,6 +37,8 @@ struct AdapterConfiguration: Sendable {
     /// The modules that were trained in full, by the ends of their names.
     let savedModules: [String]
     let targets: [String]?
+    /// The same, empty for an expression: a list may name each of many modules in full.
+    private let targetNames: Set<String>
     let rank: Int
     let alpha: Double
     let isRankStabilized: Bool
@@ -117,6 +119,7 @@ struct AdapterConfiguration: Sendable {
         } else {
             self.targets = try fields.words("target_modules")
         }
+        self.targetNames = Set(self.targets ?? [])
         self.savedModules = try fields.words("modules_to_save") ?? []
     }
 
@@ -125,7 +128,8 @@ struct AdapterConfiguration: Sendable {
     /// - Parameter module: The module's name in the model.
     /// - Returns: False if peft would not change the module, even where the file has tensors for it.
     func isTarget(_ module: String) -> Bool {
-        self.targets?.contains { module == $0 || module.hasSuffix("." + $0) } ?? true
+        guard let targets = self.targets, !self.targetNames.contains(module) else { return true }
+        return targets.contains { module.hasSuffix("." + $0) }
     }
 
     /// Whether a module lies in one of `modules_to_save`.
