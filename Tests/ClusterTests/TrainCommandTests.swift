@@ -210,6 +210,27 @@ struct TrainCommandTests {
         }
     }
 
+    @Test("an adapter is trained at the rate that is set, although half of it begins as zeros")
+    func adapter() async throws {
+        try await self.inFolder { folder in
+            let base = try await Commands.run(TestCluster.executable, self.arguments(folder, "base", steps: 1))
+            #expect(base.status == 0, "\(base.errors)")
+            let adapted = try await Commands.run(
+                TestCluster.executable,
+                [
+                    "train", "\(folder)/base/latest", "--data", "\(folder)/data.tsv", "--out", "\(folder)/adapted",
+                    "--steps", "1", "--batch-examples", "4", "--threads", "1", "--lora-rank", "2",
+                ]
+            )
+            #expect(adapted.status == 0, "\(adapted.errors)")
+            for (run, scales) in [("base", true), ("adapted", false)] {
+                let state = try String(contentsOfFile: "\(folder)/\(run)/latest/resume/state.json", encoding: .utf8)
+                #expect(state.contains("scaleParameter: \(scales)"), "\(run)")
+            }
+            #expect(FileManager.default.fileExists(atPath: "\(folder)/adapted/latest/adapter/adapter_config.json"))
+        }
+    }
+
     @Test("the admin port shows the run")
     func adminPort() async throws {
         try await self.inFolder { folder in

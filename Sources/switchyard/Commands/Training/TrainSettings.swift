@@ -335,6 +335,8 @@ struct OptimizerSettings: SettingTable {
             }
             var adafactor = Adafactor.Settings()
             adafactor.relativeStep = false
+            // An adapter's B begins as zeros, and steps in proportion to it would be a thousandth of the rate.
+            adafactor.scaleParameter = plan.lowRank == nil
             adafactor.decay = decay
             plan.optimizer = .adafactor(adafactor)
         }
