@@ -63,6 +63,29 @@ struct SameBitsTests {
         Self.expectSame(try Self.busy().gradients(), try Self.busy(recomputes: true).gradients(), "recomputed")
     }
 
+    @Test("Computing blocks again takes less than half the memory for the same bits")
+    func recomputationMemory() throws {
+        // Long enough for the arena to grow several times: attention probabilities alone are 2 MB a layer.
+        func pass(recomputes: Bool) throws -> (result: (StepReport, Gradients), bytes: Int) {
+            let test = ModelGradientTests.make("deep", lengths: Array(repeating: (180, 180), count: 4)) {
+                $0.dropout = 0.1
+                $0.jitter = 0.02
+                $0.recomputesBlocks = recomputes
+            } _: {
+                $0.headCount = 4
+                $0.encoderBlocks = 6
+                $0.decoderBlocks = 6
+            }
+            let step = try TrainingStep(test.configuration, settings: test.settings, pool: WorkPool(threads: 2))
+            let gradients = Gradients(layout: step.layout)
+            let report = try step.gradients(test.batch, weights: try test.weights(), into: gradients, step: 3)
+            return ((report, gradients), step.activationBytes)
+        }
+        let (kept, recomputed) = (try pass(recomputes: false), try pass(recomputes: true))
+        Self.expectSame(kept.result, recomputed.result, "recomputed")
+        #expect(2 * recomputed.bytes < kept.bytes, "\(recomputed.bytes) and \(kept.bytes) bytes")
+    }
+
     @Test(
         "How a step is cut into parts does not show",
         arguments: [[0..<1, 1..<6], [0..<3, 3..<6], [0..<1, 1..<2, 2..<3, 3..<4, 4..<5, 5..<6]],
