@@ -35,37 +35,21 @@ enum MappingRows {
         _ harm: @escaping @Sendable (WeightDamage) throws -> Void
     ) async throws -> RowReport {
         try await context.withVictim(variant, packed: true) { cluster, victim, damage in
-            let arguments = variant == .alone ? HostRows.deadlines : []
-            let gateway = try await cluster.startGateway(arguments: arguments)
-            let recovery = Stopwatch()
-            let findings = Findings()
-            let outcome = try await Story.run(
-                context,
-                at: gateway.listening(within: .seconds(300)),
-                time: context.timing.hostile,
-                strictClients: variant == .alone ? 1 : 0,
-                gateway: gateway
-            ) { story in
+            var (report, outcome) = try await cluster.playReturn(of: victim, context, variant) { story, findings in
                 let begin = ContinuousClock.now
                 try harm(damage)
-                _ = try? await victim.process.ended(within: .seconds(60))
-                findings.requireRefusal(of: victim.process, naming: damage.part, since: begin)
-                if victim.process.exit == nil { try victim.process.signal(SIGKILL) }
-                _ = try await victim.process.ended(within: .seconds(300))
+                try await findings.requireRefusal(
+                    of: victim.process,
+                    naming: damage.part,
+                    since: begin,
+                    within: .seconds(60)
+                )
                 try await story.missHost(variant)
                 try damage.repair()
-                try await cluster.restart(victim)
-                let time = try await story.watch.wait(for: victim.address, within: .seconds(300)) {
-                    $0?.state == .ready
-                }
-                recovery.set(time)
             }
-            var report = RowReport(outcome)
-            report.figures.recovery = recovery.seconds
             report.requireAnswers(strict: variant == .alone)
             report.requireShortExposure()
             report.requireWhole(outcome, after: FaultLimits.healing)
-            findings.add(to: &report)
             return report
         }
     }
@@ -88,10 +72,7 @@ enum MappingRows {
                 _ in
                 let begin = ContinuousClock.now
                 try harm(damage)
-                _ = try? await gateway.ended(within: .seconds(60))
-                findings.requireRefusal(of: gateway, naming: damage.part, since: begin)
-                if gateway.exit == nil { try gateway.signal(SIGKILL) }
-                _ = try await gateway.ended(within: .seconds(300))
+                try await findings.requireRefusal(of: gateway, naming: damage.part, since: begin, within: .seconds(60))
                 try damage.repair()
                 let restart = ContinuousClock.now
                 try await cluster.startGateway(model: damage.part, listen: address)

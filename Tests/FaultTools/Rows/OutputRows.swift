@@ -69,28 +69,12 @@ enum OutputRows {
             let muted = try await cluster.startHost(pool: 0, wrapper: pipe.wrapper)
             if variant == .replica { try await cluster.startHost(pool: 0) }
             try await cluster.startHost(pool: 1)
-            let arguments = variant == .alone ? HostRows.deadlines : []
-            let gateway = try await cluster.startGateway(arguments: arguments)
-            let findings = Findings()
-            let recovery = Stopwatch()
-            let outcome = try await Story.run(
-                context,
-                at: gateway.listening(within: .seconds(300)),
-                time: context.timing.hostile,
-                strictClients: variant == .alone ? 1 : 0,
-                gateway: gateway
-            ) { story in
+            var (report, outcome) = try await cluster.playReturn(of: muted, context, variant) { story, findings in
                 findings.note("the pipe took \(try pipe.fill()) bytes")
                 try await Task.sleep(for: context.timing.hostile / 8)
                 await findings.requireFarewell(of: muted.process)
                 try await story.missHost(variant)
-                try await cluster.restart(muted)
-                recovery.set(
-                    try await story.watch.wait(for: muted.address, within: .seconds(300)) { $0?.state == .ready }
-                )
             }
-            var report = RowReport(outcome)
-            report.figures.recovery = recovery.seconds
             switch variant {
             case .replica:
                 report.requireUnnoticed()
@@ -99,7 +83,6 @@ enum OutputRows {
                 report.requireHonest(reasons: [.timeout, .unavailable])
                 report.requireWhole(outcome, after: FaultLimits.healing)
             }
-            findings.add(to: &report)
             return report
         }
     }

@@ -28,17 +28,7 @@ enum WeightRows {
         packed: Bool
     ) async throws -> RowReport {
         try await context.withVictim(variant, packed: packed) { cluster, victim, damage in
-            let arguments = variant == .alone ? HostRows.deadlines : []
-            let gateway = try await cluster.startGateway(arguments: arguments)
-            let recovery = Stopwatch()
-            let findings = Findings()
-            let outcome = try await Story.run(
-                context,
-                at: gateway.listening(within: .seconds(300)),
-                time: context.timing.hostile,
-                strictClients: variant == .alone ? 1 : 0,
-                gateway: gateway
-            ) { story in
+            var (report, outcome) = try await cluster.playReturn(of: victim, context, variant) { story, findings in
                 try victim.process.signal(SIGKILL)
                 _ = try await victim.process.ended(within: .seconds(300))
                 try damage.zero(pages: 5, at: 0.4)
@@ -46,19 +36,10 @@ enum WeightRows {
                 let begin = ContinuousClock.now
                 let damaged = try await cluster.startAgain(victim)
                 // A packed part is mapped and not read as a whole before it serves.
-                _ = try? await damaged.ended(within: packed ? FaultLimits.backgroundCheck : .seconds(120))
-                findings.requireRefusal(of: damaged, naming: damage.part, since: begin)
-                if damaged.exit == nil { try damaged.signal(SIGKILL) }
-                _ = try await damaged.ended(within: .seconds(300))
+                let limit = packed ? FaultLimits.backgroundCheck : .seconds(120)
+                try await findings.requireRefusal(of: damaged, naming: damage.part, since: begin, within: limit)
                 try damage.repair()
-                try await cluster.restart(victim)
-                let time = try await story.watch.wait(for: victim.address, within: .seconds(300)) {
-                    $0?.state == .ready
-                }
-                recovery.set(time)
             }
-            var report = RowReport(outcome)
-            report.figures.recovery = recovery.seconds
             if packed {
                 report.requireShortExposure()
                 report.requireWhole(outcome, after: FaultLimits.healing)
@@ -71,15 +52,20 @@ enum WeightRows {
                 report.requireHonest(reasons: [.timeout, .unavailable])
                 report.requireWhole(outcome, after: FaultLimits.healing)
             }
-            findings.add(to: &report)
             return report
         }
     }
 }
 
 extension Findings {
-    /// A process ended by itself, and its last lines name a file or its folder.
-    func requireRefusal(of process: KeptProcess, naming file: String, since begin: ContinuousClock.Instant) {
+    /// A process ends by itself, and its last lines name a file or its folder; one that does not end in time is killed.
+    func requireRefusal(
+        of process: KeptProcess,
+        naming file: String,
+        since begin: ContinuousClock.Instant,
+        within limit: Duration
+    ) async throws {
+        _ = try? await process.ended(within: limit)
         let time = Figure.seconds(begin.duration(to: .now).seconds)
         let code = process.exit?.code ?? 0
         self.require(
@@ -89,6 +75,47 @@ extension Findings {
         )
         let line = process.lines.last { $0.contains(file) }
         self.require("its log names the file", line != nil, found: line ?? process.lines.last ?? "no line")
+        if process.exit == nil { try process.signal(SIGKILL) }
+        _ = try await process.ended(within: .seconds(300))
+    }
+}
+
+extension FaultCluster {
+    /// Plays a row in which a host is away for a while, and measures how long the gateway then takes to have it again.
+    ///
+    /// Where its pool has no other host, the gateway has short deadlines, and one more client accepts no lost token.
+    ///
+    /// - Parameters:
+    ///   - host: The host, which starts again after the fault.
+    ///   - context: Models, timing.
+    ///   - variant: Whether the pool has another host.
+    ///   - fault: Ends the host's process, and removes what would keep it from starting.
+    /// - Returns: A report with the findings and the time of recovery, and what the clients saw.
+    /// - Throws: What the fault throws; ``FaultError`` where the cluster is unhealthy from the start.
+    func playReturn(
+        of host: HostProcess,
+        _ context: RowContext,
+        _ variant: FaultVariant,
+        fault: @Sendable (Story, Findings) async throws -> Void
+    ) async throws -> (report: RowReport, outcome: StoryOutcome) {
+        let gateway = try await self.startGateway(arguments: variant == .alone ? HostRows.deadlines : [])
+        let recovery = Stopwatch()
+        let findings = Findings()
+        let outcome = try await Story.run(
+            context,
+            at: gateway.listening(within: .seconds(300)),
+            time: context.timing.hostile,
+            strictClients: variant == .alone ? 1 : 0,
+            gateway: gateway
+        ) { story in
+            try await fault(story, findings)
+            try await self.restart(host)
+            recovery.set(try await story.watch.wait(for: host.address, within: .seconds(300)) { $0?.state == .ready })
+        }
+        var report = RowReport(outcome)
+        report.figures.recovery = recovery.seconds
+        findings.add(to: &report)
+        return (report, outcome)
     }
 }
 
