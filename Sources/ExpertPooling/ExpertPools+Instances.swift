@@ -20,7 +20,7 @@ extension ExpertPools {
     /// The member of a pool that stands for a process.
     ///
     /// - Parameters:
-    ///   - instance: The process's id; nil, from hosts that have none, is nobody's.
+    ///   - instance: The process's id; nil, from hosts that have none, stands for no process.
     ///   - pool: Index of the pool.
     ///   - slot: A member that is left out.
     /// - Returns: Its slot.

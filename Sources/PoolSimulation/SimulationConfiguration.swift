@@ -39,7 +39,7 @@ package enum SimulationVariant: String, Sendable, Hashable, CaseIterable {
     case everything
     /// No call is hedged.
     case noHedges = "no hedges"
-    /// Nobody is ejected.
+    /// No host is ejected.
     case noEjection = "no ejection"
     /// Neither.
     case neither

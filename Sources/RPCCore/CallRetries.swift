@@ -11,7 +11,7 @@ public struct CallRetries: Sendable {
         case neverSent
         /// The server said that it did not process the request.
         case refused
-        /// Nobody knows.
+        /// It cannot be told.
         case unknown
     }
 

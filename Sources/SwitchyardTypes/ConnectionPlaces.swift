@@ -6,7 +6,7 @@ internal import Synchronization
 ///
 /// A newcomer finds a place as long as there is one, and as long as its peer has less than its share. Otherwise an idle
 /// connection leaves for it, the idlest first: of its own peer if that one has its share, or else of the peer that has
-/// the most connections. So silent connections shut out nobody. Only where all are busy is a newcomer without a place. Then
+/// the most connections. So silent connections keep no peer out. Only where all are busy is a newcomer without a place. Then
 /// it gets one of a few places kept for probes, where nothing but probes is served, and where the idlest leaves too.
 public struct ConnectionPlaces: Sendable {
     /// How many places there are.

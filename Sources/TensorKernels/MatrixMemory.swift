@@ -17,7 +17,7 @@ enum MatrixMemory {
     static let limit = 192 << 20
 
     private struct Shelf: @unchecked Sendable {
-        // Safety: memory on the shelf belongs to nobody else, and the shelf is touched only under its lock.
+        // Safety: memory on the shelf is not in use elsewhere, and the shelf is touched only under its lock.
         var free: [Int: [UnsafeMutableRawPointer]] = [:]
         var bytes = 0
     }

@@ -2,7 +2,7 @@
 
 internal import Synchronization
 
-/// Matrices of earlier layers and steps, handed out again once nobody else holds them.
+/// Matrices of earlier layers and steps, handed out again once they are no longer in use.
 ///
 /// A decoder step makes hundreds of small matrices of a few shapes, the same ones in every step. Here they are made
 /// once: the shelf keeps a reference to each, and one with no other reference is free.
@@ -101,7 +101,7 @@ extension FloatMatrix {
     /// - Parameters:
     ///   - rows: Number of rows, zero or more.
     ///   - columns: Number of columns, zero or more.
-    /// - Returns: A matrix that nobody else holds.
+    /// - Returns: A matrix that is not in use elsewhere.
     public static func temporary(rows: Int, columns: Int) -> FloatMatrix {
         MatrixShelf.take(rows: rows, columns: columns)
     }

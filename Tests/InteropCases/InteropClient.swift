@@ -79,7 +79,7 @@ struct InteropClient {
     func emptyStream() async throws {
         let call = self.channel.bidirectional(InteropMethods.fullDuplexCall, options: self.options)
         call.requests.finish()
-        for try await _ in call.responses { throw self.failure("a response came that nobody asked for") }
+        for try await _ in call.responses { throw self.failure("a response came without a request") }
     }
 
     func cancelAfterBegin() async throws {

@@ -45,7 +45,7 @@ struct HostileScript: Sendable, CustomTestStringConvertible {
             codes: [.unavailable]
         ),
         HostileScript(
-            name: "acknowledges pings that nobody sent",
+            name: "acknowledges pings that were not sent",
             answer: many(5_000, RawPeer.frame(type: 6, flags: 1, payload: [UInt8](repeating: 0, count: 8))),
             codes: [.unavailable]
         ),
@@ -57,7 +57,7 @@ struct HostileScript: Sendable, CustomTestStringConvertible {
         ),
         HostileScript(name: "floods with interim responses", answer: many(5_000, interim), codes: [.unavailable]),
         HostileScript(
-            name: "sends data on a stream that nobody opened",
+            name: "sends data on a stream that was not opened",
             answer: [data([1, 2, 3], streamID: 99)],
             codes: [.unavailable]
         ),

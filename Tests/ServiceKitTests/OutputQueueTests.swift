@@ -95,7 +95,7 @@ struct OutputQueueTests {
         }
     }
 
-    @Test("a reader that does not read holds up nobody; the queue stays bounded and says what it lost")
+    @Test("a reader that does not read holds up no writer; the queue stays bounded and says what it lost")
     func blocked() throws {
         let reader = Reader()
         let started = OutputWriter(

@@ -135,7 +135,7 @@ struct GatewayClientTests {
         #expect(error?.code == .resourceExhausted)
     }
 
-    @Test func `where nobody listens a call fails soon, may be retried and says where`() async throws {
+    @Test func `without a listener a call fails soon, may be retried and says where`() async throws {
         // A port that was free a moment ago: the server that had it has drained.
         let endpoint = try await TestGateway.with { $0.endpoint }
         let error = try await GatewayClient.with(endpoint: endpoint, logger: quietLogger) { gateway in

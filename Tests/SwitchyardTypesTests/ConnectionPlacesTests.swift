@@ -27,7 +27,7 @@ struct ConnectionPlacesTests {
         }
     }
 
-    @Test("a thousand idle connections of one peer shut out nobody: its idlest leaves for each newcomer")
+    @Test("a thousand idle connections of one peer keep no other peer out: its idlest leaves for each newcomer")
     func idleFlood() {
         var listener = Listener(total: 100, share: 75)
         for index in 0..<1_000 {

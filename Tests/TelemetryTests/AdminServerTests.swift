@@ -111,7 +111,7 @@ struct AdminServerTests {
     }
 
     @Test(
-        "sockets that say nothing, or half a request, shut out nobody: the idlest leaves for each newcomer",
+        "sockets that say nothing, or half a request, keep no peer out: the idlest leaves for each newcomer",
         arguments: ["", "GET /livez HT"]
     )
     func silentSockets(half: String) async throws {

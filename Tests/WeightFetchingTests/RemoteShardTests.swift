@@ -110,7 +110,7 @@ struct RemoteShardTests {
                 #expect(server.requests(for: "/pool-0/manifest.json").count == 2)
                 return address
             }
-            // Nobody listens there any more.
+            // The server has stopped listening.
             let third = try await host(place, address, until: "serving experts")
             #expect(third.isInOrder, "\(third.log)")
             #expect(third.log.contains("complete in the cache"), "\(third.log)")

@@ -49,7 +49,7 @@ private struct Simulation {
                     // What begins anew is cut off when its first bytes come.
                     #expect(transfer.position <= self.disk.count)
                     action = try self.answer(request, &transfer)
-                case .receive: Issue.record("a body that nobody announced")
+                case .receive: Issue.record("a body without a head")
                 case .wait:
                     self.waits += 1
                     action = transfer.waited()

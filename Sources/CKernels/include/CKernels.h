@@ -118,7 +118,7 @@ static inline void ck_pause(void) {
 /// - x: `rows` rows of `inputs` floats, `x_stride` floats apart.
 /// - y: `rows` rows of `outputs` floats, `y_stride` floats apart. Must not overlap x.
 /// - relu: when not 0, negative results become 0 (NaN stays NaN).
-/// - scratch: room for CK_SCRATCH_FLOATS floats that nobody else uses meanwhile; null where there is one row at most.
+/// - scratch: room for CK_SCRATCH_FLOATS floats that are not in use elsewhere; null where there is one row at most.
 void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
                 size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
                 float *scratch);
@@ -332,7 +332,7 @@ size_t ck_attention_floats(size_t queries, size_t keys, size_t width);
 void ck_attention_forward(const ck_attention *attention, const float *q, const float *k, const float *v,
                           float *probabilities, float *context, float *scratch);
 
-/// The gradients of ck_attention_forward. `dbias` is laid out as `bias` is, and added to; null where nobody needs it.
+/// The gradients of ck_attention_forward. `dbias` is laid out as `bias` is, and added to; null where it is not needed.
 void ck_attention_backward(const ck_attention *attention, const float *q, const float *k, const float *v,
                            const float *probabilities, const float *dcontext, float *dq, float *dk, float *dv,
                            double *dbias, float *scratch);

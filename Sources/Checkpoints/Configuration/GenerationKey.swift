@@ -348,7 +348,7 @@ extension GenerationKey {
 
     private static let names = Set(Self.all.map(\.name))
 
-    /// Refuses keys that would change the answer and are not served, and keys that nobody knows.
+    /// Refuses keys that would change the answer and are not served, and unknown keys.
     ///
     /// - Parameters:
     ///   - values: The file's keys and values.

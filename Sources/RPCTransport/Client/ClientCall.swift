@@ -14,7 +14,7 @@ final class ClientCall {
         case unary((Result<UnaryReply, RPCError>) -> Void)
         /// A reader of any number of responses.
         case stream(MessageInbox, ResponseDetails)
-        /// Nobody any more.
+        /// The call has ended, or its caller has left.
         case none
     }
 

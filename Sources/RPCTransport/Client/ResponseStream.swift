@@ -49,7 +49,7 @@ public struct ResponseStream: AsyncSequence, Sendable {
     }
 }
 
-/// Cancels a call when nobody holds it any more; a call that has ended is not affected.
+/// Cancels a call when its last reference goes; a call that has ended is not affected.
 final class CallLease: Sendable {
     let token: CallToken
 

@@ -119,7 +119,7 @@ enum TLSFiles {
     }
 
     private static func read(_ path: String) throws(TLSError) -> [UInt8] {
-        // Not blocking: opening a pipe that nobody writes to would wait for ever.
+        // Not blocking: opening a pipe without a writer would wait for ever.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             throw TLSError(

@@ -98,7 +98,7 @@ private enum OutputThread {
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }
     }
 
-    /// Starts a thread that nobody waits for.
+    /// Starts a thread that is never joined.
     ///
     /// - Returns: Whether the system gave one.
     static func start(_ body: @escaping @Sendable () -> Void) -> Bool {

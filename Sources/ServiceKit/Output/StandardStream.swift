@@ -60,7 +60,7 @@ package enum StandardStream: Sendable {
         return nil
     }
 
-    /// Writes text that nobody misses, such as progress, unless the reader is slow.
+    /// Writes text that may be lost, such as progress, unless the reader is slow.
     ///
     /// - Parameter text: What to write.
     package func writeIfReady(_ text: String) {

@@ -47,7 +47,7 @@ struct Router: Sendable {
     ///   - input: `[tokens, d_model]`, the sublayer's normalised input.
     ///   - given: For each token where it goes, nil where the router chooses; nil where it always does.
     ///   - pool: Threads that share the product.
-    ///   - inspect: Sees each token's scores and choice, in order; nil where nobody needs them.
+    ///   - inspect: Sees each token's scores and choice, in order; nil where they are not needed.
     /// - Returns: One choice and probability per token.
     func callAsFunction(
         _ input: FloatMatrix,

@@ -2,7 +2,7 @@
 
 internal import Foundation
 
-/// A pipe that is a process's standard error, and that nobody reads.
+/// A pipe without a reader that is a process's standard error.
 struct UnreadPipe: Sendable {
     private let path: String
 

@@ -63,7 +63,7 @@ extension RowReport {
         self.notes += outcome.summary.statuses.sorted { $0.key < $1.key }.map { "\($0.value) x \($0.key)" }
     }
 
-    /// Nobody noticed: no call failed, no id differs, no token was lost.
+    /// Clients notice nothing: no call failed, no id differs, no token was lost.
     mutating func requireUnnoticed() {
         let load = self.figures.load
         self.require("no call fails", load.failed == 0, found: "\(load.failed) of \(load.calls)")
@@ -71,7 +71,7 @@ extension RowReport {
         self.require("no token lost", load.lostTokens == 0, found: "\(load.lost)")
     }
 
-    /// And nobody waited.
+    /// Clients do not wait either.
     mutating func requireSmooth() {
         let stall = self.figures.longestStall
         self.require("stall <= 0.4 s", stall <= FaultLimits.stall, found: Figure.seconds(stall), speed: true)

@@ -3,7 +3,7 @@
 internal import Foundation
 internal import SwitchyardClient
 
-/// Rows in which nobody reads what a process logs.
+/// Rows in which what a process logs is not read.
 enum OutputRows {
     static var rows: [FaultRow] {
         [
@@ -25,7 +25,7 @@ enum OutputRows {
             }
     }
 
-    /// A host is killed and comes back, which the gateway wants to log; nobody may notice.
+    /// A host is killed and comes back, which the gateway wants to log; clients notice nothing.
     private static func gateway(_ context: RowContext) async throws -> RowReport {
         let pipe = try UnreadPipe(in: context.workspace.folder)
         return try await context.withHosts(pools: 2, replicas: 2) { cluster in
@@ -107,7 +107,7 @@ extension Findings {
 }
 
 extension RowReport {
-    /// Nobody waited longer for a token than this.
+    /// No client waited longer for a token than this.
     mutating func requireStall(_ limit: Double) {
         self.require(
             "stall <= \(Figure.seconds(limit))",

@@ -5,7 +5,7 @@ import NIOCore
 
 /// The same frames into three codecs: at once, byte by byte, and in pieces of chance lengths.
 ///
-/// Nobody answers, so that nothing but the bytes decides what happens.
+/// There are no answers, so that the bytes alone decide what happens.
 enum HTTP2SplitRun {
     /// An event that can be compared; data is joined.
     private enum Step: Equatable {
