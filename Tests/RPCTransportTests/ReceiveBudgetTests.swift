@@ -89,8 +89,12 @@ struct ReceiveBudgetLoopbackTests {
         let (began, cancelled) = (Signal(), Signal())
         let deaf = ServiceMethod.bidirectional(Methods.chat) { _, context, _ in
             began.fire()
-            context.onCancel { cancelled.fire() }
-            while !context.isCancelled { try await Task.sleep(for: .milliseconds(5)) }
+            let left = Signal()
+            context.onCancel {
+                cancelled.fire()
+                left.fire()
+            }
+            await left.wait()
         }
         try await withServer(limits: Self.limits, [echo, deaf]) { server, port in
             var sender = try await Sender(port: port)
