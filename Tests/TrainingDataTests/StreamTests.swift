@@ -205,24 +205,6 @@ struct StreamTests {
         }
     }
 
-    @Test("parts of a batch are its examples in order, within their limit where one fits")
-    func parts() throws {
-        var stream = try self.batches(
-            MemoryLines(Support.pairs(40), name: "lines"),
-            Support.pairSettings,
-            limits: .init(examples: 40)
-        )
-        let batch = try #require(try stream.next())
-        for tokens in [1, 30, 64, 200, 100_000] {
-            let parts = batch.parts(ofAtMost: tokens)
-            #expect(parts.flatMap { Array($0) } == Array(0..<40))
-            for part in parts where part.count > 1 {
-                #expect(part.reduce(0) { $0 + batch.input($1).count + batch.target($1).count } <= tokens)
-            }
-        }
-        #expect(TokenizedBatch().parts(ofAtMost: 5).isEmpty)
-    }
-
     @Test("a line that cannot be used is an error where that is wanted, but for blank lines of text")
     func fatal() throws {
         var settings = Self.settings(text: false)

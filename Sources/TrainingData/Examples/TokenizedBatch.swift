@@ -52,29 +52,6 @@ public struct TokenizedBatch: Sendable, Hashable {
     public func target(_ index: Int) -> ArraySlice<Int32> {
         self.targetIDs[self.targetOffsets[index]..<self.targetOffsets[index + 1]]
     }
-
-    /// Cuts the batch into parts at sequence boundaries.
-    ///
-    /// - Parameter tokens: Tokens of a part at most, inputs and targets together; an example of more is a part of its own.
-    /// - Returns: The examples of each part, in order.
-    public func parts(ofAtMost tokens: Int) -> [Range<Int>] {
-        var parts: [Range<Int>] = []
-        var start = 0
-        var sum = 0
-        for index in 0..<self.count {
-            let size = self.input(index).count + self.target(index).count
-            if index > start, sum + size > tokens {
-                parts.append(start..<index)
-                start = index
-                sum = 0
-            }
-            sum += size
-        }
-        if start < self.count {
-            parts.append(start..<self.count)
-        }
-        return parts
-    }
 }
 
 /// How large a batch may become; the limit that is reached first counts.
