@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers build-bench pictures simulation protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -220,6 +220,14 @@ bench-peers: build-bench ## benchmark calls beside gRPC C++ and grpc-swift-2
 	$(SWIFT) build -c release --package-path Tests/Peers/bench-grpc-swift --scratch-path $(PEERS)/grpc-swift
 	@$(WORKSHOP) rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
+
+# Small models from scratch, beside PyTorch, on as many steps: Tests/training-bench/requirements.txt says what PEER_PYTHON needs.
+# TRAIN is one of scenes, words, balance, serve; runs that lie in the folder are not repeated.
+TRAIN ?= all
+bench-train: build ## benchmark how well training from scratch does, beside PyTorch (an hour; docs/benchmarks.md)
+	@mkdir -p $(BENCH)/training
+	$(PEER_PYTHON) Tests/training-bench/bench.py $(TRAIN) --switchyard .build/release/switchyard --folder $(BENCH)/training \
+	    $(if $(TRAIN_STEPS),--steps $(TRAIN_STEPS)) > $(BENCH)/training-$(TRAIN).md && cat $(BENCH)/training-$(TRAIN).md
 
 tables: ## rewrite the tables of settings, metrics and generation keys in docs/operations.md
 	$(SWIFT) run switchyard config list --update docs/operations.md

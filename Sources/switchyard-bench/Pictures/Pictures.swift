@@ -35,12 +35,20 @@ struct Pictures {
         } catch let error as DecodingError {
             throw BenchError("\(Self.data)/drops.json is not what `switchyard-bench drops --json` writes: \(error)")
         }
+        let balance: BalancePlot
+        do {
+            balance = try JSONDecoder()
+                .decode(BalancePlot.self, from: Data(try self.read("\(Self.data)/balance.json").utf8))
+        } catch let error as DecodingError {
+            throw BenchError("\(Self.data)/balance.json is not what Tests/training-bench/bench.py writes: \(error)")
+        }
         let records = try self.records()
         return [
             Made(path: "docs/images/bench-full-shape.svg", content: BenchPlot(report: bench).figure.svg),
             Made(path: "docs/images/drops.svg", content: drops.figure.svg),
             Made(path: "docs/images/soak.svg", content: memory.figure.svg),
             Made(path: "docs/images/simulation.svg", content: SimulationPlot(records: records).figure.svg),
+            Made(path: "docs/images/balance.svg", content: balance.figure.svg),
             Made(path: "docs/images/overview.svg", content: OverviewDiagram.diagram.svg),
             Made(path: "docs/images/deployment.svg", content: DeploymentDiagram.diagram.svg),
             Made(
