@@ -84,4 +84,10 @@ CK_INLINE float16 exp_negative16(float16 x) {
     return (float16)((mask16)(p * scale) & ~is_small);
 }
 
+/// The first lanes, and zeros for the others.
+CK_INLINE float16 keep_first16(float16 x, size_t lanes) {
+    const mask16 index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return (float16)((mask16)x & (index < (int32_t)lanes));
+}
+
 #endif

@@ -171,24 +171,40 @@ static void pack_columns(const float *source, size_t stride, size_t depth, size_
     }
 }
 
+/// Panels that are packed together of a matrix whose rows lie as they are: so much of each row is read at once.
+#define PACK_PANELS 8
+
+/// Some panels of a matrix whose rows are the rows of `source`, which begins at the first panel's first column.
+static void pack_rows(const float *source, size_t stride, size_t depth, size_t columns, float *panels) {
+    const size_t whole = columns / CK_PANEL_COLUMNS;
+    const size_t rest = columns % CK_PANEL_COLUMNS;
+    for (size_t k = 0; k < depth; k++) {
+        const float *row = source + k * stride;
+        float *target = panels + k * CK_PANEL_COLUMNS;
+        for (size_t panel = 0; panel < whole; panel++) {
+            memcpy(target, row, CK_PANEL_COLUMNS * sizeof(float));
+            row += CK_PANEL_COLUMNS;
+            target += depth * CK_PANEL_COLUMNS;
+        }
+        if (rest > 0) {
+            memcpy(target, row, rest * sizeof(float));
+            memset(target + rest, 0, (CK_PANEL_COLUMNS - rest) * sizeof(float));
+        }
+    }
+}
+
 void ck_pack_panels(const float *source, size_t stride, int transposed, size_t depth, size_t columns, float *panels,
                     size_t panel_begin, size_t panel_end) {
-    for (size_t panel = panel_begin; panel < panel_end; panel++) {
+    const size_t step = transposed ? 1 : PACK_PANELS;
+    for (size_t panel = panel_begin; panel < panel_end; panel += step) {
         const size_t first = panel * CK_PANEL_COLUMNS;
-        const size_t width = columns - first < CK_PANEL_COLUMNS ? columns - first : CK_PANEL_COLUMNS;
+        const size_t most = (panel_end - panel < step ? panel_end - panel : step) * CK_PANEL_COLUMNS;
+        const size_t width = columns - first < most ? columns - first : most;
         float *target = panels + panel * depth * CK_PANEL_COLUMNS;
         if (transposed) {
             pack_columns(source + first * stride, stride, depth, width, target);
-            continue;
-        }
-        for (size_t k = 0; k < depth; k++) {
-            const float *row = source + k * stride + first;
-            if (width == CK_PANEL_COLUMNS) {
-                memcpy(target + k * CK_PANEL_COLUMNS, row, CK_PANEL_COLUMNS * sizeof(float));
-            } else {
-                memcpy(target + k * CK_PANEL_COLUMNS, row, width * sizeof(float));
-                memset(target + k * CK_PANEL_COLUMNS + width, 0, (CK_PANEL_COLUMNS - width) * sizeof(float));
-            }
+        } else {
+            pack_rows(source + first, stride, depth, width, target);
         }
     }
 }

@@ -109,29 +109,48 @@ static void interleave_four(const float *x, size_t x_stride, size_t inputs, floa
 
 /// Lays `height` rows side by side: the kernels then read one stream front to back, which is twice as fast as twelve.
 static void interleave(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
-    size_t row = 0;
-    for (; row + 4 <= height; row += 4) {
-        interleave_four(x + row * x_stride, x_stride, inputs, packed + row, height);
-    }
-    for (; row < height; row++) {
-        for (size_t k = 0; k < inputs; k++) {
-            packed[k * height + row] = x[row * x_stride + k];
-        }
-    }
-}
-
-/// The same for rows that are the columns of a row-major matrix: column r of the matrix is row r.
-static void gather(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
-    if (height == CK_MAX_TILE_ROWS) {
-        for (size_t k = 0; k < inputs; k++) {
-            memcpy(packed + k * CK_MAX_TILE_ROWS, x + k * x_stride, CK_MAX_TILE_ROWS * sizeof(float));
+    if (height < 4) {
+        for (size_t row = 0; row < height; row++) {
+            for (size_t k = 0; k < inputs; k++) {
+                packed[k * height + row] = x[row * x_stride + k];
+            }
         }
         return;
     }
+    for (size_t row = 0; row < height; row += 4) {
+        // The last four may be laid down in part for a second time.
+        const size_t first = row + 4 <= height ? row : height - 4;
+        interleave_four(x + first * x_stride, x_stride, inputs, packed + first, height);
+    }
+}
+
+/// The same for rows that are the columns of a row-major matrix, column r of the matrix being row r; `height` is a
+/// constant at each call.
+CK_INLINE void gather_rows(const float *x, size_t x_stride, const size_t height, size_t inputs, float *packed) {
     for (size_t k = 0; k < inputs; k++) {
-        for (size_t row = 0; row < height; row++) {
-            packed[k * height + row] = x[k * x_stride + row];
-        }
+        memcpy(packed + k * height, x + k * x_stride, height * sizeof(float));
+    }
+}
+
+#define GATHER_CASE(n)                                                                                                 \
+    case n:                                                                                                            \
+        gather_rows(x, x_stride, n, inputs, packed);                                                                   \
+        break;
+
+static void gather(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
+    switch (height) {
+        GATHER_CASE(1)
+        GATHER_CASE(2)
+        GATHER_CASE(3)
+        GATHER_CASE(4)
+        GATHER_CASE(5)
+        GATHER_CASE(6)
+        GATHER_CASE(7)
+        GATHER_CASE(8)
+        GATHER_CASE(9)
+        GATHER_CASE(10)
+        GATHER_CASE(11)
+        GATHER_CASE(12)
     }
 }
 
@@ -228,4 +247,17 @@ void ck_multiply(int level, const float *panels, size_t depth, size_t columns, s
                  int accumulate, int relu, float *scratch) {
     product(level, panels, CK_TYPE_F32, depth, columns, panel_begin, panel_end, a, a_stride, a_transposed, rows, y,
             y_stride, accumulate, relu, scratch);
+}
+
+void ck_multiply_streaming(int level, const float *a, size_t a_stride, const float *b, size_t b_stride, size_t rows,
+                           size_t depth, size_t columns, float *y, size_t y_stride, int accumulate, float *scratch) {
+    const size_t panels = (columns + CK_PANEL_COLUMNS - 1) / CK_PANEL_COLUMNS;
+    float *const packed = scratch + CK_SCRATCH_FLOATS;
+    const size_t block = CK_STREAM_FLOATS / (panels * CK_PANEL_COLUMNS);
+    for (size_t begin = 0; begin < depth; begin += block) {
+        const size_t length = depth - begin < block ? depth - begin : block;
+        ck_pack_panels(b + begin * b_stride, b_stride, 0, length, columns, packed, 0, panels);
+        product(level, packed, CK_TYPE_F32, length, columns, 0, panels, a + begin * a_stride, a_stride, 1, rows, y,
+                y_stride, accumulate || begin > 0, 0, scratch);
+    }
 }

@@ -21,16 +21,16 @@ CK_INLINE TARGET __m512 load_weights(const void *weights, size_t index, int bf16
     return _mm512_loadu_ps((const float *)weights + index);
 }
 
-/// `rows` rows by `panels` panels with all sums in registers. The arguments after `tile` are constants at each call, so
-/// that the arrays dissolve into registers.
-CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int panels, const int bf16) {
+/// `rows` rows by `panels` panels, or by the first sixteen columns of one, with all sums in registers. The arguments after
+/// `tile` are constants at each call, so that the arrays dissolve into registers.
+CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int panels, const int vectors,
+                               const int bf16) {
     __m512 sums[CK_MAX_TILE_ROWS][8];
     __mmask16 masks[8];
     const char *weights[4];
     const float *x = tile->x;
     const size_t element = bf16 ? 2 : 4;
     const size_t step = CK_PANEL_COLUMNS;
-    const int vectors = panels * 2;
 
     UNROLL for (int v = 0; v < vectors; v++) {
         const size_t first = (size_t)v * 16;
@@ -53,11 +53,13 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
             const char *at = weights[p];
             weights[p] += step * element;
             _mm_prefetch(at + PREFETCH_BYTES, _MM_HINT_T0);
-            if (!bf16) {
-                _mm_prefetch(at + PREFETCH_BYTES + 64, _MM_HINT_T0);
-            }
             column[2 * p] = load_weights(at, 0, bf16);
-            column[2 * p + 1] = load_weights(at, 16, bf16);
+            if (vectors > 1) {
+                if (!bf16) {
+                    _mm_prefetch(at + PREFETCH_BYTES + 64, _MM_HINT_T0);
+                }
+                column[2 * p + 1] = load_weights(at, 16, bf16);
+            }
         }
         UNROLL for (int r = 0; r < rows; r++) {
             const __m512 value = _mm512_set1_ps(x[r]);
@@ -79,39 +81,44 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     }
 }
 
-#define ROWS_CASE(n, p)                                                                                                \
+#define ROWS_CASE(n, panels, vectors)                                                                                  \
     case n:                                                                                                            \
-        tile_512(tile, n, p, bf16);                                                                                    \
+        tile_512(tile, n, panels, vectors, bf16);                                                                      \
         break;
+
+#define ALL_ROWS(vectors)                                                                                              \
+    ROWS_CASE(1, 1, vectors)                                                                                           \
+    ROWS_CASE(2, 1, vectors)                                                                                           \
+    ROWS_CASE(3, 1, vectors)                                                                                           \
+    ROWS_CASE(4, 1, vectors)                                                                                           \
+    ROWS_CASE(5, 1, vectors)                                                                                           \
+    ROWS_CASE(6, 1, vectors)                                                                                           \
+    ROWS_CASE(7, 1, vectors)                                                                                           \
+    ROWS_CASE(8, 1, vectors)                                                                                           \
+    ROWS_CASE(9, 1, vectors)                                                                                           \
+    ROWS_CASE(10, 1, vectors)                                                                                          \
+    ROWS_CASE(11, 1, vectors)                                                                                          \
+    ROWS_CASE(12, 1, vectors)
 
 CK_INLINE TARGET void panel_512(const ck_tile *tile, size_t rows, size_t panels, const int bf16) {
     if (panels == 4 && rows == 1) {
-        tile_512(tile, 1, 4, bf16);
+        tile_512(tile, 1, 4, 8, bf16);
         return;
     }
     if (panels == 2 && rows <= 4) {
         switch (rows) {
-            ROWS_CASE(1, 2)
-            ROWS_CASE(2, 2)
-            ROWS_CASE(3, 2)
-            ROWS_CASE(4, 2)
+            ROWS_CASE(1, 2, 4)
+            ROWS_CASE(2, 2, 4)
+            ROWS_CASE(3, 2, 4)
+            ROWS_CASE(4, 2, 4)
         }
         return;
     }
-    switch (rows) {
-        ROWS_CASE(1, 1)
-        ROWS_CASE(2, 1)
-        ROWS_CASE(3, 1)
-        ROWS_CASE(4, 1)
-        ROWS_CASE(5, 1)
-        ROWS_CASE(6, 1)
-        ROWS_CASE(7, 1)
-        ROWS_CASE(8, 1)
-        ROWS_CASE(9, 1)
-        ROWS_CASE(10, 1)
-        ROWS_CASE(11, 1)
-        ROWS_CASE(12, 1)
+    if (tile->columns <= 16) {
+        switch (rows) { ALL_ROWS(1) }
+        return;
     }
+    switch (rows) { ALL_ROWS(2) }
 }
 
 static TARGET void panels_f32(const ck_tile *tile, size_t rows, size_t panels) { panel_512(tile, rows, panels, 0); }

@@ -120,6 +120,34 @@ CK_INLINE void other_slopes(int activation, const float *z, size_t count, float 
     }
 }
 
+CK_INLINE void relu_backward(const float *hidden, size_t count, float *gradient) {
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        float16 value, back;
+        memcpy(&value, hidden + i, sizeof value);
+        memcpy(&back, gradient + i, sizeof back);
+        back = (float16)((mask16)back & (value > 0.0f));
+        memcpy(gradient + i, &back, sizeof back);
+    }
+    for (; i < count; i++) {
+        gradient[i] = hidden[i] > 0.0f ? gradient[i] : 0.0f;
+    }
+}
+
+CK_INLINE void times(const float *b, size_t count, float *a) {
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        float16 left, right;
+        memcpy(&left, a + i, sizeof left);
+        memcpy(&right, b + i, sizeof right);
+        left = left * right;
+        memcpy(a + i, &left, sizeof left);
+    }
+    for (; i < count; i++) {
+        a[i] = a[i] * b[i];
+    }
+}
+
 // MARK: - Cross-entropy
 
 /// The natural logarithm of a positive, normal number: x = m 2^e with m within sqrt(1/2) ... sqrt(2), and
@@ -146,36 +174,63 @@ CK_INLINE double logarithm(double x) {
 
 double ck_log(double x) { return logarithm(x); }
 
+/// The greatest number; those that are no numbers do not count.
+CK_INLINE float greatest(const float *x, size_t count) {
+    float16 most = (float16){0} - INFINITY;
+    for (size_t i = 0; i < count; i += LANES) {
+        float16 part = most;
+        if (i + LANES <= count) {
+            memcpy(&part, x + i, sizeof part);
+        } else {
+            memcpy(&part, x + i, (count - i) * sizeof(float));
+        }
+        const mask16 is_more = part > most;
+        most = (float16)(((mask16)part & is_more) | ((mask16)most & ~is_more));
+    }
+    float highest = most[0];
+    for (size_t lane = 1; lane < LANES; lane++) {
+        highest = most[lane] > highest ? most[lane] : highest;
+    }
+    return highest;
+}
+
+/// Adds sixteen numbers to eight lanes: the first half, then the second.
+CK_INLINE double8 add16(double8 lanes, float16 x) {
+    lanes += __builtin_convertvector(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7), double8);
+    lanes += __builtin_convertvector(__builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15), double8);
+    return lanes;
+}
+
 CK_INLINE void cross_entropy(float *x, size_t count, size_t target, float smoothing, float z, double scale,
                              int gradient, double *loss) {
-    float most = x[0];
-    for (size_t i = 1; i < count; i++) {
-        most = x[i] > most ? x[i] : most;
-    }
+    const float most = greatest(x, count);
     const double highest = (double)most;
     const double at_target = (double)x[target];
     double8 exponentials = {0};
     double8 logits = {0};
-    for (size_t i = 0; i < count; i += LANES) {
-        const size_t lanes = count - i < LANES ? count - i : LANES;
-        float16 part = (float16){0} + most;
-        memcpy(&part, x + i, lanes * sizeof(float));
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        float16 part;
+        memcpy(&part, x + i, sizeof part);
         const float16 powers = exp_negative16(part - most);
-        float each[LANES], plain[LANES];
-        memcpy(each, &powers, sizeof each);
-        memcpy(plain, &part, sizeof plain);
-        for (size_t lane = lanes; lane < LANES; lane++) {
-            each[lane] = 0;
-            plain[lane] = 0;
-        }
-        exponentials += widen8(each);
-        exponentials += widen8(each + DOUBLES);
+        exponentials = add16(exponentials, powers);
         if (smoothing > 0) {
-            logits += widen8(plain);
-            logits += widen8(plain + DOUBLES);
+            logits = add16(logits, part);
         }
         if (gradient) {
-            memcpy(x + i, each, lanes * sizeof(float));
+            memcpy(x + i, &powers, sizeof powers);
+        }
+    }
+    if (i < count) {
+        float16 part = (float16){0} + most;
+        memcpy(&part, x + i, (count - i) * sizeof(float));
+        const float16 powers = keep_first16(exp_negative16(part - most), count - i);
+        exponentials = add16(exponentials, powers);
+        if (smoothing > 0) {
+            logits = add16(logits, keep_first16(part, count - i));
+        }
+        if (gradient) {
+            memcpy(x + i, &powers, (count - i) * sizeof(float));
         }
     }
     const double sum = tree_sum8(exponentials);
@@ -194,8 +249,8 @@ CK_INLINE void cross_entropy(float *x, size_t count, size_t target, float smooth
     const float share = (float)(scale * uniform);
     const double kept = scale * (1.0 + 2.0 * (double)z * normalizer) / sum * (double)x[target]
         - scale * ((1.0 - (double)smoothing) + uniform);
-    for (size_t i = 0; i < count; i++) {
-        x[i] = x[i] * factor - share;
+    for (size_t j = 0; j < count; j++) {
+        x[j] = x[j] * factor - share;
     }
     // In float64: where the model is sure of its answer, this is a small difference of large numbers.
     x[target] = (float)kept;
@@ -214,6 +269,8 @@ static AVX2 void norm_backward_avx2(const float *x, const float *w, const float 
     train_norm_backward(x, w, d, e, n, dx, dw);
 }
 static AVX2 void slopes_avx2(int a, const float *z, size_t n, float *s) { logistic_slopes(a, z, n, s); }
+static AVX2 void relu_backward_avx2(const float *h, size_t n, float *g) { relu_backward(h, n, g); }
+static AVX2 void times_avx2(const float *b, size_t n, float *a) { times(b, n, a); }
 static AVX2 void cross_entropy_avx2(float *x, size_t n, size_t t, float s, float z, double c, int g, double *l) {
     cross_entropy(x, n, t, s, z, c, g, l);
 }
@@ -270,6 +327,28 @@ void ck_activation_slopes(int level, int activation, const float *z, size_t coun
 #endif
     (void)level;
     logistic_slopes(activation, z, count, slopes);
+}
+
+void ck_relu_backward(int level, const float *hidden, size_t count, float *gradient) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        relu_backward_avx2(hidden, count, gradient);
+        return;
+    }
+#endif
+    (void)level;
+    relu_backward(hidden, count, gradient);
+}
+
+void ck_times(int level, const float *b, size_t count, float *a) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        times_avx2(b, count, a);
+        return;
+    }
+#endif
+    (void)level;
+    times(b, count, a);
 }
 
 void ck_cross_entropy(int level, float *logits, size_t count, size_t target, float smoothing, float z, double scale,

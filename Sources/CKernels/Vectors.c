@@ -72,12 +72,14 @@ CK_INLINE float softmax(float *x, size_t count) {
         memcpy(x + i, &part, sizeof part);
         sums += part;
     }
-    memcpy(lanes, &sums, sizeof lanes);
-    for (size_t lane = 0; i + lane < count; lane++) {
-        const float value = exp_negative(x[i + lane] - highest);
-        x[i + lane] = value;
-        lanes[lane] += value;
+    if (i < count) {
+        float16 part = (float16){0} + highest;
+        memcpy(&part, x + i, (count - i) * sizeof(float));
+        part = keep_first16(exp_negative16(part - highest), count - i);
+        memcpy(x + i, &part, (count - i) * sizeof(float));
+        sums += part;
     }
+    memcpy(lanes, &sums, sizeof lanes);
     const float sum = tree_sum(lanes);
     for (size_t j = 0; j < count; j++) {
         x[j] = x[j] / sum;

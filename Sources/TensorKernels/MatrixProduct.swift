@@ -99,6 +99,13 @@ public struct MatrixProduct {
 
     fileprivate var panelCount: Int { (self.columns + Int(CK_PANEL_COLUMNS) - 1) / Int(CK_PANEL_COLUMNS) }
     fileprivate var panelFloats: Int { self.depth * Int(CK_PANEL_COLUMNS) }
+
+    /// Whether each thread packs the right operand for itself, a piece of the depth at a time: a long sum into an output
+    /// that stays in the second-level cache meanwhile.
+    fileprivate var isStreamed: Bool {
+        self.left.isTransposed && !self.right.isTransposed && !self.relu && self.depth >= 256
+            && self.rows * self.columns <= 1 << 17 && self.columns <= Int(CK_STREAM_FLOATS) / 64
+    }
 }
 
 /// Panels of one product that are packed together with others'.
@@ -125,19 +132,25 @@ extension WorkPool {
         let memory = self.scratch.take()
         defer { self.scratch.giveBack(memory) }
         var runs: [PackedRun] = []
+        var streamed: [Int] = []
         runs.reserveCapacity(products.count)
         var used = 0
         func finish() {
-            if !runs.isEmpty {
+            if !runs.isEmpty || !streamed.isEmpty {
                 let start = memory.reserve(used * MemoryLayout<Float>.stride)
-                self.multiply(products, runs, start.assumingMemoryBound(to: Float.self), level)
+                self.multiply(products, runs, streamed, start.assumingMemoryBound(to: Float.self), level)
             }
+            streamed.removeAll(keepingCapacity: true)
             runs.removeAll(keepingCapacity: true)
             used = 0
         }
         for (index, product) in products.enumerated() where product.rows > 0 && product.columns > 0 {
             guard product.depth > 0 else {
                 product.finishEmptySums()
+                continue
+            }
+            if product.isStreamed {
+                streamed.append(index)
                 continue
             }
             var panel = 0
@@ -161,6 +174,7 @@ extension WorkPool {
     private func multiply(
         _ products: [MatrixProduct],
         _ runs: [PackedRun],
+        _ streamed: [Int],
         _ memory: UnsafeMutablePointer<Float>,
         _ level: KernelLevel
     ) {
@@ -168,7 +182,7 @@ extension WorkPool {
         let work = runs.reduce(0) {
             $0 + $1.panels.count * products[$1.product].depth * (products[$1.product].rows + 8)
         }
-        let parts = work < 1 << 12 ? 1 : self.threadCount
+        let parts = work < 1 << 12 && streamed.isEmpty ? 1 : self.threadCount
         func pack(_ range: Range<Int>) {
             var start = 0
             for run in runs {
@@ -196,13 +210,14 @@ extension WorkPool {
                     level: level
                 )
             }
+            for index in streamed { products[index].stream(part: part, of: parts, scratch, level) }
         }
         guard parts > 1 else {
             pack(0..<total)
             self.withPartMemory { compute(part: 0, of: 1, $0) }
             return
         }
-        self.run(total) { pack($0) }
+        if total > 0 { self.run(total) { pack($0) } }
         self.run(parts) { (range: Range<Int>, scratch: UnsafeMutablePointer<Float>) in
             compute(part: range.lowerBound, of: parts, scratch)
         }
@@ -246,6 +261,30 @@ extension MatrixProduct {
             self.outputStride,
             self.accumulates ? 1 : 0,
             self.relu ? 1 : 0,
+            scratch
+        )
+    }
+
+    /// One part of the output, by rows or by panels, whichever leaves less to be read by all parts.
+    fileprivate func stream(part: Int, of parts: Int, _ scratch: UnsafeMutablePointer<Float>, _ level: KernelLevel) {
+        let byRows = self.rows >= self.columns
+        let units = byRows ? self.rows : self.panelCount
+        let width = byRows ? 1 : Int(CK_PANEL_COLUMNS)
+        let low = units * part / parts * width
+        let high = min(units * (part + 1) / parts * width, byRows ? self.rows : self.columns)
+        guard low < high else { return }
+        ck_multiply_streaming(
+            level.rawValue,
+            self.left.pointer + (byRows ? low : 0),
+            self.left.stride,
+            self.right.pointer + (byRows ? 0 : low),
+            self.right.stride,
+            byRows ? high - low : self.rows,
+            self.depth,
+            byRows ? self.columns : high - low,
+            self.output + (byRows ? low * self.outputStride : low),
+            self.outputStride,
+            self.accumulates ? 1 : 0,
             scratch
         )
     }

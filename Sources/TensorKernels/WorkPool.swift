@@ -131,7 +131,7 @@ public final class WorkPool: Sendable {
     ///
     /// - Parameters:
     ///   - parts: Number of parts, at most one for each thread.
-    ///   - body: Computes the part that the range names, with `Product.scratchFloats` floats.
+    ///   - body: Computes the part that the range names, with `Product.scratchFloats` floats, and `CK_STREAM_FLOATS` more.
     func run(_ parts: Int, body: (Range<Int>, UnsafeMutablePointer<Float>) -> Void) {
         precondition(parts <= self.threadCount, "\(parts) parts for \(self.threadCount) threads")
         let memory = self.partMemory
@@ -153,12 +153,14 @@ public final class WorkPool: Sendable {
 private final class PartMemory: @unchecked Sendable {
     // Safety: a part's memory is used only by the thread that computes it, under the pool's `turn`.
 
+    private static let floats = Product.scratchFloats + Int(CK_STREAM_FLOATS)
+
     private let pointer: UnsafeMutablePointer<Float>
 
     init(parts: Int) {
-        let bytes = parts * Product.scratchFloats * MemoryLayout<Float>.stride
+        let bytes = parts * Self.floats * MemoryLayout<Float>.stride
         let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-        self.pointer = raw.bindMemory(to: Float.self, capacity: parts * Product.scratchFloats)
+        self.pointer = raw.bindMemory(to: Float.self, capacity: parts * Self.floats)
     }
 
     deinit {
@@ -166,7 +168,7 @@ private final class PartMemory: @unchecked Sendable {
     }
 
     func part(_ index: Int) -> UnsafeMutablePointer<Float> {
-        self.pointer + index * Product.scratchFloats
+        self.pointer + index * Self.floats
     }
 }
 

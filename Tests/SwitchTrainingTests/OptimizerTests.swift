@@ -279,7 +279,7 @@ struct OptimizerTests {
     }
 
     @Test(
-        "give the same bits for any number of threads",
+        "give the same bits for any number of threads and every instruction set",
         arguments: [("adamw", false), ("adamw", true), ("adafactor", true)]
     )
     func threads(kind: String, scaleParameter: Bool) throws {
@@ -291,7 +291,7 @@ struct OptimizerTests {
                 $0.feedForwardWidth = 333
             }
         )
-        func run(_ threads: Int) throws -> [UInt32] {
+        func run(_ threads: Int, _ level: KernelLevel = .best) throws -> [UInt32] {
             let pool = WorkPool(threads: threads)
             let weights = ParameterBuffer(layout: layout)
             let gradients = Gradients(layout: layout)
@@ -311,6 +311,8 @@ struct OptimizerTests {
             settings.decay = 0.01
             settings.scaleParameter = scaleParameter
             let optimizer = try self.optimizer(kind, settings, layout)
+            (optimizer as? AdamW)?.level = level
+            (optimizer as? Adafactor)?.level = level
             for _ in 0..<2 {
                 let norm = try GradientNorm.norm(of: gradients, scale: 3, pool: pool)
                 optimizer.step(
@@ -326,6 +328,9 @@ struct OptimizerTests {
         let alone = try run(1)
         #expect(try run(2) == alone)
         #expect(try run(3) == alone)
+        for level in KernelLevel.available {
+            #expect(try run(2, level) == alone, "\(level.name)")
+        }
     }
 
     @Test("refuse settings out of range")

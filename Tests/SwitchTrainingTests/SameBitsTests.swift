@@ -120,4 +120,23 @@ struct SameBitsTests {
         test.settings.seed = 1
         #expect(try test.gradients().0.loss != first)
     }
+
+    @Test("Steps before do not show: neither their gradients, nor their memory, nor the experts that they used")
+    func stepsBefore() throws {
+        let test = Self.busy(capacity: .unlimited)
+        let step = try TrainingStep(test.configuration, settings: test.settings, pool: WorkPool(threads: 2))
+        let weights = try test.weights()
+        let gradients = Gradients(layout: step.layout)
+        var small = test
+        // Four tokens leave experts without any.
+        small.batch = TrainingBatch([test.batch.examples[1]])
+        for (number, batch) in [test.batch, small.batch, test.batch, small.batch].enumerated() {
+            let report = try step.gradients(batch, weights: weights, into: gradients, step: number)
+            var alone = test
+            alone.batch = batch
+            Self.expectSame((report, gradients), try alone.gradients(step: number), "step \(number)")
+            #expect(step.times.forward > 0 && step.times.head > 0 && step.times.backward > 0 && step.times.finish > 0)
+        }
+        #expect(gradients.touched.contains(false))
+    }
 }

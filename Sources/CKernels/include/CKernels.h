@@ -145,6 +145,17 @@ void ck_multiply(int level, const float *panels, size_t depth, size_t columns, s
                  const float *a, size_t a_stride, int a_transposed, size_t rows, float *y, size_t y_stride,
                  int accumulate, int relu, float *scratch);
 
+/// Floats of packed panels that ck_multiply_streaming holds at a time, of a scratch memory that is that much longer.
+#define CK_STREAM_FLOATS (64 * 1024)
+
+/// y = a^T b or y += a^T b, with a [depth][rows] and b [depth][columns], of the same bits as ck_multiply's: for a small y and
+/// long sums. b is packed a piece at a time, which stays in the second-level cache.
+///
+/// - columns: at most CK_STREAM_FLOATS / 8.
+/// - scratch: room for CK_SCRATCH_FLOATS + CK_STREAM_FLOATS floats.
+void ck_multiply_streaming(int level, const float *a, size_t a_stride, const float *b, size_t b_stride, size_t rows,
+                           size_t depth, size_t columns, float *y, size_t y_stride, int accumulate, float *scratch);
+
 /// Packs panels panel_begin ..< panel_end of a float32 matrix [depth][columns].
 ///
 /// - source: `depth` rows of `columns` floats, `stride` floats apart; with `transposed`, `columns` rows of `depth` floats.
@@ -264,81 +275,10 @@ uint64_t ck_read(int level, const void *bytes, size_t count);
 /// exp(x) for x <= 0, within 2 units in the last place; below -87.3 it is 0. Exposed for its test.
 float ck_exp(float x);
 
-// MARK: - Training
-
-/// The sum of a[i] * b[i] in float64, in eight lanes.
-double ck_dot64(int level, const float *a, const float *b, size_t count);
-
-/// The natural logarithm of a positive, normal number within 2 units in the last place, by the same operations everywhere.
-double ck_log(double x);
-
-/// y[i] = weight[i] * (x[i] / sqrt(mean(x^2) + epsilon)); the mean in float64, summed in eight lanes.
-void ck_train_norm(int level, const float *x, const float *weight, float epsilon, size_t count, float *y);
-
-/// The gradients of ck_train_norm: dx[i] += that of x[i], dweight[i] += that of weight[i].
-void ck_train_norm_backward(int level, const float *x, const float *weight, const float *dy, float epsilon, size_t count,
-                            float *dx, double *dweight);
-
-/// slopes[i] = f'(z[i]). `activation` is one of CK_ACTIVATION_*; only CK_ACTIVATION_GELU and CK_ACTIVATION_TANH call the C
-/// library. At 0, and relu6's 6, where there is no derivative, it is 0, as in PyTorch.
-void ck_activation_slopes(int level, int activation, const float *z, size_t count, float *slopes);
-
-/// One row's cross-entropy.
-///
-/// - logits: `count` numbers, at least one; replaced by the gradients of
-///   scale * ((1 - smoothing) loss[0] + smoothing loss[1] + z loss[2]) where `gradient` is not 0.
-/// - target: the right answer, below `count`.
-/// - loss: -log p(target), the mean of -log p over all answers, and log(sum exp(logits)) squared.
-void ck_cross_entropy(int level, float *logits, size_t count, size_t target, float smoothing, float z, double scale,
-                      int gradient, double loss[3]);
-
-/// Philox4x32-10.
-void ck_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t block[4]);
-
-/// x[i] = 0 or scale * x[i]: 0 where the i-th half-word of the blocks with the counters (i / 8, counter...) is below
-/// `threshold`, which is 65536 at most. Of a word, the lower half comes first.
-void ck_dropout(int level, float *x, size_t count, uint32_t threshold, float scale, const uint32_t counter[3],
-                const uint32_t key[2]);
-
-/// y[i] = x[i] * (1 + epsilon * u), u uniform within -1 ..< 1: the i-th word of the blocks with the counters
-/// (i / 4, counter...), taken as a signed number. `y` may be `x`.
-void ck_jitter(int level, const float *x, size_t count, float epsilon, const uint32_t counter[3],
-               const uint32_t key[2], float *y);
-
-/// One head of one sequence's attention.
-typedef struct {
-    int level;
-    /// Rows of the queries, and of the keys and values.
-    size_t queries;
-    size_t keys;
-    /// Floats of a row, and between the starts of two rows of queries, keys, values, contexts and their gradients.
-    size_t width;
-    size_t stride;
-    /// Whether query i sees keys 0 ... i only.
-    int causal;
-    /// Added to the scores: the bias of query i and key j lies at bias[queries - 1 - i + j]. Null for none.
-    const float *bias;
-    /// Dropout of the probabilities as ck_dropout's, row i of query i with counter[0] + i; threshold 0 for none.
-    uint32_t threshold;
-    float keep_scale;
-    uint32_t counter[3];
-    uint32_t key[2];
-} ck_attention;
-
-/// Floats of scratch memory that the two functions below need.
-size_t ck_attention_floats(size_t queries, size_t keys, size_t width);
-
-/// probabilities = softmax(q k^T + bias), [queries][keys], before dropout; context = dropout(probabilities) v.
-void ck_attention_forward(const ck_attention *attention, const float *q, const float *k, const float *v,
-                          float *probabilities, float *context, float *scratch);
-
-/// The gradients of ck_attention_forward. `dbias` is laid out as `bias` is, and added to; null where it is not needed.
-void ck_attention_backward(const ck_attention *attention, const float *q, const float *k, const float *v,
-                           const float *probabilities, const float *dcontext, float *dq, float *dk, float *dv,
-                           double *dbias, float *scratch);
-
 #ifdef __cplusplus
 }
 #endif
+
+#include "CKernelsTraining.h"
 
 #endif

@@ -28,31 +28,43 @@ struct Rows {
 
 /// Memory of a step's activations, taken from the front and given back in the opposite order.
 ///
-/// It grows when it must and is kept from step to step, so that steps of one size allocate nothing.
+/// It grows when it must and is kept from step to step, so that steps of one size allocate nothing. A step that made it
+/// grow by several pieces has them put together at its end, with room for half as much again: what is not used takes no
+/// memory.
 final class Arena {
     /// A place to give memory back to.
     struct Mark {
         fileprivate var chunk: Int
         fileprivate var used: Int
+        fileprivate var taken: Int
 
         /// Where the arena begins.
-        static var start: Mark { Mark(chunk: 0, used: 0) }
+        static var start: Mark { Mark(chunk: 0, used: 0, taken: 0) }
+    }
+
+    private struct Chunk {
+        let memory: LargeMemory
+        let start: UnsafeMutablePointer<Float>
+        let count: Int
+
+        init(_ count: Int) {
+            self.memory = LargeMemory(byteCount: count * MemoryLayout<Float>.stride)
+            self.start = self.memory.start.bindMemory(to: Float.self, capacity: count)
+            self.count = count
+        }
     }
 
     private static let leastChunk = 4 << 20
     private static let alignment = 16
-    private var chunks: [(start: UnsafeMutablePointer<Float>, count: Int)] = []
+    private var chunks: [Chunk] = []
     private var chunk = 0
     private var used = 0
-
-    deinit {
-        for chunk in self.chunks {
-            UnsafeMutableRawPointer(chunk.start).deallocate()
-        }
-    }
+    /// Floats that are taken at the moment, in all chunks.
+    private var taken = 0
+    private var mostTaken = 0
 
     /// Where the next memory begins.
-    var mark: Mark { Mark(chunk: self.chunk, used: self.used) }
+    var mark: Mark { Mark(chunk: self.chunk, used: self.used, taken: self.taken) }
 
     /// Gives back all that was taken, and leaves the memory where it is.
     func restart() { self.resume(.start) }
@@ -61,16 +73,23 @@ final class Arena {
     private func resume(_ mark: Mark) {
         self.chunk = mark.chunk
         self.used = mark.used
+        self.taken = mark.taken
     }
 
     /// Gives back all that was taken since a mark.
-    func release(to mark: Mark) {
-        self.chunk = mark.chunk
-        self.used = mark.used
+    func release(to mark: Mark) { self.resume(mark) }
+
+    /// Gives back everything, and puts the pieces of memory together.
+    func end() {
+        self.resume(.start)
+        if self.chunks.count > 1 {
+            self.chunks.removeAll()
+            self.chunks.append(Chunk(self.mostTaken + self.mostTaken / 2))
+        }
     }
 
-    /// Bytes that the arena holds.
-    var byteCount: Int { self.chunks.reduce(0) { $0 + $1.count * MemoryLayout<Float>.stride } }
+    /// Bytes that were taken at once, at most.
+    var peakByteCount: Int { self.mostTaken * MemoryLayout<Float>.stride }
 
     /// Rows with undefined contents.
     func rows(_ count: Int, columns: Int) -> Rows {
@@ -82,6 +101,8 @@ final class Arena {
     /// Floats with undefined contents, at a multiple of 64 bytes.
     func floats(_ count: Int) -> UnsafeMutablePointer<Float> {
         let needed = max((count + Self.alignment - 1) / Self.alignment * Self.alignment, Self.alignment)
+        self.taken += needed
+        self.mostTaken = max(self.mostTaken, self.taken)
         while self.chunk < self.chunks.count {
             if self.used + needed <= self.chunks[self.chunk].count {
                 defer { self.used += needed }
@@ -90,9 +111,7 @@ final class Arena {
             self.chunk += 1
             self.used = 0
         }
-        let size = max(needed, Self.leastChunk)
-        let raw = UnsafeMutableRawPointer.allocate(byteCount: size * MemoryLayout<Float>.stride, alignment: 64)
-        self.chunks.append((raw.bindMemory(to: Float.self, capacity: size), size))
+        self.chunks.append(Chunk(max(needed, Self.leastChunk)))
         self.used = needed
         return self.chunks[self.chunk].start
     }

@@ -104,12 +104,12 @@ final class StepSums {
             for column in sums.indices { target[column] = Float(sums[column]) }
             gradients.touched[index] = true
         }
+        let embedding = parameters.embedding.index
+        // A tied embedding has the head's gradients already.
+        if gradients.wanted[embedding] { gradients.prepareToAdd(embedding) }
         for stack in Stack.allCases {
             self.finishBias(stack, into: gradients, configuration, parameters)
-            if gradients.wanted[parameters.embedding.index] {
-                self.embeddings[stack]?.add(to: gradients.values.start(parameters.embedding.index))
-                gradients.touched[parameters.embedding.index] = true
-            }
+            if gradients.wanted[embedding] { self.embeddings[stack]?.add(to: gradients.values.start(embedding)) }
         }
     }
 

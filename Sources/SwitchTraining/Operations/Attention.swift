@@ -10,7 +10,7 @@ struct AttentionActivations {
     let query: Rows
     let key: Rows
     let value: Rows
-    /// `[heads, queries, keys]` of each sequence, before dropout.
+    /// `[heads, queries, keys]` of each sequence, before dropout; rows are padded as the kernels want them.
     let probabilities: UnsafeMutablePointer<Float>
     let context: Rows
 }
@@ -42,14 +42,15 @@ struct Attention {
         var next = 0
         return zip(self.queries.ranges, self.keys.ranges)
             .map { queries, keys in
-                defer { next += self.heads * queries.count * keys.count }
+                defer { next += self.heads * queries.count * ck_attention_row(keys.count) }
                 return next
             }
     }
 
     /// Floats of all sequences' probabilities.
     var probabilityCount: Int {
-        zip(self.queries.ranges, self.keys.ranges).reduce(0) { $0 + self.heads * $1.0.count * $1.1.count }
+        zip(self.queries.ranges, self.keys.ranges)
+            .reduce(0) { $0 + self.heads * $1.0.count * ck_attention_row($1.1.count) }
     }
 
     /// Calls the body for each head of each sequence, all threads together, with scratch memory of its thread.
@@ -97,7 +98,7 @@ struct Attention {
             let first = self.queries.ranges[sequence].lowerBound
             let firstKey = self.keys.ranges[sequence].lowerBound
             let column = head * self.width
-            let size = attention.queries * attention.keys
+            let size = attention.queries * ck_attention_row(attention.keys)
             ck_attention_forward(
                 &attention,
                 query.row(first) + column,
@@ -128,7 +129,7 @@ struct Attention {
             let first = self.queries.ranges[sequence].lowerBound
             let firstKey = self.keys.ranges[sequence].lowerBound
             let column = head * self.width
-            let size = attention.queries * attention.keys
+            let size = attention.queries * ck_attention_row(attention.keys)
             let length = attention.queries
             var diagonals: UnsafeMutablePointer<Double>?
             if sums != nil {

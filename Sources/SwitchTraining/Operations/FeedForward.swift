@@ -152,24 +152,19 @@ struct FeedForwards {
                     self.dropout?.apply(gradient, count: width, place: self.place(row))
                     guard let z = kept.inner?.row(row) else {
                         // Where dropout or relu made a hidden number 0, nothing flows back.
-                        let hidden = kept.hidden.row(row)
-                        for column in 0..<width {
-                            gradient[column] = hidden[column] > 0 ? gradient[column] : 0
-                        }
+                        ck_relu_backward(run.level.rawValue, kept.hidden.row(row), width, gradient)
                         continue
                     }
                     if let factor, let kept = kept.factor {
                         slopes.update(from: z, count: width)
                         activation.apply(slopes, count: width, level: run.level)
                         let target = factor.row(row)
-                        let factors = kept.row(row)
-                        for column in 0..<width {
-                            target[column] = gradient[column] * slopes[column]
-                            gradient[column] *= factors[column]
-                        }
+                        target.update(from: gradient, count: width)
+                        ck_times(run.level.rawValue, slopes, width, target)
+                        ck_times(run.level.rawValue, kept.row(row), width, gradient)
                     }
                     ck_activation_slopes(run.level.rawValue, activation.kernelCode, z, width, slopes)
-                    for column in 0..<width { gradient[column] *= slopes[column] }
+                    ck_times(run.level.rawValue, slopes, width, gradient)
                 }
             }
         }

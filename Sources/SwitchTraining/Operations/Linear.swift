@@ -44,7 +44,8 @@ enum Linear {
         )
     }
 
-    /// `dW += dy^T x`: one chain over the rows, which continues from what the gradients hold; nothing where it is not wanted.
+    /// `dW += dy^T x`: one chain over the rows, which continues from what the gradients hold, or overwrites what an earlier
+    /// step left there; nothing where it is not wanted.
     static func weightGradient(
         _ gradients: Gradients,
         _ weight: Weight,
@@ -52,6 +53,7 @@ enum Linear {
         _ input: Rows
     ) -> MatrixProduct {
         let isWanted = gradients.wanted[weight.index]
+        let accumulates = !gradients.isLeftOver(weight.index)
         if input.count > 0, isWanted {
             gradients.touched[weight.index] = true
         }
@@ -62,7 +64,7 @@ enum Linear {
             depth: input.count,
             columns: weight.inputs,
             into: gradients.values.start(weight.index),
-            accumulates: true
+            accumulates: accumulates
         )
     }
 }

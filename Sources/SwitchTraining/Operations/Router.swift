@@ -57,25 +57,42 @@ struct TrainingRouter {
             level: run.level
         )
         let bias = self.parameters.routerBias.map { run.weights.start($0) }
-        var choices: [Int32] = []
-        var normalizers: [Double] = []
-        choices.reserveCapacity(input.count)
-        normalizers.reserveCapacity(input.count)
-        for token in 0..<input.count {
-            let row = probabilities.row(token)
-            if let bias {
-                for expert in 0..<self.experts { row[expert] += bias[expert] }
+        var choices = [Int32](repeating: 0, count: input.count)
+        var normalizers = [Double](repeating: 0, count: input.count)
+        choices.withUnsafeMutableBufferPointer { choices in
+            normalizers.withUnsafeMutableBufferPointer { normalizers in
+                self.chooseAll(probabilities, bias: bias, choices, normalizers)
             }
-            var most = row[0]
-            for expert in 0..<self.experts where row[expert] > most { most = row[expert] }
-            let largest = ck_softmax(run.level.rawValue, row, self.experts)
-            normalizers.append(Double(most) + ck_log(1 / Double(largest)))
-            var best = 0
-            for expert in 0..<self.experts where row[expert] > row[best] { best = expert }
-            choices.append(Int32(best))
         }
         return (RouterActivations(input: seen, probabilities: probabilities, normalizers: normalizers), choices)
     }
+
+    /// Turns logits into probabilities; writes each token's most probable expert and `log(sum exp(logits))`.
+    private func chooseAll(
+        _ logits: Rows,
+        bias: UnsafeMutablePointer<Float>?,
+        _ choices: UnsafeMutableBufferPointer<Int32>,
+        _ normalizers: UnsafeMutableBufferPointer<Double>
+    ) {
+        self.run.share(logits.count, width: Self.operations * self.experts) { range in
+            for token in range {
+                let row = logits.row(token)
+                if let bias {
+                    for expert in 0..<self.experts { row[expert] += bias[expert] }
+                }
+                var most = row[0]
+                for expert in 0..<self.experts where row[expert] > most { most = row[expert] }
+                let largest = ck_softmax(self.run.level.rawValue, row, self.experts)
+                normalizers[token] = Double(most) + ck_log(1 / Double(largest))
+                var best = 0
+                for expert in 0..<self.experts where row[expert] > row[best] { best = expert }
+                choices[token] = Int32(best)
+            }
+        }
+    }
+
+    /// What a softmax and a logarithm cost for each expert, in passes over one number.
+    private static let operations = 16
 
     /// Adds to the step's sums what the losses need.
     func record(_ kept: RouterActivations) {
@@ -111,17 +128,19 @@ struct TrainingRouter {
         defer { run.arena.release(to: mark) }
         let losses = run.routing.gradients(self.parameters.layer)
         let logits = run.arena.rows(kept.input.count, columns: self.experts)
-        for token in 0..<kept.input.count {
-            let probabilities = kept.probabilities.row(token)
-            let choice = Int(plan.choices[token])
-            func gradient(_ expert: Int) -> Double {
-                losses.balance[expert] + (expert == choice ? chosenGradients[token] : 0)
-            }
-            var mean = 0.0
-            for expert in 0..<self.experts { mean += Double(probabilities[expert]) * gradient(expert) }
-            let z = losses.z * kept.normalizers[token]
-            for expert in 0..<self.experts {
-                logits.row(token)[expert] = Float(Double(probabilities[expert]) * (gradient(expert) - mean + z))
+        run.share(kept.input.count, width: Self.operations * self.experts) { range in
+            for token in range {
+                let probabilities = kept.probabilities.row(token)
+                let choice = Int(plan.choices[token])
+                func gradient(_ expert: Int) -> Double {
+                    losses.balance[expert] + (expert == choice ? chosenGradients[token] : 0)
+                }
+                var mean = 0.0
+                for expert in 0..<self.experts { mean += Double(probabilities[expert]) * gradient(expert) }
+                let z = losses.z * kept.normalizers[token]
+                for expert in 0..<self.experts {
+                    logits.row(token)[expert] = Float(Double(probabilities[expert]) * (gradient(expert) - mean + z))
+                }
             }
         }
         let room = run.arena.rows(kept.input.count, columns: kept.input.columns)

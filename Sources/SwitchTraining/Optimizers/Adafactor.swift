@@ -59,6 +59,8 @@ public final class Adafactor: Optimizer, @unchecked Sendable {
     private var moments: [Moments]
     private let decays: [Double]
     private var steps: [Int]
+    /// The instruction set, which does not show in the bits.
+    var level = KernelLevel.best
 
     /// Makes an optimizer that has seen nothing.
     ///
@@ -125,7 +127,8 @@ public final class Adafactor: Optimizer, @unchecked Sendable {
                 rows: shape.count == 2 ? shape[0] : 1,
                 columns: shape.last ?? 1,
                 gradientScale: Float(gradientScale),
-                squareEpsilon: Float(self.settings.squareEpsilon)
+                squareEpsilon: Float(self.settings.squareEpsilon),
+                level: self.level
             )
             let keep = self.keep(self.steps[index])
             let sums: AdafactorUpdate.Sums

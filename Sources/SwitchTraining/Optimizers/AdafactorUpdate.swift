@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CKernels
 internal import TensorKernels
 
 /// One tensor's step of Adafactor: three passes over its rows.
@@ -15,6 +16,7 @@ struct AdafactorUpdate: @unchecked Sendable {
     let columns: Int
     let gradientScale: Float
     let squareEpsilon: Float
+    let level: KernelLevel
 
     /// What the first pass gives.
     struct Sums {
@@ -68,8 +70,20 @@ struct AdafactorUpdate: @unchecked Sendable {
                 let sums = columnSums.pointer + block * self.columns
                 for row in self.block(block) {
                     let start = row * self.columns
-                    weightSquares.pointer[block] += SquareSum.of(self.weights + start, count: self.columns)
-                    rowMeans.pointer[row] = Float(self.addSquares(of: row, to: sums) / Double(self.columns))
+                    weightSquares.pointer[block] += SquareSum.of(
+                        self.weights + start,
+                        count: self.columns,
+                        level: self.level
+                    )
+                    let squares = ck_adafactor_gather(
+                        self.level.rawValue,
+                        self.gradients + start,
+                        self.gradientScale,
+                        self.squareEpsilon,
+                        self.columns,
+                        sums
+                    )
+                    rowMeans.pointer[row] = Float(squares / Double(self.columns))
                 }
             }
         }
@@ -83,31 +97,6 @@ struct AdafactorUpdate: @unchecked Sendable {
         let squares = weightSquares.take(self.blockCount).reduce(0, +)
         let columnMeans = totals.map { Float($0 / Double(self.rows)) }
         return Sums(rowMeans: rowMeans.take(self.rows), columnMeans: columnMeans, weightSquares: squares)
-    }
-
-    /// Adds a row's squared gradients to sums of columns.
-    ///
-    /// - Returns: The row's own sum.
-    private func addSquares(of row: Int, to sums: UnsafeMutablePointer<Double>) -> Double {
-        let gradients = self.gradients + row * self.columns
-        var first = 0.0
-        var second = 0.0
-        var column = 0
-        while column + 2 <= self.columns {
-            let one = Double(self.square(gradients[column]))
-            let two = Double(self.square(gradients[column + 1]))
-            sums[column] += one
-            sums[column + 1] += two
-            first += one
-            second += two
-            column += 2
-        }
-        if column < self.columns {
-            let last = Double(self.square(gradients[column]))
-            sums[column] += last
-            first += last
-        }
-        return first + second
     }
 
     private func square(_ gradient: Float) -> Float {
@@ -129,7 +118,7 @@ struct AdafactorUpdate: @unchecked Sendable {
         for index in squares.indices {
             squares[index] = squares[index] * keep.kept + self.square(self.gradients[index]) * keep.share
         }
-        return SquareSum.of(self.weights, count: self.columns)
+        return SquareSum.of(self.weights, count: self.columns, level: self.level)
     }
 
     /// The second pass: the sum of the squared updates, before the learning rate.
@@ -140,7 +129,14 @@ struct AdafactorUpdate: @unchecked Sendable {
             WorkPool.share(self.blockCount, width: self.blockRows * self.columns, among: pool) { range in
                 for block in range {
                     for row in self.block(block) {
-                        sums.pointer[block] += self.squares(of: row, factors.rows[row], columns)
+                        sums.pointer[block] += ck_adafactor_squares(
+                            self.level.rawValue,
+                            self.gradients + row * self.columns,
+                            columns.pointer.baseAddress,
+                            factors.rows[row],
+                            self.gradientScale,
+                            self.columns
+                        )
                     }
                 }
             }
@@ -153,26 +149,6 @@ struct AdafactorUpdate: @unchecked Sendable {
         let pointer: UnsafeBufferPointer<Float>
 
         init(_ pointer: UnsafeBufferPointer<Float>) { self.pointer = pointer }
-    }
-
-    private func squares(of row: Int, _ factor: Float, _ columns: Constants) -> Double {
-        let gradients = self.gradients + row * self.columns
-        var lanes = SIMD4<Double>.zero
-        var column = 0
-        func update(_ column: Int) -> Double {
-            Double((factor * columns.pointer[column]) * (gradients[column] * self.gradientScale))
-        }
-        while column + 4 <= self.columns {
-            let four = SIMD4(update(column), update(column + 1), update(column + 2), update(column + 3))
-            lanes += four * four
-            column += 4
-        }
-        var sum = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-        while column < self.columns {
-            sum += update(column) * update(column)
-            column += 1
-        }
-        return sum
     }
 
     /// The third pass: new weights.
@@ -188,14 +164,18 @@ struct AdafactorUpdate: @unchecked Sendable {
             let columns = Constants(columns)
             WorkPool.share(self.rows, width: self.columns, among: pool) { range in
                 for row in range {
-                    let weights = self.weights + row * self.columns
-                    let gradients = self.gradients + row * self.columns
-                    let factor = factors.rows[row]
-                    for column in 0..<self.columns {
-                        let scaled = gradients[column] * self.gradientScale
-                        let update = (factor * columns.pointer[column]) * scaled / divisor * rate
-                        weights[column] = weights[column] * keep - update
-                    }
+                    ck_adafactor_apply(
+                        self.level.rawValue,
+                        self.weights + row * self.columns,
+                        self.gradients + row * self.columns,
+                        columns.pointer.baseAddress,
+                        factors.rows[row],
+                        self.gradientScale,
+                        divisor,
+                        rate,
+                        keep,
+                        self.columns
+                    )
                 }
             }
         }

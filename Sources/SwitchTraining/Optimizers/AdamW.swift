@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CKernels
 public import Checkpoints
 internal import SwitchyardTypes
 public import TensorKernels
@@ -48,6 +49,8 @@ public final class AdamW: Optimizer, @unchecked Sendable {
     private let square: ParameterBuffer
     private let decays: [Double]
     private var steps: [Int]
+    /// The instruction set, which does not show in the bits.
+    var level = KernelLevel.best
 
     /// Makes an optimizer that has seen nothing.
     ///
@@ -83,30 +86,18 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         self.steps = Array(repeating: 0, count: layout.entries.count)
     }
 
-    /// One tensor's numbers of a step.
-    private struct Factors {
-        var keep: Float
-        var meanShare: Float
-        var squareKeep: Float
-        var squareShare: Float
-        var rootOfCorrection: Float
-        var epsilon: Float
-        var stepSize: Float
-        var gradientScale: Float
-    }
-
-    private func factors(_ entry: Int, learningRate: Double, gradientScale: Double) -> Factors {
+    private func factors(_ entry: Int, learningRate: Double, gradientScale: Double) -> ck_adamw_factors {
         let settings = self.settings
         let step = self.steps[entry]
-        return Factors(
+        return ck_adamw_factors(
             keep: Float(1 - learningRate * self.decays[entry]),
-            meanShare: Float(1 - settings.beta1),
-            squareKeep: Float(settings.beta2),
-            squareShare: Float(1 - settings.beta2),
-            rootOfCorrection: Float((1 - PortableMath.power(settings.beta2, step)).squareRoot()),
+            mean_share: Float(1 - settings.beta1),
+            square_keep: Float(settings.beta2),
+            square_share: Float(1 - settings.beta2),
+            root_of_correction: Float((1 - PortableMath.power(settings.beta2, step)).squareRoot()),
             epsilon: Float(settings.epsilon),
-            stepSize: Float(learningRate / (1 - PortableMath.power(settings.beta1, step))),
-            gradientScale: Float(gradientScale)
+            step_size: Float(learningRate / (1 - PortableMath.power(settings.beta1, step))),
+            gradient_scale: Float(gradientScale)
         )
     }
 
@@ -137,15 +128,18 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         guard let weights = weights.all.baseAddress, let gradients = gradients.values.all.baseAddress,
             let mean = self.mean.all.baseAddress, let square = self.square.all.baseAddress
         else { return }
+        let level = self.level.rawValue
         pool.run(chunks.count) { range in
             for chunk in chunks[range] {
-                Self.update(
+                var factors = factors[chunk.entry]
+                ck_adamw(
+                    level,
+                    &factors,
                     weights + chunk.start,
-                    UnsafePointer(gradients + chunk.start),
+                    gradients + chunk.start,
                     mean + chunk.start,
                     square + chunk.start,
-                    count: chunk.count,
-                    factors[chunk.entry]
+                    chunk.count
                 )
             }
         }
@@ -158,66 +152,6 @@ public final class AdamW: Optimizer, @unchecked Sendable {
             .map { entry, squares in
                 max(self.settings.scaleEpsilon, (squares / Double(max(1, entry.range.count))).squareRoot())
             }
-    }
-
-    private static func update(
-        _ weights: UnsafeMutablePointer<Float>,
-        _ gradients: UnsafePointer<Float>,
-        _ mean: UnsafeMutablePointer<Float>,
-        _ square: UnsafeMutablePointer<Float>,
-        count: Int,
-        _ factors: Factors
-    ) {
-        let width = 8
-        let whole = count / width * width
-        for index in stride(from: 0, to: whole, by: width) {
-            var lanes = Lanes(
-                weights: Self.load(weights + index),
-                mean: Self.load(mean + index),
-                square: Self.load(square + index)
-            )
-            lanes.update(Self.load(gradients + index), factors)
-            Self.store(lanes.weights, weights + index)
-            Self.store(lanes.mean, mean + index)
-            Self.store(lanes.square, square + index)
-        }
-        for index in whole..<count {
-            var lanes = Lanes(
-                weights: SIMD8(repeating: weights[index]),
-                mean: SIMD8(repeating: mean[index]),
-                square: SIMD8(repeating: square[index])
-            )
-            lanes.update(SIMD8(repeating: gradients[index]), factors)
-            weights[index] = lanes.weights[0]
-            mean[index] = lanes.mean[0]
-            square[index] = lanes.square[0]
-        }
-    }
-
-    /// Eight elements side by side: written so, the compiler needs no proof that buffers do not overlap.
-    private struct Lanes {
-        var weights: SIMD8<Float>
-        var mean: SIMD8<Float>
-        var square: SIMD8<Float>
-
-        @inline(__always)
-        mutating func update(_ gradients: SIMD8<Float>, _ factors: Factors) {
-            let gradient = gradients * factors.gradientScale
-            self.mean += factors.meanShare * (gradient - self.mean)
-            self.square = self.square * factors.squareKeep + factors.squareShare * (gradient * gradient)
-            let root = self.square.squareRoot() / factors.rootOfCorrection + factors.epsilon
-            self.weights = self.weights * factors.keep - (factors.stepSize * self.mean) / root
-        }
-    }
-
-    @inline(__always)
-    private static func load(_ pointer: UnsafePointer<Float>) -> SIMD8<Float> {
-        UnsafeRawPointer(pointer).loadUnaligned(as: SIMD8<Float>.self)
-    }
-
-    @inline(__always)
-    private static func store(_ value: SIMD8<Float>, _ pointer: UnsafeMutablePointer<Float>) {
-        UnsafeMutableRawPointer(pointer).storeBytes(of: value, as: SIMD8<Float>.self)
     }
 
     /// The moments and the counts of steps, under PyTorch's names: `optimizer.exp_avg.NAME`, `optimizer.exp_avg_sq.NAME`.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CKernels
 internal import TensorKernels
 
 /// A buffer's tensors cut into pieces of work.
@@ -81,39 +82,14 @@ struct BufferChunks {
 
 /// Sums of squares in float64, in one order.
 enum SquareSum {
-    /// The sum of squares of some elements: eight chains over every eighth element, added in order.
+    /// The sum of squares of some elements: sixteen chains over every sixteenth element, added as a tree.
     ///
     /// - Parameters:
     ///   - values: The first element.
     ///   - count: How many.
+    ///   - level: The instruction set; the bits are the same for all.
     /// - Returns: The sum.
-    static func of(_ values: UnsafePointer<Float>, count: Int) -> Double {
-        var low = SIMD4<Double>.zero
-        var high = SIMD4<Double>.zero
-        var index = 0
-        while index + 8 <= count {
-            let first = SIMD4(
-                Double(values[index]),
-                Double(values[index + 1]),
-                Double(values[index + 2]),
-                Double(values[index + 3])
-            )
-            let second = SIMD4(
-                Double(values[index + 4]),
-                Double(values[index + 5]),
-                Double(values[index + 6]),
-                Double(values[index + 7])
-            )
-            low += first * first
-            high += second * second
-            index += 8
-        }
-        let lanes = low + high
-        var sum = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-        while index < count {
-            sum += Double(values[index]) * Double(values[index])
-            index += 1
-        }
-        return sum
+    static func of(_ values: UnsafePointer<Float>, count: Int, level: KernelLevel = .best) -> Double {
+        ck_square_sum(level.rawValue, values, count)
     }
 }

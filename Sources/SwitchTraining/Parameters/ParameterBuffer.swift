@@ -13,6 +13,7 @@ public final class ParameterBuffer: @unchecked Sendable {
     /// Where the tensors lie.
     public let layout: ParameterLayout
 
+    private let memory: LargeMemory
     private let pointer: UnsafeMutablePointer<Float>
 
     /// Makes a buffer of zeros.
@@ -21,13 +22,8 @@ public final class ParameterBuffer: @unchecked Sendable {
     public init(layout: ParameterLayout) {
         self.layout = layout
         let count = max(layout.count, ParameterLayout.alignment)
-        let raw = UnsafeMutableRawPointer.allocate(byteCount: count * MemoryLayout<Float>.stride, alignment: 64)
-        self.pointer = raw.bindMemory(to: Float.self, capacity: count)
-        self.pointer.update(repeating: 0, count: count)
-    }
-
-    deinit {
-        UnsafeMutableRawPointer(self.pointer).deallocate()
+        self.memory = LargeMemory(byteCount: count * MemoryLayout<Float>.stride)
+        self.pointer = self.memory.start.bindMemory(to: Float.self, capacity: count)
     }
 
     /// All elements, gaps included; valid as long as the buffer lives.
@@ -148,6 +144,9 @@ public final class Gradients: @unchecked Sendable {
     /// Whether each tensor's gradient is computed; the others stay zeros and untouched.
     public let wanted: [Bool]
 
+    /// Whether a tensor that is untouched may hold numbers of an earlier step.
+    private var isStale: [Bool]
+
     /// Makes gradients of zero, nothing touched.
     ///
     /// - Parameters:
@@ -158,6 +157,7 @@ public final class Gradients: @unchecked Sendable {
         self.values = ParameterBuffer(layout: layout)
         self.touched = Array(repeating: false, count: layout.entries.count)
         self.wanted = wanted ?? Array(repeating: true, count: layout.entries.count)
+        self.isStale = self.touched
     }
 
     /// Sets every gradient back to zero and untouched.
@@ -165,6 +165,39 @@ public final class Gradients: @unchecked Sendable {
         for index in self.touched.indices where self.wanted[index] {
             self.values[index].update(repeating: 0)
             self.touched[index] = false
+            self.isStale[index] = false
         }
+    }
+
+    /// Makes every tensor untouched without a pass over its numbers: what touches it first overwrites them, and
+    /// ``clearUntouched(pool:)`` zeroes the others.
+    func begin() {
+        for index in self.touched.indices {
+            self.isStale[index] = self.isStale[index] || self.touched[index]
+            self.touched[index] = false
+        }
+    }
+
+    /// Whether a tensor holds an earlier step's numbers, which are to be overwritten.
+    func isLeftOver(_ index: Int) -> Bool { !self.touched[index] && self.isStale[index] }
+
+    /// Zeroes a tensor that nothing has touched yet, for those who add to it.
+    func prepareToAdd(_ index: Int) {
+        if self.isLeftOver(index) {
+            self.values[index].update(repeating: 0)
+        }
+        self.touched[index] = true
+    }
+
+    /// Ends what ``begin()`` began: tensors that nothing touched hold zeros again.
+    func clearUntouched(pool: WorkPool) {
+        let stale = self.touched.indices.filter { !self.touched[$0] && self.isStale[$0] }
+        for index in stale {
+            let tensor = self.values[index]
+            WorkPool.share(tensor.count, width: 1, among: pool) { range in
+                UnsafeMutableBufferPointer(rebasing: tensor[range]).update(repeating: 0)
+            }
+        }
+        for index in self.isStale.indices { self.isStale[index] = false }
     }
 }

@@ -29,8 +29,11 @@ public final class TrainingStep {
     private let rounded: ParameterBuffer?
     private let sums: StepSums
 
-    /// Bytes that hold activations.
-    public var activationBytes: Int { self.arena.byteCount + self.packs.byteCount }
+    /// Bytes of activations at most so far.
+    public var activationBytes: Int { self.arena.peakByteCount + self.packs.peakByteCount }
+
+    /// Where the time of the latest step's gradients went.
+    public private(set) var times = StepTimes()
 
     /// Prepares the training of a model.
     ///
@@ -79,7 +82,9 @@ public final class TrainingStep {
         step: Int
     ) throws(TrainingError) -> StepReport {
         try batch.validate(self.configuration)
-        gradients.clear()
+        self.times = StepTimes()
+        var mark = ContinuousClock.now
+        gradients.begin()
         self.sums.clear()
         let routing = StepRouting(
             self.configuration,
@@ -92,11 +97,12 @@ public final class TrainingStep {
         if batch.parts.count > 1, self.settings.balance > 0, self.configuration.hasExperts {
             for part in PartRows.all(of: batch, self.configuration) {
                 _ = self.forward(part, run, keeping: false)
-                self.arena.release(to: .start)
+                self.arena.end()
             }
             routing.knowCounts()
             routing.beginPass()
         }
+        self.times.count(\.forward, since: &mark)
         var losses = TargetLosses()
         for (index, part) in PartRows.all(of: batch, self.configuration).enumerated() {
             self.forwardAndBackward(part, run, gradients, tokens: batch.targetTokens, addingTo: &losses)
@@ -110,7 +116,9 @@ public final class TrainingStep {
                 )
             }
         }
+        mark = .now
         self.sums.finish(into: gradients, self.configuration, self.parameters)
+        gradients.clearUntouched(pool: self.pool)
         var report = self.report(losses, routing, batch)
         do throws(TrainingError) {
             report.gradientNorm = try GradientNorm.norm(of: gradients, scale: 1, pool: self.pool)
@@ -120,6 +128,7 @@ public final class TrainingStep {
                 message: "step \(step): the loss is \(report.loss), but \(error.message)"
             )
         }
+        self.times.count(\.finish, since: &mark)
         guard report.loss.isFinite else {
             throw TrainingError(
                 code: .notFinite,
@@ -157,7 +166,7 @@ public final class TrainingStep {
                 gradient: nil,
                 addingTo: &losses
             )
-            self.arena.release(to: .start)
+            self.arena.end()
         }
         var report = self.report(losses, routing, batch)
         report.correctTokens = losses.correct
@@ -229,10 +238,13 @@ public final class TrainingStep {
         addingTo losses: inout TargetLosses
     ) {
         defer {
-            self.arena.release(to: .start)
-            self.packs.release(to: .start)
+            self.arena.end()
+            self.packs.end()
         }
+        var mark = ContinuousClock.now
+        defer { self.times.count(\.backward, since: &mark) }
         let (encoder, decoder) = self.forward(part, run, keeping: true)
+        self.times.count(\.forward, since: &mark)
         let width = self.configuration.modelWidth
         let gradient = self.arena.rows(part.targets.count, columns: width)
         HeadLoss(run: run, parameters: self.parameters)(
@@ -242,6 +254,7 @@ public final class TrainingStep {
             gradient: gradient,
             addingTo: &losses
         )
+        self.times.count(\.head, since: &mark)
         let memory = self.arena.rows(part.inputs.count, columns: width)
         for row in 0..<memory.count { memory.row(row).update(repeating: 0, count: width) }
         self.decoder(part, run, memory: encoder.output)
