@@ -13,7 +13,7 @@ enum Program {
 struct Switchyard: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "switchyard",
-        abstract: "Serve Switch Transformers as a cluster: one gateway, and expert hosts that hold the experts. Train them too.",
+        abstract: "Serve Switch Transformers as a cluster of one gateway and expert hosts, and train them.",
         discussion: """
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4
@@ -24,7 +24,8 @@ struct Switchyard: AsyncParsableCommand {
             UpCommand.self, GenerateCommand.self, StatusCommand.self, HealthCommand.self, PlanCommand.self,
             InspectCommand.self, ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
-            DemoCommand.self, PullCommand.self, ConfigCommand.self, UpcycleCommand.self, TrainCommand.self, EvaluateCommand.self,
+            DemoCommand.self, PullCommand.self, ConfigCommand.self,
+            UpcycleCommand.self, TrainCommand.self, EvaluateCommand.self,
         ]
     )
 }

@@ -88,6 +88,8 @@ struct RunFixture {
     ///   - threads: Compute threads.
     ///   - stopAfter: Steps of this session after which it is asked to stop.
     ///   - events: Takes its events.
+    /// - Returns: How it ended.
+    /// - Throws: What the run throws.
     @discardableResult
     static func run(
         _ plan: RunPlan,
