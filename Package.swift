@@ -206,7 +206,8 @@ let package = Package(
                 "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit",
                 "Telemetry",
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
-                "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints", "TensorKernels",
+                "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",
+                "TensorKernels",
                 "CertificateAuthority", "WeightFetching",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
             ],
@@ -228,7 +229,8 @@ let package = Package(
         .executableTarget(
             name: "switchyard-bench",
             dependencies: [
-                "SwitchyardTypes", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient",
+                "SwitchyardTypes", "CommandKit", "Figures", "TrainingRuns", "LossyExperts", "PoolSimulation",
+                "SwitchyardClient",
                 "GatewayServing",
                 "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
                 "Tokenization", "Checkpoints", "TensorKernels", "CKernels", argumentParser, subprocess, systemPackage,

@@ -45,7 +45,8 @@ enum ImportTable {
         // The workshop. Nothing that serves stands on it.
         "switchyard-bench": Self.foundation.union(Self.cLibrary)
             .union([
-                "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient", "GatewayServing",
+                "TrainingRuns", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient",
+                "GatewayServing",
                 "ServiceKit",
                 "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
                 "Checkpoints", "TensorKernels", "CKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging",

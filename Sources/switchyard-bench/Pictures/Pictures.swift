@@ -4,6 +4,7 @@ import CommandKit
 import Figures
 import Foundation
 import PoolSimulation
+import TrainingRuns
 
 /// Files of the documents that are made from committed figures: the pictures, and the table of the simulator.
 struct Pictures {
@@ -42,12 +43,18 @@ struct Pictures {
         } catch let error as DecodingError {
             throw BenchError("\(Self.data)/balance.json is not what Tests/training-bench/bench.py writes: \(error)")
         }
+        let reports = try self.read("\(Self.data)/training.jsonl").split(separator: "\n")
+            .compactMap { RunReport(line: String($0)) }
+        guard let training = RunPicture(reports).svg else {
+            throw BenchError("\(Self.data)/training.jsonl is not the metrics.jsonl of a run of `switchyard train`")
+        }
         let records = try self.records()
         return [
             Made(path: "docs/images/bench-full-shape.svg", content: BenchPlot(report: bench).figure.svg),
             Made(path: "docs/images/drops.svg", content: drops.figure.svg),
             Made(path: "docs/images/soak.svg", content: memory.figure.svg),
             Made(path: "docs/images/simulation.svg", content: SimulationPlot(records: records).figure.svg),
+            Made(path: "docs/images/training.svg", content: training),
             Made(path: "docs/images/balance.svg", content: balance.figure.svg),
             Made(path: "docs/images/overview.svg", content: OverviewDiagram.diagram.svg),
             Made(path: "docs/images/deployment.svg", content: DeploymentDiagram.diagram.svg),
