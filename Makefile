@@ -229,8 +229,9 @@ bench-train: build ## benchmark how well training from scratch does, beside PyTo
 	$(PEER_PYTHON) Tests/training-bench/bench.py $(TRAIN) --switchyard .build/release/switchyard --folder $(BENCH)/training \
 	    $(if $(TRAIN_STEPS),--steps $(TRAIN_STEPS)) > $(BENCH)/training-$(TRAIN).md && cat $(BENCH)/training-$(TRAIN).md
 
-tables: ## rewrite the tables of settings, metrics and generation keys in docs/operations.md
+tables: ## rewrite the tables of settings, metrics and generation keys in docs/operations.md and docs/training.md
 	$(SWIFT) run switchyard config list --update docs/operations.md
+	$(SWIFT) run switchyard config list --update docs/training.md
 
 protos: ## regenerate the C code and the typed messages from Protos/
 	@deploy/install-packages.sh test

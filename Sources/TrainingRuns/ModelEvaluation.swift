@@ -91,7 +91,7 @@ public struct ModelEvaluation: Sendable {
         var report = means.report(step: 0, seconds: (ContinuousClock.now - start).inSeconds)
         report.kind = .evaluation
         report.gradientNorm = nil
-        report.unusableLines = stream.examples.faults.count
+        report.unusableLines = self.examples.unusable(stream.examples.faults).count
         return (report, pairs)
     }
 }

@@ -232,7 +232,7 @@ public final class TrainingRun {
         if let svg = RunPicture(self.log.reports()).svg {
             try? SyncedFile.write(Array(svg.utf8), to: self.folder.file(RunPicture.name))
         }
-        let faults = self.batches.examples.faults
+        let faults = self.plan.examples.unusable(self.batches.examples.faults)
         if faults.count > 0 { self.tell(.unusableLines(faults.count, "\(faults)")) }
         guard self.pace.savedStep == self.pace.step else {
             throw RunError(
@@ -240,6 +240,16 @@ public final class TrainingRun {
                     + " resume from step \(self.pace.savedStep.map { "\($0)" } ?? "0")"
             )
         }
+    }
+}
+
+extension ExampleSettings {
+    /// The faults that a user wants to know of.
+    ///
+    /// - Parameter faults: All faults.
+    /// - Returns: The same, without the blank lines of plain text.
+    func unusable(_ faults: FaultSummary) -> FaultSummary {
+        if case .text = self.format { faults.withoutBlankLines } else { faults }
     }
 }
 

@@ -2,6 +2,7 @@
 
 import Foundation
 import PeerTools
+import Telemetry
 import Testing
 
 @testable import switchyard
@@ -239,13 +240,16 @@ struct TrainCommandTests {
             let address = "\(folder)/address"
             process.arguments =
                 self.arguments(folder, "run", steps: 1_000_000)
-                + ["--save-every", "1000", "--admin-listen", "127.0.0.1:0", "--admin-address-file", address]
+                + [
+                    "--save-every", "20", "--eval-share", "0.2", "--admin-listen", "127.0.0.1:0",
+                    "--admin-address-file", address,
+                ]
             process.standardOutput = FileHandle.nullDevice
             process.standardError = FileHandle.nullDevice
             try process.run()
             defer { process.terminate() }
             var page = ""
-            for _ in 0..<2000 where !page.contains("switchyard_training_steps_total ") {
+            for _ in 0..<2000 where !page.contains("switchyard_training_saved_step ") {
                 try await Task.sleep(for: .milliseconds(20))
                 guard let line = try? String(contentsOfFile: address, encoding: .utf8) else { continue }
                 let answer = try? await AdminClient.get("/metrics", of: line.trimmingCharacters(in: .newlines))
@@ -254,6 +258,9 @@ struct TrainCommandTests {
             #expect(page.contains("switchyard_training_loss{kind=\"training\"}"))
             #expect(page.contains("switchyard_training_expert_share{stack=\"encoder\",layer=\"1\",expert=\"3\"}"))
             #expect(page.contains("switchyard_ready 1"))
+            for metric in MetricCatalog.training.definitions {
+                #expect(page.contains("\n\(metric.name)"), "\(metric.name)")
+            }
         }
     }
 

@@ -94,9 +94,10 @@ struct MetricCatalogTests {
         }
     }
 
-    @Test("the operations guide has the same table, word for word")
+    @Test("the guides have the same table, word for word")
     func documentation() throws {
-        let guide = try String(contentsOfFile: "\(Peers.root)/docs/operations.md", encoding: .utf8)
+        let guide = try ["operations", "training"]
+            .map { try String(contentsOfFile: "\(Peers.root)/docs/\($0).md", encoding: .utf8) }.joined()
         let rows = Set(
             guide.split(separator: "\n").filter { $0.hasPrefix("| `switchyard_") || $0.hasPrefix("| `process_") }
                 .map { String($0) }

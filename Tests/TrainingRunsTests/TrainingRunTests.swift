@@ -44,6 +44,27 @@ struct TrainingRunTests {
         }
     }
 
+    @Test("A model learns: the loss on lines that it has not seen falls")
+    func learns() throws {
+        let fixture = try RunFixture()
+        defer { fixture.remove() }
+        try fixture.write(RunFixture.lines(200).joined(separator: "\n"), to: "data.jsonl")
+        var plan = fixture.plan("run", steps: 120)
+        plan.batch = BatchLimits(examples: 16)
+        plan.training.dropout = 0
+        plan.training.expertDropout = 0
+        plan.learningRate = 3e-2
+        plan.warmUpSteps = 10
+        plan.schedule = .constant
+        plan.stepsPerSave = 1000
+        var losses: [Double] = []
+        try RunFixture.run(plan, threads: 2) { event in
+            if case .report(let report, _) = event, report.kind == .evaluation { losses.append(report.crossEntropy) }
+        }
+        let (first, last) = (try #require(losses.first), try #require(losses.last))
+        #expect(losses.count == 2 && last < first / 3, "\(losses)")
+    }
+
     @Test("AdamW's state is part of a save")
     func adam() throws {
         let fixture = try RunFixture()
@@ -215,6 +236,26 @@ struct TrainingRunTests {
         plan.output = fixture.file("fails")
         plan.examples.faultRule = .fail
         #expect(throws: DataError.self) { try RunFixture.run(plan) }
+    }
+
+    @Test("Blank lines of plain text part paragraphs, and are no fault")
+    func blankLines() throws {
+        let fixture = try RunFixture()
+        defer { fixture.remove() }
+        let text = Array(repeating: "my kingdom for a horse and the crown of the king", count: 12)
+        try fixture.write(text.joined(separator: "\n\n") + "\n\u{7F}\0\n", to: "text.txt")
+        var plan = fixture.plan("run", steps: 12)
+        plan.data = [fixture.file("text.txt")]
+        plan.examples = ExampleSettings(format: .text)
+        plan.examples.joinsLines = false
+        plan.evaluationShare = 0
+        var unusable: [String] = []
+        try RunFixture.run(plan) {
+            if case .unusableLines(let count, let why) = $0 { unusable.append("\(count) \(why)") }
+        }
+        #expect(unusable.count == 1)
+        #expect(unusable.first?.contains("empty") == false, "\(unusable)")
+        #expect(unusable.first?.contains("holds NUL") == true, "\(unusable)")
     }
 
     @Test("A new run does not mix with another, and a part of a model is refused")

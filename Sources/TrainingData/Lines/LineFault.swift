@@ -116,6 +116,13 @@ public struct FaultSummary: Sendable, Hashable, CustomStringConvertible {
         self.entries[fault.reason.kind, default: Entry(count: 0, first: fault)].count += 1
     }
 
+    /// The faults without blank lines, which part the paragraphs of plain text and are no fault there.
+    public var withoutBlankLines: FaultSummary {
+        var rest = self
+        rest.entries[LineFault.Reason.empty.kind] = nil
+        return rest
+    }
+
     /// One line for each kind, the most frequent first: how many, and where the first one is.
     public var description: String {
         self.entries.sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
