@@ -73,6 +73,15 @@ public struct RunPace: Sendable, Hashable {
         return actions
     }
 
+    /// Ends a run that is asked to end after its step's actions.
+    ///
+    /// - Returns: What to do now, in order; nothing where the run has ended.
+    public mutating func stopped() -> [Action] {
+        guard !self.isFinished else { return [] }
+        self.isFinished = true
+        return (self.savedStep == self.step ? [] : [.save]) + [.finish]
+    }
+
     /// Notes how a save went; one that failed is tried again after the next step.
     ///
     /// - Parameter succeeded: Whether it was written.

@@ -116,7 +116,7 @@ public final class TrainingRun {
     /// - Returns: How it ended.
     /// - Throws: As `init`; the last save stays as it is. ``RunError`` too when the last save cannot be written.
     public func run(isStopping: () -> Bool) throws -> RunOutcome {
-        if self.pace.step == 0, !isStopping() { try self.evaluate() }
+        if self.pace.step == 0, !isStopping() { try self.evaluate(unless: isStopping) }
         var means = ReportMeans(seconds: self.seconds)
         var wasStopped = isStopping()
         while !wasStopped, !self.pace.isOver(after: self.seconds) {
@@ -125,8 +125,12 @@ public final class TrainingRun {
             means.add(try self.train(on: next, rate: rate))
             wasStopped = isStopping()
             for action in self.pace.stepped(after: self.seconds, isStopping: wasStopped) {
-                try self.perform(action, &means, rate: rate)
+                try self.perform(action, &means, rate: rate, isStopping)
             }
+            // An evaluation takes its time; a run that is told to end in it must not take another step.
+            guard !wasStopped, isStopping() else { continue }
+            wasStopped = true
+            for action in self.pace.stopped() { try self.perform(action, &means, rate: rate, isStopping) }
         }
         return RunOutcome(
             step: self.pace.step,
@@ -157,7 +161,12 @@ public final class TrainingRun {
         }
     }
 
-    private func perform(_ action: RunPace.Action, _ means: inout ReportMeans, rate: Double) throws {
+    private func perform(
+        _ action: RunPace.Action,
+        _ means: inout ReportMeans,
+        rate: Double,
+        _ isStopping: () -> Bool
+    ) throws {
         switch action {
         case .report:
             var report = means.report(step: self.pace.step, seconds: self.seconds)
@@ -168,7 +177,7 @@ public final class TrainingRun {
             means = ReportMeans(seconds: self.seconds)
             self.note(report, secondsLeft: self.pace.secondsLeft(after: self.seconds, stepTime: stepTime))
         case .evaluate:
-            try self.evaluate()
+            try self.evaluate(unless: isStopping)
         case .save:
             try self.save()
         case .finish:
@@ -181,10 +190,12 @@ public final class TrainingRun {
         self.tell(.report(report, secondsLeft: secondsLeft))
     }
 
-    private func evaluate() throws {
+    /// Evaluates; an evaluation that is cut short leaves no trace.
+    private func evaluate(unless isStopping: () -> Bool) throws {
         guard !self.evaluation.batches.isEmpty else { return }
         var means = ReportMeans(seconds: self.seconds)
         for batch in self.evaluation.batches {
+            guard !isStopping() else { return }
             means.add(try self.step.evaluate(batch, weights: self.parameters.weights))
         }
         var report = means.report(step: self.pace.step, seconds: self.seconds)

@@ -98,13 +98,13 @@ struct RunFixture {
         stopAfter: Int = .max,
         events: ((RunEvent) -> Void)? = nil
     ) throws -> RunOutcome {
-        let run = try TrainingRun(plan, resumes: resumes, pool: WorkPool(threads: threads)) { events?($0) }
-        // Asked once at the start and once after each step, and before the first evaluation.
-        var asked = 0
-        return try run.run {
-            asked += 1
-            return asked - 1 > stopAfter
+        var saves = 0
+        let run = try TrainingRun(plan, resumes: resumes, pool: WorkPool(threads: threads)) { event in
+            if case .saved = event { saves += 1 }
+            events?(event)
         }
+        // Fixtures save after each step.
+        return try run.run { saves >= stopAfter }
     }
 
     /// The bytes of a save's weights.

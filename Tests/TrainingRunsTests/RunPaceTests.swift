@@ -54,6 +54,18 @@ struct RunPaceTests {
         #expect(pace.isOver(after: 0))
     }
 
+    @Test("A run that is stopped while it evaluates saves what is not saved, and ends")
+    func stopsLate() {
+        var pace = RunPace(self.plan())
+        for _ in 1...4 { _ = pace.stepped(after: 0, isStopping: false) }
+        #expect(pace.stopped() == [.save, .finish])
+        #expect(pace.stopped() == [] && pace.isOver(after: 0))
+        var saved = RunPace(self.plan())
+        for _ in 1...5 { _ = saved.stepped(after: 0, isStopping: false) }
+        saved.saved(true)
+        #expect(saved.stopped() == [.finish])
+    }
+
     @Test("Minutes count over sessions, and the earlier of steps and minutes ends it")
     func minutes() {
         var pace = RunPace(self.plan(steps: nil, minutes: 2), resumingAfter: 7)

@@ -289,6 +289,29 @@ struct TrainingRunTests {
         #expect(outcome.wasStopped && outcome.save == nil && outcome.step == 0)
     }
 
+    @Test("A run that is stopped in an evaluation saves its step, takes no other and goes on with the same bits")
+    func stoppedInEvaluation() throws {
+        let fixture = try RunFixture()
+        defer { fixture.remove() }
+        var plan = fixture.plan("run", steps: 4)
+        plan.stepsPerSave = 100
+        plan.stepsPerEvaluation = 2
+        plan.stepsPerReport = 1
+        var step = 0
+        var evaluations: [Int] = []
+        let run = try TrainingRun(plan, resumes: false, pool: WorkPool(threads: 1)) { event in
+            guard case .report(let report, _) = event else { return }
+            if report.kind == .training { step = report.step } else { evaluations.append(report.step) }
+        }
+        // The report of step 2 comes just before its evaluation.
+        let outcome = try run.run { step == 2 }
+        #expect(outcome.wasStopped && outcome.step == 2 && outcome.save != nil)
+        #expect(evaluations == [0])
+        try RunFixture.run(plan, resumes: true)
+        try RunFixture.run(fixture.plan("whole", steps: 4))
+        #expect(try fixture.weights("run", step: 4) == fixture.weights("whole", step: 4))
+    }
+
     @Test("An evaluation of a save gives the loss that the run gave, and pairs in the files' order")
     func evaluation() throws {
         let fixture = try RunFixture()
