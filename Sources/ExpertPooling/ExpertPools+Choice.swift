@@ -34,6 +34,15 @@ extension ExpertPools {
         guard !candidates.isEmpty else {
             return .failure(self.candidates(in: pool, excluding: []).isEmpty ? .noneReady : .allTried)
         }
+        return self.startOne(of: candidates, rows: rows, now: now)
+    }
+
+    /// Chooses one of some replicas and counts a call as in flight to it.
+    mutating func startOne(
+        of candidates: [Int],
+        rows: Int,
+        now: ContinuousClock.Instant
+    ) -> Result<Int, NoReplica> {
         var free: [Int] = []
         var local: [Int] = []
         var earliest: ContinuousClock.Instant?
@@ -71,8 +80,8 @@ extension ExpertPools {
                 guard !excluded.contains(slot) else { return false }
                 switch self.replicas[slot].state {
                 case .ejected, .probing: return !self.replicas[slot].isStalled
-                case .draining: return true
-                case .disconnected, .unverified, .ready, .mismatched, .spare: return false
+                case .draining: return !self.isQuarantined(slot)
+                case .disconnected, .unverified, .ready, .mismatched, .spare, .quarantined: return false
                 }
             }
     }

@@ -104,13 +104,13 @@ extension ExpertPools {
         switch self.replicas[slot].state {
         case .unverified: break
         case .probing: self.replicas[slot].probeAnswered()
-        case .disconnected, .ready, .ejected, .draining, .mismatched, .spare: return []
+        case .disconnected, .ready, .ejected, .draining, .mismatched, .spare, .quarantined: return []
         }
         self.replicas[slot].description = description
         self.replicas[slot].describeAgain = nil
         self.replicas[slot].failedDescribes = 0
         self.replicas[slot].trouble = nil
-        self.recognise(slot, description.instance, now: now)
+        let isRestarted = self.recognise(slot, description.instance, now: now)
         if let reason = self.objection(to: description, from: slot) {
             self.setState(slot, .mismatched(reason), now: now)
             return [.mismatched(id, reason: reason)]
@@ -119,6 +119,10 @@ extension ExpertPools {
             let known = self.replicas[first].id
             self.setState(slot, .spare(of: known), now: now)
             return [.spare(id, of: known)]
+        }
+        if self.isQuarantined(slot) {
+            self.resumeQuarantine(slot, isRestarted: isRestarted, now: now)
+            return []
         }
         if let until = self.replicas[slot].ejectedUntil, until > now {
             self.replicas[slot].ejectedUntil = nil
@@ -156,7 +160,7 @@ extension ExpertPools {
         case .probing:
             self.replicas[slot].trouble = trouble
             self.probeFailed(slot, now: now)
-        case .disconnected, .ready, .ejected, .draining, .mismatched, .spare:
+        case .disconnected, .ready, .ejected, .draining, .mismatched, .spare, .quarantined:
             break
         }
     }
@@ -167,7 +171,11 @@ extension ExpertPools {
         // By index: copying each replica would cost more than the rest of a step.
         for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
             var time = self.replicas[slot].describeAgain
-            if case .ejected(let until) = self.replicas[slot].state { time = until }
+            switch self.replicas[slot].state {
+            case .ejected(let until): time = until
+            case .quarantined: time = self.replicas[slot].evidenceDue
+            default: break
+            }
             if let time, earliest.map({ time < $0 }) ?? true { earliest = time }
         }
         return earliest
@@ -179,16 +187,21 @@ extension ExpertPools {
     /// - Returns: Describe calls to make.
     public mutating func timerFired(now: ContinuousClock.Instant) -> [PoolAction] {
         var due: [ReplicaID] = []
+        var proofs: [ReplicaID] = []
         for slot in self.replicas.indices where !self.replicas[slot].isLeaving {
             if case .ejected(let until) = self.replicas[slot].state, until <= now {
                 self.replicas[slot].state = .probing
                 due.append(self.replicas[slot].id)
+            } else if self.replicas[slot].state == .quarantined, let time = self.replicas[slot].evidenceDue, time <= now
+            {
+                self.replicas[slot].quarantine?.isProving = true
+                proofs.append(self.replicas[slot].id)
             } else if let again = self.replicas[slot].describeAgain, again <= now {
                 self.replicas[slot].describeAgain = nil
                 due.append(self.replicas[slot].id)
             }
         }
-        return due.sorted().map { .describe($0) }
+        return due.sorted().map { .describe($0) } + proofs.sorted().map { .proveEvidence($0) }
     }
 
     // MARK: - Inside
@@ -201,9 +214,10 @@ extension ExpertPools {
         case .probing:
             self.replicas[slot].failedProbes += 1
             self.replicas[slot].ejectedUntil = now.advanced(by: self.probeWait(slot))
-        case .disconnected, .unverified, .ready, .draining, .mismatched, .spare:
+        case .disconnected, .unverified, .ready, .draining, .mismatched, .spare, .quarantined:
             break
         }
+        self.replicas[slot].quarantine?.isProving = false
         self.setState(slot, .disconnected, now: now)
         self.replicas[slot].describeAgain = nil
         self.replicas[slot].notBefore = nil
@@ -213,10 +227,16 @@ extension ExpertPools {
     }
 
     /// Compares a replica's instance id with the last one at its address.
-    private mutating func recognise(_ slot: Int, _ instance: String?, now: ContinuousClock.Instant) {
-        guard let instance else { return }
+    ///
+    /// - Returns: Whether it is another process than the last one there.
+    private mutating func recognise(_ slot: Int, _ instance: String?, now: ContinuousClock.Instant) -> Bool {
+        guard let instance else { return false }
         defer { self.replicas[slot].instance = instance }
-        guard let last = self.replicas[slot].instance, last != instance else { return }
+        guard let last = self.replicas[slot].instance else {
+            self.recallQuarantine(of: instance, at: slot)
+            return false
+        }
+        guard last != instance else { return false }
         if self.replicas[slot].state.holdsInstance {
             self.promoteSpare(of: slot, which: self.replicas[slot].state, now: now)
         }
@@ -232,16 +252,28 @@ extension ExpertPools {
         if let until = self.replicas[slot].ejectedUntil, let since = self.replicas[slot].ejectedAt {
             self.replicas[slot].ejectedUntil = min(until, since.advanced(by: wait))
         }
+        return true
+    }
+
+    /// A process that was caught at an address that has left is the same one at another.
+    private mutating func recallQuarantine(of instance: String, at slot: Int) {
+        guard !self.isQuarantined(slot) else { return }
+        let pool = self.replicas[slot].id.pool
+        let caught = self.departed.first { $0.key.pool == pool && $0.value.instance == instance }
+        self.replicas[slot].quarantine = caught?.value.record.quarantine
     }
 
     /// Keeps what is held against a replica that leaves its pool.
     private mutating func remember(_ slot: Int, now: ContinuousClock.Instant) {
         self.departed = self.departed.filter {
-            $0.value.leftAt.duration(to: now) <= self.configuration.longestEjection
+            $0.value.record.quarantine != nil
+                || $0.value.leftAt.duration(to: now) <= self.configuration.longestEjection
         }
         let replica = self.replicas[slot]
-        guard replica.ejections > 0 || replica.missesInARow > 0, self.departed.count < Departed.limit else { return }
-        self.departed[replica.id] = Departed(record: replica.record, leftAt: now)
+        guard replica.ejections > 0 || replica.missesInARow > 0 || replica.quarantine != nil,
+            self.departed.count < Departed.limit
+        else { return }
+        self.departed[replica.id] = Departed(record: replica.record, instance: replica.instance, leftAt: now)
     }
 
     private mutating func recall(_ slot: Int) {

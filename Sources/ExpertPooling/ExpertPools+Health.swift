@@ -35,6 +35,8 @@ extension ExpertPools {
                 return []
             }
             return self.eject(replica, .failed(.overloaded), now: end.ended)
+        case .failed(.wrongReply):
+            return self.quarantine(replica, now: end.ended)
         case .failed(let failure):
             guard self.hasFailedTooOften(replica), self.mayEject(replica, for: failure) else { return [] }
             return self.eject(replica, .failed(failure), now: end.ended)
@@ -111,7 +113,7 @@ extension ExpertPools {
         case .disconnected, .unverified:
             // A deadline was missed on a connection that has gone since: it may not serve as soon as the next one is up.
             failure == .deadline && self.replicas[slot].ejectedUntil == nil
-        case .ejected, .probing, .draining, .mismatched, .spare:
+        case .ejected, .probing, .draining, .mismatched, .spare, .quarantined:
             false
         }
     }

@@ -10,7 +10,7 @@ extension ReplicaState {
     /// Whether a replica in this state stands for its process: its other addresses are spare.
     var holdsInstance: Bool {
         switch self {
-        case .ready, .ejected, .probing, .draining: true
+        case .ready, .ejected, .probing, .draining, .quarantined: true
         case .disconnected, .unverified, .mismatched, .spare: false
         }
     }
@@ -46,7 +46,7 @@ extension ExpertPools {
         self.replicas[spare].inherit(self.replicas[slot].record)
         self.replicas[spare].ejectedUntil = nil
         switch before {
-        case .ready, .draining: self.setState(spare, before, now: now)
+        case .ready, .draining, .quarantined: self.setState(spare, before, now: now)
         case .ejected(let until): self.setState(spare, .ejected(until: until), now: now)
         default: self.setState(spare, .ejected(until: now), now: now)
         }

@@ -56,6 +56,10 @@ extension ExpertPools {
         var classSeconds = [Double](repeating: 0, count: CallClass.count)
         var classSamples = [Int](repeating: 0, count: CallClass.count)
         var description: ReplicaDescription?
+        /// What it must prove after an audit caught it; nil if none did, or it has proved itself since.
+        var quarantine: Quarantine?
+        /// How often it was caught since the start.
+        var quarantineCount: UInt64 = 0
     }
 
     /// One pool.
@@ -72,6 +76,8 @@ extension ExpertPools {
         var retryBudget: RetryBudget
         var hedgeTokens: Double
         var counts = PoolCounts()
+        /// Whether two replicas differ without a third opinion: then every call is audited.
+        var isDisputed = false
     }
 }
 
@@ -87,6 +93,7 @@ extension ExpertPools {
         var ejectedUntil: ContinuousClock.Instant?
         var isOnTrial = false
         var isStalled = false
+        var quarantine: Quarantine?
     }
 
     /// A replica that left its pool with something held against it.
@@ -95,6 +102,8 @@ extension ExpertPools {
         static let limit = 1024
 
         let record: Record
+        /// The process that was last known at its address.
+        let instance: String?
         let leftAt: ContinuousClock.Instant
     }
 }
@@ -112,7 +121,8 @@ extension ExpertPools.Replica {
                 ejectedAt: self.ejectedAt,
                 ejectedUntil: self.ejectedUntil,
                 isOnTrial: self.isOnTrial,
-                isStalled: self.isStalled
+                isStalled: self.isStalled,
+                quarantine: self.quarantine
             )
         }
         set {
@@ -125,6 +135,7 @@ extension ExpertPools.Replica {
             self.ejectedUntil = newValue.ejectedUntil
             self.isOnTrial = newValue.isOnTrial
             self.isStalled = newValue.isStalled
+            self.quarantine = newValue.quarantine
         }
     }
 
@@ -137,6 +148,7 @@ extension ExpertPools.Replica {
         self.ejections = max(own.ejections, other.ejections)
         self.restarts = max(own.restarts, other.restarts)
         self.isOnTrial = own.isOnTrial || other.isOnTrial
+        self.quarantine = other.quarantine ?? own.quarantine
     }
 
     /// A probe was answered: the ejection is over, and failures are counted anew.

@@ -14,6 +14,8 @@ public struct PoolCounts: Sendable, Equatable {
     public var retries: UInt64 = 0
     /// Token rows that were dropped.
     public var droppedRows: UInt64 = 0
+    /// Its audits.
+    public var audits = AuditCounts()
 
     /// Creates counts of zero.
     public init() {}
@@ -37,6 +39,10 @@ public struct ReplicaReport: Sendable, Equatable {
     public var rows: UInt64
     /// Times of the answered attempts.
     public var times: CallTimes
+    /// How often an audit caught it.
+    public var catches: UInt64
+    /// Proofs in a row that it has given since it was last caught; nil if it need give none.
+    public var proofs: Int?
     /// Its description, once it has sent one.
     public var description: ReplicaDescription?
     /// Why the last describe call failed; nil if the last one did not.
@@ -62,11 +68,16 @@ extension ExpertPools {
                     ejections: replica.ejectionCount,
                     rows: replica.rows,
                     times: replica.times,
+                    catches: replica.quarantineCount,
+                    proofs: replica.quarantine?.proofs,
                     description: replica.description,
                     trouble: replica.trouble
                 )
             }
     }
+
+    /// The pools whose replicas differ without a third opinion.
+    public var disputedPools: Set<String> { Set(self.pools.lazy.filter(\.isDisputed).map(\.name)) }
 
     /// Counts of each pool's calls since the start, by pool name.
     public var counts: [String: PoolCounts] {

@@ -42,6 +42,7 @@ extension ExpertPools {
     /// - A pool's list of ready replicas names exactly those of its members whose state is ready.
     /// - A replica is refused only for a reason that holds now, so never for the sake of one that is absent.
     /// - Every ready replica holds the experts that are placed on its pool, extra ones included.
+    /// - A replica that was caught with wrong rows is in no state in which its answers are used until it has proved itself.
     /// - A process is one replica: of its addresses in a pool one stands for it, and the others are spare.
     package func checkInvariants() -> String? {
         for pool in self.pools {
@@ -51,6 +52,7 @@ extension ExpertPools {
             }
             if let broken = self.placementBroken(in: pool) ?? self.instancesBroken(in: pool) { return broken }
             for slot in pool.members {
+                if let broken = self.quarantineBroken(slot) { return broken }
                 guard case .mismatched(let reason) = self.replicas[slot].state else { continue }
                 guard let description = self.replicas[slot].description else {
                     return "\(self.replicas[slot].id) is refused, but has not described itself"
@@ -74,6 +76,18 @@ extension ExpertPools {
             }
         }
         return nil
+    }
+
+    private func quarantineBroken(_ slot: Int) -> String? {
+        let replica = self.replicas[slot]
+        switch replica.state {
+        case .ready, .ejected, .probing:
+            return replica.quarantine == nil ? nil : "\(replica.id) is \(replica.state.name), but was caught"
+        case .quarantined:
+            return replica.quarantine == nil ? "\(replica.id) is quarantined, but has nothing to prove" : nil
+        case .disconnected, .unverified, .draining, .mismatched, .spare:
+            return nil
+        }
     }
 
     private func instancesBroken(in pool: Pool) -> String? {

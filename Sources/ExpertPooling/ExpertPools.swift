@@ -27,6 +27,8 @@ public struct ExpertPools: Sendable {
     var replicas: [Replica] = []
     var pools: [Pool] = []
     var random: PoolRandom
+    /// Draws which calls are audited; a generator of its own, so that audits change no other choice.
+    var auditRandom: PoolRandom
     var slots: [ReplicaID: Int] = [:]
     var freeSlots: [Int] = []
     /// What is remembered of replicas that left with a verdict, for when they are added again.
@@ -60,6 +62,7 @@ public struct ExpertPools: Sendable {
         self.isPlacementGiven = placement != nil
         self.table = placement ?? PlacementTable()
         self.random = PoolRandom(seed: seed)
+        self.auditRandom = PoolRandom(seed: ~seed)
     }
 
     /// Which pools hold each expert, as far as known.
@@ -129,6 +132,7 @@ public struct ExpertPools: Sendable {
         if before == .ready, state != .ready {
             self.pools[pool].ready.removeAll { $0 == slot }
             if self.pools[pool].ready.isEmpty { self.pools[pool].lostAt = now }
+            if self.pools[pool].ready.count < 2 { self.pools[pool].isDisputed = false }
             self.readyVersion += 1
             if self.learnsPlacement { self.learnPlacement(of: pool) }
             self.judgeRefused(in: pool, now: now)

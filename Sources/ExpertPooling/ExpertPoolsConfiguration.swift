@@ -47,6 +47,13 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     /// The wait before a call is retried on the replica on which it failed; it doubles with each attempt.
     public var retryDelay: Duration = .milliseconds(5)
 
+    // MARK: Audits
+
+    /// The fraction of calls whose answers are compared with a second opinion, 0 to 1; 0 turns audits off.
+    public var auditFraction = 0.01
+    /// Calls in a row that a caught replica must answer with the right bits before it serves again; at least 1.
+    public var proofsToServe = 20
+
     // MARK: Ejection
 
     /// Failures in a row that eject a replica.

@@ -19,8 +19,29 @@ public enum LayerAction: Sendable, Hashable {
     case cancel(AttemptID)
     /// Drop the rows of a call.
     case drop(call: Int, DropCause)
+    /// Compute the rows of an audited call, and report them with ``LayerCalls/recomputed(_:opinion:conflicting:pools:now:)``.
+    case recompute(call: Int)
+    /// Use the answer of an audited call that has this number.
+    case accept(call: Int, opinion: Int)
+    /// This replica's answer to an audited call was wrong: keep the call and its right answer as evidence.
+    case caught(call: Int, ReplicaID)
+    /// Use the rows of an audited call on which its answers agree; the others are dropped by the action that follows.
+    case dispute(call: Int)
+    /// Send an answered call to a caught replica as well, outside the layer, and report how its answer compares with
+    /// ``ExpertPools/proofEnded(_:_:now:)``.
+    case prove(call: Int, ReplicaID)
     /// An action for the pools' runner.
     case pool(PoolAction)
+}
+
+/// When a layer's runner computes rows of audited calls itself.
+public enum RecomputePolicy: Sendable, Hashable {
+    /// It cannot.
+    case never
+    /// Where two replicas differ.
+    case inConflicts
+    /// Also where there is no second replica.
+    case always
 }
 
 /// Why the rows of a call are dropped.
@@ -54,7 +75,7 @@ extension CallFailure {
         case .deadline: .timeout
         case .unavailable: .unavailable
         case .overloaded: .overloaded
-        case .badReply, .refused: .badReply
+        case .badReply, .refused, .wrongReply: .badReply
         }
     }
 
@@ -62,7 +83,7 @@ extension CallFailure {
     var mayHealOnTheSameReplica: Bool {
         switch self {
         case .unavailable, .overloaded: true
-        case .deadline, .badReply, .refused: false
+        case .deadline, .badReply, .refused, .wrongReply: false
         }
     }
 }

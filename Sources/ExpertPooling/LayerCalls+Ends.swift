@@ -32,6 +32,16 @@ extension LayerCalls {
         into actions: inout [LayerAction]
     ) {
         let call = self.calls[index]
+        if let audit = call.audit, !audit.opinions.isEmpty || audit.verdict != nil {
+            if let verdict = audit.verdict {
+                self.decide(index, verdict, pools: &pools, now: now, into: &actions)
+            } else if audit.isInConflict {
+                self.dispute(index, pools: &pools, now: now, into: &actions)
+            } else {
+                self.conclude(index, .unfinished, pools: &pools, now: now, into: &actions)
+            }
+            return
+        }
         for attempt in call.out {
             actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
             // An attempt made late had no fair chance; one with half of the layer's time had, however slow its pool has
@@ -52,6 +62,7 @@ extension LayerCalls {
         pools: inout ExpertPools,
         into actions: inout [LayerAction]
     ) {
+        self.abandonAudit(index, pools: &pools, into: &actions)
         let call = self.calls[index]
         pools.noteDrop(in: call.pool, rows: call.missing ?? call.rows)
         self.settle(index, .failed(.badReply), pools: &pools, into: &actions)

@@ -29,6 +29,27 @@ extension LayerCalls {
     ) -> [LayerAction] {
         guard let lacking = self.takeOut(attempt) else { return [] }
         let index = attempt.call
+        guard !pools.isQuarantined(lacking.slot) else {
+            var actions: [LayerAction] = []
+            self.disregard(lacking, of: index, pools: &pools, now: now, into: &actions)
+            return actions
+        }
+        if let audit = self.calls[index].audit {
+            guard audit.opinions.isEmpty else {
+                // Another replica computed the rows, so this one has failed.
+                var actions: [LayerAction] = []
+                self.calls[index].suspects.append((lacking, now))
+                if audit.isInConflict {
+                    self.weigh(index, pools: &pools, now: now, into: &actions)
+                } else {
+                    self.conclude(index, .unfinished, pools: &pools, now: now, into: &actions)
+                }
+                return actions
+            }
+            // Rows are judged one by one instead.
+            self.calls[index].audit = nil
+            pools.noteAudit(in: self.calls[index].pool, .unfinished, rows: 0)
+        }
         let isConfirmed =
             self.calls[index].missing == missing
             && self.calls[index].suspects.contains { $0.attempt.slot != lacking.slot }

@@ -45,6 +45,8 @@ public struct LayerCalls: Sendable {
         var suspects: [(attempt: Attempt, ended: ContinuousClock.Instant)] = []
         /// Rows that no attempt has computed, once an answer lacked some.
         var missing: Int?
+        /// The answers that are being compared; nil if the call is not audited.
+        var audit: Audit?
     }
 
     /// The layer.
@@ -52,6 +54,8 @@ public struct LayerCalls: Sendable {
     /// When the layer stops waiting, whatever its attempts.
     public let deadline: ContinuousClock.Instant
     private let policy: LayerPolicy
+    /// When the runner computes rows of audited calls itself.
+    let recomputes: RecomputePolicy
     /// The time from the layer's dispatch to its deadline.
     var timeAllowed = Duration.zero
     var calls: [Call] = []
@@ -64,10 +68,17 @@ public struct LayerCalls: Sendable {
     ///   - layer: The layer.
     ///   - deadline: When the layer stops waiting (``ExpertPools/layerDeadline(of:_:now:)``).
     ///   - policy: How often to try until then.
-    public init(layer: SparseLayer, deadline: ContinuousClock.Instant, policy: LayerPolicy) {
+    ///   - recomputes: When the runner follows ``LayerAction/recompute(call:)``.
+    public init(
+        layer: SparseLayer,
+        deadline: ContinuousClock.Instant,
+        policy: LayerPolicy,
+        recomputes: RecomputePolicy = .never
+    ) {
         self.layer = layer
         self.deadline = deadline
         self.policy = policy
+        self.recomputes = recomputes
     }
 
     /// Whether every call has ended.
@@ -79,7 +90,9 @@ public struct LayerCalls: Sendable {
         var earliest = self.deadline
         for index in self.calls.indices {
             switch self.calls[index].phase {
-            case .out: if let hedgeAt = self.calls[index].hedgeAt { earliest = min(earliest, hedgeAt) }
+            case .out:
+                if let hedgeAt = self.calls[index].hedgeAt { earliest = min(earliest, hedgeAt) }
+                if let until = self.calls[index].audit?.until { earliest = min(earliest, until) }
             case .waiting(let until): earliest = min(earliest, until)
             case .ended: break
             }
@@ -124,13 +137,14 @@ public struct LayerCalls: Sendable {
             pools.earnHedge(in: self.calls[index].pool)
             self.sendNext(index, pools: &pools, now: now, into: &actions)
         }
+        for index in self.calls.indices { self.startAudit(index, pools: &pools, now: now, into: &actions) }
         return actions
     }
 
     /// Records a good answer to an attempt, which answers its call.
     ///
     /// - Parameters:
-    ///   - attempt: The attempt; one that is no longer in flight changes nothing.
+    ///   - attempt: The attempt, of a call that is not audited; one that is no longer in flight changes nothing.
     ///   - pools: The pools.
     ///   - now: When the answer came.
     /// - Returns: The other attempt to cancel, if there is one, and the pools' actions.
@@ -142,6 +156,10 @@ public struct LayerCalls: Sendable {
         guard let winner = self.takeOut(attempt) else { return [] }
         let index = attempt.call
         var actions: [LayerAction] = []
+        guard !pools.isQuarantined(winner.slot) else {
+            self.disregard(winner, of: index, pools: &pools, now: now, into: &actions)
+            return actions
+        }
         let losers = self.calls[index].out
         self.close(winner, of: index, .answered, pools: &pools, now: now, into: &actions)
         for loser in losers {
@@ -151,6 +169,9 @@ public struct LayerCalls: Sendable {
         }
         if winner.isHedge { pools.noteHedgeWon(in: self.calls[index].pool) }
         self.settle(index, .failed(.badReply), pools: &pools, into: &actions)
+        if let id = pools.takeProof(in: self.calls[index].pool, like: winner.slot) {
+            actions.append(.prove(call: index, id))
+        }
         self.end(index)
         return actions
     }
@@ -180,7 +201,11 @@ public struct LayerCalls: Sendable {
         self.close(lost, of: index, .failed(failure), pools: &pools, now: now, into: &actions)
         self.calls[index].lastFailure = failure
         guard self.calls[index].out.isEmpty else { return actions }
-        self.retry(index, after: failure, pools: &pools, now: now, into: &actions)
+        if self.calls[index].audit != nil {
+            self.weigh(index, pools: &pools, now: now, into: &actions)
+        } else {
+            self.retry(index, after: failure, pools: &pools, now: now, into: &actions)
+        }
         return actions
     }
 
@@ -199,7 +224,9 @@ public struct LayerCalls: Sendable {
             case .out where now >= self.deadline, .waiting where now >= self.deadline:
                 self.giveUp(index, pools: &pools, now: now, into: &actions)
             case .out:
-                if let hedgeAt = self.calls[index].hedgeAt, hedgeAt <= now {
+                if let until = self.calls[index].audit?.until, until <= now {
+                    self.conclude(index, .unfinished, pools: &pools, now: now, into: &actions)
+                } else if let hedgeAt = self.calls[index].hedgeAt, hedgeAt <= now {
                     self.hedge(index, pools: &pools, now: now, into: &actions)
                 }
             case .waiting(let until):
@@ -223,6 +250,7 @@ public struct LayerCalls: Sendable {
                 actions.append(.cancel(AttemptID(call: index, number: attempt.number)))
                 self.close(attempt, of: index, outcome, pools: &pools, now: now, into: &actions)
             }
+            self.abandonAudit(index, pools: &pools, into: &actions)
             self.settle(index, .cancelled, pools: &pools, into: &actions)
             self.end(index)
         }
@@ -317,7 +345,7 @@ public struct LayerCalls: Sendable {
         self.send(index, to: slot, isHedge: true, pools: pools, now: now, into: &actions)
     }
 
-    private mutating func send(
+    mutating func send(
         _ index: Int,
         to slot: Int,
         isHedge: Bool,

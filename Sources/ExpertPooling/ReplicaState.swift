@@ -16,6 +16,9 @@ public import SwitchyardTypes
 /// - `probing` → `ready` when its answer to the probe fits; → `mismatched` when it does not; → `ejected` when there is no
 ///   answer; → `unverified` when there is none and a spare address takes its place; → `spare` when one has; →
 ///   `disconnected` when the connection is lost.
+/// - `ready`, `ejected` or `probing` → `quarantined` when an audit catches it with wrong rows; `unverified` → `quarantined` when
+///   its description fits and it has not proved itself since. `quarantined` → `unverified` when it has; → `disconnected` when the
+///   connection is lost.
 /// - `draining` → `disconnected` when the connection is lost: another process may come up at that address.
 /// - `mismatched` → `unverified` when what it was refused for no longer holds: a sibling has gone, or the placement has
 ///   changed; → `disconnected` when the connection is lost.
@@ -38,9 +41,13 @@ public enum ReplicaState: Sendable, Hashable {
     case mismatched(String)
     /// Another address of a process that is already a replica of the pool; gets no calls while the first one works.
     case spare(of: ReplicaID)
+    /// Gave other bits than the right ones, and has not proved itself since; gets no calls whose answers are used.
+    case quarantined
 
     /// The words for the states, as metrics, logs and `switchyard status` write them.
-    public static let names = ["disconnected", "unverified", "ready", "ejected", "draining", "mismatched", "spare"]
+    public static let names = [
+        "disconnected", "unverified", "ready", "ejected", "draining", "mismatched", "spare", "quarantined",
+    ]
 
     /// The word for the state.
     public var name: String {
@@ -52,6 +59,7 @@ public enum ReplicaState: Sendable, Hashable {
         case .draining: "draining"
         case .mismatched: "mismatched"
         case .spare: "spare"
+        case .quarantined: "quarantined"
         }
     }
 }
@@ -114,6 +122,8 @@ public enum CallFailure: Int, Sendable, Hashable, CaseIterable {
     case badReply
     /// The replica answered with another status.
     case refused
+    /// The answer has other bits than the right ones, as an audit found.
+    case wrongReply
 }
 
 /// Why a replica is ejected.
@@ -134,6 +144,15 @@ public enum PoolAction: Sendable, Hashable {
     case joined(ReplicaID)
     /// The replica gets no calls for a while.
     case ejected(ReplicaID, for: Duration, EjectionReason)
+    /// The replica was caught with wrong rows and gets no calls until it has proved itself.
+    case quarantined(ReplicaID)
+    /// Send a caught replica the call that it got wrong, and report how its answer compares with
+    /// ``ExpertPools/proofEnded(_:_:now:)``.
+    case proveEvidence(ReplicaID)
+    /// The replica has proved itself.
+    case cleared(ReplicaID)
+    /// Replicas of this pool differ, and nothing says which is right.
+    case disputed(pool: String)
     /// The replica is leaving and gets no more calls.
     case draining(ReplicaID)
     /// The replica is another address of a process that already is one, under this name.

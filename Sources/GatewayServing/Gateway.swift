@@ -74,6 +74,7 @@ public final class Gateway: Sendable {
             model: checkpoint.configuration,
             fingerprint: checkpoint.fingerprint,
             placement: placement?.table,
+            checkpoint: checkpoint,
             logger: logger
         )
         let bounds = placement?.bounds ?? [:]

@@ -291,6 +291,9 @@ package struct ClusterSimulation {
             case .cancel(let attempt): self.cancel(attempt, of: gateway)
             case .drop(let call, let cause): self.drop(call, cause, of: gateway)
             case .pool(let action): self.perform([action], of: gateway)
+            case .recompute, .accept, .caught, .dispute, .prove:
+                // Nothing is computed here, so nothing is audited.
+                self.report.violations.append("an audit was asked for: \(action)")
             }
         }
     }
@@ -305,6 +308,8 @@ package struct ClusterSimulation {
                 if !self.gateways[gateway].pools.isReady(id.pool) {
                     self.report.violations.append("\(id) was ejected as the last of its pool: \(reason)")
                 }
+            case .quarantined, .proveEvidence, .cleared, .disputed:
+                self.report.violations.append("an audit found something: \(action)")
             case .mismatched(let id, let reason): self.report.violations.append("\(id) was refused: \(reason)")
             case .spare(let id, of: let first): self.report.violations.append("\(id) was taken for \(first)")
             case .joined(let id):

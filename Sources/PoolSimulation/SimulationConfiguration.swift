@@ -165,7 +165,12 @@ package struct SimulationConfiguration: Sendable {
     /// How fast everything is.
     package var machines = SimulatedMachines()
     /// The gateways' bounds, before ``variant`` removes some of them.
-    package var pools = ExpertPoolsConfiguration.defaults
+    package var pools: ExpertPoolsConfiguration = {
+        var pools = ExpertPoolsConfiguration.defaults
+        // Nothing is computed, so there are no bits to compare.
+        pools.auditFraction = 0
+        return pools
+    }()
     /// When hot experts are sent elsewhere too.
     package var planner = PlacementPlannerConfiguration.defaults
 

@@ -8,13 +8,14 @@ import Testing
 /// The documented exits of ``ReplicaState``, by name.
 private let exits: [String: Set<String>] = [
     "disconnected": ["unverified"],
-    "unverified": ["ready", "ejected", "spare", "mismatched", "disconnected"],
-    "ready": ["ejected", "draining", "disconnected"],
-    "ejected": ["probing", "disconnected"],
-    "probing": ["ready", "ejected", "unverified", "spare", "mismatched", "disconnected"],
+    "unverified": ["ready", "ejected", "spare", "mismatched", "quarantined", "disconnected"],
+    "ready": ["ejected", "draining", "quarantined", "disconnected"],
+    "ejected": ["probing", "quarantined", "disconnected"],
+    "probing": ["ready", "ejected", "unverified", "spare", "mismatched", "quarantined", "disconnected"],
     "draining": ["disconnected"],
     "mismatched": ["unverified", "disconnected"],
-    "spare": ["ready", "ejected", "draining", "disconnected"],
+    "spare": ["ready", "ejected", "draining", "quarantined", "disconnected"],
+    "quarantined": ["unverified", "disconnected"],
 ]
 
 private func name(_ state: ReplicaState) -> String {
@@ -27,6 +28,7 @@ private func name(_ state: ReplicaState) -> String {
     case .draining: "draining"
     case .mismatched: "mismatched"
     case .spare: "spare"
+    case .quarantined: "quarantined"
     }
 }
 
@@ -38,6 +40,12 @@ private struct Simulation {
         var calls: LayerCalls
         /// Attempts in flight, with their replica.
         var out: [AttemptID: ReplicaID] = [:]
+        /// Answers to audited calls that are being compared.
+        var heard: [AttemptID: ReplicaID] = [:]
+        /// The answers to audited calls, by call: whether each is true, in the order of their numbers.
+        var opinions: [Int: [Bool]] = [:]
+        /// Calls that the gateway computes itself.
+        var asked: [Int] = []
         var ended: Set<Int> = []
         /// Replicas to which each call was sent.
         var tried: [Int: Set<ReplicaID>] = [:]
@@ -48,6 +56,9 @@ private struct Simulation {
     let ids: [ReplicaID]
     var now = ContinuousClock.now
     var layers: [Layer] = []
+    /// Caught replicas that were sent a call to prove themselves.
+    var proofs: [ReplicaID] = []
+    var caught = 0
     /// Describe calls without an answer yet.
     var questions: [ReplicaID] = []
     /// How each host's process stores weights; the next one at its address may do otherwise.
@@ -63,9 +74,11 @@ private struct Simulation {
     init(seed: UInt64) {
         self.random = SplitMix(state: seed)
         var table = PlacementTable()
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.outstandingPerReplica = 4
         configuration.successesToForgive = 5
+        configuration.auditFraction = 0.6
+        configuration.proofsToServe = 2
         for pool in 0..<3 { table.place(pool, of: encoderLayer, on: "pool-\(pool)") }
         self.pools = ExpertPools(
             configuration: configuration,
@@ -102,6 +115,13 @@ private struct Simulation {
             self.follow(self.pools.timerFired(now: self.now))
         case 14..<18:
             self.begin()
+        case 18:
+            guard let id = self.proofs.randomElement(using: &self.random) else { return }
+            self.proofs.removeAll { $0 == id }
+            let result: ExpertPools.ProofResult =
+                [.right, .right, .right, .right, .wrong, .failed]
+                .randomElement(using: &self.random) ?? .right
+            self.follow(self.pools.proofEnded(id, result, now: self.now))
         default:
             guard let index = self.layers.indices.randomElement(using: &self.random) else { return }
             if Bool.random(using: &self.random) { self.finishOne(index) } else { self.tick(index) }
@@ -110,9 +130,12 @@ private struct Simulation {
 
     private mutating func follow(_ actions: [PoolAction]) {
         for action in actions {
-            if case .describe(let id) = action {
+            switch action {
+            case .describe(let id):
                 #expect(!self.questions.contains(id), "\(id) was asked twice at once")
                 self.questions.append(id)
+            case .proveEvidence(let id): self.proofs.append(id)
+            default: break
             }
         }
     }
@@ -144,6 +167,7 @@ private struct Simulation {
             case .ready: #expect(actions == [.joined(id)])
             case .spare(let first): #expect(actions == [.spare(id, of: first)])
             case .ejected(let until): #expect(actions.isEmpty && until > self.now)
+            case .quarantined: #expect(actions.isEmpty)
             default: Issue.record("\(id) is \(self.state(id)) after it has described itself")
             }
         }
@@ -157,14 +181,35 @@ private struct Simulation {
             }
         let deadline = self.now.advanced(by: .milliseconds(100))
         let policy = LayerPolicy(deadline: .milliseconds(100), attempts: 3, patience: .milliseconds(20))
-        var entry = Layer(calls: LayerCalls(layer: encoderLayer, deadline: deadline, policy: policy))
+        let recomputes: RecomputePolicy = [.never, .inConflicts, .always].randomElement(using: &self.random) ?? .never
+        var entry = Layer(
+            calls: LayerCalls(layer: encoderLayer, deadline: deadline, policy: policy, recomputes: recomputes)
+        )
         let actions = entry.calls.begin(assignments, pools: &self.pools, now: self.now)
         self.apply(actions, to: &entry)
         self.layers.append(entry)
         self.retire()
     }
 
+    /// The gateway has computed a call itself, or a host answers.
     private mutating func finishOne(_ index: Int) {
+        var entry = self.layers[index]
+        guard let call = entry.asked.popLast() else { return self.finishAttempt(index) }
+        let number = Int.random(in: 0..<4, using: &self.random) == 0 ? nil : self.number(of: true, call, &entry)
+        let actions = entry.calls.recomputed(call, opinion: number, conflicting: 1, pools: &self.pools, now: self.now)
+        self.apply(actions, to: &entry)
+        self.layers[index] = entry
+        self.retire()
+    }
+
+    /// The number of an opinion on a call.
+    private func number(of opinion: Bool, _ call: Int, _ entry: inout Layer) -> Int {
+        if let known = entry.opinions[call]?.firstIndex(of: opinion) { return known }
+        entry.opinions[call, default: []].append(opinion)
+        return (entry.opinions[call]?.count ?? 1) - 1
+    }
+
+    private mutating func finishAttempt(_ index: Int) {
         guard
             let (attempt, replica) = self.layers[index].out
                 .min(by: { ($0.key.call, $0.key.number) < ($1.key.call, $1.key.number) })
@@ -184,9 +229,27 @@ private struct Simulation {
                 #expect(failure != .overloaded)
             }
         } else {
-            actions = entry.calls.answered(attempt, pools: &self.pools, now: self.now)
-            #expect(entry.ended.insert(attempt.call).inserted, "a call was answered twice")
-            self.answered += 1
+            if entry.calls.isAudited(attempt.call) {
+                // One host of each pool lies at times.
+                let isTrue = !(4...6).contains(replica.port) || Bool.random(using: &self.random)
+                let number = self.number(of: isTrue, attempt.call, &entry)
+                // The answer of one that has been caught meanwhile is not kept.
+                if !replica.isCaught(self.pools) { entry.heard[attempt] = replica }
+                actions = entry.calls.heard(
+                    attempt,
+                    opinion: number,
+                    conflicting: 1,
+                    pools: &self.pools,
+                    now: self.now
+                )
+            } else {
+                actions = entry.calls.answered(attempt, pools: &self.pools, now: self.now)
+                let isDropped = actions.contains { if case .drop = $0 { true } else { false } }
+                if !entry.calls.isOpen(attempt.call), !isDropped {
+                    #expect(entry.ended.insert(attempt.call).inserted, "a call was answered twice")
+                    self.answered += 1
+                }
+            }
         }
         self.apply(actions, to: &entry)
         self.layers[index] = entry
@@ -216,6 +279,23 @@ private struct Simulation {
                 entry.out[attempt] = id
             case .cancel(let attempt):
                 #expect(entry.out.removeValue(forKey: attempt) != nil, "an attempt was cancelled that was not out")
+            case .recompute(let call):
+                entry.asked.append(call)
+            case .accept(let call, let opinion):
+                #expect(entry.ended.insert(call).inserted, "a call was answered twice")
+                entry.heard = entry.heard.filter { $0.key.call != call }
+                self.answered += 1
+                let opinions = entry.opinions[call] ?? []
+                // A lie is taken only where nobody told the truth.
+                #expect(opinions[opinion] || !opinions.contains(true))
+            case .caught(_, let id):
+                self.caught += 1
+                #expect((4...6).contains(id.port), "a host that tells the truth was caught")
+            case .dispute(let call):
+                entry.heard = entry.heard.filter { $0.key.call != call }
+            case .prove(_, let id):
+                #expect(!self.proofs.contains(id))
+                self.proofs.append(id)
             case .drop(let call, _):
                 #expect(entry.ended.insert(call).inserted, "a call that had ended was dropped")
                 self.dropped += 1
@@ -228,14 +308,14 @@ private struct Simulation {
     /// Forgets layers whose calls have all ended.
     private mutating func retire() {
         for entry in self.layers where entry.calls.isComplete {
-            #expect(entry.out.isEmpty)
+            #expect(entry.out.isEmpty && entry.heard.isEmpty)
             #expect(entry.ended.count == 3)
         }
         self.layers.removeAll { $0.calls.isComplete }
     }
 
     func out(on id: ReplicaID) -> Int {
-        self.layers.reduce(0) { $0 + $1.out.values.count { $0 == id } }
+        self.layers.reduce(0) { $0 + $1.out.values.count { $0 == id } + $1.heard.values.count { $0 == id } }
     }
 
     func ready(_ pool: String) -> [ReplicaID] {
@@ -244,6 +324,13 @@ private struct Simulation {
 
     func state(_ id: ReplicaID) -> ReplicaState {
         self.pools.reports.first { $0.id == id }?.state ?? .disconnected
+    }
+}
+
+extension ReplicaID {
+    /// Whether a replica has something to prove.
+    fileprivate func isCaught(_ pools: ExpertPools) -> Bool {
+        pools.slot(of: self).map { pools.isQuarantined($0) } ?? false
     }
 }
 
@@ -280,7 +367,8 @@ struct ExpertPoolsSimulationTests {
         #expect(simulation.seen == Set(exits.keys))
         #expect(simulation.answered > 300)
         #expect(simulation.dropped > 50)
-        #expect(simulation.refused > 10)
+        #expect(simulation.refused > 5)
+        #expect(simulation.caught > 0)
     }
 
     @Test("two random choices spread the calls: no replica of many gets far more than its share")

@@ -279,7 +279,7 @@ struct ExpertPoolsTests {
 
     @Test("replicas in the gateway's zone are preferred while one of them is free")
     func zones() {
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.zone = "north"
         configuration.outstandingPerReplica = 2
         var pools = machine(ports: [], configuration: configuration)
@@ -342,7 +342,7 @@ struct ExpertPoolsTests {
         var other = description()
         other.weightType = .bfloat16
         for isAllowed in [false, true] {
-            var configuration = ExpertPoolsConfiguration.defaults
+            var configuration = ExpertPoolsConfiguration.unaudited
             configuration.allowsMixedWeightTypes = isAllowed
             var pools = machine(ports: [], configuration: configuration)
             join(&pools, replica(1), text)

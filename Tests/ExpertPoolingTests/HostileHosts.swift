@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SwitchyardTypes
+import Testing
 
 @testable import ExpertPooling
 
@@ -47,7 +48,7 @@ struct HostileRun {
 
     /// A cluster of one pool; hedges would hide what ejection does.
     static let configuration: ExpertPoolsConfiguration = {
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.hedgeFraction = 0
         return configuration
     }()
@@ -204,6 +205,7 @@ struct HostileRun {
                 }
             case .cancel(let attempt): self.out[attempt] = nil
             case .drop: self.dropped += 1
+            case .recompute, .accept, .caught, .dispute, .prove: Issue.record("nothing is audited here: \(action)")
             case .pool(let action): self.follow([action])
             }
         }

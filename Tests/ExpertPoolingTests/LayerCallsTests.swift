@@ -67,7 +67,7 @@ private func target(_ actions: [LayerAction]) -> ReplicaID? {
 }
 
 /// Pools that have seen calls of one millisecond.
-private func experienced(ports: [Int] = [1, 2], configuration: ExpertPoolsConfiguration = .defaults) -> ExpertPools {
+private func experienced(ports: [Int] = [1, 2], configuration: ExpertPoolsConfiguration = .unaudited) -> ExpertPools {
     var pools = machine(ports: ports, configuration: configuration)
     for _ in 0..<40 {
         for port in ports {
@@ -194,7 +194,7 @@ struct LayerCallsTests {
 
     @Test("hedges stay within their budget, and without one there are none")
     func budget() {
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.hedgeBurst = 2
         configuration.overtakesToEject = .max
         configuration.slownessToEject = 0
@@ -324,7 +324,7 @@ struct LayerCallsTests {
 
     @Test("a call waits for a busy replica, and is dropped as overloaded at the deadline")
     func busy() {
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.outstandingPerReplica = 1
         var bench = Bench(machine(ports: [1], configuration: configuration))
         #expect(target(bench.begin(pools: ["a", "a"])) == replica(1))
@@ -338,7 +338,7 @@ struct LayerCallsTests {
 
     @Test("retries stop when failures have used half of the tokens")
     func throttle() {
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.failuresToEject = .max
         configuration.badRepliesToEject = .max
         var pools = machine(configuration: configuration)
@@ -426,7 +426,7 @@ struct LayerCallsTests {
 
     @Test("an adaptive deadline follows the 99th percentile of similar calls within its bounds")
     func adaptiveDeadline() {
-        var configuration = ExpertPoolsConfiguration.defaults
+        var configuration = ExpertPoolsConfiguration.unaudited
         configuration.decoder.adaptive = AdaptiveDeadline(multiple: 4, shortest: .milliseconds(2))
         configuration.layerDeadlines[encoderLayer] = .milliseconds(700)
         var pools = experienced(configuration: configuration)

@@ -30,7 +30,7 @@ struct LayerPartsTests {
                 switch action {
                 case .send(_, to: let id): self.sent.append(id)
                 case .pool(let action): self.pooled.append(action)
-                case .cancel, .drop: return true
+                case .cancel, .drop, .recompute, .accept, .caught, .dispute, .prove: return true
                 }
                 return false
             }

@@ -10,7 +10,7 @@ import Testing
 struct ReplicaStateTests {
     private static let states: [ExpertPooling.ReplicaState] = [
         .disconnected, .unverified, .ready, .ejected(until: .now), .probing, .draining, .mismatched("another model"),
-        .spare(of: ReplicaID(pool: "pool-0", host: "h", port: 1)),
+        .spare(of: ReplicaID(pool: "pool-0", host: "h", port: 1)), .quarantined,
     ]
 
     @Test("has the same name in the machine, in metrics and on the wire", arguments: Self.states)

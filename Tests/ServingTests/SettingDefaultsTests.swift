@@ -62,6 +62,7 @@ struct SettingDefaultsTests {
         let flags = [
             "model": "m", "pool": "pool-0=127.0.0.1:7401", "queue-limit": "7", "encoder-deadline-ms": "11",
             "decoder-deadline-multiple": "4", "shortest-deadline-ms": "3", "attempts": "2", "hedge-percent": "10",
+            "audit-percent": "0.5", "audit-proofs": "7", "audit-memory-bytes": "1000",
             "layer-deadline": "decoder:3=500", "override": "d_ff=8;num_layers=2", "capacity": "factor:1.25",
             "overlap": "off", "dtype": "int8", "wire-dtype": "bfloat16", "startup-wait-seconds": "5",
             "max-dropped-fraction": "0.25", "max-connection-age-seconds": "3600",
@@ -74,6 +75,8 @@ struct SettingDefaultsTests {
         #expect(choice.decoder.adaptive == AdaptiveDeadline(multiple: 4, shortest: .milliseconds(3)))
         #expect(choice.encoder.attempts == 2 && choice.decoder.attempts == 2)
         #expect(choice.hedgeFraction == 0.1)
+        #expect(choice.auditFraction == 0.005 && choice.proofsToServe == 7)
+        #expect(configuration.cluster.auditMemoryBytes == 1000)
         #expect(choice.layerDeadlines == [SparseLayer(stack: .decoder, block: 3): .milliseconds(500)])
         #expect(configuration.modelOverrides == ["d_ff": "8", "num_layers": "2"])
         #expect(configuration.engine.capacityPolicy == .factor(1.25))

@@ -78,6 +78,7 @@ extension ExpertCluster {
                 spare: state.pools.spareExperts(),
                 rowsPerSecond: state.rowsPerSecond(now: .now),
                 loads: state.loads,
+                disputed: state.pools.disputedPools,
                 troubles: state.channels.compactMapValues(\.trouble),
                 isComplete: state.pools.isComplete(layers: self.layers, expertCount: self.expertCount)
             )
@@ -94,6 +95,8 @@ extension ExpertCluster {
         /// Moving averages by expert.
         let rowsPerSecond: [SparseLayer: [Double]]
         let loads: [ReplicaID: ReplicaLoad]
+        /// Pools whose replicas differ without a third opinion.
+        let disputed: Set<String>
         /// Why replicas have no connection.
         let troubles: [ReplicaID: String]
         let isComplete: Bool

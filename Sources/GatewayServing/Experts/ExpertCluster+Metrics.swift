@@ -10,7 +10,9 @@ internal import Telemetry
 
 extension AttemptOutcome {
     /// The labels of all outcomes; some share one.
-    static let labels = ["ok", "deadline", "unavailable", "overloaded", "bad_reply", "refused", "given_up"]
+    static let labels = [
+        "ok", "deadline", "unavailable", "overloaded", "bad_reply", "wrong_reply", "refused", "given_up",
+    ]
 
     /// The outcome as a metric label.
     var label: String {
@@ -20,6 +22,7 @@ extension AttemptOutcome {
         case .failed(.unavailable): "unavailable"
         case .failed(.overloaded): "overloaded"
         case .failed(.badReply): "bad_reply"
+        case .failed(.wrongReply): "wrong_reply"
         case .failed(.refused): "refused"
         case .overtaken, .cancelled: "given_up"
         }
@@ -45,6 +48,7 @@ extension ExpertPooling.ReplicaState {
         case .draining: (.draining, "finishing its calls in flight")
         case .mismatched(let reason): (.mismatched, reason)
         case .spare(let first): (.spare, "another address of \(first.address), which gets the calls")
+        case .quarantined: (.quarantined, "an audit found wrong outputs; serves again once it has proved itself")
         }
     }
 }
@@ -60,6 +64,7 @@ extension ReplicaReport {
             switch self.state {
             case .disconnected: trouble
             case .unverified, .ejected, .probing: self.trouble
+            case .quarantined: self.proofs.map { "\($0) right answers in a row so far" }
             case .ready, .draining, .mismatched, .spare: nil
             }
         guard let reason, !reason.isEmpty else { return (state, detail) }
@@ -86,6 +91,8 @@ extension ExpertCluster {
             snapshot.set(MetricCatalog.pools.hedgesWonTotal, [pool], counts.hedgesWon)
             snapshot.set(MetricCatalog.pools.retriesTotal, [pool], counts.retries)
             snapshot.set(MetricCatalog.pools.droppedRowsTotal, [pool], counts.droppedRows)
+            self.collectAudits(of: pool, counts.audits, into: &snapshot)
+            snapshot.set(MetricCatalog.pools.disputed, [pool], view.disputed.contains(pool) ? 1 : 0)
             let states = view.reports.filter { $0.id.pool == pool }.map(\.state.name)
             for name in ExpertPooling.ReplicaState.names {
                 snapshot.set(MetricCatalog.pools.replicas, [pool, name], states.count { $0 == name })
@@ -105,6 +112,7 @@ extension ExpertCluster {
             snapshot.set(MetricCatalog.pools.sentBytesTotal, replica, load.traffic.sentBytes)
             snapshot.set(MetricCatalog.pools.receivedBytesTotal, replica, load.traffic.receivedBytes)
             snapshot.set(MetricCatalog.pools.ejectionsTotal, replica, report.ejections)
+            snapshot.set(MetricCatalog.pools.catchesTotal, replica, report.catches)
         }
         for layer in self.layers {
             guard let rates = view.rowsPerSecond[layer], let busiest = rates.max() else { continue }
@@ -112,6 +120,17 @@ extension ExpertCluster {
             guard all > 0 else { continue }
             let labels = ["\(layer.stack)", "\(layer.block)"]
             snapshot.set(MetricCatalog.engine.busiestExpertRatio, labels, busiest / all)
+        }
+    }
+
+    private func collectAudits(of pool: String, _ audits: AuditCounts, into snapshot: inout MetricSnapshot) {
+        for result in AuditResult.allCases {
+            snapshot.set(MetricCatalog.pools.auditsTotal, [pool, "\(result)"], audits[result])
+        }
+        snapshot.set(MetricCatalog.pools.auditedRowsTotal, [pool], audits.rows)
+        snapshot.set(MetricCatalog.pools.recomputedTotal, [pool], audits.recomputed)
+        for result in ExpertPools.ProofResult.allCases {
+            snapshot.set(MetricCatalog.pools.proofsTotal, [pool, "\(result)"], audits.proofs[result.rawValue])
         }
     }
 }

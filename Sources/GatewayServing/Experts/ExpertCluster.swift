@@ -5,6 +5,7 @@ public import ExpertPooling
 public import Logging
 internal import RPCCore
 internal import RPCTransport
+internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardTypes
 internal import Synchronization
@@ -20,6 +21,7 @@ public final class ExpertCluster: Sendable {
         case wake(at: ContinuousClock.Instant)
         case add(ReplicaID)
         case remove(ReplicaID)
+        case prove(ReplicaID, Proof)
     }
 
     struct State: Sendable {
@@ -35,6 +37,8 @@ public final class ExpertCluster: Sendable {
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
         var news = ServingNews()
+        /// The calls that caught replicas got wrong, with the right answers.
+        var evidence: [ReplicaID: Proof] = [:]
         /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was computed.
         var judgedVersion = -1
     }
@@ -44,6 +48,8 @@ public final class ExpertCluster: Sendable {
     let expertCount: Int
     let logger: Logger
     let state: Mutex<State>
+    /// The experts in the gateway's model folder, for audits; nil if it holds none, or nothing is audited.
+    let ownExperts: GatewayExperts?
 
     private let work: AsyncStream<Work>
     private let workSource: AsyncStream<Work>.Continuation
@@ -57,18 +63,30 @@ public final class ExpertCluster: Sendable {
     ///   - model: The model whose experts they hold.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
     ///   - placement: Which pool holds each expert; learned from the hosts if it is missing.
+    ///   - checkpoint: The gateway's checkpoint, whose experts give an opinion in audits; nil leaves them to the hosts.
     ///   - logger: Logs which hosts are ready, ejected, draining or mismatched.
     public init(
         configuration: ExpertClusterConfiguration,
         model: ModelConfiguration,
         fingerprint: UInt64,
         placement: PlacementTable?,
+        checkpoint: Checkpoint? = nil,
         logger: Logger
     ) {
         self.configuration = configuration
         self.layers = model.sparseLayers
         self.expertCount = model.expertCount
         self.logger = logger
+        let audited = configuration.choice.auditFraction
+        self.ownExperts = checkpoint.flatMap { checkpoint in
+            guard audited > 0 else { return nil }
+            return GatewayExperts(
+                checkpoint: checkpoint,
+                memoryLimit: configuration.auditMemoryBytes,
+                fraction: audited,
+                logger: logger
+            )
+        }
         let pools = ExpertPools(
             configuration: configuration.choice,
             fingerprint: fingerprint,
@@ -108,12 +126,16 @@ public final class ExpertCluster: Sendable {
                     }
                 }
             }
+            if let own = self.ownExperts {
+                group.addTask { try await ComputeThread.run(name: "audit") { own.run() } }
+            }
             if self.configuration.replicatesHotExperts, !self.layers.isEmpty {
                 group.addTask { await self.replicateHotExperts() }
             }
             for await work in self.work {
                 self.perform(work, in: &group)
             }
+            self.ownExperts?.stop()
             group.cancelAll()
         }
     }
@@ -136,6 +158,8 @@ public final class ExpertCluster: Sendable {
             self.close(id)
         case .describe(let id):
             group.addTask { await self.describe(id) }
+        case .prove(let id, let proof):
+            group.addTask { await self.judge(proof, by: id) }
         case .wake(let time):
             group.addTask {
                 try? await Task.sleep(until: time, clock: .continuous)
@@ -148,6 +172,9 @@ public final class ExpertCluster: Sendable {
     }
 
     // MARK: - Members
+
+    /// Has ``run()`` do something.
+    func ask(_ work: Work) { self.workSource.yield(work) }
 
     /// Adds a replica.
     func found(_ id: ReplicaID) { self.workSource.yield(.add(id)) }
@@ -184,6 +211,7 @@ public final class ExpertCluster: Sendable {
             state.pools.removed(id, now: .now)
             state.loads[id] = nil
             state.news.forget(id)
+            state.evidence[id] = nil
             return state.channels.removeValue(forKey: id)
         }
         channel?.shutdown()
@@ -221,7 +249,8 @@ public final class ExpertCluster: Sendable {
             for action in actions {
                 switch action {
                 case .joined(let id), .spare(let id, of: _): state.news.note(id, isUp: true, now: now)
-                case .describe, .ejected, .draining, .mismatched: break
+                case .describe, .ejected, .draining, .mismatched, .quarantined, .cleared, .disputed, .proveEvidence:
+                    break
                 }
             }
             for pool in self.configuration.pools {
@@ -277,6 +306,10 @@ public final class ExpertCluster: Sendable {
         switch action {
         case .describe(let id):
             self.workSource.yield(.describe(id))
+        case .proveEvidence(let id):
+            self.proveEvidence(by: id)
+        case .quarantined, .cleared, .disputed:
+            self.logAudit(action)
         case .joined(let id):
             self.logger.info("an expert host is ready", metadata: ["replica": "\(id)"])
         case .ejected(let id, let time, let reason):
@@ -309,6 +342,7 @@ extension EjectionReason {
         case .failed(.overloaded): "it sheds load"
         case .failed(.badReply): "its replies are unusable"
         case .failed(.refused): "it refuses calls"
+        case .failed(.wrongReply): "its outputs are wrong"
         case .overtaken: "other replicas keep answering its calls first"
         case .slow: "it is slower than its siblings"
         }

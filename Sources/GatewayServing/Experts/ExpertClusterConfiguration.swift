@@ -56,6 +56,9 @@ public struct ExpertClusterConfiguration: Sendable {
     /// How often the placement of hot experts is reviewed.
     public var planInterval = Duration.seconds(5)
 
+    /// Bytes of experts that the gateway keeps loaded for its own opinion in audits.
+    public var auditMemoryBytes = 256 << 20
+
     /// Creates a configuration for some pools; everything else has its default.
     ///
     /// - Parameter pools: The pools and where their replicas are.
@@ -98,6 +101,13 @@ public struct ExpertClusterConfiguration: Sendable {
             throw GatewayError(
                 .configuration,
                 "the fraction of hedged calls is \(choice.hedgeFraction); it must be from 0 to 1"
+            )
+        }
+        guard (0...1).contains(choice.auditFraction), choice.proofsToServe >= 1 else {
+            throw GatewayError(
+                .configuration,
+                "the fraction of audited calls is \(choice.auditFraction) and the proofs of a caught host are "
+                    + "\(choice.proofsToServe); they must be from 0 to 1, and at least 1"
             )
         }
         guard choice.encoder.attempts >= 1, choice.decoder.attempts >= 1, choice.outstandingPerReplica >= 1 else {

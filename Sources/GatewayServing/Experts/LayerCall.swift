@@ -86,6 +86,33 @@ struct LayerCall: Sendable {
         let (outputs, load) = try self.check(message)
         let failed = self.failedRows(of: outputs)
         guard failed.isEmpty else { return self.part(of: outputs, without: failed, load: load) }
+        return self.whole(outputs, load: load)
+    }
+
+    /// Reads rows that are already known to fit this call.
+    ///
+    /// - Parameters:
+    ///   - tensor: The rows, in the call's order and the wire's type.
+    ///   - failed: Those that are left out, by their index in the call, ascending.
+    /// - Returns: The rows.
+    func reply(tensor: ByteBuffer, without failed: [Int] = []) -> LayerReply {
+        let outputs = tensor.withUnsafeReadableBytes { bytes in
+            self.float32(bytes, in: tensor, at: 0..<bytes.count, rows: self.assignment.rowCount)
+        }
+        return failed.isEmpty ? self.whole(outputs, load: nil) : self.part(of: outputs, without: failed, load: nil)
+    }
+
+    /// The rows of a reply as they came.
+    ///
+    /// - Parameter message: A reply that ``read(_:)`` has taken.
+    /// - Returns: Its tensor; nil if it is no reply.
+    static func tensor(of message: ByteBuffer) -> ByteBuffer? {
+        let range = message.withUnsafeReadableBytes { bytes in try? ForwardResponseEnvelope.parse(bytes).1 }
+        return range.flatMap { message.getSlice(at: message.readerIndex + $0.lowerBound, length: $0.count) }
+    }
+
+    /// All rows of a reply.
+    private func whole(_ outputs: ReplyRows, load: HostLoad?) -> LayerReply {
         let rowBytes = self.columns * MemoryLayout<Float>.size
         var chunks: [ExpertOutputs.Chunk] = []
         var start = 0

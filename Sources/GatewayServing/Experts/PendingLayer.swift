@@ -3,6 +3,7 @@
 internal import Checkpoints
 internal import ExpertPooling
 internal import Logging
+internal import NIOCore
 internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
@@ -17,7 +18,7 @@ internal import Telemetry
 /// work under the locks, and does that work after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
     /// An attempt at one replica.
-    private struct Attempt: Sendable {
+    struct Attempt: Sendable {
         let replica: ReplicaID
         let started: ContinuousClock.Instant
         /// The attempt's span; nil if it is not traced.
@@ -25,19 +26,19 @@ final class PendingLayer: PendingExperts, Sendable {
         var handle: CallHandle?
     }
 
-    private struct Answer: Sendable {
+    struct Answer: Sendable {
         let attempt: AttemptID
         let result: Result<UnaryReply, RPCError>
         let time: ContinuousClock.Instant
     }
 
     /// The verdict on an answer.
-    private enum Verdict {
+    enum Verdict {
         case good(LayerReply)
         case bad(CallFailure, pushback: Duration?, detail: String)
     }
 
-    private struct State: Sendable {
+    struct State: Sendable {
         var machine: LayerCalls
         var out: [AttemptID: Attempt] = [:]
         var answers: [Answer] = []
@@ -45,30 +46,42 @@ final class PendingLayer: PendingExperts, Sendable {
         var outputs = ExpertOutputs(chunks: [])
         /// The good rows of calls whose answers lack some, by call.
         var parts: [Int: PartialOutputs] = [:]
+        /// The answers to audited calls, by call.
+        var opinions: [Int: CallOpinions] = [:]
+        /// What the gateway computed itself and has not been compared yet.
+        var recomputed: [(call: Int, tensor: ByteBuffer?)] = []
+        /// The rows that were taken in this step as they came, by call, for those who must prove that they give the same.
+        var taken: [Int: ByteBuffer] = [:]
     }
 
     /// The work that a step requests, done once the locks are released.
-    private struct Work {
+    struct Work {
         var sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)] = []
         var cancelled: [CallHandle] = []
         var pooled: [PoolAction] = []
+        /// Calls to compute here.
+        var recomputes: [Int] = []
+        /// What caught replicas must answer: later, or now.
+        var evidence: [(replica: ReplicaID, proof: Proof)] = []
+        var proofs: [(replica: ReplicaID, proof: Proof)] = []
         /// The layer's outputs, if no call is left.
         var outputs: ExpertOutputs?
     }
 
     private enum Event {
         case answers([Answer])
+        case recomputed([(call: Int, tensor: ByteBuffer?)])
         case complete(ExpertOutputs)
         case cancelled
         case timer
     }
 
-    private let cluster: ExpertCluster
-    private let layer: SparseLayer
-    private let calls: [LayerCall]
+    let cluster: ExpertCluster
+    let layer: SparseLayer
+    let calls: [LayerCall]
     private let deadline: ContinuousClock.Instant
-    private let trace: StepTrace?
-    private let state: Monitor<State>
+    let trace: StepTrace?
+    let state: Monitor<State>
 
     /// Sends a layer's calls.
     ///
@@ -93,10 +106,13 @@ final class PendingLayer: PendingExperts, Sendable {
         self.deadline = deadline
         self.trace = trace
         let policy = cluster.configuration.choice.policy(of: layer)
-        var state = State(machine: LayerCalls(layer: layer, deadline: deadline, policy: policy))
-        state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
         // No other thread knows the layer yet, so its state needs no lock.
         let assignments = calls.map(\.assignment)
+        let recomputes = cluster.ownExperts?.policy(assignments, in: layer) ?? .never
+        var state = State(
+            machine: LayerCalls(layer: layer, deadline: deadline, policy: policy, recomputes: recomputes)
+        )
+        state.outputs.dropped = unplaced.map { .init(rows: $0, reason: .unavailable) }
         let step = cluster.step { cluster, now in
             state.machine.begin(assignments, pools: &cluster.pools, now: now)
         }
@@ -111,7 +127,7 @@ final class PendingLayer: PendingExperts, Sendable {
     ///
     /// - Returns: The layer's outputs, if no call is left.
     @discardableResult
-    private func step(
+    func step(
         _ body: (inout State, inout ExpertCluster.State, ContinuousClock.Instant) -> [LayerAction]
     ) -> ExpertOutputs? {
         let work = self.state.withLock { state in
@@ -153,8 +169,11 @@ final class PendingLayer: PendingExperts, Sendable {
                 }
             case .pool(let action):
                 work.pooled.append(action)
+            case .recompute, .accept, .caught, .dispute, .prove:
+                Self.applyAudit(action, to: &state, calls: calls, work: &work)
             }
         }
+        state.taken = [:]
         if state.machine.isComplete, !state.isCancelled { work.outputs = state.outputs }
         return work
     }
@@ -162,7 +181,10 @@ final class PendingLayer: PendingExperts, Sendable {
     private func perform(_ work: Work) {
         for handle in work.cancelled { handle.cancel() }
         if !work.sends.isEmpty { self.send(work.sends) }
+        for (replica, proof) in work.evidence { self.cluster.keep(proof, of: replica) }
         if !work.pooled.isEmpty { self.cluster.follow(work.pooled) }
+        for (replica, proof) in work.proofs { self.cluster.prove(proof, by: replica) }
+        for call in work.recomputes { self.recompute(call) }
     }
 
     private func send(_ sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]) {
@@ -209,6 +231,8 @@ final class PendingLayer: PendingExperts, Sendable {
             switch self.nextEvent() {
             case .answers(let answers):
                 outputs = self.judge(answers)
+            case .recomputed(let rows):
+                outputs = self.judge(rows)
             case .complete(let all):
                 outputs = all
             case .cancelled:
@@ -236,6 +260,8 @@ final class PendingLayer: PendingExperts, Sendable {
             switch self.state.withLock({ Self.event(&$0, now: .now) }) {
             case .answers(let answers):
                 self.judge(answers)
+            case .recomputed(let rows):
+                self.judge(rows)
             case .complete, .cancelled:
                 return true
             case .timer:
@@ -264,134 +290,20 @@ final class PendingLayer: PendingExperts, Sendable {
             defer { state.answers = [] }
             return .answers(state.answers)
         }
+        if !state.recomputed.isEmpty {
+            defer { state.recomputed = [] }
+            return .recomputed(state.recomputed)
+        }
         if state.machine.isComplete { return .complete(state.outputs) }
         guard let now, let timer = state.machine.nextTimer else { return nil }
         return timer <= now ? .timer : nil
     }
 
-    /// Reads answers, and feeds all of them to the machine in one step.
-    ///
-    /// - Returns: The layer's outputs, if no call is left.
-    @discardableResult
-    private func judge(_ answers: [Answer]) -> ExpertOutputs? {
-        let verdicts = answers.map { self.verdict(on: $0) }
-        var ended: [(attempt: Attempt, index: Int)] = []
-        let isLogged = self.cluster.logger.logLevel <= .debug
-        let outputs = self.step { layer, cluster, now in
-            var actions: [LayerAction] = []
-            for (index, answer) in answers.enumerated() {
-                // An earlier one of these answers may have ended the call.
-                guard layer.machine.isOut(answer.attempt),
-                    let attempt = layer.out.removeValue(forKey: answer.attempt)
-                else { continue }
-                if isLogged { ended.append((attempt, index)) }
-                switch verdicts[index] {
-                case .good(let reply) where reply.failed.isEmpty:
-                    layer.parts[answer.attempt.call] = nil
-                    layer.outputs.chunks.append(contentsOf: reply.chunks)
-                    actions += layer.machine.answered(answer.attempt, pools: &cluster.pools, now: answer.time)
-                    actions += cluster.answered(attempt.replica, load: reply.load, now: now).map { .pool($0) }
-                case .good(let reply):
-                    actions += self.addPart(reply, answer, to: &layer, pools: &cluster.pools)
-                    actions += cluster.answered(attempt.replica, load: reply.load, now: now).map { .pool($0) }
-                case .bad(let failure, let pushback, _):
-                    actions += layer.machine.failed(
-                        answer.attempt,
-                        failure,
-                        pushback: pushback,
-                        pools: &cluster.pools,
-                        now: now
-                    )
-                }
-            }
-            return actions
-        }
-        for (attempt, index) in ended { self.log(attempt, answers[index], verdicts[index]) }
-        return outputs
-    }
-
-    /// Keeps the good rows of an answer that lacks some, and asks for the others.
-    private func addPart(
-        _ reply: LayerReply,
-        _ answer: Answer,
-        to layer: inout State,
-        pools: inout ExpertPools
-    ) -> [LayerAction] {
-        let call = answer.attempt.call
-        var part = layer.parts[call] ?? PartialOutputs(of: self.calls[call].assignment)
-        part.add(reply)
-        if part.missing.isEmpty {
-            layer.parts[call] = nil
-            layer.outputs.chunks += part.chunks
-        } else {
-            layer.parts[call] = part
-        }
-        return layer.machine.answeredInPart(
-            answer.attempt,
-            missing: part.missing.count,
-            pools: &pools,
-            now: answer.time
-        )
-    }
-
-    private func verdict(on answer: Answer) -> Verdict {
-        switch answer.result {
-        case .success(let reply):
-            do throws(BadReply) {
-                return .good(try self.calls[answer.attempt.call].read(reply.message))
-            } catch {
-                return .bad(.badReply, pushback: nil, detail: error.description)
-            }
-        case .failure(let error):
-            return .bad(CallFailure(error.code), pushback: error.retryPushback, detail: error.description)
-        }
-    }
-
-    /// Logs how an attempt ended, with its trace; good answers only if the call is traced.
-    private func log(_ attempt: Attempt, _ answer: Answer, _ verdict: Verdict) {
-        var metadata: Logger.Metadata = ["replica": "\(attempt.replica)", "layer": "\(self.layer.words)"]
-        if let trace = self.trace, let span = attempt.span {
-            metadata.merge(trace.logMetadata(of: span)) { _, new in new }
-        }
-        switch verdict {
-        case .good(let reply) where !reply.failed.isEmpty:
-            metadata["detail"] = "\(reply.detail)"
-            self.cluster.logger.debug("an expert host's answer lacks rows", metadata: metadata)
-        case .good:
-            guard attempt.span != nil else { return }
-            metadata["time"] = "\(attempt.started.duration(to: answer.time))"
-            self.cluster.logger.debug("an expert host answered", metadata: metadata)
-        case .bad(let failure, _, let detail):
-            metadata["failure"] = "\(failure)"
-            metadata["detail"] = "\(detail)"
-            self.cluster.logger.debug("a call to an expert host failed", metadata: metadata)
-        }
-    }
-
     private func abandon() {
         self.step { layer, cluster, now in
             layer.answers = []
+            layer.recomputed = []
             return layer.machine.abandoned(pools: &cluster.pools, now: now)
-        }
-    }
-}
-
-extension RPCError {
-    /// How long the host asks to be left without calls, if it does; more than a minute is ignored.
-    var retryPushback: Duration? {
-        guard case .wait(let time) = RetryPushback(self.metadata), time <= .seconds(60) else { return nil }
-        return time
-    }
-}
-
-extension DropReason {
-    /// The model's name for the reason why the pools dropped rows.
-    init(_ cause: DropCause) {
-        switch cause {
-        case .timeout: self = .timeout
-        case .unavailable: self = .unavailable
-        case .overloaded: self = .overloaded
-        case .badReply: self = .badReply
         }
     }
 }

@@ -74,6 +74,29 @@ package struct ExpertPoolSettings: SettingTable {
         placeholder: "percent",
         "Percentage of calls that may be hedged; 0 turns hedging off."
     )
+    package let auditPercent = Setting.number(
+        "audit-percent",
+        in: 0...100,
+        default: 1,
+        see: "Audits",
+        "Percentage of calls whose answers are compared, bit for bit, with a second host's or the gateway's own; 0 turns audits off."
+    )
+    package let auditProofs = Setting.whole(
+        "audit-proofs",
+        in: 1...1_000_000,
+        default: 20,
+        placeholder: "count",
+        see: "Audits",
+        "Calls in a row that a quarantined host must answer with the right bits before it serves again."
+    )
+    package let auditMemory = Setting.whole(
+        "audit-memory-bytes",
+        in: 0...(1 << 40),
+        default: 256 << 20,
+        placeholder: "bytes",
+        see: "Audits",
+        "Experts that the gateway keeps loaded to give its own opinion, where its model folder holds them."
+    )
     package let callsPerReplica = Setting.whole(
         "calls-per-replica",
         in: 1...4096,
@@ -124,6 +147,9 @@ package struct ExpertPoolSettings: SettingTable {
             choice.decoder.attempts = attempts
         }
         choice.hedgeFraction = Double(try settings.value(self.hedgePercent)) / 100
+        choice.auditFraction = try settings.value(self.auditPercent) / 100
+        choice.proofsToServe = try settings.value(self.auditProofs)
+        cluster.auditMemoryBytes = try settings.value(self.auditMemory)
         choice.outstandingPerReplica = try settings.value(self.callsPerReplica)
         choice.zone = try settings.value(self.zone)
         choice.allowsMixedWeightTypes = try settings.value(self.mixedWeightTypes)

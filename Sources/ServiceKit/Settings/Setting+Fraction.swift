@@ -34,12 +34,14 @@ extension Setting where Value == Double {
     ///   - key: The key.
     ///   - range: What it may be.
     ///   - defaultValue: The value if it is not set.
+    ///   - see: The heading in `docs/operations.md` with details.
     ///   - help: What it does.
     /// - Returns: The setting.
     public static func number(
         _ key: String,
         in range: ClosedRange<Double>,
         default defaultValue: Double,
+        see: String? = nil,
         _ help: String
     ) -> Setting {
         let (low, high) = (NumberText.short(range.lowerBound), NumberText.short(range.upperBound))
@@ -50,6 +52,7 @@ extension Setting where Value == Double {
             range: "\(low) to \(high)",
             defaults: [NumberText.short(defaultValue)],
             placeholder: "number",
+            see: see,
             help: help
         )
         var setting = Setting(definition, defaultValue: defaultValue) { try $0.number(in: range) }

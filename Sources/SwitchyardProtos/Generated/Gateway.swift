@@ -81,6 +81,8 @@ public enum ReplicaState: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable 
     /// Another address of a process that is already a replica of the pool, as `detail` says; takes no work while that
     /// one does.
     case spare = 7
+    /// An audit found wrong outputs; takes no work until it has proved itself, as `detail` says.
+    case quarantined = 8
 }
 
 /// An input of the encoder or a target of the decoder: text or token ids.

@@ -128,13 +128,50 @@ package struct ExpertPoolMetrics: MetricTable {
         "switchyard_expert_replicas",
         .gauge,
         ["pool", "state"],
-        "Replicas by state: disconnected, unverified, ready, ejected, draining, mismatched or spare."
+        "Replicas by state: disconnected, unverified, ready, ejected, draining, mismatched, spare or quarantined."
     )
     package let callsTotal = MetricDefinition(
         "switchyard_expert_calls_total",
         .counter,
         ["pool"],
         "Calls to a pool, one per sparse layer and pass with rows for it; hedges and retries are not counted again."
+    )
+    package let auditsTotal = MetricDefinition(
+        "switchyard_expert_audits_total",
+        .counter,
+        ["pool", "result"],
+        "Calls whose answers were compared with a second opinion: agreed, caught, disputed (no third opinion), unfinished (it came "
+            + "too late) or unwitnessed (nobody to ask)."
+    )
+    package let auditedRowsTotal = MetricDefinition(
+        "switchyard_expert_audited_rows_total",
+        .counter,
+        ["pool"],
+        "Token rows that were compared with a second opinion."
+    )
+    package let recomputedTotal = MetricDefinition(
+        "switchyard_expert_recomputed_calls_total",
+        .counter,
+        ["pool"],
+        "Audited calls that the gateway computed itself."
+    )
+    package let catchesTotal = MetricDefinition(
+        "switchyard_expert_catches_total",
+        .counter,
+        ["pool", "replica"],
+        "Times that an audit found a replica's outputs wrong, which quarantines it."
+    )
+    package let proofsTotal = MetricDefinition(
+        "switchyard_expert_proofs_total",
+        .counter,
+        ["pool", "result"],
+        "Calls that quarantined replicas answered to prove themselves: right, wrong or failed."
+    )
+    package let disputed = MetricDefinition(
+        "switchyard_expert_pool_disputed",
+        .gauge,
+        ["pool"],
+        "1 while replicas of the pool give different outputs and there is no third opinion, otherwise 0."
     )
     package let attemptsTotal = MetricDefinition(
         "switchyard_expert_attempts_total",

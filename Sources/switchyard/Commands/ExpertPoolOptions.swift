@@ -27,6 +27,12 @@ struct ExpertPoolOptions: ParsableArguments {
 
     @Option(GatewaySettings.table.pools.hedgePercent) var hedgePercent: String?
 
+    @Option(GatewaySettings.table.pools.auditPercent) var auditPercent: String?
+
+    @Option(GatewaySettings.table.pools.auditProofs) var auditProofs: String?
+
+    @Option(GatewaySettings.table.pools.auditMemory) var auditMemoryBytes: String?
+
     @Option(GatewaySettings.table.pools.callsPerReplica) var callsPerReplica: String?
 
     @Option(GatewaySettings.table.pools.zone) var zone: String?

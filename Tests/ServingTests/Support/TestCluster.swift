@@ -25,6 +25,8 @@ func withGateway<Result>(
     // Long enough for a loaded machine: tests of deadlines set their own.
     configuration.cluster.choice.encoder.deadline = .seconds(60)
     configuration.cluster.choice.decoder.deadline = .seconds(60)
+    // Tests that count calls want no others; audits have tests of their own.
+    configuration.cluster.choice.auditFraction = 0
     // Tests that lose hosts look at what is left of the answer; the default limit has tests of its own.
     configuration.limits.maxDroppedFraction = 1
     configure(&configuration)
@@ -74,18 +76,21 @@ func withRemoteExperts<Result>(
     _ pools: [PoolSpecification],
     of loaded: LoadedModel,
     deadline: Duration = .seconds(60),
+    ownExperts: Bool = true,
     configure: (inout ExpertClusterConfiguration) -> Void = { _ in },
     _ body: (RemoteExperts, ExpertCluster) async throws -> Result
 ) async throws -> Result {
     var configuration = ExpertClusterConfiguration(pools: pools)
     configuration.choice.encoder.deadline = deadline
     configuration.choice.decoder.deadline = deadline
+    configuration.choice.auditFraction = 0
     configure(&configuration)
     let cluster = ExpertCluster(
         configuration: configuration,
         model: loaded.checkpoint.configuration,
         fingerprint: loaded.checkpoint.fingerprint,
         placement: nil,
+        checkpoint: ownExperts ? loaded.checkpoint : nil,
         logger: quietLogger
     )
     let experts = RemoteExperts(cluster: cluster, fingerprint: loaded.checkpoint.fingerprint)

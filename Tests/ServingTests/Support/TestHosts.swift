@@ -153,6 +153,64 @@ func withIllHost<Result>(
     return try outcome.get()
 }
 
+/// Runs a server that passes every call on to a healthy host, and changes one bit of some answers.
+///
+/// - Parameters:
+///   - port: The healthy host's port.
+///   - instance: The process that it claims to be.
+///   - isWrong: Called for each answer: whether to flip the lowest bit of its first value's mantissa.
+///   - body: Gets the server's port.
+/// - Returns: What the body returns.
+/// - Throws: What the body throws, and what prevents the server from listening.
+func withLyingHost<Result>(
+    like port: Int,
+    instance: String = "liar",
+    isWrong: @escaping @Sendable () -> Bool,
+    _ body: (Int) async throws -> Result
+) async throws -> Result {
+    try await withChannel(port: port) { channel in
+        var own = try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
+        own.instanceID = instance
+        let described = own.serialized()
+        let server = RPCServer(
+            configuration: RPCServerConfiguration(limits: .dataPlane, drainGrace: .zero),
+            methods: [
+                .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Describe")) { _, _, responder in
+                    responder.finish(.success(Payload(bytes: described)))
+                },
+                .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Forward")) { message, _, responder in
+                    let payload = Payload(bytes: Array(message.readableBytesView))
+                    let method = Method(service: ExpertHostMethods.service, name: "Forward")
+                    let options = CallOptions(deadline: .now.advanced(by: .seconds(60)))
+                    _ = channel.unary(method, payload, options: options) { result in
+                        responder.finish(
+                            result.map { reply in
+                                let bytes = Array(reply.message.readableBytesView)
+                                guard isWrong(), var response = try? ForwardResponse(serialized: bytes) else {
+                                    return Payload(bytes: bytes)
+                                }
+                                response.outputs?.data[0] ^= 1
+                                return Payload(bytes: response.serialized())
+                            }
+                        )
+                    }
+                },
+            ],
+            logger: quietLogger
+        )
+        let task = Task { try await server.run() }
+        let outcome: Swift.Result<Result, any Error>
+        do {
+            outcome = .success(try await body(try await server.boundAddress().port))
+        } catch {
+            outcome = .failure(error)
+        }
+        task.cancel()
+        _ = await task.result
+        return try outcome.get()
+    }
+}
+
 extension Illness {
     fileprivate func answer(to request: ForwardRequest) -> Swift.Result<Payload, RPCError>? {
         var shape = request.tokens?.shape ?? []

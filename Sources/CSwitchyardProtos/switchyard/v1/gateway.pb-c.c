@@ -5214,7 +5214,7 @@ const ProtobufCEnumDescriptor switchyard__v1__pooling__descriptor =
   switchyard__v1__pooling__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue switchyard__v1__replica_state__enum_values_by_number[8] =
+static const ProtobufCEnumValue switchyard__v1__replica_state__enum_values_by_number[9] =
 {
   { "REPLICA_STATE_UNSPECIFIED", "SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED", 0 },
   { "DISCONNECTED", "SWITCHYARD__V1__REPLICA_STATE__DISCONNECTED", 1 },
@@ -5224,16 +5224,18 @@ static const ProtobufCEnumValue switchyard__v1__replica_state__enum_values_by_nu
   { "DRAINING", "SWITCHYARD__V1__REPLICA_STATE__DRAINING", 5 },
   { "MISMATCHED", "SWITCHYARD__V1__REPLICA_STATE__MISMATCHED", 6 },
   { "SPARE", "SWITCHYARD__V1__REPLICA_STATE__SPARE", 7 },
+  { "QUARANTINED", "SWITCHYARD__V1__REPLICA_STATE__QUARANTINED", 8 },
 };
 static const ProtobufCIntRange switchyard__v1__replica_state__value_ranges[] = {
-{0, 0},{0, 8}
+{0, 0},{0, 9}
 };
-static const ProtobufCEnumValueIndex switchyard__v1__replica_state__enum_values_by_name[8] =
+static const ProtobufCEnumValueIndex switchyard__v1__replica_state__enum_values_by_name[9] =
 {
   { "DISCONNECTED", 1 },
   { "DRAINING", 5 },
   { "EJECTED", 4 },
   { "MISMATCHED", 6 },
+  { "QUARANTINED", 8 },
   { "READY", 3 },
   { "REPLICA_STATE_UNSPECIFIED", 0 },
   { "SPARE", 7 },
@@ -5246,9 +5248,9 @@ const ProtobufCEnumDescriptor switchyard__v1__replica_state__descriptor =
   "ReplicaState",
   "Switchyard__V1__ReplicaState",
   "switchyard.v1",
-  8,
+  9,
   switchyard__v1__replica_state__enum_values_by_number,
-  8,
+  9,
   switchyard__v1__replica_state__enum_values_by_name,
   1,
   switchyard__v1__replica_state__value_ranges,

@@ -170,7 +170,11 @@ typedef enum _Switchyard__V1__ReplicaState {
   /*
    * Another address of a process that is already a replica of the pool, as `detail` says; takes no work while that one does.
    */
-  SWITCHYARD__V1__REPLICA_STATE__SPARE = 7
+  SWITCHYARD__V1__REPLICA_STATE__SPARE = 7,
+  /*
+   * An audit found wrong outputs; takes no work until it has proved itself, as `detail` says.
+   */
+  SWITCHYARD__V1__REPLICA_STATE__QUARANTINED = 8
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__REPLICA_STATE)
 } Switchyard__V1__ReplicaState;
 
