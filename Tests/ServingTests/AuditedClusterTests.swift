@@ -152,15 +152,13 @@ struct AuditedClusterTests {
         let loaded = try self.model.load()
         let request = ExpertExecutorContractTests.layerRequest(loaded, tokens: 40)
         for wire in [DType.float32, .bfloat16] {
-            try await withHosts(self.model, pools: 2, configure: { $0.storage = storage }) { _, pools in
-                try await withRemoteExperts(
-                    pools,
-                    of: loaded,
-                    configure: {
-                        Self.audit(&$0)
-                        $0.wireType = wire
-                    }
-                ) { experts, cluster in
+            func keep(_ configuration: inout ExpertHostConfiguration) { configuration.storage = storage }
+            try await withHosts(self.model, pools: 2, configure: keep) { _, pools in
+                func configure(_ configuration: inout ExpertClusterConfiguration) {
+                    Self.audit(&configuration)
+                    configuration.wireType = wire
+                }
+                try await withRemoteExperts(pools, of: loaded, configure: configure) { experts, cluster in
                     for _ in 0..<4 { _ = try await onThread { try experts.execute(request) } }
                     for pool in ["pool-0", "pool-1"] {
                         let audits = try #require(cluster.view.counts[pool]?.audits)
