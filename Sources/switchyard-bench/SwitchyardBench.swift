@@ -26,6 +26,7 @@ struct SwitchyardBench: AsyncParsableCommand {
               switchyard-bench experts
               switchyard-bench drops --svg drops.svg
               switchyard-bench plot compare.json --svg compare.svg
+              switchyard-bench audit --draws 100
               switchyard-bench simulate --scenario stragglers
             """,
         version: "0.1.0",
@@ -33,7 +34,7 @@ struct SwitchyardBench: AsyncParsableCommand {
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
             BenchScaleCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self, BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,
-            SimulateCommand.self, PicturesCommand.self,
+            AuditCommand.self, SimulateCommand.self, PicturesCommand.self,
         ]
     )
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import ExpertPooling
+package import ExpertPooling
 internal import Logging
 internal import NIOCore
 internal import RPCCore
@@ -36,6 +36,12 @@ extension ExpertCluster {
         guard !self.configuration.choice.allowsMixedWeightTypes else { return nil }
         return self.state.withLock { $0.pools.weightType(of: pool) }
     }
+
+    /// All replicas, for measurements.
+    package var replicaReports: [ReplicaReport] { self.state.withLock { $0.pools.reports } }
+
+    /// The audits of each pool, for measurements.
+    package var auditCounts: [String: AuditCounts] { self.state.withLock { $0.pools.counts.mapValues(\.audits) } }
 
     /// Keeps the call that a replica got wrong.
     func keep(_ proof: Proof, of id: ReplicaID) { self.state.withLock { $0.evidence[id] = proof } }

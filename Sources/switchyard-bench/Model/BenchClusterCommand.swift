@@ -30,6 +30,9 @@ struct BenchClusterCommand: AsyncParsableCommand {
     @Option(help: "Number of pools.")
     var pools: Int = 2
 
+    @Option(help: "Expert hosts of each pool.")
+    var replicas: Int = 1
+
     @OptionGroup var work: BenchWorkOptions
 
     @Option(help: "Compute threads of the gateway.")
@@ -57,6 +60,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        layout.replicas = self.replicas
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads
         self.precision.apply(to: &layout)
