@@ -81,6 +81,7 @@ public final class Gateway: Sendable {
         if checkpoint.configuration.hasExperts, bounds.isEmpty {
             logger.notice("\(Self.unboundedNotice)")
         }
+        if checkpoint.configuration.hasExperts { cluster.logAudits() }
         let experts = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint, bounds: bounds)
         let engine = InferenceEngine(
             model: model,

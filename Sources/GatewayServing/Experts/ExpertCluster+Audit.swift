@@ -82,6 +82,25 @@ extension ExpertCluster {
         }
     }
 
+    /// Says at the start what is audited.
+    func logAudits() {
+        let fraction = self.configuration.choice.auditFraction
+        guard fraction > 0 else {
+            self.logger.notice(
+                "no call is audited (audit-percent is 0), so wrong outputs of an expert host are not found"
+            )
+            return
+        }
+        self.logger.info(
+            "calls are audited",
+            metadata: [
+                "percent": "\(fraction * 100)",
+                "pools_with_one_host": self.ownExperts == nil
+                    ? "not audited: the model folder holds no experts" : "audited by this gateway",
+            ]
+        )
+    }
+
     /// Logs what audits found.
     func logAudit(_ action: PoolAction) {
         switch action {

@@ -123,6 +123,7 @@ extension PendingLayer {
 
     /// Makes sure of the gateway's opinion on calls whose answers differ from it.
     func confirmOwnOpinion(before answers: [Answer]) {
+        guard self.cluster.ownExperts != nil else { return }
         for answer in answers {
             let call = answer.attempt.call
             let own: ByteBuffer? = self.state.withLock { state in

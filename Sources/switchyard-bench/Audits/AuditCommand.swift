@@ -77,6 +77,7 @@ struct AuditCommand: AsyncParsableCommand {
             let result = try await damage.run(draws: draws, fraction: fraction, seed: self.seed) { result in
                 if result.draws % 10 == 0 { Terminal.printError("\(words): \(result.draws) of \(draws) bits") }
             }
+            try Self.check(result, isAuditedWhole: fraction == 1)
             let wrong = result.wrongByDraw.sorted()
             table.add([
                 words, "\(result.draws)", "\(result.silent)", "\(result.caught)", "\(result.caughtAtOnce)",
@@ -86,6 +87,21 @@ struct AuditCommand: AsyncParsableCommand {
             ])
         }
         print(table.text)
+    }
+
+    /// What must hold whatever was drawn.
+    private static func check(_ result: DamageResult, isAuditedWhole: Bool) throws {
+        guard result.wrongAuditedRows == 0, result.caught == result.caughtAtOnce else {
+            throw BenchError(
+                "\(result.wrongAuditedRows) wrong rows of compared calls were used, and \(result.caught - result.caughtAtOnce) hosts were "
+                    + "caught later than in the first compared call that differed"
+            )
+        }
+        guard !isAuditedWhole || result.caught + result.silent >= result.draws else {
+            throw BenchError(
+                "\(result.draws - result.caught - result.silent) flipped bits changed outputs and were not found"
+            )
+        }
     }
 
     private func alarms() async throws {
@@ -108,6 +124,11 @@ struct AuditCommand: AsyncParsableCommand {
                 )
                 let result = try await alarms.run(weights: storage, wire: wire, rows: UInt64(self.rows / 6)) { result in
                     if result.audited % 7 == 0 { Terminal.printError("\(storage), \(wire): \(result.audited) rows") }
+                }
+                guard result.alarms == 0, result.disputes == 0 else {
+                    throw BenchError(
+                        "\(result.alarms) hosts that are sound were caught, and \(result.disputes) calls disputed: \(result)"
+                    )
                 }
                 table.add(["\(storage)", "\(wire)", "\(result.audited)", "\(result.alarms)", "\(result.disputes)"])
             }
