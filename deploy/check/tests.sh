@@ -5,7 +5,7 @@
 # they are hard to find.
 #
 # Up to three tests that fail run once more, alone. If they pass then, they are named, and the run passes: such a test does not
-# hold on a busy machine, and must be mended. Set SWITCHYARD_TEST_RERUN=0 to let it fail.
+# hold on a busy machine, and must be fixed. Set SWITCHYARD_TEST_RERUN=0 to let it fail.
 #
 #   deploy/check/tests.sh [--filter TEXT ...]     further arguments are those of `swift test`
 
@@ -73,4 +73,4 @@ grep -qaE "Test run with [1-9]" "$out/again.log" || {
     echo "They were not found again; see $out/again.log"
     exit 1
 }
-echo "They passed alone. A test must hold on a busy machine: mend them."
+echo "They passed alone. A test must hold on a busy machine: fix them."

@@ -46,7 +46,7 @@ struct AuditCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        print(SwitchyardBench.machine)
+        Terminal.print(SwitchyardBench.machine)
         if self.draws > 0 { try await self.damage() }
         if self.rows > 0 { try await self.alarms() }
     }
@@ -86,7 +86,7 @@ struct AuditCommand: AsyncParsableCommand {
                 "\(result.longestDelay)", "\(result.longestReturn)",
             ])
         }
-        print(table.text)
+        Terminal.print(table.text)
     }
 
     /// What must hold whatever was drawn.
@@ -112,7 +112,7 @@ struct AuditCommand: AsyncParsableCommand {
             ("weights", .left), ("rows on the wire", .left), ("rows compared", .right), ("false alarms", .right),
             ("disputes", .right),
         ])
-        print("\nKernels of the hosts: \(kernels.joined(separator: ", ")); the gateway's: \(KernelLevel.best.name)")
+        Terminal.print("\nKernels of the hosts: \(kernels.joined(separator: ", ")); the gateway's: \(KernelLevel.best.name)")
         for storage in [WeightStorage.float32, .bfloat16, .int8] {
             let workspace = try self.workspace(storage)
             defer { workspace.discard() }
@@ -133,6 +133,6 @@ struct AuditCommand: AsyncParsableCommand {
                 table.add(["\(storage)", "\(wire)", "\(result.audited)", "\(result.alarms)", "\(result.disputes)"])
             }
         }
-        print(table.text)
+        Terminal.print(table.text)
     }
 }
