@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation simulate-faults planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -128,6 +128,14 @@ simulation: build-bench ## run the simulator and write its figures, picture and 
 	$(WORKSHOP) simulate --json --steps 1000 > $(IMAGE_DATA)/simulation.json
 	$(WORKSHOP) simulate --json --steps 200 --hosts 16 --experts 64 --sequences 2 > $(IMAGE_DATA)/simulation-small.json
 	$(WORKSHOP) pictures
+
+SEEDS ?= 1000
+simulate-faults: build-bench ## run SEEDS whole clusters under drawn faults in virtual time (docs/simulation.md)
+	$(WORKSHOP) simulate-faults --seeds $(SEEDS) --require-rare-states
+
+planted-bugs: ## find the bugs of Tests/planted-bugs with the simulator: a table (10 minutes; docs/simulation.md)
+	@deploy/install-packages.sh build
+	SWIFT=$(SWIFT) Tests/planted-bugs/run.sh
 
 # The benchmarks use a float32 checkpoint of switch-base-8's full shape, which is made if MODEL_FULL names no folder with one.
 # PEER_PYTHON runs the peers, and HIVEMIND_PYTHON runs hivemind, which needs other versions of the same packages. Peers that

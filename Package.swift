@@ -147,7 +147,7 @@ let package = Package(
 
         // MARK: - Pure machines of the serving side
 
-        .target(name: "BatchScheduling", swiftSettings: swiftSettings),
+        .target(name: "BatchScheduling", dependencies: ["SwitchyardTypes"], swiftSettings: swiftSettings),
         .target(name: "ExpertPooling", dependencies: ["SwitchyardTypes", "RPCCore"], swiftSettings: swiftSettings),
 
         // MARK: - Serving
@@ -226,10 +226,19 @@ let package = Package(
             dependencies: ["SwitchyardTypes", "ExpertPooling"],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "FaultSimulation",
+            dependencies: [
+                "SwitchyardTypes", "PoolSimulation", "BatchScheduling", "ExpertPooling", "RPCCore", "HTTP2Session",
+                nioCore,
+            ],
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "switchyard-bench",
             dependencies: [
                 "SwitchyardTypes", "CommandKit", "Figures", "TrainingRuns", "LossyExperts", "PoolSimulation",
+                "FaultSimulation",
                 "SwitchyardClient",
                 "GatewayServing",
                 "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
@@ -322,6 +331,11 @@ let package = Package(
         .testTarget(
             name: "PoolSimulationTests",
             dependencies: ["SwitchyardTypes", "PoolSimulation", "ExpertPooling"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "FaultSimulationTests",
+            dependencies: ["FaultSimulation"],
             swiftSettings: swiftSettings
         ),
         .testTarget(

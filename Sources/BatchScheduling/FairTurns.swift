@@ -125,4 +125,26 @@ public struct FairTurns: Sendable {
             $0 + ($1.waitingCalls > 0 || $1.lastArrival.duration(to: now) < time ? 1 : 0)
         }
     }
+
+    // MARK: - Rules
+
+    /// Calls and rows of a source that wait, as counted.
+    func held(by name: String) -> (calls: Int, rows: Int) {
+        (self.sources[name]?.waitingCalls ?? 0, self.sources[name]?.waitingRows ?? 0)
+    }
+
+    /// What must hold after every event.
+    ///
+    /// - Returns: The first rule that does not hold; nil if all do.
+    package func checkInvariants() -> String? {
+        for (name, source) in self.sources {
+            if source.waitingCalls < 0 || source.waitingRows < 0 {
+                return "\(source.waitingCalls) calls with \(source.waitingRows) rows of \(name) wait"
+            }
+            if source.waitingCalls == 0, source.waitingRows > 0 {
+                return "no call of \(name) waits, but \(source.waitingRows) rows do"
+            }
+        }
+        return nil
+    }
 }

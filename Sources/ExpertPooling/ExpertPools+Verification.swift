@@ -63,7 +63,7 @@ extension ExpertPools {
                 }
             }
         }
-        return nil
+        return self.countsBroken()
     }
 
     private func placementBroken(in pool: Pool) -> String? {

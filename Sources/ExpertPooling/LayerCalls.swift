@@ -56,6 +56,8 @@ public struct LayerCalls: Sendable {
     private let policy: LayerPolicy
     /// When the runner computes rows of audited calls itself.
     let recomputes: RecomputePolicy
+    /// How often a call may be sent, hedges not counted.
+    var attemptLimit: Int { self.policy.attempts }
     /// The time from the layer's dispatch to its deadline.
     var timeAllowed = Duration.zero
     var calls: [Call] = []

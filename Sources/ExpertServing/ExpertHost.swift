@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 public import Checkpoints
 public import Logging
 public import Metrics

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 internal import Checkpoints
 internal import NIOCore
 internal import RPCCore

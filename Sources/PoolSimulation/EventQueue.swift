@@ -5,7 +5,7 @@ import ExpertPooling
 /// Future events, the earliest first; at equal times in the order they were planned.
 ///
 /// A binary heap in an array. Times are nanoseconds since the simulation's beginning.
-struct EventQueue<Event> {
+package struct EventQueue<Event> {
     private struct Entry {
         let time: Int64
         let order: UInt64
@@ -19,11 +19,14 @@ struct EventQueue<Event> {
     private var heap: [Entry] = []
     private var order: UInt64 = 0
 
+    /// Creates a queue without events.
+    package init() {}
+
     /// Whether nothing is planned.
-    var isEmpty: Bool { self.heap.isEmpty }
+    package var isEmpty: Bool { self.heap.isEmpty }
 
     /// Plans an event.
-    mutating func add(_ event: Event, at time: Int64) {
+    package mutating func add(_ event: Event, at time: Int64) {
         self.order += 1
         let entry = Entry(time: time, order: self.order, event: event)
         self.heap.append(entry)
@@ -38,7 +41,7 @@ struct EventQueue<Event> {
     }
 
     /// Takes the next event out.
-    mutating func next() -> (time: Int64, event: Event)? {
+    package mutating func next() -> (time: Int64, event: Event)? {
         guard let first = self.heap.first, let last = self.heap.popLast() else { return nil }
         guard !self.heap.isEmpty else { return (first.time, first.event) }
         var parent = 0

@@ -12,23 +12,23 @@ internal import Darwin
 #endif
 
 /// Numbers drawn from the distributions that the simulation needs; the same seed gives the same numbers.
-struct SimulatedChance {
+package struct SimulatedChance {
     private var random: PoolRandom
 
-    init(seed: UInt64) { self.random = PoolRandom(seed: seed) }
+    package init(seed: UInt64) { self.random = PoolRandom(seed: seed) }
 
     /// Above 0 and at most 1.
-    mutating func uniform() -> Double {
+    package mutating func uniform() -> Double {
         Double((self.random.next() >> 11) + 1) * 0x1p-53
     }
 
     /// From 0 up to, not including, the bound.
-    mutating func index(below bound: Int) -> Int {
+    package mutating func index(below bound: Int) -> Int {
         Int.random(in: 0..<max(bound, 1), using: &self.random)
     }
 
     /// Median 1; `sigma` is the deviation of the logarithm.
-    mutating func lognormal(_ sigma: Double) -> Double {
+    package mutating func lognormal(_ sigma: Double) -> Double {
         guard sigma > 0 else { return 1 }
         // G. E. P. Box, M. E. Muller, 1958, https://doi.org/10.1214/aoms/1177706645
         let radius = (-2 * log(self.uniform())).squareRoot()
@@ -36,7 +36,7 @@ struct SimulatedChance {
     }
 
     /// At least 1; the smaller `alpha`, the heavier the tail.
-    mutating func pareto(_ alpha: Double) -> Double {
+    package mutating func pareto(_ alpha: Double) -> Double {
         pow(self.uniform(), -1 / alpha)
     }
 }

@@ -127,11 +127,15 @@ public struct ReceiveBudget: Sendable {
         return (self.reportedBytes, self.costliest(now: now)?.held ?? HeldBytes(bytes: 0, since: now))
     }
 
-    /// Stops the program if the machine contradicts itself; for tests.
-    public func checkInvariants() {
-        precondition(self.heldBytes == self.calls.values.reduce(0) { $0 + $1.bytes }, "the sum is wrong")
-        precondition(self.calls.values.allSatisfy { $0.bytes > 0 }, "a call that holds nothing is kept")
-        precondition(self.reportedBytes >= 0 && self.heldBytes >= 0, "a count is negative")
+    /// What must hold after every event.
+    ///
+    /// - Returns: The first rule that does not hold; nil if all do.
+    public func checkInvariants() -> String? {
+        let held = self.calls.values.reduce(0) { $0 + $1.bytes }
+        if held != self.heldBytes { return "the calls hold \(held) bytes, but \(self.heldBytes) are counted" }
+        if self.calls.values.contains(where: { $0.bytes <= 0 }) { return "a call that holds nothing is kept" }
+        if self.reportedBytes < 0 || self.heldBytes < 0 { return "a count is negative" }
+        return nil
     }
 
     /// Whether the server's count is a step behind, or the connection has given back all that it was charged with.

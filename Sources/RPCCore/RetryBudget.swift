@@ -43,7 +43,7 @@ public struct RetryBudget: Sendable, Hashable {
     /// Checks the invariants, which hold after every event.
     ///
     /// - Returns: The broken invariant; nil if all hold.
-    func checkInvariants() -> String? {
+    package func checkInvariants() -> String? {
         if self.tokens < 0 { return "\(self.tokens) tokens are left, fewer than zero" }
         if self.tokens > self.maxTokens { return "\(self.tokens) tokens are left of \(self.maxTokens)" }
         return nil

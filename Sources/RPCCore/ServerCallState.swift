@@ -73,6 +73,16 @@ public struct ServerCallState: ~Copyable {
 
     /// Whether the call is over.
     public var isEnded: Bool { self.phase == .ended }
+
+    /// How many messages each side sends, while a handler runs.
+    var shape: CallShape? {
+        switch self.state {
+        case .open(let open): open.shape
+        case .idle: nil
+        case .routing: nil
+        case .ended: nil
+        }
+    }
 }
 
 // MARK: - The peer's events

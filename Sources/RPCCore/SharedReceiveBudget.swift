@@ -60,15 +60,18 @@ public struct SharedReceiveBudget: Sendable {
         if known.isEnding { self.endingBytes -= known.costliest.bytes }
     }
 
-    /// Stops the program if the machine contradicts itself; for tests.
-    public func checkInvariants() {
-        precondition(self.heldBytes == self.connections.values.reduce(0) { $0 + $1.bytes }, "the sum is wrong")
+    /// What must hold after every event.
+    ///
+    /// - Returns: The first rule that does not hold; nil if all do.
+    public func checkInvariants() -> String? {
+        let held = self.connections.values.reduce(0) { $0 + $1.bytes }
+        if held != self.heldBytes { return "the connections hold \(held) bytes, but \(self.heldBytes) are counted" }
         let ending = self.connections.values.filter(\.isEnding).reduce(0) { $0 + $1.costliest.bytes }
-        precondition(self.endingBytes == ending, "the sum of what ends is wrong")
-        precondition(
-            self.heldBytes - self.endingBytes <= self.limitBytes || self.connections.values.allSatisfy(\.isEnding),
-            "too much is held, and a connection has not been told"
-        )
+        if ending != self.endingBytes { return "\(ending) bytes are ending, but \(self.endingBytes) are counted" }
+        if self.heldBytes - self.endingBytes > self.limitBytes, !self.connections.values.allSatisfy(\.isEnding) {
+            return "\(self.heldBytes) bytes are held, over \(self.limitBytes), and a connection has not been told"
+        }
+        return nil
     }
 
     /// Names connections until the calls that they end bring the rest back to the limit.

@@ -28,13 +28,14 @@ struct SwitchyardBench: AsyncParsableCommand {
               switchyard-bench plot compare.json --svg compare.svg
               switchyard-bench audit --draws 100
               switchyard-bench simulate --scenario stragglers
+              switchyard-bench simulate-faults --seeds 1000
             """,
         version: "0.1.0",
         subcommands: [
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
             BenchScaleCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self, BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,
-            AuditCommand.self, SimulateCommand.self, PicturesCommand.self,
+            AuditCommand.self, SimulateCommand.self, SimulateFaultsCommand.self, PicturesCommand.self,
         ]
     )
 

@@ -23,7 +23,7 @@ struct ReceiveBudgetTests {
         #expect(budget.callToEnd(now: Self.second) == 3)
         _ = budget.changed(3, to: 0, now: Self.second)
         #expect(budget.callToEnd(now: Self.second) == 7)
-        budget.checkInvariants()
+        #expect(budget.checkInvariants() == nil)
     }
 
     @Test("a handler that takes messages keeps its call young")
@@ -69,12 +69,12 @@ struct ReceiveBudgetTests {
         #expect(pool.told(1, 60, old, at: 0) == [])
         #expect(pool.told(2, 40, HeldBytes(bytes: 40, since: 90), at: 100) == [])
         #expect(pool.told(3, 20, HeldBytes(bytes: 20, since: 100), at: 100_000) == [1])
-        pool.checkInvariants()
+        #expect(pool.checkInvariants() == nil)
         // The first has not answered, and the second has to make room for more.
         #expect(pool.told(3, 60, HeldBytes(bytes: 60, since: 100_000), at: 100_000) == [2])
         #expect(pool.told(1, 10, old, at: 100_000) == [])
         pool.budget.forget(2)
-        pool.checkInvariants()
+        #expect(pool.checkInvariants() == nil)
         #expect(pool.budget.heldBytes == 70)
     }
 
@@ -86,7 +86,7 @@ struct ReceiveBudgetTests {
             self.budget.reported(connection, bytes: bytes, costliest: costliest, now: now)
         }
 
-        func checkInvariants() { self.budget.checkInvariants() }
+        func checkInvariants() -> String? { self.budget.checkInvariants() }
     }
 
     /// Connections as a server runs them: each ends calls by itself, and later those that the pool names.
@@ -140,9 +140,9 @@ struct ReceiveBudgetTests {
                 let call = Int32.random(in: 0..<12, using: &random)
                 server.change(id, call, to: Int.random(in: 0...limit / 3, using: &random), now: now)
             }
-            server.pool.checkInvariants()
+            #expect(server.pool.checkInvariants() == nil)
             for connection in server.connections.values {
-                connection.checkInvariants()
+                #expect(connection.checkInvariants() == nil)
                 #expect(connection.heldBytes <= limit / 2 || connection.callCount == 1)
                 #expect(abs(connection.heldBytes - connection.reportedBytes) <= step)
             }

@@ -45,7 +45,8 @@ enum ImportTable {
         // The workshop. Nothing that serves stands on it.
         "switchyard-bench": Self.foundation.union(Self.cLibrary)
             .union([
-                "TrainingRuns", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "SwitchyardClient",
+                "TrainingRuns", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "FaultSimulation",
+                "SwitchyardClient",
                 "GatewayServing",
                 "ServiceKit",
                 "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
@@ -56,6 +57,10 @@ enum ImportTable {
         "LossyExperts": ["SwitchModel", "Checkpoints"],
         // Distributions need exp and log.
         "PoolSimulation": Self.cLibrary.union(["ExpertPooling"]),
+        // Every pure machine of a cluster in one loop; buffers are the codec's.
+        "FaultSimulation": [
+            "PoolSimulation", "BatchScheduling", "ExpertPooling", "RPCCore", "HTTP2Session", "NIOCore",
+        ],
 
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)

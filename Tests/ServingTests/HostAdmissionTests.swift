@@ -4,6 +4,7 @@ import Checkpoints
 import SwitchyardTypes
 import Testing
 
+@testable import BatchScheduling
 @testable import ExpertServing
 
 @Suite

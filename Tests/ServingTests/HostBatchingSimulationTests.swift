@@ -4,6 +4,7 @@ import Checkpoints
 import SwitchyardTypes
 import Testing
 
+@testable import BatchScheduling
 @testable import ExpertServing
 
 /// Some gateways that decode on one host, in virtual time: the host runs the machine that real hosts run.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import BatchScheduling
 import Checkpoints
 import SwitchModel
 import SwitchyardTypes
 import Testing
 
+@testable import BatchScheduling
 @testable import ExpertServing
 
 /// Which calls an expert host computes together, and in which order.

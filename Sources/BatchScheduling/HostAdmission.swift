@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import BatchScheduling
-internal import Checkpoints
 internal import SwitchyardTypes
 
 /// Which `Forward` calls an expert host accepts, in which order it computes them, and which ones together: a pure
@@ -12,106 +10,7 @@ internal import SwitchyardTypes
 /// sparse layer, so that weights are read once for all of them. The queue is bounded in calls and in token rows: a
 /// call that does not fit is refused at once, so that the gateway can try another replica while the layer's deadline
 /// still allows it.
-struct HostAdmission: Sendable {
-    /// Limits of the queue.
-    struct Limits: Sendable, Equatable {
-        /// Calls that may wait, not counting calls being computed; at least 1.
-        var calls: Int
-        /// Token rows of the waiting calls; at least as many as one call may have.
-        var rows: Int
-    }
-
-    /// How calls are batched.
-    struct Batching: Sendable, Equatable {
-        /// Token rows up to which a pass takes more calls; 1 computes every call alone.
-        ///
-        /// A single larger call is still computed.
-        var rows = 1024
-
-        /// How long the host may wait for companions of a call while there is nothing else to compute.
-        ///
-        /// It waits only for gateways expected to call for the same layer within that time (``CallForecast``), so
-        /// never if there is just one gateway; no longer than half an average pass; and seldom after fruitless waits
-        /// (``CompanionPatience``).
-        var window = Duration.zero
-    }
-
-    /// One call, until the host has answered it.
-    struct CallID: Hashable, Sendable {
-        let rawValue: UInt64
-    }
-
-    /// What the machine knows about a call.
-    struct Call: Sendable, Equatable {
-        /// The connection that it arrived on: one gateway, as far as a host can tell.
-        var source: String
-        /// The sparse layer whose experts it names.
-        var layer: SparseLayer
-        /// Its token rows, at least 1.
-        var rows: Int
-        /// The experts it names.
-        var experts: Int
-        /// When the caller stops waiting.
-        var deadline: ContinuousClock.Instant?
-    }
-
-    /// What to do with a call that arrived.
-    enum OnArrival: Sendable, Equatable {
-        /// Keep the call's work until ``HostAdmission/next(now:)`` names it; wake the compute thread.
-        case queue(CallID)
-        /// Answer `RESOURCE_EXHAUSTED` and say when to retry.
-        case refuse(Refusal, retryAfter: Duration)
-        /// Answer `UNAVAILABLE`: the host has drained.
-        case refuseDraining
-        /// Answer `DEADLINE_EXCEEDED`: the caller no longer waits for the answer.
-        case refuseExpired
-    }
-
-    /// Why a call has no room.
-    enum Refusal: Sendable, Equatable {
-        /// The most calls are already waiting.
-        case calls(limit: Int)
-        /// With this call, too many rows would wait.
-        case rows(waiting: Int, limit: Int)
-        /// Other gateways call too, and this one holds more of the queue than is left.
-        case share(calls: Int, rows: Int)
-    }
-
-    /// Calls computed together.
-    struct Pass: Sendable, Equatable {
-        /// The calls, at least one; the first is the one whose turn it was.
-        var calls: [CallID]
-        /// Token rows of all of them.
-        var rows: Int
-    }
-
-    /// What the compute thread does next.
-    struct Next: Sendable, Equatable {
-        enum Step: Sendable, Equatable {
-            /// Compute these calls, then report ``HostAdmission/finished(expertReads:now:)``.
-            case compute(Pass)
-            /// Wait for the next arrival, at most until the given time.
-            case wait(until: ContinuousClock.Instant?)
-            /// End: the host has drained.
-            case leave
-        }
-
-        /// Calls whose deadline passed while they waited: answer `DEADLINE_EXCEEDED`, compute nothing.
-        var expired: [CallID] = []
-        var step: Step
-    }
-
-    /// Work computed since the host started.
-    struct Totals: Sendable, Equatable {
-        var passes: UInt64 = 0
-        var calls: UInt64 = 0
-        var rows: UInt64 = 0
-        /// Experts that the calls named, each call by itself.
-        var namedExperts: UInt64 = 0
-        /// Experts whose weights were read: each once per pass.
-        var expertReads: UInt64 = 0
-    }
-
+package struct HostAdmission: Sendable {
     private enum Phase {
         /// Accepts calls. Can transition to `leaving` and `draining`.
         case open
@@ -139,13 +38,13 @@ struct HostAdmission: Sendable {
     private static let activeTime = Duration.milliseconds(50)
 
     /// Limits of the queue.
-    let limits: Limits
+    package let limits: Limits
 
     /// How calls are batched.
-    let batching: Batching
+    package let batching: Batching
 
     /// Work computed since the host started.
-    private(set) var totals = Totals()
+    package private(set) var totals = Totals()
 
     private var phase = Phase.open
     private var queue: [Entry] = []
@@ -163,26 +62,26 @@ struct HostAdmission: Sendable {
     /// - Parameters:
     ///   - limits: Limits of the queue.
     ///   - batching: How calls are batched.
-    init(limits: Limits, batching: Batching = Batching()) {
+    package init(limits: Limits, batching: Batching = Batching()) {
         precondition(limits.calls >= 1 && limits.rows >= 1, "a queue with the limits \(limits) cannot take any call")
         self.limits = limits
         self.batching = batching
     }
 
     /// Calls that wait.
-    var waitingCalls: Int { self.queue.count }
+    package var waitingCalls: Int { self.queue.count }
 
     /// Token rows of the calls that wait.
-    private(set) var waitingRows = 0
+    package private(set) var waitingRows = 0
 
     /// Calls being computed.
-    var computingCalls: Int { self.computing?.pass.calls.count ?? 0 }
+    package var computingCalls: Int { self.computing?.pass.calls.count ?? 0 }
 
     /// Whether the host is leaving.
-    var isLeaving: Bool { self.phase != .open }
+    package var isLeaving: Bool { self.phase != .open }
 
     /// Whether new calls are refused because the host has left its connections.
-    var isDraining: Bool { self.phase == .draining }
+    package var isDraining: Bool { self.phase == .draining }
 
     /// Handles the arrival of a valid call.
     ///
@@ -190,7 +89,7 @@ struct HostAdmission: Sendable {
     ///   - call: The call.
     ///   - now: The current time.
     /// - Returns: What to do with the call.
-    mutating func arrived(_ call: Call, now: ContinuousClock.Instant) -> OnArrival {
+    package mutating func arrived(_ call: Call, now: ContinuousClock.Instant) -> OnArrival {
         guard self.phase != .draining else {
             return .refuseDraining
         }
@@ -218,7 +117,7 @@ struct HostAdmission: Sendable {
     ///   - now: The current time.
     /// - Returns: Whether the call still waited: its work can be discarded. A call that is being computed or is
     ///   already answered continues unaffected.
-    mutating func cancelled(_ id: CallID, now: ContinuousClock.Instant) -> Bool {
+    package mutating func cancelled(_ id: CallID, now: ContinuousClock.Instant) -> Bool {
         guard let index = self.queue.firstIndex(where: { $0.id == id }) else {
             return false
         }
@@ -232,7 +131,7 @@ struct HostAdmission: Sendable {
     ///
     /// - Parameter now: The current time.
     /// - Returns: What to compute, and which calls expired.
-    mutating func next(now: ContinuousClock.Instant) -> Next {
+    package mutating func next(now: ContinuousClock.Instant) -> Next {
         precondition(self.computing == nil, "the pass that is being computed has not been reported as finished")
         let expired = self.takeExpired(now: now)
         guard let lead = self.queue.min(by: { $0.turn < $1.turn }) else {
@@ -251,7 +150,7 @@ struct HostAdmission: Sendable {
     /// - Parameters:
     ///   - expertReads: Experts whose weights were read.
     ///   - now: The current time.
-    mutating func finished(expertReads: Int, now: ContinuousClock.Instant) {
+    package mutating func finished(expertReads: Int, now: ContinuousClock.Instant) {
         guard let computing = self.computing else {
             preconditionFailure("nothing is being computed")
         }
@@ -268,14 +167,14 @@ struct HostAdmission: Sendable {
     }
 
     /// Announces from now on that the host is leaving; calls that still arrive are accepted.
-    mutating func beginLeaving() {
+    package mutating func beginLeaving() {
         if self.phase == .open {
             self.phase = .leaving
         }
     }
 
     /// Refuses new calls from now on and ends when the current ones are done.
-    mutating func beginDraining() {
+    package mutating func beginDraining() {
         self.phase = .draining
     }
 
@@ -387,6 +286,41 @@ struct HostAdmission: Sendable {
     private mutating func left(_ entry: Entry) {
         self.waitingRows -= entry.call.rows
         self.turns.left(entry.call.source, rows: entry.call.rows)
+    }
+
+    // MARK: - Rules
+
+    /// What must hold after every event.
+    ///
+    /// - Returns: The first rule that does not hold; nil if all do.
+    package func checkInvariants() -> String? {
+        let rows = self.queue.reduce(0) { $0 + $1.call.rows }
+        if rows != self.waitingRows { return "\(rows) rows wait, but \(self.waitingRows) are counted" }
+        if rows > self.limits.rows { return "\(rows) rows wait, more than the limit of \(self.limits.rows)" }
+        if self.queue.count > self.limits.calls { return "\(self.queue.count) calls wait" }
+        if Set(self.queue.map(\.id)).count != self.queue.count { return "a call waits twice" }
+        if let computing = self.computing {
+            if computing.pass.calls.isEmpty { return "a pass has no calls" }
+            if let call = self.queue.first(where: { computing.pass.calls.contains($0.id) }) {
+                return "call \(call.id.rawValue) waits and is computed"
+            }
+            if computing.pass.calls.count > 1, computing.pass.rows > self.batching.rows {
+                return "a pass of several calls has \(computing.pass.rows) rows"
+            }
+        }
+        for source in Set(self.queue.map(\.call.source) + (self.computing?.sources ?? [])) {
+            let waiting = self.queue.filter { $0.call.source == source }
+            let held = self.turns.held(by: source)
+            let heldRows = waiting.reduce(0) { $0 + $1.call.rows }
+            if held.calls != waiting.count || held.rows != heldRows {
+                return "\(waiting.count) calls with \(heldRows) rows of \(source) wait, but \(held) is counted"
+            }
+            let open = waiting.count + (self.computing?.sources.count { $0 == source } ?? 0)
+            if let counted = self.forecast.unanswered(by: source), counted != open {
+                return "\(open) calls of \(source) are open, but \(counted) are counted"
+            }
+        }
+        return self.turns.checkInvariants()
     }
 }
 

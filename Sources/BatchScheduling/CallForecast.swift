@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Checkpoints
 internal import SwitchyardTypes
 
 /// Which gateway will call next for which layer, and when: in every step a gateway visits the layers in the same
@@ -33,6 +32,9 @@ struct CallForecast: Sendable {
     private static let sourcesToKeep = 16
 
     private var sources: [String: Source] = [:]
+
+    /// Calls of a source that have not ended; nil where the source is not known.
+    func unanswered(by name: String) -> Int? { self.sources[name]?.unanswered }
 
     /// Records a queued call.
     mutating func called(_ name: String, layer: SparseLayer, now: ContinuousClock.Instant) {
