@@ -10,8 +10,8 @@ public import SwitchyardTypes
 // **Quarantine.** A caught replica gets no calls whose answers are used, even if it is its pool's last: dropped rows are
 // counted, wrong ones are not. That outlives connections, and a restart under the same weights: a damaged file or processor is
 // still damaged. It serves again when it has proved itself: it must answer the call that it got wrong, and then as many
-// calls of its pool, sent to it beside the replica that serves them, as the configuration says, all with the right bits. A
-// wrong proof starts it all anew, after a wait that doubles.
+// calls of its pool, sent to it beside the replica that serves them, as the configuration says, all with the right bits. Where
+// none serves, it answers the first call as many times instead, or its pool would never be back. A wrong proof starts it all anew, after a wait that doubles.
 //
 // **Disputes.** Where two replicas differ and nobody can give a third opinion, nothing says which of them is right. Then
 // every call of the pool is audited, and the rows on which they differ are dropped.
@@ -119,8 +119,10 @@ extension ExpertPools {
         self.pools[self.replicas[slot].pool].counts.audits.proofs[result.rawValue] += 1
         switch result {
         case .right:
-            quarantine.evidenceAt = nil
             quarantine.proofs += 1
+            // Where no sibling serves, there are no calls to answer beside it: the same call is answered again.
+            let isAlone = self.pools[self.replicas[slot].pool].ready.isEmpty
+            quarantine.evidenceAt = isAlone ? now.advanced(by: self.configuration.firstEjection) : nil
         case .wrong:
             quarantine.catches += 1
             quarantine.proofs = 0
@@ -171,6 +173,14 @@ extension ExpertPools {
         }
         self.replicas[slot].ejectedUntil = nil
         self.setState(slot, .quarantined, now: now)
+    }
+
+    /// The last ready replica of a pool is lost: caught ones prove themselves with the call that they got wrong alone.
+    mutating func repeatEvidence(in pool: Int, now: ContinuousClock.Instant) {
+        for slot in self.pools[pool].members
+        where self.replicas[slot].quarantine.map({ $0.evidenceAt == nil && !$0.isProving }) ?? false {
+            self.replicas[slot].quarantine?.evidenceAt = now.advanced(by: self.configuration.firstEjection)
+        }
     }
 
     /// Counts the end of an audit.

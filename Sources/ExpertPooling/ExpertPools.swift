@@ -131,7 +131,10 @@ public struct ExpertPools: Sendable {
         let pool = self.replicas[slot].pool
         if before == .ready, state != .ready {
             self.pools[pool].ready.removeAll { $0 == slot }
-            if self.pools[pool].ready.isEmpty { self.pools[pool].lostAt = now }
+            if self.pools[pool].ready.isEmpty {
+                self.pools[pool].lostAt = now
+                self.repeatEvidence(in: pool, now: now)
+            }
             if self.pools[pool].ready.count < 2 { self.pools[pool].isDisputed = false }
             self.readyVersion += 1
             if self.learnsPlacement { self.learnPlacement(of: pool) }

@@ -44,6 +44,20 @@ struct QuarantineTests {
         #expect(pools.checkInvariants() == nil)
     }
 
+    @Test("where no sibling serves, it answers the same call again until that is enough", arguments: [true, false])
+    func alone(_ isAlone: Bool) throws {
+        var pools = try self.caught(proofs: 3, ports: isAlone ? [1] : [1, 2])
+        for proof in 1...3 {
+            let due = try #require(pools.nextTimer, "nothing is planned before proof \(proof)")
+            #expect(pools.timerFired(now: due) == [.proveEvidence(self.wrong)])
+            let actions = pools.proofEnded(self.wrong, .right, now: due)
+            #expect(actions == (proof < 3 ? [] : [.cleared(self.wrong), .describe(self.wrong)]))
+            // The sibling's calls would have been the next proofs, but it is lost.
+            if !isAlone, proof == 1 { pools.disconnected(replica(2), now: due) }
+            #expect(pools.checkInvariants() == nil)
+        }
+    }
+
     @Test("a wrong proof starts it anew, after a wait that doubles up to a limit")
     func fails() throws {
         var pools = try self.caught()

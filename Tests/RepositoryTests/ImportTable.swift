@@ -67,7 +67,7 @@ enum ImportTable {
             .union([
                 "Tokenization", "BatchScheduling", "ExpertPooling",
             ]),
-        // BatchScheduling: the fair turns that gateways give their callers, and hosts their gateways.
+        // BatchScheduling: which calls are taken, and whose turn it is.
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
         // Metrics, the admin port and trace context: stands on libraries alone.
         "Telemetry": Self.foundation.union(Self.cLibrary)

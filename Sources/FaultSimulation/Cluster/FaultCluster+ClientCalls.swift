@@ -286,6 +286,8 @@ extension FaultCluster {
         case .generate(let request): self.requestEnded(request, call, end)
         case .forward(let gateway, let lane, let layer, let attempt, let replica):
             self.forwardEnded(gateway, lane, layer, attempt, replica, call, end)
+        case .proof(let gateway, let replica, let expected):
+            self.proofEnded(gateway, replica, expected, call, end)
         case .describe(let gateway, let replica): self.describeEnded(gateway, replica, call, end)
         }
     }

@@ -209,7 +209,12 @@ extension FaultCluster {
         switch self.processes[process].target {
         case .gateway(let index):
             guard self.gateways[index].isDraining, self.gateways[index].sequences.isEmpty else { return }
-            self.stop(process)
+            // Clients that have not heard of it yet are told so, for as long as the drain may take.
+            if self.links.values.contains(where: { $0.process(.server) == process && $0.isOpen(.server) }) {
+                self.after(50_000_000, process, .leave)
+            } else {
+                self.stop(process)
+            }
         case .host(let index):
             guard self.hosts[index].admission.isLeaving, !self.hosts[index].admission.isDraining else { return }
             for id in self.links.keys.sorted() {

@@ -210,7 +210,8 @@ extension FaultCluster {
         var calls = LayerCalls(
             layer: layer,
             deadline: deadline,
-            policy: self.gateways[index].pools.configuration.policy(of: layer)
+            policy: self.gateways[index].pools.configuration.policy(of: layer),
+            recomputes: [.never, .inConflicts, .always][self.scenario.recomputes]
         )
         let actions = calls.begin(assignments, pools: &self.gateways[index].pools, now: now)
         self.gateways[index].nextLayer += 1

@@ -217,6 +217,7 @@ extension FaultCluster {
                 for place in rows.indices where self.chance.index(below: 3) == 0 {
                     rows[place] ^= 1 << UInt64(self.chance.index(below: 52))
                     self.falsified.insert(rows[place])
+                    self.hosts[index].hasLied = true
                 }
             }
         }

@@ -25,7 +25,7 @@ extension FaultCluster {
                 }
             case .drop(let call, let cause): self.drop(call, cause, of: index, lane)
             case .pool(let action): pooled.append(action)
-            case .recompute, .accept, .caught, .dispute, .prove: self.violated("an audit was asked for: \(action)")
+            case .recompute, .accept, .caught, .dispute, .prove: self.performAudit(action, of: index, lane)
             }
         }
         for call in cancelled { self.cancel(call) }
@@ -51,7 +51,12 @@ extension FaultCluster {
         if layer.ended[attempt.call] { self.violated("call \(attempt.call) was sent after its end") }
         if layer.out[attempt] != nil { self.violated("attempt \(attempt) was sent twice") }
         let others = layer.out.keys.filter { $0.call == attempt.call }
-        if !others.isEmpty {
+        if !others.isEmpty, layer.calls.isAudited(attempt.call) {
+            self.note(.audited)
+            if others.contains(where: { layer.replicas[$0] == replica }) {
+                self.violated("call \(attempt.call) has two opinions of one replica")
+            }
+        } else if !others.isEmpty {
             self.note(.hedged)
             self.gateways[index].lanes[lane].layer?.hedges.insert(attempt)
             if others.contains(where: { layer.replicas[$0] == replica }) {
@@ -148,37 +153,65 @@ extension FaultCluster {
     ) {
         guard let layer = self.gateways[index].lanes[lane].layer else { return }
         let places = layer.assignments[attempt.call].groups.flatMap(\.rows)
-        let hadRows = places.contains { layer.outputs[$0] != nil }
-        var hasFailed = false
-        for (place, output) in zip(places, reply.rows) {
-            guard output != ForwardReply.notFinite else {
-                hasFailed = true
-                continue
-            }
-            self.check(output, of: layer.rows[place], in: layer.layer)
-            self.gateways[index].lanes[lane].layer?.outputs[place] = output
-        }
-        let missing = places.count { self.gateways[index].lanes[lane].layer?.outputs[$0] == nil }
+        let call = attempt.call
         if attempt.number > 0 { self.note(.retryAnswered) }
-        if hadRows, missing == 0 { self.note(.rowsFromTwoReplicas) }
-        self.step(index, lane) { layer, pools in
-            guard hasFailed else {
-                layer.ended[attempt.call] = true
-                return layer.calls.answered(attempt, pools: &pools, now: now)
+        guard reply.rows.contains(ForwardReply.notFinite) else {
+            self.step(index, lane) { layer, pools in
+                if layer.calls.isAudited(call) {
+                    var opinions = layer.opinions[call] ?? CallOpinions()
+                    let number = opinions.add(reply.rows, weight: 1)
+                    layer.opinions[call] = opinions
+                    let conflicting = opinions.conflicting.count
+                    return layer.calls
+                        .heard(attempt, opinion: number, conflicting: conflicting, pools: &pools, now: now)
+                }
+                let actions = layer.calls.answered(attempt, pools: &pools, now: now)
+                // A host that has been caught since it was asked is not believed.
+                guard !layer.calls.isOpen(call) else {
+                    self.note(.caughtMeanwhile)
+                    return actions
+                }
+                if places.contains(where: { layer.outputs[$0] != nil }) { self.note(.rowsFromTwoReplicas) }
+                self.take(reply.rows, places, of: call, in: &layer, isChecked: false)
+                return actions
             }
-            self.note(.answeredInPart)
-            if missing == 0 { layer.ended[attempt.call] = true }
+            return
+        }
+        self.step(index, lane) { layer, pools in
+            for (place, output) in zip(places, reply.rows) where output != ForwardReply.notFinite {
+                self.check(output, of: layer.rows[place], in: layer.layer, isChecked: false)
+                layer.outputs[place] = output
+            }
+            let missing = places.count { layer.outputs[$0] == nil }
+            if missing == 0 {
+                self.note(.rowsFromTwoReplicas)
+                layer.ended[call] = true
+            } else {
+                self.note(.answeredInPart)
+            }
             return layer.calls.answeredInPart(attempt, missing: missing, pools: &pools, now: now)
         }
     }
 
+    /// Uses a whole answer to a call; where an audit vouches for it, no row may be wrong.
+    func take(_ rows: [UInt64], _ places: [Int], of call: Int, in layer: inout GatewayLayer, isChecked: Bool) {
+        if layer.ended[call] { self.violated("call \(call) of layer \(layer.serial) ended twice") }
+        layer.ended[call] = true
+        layer.taken[call] = rows
+        for (place, output) in zip(places, rows) {
+            self.check(output, of: layer.rows[place], in: layer.layer, isChecked: isChecked)
+            layer.outputs[place] = output
+        }
+    }
+
     /// Compares an expert's output with the truth.
-    private func check(_ output: UInt64, of row: GatewayLayer.Row, in layer: SparseLayer) {
+    func check(_ output: UInt64, of row: GatewayLayer.Row, in layer: SparseLayer, isChecked: Bool) {
         guard output != HashModel.output(of: row.expert, in: layer, for: row.value) else { return }
         guard self.falsified.contains(output) else {
             self.violated("a row of request \(row.sequence.request.id) in \(layer) is wrong")
             return
         }
+        if isChecked { self.violated("an audit let a wrong row of request \(row.sequence.request.id) through") }
         self.note(.plausibleLie)
         self.report.taintedRows += 1
         if let index = self.requestIndices[row.sequence.request.id] { self.requests[index].isTainted = true }
@@ -186,7 +219,7 @@ extension FaultCluster {
 
     // MARK: - The machine's steps
 
-    private func step(
+    func step(
         _ index: Int,
         _ lane: Int,
         _ body: (inout GatewayLayer, inout ExpertPools) -> [LayerAction]

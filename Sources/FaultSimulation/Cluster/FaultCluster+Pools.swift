@@ -21,7 +21,8 @@ extension FaultCluster {
         configuration.decoder = LayerPolicy(deadline: .milliseconds(200), attempts: 3, patience: .milliseconds(50))
         configuration.hedgeFraction = self.scenario.hedgeFraction
         configuration.hedgeBurst = 4
-        configuration.auditFraction = 0
+        configuration.auditFraction = self.scenario.auditFraction
+        configuration.proofsToServe = 4
         configuration.shortestHedgeDelay = .milliseconds(3)
         configuration.unknownHedgeDelay = .milliseconds(40)
         configuration.samplesToBelieve = 8
@@ -159,7 +160,12 @@ extension FaultCluster {
             case .spare: self.note(.spareAddress)
             case .joined(let replica): self.noteJoined(replica, of: gateway)
             case .draining: self.note(.drainSeen)
-            case .quarantined, .proveEvidence, .cleared, .disputed: self.violated("an audit found something: \(action)")
+            case .quarantined: self.note(.quarantined)
+            case .proveEvidence(let replica): self.proveEvidence(gateway, replica)
+            case .cleared(let replica):
+                self.note(.cleared)
+                self.gateways[gateway].evidence[replica] = nil
+            case .disputed: self.note(.disputed)
             }
         }
         self.planPoolTimer(gateway)

@@ -165,6 +165,8 @@ extension FaultCluster {
             let own = reports.filter { self.addresses[$0.id.port] == host.index }
             if own.count != 1 { self.violated("gateway \(index) knows \(own.count) addresses of host \(host.index)") }
             guard let report = own.first else { continue }
+            // A replica that was caught proves itself with calls, of which there may be too few.
+            if report.state == .quarantined, host.hasLied { continue }
             if report.state != .ready {
                 self.violated("\(report.id) is \(report.state) at the end: \(report.trouble ?? "")")
             }

@@ -288,7 +288,7 @@ extension FaultCluster {
         }
     }
 
-    /// The process is gone: its ends close without a word, and the others learn it sooner or later.
+    /// The process is gone: its ends close silently, and the others learn it sooner or later.
     func abandonLinks(of process: Int, isSilent: Bool) {
         for id in self.links.keys.sorted() {
             guard let link = self.links[id] else { continue }

@@ -38,6 +38,7 @@ final class FaultCluster {
         case send(request: Int)
         case cancel(request: Int)
         case engine
+        case recomputed(lane: Int, Int, call: Int)
         case layerTimer(lane: Int, Int)
         case poolTimer
         case names(pool: Int)
@@ -233,6 +234,8 @@ final class FaultCluster {
         case .cancel(let request): self.cancelRequest(request)
         case .engine: self.engine(self.gateway(process))
         case .layerTimer(let lane, let serial): self.layerTimer(self.gateway(process), lane, serial)
+        case .recomputed(let lane, let serial, let call):
+            self.recomputed(self.gateway(process), lane, serial, call)
         case .poolTimer: self.poolTimer(self.gateway(process))
         case .names(let pool): self.namesFound(self.gateway(process), pool)
         case .hostWake: self.hostWake(self.host(process))

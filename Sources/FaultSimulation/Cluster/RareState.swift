@@ -27,6 +27,16 @@ package enum RareState: String, Sendable, CaseIterable {
     case answeredInPart = "an answer lacked rows"
     case rowsFromTwoReplicas = "one call's rows came from two replicas"
     case plausibleLie = "a wrong row that looked right was used"
+    // Audits.
+    case audited = "a call was sent to a second replica for its opinion"
+    case recomputed = "a gateway computed a call's rows itself"
+    case caught = "an audit caught a host that lied"
+    case quarantined = "a caught replica was quarantined"
+    case caughtMeanwhile = "an answer came from a replica that had been caught since it was asked"
+    case disputed = "two replicas differed and nobody could say which was right"
+    case proof = "a caught replica was sent a call to prove itself"
+    case proofWrong = "a caught replica failed its proof"
+    case cleared = "a caught replica had proved itself"
     // Ejections.
     case ejectedForDeadlines = "a replica was ejected for missed deadlines"
     case ejectedForBadReply = "a replica was ejected for bad replies"

@@ -52,6 +52,35 @@ final class GatewaySequence {
     }
 }
 
+/// The different answers to an audited call.
+struct CallOpinions {
+    var all: [[UInt64]] = []
+    /// How many gave each of them; the gateway's own counts as enough.
+    var supporters: [Int] = []
+    /// Rows of the call on which they differ, by their index in it.
+    var conflicting: Set<Int> = []
+
+    /// Adds an answer, and says which number its bits have.
+    mutating func add(_ rows: [UInt64], weight: Int) -> Int {
+        if let known = self.all.firstIndex(of: rows) {
+            self.supporters[known] += weight
+            return known
+        }
+        if let first = self.all.first {
+            for row in rows.indices where rows[row] != first[row] { self.conflicting.insert(row) }
+        }
+        self.all.append(rows)
+        self.supporters.append(weight)
+        return self.all.count - 1
+    }
+}
+
+/// A call whose right answer is known: a host that was caught must give it.
+struct SimulatedProof {
+    let message: [UInt8]
+    let expected: [UInt64]
+}
+
 /// A layer in flight: the real ``LayerCalls``, and what a runner keeps beside it.
 struct GatewayLayer {
     /// Where a dispatched row belongs.
@@ -79,6 +108,10 @@ struct GatewayLayer {
     var replicas: [AttemptID: ReplicaID] = [:]
     /// Rows that were dropped.
     var dropped: Set<Int> = []
+    /// The different answers to each audited call.
+    var opinions: [Int: CallOpinions] = [:]
+    /// The whole answer that each call was given.
+    var taken: [Int: [UInt64]] = [:]
     /// Attempts that were sent while another was silent.
     var hedges: Set<AttemptID> = []
     var timerAt = Int64.max
@@ -114,6 +147,8 @@ struct SimulatedGateway {
     var poolTimerAt = Int64.max
     /// Which process last described itself at each address.
     var instances: [ReplicaID: String] = [:]
+    /// The calls that caught hosts got wrong.
+    var evidence: [ReplicaID: SimulatedProof] = [:]
     /// The addresses that it knows of, in order.
     var known: [ReplicaID] = []
     var isDraining = false
@@ -135,6 +170,8 @@ struct SimulatedHost {
     /// Until when it computes wrongly, and how.
     var wrongUntil: Int64 = 0
     var wrong = SimulatedFault.WrongAnswer.notFinite
+    /// Whether it ever sent rows that look right and are not.
+    var hasLied = false
     /// Until when it is slow, and how slow.
     var slowUntil: Int64 = 0
     var slowness: Int64 = 1

@@ -42,6 +42,10 @@ package struct FaultScenario: Sendable, Equatable {
     package var outstandingPerReplica = 8
     /// Whether the servers' deadline timers fire late, as on a busy event loop.
     package var hasLateTimers = false
+    /// The fraction of calls whose answers are compared with a second opinion.
+    package var auditFraction = 0.0
+    /// Whether the gateways compute rows of audited calls themselves: 0 never, 1 in conflicts, 2 always.
+    package var recomputes = 0
     /// Parts of a step that go through the layers beside each other.
     package var microBatches = 1
     /// Bytes of unfinished requests that a connection may hold.
@@ -99,12 +103,15 @@ extension FaultScenario {
         self.queueLimit = 3 + chance.index(below: 6)
         self.companionWindow = chance.index(below: 2) == 0 ? 0 : 2 * Self.millisecond
         self.learnsPlacement = chance.index(below: 4) == 0
-        if chance.index(below: 3) == 0 {
-            self.hostCalls = 1 + chance.index(below: 3)
-            self.hostRows = 16 + chance.index(below: 8)
+        switch chance.index(below: 6) {
+        case 0...1: self.hostCalls = 1 + chance.index(below: 3)
+        case 2: self.hostRows = 24 + chance.index(below: 4)
+        default: break
         }
         if chance.index(below: 4) == 0 { self.hostStreams = 1 + chance.index(below: 2) }
         self.microBatches = 1 + chance.index(below: 3)
+        self.auditFraction = [0, 0.2, 1][chance.index(below: 3)]
+        self.recomputes = chance.index(below: 3)
         self.hasLateTimers = chance.index(below: 3) == 0
         if chance.index(below: 4) == 0 { self.outstandingPerReplica = 1 }
         if chance.index(below: 4) == 0 { self.budgetBytes = 2 << 10 }
@@ -123,7 +130,7 @@ extension FaultScenario {
                 time: Int64(50 + chance.index(below: 1500)) * Self.millisecond,
                 client: chance.index(below: self.clients),
                 seed: HashModel.mix(self.seed &+ UInt64(id) &* 977),
-                inputTokens: 1 + chance.index(below: 10),
+                inputTokens: 1 + chance.index(below: 24),
                 outputTokens: 1 + chance.index(below: 6)
             )
             if chance.index(below: 5) == 0 { request.slots = 1 + chance.index(below: self.batchSlots) }
@@ -164,7 +171,7 @@ extension FaultScenario {
         var companion = last
         switch last.kind {
         case .drain(let target):
-            companion.kind = .delay(target, Int64(10 + chance.index(below: 200)) * Self.millisecond)
+            companion.kind = .delay(target, Int64(10 + chance.index(below: 800)) * Self.millisecond)
             companion.time = max(0, last.time - 50 * Self.millisecond)
         case .notReady(let host):
             companion.kind = .cut(.host(host))
@@ -195,7 +202,7 @@ extension FaultScenario {
         let short = Int64(1 + chance.index(below: 250)) * Self.millisecond
         var duration = Int64(20 + chance.index(below: 900)) * Self.millisecond
         let kind: SimulatedFault.Kind
-        switch chance.index(below: 21) {
+        switch chance.index(below: 22) {
         case 0: kind = .kill(server, isSilent: false)
         case 1: kind = .kill(server, isSilent: true)
         case 2: kind = .wrongModel(host)
@@ -204,9 +211,9 @@ extension FaultScenario {
         case 6: kind = .delay(target, short)
         case 7: kind = .reorder(short)
         case 8: kind = .duplicate(server)
-        case 9: kind = .torn(target)
+        case 9: kind = .torn(chance.index(below: 2) == 0 ? target : .gateway(chance.index(below: self.gateways)))
         case 10: kind = .cut(target)
-        case 11: kind = .slowReader(target)
+        case 11: kind = .slowReader(chance.index(below: 2) == 0 ? target : .gateway(chance.index(below: self.gateways)))
         case 12:
             kind = .clockJump(server, Int64(10 + chance.index(below: 1500)) * Self.millisecond)
             duration = 0
@@ -216,11 +223,16 @@ extension FaultScenario {
         case 14:
             let all = SimulatedFault.NameChange.allCases
             kind = .names(host: host, all[chance.index(below: all.count)])
-        case 15: kind = .drain(server)
+        case 15:
+            kind = .drain(server)
+            duration += Int64(chance.index(below: 1500)) * Self.millisecond
         case 16: kind = .otherWeights(host)
         case 17: kind = .notReady(host)
         case 18: kind = .refusing(host, isBroken: chance.index(below: 2) == 0)
-        case 19: kind = .drain(.gateway(chance.index(below: self.gateways)))
+        case 19:
+            kind = .drain(.gateway(chance.index(below: self.gateways)))
+            duration += Int64(chance.index(below: 1500)) * Self.millisecond
+        case 20: kind = .wrongBits(host, .plausible)
         default: kind = .slow(host, Int64(2 + chance.index(below: 30)))
         }
         return SimulatedFault(time: time, duration: duration, kind: kind)

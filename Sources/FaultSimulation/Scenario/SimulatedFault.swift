@@ -94,7 +94,7 @@ package struct SimulatedFault: Sendable, Equatable, CustomStringConvertible {
     package var description: String {
         let what =
             switch self.kind {
-            case .kill(let target, let isSilent): "\(target) dies\(isSilent ? " without a word" : "")"
+            case .kill(let target, let isSilent): "\(target) dies\(isSilent ? " silently" : "")"
             case .wrongModel(let host): "host \(host) comes back with another model"
             case .otherWeights(let host): "host \(host) comes back with weights of another type"
             case .notReady(let host): "host \(host) restarts and is not ready"

@@ -53,6 +53,7 @@ final class OutgoingCall {
     enum Purpose {
         case generate(request: Int)
         case forward(gateway: Int, lane: Int, layer: Int, attempt: AttemptID, replica: ReplicaID)
+        case proof(gateway: Int, replica: ReplicaID, expected: [UInt64])
         case describe(gateway: Int, replica: ReplicaID)
     }
 

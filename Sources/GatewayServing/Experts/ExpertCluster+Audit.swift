@@ -51,9 +51,12 @@ extension ExpertCluster {
 
     /// Sends a caught replica the call that it got wrong.
     ///
-    /// One that was caught under another address has none to answer here, and proves itself with new calls alone.
+    /// One that was caught under another address answers what any of its pool got wrong: all of them hold the same experts.
     func proveEvidence(by id: ReplicaID) {
-        if let proof = self.state.withLock({ $0.evidence[id] }) {
+        let proof = self.state.withLock { state in
+            state.evidence[id] ?? state.evidence.filter { $0.key.pool == id.pool }.min { $0.key < $1.key }?.value
+        }
+        if let proof {
             self.ask(.prove(id, proof))
         } else {
             self.transition { $0.pools.proofEnded(id, .right, now: .now) }

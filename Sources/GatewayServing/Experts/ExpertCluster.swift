@@ -211,7 +211,8 @@ public final class ExpertCluster: Sendable {
             state.pools.removed(id, now: .now)
             state.loads[id] = nil
             state.news.forget(id)
-            state.evidence[id] = nil
+            // The process may come back at another address: its pool keeps one call to ask it about.
+            if state.evidence.keys.contains(where: { $0 != id && $0.pool == id.pool }) { state.evidence[id] = nil }
             return state.channels.removeValue(forKey: id)
         }
         channel?.shutdown()
