@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation simulate-faults planted-bugs protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -132,6 +132,11 @@ simulation: build-bench ## run the simulator and write its figures, picture and 
 SEEDS ?= 1000
 simulate-faults: build-bench ## run SEEDS whole clusters under drawn faults in virtual time (docs/simulation.md)
 	$(WORKSHOP) simulate-faults --seeds $(SEEDS) --require-rare-states
+
+# The simulator alone, without the rest of the program, is built in a minute or two.
+simulate-seeds: ## the same SEEDS with a build of the simulator alone, as continuous integration does
+	@deploy/install-packages.sh build
+	SWIFT=$(SWIFT) Tests/planted-bugs/run.sh seeds $(SEEDS)
 
 planted-bugs: ## find the bugs of Tests/planted-bugs with the simulator: a table (10 minutes; docs/simulation.md)
 	@deploy/install-packages.sh build
