@@ -3,6 +3,7 @@
 package import ArgumentParser
 import Foundation
 import ServiceKit
+import TensorKernels
 
 /// A command that computes, serves or fetches, and so starts threads of its own.
 package protocol ThreadedCommand: ParsableCommand {}
@@ -15,6 +16,9 @@ extension AsyncParsableCommand {
     /// said, before the first one starts.
     package static func runAndExit() -> Never {
         do {
+            if let problem = KernelLevel.problem(with: ProcessInfo.processInfo.environment["SWITCHYARD_KERNELS"]) {
+                throw ValidationError(problem)
+            }
             let command = try Self.parseAsRoot()
             let name = ([Self._commandName] + CommandLine.arguments.dropFirst().prefix { !$0.hasPrefix("-") }.prefix(1))
                 .joined(separator: " ")

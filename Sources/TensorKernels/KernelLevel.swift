@@ -16,8 +16,25 @@ public enum KernelLevel: Int32, Sendable, Hashable, CaseIterable, Comparable {
     /// Advanced SIMD, called NEON (AArch64).
     case neon = 3
 
-    /// The highest level that this machine can run, determined once.
+    /// The level to compute with, determined once: the highest that this machine can run, or the one that the environment variable
+    /// `SWITCHYARD_KERNELS` names, so that levels can be compared.
     public static let best = KernelLevel(rawValue: Int32(ck_best_level())) ?? .scalar
+
+    /// What is wrong with a value of `SWITCHYARD_KERNELS`, which would be ignored; nil if nothing is.
+    ///
+    /// - Parameter value: The variable's value; nil where it is not set.
+    /// - Returns: A sentence that says which names there are.
+    public static func problem(with value: String?) -> String? {
+        guard let value, !value.isEmpty else { return nil }
+        if let level = KernelLevel(rawValue: Int32(ck_named_level(value))), Self.available.contains(level) {
+            return nil
+        }
+        let all: [String] = ["portable", "avx2", "avx512", "neon"]
+        let names = all.filter { name in Self.available.contains { $0.rawValue == Int32(ck_named_level(name)) } }
+        return
+            "\(CK_LEVEL_VARIABLE) is \"\(value.prefix(80))\"; this machine computes with \(names.joined(separator: ", ")); unset it to "
+            + "take the fastest"
+    }
 
     /// The levels that this machine can run, lowest first.
     public static var available: [KernelLevel] {

@@ -84,7 +84,14 @@ enum {
     CK_ACTIVATION_RELU = 7,
 };
 
-/// The highest level that this processor and operating system can run.
+/// The environment variable that names the level to compute with, for tests: portable, avx2, avx512 or neon.
+#define CK_LEVEL_VARIABLE "SWITCHYARD_KERNELS"
+
+/// The level of a name that CK_LEVEL_VARIABLE may have; -1 for another text.
+int ck_named_level(const char *name);
+
+/// The level to compute with: the one that CK_LEVEL_VARIABLE names if this machine can run it, or else the highest that this
+/// processor and operating system can run.
 int ck_best_level(void);
 
 /// Whether this processor and operating system can run a level: 1 or 0.

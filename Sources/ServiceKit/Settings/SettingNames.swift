@@ -4,10 +4,10 @@
 enum SettingNames {
     private static let prefix = "SWITCHYARD_"
 
-    /// Variables that no command reads: those of compose files, tests and development tools.
+    /// Variables that are no settings: those of compose files, tests and development tools, and what forces kernels.
     private static let ofTheProject: Set<String> = [
         "AGREEMENT_POSITIONS", "ATTACK_REPORT", "BINARY", "CERTS", "FAULTS_INSIDE", "FULL_SHAPE", "FUZZ_TARGET",
-        "IMAGE",
+        "IMAGE", "KERNELS",
         "LIBFUZZER_ARGUMENTS", "MODEL_FOLDER", "TEST_PYTHON",
     ]
 
