@@ -125,3 +125,27 @@ struct RoutingTests {
         }
     }
 }
+
+@Suite("Given drops")
+struct GivenDropTests {
+    @Test("a row that a host lost keeps its place in the capacity, and one over it counts as over capacity")
+    func places() {
+        let given: [GivenRoute?] = [
+            GivenRoute(expert: nil, reason: .timeout), nil, nil, GivenRoute(expert: nil, reason: .capacity),
+        ]
+        let plan = DispatchPlan(
+            choices: [0, 0, 0, 1],
+            probabilities: [0.5, 0.6, 0.7, 0.8],
+            sequences: [0, 0, 0, 0],
+            given: given,
+            expertCount: 2,
+            policy: .checkpoint,
+            checkpointCapacity: 2
+        )
+        // The lost row is the first of two that the expert takes, so the third is over its capacity.
+        #expect(plan.sources == [1])
+        #expect(plan.droppedForCapacity == [2])
+        #expect(plan.overCapacity == [2, 3])
+        #expect(plan.droppedAsGiven.map(\.row) == [0, 3])
+    }
+}

@@ -62,7 +62,7 @@ struct SparseFeedForward: Sendable {
             checkpointCapacity: self.checkpointCapacity
         )
         record.noteRouted(sequences: step.sequences)
-        let passed = self.droppedTokens == .pass && !plan.droppedForCapacity.isEmpty ? input : nil
+        let passed = self.droppedTokens == .pass && !plan.overCapacity.isEmpty ? input : nil
         guard plan.rowCount > 0 else {
             return Out(residual: residual, passed: passed, plan: plan, decision: decision, pending: nil)
         }
@@ -173,9 +173,10 @@ struct SparseFeedForward: Sendable {
         let output = FloatMatrix.temporary(rows: residual.rows, columns: width)
         // The residual may be the sublayer's input, which others still read.
         output.pointer.update(from: residual.pointer, count: residual.rows * width)
-        WorkPool.share(plan.droppedForCapacity.count, width: width, among: pool) { indices in
+        let over = plan.overCapacity
+        WorkPool.share(over.count, width: width, among: pool) { indices in
             for index in indices {
-                let row = Int(plan.droppedForCapacity[index])
+                let row = Int(over[index])
                 let target = output.pointer + row * width
                 Residual.addScaled(
                     target,

@@ -40,6 +40,11 @@ public struct DispatchPlan: Sendable, Hashable {
     /// Rows of the layer's input that are dropped because a given route says so, ascending, each with its reason.
     let droppedAsGiven: [GivenDrop]
 
+    /// Rows over their expert's capacity, by this plan's count or because a given route says so, each once.
+    var overCapacity: [Int32] {
+        self.droppedForCapacity + self.droppedAsGiven.lazy.filter { $0.reason == .capacity }.map(\.row)
+    }
+
     /// A row that a given route drops.
     struct GivenDrop: Sendable, Hashable {
         /// The row of the layer's input.
@@ -111,6 +116,8 @@ public struct DispatchPlan: Sendable, Hashable {
             let expert = Int(choices[token])
             if let route = given?[token] {
                 if let reason = route.reason {
+                    // A host lost the row after it had taken its place in the expert's capacity.
+                    if route.expert == nil, reason != .capacity { seen[expert] += 1 }
                     keeps[token] = false
                     droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
                 } else {

@@ -72,7 +72,7 @@ struct Router: Sendable {
             if let base = row.baseAddress {
                 Softmax.apply(base, count: experts)
             }
-            let best = given?[token].map { Int($0.expert) } ?? Self.greatest(row)
+            let best = (given?[token]?.expert).map(Int.init) ?? Self.greatest(row)
             if let inspect, let logits {
                 inspect(
                     token,

@@ -22,6 +22,11 @@ public struct StackRoutes: Sendable, Hashable {
     /// Why a token got no expert output; nil where it got one.
     public private(set) var reasons: [DropReason?] = []
 
+    /// Whether, where these routes are given to the model, only their drops count and the routers choose the experts.
+    ///
+    /// Capacity then counts as the step's policy says, rows that were lost to hosts included.
+    public var givesDropsOnly = false
+
     /// Routes of no tokens.
     ///
     /// - Parameter layers: The stack's sparse layers, ascending.
@@ -111,8 +116,8 @@ public struct StackRoutes: Sendable, Hashable {
 
 /// Where a token goes whatever its router would choose.
 struct GivenRoute: Sendable, Hashable {
-    /// The expert.
-    var expert: Int32
+    /// The expert; nil where the router chooses it and only a drop is given.
+    var expert: Int32?
 
     /// Why the token gets no expert output; nil where it gets one.
     var reason: DropReason?
@@ -137,7 +142,11 @@ struct GivenRoutes: Sendable {
                 return (0..<input.tokens)
                     .map { token in
                         let entry = token * layers.count + index
-                        return GivenRoute(expert: Int32(routes.experts[entry]), reason: routes.reasons[entry])
+                        let reason = routes.reasons[entry]
+                        guard routes.givesDropsOnly else {
+                            return GivenRoute(expert: Int32(routes.experts[entry]), reason: reason)
+                        }
+                        return reason.map { GivenRoute(expert: nil, reason: $0) }
                     }
             }
         }
