@@ -125,6 +125,11 @@ let package = Package(
             dependencies: ["SwitchyardTypes", "CSwitchyardProtos", "CProtobufC"],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "Receipts",
+            dependencies: ["SwitchyardTypes", "SwitchyardProtos", "Digests", "JSONValues"],
+            swiftSettings: swiftSettings
+        ),
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
@@ -181,7 +186,7 @@ let package = Package(
             name: "GatewayServing",
             dependencies: [
                 "SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling",
-                "ExpertPooling",
+                "ExpertPooling", "Receipts",
                 "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
@@ -208,7 +213,7 @@ let package = Package(
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
                 "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",
                 "TensorKernels",
-                "CertificateAuthority", "WeightFetching",
+                "CertificateAuthority", "WeightFetching", "Receipts",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
             ],
             swiftSettings: swiftSettings
@@ -298,6 +303,11 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(name: "RPCCoreTests", dependencies: ["RPCCore"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ReceiptsTests",
+            dependencies: ["Receipts", "SwitchyardProtos"],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(name: "SwitchyardProtosTests", dependencies: ["SwitchyardProtos"], swiftSettings: swiftSettings),
         .testTarget(name: "HTTP2SessionTests", dependencies: ["HTTP2Session", nioCore], swiftSettings: swiftSettings),
         .testTarget(
@@ -371,7 +381,7 @@ let package = Package(
                 "TensorKernels",
                 "Checkpoints",
                 "Tokenization", "BatchScheduling", "ExpertPooling", "SwitchyardProtos", "RPCCore", "RPCTransport",
-                "ServiceKit", "Telemetry", nioCore, logging, metrics, metricsTestKit,
+                "ServiceKit", "Telemetry", "Receipts", nioCore, logging, metrics, metricsTestKit,
             ],
             swiftSettings: swiftSettings
         ),
@@ -395,7 +405,7 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "SwitchyardTypes", "HTTP2Session", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization",
-                "WeightFetching", "ServiceKit", "RPCTransport", "CertificateAuthority", nioCore, logging,
+                "WeightFetching", "ServiceKit", "RPCTransport", "CertificateAuthority", "Receipts", nioCore, logging,
             ],
             path: "Tests/Fuzzing/FuzzTargets",
             swiftSettings: swiftSettings
@@ -418,7 +428,8 @@ let package = Package(
         .target(
             name: "FaultTools",
             dependencies: [
-                "Figures", "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", nioCore, nioPosix,
+                "Figures", "SwitchyardClient", "SwitchyardProtos", "Receipts", "RPCTransport", "RPCCore", nioCore,
+                nioPosix,
                 logging,
                 subprocess,
                 systemPackage,
@@ -474,7 +485,8 @@ let package = Package(
         .testTarget(
             name: "AttackTests",
             dependencies: [
-                "switchyard-interop", "switchyard", "PeerTools", "CNGHTTP2", "RPCTransport", "RPCCore", nioCore,
+                "switchyard-interop", "switchyard", "PeerTools", "FaultTools", "CNGHTTP2", "RPCTransport", "RPCCore",
+                nioCore,
                 logging,
             ],
             swiftSettings: swiftSettings

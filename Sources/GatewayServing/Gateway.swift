@@ -78,8 +78,9 @@ public final class Gateway: Sendable {
             logger: logger
         )
         let bounds = placement?.bounds ?? [:]
-        if checkpoint.configuration.hasExperts, bounds.isEmpty {
-            logger.notice("\(Self.unboundedNotice)")
+        if checkpoint.configuration.hasExperts {
+            if bounds.isEmpty { logger.notice("\(Self.unboundedNotice)") }
+            for sentence in configuration.couplings { logger.warning("\(sentence)") }
         }
         if checkpoint.configuration.hasExperts { cluster.logAudits() }
         let experts = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint, bounds: bounds)
@@ -105,7 +106,15 @@ public final class Gateway: Sendable {
                     limits: limits,
                     batchSlots: batchSlots
                 ),
-                engine: engine
+                engine: engine,
+                receipts: ReceiptMaker(
+                    fingerprint: checkpoint.fingerprint,
+                    model: checkpoint.configuration,
+                    gatewayWeights: model.weightType,
+                    rowType: configuration.cluster.wireType,
+                    capacity: configuration.engine.capacityPolicy,
+                    expertWeights: { cluster.expertWeightTypes }
+                )
             ),
             gate: gate,
             weights: weights,

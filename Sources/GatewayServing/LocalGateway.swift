@@ -74,19 +74,22 @@ public final class LocalGateway: Sendable {
         options.scheduler.batchSlots = GenerationParameters.maximumWidth
         // Experts in this process are computed while the engine waits for them: there is no idle time to fill.
         options.overlap = .never
+        let model = try SwitchTransformer(
+            checkpoint: checkpoint,
+            pool: pool,
+            storage: configuration.storage,
+            progress: progress
+        )
+        let experts = try LocalExperts(
+            checkpoint: checkpoint,
+            pool: pool,
+            storage: configuration.expertStorage,
+            progress: progress
+        )
+        let expertWeights = Set([experts.weightType].compactMap { $0 })
         self.engine = InferenceEngine(
-            model: try SwitchTransformer(
-                checkpoint: checkpoint,
-                pool: pool,
-                storage: configuration.storage,
-                progress: progress
-            ),
-            experts: try LocalExperts(
-                checkpoint: checkpoint,
-                pool: pool,
-                storage: configuration.expertStorage,
-                progress: progress
-            ),
+            model: model,
+            experts: experts,
             tokenizer: tokenizer,
             configuration: options,
             logger: logger
@@ -98,7 +101,15 @@ public final class LocalGateway: Sendable {
                 limits: .local,
                 batchSlots: options.scheduler.batchSlots
             ),
-            engine: self.engine
+            engine: self.engine,
+            receipts: ReceiptMaker(
+                fingerprint: checkpoint.fingerprint,
+                model: checkpoint.configuration,
+                gatewayWeights: model.weightType,
+                rowType: .float32,
+                capacity: options.capacityPolicy,
+                expertWeights: { expertWeights }
+            )
         )
     }
 
@@ -140,7 +151,7 @@ public final class LocalGateway: Sendable {
     }
 
     /// Refuses parts of a model, whose tokens would all be dropped.
-    private static func requireWhole(_ checkpoint: Checkpoint) throws(GatewayError) {
+    static func requireWhole(_ checkpoint: Checkpoint) throws(GatewayError) {
         let directory = checkpoint.directory
         if let manifest = checkpoint.manifest {
             let content =

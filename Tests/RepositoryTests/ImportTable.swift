@@ -33,7 +33,7 @@ enum ImportTable {
             .union([
                 "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
                 "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
-                "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns",
+                "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns", "Receipts",
             ]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([
@@ -65,7 +65,7 @@ enum ImportTable {
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
-                "Tokenization", "BatchScheduling", "ExpertPooling",
+                "Tokenization", "BatchScheduling", "ExpertPooling", "Receipts",
             ]),
         // BatchScheduling: which calls are taken, and whose turn it is.
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
@@ -95,6 +95,8 @@ enum ImportTable {
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
+        // What an answer was computed from, as a file with digests.
+        "Receipts": ["SwitchyardProtos", "Digests", "JSONValues"],
 
         // Under both wings: SHA-256 from the system's libcrypto.
         "Digests": ["COpenSSL"],
@@ -129,7 +131,8 @@ enum ImportTable {
         // library: signals, and the kernel's queue of packets.
         "FaultTools": Self.foundation.union(Self.cLibrary)
             .union([
-                "Figures", "SwitchyardClient", "SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "NIOPosix",
+                "Figures", "SwitchyardClient", "SwitchyardProtos", "Receipts", "RPCTransport", "RPCCore", "NIOCore",
+                "NIOPosix",
                 "Logging",
                 "Subprocess", "SystemPackage",
             ]),
@@ -154,7 +157,7 @@ enum ImportTable {
             .union([
                 "HTTP2Session", "RPCCore", "SwitchyardProtos", "Checkpoints", "Tokenization", "WeightFetching",
                 "ServiceKit",
-                "RPCTransport", "CertificateAuthority", "NIOCore", "Logging",
+                "RPCTransport", "CertificateAuthority", "Receipts", "NIOCore", "Logging",
             ]),
         "switchyard-fuzz": Self.cLibrary.union(["FuzzTargets"]),
     ]

@@ -19,8 +19,10 @@ struct SwitchyardFaults: AsyncParsableCommand {
               switchyard-faults run --row sigkill --row nan/alone --seconds 10
               switchyard-faults run --markdown table.md --json figures.json --artifacts logs
               switchyard-faults soak --minutes 30 --seed 1 --svg memory.svg
+              switchyard-faults receipts --count 1000 --tamperings 100
+              switchyard-faults victims --count 10000
             """,
-        subcommands: [RunCommand.self, SoakCommand.self, ListCommand.self]
+        subcommands: [RunCommand.self, SoakCommand.self, ReceiptsCommand.self, VictimsCommand.self, ListCommand.self]
     )
 }
 

@@ -157,7 +157,7 @@ final class EngineWorker {
     /// The options of the next call: what any of its requests needs, all of them get, without another result.
     func options(_ sequences: [RunningSequence]) -> StepOptions {
         var options = StepOptions()
-        options.collectRouting = sequences.contains { $0.request.routing.returnsRoutes }
+        options.collectRouting = sequences.contains { $0.request.routing.isCollected }
         options.collectRouterStatistics = sequences.contains { $0.request.routing.returnsStatistics }
         options.capacityPolicy = self.engine.configuration.capacityPolicy
         return options

@@ -11,11 +11,22 @@ public struct RoutingOptions: Sendable {
     /// Whether the answer has what the routers' losses are computed from.
     public var returnsStatistics = false
 
+    /// Whether the answer says which way every row of every step took, as a receipt does.
+    public var returnsSteps = false
+
     /// The input's way through the encoder; nil if the routers choose it.
     public var encoderRoutes: StackRoutes?
 
     /// The way of a score's target through the decoder; nil if the routers choose it.
     public var decoderRoutes: StackRoutes?
+
+    /// For each of a generation's first steps, and for each of its rows, what is given; nil where the routers choose.
+    ///
+    /// A step with another number of rows is computed as if nothing were given.
+    public var steps: [[StackRoutes?]] = []
+
+    /// Whether the routers' decisions have to be collected.
+    var isCollected: Bool { self.returnsRoutes || self.returnsSteps }
 
     /// Nothing special.
     public init() {}
@@ -31,6 +42,9 @@ public struct EngineRouting: Sendable {
 
     /// One entry for each sparse layer, the encoder's first.
     public var statistics: [RouterStatistics] = []
+
+    /// For each call of the decoder the way of each of the request's rows, where every step was asked for.
+    public var steps: [[StackRoutes]] = []
 }
 
 /// Collects what the routers did with one request.
@@ -58,7 +72,7 @@ struct RoutingBook: Sendable {
                 self.statistics += record.statistics[input] ?? []
             }
         }
-        guard self.options.returnsRoutes else {
+        guard self.options.isCollected else {
             return
         }
         let routes = inputs.map { input in
@@ -78,6 +92,7 @@ struct RoutingBook: Sendable {
     /// - Returns: What was collected.
     func report(for output: EngineResult.Output) -> EngineRouting {
         var report = EngineRouting(encoder: self.encoder, statistics: self.statistics)
+        if self.options.returnsSteps { report.steps = self.steps }
         guard self.options.returnsRoutes else {
             return report
         }

@@ -113,7 +113,16 @@ final class RunningSequence {
         guard case .generating(let state) = self.stage else {
             return []
         }
-        return state.session.decoderInputs(state.caches)
+        var inputs = state.session.decoderInputs(state.caches)
+        let steps = self.request.routing.steps
+        guard steps.indices.contains(self.decoderCalls), steps[self.decoderCalls].count == inputs.count else {
+            return inputs
+        }
+        for (row, routes) in steps[self.decoderCalls].enumerated() where routes?.tokenCount == inputs[row].tokens.count
+        {
+            inputs[row].routes = routes
+        }
+        return inputs
     }
 
     /// Takes the step's logits, chooses tokens and orders the caches for the next step.

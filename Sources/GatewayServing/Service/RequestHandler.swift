@@ -23,6 +23,7 @@ struct RequestHandler: Sendable {
 
     let reader: RequestReader
     let engine: InferenceEngine
+    let receipts: ReceiptMaker
     let texts = TextTurns()
 
     /// Generates text.
@@ -41,10 +42,13 @@ struct RequestHandler: Sendable {
     ) async throws -> GenerateResponse {
         let withLogprobs = (request.parameters?.topLogprobs ?? 0) > 0
         var seed: UInt64?
+        var asked: EngineRequest?
+        let expertType = request.returnReceipt ? try self.receipts.expertType() : nil
         let (result, _) = try await self.run(call, textBytes: request.textBytes) { reader throws(RPCError) in
             var work = try reader.generate(request, deadline: call.deadline)
             work.streamsTokens = onToken != nil
             if case .generate(let parameters, _) = work.work, parameters.sampling { seed = parameters.seed }
+            asked = work
             return work
         } onToken: {
             try await onToken?(GeneratedToken($0, withLogprobs: withLogprobs))
@@ -52,9 +56,19 @@ struct RequestHandler: Sendable {
         guard case .generations(let generations) = result.output else { throw Self.wrongAnswer("generated text") }
         var response = GenerateResponse(generations, usage: result.usage, withLogprobs: withLogprobs)
         response.seed = seed
-        response.encoderRoutes = result.routing.encoder.map { Routes($0, stack: .encoder) }
+        if request.returnRoutes {
+            response.encoderRoutes = result.routing.encoder.map { Routes($0, stack: .encoder) }
+        }
         for (index, routes) in result.routing.decoders.enumerated() where response.generations.indices.contains(index) {
             response.generations[index].decoderRoutes = Routes(routes, stack: .decoder)
+        }
+        if request.returnReceipt, let asked {
+            response.receipt = try self.receipts.receipt(
+                of: asked,
+                result,
+                generations: response.generations,
+                expertType: expertType
+            )
         }
         return response
     }

@@ -41,11 +41,13 @@ struct RequestReader: Sendable {
         work.vocabulary = vocabulary
         work.decoderPrefix = prefix
         try self.checkRoutes(
-            request.returnRoutes,
+            request.returnRoutes || request.returnReceipt,
+            named: request.returnRoutes ? "return_routes" : "return_receipt",
             input: work.input.count,
             output: work.slotCount * (parameters.maxNewTokens + prefix.count)
         )
         work.routing.returnsRoutes = request.returnRoutes
+        work.routing.returnsSteps = request.returnReceipt
         return work
     }
 

@@ -149,16 +149,22 @@ extension RequestReader {
     ///
     /// - Parameters:
     ///   - isAsked: Whether the request asks for routes.
+    ///   - field: The field that asks for them.
     ///   - input: The encoder's tokens.
     ///   - output: The most tokens of the decoder, over all sequences.
     /// - Throws: ``RPCError`` with `RESOURCE_EXHAUSTED` that names the limit.
-    func checkRoutes(_ isAsked: Bool, input: Int, output: Int) throws(RPCError) {
+    func checkRoutes(
+        _ isAsked: Bool,
+        named field: String = "return_routes",
+        input: Int,
+        output: Int
+    ) throws(RPCError) {
         guard isAsked else { return }
         let entries = input * self.layers(.encoder).count + output * self.layers(.decoder).count
         guard entries <= self.limits.maxRouteEntries else {
             throw RPCError(
                 .resourceExhausted,
-                "return_routes is set, and the routes may have \(entries) entries, one for each token at each sparse layer; "
+                "\(field) is set, and the routes may have \(entries) entries, one for each token at each sparse layer; "
                     + "the limit is \(self.limits.maxRouteEntries); send a shorter input, or ask for fewer tokens or sequences"
             )
         }

@@ -111,6 +111,9 @@ public struct GenerateRequest: ProtoMessage {
     /// Whether to return the way of every token through the sparse layers.
     public var returnRoutes: Bool
 
+    /// Whether to return a receipt, with which anybody who has the model can compute the answer again to the same bits.
+    public var returnReceipt: Bool
+
     /// How soon it gets batch slots, compared with the caller's other calls.
     public var priority: Priority
 
@@ -126,6 +129,7 @@ public struct GenerateRequest: ProtoMessage {
         dropPolicy: DropPolicy? = nil,
         decoderPrefix: ModelInput? = nil,
         returnRoutes: Bool = false,
+        returnReceipt: Bool = false,
         priority: Priority = .unspecified,
         queueTimeoutMilliseconds: UInt32? = nil
     ) {
@@ -134,6 +138,7 @@ public struct GenerateRequest: ProtoMessage {
         self.dropPolicy = dropPolicy
         self.decoderPrefix = decoderPrefix
         self.returnRoutes = returnRoutes
+        self.returnReceipt = returnReceipt
         self.priority = priority
         self.queueTimeoutMilliseconds = queueTimeoutMilliseconds
     }
@@ -167,6 +172,7 @@ extension GenerateRequest: CBacked {
             self.decoderPrefix = nil
         }
         self.returnRoutes = c.return_routes != 0
+        self.returnReceipt = c.return_receipt != 0
         self.priority = try fields.choice(c.priority.rawValue, "priority")
         self.queueTimeoutMilliseconds = c.given_queue_timeout_ms_case.rawValue == 0 ? nil : c.queue_timeout_ms
     }
@@ -195,6 +201,7 @@ extension GenerateRequest: CBacked {
             break
         }
         c.return_routes = self.returnRoutes ? 1 : 0
+        c.return_receipt = self.returnReceipt ? 1 : 0
         c.priority = Switchyard__V1__Priority(self.priority.rawValue)
         if let value = self.queueTimeoutMilliseconds {
             c.given_queue_timeout_ms_case = SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS
@@ -781,17 +788,22 @@ public struct GenerateResponse: ProtoMessage {
     /// The input's way through the encoder, if return_routes asked for it.
     public var encoderRoutes: Routes?
 
+    /// The receipt, if return_receipt asked for it.
+    public var receipt: Receipt?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         generations: [Generation] = [],
         usage: Usage? = nil,
         seed: UInt64? = nil,
-        encoderRoutes: Routes? = nil
+        encoderRoutes: Routes? = nil,
+        receipt: Receipt? = nil
     ) {
         self.generations = generations
         self.usage = usage
         self.seed = seed
         self.encoderRoutes = encoderRoutes
+        self.receipt = receipt
     }
 
     /// Reads and writes the message.
@@ -808,6 +820,7 @@ extension GenerateResponse: CBacked {
         self.usage = try fields.message(c.usage)
         self.seed = c.given_seed_case.rawValue == 0 ? nil : c.seed
         self.encoderRoutes = try fields.message(c.encoder_routes)
+        self.receipt = try fields.message(c.receipt)
     }
 
     func write(_ c: inout Switchyard__V1__GenerateResponse, _ arena: ProtoArena) {
@@ -818,6 +831,368 @@ extension GenerateResponse: CBacked {
             c.seed = value
         }
         c.encoder_routes = arena.message(self.encoderRoutes)
+        c.receipt = arena.message(self.receipt)
+    }
+}
+
+/// What an answer was computed from and what came out, so that others can compute it again to the same bits.
+///
+/// It says that this answer follows from this model, this request and these drops, whatever the processors. It is no
+/// signature: who made it is not proven.
+public struct Receipt: ProtoMessage {
+    /// The version of this message: 1.
+    ///
+    /// Another one is refused.
+    public var version: UInt32
+
+    /// The model, and how its weights and rows were kept.
+    public var model: ReceiptModel?
+
+    /// The request as it was understood: token ids, and every parameter with its value, those included that the model
+    /// sets.
+    public var request: GenerateRequest?
+
+    /// What the routers decided.
+    public var routes: ReceiptRoutes?
+
+    /// The tokens that got no expert's output, by stack, token and layer.
+    public var drops: [ReceiptDrop]
+
+    /// What came out: generations without routes, best first.
+    public var generations: [Generation]
+
+    /// The digests of all that.
+    public var digests: ReceiptDigests?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        version: UInt32 = 0,
+        model: ReceiptModel? = nil,
+        request: GenerateRequest? = nil,
+        routes: ReceiptRoutes? = nil,
+        drops: [ReceiptDrop] = [],
+        generations: [Generation] = [],
+        digests: ReceiptDigests? = nil
+    ) {
+        self.version = version
+        self.model = model
+        self.request = request
+        self.routes = routes
+        self.drops = drops
+        self.generations = generations
+        self.digests = digests
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension Receipt: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__Receipt>) {
+        switchyard__v1__receipt__init(c)
+    }
+
+    init(reading c: Switchyard__V1__Receipt, _ fields: FieldReader) throws(ProtoError) {
+        self.version = c.version
+        self.model = try fields.message(c.model)
+        self.request = try fields.message(c.request)
+        self.routes = try fields.message(c.routes)
+        self.drops = try fields.messages(c.n_drops, c.drops)
+        self.generations = try fields.messages(c.n_generations, c.generations)
+        self.digests = try fields.message(c.digests)
+    }
+
+    func write(_ c: inout Switchyard__V1__Receipt, _ arena: ProtoArena) {
+        c.version = self.version
+        c.model = arena.message(self.model)
+        c.request = arena.message(self.request)
+        c.routes = arena.message(self.routes)
+        (c.n_drops, c.drops) = arena.messages(self.drops)
+        (c.n_generations, c.generations) = arena.messages(self.generations)
+        c.digests = arena.message(self.digests)
+    }
+}
+
+/// A model, and how its weights and rows were kept.
+public struct ReceiptModel: ProtoMessage {
+    /// The checkpoint's fingerprint: sixteen hexadecimal digits.
+    public var fingerprint: String
+
+    /// How the gateway kept its own weights.
+    public var gatewayWeights: WireDType
+
+    /// How the experts' weights were kept; left out for a model without experts.
+    public var expertWeights: WireDType
+
+    /// The type of rows on the way to the experts and back; left out for a model without experts.
+    public var rowDType: WireDType
+
+    /// How many tokens an expert takes: checkpoint, unlimited or factor:NUMBER, as the gateway's setting capacity says.
+    public var capacity: String
+
+    /// The checkpoint's integer capacity, which counts with capacity checkpoint.
+    public var expertCapacity: UInt32
+
+    /// The padding token of the model's settings; left out if they name none.
+    public var padTokenID: UInt32?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        fingerprint: String = "",
+        gatewayWeights: WireDType = .unspecified,
+        expertWeights: WireDType = .unspecified,
+        rowDType: WireDType = .unspecified,
+        capacity: String = "",
+        expertCapacity: UInt32 = 0,
+        padTokenID: UInt32? = nil
+    ) {
+        self.fingerprint = fingerprint
+        self.gatewayWeights = gatewayWeights
+        self.expertWeights = expertWeights
+        self.rowDType = rowDType
+        self.capacity = capacity
+        self.expertCapacity = expertCapacity
+        self.padTokenID = padTokenID
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ReceiptModel: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ReceiptModel>) {
+        switchyard__v1__receipt_model__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ReceiptModel, _ fields: FieldReader) throws(ProtoError) {
+        self.fingerprint = try fields.string(c.fingerprint, "fingerprint")
+        self.gatewayWeights = WireDType(rawValue: c.gateway_weights.rawValue) ?? .unspecified
+        self.expertWeights = WireDType(rawValue: c.expert_weights.rawValue) ?? .unspecified
+        self.rowDType = WireDType(rawValue: c.row_dtype.rawValue) ?? .unspecified
+        self.capacity = try fields.string(c.capacity, "capacity")
+        self.expertCapacity = c.expert_capacity
+        self.padTokenID = c.given_pad_token_id_case.rawValue == 0 ? nil : c.pad_token_id
+    }
+
+    func write(_ c: inout Switchyard__V1__ReceiptModel, _ arena: ProtoArena) {
+        c.fingerprint = arena.bytes(self.fingerprint)
+        c.gateway_weights = Switchyard__V1__DType(self.gatewayWeights.rawValue)
+        c.expert_weights = Switchyard__V1__DType(self.expertWeights.rawValue)
+        c.row_dtype = Switchyard__V1__DType(self.rowDType.rawValue)
+        c.capacity = arena.bytes(self.capacity)
+        c.expert_capacity = self.expertCapacity
+        if let value = self.padTokenID {
+            c.given_pad_token_id_case = SWITCHYARD__V1__RECEIPT_MODEL__GIVEN_PAD_TOKEN_ID_PAD_TOKEN_ID
+            c.pad_token_id = value
+        }
+    }
+}
+
+/// What the routers decided for every row that was computed for a request, those of beams that were given up included.
+public struct ReceiptRoutes: ProtoMessage {
+    /// The encoder, for the input's tokens.
+    public var encoder: ReceiptStackRoutes?
+
+    /// The decoder: step by step, in a step row by row.
+    ///
+    /// The first step has one row, with the decoder start token and a decoder prefix; the others have a token in each
+    /// row.
+    public var decoder: ReceiptStackRoutes?
+
+    /// The tokens of each step of the decoder.
+    public var stepTokens: [UInt32]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(encoder: ReceiptStackRoutes? = nil, decoder: ReceiptStackRoutes? = nil, stepTokens: [UInt32] = []) {
+        self.encoder = encoder
+        self.decoder = decoder
+        self.stepTokens = stepTokens
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ReceiptRoutes: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ReceiptRoutes>) {
+        switchyard__v1__receipt_routes__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ReceiptRoutes, _ fields: FieldReader) throws(ProtoError) {
+        self.encoder = try fields.message(c.encoder)
+        self.decoder = try fields.message(c.decoder)
+        self.stepTokens = fields.array(c.n_step_tokens, c.step_tokens)
+    }
+
+    func write(_ c: inout Switchyard__V1__ReceiptRoutes, _ arena: ProtoArena) {
+        c.encoder = arena.message(self.encoder)
+        c.decoder = arena.message(self.decoder)
+        (c.n_step_tokens, c.step_tokens) = arena.array(self.stepTokens)
+    }
+}
+
+/// What the routers of one stack decided.
+///
+/// Entries lie by token and then by layer.
+public struct ReceiptStackRoutes: ProtoMessage {
+    /// The indices of the blocks that hold the sparse layers, ascending.
+    public var layers: [UInt32]
+
+    /// The number of tokens.
+    public var tokens: UInt32
+
+    /// The expert that each token chose, dropped or not.
+    public var experts: [UInt32]
+
+    /// The router's probability of that expert.
+    public var probabilities: [Float]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(layers: [UInt32] = [], tokens: UInt32 = 0, experts: [UInt32] = [], probabilities: [Float] = []) {
+        self.layers = layers
+        self.tokens = tokens
+        self.experts = experts
+        self.probabilities = probabilities
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ReceiptStackRoutes: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ReceiptStackRoutes>) {
+        switchyard__v1__receipt_stack_routes__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ReceiptStackRoutes, _ fields: FieldReader) throws(ProtoError) {
+        self.layers = fields.array(c.n_layers, c.layers)
+        self.tokens = c.tokens
+        self.experts = fields.array(c.n_experts, c.experts)
+        self.probabilities = fields.array(c.n_probabilities, c.probabilities)
+    }
+
+    func write(_ c: inout Switchyard__V1__ReceiptStackRoutes, _ arena: ProtoArena) {
+        (c.n_layers, c.layers) = arena.array(self.layers)
+        c.tokens = self.tokens
+        (c.n_experts, c.experts) = arena.array(self.experts)
+        (c.n_probabilities, c.probabilities) = arena.array(self.probabilities)
+    }
+}
+
+/// A token that got no expert's output at one sparse layer.
+public struct ReceiptDrop: ProtoMessage {
+    /// The half of the model.
+    public var stack: WireStack
+
+    /// The index of the token in the stack's routes.
+    public var token: UInt32
+
+    /// The index of the block that holds the sparse layer.
+    public var layer: UInt32
+
+    /// Why.
+    public var reason: WireDropReason
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        stack: WireStack = .unspecified,
+        token: UInt32 = 0,
+        layer: UInt32 = 0,
+        reason: WireDropReason = .unspecified
+    ) {
+        self.stack = stack
+        self.token = token
+        self.layer = layer
+        self.reason = reason
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ReceiptDrop: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ReceiptDrop>) {
+        switchyard__v1__receipt_drop__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ReceiptDrop, _ fields: FieldReader) throws(ProtoError) {
+        self.stack = try fields.choice(c.stack.rawValue, "stack")
+        self.token = c.token
+        self.layer = c.layer
+        self.reason = WireDropReason(rawValue: c.reason.rawValue) ?? .unspecified
+    }
+
+    func write(_ c: inout Switchyard__V1__ReceiptDrop, _ arena: ProtoArena) {
+        c.stack = Switchyard__V1__Stack(self.stack.rawValue)
+        c.token = self.token
+        c.layer = self.layer
+        c.reason = Switchyard__V1__DropReason(self.reason.rawValue)
+    }
+}
+
+/// SHA-256 over parts of a receipt, each as protobuf encodes it: fields in ascending order, lists of numbers packed,
+/// and what is left out or has its default not written.
+public struct ReceiptDigests: ProtoMessage {
+    /// Over model.
+    public var model: [UInt8]
+
+    /// Over request.
+    public var request: [UInt8]
+
+    /// Over routes.
+    public var routes: [UInt8]
+
+    /// Over a Receipt with drops alone.
+    public var drops: [UInt8]
+
+    /// Over a Receipt with generations alone.
+    public var generations: [UInt8]
+
+    /// Over the version as four bytes, little-endian, and the five digests above, one after another: it stands for all.
+    public var receipt: [UInt8]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        model: [UInt8] = [],
+        request: [UInt8] = [],
+        routes: [UInt8] = [],
+        drops: [UInt8] = [],
+        generations: [UInt8] = [],
+        receipt: [UInt8] = []
+    ) {
+        self.model = model
+        self.request = request
+        self.routes = routes
+        self.drops = drops
+        self.generations = generations
+        self.receipt = receipt
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension ReceiptDigests: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__ReceiptDigests>) {
+        switchyard__v1__receipt_digests__init(c)
+    }
+
+    init(reading c: Switchyard__V1__ReceiptDigests, _ fields: FieldReader) throws(ProtoError) {
+        self.model = fields.bytes(c.model)
+        self.request = fields.bytes(c.request)
+        self.routes = fields.bytes(c.routes)
+        self.drops = fields.bytes(c.drops)
+        self.generations = fields.bytes(c.generations)
+        self.receipt = fields.bytes(c.receipt)
+    }
+
+    func write(_ c: inout Switchyard__V1__ReceiptDigests, _ arena: ProtoArena) {
+        c.model = arena.bytes(self.model)
+        c.request = arena.bytes(self.request)
+        c.routes = arena.bytes(self.routes)
+        c.drops = arena.bytes(self.drops)
+        c.generations = arena.bytes(self.generations)
+        c.receipt = arena.bytes(self.receipt)
     }
 }
 

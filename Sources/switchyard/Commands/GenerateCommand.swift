@@ -3,6 +3,7 @@
 import ArgumentParser
 import CommandKit
 import Foundation
+import Receipts
 import ServiceKit
 import SwitchyardClient
 import SwitchyardProtos
@@ -26,6 +27,7 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
               switchyard generate --decoder-text "<extra_id_0> kingdom" "my <extra_id_0> for a horse!"
               switchyard generate --local deploy/models/switch-mini "my <extra_id_0> for a horse!"
               switchyard generate --local google/switch-base-8 --dtype bfloat16 "my <extra_id_0> for a horse!"
+              switchyard generate --receipt answer.json "my <extra_id_0> for a horse!"
               echo "my <extra_id_0> for a horse!" | switchyard generate --json -
             """
     )
@@ -46,6 +48,14 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Flag(help: "Print which expert each token went to at each sparse layer, and with which probability.")
     var routes = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Write a receipt, with which `switchyard verify` computes the answer again to the same bits.",
+            valueName: "file"
+        )
+    )
+    var receipt: String?
 
     @OptionGroup var parameters: GenerationOptions
 
@@ -113,6 +123,7 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
             dropPolicy: self.parameters.dropPolicy,
             decoderPrefix: self.parameters.decoderPrefix,
             returnRoutes: self.routes,
+            returnReceipt: self.receipt != nil,
             priority: self.parameters.priority?.message ?? .unspecified,
             queueTimeoutMilliseconds: self.parameters.queueTimeoutMs
         )
@@ -139,6 +150,7 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
         var text = StreamedText()
         let response = try await local.generate(request) { Terminal.print(text.add($0), terminator: "") }
         Self.end(text, response)
+        try self.keep(response.receipt)
     }
 
     private func answer(_ request: GenerateRequest, from client: GatewayClient) async throws {
@@ -152,6 +164,7 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
             case .token(let token): Terminal.print(text.add(token), terminator: "")
             case .response(let response):
                 Self.end(text, response)
+                try self.keep(response.receipt)
                 try self.judgeLosses(response.usage)
             }
         }
@@ -165,7 +178,25 @@ struct GenerateCommand: AsyncParsableCommand, ThreadedCommand {
             Self.showRoutes(response)
             Self.warnOfDrops(response.usage)
         }
+        try self.keep(response.receipt)
         try self.judgeLosses(response.usage)
+    }
+
+    /// Writes the receipt where one was asked for.
+    private func keep(_ receipt: Receipt?) throws {
+        guard let file = self.receipt else { return }
+        guard let receipt else {
+            Terminal.printError(
+                "error: the gateway gives no receipts, so \(file) was not written; ask one of a newer version"
+            )
+            throw ExitCode.failure
+        }
+        do {
+            try Data(ReceiptFile.text(receipt).utf8).write(to: URL(fileURLWithPath: file), options: .atomic)
+        } catch {
+            Terminal.printError("error: the receipt \(file) cannot be written: \(error.localizedDescription)")
+            throw ExitCode.failure
+        }
     }
 
     /// Ends with status 1 if hosts lost more than the request accepts, which a gateway may have let pass.

@@ -34,6 +34,9 @@ struct TokenFile: Sendable {
         GatewayClientConfiguration(token: try BearerToken(Self.secret(of: caller)))
     }
 
+    /// What a caller's calls carry in the metadata `authorization`.
+    static func authorization(of caller: Caller) -> String { "Bearer \(Self.secret(of: caller))" }
+
     private static func secret(of caller: Caller) -> String {
         "\(caller.rawValue)-" + String(repeating: "0123456789abcdef", count: 2)
     }

@@ -54,6 +54,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case settings
     /// A certificate and its key.
     case certificates
+    /// A receipt of an answer.
+    case receipt
 
     /// The longest input that a target looks at, in bytes; the rest is ignored.
     public static let maxInputBytes = 1 << 16
@@ -108,6 +110,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .tokenizerSettings: try TokenizerRun.settings(bytes, &trace)
         case .settings: try OperatorFilesRun.settings(bytes, &trace)
         case .certificates: try OperatorFilesRun.certificates(bytes, &trace)
+        case .receipt: try ReceiptRun.receipt(bytes, &trace)
         }
     }
 
@@ -119,7 +122,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .pieces: .fields
         case .pickle: .pickle
         case .safetensors, .configuration, .weightIndex, .adapter, .manifest, .partManifest, .placement, .hubListing,
-            .tokenizerJSON, .tokenizerSettings, .settings:
+            .tokenizerJSON, .tokenizerSettings, .settings, .receipt:
             .json
         }
     }

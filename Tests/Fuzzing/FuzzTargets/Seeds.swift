@@ -68,6 +68,7 @@ public enum Seeds {
         case .tokenizerSettings: FileSeeds.tokenizerSettings
         case .settings: FileSeeds.settings
         case .certificates: FileSeeds.certificates
+        case .receipt: ReceiptRun.seeds
         }
     }
 

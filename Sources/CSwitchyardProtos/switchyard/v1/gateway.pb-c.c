@@ -412,6 +412,276 @@ void   switchyard__v1__generate_response__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__generate_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__receipt__init
+                     (Switchyard__V1__Receipt         *message)
+{
+  static const Switchyard__V1__Receipt init_value = SWITCHYARD__V1__RECEIPT__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__receipt__get_packed_size
+                     (const Switchyard__V1__Receipt *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__receipt__pack
+                     (const Switchyard__V1__Receipt *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__receipt__pack_to_buffer
+                     (const Switchyard__V1__Receipt *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__Receipt *
+       switchyard__v1__receipt__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__Receipt *)
+     protobuf_c_message_unpack (&switchyard__v1__receipt__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__receipt__free_unpacked
+                     (Switchyard__V1__Receipt *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__receipt__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__receipt_model__init
+                     (Switchyard__V1__ReceiptModel         *message)
+{
+  static const Switchyard__V1__ReceiptModel init_value = SWITCHYARD__V1__RECEIPT_MODEL__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__receipt_model__get_packed_size
+                     (const Switchyard__V1__ReceiptModel *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_model__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__receipt_model__pack
+                     (const Switchyard__V1__ReceiptModel *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_model__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__receipt_model__pack_to_buffer
+                     (const Switchyard__V1__ReceiptModel *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_model__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ReceiptModel *
+       switchyard__v1__receipt_model__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ReceiptModel *)
+     protobuf_c_message_unpack (&switchyard__v1__receipt_model__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__receipt_model__free_unpacked
+                     (Switchyard__V1__ReceiptModel *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__receipt_model__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__receipt_routes__init
+                     (Switchyard__V1__ReceiptRoutes         *message)
+{
+  static const Switchyard__V1__ReceiptRoutes init_value = SWITCHYARD__V1__RECEIPT_ROUTES__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__receipt_routes__get_packed_size
+                     (const Switchyard__V1__ReceiptRoutes *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_routes__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__receipt_routes__pack
+                     (const Switchyard__V1__ReceiptRoutes *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_routes__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__receipt_routes__pack_to_buffer
+                     (const Switchyard__V1__ReceiptRoutes *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_routes__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ReceiptRoutes *
+       switchyard__v1__receipt_routes__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ReceiptRoutes *)
+     protobuf_c_message_unpack (&switchyard__v1__receipt_routes__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__receipt_routes__free_unpacked
+                     (Switchyard__V1__ReceiptRoutes *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__receipt_routes__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__receipt_stack_routes__init
+                     (Switchyard__V1__ReceiptStackRoutes         *message)
+{
+  static const Switchyard__V1__ReceiptStackRoutes init_value = SWITCHYARD__V1__RECEIPT_STACK_ROUTES__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__receipt_stack_routes__get_packed_size
+                     (const Switchyard__V1__ReceiptStackRoutes *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_stack_routes__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__receipt_stack_routes__pack
+                     (const Switchyard__V1__ReceiptStackRoutes *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_stack_routes__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__receipt_stack_routes__pack_to_buffer
+                     (const Switchyard__V1__ReceiptStackRoutes *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_stack_routes__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ReceiptStackRoutes *
+       switchyard__v1__receipt_stack_routes__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ReceiptStackRoutes *)
+     protobuf_c_message_unpack (&switchyard__v1__receipt_stack_routes__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__receipt_stack_routes__free_unpacked
+                     (Switchyard__V1__ReceiptStackRoutes *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__receipt_stack_routes__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__receipt_drop__init
+                     (Switchyard__V1__ReceiptDrop         *message)
+{
+  static const Switchyard__V1__ReceiptDrop init_value = SWITCHYARD__V1__RECEIPT_DROP__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__receipt_drop__get_packed_size
+                     (const Switchyard__V1__ReceiptDrop *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_drop__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__receipt_drop__pack
+                     (const Switchyard__V1__ReceiptDrop *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_drop__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__receipt_drop__pack_to_buffer
+                     (const Switchyard__V1__ReceiptDrop *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_drop__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ReceiptDrop *
+       switchyard__v1__receipt_drop__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ReceiptDrop *)
+     protobuf_c_message_unpack (&switchyard__v1__receipt_drop__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__receipt_drop__free_unpacked
+                     (Switchyard__V1__ReceiptDrop *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__receipt_drop__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__receipt_digests__init
+                     (Switchyard__V1__ReceiptDigests         *message)
+{
+  static const Switchyard__V1__ReceiptDigests init_value = SWITCHYARD__V1__RECEIPT_DIGESTS__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__receipt_digests__get_packed_size
+                     (const Switchyard__V1__ReceiptDigests *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_digests__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__receipt_digests__pack
+                     (const Switchyard__V1__ReceiptDigests *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_digests__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__receipt_digests__pack_to_buffer
+                     (const Switchyard__V1__ReceiptDigests *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__receipt_digests__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__ReceiptDigests *
+       switchyard__v1__receipt_digests__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__ReceiptDigests *)
+     protobuf_c_message_unpack (&switchyard__v1__receipt_digests__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__receipt_digests__free_unpacked
+                     (Switchyard__V1__ReceiptDigests *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__receipt_digests__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__generation__init
                      (Switchyard__V1__Generation         *message)
 {
@@ -1447,7 +1717,7 @@ void   switchyard__v1__replica_description__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__replica_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[9] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[10] =
 {
   {
     "text",
@@ -1534,6 +1804,18 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_de
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "return_receipt",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerateRequest, return_receipt),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "priority",
     20,
     PROTOBUF_C_LABEL_NONE,
@@ -1564,8 +1846,9 @@ static const unsigned switchyard__v1__generate_request__field_indices_by_name[] 
   3,   /* field[3] = drop_policy */
   1,   /* field[1] = input_ids */
   2,   /* field[2] = parameters */
-  7,   /* field[7] = priority */
-  8,   /* field[8] = queue_timeout_ms */
+  8,   /* field[8] = priority */
+  9,   /* field[9] = queue_timeout_ms */
+  7,   /* field[7] = return_receipt */
   6,   /* field[6] = return_routes */
   0,   /* field[0] = text */
 };
@@ -1573,8 +1856,8 @@ static const ProtobufCIntRange switchyard__v1__generate_request__number_ranges[3
 {
   { 1, 0 },
   { 10, 6 },
-  { 20, 7 },
-  { 0, 9 }
+  { 20, 8 },
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
 {
@@ -1584,7 +1867,7 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor =
   "Switchyard__V1__GenerateRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateRequest),
-  9,
+  10,
   switchyard__v1__generate_request__field_descriptors,
   switchyard__v1__generate_request__field_indices_by_name,
   3,  switchyard__v1__generate_request__number_ranges,
@@ -2377,7 +2660,7 @@ const ProtobufCMessageDescriptor switchyard__v1__token_candidate__descriptor =
   (ProtobufCMessageInit) switchyard__v1__token_candidate__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_descriptors[4] =
+static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_descriptors[5] =
 {
   {
     "generations",
@@ -2427,10 +2710,23 @@ static const ProtobufCFieldDescriptor switchyard__v1__generate_response__field_d
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "receipt",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__GenerateResponse, receipt),
+    &switchyard__v1__receipt__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__generate_response__field_indices_by_name[] = {
   3,   /* field[3] = encoder_routes */
   0,   /* field[0] = generations */
+  4,   /* field[4] = receipt */
   2,   /* field[2] = seed */
   1,   /* field[1] = usage */
 };
@@ -2438,7 +2734,7 @@ static const ProtobufCIntRange switchyard__v1__generate_response__number_ranges[
 {
   { 1, 0 },
   { 10, 3 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor =
 {
@@ -2448,11 +2744,564 @@ const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor =
   "Switchyard__V1__GenerateResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__GenerateResponse),
-  4,
+  5,
   switchyard__v1__generate_response__field_descriptors,
   switchyard__v1__generate_response__field_indices_by_name,
   2,  switchyard__v1__generate_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__generate_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__receipt__field_descriptors[7] =
+{
+  {
+    "version",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Receipt, version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "model",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Receipt, model),
+    &switchyard__v1__receipt_model__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "request",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Receipt, request),
+    &switchyard__v1__generate_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "routes",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Receipt, routes),
+    &switchyard__v1__receipt_routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drops",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__Receipt, n_drops),
+    offsetof(Switchyard__V1__Receipt, drops),
+    &switchyard__v1__receipt_drop__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "generations",
+    6,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__Receipt, n_generations),
+    offsetof(Switchyard__V1__Receipt, generations),
+    &switchyard__v1__generation__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "digests",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Receipt, digests),
+    &switchyard__v1__receipt_digests__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__receipt__field_indices_by_name[] = {
+  6,   /* field[6] = digests */
+  4,   /* field[4] = drops */
+  5,   /* field[5] = generations */
+  1,   /* field[1] = model */
+  2,   /* field[2] = request */
+  3,   /* field[3] = routes */
+  0,   /* field[0] = version */
+};
+static const ProtobufCIntRange switchyard__v1__receipt__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__receipt__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.Receipt",
+  "Receipt",
+  "Switchyard__V1__Receipt",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__Receipt),
+  7,
+  switchyard__v1__receipt__field_descriptors,
+  switchyard__v1__receipt__field_indices_by_name,
+  1,  switchyard__v1__receipt__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__receipt__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__receipt_model__field_descriptors[7] =
+{
+  {
+    "fingerprint",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptModel, fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "gateway_weights",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptModel, gateway_weights),
+    &switchyard__v1__dtype__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expert_weights",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptModel, expert_weights),
+    &switchyard__v1__dtype__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "row_dtype",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptModel, row_dtype),
+    &switchyard__v1__dtype__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "capacity",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptModel, capacity),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expert_capacity",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptModel, expert_capacity),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pad_token_id",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__ReceiptModel, given_pad_token_id_case),
+    offsetof(Switchyard__V1__ReceiptModel, pad_token_id),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__receipt_model__field_indices_by_name[] = {
+  4,   /* field[4] = capacity */
+  5,   /* field[5] = expert_capacity */
+  2,   /* field[2] = expert_weights */
+  0,   /* field[0] = fingerprint */
+  1,   /* field[1] = gateway_weights */
+  6,   /* field[6] = pad_token_id */
+  3,   /* field[3] = row_dtype */
+};
+static const ProtobufCIntRange switchyard__v1__receipt_model__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__receipt_model__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ReceiptModel",
+  "ReceiptModel",
+  "Switchyard__V1__ReceiptModel",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ReceiptModel),
+  7,
+  switchyard__v1__receipt_model__field_descriptors,
+  switchyard__v1__receipt_model__field_indices_by_name,
+  1,  switchyard__v1__receipt_model__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__receipt_model__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__receipt_routes__field_descriptors[3] =
+{
+  {
+    "encoder",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptRoutes, encoder),
+    &switchyard__v1__receipt_stack_routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "decoder",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptRoutes, decoder),
+    &switchyard__v1__receipt_stack_routes__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "step_tokens",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__ReceiptRoutes, n_step_tokens),
+    offsetof(Switchyard__V1__ReceiptRoutes, step_tokens),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__receipt_routes__field_indices_by_name[] = {
+  1,   /* field[1] = decoder */
+  0,   /* field[0] = encoder */
+  2,   /* field[2] = step_tokens */
+};
+static const ProtobufCIntRange switchyard__v1__receipt_routes__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__receipt_routes__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ReceiptRoutes",
+  "ReceiptRoutes",
+  "Switchyard__V1__ReceiptRoutes",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ReceiptRoutes),
+  3,
+  switchyard__v1__receipt_routes__field_descriptors,
+  switchyard__v1__receipt_routes__field_indices_by_name,
+  1,  switchyard__v1__receipt_routes__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__receipt_routes__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__receipt_stack_routes__field_descriptors[4] =
+{
+  {
+    "layers",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__ReceiptStackRoutes, n_layers),
+    offsetof(Switchyard__V1__ReceiptStackRoutes, layers),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tokens",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptStackRoutes, tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "experts",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Switchyard__V1__ReceiptStackRoutes, n_experts),
+    offsetof(Switchyard__V1__ReceiptStackRoutes, experts),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "probabilities",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__ReceiptStackRoutes, n_probabilities),
+    offsetof(Switchyard__V1__ReceiptStackRoutes, probabilities),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__receipt_stack_routes__field_indices_by_name[] = {
+  2,   /* field[2] = experts */
+  0,   /* field[0] = layers */
+  3,   /* field[3] = probabilities */
+  1,   /* field[1] = tokens */
+};
+static const ProtobufCIntRange switchyard__v1__receipt_stack_routes__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__receipt_stack_routes__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ReceiptStackRoutes",
+  "ReceiptStackRoutes",
+  "Switchyard__V1__ReceiptStackRoutes",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ReceiptStackRoutes),
+  4,
+  switchyard__v1__receipt_stack_routes__field_descriptors,
+  switchyard__v1__receipt_stack_routes__field_indices_by_name,
+  1,  switchyard__v1__receipt_stack_routes__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__receipt_stack_routes__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__receipt_drop__field_descriptors[4] =
+{
+  {
+    "stack",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDrop, stack),
+    &switchyard__v1__stack__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDrop, token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "layer",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDrop, layer),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDrop, reason),
+    &switchyard__v1__drop_reason__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__receipt_drop__field_indices_by_name[] = {
+  2,   /* field[2] = layer */
+  3,   /* field[3] = reason */
+  0,   /* field[0] = stack */
+  1,   /* field[1] = token */
+};
+static const ProtobufCIntRange switchyard__v1__receipt_drop__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__receipt_drop__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ReceiptDrop",
+  "ReceiptDrop",
+  "Switchyard__V1__ReceiptDrop",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ReceiptDrop),
+  4,
+  switchyard__v1__receipt_drop__field_descriptors,
+  switchyard__v1__receipt_drop__field_indices_by_name,
+  1,  switchyard__v1__receipt_drop__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__receipt_drop__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__receipt_digests__field_descriptors[6] =
+{
+  {
+    "model",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDigests, model),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "request",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDigests, request),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "routes",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDigests, routes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drops",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDigests, drops),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "generations",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDigests, generations),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "receipt",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ReceiptDigests, receipt),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__receipt_digests__field_indices_by_name[] = {
+  3,   /* field[3] = drops */
+  4,   /* field[4] = generations */
+  0,   /* field[0] = model */
+  5,   /* field[5] = receipt */
+  1,   /* field[1] = request */
+  2,   /* field[2] = routes */
+};
+static const ProtobufCIntRange switchyard__v1__receipt_digests__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__receipt_digests__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.ReceiptDigests",
+  "ReceiptDigests",
+  "Switchyard__V1__ReceiptDigests",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__ReceiptDigests),
+  6,
+  switchyard__v1__receipt_digests__field_descriptors,
+  switchyard__v1__receipt_digests__field_indices_by_name,
+  1,  switchyard__v1__receipt_digests__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__receipt_digests__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor switchyard__v1__generation__field_descriptors[6] =

@@ -25,6 +25,12 @@ typedef struct Switchyard__V1__LengthDecay Switchyard__V1__LengthDecay;
 typedef struct Switchyard__V1__TokenLogprob Switchyard__V1__TokenLogprob;
 typedef struct Switchyard__V1__TokenCandidate Switchyard__V1__TokenCandidate;
 typedef struct Switchyard__V1__GenerateResponse Switchyard__V1__GenerateResponse;
+typedef struct Switchyard__V1__Receipt Switchyard__V1__Receipt;
+typedef struct Switchyard__V1__ReceiptModel Switchyard__V1__ReceiptModel;
+typedef struct Switchyard__V1__ReceiptRoutes Switchyard__V1__ReceiptRoutes;
+typedef struct Switchyard__V1__ReceiptStackRoutes Switchyard__V1__ReceiptStackRoutes;
+typedef struct Switchyard__V1__ReceiptDrop Switchyard__V1__ReceiptDrop;
+typedef struct Switchyard__V1__ReceiptDigests Switchyard__V1__ReceiptDigests;
 typedef struct Switchyard__V1__Generation Switchyard__V1__Generation;
 typedef struct Switchyard__V1__GenerateEvent Switchyard__V1__GenerateEvent;
 typedef struct Switchyard__V1__GeneratedToken Switchyard__V1__GeneratedToken;
@@ -219,6 +225,10 @@ struct  Switchyard__V1__GenerateRequest
    */
   protobuf_c_boolean return_routes;
   /*
+   * Whether to return a receipt, with which anybody who has the model can compute the answer again to the same bits.
+   */
+  protobuf_c_boolean return_receipt;
+  /*
    * How soon it gets batch slots, compared with the caller's other calls.
    */
   Switchyard__V1__Priority priority;
@@ -251,7 +261,7 @@ struct  Switchyard__V1__GenerateRequest
 };
 #define SWITCHYARD__V1__GENERATE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_request__descriptor) \
-    , NULL, NULL, 0, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
+    , NULL, NULL, 0, 0, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__GENERATE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__DECODER_PREFIX__NOT_SET, {0}, SWITCHYARD__V1__GENERATE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
 
 
 typedef enum {
@@ -702,6 +712,10 @@ struct  Switchyard__V1__GenerateResponse
    * The input's way through the encoder, if return_routes asked for it.
    */
   Switchyard__V1__Routes *encoder_routes;
+  /*
+   * The receipt, if return_receipt asked for it.
+   */
+  Switchyard__V1__Receipt *receipt;
   Switchyard__V1__GenerateResponse__GivenSeedCase given_seed_case;
   union {
     uint64_t seed;
@@ -709,7 +723,219 @@ struct  Switchyard__V1__GenerateResponse
 };
 #define SWITCHYARD__V1__GENERATE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__generate_response__descriptor) \
-    , 0,NULL, NULL, NULL, SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__NOT_SET, {0} }
+    , 0,NULL, NULL, NULL, NULL, SWITCHYARD__V1__GENERATE_RESPONSE__GIVEN_SEED__NOT_SET, {0} }
+
+
+/*
+ * What an answer was computed from and what came out, so that others can compute it again to the same bits.
+ * It says that this answer follows from this model, this request and these drops, whatever the processors. It is no signature:
+ * who made it is not proven.
+ */
+struct  Switchyard__V1__Receipt
+{
+  ProtobufCMessage base;
+  /*
+   * The version of this message: 1. Another one is refused.
+   */
+  uint32_t version;
+  /*
+   * The model, and how its weights and rows were kept.
+   */
+  Switchyard__V1__ReceiptModel *model;
+  /*
+   * The request as it was understood: token ids, and every parameter with its value, those included that the model sets.
+   */
+  Switchyard__V1__GenerateRequest *request;
+  /*
+   * What the routers decided.
+   */
+  Switchyard__V1__ReceiptRoutes *routes;
+  /*
+   * The tokens that got no expert's output, by stack, token and layer.
+   */
+  size_t n_drops;
+  Switchyard__V1__ReceiptDrop **drops;
+  /*
+   * What came out: generations without routes, best first.
+   */
+  size_t n_generations;
+  Switchyard__V1__Generation **generations;
+  /*
+   * The digests of all that.
+   */
+  Switchyard__V1__ReceiptDigests *digests;
+};
+#define SWITCHYARD__V1__RECEIPT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__receipt__descriptor) \
+    , 0, NULL, NULL, NULL, 0,NULL, 0,NULL, NULL }
+
+
+typedef enum {
+  SWITCHYARD__V1__RECEIPT_MODEL__GIVEN_PAD_TOKEN_ID__NOT_SET = 0,
+  SWITCHYARD__V1__RECEIPT_MODEL__GIVEN_PAD_TOKEN_ID_PAD_TOKEN_ID = 7
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__RECEIPT_MODEL__GIVEN_PAD_TOKEN_ID__CASE)
+} Switchyard__V1__ReceiptModel__GivenPadTokenIdCase;
+
+/*
+ * A model, and how its weights and rows were kept.
+ */
+struct  Switchyard__V1__ReceiptModel
+{
+  ProtobufCMessage base;
+  /*
+   * The checkpoint's fingerprint: sixteen hexadecimal digits.
+   */
+  ProtobufCBinaryData fingerprint;
+  /*
+   * How the gateway kept its own weights.
+   */
+  Switchyard__V1__DType gateway_weights;
+  /*
+   * How the experts' weights were kept; left out for a model without experts.
+   */
+  Switchyard__V1__DType expert_weights;
+  /*
+   * The type of rows on the way to the experts and back; left out for a model without experts.
+   */
+  Switchyard__V1__DType row_dtype;
+  /*
+   * How many tokens an expert takes: checkpoint, unlimited or factor:NUMBER, as the gateway's setting capacity says.
+   */
+  ProtobufCBinaryData capacity;
+  /*
+   * The checkpoint's integer capacity, which counts with capacity checkpoint.
+   */
+  uint32_t expert_capacity;
+  Switchyard__V1__ReceiptModel__GivenPadTokenIdCase given_pad_token_id_case;
+  union {
+    uint32_t pad_token_id;
+  };
+};
+#define SWITCHYARD__V1__RECEIPT_MODEL__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__receipt_model__descriptor) \
+    , {0,NULL}, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, {0,NULL}, 0, SWITCHYARD__V1__RECEIPT_MODEL__GIVEN_PAD_TOKEN_ID__NOT_SET, {0} }
+
+
+/*
+ * What the routers decided for every row that was computed for a request, those of beams that were given up included.
+ */
+struct  Switchyard__V1__ReceiptRoutes
+{
+  ProtobufCMessage base;
+  /*
+   * The encoder, for the input's tokens.
+   */
+  Switchyard__V1__ReceiptStackRoutes *encoder;
+  /*
+   * The decoder: step by step, in a step row by row. The first step has one row, with the decoder start token and a decoder
+   * prefix; the others have a token in each row.
+   */
+  Switchyard__V1__ReceiptStackRoutes *decoder;
+  /*
+   * The tokens of each step of the decoder.
+   */
+  size_t n_step_tokens;
+  uint32_t *step_tokens;
+};
+#define SWITCHYARD__V1__RECEIPT_ROUTES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__receipt_routes__descriptor) \
+    , NULL, NULL, 0,NULL }
+
+
+/*
+ * What the routers of one stack decided. Entries lie by token and then by layer.
+ */
+struct  Switchyard__V1__ReceiptStackRoutes
+{
+  ProtobufCMessage base;
+  /*
+   * The indices of the blocks that hold the sparse layers, ascending.
+   */
+  size_t n_layers;
+  uint32_t *layers;
+  /*
+   * The number of tokens.
+   */
+  uint32_t tokens;
+  /*
+   * The expert that each token chose, dropped or not.
+   */
+  size_t n_experts;
+  uint32_t *experts;
+  /*
+   * The router's probability of that expert.
+   */
+  size_t n_probabilities;
+  float *probabilities;
+};
+#define SWITCHYARD__V1__RECEIPT_STACK_ROUTES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__receipt_stack_routes__descriptor) \
+    , 0,NULL, 0, 0,NULL, 0,NULL }
+
+
+/*
+ * A token that got no expert's output at one sparse layer.
+ */
+struct  Switchyard__V1__ReceiptDrop
+{
+  ProtobufCMessage base;
+  /*
+   * The half of the model.
+   */
+  Switchyard__V1__Stack stack;
+  /*
+   * The index of the token in the stack's routes.
+   */
+  uint32_t token;
+  /*
+   * The index of the block that holds the sparse layer.
+   */
+  uint32_t layer;
+  /*
+   * Why.
+   */
+  Switchyard__V1__DropReason reason;
+};
+#define SWITCHYARD__V1__RECEIPT_DROP__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__receipt_drop__descriptor) \
+    , SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0, SWITCHYARD__V1__DROP_REASON__DROP_REASON_UNSPECIFIED }
+
+
+/*
+ * SHA-256 over parts of a receipt, each as protobuf encodes it: fields in ascending order, lists of numbers packed, and what is
+ * left out or has its default not written.
+ */
+struct  Switchyard__V1__ReceiptDigests
+{
+  ProtobufCMessage base;
+  /*
+   * Over model.
+   */
+  ProtobufCBinaryData model;
+  /*
+   * Over request.
+   */
+  ProtobufCBinaryData request;
+  /*
+   * Over routes.
+   */
+  ProtobufCBinaryData routes;
+  /*
+   * Over a Receipt with drops alone.
+   */
+  ProtobufCBinaryData drops;
+  /*
+   * Over a Receipt with generations alone.
+   */
+  ProtobufCBinaryData generations;
+  /*
+   * Over the version as four bytes, little-endian, and the five digests above, one after another: it stands for all.
+   */
+  ProtobufCBinaryData receipt;
+};
+#define SWITCHYARD__V1__RECEIPT_DIGESTS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__receipt_digests__descriptor) \
+    , {0,NULL}, {0,NULL}, {0,NULL}, {0,NULL}, {0,NULL}, {0,NULL} }
 
 
 /*
@@ -1911,6 +2137,120 @@ Switchyard__V1__GenerateResponse *
 void   switchyard__v1__generate_response__free_unpacked
                      (Switchyard__V1__GenerateResponse *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__Receipt methods */
+void   switchyard__v1__receipt__init
+                     (Switchyard__V1__Receipt         *message);
+size_t switchyard__v1__receipt__get_packed_size
+                     (const Switchyard__V1__Receipt   *message);
+size_t switchyard__v1__receipt__pack
+                     (const Switchyard__V1__Receipt   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__receipt__pack_to_buffer
+                     (const Switchyard__V1__Receipt   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__Receipt *
+       switchyard__v1__receipt__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__receipt__free_unpacked
+                     (Switchyard__V1__Receipt *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__ReceiptModel methods */
+void   switchyard__v1__receipt_model__init
+                     (Switchyard__V1__ReceiptModel         *message);
+size_t switchyard__v1__receipt_model__get_packed_size
+                     (const Switchyard__V1__ReceiptModel   *message);
+size_t switchyard__v1__receipt_model__pack
+                     (const Switchyard__V1__ReceiptModel   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__receipt_model__pack_to_buffer
+                     (const Switchyard__V1__ReceiptModel   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ReceiptModel *
+       switchyard__v1__receipt_model__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__receipt_model__free_unpacked
+                     (Switchyard__V1__ReceiptModel *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__ReceiptRoutes methods */
+void   switchyard__v1__receipt_routes__init
+                     (Switchyard__V1__ReceiptRoutes         *message);
+size_t switchyard__v1__receipt_routes__get_packed_size
+                     (const Switchyard__V1__ReceiptRoutes   *message);
+size_t switchyard__v1__receipt_routes__pack
+                     (const Switchyard__V1__ReceiptRoutes   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__receipt_routes__pack_to_buffer
+                     (const Switchyard__V1__ReceiptRoutes   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ReceiptRoutes *
+       switchyard__v1__receipt_routes__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__receipt_routes__free_unpacked
+                     (Switchyard__V1__ReceiptRoutes *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__ReceiptStackRoutes methods */
+void   switchyard__v1__receipt_stack_routes__init
+                     (Switchyard__V1__ReceiptStackRoutes         *message);
+size_t switchyard__v1__receipt_stack_routes__get_packed_size
+                     (const Switchyard__V1__ReceiptStackRoutes   *message);
+size_t switchyard__v1__receipt_stack_routes__pack
+                     (const Switchyard__V1__ReceiptStackRoutes   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__receipt_stack_routes__pack_to_buffer
+                     (const Switchyard__V1__ReceiptStackRoutes   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ReceiptStackRoutes *
+       switchyard__v1__receipt_stack_routes__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__receipt_stack_routes__free_unpacked
+                     (Switchyard__V1__ReceiptStackRoutes *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__ReceiptDrop methods */
+void   switchyard__v1__receipt_drop__init
+                     (Switchyard__V1__ReceiptDrop         *message);
+size_t switchyard__v1__receipt_drop__get_packed_size
+                     (const Switchyard__V1__ReceiptDrop   *message);
+size_t switchyard__v1__receipt_drop__pack
+                     (const Switchyard__V1__ReceiptDrop   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__receipt_drop__pack_to_buffer
+                     (const Switchyard__V1__ReceiptDrop   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ReceiptDrop *
+       switchyard__v1__receipt_drop__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__receipt_drop__free_unpacked
+                     (Switchyard__V1__ReceiptDrop *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__ReceiptDigests methods */
+void   switchyard__v1__receipt_digests__init
+                     (Switchyard__V1__ReceiptDigests         *message);
+size_t switchyard__v1__receipt_digests__get_packed_size
+                     (const Switchyard__V1__ReceiptDigests   *message);
+size_t switchyard__v1__receipt_digests__pack
+                     (const Switchyard__V1__ReceiptDigests   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__receipt_digests__pack_to_buffer
+                     (const Switchyard__V1__ReceiptDigests   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__ReceiptDigests *
+       switchyard__v1__receipt_digests__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__receipt_digests__free_unpacked
+                     (Switchyard__V1__ReceiptDigests *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__Generation methods */
 void   switchyard__v1__generation__init
                      (Switchyard__V1__Generation         *message);
@@ -2377,6 +2717,24 @@ typedef void (*Switchyard__V1__TokenCandidate_Closure)
 typedef void (*Switchyard__V1__GenerateResponse_Closure)
                  (const Switchyard__V1__GenerateResponse *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__Receipt_Closure)
+                 (const Switchyard__V1__Receipt *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__ReceiptModel_Closure)
+                 (const Switchyard__V1__ReceiptModel *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__ReceiptRoutes_Closure)
+                 (const Switchyard__V1__ReceiptRoutes *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__ReceiptStackRoutes_Closure)
+                 (const Switchyard__V1__ReceiptStackRoutes *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__ReceiptDrop_Closure)
+                 (const Switchyard__V1__ReceiptDrop *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__ReceiptDigests_Closure)
+                 (const Switchyard__V1__ReceiptDigests *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__Generation_Closure)
                  (const Switchyard__V1__Generation *message,
                   void *closure_data);
@@ -2532,6 +2890,12 @@ extern const ProtobufCMessageDescriptor switchyard__v1__length_decay__descriptor
 extern const ProtobufCMessageDescriptor switchyard__v1__token_logprob__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__token_candidate__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generate_response__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__receipt__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__receipt_model__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__receipt_routes__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__receipt_stack_routes__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__receipt_drop__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__receipt_digests__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generation__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generate_event__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generated_token__descriptor;
