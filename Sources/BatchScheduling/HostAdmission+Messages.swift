@@ -56,6 +56,8 @@ extension HostAdmission {
         package var experts: Int
         /// When the caller stops waiting.
         package var deadline: ContinuousClock.Instant?
+        /// Whether it asks for gradients.
+        package var isBackward: Bool
 
         /// Describes a call.
         package init(
@@ -63,13 +65,15 @@ extension HostAdmission {
             layer: SparseLayer,
             rows: Int,
             experts: Int,
-            deadline: ContinuousClock.Instant? = nil
+            deadline: ContinuousClock.Instant? = nil,
+            isBackward: Bool = false
         ) {
             self.source = source
             self.layer = layer
             self.rows = rows
             self.experts = experts
             self.deadline = deadline
+            self.isBackward = isBackward
         }
     }
 

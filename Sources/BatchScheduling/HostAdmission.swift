@@ -29,7 +29,7 @@ package struct HostAdmission: Sendable {
 
     private struct Computing {
         let pass: Pass
-        let sources: [String]
+        let calls: [Call]
         let namedExperts: Int
         let start: ContinuousClock.Instant
     }
@@ -102,11 +102,11 @@ package struct HostAdmission: Sendable {
         }
         let id = CallID(rawValue: self.nextID)
         self.nextID += 1
-        // Reading an expert's weights costs about as much as computing four rows.
-        let turn = self.turns.queued(call.source, cost: call.rows + 4 * call.experts, rows: call.rows)
+        let turn = self.turns.queued(call.source, cost: call.cost, rows: call.rows)
         self.queue.append(Entry(id: id, call: call, turn: turn))
         self.waitingRows += call.rows
-        self.forecast.called(call.source, layer: call.layer, now: now)
+        // A trainer goes through the layers and back: its next call says nothing about companions.
+        if !call.isBackward { self.forecast.called(call.source, layer: call.layer, now: now) }
         return .queue(id)
     }
 
@@ -123,7 +123,7 @@ package struct HostAdmission: Sendable {
         }
         let entry = self.queue.remove(at: index)
         self.left(entry)
-        self.forecast.ended(entry.call.source, now: now)
+        self.forecastEnded(entry.call, now: now)
         return true
     }
 
@@ -155,8 +155,8 @@ package struct HostAdmission: Sendable {
             preconditionFailure("nothing is being computed")
         }
         self.computing = nil
-        for source in computing.sources {
-            self.forecast.ended(source, now: now)
+        for call in computing.calls {
+            self.forecastEnded(call, now: now)
         }
         self.pace.computed(rows: computing.pass.rows, time: computing.start.duration(to: now))
         self.totals.passes += 1
@@ -213,7 +213,7 @@ package struct HostAdmission: Sendable {
         for entry in self.queue where entry.call.isExpired(now) {
             expired.append(entry.id)
             self.left(entry)
-            self.forecast.ended(entry.call.source, now: now)
+            self.forecastEnded(entry.call, now: now)
         }
         self.queue.removeAll { $0.call.isExpired(now) }
         return expired
@@ -223,7 +223,7 @@ package struct HostAdmission: Sendable {
     private mutating func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         guard self.batching.window > .zero, self.phase == .open, self.waitingRows < self.batching.rows,
             // Waiting gains nothing if something else could be computed meanwhile.
-            self.queue.allSatisfy({ $0.call.layer == lead.call.layer })
+            !lead.call.isBackward, self.queue.allSatisfy({ $0.call.fits(lead.call) })
         else {
             return nil
         }
@@ -251,7 +251,7 @@ package struct HostAdmission: Sendable {
         var pass = Pass(calls: [lead.id], rows: lead.call.rows)
         var experts = lead.call.experts
         var taken = [lead]
-        let companions = self.queue.filter { $0.call.layer == lead.call.layer && $0.id != lead.id }
+        let companions = self.queue.filter { $0.call.fits(lead.call) && $0.id != lead.id }
             .sorted { $0.turn < $1.turn }
         for entry in companions where pass.rows + entry.call.rows <= self.batching.rows {
             pass.calls.append(entry.id)
@@ -275,11 +275,16 @@ package struct HostAdmission: Sendable {
         self.turns.began(lead.turn)
         self.computing = Computing(
             pass: pass,
-            sources: taken.map(\.call.source),
+            calls: taken.map(\.call),
             namedExperts: experts,
             start: now
         )
         return pass
+    }
+
+    /// Tells the forecast that a call which it knows has ended.
+    private mutating func forecastEnded(_ call: Call, now: ContinuousClock.Instant) {
+        if !call.isBackward { self.forecast.ended(call.source, now: now) }
     }
 
     /// Removes a call that no longer waits from the counts.
@@ -308,25 +313,19 @@ package struct HostAdmission: Sendable {
                 return "a pass of several calls has \(computing.pass.rows) rows"
             }
         }
-        for source in Set(self.queue.map(\.call.source) + (self.computing?.sources ?? [])) {
+        for source in Set(self.queue.map(\.call.source) + (self.computing?.calls.map(\.source) ?? [])) {
             let waiting = self.queue.filter { $0.call.source == source }
             let held = self.turns.held(by: source)
             let heldRows = waiting.reduce(0) { $0 + $1.call.rows }
             if held.calls != waiting.count || held.rows != heldRows {
                 return "\(waiting.count) calls with \(heldRows) rows of \(source) wait, but \(held) is counted"
             }
-            let open = waiting.count + (self.computing?.sources.count { $0 == source } ?? 0)
+            let computing = self.computing?.calls.filter { $0.source == source } ?? []
+            let open = (waiting.map(\.call) + computing).count { !$0.isBackward }
             if let counted = self.forecast.unanswered(by: source), counted != open {
                 return "\(open) calls of \(source) are open, but \(counted) are counted"
             }
         }
         return self.turns.checkInvariants()
-    }
-}
-
-extension HostAdmission.Call {
-    /// Whether the caller no longer waits for the answer.
-    fileprivate func isExpired(_ now: ContinuousClock.Instant) -> Bool {
-        self.deadline.map { $0 <= now } ?? false
     }
 }

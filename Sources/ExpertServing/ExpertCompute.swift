@@ -8,7 +8,7 @@ internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// Computes a pass on the compute thread: experts' feed-forwards from the received bytes into the replies' bytes.
+/// Computes a pass on the compute thread: experts' feed-forwards, or gradients through them, from the received bytes into the replies' bytes.
 struct ExpertCompute: Sendable {
     /// The result of a pass.
     struct Outcome: Sendable {
@@ -29,10 +29,14 @@ struct ExpertCompute: Sendable {
     /// unless they are not floats or not aligned; then they are widened or moved first. The rows of several calls are
     /// gathered by expert, computed together, and split again; the bits are the same (``ForwardBatch``).
     ///
-    /// - Parameter jobs: At least one call, all for the same layer; their work has been checked.
+    /// - Parameter jobs: At least one call, all for the same layer and of the same kind; their work has been checked.
     /// - Returns: The output rows of each call. Values that are not finite are among them as they are: they are the
     ///   sign by which a caller knows the rows that failed, and its other rows are good.
     func compute(_ jobs: [ForwardJob]) -> Outcome {
+        if jobs.first?.work.isBackward == true {
+            let batch = ForwardBatch(jobs.map(\.work.groups))
+            return Outcome(outputs: self.computeGradients(jobs, batch), expertReads: batch.groups.count)
+        }
         if jobs.count == 1, let job = jobs.first {
             return Outcome(outputs: [self.computeOne(job)], expertReads: job.work.groups.count)
         }
@@ -110,18 +114,7 @@ struct ExpertCompute: Sendable {
         let tokens = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
         let results = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
         for (call, job) in jobs.enumerated() {
-            job.withUnsafeTokens { bytes in
-                guard let base = bytes.baseAddress else {
-                    return
-                }
-                for run in batch.runs[call] {
-                    job.work.rowType.read(
-                        base + run.callRow * self.rowByteCount(job.work.rowType),
-                        count: run.rows * self.modelWidth,
-                        into: tokens.pointer + run.row * self.modelWidth
-                    )
-                }
-            }
+            self.gather(job, batch.runs[call], skipping: 0, into: tokens)
         }
         do throws(ExpertError) {
             try self.experts.forward(
@@ -134,6 +127,52 @@ struct ExpertCompute: Sendable {
             return jobs.map { _ in .failure(RPCError(error)) }
         }
         return jobs.enumerated().map { self.reply(to: $1, runs: batch.runs[$0], from: results) }
+    }
+
+    /// Computes the gradients of all calls' rows together.
+    private func computeGradients(_ jobs: [ForwardJob], _ batch: ForwardBatch) -> [Result<ByteBuffer, RPCError>] {
+        guard let layer = jobs.first?.work.layer else {
+            return []
+        }
+        let tokens = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
+        let outputGradients = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
+        let results = FloatMatrix(uninitializedRows: batch.rows, columns: self.modelWidth)
+        for (call, job) in jobs.enumerated() {
+            // The gradients follow the token rows, in the same order.
+            self.gather(job, batch.runs[call], skipping: 0, into: tokens)
+            self.gather(job, batch.runs[call], skipping: job.work.rows, into: outputGradients)
+        }
+        do throws(ExpertError) {
+            try self.experts.backward(
+                layer: layer,
+                groups: batch.groups,
+                tokens: tokens.pointer,
+                outputGradients: outputGradients.pointer,
+                inputGradients: results.pointer
+            )
+        } catch {
+            return jobs.map { _ in .failure(RPCError(error)) }
+        }
+        return jobs.enumerated().map { self.reply(to: $1, runs: batch.runs[$0], from: results) }
+    }
+
+    /// Copies a call's rows to their places in a pass, in float32.
+    private func gather(
+        _ job: ForwardJob,
+        _ runs: [ForwardBatch.Run],
+        skipping skipped: Int,
+        into rows: FloatMatrix
+    ) {
+        job.withUnsafeTokens { bytes in
+            guard let base = bytes.baseAddress else { return }
+            for run in runs {
+                job.work.rowType.read(
+                    base + (skipped + run.callRow) * self.rowByteCount(job.work.rowType),
+                    count: run.rows * self.modelWidth,
+                    into: rows.pointer + run.row * self.modelWidth
+                )
+            }
+        }
     }
 
     /// A call's outputs in wire form, picked from the outputs of a pass.
@@ -192,6 +231,9 @@ extension ForwardJob {
 
 extension RPCError {
     fileprivate init(_ error: ExpertError) {
-        self.init(.internal, "the experts cannot compute: \(error)")
+        self.init(
+            error.code == .notTrainable ? .failedPrecondition : .internal,
+            "the experts cannot compute: \(error)"
+        )
     }
 }

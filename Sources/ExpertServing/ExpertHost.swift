@@ -92,7 +92,8 @@ public final class ExpertHost: Sendable {
             expertCount: model.expertCount,
             sparseLayers: Set(model.sparseLayers),
             held: held.mapValues { Set($0) },
-            maxRows: configuration.maxRowsPerCall
+            maxRows: configuration.maxRowsPerCall,
+            weightType: experts.weightType
         )
         let card = HostCard(
             shards: shards,
@@ -334,8 +335,8 @@ extension TransportLimits {
     /// The smallest limits that a call of `rows` rows fits into.
     fileprivate static func forCalls(rows: Int, width: Int) -> TransportLimits {
         var limits = TransportLimits.dataPlane
-        // The rows, and at most 32 bytes per group.
-        let bytes = rows * width * MemoryLayout<Float>.size + (1 << 20)
+        // The rows and as many gradients, and at most 32 bytes per group.
+        let bytes = 2 * rows * width * MemoryLayout<Float>.size + (1 << 20)
         limits.maxReceiveMessageBytes = max(limits.maxReceiveMessageBytes, bytes)
         return limits
     }

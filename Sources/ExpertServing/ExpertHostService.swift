@@ -22,7 +22,10 @@ struct ExpertHostService: Sendable {
     var methods: [ServiceMethod] {
         [
             .unaryOnEventLoop(.forward) { message, context, responder in
-                self.forward(message, context, responder)
+                self.compute(message, isBackward: false, context, responder)
+            },
+            .unaryOnEventLoop(.backward) { message, context, responder in
+                self.compute(message, isBackward: true, context, responder)
             },
             .unaryOnEventLoop(.describe) { _, _, responder in
                 let description = self.card.description(load: self.queue.load)
@@ -33,7 +36,12 @@ struct ExpertHostService: Sendable {
     }
 
     /// Checks a call and queues it; runs on an event loop.
-    private func forward(_ message: ByteBuffer, _ context: ServerContext, _ responder: UnaryResponder) {
+    private func compute(
+        _ message: ByteBuffer,
+        isBackward: Bool,
+        _ context: ServerContext,
+        _ responder: UnaryResponder
+    ) {
         let trace = TraceContext.begin(context.metadata)
         let work: ForwardCheck.Work
         let tensor: Range<Int>
@@ -41,7 +49,7 @@ struct ExpertHostService: Sendable {
             if let failure = self.mapped.failure {
                 throw RPCError(.unavailable, "the host stops, because \(failure)")
             }
-            (work, tensor) = try self.read(message)
+            (work, tensor) = try self.read(message, isBackward: isBackward)
         } catch {
             self.metrics.count(.invalid)
             self.log(error, trace)
@@ -76,11 +84,15 @@ struct ExpertHostService: Sendable {
         self.logger.debug("a traced call is not computed", metadata: metadata)
     }
 
-    private func read(_ message: ByteBuffer) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>) {
+    private func read(
+        _ message: ByteBuffer,
+        isBackward: Bool
+    ) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>) {
         let result: Result<(ForwardCheck.Work, Range<Int>), RPCError> = message.withUnsafeReadableBytes { bytes in
             do {
-                let (envelope, tensor) = try ForwardRequestEnvelope.parse(bytes)
-                return .success((try self.check.check(envelope, tensorByteCount: tensor.count), tensor))
+                let (envelope, tensor) = try ForwardRequestEnvelope.parse(bytes, isBackward: isBackward)
+                let work = try self.check.check(envelope, tensorByteCount: tensor.count, isBackward: isBackward)
+                return .success((work, tensor))
             } catch let error as ProtoError {
                 return .failure(RPCError(error))
             } catch {
@@ -93,6 +105,7 @@ struct ExpertHostService: Sendable {
 
 extension Method {
     static let forward = Method(ExpertHostMethods.forward)
+    static let backward = Method(ExpertHostMethods.backward)
     static let describe = Method(ExpertHostMethods.describe)
 
     init(_ name: MethodName) {

@@ -7,7 +7,7 @@ internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// The check of a `Forward` call before it is queued.
+/// The check of a `Forward` or `Backward` call before it is queued.
 struct ForwardCheck: Sendable {
     /// A call that passed the check.
     struct Work: Sendable, Equatable {
@@ -16,6 +16,8 @@ struct ForwardCheck: Sendable {
         let rows: Int
         /// The type of rows on the wire, in both directions.
         let rowType: DType
+        /// Whether gradients are asked for: the call holds as many rows of output gradients, after the token rows.
+        var isBackward = false
     }
 
     /// The types of token rows that are accepted.
@@ -39,15 +41,23 @@ struct ForwardCheck: Sendable {
     /// Rows that one call may have.
     let maxRows: Int
 
+    /// How the experts' weights are kept; nil where none is held.
+    var weightType: DType?
+
     /// Checks all fields of a call, the cheapest and most telling first.
     ///
     /// - Parameters:
     ///   - envelope: The call without its tensor's bytes.
     ///   - tensorByteCount: The number of the tensor's bytes.
+    ///   - isBackward: Whether the call is a `Backward`, whose fields have the numbers of `Forward`'s.
     /// - Returns: What to compute.
     /// - Throws: ``RPCError`` with `FAILED_PRECONDITION` if the caller has the wrong host, `RESOURCE_EXHAUSTED` if
     ///   the call is too large, `INVALID_ARGUMENT` for any other fault.
-    func check(_ envelope: ForwardRequestEnvelope, tensorByteCount: Int) throws(RPCError) -> Work {
+    func check(
+        _ envelope: ForwardRequestEnvelope,
+        tensorByteCount: Int,
+        isBackward: Bool = false
+    ) throws(RPCError) -> Work {
         guard envelope.modelFingerprint == self.fingerprint else {
             throw RPCError(
                 .failedPrecondition,
@@ -65,8 +75,15 @@ struct ForwardCheck: Sendable {
                     + "send fewer tokens at once or raise the host's limit"
             )
         }
-        let rowType = try self.checkTensor(envelope, rows: rows, byteCount: tensorByteCount)
-        return Work(layer: layer, groups: groups, rows: rows, rowType: rowType)
+        if isBackward, self.weightType == .int8 {
+            throw RPCError(
+                .failedPrecondition,
+                "this host keeps weights in int8, through which no exact gradient flows; train with hosts that keep them in "
+                    + "float32 or bfloat16 (--dtype)"
+            )
+        }
+        let rowType = try self.checkTensor(envelope, rows: rows, byteCount: tensorByteCount, isBackward: isBackward)
+        return Work(layer: layer, groups: groups, rows: rows, rowType: rowType, isBackward: isBackward)
     }
 
     private func layer(of envelope: ForwardRequestEnvelope) throws(RPCError) -> SparseLayer {
@@ -125,27 +142,30 @@ struct ForwardCheck: Sendable {
     private func checkTensor(
         _ envelope: ForwardRequestEnvelope,
         rows: Int,
-        byteCount: Int
+        byteCount: Int,
+        isBackward: Bool
     ) throws(RPCError) -> DType {
-        guard let rowType = envelope.tokensDType.type, rowType.isRow else {
+        let field = isBackward ? "rows" : "tokens"
+        guard let rowType = envelope.tokensDType.type, isBackward ? rowType == .float32 : rowType.isRow else {
             throw RPCError(
                 .invalidArgument,
-                "tokens.dtype is \(envelope.tokensDType); this host takes FLOAT32 and BFLOAT16"
+                "\(field).dtype is \(envelope.tokensDType); this host takes \(isBackward ? "FLOAT32" : "FLOAT32 and BFLOAT16")"
             )
         }
         let shape = envelope.tokensShape
-        guard shape.count == 2, Int(shape[0]) == rows, Int(shape[1]) == self.modelWidth else {
+        let sent = isBackward ? 2 * rows : rows
+        guard shape.count == 2, Int(shape[0]) == sent, Int(shape[1]) == self.modelWidth else {
             throw RPCError(
                 .invalidArgument,
-                "tokens.shape is \(shape.prefix(8)); from the groups' rows and the model's width it must be "
-                    + "[\(rows), \(self.modelWidth)]"
+                "\(field).shape is \(shape.prefix(8)); from the groups' rows\(isBackward ? ", each with a gradient," : "") and "
+                    + "the model's width it must be [\(sent), \(self.modelWidth)]"
             )
         }
-        let expected = rows * self.modelWidth * rowType.byteCount
+        let expected = sent * self.modelWidth * rowType.byteCount
         guard byteCount == expected else {
             throw RPCError(
                 .invalidArgument,
-                "tokens.data has \(byteCount) bytes; \(envelope.tokensDType) values of shape \(shape) take \(expected)"
+                "\(field).data has \(byteCount) bytes; \(envelope.tokensDType) values of shape \(shape) take \(expected)"
             )
         }
         return rowType

@@ -11,7 +11,7 @@ internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import Telemetry
 
-/// The work of one `Forward` call: what to compute, from which bytes, and who waits for the answer.
+/// The work of one `Forward` or `Backward` call: what to compute, from which bytes, and who waits for the answer.
 struct ForwardJob: Sendable {
     let work: ForwardCheck.Work
     /// The received message; the tensor's bytes are used in place.
@@ -35,7 +35,7 @@ final class ForwardQueue: Sendable {
 
     /// What the compute thread does next.
     enum Task: Sendable {
-        /// Compute these calls of one layer together.
+        /// Compute these calls of one layer and one kind together.
         case compute([ForwardJob])
         case leave
     }
@@ -82,7 +82,8 @@ final class ForwardQueue: Sendable {
             layer: job.work.layer,
             rows: job.work.rows,
             experts: job.work.groups.count,
-            deadline: deadline
+            deadline: deadline,
+            isBackward: job.work.isBackward
         )
         let outcome = self.state.notify { state in
             let outcome = state.admission.arrived(call, now: job.arrival)

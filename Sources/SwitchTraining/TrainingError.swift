@@ -12,6 +12,7 @@ public struct TrainingError: Error, Sendable, Hashable, CustomStringConvertible 
             case invalidBatch
             case invalidSettings
             case notFinite
+            case noExperts
         }
 
         private let kind: Kind
@@ -29,6 +30,8 @@ public struct TrainingError: Error, Sendable, Hashable, CustomStringConvertible 
         public static let invalidSettings = Self(kind: .invalidSettings)
         /// A loss or a gradient is an infinity or not a number.
         public static let notFinite = Self(kind: .notFinite)
+        /// Experts that are computed elsewhere gave no answer.
+        public static let noExperts = Self(kind: .noExperts)
     }
 
     /// What went wrong.

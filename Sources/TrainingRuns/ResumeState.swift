@@ -21,7 +21,8 @@ struct ResumeState: Codable, Hashable {
     var identity: [String: String]
     /// The step of the best evaluation, and its cross-entropy.
     var best: Best?
-    /// The fingerprint of the checkpoint below an adapter; nil where all weights are trained.
+    /// The fingerprint of the checkpoint below an adapter, or around whose experts all else is trained; nil where all weights
+    /// are.
     var base: UInt64?
 
     struct Best: Codable, Hashable {

@@ -20,8 +20,10 @@ public enum RunEvent: Sendable {
 public struct RunSize: Sendable, Hashable {
     /// Elements of all tensors of the model.
     public var parameters: Int
-    /// Elements of all tensors that are trained: an adapter's, or the model's.
+    /// Elements of all tensors that are trained: an adapter's, or the model's, with or without its experts.
     public var trainedParameters: Int
+    /// Whether experts stay as they are.
+    public var freezesExperts = false
     /// Lines of an epoch.
     public var lines: Int
     /// Examples of an evaluation.

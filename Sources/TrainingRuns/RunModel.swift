@@ -48,6 +48,15 @@ public enum RunModel: Sendable, Hashable {
         }
     }
 
+    /// The fingerprint of the checkpoint that a run begins with.
+    ///
+    /// - Returns: The fingerprint; nil for a new model.
+    /// - Throws: `CheckpointError` for a checkpoint that is damaged.
+    public func fingerprint() throws -> UInt64? {
+        guard case .checkpoint(let directory) = self else { return nil }
+        return try Checkpoint.open(directory).fingerprint
+    }
+
     /// The first weights.
     ///
     /// - Parameters:

@@ -5,7 +5,8 @@ internal import SwitchTraining
 internal import SwitchyardTypes
 internal import TensorKernels
 
-/// The weights of a run, and what makes new ones of a step's gradients: all of them, or a LoRA adapter's.
+/// The weights of a run, and what makes new ones of a step's gradients: all of them, those outside experts, or a LoRA
+/// adapter's.
 final class RunParameters {
     /// The weights that the model computes with, an adapter's product included.
     let weights: ParameterBuffer
@@ -41,8 +42,9 @@ final class RunParameters {
         }
         if let save, let adapter { try adapter.restore(from: "\(save.path)/\(SavedCheckpoint.adapterName)") }
         self.adapter?.apply(to: self.weights, pool: pool)
-        self.gradients = Gradients(layout: layout, wanted: self.adapter?.targets)
-        let trained = self.adapter?.layout ?? layout
+        let wanted = self.adapter?.targets ?? (plan.freezesExperts ? layout.outsideExperts : nil)
+        self.gradients = Gradients(layout: layout, wanted: wanted)
+        let trained = self.adapter?.layout ?? (plan.freezesExperts ? layout.withoutExperts : layout)
         switch plan.optimizer {
         case .adamW(let settings): self.optimizer = try AdamW(layout: trained, settings: settings)
         case .adafactor(let settings): self.optimizer = try Adafactor(layout: trained, settings: settings)
@@ -54,7 +56,7 @@ final class RunParameters {
     }
 
     /// Elements of all tensors that are trained.
-    var trainedCount: Int { (self.adapter?.layout ?? self.weights.layout).parameterCount }
+    var trainedCount: Int { self.optimizer.layout.parameterCount }
 
     /// The optimizer's state.
     var optimizerState: [TensorView] {

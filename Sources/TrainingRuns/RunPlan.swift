@@ -41,6 +41,8 @@ public struct RunPlan: Sendable {
     public var training = TrainingSettings()
     /// The LoRA adapter that is trained in place of the weights; nil to train the weights.
     public var lowRank: LowRankSettings?
+    /// Whether experts' weights stay as they are, and all others are trained around them.
+    public var freezesExperts = false
     /// The model's name in an adapter's files; its folder where nil.
     public var modelName: String?
     /// What makes new weights of gradients.
@@ -116,10 +118,31 @@ public struct RunPlan: Sendable {
         if self.lowRank != nil, case .new = self.model {
             throw RunError("a LoRA adapter is trained beside the weights of a checkpoint; a new model has none")
         }
+        if self.freezesExperts { try self.checkFrozenExperts() }
         try check(
             self.evaluationData.isEmpty || self.evaluationShare == 0,
             "files to evaluate with and a held-out share exclude each other; give one of them"
         )
+    }
+
+    private func checkFrozenExperts() throws(RunError) {
+        guard self.lowRank == nil else {
+            throw RunError(
+                "a LoRA adapter leaves experts as they are unless it names them; leave out that experts are frozen"
+            )
+        }
+        if case .new = self.model {
+            throw RunError(
+                "experts that stay as they are have learnt something; a new model's have not: train them too"
+            )
+        }
+        let dropout = self.training.expertDropout ?? self.training.dropout
+        guard dropout == 0 else {
+            throw RunError(
+                "expert-dropout is \(dropout), but must be 0 where experts stay as they are: what it drops is not computed here;"
+                    + " set it to 0, or leave it out"
+            )
+        }
     }
 
     /// The learning rate of each step.
@@ -144,6 +167,7 @@ public struct RunPlan: Sendable {
         case .adamW(let settings): optimizer = "adamw \(settings)"
         case .adafactor(let settings): optimizer = "adafactor \(settings)"
         }
+        if self.freezesExperts { optimizer += ", experts as they are" }
         // Types of this module and others print all their properties; one added later counts by itself.
         optimizer = optimizer.replacing("SwitchTraining.", with: "")
         var training = self.training

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+public import SwitchModel
 internal import SwitchTraining
 internal import SwitchyardTypes
 public import TensorKernels
@@ -19,7 +20,7 @@ public final class TrainingRun {
     private let files: SavedCheckpoint
     private let step: TrainingStep
     private let parameters: RunParameters
-    /// The checkpoint below an adapter.
+    /// The checkpoint below an adapter, or around whose experts all else is trained.
     private let base: UInt64?
     private let schedule: LearningRateSchedule
     private let lines: FileLines
@@ -37,10 +38,22 @@ public final class TrainingRun {
     ///   - plan: The run.
     ///   - resumes: Whether it goes on where the folder's last save ends.
     ///   - pool: The threads.
+    ///   - experts: Where the experts of a plan that freezes them are computed; nil for here. It does not change the weights.
     ///   - tell: Told how it goes.
     /// - Throws: ``RunError``, `CheckpointError`, `TokenizerError`, `DataError` or `TrainingError`, each saying what to do.
-    public init(_ plan: RunPlan, resumes: Bool, pool: WorkPool, tell: @escaping (RunEvent) -> Void) throws {
+    public init(
+        _ plan: RunPlan,
+        resumes: Bool,
+        pool: WorkPool,
+        experts: (any TrainingExperts)? = nil,
+        tell: @escaping (RunEvent) -> Void
+    ) throws {
         try plan.validate()
+        guard experts == nil || plan.freezesExperts else {
+            throw RunError(
+                "experts that are computed elsewhere stay as they are, but this run trains them; freeze them"
+            )
+        }
         self.plan = plan
         self.pool = pool
         self.tell = tell
@@ -49,7 +62,9 @@ public final class TrainingRun {
         let state = try save.map { try ResumeState.load($0, for: plan) }
         // An adapter's save holds merged weights; the run goes on beside those that it began with.
         let (configuration, checkpoint) = try plan.model.open(resumingFrom: plan.lowRank == nil ? save?.path : nil)
-        self.base = plan.lowRank == nil ? nil : checkpoint?.fingerprint
+        self.base =
+            plan.lowRank != nil
+            ? checkpoint?.fingerprint : plan.freezesExperts ? try plan.model.fingerprint() : nil
         if let state, state.base != self.base {
             throw RunError("\(plan.model.tokenizer) is not the checkpoint that the run began with; bring that one")
         }
@@ -71,7 +86,7 @@ public final class TrainingRun {
         self.evaluation = try EvaluationSet(plan, self.lines, tokenizer)
         var training = plan.training
         training.seed = plan.seed
-        self.step = try TrainingStep(configuration, settings: training, pool: pool)
+        self.step = try TrainingStep(configuration, settings: training, pool: pool, experts: experts)
         self.parameters = try RunParameters(
             plan,
             self.step.layout,
@@ -90,6 +105,7 @@ public final class TrainingRun {
         let size = RunSize(
             parameters: self.step.layout.parameterCount,
             trainedParameters: self.parameters.trainedCount,
+            freezesExperts: plan.freezesExperts,
             lines: self.batches.examples.linesPerEpoch,
             evaluationExamples: self.evaluation.exampleCount
         )

@@ -48,6 +48,32 @@ struct ForwardCheckTests {
         #expect(work.groups == [.init(expert: 2, rows: 1), .init(expert: 3, rows: 2)])
     }
 
+    @Test("A call for gradients holds a second row for each token row, in FLOAT32")
+    func backward() throws {
+        let envelope = self.envelope { $0.tokensShape = [6, 4] }
+        let work = try self.check.check(envelope, tensorByteCount: 96, isBackward: true)
+        #expect(work.isBackward && work.rows == 3)
+        #expect(try !self.check.check(self.envelope(), tensorByteCount: 48).isBackward)
+        var int8 = self.check
+        int8.weightType = .int8
+        for (check, envelope, bytes, code, words) in [
+            (self.check, self.envelope(), 48, Status.Code.invalidArgument, "rows.shape is [3, 4]"),
+            (self.check, envelope, 95, .invalidArgument, "rows.data has 95 bytes"),
+            (
+                self.check, self.envelope { ($0.tokensShape, $0.tokensDType) = ([6, 4], .bfloat16) }, 48,
+                .invalidArgument, "this host takes FLOAT32"
+            ),
+            (int8, envelope, 96, .failedPrecondition, "int8"),
+        ] {
+            let error = #expect(throws: RPCError.self) {
+                try check.check(envelope, tensorByteCount: bytes, isBackward: true)
+            }
+            #expect(error?.code == code)
+            #expect(error?.message.contains(words) == true, "\(error?.message ?? "no error")")
+        }
+        #expect(try int8.check(self.envelope(), tensorByteCount: 48).rows == 3)
+    }
+
     /// A wrong call: its name, its fault, the status, and the required words of the message.
     struct Fault: Sendable, CustomTestStringConvertible {
         let testDescription: String

@@ -135,9 +135,12 @@ extension HostAdmission {
         layer: SparseLayer = .of(1),
         rows: Int,
         deadline: ContinuousClock.Instant? = nil,
+        isBackward: Bool = false,
         now: ContinuousClock.Instant
     ) throws -> CallID {
-        let outcome = self.arrived(.of(source, layer: layer, rows: rows, deadline: deadline), now: now)
+        var call = HostAdmission.Call.of(source, layer: layer, rows: rows, deadline: deadline)
+        call.isBackward = isBackward
+        let outcome = self.arrived(call, now: now)
         guard case .queue(let id) = outcome else {
             throw UnexpectedOutcome(outcome: outcome)
         }

@@ -34,6 +34,17 @@ struct HostBatchingTests {
         #expect(admission.totals == .init(passes: 3, calls: 5, rows: 140, namedExperts: 5, expertReads: 3))
     }
 
+    @Test("Calls for gradients and for outputs of one layer are computed apart")
+    func kinds() throws {
+        var admission = self.machine()
+        let forward = try admission.queue("a", rows: 10, now: self.now)
+        let backward = try admission.queue("b", rows: 10, isBackward: true, now: self.now)
+        let second = try admission.queue("c", rows: 10, isBackward: true, now: self.now)
+        let third = try admission.queue("d", rows: 10, now: self.now)
+        let passes = [admission.pass(now: self.now), admission.pass(now: self.now)]
+        #expect(passes == [.init(calls: [forward, third], rows: 20), .init(calls: [backward, second], rows: 20)])
+    }
+
     @Test("A call larger than a pass is computed alone")
     func large() throws {
         var admission = self.machine(rows: 10)

@@ -68,7 +68,8 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
         parts: [Range<Int>]? = nil,
         threads: Int = 1,
         level: KernelLevel = .best,
-        step number: Int = 3
+        step number: Int = 3,
+        wanted: [Bool]? = nil
     ) throws -> (StepReport, Gradients) {
         let step = try TrainingStep(
             self.configuration,
@@ -78,7 +79,7 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
         )
         var batch = self.batch
         if let parts { batch.parts = parts }
-        let gradients = Gradients(layout: step.layout)
+        let gradients = Gradients(layout: step.layout, wanted: wanted)
         let report = try step.gradients(batch, weights: try self.weights(), into: gradients, step: number)
         return (report, gradients)
     }

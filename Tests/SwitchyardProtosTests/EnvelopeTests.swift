@@ -215,6 +215,26 @@ private struct Parsed<Envelope: Equatable>: Equatable {
         #expect(refusal(envelope, []) == .sizeMismatch)
     }
 
+    @Test func `a call for gradients holds two rows for each that its groups name`() throws {
+        var envelope = Self.request
+        envelope.tokensShape[0] = UInt32(2 * envelope.rowCount)
+        let rows = Self.rows + Self.rows
+        let bytes = envelope.header(tensorByteCount: rows.count) + rows
+        let (read, range) = try bytes.withUnsafeBytes { try ForwardRequestEnvelope.parse($0, isBackward: true) }
+        #expect(read == envelope)
+        #expect(Array(bytes[range]) == rows)
+        let message = try BackwardRequest(serialized: bytes)
+        #expect(message.groups == envelope.groups && message.rows?.data == rows)
+        #expect(message.rows?.shape == envelope.tokensShape && message.layer == envelope.layer)
+        #expect(throws: ProtoError.self) { try self.parseRequest(bytes) }
+        let error = #expect(throws: ProtoError.self) {
+            try (Self.request.header(tensorByteCount: Self.rows.count) + Self.rows)
+                .withUnsafeBytes { try ForwardRequestEnvelope.parse($0, isBackward: true) }
+        }
+        #expect(error?.description.contains("BackwardRequest") == true)
+        #expect(error?.description.contains("send two for it") == true)
+    }
+
     @Test func `more groups than allowed are refused`() {
         let group: [UInt8] = [0x22, 0x00]
         let bytes = (0...ForwardRequestEnvelope.maxGroups).flatMap { _ in group }

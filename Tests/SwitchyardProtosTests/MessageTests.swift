@@ -270,7 +270,8 @@ import Testing
         let methods = [
             GatewayMethods.generate, GatewayMethods.generateStream, GatewayMethods.encode, GatewayMethods.score,
             GatewayMethods.describeModel, GatewayMethods.describeCluster, ExpertHostMethods.forward,
-            ExpertHostMethods.describe, HealthMethods.check, HealthMethods.watch, HealthMethods.list,
+            ExpertHostMethods.backward, ExpertHostMethods.describe, HealthMethods.check, HealthMethods.watch,
+            HealthMethods.list,
             ReflectionMethods.v1,
         ]
         for method in methods {

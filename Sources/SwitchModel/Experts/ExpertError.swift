@@ -12,6 +12,9 @@ public struct ExpertError: Error, Sendable, Hashable, CustomStringConvertible {
 
         /// A group's number of rows is not positive.
         case invalidGroup
+
+        /// The expert's weights are kept in a type through which no gradient flows.
+        case notTrainable
     }
 
     /// The kind of fault.

@@ -23,11 +23,11 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     private static let slabRows = 2048
 
     private let layers: [SparseLayer: [Int: FeedForwardWeights]]
-    private let pool: WorkPool
-    private let modelWidth: Int
-    private let feedForwardWidth: Int
+    let pool: WorkPool
+    let modelWidth: Int
+    let feedForwardWidth: Int
     private let isGated: Bool
-    private let activation: Activation
+    let activation: Activation
 
     /// Loads and packs experts.
     ///
@@ -229,13 +229,14 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         WorkPool.share(rows, width: width, among: self.pool, body: body)
     }
 
-    private struct Part {
+    /// Rows that go through one expert.
+    struct Part {
         let expert: FeedForwardWeights
         let rows: Int
     }
 
     /// Looks the experts up and cuts the rows into slabs.
-    private func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
+    func slabs(of groups: [ExpertRows], layer: SparseLayer) throws(ExpertError) -> [[Part]] {
         guard let experts = self.layers[layer] else {
             throw ExpertError(
                 code: .unknownLayer,

@@ -23,6 +23,8 @@ struct PartRun {
     let gradients: Gradients?
     let sums: StepSums
     let routing: StepRouting
+    /// Experts that are computed elsewhere; nil where the weights' own are.
+    var experts: ExpertsElsewhere?
 
     /// The same with activations in the memory that is packed block by block.
     var packing: PartRun {

@@ -10,7 +10,10 @@ struct SparseActivations {
     let input: Rows
     let router: RouterActivations
     let plan: RoutePlan
-    let experts: FeedForwardActivations
+    /// The experts' input rows, in dispatched order.
+    let dispatched: Rows
+    /// What the experts keep; nil where they are computed elsewhere.
+    let experts: FeedForwardActivations?
     /// The experts' outputs, in dispatched order.
     let outputs: Rows
 }
@@ -67,7 +70,13 @@ struct SparseLayerPass {
             }
         }
         let outputs = run.arena.rows(plan.sources.count, columns: input.columns)
-        let experts = self.networks(plan).forward(dispatched, into: outputs)
+        let experts: FeedForwardActivations?
+        if let elsewhere = run.experts {
+            elsewhere.forward(self.parameters.layer, plan, dispatched, into: outputs)
+            experts = nil
+        } else {
+            experts = self.networks(plan).forward(dispatched, into: outputs)
+        }
         run.settle(outputs)
         run.share(input.count, width: input.columns) { range in
             for token in range {
@@ -81,7 +90,14 @@ struct SparseLayerPass {
                 Residual.scale(source, by: scale, count: input.columns, into: output.row(token))
             }
         }
-        return SparseActivations(input: input, router: kept, plan: plan, experts: experts, outputs: outputs)
+        return SparseActivations(
+            input: input,
+            router: kept,
+            plan: plan,
+            dispatched: dispatched,
+            experts: experts,
+            outputs: outputs
+        )
     }
 
     func backward(_ kept: SparseActivations, outputGradient: Rows, inputGradient: Rows, gradients: Gradients) {
@@ -114,13 +130,24 @@ struct SparseLayerPass {
             }
         }
         run.settle(expertGradient)
-        self.networks(plan)
-            .backward(
-                kept.experts,
-                outputGradient: expertGradient,
-                inputGradient: dispatchedGradient,
-                gradients: gradients
-            )
+        if let experts = kept.experts {
+            self.networks(plan)
+                .backward(
+                    experts,
+                    outputGradient: expertGradient,
+                    inputGradient: dispatchedGradient,
+                    gradients: gradients
+                )
+        } else {
+            run.experts?
+                .backward(
+                    self.parameters.layer,
+                    plan,
+                    kept.dispatched,
+                    outputGradient: expertGradient,
+                    inputGradient: dispatchedGradient
+                )
+        }
         run.share(kept.input.count, width: columns) { range in
             for token in range {
                 let slot = Int(plan.slots[token])

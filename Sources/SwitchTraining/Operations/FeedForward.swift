@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import CKernels
 internal import Checkpoints
 internal import SwitchModel
 internal import SwitchyardTypes
@@ -146,25 +145,20 @@ struct FeedForwards {
         let activation = self.activation
         run.share(inner.count, width: 2 * width) { range in
             withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { room in
-                guard let slopes = room.baseAddress else { return }
+                guard let room = room.baseAddress else { return }
                 for row in range {
                     let gradient = inner.row(row)
                     self.dropout?.apply(gradient, count: width, place: self.place(row))
                     guard let z = kept.inner?.row(row) else {
                         // Where dropout or relu made a hidden number 0, nothing flows back.
-                        ck_relu_backward(run.level.rawValue, kept.hidden.row(row), width, gradient)
+                        Activation.reluBackward(gradient, hidden: kept.hidden.row(row), count: width, level: run.level)
                         continue
                     }
+                    var gate: (value: UnsafePointer<Float>, gradient: UnsafeMutablePointer<Float>)?
                     if let factor, let kept = kept.factor {
-                        slopes.update(from: z, count: width)
-                        activation.apply(slopes, count: width, level: run.level)
-                        let target = factor.row(row)
-                        target.update(from: gradient, count: width)
-                        ck_times(run.level.rawValue, slopes, width, target)
-                        ck_times(run.level.rawValue, kept.row(row), width, gradient)
+                        gate = (UnsafePointer(kept.row(row)), factor.row(row))
                     }
-                    ck_activation_slopes(run.level.rawValue, activation.kernelCode, z, width, slopes)
-                    ck_times(run.level.rawValue, slopes, width, gradient)
+                    activation.backward(gradient, inner: z, factor: gate, room: room, count: width, level: run.level)
                 }
             }
         }

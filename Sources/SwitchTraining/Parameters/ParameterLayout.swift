@@ -87,6 +87,27 @@ public struct ParameterLayout: Sendable, Hashable {
         )
     }
 
+    private init(entries: [Entry], count: Int, indices: [TensorRole: Int]) {
+        self.entries = entries
+        self.count = count
+        self.indices = indices
+    }
+
+    /// The tensors that are no expert's, at the same places: what is trained where experts stay as they are.
+    ///
+    /// Experts come last, so an optimizer of this layout works on the buffers of the whole one, and keeps nothing of experts.
+    public var withoutExperts: ParameterLayout {
+        let entries = Array(self.entries.prefix { !$0.kind.isExpert })
+        return ParameterLayout(
+            entries: entries,
+            count: self.entries.dropFirst(entries.count).first?.range.lowerBound ?? self.count,
+            indices: self.indices.filter { $0.value < entries.count }
+        )
+    }
+
+    /// For each entry whether it is no expert's.
+    public var outsideExperts: [Bool] { self.entries.map { !$0.kind.isExpert } }
+
     /// A tensor that has no place yet.
     struct Tensor {
         var name: String
@@ -130,6 +151,9 @@ public struct ParameterLayout: Sendable, Hashable {
 }
 
 extension ParameterKind {
+    /// Whether the tensor is an expert's.
+    var isExpert: Bool { if case .expert = self { true } else { false } }
+
     init(_ role: TensorRole) {
         switch role {
         case .sharedEmbedding: self = .embedding

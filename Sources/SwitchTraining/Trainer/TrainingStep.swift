@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Checkpoints
-internal import SwitchModel
+public import SwitchModel
 internal import SwitchyardTypes
 public import TensorKernels
 
@@ -28,6 +28,8 @@ public final class TrainingStep {
     /// The weights that a step computes with, where they are not those that it is given.
     private let rounded: ParameterBuffer?
     private let sums: StepSums
+    /// Experts that are computed elsewhere; nil where the weights' own are.
+    private let experts: ExpertsElsewhere?
 
     /// Bytes of activations at most so far.
     public var activationBytes: Int { self.arena.peakByteCount + self.packs.peakByteCount }
@@ -42,12 +44,15 @@ public final class TrainingStep {
     ///   - settings: What is minimised, and how.
     ///   - pool: Threads that share the work.
     ///   - level: The instruction set.
+    ///   - experts: Experts that are computed elsewhere, with weights that stay as they are; nil to compute with the weights'
+    ///     own. Where their weights are the same, so are the bits.
     /// - Throws: `unsupported` for an encoder alone, `invalidSettings` or `limitExceeded`.
     public init(
         _ configuration: ModelConfiguration,
         settings: TrainingSettings = TrainingSettings(),
         pool: WorkPool,
-        level: KernelLevel = .best
+        level: KernelLevel = .best,
+        experts: (any TrainingExperts)? = nil
     ) throws(TrainingError) {
         guard configuration.hasDecoder, configuration.encoderBlocks > 0 else {
             throw TrainingError(
@@ -56,6 +61,8 @@ public final class TrainingStep {
             )
         }
         try settings.validate()
+        if experts != nil { try ExpertsElsewhere.check(settings) }
+        self.experts = experts.map { ExpertsElsewhere($0) }
         self.configuration = configuration
         self.layout = try ParameterLayout(configuration)
         self.settings = settings
@@ -74,7 +81,8 @@ public final class TrainingStep {
     ///   - gradients: Replaced by the step's gradients.
     ///   - step: The step's number, for random numbers and messages.
     /// - Returns: The losses.
-    /// - Throws: `invalidBatch`; `notFinite` with step, part and what is not a number, after which the gradients are void.
+    /// - Throws: `invalidBatch`; `notFinite` with step, part and what is not a number, and `noExperts` where experts that are
+    ///   computed elsewhere gave no answer, after which the gradients are void.
     public func gradients(
         _ batch: TrainingBatch,
         weights: ParameterBuffer,
@@ -98,6 +106,7 @@ public final class TrainingStep {
             for part in PartRows.all(of: batch, self.configuration) {
                 _ = self.forward(part, run, keeping: false)
                 self.arena.end()
+                try self.experts?.check()
             }
             routing.knowCounts()
             routing.beginPass()
@@ -106,6 +115,7 @@ public final class TrainingStep {
         var losses = TargetLosses()
         for (index, part) in PartRows.all(of: batch, self.configuration).enumerated() {
             self.forwardAndBackward(part, run, gradients, tokens: batch.targetTokens, addingTo: &losses)
+            try self.experts?.check()
             guard losses.crossEntropy.isFinite, losses.squares.isFinite else {
                 throw TrainingError(
                     code: .notFinite,
@@ -146,7 +156,7 @@ public final class TrainingStep {
     ///   - batch: The examples.
     ///   - weights: The weights.
     /// - Returns: The losses.
-    /// - Throws: `invalidBatch`.
+    /// - Throws: `invalidBatch`; `noExperts` where experts that are computed elsewhere gave no answer.
     public func evaluate(_ batch: TrainingBatch, weights: ParameterBuffer) throws(TrainingError) -> StepReport {
         try batch.validate(self.configuration)
         let routing = StepRouting(
@@ -159,6 +169,7 @@ public final class TrainingStep {
         var losses = TargetLosses()
         for part in PartRows.all(of: batch, self.configuration) {
             let rows = self.forward(part, run, keeping: false)
+            try self.experts?.check()
             HeadLoss(run: run, parameters: self.parameters)(
                 rows.decoder.output,
                 targets: part.targets,
@@ -192,7 +203,8 @@ public final class TrainingStep {
             randomness: randomness,
             gradients: gradients,
             sums: self.sums,
-            routing: routing
+            routing: routing,
+            experts: self.experts
         )
     }
 

@@ -3,7 +3,8 @@
 /// A `ForwardRequest` without its elements, so that the rows are never copied.
 ///
 /// To send, write ``header(tensorByteCount:)`` and then the rows: together they are one valid message. To receive, find
-/// the rows in the message with ``parse(_:)``. The wire format is the one of ``ForwardRequest``.
+/// the rows in the message with ``parse(_:isBackward:)``. The wire format is the one of ``ForwardRequest``, and of
+/// ``BackwardRequest``, whose rows are the token rows and as many gradients.
 public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// The most runs of rows in one call.
     public static let maxGroups = 65_536
@@ -79,15 +80,22 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
     /// Fields may come in any order; the last occurrence of a repeated one wins, repeated messages are merged; unknown
     /// fields are skipped.
     ///
-    /// - Parameter bytes: The whole message, at any alignment.
+    /// - Parameters:
+    ///   - bytes: The whole message, at any alignment.
+    ///   - isBackward: Whether it is a ``BackwardRequest``.
     /// - Returns: The envelope, and where in `bytes` the rows are: as many bytes as type and shape say, at any
     ///   alignment.
     /// - Throws: ``ProtoError`` if the bytes are not such a message, or the rows do not fit the type, the shape and the
     ///   groups.
     public static func parse(
-        _ bytes: UnsafeRawBufferPointer
+        _ bytes: UnsafeRawBufferPointer,
+        isBackward: Bool = false
     ) throws(ProtoError) -> (envelope: ForwardRequestEnvelope, tensorBytes: Range<Int>) {
-        var reader = WireReader(bytes, message: "switchyard.v1.ForwardRequest")
+        let field = isBackward ? "rows" : "tokens"
+        var reader = WireReader(
+            bytes,
+            message: isBackward ? "switchyard.v1.BackwardRequest" : "switchyard.v1.ForwardRequest"
+        )
         var tokens = TensorHeader()
         var envelope = ForwardRequestEnvelope(
             modelFingerprint: 0,
@@ -118,20 +126,22 @@ public struct ForwardRequestEnvelope: Sendable, Hashable {
                     try Self.group(reader.inside(range, message: "switchyard.v1.ExpertRows"))
                 )
             case 5:
-                let range = try reader.delimited(type, "tokens")
+                let range = try reader.delimited(type, field)
                 try tokens.read(reader.inside(range, message: "switchyard.v1.Tensor"))
             default:
                 try reader.skip(type)
             }
         }
-        try tokens.validate("tokens", reader)
+        try tokens.validate(field, reader)
         envelope.tokensShape = tokens.shape
         envelope.tokensDType = tokens.dtype
-        guard let rows = tokens.shape.first, envelope.rowCount == Int(rows) else {
+        let sent = isBackward ? 2 * envelope.rowCount : envelope.rowCount
+        guard let rows = tokens.shape.first, sent == Int(rows) else {
             throw reader.error(
                 .sizeMismatch,
                 "groups",
-                "they name \(envelope.rowCount) rows, but the shape of `tokens` is \(tokens.shape); name each row once"
+                "they name \(envelope.rowCount) rows, but the shape of `\(field)` is \(tokens.shape); name each row once"
+                    + (isBackward ? ", and send two for it" : "")
             )
         }
         return (envelope, tokens.data)

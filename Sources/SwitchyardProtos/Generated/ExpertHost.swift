@@ -96,6 +96,101 @@ extension ForwardResponse: CBacked {
     }
 }
 
+/// Token rows for experts of one sparse layer, and the gradients of these experts' outputs.
+///
+/// The fields are numbered as in ForwardRequest.
+public struct BackwardRequest: ProtoMessage {
+    /// The fingerprint of the checkpoint that is trained on.
+    public var modelFingerprint: UInt64
+
+    /// The half of the model.
+    public var stack: WireStack
+
+    /// The index of the block that holds the sparse layer.
+    public var layer: UInt32
+
+    /// The expert of each run of rows, in the order of the token rows, experts ascending.
+    public var groups: [ExpertRows]
+
+    /// FLOAT32, [2 * rows, d_model] where the groups name `rows` rows: the token rows that Forward got, then, in the
+    /// same order, the gradient of the loss by each one's output.
+    public var rows: Tensor?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        modelFingerprint: UInt64 = 0,
+        stack: WireStack = .unspecified,
+        layer: UInt32 = 0,
+        groups: [ExpertRows] = [],
+        rows: Tensor? = nil
+    ) {
+        self.modelFingerprint = modelFingerprint
+        self.stack = stack
+        self.layer = layer
+        self.groups = groups
+        self.rows = rows
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension BackwardRequest: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__BackwardRequest>) {
+        switchyard__v1__backward_request__init(c)
+    }
+
+    init(reading c: Switchyard__V1__BackwardRequest, _ fields: FieldReader) throws(ProtoError) {
+        self.modelFingerprint = c.model_fingerprint
+        self.stack = try fields.choice(c.stack.rawValue, "stack")
+        self.layer = c.layer
+        self.groups = try fields.messages(c.n_groups, c.groups)
+        self.rows = try fields.message(c.rows)
+    }
+
+    func write(_ c: inout Switchyard__V1__BackwardRequest, _ arena: ProtoArena) {
+        c.model_fingerprint = self.modelFingerprint
+        c.stack = Switchyard__V1__Stack(self.stack.rawValue)
+        c.layer = self.layer
+        (c.n_groups, c.groups) = arena.messages(self.groups)
+        c.rows = arena.message(self.rows)
+    }
+}
+
+/// The gradients of token rows.
+public struct BackwardResponse: ProtoMessage {
+    /// FLOAT32, [rows, d_model], in the order of the request's token rows.
+    public var inputGradients: Tensor?
+
+    /// How busy the host is.
+    public var load: HostLoad?
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(inputGradients: Tensor? = nil, load: HostLoad? = nil) {
+        self.inputGradients = inputGradients
+        self.load = load
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension BackwardResponse: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__BackwardResponse>) {
+        switchyard__v1__backward_response__init(c)
+    }
+
+    init(reading c: Switchyard__V1__BackwardResponse, _ fields: FieldReader) throws(ProtoError) {
+        self.inputGradients = try fields.message(c.input_gradients)
+        self.load = try fields.message(c.load)
+    }
+
+    func write(_ c: inout Switchyard__V1__BackwardResponse, _ arena: ProtoArena) {
+        c.input_gradients = arena.message(self.inputGradients)
+        c.load = arena.message(self.load)
+    }
+}
+
 /// Asks for a HostDescription.
 public struct DescribeHostRequest: ProtoMessage {
     /// Creates the message.
@@ -269,6 +364,16 @@ public enum ExpertHostMethods {
     ///
     /// ``ForwardRequest`` to ``ForwardResponse``.
     public static let forward = MethodName(service: Self.service, name: "Forward")
+
+    /// Computes the gradient of rows that went through experts, for training with experts that stay as they are: a pure
+    /// function of its message like Forward, so that it may be repeated and sent to several hosts.
+    ///
+    /// The host computes the experts' feed-forwards again.
+    ///
+    /// The codes of Forward; FAILED_PRECONDITION too where the host keeps weights in int8.
+    ///
+    /// ``BackwardRequest`` to ``BackwardResponse``.
+    public static let backward = MethodName(service: Self.service, name: "Backward")
 
     /// Describes what the host holds and accepts.
     ///

@@ -31,7 +31,9 @@ final class TrainingDisplay: Sendable {
             let parameters =
                 size.trainedParameters == size.parameters
                 ? "\(size.parameters) parameters"
-                : "\(size.trainedParameters) parameters of an adapter, beside \(size.parameters)"
+                : size.freezesExperts
+                    ? "\(size.trainedParameters) of \(size.parameters) parameters, since experts stay as they are"
+                    : "\(size.trainedParameters) parameters of an adapter, beside \(size.parameters)"
             let begin = step.map { "Going on after step \($0)" } ?? "Beginning"
             self.print(
                 "\(begin): \(parameters), \(size.lines) lines in an epoch"

@@ -97,6 +97,96 @@ void   switchyard__v1__forward_response__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__forward_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__backward_request__init
+                     (Switchyard__V1__BackwardRequest         *message)
+{
+  static const Switchyard__V1__BackwardRequest init_value = SWITCHYARD__V1__BACKWARD_REQUEST__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__backward_request__get_packed_size
+                     (const Switchyard__V1__BackwardRequest *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__backward_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__backward_request__pack
+                     (const Switchyard__V1__BackwardRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__backward_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__backward_request__pack_to_buffer
+                     (const Switchyard__V1__BackwardRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__backward_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__BackwardRequest *
+       switchyard__v1__backward_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__BackwardRequest *)
+     protobuf_c_message_unpack (&switchyard__v1__backward_request__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__backward_request__free_unpacked
+                     (Switchyard__V1__BackwardRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__backward_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__backward_response__init
+                     (Switchyard__V1__BackwardResponse         *message)
+{
+  static const Switchyard__V1__BackwardResponse init_value = SWITCHYARD__V1__BACKWARD_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__backward_response__get_packed_size
+                     (const Switchyard__V1__BackwardResponse *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__backward_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__backward_response__pack
+                     (const Switchyard__V1__BackwardResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__backward_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__backward_response__pack_to_buffer
+                     (const Switchyard__V1__BackwardResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__backward_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__BackwardResponse *
+       switchyard__v1__backward_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__BackwardResponse *)
+     protobuf_c_message_unpack (&switchyard__v1__backward_response__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__backward_response__free_unpacked
+                     (Switchyard__V1__BackwardResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__backward_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__describe_host_request__init
                      (Switchyard__V1__DescribeHostRequest         *message)
 {
@@ -326,6 +416,147 @@ const ProtobufCMessageDescriptor switchyard__v1__forward_response__descriptor =
   switchyard__v1__forward_response__field_indices_by_name,
   1,  switchyard__v1__forward_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__forward_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__backward_request__field_descriptors[5] =
+{
+  {
+    "model_fingerprint",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__BackwardRequest, model_fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stack",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__BackwardRequest, stack),
+    &switchyard__v1__stack__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "layer",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__BackwardRequest, layer),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "groups",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Switchyard__V1__BackwardRequest, n_groups),
+    offsetof(Switchyard__V1__BackwardRequest, groups),
+    &switchyard__v1__expert_rows__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "rows",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__BackwardRequest, rows),
+    &switchyard__v1__tensor__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__backward_request__field_indices_by_name[] = {
+  3,   /* field[3] = groups */
+  2,   /* field[2] = layer */
+  0,   /* field[0] = model_fingerprint */
+  4,   /* field[4] = rows */
+  1,   /* field[1] = stack */
+};
+static const ProtobufCIntRange switchyard__v1__backward_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__backward_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.BackwardRequest",
+  "BackwardRequest",
+  "Switchyard__V1__BackwardRequest",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__BackwardRequest),
+  5,
+  switchyard__v1__backward_request__field_descriptors,
+  switchyard__v1__backward_request__field_indices_by_name,
+  1,  switchyard__v1__backward_request__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__backward_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__backward_response__field_descriptors[2] =
+{
+  {
+    "input_gradients",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__BackwardResponse, input_gradients),
+    &switchyard__v1__tensor__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "load",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__BackwardResponse, load),
+    &switchyard__v1__host_load__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__backward_response__field_indices_by_name[] = {
+  0,   /* field[0] = input_gradients */
+  1,   /* field[1] = load */
+};
+static const ProtobufCIntRange switchyard__v1__backward_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__backward_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.BackwardResponse",
+  "BackwardResponse",
+  "Switchyard__V1__BackwardResponse",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__BackwardResponse),
+  2,
+  switchyard__v1__backward_response__field_descriptors,
+  switchyard__v1__backward_response__field_indices_by_name,
+  1,  switchyard__v1__backward_response__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__backward_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 #define switchyard__v1__describe_host_request__field_descriptors NULL
@@ -566,13 +797,15 @@ const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
   (ProtobufCMessageInit) switchyard__v1__host_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCMethodDescriptor switchyard__v1__expert_host__method_descriptors[2] =
+static const ProtobufCMethodDescriptor switchyard__v1__expert_host__method_descriptors[3] =
 {
   { "Forward", &switchyard__v1__forward_request__descriptor, &switchyard__v1__forward_response__descriptor },
+  { "Backward", &switchyard__v1__backward_request__descriptor, &switchyard__v1__backward_response__descriptor },
   { "Describe", &switchyard__v1__describe_host_request__descriptor, &switchyard__v1__host_description__descriptor },
 };
 const unsigned switchyard__v1__expert_host__method_indices_by_name[] = {
-  1,        /* Describe */
+  1,        /* Backward */
+  2,        /* Describe */
   0         /* Forward */
 };
 const ProtobufCServiceDescriptor switchyard__v1__expert_host__descriptor =
@@ -582,7 +815,7 @@ const ProtobufCServiceDescriptor switchyard__v1__expert_host__descriptor =
   "ExpertHost",
   "Switchyard__V1__ExpertHost",
   "switchyard.v1",
-  2,
+  3,
   switchyard__v1__expert_host__method_descriptors,
   switchyard__v1__expert_host__method_indices_by_name
 };
@@ -594,13 +827,21 @@ void switchyard__v1__expert_host__forward(ProtobufCService *service,
   assert(service->descriptor == &switchyard__v1__expert_host__descriptor);
   service->invoke(service, 0, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void switchyard__v1__expert_host__backward(ProtobufCService *service,
+                                           const Switchyard__V1__BackwardRequest *input,
+                                           Switchyard__V1__BackwardResponse_Closure closure,
+                                           void *closure_data)
+{
+  assert(service->descriptor == &switchyard__v1__expert_host__descriptor);
+  service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void switchyard__v1__expert_host__describe(ProtobufCService *service,
                                            const Switchyard__V1__DescribeHostRequest *input,
                                            Switchyard__V1__HostDescription_Closure closure,
                                            void *closure_data)
 {
   assert(service->descriptor == &switchyard__v1__expert_host__descriptor);
-  service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void switchyard__v1__expert_host__init (Switchyard__V1__ExpertHost_Service *service,
                                         Switchyard__V1__ExpertHost_ServiceDestroy destroy)

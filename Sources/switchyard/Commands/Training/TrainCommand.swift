@@ -47,6 +47,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     @Option(TrainSettings.table.minutes) var minutes: String?
     @Flag(TrainSettings.table.resume) var resume = false
     @Option(TrainSettings.table.seed) var seed: String?
+    @Option(TrainSettings.table.experts) var experts: String?
     @Option(ComputeSettings().threads) var threads: String?
     @Option(ServiceSettings.table.config) var config: String?
 
@@ -123,6 +124,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         plan.minutes = try settings.value(table.minutes)
         plan.seed = UInt64(try settings.value(table.seed))
         plan.training = try table.loss.training(settings)
+        plan.freezesExperts = try settings.value(table.experts) == .frozen
+        if plan.freezesExperts, !settings.isSet(table.loss.expertDropout) { plan.training.expertDropout = 0 }
         plan.training.precision = try settings.value(table.batch.precision)
         plan.training.recomputesBlocks = try settings.value(table.batch.recompute)
         plan.lowRank = try table.adapter.lowRank(settings)

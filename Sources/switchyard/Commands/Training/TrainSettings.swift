@@ -17,6 +17,12 @@ enum OptimizerName: String, CaseIterable, Sendable {
     case adamw
 }
 
+/// What becomes of the experts.
+enum ExpertTraining: String, CaseIterable, Sendable {
+    case full
+    case frozen
+}
+
 /// A learning rate schedule's name.
 enum ScheduleName: String, CaseIterable, Sendable {
     case constant
@@ -71,6 +77,14 @@ struct TrainSettings: SettingTable {
         in: 0...Int(Int32.max),
         default: 0,
         "What the data's order, dropout, jitter and new weights come from."
+    )
+    let experts = Setting.choice(
+        "experts",
+        of: ExpertTraining.allCases,
+        default: .full,
+        name: \.rawValue,
+        placeholder: "choice",
+        "Whether experts are trained too, or stay as they are while all else is trained around them."
     )
     let batch = BatchSettings.table
     let loss = LossSettings.table
@@ -127,7 +141,7 @@ struct LossSettings: SettingTable {
         "expert-dropout",
         in: 0...0.99,
         default: 0.4,
-        "The same within experts."
+        "The same within experts; 0 where they are frozen."
     )
     let jitter = Setting.number(
         "jitter",

@@ -18,6 +18,8 @@ PROTOBUF_C__BEGIN_DECLS
 
 typedef struct Switchyard__V1__ForwardRequest Switchyard__V1__ForwardRequest;
 typedef struct Switchyard__V1__ForwardResponse Switchyard__V1__ForwardResponse;
+typedef struct Switchyard__V1__BackwardRequest Switchyard__V1__BackwardRequest;
+typedef struct Switchyard__V1__BackwardResponse Switchyard__V1__BackwardResponse;
 typedef struct Switchyard__V1__DescribeHostRequest Switchyard__V1__DescribeHostRequest;
 typedef struct Switchyard__V1__HostDescription Switchyard__V1__HostDescription;
 
@@ -77,6 +79,61 @@ struct  Switchyard__V1__ForwardResponse
 };
 #define SWITCHYARD__V1__FORWARD_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__forward_response__descriptor) \
+    , NULL, NULL }
+
+
+/*
+ * Token rows for experts of one sparse layer, and the gradients of these experts' outputs.
+ * The fields are numbered as in ForwardRequest.
+ */
+struct  Switchyard__V1__BackwardRequest
+{
+  ProtobufCMessage base;
+  /*
+   * The fingerprint of the checkpoint that is trained on.
+   */
+  uint64_t model_fingerprint;
+  /*
+   * The half of the model.
+   */
+  Switchyard__V1__Stack stack;
+  /*
+   * The index of the block that holds the sparse layer.
+   */
+  uint32_t layer;
+  /*
+   * The expert of each run of rows, in the order of the token rows, experts ascending.
+   */
+  size_t n_groups;
+  Switchyard__V1__ExpertRows **groups;
+  /*
+   * FLOAT32, [2 * rows, d_model] where the groups name `rows` rows: the token rows that Forward got, then, in the same
+   * order, the gradient of the loss by each one's output.
+   */
+  Switchyard__V1__Tensor *rows;
+};
+#define SWITCHYARD__V1__BACKWARD_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__backward_request__descriptor) \
+    , 0, SWITCHYARD__V1__STACK__STACK_UNSPECIFIED, 0, 0,NULL, NULL }
+
+
+/*
+ * The gradients of token rows.
+ */
+struct  Switchyard__V1__BackwardResponse
+{
+  ProtobufCMessage base;
+  /*
+   * FLOAT32, [rows, d_model], in the order of the request's token rows.
+   */
+  Switchyard__V1__Tensor *input_gradients;
+  /*
+   * How busy the host is.
+   */
+  Switchyard__V1__HostLoad *load;
+};
+#define SWITCHYARD__V1__BACKWARD_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__backward_response__descriptor) \
     , NULL, NULL }
 
 
@@ -207,6 +264,44 @@ Switchyard__V1__ForwardResponse *
 void   switchyard__v1__forward_response__free_unpacked
                      (Switchyard__V1__ForwardResponse *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__BackwardRequest methods */
+void   switchyard__v1__backward_request__init
+                     (Switchyard__V1__BackwardRequest         *message);
+size_t switchyard__v1__backward_request__get_packed_size
+                     (const Switchyard__V1__BackwardRequest   *message);
+size_t switchyard__v1__backward_request__pack
+                     (const Switchyard__V1__BackwardRequest   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__backward_request__pack_to_buffer
+                     (const Switchyard__V1__BackwardRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__BackwardRequest *
+       switchyard__v1__backward_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__backward_request__free_unpacked
+                     (Switchyard__V1__BackwardRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__BackwardResponse methods */
+void   switchyard__v1__backward_response__init
+                     (Switchyard__V1__BackwardResponse         *message);
+size_t switchyard__v1__backward_response__get_packed_size
+                     (const Switchyard__V1__BackwardResponse   *message);
+size_t switchyard__v1__backward_response__pack
+                     (const Switchyard__V1__BackwardResponse   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__backward_response__pack_to_buffer
+                     (const Switchyard__V1__BackwardResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__BackwardResponse *
+       switchyard__v1__backward_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__backward_response__free_unpacked
+                     (Switchyard__V1__BackwardResponse *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__DescribeHostRequest methods */
 void   switchyard__v1__describe_host_request__init
                      (Switchyard__V1__DescribeHostRequest         *message);
@@ -253,6 +348,12 @@ typedef void (*Switchyard__V1__ForwardRequest_Closure)
 typedef void (*Switchyard__V1__ForwardResponse_Closure)
                  (const Switchyard__V1__ForwardResponse *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__BackwardRequest_Closure)
+                 (const Switchyard__V1__BackwardRequest *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__BackwardResponse_Closure)
+                 (const Switchyard__V1__BackwardResponse *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__DescribeHostRequest_Closure)
                  (const Switchyard__V1__DescribeHostRequest *message,
                   void *closure_data);
@@ -270,6 +371,10 @@ struct Switchyard__V1__ExpertHost_Service
                   const Switchyard__V1__ForwardRequest *input,
                   Switchyard__V1__ForwardResponse_Closure closure,
                   void *closure_data);
+  void (*backward)(Switchyard__V1__ExpertHost_Service *service,
+                   const Switchyard__V1__BackwardRequest *input,
+                   Switchyard__V1__BackwardResponse_Closure closure,
+                   void *closure_data);
   void (*describe)(Switchyard__V1__ExpertHost_Service *service,
                    const Switchyard__V1__DescribeHostRequest *input,
                    Switchyard__V1__HostDescription_Closure closure,
@@ -283,11 +388,16 @@ void switchyard__v1__expert_host__init (Switchyard__V1__ExpertHost_Service *serv
 #define SWITCHYARD__V1__EXPERT_HOST__INIT(function_prefix__) \
     { SWITCHYARD__V1__EXPERT_HOST__BASE_INIT,\
       function_prefix__ ## forward,\
+      function_prefix__ ## backward,\
       function_prefix__ ## describe  }
 void switchyard__v1__expert_host__forward(ProtobufCService *service,
                                           const Switchyard__V1__ForwardRequest *input,
                                           Switchyard__V1__ForwardResponse_Closure closure,
                                           void *closure_data);
+void switchyard__v1__expert_host__backward(ProtobufCService *service,
+                                           const Switchyard__V1__BackwardRequest *input,
+                                           Switchyard__V1__BackwardResponse_Closure closure,
+                                           void *closure_data);
 void switchyard__v1__expert_host__describe(ProtobufCService *service,
                                            const Switchyard__V1__DescribeHostRequest *input,
                                            Switchyard__V1__HostDescription_Closure closure,
@@ -297,6 +407,8 @@ void switchyard__v1__expert_host__describe(ProtobufCService *service,
 
 extern const ProtobufCMessageDescriptor switchyard__v1__forward_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__forward_response__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__backward_request__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__backward_response__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__describe_host_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor;
 extern const ProtobufCServiceDescriptor switchyard__v1__expert_host__descriptor;

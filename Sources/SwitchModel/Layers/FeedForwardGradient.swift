@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import SwitchyardTypes
+internal import TensorKernels
+
+/// The gradients of feed-forward networks' input rows, with weights that stay as they are.
+///
+/// The products before the activation are computed again. Each sum is one chain in the order in which training computes it
+/// (`FeedForwards` of `SwitchTraining`), so the bits are the same, whichever rows are computed together.
+struct FeedForwardGradient {
+    /// A network and how many of the rows are its own.
+    struct Part {
+        let weights: FeedForwardWeights
+        let rows: Int
+    }
+
+    let parts: [Part]
+    /// `d_model`.
+    let modelWidth: Int
+    /// `d_ff`.
+    let width: Int
+    let activation: Activation
+    let pool: WorkPool
+
+    private var stride: Int { FeedForward.innerStride(width: self.width) }
+
+    /// Computes the gradients.
+    ///
+    /// - Parameters:
+    ///   - tokens: The networks' input rows, `[rows, d_model]`, those of the first part first.
+    ///   - outputGradients: The gradients of their output rows, `[rows, d_model]`.
+    ///   - inputGradients: Room for `[rows, d_model]`, which overlaps neither.
+    func run(
+        tokens: UnsafePointer<Float>,
+        outputGradients: UnsafePointer<Float>,
+        inputGradients: UnsafeMutablePointer<Float>
+    ) {
+        let rows = self.parts.reduce(0) { $0 + $1.rows }
+        let isGated = self.parts.contains { $0.weights.factor != nil }
+        let inner = FloatMatrix.temporary(rows: rows, columns: self.stride)
+        let gradient = FloatMatrix.temporary(rows: rows, columns: self.stride)
+        let factor = isGated ? FloatMatrix.temporary(rows: rows, columns: self.stride) : nil
+        let factorGradient = isGated ? FloatMatrix.temporary(rows: rows, columns: self.stride) : nil
+        self.forward(tokens, inner: inner, factor: factor)
+        let weights = FloatMatrix.temporary(rows: self.parts.count * self.modelWidth, columns: self.width)
+        self.multiply(
+            by: \.wo,
+            unpackedIn: weights,
+            outputGradients,
+            stride: self.modelWidth,
+            into: gradient.pointer,
+            stride: self.stride
+        )
+        self.activationBackward(inner, gradient, factor, factorGradient)
+        self.multiply(
+            by: \.inner,
+            unpackedIn: weights,
+            gradient.pointer,
+            stride: self.stride,
+            into: inputGradients,
+            stride: self.modelWidth
+        )
+        guard let factorGradient else { return }
+        self.multiply(
+            by: \.gate,
+            unpackedIn: weights,
+            factorGradient.pointer,
+            stride: self.stride,
+            into: inputGradients,
+            stride: self.modelWidth,
+            accumulates: true
+        )
+    }
+
+    private func isPlainReLU(_ factor: FloatMatrix?) -> Bool { self.activation == .relu && factor == nil }
+
+    /// The products before the activation; rectified where relu has no gate.
+    private func forward(_ tokens: UnsafePointer<Float>, inner: FloatMatrix, factor: FloatMatrix?) {
+        var products: [Product] = []
+        var row = 0
+        for part in self.parts {
+            let input = tokens + row * self.modelWidth
+            for (matrix, target) in [(part.weights.inner, inner), (part.weights.factor, factor)] {
+                guard let matrix, let target else { continue }
+                products.append(
+                    Product(
+                        matrix,
+                        input: input,
+                        rows: part.rows,
+                        output: target.pointer + row * self.stride,
+                        outputStride: self.stride,
+                        relu: self.isPlainReLU(factor)
+                    )
+                )
+            }
+            row += part.rows
+        }
+        self.pool.run(products)
+    }
+
+    private func activationBackward(
+        _ inner: FloatMatrix,
+        _ gradient: FloatMatrix,
+        _ factor: FloatMatrix?,
+        _ factorGradient: FloatMatrix?
+    ) {
+        let isPlainReLU = self.isPlainReLU(factor)
+        let (width, stride, activation) = (self.width, self.stride, self.activation)
+        WorkPool.share(inner.rows, width: 2 * width, among: self.pool) { rows in
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { room in
+                guard let room = room.baseAddress else { return }
+                for row in rows {
+                    let offset = row * stride
+                    if isPlainReLU {
+                        Activation.reluBackward(gradient.pointer + offset, hidden: inner.pointer + offset, count: width)
+                        continue
+                    }
+                    var gate: (value: UnsafePointer<Float>, gradient: UnsafeMutablePointer<Float>)?
+                    if let factor, let factorGradient {
+                        gate = (UnsafePointer(factor.pointer + offset), factorGradient.pointer + offset)
+                    }
+                    activation.backward(
+                        gradient.pointer + offset,
+                        inner: inner.pointer + offset,
+                        factor: gate,
+                        room: room,
+                        count: width
+                    )
+                }
+            }
+        }
+    }
+
+    /// `dx = dy W` or `dx += dy W` for each part's matrix, with the matrices unpacked in the same memory each time.
+    private func multiply(
+        by matrix: KeyPath<FeedForwardWeights, PackedMatrix>,
+        unpackedIn memory: FloatMatrix,
+        _ outputGradients: UnsafePointer<Float>,
+        stride: Int,
+        into inputGradients: UnsafeMutablePointer<Float>,
+        stride inputStride: Int,
+        accumulates: Bool = false
+    ) {
+        var products: [MatrixProduct] = []
+        var row = 0
+        for (index, part) in self.parts.enumerated() {
+            let packed = part.weights[keyPath: matrix]
+            let transposed = memory.pointer + index * self.modelWidth * self.width
+            WorkPool.share(packed.inputs, width: packed.outputs, among: self.pool) {
+                packed.unpack(inputs: $0, intoTransposed: transposed)
+            }
+            products.append(
+                MatrixProduct(
+                    MatrixOperand(outputGradients + row * stride, stride: stride),
+                    MatrixOperand(transposed, stride: packed.outputs, isTransposed: true),
+                    rows: part.rows,
+                    depth: packed.outputs,
+                    columns: packed.inputs,
+                    into: inputGradients + row * inputStride,
+                    outputStride: inputStride,
+                    accumulates: accumulates
+                )
+            )
+            row += part.rows
+        }
+        self.pool.multiply(products)
+    }
+}
+
+extension FeedForwardWeights {
+    /// The second matrix of a gated network; of others, which have none, the first.
+    fileprivate var gate: PackedMatrix { self.factor ?? self.inner }
+}
