@@ -107,6 +107,12 @@ extension ExpertPools {
 
     /// Replicas of a pool must give the same answers, bit for bit, or an answer would depend on the replica.
     private func objectionToWeights(of description: ReplicaDescription, from slot: Int) -> String? {
+        if let wanted = self.configuration.weightTypes, !(description.weightType.map(wanted.contains) ?? false) {
+            let names = wanted.map(\.rawValue).sorted().joined(separator: " or ")
+            return
+                "it keeps weights in \(description.weightType?.rawValue ?? "a type that it does not give"), but they must be "
+                + "exact here: start it with weights in \(names) (--dtype, or a shard that is packed in it)"
+        }
         guard !self.configuration.allowsMixedWeightTypes, let own = description.weightType else { return nil }
         for sibling in self.pools[self.replicas[slot].pool].ready where sibling != slot {
             guard let other = self.replicas[sibling].description?.weightType, other != own else { continue }

@@ -12,6 +12,8 @@ public struct ExpertPoolsConfiguration: Sendable, Equatable {
     public var zone: String?
     /// Whether replicas of one pool may store weights in different types, so that answers depend on the replica.
     public var allowsMixedWeightTypes = false
+    /// The types in which replicas may keep weights; nil for any.
+    public var weightTypes: Set<DType>?
     /// The type of token rows that is sent; a replica that does not accept it is mismatched.
     public var rowType = DType.float32
 

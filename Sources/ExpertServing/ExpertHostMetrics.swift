@@ -9,7 +9,7 @@ internal import Telemetry
 /// The program chooses the backend; without one, nothing is counted. `MetricCatalog` defines the metrics; those that are
 /// cheaper to look up than to count come from ``ExpertHost/collect(into:expertSeriesLimit:)``.
 public struct ExpertHostMetrics: Sendable {
-    /// How a `Forward` call ended.
+    /// How a `Forward` or `Backward` call ended.
     public enum Outcome: String, Sendable, CaseIterable {
         /// Computed and answered.
         case ok

@@ -144,6 +144,8 @@ public struct GatewayError: Error, Sendable, CustomStringConvertible {
         case placement
         /// The folder's files cannot be served together, or are not a whole model where one is needed.
         case checkpoint
+        /// A training run's expert hosts gave no answer, or one that cannot be trained with.
+        case experts
     }
 
     /// The kind of error.

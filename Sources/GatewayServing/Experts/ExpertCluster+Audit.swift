@@ -10,6 +10,7 @@ internal import Synchronization
 
 /// A call whose right answer is known: a replica that was caught must give it.
 struct Proof: Sendable {
+    let method: Method
     let payload: Payload
     /// The rows in the call's order and the wire's type.
     let expected: ByteBuffer
@@ -21,6 +22,7 @@ struct Proof: Sendable {
     ///   - rows: Its right rows as they came.
     init?(_ call: LayerCall, _ rows: ByteBuffer?) {
         guard let rows else { return nil }
+        self.method = call.method
         self.payload = call.payload
         self.expected = rows
     }
@@ -77,7 +79,7 @@ extension ExpertCluster {
         guard let channel = self.state.withLock({ $0.channels[id] }) else { return .failed }
         let deadline = ContinuousClock.now.advanced(by: self.configuration.choice.encoder.deadline)
         do {
-            let reply = try await channel.unary(.forward, proof.payload, options: CallOptions(deadline: deadline))
+            let reply = try await channel.unary(proof.method, proof.payload, options: CallOptions(deadline: deadline))
             return LayerCall.tensor(of: reply.message) == proof.expected ? .right : .wrong
         } catch {
             self.logger.debug("a proof failed", metadata: ["replica": "\(id)", "error": "\(error)"])

@@ -160,22 +160,30 @@ final class GatewayExperts: Sendable {
     func rows(of call: LayerCall, in layer: SparseLayer, type: DType, isFresh: Bool) -> ByteBuffer? {
         if type == .bfloat16, self.hasMixedTypes { return nil }
         let (rows, columns) = (call.assignment.rowCount, call.columns)
-        let input = FloatMatrix(uninitializedRows: rows, columns: columns)
+        let sent = call.isBackward ? 2 * rows : rows
+        let input = FloatMatrix(uninitializedRows: sent, columns: columns)
         let output = FloatMatrix(uninitializedRows: rows, columns: columns)
         call.tokens.withUnsafeReadableBytes { bytes in
-            if let base = bytes.baseAddress { call.rowType.read(base, count: rows * columns, into: input.pointer) }
+            if let base = bytes.baseAddress { call.rowType.read(base, count: sent * columns, into: input.pointer) }
         }
         do {
             var row = 0
             for group in call.assignment.groups {
                 let key = Key(layer: layer, expert: group.expert, type: type)
-                try self.experts(key, isFresh: isFresh)
-                    .forward(
+                let experts = try self.experts(key, isFresh: isFresh)
+                let groups = [ExpertRows(expert: group.expert, rows: group.rows.count)]
+                let (tokens, result) = (input.pointer + row * columns, output.pointer + row * columns)
+                if call.isBackward {
+                    try experts.backward(
                         layer: layer,
-                        groups: [ExpertRows(expert: group.expert, rows: group.rows.count)],
-                        tokens: input.pointer + row * columns,
-                        outputs: output.pointer + row * columns
+                        groups: groups,
+                        tokens: tokens,
+                        outputGradients: tokens + rows * columns,
+                        inputGradients: result
                     )
+                } else {
+                    try experts.forward(layer: layer, groups: groups, tokens: tokens, outputs: result)
+                }
                 row += group.rows.count
             }
         } catch {
@@ -222,7 +230,7 @@ final class GatewayExperts: Sendable {
     }
 
     /// The types in which a checkpoint stores experts: hosts that keep each as it is answer in mixed precision.
-    private static func types(of checkpoint: Checkpoint) -> Set<DType> {
+    static func types(of checkpoint: Checkpoint) -> Set<DType> {
         let matrices = checkpoint.configuration.feedForwardMatrices
         var types: Set<DType> = []
         for (layer, experts) in checkpoint.heldExperts {

@@ -23,8 +23,11 @@ struct LayerCall: Sendable {
     /// The type of rows on the wire, in both directions.
     let rowType: DType
 
-    /// The rows in the payload.
+    /// The rows in the payload: the token rows, then, where gradients are asked for, as many gradients.
     let tokens: ByteBuffer
+
+    /// Whether gradients are asked for, and not outputs.
+    let isBackward: Bool
 
     /// How large the layer's outputs can be; nil if unknown.
     let bounds: LayerOutputBounds?
@@ -34,12 +37,15 @@ struct LayerCall: Sendable {
     /// - Parameters:
     ///   - assignment: The pool's part of the layer's rows.
     ///   - request: The layer's work.
+    ///   - gradients: The gradients of the outputs of the layer's rows, `[tokens, d_model]`, for a call that asks for the
+    ///     rows' gradients; nil asks for outputs. They travel in float32.
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
     ///   - rowType: The type of rows on the wire.
     ///   - bounds: How large the layer's outputs can be; nil if unknown.
     init(
         _ assignment: PoolAssignment,
         of request: ExpertLayerRequest,
+        gradients: FloatMatrix? = nil,
         fingerprint: UInt64,
         rowType: DType = .float32,
         bounds: LayerOutputBounds? = nil
@@ -47,7 +53,8 @@ struct LayerCall: Sendable {
         let rows = assignment.rowCount
         let columns = request.hidden.columns
         let rowBytes = request.rowByteCount(as: rowType)
-        let byteCount = rows * rowBytes
+        let sent = gradients == nil ? rows : 2 * rows
+        let byteCount = sent * rowBytes
         var tokens = ByteBufferAllocator().buffer(capacity: byteCount)
         tokens.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
             guard var destination = target.baseAddress else {
@@ -57,6 +64,18 @@ struct LayerCall: Sendable {
                 request.gather(rows: group.rows, as: rowType, into: destination)
                 destination += group.rows.count * rowBytes
             }
+            if let gradients {
+                let layer = ExpertLayerRequest(
+                    layer: request.layer,
+                    plan: request.plan,
+                    hidden: gradients,
+                    sequences: request.sequences
+                )
+                for group in assignment.groups {
+                    layer.gather(rows: group.rows, as: rowType, into: destination)
+                    destination += group.rows.count * rowBytes
+                }
+            }
             return byteCount
         }
         let envelope = ForwardRequestEnvelope(
@@ -64,7 +83,7 @@ struct LayerCall: Sendable {
             stack: WireStack(request.layer.stack),
             layer: UInt32(request.layer.block),
             groups: assignment.groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
-            tokensShape: [UInt32(rows), UInt32(columns)],
+            tokensShape: [UInt32(sent), UInt32(columns)],
             tokensDType: WireDType(rowType)
         )
         let header = ByteBuffer(bytes: envelope.header(tensorByteCount: byteCount))
@@ -72,9 +91,13 @@ struct LayerCall: Sendable {
         self.columns = columns
         self.rowType = rowType
         self.tokens = tokens
+        self.isBackward = gradients != nil
         self.bounds = bounds
         self.payload = Payload(segments: [header, tokens])
     }
+
+    /// What the call calls.
+    var method: Method { self.isBackward ? .backward : .forward }
 
     /// Reads a reply: the rows of the plan that it answers, each consecutive run as one chunk that reads the reply's
     /// bytes in place, or their widened copy.

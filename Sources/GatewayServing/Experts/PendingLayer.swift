@@ -197,7 +197,8 @@ final class PendingLayer: PendingExperts, Sendable {
             var options = CallOptions(deadline: self.deadline)
             // Without metadata the connection can reuse a stored header block.
             if let span { options.metadata = Metadata(carrying: span) }
-            let handle = channel.unary(.forward, self.calls[attempt.call].payload, options: options) { result in
+            let call = self.calls[attempt.call]
+            let handle = channel.unary(call.method, call.payload, options: options) { result in
                 self.record(result, attempt)
             }
             handles.append((attempt, handle))

@@ -22,6 +22,7 @@ extension WireFinishReason {
 
 extension Method {
     static let forward = Method(ExpertHostMethods.forward)
+    static let backward = Method(ExpertHostMethods.backward)
     static let describe = Method(ExpertHostMethods.describe)
     static let generate = Method(GatewayMethods.generate)
     static let generateStream = Method(GatewayMethods.generateStream)

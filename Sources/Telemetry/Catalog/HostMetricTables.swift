@@ -6,7 +6,7 @@ package struct HostMetrics: MetricTable {
         "switchyard_host_calls_total",
         .counter,
         ["outcome"],
-        "Forward calls that ended: ok, refused, expired, cancelled, invalid or failed."
+        "Forward and Backward calls that ended: ok, refused, expired, cancelled, invalid or failed."
     )
     package let rowsTotal = MetricDefinition(
         "switchyard_host_rows_total",

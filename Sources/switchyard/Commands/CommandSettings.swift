@@ -43,7 +43,8 @@ enum CommandSettings {
     static let train =
         TrainSettings.table.definitions + TrainingDataSettings.table.definitions
         + [ComputeSettings().threads.definition] + Self.trainingAdmin.definitions
-        + [ServiceSettings.table.config.definition]
+        + TrainClusterSettings.table.definitions + ExpertsSecuritySettings.table.definitions
+        + [ListenerSecuritySettings.table.plaintext.definition, ServiceSettings.table.config.definition]
 
     /// Settings of `switchyard evaluate`.
     static let evaluate = TrainingDataSettings.table.definitions + [LossSettings.table.evalCapacity.definition]

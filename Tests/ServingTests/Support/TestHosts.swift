@@ -129,16 +129,20 @@ func withIllHost<Result>(
         methods: [
             .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Describe")) { _, _, responder in
                 responder.finish(.success(Payload(bytes: described)))
-            },
-            .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Forward")) { message, _, responder in
-                guard let request = try? ForwardRequest(serialized: Array(message.readableBytesView)) else {
-                    return responder.finish(.failure(RPCError(.internal, "the test sent no ForwardRequest")))
+            }
+        ]
+            // A `Backward` has the fields of a `Forward`, under the same numbers.
+            + ["Forward", "Backward"]
+            .map { name in
+                .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: name)) { message, _, responder in
+                    guard let request = try? ForwardRequest(serialized: Array(message.readableBytesView)) else {
+                        return responder.finish(.failure(RPCError(.internal, "the test sent no ForwardRequest")))
+                    }
+                    if let answer = illness.answer(to: request) {
+                        responder.finish(answer)
+                    }
                 }
-                if let answer = illness.answer(to: request) {
-                    responder.finish(answer)
-                }
             },
-        ],
         logger: quietLogger
     )
     let task = Task { try await server.run() }
@@ -177,25 +181,28 @@ func withLyingHost<Result>(
             methods: [
                 .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Describe")) { _, _, responder in
                     responder.finish(.success(Payload(bytes: described)))
-                },
-                .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: "Forward")) { message, _, responder in
-                    let payload = Payload(bytes: Array(message.readableBytesView))
-                    let method = Method(service: ExpertHostMethods.service, name: "Forward")
-                    let options = CallOptions(deadline: .now.advanced(by: .seconds(60)))
-                    _ = channel.unary(method, payload, options: options) { result in
-                        responder.finish(
-                            result.map { reply in
-                                let bytes = Array(reply.message.readableBytesView)
-                                guard isWrong(), var response = try? ForwardResponse(serialized: bytes) else {
-                                    return Payload(bytes: bytes)
+                }
+            ]
+                + ["Forward", "Backward"]
+                .map { name in
+                    .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: name)) { message, _, responder in
+                        let payload = Payload(bytes: Array(message.readableBytesView))
+                        let method = Method(service: ExpertHostMethods.service, name: name)
+                        let options = CallOptions(deadline: .now.advanced(by: .seconds(60)))
+                        _ = channel.unary(method, payload, options: options) { result in
+                            responder.finish(
+                                result.map { reply in
+                                    let bytes = Array(reply.message.readableBytesView)
+                                    guard isWrong(), var response = try? ForwardResponse(serialized: bytes) else {
+                                        return Payload(bytes: bytes)
+                                    }
+                                    response.outputs?.data[0] ^= 1
+                                    return Payload(bytes: response.serialized())
                                 }
-                                response.outputs?.data[0] ^= 1
-                                return Payload(bytes: response.serialized())
-                            }
-                        )
+                            )
+                        }
                     }
                 },
-            ],
             logger: quietLogger
         )
         let task = Task { try await server.run() }

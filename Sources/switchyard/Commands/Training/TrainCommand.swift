@@ -4,8 +4,10 @@ import ArgumentParser
 import Checkpoints
 import CommandKit
 import Foundation
+import GatewayServing
 import Logging
 import ServiceKit
+import SwitchModel
 import SwitchTraining
 import Telemetry
 import TensorKernels
@@ -32,6 +34,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
                 --steps 5000 --learning-rate 1 --schedule t5 --warm-up 1000
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 4000 --resume
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --lora-rank 8
+              switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --experts frozen \\
+                --pool pool-0=127.0.0.1:7401 --pool pool-1=127.0.0.1:7402
               switchyard up run/latest
             """
     )
@@ -57,6 +61,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     @OptionGroup(title: "LoRA") var adapter: AdapterOptions
     @OptionGroup(title: "Optimizer") var optimizer: OptimizerOptions
     @OptionGroup(title: "Reports, evaluation and saves") var pace: PaceOptions
+    @OptionGroup(title: "Experts on hosts") var cluster: TrainClusterOptions
+    @OptionGroup(title: "Experts on hosts") var security: ExpertsSecurityOptions
     @OptionGroup(title: "Metrics") var admin: AdminOptions
 
     /// Reads all layers of settings.
@@ -78,6 +84,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     func run() async throws {
         let settings = try await self.settings()
         let plan = try Self.plan(settings)
+        var hosts = try TrainClusterSettings.table.hosts(settings, of: plan)
         let resumes = try settings.value(TrainSettings.table.resume)
         let threads = try settings.value(ComputeSettings().threads)
         try ThreadAllowance.require(ThreadAllowance.ofServices(computing: threads), for: "switchyard train")
@@ -88,17 +95,44 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         let stop = TrainingStop()
         await stop.listen()
         let display = TrainingDisplay(steps: plan.steps)
-        try await AdminPort.run(port, logger: logger) {
-            let outcome = try await StopSignals.interruptible {
-                let run = try TrainingRun(plan, resumes: resumes, pool: WorkPool(threads: threads)) { event in
+        let train: @Sendable ((any TrainingExperts)?) async throws -> RunOutcome = { experts in
+            try await StopSignals.interruptible {
+                let pool = WorkPool(threads: threads)
+                let run = try TrainingRun(plan, resumes: resumes, pool: pool, experts: experts) { event in
                     figures.note(event)
                     display.show(event)
                 }
                 return try run.run { stop.isAsked }
             }
+        }
+        try hosts?.openFiles(settings, logger: logger)
+        let cluster = hosts
+        try await AdminPort.run(port, logger: logger) {
+            let outcome = try await Self.withExperts(on: cluster, of: plan, stop, train)
             display.end(outcome, folder: plan.output)
         }
         if let code = stop.exitCode { throw code }
+    }
+
+    /// Trains with experts on hosts, if there are any.
+    private static func withExperts(
+        on hosts: TrainClusterSettings.Hosts?,
+        of plan: RunPlan,
+        _ stop: TrainingStop,
+        _ train: @escaping @Sendable ((any TrainingExperts)?) async throws -> RunOutcome
+    ) async throws -> RunOutcome {
+        guard let hosts, case .checkpoint(let directory) = plan.model else { return try await train(nil) }
+        // What becomes of hosts is for people, beside the run's own lines.
+        var logger = Logger(label: "experts") { StreamLogHandler.standardError(label: $0) }
+        logger.logLevel = .warning
+        return try await TrainingCluster.with(
+            hosts.cluster,
+            of: try Checkpoint.open(directory),
+            patience: hosts.patience,
+            isStopping: { stop.isAsked },
+            logger: logger,
+            body: { try await train($0) }
+        )
     }
 
     /// The run that settings describe.
