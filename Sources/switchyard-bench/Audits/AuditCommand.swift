@@ -112,7 +112,9 @@ struct AuditCommand: AsyncParsableCommand {
             ("weights", .left), ("rows on the wire", .left), ("rows compared", .right), ("false alarms", .right),
             ("disputes", .right),
         ])
-        Terminal.print("\nKernels of the hosts: \(kernels.joined(separator: ", ")); the gateway's: \(KernelLevel.best.name)")
+        Terminal.print(
+            "\nKernels of the hosts: \(kernels.joined(separator: ", ")); the gateway's: \(KernelLevel.best.name)"
+        )
         for storage in [WeightStorage.float32, .bfloat16, .int8] {
             let workspace = try self.workspace(storage)
             defer { workspace.discard() }
