@@ -36,6 +36,8 @@ public final class ExpertCluster: Sendable {
         /// Each replica's last description of itself.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
+        /// Whether connections are closed because nobody needs them any more, which is no news.
+        var isEnding = false
         var news = ServingNews()
         /// The calls that caught replicas got wrong, with the right answers.
         var evidence: [ReplicaID: Proof] = [:]
@@ -139,6 +141,10 @@ public final class ExpertCluster: Sendable {
             group.cancelAll()
         }
     }
+
+    /// Says that connections will be closed because nobody needs them any more; call it before the task of ``run()`` is
+    /// cancelled.
+    func beginEnding() { self.state.withLock { $0.isEnding = true } }
 
     /// Suspends until every expert is held by a ready replica, or the task is cancelled.
     ///
@@ -246,6 +252,7 @@ public final class ExpertCluster: Sendable {
     /// Logs replicas and pools that stopped serving, or serve again.
     private func tellNews(_ actions: [PoolAction]) {
         let lines = self.state.withLock { state -> [ServingNews.Line] in
+            guard !state.isEnding else { return [] }
             let now = ContinuousClock.now
             for action in actions {
                 switch action {
@@ -265,7 +272,7 @@ public final class ExpertCluster: Sendable {
                 self.logger.warning("the connection to an expert host is lost", metadata: ["replica": "\(id)"])
             case .poolLost(let pool):
                 self.logger.error(
-                    "a pool has lost its last expert host; its tokens are dropped until one is back",
+                    "a pool has lost its last expert host; its tokens \(self.configuration.rowsWait ? "wait" : "are dropped") until one is back",
                     metadata: ["pool": "\(pool)"]
                 )
             case .poolBack(let pool, let time):

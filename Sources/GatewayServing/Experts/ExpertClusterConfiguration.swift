@@ -59,6 +59,9 @@ public struct ExpertClusterConfiguration: Sendable {
     /// Bytes of experts that the gateway keeps loaded for its own opinion in audits.
     public var auditMemoryBytes = 256 << 20
 
+    /// Whether rows wait for hosts that are gone, as in training, and are not dropped; for messages alone.
+    var rowsWait = false
+
     /// Creates a configuration for some pools; everything else has its default.
     ///
     /// - Parameter pools: The pools and where their replicas are.

@@ -50,7 +50,10 @@ public enum TrainingCluster {
             logger: logger
         )
         let running = Task { try await cluster.run() }
-        defer { running.cancel() }
+        defer {
+            cluster.beginEnding()
+            running.cancel()
+        }
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await cluster.waitUntilComplete() }
             group.addTask {
@@ -88,6 +91,7 @@ public enum TrainingCluster {
     ) -> ExpertClusterConfiguration {
         var configuration = pools
         configuration.wireType = .float32
+        configuration.rowsWait = true
         let policy = LayerPolicy(deadline: patience.call, attempts: 16, patience: patience.call)
         configuration.choice.encoder = policy
         configuration.choice.decoder = policy
