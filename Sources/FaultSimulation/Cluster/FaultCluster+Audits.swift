@@ -23,6 +23,9 @@ extension FaultCluster {
                 return
             }
             let places = layer.assignments[call].groups.flatMap(\.rows)
+            if opinions.supporters[opinion] > 1 {
+                self.gateways[index].vouched[layer.assignments[call].pool, default: 0] += 1
+            }
             var taking = layer
             self.take(
                 opinions.all[opinion],

@@ -38,7 +38,7 @@ extension FaultCluster {
     }
 
     func tokenReceived(_ index: Int, _ message: [UInt8]) {
-        guard let token = TokenMessage(message) else {
+        guard let token = TokenMessage(message, rowBytes: self.scenario.rowBytes) else {
             self.violated("request \(index) got a message that is no token")
             return
         }

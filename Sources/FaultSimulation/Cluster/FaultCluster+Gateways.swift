@@ -60,6 +60,7 @@ extension FaultCluster {
             if self.gateways[index].isDraining { self.violated("gateway \(index) took a request while it drained") }
             call.work = id.value
             self.gateways[index].sequences[id] = GatewaySequence(id: id, request: request, call: call)
+            if self.scenario.sendsHeadsEarly { self.sendHead(call) }
             self.wakeEngine(index)
         case .rejected(let reason, _):
             self.reject(call, reason)
@@ -243,7 +244,10 @@ extension FaultCluster {
             guard let sequence = self.gateways[index].sequences[id], !sequence.isGone else { continue }
             let token = HashModel.token(sequence.decoding)
             sequence.tokens.append(token)
-            self.send(sequence.call, TokenMessage(token: token, drops: UInt32(sequence.drops)).bytes)
+            self.send(
+                sequence.call,
+                TokenMessage(token: token, drops: UInt32(sequence.drops)).bytes(rowBytes: self.scenario.rowBytes)
+            )
             if sequence.tokens.count == sequence.request.outputTokens, !sequence.call.state.isEnded {
                 self.gateways[index].sequences[id] = nil
                 sequence.call.work = nil

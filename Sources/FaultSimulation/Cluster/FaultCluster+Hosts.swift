@@ -95,7 +95,7 @@ extension FaultCluster {
             switch refusal {
             case .calls: self.note(.hostFullOfCalls)
             case .rows: self.note(.hostFullOfRows)
-            case .share: self.note(.hostKeptShare)
+            case .share: break
             }
             var error = RPCError(.resourceExhausted, "the host is full")
             error.askToRetry(after: retryAfter)
@@ -104,7 +104,7 @@ extension FaultCluster {
             self.note(.hostRefusedDraining)
             self.end(call, RPCError(.unavailable, "the host is draining"))
         case .refuseExpired:
-            self.note(.arrivedExpired)
+            self.note(.expiredAtHost)
             self.end(call, RPCError(.deadlineExceeded, "the deadline had passed when the call arrived"))
         }
     }
@@ -136,7 +136,7 @@ extension FaultCluster {
         self.touched.insert(process)
         let next = self.hosts[index].admission.next(now: self.time(process))
         for id in next.expired {
-            self.note(.expiredInHostQueue)
+            self.note(.expiredAtHost)
             guard let job = self.hosts[index].jobs.removeValue(forKey: id) else {
                 self.violated("host \(index) ended call \(id.rawValue), which it does not know")
                 continue

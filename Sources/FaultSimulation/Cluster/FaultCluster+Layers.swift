@@ -167,10 +167,7 @@ extension FaultCluster {
                 }
                 let actions = layer.calls.answered(attempt, pools: &pools, now: now)
                 // A host that has been caught since it was asked is not believed.
-                guard !layer.calls.isOpen(call) else {
-                    self.note(.caughtMeanwhile)
-                    return actions
-                }
+                guard !layer.calls.isOpen(call) else { return actions }
                 if places.contains(where: { layer.outputs[$0] != nil }) { self.note(.rowsFromTwoReplicas) }
                 self.take(reply.rows, places, of: call, in: &layer, isChecked: false)
                 return actions

@@ -113,8 +113,6 @@ extension FaultCluster {
             self.planPoolTimer(gateway)
             return
         }
-        let state = self.gateways[gateway].pools.reports.first { $0.id == replica }?.state
-        if state == .disconnected || state == nil { self.note(.describedAfterDisconnect) }
         if let known = self.gateways[gateway].instances[replica], known != found.description.instance {
             self.note(.anotherInstance)
         }

@@ -32,6 +32,11 @@ extension FaultCluster {
                 self.require(lane.layer?.calls.checkInvariants(), "the layer of gateway \(index)")
             }
             self.checkAttempts(gateway, index)
+            for (pool, counts) in gateway.pools.counts {
+                let decided = counts.audits[.agreed] + counts.audits[.caught]
+                guard decided > gateway.vouched[pool] ?? 0 else { continue }
+                self.violated("\(decided) audits of \(pool) were decided, but fewer had two opinions")
+            }
             let known = gateway.scheduler.queuedCount + gateway.scheduler.runningCount
             if gateway.sequences.count < known {
                 self.violated("gateway \(index) schedules \(known) sequences, but has \(gateway.sequences.count)")
@@ -94,7 +99,8 @@ extension FaultCluster {
             if bytes > 0 { self.violated("\(bytes) bytes of connection \(link.id) were given back and still count") }
         }
         let isStuck = self.processes[link.process(.client)].hungUntil > self.now || link.isSocketFull(.client)
-        guard link.isOpen(.client), !isStuck else { return }
+        // What the server has left behind is no longer sent.
+        guard link.isOpen(.client), link.isOpen(.server), !isStuck else { return }
         for call in link.outgoing.values where call.wasGivenUp {
             self.violated("call \(call.serial) has ended, but keeps its stream")
         }

@@ -8,7 +8,7 @@ internal import RPCCore
 extension FaultCluster {
     private static let drainPing: UInt64 = 0x6472_6169_6e00_0001
     /// Bytes of responses that may wait on a connection.
-    private var outputLimit: Int { self.scenario.budgetBytes * 2 }
+    private var outputLimit: Int { self.scenario.budgetBytes * 6 }
 
     func serverEvent(_ event: HTTP2Event, _ link: WireLink) {
         switch event {
@@ -48,7 +48,7 @@ extension FaultCluster {
             guard call.state.methodFound(shape) else { return }
             call.method = head.method
             call.deadline = deadline
-            let late: Int64 = self.scenario.hasLateTimers ? 25_000_000 : 0
+            let late: Int64 = self.scenario.hasLateTimers ? 100_000_000 : 0
             if let deadline { self.at(self.nanoseconds(deadline) + late, process, .serverDeadline(call)) }
         case .end, .reset:
             self.violated("a request's headers were refused")
@@ -141,6 +141,18 @@ extension FaultCluster {
         } catch {
             self.violated("an answer could not be sent: \(error)")
         }
+    }
+
+    /// Sends the headers of an answer ahead of its first message.
+    func sendHead(_ call: IncomingCall) {
+        guard let head = call.state.headSent(Metadata()) else { return }
+        do throws(HTTP2CodecError) {
+            let fields = head.fields().map(\.forCodec)
+            try call.link.codec(.server).submitResponse(streamID: call.streamID, fields, endStream: false)
+        } catch {
+            self.violated("headers could not be sent: \(error)")
+        }
+        self.flush(call.link, .server)
     }
 
     /// Ends a call with a status, if it has not ended.

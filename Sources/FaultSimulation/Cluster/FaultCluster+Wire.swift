@@ -15,6 +15,7 @@ extension FaultCluster {
     /// One way through the network.
     func delay(from: Int, to: Int) -> Int64 {
         var time: Int64 = 150_000 + Int64(self.chance.index(below: 100_000))
+        if min(from, to) < self.scenario.clients { time += self.scenario.clientDistance }
         for process in [from, to] where self.processes[process].delayUntil > self.now {
             time += self.processes[process].extraDelay
         }
@@ -232,7 +233,9 @@ extension FaultCluster {
             }
             guard let segment = rest.readSlice(length: count) else { return }
             var time = self.now + self.delay(from: from, to: to)
-            if self.processes[to].slowReaderUntil > self.now { time += Int64(count) * 30_000 + 2_000_000 }
+            if self.processes[to].slowReaderUntil > self.now {
+                time = max(time, link.pipes[side.rawValue].lastArrival) + Int64(count) * 30_000 + 2_000_000
+            }
             time = max(time, link.pipes[side.rawValue].lastArrival + 1)
             link.pipes[side.rawValue].lastArrival = time
             link.pipes[side.rawValue].add(segment)

@@ -32,7 +32,6 @@ package enum RareState: String, Sendable, CaseIterable {
     case recomputed = "a gateway computed a call's rows itself"
     case caught = "an audit caught a host that lied"
     case quarantined = "a caught replica was quarantined"
-    case caughtMeanwhile = "an answer came from a replica that had been caught since it was asked"
     case disputed = "two replicas differed and nobody could say which was right"
     case proof = "a caught replica was sent a call to prove itself"
     case proofWrong = "a caught replica failed its proof"
@@ -47,7 +46,6 @@ package enum RareState: String, Sendable, CaseIterable {
     // Members.
     case describeFailed = "a host failed to describe itself"
     case probeFailed = "an ejected replica missed a probe"
-    case describedAfterDisconnect = "a description came for a connection that had gone"
     case anotherInstance = "another process answered at a known address"
     case mismatched = "a host was refused for its model"
     case spareAddress = "two addresses led to one process"
@@ -55,10 +53,8 @@ package enum RareState: String, Sendable, CaseIterable {
     // Hosts.
     case hostFullOfCalls = "a host had no room for another call"
     case hostFullOfRows = "a host had no room for a call's rows"
-    case hostKeptShare = "a host refused a gateway more than its share"
     case hostRefusedDraining = "a draining host refused a call"
-    case arrivedExpired = "a call arrived after its deadline"
-    case expiredInHostQueue = "a call's deadline passed in a host's queue"
+    case expiredAtHost = "a call's deadline passed on its way to a host or in its queue"
     case cancelledInHostQueue = "a call was cancelled in a host's queue"
     case cancelledWhileComputed = "a call was cancelled while it was computed"
     case passForNobody = "a pass was computed and nobody waited for it"

@@ -147,6 +147,8 @@ struct SimulatedGateway {
     var poolTimerAt = Int64.max
     /// Which process last described itself at each address.
     var instances: [ReplicaID: String] = [:]
+    /// Audited answers of each pool that had two supporters, or the gateway's own.
+    var vouched: [String: UInt64] = [:]
     /// The calls that caught hosts got wrong.
     var evidence: [ReplicaID: SimulatedProof] = [:]
     /// The addresses that it knows of, in order.

@@ -46,6 +46,10 @@ package struct FaultScenario: Sendable, Equatable {
     package var auditFraction = 0.0
     /// Whether the gateways compute rows of audited calls themselves: 0 never, 1 in conflicts, 2 always.
     package var recomputes = 0
+    /// Whether gateways answer with headers as soon as a request waits.
+    package var sendsHeadsEarly = false
+    /// How much further away the clients are than the hosts, nanoseconds.
+    package var clientDistance: Int64 = 0
     /// Parts of a step that go through the layers beside each other.
     package var microBatches = 1
     /// Bytes of unfinished requests that a connection may hold.
@@ -100,19 +104,21 @@ extension FaultScenario {
         self.model.decoderLayers = 1 + chance.index(below: 2)
         self.rowBytes = [8, 64, 512, 2048][chance.index(below: 4)]
         self.batchSlots = 3 + chance.index(below: 4)
-        self.queueLimit = 3 + chance.index(below: 6)
+        self.queueLimit = 2 + chance.index(below: 5)
         self.companionWindow = chance.index(below: 2) == 0 ? 0 : 2 * Self.millisecond
-        self.learnsPlacement = chance.index(below: 4) == 0
+        self.learnsPlacement = chance.index(below: 3) == 0
         switch chance.index(below: 6) {
         case 0...1: self.hostCalls = 1 + chance.index(below: 3)
-        case 2: self.hostRows = 24 + chance.index(below: 4)
+        case 2...3: self.hostRows = 24 + chance.index(below: 4)
         default: break
         }
         if chance.index(below: 4) == 0 { self.hostStreams = 1 + chance.index(below: 2) }
         self.microBatches = 1 + chance.index(below: 3)
         self.auditFraction = [0, 0.2, 1][chance.index(below: 3)]
         self.recomputes = chance.index(below: 3)
-        self.hasLateTimers = chance.index(below: 3) == 0
+        if chance.index(below: 2) == 0 { self.clientDistance = Int64(10 + chance.index(below: 60)) * Self.millisecond }
+        self.sendsHeadsEarly = chance.index(below: 2) == 0
+        self.hasLateTimers = chance.index(below: 2) == 0
         if chance.index(below: 4) == 0 { self.outstandingPerReplica = 1 }
         if chance.index(below: 4) == 0 { self.budgetBytes = 2 << 10 }
         self.windowBytes = [1 << 10, 1 << 14, 1 << 16][chance.index(below: 3)]
@@ -127,7 +133,7 @@ extension FaultScenario {
         for id in 0..<count {
             var request = SimulatedRequest(
                 id: id,
-                time: Int64(50 + chance.index(below: 1500)) * Self.millisecond,
+                time: Int64(20 + chance.index(below: 1500)) * Self.millisecond,
                 client: chance.index(below: self.clients),
                 seed: HashModel.mix(self.seed &+ UInt64(id) &* 977),
                 inputTokens: 1 + chance.index(below: 24),
@@ -135,7 +141,10 @@ extension FaultScenario {
             )
             if chance.index(below: 5) == 0 { request.slots = 1 + chance.index(below: self.batchSlots) }
             if chance.index(below: 3) == 0 { request.timeout = Int64(60 + chance.index(below: 900)) * Self.millisecond }
-            if chance.index(below: 6) == 0 { request.cancelAfter = Int64(chance.index(below: 250)) * Self.millisecond }
+            if chance.index(below: 5) == 0 {
+                let longest = chance.index(below: 2) == 0 ? 40 : 250
+                request.cancelAfter = Int64(chance.index(below: longest)) * Self.millisecond
+            }
             if chance.index(below: 6) == 0 { request.queueTimeout = 20 + chance.index(below: 150) }
             request.priority = chance.index(below: 3)
             self.requests.append(request)
@@ -176,6 +185,9 @@ extension FaultScenario {
         case .notReady(let host):
             companion.kind = .cut(.host(host))
             companion.time += Int64(chance.index(below: 300)) * Self.millisecond
+        case .names(let host, _):
+            companion.kind = .delay(.host(host), Int64(10 + chance.index(below: 200)) * Self.millisecond)
+            companion.time = max(0, last.time - 10 * Self.millisecond)
         case .torn(let target):
             companion.kind = .slowReader(target)
         case .slowReader(let target):
@@ -202,7 +214,7 @@ extension FaultScenario {
         let short = Int64(1 + chance.index(below: 250)) * Self.millisecond
         var duration = Int64(20 + chance.index(below: 900)) * Self.millisecond
         let kind: SimulatedFault.Kind
-        switch chance.index(below: 22) {
+        switch chance.index(below: 24) {
         case 0: kind = .kill(server, isSilent: false)
         case 1: kind = .kill(server, isSilent: true)
         case 2: kind = .wrongModel(host)
@@ -232,7 +244,9 @@ extension FaultScenario {
         case 19:
             kind = .drain(.gateway(chance.index(below: self.gateways)))
             duration += Int64(chance.index(below: 1500)) * Self.millisecond
-        case 20: kind = .wrongBits(host, .plausible)
+        case 20...22:
+            kind = .wrongBits(host, .plausible)
+            duration += 500 * Self.millisecond
         default: kind = .slow(host, Int64(2 + chance.index(below: 30)))
         }
         return SimulatedFault(time: time, duration: duration, kind: kind)

@@ -147,10 +147,12 @@ struct TokenMessage: Equatable {
     /// Rows of the request that were dropped so far.
     var drops: UInt32
 
-    var bytes: [UInt8] {
+    /// The message, as long as a row, as if a text came with it.
+    func bytes(rowBytes: Int) -> [UInt8] {
         var writer = WireWriter()
         writer.add(self.token)
         writer.add(self.drops)
+        writer.addRow(UInt64(self.token), byteCount: rowBytes)
         return writer.bytes
     }
 
@@ -159,11 +161,11 @@ struct TokenMessage: Equatable {
         self.drops = drops
     }
 
-    init?(_ bytes: [UInt8]) {
+    init?(_ bytes: [UInt8], rowBytes: Int) {
         var reader = WireReader(bytes)
-        guard let token = reader.read(UInt32.self), let drops = reader.read(UInt32.self), reader.isAtEnd else {
-            return nil
-        }
+        guard let token = reader.read(UInt32.self), let drops = reader.read(UInt32.self),
+            reader.readRow(byteCount: rowBytes) == UInt64(token), reader.isAtEnd
+        else { return nil }
         self.init(token: token, drops: drops)
     }
 }
