@@ -217,6 +217,25 @@ struct FairnessTests {
         #expect(scheduler.nextStep(now: at(2)).rejected.isEmpty)
     }
 
+    @Test("a request that lost its place, and whose client leaves before the next step, does not end twice")
+    func displacedAndLeft() {
+        var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1, queueLimit: 2))
+        for number in 1...2 { _ = scheduler.enqueue(id(number), Self.needs("many"), now: at(0)) }
+        #expect(scheduler.enqueue(id(3), Self.needs("few"), now: at(0)) == .queued(ahead: 1))
+        scheduler.evicted(id(2))
+        #expect(scheduler.nextStep(now: at(1)).rejected.isEmpty)
+        #expect(scheduler.checkInvariants() == nil)
+    }
+
+    @Test("slots of running requests whose deadline passes are free again")
+    func expiredRunning() {
+        var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 2))
+        _ = scheduler.enqueue(id(1), SequenceNeeds(slots: 2, inputTokens: 1, deadline: at(5)), now: at(0))
+        #expect(scheduler.nextStep(now: at(0)).decodes == [id(1)] && scheduler.freeSlots == 0)
+        #expect(scheduler.nextStep(now: at(6)).expired == [id(1)] && scheduler.freeSlots == 2)
+        #expect(scheduler.checkInvariants() == nil)
+    }
+
     @Test("a request that waits longer than its queue time-out leaves with that reason, one that runs does not")
     func queueTimeout() {
         var scheduler = BatchScheduler(configuration: SchedulerConfiguration(batchSlots: 1))

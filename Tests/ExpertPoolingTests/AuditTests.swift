@@ -61,7 +61,10 @@ private struct Bench {
         return self.calls.timerFired(pools: &self.pools, now: seconds(time))
     }
 
-    func check() { #expect(self.pools.checkInvariants() == nil) }
+    func check() {
+        #expect(self.pools.checkInvariants() == nil)
+        #expect(self.calls.checkInvariants() == nil)
+    }
 
     var outstanding: [Int] { self.pools.reports.map(\.outstanding) }
     var states: [String] { self.pools.reports.map(\.state.name) }

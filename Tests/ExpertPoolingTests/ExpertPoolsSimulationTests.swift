@@ -343,7 +343,8 @@ struct ExpertPoolsSimulationTests {
         for _ in 0..<5_000 {
             simulation.step()
             let after = simulation.pools.reports
-            if let broken = simulation.pools.checkInvariants() {
+            let layers = simulation.layers.lazy.compactMap { $0.calls.checkInvariants() }
+            if let broken = simulation.pools.checkInvariants() ?? layers.first {
                 Issue.record("\(broken)")
                 return
             }

@@ -27,6 +27,7 @@ private struct Bench {
     private let rows: Int
 
     mutating func begin(at time: Double = 0, pools names: [String] = ["a"]) -> [LayerAction] {
+        defer { self.check() }
         let assignments = names.map { name in
             PoolAssignment(pool: name, groups: [.init(expert: 0, rows: 0..<self.rows)])
         }
@@ -34,7 +35,8 @@ private struct Bench {
     }
 
     mutating func answered(_ attempt: AttemptID, at time: Double) -> [LayerAction] {
-        self.calls.answered(attempt, pools: &self.pools, now: seconds(time))
+        defer { self.check() }
+        return self.calls.answered(attempt, pools: &self.pools, now: seconds(time))
     }
 
     mutating func failed(
@@ -43,15 +45,24 @@ private struct Bench {
         at time: Double,
         pushback: Duration? = nil
     ) -> [LayerAction] {
-        self.calls.failed(attempt, failure, pushback: pushback, pools: &self.pools, now: seconds(time))
+        defer { self.check() }
+        return self.calls.failed(attempt, failure, pushback: pushback, pools: &self.pools, now: seconds(time))
     }
 
     mutating func timer(at time: Double) -> [LayerAction] {
-        self.calls.timerFired(pools: &self.pools, now: seconds(time))
+        defer { self.check() }
+        return self.calls.timerFired(pools: &self.pools, now: seconds(time))
     }
 
     mutating func abandon(at time: Double) -> [LayerAction] {
-        self.calls.abandoned(pools: &self.pools, now: seconds(time))
+        defer { self.check() }
+        return self.calls.abandoned(pools: &self.pools, now: seconds(time))
+    }
+
+    /// Every machine keeps its rules after every event.
+    func check() {
+        #expect(self.pools.checkInvariants() == nil)
+        #expect(self.calls.checkInvariants() == nil)
     }
 
     var outstanding: [Int] { self.pools.reports.map(\.outstanding) }

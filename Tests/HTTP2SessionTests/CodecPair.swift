@@ -35,6 +35,8 @@ final class CodecPair {
             self.serverEvents += self.server.takeEvents()
             let toClient = try self.deliver(from: self.server, to: self.client)
             self.clientEvents += self.client.takeEvents()
+            #expect(self.client.checkInvariants() == nil)
+            #expect(self.server.checkInvariants() == nil)
             if toServer == 0 && toClient == 0 { return }
         }
     }

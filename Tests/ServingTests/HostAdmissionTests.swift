@@ -141,6 +141,7 @@ extension HostAdmission {
         var call = HostAdmission.Call.of(source, layer: layer, rows: rows, deadline: deadline)
         call.isBackward = isBackward
         let outcome = self.arrived(call, now: now)
+        #expect(self.checkInvariants() == nil)
         guard case .queue(let id) = outcome else {
             throw UnexpectedOutcome(outcome: outcome)
         }
@@ -152,7 +153,9 @@ extension HostAdmission {
         guard case .compute(let pass) = self.next(now: now).step else {
             return nil
         }
+        #expect(self.checkInvariants() == nil)
         self.finished(expertReads: 1, now: now.advanced(by: time))
+        #expect(self.checkInvariants() == nil)
         return pass
     }
 }

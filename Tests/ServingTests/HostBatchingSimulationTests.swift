@@ -105,6 +105,7 @@ private struct Simulation {
                 break
             }
             look()
+            #expect(machine.checkInvariants() == nil)
         }
         let seconds = length / .seconds(1)
         let totals = machine.totals

@@ -32,6 +32,7 @@ struct GRPCClientRun: ~Copyable {
     }
 
     private mutating func step(_ trace: inout Trace) throws(FuzzFinding) {
+        try expect(self.state.checkInvariants() == nil, "the machine keeps its rules")
         let wasEnded = self.state.isEnded
         let step = self.source.number(below: 12)
         trace.note(step)

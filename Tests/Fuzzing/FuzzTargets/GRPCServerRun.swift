@@ -25,6 +25,7 @@ struct GRPCServerRun: ~Copyable {
     }
 
     private mutating func step(_ trace: inout Trace) throws(FuzzFinding) {
+        try expect(self.state.checkInvariants() == nil, "the machine keeps its rules")
         let wasEnded = self.state.isEnded
         let step = self.source.number(below: 12)
         trace.note(step)
