@@ -46,7 +46,9 @@ extension ExpertPools {
         self.replicas[spare].inherit(self.replicas[slot].record)
         self.replicas[spare].ejectedUntil = nil
         switch before {
-        case .ready, .draining, .quarantined: self.setState(spare, before, now: now)
+        // What it was caught with may have been cleared while it left; or the spare address was caught, and the other was not.
+        case _ where self.isQuarantined(spare) && before != .draining: self.setState(spare, .quarantined, now: now)
+        case .ready, .draining: self.setState(spare, before, now: now)
         case .ejected(let until): self.setState(spare, .ejected(until: until), now: now)
         default: self.setState(spare, .ejected(until: now), now: now)
         }

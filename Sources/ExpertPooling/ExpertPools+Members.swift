@@ -149,6 +149,8 @@ extension ExpertPools.Replica {
         self.restarts = max(own.restarts, other.restarts)
         self.isOnTrial = own.isOnTrial || other.isOnTrial
         self.quarantine = other.quarantine ?? own.quarantine
+        // A proof that is in flight is the other address's.
+        self.quarantine?.isProving = false
     }
 
     /// A probe was answered: the ejection is over, and failures are counted anew.

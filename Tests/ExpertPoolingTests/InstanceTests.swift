@@ -52,6 +52,41 @@ struct InstanceTests {
         #expect(pools.choose(excluding: [self.first, self.other]) == .failure(.allTried))
     }
 
+    @Test("a process that has proved itself under one address is not quarantined under the other")
+    func cleared() throws {
+        var configuration = ExpertPoolsConfiguration.unaudited
+        configuration.proofsToServe = 1
+        var pools = machine(ports: [], configuration: configuration)
+        join(&pools, self.first, process("p"))
+        self.meet(&pools, self.second, process("p"), spareOf: self.first)
+        join(&pools, self.other, process("q"))
+        let slot = try #require(pools.slot(of: self.first))
+        #expect(pools.quarantine(slot, now: start) == [.quarantined(self.first)])
+        let due = try #require(pools.nextTimer)
+        #expect(pools.timerFired(now: due) == [.proveEvidence(self.first)])
+        #expect(pools.proofEnded(self.first, .right, now: due) == [.cleared(self.first), .describe(self.first)])
+        #expect(pools.checkInvariants() == nil)
+        // The other address takes over once it has answered a probe.
+        #expect(pools.timerFired(now: due) == [.describe(self.second)])
+        #expect(pools.described(self.second, process("p"), now: due) == [.joined(self.second)])
+        #expect(pools.described(self.first, process("p"), now: due) == [.spare(self.first, of: self.second)])
+        #expect(pools.checkInvariants() == nil)
+    }
+
+    @Test("an address takes over what another of its process was caught with, and starts its proofs anew")
+    func caughtUnderAnotherAddress() throws {
+        var pools = self.pools()
+        let slot = try #require(pools.slot(of: self.first))
+        _ = pools.quarantine(slot, now: start)
+        let due = try #require(pools.nextTimer)
+        #expect(pools.timerFired(now: due) == [.proveEvidence(self.first)])
+        pools.disconnected(self.first, now: due)
+        #expect(pools.state(self.second) == .quarantined)
+        #expect(pools.checkInvariants() == nil)
+        let again = try #require(pools.nextTimer)
+        #expect(pools.timerFired(now: again) == [.proveEvidence(self.second)])
+    }
+
     @Test("a hedge or a retry never goes to another address of the process that has the call")
     func noHedgeToItself() {
         var pools = self.pools(isAlone: true)
