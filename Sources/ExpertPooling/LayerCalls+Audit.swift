@@ -275,15 +275,15 @@ extension LayerCalls {
         guard let audit = self.calls[index].audit else { return }
         self.calls[index].audit = nil
         actions.append(.accept(call: index, opinion: verdict))
+        // Those that are caught leave first: what is ejected as slow must not be its pool's last.
+        for (attempt, opinion, _) in audit.opinions where opinion != verdict {
+            actions.append(.caught(call: index, pools.replicas[attempt.slot].id))
+            self.close(attempt, of: index, .failed(.wrongReply), pools: &pools, now: now, into: &actions)
+        }
         var winner: Int?
-        for (attempt, opinion, ended) in audit.opinions {
-            if opinion == verdict {
-                winner = attempt.slot
-                self.close(attempt, of: index, .answered, pools: &pools, now: ended, into: &actions)
-            } else {
-                actions.append(.caught(call: index, pools.replicas[attempt.slot].id))
-                self.close(attempt, of: index, .failed(.wrongReply), pools: &pools, now: now, into: &actions)
-            }
+        for (attempt, opinion, ended) in audit.opinions where opinion == verdict {
+            winner = attempt.slot
+            self.close(attempt, of: index, .answered, pools: &pools, now: ended, into: &actions)
         }
         self.cancelOthers(of: index, pools: &pools, now: now, into: &actions)
         let pool = self.calls[index].pool

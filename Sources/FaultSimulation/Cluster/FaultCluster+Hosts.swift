@@ -215,7 +215,8 @@ extension FaultCluster {
                 rows.removeLast()
             case .plausible:
                 for place in rows.indices where self.chance.index(below: 3) == 0 {
-                    rows[place] ^= 1 << UInt64(self.chance.index(below: 52))
+                    // Hosts of a pool flip different bits: nobody can tell two equal lies from the truth.
+                    rows[place] ^= 1 << UInt64(self.chance.index(below: 6) * 8 + index % 8)
                     self.falsified.insert(rows[place])
                     self.hosts[index].hasLied = true
                 }
