@@ -190,7 +190,9 @@ package final class FaultCluster: Sendable {
         listen: String = "127.0.0.1:0"
     ) async throws -> KeptProcess {
         var command = [
-            self.workspace.executable, "gateway", "--model", model ?? "\(self.shards)/gateway", "--listen", listen,
+            // A row shows its own mechanism; what audits find is measured by `switchyard-bench audit`.
+            self.workspace.executable, "gateway", "--audit-percent", "0", "--model", model ?? "\(self.shards)/gateway",
+            "--listen", listen,
             "--threads", "1", "--admin-listen",
             "off",
             "--address-file",
