@@ -13,7 +13,7 @@ public import SwitchyardTypes
 // calls of its pool, sent to it beside the replica that serves them, as the configuration says, all with the right bits. Where
 // none serves, it answers the first call as many times instead, or its pool would never be back. A wrong proof starts it all anew, after a wait that doubles.
 //
-// **Disputes.** Where two replicas differ and nobody can give a third opinion, nothing says which of them is right. Then
+// **Disputes.** Where two replicas differ and there is no third opinion, nothing says which of them is right. Then
 // every call of the pool is audited, and the rows on which they differ are dropped.
 extension ExpertPools {
     /// What a caught replica has still to prove.
@@ -187,7 +187,7 @@ extension ExpertPools {
     mutating func noteAudit(in pool: Int, _ result: AuditResult, rows: Int) {
         self.pools[pool].counts.audits[result] += 1
         if result != .unfinished, result != .unwitnessed { self.pools[pool].counts.audits.rows += UInt64(rows) }
-        // Another opinion has settled it, or nobody is left to differ.
+        // Another opinion has settled it.
         if result == .caught { self.pools[pool].isDisputed = false }
     }
 
@@ -228,7 +228,7 @@ public enum AuditResult: Int, Sendable, Hashable, CaseIterable {
     case disputed
     /// The second opinion did not come in time; the first one was used.
     case unfinished
-    /// There was nobody to ask.
+    /// There was no second opinion to be had.
     case unwitnessed
 }
 

@@ -67,7 +67,9 @@ package struct FaultOracle: Sendable {
                 violations.append("\(name) ended well with \(outcome.tokens.count) of \(request.outputTokens) tokens")
             }
         case .cancelled:
-            if request.cancelAfter == nil { violations.append("\(name) was cancelled by nobody: \(outcome.message)") }
+            if request.cancelAfter == nil {
+                violations.append("\(name) was cancelled, but not by its client: \(outcome.message)")
+            }
         case .deadlineExceeded:
             if request.timeout == nil { violations.append("\(name) missed a deadline that it did not have") }
         case .resourceExhausted: break

@@ -204,7 +204,7 @@ struct AuditTests {
         #expect(bench.pools.disputedPools == ["a"])
         var next = Bench(bench.pools)
         #expect(targets(next.begin()).count == 2)
-        // One of the two leaves: there is nobody left to differ.
+        // One of the two leaves: the other has no replica to differ from.
         next.pools.disconnected(replica(1), now: seconds(0.1))
         #expect(next.pools.disputedPools.isEmpty)
     }

@@ -286,7 +286,7 @@ private struct Simulation {
                 entry.heard = entry.heard.filter { $0.key.call != call }
                 self.answered += 1
                 let opinions = entry.opinions[call] ?? []
-                // A lie is taken only where nobody told the truth.
+                // A lie is taken only where no opinion was true.
                 #expect(opinions[opinion] || !opinions.contains(true))
             case .caught(_, let id):
                 self.caught += 1

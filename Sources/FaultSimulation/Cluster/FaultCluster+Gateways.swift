@@ -87,11 +87,11 @@ extension FaultCluster {
         guard let sequence = self.gateways[index].sequences.removeValue(forKey: id) else { return }
         sequence.isGone = true
         self.gateways[index].scheduler.evicted(id)
-        self.abandonIfNobodyWaits(index)
+        self.abandonIfNoClientWaits(index)
         self.leaveIfDrained(index)
     }
 
-    private func abandonIfNobodyWaits(_ index: Int) {
+    private func abandonIfNoClientWaits(_ index: Int) {
         for lane in self.gateways[index].lanes.indices {
             let isWaitedFor = self.gateways[index].lanes[lane].decodes
                 .contains { self.gateways[index].sequences[$0] != nil }

@@ -191,7 +191,7 @@ extension FaultCluster {
         self.hosts[index].computing = []
         let experts = Set(jobs.flatMap { $0.message.groups.map(\.expert) }).count
         self.hosts[index].admission.finished(expertReads: experts, now: self.time(process))
-        if jobs.allSatisfy(\.isCancelled) { self.note(.passForNobody) }
+        if jobs.allSatisfy(\.isCancelled) { self.note(.passAfterCallersLeft) }
         for job in jobs where !job.isCancelled {
             job.call.work = nil
             if job.call.link.outgoing[job.call.streamID]?.state.isEnded ?? true { self.note(.answeredAfterEnd) }
@@ -215,7 +215,7 @@ extension FaultCluster {
                 rows.removeLast()
             case .plausible:
                 for place in rows.indices where self.chance.index(below: 3) == 0 {
-                    // Hosts of a pool flip different bits: nobody can tell two equal lies from the truth.
+                    // Hosts of a pool flip different bits: two equal lies look like the truth.
                     rows[place] ^= 1 << UInt64(self.chance.index(below: 6) * 8 + index % 8)
                     self.falsified.insert(rows[place])
                     self.hosts[index].hasLied = true

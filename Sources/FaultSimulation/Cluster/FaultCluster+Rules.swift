@@ -108,7 +108,7 @@ extension FaultCluster {
 
     // MARK: - The end
 
-    /// Everything has healed and nobody waits: nothing may be left, and everything must serve.
+    /// Everything has healed and no client waits: nothing may be left, and everything must serve.
     func checkEnd() {
         for request in self.requests where request.status == nil {
             self.violated("request \(request.request.id) never ended")

@@ -59,7 +59,7 @@ final class FaultCluster {
     var requests: [ClientRequest]
     /// Where each request is in ``requests``, by its number.
     let requestIndices: [Int: Int]
-    /// Which host listens at a port; nil where nobody does.
+    /// Which host listens at a port; nil where none does.
     var addresses: [Int: Int] = [:]
     /// What the name of each pool resolves to.
     var names: [[Int]]
@@ -81,7 +81,7 @@ final class FaultCluster {
     var touched: Set<Int> = []
     var touchedLinks: [WireLink] = []
 
-    /// What happened, for people; nil where nobody asked.
+    /// What happened, for people; nil unless asked for.
     private(set) var trace: [String]?
 
     init(_ scenario: FaultScenario, isTraced: Bool = false) {

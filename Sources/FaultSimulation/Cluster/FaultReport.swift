@@ -44,7 +44,7 @@ package struct FaultReport: Sendable, Equatable {
     package var bytes = 0
     /// Rows that were dropped.
     package var dropped = 0
-    /// Rows that a lying host gave and nobody noticed.
+    /// Wrong rows that went unnoticed.
     package var taintedRows = 0
     /// Simulated time, nanoseconds.
     package var virtualNanoseconds: Int64 = 0

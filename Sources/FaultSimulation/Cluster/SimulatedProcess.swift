@@ -41,7 +41,7 @@ final class GatewaySequence {
     var decoding: [UInt64] = []
     var tokens: [UInt32] = []
     var drops = 0
-    /// Whether nobody waits for it any more.
+    /// Whether its caller has gone.
     var isGone = false
 
     init(id: SequenceID, request: SimulatedRequest, call: IncomingCall) {

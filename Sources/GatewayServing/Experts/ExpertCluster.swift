@@ -36,7 +36,7 @@ public final class ExpertCluster: Sendable {
         /// Each replica's last description of itself.
         var loads: [ReplicaID: ReplicaLoad] = [:]
         var isComplete = false
-        /// Whether connections are closed because nobody needs them any more, which is no news.
+        /// Whether connections are closed because they are no longer needed, which is no news.
         var isEnding = false
         var news = ServingNews()
         /// The calls that caught replicas got wrong, with the right answers.
@@ -142,7 +142,7 @@ public final class ExpertCluster: Sendable {
         }
     }
 
-    /// Says that connections will be closed because nobody needs them any more; call it before the task of ``run()`` is
+    /// Says that connections will be closed because they are no longer needed; call it before the task of ``run()`` is
     /// cancelled.
     func beginEnding() { self.state.withLock { $0.isEnding = true } }
 

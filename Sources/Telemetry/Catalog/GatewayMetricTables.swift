@@ -141,7 +141,7 @@ package struct ExpertPoolMetrics: MetricTable {
         .counter,
         ["pool", "result"],
         "Calls whose answers were compared with a second opinion: agreed, caught, disputed (no third opinion), unfinished (it came "
-            + "too late) or unwitnessed (nobody to ask)."
+            + "too late) or unwitnessed (no second opinion to be had)."
     )
     package let auditedRowsTotal = MetricDefinition(
         "switchyard_expert_audited_rows_total",
