@@ -174,7 +174,9 @@ public struct RunPlan: Sendable {
         training.recomputesBlocks = false
         var identity = [
             "optimizer": optimizer,
-            "training settings": "\(training)".replacing("SwitchTraining.", with: ""),
+            // Saves of runs without a teacher are older than teachers.
+            "training settings": "\(training)".replacing("SwitchTraining.", with: "")
+                .replacing(", teacher: nil", with: ""),
             "learning rate": "\(self.learningRate)",
             "schedule": "\(self.schedule)".replacing("SwitchTraining.", with: ""),
             "warm-up": "\(self.warmUpSteps)",

@@ -69,6 +69,10 @@ CASES = {
     "t5-relu2": case(family="t5", feed_forward_proj="relu2", num_layers=3, num_decoder_layers=1),
     "t5-quick-gelu": case(family="t5", feed_forward_proj="gated-quick_gelu"),
     "wide": case(d_model=64, d_kv=16, num_heads=4, d_ff=96, lengths=[[40, 25], [17, 30]]),
+    "taught": case(family="t5", settings=dict(teacher=dict(kept=23, weight=0.25, temperature=1))),
+    "taught-few": case(family="t5", settings=dict(teacher=dict(kept=5, weight=0.25, temperature=1), labelSmoothing=0.1)),
+    "taught-hot": case(settings=dict(teacher=dict(kept=7, weight=0.6, temperature=2.5)), tie_word_embeddings=False),
+    "taught-alone": case(family="t5", settings=dict(teacher=dict(kept=3, weight=1, temperature=0.7))),
     "lora-attention": case(lora=dict(r=2, lora_alpha=3, target_modules=["q", "v"])),
     "lora-experts": case(lora=dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["wi", "wo"]), num_experts=6),
     "lora-all": case(lora=dict(r=5, lora_alpha=2, target_modules="all-linear"), settings=dict(routerZ=0.1)),
@@ -112,6 +116,30 @@ def examples(lengths, vocabulary, seed):
         values = numbers(1000 * index + offset + count, seed)[1000 * index + offset:]
         return [min(int((v * 0.5 + 0.5) * (vocabulary - 1)), vocabulary - 2) + 1 for v in values]
     return [(tokens(a, i, 0), tokens(b, i, 500)) for i, (a, b) in enumerate(lengths)]
+
+
+def teacher_answer(places, vocabulary, settings, seed):
+    """TrainingCase.teacher: for each place ids, ascending, and their log-probabilities as float32 numbers in float64."""
+    logits = torch.from_numpy(4 * numbers(places * vocabulary, seed).reshape(places, vocabulary) / settings["temperature"])
+    logprobs = torch.log_softmax(logits, -1)
+    tokens = logits.argsort(-1, descending=True)[:, :settings["kept"]].sort(-1).values
+    return tokens, logprobs.gather(-1, tokens).float().double()
+
+
+def divergence(logits, pairs, settings):
+    """The mean divergence from the teacher's answers: over the tokens that they name, and all others as one."""
+    loss, row = 0, 0
+    for index, (_, target) in enumerate(pairs):
+        tokens, logprobs = teacher_answer(len(target), logits.shape[-1], settings, 900 + index)
+        own = torch.log_softmax(logits[row:row + len(target)] / settings["temperature"], -1)
+        row += len(target)
+        shares = logprobs.exp()
+        loss = loss + (shares.to(own.dtype) * (logprobs.to(own.dtype) - own.gather(-1, tokens))).sum()
+        rest = 1 - shares.sum(-1)
+        if settings["kept"] < logits.shape[-1]:
+            others = own.masked_fill(torch.zeros_like(own).scatter(-1, tokens, 1).bool(), -torch.inf).logsumexp(-1)
+            loss = loss + (rest.to(own.dtype) * (rest.log().to(own.dtype) - others)).sum()
+    return loss / row
 
 
 def norm_in_own_type(self, x):
@@ -255,6 +283,10 @@ def step(test, dtype, given=None, order=None):
     valid = {"encoder": mask.bool(), "decoder": labels != -100}
     if settings.get("softmaxZ"):
         loss = loss + settings["softmaxZ"] * (torch.logsumexp(logits[valid["decoder"]], -1) ** 2).mean()
+    if settings.get("teacher"):
+        teacher = settings["teacher"]
+        apart = divergence(logits[valid["decoder"]], pairs, teacher)
+        loss = (1 - teacher["weight"]) * loss + teacher["weight"] * teacher["temperature"] ** 2 * apart
     if routers:
         loss = loss + router_losses(routers, settings, valid, config)
     loss.backward()

@@ -16,6 +16,14 @@ struct TorchGradients: Decodable {
         var balance: Double?
         var routerZ: Double?
         var routerLosses: String?
+        var teacher: Teacher?
+    }
+
+    /// A teacher whose answers are a function of a seed.
+    struct Teacher: Decodable {
+        var kept: Int
+        var weight: Double
+        var temperature: Double
     }
 
     struct Model: Decodable {
@@ -126,12 +134,14 @@ struct TorchGradients: Decodable {
         let examples = TrainingCase.examples(lengths, vocabulary: self.model.vocabSize, seed: 5)
         var routes: [SparseLayer: [Int32]] = [:]
         for layer in self.configuration.sparseLayers { routes[layer] = self.routes["\(layer)"] }
-        return TrainingCase(
+        let test = TrainingCase(
             name: name,
             configuration: self.configuration,
             settings: settings,
             batch: TrainingBatch(examples, routes: routed ? routes : nil)
         )
+        guard let teacher = self.settings.teacher else { return test }
+        return test.taught(kept: teacher.kept, weight: teacher.weight, temperature: teacher.temperature)
     }
 }
 

@@ -63,6 +63,39 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
             }
     }
 
+    /// A teacher's answer for a target: the softmax of numbers that are a function of a seed, its greatest `kept`.
+    static func teacher(places: Int, vocabulary: Int, kept: Int, temperature: Double, seed: UInt32) -> TeacherAnswer {
+        var answer = TeacherAnswer(kept: kept, tokens: [], logprobs: [])
+        for place in 0..<places {
+            let logits = (0..<vocabulary).map { 4 * Self.number(place * vocabulary + $0, seed: seed) / temperature }
+            let most = logits.max() ?? 0
+            let normalizer = most + log(logits.reduce(0) { $0 + exp($1 - most) })
+            let tokens = logits.indices.sorted { logits[$0] > logits[$1] }.prefix(kept).sorted()
+            answer.tokens += tokens.map { Int32($0) }
+            answer.logprobs += tokens.map { Float(logits[$0] - normalizer) }
+        }
+        return answer
+    }
+
+    /// The same case with a teacher, whose answers are a function of a seed.
+    func taught(kept: Int, weight: Double = 0.25, temperature: Double = 1) -> TrainingCase {
+        var result = self
+        var loss = TeacherLoss()
+        loss.weight = weight
+        loss.temperature = temperature
+        result.settings.teacher = loss
+        for index in self.batch.examples.indices {
+            result.batch.examples[index].teacher = Self.teacher(
+                places: self.batch.examples[index].target.count,
+                vocabulary: self.configuration.vocabularySize,
+                kept: kept,
+                temperature: temperature,
+                seed: UInt32(900 + index)
+            )
+        }
+        return result
+    }
+
     /// Gradients and report of the case.
     func gradients(
         parts: [Range<Int>]? = nil,

@@ -46,6 +46,17 @@ void ck_times(int level, const float *b, size_t count, float *a);
 void ck_cross_entropy(int level, float *logits, size_t count, size_t target, float smoothing, float z, double scale,
                       int gradient, double loss[3]);
 
+/// How far one row's softmax is from a teacher's answer: sum of q (log q - log p) over the tokens that the answer names, and
+/// over all others taken together as one.
+///
+/// - logits: `count` numbers; multiplied with `inverse`, 1 / temperature, before the softmax p. Replaced by the gradients of
+///   scale * the result where `gradient` is not 0, by something else where it is.
+/// - tokens: `kept` different ids below `count`, at least one and at most `count`.
+/// - logprobs: what the teacher gave each of them, log q, at the same temperature; the others have what is missing to 1.
+/// - scratch: room for 2 * `kept` floats.
+double ck_divergence(int level, float *logits, size_t count, const int32_t *tokens, const float *logprobs, size_t kept,
+                     float inverse, double scale, int gradient, float *scratch);
+
 /// Philox4x32-10.
 void ck_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t block[4]);
 

@@ -20,6 +20,8 @@ public struct StepReport: Sendable, Hashable {
     public var crossEntropy = 0.0
     /// `log(sum exp(logits))` squared, averaged over the target's tokens, before its factor.
     public var softmaxZ = 0.0
+    /// How far the model is from its teacher, averaged over the target's tokens, before its factor; nil without a teacher.
+    public var divergence: Double?
     /// The load balancing loss, before its factor.
     public var balance = 0.0
     /// How many layers, or stacks with transformers' form, the load balancing loss adds up; an even one gives 1.

@@ -9,6 +9,8 @@ public struct TrainingExample: Sendable, Hashable {
     public var input: [Int32]
     /// Token ids of the answer, at least one, without a start token; usually ending with the end token.
     public var target: [Int32]
+    /// What a teacher thinks of each place of the target; nil where the data alone counts.
+    public var teacher: TeacherAnswer?
 
     /// Pairs an input with an answer.
     ///
@@ -72,8 +74,11 @@ public struct TrainingBatch: Sendable, Hashable {
     /// Tokens of all targets.
     public var targetTokens: Int { self.examples.reduce(0) { $0 + $1.target.count } }
 
+    /// Whether every example has a teacher's answer.
+    var hasTeacher: Bool { self.examples.allSatisfy { $0.teacher != nil } }
+
     /// Refuses what the model cannot learn from.
-    func validate(_ configuration: ModelConfiguration) throws(TrainingError) {
+    func validate(_ configuration: ModelConfiguration, needsTeacher: Bool = false) throws(TrainingError) {
         func fail(_ message: String) -> TrainingError { TrainingError(code: .invalidBatch, message: message) }
         guard !self.examples.isEmpty else { throw fail("a step needs at least one example, but the batch is empty") }
         var next = 0
@@ -105,7 +110,27 @@ public struct TrainingBatch: Sendable, Hashable {
                 }
             }
         }
+        try self.validateTeacher(configuration, isNeeded: needsTeacher)
         try self.validateRoutes(configuration)
+    }
+
+    private func validateTeacher(_ configuration: ModelConfiguration, isNeeded: Bool) throws(TrainingError) {
+        for (index, example) in self.examples.enumerated() {
+            guard let teacher = example.teacher else {
+                guard isNeeded else { continue }
+                throw TrainingError(
+                    code: .invalidBatch,
+                    message:
+                        "example \(index) of the step has no teacher's answer, but the loss has a teacher; ask it first"
+                )
+            }
+            let vocabulary = configuration.vocabularySize
+            guard let fault = teacher.fault(places: example.target.count, vocabulary: vocabulary) else { continue }
+            throw TrainingError(
+                code: .invalidBatch,
+                message: "the teacher's answer for example \(index) of the step \(fault); ask the teacher again"
+            )
+        }
     }
 
     private func validateRoutes(_ configuration: ModelConfiguration) throws(TrainingError) {

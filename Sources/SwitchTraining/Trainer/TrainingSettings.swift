@@ -44,6 +44,8 @@ public struct TrainingSettings: Sendable, Hashable {
     public var precision = TrainingPrecision.float32
     /// What all random numbers of a run come from.
     public var seed: UInt64 = 0
+    /// What is learnt of a teacher's answers, which every example of a step must then have; nil to learn from the data alone.
+    public var teacher: TeacherLoss?
 
     /// Settings with no dropout, no jitter and the paper's load balancing.
     public init() {}
@@ -68,6 +70,7 @@ public struct TrainingSettings: Sendable, Hashable {
         try check("softmaxZ", self.softmaxZ, below: .infinity)
         try check("balance", self.balance, below: .infinity)
         try check("routerZ", self.routerZ, below: .infinity)
+        try self.teacher?.validate()
         for (name, policy) in [("capacity", self.capacity), ("evaluationCapacity", self.evaluationCapacity)] {
             if case .factor(let factor) = policy, !(factor > 0) {
                 throw TrainingError(

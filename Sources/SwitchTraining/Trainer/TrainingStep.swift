@@ -89,7 +89,7 @@ public final class TrainingStep {
         into gradients: Gradients,
         step: Int
     ) throws(TrainingError) -> StepReport {
-        try batch.validate(self.configuration)
+        try batch.validate(self.configuration, needsTeacher: self.settings.teacher != nil)
         self.times = StepTimes()
         var mark = ContinuousClock.now
         gradients.begin()
@@ -116,7 +116,7 @@ public final class TrainingStep {
         for (index, part) in PartRows.all(of: batch, self.configuration).enumerated() {
             self.forwardAndBackward(part, run, gradients, tokens: batch.targetTokens, addingTo: &losses)
             try self.experts?.check()
-            guard losses.crossEntropy.isFinite, losses.squares.isFinite else {
+            guard losses.crossEntropy.isFinite, losses.squares.isFinite, losses.divergence.isFinite else {
                 throw TrainingError(
                     code: .notFinite,
                     message:
@@ -173,6 +173,7 @@ public final class TrainingStep {
             HeadLoss(run: run, parameters: self.parameters)(
                 rows.decoder.output,
                 targets: part.targets,
+                teacher: part.teacher,
                 tokens: batch.targetTokens,
                 gradient: nil,
                 addingTo: &losses
@@ -262,6 +263,7 @@ public final class TrainingStep {
         HeadLoss(run: run, parameters: self.parameters)(
             decoder.output,
             targets: part.targets,
+            teacher: part.teacher,
             tokens: tokens,
             gradient: gradient,
             addingTo: &losses
@@ -296,8 +298,16 @@ public final class TrainingStep {
         (report.balance, report.routerZ, report.balanceGroups) = routing.losses()
         report.loss =
             (1 - smoothing) * report.crossEntropy + smoothing * (losses.uniform / tokens)
-            + self.settings.softmaxZ * report.softmaxZ + self.settings.balance * report.balance
-            + self.settings.routerZ * report.routerZ
+            + self.settings.softmaxZ * report.softmaxZ
+        if let teacher = self.settings.teacher, batch.hasTeacher {
+            let divergence = losses.divergence / tokens
+            report.divergence = divergence
+            report.loss =
+                (1 - teacher.weight) * report.loss
+                + teacher.weight * teacher.temperature * teacher.temperature * divergence
+        }
+        report.loss += self.settings.balance * report.balance
+        report.loss += self.settings.routerZ * report.routerZ
         var (all, dropped) = (0, 0)
         for layer in self.configuration.sparseLayers {
             guard let counts = routing.layers[layer] else { continue }
@@ -324,6 +334,8 @@ struct PartRows {
     /// The start token, then all of the target but its last token.
     let decoderInputs: [Int32]
     let targets: [Int32]
+    /// The teacher's answers; nil where not all examples of the step have one.
+    let teacher: TeacherRows?
     let inputRows: SequenceRows
     let targetRows: SequenceRows
     /// Rows of the step before this part's.
@@ -332,6 +344,7 @@ struct PartRows {
 
     static func all(of batch: TrainingBatch, _ configuration: ModelConfiguration) -> [PartRows] {
         var (input, target) = (0, 0)
+        let hasTeacher = batch.hasTeacher
         return batch.parts.map { range in
             let examples = batch.examples[range]
             let start = Int32(configuration.decoderStartTokenID)
@@ -339,6 +352,7 @@ struct PartRows {
                 inputs: examples.flatMap(\.input),
                 decoderInputs: examples.flatMap { [start] + $0.target.dropLast() },
                 targets: examples.flatMap(\.target),
+                teacher: hasTeacher ? TeacherRows(examples) : nil,
                 inputRows: SequenceRows(lengths: examples.map(\.input.count), first: range.lowerBound),
                 targetRows: SequenceRows(lengths: examples.map(\.target.count), first: range.lowerBound),
                 firstInputRow: input,

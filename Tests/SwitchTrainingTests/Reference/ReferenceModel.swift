@@ -309,7 +309,46 @@ final class ReferenceModel {
         var loss = tape.add(tape.scale(tape.sum(normalizers), 1 / count), tape.sum(logits, weights: weights))
         let squares = tape.sum(tape.multiply(normalizers, normalizers))
         loss = tape.add(loss, tape.scale(squares, self.settings.softmaxZ / count))
-        return self.addRouterLosses(loss)
+        return self.addRouterLosses(self.addTeacher(loss, logits, batch))
+    }
+
+    /// The data's loss and the teacher's, each with its share.
+    private func addTeacher(_ loss: Tape.Value, _ logits: Tape.Value, _ batch: TrainingBatch) -> Tape.Value {
+        guard let teacher = self.settings.teacher else { return loss }
+        let tape = self.tape
+        let scaled = tape.scale(logits, 1 / teacher.temperature)
+        let normalizers = tape.normalizers(scaled)
+        let columns = logits.columns
+        var weights = Array(repeating: 0.0, count: scaled.data.count)
+        var masses: [Double] = []
+        var parts: [Tape.Value] = []
+        for answer in batch.examples.compactMap(\.teacher) {
+            for start in stride(from: 0, to: answer.tokens.count, by: answer.kept) {
+                let row = masses.count
+                var mass = 0.0
+                var constant = 0.0
+                for (token, logprob) in zip(answer.tokens, answer.logprobs).dropFirst(start).prefix(answer.kept) {
+                    let share = exp(Double(logprob))
+                    weights[row * columns + Int(token)] = -share
+                    mass += share
+                    constant += share * Double(logprob)
+                }
+                masses.append(mass)
+                parts.append(tape.leaf(1, 1, [constant]))
+                guard answer.kept < columns, mass < 1 else { continue }
+                let named = Set(answer.tokens[start..<start + answer.kept].map { Int($0) })
+                let others = (0..<columns).filter { !named.contains($0) }.map { row * columns + $0 }
+                let other = tape.normalizers(tape.reshape(tape.elements(scaled, others), 1, others.count))
+                let share = 1 - mass
+                parts.append(tape.leaf(1, 1, [share * log(share)]))
+                parts.append(tape.scale(other, -share))
+                masses[row] = 1
+            }
+        }
+        parts += [tape.sum(scaled, weights: weights), tape.sum(normalizers, weights: masses)]
+        let square = teacher.temperature * teacher.temperature
+        let divergence = tape.scale(tape.sum(tape.below(parts)), teacher.weight * square / Double(masses.count))
+        return tape.add(tape.scale(loss, 1 - teacher.weight), divergence)
     }
 
     private func addRouterLosses(_ loss: Tape.Value) -> Tape.Value {
