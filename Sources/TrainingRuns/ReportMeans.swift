@@ -11,6 +11,7 @@ struct ReportMeans {
     private var correct: Int?
     private var loss = 0.0
     private var crossEntropy = 0.0
+    private var divergence: Double?
     private var balance = 0.0
     private var routerZ = 0.0
     private var dropped = 0.0
@@ -32,6 +33,7 @@ struct ReportMeans {
         if let correct = step.correctTokens { self.correct = (self.correct ?? 0) + correct }
         self.loss += weight * step.loss
         self.crossEntropy += weight * step.crossEntropy
+        if let divergence = step.divergence { self.divergence = (self.divergence ?? 0) + weight * divergence }
         self.balance += weight * step.balance / Double(max(1, step.balanceGroups))
         self.routerZ += weight * step.routerZ
         self.dropped += weight * step.dropped
@@ -67,6 +69,7 @@ struct ReportMeans {
             report.routerZ = self.routerZ / weight
             report.dropped = self.dropped / weight
         }
+        report.divergence = self.divergence.map { $0 / weight }
         report.gradientNorm = self.norm / weight
         report.accuracy = self.correct.map { Double($0) / weight }
         let taken = seconds - self.start

@@ -35,6 +35,7 @@ public enum RunLine {
     public static func text(_ report: RunReport, of steps: Int?, secondsLeft: Double?) -> String {
         var parts = ["step \(report.step)" + (steps.map { "/\($0)" } ?? "")]
         parts.append(String(format: "loss %.4f", report.loss))
+        if let divergence = report.divergence { parts.append(String(format: "divergence %.4f", divergence)) }
         if let balance = report.balance { parts.append(String(format: "balance %.3f", balance)) }
         if let dropped = report.dropped { parts.append(String(format: "dropped %.1f %%", dropped * 100)) }
         if let rate = report.tokensPerSecond { parts.append(String(format: "%.0f tokens/s", rate)) }

@@ -29,6 +29,15 @@ public struct RunPicture: Sendable {
                 ]
             )
         ]
+        if self.reports.contains(where: { $0.divergence != nil }) {
+            plots.append(
+                self.plot(
+                    "Divergence from the teacher",
+                    "nats per token",
+                    [("training", .training, { $0.divergence ?? .nan })]
+                )
+            )
+        }
         if !last.layers.isEmpty || self.reports.contains(where: { !$0.layers.isEmpty }) {
             plots.append(self.peaks)
             plots.append(

@@ -43,6 +43,10 @@ public struct RunPlan: Sendable {
     public var lowRank: LowRankSettings?
     /// Whether experts' weights stay as they are, and all others are trained around them.
     public var freezesExperts = false
+    /// What decides a teacher's answers; set by the run that has one.
+    var teacher: String?
+    /// How a student began, which decides its run as a new model's seed does; nil for other models.
+    public var start: String?
     /// The model's name in an adapter's files; its folder where nil.
     public var modelName: String?
     /// What makes new weights of gradients.
@@ -185,6 +189,8 @@ public struct RunPlan: Sendable {
             "seed": "\(self.seed)",
             "LoRA": self.lowRank.map { "\($0)".replacing("SwitchTraining.", with: "") } ?? "none",
         ]
+        if let teacher { identity["teacher"] = teacher }
+        if let start { identity["student"] = start }
         switch self.schedule {
         case .linear, .cosine: identity["steps"] = "\(self.steps ?? 0)"
         default: break

@@ -37,6 +37,8 @@ public struct RunReport: Sendable, Hashable, Codable {
     public var loss: Double
     /// Its cross-entropy, averaged in the same way.
     public var crossEntropy: Double
+    /// How far the model is from its teacher in nats per token, averaged in the same way; absent without a teacher.
+    public var divergence: Double?
     /// The load balancing loss of a layer before its factor, averaged over layers; 1 is even.
     public var balance: Double?
     /// The router z-loss before its factor.

@@ -22,7 +22,7 @@ public struct SaveFolder: Sendable, Hashable {
     /// The folder within a save that holds what a run needs to go on.
     public static let resumeName = "resume"
     private static let prefix = "step-"
-    private static let partialMark = ".partial-"
+    static let partialMark = ".partial-"
     private static let linkName = "latest"
 
     /// The folder.

@@ -12,7 +12,7 @@ struct SavedCheckpoint {
         "added_tokens.json",
     ]
     private static let generationName = "generation_config.json"
-    private static let weightsName = "model.safetensors"
+    static let weightsName = "model.safetensors"
 
     /// The folder within a save that holds the adapter, in PEFT's layout.
     static let adapterName = "adapter"

@@ -20,6 +20,8 @@ public final class TrainingRun {
     private let files: SavedCheckpoint
     private let step: TrainingStep
     private let parameters: RunParameters
+    /// Whom the model learns from besides the data.
+    private let teacher: (any Teacher)?
     /// The checkpoint below an adapter, or around whose experts all else is trained.
     private let base: UInt64?
     private let schedule: LearningRateSchedule
@@ -39,6 +41,8 @@ public final class TrainingRun {
     ///   - resumes: Whether it goes on where the folder's last save ends.
     ///   - pool: The threads.
     ///   - experts: Where the experts of a plan that freezes them are computed; nil for here. It does not change the weights.
+    ///   - teacher: Whom the model learns from, where the plan has a teacher's loss. Answers that are the same wherever they
+    ///     come from give the same weights.
     ///   - tell: Told how it goes.
     /// - Throws: ``RunError``, `CheckpointError`, `TokenizerError`, `DataError` or `TrainingError`, each saying what to do.
     public init(
@@ -46,6 +50,7 @@ public final class TrainingRun {
         resumes: Bool,
         pool: WorkPool,
         experts: (any TrainingExperts)? = nil,
+        teacher: (any Teacher)? = nil,
         tell: @escaping (RunEvent) -> Void
     ) throws {
         try plan.validate()
@@ -54,6 +59,13 @@ public final class TrainingRun {
                 "experts that are computed elsewhere stay as they are, but this run trains them; freeze them"
             )
         }
+        guard (teacher != nil) == (plan.training.teacher != nil) else {
+            throw RunError("a run needs a teacher where its loss has one, and only there; give both or neither")
+        }
+        self.teacher = teacher
+        // Answers of another teacher, or fewer of them, make another run.
+        var plan = plan
+        plan.teacher = teacher.map { "\($0.identity)" }
         self.plan = plan
         self.pool = pool
         self.tell = tell
@@ -159,8 +171,10 @@ public final class TrainingRun {
     /// Makes a step; an error says too where its data lies, and which save is untouched.
     private func train(on batch: TokenizedBatch, rate: Double) throws -> StepReport {
         do {
+            var examples = batch.examples(partTokens: self.plan.partTokens)
+            try self.teacher?.teach(&examples)
             var report = try self.step.gradients(
-                batch.examples(partTokens: self.plan.partTokens),
+                examples,
                 weights: self.parameters.weights,
                 into: self.parameters.gradients,
                 step: self.pace.step

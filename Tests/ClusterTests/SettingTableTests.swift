@@ -23,6 +23,7 @@ struct SettingTableTests {
                 try TrainCommand.parse([]), CommandSettings.train.filter { $0.key != "model" },
                 ["admin-address-file"]
             ),
+            (try DistillCommand.parse([]), CommandSettings.distill, ["admin-address-file"]),
         ]
         for (command, settings, others) in commands {
             let flags = Set(SettingFlags.all(of: command).keys)

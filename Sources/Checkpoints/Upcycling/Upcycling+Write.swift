@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import JSONValues
 internal import SwitchyardTypes
 
 extension Upcycling {
@@ -35,7 +34,10 @@ extension Upcycling {
         do {
             let total = tensors.reduce(0) { $0 + $1.byteCount }
             try target.checkSpace(total)
-            let text = SwitchConfigurationFile.text(configuration, dropoutRate: try Self.dropoutRate(model))
+            let text = SwitchConfigurationFile.text(
+                configuration,
+                dropoutRate: try DenseConfigurationFile.dropoutRate(of: model)
+            )
             let file = try OutputFile(path: "\(target.temporary)/\(ModelConfiguration.configurationFile)")
             try file.write(Array(text.utf8))
             try file.finish()
@@ -58,13 +60,5 @@ extension Upcycling {
             throw error
         }
         return configuration
-    }
-
-    /// The dense model's rate of dropout, or the default of both families.
-    private static func dropoutRate(_ model: String) throws(CheckpointError) -> Double {
-        let file = "\(model)/\(ModelConfiguration.configurationFile)"
-        let object = try JSONValue.object(contentsOf: file, maxBytes: 1 << 24)
-        let rate = object["dropout_rate"]?.double ?? 0.1
-        return rate >= 0 && rate < 1 ? rate : 0.1
     }
 }

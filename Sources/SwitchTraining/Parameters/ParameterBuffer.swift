@@ -72,25 +72,37 @@ public final class ParameterBuffer: @unchecked Sendable {
     ) throws(CheckpointError) -> ParameterBuffer {
         let buffer = ParameterBuffer(layout: layout)
         for (index, entry) in layout.entries.enumerated() {
-            let view = try checkpoint.tensor(entry.role)
-            let target = buffer.start(index)
-            view.withUnsafeBytes { bytes in
-                if let base = bytes.baseAddress {
-                    view.dtype.read(base, count: entry.range.count, into: target)
-                }
-            }
-            guard buffer[index].allSatisfy(\.isFinite) else {
-                throw CheckpointError(
-                    code: .notFinite,
-                    message:
-                        "has an element that is an infinity or not a number in float32; fetch the checkpoint again",
-                    file: checkpoint.directory,
-                    tensor: entry.name
-                )
-            }
+            try buffer.read(entry.role, of: checkpoint, into: index)
             progress?(index + 1)
         }
         return buffer
+    }
+
+    /// Reads one tensor of a checkpoint, widened or rounded to float32.
+    ///
+    /// - Parameters:
+    ///   - role: What the tensor is for in the checkpoint, which may be another model's: its shape must be the entry's.
+    ///   - checkpoint: The checkpoint.
+    ///   - index: The entry of the layout that it becomes.
+    /// - Throws: `CheckpointError` for a tensor that is missing, malformed or not finite, with its file and name.
+    public func read(_ role: TensorRole, of checkpoint: Checkpoint, into index: Int) throws(CheckpointError) {
+        let entry = self.layout.entries[index]
+        let view = try checkpoint.tensor(role)
+        precondition(view.elementCount == entry.range.count, "\(view.name) has another shape than \(entry.name)")
+        let target = self.start(index)
+        view.withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress {
+                view.dtype.read(base, count: entry.range.count, into: target)
+            }
+        }
+        guard self[index].allSatisfy(\.isFinite) else {
+            throw CheckpointError(
+                code: .notFinite,
+                message: "has an element that is an infinity or not a number in float32; fetch the checkpoint again",
+                file: checkpoint.directory,
+                tensor: checkpoint.configuration.name(of: role)
+            )
+        }
     }
 
     /// The tensors under the names that transformers loads, as float32 or rounded to bfloat16.

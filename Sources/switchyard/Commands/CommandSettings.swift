@@ -46,11 +46,20 @@ enum CommandSettings {
         + TrainClusterSettings.table.definitions + ExpertsSecuritySettings.table.definitions
         + [ListenerSecuritySettings.table.plaintext.definition, ServiceSettings.table.config.definition]
 
+    /// Settings of `switchyard distill`.
+    static let distill =
+        DistillSettings.table.definitions + DistillSettings.shared + BatchSettings.table.definitions
+        + LossSettings.table.definitions + OptimizerSettings.table.definitions + PaceSettings.table.definitions
+        + TrainingDataSettings.table.definitions + [ComputeSettings().threads.definition]
+        + Self.trainingAdmin.definitions + [ServiceSettings.table.config.definition]
+
     /// Settings of `switchyard evaluate`.
     static let evaluate = TrainingDataSettings.table.definitions + [LossSettings.table.evalCapacity.definition]
 
     /// Every setting of any command; one environment may hold variables for all of them.
-    static let all = Self.gateway + Self.expertHost + Self.client + Self.pull + Self.train
+    static let all =
+        Self.gateway + Self.expertHost + Self.client + Self.pull + Self.train
+        + DistillSettings.table.definitions
 }
 
 /// A command with settings that `switchyard config` shows and checks.

@@ -24,6 +24,7 @@ struct ConfigListCommand: ParsableCommand {
         case client
         case pull
         case train
+        case distill
 
         var settings: [SettingDefinition] {
             switch self {
@@ -32,11 +33,12 @@ struct ConfigListCommand: ParsableCommand {
             case .client: CommandSettings.client
             case .pull: CommandSettings.pull
             case .train: CommandSettings.train
+            case .distill: CommandSettings.distill
             }
         }
     }
 
-    @Argument(help: "Whose settings: gateway, expert-host, client, pull or train.")
+    @Argument(help: "Whose settings: gateway, expert-host, client, pull, train or distill.")
     var program: Program = .gateway
 
     @Flag(help: "Print a table in Markdown.")

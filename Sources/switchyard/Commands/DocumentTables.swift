@@ -34,6 +34,7 @@ enum DocumentTables {
         "settings service": ServiceSettings.table.definitions,
         "settings data": TrainingDataSettings.table.definitions,
         "settings train": TrainSettings.table.definitions,
+        "settings distill": DistillSettings.table.definitions,
         "settings train-hosts": TrainClusterSettings.table.own,
     ]
 

@@ -56,6 +56,11 @@ final class TrainingDisplay: Sendable {
         }
     }
 
+    /// Shows a line of its own.
+    ///
+    /// - Parameter text: The line.
+    func note(_ text: String) { self.print(text) }
+
     /// Shows how the run ended, and what to do with it.
     ///
     /// - Parameters:

@@ -142,11 +142,32 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     /// - Throws: ``Settings/Failure`` naming what cannot be used, `CheckpointError` for a model that is none.
     static func plan(_ settings: Settings) throws -> RunPlan {
         let table = TrainSettings.table
-        let examples = try TrainingDataSettings.table.examples(settings)
         guard let output = try settings.value(table.out) else {
             throw Settings.Failure("no folder is given for the run; name one with --out DIR")
         }
         let (model, configuration) = try Self.model(settings)
+        var plan = try Self.base(settings, model: model, output: output)
+        plan.freezesExperts = try settings.value(table.experts) == .frozen
+        if plan.freezesExperts, !settings.isSet(table.loss.expertDropout) { plan.training.expertDropout = 0 }
+        plan.lowRank = try table.adapter.lowRank(settings)
+        plan.modelName = try settings.value(table.model)
+        try table.optimizer.apply(settings, to: &plan, width: configuration.modelWidth)
+        try table.pace.apply(settings, to: &plan)
+        try plan.validate()
+        return plan
+    }
+
+    /// The part of a run that `train` and `distill` have in common: data, batches, loss and length.
+    ///
+    /// - Parameters:
+    ///   - settings: The settings.
+    ///   - model: What the weights begin as.
+    ///   - output: The run's folder.
+    /// - Returns: The plan, without optimizer and pace.
+    /// - Throws: ``Settings/Failure`` naming what cannot be used.
+    static func base(_ settings: Settings, model: RunModel, output: String) throws -> RunPlan {
+        let table = TrainSettings.table
+        let examples = try TrainingDataSettings.table.examples(settings)
         var plan = RunPlan(
             model: model,
             data: try settings.value(TrainingDataSettings.table.data),
@@ -158,17 +179,10 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         plan.minutes = try settings.value(table.minutes)
         plan.seed = UInt64(try settings.value(table.seed))
         plan.training = try table.loss.training(settings)
-        plan.freezesExperts = try settings.value(table.experts) == .frozen
-        if plan.freezesExperts, !settings.isSet(table.loss.expertDropout) { plan.training.expertDropout = 0 }
         plan.training.precision = try settings.value(table.batch.precision)
         plan.training.recomputesBlocks = try settings.value(table.batch.recompute)
-        plan.lowRank = try table.adapter.lowRank(settings)
-        plan.modelName = try settings.value(table.model)
         plan.partTokens = try settings.value(table.batch.partTokens)
         plan.batch = try table.batch.limits(settings)
-        try table.optimizer.apply(settings, to: &plan, width: configuration.modelWidth)
-        try table.pace.apply(settings, to: &plan)
-        try plan.validate()
         return plan
     }
 
