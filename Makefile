@@ -19,7 +19,7 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check lint format bench bench-calls bench-kernels bench-layers \
+.PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
     bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
@@ -74,6 +74,19 @@ package: build ## build a Debian package and a tarball of the release build
 package-check: ## install the Debian package on a bare Debian 12 and run the miniature model, as root (a minute)
 	deploy/bare-check.sh --package $(PACKAGES)/switchyard_*.deb
 
+# Everything in it is Python, so one wheel is for all machines; the date of the last commit makes it the same bytes each time.
+WHEELS ?= .build/python
+wheel: ## build the Python package's wheel (python/README.md)
+	@deploy/install-packages.sh python
+	@[ -x .build/wheel/bin/python ] || python3 -m venv .build/wheel
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 315532800) .build/wheel/bin/python -m pip wheel --quiet \
+	    --disable-pip-version-check --no-deps --wheel-dir "$(abspath $(WHEELS))" ./python
+
+# On the wheel, in environments of their own: each version that is found, and the first one with the oldest libraries allowed.
+PYTHONS ?= python3.9 python3.10 python3.11 python3.12 python3.13
+python-versions: wheel build ## test the Python package with each version of Python that is found (minutes)
+	SWITCHYARD_BINARY="$$($(RELEASE) --show-bin-path)/switchyard" python/tests/versions.sh $(WHEELS) $(PYTHONS)
+
 deploy-check: ## check every deploy file with schemas and tools, without bringing anything up (docs/deployment.md)
 	deploy/check/check.sh
 
@@ -99,11 +112,12 @@ sanitize: ## run the network's suites under ThreadSanitizer and AddressSanitizer
 bare-check: ## run demo, test and package on a bare Debian 12, as root (an hour; QUICK=1: minutes; docs/testing.md)
 	deploy/bare-check.sh $(if $(QUICK),--quick)
 
-# Other people's gRPC clients, with which the tests call the cluster.
-$(VENV)/.ready: Tests/Peers/requirements.txt deploy/install-packages.sh
+# Other people's gRPC clients, with which the tests call the cluster, and what the Python package's own tests need.
+PYTHON_REQUIREMENTS = Tests/Peers/requirements.txt python/tests/requirements.txt
+$(VENV)/.ready: $(PYTHON_REQUIREMENTS) deploy/install-packages.sh
 	@deploy/install-packages.sh test
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(PYTHON_REQUIREMENTS))
 	@touch $@
 
 # Small clients over gRPC's C++ library; without it, tests that need them are skipped, but not in CI.
@@ -246,9 +260,10 @@ tables: ## rewrite the tables of settings, metrics and generation keys in docs/o
 	$(SWIFT) run switchyard config list --update docs/operations.md
 	$(SWIFT) run switchyard config list --update docs/training.md
 
-protos: ## regenerate the C code and the typed messages from Protos/
+protos: ## regenerate the C code, the typed messages and the Python package's messages from Protos/
 	@deploy/install-packages.sh test
 	deploy/generate-protos.sh
+	deploy/generate-python-protos.sh
 
 clean: ## remove what was built
 	rm -rf .build .build-tsan .build-asan $(VENV)

@@ -117,7 +117,7 @@ quick() {
     step hide "the C++ peers build" inside env CI=true make peers-cpp
     step hide "the protos' code is what the generators give" regenerated
     step hide "commands, headers and modules are in the package lists" inside python3 deploy/check/commands.py
-    step hide "what faults, sanitizers and packages need is installed and found" lists faults sanitize package
+    step hide "what faults, sanitizers, packages and the wheel need is installed and found" lists faults sanitize package python
 }
 
 full() {

@@ -12,6 +12,7 @@
 #   test       what the test suite needs: the list `build`, and other people's gRPC
 #   faults     what the fault suite needs: the list `build`, and networks of its own for expert hosts
 #   sanitize   what `make sanitize` needs
+#   python     what `make wheel` needs
 #   package    what `make package` needs: the list `build`, and Debian's packaging tools
 #   bare       what `make bare-check` needs on the machine that runs it
 #   deploy     what `make deploy-check` and `make deploy-test` need besides a container engine
@@ -65,6 +66,9 @@ test      protobuf-compiler-grpc   grpc_cpp_plugin
 test      protobuf-c-compiler      protoc-c
 test      python3-protobuf         /usr/lib/python3/dist-packages/google/protobuf
 
+python    python3                  python3
+python    python3-venv
+
 faults    iproute2                 ip
 faults    nftables                 nft
 faults    iptables                 iptables
@@ -93,7 +97,7 @@ TABLE
 # The lists that a list includes.
 lists_of() {
     case "$1" in
-    build | swift | ready | bare | deploy) echo "$1" ;;
+    build | swift | ready | bare | deploy | python) echo "$1" ;;
     test | faults | package) echo "build $1" ;;
     sanitize) echo "build" ;;
     *) usage ;;

@@ -243,7 +243,7 @@ def makefile_commands(path):
 
 def scripts():
     named = [".ci/run", "deploy/package/postinst", "deploy/package/prerm", "deploy/package/postrm"]
-    paths = [ROOT / name for name in named] + [p for folder in ("deploy", "Tests") for p in sorted((ROOT / folder).rglob("*.sh"))]
+    paths = [ROOT / name for name in named] + [p for folder in ("deploy", "Tests", "python") for p in sorted((ROOT / folder).rglob("*.sh"))]
     return [path for path in paths if path.is_file()]
 
 
