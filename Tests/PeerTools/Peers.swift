@@ -20,9 +20,12 @@ public enum Peers {
     /// A python that has the packages of `Tests/Peers/requirements.txt`; `make test` sets it up.
     public static let python = "python"
 
+    /// The same python, if it also has the packages of `python/tests/requirements.txt`; `make test` installs them.
+    public static let pythonTests = "python-tests"
+
     /// Whether tests that need these programs are to run: all are here, or none may be missing.
     ///
-    /// - Parameter tools: Names of programs; ``python`` and the C++ clients (`cpp_...`) among them.
+    /// - Parameter tools: Names of programs; ``python``, ``pythonTests`` and the C++ clients (`cpp_...`) among them.
     /// - Returns: False where the tests are to be skipped.
     public static func mayRun(_ tools: String...) -> Bool {
         Self.areRequired || tools.allSatisfy { Self.find($0) != nil }
@@ -30,13 +33,13 @@ public enum Peers {
 
     /// Where a program is.
     ///
-    /// - Parameter tool: The program's name, or ``python``.
+    /// - Parameter tool: The program's name, or ``python`` or ``pythonTests``.
     /// - Returns: Its path.
     /// - Throws: ``PeerError`` that says how to get it.
     public static func path(_ tool: String) throws(PeerError) -> String {
         if let path = Self.find(tool) { return path }
         let hint =
-            if tool == Self.python {
+            if tool == Self.python || tool == Self.pythonTests {
                 "SWITCHYARD_TEST_PYTHON names no python with the peers' packages; run the tests with: make test"
             } else if tool.hasPrefix("cpp_") {
                 "\(tool) is not built; build it with: make peers-cpp"
@@ -60,6 +63,11 @@ public enum Peers {
         let environment = ProcessInfo.processInfo.environment
         if tool == Self.python {
             return environment["SWITCHYARD_TEST_PYTHON"].flatMap { Self.isExecutable($0) ? $0 : nil }
+        }
+        if tool == Self.pythonTests {
+            guard let python = Self.find(Self.python) else { return nil }
+            let folder = URL(fileURLWithPath: python).deletingLastPathComponent().path
+            return ["pytest", "mypy"].allSatisfy { Self.isExecutable("\(folder)/\($0)") } ? python : nil
         }
         if tool.hasPrefix("cpp_") {
             let path = "\(Self.root)/.build/peers/\(tool)"

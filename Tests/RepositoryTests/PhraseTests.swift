@@ -48,7 +48,7 @@ struct Phrase: Sendable, CustomStringConvertible {
 struct PhraseTests {
     /// Everything that people read: code and its comments, documents, protocol files and scripts.
     private static let texts = Result { () throws -> [TextFile] in
-        let kinds: Set<String> = ["swift", "c", "h", "proto", "md", "sh", "py", "yaml", "cc"]
+        let kinds: Set<String> = ["swift", "c", "h", "proto", "md", "sh", "py", "yaml", "cc", "ipynb"]
         return try Repository.files(in: "", extensions: kinds)
             .filter { !$0.isGenerated && !$0.path.hasSuffix("RepositoryTests/PhraseTests.swift") }
     }

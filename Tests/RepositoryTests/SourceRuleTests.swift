@@ -7,7 +7,7 @@ struct SourceRuleTests {
     @Test("every file begins with its licence, unless a program wrote it")
     func licence() throws {
         let ours: Set<String> = ["swift", "c", "h", "cpp", "hpp", "proto", "py", "sh"]
-        let files = try ["Sources", "Tests", "Protos", "deploy"]
+        let files = try ["Sources", "Tests", "Protos", "deploy", "python"]
             .flatMap { folder in
                 try Repository.files(in: folder, extensions: ours)
             }
