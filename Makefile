@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-train build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers bench-train bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -247,6 +247,14 @@ bench-peers: build-bench ## benchmark calls beside gRPC C++ and grpc-swift-2
 	$(SWIFT) build -c release --package-path Tests/Peers/bench-grpc-swift --scratch-path $(PEERS)/grpc-swift
 	@$(WORKSHOP) rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
+
+# With MODEL_FULL, the full shape as well: a step of it takes seconds.
+bench-frozen: build-bench ## benchmark training with frozen experts beside serving, through the same hosts (docs/training.md)
+	@mkdir -p $(BENCH)
+	$(WORKSHOP) frozen $(MODEL) --markdown --rounds $(BENCH_ROUNDS) --json $(BENCH)/frozen.json > $(BENCH)/frozen.md \
+	    && cat $(BENCH)/frozen.md
+	@[ ! -f "$(MODEL_FULL)/config.json" ] || { $(WORKSHOP) frozen $(MODEL_FULL) --markdown --rounds 3 --seconds 30 --packed \
+	    --json $(BENCH)/frozen-full.json > $(BENCH)/frozen-full.md && cat $(BENCH)/frozen-full.md; }
 
 # Small models from scratch, beside PyTorch, on as many steps: Tests/training-bench/requirements.txt says what PEER_PYTHON needs.
 # TRAIN is one of scenes, words, balance, serve; runs that lie in the folder are not repeated.

@@ -242,8 +242,8 @@ let package = Package(
         .executableTarget(
             name: "switchyard-bench",
             dependencies: [
-                "SwitchyardTypes", "CommandKit", "Figures", "TrainingRuns", "LossyExperts", "PoolSimulation",
-                "FaultSimulation",
+                "SwitchyardTypes", "CommandKit", "Figures", "TrainingRuns", "TrainingData",
+                "SwitchTraining", "LossyExperts", "PoolSimulation", "FaultSimulation",
                 "SwitchyardClient",
                 "GatewayServing",
                 "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",

@@ -44,6 +44,16 @@ extension HostAdmission {
         package let rawValue: UInt64
     }
 
+    /// What a call is for.
+    package enum Kind: String, Sendable, CaseIterable {
+        /// Outputs for a gateway: somebody waits for them.
+        case serving
+        /// Outputs for a trainer.
+        case training
+        /// Gradients, which only trainers ask for.
+        case gradients
+    }
+
     /// What the machine knows about a call.
     package struct Call: Sendable, Equatable {
         /// The connection that it arrived on: one gateway, as far as a host can tell.
@@ -56,8 +66,8 @@ extension HostAdmission {
         package var experts: Int
         /// When the caller stops waiting.
         package var deadline: ContinuousClock.Instant?
-        /// Whether it asks for gradients.
-        package var isBackward: Bool
+        /// What it is for.
+        package var kind: Kind
 
         /// Describes a call.
         package init(
@@ -66,14 +76,14 @@ extension HostAdmission {
             rows: Int,
             experts: Int,
             deadline: ContinuousClock.Instant? = nil,
-            isBackward: Bool = false
+            kind: Kind = .serving
         ) {
             self.source = source
             self.layer = layer
             self.rows = rows
             self.experts = experts
             self.deadline = deadline
-            self.isBackward = isBackward
+            self.kind = kind
         }
     }
 
@@ -121,6 +131,14 @@ extension HostAdmission {
         /// Calls whose deadline passed while they waited: answer `DEADLINE_EXCEEDED`, compute nothing.
         package var expired: [CallID] = []
         package var step: Step
+    }
+
+    /// What the compute thread does in a pause of a pass for a trainer.
+    package struct Beside: Sendable, Equatable {
+        /// Calls whose deadline passed while they waited: answer `DEADLINE_EXCEEDED`, compute nothing.
+        package var expired: [CallID] = []
+        /// Compute these calls, then report ``HostAdmission/finished(expertReads:now:)``; nil goes on with training.
+        package var pass: Pass?
     }
 
     /// Work computed since the host started.

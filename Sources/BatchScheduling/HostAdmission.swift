@@ -10,6 +10,9 @@ internal import SwitchyardTypes
 /// sparse layer, so that weights are read once for all of them. The queue is bounded in calls and in token rows: a
 /// call that does not fit is refused at once, so that the gateway can try another replica while the layer's deadline
 /// still allows it.
+///
+/// A trainer's calls are large, and nobody sees how long one takes. So their passes pause again and again, and served
+/// calls that came meanwhile are computed in the pause (``nextBeside(_:now:)``).
 package struct HostAdmission: Sendable {
     private enum Phase {
         /// Accepts calls. Can transition to `leaving` and `draining`.
@@ -32,10 +35,21 @@ package struct HostAdmission: Sendable {
         let calls: [Call]
         let namedExperts: Int
         let start: ContinuousClock.Instant
+        /// How much of its time went to passes beside it.
+        var besideTime = Duration.zero
+
+        /// Whether trainers wait for it; all of its calls are of one kind.
+        var isTraining: Bool { self.calls.contains(where: \.isTraining) }
     }
 
     /// How long after its last call a source is expected to call again.
     private static let activeTime = Duration.milliseconds(50)
+
+    /// How long after a served call the next one is expected soon.
+    private static let servingTime = Duration.seconds(1)
+
+    /// Passes that are computed in one pause of training at most: so training goes on however much is served.
+    private static let mostBeside = 4
 
     /// Limits of the queue.
     package let limits: Limits
@@ -55,6 +69,9 @@ package struct HostAdmission: Sendable {
     /// The current wait for companions: since when, and how many calls there were then.
     private var wait: (start: ContinuousClock.Instant, calls: Int)?
     private var computing: Computing?
+    /// Served calls that are computed in a pause of `computing`, which trains.
+    private var beside: Computing?
+    private var lastServed: ContinuousClock.Instant?
     private var nextID: UInt64 = 0
 
     /// Creates the machine of a host that takes calls.
@@ -75,7 +92,7 @@ package struct HostAdmission: Sendable {
     package private(set) var waitingRows = 0
 
     /// Calls being computed.
-    package var computingCalls: Int { self.computing?.pass.calls.count ?? 0 }
+    package var computingCalls: Int { (self.computing?.calls.count ?? 0) + (self.beside?.calls.count ?? 0) }
 
     /// Whether the host is leaving.
     package var isLeaving: Bool { self.phase != .open }
@@ -105,8 +122,9 @@ package struct HostAdmission: Sendable {
         let turn = self.turns.queued(call.source, cost: call.cost, rows: call.rows)
         self.queue.append(Entry(id: id, call: call, turn: turn))
         self.waitingRows += call.rows
-        // A trainer goes through the layers and back: its next call says nothing about companions.
-        if !call.isBackward { self.forecast.called(call.source, layer: call.layer, now: now) }
+        if !call.isTraining { self.lastServed = now }
+        // A trainer's calls are computed with its own alone: when they come says nothing about companions.
+        if !call.isTraining { self.forecast.called(call.source, layer: call.layer, now: now) }
         return .queue(id)
     }
 
@@ -142,7 +160,38 @@ package struct HostAdmission: Sendable {
         if let time = self.timeToWaitUntil(lead: lead, now: now) {
             return Next(expired: expired, step: .wait(until: time))
         }
-        return Next(expired: expired, step: .compute(self.takePass(lead: lead, now: now)))
+        let computing = self.takePass(lead: lead, now: now)
+        self.computing = computing
+        return Next(expired: expired, step: .compute(computing.pass))
+    }
+
+    /// Asks for served calls to compute in a pause of a pass for a trainer.
+    ///
+    /// - Parameters:
+    ///   - count: Passes that were computed in this pause.
+    ///   - now: The current time.
+    /// - Returns: What to compute, and which calls expired.
+    package mutating func nextBeside(_ count: Int, now: ContinuousClock.Instant) -> Beside {
+        precondition(
+            self.computing?.isTraining == true && self.beside == nil,
+            "served calls are computed beside a pass for a trainer, one pass at a time"
+        )
+        guard count < Self.mostBeside, self.queue.contains(where: { !$0.call.isTraining }) else { return Beside() }
+        let expired = self.takeExpired(now: now)
+        guard let lead = self.queue.filter({ !$0.call.isTraining }).min(by: { $0.turn < $1.turn }) else {
+            return Beside(expired: expired)
+        }
+        let beside = self.takePass(lead: lead, now: now)
+        self.beside = beside
+        return Beside(expired: expired, pass: beside.pass)
+    }
+
+    /// Whether served calls came a short time ago, so that pauses must not be far apart.
+    ///
+    /// - Parameter now: The current time.
+    /// - Returns: Whether they did.
+    package func isServing(now: ContinuousClock.Instant) -> Bool {
+        self.lastServed.map { $0.duration(to: now) < Self.servingTime } ?? false
     }
 
     /// Records that the current pass is done, whatever its result.
@@ -151,14 +200,20 @@ package struct HostAdmission: Sendable {
     ///   - expertReads: Experts whose weights were read.
     ///   - now: The current time.
     package mutating func finished(expertReads: Int, now: ContinuousClock.Instant) {
-        guard let computing = self.computing else {
+        guard let computing = self.beside ?? self.computing else {
             preconditionFailure("nothing is being computed")
         }
-        self.computing = nil
         for call in computing.calls {
             self.forecastEnded(call, now: now)
         }
-        self.pace.computed(rows: computing.pass.rows, time: computing.start.duration(to: now))
+        let time = computing.start.duration(to: now) - computing.besideTime
+        if self.beside == nil {
+            self.computing = nil
+        } else {
+            self.beside = nil
+            self.computing?.besideTime += time
+        }
+        self.pace.computed(rows: computing.pass.rows, time: time)
         self.totals.passes += 1
         self.totals.calls += UInt64(computing.pass.calls.count)
         self.totals.rows += UInt64(computing.pass.rows)
@@ -223,7 +278,7 @@ package struct HostAdmission: Sendable {
     private mutating func timeToWaitUntil(lead: Entry, now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         guard self.batching.window > .zero, self.phase == .open, self.waitingRows < self.batching.rows,
             // Waiting gains nothing if something else could be computed meanwhile.
-            !lead.call.isBackward, self.queue.allSatisfy({ $0.call.fits(lead.call) })
+            !lead.call.isTraining, self.queue.allSatisfy({ $0.call.fits(lead.call) })
         else {
             return nil
         }
@@ -247,7 +302,7 @@ package struct HostAdmission: Sendable {
         return end
     }
 
-    private mutating func takePass(lead: Entry, now: ContinuousClock.Instant) -> Pass {
+    private mutating func takePass(lead: Entry, now: ContinuousClock.Instant) -> Computing {
         var pass = Pass(calls: [lead.id], rows: lead.call.rows)
         var experts = lead.call.experts
         var taken = [lead]
@@ -273,18 +328,17 @@ package struct HostAdmission: Sendable {
             self.queue.removeAll { ids.contains($0.id) }
         }
         self.turns.began(lead.turn)
-        self.computing = Computing(
+        return Computing(
             pass: pass,
             calls: taken.map(\.call),
             namedExperts: experts,
             start: now
         )
-        return pass
     }
 
     /// Tells the forecast that a call which it knows has ended.
     private mutating func forecastEnded(_ call: Call, now: ContinuousClock.Instant) {
-        if !call.isBackward { self.forecast.ended(call.source, now: now) }
+        if !call.isTraining { self.forecast.ended(call.source, now: now) }
     }
 
     /// Removes a call that no longer waits from the counts.
@@ -304,7 +358,7 @@ package struct HostAdmission: Sendable {
         if rows > self.limits.rows { return "\(rows) rows wait, more than the limit of \(self.limits.rows)" }
         if self.queue.count > self.limits.calls { return "\(self.queue.count) calls wait" }
         if Set(self.queue.map(\.id)).count != self.queue.count { return "a call waits twice" }
-        if let computing = self.computing {
+        for computing in [self.computing, self.beside].compactMap({ $0 }) {
             if computing.pass.calls.isEmpty { return "a pass has no calls" }
             if let call = self.queue.first(where: { computing.pass.calls.contains($0.id) }) {
                 return "call \(call.id.rawValue) waits and is computed"
@@ -313,15 +367,19 @@ package struct HostAdmission: Sendable {
                 return "a pass of several calls has \(computing.pass.rows) rows"
             }
         }
-        for source in Set(self.queue.map(\.call.source) + (self.computing?.calls.map(\.source) ?? [])) {
+        if let beside = self.beside, self.computing?.isTraining != true || beside.isTraining {
+            return "a pass is computed beside one that does not pause for it"
+        }
+        let computed = (self.computing?.calls ?? []) + (self.beside?.calls ?? [])
+        for source in Set(self.queue.map(\.call.source) + computed.map(\.source)) {
             let waiting = self.queue.filter { $0.call.source == source }
             let held = self.turns.held(by: source)
             let heldRows = waiting.reduce(0) { $0 + $1.call.rows }
             if held.calls != waiting.count || held.rows != heldRows {
                 return "\(waiting.count) calls with \(heldRows) rows of \(source) wait, but \(held) is counted"
             }
-            let computing = self.computing?.calls.filter { $0.source == source } ?? []
-            let open = (waiting.map(\.call) + computing).count { !$0.isBackward }
+            let computing = computed.filter { $0.source == source }
+            let open = (waiting.map(\.call) + computing).count { !$0.isTraining }
             if let counted = self.forecast.unanswered(by: source), counted != open {
                 return "\(open) calls of \(source) are open, but \(counted) are counted"
             }

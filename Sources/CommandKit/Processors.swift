@@ -6,6 +6,14 @@ import Foundation
 package enum Processors {
     /// How many there are; a container's limit counts.
     package static var count: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
+
+    /// Lets others on the same processors go before the calling thread, and the threads that it starts, as `nice` does.
+    ///
+    /// - Parameter value: How far, from 0 to 19.
+    package static func beNice(_ value: Int) {
+        // PRIO_PROCESS and 0 are the calling thread on Linux. Where the system refuses, only times are different.
+        _ = setpriority(0, 0, Int32(value))
+    }
 }
 
 /// Memory of processes.

@@ -19,7 +19,7 @@ extension ExpertPools {
                 + "wire type for the gateway, or another version of the host"
         }
         return self.objectionToWeights(of: description, from: slot)
-            ?? self.objectionToExperts(of: description, from: slot)
+            ?? self.objectionToExperts(of: description, from: slot) ?? description.trouble
     }
 
     /// Asks a pool's refused replicas again if the reason no longer holds or has become another one.

@@ -80,6 +80,8 @@ public struct ReplicaDescription: Sendable, Equatable {
     public var zone: String?
     /// The process: another one at the same address has another id; nil if it does not say.
     public var instance: String?
+    /// Why it cannot do what is asked of it here, found out beside its description; nil if nothing is known.
+    public var trouble: String?
 
     /// Creates a description.
     ///

@@ -29,24 +29,26 @@ struct ExpertCompute: Sendable {
     /// unless they are not floats or not aligned; then they are widened or moved first. The rows of several calls are
     /// gathered by expert, computed together, and split again; the bits are the same (``ForwardBatch``).
     ///
-    /// - Parameter jobs: At least one call, all for the same layer and of the same kind; their work has been checked.
+    /// - Parameters:
+    ///   - jobs: At least one call, all for the same layer and of the same kind; their work has been checked.
+    ///   - pauses: Where to pause; nowhere if nil.
     /// - Returns: The output rows of each call. Values that are not finite are among them as they are: they are the
     ///   sign by which a caller knows the rows that failed, and its other rows are good.
-    func compute(_ jobs: [ForwardJob]) -> Outcome {
+    func compute(_ jobs: [ForwardJob], pauses: WorkPauses?) -> Outcome {
         if jobs.first?.work.isBackward == true {
             let batch = ForwardBatch(jobs.map(\.work.groups))
-            return Outcome(outputs: self.computeGradients(jobs, batch), expertReads: batch.groups.count)
+            return Outcome(outputs: self.computeGradients(jobs, batch, pauses), expertReads: batch.groups.count)
         }
         if jobs.count == 1, let job = jobs.first {
-            return Outcome(outputs: [self.computeOne(job)], expertReads: job.work.groups.count)
+            return Outcome(outputs: [self.computeOne(job, pauses)], expertReads: job.work.groups.count)
         }
         let batch = ForwardBatch(jobs.map(\.work.groups))
-        return Outcome(outputs: self.computeTogether(jobs, batch), expertReads: batch.groups.count)
+        return Outcome(outputs: self.computeTogether(jobs, batch, pauses), expertReads: batch.groups.count)
     }
 
-    private func computeOne(_ job: ForwardJob) -> Result<ByteBuffer, RPCError> {
+    private func computeOne(_ job: ForwardJob, _ pauses: WorkPauses?) -> Result<ByteBuffer, RPCError> {
         guard job.work.rowType == .float32 else {
-            return self.computeWidened(job)
+            return self.computeWidened(job, pauses)
         }
         let byteCount = self.byteCount(of: job.work)
         var outputs = ByteBufferAllocator().buffer(capacity: byteCount)
@@ -54,7 +56,7 @@ struct ExpertCompute: Sendable {
         outputs.writeWithUnsafeMutableBytes(minimumWritableBytes: byteCount) { target in
             job.withUnsafeTokens { tokens in
                 do throws(ExpertError) {
-                    try self.forward(job.work, tokens: tokens, outputs: target)
+                    try self.forward(job.work, tokens: tokens, outputs: target, pauses)
                 } catch {
                     failure = RPCError(error)
                 }
@@ -67,7 +69,8 @@ struct ExpertCompute: Sendable {
     private func forward(
         _ work: ForwardCheck.Work,
         tokens: UnsafeRawBufferPointer,
-        outputs: UnsafeMutableRawBufferPointer
+        outputs: UnsafeMutableRawBufferPointer,
+        _ pauses: WorkPauses?
     ) throws(ExpertError) {
         guard let tokenBase = tokens.baseAddress, let outputBase = outputs.baseAddress else {
             return
@@ -75,16 +78,28 @@ struct ExpertCompute: Sendable {
         let result = outputBase.bindMemory(to: Float.self, capacity: work.rows * self.modelWidth)
         if Int(bitPattern: tokenBase) % MemoryLayout<Float>.alignment == 0 {
             let source = tokenBase.assumingMemoryBound(to: Float.self)
-            try self.experts.forward(layer: work.layer, groups: work.groups, tokens: source, outputs: result)
+            try self.experts.forward(
+                layer: work.layer,
+                groups: work.groups,
+                tokens: source,
+                outputs: result,
+                pauses: pauses
+            )
             return
         }
         let aligned = FloatMatrix(uninitializedRows: work.rows, columns: self.modelWidth)
         UnsafeMutableRawPointer(aligned.pointer).copyMemory(from: tokenBase, byteCount: tokens.count)
-        try self.experts.forward(layer: work.layer, groups: work.groups, tokens: aligned.pointer, outputs: result)
+        try self.experts.forward(
+            layer: work.layer,
+            groups: work.groups,
+            tokens: aligned.pointer,
+            outputs: result,
+            pauses: pauses
+        )
     }
 
     /// Computes a call whose rows are not sent as float32.
-    private func computeWidened(_ job: ForwardJob) -> Result<ByteBuffer, RPCError> {
+    private func computeWidened(_ job: ForwardJob, _ pauses: WorkPauses?) -> Result<ByteBuffer, RPCError> {
         let count = job.work.rows * self.modelWidth
         let tokens = FloatMatrix(uninitializedRows: job.work.rows, columns: self.modelWidth)
         let results = FloatMatrix(uninitializedRows: job.work.rows, columns: self.modelWidth)
@@ -98,7 +113,8 @@ struct ExpertCompute: Sendable {
                 layer: job.work.layer,
                 groups: job.work.groups,
                 tokens: tokens.pointer,
-                outputs: results.pointer
+                outputs: results.pointer,
+                pauses: pauses
             )
         } catch {
             return .failure(RPCError(error))
@@ -107,7 +123,11 @@ struct ExpertCompute: Sendable {
         return self.reply(to: job, runs: [whole], from: results)
     }
 
-    private func computeTogether(_ jobs: [ForwardJob], _ batch: ForwardBatch) -> [Result<ByteBuffer, RPCError>] {
+    private func computeTogether(
+        _ jobs: [ForwardJob],
+        _ batch: ForwardBatch,
+        _ pauses: WorkPauses?
+    ) -> [Result<ByteBuffer, RPCError>] {
         guard let layer = jobs.first?.work.layer else {
             return []
         }
@@ -121,7 +141,8 @@ struct ExpertCompute: Sendable {
                 layer: layer,
                 groups: batch.groups,
                 tokens: tokens.pointer,
-                outputs: results.pointer
+                outputs: results.pointer,
+                pauses: pauses
             )
         } catch {
             return jobs.map { _ in .failure(RPCError(error)) }
@@ -130,7 +151,11 @@ struct ExpertCompute: Sendable {
     }
 
     /// Computes the gradients of all calls' rows together.
-    private func computeGradients(_ jobs: [ForwardJob], _ batch: ForwardBatch) -> [Result<ByteBuffer, RPCError>] {
+    private func computeGradients(
+        _ jobs: [ForwardJob],
+        _ batch: ForwardBatch,
+        _ pauses: WorkPauses?
+    ) -> [Result<ByteBuffer, RPCError>] {
         guard let layer = jobs.first?.work.layer else {
             return []
         }
@@ -148,7 +173,8 @@ struct ExpertCompute: Sendable {
                 groups: batch.groups,
                 tokens: tokens.pointer,
                 outputGradients: outputGradients.pointer,
-                inputGradients: results.pointer
+                inputGradients: results.pointer,
+                pauses: pauses
             )
         } catch {
             return jobs.map { _ in .failure(RPCError(error)) }

@@ -239,29 +239,55 @@ public final class ExpertHost: Sendable {
 
     /// The compute thread.
     private func computeCalls() {
-        while case .compute(let jobs) = self.queue.next() {
-            let start = ContinuousClock.now
-            let outcome = self.compute.compute(jobs)
-            let time = start.duration(to: .now)
-            // Update the queue first: a caller with the answer may look at the load.
-            var load = self.queue.finished(expertReads: outcome.expertReads)
-            load.computeMicroseconds = time.wholeMicroseconds
-            load.passCalls = UInt32(clamping: jobs.count)
-            for (job, outputs) in zip(jobs, outcome.outputs) {
-                let wait = job.arrival.duration(to: start)
-                load.queueMicroseconds = wait.wholeMicroseconds
-                self.metrics.waited(wait)
-                self.answer(job, outputs, load: load)
-            }
-            self.expertRows.add(jobs, experts: self.expertCount)
-            self.metrics.computed(
-                calls: jobs.count,
-                rows: jobs.reduce(0) { $0 + $1.work.rows },
-                named: jobs.reduce(0) { $0 + $1.work.groups.count },
-                reads: outcome.expertReads,
-                time: time
-            )
+        while case .compute(let jobs) = self.queue.next() { self.compute(jobs) }
+    }
+
+    /// Computes served calls in a pause of a pass for a trainer.
+    ///
+    /// - Parameter isServing: Whether served calls came a short time ago.
+    /// - Returns: How long the pause took.
+    private func pause(isServing: Bool) -> Duration {
+        let start = ContinuousClock.now
+        // The event loop may wait for this processor with the next call.
+        if isServing { ComputeThread.giveWay() }
+        var count = 0
+        while let jobs = self.queue.nextBeside(count) {
+            count += 1
+            self.compute(jobs)
         }
+        return start.duration(to: .now)
+    }
+
+    /// Computes a pass and answers its calls.
+    private func compute(_ jobs: [ForwardJob]) {
+        guard let kind = jobs.first?.kind else { return }
+        let start = ContinuousClock.now
+        var pauseTime = Duration.zero
+        let isServing = self.queue.isServing
+        let pauses =
+            kind == .serving
+            ? nil : WorkPauses(isServing ? .short : .long) { pauseTime += self.pause(isServing: isServing) }
+        let outcome = self.compute.compute(jobs, pauses: pauses)
+        let time = start.duration(to: .now) - pauseTime
+        // Update the queue first: a caller with the answer may look at the load.
+        var load = self.queue.finished(expertReads: outcome.expertReads)
+        load.computeMicroseconds = time.wholeMicroseconds
+        load.passCalls = UInt32(clamping: jobs.count)
+        for (job, outputs) in zip(jobs, outcome.outputs) {
+            let wait = job.arrival.duration(to: start)
+            load.queueMicroseconds = wait.wholeMicroseconds
+            self.metrics.waited(wait, kind)
+            self.answer(job, outputs, load: load)
+        }
+        self.expertRows.add(jobs, experts: self.expertCount)
+        self.metrics.computed(
+            kind,
+            calls: jobs.count,
+            rows: jobs.reduce(0) { $0 + $1.work.rows },
+            named: jobs.reduce(0) { $0 + $1.work.groups.count },
+            reads: outcome.expertReads,
+            time: time
+        )
     }
 
     private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
@@ -279,14 +305,14 @@ public final class ExpertHost: Sendable {
             )
             let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
             let failed = self.compute.rowsNotFinite(in: rows, of: job)
-            self.metrics.count(failed.isEmpty ? .ok : .failed)
+            self.metrics.count(failed.isEmpty ? .ok : .failed, job.kind)
             if !failed.isEmpty { self.log(job, failed: failed) }
             job.responder.finish(.success(Payload(segments: [header, rows])))
         case .failure(let error):
             var metadata = job.trace?.logMetadata ?? [:]
             metadata["error"] = "\(error)"
             self.logger.error("a call failed", metadata: metadata)
-            self.metrics.count(.failed)
+            self.metrics.count(.failed, job.kind)
             job.responder.finish(.failure(error))
         }
     }
@@ -303,6 +329,7 @@ public final class ExpertHost: Sendable {
         var metadata = job.trace?.logMetadata ?? [:]
         metadata["layer"] = "\(job.work.layer.stack) \(job.work.layer.block)"
         metadata["experts"] = "\(experts.prefix(16).map { "\($0)" }.joined(separator: ","))"
+        metadata["work"] = "\(job.kind)"
         metadata["rows"] = "\(rows.count) of \(job.work.rows)"
         self.logger.error(
             "rows of a call are not finite; the tokens or this host's weights are damaged",
@@ -315,6 +342,7 @@ public final class ExpertHost: Sendable {
         guard self.logger.logLevel <= .debug else { return }
         var metadata = trace.logMetadata
         metadata["layer"] = "\(job.work.layer.stack) \(job.work.layer.block)"
+        metadata["work"] = "\(job.kind)"
         metadata["rows"] = "\(job.work.rows)"
         metadata["pass_calls"] = "\(load.passCalls)"
         metadata["queue_us"] = "\(load.queueMicroseconds)"

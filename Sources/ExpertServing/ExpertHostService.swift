@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import BatchScheduling
 internal import Checkpoints
 internal import Logging
 internal import NIOCore
@@ -43,6 +44,8 @@ struct ExpertHostService: Sendable {
         _ responder: UnaryResponder
     ) {
         let trace = TraceContext.begin(context.metadata)
+        let isForTraining = context.metadata.first(CallWork.key) == CallWork.training
+        let kind: HostAdmission.Kind = isBackward ? .gradients : isForTraining ? .training : .serving
         let work: ForwardCheck.Work
         let tensor: Range<Int>
         do throws(RPCError) {
@@ -51,7 +54,7 @@ struct ExpertHostService: Sendable {
             }
             (work, tensor) = try self.read(message, isBackward: isBackward)
         } catch {
-            self.metrics.count(.invalid)
+            self.metrics.count(.invalid, kind)
             self.log(error, trace)
             responder.finish(.failure(error))
             return
@@ -59,6 +62,7 @@ struct ExpertHostService: Sendable {
         do throws(RPCError) {
             let job = ForwardJob(
                 work: work,
+                kind: kind,
                 message: message,
                 tensor: tensor,
                 arrival: .now,

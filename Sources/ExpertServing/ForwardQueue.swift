@@ -14,6 +14,7 @@ internal import Telemetry
 /// The work of one `Forward` or `Backward` call: what to compute, from which bytes, and who waits for the answer.
 struct ForwardJob: Sendable {
     let work: ForwardCheck.Work
+    let kind: HostAdmission.Kind
     /// The received message; the tensor's bytes are used in place.
     let message: ByteBuffer
     /// Where the tensor's bytes lie, counted from the message's reader index.
@@ -83,7 +84,7 @@ final class ForwardQueue: Sendable {
             rows: job.work.rows,
             experts: job.work.groups.count,
             deadline: deadline,
-            isBackward: job.work.isBackward
+            kind: job.kind
         )
         let outcome = self.state.notify { state in
             let outcome = state.admission.arrived(call, now: job.arrival)
@@ -96,13 +97,13 @@ final class ForwardQueue: Sendable {
         case .queue(let id):
             return id
         case .refuse(let refusal, let retryAfter):
-            self.metrics.count(.refused)
+            self.metrics.count(.refused, job.kind)
             throw RPCError(refusal, rows: call.rows, retryAfter: retryAfter)
         case .refuseDraining:
-            self.metrics.count(.refused)
+            self.metrics.count(.refused, job.kind)
             throw RPCError(.unavailable, "this host is draining; use another replica")
         case .refuseExpired:
-            self.metrics.count(.expired)
+            self.metrics.count(.expired, job.kind)
             throw RPCError(.deadlineExceeded, "the call's deadline had passed when it arrived")
         }
     }
@@ -113,8 +114,8 @@ final class ForwardQueue: Sendable {
         let job = self.state.withLock { state in
             state.admission.cancelled(id, now: .now) ? state.jobs.removeValue(forKey: id) : nil
         }
-        if job != nil {
-            self.metrics.count(.cancelled)
+        if let job {
+            self.metrics.count(.cancelled, job.kind)
         }
     }
 
@@ -124,15 +125,36 @@ final class ForwardQueue: Sendable {
         while true {
             let found = self.state.wait(until: until) { state in Self.look(&state, waitingUntil: until) }
             until = found?.until
-            for job in found?.expired ?? [] {
-                self.metrics.count(.expired)
-                job.responder.finish(
-                    .failure(RPCError(.deadlineExceeded, "the call's deadline passed while it waited in the queue"))
-                )
-            }
+            self.answer(expired: found?.expired ?? [])
             if let task = found?.task {
                 return task
             }
+        }
+    }
+
+    /// Takes served calls to compute in a pause of a pass for a trainer.
+    ///
+    /// - Parameter count: Passes that were computed in this pause.
+    /// - Returns: Calls to compute together; nil to go on with training.
+    func nextBeside(_ count: Int) -> [ForwardJob]? {
+        let (expired, jobs) = self.state.withLock { state -> ([ForwardJob], [ForwardJob]?) in
+            let next = state.admission.nextBeside(count, now: .now)
+            let expired = next.expired.compactMap { state.jobs.removeValue(forKey: $0) }
+            return (expired, next.pass.map { $0.calls.compactMap { state.jobs.removeValue(forKey: $0) } })
+        }
+        self.answer(expired: expired)
+        return jobs
+    }
+
+    /// Whether served calls came a short time ago.
+    var isServing: Bool { self.state.withLock { $0.admission.isServing(now: .now) } }
+
+    private func answer(expired: [ForwardJob]) {
+        for job in expired {
+            self.metrics.count(.expired, job.kind)
+            job.responder.finish(
+                .failure(RPCError(.deadlineExceeded, "the call's deadline passed while it waited in the queue"))
+            )
         }
     }
 
@@ -150,7 +172,7 @@ final class ForwardQueue: Sendable {
         }
     }
 
-    /// Reports that the compute thread finished a pass.
+    /// Reports that the compute thread finished the pass that it took last.
     ///
     /// - Parameter expertReads: Experts whose weights were read.
     /// - Returns: How busy the host is now.

@@ -10,7 +10,7 @@ extension PackedMatrix {
     ///
     /// - Parameters:
     ///   - range: Which inputs, within `0 ..< inputs`.
-    ///   - transposed: Room for `[inputs, outputs]` floats, of which the rows of `range` are written.
+    ///   - transposed: Room for `[range.count, outputs]` floats.
     public func unpack(inputs range: Range<Int>, intoTransposed transposed: UnsafeMutablePointer<Float>) {
         precondition(self.dtype != .int8, "int8 weights have no exact float32 form")
         precondition(range.lowerBound >= 0 && range.upperBound <= self.inputs, "inputs \(range) of \(self.inputs)")
@@ -21,7 +21,11 @@ extension PackedMatrix {
             let count = min(width, self.outputs - first)
             var source = self.storage + (panel * self.inputs + range.lowerBound) * width * elementBytes
             for input in range {
-                self.dtype.read(source, count: count, into: transposed + input * self.outputs + first)
+                self.dtype.read(
+                    source,
+                    count: count,
+                    into: transposed + (input - range.lowerBound) * self.outputs + first
+                )
                 source += width * elementBytes
             }
         }

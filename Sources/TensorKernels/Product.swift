@@ -137,8 +137,9 @@ extension WorkPool {
     /// - Parameters:
     ///   - products: The products. No output may overlap another output or any input.
     ///   - level: The instruction set.
-    public func run(_ products: [Product], level: KernelLevel = .best) {
-        products.withUnsafeBufferPointer { self.run($0, level: level) }
+    ///   - pauses: Where to pause; nowhere if omitted.
+    public func run(_ products: [Product], level: KernelLevel = .best, pauses: WorkPauses? = nil) {
+        products.withUnsafeBufferPointer { self.run($0, level: level, pauses: pauses) }
     }
 
     /// Computes one product, sharing its panels among the threads.
@@ -169,7 +170,7 @@ extension WorkPool {
         }
     }
 
-    private func run(_ products: UnsafeBufferPointer<Product>, level: KernelLevel) {
+    private func run(_ products: UnsafeBufferPointer<Product>, level: KernelLevel, pauses: WorkPauses? = nil) {
         var total = 0
         for product in products where product.rows > 0 {
             total += product.panelCost * product.matrix.panelCount
@@ -182,6 +183,18 @@ extension WorkPool {
         }
         let base = memory?.start
         let parts = total < WorkPool.leastSharedCost ? 1 : self.threadCount
+        if let pauses {
+            let panel = products.reduce(0) { max($0, $1.panelCost) }
+            let step = max(
+                pauses.items(of: PackedLayout.panelColumns, threads: parts),
+                WorkPauses.leastPanels * panel
+            )
+            for start in stride(from: 0, to: total, by: step) {
+                self.run(products, costs: start..<min(start + step, total), parts: parts, level: level, quantized: base)
+                pauses.pause()
+            }
+            return
+        }
         guard parts > 1 else {
             self.withPartMemory { scratch in
                 var inputs = QuantizedInputs()
@@ -196,10 +209,20 @@ extension WorkPool {
             }
             return
         }
-        let sum = total
-        self.run(parts) { range, scratch in
-            let low = sum * range.lowerBound / parts
-            let high = sum * range.upperBound / parts
+        self.run(products, costs: 0..<total, parts: parts, level: level, quantized: base)
+    }
+
+    /// Computes the panels that start in a range of the products' cost.
+    private func run(
+        _ products: UnsafeBufferPointer<Product>,
+        costs: Range<Int>,
+        parts: Int,
+        level: KernelLevel,
+        quantized base: UnsafeRawPointer?
+    ) {
+        func compute(_ range: Range<Int>, _ scratch: UnsafeMutablePointer<Float>) {
+            let low = costs.lowerBound + costs.count * range.lowerBound / parts
+            let high = costs.lowerBound + costs.count * range.upperBound / parts
             var start = 0
             var inputs = QuantizedInputs()
             for product in products where product.rows > 0 {
@@ -215,5 +238,6 @@ extension WorkPool {
                 start += cost * count
             }
         }
+        if parts == 1 { self.withPartMemory { compute(0..<1, $0) } } else { self.run(parts, body: compute) }
     }
 }

@@ -24,6 +24,7 @@ struct SwitchyardBench: AsyncParsableCommand {
               switchyard-bench model deploy/models/switch-mini
               switchyard-bench cluster deploy/models/switch-mini --pools 2
               switchyard-bench experts
+              switchyard-bench frozen
               switchyard-bench drops --svg drops.svg
               switchyard-bench plot compare.json --svg compare.svg
               switchyard-bench audit --draws 100
@@ -33,7 +34,8 @@ struct SwitchyardBench: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
-            BenchScaleCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self, BenchDropsCommand.self,
+            BenchScaleCommand.self, BenchFrozenCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self,
+            BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,
             AuditCommand.self, SimulateCommand.self, SimulateFaultsCommand.self, PicturesCommand.self,
         ]

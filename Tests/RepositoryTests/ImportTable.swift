@@ -45,7 +45,8 @@ enum ImportTable {
         // The workshop. Nothing that serves stands on it.
         "switchyard-bench": Self.foundation.union(Self.cLibrary)
             .union([
-                "TrainingRuns", "CommandKit", "Figures", "LossyExperts", "PoolSimulation", "FaultSimulation",
+                "TrainingRuns", "TrainingData", "SwitchTraining", "CommandKit", "Figures", "LossyExperts",
+                "PoolSimulation", "FaultSimulation",
                 "SwitchyardClient",
                 "GatewayServing",
                 "ServiceKit",

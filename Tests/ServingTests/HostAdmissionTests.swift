@@ -135,11 +135,11 @@ extension HostAdmission {
         layer: SparseLayer = .of(1),
         rows: Int,
         deadline: ContinuousClock.Instant? = nil,
-        isBackward: Bool = false,
+        kind: Kind = .serving,
         now: ContinuousClock.Instant
     ) throws -> CallID {
         var call = HostAdmission.Call.of(source, layer: layer, rows: rows, deadline: deadline)
-        call.isBackward = isBackward
+        call.kind = kind
         let outcome = self.arrived(call, now: now)
         #expect(self.checkInvariants() == nil)
         guard case .queue(let id) = outcome else {

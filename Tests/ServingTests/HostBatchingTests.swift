@@ -38,11 +38,22 @@ struct HostBatchingTests {
     func kinds() throws {
         var admission = self.machine()
         let forward = try admission.queue("a", rows: 10, now: self.now)
-        let backward = try admission.queue("b", rows: 10, isBackward: true, now: self.now)
-        let second = try admission.queue("c", rows: 10, isBackward: true, now: self.now)
+        let backward = try admission.queue("b", rows: 10, kind: .gradients, now: self.now)
+        let second = try admission.queue("c", rows: 10, kind: .gradients, now: self.now)
         let third = try admission.queue("d", rows: 10, now: self.now)
         let passes = [admission.pass(now: self.now), admission.pass(now: self.now)]
         #expect(passes == [.init(calls: [forward, third], rows: 20), .init(calls: [backward, second], rows: 20)])
+    }
+
+    @Test("A trainer's calls for outputs are computed apart from those of gateways")
+    func trainers() throws {
+        var admission = self.machine()
+        let served = try admission.queue("a", rows: 10, now: self.now)
+        let training = try admission.queue("b", rows: 10, kind: .training, now: self.now)
+        let second = try admission.queue("b", rows: 10, kind: .training, now: self.now)
+        let third = try admission.queue("c", rows: 10, now: self.now)
+        let passes = [admission.pass(now: self.now), admission.pass(now: self.now)]
+        #expect(passes == [.init(calls: [served, third], rows: 20), .init(calls: [training, second], rows: 20)])
     }
 
     @Test("A call larger than a pass is computed alone")

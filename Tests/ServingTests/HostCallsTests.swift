@@ -157,17 +157,17 @@ struct HostCallsTests {
         func total(_ name: String, _ dimensions: [(String, String)] = []) throws -> Int64 {
             try system.expectCounter(name, dimensions).values.reduce(0, +)
         }
-        let answered = try total("switchyard_host_calls_total", [("outcome", "ok")])
+        let answered = try total("switchyard_host_calls_total", [("work", "serving"), ("outcome", "ok")])
         #expect(answered == 2)
-        let invalid = try total("switchyard_host_calls_total", [("outcome", "invalid")])
+        let invalid = try total("switchyard_host_calls_total", [("work", "serving"), ("outcome", "invalid")])
         #expect(invalid == 1)
-        let computed = try total("switchyard_host_rows_total")
+        let computed = try total("switchyard_host_rows_total", [("work", "serving")])
         #expect(computed == rows)
         let passes = try total("switchyard_host_passes_total")
         #expect(passes == 2)
-        let waits = try system.expectTimer("switchyard_host_queue_seconds").values
+        let waits = try system.expectTimer("switchyard_host_queue_seconds", [("work", "serving")]).values
         #expect(waits.count == 2)
-        let times = try system.expectTimer("switchyard_host_compute_seconds").values
+        let times = try system.expectTimer("switchyard_host_compute_seconds", [("work", "serving")]).values
         #expect(times.allSatisfy { $0 > 0 })
         let sizes = try system.expectRecorder("switchyard_host_pass_calls").values
         #expect(sizes == [1, 1])

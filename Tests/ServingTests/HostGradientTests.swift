@@ -95,6 +95,60 @@ struct HostGradientTests {
         await host.kill()
     }
 
+    @Test("Pauses, and what is computed in them, change no bit of outputs and gradients", arguments: [1, 2, 3])
+    func pauses(threads: Int) throws {
+        let checkpoint = try self.model.load().checkpoint
+        let experts = try LocalExperts(checkpoint: checkpoint, pool: WorkPool(threads: threads))
+        let layer = checkpoint.configuration.sparseLayers[1]
+        let groups = [(1, 1500), (4, 700), (6, 3)].map { SwitchModel.ExpertRows(expert: $0.0, rows: $0.1) }
+        let rows = groups.reduce(0) { $0 + $1.rows }
+        let (tokens, gradients) = (FloatMatrix(rows: rows, columns: 128), FloatMatrix(rows: rows, columns: 128))
+        for index in 0..<rows * 128 {
+            tokens.pointer[index] = Float((index * 17) % 101) / 50 - 1
+            gradients.pointer[index] = Float((index * 13) % 89) / 400 - 0.1
+        }
+        func bits(_ matrix: FloatMatrix) -> [UInt32] {
+            (0..<matrix.rows * 128).map { matrix.pointer[$0].bitPattern }
+        }
+        let few = [SwitchModel.ExpertRows(expert: 1, rows: 2)]
+        let outputs = bits(try experts.forward(layer, groups: groups, tokens: tokens))
+        let inputGradients = bits(
+            try experts.backward(layer, groups: groups, tokens: tokens, outputGradients: gradients)
+        )
+        let served = FloatMatrix(rows: 2, columns: 128)
+        try experts.forward(layer: layer, groups: few, tokens: tokens.pointer, outputs: served.pointer)
+        for distance in [WorkPauses.Distance.short, .long] {
+            var (pauses, differing) = (0, 0)
+            let pausing = WorkPauses(distance) {
+                pauses += 1
+                let beside = FloatMatrix(rows: 2, columns: 128)
+                try? experts.forward(layer: layer, groups: few, tokens: tokens.pointer, outputs: beside.pointer)
+                differing += bits(beside) == bits(served) ? 0 : 1
+            }
+            let result = FloatMatrix(rows: rows, columns: 128)
+            try experts.forward(
+                layer: layer,
+                groups: groups,
+                tokens: tokens.pointer,
+                outputs: result.pointer,
+                pauses: pausing
+            )
+            #expect(bits(result) == outputs)
+            let forwardPauses = pauses
+            try experts.backward(
+                layer: layer,
+                groups: groups,
+                tokens: tokens.pointer,
+                outputGradients: gradients.pointer,
+                inputGradients: result.pointer,
+                pauses: pausing
+            )
+            #expect(bits(result) == inputGradients)
+            #expect(differing == 0)
+            #expect(forwardPauses >= (distance == .short ? 4 : 2) && pauses > forwardPauses + 2)
+        }
+    }
+
     @Test("A host that keeps weights in int8 computes outputs, but refuses gradients in words")
     func int8() async throws {
         let (request, _) = try self.sample(20, of: try self.model.load())

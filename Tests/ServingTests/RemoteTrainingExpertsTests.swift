@@ -160,6 +160,61 @@ struct RemoteTrainingExpertsTests {
         }
     }
 
+    /// What a run says that cannot begin with some hosts, though it would wait for them for a long time.
+    private func refusal(of pools: [PoolSpecification], _ loaded: LoadedModel) async -> GatewayError? {
+        await #expect(throws: GatewayError.self) {
+            try await TrainingCluster.with(
+                ExpertClusterConfiguration(pools: pools),
+                of: loaded.checkpoint,
+                patience: .init(),
+                isStopping: { false },
+                logger: quietLogger,
+                body: { _ in Issue.record("the run begins") }
+            )
+        }
+    }
+
+    @Test("A host that computes no gradients is named at once, and is not used where another one computes them")
+    func noGradients() async throws {
+        let loaded = try self.model.load()
+        let sample = try Sample(loaded, rows: 100)
+        try await withHosts(self.model, pools: 1) { hosts, pools in
+            let description = try await withChannel(port: hosts[0].port) { channel in
+                try await channel.call(ExpertHostMethods.describe, DescribeHostRequest(), as: HostDescription.self)
+            }
+            try await withIllHost(describing: description, .knowsNoGradients) { port in
+                let old = PoolTarget.address(host: "127.0.0.1", port: port)
+                let error = await self.refusal(of: [PoolSpecification(name: "pool-0", targets: [old])], loaded)
+                let message = error?.message ?? ""
+                #expect(message.contains("127.0.0.1:\(port)") && message.contains("no method Backward"), "\(message)")
+                #expect(!message.contains("after"), "\(message)")
+
+                let both = PoolSpecification(name: "pool-0", targets: pools[0].targets + [old])
+                let configure: (inout ExpertClusterConfiguration) -> Void = { $0.needsGradients = true }
+                try await withRemoteExperts([both], of: loaded, configure: configure) { _, cluster in
+                    #expect(
+                        await eventually {
+                            cluster.view.reports.contains { if case .mismatched = $0.state { true } else { false } }
+                        }
+                    )
+                    for _ in 0..<5 { try await sample.check(self.experts(cluster, of: loaded)) }
+                    #expect(!cluster.isHopeless)
+                }
+            }
+        }
+    }
+
+    @Test("Hosts that keep weights in int8 are named at once")
+    func int8() async throws {
+        let loaded = try self.model.load()
+        let configure: (inout ExpertHostConfiguration) -> Void = { $0.storage = .int8 }
+        try await withHosts(self.model, pools: 1, configure: configure) { hosts, pools in
+            let message = await self.refusal(of: pools, loaded)?.message ?? ""
+            #expect(message.contains("127.0.0.1:\(hosts[0].port)") && message.contains("int8"), "\(message)")
+            #expect(!message.contains("after"), "\(message)")
+        }
+    }
+
     @Test("Rows that are not finite are refused here, so that no host is blamed for them")
     func notFinite() async throws {
         let loaded = try self.model.load()

@@ -31,6 +31,26 @@ struct BenchTests {
         return report
     }
 
+    @Test("frozen: training and serving, alone and both at once, with answers that keep their bits")
+    func frozen() async throws {
+        let report = try await self.report(
+            [
+                "frozen", BenchProgram.miniature, "--batch-examples", "2", "--words", "3", "--input-tokens", "4",
+                "--new-tokens", "3", "--streams", "2", "--seconds", "0.2", "--rounds", "2", "--threads", "2",
+            ],
+            rows: "Every answer had the tokens and the score"
+        )
+        for work in ["training step", "training outputs", "training gradients", "serving p50", "serving p99"] {
+            for system in ["alone", "both", "ratio"] {
+                let figure = try #require(report.figure(work, 2, system), "\(work), \(system)")
+                #expect(figure.values.count == 2)
+            }
+        }
+        let alone = try #require(report.figure("training step", 2, "alone"))
+        let outputs = try #require(report.figure("training outputs", 2, "alone"))
+        #expect(outputs.median < alone.median)
+    }
+
     @Test("kernels: every type, beside the read loop and OpenBLAS")
     func kernels() async throws {
         let report = try await self.report(

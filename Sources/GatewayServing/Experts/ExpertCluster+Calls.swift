@@ -118,9 +118,12 @@ extension ExpertCluster {
                 options: CallOptions(deadline: .now.advanced(by: self.configuration.describeTimeout))
             )
             let description = try HostDescription(reading: reply.message)
+            var described = ReplicaDescription(description)
+            if self.configuration.needsGradients { described.trouble = try await self.troubleWithGradients(channel) }
+            let known = described
             self.transition { state in
                 state.loads[id, default: ReplicaLoad()].latest = description.load
-                return state.pools.described(id, ReplicaDescription(description), now: .now)
+                return state.pools.described(id, known, now: .now)
             }
         } catch {
             self.logger.debug(
@@ -132,6 +135,32 @@ extension ExpertCluster {
                 return []
             }
         }
+    }
+}
+
+extension ExpertCluster {
+    /// Asks a host for no gradients, which it refuses if it knows the method.
+    ///
+    /// - Parameter channel: The connection to the host.
+    /// - Returns: Why it computes none; nil if it does.
+    /// - Throws: `RPCError` where the call tells nothing of that.
+    private func troubleWithGradients(_ channel: RPCChannel) async throws -> String? {
+        do {
+            _ = try await channel.unary(
+                .backward,
+                Payload(bytes: []),
+                options: CallOptions(deadline: .now.advanced(by: self.configuration.describeTimeout))
+            )
+        } catch let error as RPCError {
+            switch error.code {
+            case .unimplemented:
+                return "it computes no gradients (no method Backward): start it with a version that has it"
+            // Nothing is asked for, of no model.
+            case .failedPrecondition, .invalidArgument: return nil
+            default: throw error
+            }
+        }
+        return nil
     }
 }
 

@@ -31,6 +31,9 @@ public struct ExpertClusterConfiguration: Sendable {
         set { self.choice.rowType = newValue == .bfloat16 ? .bfloat16 : .float32 }
     }
 
+    /// Whether hosts must compute gradients; one that has no `Backward` is mismatched.
+    var needsGradients = false
+
     /// Whether a file that lists replicas may name hosts off this machine when ``channel`` is not encrypted.
     public var allowsPlaintext = false
 

@@ -29,6 +29,9 @@ struct LayerCall: Sendable {
     /// Whether gradients are asked for, and not outputs.
     let isBackward: Bool
 
+    /// Whether a trainer waits for the answer.
+    var isTraining = false
+
     /// How large the layer's outputs can be; nil if unknown.
     let bounds: LayerOutputBounds?
 

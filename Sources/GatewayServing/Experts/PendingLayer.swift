@@ -8,6 +8,7 @@ internal import RPCCore
 internal import RPCTransport
 internal import ServiceKit
 internal import SwitchModel
+internal import SwitchyardProtos
 internal import SwitchyardTypes
 internal import Telemetry
 
@@ -198,6 +199,8 @@ final class PendingLayer: PendingExperts, Sendable {
             // Without metadata the connection can reuse a stored header block.
             if let span { options.metadata = Metadata(carrying: span) }
             let call = self.calls[attempt.call]
+            // Both are printable ASCII, so they are legal metadata.
+            if call.isTraining { try? options.metadata.add(CallWork.training, forKey: CallWork.key) }
             let handle = channel.unary(call.method, call.payload, options: options) { result in
                 self.record(result, attempt)
             }

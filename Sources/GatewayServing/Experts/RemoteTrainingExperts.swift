@@ -85,7 +85,8 @@ public final class RemoteTrainingExperts: TrainingExperts, Sendable {
             let answered = open.take(outputs, into: results)
             guard !open.isEmpty else { return results }
             if answered > 0 { (since, pause) = (.now, Self.pauses.first) }
-            guard since.duration(to: .now) < self.patience, answered > 0 || !self.isStopping() else {
+            guard since.duration(to: .now) < self.patience, !self.cluster.isHopeless, answered > 0 || !self.isStopping()
+            else {
                 throw self.failure(layer, open, outputs)
             }
             Thread.sleep(forTimeInterval: pause)
@@ -101,7 +102,16 @@ public final class RemoteTrainingExperts: TrainingExperts, Sendable {
             sendingTo: self.cluster,
             layer: layer,
             calls: assignments.flatMap { $0.pieces(of: Self.mostRows) }
-                .map { LayerCall($0, of: request.rows, gradients: request.gradients, fingerprint: self.fingerprint) },
+                .map {
+                    var call = LayerCall(
+                        $0,
+                        of: request.rows,
+                        gradients: request.gradients,
+                        fingerprint: self.fingerprint
+                    )
+                    call.isTraining = true
+                    return call
+                },
             unplaced: unplaced,
             deadline: deadline
         )
@@ -113,7 +123,8 @@ public final class RemoteTrainingExperts: TrainingExperts, Sendable {
             .experts,
             "no expert host answered for \(open.count) rows of \(layer.words)"
                 + (self.isStopping()
-                    ? ", and the run was told to end (\(reasons));" : " in \(self.patience) (\(reasons));")
+                    ? ", and the run was told to end (\(reasons));"
+                    : self.cluster.isHopeless ? " (\(reasons));" : " in \(self.patience) (\(reasons));")
                 + " \(self.cluster.troubleInWords) start the hosts again, and resume"
         )
     }

@@ -58,7 +58,7 @@ public enum TrainingCluster {
             group.addTask { await cluster.waitUntilComplete() }
             group.addTask {
                 let end = ContinuousClock.now.advanced(by: patience.layer)
-                while !Task.isCancelled, !isStopping(), ContinuousClock.now < end {
+                while !Task.isCancelled, !isStopping(), !cluster.isHopeless, ContinuousClock.now < end {
                     try? await Task.sleep(for: min(.milliseconds(100), patience.layer))
                 }
             }
@@ -69,7 +69,7 @@ public enum TrainingCluster {
         guard cluster.view.isComplete else {
             throw GatewayError(
                 .experts,
-                "some experts have no host\(isStopping() ? "" : " after \(patience.layer)"); \(cluster.troubleInWords) start hosts that hold all experts"
+                "some experts have no host\(isStopping() || cluster.isHopeless ? "" : " after \(patience.layer)"); \(cluster.troubleInWords) start hosts that hold all experts"
                     + " of \(checkpoint.directory), and name them all"
             )
         }
@@ -92,6 +92,7 @@ public enum TrainingCluster {
         var configuration = pools
         configuration.wireType = .float32
         configuration.rowsWait = true
+        configuration.needsGradients = true
         let policy = LayerPolicy(deadline: patience.call, attempts: 16, patience: patience.call)
         configuration.choice.encoder = policy
         configuration.choice.decoder = policy
@@ -104,6 +105,15 @@ public enum TrainingCluster {
 }
 
 extension ExpertCluster {
+    /// Whether experts have no host although all hosts are known, and what is wrong with one does not pass with time.
+    var isHopeless: Bool {
+        let view = self.view
+        let states = view.reports.map(\.state)
+        let isRefused = states.contains { if case .mismatched = $0 { true } else { false } }
+        let isKnown = states.allSatisfy { if case .mismatched = $0 { true } else { $0 == .ready } }
+        return !view.isComplete && isRefused && isKnown
+    }
+
     /// Why replicas are not used, as a sentence; empty if all are.
     var troubleInWords: String {
         let view = self.view

@@ -34,6 +34,15 @@ public enum ComputeThread {
         }
     }
 
+    /// Leaves the processor for an instant, so that a thread that waits for it runs at once.
+    ///
+    /// A thread that computes without end keeps its processor until the system's next tick, for up to four milliseconds, even
+    /// where an event loop waits with a call. It sleeps, since `sched_yield` would forfeit the thread's share of the time.
+    public static func giveWay() {
+        var time = timespec(tv_sec: 0, tv_nsec: 1000)
+        nanosleep(&time, nil)
+    }
+
     /// Runs a function on a new thread and suspends until it has returned.
     ///
     /// Cancelling the task does not end the thread: the canceller must stop the function by other means.

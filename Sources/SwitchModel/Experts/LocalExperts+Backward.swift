@@ -4,14 +4,11 @@ public import SwitchyardTypes
 public import TensorKernels
 
 extension LocalExperts {
-    /// Floats of unpacked weights at a time; one expert's matrix is unpacked in any case.
-    private static let mostUnpackedFloats = 16 << 20
-
     /// Computes the gradients of rows that went through experts whose weights stay as they are.
     ///
     /// The bits are those of a trainer that has the same weights, and depend on neither the other rows, nor the threads, nor
-    /// the machine. Weights are unpacked for each call: next to the products of many rows that takes little time, and no
-    /// memory that stays.
+    /// the machine. Weights are unpacked for each call, a few inputs' at a time: next to the products of many rows that takes
+    /// little time, and no memory that stays.
     ///
     /// - Parameters:
     ///   - layer: The sparse layer.
@@ -19,6 +16,7 @@ extension LocalExperts {
     ///   - tokens: The rows that ``forward(layer:groups:tokens:outputs:)`` got, `[rows, d_model]` float32.
     ///   - outputGradients: The gradients of the rows' outputs, `[rows, d_model]`.
     ///   - inputGradients: Room for the rows' gradients, `[rows, d_model]`; must overlap neither.
+    ///   - pauses: Where to pause; nowhere if omitted.
     /// - Throws: `ExpertError` as `forward` does, and for an expert whose weights are kept in int8; nothing has then been
     ///   computed.
     public func backward(
@@ -26,7 +24,8 @@ extension LocalExperts {
         groups: [ExpertRows],
         tokens: UnsafePointer<Float>,
         outputGradients: UnsafePointer<Float>,
-        inputGradients: UnsafeMutablePointer<Float>
+        inputGradients: UnsafeMutablePointer<Float>,
+        pauses: WorkPauses? = nil
     ) throws(ExpertError) {
         let slabs = try self.slabs(of: groups, layer: layer)
         guard slabs.allSatisfy({ $0.allSatisfy { !$0.expert.types.contains(.int8) } }) else {
@@ -36,25 +35,22 @@ extension LocalExperts {
                     + " gradient flows; train with hosts that keep them in float32 or bfloat16"
             )
         }
-        let together = max(1, Self.mostUnpackedFloats / (self.modelWidth * self.feedForwardWidth))
         var offset = 0
         for slab in slabs {
-            for start in stride(from: 0, to: slab.count, by: together) {
-                let parts = slab[start..<min(start + together, slab.count)]
-                FeedForwardGradient(
-                    parts: parts.map { FeedForwardGradient.Part(weights: $0.expert, rows: $0.rows) },
-                    modelWidth: self.modelWidth,
-                    width: self.feedForwardWidth,
-                    activation: self.activation,
-                    pool: self.pool
-                )
-                .run(
-                    tokens: tokens + offset,
-                    outputGradients: outputGradients + offset,
-                    inputGradients: inputGradients + offset
-                )
-                offset += parts.reduce(0) { $0 + $1.rows } * self.modelWidth
-            }
+            FeedForwardGradient(
+                parts: slab.map { FeedForwardGradient.Part(weights: $0.expert, rows: $0.rows) },
+                modelWidth: self.modelWidth,
+                width: self.feedForwardWidth,
+                activation: self.activation,
+                pool: self.pool,
+                pauses: pauses
+            )
+            .run(
+                tokens: tokens + offset,
+                outputGradients: outputGradients + offset,
+                inputGradients: inputGradients + offset
+            )
+            offset += slab.reduce(0) { $0 + $1.rows } * self.modelWidth
         }
     }
 }

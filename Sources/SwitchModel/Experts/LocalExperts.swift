@@ -187,13 +187,15 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///   - groups: The experts and their numbers of rows, in the order of the rows.
     ///   - tokens: The rows, `[rows, d_model]` float32.
     ///   - outputs: Room for as many rows; must not overlap `tokens`.
+    ///   - pauses: Where to pause; nowhere if omitted.
     /// - Throws: `ExpertError` when the layer is unknown, an expert is not held or a group has no rows; nothing has
     ///   then been computed.
     public func forward(
         layer: SparseLayer,
         groups: [ExpertRows],
         tokens: UnsafePointer<Float>,
-        outputs: UnsafeMutablePointer<Float>
+        outputs: UnsafeMutablePointer<Float>,
+        pauses: WorkPauses? = nil
     ) throws(ExpertError) {
         let slabs = try self.slabs(of: groups, layer: layer)
         var row = 0
@@ -210,7 +212,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
                 work.add(part.expert, rows: part.rows, input: tokens + offset, output: outputs + offset)
                 row += part.rows
             }
-            work.run(on: self.pool)
+            work.run(on: self.pool, pauses: pauses)
         }
     }
 

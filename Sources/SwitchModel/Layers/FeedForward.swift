@@ -143,9 +143,11 @@ struct FeedForwardWork {
 
     /// Computes all.
     ///
-    /// - Parameter pool: Threads that share the work.
-    func run(on pool: WorkPool) {
-        pool.run(self.first)
+    /// - Parameters:
+    ///   - pool: Threads that share the work.
+    ///   - pauses: Where to pause; nowhere if omitted.
+    func run(on pool: WorkPool, pauses: WorkPauses? = nil) {
+        pool.run(self.first, pauses: pauses)
         // The products have rectified their results already.
         if self.activation != .relu || self.factors != nil {
             let width = self.second.first?.matrix.inputs ?? 0
@@ -160,7 +162,7 @@ struct FeedForwardWork {
                 }
             }
         }
-        pool.run(self.second)
+        pool.run(self.second, pauses: pauses)
     }
 }
 

@@ -21,6 +21,11 @@ struct FeedForwardGradient {
     let width: Int
     let activation: Activation
     let pool: WorkPool
+    /// Where to pause; nowhere where nil.
+    let pauses: WorkPauses?
+
+    /// Floats of weights that are unpacked at a time where nothing pauses.
+    private static let unpackedFloats = 1 << 19
 
     private var stride: Int { FeedForward.innerStride(width: self.width) }
 
@@ -42,10 +47,8 @@ struct FeedForwardGradient {
         let factor = isGated ? FloatMatrix.temporary(rows: rows, columns: self.stride) : nil
         let factorGradient = isGated ? FloatMatrix.temporary(rows: rows, columns: self.stride) : nil
         self.forward(tokens, inner: inner, factor: factor)
-        let weights = FloatMatrix.temporary(rows: self.parts.count * self.modelWidth, columns: self.width)
         self.multiply(
             by: \.wo,
-            unpackedIn: weights,
             outputGradients,
             stride: self.modelWidth,
             into: gradient.pointer,
@@ -54,7 +57,6 @@ struct FeedForwardGradient {
         self.activationBackward(inner, gradient, factor, factorGradient)
         self.multiply(
             by: \.inner,
-            unpackedIn: weights,
             gradient.pointer,
             stride: self.stride,
             into: inputGradients,
@@ -63,7 +65,6 @@ struct FeedForwardGradient {
         guard let factorGradient else { return }
         self.multiply(
             by: \.gate,
-            unpackedIn: weights,
             factorGradient.pointer,
             stride: self.stride,
             into: inputGradients,
@@ -95,7 +96,7 @@ struct FeedForwardGradient {
             }
             row += part.rows
         }
-        self.pool.run(products)
+        self.pool.run(products, pauses: self.pauses)
     }
 
     private func activationBackward(
@@ -106,64 +107,81 @@ struct FeedForwardGradient {
     ) {
         let isPlainReLU = self.isPlainReLU(factor)
         let (width, stride, activation) = (self.width, self.stride, self.activation)
-        WorkPool.share(inner.rows, width: 2 * width, among: self.pool) { rows in
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { room in
-                guard let room = room.baseAddress else { return }
-                for row in rows {
-                    let offset = row * stride
-                    if isPlainReLU {
-                        Activation.reluBackward(gradient.pointer + offset, hidden: inner.pointer + offset, count: width)
-                        continue
+        // An element is read and written in the time of some eight multiply-adds.
+        let step = self.pauses?.items(of: 8 * width, threads: self.pool.threadCount) ?? inner.rows
+        for start in Swift.stride(from: 0, to: inner.rows, by: max(1, step)) {
+            let count = min(step, inner.rows - start)
+            WorkPool.share(count, width: 2 * width, among: self.pool) { rows in
+                withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { room in
+                    guard let room = room.baseAddress else { return }
+                    for row in rows {
+                        let offset = (start + row) * stride
+                        if isPlainReLU {
+                            Activation.reluBackward(
+                                gradient.pointer + offset,
+                                hidden: inner.pointer + offset,
+                                count: width
+                            )
+                            continue
+                        }
+                        var gate: (value: UnsafePointer<Float>, gradient: UnsafeMutablePointer<Float>)?
+                        if let factor, let factorGradient {
+                            gate = (UnsafePointer(factor.pointer + offset), factorGradient.pointer + offset)
+                        }
+                        activation.backward(
+                            gradient.pointer + offset,
+                            inner: inner.pointer + offset,
+                            factor: gate,
+                            room: room,
+                            count: width
+                        )
                     }
-                    var gate: (value: UnsafePointer<Float>, gradient: UnsafeMutablePointer<Float>)?
-                    if let factor, let factorGradient {
-                        gate = (UnsafePointer(factor.pointer + offset), factorGradient.pointer + offset)
-                    }
-                    activation.backward(
-                        gradient.pointer + offset,
-                        inner: inner.pointer + offset,
-                        factor: gate,
-                        room: room,
-                        count: width
-                    )
                 }
             }
+            self.pauses?.pause()
         }
     }
 
-    /// `dx = dy W` or `dx += dy W` for each part's matrix, with the matrices unpacked in the same memory each time.
+    /// `dx = dy W` or `dx += dy W` for each part's matrix, some columns at a time, whose weights are unpacked just before.
     private func multiply(
         by matrix: KeyPath<FeedForwardWeights, PackedMatrix>,
-        unpackedIn memory: FloatMatrix,
         _ outputGradients: UnsafePointer<Float>,
         stride: Int,
         into inputGradients: UnsafeMutablePointer<Float>,
         stride inputStride: Int,
         accumulates: Bool = false
     ) {
-        var products: [MatrixProduct] = []
         var row = 0
-        for (index, part) in self.parts.enumerated() {
+        for part in self.parts {
             let packed = part.weights[keyPath: matrix]
-            let transposed = memory.pointer + index * self.modelWidth * self.width
-            WorkPool.share(packed.inputs, width: packed.outputs, among: self.pool) {
-                packed.unpack(inputs: $0, intoTransposed: transposed)
-            }
-            products.append(
-                MatrixProduct(
+            let depth = packed.outputs
+            let threads = self.pool.threadCount
+            let together =
+                self.pauses?.columns(depth: depth, rows: part.rows, threads: threads)
+                ?? max(1, Self.unpackedFloats / (depth * PackedLayout.panelColumns)) * PackedLayout.panelColumns
+            let step = min(packed.inputs, together)
+            let weights = FloatMatrix.temporary(rows: step, columns: depth)
+            for first in Swift.stride(from: 0, to: packed.inputs, by: step) {
+                let inputs = first..<min(first + step, packed.inputs)
+                WorkPool.share(inputs.count, width: depth, among: self.pool) { range in
+                    let part = inputs.lowerBound + range.lowerBound..<inputs.lowerBound + range.upperBound
+                    packed.unpack(inputs: part, intoTransposed: weights.pointer + range.lowerBound * depth)
+                }
+                let product = MatrixProduct(
                     MatrixOperand(outputGradients + row * stride, stride: stride),
-                    MatrixOperand(transposed, stride: packed.outputs, isTransposed: true),
+                    MatrixOperand(weights.pointer, stride: depth, isTransposed: true),
                     rows: part.rows,
-                    depth: packed.outputs,
-                    columns: packed.inputs,
-                    into: inputGradients + row * inputStride,
+                    depth: depth,
+                    columns: inputs.count,
+                    into: inputGradients + row * inputStride + first,
                     outputStride: inputStride,
                     accumulates: accumulates
                 )
-            )
+                self.pool.multiply([product])
+                self.pauses?.pause()
+            }
             row += part.rows
         }
-        self.pool.multiply(products)
     }
 }
 

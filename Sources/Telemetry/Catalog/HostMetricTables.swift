@@ -5,13 +5,14 @@ package struct HostMetrics: MetricTable {
     package let callsTotal = MetricDefinition(
         "switchyard_host_calls_total",
         .counter,
-        ["outcome"],
-        "Forward and Backward calls that ended: ok, refused, expired, cancelled, invalid or failed."
+        ["work", "outcome"],
+        "Calls that ended: ok, refused, expired, cancelled, invalid or failed. work is serving (a gateway's Forward), training (a trainer's) or gradients (Backward)."
     )
     package let rowsTotal = MetricDefinition(
         "switchyard_host_rows_total",
         .counter,
-        "Token rows computed."
+        ["work"],
+        "Token rows computed for each kind of work."
     )
     package let expertRowsTotal = MetricDefinition(
         "switchyard_host_expert_rows_total",
@@ -47,12 +48,14 @@ package struct HostMetrics: MetricTable {
     package let queueSeconds = MetricDefinition(
         "switchyard_host_queue_seconds",
         .histogram(.callSeconds),
+        ["work"],
         "Time that a call waited to be computed."
     )
     package let computeSeconds = MetricDefinition(
         "switchyard_host_compute_seconds",
         .histogram(.callSeconds),
-        "Time of a pass."
+        ["work"],
+        "Time of a pass; of one that paused for served calls, without the pauses."
     )
     package let waitingCalls = MetricDefinition(
         "switchyard_host_waiting_calls",

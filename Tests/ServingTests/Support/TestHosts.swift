@@ -111,6 +111,8 @@ enum Illness: Sendable, CaseIterable {
     case overloaded
     /// Reports that it holds nothing.
     case refuses
+    /// Is of a version that knows no `Backward`.
+    case knowsNoGradients
 }
 
 /// Runs a server that describes itself like a healthy host and answers every other call wrongly.
@@ -132,7 +134,7 @@ func withIllHost<Result>(
             }
         ]
             // A `Backward` has the fields of a `Forward`, under the same numbers.
-            + ["Forward", "Backward"]
+            + (illness == .knowsNoGradients ? ["Forward"] : ["Forward", "Backward"])
             .map { name in
                 .unaryOnEventLoop(.init(service: ExpertHostMethods.service, name: name)) { message, _, responder in
                     guard let request = try? ForwardRequest(serialized: Array(message.readableBytesView)) else {
@@ -227,7 +229,7 @@ extension Illness {
             return nil
         case .overloaded:
             return .failure(RPCError(.resourceExhausted, "too many rows wait"))
-        case .refuses:
+        case .refuses, .knowsNoGradients:
             return .failure(RPCError(.failedPrecondition, "not held here"))
         case .garbage:
             return .success(Payload(bytes: [0xFF, 0xFF, 0xFF]))
