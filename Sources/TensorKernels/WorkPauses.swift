@@ -18,7 +18,7 @@ public struct WorkPauses {
     /// How much is computed between two pauses.
     public let distance: Distance
 
-    /// What happens in a pause, on the thread that handed in the work. It may use the pool.
+    /// What happens in a pause, on the thread that handed in the work; it may use the pool.
     public let pause: () -> Void
 
     /// Describes pauses.

@@ -77,17 +77,15 @@ struct TrainCommandTests {
             let whole = try await Commands.run(TestCluster.executable, self.arguments(folder, "whole"))
             #expect(whole.status == 0, "\(whole.errors)")
             var kills = 0
-            var resume: [String] = []
             for step in [2, 5, 6, 11, 19, 26] {
                 let status = try await self.interrupt(
-                    self.arguments(folder, "killed") + resume,
+                    self.arguments(folder, "killed") + ["--resume-if-saved"],
                     folder,
                     "killed",
                     after: step,
                     with: SIGKILL
                 )
                 if status == -SIGKILL { kills += 1 }
-                resume = ["--resume"]
             }
             #expect(kills >= 4, "the run ended before it was killed")
             let ended = try await Commands.run(

@@ -52,7 +52,7 @@ python() {
 }
 
 if has kubectl || has kustomize; then
-    for overlay in demo production; do
+    for overlay in demo production training; do
         check "deploy/kubernetes/overlays/$overlay is built by kustomize" \
             sh -c "$(declare -f build_overlay has); build_overlay deploy/kubernetes/overlays/$overlay > $OUT/$overlay.yaml"
         if ! python; then
@@ -79,7 +79,7 @@ if ! docker compose version >/dev/null 2>&1 && [ -x "$ENGINE/usr/bin/docker" ]; 
 fi
 if docker compose version >/dev/null 2>&1; then
     export SWITCHYARD_POOL=pool-0=a:7501
-    for files in demo gateway experts demo+tls demo+monitoring demo+tls+monitoring; do
+    for files in demo gateway experts demo+tls demo+monitoring demo+tls+monitoring demo+training; do
         arguments=()
         for file in ${files//+/ }; do arguments+=(--file "compose/$file.yaml"); done
         check "compose: $files" docker compose "${arguments[@]}" --profile client --profile setup config --quiet

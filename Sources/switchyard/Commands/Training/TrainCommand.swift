@@ -50,6 +50,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     @Option(TrainSettings.table.steps) var steps: String?
     @Option(TrainSettings.table.minutes) var minutes: String?
     @Flag(TrainSettings.table.resume) var resume = false
+    @Flag(TrainSettings.table.resumeIfSaved) var resumeIfSaved = false
     @Option(TrainSettings.table.seed) var seed: String?
     @Option(TrainSettings.table.experts) var experts: String?
     @Option(ComputeSettings().threads) var threads: String?
@@ -85,7 +86,10 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         let settings = try await self.settings()
         let plan = try Self.plan(settings)
         var hosts = try TrainClusterSettings.table.hosts(settings, of: plan)
-        let resumes = try settings.value(TrainSettings.table.resume)
+        let hasSaves = !SaveFolder(plan.output).saves().isEmpty
+        let resumes =
+            try settings.value(TrainSettings.table.resume)
+            || (try settings.value(TrainSettings.table.resumeIfSaved) && hasSaves)
         let threads = try settings.value(ComputeSettings().threads)
         try ThreadAllowance.require(ThreadAllowance.ofServices(computing: threads), for: "switchyard train")
         let logger = Logger(label: "train") { _ in SwiftLogNoOpLogHandler() }

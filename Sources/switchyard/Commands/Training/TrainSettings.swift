@@ -72,6 +72,10 @@ struct TrainSettings: SettingTable {
             "Minutes of the whole run, earlier sessions included."
         )
     let resume = Setting.toggle("resume", "Go on after the last save in --out.")
+    let resumeIfSaved = Setting.toggle(
+        "resume-if-saved",
+        "Go on after the last save in --out if there is one, or else begin: for jobs that are started again."
+    )
     let seed = Setting.whole(
         "seed",
         in: 0...Int(Int32.max),
