@@ -82,7 +82,7 @@ wheel: ## build the Python package's wheel (python/README.md)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 315532800) .build/wheel/bin/python -m pip wheel --quiet \
 	    --disable-pip-version-check --no-deps --wheel-dir "$(abspath $(WHEELS))" ./python
 
-# On the wheel, in environments of their own: each version that is found, and the first one with the oldest libraries allowed.
+# On the wheel, in environments of their own: each version that is found, and one of them with the oldest libraries allowed.
 PYTHONS ?= python3.9 python3.10 python3.11 python3.12 python3.13
 python-versions: wheel build ## test the Python package with each version of Python that is found (minutes)
 	SWITCHYARD_BINARY="$$($(RELEASE) --show-bin-path)/switchyard" python/tests/versions.sh $(WHEELS) $(PYTHONS)

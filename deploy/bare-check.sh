@@ -89,7 +89,7 @@ program() {
 
 peers() {
     inside make .venv/.ready &&
-        inside .venv/bin/python -c 'import grpc, grpc_tools, grpc_health, grpc_reflection, grpclib, h2'
+        inside .venv/bin/python -c 'import grpc, grpc_tools, grpc_health, grpc_reflection, grpclib, h2, pytest, mypy, nbclient'
 }
 
 regenerated() { inside make protos && inside git diff --exit-code --stat; }
@@ -113,7 +113,7 @@ quick() {
     step hide "system modules, C and C++ files compile" modules
     step hide "a Swift program builds, with Swift's libraries linked in" program
     step hide "what the tests need is installed and found" lists test || return 1
-    step hide "Python has other people's gRPC" peers
+    step hide "Python has other people's gRPC, and what the package's tests need" peers
     step hide "the C++ peers build" inside env CI=true make peers-cpp
     step hide "the protos' code is what the generators give" regenerated
     step hide "commands, headers and modules are in the package lists" inside python3 deploy/check/commands.py

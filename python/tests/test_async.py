@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from typing import Any, Awaitable, Callable, Dict, List
 
@@ -18,9 +20,10 @@ from switchyard import (
     LocalCluster,
     RetryPolicy,
     Switchyard,
+    UnavailableError,
 )
 
-from conftest import LONG, MODEL, PATIENCE, PROMPT, guards
+from conftest import LONG, MODEL, PATIENCE, PROMPT, guards, session_members
 from conftest import until as wait_until
 
 
@@ -128,6 +131,24 @@ def test_deadlines(local: LocalCluster) -> None:
             await client.generate_stream(PROMPT, max_new_tokens=LONG, min_new_tokens=LONG, timeout=0.05).result()
 
     run(local, body)
+
+
+def test_a_gateway_that_dies_in_the_middle_of_a_stream(binary: str) -> None:
+    with LocalCluster(MODEL, pools=1) as cluster:
+
+        async def body(client: AsyncSwitchyard) -> None:
+            stream = client.generate_stream(PROMPT, max_new_tokens=LONG, min_new_tokens=LONG)
+            assert (await stream.__anext__()).text == "<extra_id_0>"
+            os.killpg(cluster.process_id, signal.SIGKILL)
+            with pytest.raises(UnavailableError) as caught:
+                await stream.result()
+            assert caught.value.attempts == 1
+            wait_until(lambda: not session_members(cluster.process_id))
+            with pytest.raises(UnavailableError) as caught:
+                await client.generate(PROMPT, retry=RetryPolicy(max_attempts=3, initial_backoff=0.01))
+            assert caught.value.attempts == 3
+
+        run(cluster, body)
 
 
 def test_a_start_that_is_given_up_leaves_no_cluster(binary: str) -> None:

@@ -16,6 +16,7 @@ from switchyard import (
     EncodeInput,
     FinishReason,
     HealthStatus,
+    Input,
     InvalidArgumentError,
     LocalCluster,
     NotFoundError,
@@ -109,8 +110,9 @@ def test_streamed_texts_join_to_the_whole(client: Switchyard, parameters: Dict[s
 def test_token_ids_are_inputs_too(client: Switchyard) -> None:
     encoded = client.encode(PROMPT)
     expected = client.generate(PROMPT)
-    for ids in (encoded.token_ids, list(encoded.token_ids), numpy.array(encoded.token_ids)):
-        result = client.generate(ids)  # type: ignore[arg-type]  # numpy's arrays are no Sequence, but work
+    forms: List[Input] = [encoded.token_ids, list(encoded.token_ids), numpy.array(encoded.token_ids)]
+    for ids in forms:
+        result = client.generate(ids)
         assert result.token_ids == expected.token_ids
         with pytest.raises(ValueError, match="no sentinels to fill"):
             result.filled

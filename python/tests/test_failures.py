@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import List
 
 import grpc
 import pytest
 
+import switchyard
 from switchyard import (
     CallCancelledError,
     DeadlineExceededError,
@@ -42,6 +46,35 @@ def test_a_cancelled_stream_frees_its_place(client: Switchyard) -> None:
     with pytest.raises(CallCancelledError):
         stream.result()
     until(lambda: client.cluster().gateway.running == 0)
+
+
+#: A program that waits for long answers until it is interrupted, and then for its input to end.
+INTERRUPTED = f"""
+import sys
+from switchyard import Switchyard
+client = Switchyard(sys.argv[1])
+print("ready", flush=True)
+try:
+    while True:
+        client.generate({PROMPT!r}, max_new_tokens={LONG}, min_new_tokens={LONG}, timeout=None)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+sys.stdin.read()
+print(client.generate({PROMPT!r}).filled)
+"""
+
+
+def test_an_interrupt_frees_the_place_and_keeps_the_client(client: Switchyard) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(switchyard.__file__).parents[1])}
+    command = [sys.executable, "-c", INTERRUPTED, client.address]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "ready\n"
+        until(lambda: client.cluster().gateway.running == 1)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        until(lambda: client.cluster().gateway.running == 0)
+        assert process.communicate()[0] == "A horse! a horse! my kingdom for a horse!\n"
 
 
 def test_a_gateway_that_dies_in_the_middle_of_a_stream(binary: str) -> None:

@@ -25,7 +25,7 @@ from switchyard import LocalCluster
 cluster = LocalCluster({str(MODEL)!r}, pools=1)
 print(cluster.process_id, flush=True)
 action = sys.stdin.readline().strip()
-if action == "hang": time.sleep(1000)
+while action == "hang": time.sleep(0.1)      # a signal just before one long sleep would wait for its end
 if action == "raise": raise SystemExit(3)
 if action == "exit": os._exit(4)
 if action == "fork":

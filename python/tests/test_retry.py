@@ -5,11 +5,20 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
+import grpc
+import grpc.aio
 import pytest
 from grpc import StatusCode
 
-from switchyard import QueueFullError, ResourceExhaustedError, RetryPolicy, UnavailableError
-from switchyard._errors import from_status
+from switchyard import (
+    CallCancelledError,
+    DeadlineExceededError,
+    QueueFullError,
+    ResourceExhaustedError,
+    RetryPolicy,
+    UnavailableError,
+)
+from switchyard._errors import from_call, from_status
 from switchyard._retry import Attempts, Pushback, RetryBudget
 
 NAME = "grpc-retry-pushback-ms"
@@ -62,6 +71,8 @@ def test_waits_grow_up_to_a_limit() -> None:
     policy = RetryPolicy(max_attempts=6, initial_backoff=1, max_backoff=5, backoff_multiplier=2)
     waits = [attempts(policy, count=count).wait(StatusCode.UNAVAILABLE, [], now=0) for count in range(1, 7)]
     assert waits == [1, 2, 4, 5, 5, None]
+    many = RetryPolicy(max_attempts=100_000)
+    assert attempts(many, count=50_000).wait(StatusCode.UNAVAILABLE, [], now=0) == 5
     for chance, expected in ((0.0, 0.8), (1.0, 1.2)):
         one = Attempts(policy, RetryBudget(), None, chance=lambda chance=chance: chance, count=1)  # type: ignore[misc]
         assert one.wait(StatusCode.UNAVAILABLE, [], now=0) == pytest.approx(expected)
@@ -101,6 +112,15 @@ def test_retries_pause_while_most_calls_fail() -> None:
 def test_policies_that_make_no_sense(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         RetryPolicy(**options)
+
+
+def test_a_stream_that_is_reset_after_its_deadline() -> None:
+    reset = grpc.aio.AioRpcError(StatusCode.CANCELLED, grpc.aio.Metadata(), grpc.aio.Metadata(), "Stream removed")
+    assert type(from_call(reset, 1)) is CallCancelledError
+    assert type(from_call(reset, 1, is_late=True)) is DeadlineExceededError
+    other = grpc.aio.AioRpcError(StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "no")
+    assert from_call(other, 2, is_late=True).code is StatusCode.INTERNAL
+    assert not attempts().is_late(9) and not attempts(deadline=9.5).is_late(9) and attempts(deadline=9.5).is_late(9.5)
 
 
 def test_errors_of_statuses() -> None:

@@ -234,7 +234,7 @@ async def _sleep_or_raise(error: grpc.aio.AioRpcError, attempts: Attempts) -> No
     """Waits for the next attempt, or raises what the call failed with."""
     wait = attempts.wait(error.code(), trailers_of(error.trailing_metadata()), time.monotonic())
     if wait is None:
-        raise from_call(error, attempts.count) from error
+        raise from_call(error, attempts.count, is_late=attempts.is_late(time.monotonic())) from error
     await asyncio.sleep(wait)
 
 
@@ -272,8 +272,9 @@ class AsyncTokenStream(AsyncIterator[GeneratedToken]):
             try:
                 event = await self._events.read()
             except grpc.aio.AioRpcError as error:
-                if self._has_begun:
-                    raise from_call(error, self._attempts.count) from error
+                if self._has_begun or self._is_cancelled:
+                    is_late = not self._is_cancelled and self._attempts.is_late(time.monotonic())
+                    raise from_call(error, self._attempts.count, is_late=is_late) from error
                 await _sleep_or_raise(error, self._attempts)
                 self._events = None
                 continue

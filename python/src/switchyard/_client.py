@@ -275,7 +275,7 @@ def sleep_or_raise(error: grpc.RpcError, attempts: Attempts) -> None:
     call: Any = error
     wait = attempts.wait(call.code(), trailers_of(call.trailing_metadata()), time.monotonic())
     if wait is None:
-        raise from_call(error, attempts.count) from error
+        raise from_call(error, attempts.count, is_late=attempts.is_late(time.monotonic())) from error
     time.sleep(wait)
 
 
@@ -294,6 +294,7 @@ class TokenStream(Iterator[GeneratedToken]):
         self._budget = budget
         self._call = call
         self._has_begun = False
+        self._is_cancelled = False
         self._result: Optional[GenerateResult] = None
         self._events = self._send()
 
@@ -310,8 +311,9 @@ class TokenStream(Iterator[GeneratedToken]):
                     raise InternalError("the gateway ended the call without its final response") from None
                 raise
             except grpc.RpcError as error:
-                if self._has_begun:
-                    raise from_call(error, self._attempts.count) from error
+                if self._has_begun or self._is_cancelled:
+                    is_late = not self._is_cancelled and self._attempts.is_late(time.monotonic())
+                    raise from_call(error, self._attempts.count, is_late=is_late) from error
                 sleep_or_raise(error, self._attempts)
                 self._events = self._send()
                 continue
@@ -334,6 +336,7 @@ class TokenStream(Iterator[GeneratedToken]):
 
     def cancel(self) -> None:
         """Ends the call, which frees its place in the gateway; reading on raises :class:`CallCancelledError`."""
+        self._is_cancelled = True
         self._events.cancel()
 
     def __enter__(self) -> TokenStream:

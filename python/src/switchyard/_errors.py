@@ -145,11 +145,18 @@ def from_status(
     return kind(message, code=known, retry_after=retry_after, attempts=attempts)
 
 
-def from_call(error: grpc.RpcError, attempts: int) -> SwitchyardError:
-    """The error for a call that gRPC says has failed."""
+def from_call(error: grpc.RpcError, attempts: int, *, is_late: bool = False) -> SwitchyardError:
+    """The error for a call that gRPC says has failed.
+
+    :param attempts: How often the call was sent.
+    :param is_late: Whether the call's deadline is over. A gateway resets a stream with CANCEL then if messages wait for their
+        reader, and the frame can arrive before this side's own timer has fired.
+    """
     if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return SwitchyardError(str(error), attempts=attempts)
     code = error.code() or grpc.StatusCode.UNKNOWN
+    if is_late and code is grpc.StatusCode.CANCELLED:
+        return from_status(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed", attempts=attempts)
     pushback = Pushback.read(trailers_of(error.trailing_metadata()))
     return from_status(code, error.details() or code.name, pushback=pushback, attempts=attempts)
 

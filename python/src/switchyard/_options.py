@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Optional, Sequence, Tuple, TypedDict, Union
-
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple, TypedDict, Union
 
 if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
     from typing_extensions import Literal
 
     from switchyard._connection import Metadata
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from switchyard._retry import RetryPolicy
 
 #: An input: text, or token ids that are used as given, the end-of-sequence token included.
-Input = Union[str, Sequence[int]]
+Input = Union[str, Sequence[int], "NDArray[numpy.integer[Any]]"]
 
 
 class CallOptions(TypedDict, total=False):

@@ -116,6 +116,10 @@ class Attempts:
         """Seconds until the deadline, 0 if it has passed; None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - now)
 
+    def is_late(self, now: float) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and now >= self.deadline
+
     def wait(self, code: grpc.StatusCode, trailers: Trailers, now: float) -> Optional[float]:
         """Seconds to wait before the next attempt; None if the call has failed.
 
@@ -139,5 +143,9 @@ class Attempts:
         return seconds
 
     def _backoff(self) -> float:
-        longest = self.policy.initial_backoff * self.policy.backoff_multiplier ** (self.count - 1)
-        return min(longest, self.policy.max_backoff) * (0.8 + 0.4 * self.chance())
+        try:
+            wait = self.policy.initial_backoff * self.policy.backoff_multiplier ** (self.count - 1)
+        except OverflowError:
+            # After a thousand attempts.
+            wait = self.policy.max_backoff
+        return min(wait, self.policy.max_backoff) * (0.8 + 0.4 * self.chance())
