@@ -239,34 +239,37 @@ public final class ExpertHost: Sendable {
 
     /// The compute thread.
     private func computeCalls() {
-        while case .compute(let jobs) = self.queue.next() { self.compute(jobs) }
+        let courtesy = CourtesyOfThread()
+        while case .compute(let jobs) = self.queue.next() { self.compute(jobs, courtesy) }
     }
 
     /// Computes served calls in a pause of a pass for a trainer.
     ///
-    /// - Parameter isServing: Whether served calls came a short time ago.
+    /// - Parameters:
+    ///   - isServing: Whether served calls came a short time ago.
+    ///   - courtesy: The thread's.
     /// - Returns: How long the pause took.
-    private func pause(isServing: Bool) -> Duration {
+    private func pause(isServing: Bool, _ courtesy: CourtesyOfThread) -> Duration {
         let start = ContinuousClock.now
         // The event loop may wait for this processor with the next call.
-        if isServing { ComputeThread.giveWay() }
+        if isServing { courtesy.giveWay { ComputeThread.giveWay() } }
         var count = 0
         while let jobs = self.queue.nextBeside(count) {
             count += 1
-            self.compute(jobs)
+            self.compute(jobs, courtesy)
         }
         return start.duration(to: .now)
     }
 
     /// Computes a pass and answers its calls.
-    private func compute(_ jobs: [ForwardJob]) {
+    private func compute(_ jobs: [ForwardJob], _ courtesy: CourtesyOfThread) {
         guard let kind = jobs.first?.kind else { return }
         let start = ContinuousClock.now
         var pauseTime = Duration.zero
         let isServing = self.queue.isServing
         let pauses =
             kind == .serving
-            ? nil : WorkPauses(isServing ? .short : .long) { pauseTime += self.pause(isServing: isServing) }
+            ? nil : WorkPauses(isServing ? .short : .long) { pauseTime += self.pause(isServing: isServing, courtesy) }
         let outcome = self.compute.compute(jobs, pauses: pauses)
         let time = start.duration(to: .now) - pauseTime
         // Update the queue first: a caller with the answer may look at the load.

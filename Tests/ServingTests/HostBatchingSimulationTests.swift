@@ -119,7 +119,7 @@ private struct Simulation {
 }
 
 /// Sebastiano Vigna's SplitMix64 (https://prng.di.unimi.it/splitmix64.c), for repeatable runs.
-private struct SplitMix {
+struct SplitMix {
     var state: UInt64
 
     mutating func next() -> UInt64 {

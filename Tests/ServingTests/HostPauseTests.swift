@@ -139,4 +139,22 @@ struct HostPauseTests {
         #expect(admission.isServing(now: self.now.advanced(by: .milliseconds(900))))
         #expect(!admission.isServing(now: self.now.advanced(by: .milliseconds(1100))))
     }
+
+    @Test("A thread leaves its processor for an eleventh of its time at most")
+    func courtesy() {
+        var courtesy = Courtesy()
+        var (now, away) = (self.now, Duration.zero)
+        for taken in [1, 1, 4000, 60, 60, 1] {
+            var kept = Duration.zero
+            while !courtesy.isDue(now: now) {
+                now = now.advanced(by: .microseconds(1))
+                kept += .microseconds(1)
+            }
+            #expect(kept == away * 10)
+            let start = now
+            now = now.advanced(by: .microseconds(taken))
+            courtesy.returned(from: start, at: now)
+            away = .microseconds(taken)
+        }
+    }
 }
