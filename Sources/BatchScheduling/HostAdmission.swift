@@ -186,7 +186,7 @@ package struct HostAdmission: Sendable {
         return Beside(expired: expired, pass: beside.pass)
     }
 
-    /// Whether served calls came a short time ago, so that pauses must not be far apart.
+    /// Whether served calls came a short time ago, so that the next one is expected soon.
     ///
     /// - Parameter now: The current time.
     /// - Returns: Whether they did.

@@ -269,7 +269,7 @@ public final class ExpertHost: Sendable {
         let isServing = self.queue.isServing
         let pauses =
             kind == .serving
-            ? nil : WorkPauses(isServing ? .short : .long) { pauseTime += self.pause(isServing: isServing, courtesy) }
+            ? nil : WorkPauses { pauseTime += self.pause(isServing: isServing, courtesy) }
         let outcome = self.compute.compute(jobs, pauses: pauses)
         let time = start.duration(to: .now) - pauseTime
         // Update the queue first: a caller with the answer may look at the load.

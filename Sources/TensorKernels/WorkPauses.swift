@@ -4,30 +4,19 @@
 ///
 /// The work is cut where no sum is cut, so the bits are those of work without pauses.
 public struct WorkPauses {
-    /// How much is computed between two pauses.
-    public enum Distance: Int, Sendable {
-        /// What takes one thread some 300 microseconds, or more where so little would cost much of the speed.
-        case short = 0x100_0000
-        /// What takes one thread some milliseconds.
-        case long = 0x800_0000
-    }
+    /// Multiply-adds between two pauses, about: what takes one thread some 300 microseconds.
+    private static let distance = 1 << 24
 
     /// Panels that are computed at once at least: a product's input is laid out anew after each pause.
     static let leastPanels = 4
-
-    /// How much is computed between two pauses.
-    public let distance: Distance
 
     /// What happens in a pause, on the thread that handed in the work; it may use the pool.
     public let pause: () -> Void
 
     /// Describes pauses.
     ///
-    /// - Parameters:
-    ///   - distance: How much is computed between two.
-    ///   - pause: What happens in each.
-    public init(_ distance: Distance, pause: @escaping () -> Void) {
-        self.distance = distance
+    /// - Parameter pause: What happens in each.
+    public init(_ pause: @escaping () -> Void) {
         self.pause = pause
     }
 
@@ -38,7 +27,7 @@ public struct WorkPauses {
     ///   - threads: Threads that share the work.
     /// - Returns: How many items, at least one for each thread.
     public func items(of multiplyAdds: Int, threads: Int) -> Int {
-        threads * max(1, self.distance.rawValue / max(1, multiplyAdds))
+        threads * max(1, Self.distance / max(1, multiplyAdds))
     }
 
     /// Columns of a product up to the next pause.

@@ -117,36 +117,34 @@ struct HostGradientTests {
         )
         let served = FloatMatrix(rows: 2, columns: 128)
         try experts.forward(layer: layer, groups: few, tokens: tokens.pointer, outputs: served.pointer)
-        for distance in [WorkPauses.Distance.short, .long] {
-            var (pauses, differing) = (0, 0)
-            let pausing = WorkPauses(distance) {
-                pauses += 1
-                let beside = FloatMatrix(rows: 2, columns: 128)
-                try? experts.forward(layer: layer, groups: few, tokens: tokens.pointer, outputs: beside.pointer)
-                differing += bits(beside) == bits(served) ? 0 : 1
-            }
-            let result = FloatMatrix(rows: rows, columns: 128)
-            try experts.forward(
-                layer: layer,
-                groups: groups,
-                tokens: tokens.pointer,
-                outputs: result.pointer,
-                pauses: pausing
-            )
-            #expect(bits(result) == outputs)
-            let forwardPauses = pauses
-            try experts.backward(
-                layer: layer,
-                groups: groups,
-                tokens: tokens.pointer,
-                outputGradients: gradients.pointer,
-                inputGradients: result.pointer,
-                pauses: pausing
-            )
-            #expect(bits(result) == inputGradients)
-            #expect(differing == 0)
-            #expect(forwardPauses >= (distance == .short ? 4 : 2) && pauses > forwardPauses + 2)
+        var (pauses, differing) = (0, 0)
+        let pausing = WorkPauses {
+            pauses += 1
+            let beside = FloatMatrix(rows: 2, columns: 128)
+            try? experts.forward(layer: layer, groups: few, tokens: tokens.pointer, outputs: beside.pointer)
+            differing += bits(beside) == bits(served) ? 0 : 1
         }
+        let result = FloatMatrix(rows: rows, columns: 128)
+        try experts.forward(
+            layer: layer,
+            groups: groups,
+            tokens: tokens.pointer,
+            outputs: result.pointer,
+            pauses: pausing
+        )
+        #expect(bits(result) == outputs)
+        let forwardPauses = pauses
+        try experts.backward(
+            layer: layer,
+            groups: groups,
+            tokens: tokens.pointer,
+            outputGradients: gradients.pointer,
+            inputGradients: result.pointer,
+            pauses: pausing
+        )
+        #expect(bits(result) == inputGradients)
+        #expect(differing == 0)
+        #expect(forwardPauses >= 4 && pauses > forwardPauses + 2)
     }
 
     @Test("A host that keeps weights in int8 computes outputs, but refuses gradients in words")

@@ -25,7 +25,7 @@ struct FeedForwardGradient {
     let pauses: WorkPauses?
 
     /// Floats of weights that are unpacked at a time where nothing pauses.
-    private static let unpackedFloats = 1 << 19
+    private static let unpackedFloats = 1 << 18
 
     private var stride: Int { FeedForward.innerStride(width: self.width) }
 
