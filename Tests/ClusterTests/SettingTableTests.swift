@@ -23,7 +23,10 @@ struct SettingTableTests {
                 try TrainCommand.parse([]), CommandSettings.train.filter { $0.key != "model" },
                 ["admin-address-file"]
             ),
-            (try DistillCommand.parse([]), CommandSettings.distill, ["admin-address-file"]),
+            (
+                try DistillCommand.parse([]), CommandSettings.distill.filter { $0.key != "token" },
+                ["admin-address-file"]
+            ),
         ]
         for (command, settings, others) in commands {
             let flags = Set(SettingFlags.all(of: command).keys)

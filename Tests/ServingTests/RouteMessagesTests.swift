@@ -19,6 +19,7 @@ struct RouteMessagesTests {
         var limits = RequestLimits()
         limits.maxRouteEntries = 40
         limits.maxLogits = 100
+        limits.maxDistributionEntries = 40
         self.reader = RequestReader(
             tokenizer: try Tokenizer(directory: TestModel.miniature.directory),
             model: try ModelConfiguration.load(directory: TestModel.miniature.directory),
@@ -85,6 +86,35 @@ struct RouteMessagesTests {
         let score = ScoreRequest(input: input, target: input, returnLogits: true)
         #expect(message { _ = try self.reader.score(score, deadline: nil) }.contains("return_logits"))
         #expect(message { _ = try self.reader.score(score, deadline: nil) }.contains("the limit is 100"))
+    }
+
+    @Test("Distributions that cannot be given are refused by field, limit and value")
+    func distributions() {
+        let input = ModelInput.tokenIDs([5, 6, 1])
+        func message(_ change: (inout ScoreRequest) -> Void) -> String {
+            var request = ScoreRequest(input: input, target: input)
+            change(&request)
+            do throws(RPCError) {
+                _ = try self.reader.score(request, deadline: nil)
+                return ""
+            } catch {
+                return error.message
+            }
+        }
+        let vocabulary = UInt32(self.reader.model.vocabularySize)
+        #expect(message { $0.distributionTokens = 1 }.isEmpty)
+        #expect(message { $0.distributionTokens = vocabulary + 1 }.contains("distribution_tokens is \(vocabulary + 1)"))
+        #expect(message { $0.distributionTemperature = 2 }.contains("without distribution_tokens"))
+        for temperature: Float in [0, -1, 1001, .nan, .infinity] {
+            let refusal = message {
+                $0.distributionTokens = 2
+                $0.distributionTemperature = temperature
+            }
+            #expect(refusal.contains("must be from 0.01 to 1000"), "\(temperature)")
+        }
+        #expect(
+            message { $0.distributionTokens = 14 }.contains("makes 42 entries for 3 target tokens; the limit is 40")
+        )
     }
 
     @Test("Numbers that no message can back are refused without being multiplied out")

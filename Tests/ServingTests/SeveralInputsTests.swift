@@ -73,8 +73,18 @@ struct SeveralInputsTests {
             encoderRoutes: answer.encoderRoutes,
             decoderRoutes: answer.decoderRoutes,
             routerLosses: answer.routerLosses,
-            logits: answer.logits
+            logits: answer.logits,
+            distributions: answer.distributions
         )
+    }
+
+    /// At the temperature 1, distributions are what `top_logprobs` names, bit for bit, by ascending ids.
+    private func expectDistributions(_ result: ScoreResult) {
+        let top = result.logprobs.flatMap { $0.top.sorted { $0.tokenID < $1.tokenID } }
+        let ids = top.map(\.tokenID).flatMap { withUnsafeBytes(of: $0.littleEndian) { Array($0) } }
+        let logprobs = top.map(\.logprob.bitPattern).flatMap { withUnsafeBytes(of: $0.littleEndian) { Array($0) } }
+        let expected = Distributions(tokensPerPosition: 3, tokenIDs: ids, logprobs: logprobs)
+        #expect(!top.isEmpty && result.distributions == expected)
     }
 
     @Test("Encode: each answer has the bits that it has alone, and the inputs share their expert calls")
@@ -131,7 +141,8 @@ struct SeveralInputsTests {
                     returnRoutes: true,
                     returnRouterLosses: true,
                     returnLogits: true,
-                    inputs: inputs
+                    inputs: inputs,
+                    distributionTokens: 3
                 )
                 let before = try await self.calls(channel)
                 let answer = try await channel.score(request)
@@ -143,6 +154,7 @@ struct SeveralInputsTests {
                     var result = result
                     result.usage = self.untimed(result.usage)
                     #expect(result.routerLosses != nil && result.logits != nil && result.status == nil)
+                    self.expectDistributions(result)
                     #expect(result == (try await self.alone(request, input, channel)))
                 }
                 // More than a pass takes: the answers are the same in several.

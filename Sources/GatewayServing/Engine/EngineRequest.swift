@@ -53,6 +53,9 @@ public struct EngineRequest: Sendable {
     /// Whether a score comes with the scores of the whole vocabulary.
     public var returnsLogits = false
 
+    /// The distributions that a score comes with; none if it is missing.
+    var distributions: DistributionOptions?
+
     /// The request's trace; nil if it has none.
     public var trace: TraceContext?
 
@@ -157,6 +160,27 @@ public struct EngineResult: Sendable {
 
     /// `[target, vocabulary]`, if a score asked for it.
     public var logits: FloatMatrix?
+
+    /// The most likely tokens at each position, if a score asked for them.
+    var distributions: TokenDistributions?
+}
+
+/// Which distributions a score comes with.
+struct DistributionOptions: Sendable, Hashable {
+    /// Tokens that are named at each position, at most the vocabulary's.
+    var tokens: Int
+    /// What scores are divided by first.
+    var temperature: Float
+}
+
+/// The most likely tokens at each position of a target.
+struct TokenDistributions: Sendable, Hashable {
+    /// Tokens that are named at each position.
+    var tokens: Int
+    /// `[positions, tokens]`, ascending at each position.
+    var ids: [Int32] = []
+    /// `[positions, tokens]`.
+    var logprobs: [Float] = []
 }
 
 /// One generated sequence.

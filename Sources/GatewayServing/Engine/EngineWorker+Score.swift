@@ -81,6 +81,9 @@ extension EngineWorker {
             if sequence.request.returnsLogits {
                 sequence.logits = TokenScoring.rows(firstRow..<(firstRow + target.tokens.count), of: logits)
             }
+            sequence.distributions = sequence.request.distributions.map {
+                TokenScoring.distributions($0, rows: firstRow..<(firstRow + target.tokens.count), of: logits)
+            }
             self.finish(sequence, .scores(scores), outputTokens: target.tokens.count)
         }
     }

@@ -47,6 +47,8 @@ final class RunningSequence {
     private var routing: RoutingBook
     /// The scores of the whole vocabulary, where the request asks for them.
     var logits: FloatMatrix?
+    /// The most likely tokens at each position, where the request asks for them.
+    var distributions: TokenDistributions?
     var encodeTime = Duration.zero
     var encodeEnd: ContinuousClock.Instant?
     /// Calls of the decoder so far.
@@ -255,7 +257,8 @@ final class RunningSequence {
                 output: output,
                 usage: self.usage(outputTokens: outputTokens, now: now),
                 routing: self.routing.report(for: output),
-                logits: self.logits
+                logits: self.logits,
+                distributions: self.distributions
             )
         )
     }

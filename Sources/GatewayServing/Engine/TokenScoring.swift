@@ -30,6 +30,25 @@ enum TokenScoring {
             }
     }
 
+    /// The most likely tokens of some rows of logits.
+    static func distributions(
+        _ options: DistributionOptions,
+        rows: Range<Int>,
+        of logits: FloatMatrix
+    ) -> TokenDistributions {
+        var result = TokenDistributions(tokens: options.tokens)
+        for row in rows {
+            logits.appendLogprobs(
+                row: row,
+                top: options.tokens,
+                temperature: options.temperature,
+                to: &result.ids,
+                &result.logprobs
+            )
+        }
+        return result
+    }
+
     /// Copies some rows of logits; all rows are the matrix itself.
     static func rows(_ rows: Range<Int>, of logits: FloatMatrix) -> FloatMatrix {
         guard rows != 0..<logits.rows else { return logits }

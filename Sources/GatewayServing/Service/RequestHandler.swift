@@ -134,6 +134,7 @@ struct RequestHandler: Sendable {
                 SwitchModel.RouterLosses(result.routing.statistics, sparseSteps: steps)
             )
         }
+        response.distributions = result.distributions.map { Distributions($0) }
         response.logits = result.logits.map { Tensor($0, isMean: false) }
         return response
     }

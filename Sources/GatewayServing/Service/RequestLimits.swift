@@ -36,6 +36,9 @@ public struct RequestLimits: Sendable, Hashable {
     /// Logits that a score returns: target tokens times the vocabulary, four bytes each.
     public var maxLogits = 1 << 22
 
+    /// Entries of the distributions that a score returns: target tokens times named tokens, eight bytes each.
+    public var maxDistributionEntries = 1 << 21
+
     /// Inputs of one call of Encode or Score; a gateway takes no more than its queue has room for.
     public var maxInputs = 64
 

@@ -112,6 +112,7 @@ struct RequestReader: Sendable {
         try self.checkRoutes(request.returnRoutes, input: work.input.count, output: target.count)
         try self.checkLogits(request.returnLogits, target: target.count)
         work.returnsLogits = request.returnLogits
+        work.distributions = try self.distributions(request, target: target.count)
         work.routing.returnsRoutes = request.returnRoutes
         work.routing.returnsStatistics = request.returnRouterLosses
         work.routing.encoderRoutes = try self.routes(

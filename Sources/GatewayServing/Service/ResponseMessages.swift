@@ -87,6 +87,18 @@ extension SwitchyardProtos.TokenLogprob {
     }
 }
 
+extension Distributions {
+    /// The message for the most likely tokens at each position.
+    init(_ distributions: TokenDistributions) {
+        // The protocol is little-endian, as are all machines that this builds for.
+        self.init(
+            tokensPerPosition: UInt32(clamping: distributions.tokens),
+            tokenIDs: distributions.ids.withUnsafeBytes { Array($0) },
+            logprobs: distributions.logprobs.withUnsafeBytes { Array($0) }
+        )
+    }
+}
+
 extension Tensor {
     /// The message for rows of float32.
     ///

@@ -170,6 +170,38 @@ extension RequestReader {
         }
     }
 
+    /// The distributions that a score is asked for.
+    ///
+    /// - Parameters:
+    ///   - request: The message.
+    ///   - target: The target's tokens.
+    /// - Returns: What to compute; nil for none.
+    /// - Throws: ``RPCError`` naming the field that is wrong.
+    func distributions(_ request: ScoreRequest, target: Int) throws(RPCError) -> DistributionOptions? {
+        let (asked, temperature) = (Int(request.distributionTokens), request.distributionTemperature ?? 1)
+        guard asked > 0 else {
+            guard request.distributionTemperature == nil else {
+                throw RPCError(
+                    .invalidArgument,
+                    "distribution_temperature is set without distribution_tokens; set both, or neither"
+                )
+            }
+            return nil
+        }
+        try Self.check("distribution_tokens", asked, within: 0...self.model.vocabularySize)
+        guard temperature >= 0.01, temperature <= 1000 else {
+            throw RPCError(.invalidArgument, "distribution_temperature is \(temperature); it must be from 0.01 to 1000")
+        }
+        guard target * asked <= self.limits.maxDistributionEntries else {
+            throw RPCError(
+                .resourceExhausted,
+                "distribution_tokens is \(asked), which makes \(target * asked) entries for \(target) target tokens; the limit"
+                    + " is \(self.limits.maxDistributionEntries); ask for fewer, or score a shorter target"
+            )
+        }
+        return DistributionOptions(tokens: asked, temperature: temperature)
+    }
+
     /// Refuses to return more logits than the limit allows.
     func checkLogits(_ isAsked: Bool, target: Int) throws(RPCError) {
         let elements = target * self.model.vocabularySize

@@ -137,6 +137,7 @@ extension RequestReader {
             bytes += (isMean ? 1 : input) * self.model.modelWidth * MemoryLayout<Float>.size + 5 * input
         case .score(_, let topLogprobs):
             bytes += target * 16 * (1 + topLogprobs)
+            bytes += 8 * target * (request.distributions?.tokens ?? 0)
             if request.returnsLogits { bytes += target * self.model.vocabularySize * MemoryLayout<Float>.size }
         }
         if request.routing.returnsRoutes {
@@ -268,7 +269,8 @@ extension ScoreResult {
             encoderRoutes: response.encoderRoutes,
             decoderRoutes: response.decoderRoutes,
             routerLosses: response.routerLosses,
-            logits: response.logits
+            logits: response.logits,
+            distributions: response.distributions
         )
     }
 }

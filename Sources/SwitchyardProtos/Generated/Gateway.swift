@@ -1707,6 +1707,17 @@ public struct ScoreRequest: ProtoMessage {
     /// holds for each of them.
     public var inputs: [ScoreInput]
 
+    /// How many of the most likely tokens to return at each position as distributions, up to the whole vocabulary; 0
+    /// for none.
+    ///
+    /// Unlike top_logprobs it is meant for programs, such as a student that learns from this model.
+    public var distributionTokens: UInt32
+
+    /// What scores are divided by before distributions are formed: from 0.01 to 1000.
+    ///
+    /// If it is left out, 1.
+    public var distributionTemperature: Float?
+
     /// How soon it gets batch slots, compared with the caller's other calls.
     public var priority: Priority
 
@@ -1727,6 +1738,8 @@ public struct ScoreRequest: ProtoMessage {
         returnRouterLosses: Bool = false,
         returnLogits: Bool = false,
         inputs: [ScoreInput] = [],
+        distributionTokens: UInt32 = 0,
+        distributionTemperature: Float? = nil,
         priority: Priority = .unspecified,
         queueTimeoutMilliseconds: UInt32? = nil
     ) {
@@ -1740,6 +1753,8 @@ public struct ScoreRequest: ProtoMessage {
         self.returnRouterLosses = returnRouterLosses
         self.returnLogits = returnLogits
         self.inputs = inputs
+        self.distributionTokens = distributionTokens
+        self.distributionTemperature = distributionTemperature
         self.priority = priority
         self.queueTimeoutMilliseconds = queueTimeoutMilliseconds
     }
@@ -1778,6 +1793,9 @@ extension ScoreRequest: CBacked {
         self.returnRouterLosses = c.return_router_losses != 0
         self.returnLogits = c.return_logits != 0
         self.inputs = try fields.messages(c.n_inputs, c.inputs)
+        self.distributionTokens = c.distribution_tokens
+        self.distributionTemperature =
+            c.given_distribution_temperature_case.rawValue == 0 ? nil : c.distribution_temperature
         self.priority = try fields.choice(c.priority.rawValue, "priority")
         self.queueTimeoutMilliseconds = c.given_queue_timeout_ms_case.rawValue == 0 ? nil : c.queue_timeout_ms
     }
@@ -1811,6 +1829,12 @@ extension ScoreRequest: CBacked {
         c.return_router_losses = self.returnRouterLosses ? 1 : 0
         c.return_logits = self.returnLogits ? 1 : 0
         (c.n_inputs, c.inputs) = arena.messages(self.inputs)
+        c.distribution_tokens = self.distributionTokens
+        if let value = self.distributionTemperature {
+            c.given_distribution_temperature_case =
+                SWITCHYARD__V1__SCORE_REQUEST__GIVEN_DISTRIBUTION_TEMPERATURE_DISTRIBUTION_TEMPERATURE
+            c.distribution_temperature = value
+        }
         c.priority = Switchyard__V1__Priority(self.priority.rawValue)
         if let value = self.queueTimeoutMilliseconds {
             c.given_queue_timeout_ms_case = SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS
@@ -1934,6 +1958,9 @@ public struct ScoreResponse: ProtoMessage {
     /// If none has an answer, the call fails as the first one did.
     public var results: [ScoreResult]
 
+    /// If distribution_tokens asked for them.
+    public var distributions: Distributions?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         logprobs: [TokenLogprob] = [],
@@ -1944,7 +1971,8 @@ public struct ScoreResponse: ProtoMessage {
         decoderRoutes: Routes? = nil,
         routerLosses: RouterLosses? = nil,
         logits: Tensor? = nil,
-        results: [ScoreResult] = []
+        results: [ScoreResult] = [],
+        distributions: Distributions? = nil
     ) {
         self.logprobs = logprobs
         self.totalLogprob = totalLogprob
@@ -1955,6 +1983,7 @@ public struct ScoreResponse: ProtoMessage {
         self.routerLosses = routerLosses
         self.logits = logits
         self.results = results
+        self.distributions = distributions
     }
 
     /// Reads and writes the message.
@@ -1976,6 +2005,7 @@ extension ScoreResponse: CBacked {
         self.routerLosses = try fields.message(c.router_losses)
         self.logits = try fields.message(c.logits)
         self.results = try fields.messages(c.n_results, c.results)
+        self.distributions = try fields.message(c.distributions)
     }
 
     func write(_ c: inout Switchyard__V1__ScoreResponse, _ arena: ProtoArena) {
@@ -1988,6 +2018,7 @@ extension ScoreResponse: CBacked {
         c.router_losses = arena.message(self.routerLosses)
         c.logits = arena.message(self.logits)
         (c.n_results, c.results) = arena.messages(self.results)
+        c.distributions = arena.message(self.distributions)
     }
 }
 
@@ -2020,6 +2051,9 @@ public struct ScoreResult: ProtoMessage {
     /// If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
     public var logits: Tensor?
 
+    /// If distribution_tokens asked for them.
+    public var distributions: Distributions?
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         status: InputStatus? = nil,
@@ -2030,7 +2064,8 @@ public struct ScoreResult: ProtoMessage {
         encoderRoutes: Routes? = nil,
         decoderRoutes: Routes? = nil,
         routerLosses: RouterLosses? = nil,
-        logits: Tensor? = nil
+        logits: Tensor? = nil,
+        distributions: Distributions? = nil
     ) {
         self.status = status
         self.logprobs = logprobs
@@ -2041,6 +2076,7 @@ public struct ScoreResult: ProtoMessage {
         self.decoderRoutes = decoderRoutes
         self.routerLosses = routerLosses
         self.logits = logits
+        self.distributions = distributions
     }
 
     /// Reads and writes the message.
@@ -2062,6 +2098,7 @@ extension ScoreResult: CBacked {
         self.decoderRoutes = try fields.message(c.decoder_routes)
         self.routerLosses = try fields.message(c.router_losses)
         self.logits = try fields.message(c.logits)
+        self.distributions = try fields.message(c.distributions)
     }
 
     func write(_ c: inout Switchyard__V1__ScoreResult, _ arena: ProtoArena) {
@@ -2074,6 +2111,48 @@ extension ScoreResult: CBacked {
         c.decoder_routes = arena.message(self.decoderRoutes)
         c.router_losses = arena.message(self.routerLosses)
         c.logits = arena.message(self.logits)
+        c.distributions = arena.message(self.distributions)
+    }
+}
+
+/// The most likely tokens at each position of a target, given the input and the target's tokens before.
+public struct Distributions: ProtoMessage {
+    /// How many are named at each position.
+    public var tokensPerPosition: UInt32
+
+    /// Their ids, ascending at each position, the first position's first: four bytes each, uint32, little-endian.
+    public var tokenIDs: [UInt8]
+
+    /// The natural logarithms of their probabilities, in the same order: four bytes each, IEEE 754 binary32,
+    /// little-endian.
+    public var logprobs: [UInt8]
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(tokensPerPosition: UInt32 = 0, tokenIDs: [UInt8] = [], logprobs: [UInt8] = []) {
+        self.tokensPerPosition = tokensPerPosition
+        self.tokenIDs = tokenIDs
+        self.logprobs = logprobs
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension Distributions: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__Distributions>) {
+        switchyard__v1__distributions__init(c)
+    }
+
+    init(reading c: Switchyard__V1__Distributions, _ fields: FieldReader) throws(ProtoError) {
+        self.tokensPerPosition = c.tokens_per_position
+        self.tokenIDs = fields.bytes(c.token_ids)
+        self.logprobs = fields.bytes(c.logprobs)
+    }
+
+    func write(_ c: inout Switchyard__V1__Distributions, _ arena: ProtoArena) {
+        c.tokens_per_position = self.tokensPerPosition
+        c.token_ids = arena.bytes(self.tokenIDs)
+        c.logprobs = arena.bytes(self.logprobs)
     }
 }
 

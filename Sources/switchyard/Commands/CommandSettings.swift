@@ -51,7 +51,8 @@ enum CommandSettings {
         DistillSettings.table.definitions + DistillSettings.shared + BatchSettings.table.definitions
         + LossSettings.table.definitions + OptimizerSettings.table.definitions + PaceSettings.table.definitions
         + TrainingDataSettings.table.definitions + [ComputeSettings().threads.definition]
-        + Self.trainingAdmin.definitions + [ServiceSettings.table.config.definition]
+        + Self.trainingAdmin.definitions + ClientSettings.table.security.definitions
+        + [ServiceSettings.table.config.definition]
 
     /// Settings of `switchyard evaluate`.
     static let evaluate = TrainingDataSettings.table.definitions + [LossSettings.table.evalCapacity.definition]

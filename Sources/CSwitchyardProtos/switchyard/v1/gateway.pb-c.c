@@ -1222,6 +1222,51 @@ void   switchyard__v1__score_result__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__score_result__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__distributions__init
+                     (Switchyard__V1__Distributions         *message)
+{
+  static const Switchyard__V1__Distributions init_value = SWITCHYARD__V1__DISTRIBUTIONS__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__distributions__get_packed_size
+                     (const Switchyard__V1__Distributions *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__distributions__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__distributions__pack
+                     (const Switchyard__V1__Distributions *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__distributions__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__distributions__pack_to_buffer
+                     (const Switchyard__V1__Distributions *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__distributions__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__Distributions *
+       switchyard__v1__distributions__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__Distributions *)
+     protobuf_c_message_unpack (&switchyard__v1__distributions__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__distributions__free_unpacked
+                     (Switchyard__V1__Distributions *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__distributions__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__routes__init
                      (Switchyard__V1__Routes         *message)
 {
@@ -3976,7 +4021,7 @@ const ProtobufCMessageDescriptor switchyard__v1__encode_result__descriptor =
   (ProtobufCMessageInit) switchyard__v1__encode_result__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[14] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descriptors[16] =
 {
   {
     "text",
@@ -4123,6 +4168,30 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descr
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "distribution_tokens",
+    16,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreRequest, distribution_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "distribution_temperature",
+    17,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    offsetof(Switchyard__V1__ScoreRequest, given_distribution_temperature_case),
+    offsetof(Switchyard__V1__ScoreRequest, distribution_temperature),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "priority",
     20,
     PROTOBUF_C_LABEL_NONE,
@@ -4149,12 +4218,14 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_request__field_descr
 };
 static const unsigned switchyard__v1__score_request__field_indices_by_name[] = {
   8,   /* field[8] = decoder_routes */
+  13,   /* field[13] = distribution_temperature */
+  12,   /* field[12] = distribution_tokens */
   5,   /* field[5] = drop_policy */
   7,   /* field[7] = encoder_routes */
   1,   /* field[1] = input_ids */
   11,   /* field[11] = inputs */
-  12,   /* field[12] = priority */
-  13,   /* field[13] = queue_timeout_ms */
+  14,   /* field[14] = priority */
+  15,   /* field[15] = queue_timeout_ms */
   10,   /* field[10] = return_logits */
   9,   /* field[9] = return_router_losses */
   6,   /* field[6] = return_routes */
@@ -4167,8 +4238,8 @@ static const ProtobufCIntRange switchyard__v1__score_request__number_ranges[3 + 
 {
   { 1, 0 },
   { 10, 6 },
-  { 20, 12 },
-  { 0, 14 }
+  { 20, 14 },
+  { 0, 16 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
 {
@@ -4178,7 +4249,7 @@ const ProtobufCMessageDescriptor switchyard__v1__score_request__descriptor =
   "Switchyard__V1__ScoreRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreRequest),
-  14,
+  16,
   switchyard__v1__score_request__field_descriptors,
   switchyard__v1__score_request__field_indices_by_name,
   3,  switchyard__v1__score_request__number_ranges,
@@ -4288,7 +4359,7 @@ const ProtobufCMessageDescriptor switchyard__v1__score_input__descriptor =
   (ProtobufCMessageInit) switchyard__v1__score_input__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_descriptors[9] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_descriptors[10] =
 {
   {
     "logprobs",
@@ -4398,9 +4469,22 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_response__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "distributions",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResponse, distributions),
+    &switchyard__v1__distributions__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_response__field_indices_by_name[] = {
   5,   /* field[5] = decoder_routes */
+  9,   /* field[9] = distributions */
   4,   /* field[4] = encoder_routes */
   7,   /* field[7] = logits */
   0,   /* field[0] = logprobs */
@@ -4414,7 +4498,7 @@ static const ProtobufCIntRange switchyard__v1__score_response__number_ranges[2 +
 {
   { 1, 0 },
   { 10, 4 },
-  { 0, 9 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor =
 {
@@ -4424,14 +4508,14 @@ const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor =
   "Switchyard__V1__ScoreResponse",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreResponse),
-  9,
+  10,
   switchyard__v1__score_response__field_descriptors,
   switchyard__v1__score_response__field_indices_by_name,
   2,  switchyard__v1__score_response__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__score_result__field_descriptors[9] =
+static const ProtobufCFieldDescriptor switchyard__v1__score_result__field_descriptors[10] =
 {
   {
     "status",
@@ -4541,9 +4625,22 @@ static const ProtobufCFieldDescriptor switchyard__v1__score_result__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "distributions",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ScoreResult, distributions),
+    &switchyard__v1__distributions__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__score_result__field_indices_by_name[] = {
   6,   /* field[6] = decoder_routes */
+  9,   /* field[9] = distributions */
   5,   /* field[5] = encoder_routes */
   8,   /* field[8] = logits */
   1,   /* field[1] = logprobs */
@@ -4556,7 +4653,7 @@ static const unsigned switchyard__v1__score_result__field_indices_by_name[] = {
 static const ProtobufCIntRange switchyard__v1__score_result__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__score_result__descriptor =
 {
@@ -4566,11 +4663,75 @@ const ProtobufCMessageDescriptor switchyard__v1__score_result__descriptor =
   "Switchyard__V1__ScoreResult",
   "switchyard.v1",
   sizeof(Switchyard__V1__ScoreResult),
-  9,
+  10,
   switchyard__v1__score_result__field_descriptors,
   switchyard__v1__score_result__field_indices_by_name,
   1,  switchyard__v1__score_result__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__score_result__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__distributions__field_descriptors[3] =
+{
+  {
+    "tokens_per_position",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Distributions, tokens_per_position),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token_ids",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Distributions, token_ids),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "logprobs",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Distributions, logprobs),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__distributions__field_indices_by_name[] = {
+  2,   /* field[2] = logprobs */
+  1,   /* field[1] = token_ids */
+  0,   /* field[0] = tokens_per_position */
+};
+static const ProtobufCIntRange switchyard__v1__distributions__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__distributions__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.Distributions",
+  "Distributions",
+  "Switchyard__V1__Distributions",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__Distributions),
+  3,
+  switchyard__v1__distributions__field_descriptors,
+  switchyard__v1__distributions__field_indices_by_name,
+  1,  switchyard__v1__distributions__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__distributions__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor switchyard__v1__routes__field_descriptors[6] =

@@ -25,10 +25,14 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
             The teacher's answers are kept in DIR/answers, or where --cache says: what was asked once is not computed again.
             Data, optimizer, saves, --resume, signals and settings are those of `switchyard train`.
 
+            With --teacher-gateway a cluster answers that serves the teacher, with the same bits.
+
             EXAMPLES
               switchyard distill --teacher run/latest --data train.tsv --eval held-out.tsv --out student --steps 2000
               switchyard distill --teacher google/switch-base-8 --student t5-small.json --data train.jsonl --out small \\
                 --minutes 60 --teacher-weight 0.5 --temperature 2 --teacher-top 100
+              switchyard distill --teacher google/switch-base-8 --teacher-gateway 127.0.0.1:7400 --data train.jsonl \\
+                --out student --steps 2000
               switchyard up student/latest
             """
     )
@@ -51,6 +55,7 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
     @Option(ComputeSettings().threads) var threads: String?
     @Option(ServiceSettings.table.config) var config: String?
 
+    @OptionGroup(title: "Teacher on a cluster") var gateway: TeacherGatewayOptions
     @OptionGroup(title: "Data") var data: TrainingDataOptions
     @OptionGroup(title: "Batches and memory") var batch: BatchOptions
     @OptionGroup(title: "Loss") var loss: LossOptions
@@ -87,11 +92,11 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
         let stop = TrainingStop()
         await stop.listen()
         let display = TrainingDisplay(steps: plan.steps)
-        let train: @Sendable () throws -> (RunOutcome, ContentCache.Counts) = {
+        let train: @Sendable (GatewayTeacher?) throws -> (RunOutcome, ContentCache.Counts) = { remote in
             let pool = WorkPool(threads: threads)
             let made = try start.write(to: plan.output, as: student, pool: pool)
             display.note(made.inWords)
-            let teacher = try answers.teacher(start.teacher, pool: pool)
+            let teacher = try answers.teacher(start.teacher, or: remote, pool: pool)
             let run = try TrainingRun(plan, resumes: resumes, pool: pool, teacher: teacher) { event in
                 figures.note(event)
                 display.show(event)
@@ -99,7 +104,10 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
             return (try run.run { stop.isAsked }, teacher.counts)
         }
         try await AdminPort.run(port, logger: logger) {
-            let (outcome, counts) = try await StopSignals.interruptible { try train() }
+            let (outcome, counts) = try await TeacherGateway.with(settings, of: start.teacher, answers, stop) {
+                remote in
+                try await StopSignals.interruptible { try train(remote) }
+            }
             display.note(counts.inWords)
             display.end(outcome, folder: plan.output)
         }
@@ -113,9 +121,14 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
         var cache: String
         var cacheBytes: Int
 
-        /// A teacher in this process, with its cache.
-        func teacher(_ directory: String, pool: WorkPool) throws -> CachedTeacher {
-            let teacher = try LocalTeacher(directory, kept: self.kept, temperature: self.temperature, pool: pool)
+        /// A teacher on a cluster or in this process, with its cache.
+        func teacher(_ directory: String, or remote: GatewayTeacher?, pool: WorkPool) throws -> CachedTeacher {
+            let teacher: any Teacher =
+                if let remote {
+                    remote
+                } else {
+                    try LocalTeacher(directory, kept: self.kept, temperature: self.temperature, pool: pool)
+                }
             return CachedTeacher(teacher, cache: try ContentCache(self.cache, limit: self.cacheBytes))
         }
     }

@@ -3,6 +3,7 @@
 import CommandKit
 import ServiceKit
 import SwitchTraining
+import SwitchyardClient
 import TrainingRuns
 
 /// Settings of `switchyard distill` besides those that it shares with `train`.
@@ -13,6 +14,23 @@ struct DistillSettings: SettingTable {
         "teacher",
         placeholder: "model",
         "The checkpoint to learn from: a folder, or a hub id in the cache."
+    )
+    let teacherGateway = Setting.parsed(
+        "teacher-gateway",
+        default: nil as Endpoint?,
+        written: nil,
+        defaultInWords: "the teacher answers in this process",
+        allowed: "HOST:PORT",
+        range: "HOST:PORT",
+        placeholder: "host:port",
+        "A gateway that serves the teacher, and answers in its place."
+    ) { try Endpoint(parsing: $0) }
+    let teacherWait = Setting.time(
+        "teacher-wait-seconds",
+        .seconds,
+        in: 1...86_400,
+        default: 600,
+        "How long a step waits while the gateway gives no answer, before the run ends."
     )
     let student = Setting.text(
         "student",

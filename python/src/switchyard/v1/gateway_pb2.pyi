@@ -420,7 +420,7 @@ class EncodeResult(_message.Message):
     def __init__(self, status: _Optional[_Union[InputStatus, _Mapping[str, object]]] = ..., hidden_states: _Optional[_Union[_types_pb2.Tensor, _Mapping[str, object]]] = ..., token_ids: _Optional[_Iterable[int]] = ..., usage: _Optional[_Union[_types_pb2.Usage, _Mapping[str, object]]] = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("text", "input_ids", "target_text", "target_ids", "top_logprobs", "drop_policy", "return_routes", "encoder_routes", "decoder_routes", "return_router_losses", "return_logits", "inputs", "priority", "queue_timeout_ms")
+    __slots__ = ("text", "input_ids", "target_text", "target_ids", "top_logprobs", "drop_policy", "return_routes", "encoder_routes", "decoder_routes", "return_router_losses", "return_logits", "inputs", "distribution_tokens", "distribution_temperature", "priority", "queue_timeout_ms")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     INPUT_IDS_FIELD_NUMBER: _ClassVar[int]
     TARGET_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -433,6 +433,8 @@ class ScoreRequest(_message.Message):
     RETURN_ROUTER_LOSSES_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOGITS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTION_TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     QUEUE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     text: str
@@ -447,9 +449,11 @@ class ScoreRequest(_message.Message):
     return_router_losses: bool
     return_logits: bool
     inputs: _containers.RepeatedCompositeFieldContainer[ScoreInput]
+    distribution_tokens: int
+    distribution_temperature: float
     priority: Priority
     queue_timeout_ms: int
-    def __init__(self, text: _Optional[str] = ..., input_ids: _Optional[_Union[_types_pb2.TokenIds, _Mapping[str, object]]] = ..., target_text: _Optional[str] = ..., target_ids: _Optional[_Union[_types_pb2.TokenIds, _Mapping[str, object]]] = ..., top_logprobs: _Optional[int] = ..., drop_policy: _Optional[_Union[_types_pb2.DropPolicy, _Mapping[str, object]]] = ..., return_routes: bool = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., return_router_losses: bool = ..., return_logits: bool = ..., inputs: _Optional[_Iterable[_Union[ScoreInput, _Mapping[str, object]]]] = ..., priority: _Optional[_Union[Priority, str]] = ..., queue_timeout_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., input_ids: _Optional[_Union[_types_pb2.TokenIds, _Mapping[str, object]]] = ..., target_text: _Optional[str] = ..., target_ids: _Optional[_Union[_types_pb2.TokenIds, _Mapping[str, object]]] = ..., top_logprobs: _Optional[int] = ..., drop_policy: _Optional[_Union[_types_pb2.DropPolicy, _Mapping[str, object]]] = ..., return_routes: bool = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., return_router_losses: bool = ..., return_logits: bool = ..., inputs: _Optional[_Iterable[_Union[ScoreInput, _Mapping[str, object]]]] = ..., distribution_tokens: _Optional[int] = ..., distribution_temperature: _Optional[float] = ..., priority: _Optional[_Union[Priority, str]] = ..., queue_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class ScoreInput(_message.Message):
     __slots__ = ("text", "input_ids", "target_text", "target_ids", "encoder_routes", "decoder_routes")
@@ -468,7 +472,7 @@ class ScoreInput(_message.Message):
     def __init__(self, text: _Optional[str] = ..., input_ids: _Optional[_Union[_types_pb2.TokenIds, _Mapping[str, object]]] = ..., target_text: _Optional[str] = ..., target_ids: _Optional[_Union[_types_pb2.TokenIds, _Mapping[str, object]]] = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("logprobs", "total_logprob", "loss", "usage", "encoder_routes", "decoder_routes", "router_losses", "logits", "results")
+    __slots__ = ("logprobs", "total_logprob", "loss", "usage", "encoder_routes", "decoder_routes", "router_losses", "logits", "results", "distributions")
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_LOGPROB_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -478,6 +482,7 @@ class ScoreResponse(_message.Message):
     ROUTER_LOSSES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
     total_logprob: float
     loss: float
@@ -487,10 +492,11 @@ class ScoreResponse(_message.Message):
     router_losses: RouterLosses
     logits: _types_pb2.Tensor
     results: _containers.RepeatedCompositeFieldContainer[ScoreResult]
-    def __init__(self, logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping[str, object]]]] = ..., total_logprob: _Optional[float] = ..., loss: _Optional[float] = ..., usage: _Optional[_Union[_types_pb2.Usage, _Mapping[str, object]]] = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., router_losses: _Optional[_Union[RouterLosses, _Mapping[str, object]]] = ..., logits: _Optional[_Union[_types_pb2.Tensor, _Mapping[str, object]]] = ..., results: _Optional[_Iterable[_Union[ScoreResult, _Mapping[str, object]]]] = ...) -> None: ...
+    distributions: Distributions
+    def __init__(self, logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping[str, object]]]] = ..., total_logprob: _Optional[float] = ..., loss: _Optional[float] = ..., usage: _Optional[_Union[_types_pb2.Usage, _Mapping[str, object]]] = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., router_losses: _Optional[_Union[RouterLosses, _Mapping[str, object]]] = ..., logits: _Optional[_Union[_types_pb2.Tensor, _Mapping[str, object]]] = ..., results: _Optional[_Iterable[_Union[ScoreResult, _Mapping[str, object]]]] = ..., distributions: _Optional[_Union[Distributions, _Mapping[str, object]]] = ...) -> None: ...
 
 class ScoreResult(_message.Message):
-    __slots__ = ("status", "logprobs", "total_logprob", "loss", "usage", "encoder_routes", "decoder_routes", "router_losses", "logits")
+    __slots__ = ("status", "logprobs", "total_logprob", "loss", "usage", "encoder_routes", "decoder_routes", "router_losses", "logits", "distributions")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_LOGPROB_FIELD_NUMBER: _ClassVar[int]
@@ -500,6 +506,7 @@ class ScoreResult(_message.Message):
     DECODER_ROUTES_FIELD_NUMBER: _ClassVar[int]
     ROUTER_LOSSES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     status: InputStatus
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
     total_logprob: float
@@ -509,7 +516,18 @@ class ScoreResult(_message.Message):
     decoder_routes: Routes
     router_losses: RouterLosses
     logits: _types_pb2.Tensor
-    def __init__(self, status: _Optional[_Union[InputStatus, _Mapping[str, object]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping[str, object]]]] = ..., total_logprob: _Optional[float] = ..., loss: _Optional[float] = ..., usage: _Optional[_Union[_types_pb2.Usage, _Mapping[str, object]]] = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., router_losses: _Optional[_Union[RouterLosses, _Mapping[str, object]]] = ..., logits: _Optional[_Union[_types_pb2.Tensor, _Mapping[str, object]]] = ...) -> None: ...
+    distributions: Distributions
+    def __init__(self, status: _Optional[_Union[InputStatus, _Mapping[str, object]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping[str, object]]]] = ..., total_logprob: _Optional[float] = ..., loss: _Optional[float] = ..., usage: _Optional[_Union[_types_pb2.Usage, _Mapping[str, object]]] = ..., encoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., decoder_routes: _Optional[_Union[Routes, _Mapping[str, object]]] = ..., router_losses: _Optional[_Union[RouterLosses, _Mapping[str, object]]] = ..., logits: _Optional[_Union[_types_pb2.Tensor, _Mapping[str, object]]] = ..., distributions: _Optional[_Union[Distributions, _Mapping[str, object]]] = ...) -> None: ...
+
+class Distributions(_message.Message):
+    __slots__ = ("tokens_per_position", "token_ids", "logprobs")
+    TOKENS_PER_POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    tokens_per_position: int
+    token_ids: bytes
+    logprobs: bytes
+    def __init__(self, tokens_per_position: _Optional[int] = ..., token_ids: _Optional[bytes] = ..., logprobs: _Optional[bytes] = ...) -> None: ...
 
 class Routes(_message.Message):
     __slots__ = ("stack", "layers", "tokens", "experts", "probabilities", "drop_reasons")

@@ -43,6 +43,7 @@ typedef struct Switchyard__V1__ScoreRequest Switchyard__V1__ScoreRequest;
 typedef struct Switchyard__V1__ScoreInput Switchyard__V1__ScoreInput;
 typedef struct Switchyard__V1__ScoreResponse Switchyard__V1__ScoreResponse;
 typedef struct Switchyard__V1__ScoreResult Switchyard__V1__ScoreResult;
+typedef struct Switchyard__V1__Distributions Switchyard__V1__Distributions;
 typedef struct Switchyard__V1__Routes Switchyard__V1__Routes;
 typedef struct Switchyard__V1__RouterLosses Switchyard__V1__RouterLosses;
 typedef struct Switchyard__V1__LayerRouterLosses Switchyard__V1__LayerRouterLosses;
@@ -1239,6 +1240,12 @@ typedef enum {
 } Switchyard__V1__ScoreRequest__TargetCase;
 
 typedef enum {
+  SWITCHYARD__V1__SCORE_REQUEST__GIVEN_DISTRIBUTION_TEMPERATURE__NOT_SET = 0,
+  SWITCHYARD__V1__SCORE_REQUEST__GIVEN_DISTRIBUTION_TEMPERATURE_DISTRIBUTION_TEMPERATURE = 17
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__SCORE_REQUEST__GIVEN_DISTRIBUTION_TEMPERATURE__CASE)
+} Switchyard__V1__ScoreRequest__GivenDistributionTemperatureCase;
+
+typedef enum {
   SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET = 0,
   SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS_QUEUE_TIMEOUT_MS = 21
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__CASE)
@@ -1286,6 +1293,11 @@ struct  Switchyard__V1__ScoreRequest
   size_t n_inputs;
   Switchyard__V1__ScoreInput **inputs;
   /*
+   * How many of the most likely tokens to return at each position as distributions, up to the whole vocabulary; 0 for none.
+   * Unlike top_logprobs it is meant for programs, such as a student that learns from this model.
+   */
+  uint32_t distribution_tokens;
+  /*
    * How soon it gets batch slots, compared with the caller's other calls.
    */
   Switchyard__V1__Priority priority;
@@ -1311,6 +1323,10 @@ struct  Switchyard__V1__ScoreRequest
      */
     Switchyard__V1__TokenIds *target_ids;
   };
+  Switchyard__V1__ScoreRequest__GivenDistributionTemperatureCase given_distribution_temperature_case;
+  union {
+    float distribution_temperature;
+  };
   Switchyard__V1__ScoreRequest__GivenQueueTimeoutMsCase given_queue_timeout_ms_case;
   union {
     uint32_t queue_timeout_ms;
@@ -1318,7 +1334,7 @@ struct  Switchyard__V1__ScoreRequest
 };
 #define SWITCHYARD__V1__SCORE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_request__descriptor) \
-    , 0, NULL, 0, NULL, NULL, 0, 0, 0,NULL, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
+    , 0, NULL, 0, NULL, NULL, 0, 0, 0,NULL, 0, SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED, SWITCHYARD__V1__SCORE_REQUEST__INPUT__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__TARGET__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__GIVEN_DISTRIBUTION_TEMPERATURE__NOT_SET, {0}, SWITCHYARD__V1__SCORE_REQUEST__GIVEN_QUEUE_TIMEOUT_MS__NOT_SET, {0} }
 
 
 typedef enum {
@@ -1423,10 +1439,14 @@ struct  Switchyard__V1__ScoreResponse
    */
   size_t n_results;
   Switchyard__V1__ScoreResult **results;
+  /*
+   * If distribution_tokens asked for them.
+   */
+  Switchyard__V1__Distributions *distributions;
 };
 #define SWITCHYARD__V1__SCORE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_response__descriptor) \
-    , 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, 0,NULL }
+    , 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, 0,NULL, NULL }
 
 
 /*
@@ -1472,10 +1492,38 @@ struct  Switchyard__V1__ScoreResult
    * If return_logits asked for them: FLOAT32; [target tokens, vocabulary].
    */
   Switchyard__V1__Tensor *logits;
+  /*
+   * If distribution_tokens asked for them.
+   */
+  Switchyard__V1__Distributions *distributions;
 };
 #define SWITCHYARD__V1__SCORE_RESULT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__score_result__descriptor) \
-    , NULL, 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL }
+    , NULL, 0,NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL }
+
+
+/*
+ * The most likely tokens at each position of a target, given the input and the target's tokens before.
+ */
+struct  Switchyard__V1__Distributions
+{
+  ProtobufCMessage base;
+  /*
+   * How many are named at each position.
+   */
+  uint32_t tokens_per_position;
+  /*
+   * Their ids, ascending at each position, the first position's first: four bytes each, uint32, little-endian.
+   */
+  ProtobufCBinaryData token_ids;
+  /*
+   * The natural logarithms of their probabilities, in the same order: four bytes each, IEEE 754 binary32, little-endian.
+   */
+  ProtobufCBinaryData logprobs;
+};
+#define SWITCHYARD__V1__DISTRIBUTIONS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__distributions__descriptor) \
+    , 0, {0,NULL}, {0,NULL} }
 
 
 /*
@@ -2479,6 +2527,25 @@ Switchyard__V1__ScoreResult *
 void   switchyard__v1__score_result__free_unpacked
                      (Switchyard__V1__ScoreResult *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__Distributions methods */
+void   switchyard__v1__distributions__init
+                     (Switchyard__V1__Distributions         *message);
+size_t switchyard__v1__distributions__get_packed_size
+                     (const Switchyard__V1__Distributions   *message);
+size_t switchyard__v1__distributions__pack
+                     (const Switchyard__V1__Distributions   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__distributions__pack_to_buffer
+                     (const Switchyard__V1__Distributions   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__Distributions *
+       switchyard__v1__distributions__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__distributions__free_unpacked
+                     (Switchyard__V1__Distributions *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__Routes methods */
 void   switchyard__v1__routes__init
                      (Switchyard__V1__Routes         *message);
@@ -2771,6 +2838,9 @@ typedef void (*Switchyard__V1__ScoreResponse_Closure)
 typedef void (*Switchyard__V1__ScoreResult_Closure)
                  (const Switchyard__V1__ScoreResult *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__Distributions_Closure)
+                 (const Switchyard__V1__Distributions *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__Routes_Closure)
                  (const Switchyard__V1__Routes *message,
                   void *closure_data);
@@ -2908,6 +2978,7 @@ extern const ProtobufCMessageDescriptor switchyard__v1__score_request__descripto
 extern const ProtobufCMessageDescriptor switchyard__v1__score_input__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__score_response__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__score_result__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__distributions__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__routes__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__router_losses__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__layer_router_losses__descriptor;
