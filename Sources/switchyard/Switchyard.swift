@@ -25,7 +25,8 @@ struct Switchyard: AsyncParsableCommand {
             InspectCommand.self, VerifyCommand.self, ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
             DemoCommand.self, PullCommand.self, ConfigCommand.self,
-            UpcycleCommand.self, TrainCommand.self, DistillCommand.self, EvaluateCommand.self,
+            UpcycleCommand.self, TrainCommand.self, DistillCommand.self, PruneCommand.self,
+            EvaluateCommand.self,
         ]
     )
 }

@@ -42,7 +42,7 @@ struct CommandTests {
         "every command explains itself with an example",
         arguments: [
             "shard", "expert-host", "gateway", "up", "generate", "status", "demo", "certs", "plan", "pull", "config",
-            "health", "inspect", "upcycle", "train", "distill", "evaluate", "verify",
+            "health", "inspect", "upcycle", "train", "distill", "prune", "evaluate", "verify",
         ]
     )
     func help(command: String) async throws {
