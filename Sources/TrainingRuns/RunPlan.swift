@@ -45,6 +45,8 @@ public struct RunPlan: Sendable {
     public var freezesExperts = false
     /// What decides a teacher's answers; set by the run that has one.
     var teacher: String?
+    /// What decides the answers that stand in place of targets; set by the run that has a source of them.
+    var answers: String?
     /// How a student began, which decides its run as a new model's seed does; nil for other models.
     public var start: String?
     /// The model's name in an adapter's files; its folder where nil.
@@ -190,6 +192,7 @@ public struct RunPlan: Sendable {
             "LoRA": self.lowRank.map { "\($0)".replacing("SwitchTraining.", with: "") } ?? "none",
         ]
         if let teacher { identity["teacher"] = teacher }
+        if let answers { identity["answers"] = answers }
         if let start { identity["student"] = start }
         switch self.schedule {
         case .linear, .cosine: identity["steps"] = "\(self.steps ?? 0)"

@@ -22,6 +22,8 @@ public final class TrainingRun {
     private let parameters: RunParameters
     /// Whom the model learns from besides the data.
     private let teacher: (any Teacher)?
+    /// Whose answers stand in place of the data's targets.
+    private let answers: (any AnswerSource)?
     /// The checkpoint below an adapter, or around whose experts all else is trained.
     private let base: UInt64?
     private let schedule: LearningRateSchedule
@@ -43,6 +45,7 @@ public final class TrainingRun {
     ///   - experts: Where the experts of a plan that freezes them are computed; nil for here. It does not change the weights.
     ///   - teacher: Whom the model learns from, where the plan has a teacher's loss. Answers that are the same wherever they
     ///     come from give the same weights.
+    ///   - answers: Whose answers stand in place of the data's targets; nil to learn those.
     ///   - tell: Told how it goes.
     /// - Throws: ``RunError``, `CheckpointError`, `TokenizerError`, `DataError` or `TrainingError`, each saying what to do.
     public init(
@@ -51,6 +54,7 @@ public final class TrainingRun {
         pool: WorkPool,
         experts: (any TrainingExperts)? = nil,
         teacher: (any Teacher)? = nil,
+        answers: (any AnswerSource)? = nil,
         tell: @escaping (RunEvent) -> Void
     ) throws {
         try plan.validate()
@@ -63,9 +67,11 @@ public final class TrainingRun {
             throw RunError("a run needs a teacher where its loss has one, and only there; give both or neither")
         }
         self.teacher = teacher
+        self.answers = answers
         // Answers of another teacher, or fewer of them, make another run.
         var plan = plan
         plan.teacher = teacher.map { "\($0.identity)" }
+        plan.answers = answers.map { "\($0.identity)" }
         self.plan = plan
         self.pool = pool
         self.tell = tell
@@ -172,6 +178,7 @@ public final class TrainingRun {
     private func train(on batch: TokenizedBatch, rate: Double) throws -> StepReport {
         do {
             var examples = batch.examples(partTokens: self.plan.partTokens)
+            try self.answers?.replaceTargets(of: &examples)
             try self.teacher?.teach(&examples)
             var report = try self.step.gradients(
                 examples,

@@ -100,6 +100,27 @@ struct DistillClusterTests {
         #expect(try run.weights("cached") == run.expected)
     }
 
+    @Test("A teacher's own answers as targets are the same from a cluster and in one process, and are asked for once")
+    func answers() async throws {
+        let run = try await Run()
+        let more = ["--targets", "teacher", "--teacher-beams", "2", "--max-target", "6"]
+        let here = try await run.distill("beams", more)
+        #expect(here.status == 0, "\(here.errors)")
+        // One for the answer to each input, and one for what the teacher thinks of it.
+        #expect(here.text.contains("Answers: 0 from the cache, 84 from the teacher"), "\(here.text)")
+        #expect(try run.weights("beams") != run.expected)
+        try await TestCluster.runProcesses(pools: 2) { cluster in
+            let there = try await run.distill("there", more + ["--teacher-gateway", cluster.gatewayAddress])
+            #expect(there.status == 0, "\(there.errors)")
+            #expect(try run.weights("there") == run.weights("beams"))
+        }
+        let cached = try await run.distill("again", more + ["--cache", "\(run.folder)/there/answers"])
+        #expect(cached.status == 0 && cached.text.contains("Answers: 84 from the cache, 0 from the"), "\(cached.text)")
+        #expect(try run.weights("again") == run.weights("beams"))
+        let other = try await run.distill("beams", more + ["--resume", "--teacher-beams", "3"])
+        #expect(other.status == 1 && other.errors.contains("has answers fingerprint"), "\(other.errors)")
+    }
+
     @Test("A cluster that has lost an expert's last host ends the run in words, and it goes on without it")
     func lost() async throws {
         let run = try await Run()

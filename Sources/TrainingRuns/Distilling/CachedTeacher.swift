@@ -87,7 +87,7 @@ extension TeacherAnswer {
 
 extension [UInt8] {
     /// Adds whole numbers, little-endian.
-    fileprivate mutating func append<Number: FixedWidthInteger>(numbers: [Number]) {
+    mutating func append<Number: FixedWidthInteger>(numbers: [Number]) {
         for number in numbers {
             Swift.withUnsafeBytes(of: number.littleEndian) { self.append(contentsOf: $0) }
         }

@@ -44,6 +44,8 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
     @Option(DistillSettings.table.teacherWeight) var teacherWeight: String?
     @Option(DistillSettings.table.temperature) var temperature: String?
     @Option(DistillSettings.table.teacherTop) var teacherTop: String?
+    @Option(DistillSettings.table.targets) var targets: String?
+    @Option(DistillSettings.table.teacherBeams) var teacherBeams: String?
     @Option(DistillSettings.table.cache) var cache: String?
     @Option(DistillSettings.table.cacheBytes) var cacheBytes: String?
     @Option(TrainSettings.table.initialisation) var initialisation: String?
@@ -92,21 +94,30 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
         let stop = TrainingStop()
         await stop.listen()
         let display = TrainingDisplay(steps: plan.steps)
-        let train: @Sendable (GatewayTeacher?) throws -> (RunOutcome, ContentCache.Counts) = { remote in
+        let train: @Sendable (TeacherGateway.Served) throws -> (RunOutcome, ContentCache.Counts) = { served in
             let pool = WorkPool(threads: threads)
             let made = try start.write(to: plan.output, as: student, pool: pool)
             display.note(made.inWords)
-            let teacher = try answers.teacher(start.teacher, or: remote, pool: pool)
-            let run = try TrainingRun(plan, resumes: resumes, pool: pool, teacher: teacher) { event in
+            let cache = try ContentCache(answers.cache, limit: answers.cacheBytes)
+            let run = try TrainingRun(
+                plan,
+                resumes: resumes,
+                pool: pool,
+                teacher: CachedTeacher(
+                    try answers.teacher(start.teacher, or: served.teacher, pool: pool),
+                    cache: cache
+                ),
+                answers: served.answers.map { CachedAnswers($0, cache: cache) }
+            ) { event in
                 figures.note(event)
                 display.show(event)
             }
-            return (try run.run { stop.isAsked }, teacher.counts)
+            return (try run.run { stop.isAsked }, cache.counts)
         }
         try await AdminPort.run(port, logger: logger) {
             let (outcome, counts) = try await TeacherGateway.with(settings, of: start.teacher, answers, stop) {
-                remote in
-                try await StopSignals.interruptible { try train(remote) }
+                served in
+                try await StopSignals.interruptible { try train(served) }
             }
             display.note(counts.inWords)
             display.end(outcome, folder: plan.output)
@@ -121,15 +132,17 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
         var cache: String
         var cacheBytes: Int
 
-        /// A teacher on a cluster or in this process, with its cache.
-        func teacher(_ directory: String, or remote: GatewayTeacher?, pool: WorkPool) throws -> CachedTeacher {
-            let teacher: any Teacher =
-                if let remote {
-                    remote
-                } else {
-                    try LocalTeacher(directory, kept: self.kept, temperature: self.temperature, pool: pool)
-                }
-            return CachedTeacher(teacher, cache: try ContentCache(self.cache, limit: self.cacheBytes))
+        /// Beams of the answers that stand in place of targets; nil where the data's targets count.
+        var beams: Int?
+        /// Tokens of such an answer at most.
+        var mostTokens: Int
+        /// Compute threads.
+        var threads: Int
+
+        /// A teacher on a cluster or in this process.
+        func teacher(_ directory: String, or served: GatewayTeacher?, pool: WorkPool) throws -> any Teacher {
+            if let served { return served }
+            return try LocalTeacher(directory, kept: self.kept, temperature: self.temperature, pool: pool)
         }
     }
 
@@ -140,7 +153,10 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
             kept: top > 0 ? top : nil,
             temperature: try settings.value(table.temperature),
             cache: try settings.value(table.cache) ?? "\(plan.output)/answers",
-            cacheBytes: try settings.value(table.cacheBytes)
+            cacheBytes: try settings.value(table.cacheBytes),
+            beams: try settings.value(table.targets) == .teacher ? try settings.value(table.teacherBeams) : nil,
+            mostTokens: plan.examples.maximumTargetTokens,
+            threads: try settings.value(ComputeSettings().threads)
         )
     }
 

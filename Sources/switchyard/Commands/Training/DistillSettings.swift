@@ -6,6 +6,12 @@ import SwitchTraining
 import SwitchyardClient
 import TrainingRuns
 
+/// What a student's targets are.
+enum DistillTargets: String, CaseIterable, Sendable {
+    case data
+    case teacher
+}
+
 /// Settings of `switchyard distill` besides those that it shares with `train`.
 struct DistillSettings: SettingTable {
     static let table = DistillSettings()
@@ -31,6 +37,20 @@ struct DistillSettings: SettingTable {
         in: 1...86_400,
         default: 600,
         "How long a step waits while the gateway gives no answer, before the run ends."
+    )
+    let targets = Setting.choice(
+        "targets",
+        of: DistillTargets.allCases,
+        default: .data,
+        name: \.rawValue,
+        placeholder: "source",
+        "Whether the student learns the data's targets, or the teacher's own answers to the data's inputs."
+    )
+    let teacherBeams = Setting.whole(
+        "teacher-beams",
+        in: 1...64,
+        default: 1,
+        "Beams of the teacher's answers with --targets teacher; 1 for greedy search."
     )
     let student = Setting.text(
         "student",

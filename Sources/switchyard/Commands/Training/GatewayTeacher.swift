@@ -19,14 +19,10 @@ final class GatewayTeacher: Teacher, Sendable {
     private static let bytesPerCall = 1 << 20
     /// Tokens of a call's inputs and targets that are aimed at.
     private static let tokensPerCall = 4096
-    /// The pauses before a call is made again: the first, and the longest.
-    private static let pauses = (first: Duration.milliseconds(50), longest: Duration.seconds(2))
-
     let identity: TeacherIdentity
     private let gateway: GatewayClient
     private let inputsPerCall: Int
-    private let patience: Duration
-    private let isStopping: @Sendable () -> Bool
+    private let patience: GatewayPatience
 
     /// Uses a gateway, if it gives the checkpoint's own bits.
     ///
@@ -36,15 +32,13 @@ final class GatewayTeacher: Teacher, Sendable {
     ///   - kept: Tokens that are named at each place; nil for the whole vocabulary.
     ///   - temperature: The temperature of the answers.
     ///   - patience: How long to wait while the gateway gives no answer.
-    ///   - isStopping: Whether the run has been told to end: then nothing is waited for.
     /// - Throws: ``RunError`` for a gateway that serves something else, `GatewayError` for one that does not answer.
     init(
         _ gateway: GatewayClient,
         of teacher: Checkpoint,
         kept: Int?,
         temperature: Double,
-        patience: Duration,
-        isStopping: @escaping @Sendable () -> Bool
+        patience: GatewayPatience
     ) async throws {
         let model = try await gateway.describeModel()
         let cluster = try await gateway.describeCluster()
@@ -58,7 +52,6 @@ final class GatewayTeacher: Teacher, Sendable {
         )
         self.inputsPerCall = max(1, min(Int(model.maxInputs), 32))
         self.patience = patience
-        self.isStopping = isStopping
     }
 
     /// Refuses a gateway whose answers would not be those of the checkpoint in this process.
@@ -104,24 +97,7 @@ final class GatewayTeacher: Teacher, Sendable {
     /// - Returns: The answers, in the order of the questions.
     /// - Throws: `GatewayError` for a call that can never succeed, ``RunError`` where answers stay away.
     func answers(to questions: [TeacherQuestion]) throws -> [TeacherAnswer] {
-        let done = DispatchSemaphore(value: 0)
-        let outcome = Outcome()
-        // The run's thread has no task of its own to be the parent of this one, and waits for its end.
-        Task {
-            do {
-                outcome.result = .success(try await self.ask(questions))
-            } catch {
-                outcome.result = .failure(error)
-            }
-            done.signal()
-        }
-        done.wait()
-        return try outcome.result.get()
-    }
-
-    private final class Outcome: @unchecked Sendable {
-        // Safety: written before the semaphore is signalled, read after it was waited for.
-        var result: Result<[TeacherAnswer], any Error> = .success([])
+        try Blocking.wait { try await self.ask(questions) }
     }
 
     private func ask(_ questions: [TeacherQuestion]) async throws -> [TeacherAnswer] {
@@ -166,30 +142,7 @@ final class GatewayTeacher: Teacher, Sendable {
 
     /// Makes a call again until all of its questions have answers.
     private func untilAnswered(_ questions: [TeacherQuestion]) async throws -> [TeacherAnswer] {
-        let start = ContinuousClock.now
-        var pause = Self.pauses.first
-        while true {
-            let failure: any Error
-            do {
-                return try await self.call(questions)
-            } catch let error as GatewayError where Self.canPass(error) {
-                failure = error
-            }
-            guard !self.isStopping(), start.duration(to: .now) < self.patience else {
-                throw RunError(
-                    "the teacher at \(self.gateway.endpoint) gave no answer in \(start.duration(to: .now)): \(failure); start"
-                        + " the gateway and its hosts again, and resume"
-                )
-            }
-            try await Task.sleep(for: pause)
-            pause = min(pause * 2, Self.pauses.longest)
-        }
-    }
-
-    /// Whether another try may succeed.
-    private static func canPass(_ error: GatewayError) -> Bool {
-        error.isRetryable
-            || [.unavailable, .deadlineExceeded, .resourceExhausted, .aborted, .internal, .unknown].contains(error.code)
+        try await self.patience.untilAnswered(by: self.gateway.endpoint) { try await self.call(questions) }
     }
 
     private func call(_ questions: [TeacherQuestion]) async throws -> [TeacherAnswer] {
@@ -251,5 +204,53 @@ final class GatewayTeacher: Teacher, Sendable {
             (0..<bytes.count / 4)
                 .map { UInt32(littleEndian: source.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self)) }
         }
+    }
+}
+
+/// How a run waits for a gateway that gives no answer.
+struct GatewayPatience: Sendable {
+    /// The pauses before a call is made again: the first, and the longest.
+    private static let pauses = (first: Duration.milliseconds(50), longest: Duration.seconds(2))
+
+    /// How long it waits.
+    var limit: Duration
+    /// Whether the run has been told to end: then nothing is waited for.
+    var isStopping: @Sendable () -> Bool
+
+    /// Makes a call again until it has an answer.
+    ///
+    /// - Parameters:
+    ///   - endpoint: Who is called.
+    ///   - call: The call.
+    /// - Returns: Its result.
+    /// - Throws: An error that no other try could change; ``RunError`` where it is over its limit.
+    func untilAnswered<Result: Sendable>(
+        by endpoint: Endpoint,
+        _ call: () async throws -> Result
+    ) async throws -> Result {
+        let start = ContinuousClock.now
+        var pause = Self.pauses.first
+        while true {
+            let failure: any Error
+            do {
+                return try await call()
+            } catch let error as GatewayError where Self.canPass(error) {
+                failure = error
+            }
+            guard !self.isStopping(), start.duration(to: .now) < self.limit else {
+                throw RunError(
+                    "the teacher at \(endpoint) gave no answer in \(start.duration(to: .now)): \(failure); start the gateway and"
+                        + " its hosts again, and resume"
+                )
+            }
+            try await Task.sleep(for: pause)
+            pause = min(pause * 2, Self.pauses.longest)
+        }
+    }
+
+    /// Whether another try may succeed.
+    private static func canPass(_ error: GatewayError) -> Bool {
+        error.isRetryable
+            || [.unavailable, .deadlineExceeded, .resourceExhausted, .aborted, .internal, .unknown].contains(error.code)
     }
 }
