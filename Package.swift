@@ -193,6 +193,15 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .target(
+            name: "ExpertTraining",
+            dependencies: [
+                "SwitchyardTypes", "SwitchTraining", "SwitchModel", "TensorKernels", "Checkpoints", "ExpertPooling",
+                "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
+                serviceLifecycle,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "SwitchyardClient",
             dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
@@ -208,7 +217,7 @@ let package = Package(
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ServiceKit",
+                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertTraining", "ServiceKit",
                 "Telemetry",
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
                 "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",

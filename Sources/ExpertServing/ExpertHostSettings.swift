@@ -60,6 +60,17 @@ package struct ExpertHostSettings: SettingTable {
         "How long an idle host may hold a call back when it expects another gateway's call for the same layer; 0 never "
             + "does."
     )
+    package let train = Setting.toggle(
+        "train",
+        see: "Training hosts",
+        "Hold experts that a trainer trains, in place of a shard that is served; the trainer brings them."
+    )
+    package let snapshots = Setting.text(
+        "snapshots",
+        placeholder: "dir",
+        see: "Training hosts",
+        "With --train: the folder on this machine for snapshots of weights and optimizer state."
+    )
     package let zone = Setting.zone("Where the host runs, for gateways that prefer their own zone.")
     package let receiveBudget = Setting.receiveBudget(atLeast: 128 << 20, default: 512 << 20)
     package let drain = Setting.time(
@@ -69,6 +80,32 @@ package struct ExpertHostSettings: SettingTable {
         default: 20,
         "How long calls may take to finish after SIGTERM."
     )
+}
+
+extension ExpertHostSettings {
+    /// Refuses settings that have no meaning for a host that trains, or for one that serves.
+    ///
+    /// - Parameter settings: Flags, environment and file.
+    /// - Returns: Whether the host trains.
+    /// - Throws: `Settings.Failure` naming the setting.
+    package func isTraining(_ settings: Settings) throws -> Bool {
+        guard try settings.value(self.train) else {
+            guard try settings.value(self.snapshots) == nil else {
+                throw Settings.Failure("snapshots is for hosts that train; add --train, or leave it out")
+            }
+            return false
+        }
+        for (key, isSet) in [
+            (self.shard.key, settings.isSet(self.shard)), (self.dtype.key, settings.isSet(self.dtype)),
+            (self.prefault.key, settings.isSet(self.prefault)), (self.maxRows.key, settings.isSet(self.maxRows)),
+            (self.queueLimit.key, settings.isSet(self.queueLimit)),
+            (self.batchRows.key, settings.isSet(self.batchRows)),
+            (self.batchWindow.key, settings.isSet(self.batchWindow)), (self.zone.key, settings.isSet(self.zone)),
+        ] where isSet {
+            throw Settings.Failure("\(key) is for hosts that serve; leave it out, or start the host without --train")
+        }
+        return true
+    }
 }
 
 extension ExpertHostConfiguration {

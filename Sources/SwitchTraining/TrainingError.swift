@@ -13,6 +13,7 @@ public struct TrainingError: Error, Sendable, Hashable, CustomStringConvertible 
             case invalidSettings
             case notFinite
             case noExperts
+            case voidStep
         }
 
         private let kind: Kind
@@ -32,6 +33,8 @@ public struct TrainingError: Error, Sendable, Hashable, CustomStringConvertible 
         public static let notFinite = Self(kind: .notFinite)
         /// Experts that are computed elsewhere gave no answer.
         public static let noExperts = Self(kind: .noExperts)
+        /// What experts elsewhere answered in a step cannot be trusted, time after time.
+        public static let voidStep = Self(kind: .voidStep)
     }
 
     /// What went wrong.

@@ -24,6 +24,8 @@ struct ResumeState: Codable, Hashable {
     /// The fingerprint of the checkpoint below an adapter, or around whose experts all else is trained; nil where all weights
     /// are.
     var base: UInt64?
+    /// The number by which hosts know the run; nil where none ever trained for it.
+    var run: UInt64?
 
     struct Best: Codable, Hashable {
         var step: Int

@@ -22,7 +22,7 @@ public enum RunModel: Sendable, Hashable {
     }
 
     /// The file that saves take their configuration from.
-    var configurationFile: String {
+    public var configurationFile: String {
         switch self {
         case .checkpoint(let directory): "\(directory)/config.json"
         case .new(let file, _, _): file

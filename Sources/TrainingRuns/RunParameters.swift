@@ -15,6 +15,8 @@ final class RunParameters {
     /// The adapter that is trained in place of the weights, if one is.
     let adapter: LowRankAdapter?
     private let optimizer: any Optimizer
+    /// Experts that are trained elsewhere, if they are.
+    private let experts: (any LearningExperts)?
     private let pool: WorkPool
 
     /// Loads or draws the weights, and what belongs to them.
@@ -25,6 +27,7 @@ final class RunParameters {
     ///   - configuration: The model.
     ///   - checkpoint: The weights to begin with; nil for new ones.
     ///   - save: The save that the run goes on from, if it does.
+    ///   - experts: Where experts are computed.
     ///   - pool: The threads.
     /// - Throws: `CheckpointError` for tensors that cannot be used, `TrainingError` for settings out of range.
     init(
@@ -33,34 +36,53 @@ final class RunParameters {
         _ configuration: ModelConfiguration,
         _ checkpoint: Checkpoint?,
         resumingFrom save: SaveFolder.Save?,
+        experts: ExpertPlace,
         pool: WorkPool
     ) throws {
         self.pool = pool
+        if case .learning(let experts) = experts { self.experts = experts } else { self.experts = nil }
+        let keepsExpertsOut = plan.freezesExperts || self.experts != nil
         self.weights = try plan.model.weights(layout, configuration, checkpoint, seed: plan.seed, pool: pool)
         self.adapter = try plan.lowRank.map { [weights] settings in
             try LowRankAdapter(weights, settings: settings, seed: plan.seed)
         }
         if let save, let adapter { try adapter.restore(from: "\(save.path)/\(SavedCheckpoint.adapterName)") }
         self.adapter?.apply(to: self.weights, pool: pool)
-        let wanted = self.adapter?.targets ?? (plan.freezesExperts ? layout.outsideExperts : nil)
+        let wanted = self.adapter?.targets ?? (keepsExpertsOut ? layout.outsideExperts : nil)
         self.gradients = Gradients(layout: layout, wanted: wanted)
-        let trained = self.adapter?.layout ?? (plan.freezesExperts ? layout.withoutExperts : layout)
-        switch plan.optimizer {
-        case .adamW(let settings): self.optimizer = try AdamW(layout: trained, settings: settings)
-        case .adafactor(let settings): self.optimizer = try Adafactor(layout: trained, settings: settings)
+        let trained = self.adapter?.layout ?? (keepsExpertsOut ? layout.withoutExperts : layout)
+        self.optimizer = try plan.optimizer.optimizer(of: trained)
+        let saved = try save.map { save in
+            try SafetensorsFile.read("\(save.path)/\(SaveFolder.resumeName)/\(ResumeState.optimizerName)")
         }
-        if let save {
-            let path = "\(save.path)/\(SaveFolder.resumeName)/\(ResumeState.optimizerName)"
-            try self.optimizer.restore(try SafetensorsFile.read(path))
+        guard let experts = self.experts else {
+            if let saved { try self.optimizer.restore(saved) }
+            return
         }
+        var parts = SavedOptimizer()
+        if let saved {
+            parts = try SavedOptimizer(saved, of: layout)
+            try self.optimizer.restore(try parts.tensors(of: trained))
+        }
+        try experts.load(self.weights, state: parts.state, steps: parts.steps, step: save?.step ?? 0)
     }
 
     /// Elements of all tensors that are trained.
-    var trainedCount: Int { self.optimizer.layout.parameterCount }
+    var trainedCount: Int {
+        self.experts == nil ? self.optimizer.layout.parameterCount : self.weights.layout.parameterCount
+    }
 
-    /// The optimizer's state.
-    var optimizerState: [TensorView] {
-        get throws { try self.optimizer.state() }
+    /// Brings weights that are trained elsewhere home.
+    ///
+    /// - Returns: The optimizer's state, of all that is trained: the same tensors wherever it is trained.
+    func bringHome() throws -> [TensorView] {
+        guard let experts = self.experts else { return try self.optimizer.state() }
+        return try SavedOptimizer.joined(
+            try self.optimizer.state(),
+            of: self.optimizer.layout,
+            with: try experts.state(into: self.weights),
+            of: self.weights.layout
+        )
     }
 
     /// Makes new weights of the gradients.
@@ -69,17 +91,21 @@ final class RunParameters {
     ///   - report: The step's report, whose norm becomes that of the gradients that are used.
     ///   - rate: The learning rate.
     ///   - limit: The gradients' greatest norm; nil for any.
-    /// - Throws: `notFinite` for an adapter's gradient that is not a number; the weights are as they were.
+    /// - Throws: `notFinite` for an adapter's gradient that is not a number; the weights are as they were. What keeps experts
+    ///   elsewhere from their step.
     func update(_ report: inout StepReport, rate: Double, limit: Double?) throws {
         if let adapter {
             adapter.project(self.gradients, pool: self.pool)
             report.gradientNorm = try GradientNorm.norm(of: adapter.gradients, scale: 1, pool: self.pool)
         }
+        let scale = GradientNorm.clipFactor(norm: report.gradientNorm, limit: limit)
+        // The hosts' work begins, and goes on beside this one's.
+        try self.experts?.apply(rate: rate, scale: scale)
         self.optimizer.step(
             weights: self.adapter?.weights ?? self.weights,
             gradients: self.adapter?.gradients ?? self.gradients,
             learningRate: rate,
-            gradientScale: GradientNorm.clipFactor(norm: report.gradientNorm, limit: limit),
+            gradientScale: scale,
             pool: self.pool
         )
         self.adapter?.apply(to: self.weights, pool: self.pool)

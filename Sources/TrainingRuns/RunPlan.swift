@@ -5,14 +5,6 @@ public import TrainingData
 
 /// All that decides a run: model, data, what is minimised, how, and for how long.
 public struct RunPlan: Sendable {
-    /// What makes new weights of gradients.
-    public enum OptimizerChoice: Sendable {
-        /// AdamW.
-        case adamW(AdamW.Settings)
-        /// Adafactor.
-        case adafactor(Adafactor.Settings)
-    }
-
     /// What the weights begin as.
     public var model: RunModel
     /// The files to learn from.
@@ -52,7 +44,7 @@ public struct RunPlan: Sendable {
     /// The model's name in an adapter's files; its folder where nil.
     public var modelName: String?
     /// What makes new weights of gradients.
-    public var optimizer = OptimizerChoice.adamW(.init())
+    public var optimizer = OptimizerPlan.adamW(.init())
     /// The learning rate that the schedule is a factor of.
     public var learningRate = 1e-3
     /// How the learning rate goes on after the warm-up.

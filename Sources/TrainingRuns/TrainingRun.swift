@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
-public import SwitchModel
-internal import SwitchTraining
+public import SwitchTraining
 internal import SwitchyardTypes
 public import TensorKernels
 internal import Tokenization
@@ -26,6 +25,8 @@ public final class TrainingRun {
     private let answers: (any AnswerSource)?
     /// The checkpoint below an adapter, or around whose experts all else is trained.
     private let base: UInt64?
+    /// The number by which hosts know the run; nil where none ever trained for it.
+    private let number: UInt64?
     private let schedule: LearningRateSchedule
     private let lines: FileLines
     private var batches: BatchStream<FileLines>
@@ -42,7 +43,7 @@ public final class TrainingRun {
     ///   - plan: The run.
     ///   - resumes: Whether it goes on where the folder's last save ends.
     ///   - pool: The threads.
-    ///   - experts: Where the experts of a plan that freezes them are computed; nil for here. It does not change the weights.
+    ///   - experts: Where experts are computed. It does not change the weights.
     ///   - teacher: Whom the model learns from, where the plan has a teacher's loss. Answers that are the same wherever they
     ///     come from give the same weights.
     ///   - answers: Whose answers stand in place of the data's targets; nil to learn those.
@@ -52,16 +53,17 @@ public final class TrainingRun {
         _ plan: RunPlan,
         resumes: Bool,
         pool: WorkPool,
-        experts: (any TrainingExperts)? = nil,
+        experts: ExpertPlace = .here,
         teacher: (any Teacher)? = nil,
         answers: (any AnswerSource)? = nil,
         tell: @escaping (RunEvent) -> Void
     ) throws {
         try plan.validate()
-        guard experts == nil || plan.freezesExperts else {
-            throw RunError(
-                "experts that are computed elsewhere stay as they are, but this run trains them; freeze them"
-            )
+        if case .frozen = experts, !plan.freezesExperts {
+            throw RunError("the experts elsewhere stay as they are, but this run trains them; freeze them")
+        }
+        if case .learning = experts, plan.freezesExperts || plan.lowRank != nil {
+            throw RunError("the experts elsewhere are trained, but this run leaves them as they are; train them here")
         }
         guard (teacher != nil) == (plan.training.teacher != nil) else {
             throw RunError("a run needs a teacher where its loss has one, and only there; give both or neither")
@@ -86,6 +88,7 @@ public final class TrainingRun {
         if let state, state.base != self.base {
             throw RunError("\(plan.model.tokenizer) is not the checkpoint that the run began with; bring that one")
         }
+        if case .learning(let learning) = experts { self.number = learning.run } else { self.number = state?.run }
         self.files = try SavedCheckpoint(plan)
         let tokenizer = try Self.tokenizer(plan.model, configuration)
         self.lines = try FileLines(plan.data)
@@ -111,6 +114,7 @@ public final class TrainingRun {
             configuration,
             checkpoint,
             resumingFrom: save,
+            experts: experts,
             pool: pool
         )
         self.schedule = try plan.learningRateSchedule
@@ -128,6 +132,18 @@ public final class TrainingRun {
             evaluationExamples: self.evaluation.exampleCount
         )
         tell(.started(size, resumedAfter: state?.step))
+    }
+
+    /// The number by which hosts know a run: that of its last save, or a new one.
+    ///
+    /// - Parameters:
+    ///   - plan: The run.
+    ///   - resumes: Whether it goes on.
+    /// - Returns: The number, which is not 0.
+    /// - Throws: ``RunError`` for a save that cannot be used.
+    public static func number(of plan: RunPlan, resumes: Bool) throws -> UInt64 {
+        let save = try SaveFolder(plan.output).last(resumes: resumes)
+        return try save.flatMap { try ResumeState.load($0, for: plan).run } ?? UInt64.random(in: 1...UInt64.max)
     }
 
     /// The model's tokenizer, if its tokens are all in the model's vocabulary.
@@ -251,14 +267,15 @@ public final class TrainingRun {
                     + " rate, and resume from the last save"
             )
         }
-        let optimizer = try self.parameters.optimizerState
+        let optimizer = try self.parameters.bringHome()
         let state = ResumeState(
             step: self.pace.step,
             seconds: self.seconds,
             position: self.batches.position,
             identity: self.plan.identity,
             best: self.best,
-            base: self.base
+            base: self.base,
+            run: self.number
         )
         do {
             let save = try self.folder.save(

@@ -8,6 +8,7 @@
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "switchyard/v1/expert_host.pb-c.h"
 #include "switchyard/v1/gateway.pb-c.h"
+#include "switchyard/v1/training.pb-c.h"
 #include "switchyard/v1/types.pb-c.h"
 
 #endif

@@ -15,9 +15,33 @@ extension JSONValue {
         contentsOf path: String,
         maxBytes: Int
     ) throws(CheckpointError) -> [String: JSONValue] {
-        let value = try JSONFile.withBytes(of: path, maxBytes: maxBytes) { (bytes) throws(CheckpointError) in
-            try JSONFile.value(bytes, file: path)
+        try self.object(
+            try JSONFile.withBytes(of: path, maxBytes: maxBytes) { (bytes) throws(CheckpointError) in
+                try JSONFile.value(bytes, file: path)
+            },
+            file: path
+        )
+    }
+
+    /// Reads one JSON object, by the rules of Python's `json`.
+    ///
+    /// - Parameters:
+    ///   - contents: The text.
+    ///   - name: What errors call it.
+    /// - Returns: The object's members; of two equal keys the last counts.
+    /// - Throws: `CheckpointError` that names the place.
+    static func object(_ contents: [UInt8], name: String) throws(CheckpointError) -> [String: JSONValue] {
+        let result: Result<JSONValue, CheckpointError> = contents.withUnsafeBytes { bytes in
+            do throws(CheckpointError) {
+                return .success(try JSONFile.value(bytes, file: name))
+            } catch {
+                return .failure(error)
+            }
         }
+        return try self.object(try result.get(), file: name)
+    }
+
+    private static func object(_ value: JSONValue, file path: String) throws(CheckpointError) -> [String: JSONValue] {
         guard case .object(let object) = value else {
             throw CheckpointError(
                 code: .malformed,

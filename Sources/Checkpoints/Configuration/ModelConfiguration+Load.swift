@@ -56,6 +56,31 @@ extension ModelConfiguration {
         try self.load(file: path, generation: nil, generationPath: path, overrides: [:])
     }
 
+    /// Reads the contents of a file like `config.json`.
+    ///
+    /// - Parameters:
+    ///   - contents: The JSON, 4 MiB at most.
+    ///   - name: What errors call it.
+    /// - Returns: A configuration that has passed `validate()`.
+    /// - Throws: `CheckpointError` that names the key, its limits and its value.
+    public static func load(contents: [UInt8], name: String) throws(CheckpointError) -> ModelConfiguration {
+        guard contents.count <= self.maxFileBytes else {
+            throw CheckpointError(
+                code: .limitExceeded,
+                message: "has \(contents.count) bytes, but may have \(self.maxFileBytes) at most",
+                file: name
+            )
+        }
+        let config = try JSONValue.object(contents, name: name)
+        return try self.make(
+            config: try self.usualNames(of: config, overrides: [:], file: name),
+            configPath: name,
+            generation: nil,
+            generationPath: name,
+            overrides: [:]
+        )
+    }
+
     private static func load(
         file path: String,
         generation: [String: JSONValue]?,

@@ -60,7 +60,7 @@ final class StepSums {
     private(set) var biases: [Stack: [[Double]]] = [:]
     let embeddings: [Stack: RowSums]
 
-    init(_ configuration: ModelConfiguration, parameters: ModelParameters) {
+    init(_ configuration: ModelConfiguration) {
         self.embeddings = [
             .encoder: RowSums(columns: configuration.modelWidth),
             .decoder: RowSums(columns: configuration.modelWidth),

@@ -49,6 +49,14 @@ struct SparseLayerPass {
         )
     }
 
+    /// Where the dropout of each dispatched row comes from.
+    private func places(_ plan: RoutePlan) -> [RowPlace] {
+        plan.sources.map { source in
+            let place = self.sequences.place(Int(source))
+            return RowPlace(sequence: UInt32(place.sequence), position: UInt32(place.position))
+        }
+    }
+
     /// Computes the layer; `known` is the plan of an earlier pass over the same rows, followed and not counted again.
     func forward(_ input: Rows, into output: Rows, known: RoutePlan?) -> SparseActivations {
         let run = self.run
@@ -72,7 +80,13 @@ struct SparseLayerPass {
         let outputs = run.arena.rows(plan.sources.count, columns: input.columns)
         let experts: FeedForwardActivations?
         if let elsewhere = run.experts {
-            elsewhere.forward(self.parameters.layer, plan, dispatched, into: outputs)
+            elsewhere.forward(
+                self.parameters.layer,
+                plan,
+                dispatched,
+                places: run.randomness == nil ? nil : self.places(plan),
+                into: outputs
+            )
             experts = nil
         } else {
             experts = self.networks(plan).forward(dispatched, into: outputs)
@@ -144,6 +158,7 @@ struct SparseLayerPass {
                     self.parameters.layer,
                     plan,
                     kept.dispatched,
+                    places: self.places(plan),
                     outputGradient: expertGradient,
                     inputGradient: dispatchedGradient
                 )

@@ -1,23 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
-internal import SwitchModel
+public import SwitchModel
 internal import SwitchyardTypes
 internal import TensorKernels
+
+/// Where the experts of a model are computed that is trained.
+public enum ExpertPlace: Sendable {
+    /// With the weights' own experts.
+    case here
+    /// By experts with weights that stay as they are. Where their weights are the same, so are the bits.
+    case frozen(any TrainingExperts)
+    /// By experts that are trained where they are.
+    case learning(any LearningExperts)
+}
 
 /// Experts that are computed elsewhere, as the layers of a step use them.
 ///
 /// After a failure the layers get zeros, and the step, which is void, soon ends with the failure.
 final class ExpertsElsewhere {
-    private let experts: any TrainingExperts
-    private var failure: (any Error)?
-
-    init(_ experts: any TrainingExperts) {
-        self.experts = experts
+    private enum Kind {
+        case frozen(any TrainingExperts)
+        case learning(any LearningExperts)
     }
 
-    /// Refuses settings that need the experts' hidden rows here.
-    static func check(_ settings: TrainingSettings) throws(TrainingError) {
+    private let experts: Kind
+    private var failure: (any Error)?
+
+    /// Those that are trained where they are.
+    var learning: (any LearningExperts)? {
+        if case .learning(let experts) = self.experts { experts } else { nil }
+    }
+
+    init?(_ place: ExpertPlace) {
+        switch place {
+        case .here: return nil
+        case .frozen(let experts): self.experts = .frozen(experts)
+        case .learning(let experts): self.experts = .learning(experts)
+        }
+    }
+
+    /// Refuses settings that need the experts' hidden rows here, where they are not there either.
+    func check(_ settings: TrainingSettings) throws(TrainingError) {
+        guard case .frozen = self.experts else { return }
         let dropout = settings.expertDropout ?? settings.dropout
         guard dropout == 0 else {
             throw TrainingError(
@@ -41,13 +66,49 @@ final class ExpertsElsewhere {
     func check() throws(TrainingError) {
         guard let failure = self.failure else { return }
         self.failure = nil
-        throw TrainingError(code: .noExperts, message: "\(failure)")
+        throw Self.error(failure)
     }
 
-    /// Computes the experts' outputs of dispatched rows.
-    func forward(_ layer: SparseLayer, _ plan: RoutePlan, _ tokens: Rows, into outputs: Rows) {
-        self.compute(plan, into: outputs) { experts, groups in
-            try experts.forward(layer, groups: groups, tokens: tokens.matrix)
+    private static func error(_ failure: any Error) -> TrainingError {
+        TrainingError(code: failure is VoidStep ? .voidStep : .noExperts, message: "\(failure)")
+    }
+
+    /// Begins a step, or begins it again.
+    func begin(step: Int) throws(TrainingError) {
+        self.failure = nil
+        do {
+            try self.learning?.begin(step: step)
+        } catch {
+            throw Self.error(error)
+        }
+    }
+
+    /// Adds the sums of squares of gradients that are elsewhere.
+    func add(to squares: inout [Double], _ layout: ParameterLayout) throws(TrainingError) {
+        guard let learning = self.learning else { return }
+        do {
+            for (role, square) in try learning.squares() {
+                if let index = layout.index(of: role) { squares[index] = square }
+            }
+        } catch {
+            throw Self.error(error)
+        }
+    }
+
+    /// Computes the experts' outputs of dispatched rows; `places` are nil when evaluating.
+    func forward(
+        _ layer: SparseLayer,
+        _ plan: RoutePlan,
+        _ tokens: Rows,
+        places: @autoclosure () -> [RowPlace]?,
+        into outputs: Rows
+    ) {
+        self.compute(plan, into: outputs) { groups in
+            switch self.experts {
+            case .frozen(let experts): try experts.forward(layer, groups: groups, tokens: tokens.matrix)
+            case .learning(let experts):
+                try experts.forward(layer, groups: groups, tokens: tokens.matrix, places: places())
+            }
         }
     }
 
@@ -56,29 +117,41 @@ final class ExpertsElsewhere {
         _ layer: SparseLayer,
         _ plan: RoutePlan,
         _ tokens: Rows,
+        places: @autoclosure () -> [RowPlace]?,
         outputGradient: Rows,
         inputGradient: Rows
     ) {
-        self.compute(plan, into: inputGradient) { experts, groups in
-            try experts.backward(
-                layer,
-                groups: groups,
-                tokens: tokens.matrix,
-                outputGradients: outputGradient.matrix
-            )
+        self.compute(plan, into: inputGradient) { groups in
+            switch self.experts {
+            case .frozen(let experts):
+                try experts.backward(
+                    layer,
+                    groups: groups,
+                    tokens: tokens.matrix,
+                    outputGradients: outputGradient.matrix
+                )
+            case .learning(let experts):
+                try experts.backward(
+                    layer,
+                    groups: groups,
+                    tokens: tokens.matrix,
+                    outputGradients: outputGradient.matrix,
+                    places: places() ?? []
+                )
+            }
         }
     }
 
     private func compute(
         _ plan: RoutePlan,
         into results: Rows,
-        _ body: (any TrainingExperts, [ExpertRows]) throws -> FloatMatrix
+        _ body: ([ExpertRows]) throws -> FloatMatrix
     ) {
         guard results.count > 0 else { return }
         let groups = plan.groups.map { ExpertRows(expert: $0.expert, rows: $0.rows.count) }
         if self.failure == nil {
             do {
-                let computed = try body(self.experts, groups)
+                let computed = try body(groups)
                 for row in 0..<results.count {
                     results.row(row).update(from: computed.pointer + row * results.columns, count: results.columns)
                 }

@@ -36,6 +36,23 @@ struct FeedForwards {
     private var isPlainReLU: Bool { self.activation == .relu && !self.isGated }
 
     func forward(_ input: Rows, into output: Rows) -> FeedForwardActivations {
+        let kept = self.activations(of: input)
+        self.run.pool.multiply(
+            self.groups.map { group in
+                Linear.forward(
+                    self.run,
+                    group.parameters.wo,
+                    kept.hidden.slice(group.rows),
+                    into: output.slice(group.rows)
+                )
+            },
+            level: self.run.level
+        )
+        return kept
+    }
+
+    /// Computes what the backward pass needs, without the outputs.
+    func activations(of input: Rows) -> FeedForwardActivations {
         let run = self.run
         let width = run.configuration.feedForwardWidth
         let hidden = run.arena.rows(input.count, columns: width)
@@ -69,24 +86,14 @@ struct FeedForwards {
             }
         }
         run.settle(hidden)
-        run.pool.multiply(
-            self.groups.map { group in
-                Linear.forward(
-                    run,
-                    group.parameters.wo,
-                    hidden.slice(group.rows),
-                    into: output.slice(group.rows)
-                )
-            },
-            level: run.level
-        )
         return FeedForwardActivations(input: input, inner: inner, factor: factor, hidden: hidden)
     }
 
+    /// Adds to the weights' gradients, and computes the input's, unless there is no place for it.
     func backward(
         _ kept: FeedForwardActivations,
         outputGradient: Rows,
-        inputGradient: Rows,
+        inputGradient: Rows?,
         gradients: Gradients
     ) {
         let run = self.run
@@ -111,16 +118,18 @@ struct FeedForwards {
         for group in self.groups {
             let rows = kept.input.slice(group.rows)
             let dz = inner.slice(group.rows)
-            products.append(
-                Linear.inputGradient(run, group.parameters.inner, dz, into: inputGradient.slice(group.rows))
-            )
+            if let inputGradient {
+                products.append(
+                    Linear.inputGradient(run, group.parameters.inner, dz, into: inputGradient.slice(group.rows))
+                )
+            }
             products.append(Linear.weightGradient(gradients, group.parameters.inner, dz, rows))
             if let weight = group.parameters.factor, let factor {
                 products.append(Linear.weightGradient(gradients, weight, factor.slice(group.rows), rows))
             }
         }
         run.pool.multiply(products, level: run.level)
-        guard let factor else { return }
+        guard let factor, let inputGradient else { return }
         // A second product adds to what the first one wrote.
         run.pool.multiply(
             self.groups.compactMap { group in

@@ -20,7 +20,7 @@ public final class Adafactor: Optimizer, @unchecked Sendable {
     // Safety: one caller at a time makes a step; its threads write disjoint rows.
 
     /// Adafactor's settings.
-    public struct Settings: Sendable, Hashable {
+    public struct Settings: Sendable, Hashable, Codable {
         /// Added to squared gradients; above 0.
         public var squareEpsilon = 1e-30
         /// The least root mean square of weights that scales a step.

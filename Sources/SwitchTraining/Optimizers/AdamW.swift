@@ -19,7 +19,7 @@ public final class AdamW: Optimizer, @unchecked Sendable {
     // Safety: one caller at a time makes a step; its threads write disjoint elements.
 
     /// Adam's settings.
-    public struct Settings: Sendable, Hashable {
+    public struct Settings: Sendable, Hashable, Codable {
         /// How much of the mean gradient stays; at least 0 and below 1.
         public var beta1 = 0.9
         /// How much of the mean square stays; at least 0 and below 1.

@@ -4,9 +4,9 @@
 ///
 /// By default norms, relative position biases and other biases do not decay, which are the ones that transformers' `Trainer`
 /// exempts (`get_parameter_names` with its patterns for norms and `bias`).
-public struct WeightDecay: Sendable, Hashable {
+public struct WeightDecay: Sendable, Hashable, Codable {
     /// Tensors with a decay of their own.
-    public struct Group: Sendable, Hashable {
+    public struct Group: Sendable, Hashable, Codable {
         /// The names: `*` stands for any characters, none included.
         public var pattern: String
 

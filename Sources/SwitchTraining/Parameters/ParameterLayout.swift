@@ -87,6 +87,32 @@ public struct ParameterLayout: Sendable, Hashable {
         )
     }
 
+    /// Lays out the tensors of some of a model's experts, in the model's order.
+    ///
+    /// - Parameters:
+    ///   - configuration: The model.
+    ///   - experts: The experts, by layer.
+    /// - Throws: `limitExceeded` for more than ``mostElements`` parameters.
+    init(_ configuration: ModelConfiguration, experts: [ShardPlan.Held]) throws(TrainingError) {
+        let held = Dictionary(experts.map { ($0.layer, Set($0.experts)) }) { first, _ in first }
+        let roles = try ParameterLayout(configuration).entries
+            .compactMap { entry -> TensorRole? in
+                guard case .expert(let layer, let expert) = entry.kind else { return nil }
+                return held[layer]?.contains(expert) == true ? entry.role : nil
+            }
+        self.init(
+            roles.map { role in
+                Tensor(
+                    name: configuration.name(of: role),
+                    shape: configuration.shape(of: role),
+                    kind: ParameterKind(role),
+                    role: role
+                )
+            },
+            indices: Dictionary(uniqueKeysWithValues: roles.enumerated().map { ($0.element, $0.offset) })
+        )
+    }
+
     private init(entries: [Entry], count: Int, indices: [TensorRole: Int]) {
         self.entries = entries
         self.count = count

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Checkpoints
-public import SwitchModel
 internal import SwitchyardTypes
 public import TensorKernels
 
@@ -44,15 +43,14 @@ public final class TrainingStep {
     ///   - settings: What is minimised, and how.
     ///   - pool: Threads that share the work.
     ///   - level: The instruction set.
-    ///   - experts: Experts that are computed elsewhere, with weights that stay as they are; nil to compute with the weights'
-    ///     own. Where their weights are the same, so are the bits.
+    ///   - experts: Where experts are computed; it does not change the bits.
     /// - Throws: `unsupported` for an encoder alone, `invalidSettings` or `limitExceeded`.
     public init(
         _ configuration: ModelConfiguration,
         settings: TrainingSettings = TrainingSettings(),
         pool: WorkPool,
         level: KernelLevel = .best,
-        experts: (any TrainingExperts)? = nil
+        experts: ExpertPlace = .here
     ) throws(TrainingError) {
         guard configuration.hasDecoder, configuration.encoderBlocks > 0 else {
             throw TrainingError(
@@ -61,8 +59,8 @@ public final class TrainingStep {
             )
         }
         try settings.validate()
-        if experts != nil { try ExpertsElsewhere.check(settings) }
-        self.experts = experts.map { ExpertsElsewhere($0) }
+        self.experts = ExpertsElsewhere(experts)
+        try self.experts?.check(settings)
         self.configuration = configuration
         self.layout = try ParameterLayout(configuration)
         self.settings = settings
@@ -70,7 +68,7 @@ public final class TrainingStep {
         self.level = level
         self.parameters = ModelParameters(configuration, layout: self.layout)
         self.rounded = settings.precision == .bfloat16 ? ParameterBuffer(layout: self.layout) : nil
-        self.sums = StepSums(configuration, parameters: self.parameters)
+        self.sums = StepSums(configuration)
     }
 
     /// Computes a step's losses and gradients.
@@ -90,8 +88,30 @@ public final class TrainingStep {
         step: Int
     ) throws(TrainingError) -> StepReport {
         try batch.validate(self.configuration, needsTeacher: self.settings.teacher != nil)
+        var attempts = 0
+        while true {
+            do throws(TrainingError) {
+                return try self.attempt(batch, weights: weights, into: gradients, step: step)
+            } catch {
+                attempts += 1
+                guard error.code == .voidStep, attempts < Self.mostAttempts else { throw error }
+            }
+        }
+    }
+
+    /// How often a step is computed whose experts, elsewhere, answer what cannot be trusted.
+    private static let mostAttempts = 5
+
+    private func attempt(
+        _ batch: TrainingBatch,
+        weights: ParameterBuffer,
+        into gradients: Gradients,
+        step: Int
+    ) throws(TrainingError) -> StepReport {
         self.times = StepTimes()
+        self.arena.end()
         var mark = ContinuousClock.now
+        try self.experts?.begin(step: step)
         gradients.begin()
         self.sums.clear()
         let routing = StepRouting(
@@ -130,8 +150,10 @@ public final class TrainingStep {
         self.sums.finish(into: gradients, self.configuration, self.parameters)
         gradients.clearUntouched(pool: self.pool)
         var report = self.report(losses, routing, batch)
+        var squares = GradientNorm.squares(of: gradients, pool: self.pool)
+        try self.experts?.add(to: &squares, self.layout)
         do throws(TrainingError) {
-            report.gradientNorm = try GradientNorm.norm(of: gradients, scale: 1, pool: self.pool)
+            report.gradientNorm = try GradientNorm.norm(squares: squares, layout: self.layout, scale: 1)
         } catch {
             throw TrainingError(
                 code: .notFinite,

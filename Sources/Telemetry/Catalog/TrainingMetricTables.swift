@@ -61,3 +61,49 @@ package struct TrainingMetrics: MetricTable {
         "Saves that could not be written."
     )
 }
+
+/// Metrics of a host whose experts are trained.
+package struct TrainingHostTable: MetricTable {
+    package let rowsTotal = MetricDefinition(
+        "switchyard_training_host_rows_total",
+        .counter,
+        ["kind"],
+        "Token rows computed; kind is forward, backward, or replay for those of a log that a host repeats after a failure."
+    )
+    package let queueSeconds = MetricDefinition(
+        "switchyard_training_host_queue_seconds",
+        .histogram(.callSeconds),
+        "Time that a call with rows waited to be computed."
+    )
+    package let computeSeconds = MetricDefinition(
+        "switchyard_training_host_compute_seconds",
+        .histogram(.callSeconds),
+        "Time that a call with rows was computed."
+    )
+    package let isLoaded = MetricDefinition(
+        "switchyard_training_host_loaded",
+        .gauge,
+        "1 if the host holds a shard's state, 0 if it waits for one."
+    )
+    package let step = MetricDefinition(
+        "switchyard_training_host_step",
+        .gauge,
+        "Steps that the host has applied."
+    )
+    package let waitingCalls = MetricDefinition(
+        "switchyard_training_host_waiting_calls",
+        .gauge,
+        "Calls waiting to be computed."
+    )
+    package let snapshotsTotal = MetricDefinition(
+        "switchyard_training_host_snapshots_total",
+        .counter,
+        ["outcome"],
+        "Snapshots written to this host's disk: ok or failed."
+    )
+    package let snapshotTime = MetricDefinition(
+        "switchyard_training_host_snapshot_timestamp_seconds",
+        .gauge,
+        "When the last snapshot was written to this host's disk."
+    )
+}

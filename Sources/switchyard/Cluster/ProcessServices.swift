@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ExpertServing
+import ExpertTraining
 import Foundation
 import GatewayServing
 import Logging
@@ -97,6 +98,8 @@ protocol ObservedService: Service {
 extension Gateway: ObservedService {}
 
 extension ExpertHost: ObservedService {}
+
+extension TrainingHost: ObservedService {}
 
 extension ObservedService {
     /// Runs the service as this process's own, until it ends or a signal stops the process.

@@ -3,6 +3,7 @@
 import ArgumentParser
 import CommandKit
 import ExpertServing
+import ExpertTraining
 import Logging
 import RPCTransport
 import ServiceKit
@@ -12,7 +13,7 @@ import SwitchyardTypes
 struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
     static let configuration = CommandConfiguration(
         commandName: "expert-host",
-        abstract: "Serve the experts of one shard, or of several.",
+        abstract: "Serve the experts of one shard, or of several; or hold experts while they are trained.",
         discussion: """
             Every flag is also an environment variable (--max-rows is SWITCHYARD_MAX_ROWS) and a key of the file that
             --config names. SIGTERM drains: the host tells its gateways that it is leaving, finishes the calls in flight and
@@ -29,8 +30,11 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
             To listen beyond loopback, give it a certificate (`switchyard certs` makes some), or allow plaintext with
             --plaintext. Certificate files are read again when they change.
 
+            With --train it waits for `switchyard train --pool`, which brings the experts, and answers no gateway.
+
             EXAMPLE
               switchyard expert-host --shard shards/pool-0
+              switchyard expert-host --train --snapshots /var/lib/switchyard/snapshots
               switchyard expert-host --shard shards/pool-0 --dtype bfloat16
               switchyard expert-host --shard packed/pool-0 --prefault
               switchyard expert-host --shard https://bucket.example/shards/pool-0 --shard-cache /var/cache/switchyard
@@ -61,6 +65,10 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Option(ExpertHostSettings.table.batchWindow) var batchWindowUs: String?
 
+    @Flag(ExpertHostSettings.table.train) var train = false
+
+    @Option(ExpertHostSettings.table.snapshots) var snapshots: String?
+
     @Option(ExpertHostSettings.table.zone) var zone: String?
 
     @Option(ExpertHostSettings.table.receiveBudget) var receiveBudgetBytes: String?
@@ -86,6 +94,31 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
         var listen: ListenAddress
     }
 
+    /// What the settings describe.
+    private enum Kind {
+        case serving(Plan)
+        case training(TrainingHostConfiguration, ListenAddress)
+    }
+
+    private static func kind(_ settings: Settings) throws -> Kind {
+        let table = ExpertHostSettings.table
+        guard try table.isTraining(settings) else { return .serving(try Self.plan(settings)) }
+        var configuration = TrainingHostConfiguration()
+        let listen = try settings.value(table.listen)
+        configuration.host = listen.boundHost
+        configuration.port = listen.port
+        configuration.threads = try settings.value(table.compute.threads)
+        configuration.pinsThreads = try settings.value(table.compute.pinThreads)
+        configuration.snapshotFolder = try settings.value(table.snapshots)
+        configuration.receiveBudgetBytes = try settings.value(table.receiveBudget)
+        configuration.drainTimeout = try settings.value(table.drain)
+        configuration.reflection = try !settings.value(ServiceSettings.table.noReflection)
+        _ = try SecuritySettings.listener(settings, at: listen)
+        try AdminOptions.read(settings, CommandSettings.hostAdmin, besides: listen)
+        try ServiceOptions.logging(settings)
+        return .training(configuration, listen)
+    }
+
     /// Reads every setting.
     private static func plan(_ settings: Settings) throws -> Plan {
         let configuration = try ExpertHostConfiguration(settings)
@@ -102,8 +135,41 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
             let settings = try await self.settings()
             EarlySignals.endService(endsWithStandardInput: self.service.exitWithStandardInput)
             try ServiceOptions.startLogging(settings)
-            return (settings, try Self.plan(settings))
+            return (settings, try Self.kind(settings))
         }
+        switch plan {
+        case .serving(let plan): try await self.serve(plan, settings)
+        case .training(let configuration, let listen): try await self.train(configuration, at: listen, settings)
+        }
+    }
+
+    private func train(
+        _ configuration: TrainingHostConfiguration,
+        at listen: ListenAddress,
+        _ settings: Settings
+    ) async throws {
+        var configuration = configuration
+        try ThreadAllowance.require(
+            ThreadAllowance.ofServices(computing: configuration.threads),
+            for: "switchyard expert-host"
+        )
+        configuration.reservation = try PortReservation(host: configuration.host, port: configuration.port)
+        let logger = Logger(label: "training-host")
+        configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
+        let port = try self.admin.port(settings, CommandSettings.hostAdmin, of: TrainingHost.component)
+        let made = configuration
+        try await AdminPort.run(port, logger: logger) {
+            let host = try TrainingHost(configuration: made, logger: logger, metrics: AdminPort.metrics(port))
+            try await host.runProcess(
+                behind: port,
+                options: self.service,
+                drain: made.drainTimeout,
+                logger: logger
+            ) { try await host.boundAddress() }
+        }
+    }
+
+    private func serve(_ plan: Plan, _ settings: Settings) async throws {
         var configuration = plan.configuration
         try ThreadAllowance.require(
             ThreadAllowance.ofServices(computing: configuration.threads),
@@ -138,12 +204,19 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
 
 extension ExpertHostCommand: ConfiguredCommand {
     static func checkValues(_ settings: Settings) throws {
-        _ = try Self.plan(settings)
+        _ = try Self.kind(settings)
     }
 
     static func checkFiles(_ settings: Settings) throws {
-        let plan = try Self.plan(settings)
-        _ = try ListenerSecurityOptions.security(settings, at: plan.listen, logger: Logger(label: "expert-host"))
+        let logger = Logger(label: "expert-host")
+        let plan: Plan
+        switch try Self.kind(settings) {
+        case .serving(let serving): plan = serving
+        case .training(_, let listen):
+            _ = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
+            return
+        }
+        _ = try ListenerSecurityOptions.security(settings, at: plan.listen, logger: logger)
         if let directories = try plan.sources.localDirectories() {
             var configuration = plan.configuration
             configuration.shardDirectories = directories

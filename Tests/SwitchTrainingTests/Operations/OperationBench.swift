@@ -42,7 +42,7 @@ struct OperationBench {
             settings: settings,
             randomness: step.map { StepRandomness(seed: settings.seed, step: $0) },
             gradients: self.gradients,
-            sums: StepSums(configuration, parameters: self.parameters),
+            sums: StepSums(configuration),
             routing: StepRouting(configuration, settings: settings, policy: settings.capacity, batch: batch)
         )
     }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import ExpertPooling
+import ExpertTraining
 import GatewayServing
 import Logging
 import RPCTransport
@@ -28,17 +29,33 @@ struct TrainClusterSettings: SettingTable {
         default: 30,
         "How long a call to an expert host may take before it is made again."
     )
+    let snapshotEvery = Setting.whole(
+        "snapshot-every",
+        in: 1...1_000_000,
+        default: 50,
+        "Steps after which the state of experts on hosts is kept again; what came since can be repeated."
+    )
+    let logBytes = Setting.whole(
+        "log-bytes",
+        in: 1 << 20...1 << 44,
+        default: 1 << 30,
+        "Memory for what came since; states are kept earlier where it is not enough."
+    )
     let hedgePercent = GatewaySettings.table.pools.hedgePercent
     let auditPercent = GatewaySettings.table.pools.auditPercent
     let auditMemory = GatewaySettings.table.pools.auditMemory
 
     /// Those that no other command has.
-    var own: [SettingDefinition] { [self.wait.definition, self.call.definition] }
+    var own: [SettingDefinition] {
+        [self.wait.definition, self.call.definition, self.snapshotEvery.definition, self.logBytes.definition]
+    }
 
     /// The hosts of a run, and how it waits for them.
     struct Hosts: Sendable {
         var cluster: ExpertClusterConfiguration
         var patience = TrainingCluster.Patience()
+        /// The same hosts where they train; nil where experts stay as they are.
+        var training: ShardedExperts.Configuration?
 
         /// Reads the certificates of the connections.
         mutating func openFiles(_ settings: Settings, logger: Logger) throws {
@@ -47,6 +64,7 @@ struct TrainClusterSettings: SettingTable {
                 pools: self.cluster.pools,
                 logger: logger
             )
+            self.training?.channel = self.cluster.channel
         }
     }
 
@@ -62,6 +80,8 @@ struct TrainClusterSettings: SettingTable {
         guard !pools.isEmpty else {
             for (key, isSet) in [
                 (self.wait.key, settings.isSet(self.wait)), (self.call.key, settings.isSet(self.call)),
+                (self.snapshotEvery.key, settings.isSet(self.snapshotEvery)),
+                (self.logBytes.key, settings.isSet(self.logBytes)),
             ] where isSet {
                 throw Settings.Failure(
                     "\(key) is for experts on hosts; name them with --pool NAME=TARGET, or leave it out"
@@ -69,15 +89,15 @@ struct TrainClusterSettings: SettingTable {
             }
             return nil
         }
-        guard plan.freezesExperts else {
+        guard plan.lowRank == nil else {
             throw Settings.Failure(
-                "the experts of --pool stay as they are; set --experts frozen, or train without hosts"
+                "a LoRA adapter is trained in one process; leave out --pool, or the LoRA settings"
             )
         }
-        guard plan.training.precision == .float32 else {
-            throw Settings.Failure(
-                "precision is \(plan.training.precision.rawValue), but expert hosts compute in float32; leave it out"
-            )
+        if plan.freezesExperts {
+            try self.checkFrozen(settings, plan)
+        } else {
+            try self.checkFull(settings)
         }
         var hosts = Hosts(cluster: ExpertClusterConfiguration(pools: pools))
         hosts.patience.layer = try settings.value(self.wait)
@@ -87,7 +107,59 @@ struct TrainClusterSettings: SettingTable {
         hosts.cluster.auditMemoryBytes = try settings.value(self.auditMemory)
         hosts.cluster.allowsPlaintext = try settings.value(ListenerSecuritySettings.table.plaintext)
         _ = try ExpertsSecurityOptions.options(settings, pools: pools)
+        if !plan.freezesExperts { hosts.training = try self.training(settings, hosts, pools) }
         return hosts
+    }
+
+    private func checkFrozen(_ settings: Settings, _ plan: RunPlan) throws {
+        guard plan.training.precision == .float32 else {
+            throw Settings.Failure(
+                "precision is \(plan.training.precision.rawValue), but expert hosts compute in float32; leave it out"
+            )
+        }
+        for (key, isSet) in [
+            (self.snapshotEvery.key, settings.isSet(self.snapshotEvery)),
+            (self.logBytes.key, settings.isSet(self.logBytes)),
+        ] where isSet {
+            throw Settings.Failure("\(key) is for experts that are trained; leave it out with --experts frozen")
+        }
+    }
+
+    private func checkFull(_ settings: Settings) throws {
+        for (key, isSet) in [
+            (self.hedgePercent.key, settings.isSet(self.hedgePercent)),
+            (self.auditPercent.key, settings.isSet(self.auditPercent)),
+            (self.auditMemory.key, settings.isSet(self.auditMemory)),
+        ] where isSet {
+            throw Settings.Failure("\(key) is for experts that stay as they are; leave it out, or set --experts frozen")
+        }
+    }
+
+    private func training(
+        _ settings: Settings,
+        _ hosts: Hosts,
+        _ pools: [PoolSpecification]
+    ) throws -> ShardedExperts.Configuration {
+        let shards = try pools.map { pool in
+            ShardedExperts.Configuration.Pool(
+                name: pool.name,
+                targets: try pool.targets.map { target in
+                    guard case .address(let host, let port) = target else {
+                        throw Settings.Failure(
+                            "pool: \(target) stands for any number of hosts, but hosts that train are replicas with names: name each"
+                                + " as host:port"
+                        )
+                    }
+                    return (host, port)
+                }
+            )
+        }
+        var training = ShardedExperts.Configuration(pools: shards, channel: hosts.cluster.channel)
+        training.call = hosts.patience.call
+        training.patience = hosts.patience.layer
+        training.stepsPerSnapshot = try settings.value(self.snapshotEvery)
+        training.logBytes = try settings.value(self.logBytes)
+        return training
     }
 }
 
@@ -96,6 +168,8 @@ struct TrainClusterOptions: ParsableArguments {
     @Option(TrainClusterSettings.table.pool) var pool: [String] = []
     @Option(TrainClusterSettings.table.wait) var expertWaitSeconds: String?
     @Option(TrainClusterSettings.table.call) var expertCallSeconds: String?
+    @Option(TrainClusterSettings.table.snapshotEvery) var snapshotEvery: String?
+    @Option(TrainClusterSettings.table.logBytes) var logBytes: String?
     @Option(TrainClusterSettings.table.hedgePercent) var hedgePercent: String?
     @Option(TrainClusterSettings.table.auditPercent) var auditPercent: String?
     @Option(TrainClusterSettings.table.auditMemory) var auditMemoryBytes: String?

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Checkpoints
 import CommandKit
+import ExpertTraining
 import Foundation
 import GatewayServing
 import Logging
@@ -36,6 +37,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --lora-rank 8
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --experts frozen \\
                 --pool pool-0=127.0.0.1:7401 --pool pool-1=127.0.0.1:7402
+              switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --experts full \\
+                --pool pool-0=10.0.0.1:7401,10.0.0.2:7401 --pool pool-1=10.0.0.3:7401,10.0.0.4:7401
               switchyard up run/latest
             """
     )
@@ -99,7 +102,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         let stop = TrainingStop()
         await stop.listen()
         let display = TrainingDisplay(steps: plan.steps)
-        let train: @Sendable ((any TrainingExperts)?) async throws -> RunOutcome = { experts in
+        let train: @Sendable (ExpertPlace) async throws -> RunOutcome = { experts in
             try await StopSignals.interruptible {
                 let pool = WorkPool(threads: threads)
                 let run = try TrainingRun(plan, resumes: resumes, pool: pool, experts: experts) { event in
@@ -112,7 +115,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         try hosts?.openFiles(settings, logger: logger)
         let cluster = hosts
         try await AdminPort.run(port, logger: logger) {
-            let outcome = try await Self.withExperts(on: cluster, of: plan, stop, train)
+            let outcome = try await Self.withExperts(on: cluster, of: plan, resumes, stop, train)
             display.end(outcome, folder: plan.output)
         }
         if let code = stop.exitCode { throw code }
@@ -122,20 +125,32 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     private static func withExperts(
         on hosts: TrainClusterSettings.Hosts?,
         of plan: RunPlan,
+        _ resumes: Bool,
         _ stop: TrainingStop,
-        _ train: @escaping @Sendable ((any TrainingExperts)?) async throws -> RunOutcome
+        _ train: @escaping @Sendable (ExpertPlace) async throws -> RunOutcome
     ) async throws -> RunOutcome {
-        guard let hosts, case .checkpoint(let directory) = plan.model else { return try await train(nil) }
+        guard let hosts else { return try await train(.here) }
         // What becomes of hosts is for people, beside the run's own lines.
         var logger = Logger(label: "experts") { StreamLogHandler.standardError(label: $0) }
         logger.logLevel = .warning
+        if let training = hosts.training {
+            let experts = try ShardedExperts(
+                training,
+                of: plan,
+                run: try TrainingRun.number(of: plan, resumes: resumes),
+                isStopping: { stop.isAsked },
+                logger: logger
+            )
+            return try await experts.running { try await train(.learning(experts)) }
+        }
+        guard case .checkpoint(let directory) = plan.model else { return try await train(.here) }
         return try await TrainingCluster.with(
             hosts.cluster,
             of: try Checkpoint.open(directory),
             patience: hosts.patience,
             isStopping: { stop.isAsked },
             logger: logger,
-            body: { try await train($0) }
+            body: { try await train(.frozen($0)) }
         )
     }
 
@@ -219,6 +234,43 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         case (_?, _?):
             throw Settings.Failure("a checkpoint and --new exclude each other; give one of them")
         }
+    }
+}
+
+extension ShardedExperts {
+    /// Names the hosts of a run.
+    ///
+    /// - Parameters:
+    ///   - configuration: The hosts.
+    ///   - plan: The run.
+    ///   - run: Its number.
+    ///   - isStopping: Whether it has been told to end.
+    ///   - logger: Logs what becomes of hosts.
+    /// - Throws: `CheckpointError` for a model that cannot be read, `TrainingError` for pools that do not fit it.
+    convenience init(
+        _ configuration: Configuration,
+        of plan: RunPlan,
+        run: UInt64,
+        isStopping: @escaping @Sendable () -> Bool,
+        logger: Logger
+    ) throws {
+        let file = plan.model.configurationFile
+        guard let contents = FileManager.default.contents(atPath: file) else {
+            throw Settings.Failure("\(file) cannot be read; correct the name, or its permissions")
+        }
+        var settings = plan.training
+        settings.seed = plan.seed
+        try self.init(
+            configuration,
+            model: try ModelConfiguration.load(file: file),
+            file: [UInt8](contents),
+            optimizer: plan.optimizer,
+            settings: settings,
+            run: run,
+            pool: WorkPool(threads: 1),
+            isStopping: isStopping,
+            logger: logger
+        )
     }
 }
 

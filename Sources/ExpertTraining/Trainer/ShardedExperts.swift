@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Checkpoints
+internal import Foundation
+public import Logging
+internal import NIOCore
+internal import RPCCore
+public import RPCTransport
+internal import ServiceKit
+public import SwitchModel
+public import SwitchTraining
+internal import SwitchyardProtos
+public import SwitchyardTypes
+internal import Synchronization
+public import TensorKernels
+
+/// Experts that are trained on hosts: a shard for each pool, with one or more replicas.
+///
+/// No row is dropped, and none counts twice: the layer waits until a host that has followed the whole log answers. What hosts
+/// compute is a function of the log, so neither which host answered shows in the weights, nor when, nor who died.
+public final class ShardedExperts: LearningExperts {
+    /// The hosts, and how to wait for them.
+    public struct Configuration: Sendable {
+        /// A shard and its hosts.
+        public struct Pool: Sendable {
+            /// The shard's name.
+            public var name: String
+            /// The replicas.
+            public var targets: [(host: String, port: Int)]
+
+            /// Names a shard and its hosts.
+            public init(name: String, targets: [(host: String, port: Int)]) {
+                self.name = name
+                self.targets = targets
+            }
+        }
+
+        /// The shards, among which experts are divided evenly.
+        public var pools: [Pool]
+        /// How to connect.
+        public var channel: RPCChannelConfiguration
+        /// How long one call may take before it is made again.
+        public var call = Duration.seconds(30)
+        /// How long a step waits while nothing comes back.
+        public var patience = Duration.seconds(600)
+        /// Steps after which hosts' states are kept again, so that the log can be forgotten.
+        public var stepsPerSnapshot = 50
+        /// Bytes of the log of all shards: hosts' states are kept earlier where it gets there, and a step waits for that.
+        public var logBytes = 1 << 30
+
+        /// Names the shards.
+        public init(pools: [Pool], channel: RPCChannelConfiguration) {
+            self.pools = pools
+            self.channel = channel
+        }
+    }
+
+    /// The run's number.
+    public let run: UInt64
+
+    /// Rows of a call at most.
+    static let mostRows = 2048
+
+    let links: [ShardLink]
+    private let settings: Configuration
+    private let model: ModelConfiguration
+    private let isStopping: @Sendable () -> Bool
+    private let templates: Mutex<[ExpertShard]>
+    private let pool: WorkPool
+    /// The shard of each expert of a layer.
+    private let shardOf: [Int]
+
+    /// Names the hosts of a run; ``with(_:_:)`` connects to them.
+    ///
+    /// - Parameters:
+    ///   - configuration: The hosts.
+    ///   - model: The model.
+    ///   - file: The contents of its `config.json`, which hosts get.
+    ///   - optimizer: What makes new weights of gradients.
+    ///   - settings: How the run trains.
+    ///   - run: The run's number, which is not 0.
+    ///   - pool: Threads for what the trainer itself computes.
+    ///   - isStopping: Whether the run has been told to end.
+    ///   - logger: Logs what becomes of hosts.
+    /// - Throws: `TrainingError` for pools that do not fit the model.
+    public init(
+        _ configuration: Configuration,
+        model: ModelConfiguration,
+        file: [UInt8],
+        optimizer: OptimizerPlan,
+        settings: TrainingSettings,
+        run: UInt64,
+        pool: WorkPool,
+        isStopping: @escaping @Sendable () -> Bool,
+        logger: Logger
+    ) throws {
+        let plans = try ShardPlan.shards(
+            model,
+            count: configuration.pools.count,
+            optimizer: optimizer,
+            settings: settings
+        )
+        let session = TrainingSession(run: run, trainer: UInt64.random(in: 1...UInt64.max))
+        self.links = try zip(configuration.pools, plans)
+            .map { pool, plan in
+                try ShardLink(
+                    pool.name,
+                    targets: pool.targets,
+                    plan: plan,
+                    configuration: file,
+                    session: session,
+                    patience: configuration.call,
+                    channel: configuration.channel,
+                    logger: logger
+                )
+            }
+        var shardOf = Array(repeating: 0, count: model.expertCount)
+        for (shard, plan) in plans.enumerated() {
+            for expert in plan.held.first?.experts ?? [] { shardOf[expert] = shard }
+        }
+        self.shardOf = shardOf
+        self.run = run
+        self.settings = configuration
+        self.model = model
+        self.isStopping = isStopping
+        self.pool = pool
+        self.templates = Mutex(try plans.map { try ExpertShard(model, plan: $0, pool: pool) })
+    }
+
+    /// Connects to the hosts, and runs a body with them.
+    ///
+    /// - Parameter body: Trains.
+    /// - Returns: The body's result.
+    /// - Throws: What the body throws.
+    public func running<Result: Sendable>(
+        _ body: @escaping @Sendable () async throws -> Result
+    ) async throws -> Result {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for channel in self.links.flatMap(\.channels) {
+                group.addTask { try await channel.run() }
+            }
+            group.addTask {
+                while !Task.isCancelled {
+                    try? await Task.sleep(for: .milliseconds(50))
+                    for link in self.links { link.tick() }
+                }
+            }
+            defer { group.cancelAll() }
+            return try await body()
+        }
+    }
+
+    private var wait: ShardWait { ShardWait(self.settings.patience, isStopping: self.isStopping) }
+
+    // MARK: - LearningExperts
+
+    /// Begins a step, ``LearningExperts/begin(step:)``.
+    public func begin(step: Int) throws {
+        for link in self.links { link.begin() }
+        try self.boundLog()
+    }
+
+    /// Keeps the log within its bound: wants newer states at half of it, and waits at all of it.
+    private func boundLog() throws {
+        let wait = self.wait
+        while true {
+            let bytes = self.links.map { link in link.state.withLock { $0.book?.byteCount ?? 0 } }
+            let total = bytes.reduce(0, +)
+            guard total > self.settings.logBytes / 2 else { return }
+            for (link, bytes) in zip(self.links, bytes) where bytes > 0 { link.wantHome() }
+            guard total > self.settings.logBytes else { return }
+            Thread.sleep(forTimeInterval: 0.01)
+            guard let largest = zip(self.links, bytes).max(by: { $0.1 < $1.1 })?.0 else { return }
+            try wait.check(largest, "a snapshot, so that the log stays within \(self.settings.logBytes) bytes")
+        }
+    }
+
+    /// Computes experts' outputs, ``LearningExperts/forward(_:groups:tokens:places:)``.
+    public func forward(
+        _ layer: SparseLayer,
+        groups: [SwitchModel.ExpertRows],
+        tokens: FloatMatrix,
+        places: [RowPlace]?
+    ) throws -> FloatMatrix {
+        let parts = self.parts(layer, groups, tokens, gradients: nil, places)
+        let wait = self.wait
+        let asked = parts.map { self.links[$0.shard].beginForward($0.pieces.map(\.rows)) }
+        let results = FloatMatrix(uninitializedRows: tokens.rows, columns: tokens.columns)
+        for (part, ids) in zip(parts, asked) {
+            part.put(try self.links[part.shard].outputs(ids, wait), into: results)
+        }
+        return results
+    }
+
+    /// Computes gradients, ``LearningExperts/backward(_:groups:tokens:outputGradients:places:)``.
+    public func backward(
+        _ layer: SparseLayer,
+        groups: [SwitchModel.ExpertRows],
+        tokens: FloatMatrix,
+        outputGradients: FloatMatrix,
+        places: [RowPlace]
+    ) throws -> FloatMatrix {
+        let parts = self.parts(layer, groups, tokens, gradients: outputGradients, places)
+        let wait = self.wait
+        let asked = parts.map { self.links[$0.shard].beginBackward($0.pieces.map(\.rows)) }
+        let results = FloatMatrix(uninitializedRows: tokens.rows, columns: tokens.columns)
+        for (part, indices) in zip(parts, asked) {
+            part.put(try self.links[part.shard].gradients(indices, wait), into: results)
+        }
+        return results
+    }
+
+    /// The squares of gradients, ``LearningExperts/squares()``.
+    public func squares() throws -> [TensorRole: Double] {
+        var squares: [TensorRole: Double] = [:]
+        let layouts = self.templates.withLock { $0.map(\.layout) }
+        for (link, layout) in zip(self.links, layouts) {
+            let answer = try link.squares(self.wait)
+            guard answer.squares.count == layout.entries.count else {
+                throw ShardFailure(
+                    "a host of \(link.name) has \(answer.squares.count) tensors, but the shard has \(layout.entries.count); use"
+                        + " the same version on both sides"
+                )
+            }
+            for index in answer.touched where Int(index) < layout.entries.count {
+                squares[layout.entries[Int(index)].role] = answer.squares[Int(index)]
+            }
+        }
+        return squares
+    }
+
+    /// Ends the step, ``LearningExperts/apply(rate:scale:)``.
+    public func apply(rate: Double, scale: Double) throws {
+        for link in self.links {
+            link.apply(rate: rate, scale: scale)
+            if link.place.step % self.settings.stepsPerSnapshot == 0 { link.wantHome() }
+        }
+    }
+
+    /// Keeps the state that experts begin with, ``LearningExperts/load(_:state:steps:step:)``.
+    public func load(
+        _ weights: ParameterBuffer,
+        state: [String: TensorView],
+        steps: [String: Int],
+        step: Int
+    ) throws {
+        let states = try self.templates.withLock { templates in
+            try templates.map { template in
+                try template.take(from: weights, state: state, steps: steps)
+                return (try template.stateBytes(), try template.checksum(pool: self.pool))
+            }
+        }
+        for (link, kept) in zip(self.links, states) {
+            link.state.notify { state in
+                state.kept = kept
+                state.book = ShardBook(replicas: link.targets.count, step: step, now: .now)
+            }
+            link.tick()
+        }
+    }
+
+    /// Brings the experts' state home, ``LearningExperts/state(into:)``.
+    public func state(into weights: ParameterBuffer) throws -> [[TensorView]] {
+        for link in self.links { link.wantSave() }
+        var tensors: [[TensorView]] = []
+        for (index, link) in self.links.enumerated() {
+            let kept = try link.keptState(self.wait)
+            try self.templates.withLock { templates in
+                try templates[index].restore(kept.bytes)
+                guard try templates[index].checksum(pool: self.pool) == kept.checksum else {
+                    throw ShardFailure(
+                        "the state of \(link.name) has another checksum than its host said; it is not saved: go on from the last save"
+                            + " with --resume"
+                    )
+                }
+                templates[index].put(into: weights)
+                tensors.append(try templates[index].tensors(in: kept.bytes))
+            }
+        }
+        return tensors
+    }
+}
+
+extension ShardedExperts {
+    /// Rows of one call.
+    struct Piece {
+        var rows: ShardRows
+        /// Where they lie among the layer's rows.
+        var ranges: [Range<Int>]
+    }
+
+    /// One shard's rows of a layer.
+    struct Part {
+        var shard: Int
+        var pieces: [Piece]
+
+        /// Puts answers where their rows lie.
+        func put(_ answers: [FloatMatrix], into results: FloatMatrix) {
+            for (piece, answer) in zip(self.pieces, answers) {
+                var next = 0
+                for range in piece.ranges {
+                    (results.pointer + range.lowerBound * results.columns)
+                        .update(from: answer.pointer + next * results.columns, count: range.count * results.columns)
+                    next += range.count
+                }
+            }
+        }
+    }
+
+    /// Divides a layer's rows among shards and calls.
+    fileprivate func parts(
+        _ layer: SparseLayer,
+        _ groups: [SwitchModel.ExpertRows],
+        _ tokens: FloatMatrix,
+        gradients: FloatMatrix?,
+        _ places: [RowPlace]?
+    ) -> [Part] {
+        var assigned: [[[(expert: Int, rows: Range<Int>)]]] = Array(repeating: [], count: self.links.count)
+        var room = Array(repeating: 0, count: self.links.count)
+        var next = 0
+        for group in groups {
+            let shard = self.shardOf[group.expert]
+            var rows = next..<next + group.rows
+            next = rows.upperBound
+            while !rows.isEmpty {
+                if room[shard] == 0 {
+                    assigned[shard].append([])
+                    room[shard] = Self.mostRows
+                }
+                let taken = min(room[shard], rows.count)
+                assigned[shard][assigned[shard].count - 1]
+                    .append((group.expert, rows.lowerBound..<rows.lowerBound + taken))
+                rows = rows.lowerBound + taken..<rows.upperBound
+                room[shard] -= taken
+            }
+        }
+        return assigned.enumerated()
+            .compactMap { shard, pieces in
+                guard !pieces.isEmpty else { return nil }
+                let place = self.links[shard].place
+                return Part(
+                    shard: shard,
+                    pieces: pieces.map { groups in
+                        self.piece(layer, groups, tokens, gradients, places, place, self.links[shard].session)
+                    }
+                )
+            }
+    }
+
+    private func piece(
+        _ layer: SparseLayer,
+        _ groups: [(expert: Int, rows: Range<Int>)],
+        _ tokens: FloatMatrix,
+        _ gradients: FloatMatrix?,
+        _ places: [RowPlace]?,
+        _ place: (step: Int, attempt: Int),
+        _ session: TrainingSession
+    ) -> Piece {
+        let rows = groups.reduce(0) { $0 + $1.rows.count }
+        let sent = gradients == nil ? rows : 2 * rows
+        let rowBytes = tokens.columns * MemoryLayout<Float>.stride
+        var tensor = ByteBufferAllocator().buffer(capacity: sent * rowBytes)
+        for matrix in [tokens, gradients].compactMap({ $0 }) {
+            for group in groups {
+                tensor.writeBytes(
+                    UnsafeRawBufferPointer(
+                        start: matrix.pointer + group.rows.lowerBound * matrix.columns,
+                        count: group.rows.count * rowBytes
+                    )
+                )
+            }
+        }
+        var bytes: [UInt8] = []
+        if let places {
+            bytes.reserveCapacity(8 * rows)
+            for place in groups.lazy.flatMap({ places[$0.rows] }) {
+                withUnsafeBytes(of: place.sequence.littleEndian) { bytes.append(contentsOf: $0) }
+                withUnsafeBytes(of: place.position.littleEndian) { bytes.append(contentsOf: $0) }
+            }
+        }
+        let envelope = TrainingRowsEnvelope(
+            rows: ForwardRequestEnvelope(
+                modelFingerprint: session.run,
+                stack: WireStack(layer.stack),
+                layer: UInt32(layer.block),
+                groups: groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
+                tokensShape: [UInt32(sent), UInt32(tokens.columns)]
+            ),
+            trainer: session.trainer,
+            step: UInt64(place.step),
+            attempt: UInt32(place.attempt),
+            places: bytes
+        )
+        return Piece(rows: ShardRows(envelope: envelope, tensor: tensor), ranges: groups.map(\.rows))
+    }
+}
