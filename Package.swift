@@ -195,7 +195,7 @@ let package = Package(
         .target(
             name: "ExpertTraining",
             dependencies: [
-                "SwitchyardTypes", "SwitchTraining", "SwitchModel", "TensorKernels", "Checkpoints", "ExpertPooling",
+                "SwitchyardTypes", "SwitchTraining", "SwitchModel", "TensorKernels", "Checkpoints",
                 "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
@@ -301,6 +301,14 @@ let package = Package(
             name: "SwitchTrainingTests",
             dependencies: ["SwitchyardTypes", "SwitchTraining", "SwitchModel", "Checkpoints", "TensorKernels"],
             exclude: ["Fixtures"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "ExpertTrainingTests",
+            dependencies: [
+                "SwitchyardTypes", "ExpertTraining", "SwitchTraining", "SwitchModel", "Checkpoints", "TensorKernels",
+                "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging, metrics,
+            ],
             swiftSettings: swiftSettings
         ),
         .testTarget(

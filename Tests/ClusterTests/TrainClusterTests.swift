@@ -163,7 +163,7 @@ struct TrainClusterTests {
         }
         let pool = ["pool-0=127.0.0.1:1"]
         for (more, words) in [
-            (["--experts", "full"], "--experts frozen"), (["--expert-dropout", "0.4"], "expert-dropout is 0.4"),
+            (["--snapshot-every", "5"], "snapshot-every"), (["--expert-dropout", "0.4"], "expert-dropout is 0.4"),
             (["--precision", "bfloat16"], "precision is bfloat16"), (["--lora-rank", "2"], "LoRA"),
         ] {
             let result = try await run.train("refused", pool, more)

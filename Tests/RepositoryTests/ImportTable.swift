@@ -33,7 +33,7 @@ enum ImportTable {
             .union([
                 "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
                 "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
-                "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns", "Receipts",
+                "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns", "Receipts", "ExpertTraining",
             ]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([
@@ -70,6 +70,8 @@ enum ImportTable {
             ]),
         // BatchScheduling: which calls are taken, and whose turn it is.
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
+        // Experts that are trained on hosts: both ends of the protocol, and the machines that decide.
+        "ExpertTraining": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["SwitchTraining"]),
         // Metrics, the admin port and trace context: stands on libraries alone.
         "Telemetry": Self.foundation.union(Self.cLibrary)
             .union(["NIOCore", "NIOPosix", "NIOHTTP1", "Logging", "Metrics", "ServiceLifecycle"]),

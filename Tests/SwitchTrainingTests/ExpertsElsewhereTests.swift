@@ -69,7 +69,7 @@ struct ExpertsElsewhereTests {
                 self.test.configuration,
                 settings: settings,
                 pool: WorkPool(threads: threads),
-                experts: experts
+                experts: experts.map { .frozen($0) } ?? .here
             )
             let gradients = Gradients(layout: step.layout, wanted: step.layout.outsideExperts)
             var batch = self.test.batch
@@ -243,7 +243,7 @@ struct ExpertsElsewhereTests {
                     model.test.configuration,
                     settings: settings,
                     pool: WorkPool(threads: 1),
-                    experts: experts
+                    experts: .frozen(experts)
                 )
             }
             #expect(error?.code == .invalidSettings)

@@ -50,7 +50,7 @@ private let generatorIsInstalled = ConditionTrait.enabled(
 
             let sources = Protoc.root.appending(path: "Sources")
             let files = try self.code(in: folder)
-            #expect(files.filter { !$0.hasSuffix(".swift") }.count == 11)
+            #expect(files.filter { !$0.hasSuffix(".swift") }.count == 13)
             for file in files {
                 let fresh = try Data(contentsOf: folder.appending(path: file))
                 let old = try? Data(contentsOf: sources.appending(path: file))

@@ -64,7 +64,7 @@ struct FrozenExpertsTests {
         let checkpoint = try Checkpoint.open(directory)
         let experts = try LocalExperts(checkpoint: checkpoint, pool: WorkPool(threads: 1))
         var saves = 0
-        let first = try TrainingRun(other, resumes: false, pool: WorkPool(threads: 2), experts: experts) {
+        let first = try TrainingRun(other, resumes: false, pool: WorkPool(threads: 2), experts: .frozen(experts)) {
             if case .saved = $0 { saves += 1 }
         }
         #expect(try first.run { saves >= 2 }.wasStopped)
@@ -97,7 +97,7 @@ struct FrozenExpertsTests {
         guard case .checkpoint(let directory) = plan.model else { return }
         let experts = try LocalExperts(checkpoint: Checkpoint.open(directory), pool: WorkPool(threads: 1))
         #expect(throws: RunError.self) {
-            try TrainingRun(trained, resumes: false, pool: WorkPool(threads: 1), experts: experts) { _ in }
+            try TrainingRun(trained, resumes: false, pool: WorkPool(threads: 1), experts: .frozen(experts)) { _ in }
         }
     }
 }

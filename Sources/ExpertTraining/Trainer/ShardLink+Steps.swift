@@ -137,7 +137,7 @@ extension ShardLink {
                         return []
                     }
                     if let first = state.prepared.values.first, !first.hasSameBits(as: answer) {
-                        // Whoever is wrong: both take over the state before, and the step is computed again.
+                        // Either may be wrong: both take over the state before, and the step is computed again.
                         state.void = "two replicas of \(self.name) give different gradients"
                         return state.used.union([replica])
                             .flatMap {

@@ -55,6 +55,20 @@ public final class ShardedExperts: LearningExperts {
         }
     }
 
+    /// What one replica does.
+    public struct ReplicaStatus: Sendable, Hashable {
+        /// Its shard.
+        public var shard: String
+        /// Its address.
+        public var target: String
+        /// live, loading, waiting, opening or away.
+        public var state: String
+        /// Steps that it is behind; nil where it is not live.
+        public var lag: Int?
+        /// Why it is not used, or what is wrong with its disk.
+        public var trouble: String?
+    }
+
     /// The run's number.
     public let run: UInt64
 
@@ -149,6 +163,9 @@ public final class ShardedExperts: LearningExperts {
             return try await body()
         }
     }
+
+    /// Bytes of all logs at most.
+    var logLimit: Int { self.settings.logBytes }
 
     private var wait: ShardWait { ShardWait(self.settings.patience, isStopping: self.isStopping) }
 

@@ -154,6 +154,7 @@ extension ExpertShard {
     public func checksum(pool: WorkPool) throws(CheckpointError) -> UInt64 {
         let tensors = try self.state()
         let sums = [UInt64](unsafeUninitializedCapacity: tensors.count) { sums, count in
+            // Safety: each thread writes numbers of its own range.
             nonisolated(unsafe) let sums = sums
             pool.run(tensors.count) { range in
                 for index in range { sums[index] = tensors[index].withUnsafeBytes { XXHash64.hash($0) } }

@@ -17,13 +17,16 @@ public enum MetricCatalog {
     package static let host = HostMetrics()
     /// Metrics of a training run.
     package static let training = TrainingMetrics()
+    /// Metrics of a trainer about the hosts that its experts are on.
+    package static let trainingShards = TrainingShardTable()
     /// Metrics of a host whose experts are trained.
     package static let trainingHost = TrainingHostTable()
 
     /// All families, in the order in which they are written.
     public static let all: [MetricDefinition] = [
         Self.service.definitions, Self.transport.definitions, Self.engine.definitions, Self.pools.definitions,
-        Self.host.definitions, Self.training.definitions, Self.trainingHost.definitions,
+        Self.host.definitions, Self.training.definitions, Self.trainingShards.definitions,
+        Self.trainingHost.definitions,
     ]
     .flatMap { $0 }
 

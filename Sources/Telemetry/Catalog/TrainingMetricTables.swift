@@ -62,6 +62,57 @@ package struct TrainingMetrics: MetricTable {
     )
 }
 
+/// Metrics of a trainer about the hosts that its experts are on.
+package struct TrainingShardTable: MetricTable {
+    package let replicaState = MetricDefinition(
+        "switchyard_training_replica_state",
+        .gauge,
+        ["shard", "replica", "state"],
+        "1 for what each replica does: live, loading, waiting, opening or away; the others are 0."
+    )
+    package let replicaLag = MetricDefinition(
+        "switchyard_training_replica_lag_steps",
+        .gauge,
+        ["shard", "replica"],
+        "Steps that a live replica is behind the trainer."
+    )
+    package let failuresTotal = MetricDefinition(
+        "switchyard_training_replica_failures_total",
+        .counter,
+        ["shard"],
+        "Calls to a shard's replicas that failed, and connections that were lost."
+    )
+    package let repeatedCallsTotal = MetricDefinition(
+        "switchyard_training_repeated_calls_total",
+        .counter,
+        ["shard"],
+        "Backward calls that replicas were sent again from the log."
+    )
+    package let logBytes = MetricDefinition(
+        "switchyard_training_log_bytes",
+        .gauge,
+        ["shard"],
+        "Bytes of the log: what a new replica would have to repeat."
+    )
+    package let logLimit = MetricDefinition(
+        "switchyard_training_log_limit_bytes",
+        .gauge,
+        "Bytes of all shards' logs at most, log-bytes."
+    )
+    package let logSteps = MetricDefinition(
+        "switchyard_training_log_steps",
+        .gauge,
+        ["shard"],
+        "Steps since the newest state that the log begins with."
+    )
+    package let bytesTotal = MetricDefinition(
+        "switchyard_training_wire_bytes_total",
+        .counter,
+        ["shard", "direction"],
+        "Bytes of rows and gradients that were sent to a shard's hosts and received from them."
+    )
+}
+
 /// Metrics of a host whose experts are trained.
 package struct TrainingHostTable: MetricTable {
     package let rowsTotal = MetricDefinition(

@@ -46,6 +46,8 @@ enum DocumentTables {
         "metrics pools": MetricCatalog.pools.definitions,
         "metrics host": MetricCatalog.host.definitions,
         "metrics training": MetricCatalog.training.definitions,
+        "metrics training-shards": MetricCatalog.trainingShards.definitions,
+        "metrics training-host": MetricCatalog.trainingHost.definitions,
     ]
 
     /// The name of the table of generation's keys.

@@ -21,10 +21,14 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
             Ctrl-C, SIGTERM or a closed terminal (SIGHUP) stops the gateway, which finishes the requests in flight, and
             then the hosts. A second Ctrl-C or SIGTERM cuts off requests in flight.
 
+            With --train it trains instead: it starts hosts that hold the experts, and runs `switchyard train` with the
+            options that follow --.
+
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
               switchyard up google/switch-base-8 --expert-dtype bfloat16 --packed --shards shards
               switchyard up google/flan-t5-base --dtype int8
+              switchyard up --train google/switch-base-8 --pools 2 --replicas 2 -- --data train.jsonl --out run --steps 2000
             """
     )
 
@@ -74,7 +78,16 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
     )
     var logLevel: String?
 
+    @Flag(help: "Train the model with its experts on hosts, in place of serving it.")
+    var train = false
+
     @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
+
+    @Argument(
+        parsing: .postTerminator,
+        help: ArgumentHelp("With --train: options of `switchyard train`.", valueName: "train-options")
+    )
+    var trainArguments: [String] = []
 
     func validate() throws {
         guard self.pools ?? 1 >= 1, self.replicas ?? 1 >= 1 else {
@@ -87,6 +100,7 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
     }
 
     func run() async throws {
+        if let training = try self.training() { return try await training.run() }
         try SecuritySettings.checkPlaintext(
             try await Settings(
                 known: [ListenerSecuritySettings.table.plaintext.definition],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import ExpertTraining
 import Foundation
 import ServiceKit
 import Synchronization
@@ -14,12 +15,47 @@ final class TrainingDisplay: Sendable {
     private let isLive = StandardStream.output.isTerminal
     /// Whether the cursor stands behind a live line.
     private let hasLine = Mutex(false)
+    /// The experts' hosts, and what was last shown of them.
+    private let hosts = Mutex<(experts: ShardedExperts?, shown: [String])>((nil, []))
 
     /// Begins.
     ///
     /// - Parameter steps: Steps of the whole run; nil where time ends it.
     init(steps: Int?) {
         self.steps = steps
+    }
+
+    /// Shows with each report what becomes of hosts.
+    ///
+    /// - Parameter hosts: The experts' hosts.
+    func watch(_ hosts: ShardedExperts) {
+        self.hosts.withLock { $0.experts = hosts }
+    }
+
+    /// A replica that is not up to date, for people; nil for one that is.
+    private static func words(_ replica: ShardedExperts.ReplicaStatus) -> String? {
+        let place = "\(replica.shard) at \(replica.target)"
+        switch replica.state {
+        case "live":
+            // The step that a slower replica is in the middle of is none that it lags behind.
+            if let lag = replica.lag, lag > 1 { return "\(place) is \(lag) steps behind, and repeats them" }
+            return replica.trouble.map { "\(place): \($0)" }
+        case "loading": return "\(place) takes over weights and optimizer state"
+        case "waiting": return "\(place) waits for another replica's state"
+        default: return "\(place) is away\(replica.trouble.map { ": \($0)" } ?? "")"
+        }
+    }
+
+    /// Shows hosts that are not up to date, where that has changed.
+    private func showHosts() {
+        let lines = self.hosts.withLock { hosts -> [String] in
+            let lines = (hosts.experts?.replicas ?? []).compactMap(Self.words)
+            guard lines != hosts.shown else { return [] }
+            let wasTrouble = !hosts.shown.isEmpty
+            hosts.shown = lines
+            return lines.isEmpty && wasTrouble ? ["all hosts are up to date again"] : lines
+        }
+        for line in lines { self.print("  \(line)") }
     }
 
     /// Shows an event.
@@ -41,6 +77,7 @@ final class TrainingDisplay: Sendable {
             )
         case .report(let report, let secondsLeft) where report.kind == .training:
             self.showLine(RunLine.text(report, of: self.steps, secondsLeft: secondsLeft))
+            self.showHosts()
         case .report(let report, _):
             self.print(RunLine.evaluation(report))
             for line in RunLine.balance(report.layers) { self.print("  \(line)") }

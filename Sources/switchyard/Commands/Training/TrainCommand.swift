@@ -115,7 +115,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         try hosts?.openFiles(settings, logger: logger)
         let cluster = hosts
         try await AdminPort.run(port, logger: logger) {
-            let outcome = try await Self.withExperts(on: cluster, of: plan, resumes, stop, train)
+            let outcome = try await Self.withExperts(on: cluster, of: plan, resumes, stop, figures, display, train)
             display.end(outcome, folder: plan.output)
         }
         if let code = stop.exitCode { throw code }
@@ -127,6 +127,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         of plan: RunPlan,
         _ resumes: Bool,
         _ stop: TrainingStop,
+        _ figures: TrainingFigures,
+        _ display: TrainingDisplay,
         _ train: @escaping @Sendable (ExpertPlace) async throws -> RunOutcome
     ) async throws -> RunOutcome {
         guard let hosts else { return try await train(.here) }
@@ -141,6 +143,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
                 isStopping: { stop.isAsked },
                 logger: logger
             )
+            figures.watch(experts)
+            display.watch(experts)
             return try await experts.running { try await train(.learning(experts)) }
         }
         guard case .checkpoint(let directory) = plan.model else { return try await train(.here) }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import ExpertTraining
 import ServiceKit
 import Synchronization
 import Telemetry
@@ -16,9 +17,17 @@ final class TrainingFigures: Sendable {
         var evaluation: RunReport?
         var savedStep: Int?
         var saveFailures = 0
+        var hosts: ShardedExperts?
     }
 
     private let state = Mutex(State())
+
+    /// The experts' hosts, whose values are shown too.
+    ///
+    /// - Parameter hosts: The hosts.
+    func watch(_ hosts: ShardedExperts) {
+        self.state.withLock { $0.hosts = hosts }
+    }
 
     /// Takes an event of the run.
     ///
@@ -54,6 +63,7 @@ final class TrainingFigures: Sendable {
         let table = MetricCatalog.training
         snapshot.setProcess()
         snapshot.setService(Self.component, isReady: state.isStarted)
+        state.hosts?.collect(into: &snapshot)
         snapshot.set(table.saveFailuresTotal, state.saveFailures)
         if let step = state.savedStep { snapshot.set(table.savedStep, step) }
         for report in [state.training, state.evaluation].compactMap({ $0 }) {

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@testable import ExpertTraining
+
+@Suite("A trainer's book on a shard")
+struct ShardBookTests {
+    /// A host in the simulation: its state is the list of all that it was told, as text.
+    private struct Host {
+        var place: ShardPlace?
+        var state: [String] = []
+        var added: [String] = []
+        var disk: [Int: [String]] = [:]
+        /// What it is busy with; the answer comes when the simulation says so.
+        var isBusy = false
+        var isStopped = false
+    }
+
+    /// A trainer with its hosts, driven by random numbers.
+    private struct Simulation {
+        var book: ShardBook
+        var hosts: [Host]
+        var now = ContinuousClock.now
+        var random: SplitMix
+        var messages: [Int: (step: Int, attempt: Int, record: Int?, records: Int)] = [:]
+        var waiting: [(replica: Int, action: ShardBook.Action)] = []
+        /// The state that the trainer keeps.
+        var kept: [String] = []
+        /// What is right: all that was told.
+        var truth: [String] = []
+        var step: [String] = []
+        var history: [[String]] = [[]]
+        var wantsHome = false
+        let hasDisks: Bool
+
+        init(seed: UInt64, replicas: Int, hasDisks: Bool) {
+            self.random = SplitMix(state: seed)
+            self.book = ShardBook(replicas: replicas, step: 0, now: self.now)
+            self.hosts = Array(repeating: Host(), count: replicas)
+            self.hasDisks = hasDisks
+        }
+
+        mutating func handle(_ actions: [ShardBook.Action]) {
+            for action in actions {
+                switch action {
+                case .open(let replica), .store(let replica, _), .loadFromDisk(let replica, _), .send(let replica, _):
+                    self.waiting.append((replica, action))
+                case .bringHome: self.wantsHome = true
+                }
+            }
+            if let fault = self.book.checkInvariants() { Issue.record("\(fault)") }
+        }
+
+        /// One random event.
+        mutating func event(mayFail: Bool) {
+            self.now = self.now.advanced(by: .milliseconds(Int(self.random.next() % 200)))
+            self.handle(self.book.tick(now: self.now))
+            switch self.random.next() % (mayFail ? 40 : 36) {
+            case 36, 37:
+                // A host dies with all that it held in memory, and sometimes with its disk.
+                let victim = Int(self.random.next() % UInt64(self.hosts.count))
+                let disk = self.random.next() % 4 == 0 ? [:] : self.hosts[victim].disk
+                self.hosts[victim] = Host(disk: disk)
+                let failed = self.waiting.filter { $0.replica == victim }
+                self.waiting.removeAll { $0.replica == victim }
+                if !failed.isEmpty || self.random.next() % 2 == 0 {
+                    self.handle(self.book.failed(victim, now: self.now))
+                }
+            case 38:
+                // An answer is lost: the host has done what it was told.
+                guard let index = self.pick() else { return }
+                let (replica, action) = self.waiting.remove(at: index)
+                _ = self.perform(replica, action)
+                self.handle(self.book.failed(replica, now: self.now))
+            case 39:
+                let victim = Int(self.random.next() % UInt64(self.hosts.count))
+                self.hosts[victim].isStopped.toggle()
+            default:
+                guard let index = self.pick() else { return }
+                let (replica, action) = self.waiting.remove(at: index)
+                self.handle(self.perform(replica, action))
+            }
+        }
+
+        private mutating func pick() -> Int? {
+            let ready = self.waiting.indices.filter { !self.hosts[self.waiting[$0].replica].isStopped }
+            return ready.isEmpty ? nil : ready[Int(self.random.next() % UInt64(ready.count))]
+        }
+
+        /// Lets a host do what it is told.
+        private mutating func perform(_ replica: Int, _ action: ShardBook.Action) -> [ShardBook.Action] {
+            switch action {
+            case .open:
+                let place = self.hosts[replica].place
+                return self.book.opened(
+                    replica,
+                    .init(
+                        place: place.map { ($0.step, $0.attempt, $0.records) },
+                        snapshots: self.hosts[replica].disk.keys.sorted()
+                    ),
+                    now: self.now
+                )
+            case .store(_, let step):
+                guard step == self.book.keptStep else { return self.book.failed(replica, now: self.now) }
+                self.hosts[replica].place = ShardPlace(step: step)
+                self.hosts[replica].state = self.kept
+                return self.book.loaded(replica, step: step, now: self.now)
+            case .loadFromDisk(_, let step):
+                guard let state = self.hosts[replica].disk[step] else {
+                    return self.book.failed(replica, now: self.now)
+                }
+                self.hosts[replica].place = ShardPlace(step: step)
+                self.hosts[replica].state = state
+                return self.book.loaded(replica, step: step, now: self.now)
+            case .send(_, let index): return self.take(replica, index)
+            case .bringHome: return []
+            }
+        }
+
+        private mutating func take(_ replica: Int, _ index: Int) -> [ShardBook.Action] {
+            guard let message = self.messages[index], var place = self.hosts[replica].place else {
+                return self.messages[index] == nil
+                    ? self.book.acknowledged(replica, index: index, isVoid: true)
+                    : self.book.failed(replica, now: self.now)
+            }
+            let verdict =
+                message.record.map { place.backward(step: message.step, attempt: message.attempt, record: $0) }
+                ?? place.apply(step: message.step, attempt: message.attempt, records: message.records)
+            switch verdict {
+            case .refused: return self.book.failed(replica, now: self.now)
+            case .known: break
+            case .taken(let forgets):
+                if forgets { self.hosts[replica].added = [] }
+                if let record = message.record {
+                    self.hosts[replica].added.append("\(message.step).\(message.attempt).\(record)")
+                } else {
+                    self.hosts[replica].state.append("\(self.hosts[replica].added)")
+                    self.hosts[replica].added = []
+                }
+                self.hosts[replica].place = place
+            }
+            let isVoid = index >= self.book.stepStart && message.attempt != self.book.attempt
+            return self.book.acknowledged(replica, index: index, isVoid: isVoid)
+        }
+
+        mutating func append() {
+            let (index, record, actions) = self.book.appendBackward(bytes: 10)
+            self.messages[index] = (self.book.step, self.book.attempt, record, 0)
+            self.step.append("\(self.book.step).\(self.book.attempt).\(record)")
+            self.handle(actions)
+        }
+
+        mutating func apply() {
+            let (step, attempt, records) = (self.book.step, self.book.attempt, self.book.records)
+            let (index, actions) = self.book.appendApply()
+            self.messages[index] = (step, attempt, nil, records)
+            self.truth.append("\(self.step)")
+            self.step = []
+            self.history.append(self.truth)
+            self.handle(actions)
+        }
+
+        mutating func void() {
+            for index in self.book.stepStart..<self.book.end { self.messages[index] = nil }
+            self.step = []
+            self.handle(self.book.beginAttempt())
+        }
+
+        /// Keeps the state of a replica that is at the current step.
+        mutating func bringHome() {
+            let current = self.book.current.filter {
+                !self.hosts[$0].isStopped && self.hosts[$0].place?.step == self.book.step
+            }
+            guard let replica = current.first else { return }
+            self.wantsHome = false
+            if self.hasDisks {
+                for replica in current {
+                    self.hosts[replica].disk[self.book.step] = self.hosts[replica].state
+                    for old in self.hosts[replica].disk.keys.sorted().dropLast(2) {
+                        self.hosts[replica].disk[old] = nil
+                    }
+                }
+            }
+            if self.hasDisks, current.count == self.hosts.count, self.random.next() % 2 == 0 {
+                self.book.forget(before: self.book.step, now: self.now)
+            } else {
+                self.kept = self.hosts[replica].state
+                self.handle(self.book.cameHome(step: self.book.step, now: self.now))
+            }
+            let first = self.book.firstIndex
+            self.messages = self.messages.filter { $0.key >= first }
+        }
+    }
+
+    struct SplitMix {
+        var state: UInt64
+        mutating func next() -> UInt64 {
+            self.state &+= 0x9E37_79B9_7F4A_7C15
+            var z = self.state
+            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+            return z ^ (z >> 31)
+        }
+    }
+
+    @Test(
+        "Whatever dies when, replicas that are up to date hold the very state that the log says",
+        arguments: 0..<36
+    )
+    func random(seed: Int) {
+        var simulation = Simulation(
+            seed: UInt64(seed) &* 977 &+ 5,
+            replicas: seed % 3 + 1,
+            hasDisks: seed % 2 == 1
+        )
+        var steps = 0
+        for _ in 0..<6000 {
+            simulation.event(mayFail: true)
+            if simulation.book.isLost { break }
+            switch simulation.random.next() % 12 {
+            case 0: simulation.append()
+            case 1 where simulation.random.next() % 3 == 0 && !simulation.book.current.isEmpty:
+                simulation.apply()
+                steps += 1
+            case 2 where simulation.random.next() % 20 == 0 && simulation.book.records > 0: simulation.void()
+            case 3 where simulation.wantsHome || simulation.random.next() % 20 == 0: simulation.bringHome()
+            default: break
+            }
+            if simulation.book.keptSteps > 40 { simulation.wantsHome = true }
+        }
+        for index in simulation.hosts.indices { simulation.hosts[index].isStopped = false }
+        for _ in 0..<20_000 where simulation.book.caughtUp.count < simulation.hosts.count && !simulation.book.isLost {
+            simulation.event(mayFail: false)
+            if simulation.wantsHome { simulation.bringHome() }
+        }
+        guard !simulation.book.isLost else {
+            #expect(simulation.hasDisks, "a state that the trainer keeps was lost")
+            return
+        }
+        #expect(simulation.book.caughtUp.count == simulation.hosts.count, "\(simulation.book.replicas)")
+        for replica in simulation.hosts.indices {
+            #expect(simulation.hosts[replica].state == simulation.truth, "replica \(replica) after \(steps) steps")
+            #expect(simulation.hosts[replica].added == simulation.step)
+        }
+        #expect(steps > 0)
+    }
+
+    @Test("A replica that would have to repeat many steps gets a sibling's state instead")
+    func sibling() {
+        let now = ContinuousClock.now
+        var book = ShardBook(replicas: 2, step: 0, now: now)
+        _ = book.tick(now: now)
+        #expect(book.opened(0, .init(place: nil, snapshots: []), now: now) == [.store(replica: 0, step: 0)])
+        _ = book.loaded(0, step: 0, now: now)
+        for _ in 0...ShardBook.mostRepeatedSteps {
+            let (index, actions) = book.appendApply()
+            #expect(actions == [.send(replica: 0, index: index)])
+            _ = book.acknowledged(0, index: index, isVoid: false)
+        }
+        #expect(book.opened(1, .init(place: nil, snapshots: []), now: now) == [.bringHome(replica: 0)])
+        #expect(book.cameHome(step: 9, now: now) == [.store(replica: 1, step: 9)])
+        #expect(book.keptSteps == 1 && book.byteCount == 0)
+        // One that lost a sibling to copy takes the old state after a while.
+        #expect(book.lag(of: 1) == nil)
+    }
+
+    @Test("A host with a state of the run goes on where it is, and an older snapshot of its own is better than none")
+    func whereItIs() {
+        let now = ContinuousClock.now
+        var book = ShardBook(replicas: 1, step: 10, now: now)
+        for _ in 0..<3 {
+            _ = book.appendBackward(bytes: 5)
+            _ = book.appendBackward(bytes: 5)
+            _ = book.appendApply()
+        }
+        #expect(book.byteCount == 30)
+        _ = book.tick(now: now)
+        var other = book
+        // In the middle of step 11: the second of its calls is next.
+        #expect(book.opened(0, .init(place: (11, 0, 1), snapshots: []), now: now) == [.send(replica: 0, index: 4)])
+        #expect(book.lag(of: 0) == 2)
+        var third = other
+        #expect(
+            other.opened(0, .init(place: (9, 0, 0), snapshots: [7, 12]), now: now) == [
+                .loadFromDisk(replica: 0, step: 12)
+            ]
+        )
+        #expect(third.opened(0, .init(place: (14, 0, 0), snapshots: [9]), now: now) == [.store(replica: 0, step: 10)])
+    }
+}
