@@ -19,7 +19,7 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
+.PHONY: help build demo test peers-cpp faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
     bench-model bench-dense bench-full-shape bench-peers bench-train bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
@@ -46,6 +46,13 @@ faults: ## inject faults into clusters under load: the tables of docs/reliabilit
 	@mkdir -p .build/faults
 	$(FAULTS) run --seconds $(FAULT_SECONDS) --markdown .build/faults/table.md --json .build/faults/figures.json \
 	    --artifacts .build/faults/logs
+
+TRAIN_STEPS_UNDER_FAULTS ?= 400
+faults-train: ## train with experts on hosts under faults, and compare the weights' bits (docs/reliability.md; as root)
+	@deploy/install-packages.sh faults
+	$(RELEASE)
+	$(RELEASE_FAULTS)
+	$(FAULTS) train --steps $(TRAIN_STEPS_UNDER_FAULTS)
 
 soak: ## half an hour of random faults: ids and memory must stay the same (docs/reliability.md)
 	@deploy/install-packages.sh faults

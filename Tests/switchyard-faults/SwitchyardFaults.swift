@@ -22,7 +22,10 @@ struct SwitchyardFaults: AsyncParsableCommand {
               switchyard-faults receipts --count 1000 --tamperings 100
               switchyard-faults victims --count 10000
             """,
-        subcommands: [RunCommand.self, SoakCommand.self, ReceiptsCommand.self, VictimsCommand.self, ListCommand.self]
+        subcommands: [
+            RunCommand.self, SoakCommand.self, ReceiptsCommand.self, VictimsCommand.self, TrainingCommand.self,
+            ListCommand.self,
+        ]
     )
 }
 

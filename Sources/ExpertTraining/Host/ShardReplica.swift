@@ -57,6 +57,9 @@ final class ShardReplica {
         }
     }
 
+    /// The shard, for tests of what becomes of damaged memory.
+    var shardForTests: ExpertShard? { self.current?.shard }
+
     // MARK: - State
 
     /// `TrainingHost.Open`.

@@ -5,6 +5,7 @@ import ServiceKit
 import SwitchModel
 import SwitchyardTypes
 import TensorKernels
+import SwitchTraining
 import TrainingData
 import TrainingRuns
 
@@ -51,7 +52,7 @@ struct FrozenTrainer: Sendable {
             }
         }
         do {
-            let run = try TrainingRun(plan, resumes: false, pool: WorkPool(threads: threads), experts: timed) { _ in }
+            let run = try TrainingRun(plan, resumes: false, pool: WorkPool(threads: threads), experts: .frozen(timed)) { _ in }
             // When the run last went on.
             var start = ContinuousClock.now
             _ = try run.run {
