@@ -38,10 +38,12 @@ struct ShardReplicaTests {
     }
 
     private static func openRequest(_ session: TrainingSession = Self.session) throws -> OpenShardRequest {
-        OpenShardRequest(
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        return OpenShardRequest(
             session: session,
             configuration: Array(Self.json.utf8),
-            plan: [UInt8](try JSONEncoder().encode(try Self.plan)),
+            plan: [UInt8](try encoder.encode(try Self.plan)),
             shard: "pool-0"
         )
     }
