@@ -217,7 +217,8 @@ let package = Package(
         .executableTarget(
             name: "switchyard",
             dependencies: [
-                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertTraining", "ServiceKit",
+                "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing",
+                "ExpertTraining", "ServiceKit",
                 "Telemetry",
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
                 "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",

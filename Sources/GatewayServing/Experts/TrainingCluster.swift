@@ -121,7 +121,8 @@ extension ExpertCluster {
             switch report.state {
             case .ready: nil
             case .mismatched(let reason): "\(report.id): \(reason)"
-            default: "\(report.id) is \(report.state.name)\(view.troubles[report.id].map { " (\($0))" } ?? "")"
+            default:
+                "\(report.id) is \(report.state.name)\((report.trouble ?? view.troubles[report.id]).map { " (\($0))" } ?? "")"
             }
         }
         return troubles.isEmpty ? "" : troubles.joined(separator: "; ") + "."

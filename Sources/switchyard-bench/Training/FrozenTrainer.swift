@@ -3,9 +3,9 @@
 import Foundation
 import ServiceKit
 import SwitchModel
+import SwitchTraining
 import SwitchyardTypes
 import TensorKernels
-import SwitchTraining
 import TrainingData
 import TrainingRuns
 
@@ -52,7 +52,9 @@ struct FrozenTrainer: Sendable {
             }
         }
         do {
-            let run = try TrainingRun(plan, resumes: false, pool: WorkPool(threads: threads), experts: .frozen(timed)) { _ in }
+            let run = try TrainingRun(plan, resumes: false, pool: WorkPool(threads: threads), experts: .frozen(timed)) {
+                _ in
+            }
             // When the run last went on.
             var start = ContinuousClock.now
             _ = try run.run {
