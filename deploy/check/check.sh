@@ -79,7 +79,7 @@ if ! docker compose version >/dev/null 2>&1 && [ -x "$ENGINE/usr/bin/docker" ]; 
 fi
 if docker compose version >/dev/null 2>&1; then
     export SWITCHYARD_POOL=pool-0=a:7501
-    for files in demo gateway experts demo+tls demo+monitoring demo+tls+monitoring demo+training; do
+    for files in demo gateway experts demo+tls demo+monitoring demo+tls+monitoring demo+training training-hosts; do
         arguments=()
         for file in ${files//+/ }; do arguments+=(--file "compose/$file.yaml"); done
         check "compose: $files" docker compose "${arguments[@]}" --profile client --profile setup config --quiet
