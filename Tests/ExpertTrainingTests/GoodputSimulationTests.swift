@@ -126,7 +126,7 @@ struct GoodputSimulationTests {
             return sum * self.costs.life
         }
 
-        /// Runs for so many steps.
+        /// Runs until this many steps are done.
         mutating func run(steps limit: Int) {
             for shard in self.books.indices {
                 self.push(0, .tick(shard: shard))
