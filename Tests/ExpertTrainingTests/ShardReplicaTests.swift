@@ -271,10 +271,10 @@ struct ShardReplicaTests {
         let files = try FileManager.default.subpathsOfDirectory(atPath: root).filter { $0.hasSuffix(".state") }.sorted()
         let paths = files.map { "\(root)/\($0)" }
         var torn = try #require(FileManager.default.contents(atPath: paths[0]))
-        FileManager.default.createFile(atPath: paths[0], contents: torn.prefix(torn.count / 2))
+        _ = FileManager.default.createFile(atPath: paths[0], contents: torn.prefix(torn.count / 2))
         torn = try #require(FileManager.default.contents(atPath: paths[1]))
         torn[torn.count - 3] ^= 4
-        FileManager.default.createFile(atPath: paths[1], contents: torn)
+        _ = FileManager.default.createFile(atPath: paths[1], contents: torn)
         #expect(try other.open(try Self.openRequest()).snapshots == [6])
         for step in [5, 6, 9] {
             let error = #expect(throws: RPCError.self) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import SwitchTraining
+internal import SwitchTraining
 
 /// What decides a teacher's own answers, beside the input.
 public struct AnswerIdentity: Sendable, Hashable, CustomStringConvertible {

@@ -246,7 +246,7 @@ package struct TrainingTrial: Sendable {
         guard let newest = states.max(by: { ($0.count, $0) < ($1.count, $1) }) else { return }
         let path = "\(folder)/\(newest)"
         guard let data = FileManager.default.contents(atPath: path) else { return }
-        FileManager.default.createFile(atPath: path, contents: data.prefix(data.count / 2))
+        _ = FileManager.default.createFile(atPath: path, contents: data.prefix(data.count / 2))
     }
 
     private func killTrainer(
