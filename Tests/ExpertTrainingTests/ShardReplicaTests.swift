@@ -214,6 +214,13 @@ struct ShardReplicaTests {
         }
     }
 
+    @Test("A shard that is larger than the machine's memory is refused with both sizes")
+    func memory() throws {
+        let replica = ShardReplica(pool: WorkPool(threads: 1), folder: nil, memory: 1000)
+        let error = #expect(throws: RPCError.self) { try replica.open(try Self.openRequest()) }
+        #expect(error?.message.contains("but this machine has 1000; divide the experts") == true)
+    }
+
     @Test("A state that comes in pieces must be whole, in order, and the one that it says it is")
     func pieces() throws {
         let replica = ShardReplica(pool: WorkPool(threads: 1), folder: nil)

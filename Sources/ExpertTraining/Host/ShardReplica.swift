@@ -36,6 +36,7 @@ final class ShardReplica {
     private let pool: WorkPool
     private let level: KernelLevel
     private let root: String?
+    private let memory: UInt64
     private var current: Run?
 
     /// Makes a replica of nothing.
@@ -44,7 +45,14 @@ final class ShardReplica {
     ///   - pool: Threads that share the work.
     ///   - level: The instruction set.
     ///   - folder: The folder for snapshots; nil for none.
-    init(pool: WorkPool, level: KernelLevel = .best, folder: String?) {
+    ///   - memory: Bytes that weights and gradients may take; this machine's if omitted.
+    init(
+        pool: WorkPool,
+        level: KernelLevel = .best,
+        folder: String?,
+        memory: UInt64 = ProcessInfo.processInfo.physicalMemory
+    ) {
+        self.memory = memory
         self.pool = pool
         self.level = level
         self.root = folder
@@ -78,6 +86,15 @@ final class ShardReplica {
         do {
             let configuration = try ModelConfiguration.load(contents: request.configuration, name: "configuration")
             let decoded = try JSONDecoder().decode(ShardPlan.self, from: Data(request.plan))
+            let needed = try ExpertShard.byteCount(configuration, plan: decoded)
+            guard UInt64(needed) <= self.memory else {
+                throw TrainingError(
+                    code: .limitExceeded,
+                    message:
+                        "weights and gradients of the shard need \(needed) bytes, but this machine has"
+                        + " \(self.memory); divide the experts among more pools"
+                )
+            }
             // The old state makes room first.
             self.current = nil
             run = Run(

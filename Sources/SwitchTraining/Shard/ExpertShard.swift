@@ -96,6 +96,21 @@ public final class ExpertShard {
         self.routing = StepRouting(configuration, settings: settings, policy: .unlimited, batch: TrainingBatch([]))
     }
 
+    /// Bytes of a shard's weights and gradients, before it is made.
+    ///
+    /// - Parameters:
+    ///   - configuration: The model.
+    ///   - plan: What the shard holds.
+    /// - Returns: Bytes.
+    /// - Throws: `invalidSettings` or `limitExceeded`, as `init`.
+    public static func byteCount(
+        _ configuration: ModelConfiguration,
+        plan: ShardPlan
+    ) throws(TrainingError) -> Int {
+        try plan.validate(configuration)
+        return try ParameterLayout(configuration, experts: plan.held).count * 2 * MemoryLayout<Float>.stride
+    }
+
     private static func networks(
         _ configuration: ModelConfiguration,
         _ plan: ShardPlan,
