@@ -231,6 +231,9 @@ struct TrainShardsTests {
             (["--train", TestCluster.miniature, "--threads", "2"], "--threads is for a cluster that serves"),
             (["--train", TestCluster.miniature, "--", "--pool", "a=b:1"], "--pool is set by up --train"),
             ([TestCluster.miniature, "--", "--data", "x"], "add --train"),
+            (["--", TestCluster.miniature, "--data"], "add --train"),
+            (["--train", "--", "no-such-model", "--data", "x"], "no-such-model"),
+            ([], "Missing expected argument '<model>'"),
         ] {
             let refused = try await Commands.run(TestCluster.executable, ["up"] + arguments)
             #expect(refused.status != 0 && refused.errors.contains(words), "\(refused.errors)")

@@ -32,8 +32,10 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
             """
     )
 
-    @Argument(help: "A folder in Hugging Face layout, or a hub id in the local cache.")
-    var model: String
+    @Argument(
+        help: ArgumentHelp("A folder in Hugging Face layout, or a hub id in the local cache.", valueName: "model")
+    )
+    var modelArgument: String?
 
     @Option(help: "Number of pools, each with its own experts. (default: 2)")
     var pools: Int?
@@ -87,9 +89,19 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
         parsing: .postTerminator,
         help: ArgumentHelp("With --train: options of `switchyard train`.", valueName: "train-options")
     )
-    var trainArguments: [String] = []
+    var argumentsAfterTerminator: [String] = []
+
+    /// The model: before `--`, or the first argument after it, for names that begin with a dash.
+    var model: String { self.modelArgument ?? self.argumentsAfterTerminator.first ?? "" }
+
+    /// What else follows `--`.
+    var trainArguments: [String] {
+        self.modelArgument == nil
+            ? Array(self.argumentsAfterTerminator.dropFirst()) : self.argumentsAfterTerminator
+    }
 
     func validate() throws {
+        guard !self.model.isEmpty else { throw ValidationError("Missing expected argument '<model>'") }
         guard self.pools ?? 1 >= 1, self.replicas ?? 1 >= 1 else {
             throw ValidationError("--pools and --replicas must be at least 1")
         }
