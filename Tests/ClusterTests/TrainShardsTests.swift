@@ -232,7 +232,7 @@ struct TrainShardsTests {
             (["--train", TestCluster.miniature, "--", "--pool", "a=b:1"], "--pool is set by up --train"),
             ([TestCluster.miniature, "--", "--data", "x"], "add --train"),
             (["--", TestCluster.miniature, "--data"], "add --train"),
-            (["--train", "--", "no-such-model", "--data", "x"], "no-such-model"),
+            (["--train", "--", "no-such-model", "--data", "x", "--out", "x"], "no-such-model"),
             ([], "Missing expected argument '<model>'"),
         ] {
             let refused = try await Commands.run(TestCluster.executable, ["up"] + arguments)

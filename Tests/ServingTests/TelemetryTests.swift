@@ -42,9 +42,11 @@ struct ServiceTelemetryTests {
             let conditional: Set = [
                 "switchyard_tls_certificate_expiry_timestamp_seconds", "switchyard_metric_series_dropped_total",
             ]
-            // Those of training belong to a command; its test reads them.
+            // Those of training belong to a run and its hosts.
             let ofServices = Set(MetricCatalog.all.map(\.name))
                 .subtracting(MetricCatalog.training.definitions.map(\.name))
+                .subtracting(MetricCatalog.trainingShards.definitions.map(\.name))
+                .subtracting(MetricCatalog.trainingHost.definitions.map(\.name))
             #expect(ofServices.subtracting(given) == conditional)
             await host.kill()
             let isKnown = await eventually { !gateway.readiness.notes.isEmpty }
