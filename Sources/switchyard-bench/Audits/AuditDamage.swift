@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import ArgumentParser
 import Checkpoints
 import CommandKit
 import ExpertPooling
@@ -125,6 +126,9 @@ struct AuditDamage {
         )
     }
 
+    /// How long a host may take to return.
+    private static let returnPatience = Duration.seconds(120)
+
     private func draw(
         _ bench: AuditBench,
         _ oracle: Oracle,
@@ -172,6 +176,12 @@ struct AuditDamage {
         guard isAudited else { return }
         let repair = ContinuousClock.now
         while report()?.state != .ready {
+            guard repair.duration(to: .now) < Self.returnPatience else {
+                throw ValidationError(
+                    "\(host) is \(report().map { "\($0.state)" } ?? "gone") \(Self.returnPatience) after its memory was right"
+                        + " again; its own output says why"
+                )
+            }
             let layer = bench.model.sparseLayers.randomElement(using: &random) ?? bit.layer
             let request = bench.request(layer, rows: self.rows, &random)
             _ = try await onComputeThread { try bench.experts.execute(request) }
