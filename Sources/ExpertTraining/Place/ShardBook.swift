@@ -15,21 +15,11 @@ struct ShardBook: Sendable {
     }
 
     /// What a host said about itself.
-    struct HostState: Sendable, Hashable {
+    struct HostState: Sendable {
         /// Step, attempt and calls taken; nil where it holds no state of the run.
         var place: (step: Int, attempt: Int, records: Int)?
         /// Steps of the snapshots on its disk.
         var snapshots: [Int]
-
-        static func == (one: Self, other: Self) -> Bool {
-            one.place?.step == other.place?.step && one.place?.attempt == other.place?.attempt
-                && one.place?.records == other.place?.records && one.snapshots == other.snapshots
-        }
-
-        func hash(into hasher: inout Hasher) {
-            hasher.combine(self.place?.step)
-            hasher.combine(self.snapshots)
-        }
     }
 
     /// What is to be done.
