@@ -21,6 +21,9 @@ let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
+let hummingbirdHTTP2 = Target.Dependency.product(name: "HummingbirdHTTP2", package: "hummingbird")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -48,6 +51,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0", traits: []),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0", traits: []),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2", traits: []),
     ],
@@ -126,8 +131,13 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .target(
+            name: "MessageJSON",
+            dependencies: ["SwitchyardProtos", "RPCCore", "JSONValues"],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "Receipts",
-            dependencies: ["SwitchyardTypes", "SwitchyardProtos", "Digests", "JSONValues"],
+            dependencies: ["SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "Digests", "JSONValues"],
             swiftSettings: swiftSettings
         ),
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
@@ -193,6 +203,15 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .target(
+            name: "HTTPDoor",
+            dependencies: [
+                "SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore", "RPCTransport",
+                "ServiceKit", "Telemetry", hummingbirdCore, hummingbirdHTTP2, httpTypes, nioCore, nioPosix, nioTLS,
+                logging,
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "ExpertTraining",
             dependencies: [
                 "SwitchyardTypes", "SwitchTraining", "SwitchModel", "TensorKernels", "Checkpoints",
@@ -223,7 +242,7 @@ let package = Package(
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
                 "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",
                 "TensorKernels",
-                "CertificateAuthority", "WeightFetching", "Receipts",
+                "CertificateAuthority", "WeightFetching", "Receipts", "HTTPDoor",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
             ],
             swiftSettings: swiftSettings
@@ -390,6 +409,15 @@ let package = Package(
         .testTarget(
             name: "SwitchyardClientTests",
             dependencies: ["SwitchyardClient", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "HTTPDoorTests",
+            dependencies: [
+                "HTTPDoor", "MessageJSON", "JSONValues", "SwitchyardProtos", "RPCCore", "PeerTools", nioCore,
+                nioEmbedded,
+                httpTypes,
+            ],
             swiftSettings: swiftSettings
         ),
         .testTarget(

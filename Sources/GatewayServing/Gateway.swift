@@ -12,6 +12,7 @@ public import ServiceLifecycle
 internal import SwitchModel
 internal import SwitchyardProtos
 internal import SwitchyardTypes
+internal import Synchronization
 internal import TensorKernels
 internal import Tokenization
 
@@ -37,6 +38,10 @@ public final class Gateway: Sendable {
     let weights: WeightWatch
     let server: RPCServer
     let health: HealthRegistry
+    private let listeners = Mutex<[any GatewayListener]>([])
+
+    /// The gateway's calls, for listeners beside the one of gRPC.
+    public let calls: GatewayCalls
 
     private static let unboundedNotice =
         "the experts' outputs are checked for finite values only, since no placement.json bounds them; serve the "
@@ -128,6 +133,7 @@ public final class Gateway: Sendable {
             cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint),
             logger: logger
         )
+        self.calls = GatewayCalls(service: service, engine: engine)
         var authorize: (@Sendable (ServerContext) -> RPCError?)?
         if let tokens = configuration.tokens { authorize = { tokens.check($0) } }
         let methods = service.methods + HealthService(registry: health).methods
@@ -193,6 +199,11 @@ public final class Gateway: Sendable {
         try await self.server.boundAddress()
     }
 
+    /// Lets another listener share the gateway's life: ``run()`` runs it, and ``beginDraining()`` drains it.
+    ///
+    /// - Parameter listener: The listener; it must come before ``run()``.
+    public func attach(_ listener: any GatewayListener) { self.listeners.withLock { $0.append(listener) } }
+
     /// Suspends until the gateway takes requests, or never will.
     ///
     /// - Throws: `CancellationError` if the task was cancelled first.
@@ -208,6 +219,7 @@ public final class Gateway: Sendable {
         self.health.beginDraining()
         self.engine.beginDraining()
         self.server.beginGracefulShutdown()
+        for listener in self.listeners.withLock({ $0 }) { listener.beginDraining() }
     }
 
     /// Serves until draining has ended, or until the task is cancelled.
@@ -254,9 +266,18 @@ public final class Gateway: Sendable {
                     }
                     return true
                 }
-                // The server ends last: by then every request has been answered.
+                let listeners = self.listeners.withLock { $0 }
+                for listener in listeners {
+                    group.addTask {
+                        try await listener.run()
+                        return true
+                    }
+                }
+                // The servers end last: by then every request has been answered.
+                var running = 1 + listeners.count
                 for try await isServer in group where isServer {
-                    group.cancelAll()
+                    running -= 1
+                    if running == 0 { group.cancelAll() }
                 }
             }
         } onGracefulShutdown: {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import JSONValues
+internal import MessageJSON
 public import SwitchyardProtos
 
 /// A receipt as a file: JSON with the names of the protocol, written in one way and read strictly.
@@ -18,7 +19,7 @@ public enum ReceiptFile {
     /// - Parameter receipt: The receipt.
     /// - Returns: JSON; equal receipts give the same text.
     public static func text(_ receipt: Receipt) -> String {
-        MessageJSONWriter.text(receipt.serialized(), message: Self.message)
+        MessageJSONWriter.text(receipt.serialized(), message: Self.message, form: .file)
     }
 
     /// Reads a receipt.
@@ -34,7 +35,7 @@ public enum ReceiptFile {
             throw ReceiptError("", "has \(bytes.count) bytes; the limit is \(Self.maxBytes)")
         }
         let value = try Self.parse(bytes)
-        let encoded = try MessageJSONReader.bytes(value, message: Self.message)
+        let encoded = try Self.encode(value)
         let receipt: Receipt
         do throws(ProtoError) {
             receipt = try Receipt(serialized: encoded)
@@ -52,6 +53,19 @@ public enum ReceiptFile {
         }
         try receipt.checkShape()
         return receipt
+    }
+
+    private static func encode(_ value: JSONValue) throws(ReceiptError) -> [UInt8] {
+        do throws(MessageJSONError) {
+            return try MessageJSONReader.bytes(
+                value,
+                message: Self.message,
+                form: .file,
+                unknown: "is unknown; a receipt of version 1 has no such field"
+            )
+        } catch {
+            throw ReceiptError(error.field, error.message)
+        }
     }
 
     private static func parse(_ bytes: [UInt8]) throws(ReceiptError) -> JSONValue {

@@ -34,6 +34,7 @@ enum ImportTable {
                 "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
                 "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
                 "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns", "Receipts", "ExpertTraining",
+                "HTTPDoor",
             ]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([
@@ -70,6 +71,11 @@ enum ImportTable {
             ]),
         // BatchScheduling: which calls are taken, and whose turn it is.
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
+        // HTTP and JSON in front of a gateway, which it knows as a protocol. The C library tells the time of day.
+        "HTTPDoor": Self.cLibrary.union([
+            "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry",
+            "HummingbirdCore", "HummingbirdHTTP2", "HTTPTypes", "NIOCore", "NIOPosix", "NIOTLS", "Logging",
+        ]),
         // Experts that are trained on hosts: both ends of the protocol, and the machines that decide.
         "ExpertTraining": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["SwitchTraining"]),
         // Metrics, the admin port and trace context: stands on libraries alone.
@@ -98,8 +104,10 @@ enum ImportTable {
         "HTTP2Session": ["CNGHTTP2", "NIOCore"],
         "RPCCore": [],
         "SwitchyardProtos": ["CSwitchyardProtos", "CProtobufC"],
+        // Messages as JSON, from their descriptors. RPCCore: base64.
+        "MessageJSON": ["SwitchyardProtos", "RPCCore", "JSONValues"],
         // What an answer was computed from, as a file with digests.
-        "Receipts": ["SwitchyardProtos", "Digests", "JSONValues"],
+        "Receipts": ["SwitchyardProtos", "MessageJSON", "Digests", "JSONValues"],
 
         // Under both wings: SHA-256 from the system's libcrypto.
         "Digests": ["COpenSSL"],

@@ -96,7 +96,7 @@ struct GatewayService: Sendable {
     }
 
     /// Refuses to give out what may have been computed with other weights than the fingerprint's.
-    private func checkWeights() throws(RPCError) {
+    func checkWeights() throws(RPCError) {
         if let failure = self.weights.failure { throw RPCError(.unavailable, "the gateway stops, because \(failure)") }
     }
 

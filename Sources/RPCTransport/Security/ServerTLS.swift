@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Logging
+package import NIOCore
 internal import NIOSSL
 
 /// Which certificate a server presents, and which clients it accepts.
@@ -46,11 +47,13 @@ public struct ServerTLSOptions: Sendable, Hashable {
 
 /// A server's TLS: its certificate, reloaded when the files change, and its rule for clients.
 ///
-/// TLS 1.3, or 1.2 where the client cannot do better; only HTTP/2 by ALPN. New connections use the files as last
+/// TLS 1.3, or 1.2 where the client cannot do better; for gRPC only HTTP/2 by ALPN. New connections use the files as last
 /// loaded; existing ones keep what they began with.
 public final class ServerTLS: Sendable {
     struct Loaded: Sendable {
         var context: NIOSSLContext
+        /// For clients that may speak HTTP/1.1 as well.
+        var webContext: NIOSSLContext
         var certificates: [NIOSSLCertificate]
     }
 
@@ -96,6 +99,23 @@ public final class ServerTLS: Sendable {
         NIOSSLServerHandler(context: try self.files.load().context)
     }
 
+    /// Adds TLS to a new connection whose client chooses between HTTP/2 and HTTP/1.1, by ALPN or by not using it.
+    ///
+    /// - Parameter pipeline: The connection's handlers, which come after it.
+    /// - Throws: ``TLSError`` where no certificate could be loaded yet.
+    package func addWebHandler(to pipeline: ChannelPipeline.SynchronousOperations) throws {
+        try pipeline.addHandler(NIOSSLServerHandler(context: try self.files.load().webContext))
+    }
+
+    /// Who the client of a connection is, and whether it is accepted; ask once the handshake is complete.
+    ///
+    /// - Parameter pipeline: The connection's handlers.
+    /// - Returns: The names in its certificate, nil for a client without one; or why it is refused.
+    package func admitted(in pipeline: ChannelPipeline.SynchronousOperations) -> Result<PeerIdentity?, TLSError> {
+        let identity = (try? pipeline.nioSSL_peerCertificate()).map { PeerIdentity($0) }
+        return self.admit(identity).map { identity }
+    }
+
     /// Whether a client with this certificate is accepted.
     func admit(_ identity: PeerIdentity?) -> Result<Void, TLSError> {
         guard !self.options.allowedClients.isEmpty else { return .success(()) }
@@ -134,6 +154,8 @@ public final class ServerTLS: Sendable {
             certificate: options.certificateFile,
             key: options.keyFile
         )
-        return Loaded(context: context, certificates: certificates)
+        configuration.applicationProtocols = [TLSFiles.applicationProtocol, "http/1.1"]
+        let webContext = try TLSFiles.context(configuration, certificate: options.certificateFile, key: options.keyFile)
+        return Loaded(context: context, webContext: webContext, certificates: certificates)
     }
 }

@@ -25,7 +25,7 @@ public struct ListenError: Error, Sendable, Hashable, CustomStringConvertible {
     ///   - host: The host of the address.
     ///   - port: The port of the address.
     ///   - setting: The key of the setting that holds the address.
-    init(_ error: any Error, host: String, port: Int, setting: String = "listen") {
+    package init(_ error: any Error, host: String, port: Int, setting: String = "listen") {
         self.problem = ListenProblem(error)
         let address = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         self.description = self.problem.message(at: address, setting: setting)

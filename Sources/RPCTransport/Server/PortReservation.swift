@@ -29,12 +29,13 @@ public final class PortReservation: Sendable {
     /// - Parameters:
     ///   - host: The name or address to listen on, without brackets.
     ///   - port: The port; 0 reserves nothing but checks the host.
+    ///   - setting: The key of the setting that holds the address, for the message.
     /// - Throws: ``ListenError`` saying why the server could not listen there.
-    public init(host: String, port: Int) throws(ListenError) {
+    public init(host: String, port: Int, setting: String = "listen") throws(ListenError) {
         do {
             self.descriptor = Mutex(try Self.bind(try SocketAddress.makeAddressResolvingHost(host, port: port)))
         } catch {
-            throw ListenError(error, host: host, port: port)
+            throw ListenError(error, host: host, port: port, setting: setting)
         }
     }
 

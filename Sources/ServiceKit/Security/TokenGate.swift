@@ -10,7 +10,8 @@ internal import SwitchyardProtos
 /// A file that holds tokens themselves must not be readable by every user; one with only hashes may be.
 public final class TokenGate: Sendable {
     private let files: WatchedFiles<BearerTokens>
-    private let coversHealth: Bool
+    /// Whether health checks need a token too.
+    package let coversHealth: Bool
     private let logger: Logger
 
     /// Names the file; nothing is read yet.
@@ -58,20 +59,40 @@ public final class TokenGate: Sendable {
     /// - Returns: The error that refuses the call, or nil.
     public func check(_ context: ServerContext) -> RPCError? {
         if context.method.service == HealthService.name, !self.coversHealth { return nil }
-        guard let tokens = self.files.current else {
-            return RPCError(.unauthenticated, "this server has not read its tokens yet; try again")
-        }
-        switch tokens.holder(of: context.metadata[text: "authorization"]) {
+        let holder = self.holder(
+            of: context.metadata[text: "authorization"],
+            peer: context.peer,
+            what: "\(context.method)"
+        )
+        switch holder {
         case .success(let name):
             context.identify(as: name)
-            self.logger.debug("a call", metadata: ["caller": "\(name)", "method": "\(context.method)"])
             return nil
+        case .failure(let error): return error
+        }
+    }
+
+    /// Looks up who presents a token.
+    ///
+    /// - Parameters:
+    ///   - authorization: The values of the field `authorization`.
+    ///   - peer: The caller's address, for the log.
+    ///   - what: What is called, for the log.
+    /// - Returns: The token's name, or the error that refuses the call.
+    package func holder(of authorization: [String], peer: String, what: String) -> Result<String, RPCError> {
+        guard let tokens = self.files.current else {
+            return .failure(RPCError(.unauthenticated, "this server has not read its tokens yet; try again"))
+        }
+        switch tokens.holder(of: authorization) {
+        case .success(let name):
+            self.logger.debug("a call", metadata: ["caller": "\(name)", "method": "\(what)"])
+            return .success(name)
         case .failure(let refusal):
             self.logger.debug(
                 "a call was refused",
-                metadata: ["peer": "\(context.peer)", "method": "\(context.method)", "reason": "\(refusal)"]
+                metadata: ["peer": "\(peer)", "method": "\(what)", "reason": "\(refusal)"]
             )
-            return RPCError(.unauthenticated, refusal.message)
+            return .failure(RPCError(.unauthenticated, refusal.message))
         }
     }
 }

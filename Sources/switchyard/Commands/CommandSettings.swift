@@ -2,6 +2,7 @@
 
 import ExpertServing
 import GatewayServing
+import HTTPDoor
 import ServiceKit
 import Telemetry
 
@@ -19,7 +20,7 @@ enum CommandSettings {
 
     /// Settings of `switchyard gateway`.
     static let gateway =
-        GatewaySettings.table.definitions + FetchSettings.table.definitions
+        GatewaySettings.table.definitions + DoorSettings.table.definitions + FetchSettings.table.definitions
         + ListenerSecuritySettings.table.definitions + TokensSettings.table.definitions
         + ExpertsSecuritySettings.table.definitions + Self.gatewayAdmin.definitions
         + ServiceSettings.table.definitions

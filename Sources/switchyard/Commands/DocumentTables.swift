@@ -3,6 +3,7 @@
 import Checkpoints
 import ExpertServing
 import GatewayServing
+import HTTPDoor
 import ServiceKit
 import Telemetry
 
@@ -25,6 +26,7 @@ enum DocumentTables {
         "settings gateway": GatewaySettings.table.definitions
             .filter { !GatewaySettings.table.pools.definitions.contains($0) },
         "settings expert-pools": GatewaySettings.table.pools.definitions,
+        "settings http": DoorSettings.table.definitions,
         "settings fetching": FetchSettings.table.definitions,
         "settings listener": ListenerSecuritySettings.table.definitions,
         "settings experts-tls": ExpertsSecuritySettings.table.definitions,

@@ -3,6 +3,7 @@
 import ArgumentParser
 import CommandKit
 import GatewayServing
+import HTTPDoor
 import Logging
 import RPCTransport
 import ServiceKit
@@ -23,6 +24,7 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
               switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401
               switchyard gateway --model shards/gateway --pool pool-0=a:7401 --pool pool-1=b:7401,c:7401 --plaintext
               switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401 --dtype bfloat16 --wire-dtype bfloat16
+              switchyard gateway --model shards/gateway --pool pool-0=127.0.0.1:7401 --http-listen 127.0.0.1:8080
               switchyard gateway --model shards/gateway --pool pool-0=a:7401 --listen 0.0.0.0:7400 \
                 --tls-certificate certs/gateway.pem --tls-key certs/gateway-key.pem --tokens tokens \
                 --experts-tls-ca certs/ca.pem --experts-tls-certificate certs/gateway.pem \
@@ -70,6 +72,8 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Option(GatewaySettings.table.override) var override: [String] = []
 
+    @OptionGroup(title: "HTTP and JSON") var http: HTTPOptions
+
     @OptionGroup(title: "Security of the listener") var security: ListenerSecurityOptions
 
     @OptionGroup(title: "Security of the listener") var tokens: TokensOptions
@@ -95,8 +99,18 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
         )
         // Before anything slow: a port that cannot be had ends the command at once.
         configuration.reservation = try PortReservation(host: configuration.host, port: configuration.port)
+        var web = plan.door?.configuration
+        if let door = web {
+            web?.reservation = try PortReservation(host: door.host, port: door.port, setting: "http-listen")
+        }
         let port = try self.admin.port(settings, CommandSettings.gatewayAdmin, of: Gateway.component)
         try Self.open(settings, plan, &configuration, logger: logger)
+        web?.tokens = configuration.tokens
+        if let address = plan.door?.address {
+            // The same files; a listener on loopback may do without them, and another may not.
+            web?.security =
+                try SecuritySettings.listener(settings, at: address) == nil ? .plaintext : configuration.security
+        }
         try await AdminPort.run(port, logger: logger) {
             configuration.adapterDirectory = try configuration.adapterDirectory.map(ModelSettings.directory)
             let bar = ProgressBar()
@@ -109,6 +123,10 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
                     progress: { bar.show($0) }
                 )
             }
+            let door = web.map {
+                HTTPDoor(configuration: $0, backend: GatewayDoor(calls: gateway.calls), logger: Logger(label: "http"))
+            }
+            if let door { gateway.attach(DoorListener(door: door)) }
             try await gateway.runProcess(
                 behind: port,
                 options: self.service,
@@ -116,6 +134,7 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
                 logger: logger
             ) {
                 try await gateway.waitUntilServing()
+                if let door { try await self.http.announce(door) }
                 return try await gateway.boundAddress()
             }
         }
@@ -130,6 +149,7 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
         var configuration: GatewayConfiguration
         var sources: WeightSources
         var listen: ListenAddress
+        var door: (configuration: DoorConfiguration, address: ListenAddress)?
     }
 
     /// Opens the certificates and tokens.
@@ -156,9 +176,15 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
         try TokensOptions.check(settings)
         _ = try ExpertsSecurityOptions.options(settings, pools: configuration.cluster.pools)
         try AdminOptions.read(settings, CommandSettings.gatewayAdmin, besides: listen)
+        let admin = try settings.value(CommandSettings.gatewayAdmin.adminListen)
+        let door = try HTTPOptions.read(
+            settings,
+            configuration,
+            besides: [("listen", listen), ("admin-listen", admin)]
+        )
         try ServiceOptions.logging(settings)
         let sources = try WeightSources([configuration.modelDirectory], settings)
-        return Plan(configuration: configuration, sources: sources, listen: listen)
+        return Plan(configuration: configuration, sources: sources, listen: listen, door: door)
     }
 }
 

@@ -27,6 +27,7 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
             EXAMPLE
               switchyard up deploy/models/switch-mini --pools 4 --replicas 2
               switchyard up google/switch-base-8 --expert-dtype bfloat16 --packed --shards shards
+              switchyard up deploy/models/switch-mini --http-listen 127.0.0.1:8080
               switchyard up google/flan-t5-base --dtype int8
               switchyard up --train google/switch-base-8 --pools 2 --replicas 2 -- --data train.jsonl --out run --steps 2000
             """
@@ -48,6 +49,9 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Option(help: "Where the gateway serves metrics and probes over HTTP, such as 127.0.0.1:7410.")
     var adminListen: String = "off"
+
+    @Option(help: "Where the gateway answers OpenAI's and other JSON over HTTP, such as 127.0.0.1:8080.")
+    var httpListen: String = "off"
 
     @Flag(help: "Allow --listen on addresses other than loopback, in plaintext; also SWITCHYARD_PLAINTEXT=true.")
     var plaintext = false
@@ -196,7 +200,9 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
             executable: Programs.this,
             events: { Self.show($0, isReady: isReady.load(ordering: .relaxed)) },
             body: { cluster in
-                Terminal.print(try await UpReport.collect(cluster).text(columns: Terminal.columns))
+                var report = try await UpReport.collect(cluster)
+                if self.httpListen != "off" { report.httpAddress = self.httpListen }
+                Terminal.print(report.text(columns: Terminal.columns))
                 isReady.store(true, ordering: .relaxed)
                 // Until a signal cancels it.
                 while true { try await Task.sleep(for: .seconds(3600)) }
@@ -211,6 +217,7 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
         layout.gatewayListen = self.listen
         layout.gatewayAdminListen = self.adminListen
         if self.plaintext { layout.gatewayArguments = ["--plaintext"] }
+        layout.gatewayArguments += ["--http-listen", self.httpListen]
         // The parts remember the overrides; a variable that the gateway inherits must not add others.
         layout.gatewayArguments += self.override.flatMap { ["--override", $0] }
         layout.gatewayThreads = self.threads

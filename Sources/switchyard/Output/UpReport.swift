@@ -18,6 +18,8 @@ struct UpReport {
 
     /// Where the gateway takes requests.
     var gatewayAddress: String
+    /// Where the gateway answers HTTP; nil if it does not.
+    var httpAddress: String?
     /// The expert hosts, and the gateway last.
     var processes: [Process]
 
@@ -93,11 +95,12 @@ struct UpReport {
         for process in self.processes {
             table.add([process.pool, process.address, process.experts, process.state, process.memory])
         }
+        let web = self.httpAddress.map { "HTTP and JSON on http://\($0) (GET /openapi.json lists all)\n" } ?? ""
         return """
             \(table.text(columns: columns, keys: 2))
 
             switchyard generate --endpoint \(self.gatewayAddress) "my <extra_id_0> for a horse!"
-            \(Terminal.styled("ready", .bold, .green)) on \(self.gatewayAddress); Ctrl-C stops everything
+            \(web)\(Terminal.styled("ready", .bold, .green)) on \(self.gatewayAddress); Ctrl-C stops everything
             """
     }
 }

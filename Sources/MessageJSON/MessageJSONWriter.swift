@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Writes a message as JSON: protobuf's mapping with the names of the `.proto` files, and digests in hexadecimal.
-///
-/// Source: https://protobuf.dev/programming-guides/json/. Deviation: bytes are hexadecimal digits instead of base64, as
-/// digests are written everywhere. Equal messages give the same text.
-struct MessageJSONWriter {
+internal import RPCCore
+
+/// Writes a message as JSON, in one of the forms of ``MessageJSONForm``.
+package struct MessageJSONWriter {
+    private let form: MessageJSONForm
     private var text = ""
+
+    private init(_ form: MessageJSONForm) { self.form = form }
 
     /// Writes a message.
     ///
     /// - Parameters:
     ///   - bytes: The message in protobuf's encoding, as this process wrote it.
     ///   - message: Its full name.
-    /// - Returns: Indented JSON that ends with a line break.
-    static func text(_ bytes: [UInt8], message: String) -> String {
-        var writer = MessageJSONWriter()
+    ///   - form: The form.
+    /// - Returns: JSON; as a file it is indented and ends with a line break.
+    package static func text(_ bytes: [UInt8], message: String, form: MessageJSONForm) -> String {
+        var writer = MessageJSONWriter(form)
         writer.write(bytes[...], message: message, indent: "")
-        return writer.text + "\n"
+        return form == .file ? writer.text + "\n" : writer.text
     }
+
+    private var isFile: Bool { self.form == .file }
 
     private mutating func write(_ bytes: ArraySlice<UInt8>, message: String, indent: String) {
         var values: [UInt32: [WireBytes.Value]] = [:]
@@ -29,13 +34,14 @@ struct MessageJSONWriter {
             return
         }
         let inner = indent + "  "
-        self.text += "{\n"
+        self.text += self.isFile ? "{\n" : "{"
         for (index, field) in fields.enumerated() {
-            self.text += "\(inner)\"\(field.name)\": "
+            self.text +=
+                self.isFile ? "\(inner)\"\(field.name)\": " : "\"\(field.camelName)\":"
             self.write(values[field.number] ?? [], field: field, indent: inner)
-            self.text += index + 1 < fields.count ? ",\n" : "\n"
+            self.separate(index, of: fields.count)
         }
-        self.text += "\(indent)}"
+        self.text += self.isFile ? "\(indent)}" : "}"
     }
 
     private mutating func write(_ values: [WireBytes.Value], field: MessageSchema.Field, indent: String) {
@@ -45,17 +51,24 @@ struct MessageJSONWriter {
         }
         switch field.kind {
         case .message, .string, .bytes:
-            self.text += "[\n"
+            self.text += self.isFile ? "[\n" : "["
             for (index, value) in values.enumerated() {
-                self.text += indent + "  "
+                if self.isFile { self.text += indent + "  " }
                 self.write(value, kind: field.kind, indent: indent + "  ")
-                self.text += index + 1 < values.count ? ",\n" : "\n"
+                self.separate(index, of: values.count)
             }
-            self.text += "\(indent)]"
+            self.text += self.isFile ? "\(indent)]" : "]"
         default:
             let numbers = values.flatMap { Self.numbers($0, of: field.kind) }
-            self.text += "[" + numbers.map { self.scalar($0, kind: field.kind) }.joined(separator: ", ") + "]"
+            let separator = self.isFile ? ", " : ","
+            self.text += "[" + numbers.map { self.scalar($0, kind: field.kind) }.joined(separator: separator) + "]"
         }
+    }
+
+    /// Ends the entry at an index of a list or of an object.
+    private mutating func separate(_ index: Int, of count: Int) {
+        if index + 1 < count { self.text += "," }
+        if self.isFile { self.text += "\n" }
     }
 
     /// The numbers of a packed list, or the one of a list that is not.
@@ -74,7 +87,8 @@ struct MessageJSONWriter {
     private mutating func write(_ value: WireBytes.Value, kind: MessageSchema.Kind, indent: String) {
         switch (value, kind) {
         case (.bytes(let bytes), .message(let name)): self.write(bytes, message: name, indent: indent)
-        case (.bytes(let bytes), .bytes): self.text += "\"\(Self.hexadecimal(bytes))\""
+        case (.bytes(let bytes), .bytes):
+            self.text += self.isFile ? "\"\(Self.hexadecimal(bytes))\"" : "\"\(Self.base64(bytes))\""
         case (.bytes(let bytes), _): self.text += Self.quoted(String(decoding: bytes, as: UTF8.self))
         case (.number(let number), _): self.text += self.scalar(number, kind: kind)
         }
@@ -91,21 +105,29 @@ struct MessageJSONWriter {
         }
     }
 
-    /// The shortest text that means exactly this number.
-    static func number(_ value: Float) -> String {
+    /// The shortest text that means exactly this number, as a JSON value.
+    package static func number(_ value: Float) -> String {
         guard value.isFinite else { return value.isNaN ? "\"NaN\"" : value > 0 ? "\"Infinity\"" : "\"-Infinity\"" }
         // A reader that goes through a double must arrive at the same number.
         guard let double = Double(value.description), Float(double) == value else { return Double(value).description }
         return value.description
     }
 
-    static func hexadecimal(_ bytes: ArraySlice<UInt8>) -> String {
+    /// Padded, as the mapping says.
+    private static func base64(_ bytes: ArraySlice<UInt8>) -> String {
+        let text = Base64.encode(Array(bytes))
+        return text + String(repeating: "=", count: (4 - text.utf8.count % 4) % 4)
+    }
+
+    private static func hexadecimal(_ bytes: ArraySlice<UInt8>) -> String {
         let digits = Array("0123456789abcdef".utf8)
         return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
     }
 
-    private static func quoted(_ text: String) -> String {
+    /// A text as a JSON string.
+    package static func quoted(_ text: String) -> String {
         var result = "\""
+        result.reserveCapacity(text.utf8.count + 2)
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"": result += "\\\""

@@ -5,30 +5,51 @@ internal import SwitchyardProtos
 /// The messages of the protocol as their descriptors tell them: what a JSON form of any of them follows from.
 ///
 /// Source: https://github.com/protocolbuffers/protobuf/blob/v3.21.12/src/google/protobuf/descriptor.proto.
-struct MessageSchema: Sendable {
+package struct MessageSchema: Sendable {
     /// What a field holds, as far as the protocol's messages have it.
-    enum Kind: Sendable, Equatable {
+    package enum Kind: Sendable, Equatable {
         case uint32, uint64, fixed64, float, bool, string, bytes
         case choice(String)
         case message(String)
     }
 
     /// A field of a message.
-    struct Field: Sendable {
-        var number: UInt32
-        var name: String
-        var kind: Kind
-        var isList: Bool
+    package struct Field: Sendable {
+        /// The number on the wire.
+        package var number: UInt32
+        /// The name in the `.proto` file.
+        package var name: String
+        /// What it holds.
+        package var kind: Kind
+        /// Whether it is repeated.
+        package var isList: Bool
+        /// The index of the oneof that it belongs to; nil for none.
+        package var oneof: UInt64?
+
+        /// The name in JSON by protobuf's mapping: `token_ids` becomes `tokenIds`.
+        package var camelName: String {
+            var name = ""
+            var raisesNext = false
+            for character in self.name {
+                if character == "_" {
+                    raisesNext = true
+                } else {
+                    name += raisesNext ? character.uppercased() : String(character)
+                    raisesNext = false
+                }
+            }
+            return name
+        }
     }
 
     /// The fields of each message, ascending by number, by the message's full name.
-    private(set) var messages: [String: [Field]] = [:]
+    package private(set) var messages: [String: [Field]] = [:]
 
     /// The values of each enum by the enum's full name.
-    private(set) var choices: [String: [(name: String, number: UInt64)]] = [:]
+    package private(set) var choices: [String: [(name: String, number: UInt64)]] = [:]
 
     /// The protocol's own, read once.
-    static let shared = MessageSchema()
+    package static let shared = MessageSchema()
 
     private init() {
         self.visit(FileDescriptors.serializedSet[...]) { schema, number, file in
@@ -60,14 +81,19 @@ struct MessageSchema: Sendable {
     }
 
     private static func number(_ bytes: ArraySlice<UInt8>, _ wanted: UInt32) -> UInt64 {
+        self.given(bytes, wanted) ?? 0
+    }
+
+    /// A number that may be left out.
+    private static func given(_ bytes: ArraySlice<UInt8>, _ wanted: UInt32) -> UInt64? {
         var reader = WireBytes(bytes)
         while let (number, value) = reader.field() {
             if number == wanted, case .number(let found) = value { return found }
         }
-        return 0
+        return nil
     }
 
-    /// Messages inside messages need no care: the protocol's receipts have none.
+    /// Messages inside messages need no care: this project's own have none.
     private mutating func addMessage(_ message: ArraySlice<UInt8>, scope: String) {
         var fields: [Field] = []
         self.visit(message) { _, number, field in
@@ -77,7 +103,8 @@ struct MessageSchema: Sendable {
                     number: UInt32(truncatingIfNeeded: Self.number(field, 3)),
                     name: Self.text(field, 1),
                     kind: kind,
-                    isList: Self.number(field, 4) == 3
+                    isList: Self.number(field, 4) == 3,
+                    oneof: Self.given(field, 9)
                 )
             )
         }

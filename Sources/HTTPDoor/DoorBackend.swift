@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import RPCCore
+public import SwitchyardProtos
+public import Telemetry
+
+/// What comes with a request besides its body.
+public struct DoorCall: Sendable {
+    /// When the client stops waiting; nil if it never does.
+    public var deadline: ContinuousClock.Instant?
+    /// Who sent it, as the gateway's fair turns name callers.
+    public var caller: String
+    /// The request's trace; nil if it has none.
+    public var trace: TraceContext?
+
+    /// Creates the context of a request.
+    ///
+    /// - Parameters:
+    ///   - deadline: When the client stops waiting.
+    ///   - caller: Who sent it.
+    ///   - trace: Its trace.
+    public init(deadline: ContinuousClock.Instant? = nil, caller: String = "", trace: TraceContext? = nil) {
+        self.deadline = deadline
+        self.caller = caller
+        self.trace = trace
+    }
+}
+
+/// The gateway behind the door: the calls of its gRPC service, and what a token's text is.
+///
+/// Cancelling the task of a call cancels the request.
+public protocol DoorBackend: Sendable {
+    /// Describes the served model and its limits.
+    var model: ModelDescription { get }
+
+    /// Describes the cluster as the gateway sees it.
+    var cluster: ClusterDescription { get }
+
+    /// Stop strings that a request may have.
+    var maxStopStrings: Int { get }
+
+    /// Requests that may wait and run at once.
+    var maxConcurrentRequests: Int { get }
+
+    /// Why requests are not taken at present; nil if they are.
+    var refusal: RPCError? { get }
+
+    /// Refuses a request that there is no room for, before its body is read.
+    ///
+    /// - Parameter caller: Who sends it.
+    /// - Returns: The error that refuses it; nil if there is room.
+    func refusal(of caller: String) -> RPCError?
+
+    /// Generates text.
+    ///
+    /// - Parameters:
+    ///   - request: The input and how to continue from it.
+    ///   - call: What comes with the request.
+    ///   - onToken: Takes each token as it is chosen; nil if only the whole answer is needed.
+    /// - Returns: The whole answer.
+    /// - Throws: `RPCError` as over gRPC.
+    func generate(
+        _ request: GenerateRequest,
+        _ call: DoorCall,
+        onToken: (@Sendable (GeneratedToken) -> Void)?
+    ) async throws -> GenerateResponse
+
+    /// Runs the encoder.
+    ///
+    /// - Parameters:
+    ///   - request: The input, or several.
+    ///   - call: What comes with the request.
+    /// - Returns: The hidden states.
+    /// - Throws: `RPCError` as over gRPC.
+    func encode(_ request: EncodeRequest, _ call: DoorCall) async throws -> EncodeResponse
+
+    /// Scores a target.
+    ///
+    /// - Parameters:
+    ///   - request: The input and the target, or several of both.
+    ///   - call: What comes with the request.
+    /// - Returns: The target's log-probabilities.
+    /// - Throws: `RPCError` as over gRPC.
+    func score(_ request: ScoreRequest, _ call: DoorCall) async throws -> ScoreResponse
+
+    /// The text that each token of a sequence adds; joined it is the sequence's text, as far as no stop string cut it.
+    ///
+    /// - Parameter ids: The sequence.
+    /// - Returns: One text for each token; empty texts for a model without a tokenizer.
+    func texts(of ids: [UInt32]) -> [String]
+
+    /// The text of a token by itself, in the middle of a sequence.
+    ///
+    /// - Parameter id: The token.
+    /// - Returns: Its text; its number for a model without a tokenizer.
+    func text(of id: UInt32) -> String
+
+    /// Whether a token is a special one, such as the end of a sequence or a sentinel.
+    ///
+    /// - Parameter id: The token.
+    /// - Returns: Whether it is special.
+    func isSpecial(_ id: UInt32) -> Bool
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HTTPTypes
+internal import JSONValues
+internal import Logging
+internal import RPCCore
+internal import SwitchyardProtos
+internal import SwitchyardTypes
+
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Musl)
+internal import Musl
+#elseif canImport(Darwin)
+internal import Darwin
+#endif
+
+/// A whole answer.
+struct DoorReply: Sendable {
+    var status = 200
+    var type = "application/json"
+    var fields: HTTPFields = [:]
+    var body: String
+
+    init(_ json: JSONOutput, status: Int = 200) {
+        self.body = json.text
+        self.status = status
+    }
+}
+
+/// What a request asks for, once it is understood.
+enum DoorWork: Sendable {
+    /// The answer is known.
+    case ready(DoorReply)
+    /// The gateway must be asked.
+    case call(@Sendable () async throws -> DoorReply)
+    /// The answer is sent as it comes.
+    case stream([GenerateRequest], any EventForm)
+}
+
+/// The time of day.
+enum DoorClock {
+    /// Seconds since 1970.
+    static var now: Int { Int(time(nil)) }
+}
+
+/// Texts of requests in logs.
+enum ErrorWords {
+    /// A text without control characters and not too long.
+    static func shown(_ text: String) -> String { ErrorText.shown(text) }
+}
+
+extension DoorResponder {
+    /// The most JSON values of a body: every token id is one.
+    private static let maxValues = 1 << 20
+
+    /// Understands a request.
+    ///
+    /// - Parameters:
+    ///   - exchange: What its head said.
+    ///   - body: Its body.
+    /// - Returns: What it asks for.
+    /// - Throws: ``DoorFault`` naming what is wrong with it.
+    func work(_ exchange: Exchange, _ body: [UInt8]) throws(DoorFault) -> DoorWork {
+        let call = exchange.call
+        let backend = self.backend
+        switch exchange.route.action {
+        case .completions: return try self.completions(try Self.parse(body), call)
+        case .chatCompletions:
+            throw DoorFault(
+                404,
+                .unimplemented,
+                "This is not a chat model and thus not supported in the v1/chat/completions endpoint. Did you mean to use "
+                    + "v1/completions? \(backend.model.name) fills the gaps of a text: write <extra_id_0> where words are missing.",
+                field: "model"
+            )
+        case .embeddings:
+            let embeddings = try EmbeddingsRequest(try Self.parse(body), model: backend.model)
+            self.note(embeddings.user, call)
+            return .call {
+                let response = try await backend.encode(embeddings.request, call)
+                return DoorReply(try embeddings.answer(response, model: backend.model))
+            }
+        case .models:
+            return .ready(
+                DoorReply(["object": "list", "data": [OpenAIForm.entry(backend.model, created: self.created)]])
+            )
+        case .model:
+            try OpenAIForm.check(exchange.route.rest, backend.model)
+            return .ready(DoorReply(OpenAIForm.entry(backend.model, created: self.created)))
+        case .textGeneration: return try self.textGeneration(try Self.parse(body), call, streams: false)
+        case .textGenerationStream: return try self.textGeneration(try Self.parse(body), call, streams: true)
+        case .textGenerationRoot: return try self.textGeneration(try Self.parse(body), call, streams: nil)
+        case .info: return .ready(DoorReply(TextGenerationForm.info(backend)))
+        case .health: return .ready(try self.health())
+        case .generate, .generateStream, .score, .encode:
+            return try self.own(exchange.route.action, try Self.parse(body), call)
+        case .cluster: return .ready(DoorReply(OwnForm.json(backend.cluster, "switchyard.v1.ClusterDescription")))
+        case .describe: return .ready(DoorReply(OwnForm.json(backend.model, "switchyard.v1.ModelDescription")))
+        case .document: return .ready(DoorReply(OpenAPIDocument.json(version: backend.model.version)))
+        }
+    }
+
+    /// Reads a body as JSON.
+    static func parse(_ body: [UInt8]) throws(DoorFault) -> JSONValue {
+        let result = body.withUnsafeBytes { bytes in
+            Result<JSONValue, JSONFault> { () throws(JSONFault) in
+                try JSONText.value(bytes, dialect: .serde, maxValues: Self.maxValues, refuseDuplicates: true)
+            }
+        }
+        switch result {
+        case .success(let value): return value
+        case .failure(let fault): throw DoorFault(400, .invalidArgument, "the body is not JSON: \(fault.message)")
+        }
+    }
+
+    private func note(_ user: String?, _ call: DoorCall) {
+        guard let user else { return }
+        self.logger.debug(
+            "a request's user",
+            metadata: ["caller": "\(call.caller)", "user": "\(ErrorText.shown(user))"]
+        )
+    }
+
+    private func completions(_ body: JSONValue, _ call: DoorCall) throws(DoorFault) -> DoorWork {
+        let backend = self.backend
+        let request = try CompletionRequest(body, model: backend.model, maxStops: backend.maxStopStrings)
+        self.note(request.user, call)
+        let answer = CompletionAnswer(
+            backend: backend,
+            request: request,
+            id: "cmpl-" + OwnForm.hexadecimal(.random(in: 0...UInt64.max)),
+            created: DoorClock.now
+        )
+        guard !request.streams else { return .stream(request.requests, CompletionEvents(answer: answer)) }
+        return .call { DoorReply(answer.whole(try await backend.generateAll(request.requests, call))) }
+    }
+
+    // Whether tokens are sent as they come, the body says where the address does not.
+    private func textGeneration(_ body: JSONValue, _ call: DoorCall, streams: Bool?) throws(DoorFault) -> DoorWork {
+        let backend = self.backend
+        let request = try TextGenerationRequest(
+            body,
+            mayStream: streams == nil,
+            model: backend.model,
+            maxStops: backend.maxStopStrings
+        )
+        let answer = TextGenerationAnswer(backend: backend, request: request)
+        guard !(streams ?? request.streams) else {
+            let sequences = request.request.parameters?.numReturnSequences ?? 1
+            guard sequences == 1 else {
+                throw .invalid(
+                    "parameters.best_of",
+                    "is \(sequences), but nothing can be streamed before the best is known; leave it out"
+                )
+            }
+            return .stream([request.request], TextGenerationEvents(answer: answer))
+        }
+        let isRoot = streams == nil
+        return .call {
+            let whole = answer.whole(try await backend.generate(request.request, call, onToken: nil))
+            return DoorReply(isRoot ? .array([whole]) : whole)
+        }
+    }
+
+    private func own(_ action: DoorAction, _ body: JSONValue, _ call: DoorCall) throws(DoorFault) -> DoorWork {
+        let backend = self.backend
+        switch action {
+        case .score:
+            let request: ScoreRequest = try OwnForm.message(body, "switchyard.v1.ScoreRequest")
+            return .call {
+                DoorReply(OwnForm.json(try await backend.score(request, call), "switchyard.v1.ScoreResponse"))
+            }
+        case .encode:
+            let request: EncodeRequest = try OwnForm.message(body, "switchyard.v1.EncodeRequest")
+            return .call {
+                DoorReply(OwnForm.json(try await backend.encode(request, call), "switchyard.v1.EncodeResponse"))
+            }
+        default:
+            let request: GenerateRequest = try OwnForm.message(body, "switchyard.v1.GenerateRequest")
+            guard action == .generate else { return .stream([request], OwnEvents()) }
+            return .call {
+                DoorReply(
+                    OwnForm.json(
+                        try await backend.generate(request, call, onToken: nil),
+                        "switchyard.v1.GenerateResponse"
+                    )
+                )
+            }
+        }
+    }
+
+    private func health() throws(DoorFault) -> DoorReply {
+        if let refusal = self.backend.refusal { throw DoorFault(refusal) }
+        return DoorReply([:])
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import GatewayServing
+import HTTPDoor
+import RPCCore
+import SwitchyardProtos
+
+/// The gateway as HTTP sees it.
+struct GatewayDoor: DoorBackend {
+    let calls: GatewayCalls
+
+    var model: ModelDescription { self.calls.model }
+    var cluster: ClusterDescription { self.calls.cluster }
+    var maxStopStrings: Int { self.calls.limits.maxStopStrings }
+    var maxConcurrentRequests: Int { self.calls.maxConcurrentRequests }
+    var refusal: RPCError? { self.calls.refusal }
+
+    func refusal(of caller: String) -> RPCError? { self.calls.refusal(of: caller) }
+
+    func generate(
+        _ request: GenerateRequest,
+        _ call: DoorCall,
+        onToken: (@Sendable (GeneratedToken) -> Void)?
+    ) async throws -> GenerateResponse {
+        try await self.calls.generate(request, .init(call), onToken: onToken)
+    }
+
+    func encode(_ request: EncodeRequest, _ call: DoorCall) async throws -> EncodeResponse {
+        try await self.calls.encode(request, .init(call))
+    }
+
+    func score(_ request: ScoreRequest, _ call: DoorCall) async throws -> ScoreResponse {
+        try await self.calls.score(request, .init(call))
+    }
+
+    func texts(of ids: [UInt32]) -> [String] { self.calls.texts(of: ids) }
+    func text(of id: UInt32) -> String { self.calls.text(of: id) }
+    func isSpecial(_ id: UInt32) -> Bool { self.calls.isSpecial(id) }
+}
+
+extension GatewayCalls.Context {
+    fileprivate init(_ call: DoorCall) {
+        self.init(deadline: call.deadline, trace: call.trace, caller: call.caller)
+    }
+}
+
+/// HTTP as a listener of the gateway.
+struct DoorListener: GatewayListener {
+    let door: HTTPDoor
+
+    func run() async throws { try await self.door.run() }
+    func beginDraining() { self.door.beginDraining() }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HTTPTypes
+import JSONValues
+import MessageJSON
+import NIOCore
+import NIOEmbedded
+import RPCCore
+import SwitchyardProtos
+import Testing
+
+@testable import HTTPDoor
+
+@Suite("Addresses, faults and openings of the door")
+struct DoorTests {
+    @Test("every address of the table is found, by its own method alone")
+    func routes() throws {
+        for entry in DoorRoute.table {
+            let path = entry.path.replacing("{model}", with: "google%2Fswitch")
+            let route = try DoorRoute.find(entry.method, path)
+            #expect(route.action == entry.action)
+            #expect(route.rest == (entry.action == .model ? "google/switch" : ""))
+            let missing = #expect(throws: DoorRoute.Missing.self) { try DoorRoute.find("DELETE", path) }
+            #expect(missing?.fault.status == 405)
+            #expect(missing?.allowed?.contains(entry.method) == true)
+        }
+        #expect(try DoorRoute.find("HEAD", "/health").action == .health)
+        #expect(try DoorRoute.find("GET", "/v1/models/google/switch-base-8").rest == "google/switch-base-8")
+        for (path, status) in [
+            ("/nothing", 404), ("", 404), ("/v1/completions/", 404), ("/health?x=1", 400), ("/v1/models/%zz", 404),
+            ("/v1/models/", 404),
+        ] {
+            #expect(#expect(throws: DoorRoute.Missing.self) { try DoorRoute.find("GET", path) }?.fault.status == status)
+        }
+    }
+
+    @Test(
+        "a status of gRPC has its status of HTTP",
+        arguments: [
+            (Status.Code.invalidArgument, 400), (.failedPrecondition, 400), (.unauthenticated, 401),
+            (.permissionDenied, 403),
+            (.notFound, 404), (.unimplemented, 404), (.resourceExhausted, 400), (.cancelled, 499), (.internal, 500),
+            (.unavailable, 503), (.deadlineExceeded, 504), (.unknown, 500), (.dataLoss, 500), (.aborted, 409),
+        ]
+    )
+    func statuses(code: Status.Code, status: Int) {
+        #expect(DoorFault(RPCError(code, "x")).status == status)
+    }
+
+    @Test("a full queue is 429 with the time to try again, rounded up to whole seconds")
+    func retry() throws {
+        var error = RPCError(.resourceExhausted, "the queue is full")
+        error.askToRetry(after: .milliseconds(1_200))
+        let fault = DoorFault(error)
+        #expect(fault.status == 429 && fault.retryMilliseconds == 1_200)
+        var fields: HTTPFields = [:]
+        DoorHeaders.add(fault, to: &fields)
+        #expect(fields[.retryAfter] == "2")
+        #expect(fields[DoorHeaders.retryMilliseconds] == "1200")
+        #expect(try json(Dialect.openAI.body(of: fault).text).at("error.type") == .string("rate_limit_error"))
+        #expect(try json(Dialect.textGeneration.body(of: fault).text).at("error_type") == .string("overloaded"))
+        #expect(Dialect.own.body(of: fault).text == #"{"code":8,"message":"the queue is full"}"#)
+    }
+
+    @Test(
+        "a dialect's clients read their own names of fields",
+        arguments: [
+            (
+                "parameters.max_new_tokens is 5; it must be from 1 to 4", "max_tokens is 5; it must be from 1 to 4",
+                "max_tokens"
+            ),
+            ("text has 9 bytes", "prompt has 9 bytes", "prompt"),
+            ("the length of parameters.stop[0] in bytes is 999", "the length of stop[0] in bytes is 999", "stop"),
+            ("texture is wrong", "texture is wrong", nil),
+        ]
+    )
+    func names(message: String, expected: String, field: String?) {
+        let fault = DoorFault(RPCError(.invalidArgument, message)).renamed(Dialect.openAI.names)
+        #expect(fault.message == expected)
+        #expect(fault.field == field)
+    }
+
+    @Test("a connection's first bytes tell its protocol, however they are cut")
+    func protocols() {
+        let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
+        for count in 0..<preface.count { #expect(DoorProtocol.of(preface.prefix(count)) == nil) }
+        #expect(DoorProtocol.of(preface) == .http2)
+        #expect(DoorProtocol.of(preface + [0, 0]) == .http2)
+        #expect(DoorProtocol.of(Array("POST /".utf8)) == .http1)
+        #expect(DoorProtocol.of(Array("PR0".utf8)) == .http1)
+        #expect(DoorProtocol.of([UInt8(ascii: "G")]) == .http1)
+    }
+
+    @Test("what came before the protocol was known is passed on, once and whole")
+    func opening() throws {
+        let found = Found()
+        let channel = EmbeddedChannel()
+        try channel.pipeline.syncOperations.addHandler(
+            OpeningHandler(
+                isSecure: false,
+                patience: .seconds(1),
+                accept: { true },
+                begin: { found.protocols.append($0) },
+                fail: { found.failures += 1 }
+            )
+        )
+        for part in ["P", "RI * HTTP/2.0\r\n\r\nSM\r\n", "\r\nrest"] {
+            try channel.writeInbound(ByteBuffer(string: part))
+        }
+        #expect(found.protocols == [.http2])
+        let passed = try #require(try channel.readInbound(as: ByteBuffer.self))
+        #expect(String(buffer: passed) == "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest")
+        try channel.writeInbound(ByteBuffer(string: "more"))
+        #expect(try channel.readInbound(as: ByteBuffer.self).map { String(buffer: $0) } == "more")
+        _ = try? channel.finish()
+        #expect(found.failures == 0)
+    }
+
+    @Test("a connection that says nothing is closed")
+    func silence() throws {
+        let found = Found()
+        let channel = EmbeddedChannel()
+        try channel.connect(to: try SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        try channel.pipeline.syncOperations.addHandler(
+            OpeningHandler(
+                isSecure: true,
+                patience: .seconds(5),
+                accept: { true },
+                begin: { found.protocols.append($0) },
+                fail: { found.failures += 1 }
+            )
+        )
+        channel.embeddedEventLoop.advanceTime(by: .seconds(4))
+        #expect(channel.isActive)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(2))
+        #expect(!channel.isActive)
+        #expect(found.protocols.isEmpty && found.failures == 1)
+    }
+
+    /// What a handler reported.
+    private final class Found {
+        var protocols: [DoorProtocol] = []
+        var failures = 0
+    }
+
+    @Test("a client that reads nothing for long is closed, and one that reads again is not")
+    func stall() throws {
+        let channel = EmbeddedChannel()
+        try channel.connect(to: try SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        try channel.pipeline.syncOperations.addHandler(WriteStallHandler(patience: .seconds(5)))
+        channel.isWritable = false
+        channel.pipeline.fireChannelWritabilityChanged()
+        channel.embeddedEventLoop.advanceTime(by: .seconds(4))
+        channel.isWritable = true
+        channel.pipeline.fireChannelWritabilityChanged()
+        channel.embeddedEventLoop.advanceTime(by: .seconds(60))
+        #expect(channel.isActive)
+        channel.isWritable = false
+        channel.pipeline.fireChannelWritabilityChanged()
+        channel.embeddedEventLoop.advanceTime(by: .seconds(6))
+        #expect(!channel.isActive)
+    }
+
+    @Test("bodies together take no more than their budget")
+    func budget() {
+        let budget = BodyBudget(limit: 10)
+        #expect(budget.take(6) && budget.take(4) && !budget.take(1))
+        budget.give(4)
+        #expect(budget.take(3) && !budget.take(.max))
+        #expect(budget.bytes == 9)
+    }
+
+    @Test("only JSON is read, since any page could send a form")
+    func contentType() {
+        for type in ["application/json", "Application/JSON; charset=utf-8"] {
+            #expect(throws: Never.self) { try DoorHeaders.checkType([.contentType: type]) }
+        }
+        for fields: HTTPFields in [
+            [:], [.contentType: "text/plain"], [.contentType: "application/x-www-form-urlencoded"],
+        ] {
+            #expect(#expect(throws: DoorFault.self) { try DoorHeaders.checkType(fields) }?.status == 415)
+        }
+    }
+
+    @Test("pages of other origins may call only where they are named")
+    func crossOrigin() throws {
+        let request: HTTPFields = [.origin: "https://a.test", .accessControlRequestMethod: "POST"]
+        let head = HTTPRequest(
+            method: .options,
+            scheme: nil,
+            authority: nil,
+            path: "/v1/completions",
+            headerFields: request
+        )
+        #expect(CrossOrigin(origins: []).preflight(head) == nil)
+        #expect(CrossOrigin(origins: []).fields(for: request).isEmpty)
+        #expect(CrossOrigin(origins: ["https://b.test"]).preflight(head) == nil)
+        for origins in [["https://a.test"], ["*"]] {
+            let answer = try #require(CrossOrigin(origins: origins).preflight(head))
+            #expect(answer.status == .noContent)
+            #expect(answer.headerFields[.accessControlAllowOrigin] == origins[0])
+            #expect(answer.headerFields[.accessControlAllowHeaders]?.contains("authorization") == true)
+        }
+    }
+
+    @Test("the OpenAPI document names every address, and every schema that it refers to")
+    func document() throws {
+        let document = try json(OpenAPIDocument.json(version: "1").text)
+        for entry in DoorRoute.table {
+            #expect(document["paths"]?[entry.path]?[entry.method.lowercased()]?["responses"] != nil, "\(entry.path)")
+        }
+        var references: Set<String> = []
+        func visit(_ value: JSONValue) {
+            switch value {
+            case .object(let members):
+                if case .string(let name)? = members["$ref"] { references.insert(name) }
+                members.values.forEach(visit)
+            case .array(let elements): elements.forEach(visit)
+            default: break
+            }
+        }
+        visit(document)
+        #expect(references.count > 20)
+        for reference in references {
+            let name = String(reference.dropFirst("#/components/schemas/".count))
+            #expect(document.at("components.schemas")?[name] != nil, "\(reference)")
+        }
+    }
+}
+
+@Suite("Messages by protobuf's JSON mapping")
+struct MappingTests {
+    private static func read(_ text: String) throws -> GenerateRequest {
+        try OwnForm.message(try json(text), "switchyard.v1.GenerateRequest")
+    }
+
+    @Test("both names of a field are read, and the mapping's is written")
+    func names() throws {
+        for name in ["maxNewTokens", "max_new_tokens"] {
+            #expect(try Self.read(#"{"parameters":{"\#(name)":5}}"#).parameters?.maxNewTokens == 5)
+        }
+        var request = GenerateRequest(input: .tokenIDs([1, 2]), parameters: GenerationParameters())
+        request.parameters?.seed = .max
+        request.parameters?.temperature = 0.1
+        request.parameters?.doSample = false
+        request.parameters?.earlyStopping = .always
+        #expect(
+            OwnForm.json(request, "switchyard.v1.GenerateRequest").text
+                == #"{"inputIds":{"ids":[1,2]},"parameters":{"doSample":false,"temperature":0.1,"seed":"18446744073709551615","earlyStopping":"ALWAYS"}}"#
+        )
+    }
+
+    @Test(
+        "whatever the mapping allows is read",
+        arguments: [
+            #"{"seed":"7"}"#, #"{"seed":7}"#, #"{"seed":7.0}"#, #"{"seed":7e0}"#, #"{"seed":"7","temperature":null}"#,
+        ]
+    )
+    func numbers(parameters: String) throws {
+        let read = try #require(try Self.read(#"{"parameters":\#(parameters)}"#).parameters)
+        #expect(read.seed == 7 && read.temperature == nil)
+    }
+
+    @Test("enums are names or numbers, bytes either alphabet of base64, floats also in quotes")
+    func forms() throws {
+        #expect(try Self.read(#"{"priority":"LOW"}"#).priority == .low)
+        #expect(try Self.read(#"{"priority":3}"#).priority == .high)
+        let parameters = try #require(
+            try Self.read(#"{"parameters":{"topP":"0.5","lengthPenalty":"-Infinity"}}"#).parameters
+        )
+        #expect(parameters.topP == 0.5 && parameters.lengthPenalty == -.infinity)
+        for text in ["+/8=", "-_8", "+/8"] {
+            let tensor: Tensor = try OwnForm.message(try json(#"{"data":"\#(text)"}"#), "switchyard.v1.Tensor")
+            #expect(tensor.data == [0xFB, 0xFF])
+        }
+        #expect(
+            OwnForm.json(Tensor(dtype: .float32, shape: [1], data: [0xFB, 0xFF]), "switchyard.v1.Tensor").text
+                == #"{"dtype":"FLOAT32","shape":[1],"data":"+/8="}"#
+        )
+    }
+
+    @Test(
+        "what the mapping does not allow is refused by the field's name",
+        arguments: [
+            (#"{"tex":"a"}"#, "tex"), (#"{"text":1}"#, "text"), (#"{"parameters":[]}"#, "parameters"),
+            (#"{"parameters":{"seed":-1}}"#, "parameters.seed"), (#"{"parameters":{"seed":1.5}}"#, "parameters.seed"),
+            (#"{"parameters":{"topP":"0x1p3"}}"#, "parameters.topP"),
+            (#"{"parameters":{"topP":1e39}}"#, "parameters.topP"),
+            (#"{"parameters":{"topP":true}}"#, "parameters.topP"), (#"{"priority":"URGENT"}"#, "priority"),
+            (#"{"priority":9}"#, "priority"), (#"{"text":"a","inputIds":{"ids":[1]}}"#, "inputIds"),
+            (#"{"parameters":{"maxNewTokens":1,"max_new_tokens":1}}"#, "parameters.max_new_tokens"),
+            (#"{"inputIds":{"ids":[1,null]}}"#, "inputIds.ids[1]"),
+            (#"{"inputIds":{"ids":[4294967296]}}"#, "inputIds.ids[0]"),
+            (#"{"returnRoutes":"true"}"#, "returnRoutes"), (#"{"parameters":{"stop":"a"}}"#, "parameters.stop"),
+        ]
+    )
+    func refused(text: String, field: String) throws {
+        let fault = #expect(throws: DoorFault.self) { try Self.read(text) }
+        #expect(fault?.field == field, "\(fault?.message ?? "")")
+    }
+}
