@@ -140,6 +140,11 @@ let package = Package(
             dependencies: ["SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "Digests", "JSONValues"],
             swiftSettings: swiftSettings
         ),
+        .target(
+            name: "Batches",
+            dependencies: ["SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore"],
+            swiftSettings: swiftSettings
+        ),
         .target(name: "HTTP2Session", dependencies: ["CNGHTTP2", nioCore], swiftSettings: swiftSettings),
         .target(
             name: "RPCTransport",
@@ -242,7 +247,7 @@ let package = Package(
                 "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
                 "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",
                 "TensorKernels",
-                "CertificateAuthority", "WeightFetching", "Receipts", "HTTPDoor",
+                "CertificateAuthority", "WeightFetching", "Receipts", "HTTPDoor", "Batches",
                 argumentParser, unixSignals, serviceLifecycle, logging, metrics,
             ],
             swiftSettings: swiftSettings
@@ -418,6 +423,11 @@ let package = Package(
                 nioEmbedded,
                 httpTypes,
             ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "BatchesTests",
+            dependencies: ["Batches", "SwitchyardProtos", "RPCCore"],
             swiftSettings: swiftSettings
         ),
         .testTarget(

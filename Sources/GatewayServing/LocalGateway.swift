@@ -42,6 +42,9 @@ public struct LocalGatewayConfiguration: Sendable {
 /// Requests take the same path as in a ``Gateway``, from the model's defaults to the text, so the answers are equal.
 /// Only the limits of requests are wider, since no other client waits for the model.
 public final class LocalGateway: Sendable {
+    /// The fingerprint of the checkpoint.
+    public let fingerprint: UInt64
+
     private let engine: InferenceEngine
     private let handler: RequestHandler
 
@@ -87,6 +90,7 @@ public final class LocalGateway: Sendable {
             progress: progress
         )
         let expertWeights = Set([experts.weightType].compactMap { $0 })
+        self.fingerprint = checkpoint.fingerprint
         self.engine = InferenceEngine(
             model: model,
             experts: experts,
@@ -148,6 +152,28 @@ public final class LocalGateway: Sendable {
     ) async throws -> GenerateResponse {
         let call = RequestHandler.Call(deadline: timeout.map { .now.advanced(by: $0) })
         return try await self.handler.generate(request, call, onToken: onToken)
+    }
+
+    /// Scores a target, or several; call it inside ``whileRunning(_:)``.
+    ///
+    /// - Parameters:
+    ///   - request: The input and the target, or several of both.
+    ///   - timeout: How long the request may take; nil is unlimited.
+    /// - Returns: One log-probability for each token of the target.
+    /// - Throws: `RPCError` with a gateway's status.
+    public func score(_ request: ScoreRequest, timeout: Duration? = nil) async throws -> ScoreResponse {
+        try await self.handler.score(request, RequestHandler.Call(deadline: timeout.map { .now.advanced(by: $0) }))
+    }
+
+    /// Runs the encoder; call it inside ``whileRunning(_:)``.
+    ///
+    /// - Parameters:
+    ///   - request: The input, or several, and how to pool.
+    ///   - timeout: How long the request may take; nil is unlimited.
+    /// - Returns: The hidden states.
+    /// - Throws: `RPCError` with a gateway's status.
+    public func encode(_ request: EncodeRequest, timeout: Duration? = nil) async throws -> EncodeResponse {
+        try await self.handler.encode(request, RequestHandler.Call(deadline: timeout.map { .now.advanced(by: $0) }))
     }
 
     /// Refuses parts of a model, whose tokens would all be dropped.

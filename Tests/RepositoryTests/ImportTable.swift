@@ -34,8 +34,10 @@ enum ImportTable {
                 "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing", "ExpertPooling",
                 "BatchScheduling", "Tokenization", "CertificateAuthority", "WeightFetching", "ArgumentParser",
                 "UnixSignals", "SwitchTraining", "TrainingData", "TrainingRuns", "Receipts", "ExpertTraining",
-                "HTTPDoor",
+                "HTTPDoor", "Batches", "RPCCore",
             ]),
+        // Files of lines: what is asked, in which order, and how answers are kept.
+        "Batches": Self.foundation.union(["SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore"]),
         // What both programs' commands stand on: terminals, tables, processes and clusters of processes.
         "CommandKit": Self.foundation.union([
             "GatewayServing", "ServiceKit", "SwitchModel", "Checkpoints", "TensorKernels", "ArgumentParser",

@@ -64,6 +64,9 @@ struct GenerationOptions: ParsableArguments {
         return message
     }
 
+    /// Whether any flag says how to generate; those of drops and turns hold for other calls too.
+    var isGiven: Bool { !self.message.serialized().isEmpty || self.decoderPrefix != nil }
+
     /// The flags as what every answer begins with.
     var decoderPrefix: ModelInput? {
         self.decoderText.map { .text($0) } ?? self.decoderTokens.map { .tokenIDs($0.ids) }
