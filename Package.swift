@@ -279,7 +279,7 @@ let package = Package(
                 "SwitchyardTypes", "CommandKit", "Figures", "TrainingRuns", "TrainingData",
                 "SwitchTraining", "LossyExperts", "PoolSimulation", "FaultSimulation",
                 "SwitchyardClient",
-                "GatewayServing",
+                "GatewayServing", "ExpertServing",
                 "ServiceKit", "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
                 "Tokenization", "Checkpoints", "TensorKernels", "CKernels", argumentParser, subprocess, systemPackage,
                 logging, nioCore, nioPosix,

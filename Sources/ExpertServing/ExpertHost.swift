@@ -114,7 +114,8 @@ public final class ExpertHost: Sendable {
             mapped: mapped,
             card: card,
             metrics: hostMetrics,
-            logger: logger
+            logger: logger,
+            stages: configuration.stages
         )
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
@@ -141,6 +142,7 @@ public final class ExpertHost: Sendable {
         )
         listener.probeServices = [HealthService.name]
         listener.reservation = configuration.reservation
+        listener.stages = configuration.stages
         self.server = RPCServer(
             configuration: listener,
             methods: configuration.reflection
@@ -265,12 +267,14 @@ public final class ExpertHost: Sendable {
     private func compute(_ jobs: [ForwardJob], _ courtesy: CourtesyOfThread) {
         guard let kind = jobs.first?.kind else { return }
         let start = ContinuousClock.now
+        self.configuration.stages?.mark(.begun)
         var pauseTime = Duration.zero
         let isServing = self.queue.isServing
         let pauses =
             kind == .serving
             ? nil : WorkPauses { pauseTime += self.pause(isServing: isServing, courtesy) }
         let outcome = self.compute.compute(jobs, pauses: pauses)
+        self.configuration.stages?.mark(.computed)
         let time = start.duration(to: .now) - pauseTime
         // Update the queue first: a caller with the answer may look at the load.
         var load = self.queue.finished(expertReads: outcome.expertReads)

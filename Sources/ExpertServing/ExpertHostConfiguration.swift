@@ -72,6 +72,9 @@ public struct ExpertHostConfiguration: Sendable {
     /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
+    /// Notes when the stages of calls happen, for benchmarks.
+    package var stages: CallStages?
+
     /// The most characters in a zone's name, the limit of a DNS label.
     static let longestZone = 63
 

@@ -18,6 +18,7 @@ struct ExpertHostService: Sendable {
     let card: HostCard
     let metrics: ExpertHostMetrics
     let logger: Logger
+    var stages: CallStages?
 
     /// The server's handlers.
     var methods: [ServiceMethod] {
@@ -69,6 +70,7 @@ struct ExpertHostService: Sendable {
                 responder: responder,
                 trace: trace
             )
+            self.stages?.mark(.queued)
             let id = try self.queue.push(job, source: context.peer, deadline: context.deadline)
             let queue = self.queue
             context.onCancel {

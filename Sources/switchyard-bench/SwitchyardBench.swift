@@ -24,6 +24,7 @@ struct SwitchyardBench: AsyncParsableCommand {
               switchyard-bench model deploy/models/switch-mini
               switchyard-bench cluster deploy/models/switch-mini --pools 2
               switchyard-bench experts
+              switchyard-bench stages
               switchyard-bench frozen
               switchyard-bench drops --svg drops.svg
               switchyard-bench plot compare.json --svg compare.svg
@@ -34,6 +35,7 @@ struct SwitchyardBench: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             BenchKernelsCommand.self, BenchModelCommand.self, BenchClusterCommand.self, BenchExpertsCommand.self,
+            BenchStagesCommand.self,
             BenchScaleCommand.self, BenchFrozenCommand.self, BenchRPCCommand.self, BenchRPCServerCommand.self,
             BenchDropsCommand.self,
             BenchCompareCommand.self, BenchPlotCommand.self, BenchAllCommand.self,

@@ -51,7 +51,7 @@ enum ImportTable {
                 "TrainingRuns", "TrainingData", "SwitchTraining", "CommandKit", "Figures", "LossyExperts",
                 "PoolSimulation", "FaultSimulation",
                 "SwitchyardClient",
-                "GatewayServing",
+                "GatewayServing", "ExpertServing",
                 "ServiceKit",
                 "ExpertPooling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel", "Tokenization",
                 "Checkpoints", "TensorKernels", "CKernels", "ArgumentParser", "Subprocess", "SystemPackage", "Logging",

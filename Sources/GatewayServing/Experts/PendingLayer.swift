@@ -189,6 +189,7 @@ final class PendingLayer: PendingExperts, Sendable {
     }
 
     private func send(_ sends: [(attempt: AttemptID, channel: RPCChannel?, span: TraceContext?)]) {
+        self.cluster.configuration.channel.stages?.mark(.called)
         var handles: [(attempt: AttemptID, handle: CallHandle)] = []
         for (attempt, channel, span) in sends {
             guard let channel else {
@@ -218,6 +219,7 @@ final class PendingLayer: PendingExperts, Sendable {
 
     /// Called on an event loop.
     private func record(_ result: Result<UnaryReply, RPCError>, _ attempt: AttemptID) {
+        self.cluster.configuration.channel.stages?.mark(.recorded)
         let now = ContinuousClock.now
         self.state.notify { state in
             // Ignore the answer to an abandoned attempt.
@@ -234,6 +236,7 @@ final class PendingLayer: PendingExperts, Sendable {
             var outputs: ExpertOutputs?
             switch self.nextEvent() {
             case .answers(let answers):
+                self.cluster.configuration.channel.stages?.mark(.woken)
                 outputs = self.judge(answers)
             case .recomputed(let rows):
                 outputs = self.judge(rows)

@@ -89,6 +89,7 @@ final class ClientCall {
         self.waitTimer?.cancel()
         self.waitTimer = nil
         guard !self.state.isEnded else { return }
+        self.configuration.stages?.mark(.opened)
         var timeout: Timeout?
         if let due = self.options.dueTime {
             let left = (due - .now()).nanoseconds

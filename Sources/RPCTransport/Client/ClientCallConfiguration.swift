@@ -6,16 +6,19 @@ final class ClientCallConfiguration: Sendable {
     let compression: MessageCompression
     let compressionLog: CompressionLog?
     let retry: SharedRetryBudget
+    let stages: CallStages?
 
     init(
         limits: TransportLimits,
         compression: MessageCompression,
         compressionLog: CompressionLog?,
-        retry: SharedRetryBudget
+        retry: SharedRetryBudget,
+        stages: CallStages? = nil
     ) {
         self.limits = limits
         self.compression = compression
         self.compressionLog = compressionLog
         self.retry = retry
+        self.stages = stages
     }
 }

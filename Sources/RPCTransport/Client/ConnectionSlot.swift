@@ -366,6 +366,7 @@ final class ConnectionSlot {
             eventLoop: self.eventLoop,
             now: now
         )
+        handler.stages = self.configuration.stages.map { ($0, .read, .sent) }
         try channel.pipeline.syncOperations.addHandler(handler)
     }
 

@@ -85,7 +85,8 @@ public final class RPCChannel: Sendable {
             limits: configuration.limits,
             compression: configuration.compression,
             compressionLog: configuration.compressionLog,
-            retry: SharedRetryBudget(policy: configuration.retry)
+            retry: SharedRetryBudget(policy: configuration.retry),
+            stages: configuration.stages
         )
         self.onStateChange = onStateChange
         let count = max(1, configuration.connections)

@@ -21,6 +21,8 @@ public struct RPCChannelConfiguration: Sendable {
     package var compressionLog: CompressionLog?
     /// Where the bytes of all connections are counted; nil counts none.
     public var traffic: TrafficCounts?
+    /// Notes when the stages of calls happen, for benchmarks.
+    package var stages: CallStages?
     /// Which failed calls are retried.
     public var retry: RetryPolicy
     /// Whether calls wait for the outcome of an attempt to connect, even those that do not wait for a server.

@@ -52,6 +52,8 @@ final class ConnectionHandler: ChannelInboundHandler {
     private var watchTimer: Scheduled<Void>?
     private let timing: ConnectionTiming
     private let traffic: TrafficCounts?
+    /// Notes when bytes have been read and are about to be written, for benchmarks.
+    var stages: (log: CallStages, read: CallStages.Stage, written: CallStages.Stage)?
     /// How long the socket has taken none of the waiting output.
     private var socketStall = StallClock()
     /// How often the socket's queue has drained.
@@ -144,6 +146,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         self.watch.bytesArrived(now: now)
         let read = self.unwrapInboundIn(data)
         self.traffic?.received(read.readableBytes)
+        if let stages = self.stages { stages.log.mark(stages.read) }
         guard let bytes = self.opened(with: read, context: context) else { return }
         if self.firstBytes == nil { self.firstBytes = bytes.getInteger(at: bytes.readerIndex) }
         do throws(HTTP2CodecError) {
@@ -247,7 +250,10 @@ final class ConnectionHandler: ChannelInboundHandler {
                 unflushed = false
             }
         }
-        if unflushed { context.flush() }
+        if unflushed {
+            if let stages = self.stages { stages.log.mark(stages.written) }
+            context.flush()
+        }
         self.isFlushing = false
         guard self.context != nil else { return }
         self.watch.openCallsChanged(self.role.openCallCount, now: .now)

@@ -277,6 +277,7 @@ public final class RPCServer: Sendable {
             awaitsOpening: self.configuration.security.isPlaintext,
             now: now
         )
+        handler.stages = self.configuration.stages.map { ($0, .arrived, .replied) }
         let connection = Connection(
             eventLoop: eventLoop,
             role: NIOLoopBound(role, eventLoop: eventLoop),

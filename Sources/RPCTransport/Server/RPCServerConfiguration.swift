@@ -23,6 +23,8 @@ public struct RPCServerConfiguration: Sendable {
     public var compression: MessageCompression
     /// Whether handlers can ask which requests were compressed, for tests.
     package var recordsCompression = false
+    /// Notes when the stages of calls happen, for benchmarks.
+    package var stages: CallStages?
     /// What plain HTTP requests are answered with, for suites that test HTTP/2 and know no gRPC; nil refuses them.
     package var conformanceBody: ByteBuffer?
     /// Whether connections are encrypted.

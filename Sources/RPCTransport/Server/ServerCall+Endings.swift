@@ -9,6 +9,7 @@ extension ServerCall {
 
     /// The handler of a method with one response has ended.
     func finish(_ result: Result<Payload, RPCError>) {
+        self.connection.stages?.mark(.answered)
         switch result {
         case .success(let payload):
             guard !self.state.isEnded else { return }

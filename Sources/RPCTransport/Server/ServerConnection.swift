@@ -31,6 +31,8 @@ final class ServerConnection: ConnectionRole {
     /// Whether it has one of the places that are kept for probes.
     var servesProbesOnly = false
     let places: PlaceKeeper
+    /// Notes when calls are answered, for benchmarks.
+    let stages: CallStages?
     /// Who the client said it is.
     var knownName: String?
     let probeServices: Set<String>
@@ -99,6 +101,7 @@ final class ServerConnection: ConnectionRole {
         self.hasRoom = configuration.admit
         self.activity = ConnectionActivity(now: NIODeadline.now().uptimeNanoseconds)
         self.places = places
+        self.stages = configuration.stages
         self.probeServices = configuration.probeServices
         self.logger = logger
         self.acceptCall = accept

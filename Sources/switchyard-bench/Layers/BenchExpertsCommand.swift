@@ -93,7 +93,8 @@ struct BenchExpertsCommand: AsyncParsableCommand {
             model = try ModelSettings.directory(given)
         } else {
             model = "\(folder.path)/model"
-            try self.randomModel.write(to: model)
+            try SyntheticCheckpoint.oneSparseLayer(experts: self.experts, width: self.width, inner: self.inner)
+                .write(to: model)
         }
         let shards = "\(folder.path)/shards"
         let placement = try CheckpointSharder.shard(model: model, output: shards, pools: self.hosts)
@@ -135,25 +136,6 @@ struct BenchExpertsCommand: AsyncParsableCommand {
                 try await options.measure(bench, remote: remote, local: local, model: checkpoint.configuration)
             }
         }
-    }
-
-    /// One sparse layer, and otherwise the smallest possible model.
-    private var randomModel: SyntheticCheckpoint {
-        SyntheticCheckpoint(
-            configuration: ModelConfiguration(
-                vocabularySize: 64,
-                modelWidth: self.width,
-                keyWidth: 1,
-                feedForwardWidth: self.inner,
-                headCount: 1,
-                encoderBlocks: 1,
-                decoderBlocks: 1,
-                encoderSparseStep: 0,
-                decoderSparseStep: 1,
-                expertCount: self.experts
-            ),
-            experts: 0..<self.experts
-        )
     }
 
     private func cluster(_ hosts: [ChildProcess], checkpoint: Checkpoint) throws -> ExpertCluster {

@@ -16,6 +16,31 @@ struct SyntheticCheckpoint {
     /// The type of the stored weights, float32 or bfloat16.
     var dtype = DType.float32
 
+    /// One sparse layer, and otherwise the smallest possible model.
+    ///
+    /// - Parameters:
+    ///   - experts: The layer's experts.
+    ///   - width: Elements of a token.
+    ///   - inner: Elements between an expert's two matrices.
+    /// - Returns: The checkpoint, not yet written.
+    static func oneSparseLayer(experts: Int, width: Int, inner: Int) -> SyntheticCheckpoint {
+        SyntheticCheckpoint(
+            configuration: ModelConfiguration(
+                vocabularySize: 64,
+                modelWidth: width,
+                keyWidth: 1,
+                feedForwardWidth: inner,
+                headCount: 1,
+                encoderBlocks: 1,
+                decoderBlocks: 1,
+                encoderSparseStep: 0,
+                decoderSparseStep: 1,
+                expertCount: experts
+            ),
+            experts: 0..<experts
+        )
+    }
+
     /// Writes a checkpoint in several files, each small enough to be put together in memory.
     ///
     /// - Parameter folder: A folder that does not exist yet.

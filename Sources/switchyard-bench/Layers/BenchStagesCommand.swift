@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Checkpoints
+import CommandKit
+import ExpertPooling
+import ExpertServing
+import GatewayServing
+import Logging
+import NIOPosix
+import RPCTransport
+import SwitchModel
+import SwitchyardTypes
+import TensorKernels
+
+/// `switchyard-bench stages`: where the time of one remote sparse layer goes.
+struct BenchStagesCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stages",
+        abstract: "Where the microseconds of a remote sparse layer go, stage by stage.",
+        discussion: """
+            One token, two expert hosts. Gateway and hosts are threads of this process, each with event loops of its own, so
+            that one clock stamps both ends of a call; between them are sockets, as between processes. Experts are random and
+            of switch-base-8's size; with small ones (--inner 64) little is left but what a call costs.
+
+            EXAMPLES
+              switchyard-bench stages --markdown
+              switchyard-bench stages --inner 64 --calls 2000
+            """
+    )
+
+    @Option(help: "Elements of a token.")
+    var width: Int = 768
+
+    @Option(help: "Elements between an expert's two matrices.")
+    var inner: Int = 3072
+
+    @Option(help: "Compute threads of each expert host.")
+    var hostThreads: Int = 1
+
+    @Option(help: "Calls; a tenth as many before them are not counted.")
+    var calls: Int = 500
+
+    @Flag(help: "Print the table as Markdown.")
+    var markdown = false
+
+    func validate() throws {
+        let checks: [(String, Int, ClosedRange<Int>)] = [
+            ("--width", self.width, 1...65_536), ("--inner", self.inner, 1...65_536),
+            ("--host-threads", self.hostThreads, 1...1024), ("--calls", self.calls, 1...1_000_000),
+        ]
+        for (option, value, limit) in checks where !limit.contains(value) {
+            throw ValidationError("\(option) is \(value); set a value from \(limit.lowerBound) to \(limit.upperBound)")
+        }
+    }
+
+    func run() async throws {
+        let folder = try BenchFolder()
+        defer { folder.remove() }
+        let model = "\(folder.path)/model"
+        try SyntheticCheckpoint.oneSparseLayer(experts: 8, width: self.width, inner: self.inner).write(to: model)
+        let shards = "\(folder.path)/shards"
+        let placement = try CheckpointSharder.shard(model: model, output: shards, pools: 2)
+        let stages = CallStages()
+        let logger = Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
+        let hosts = try placement.pools.map { part in
+            var configuration = ExpertHostConfiguration(shardDirectories: ["\(shards)/\(part.directory)"])
+            configuration.port = 0
+            configuration.threads = self.hostThreads
+            configuration.drainTimeout = .seconds(1)
+            configuration.stages = stages
+            return (name: part.name, host: try ExpertHost(configuration: configuration, logger: logger))
+        }
+        let options = self
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            defer { group.cancelAll() }
+            for (_, host) in hosts { group.addTask { try await host.run() } }
+            var pools: [PoolSpecification] = []
+            for (name, host) in hosts {
+                let address = try await host.boundAddress()
+                let target = PoolTarget.address(host: address.host, port: address.port)
+                pools.append(PoolSpecification(name: name, targets: [target]))
+            }
+            try await options.measure(pools, model: model, stages: stages, logger: logger, in: &group)
+        }
+    }
+
+    private func measure(
+        _ pools: [PoolSpecification],
+        model: String,
+        stages: CallStages,
+        logger: Logger,
+        in group: inout ThrowingTaskGroup<Void, any Error>
+    ) async throws {
+        let checkpoint = try Checkpoint.open(model)
+        let pool = WorkPool(threads: 1)
+        let bench = try ExpertLayerBench(checkpoint: checkpoint, pool: pool, tokens: 1)
+        let local = try LocalExperts(checkpoint: checkpoint, pool: pool)
+        let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        var configuration = ExpertClusterConfiguration(pools: pools)
+        configuration.channel.eventLoopGroup = loops
+        configuration.channel.stages = stages
+        let cluster = ExpertCluster(
+            configuration: configuration,
+            model: checkpoint.configuration,
+            fingerprint: checkpoint.fingerprint,
+            placement: nil,
+            logger: logger
+        )
+        group.addTask { try await cluster.run() }
+        await cluster.waitUntilComplete()
+        let remote = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint)
+        let calls = self.calls
+        let (layers, alone) = try await BlockingWork.run {
+            var layers: [LayerTimes] = []
+            var alone: [Duration] = []
+            for call in 0..<(calls + calls / 10 + 1) {
+                _ = stages.take()
+                let whole = try bench.run(tokens: 1, call: call, experts: remote).time
+                let times = CallStages.times(stages.take())
+                let here = try bench.run(tokens: 1, call: call, experts: local).time
+                // The first calls open files of code and teach the connections their header blocks.
+                guard call > calls / 10 else { continue }
+                if let times { layers.append(LayerTimes(whole: whole, stages: times)) }
+                alone.append(here)
+            }
+            return (layers, alone)
+        }
+        guard !layers.isEmpty else { throw BenchError("no call went through all of its stages") }
+        self.show(layers, alone: Percentiles(alone))
+    }
+
+    private func show(_ layers: [LayerTimes], alone: Percentiles) {
+        var table = TextTable([("stage", .left), ("thread", .left), ("p50", .right), ("p90", .right)])
+        func add(_ name: String, _ thread: String, _ times: [Duration]) {
+            let times = Percentiles(times)
+            table.add([name, thread, Self.microseconds(times.at(0.5)), Self.microseconds(times.at(0.9))])
+        }
+        add("router, dispatch, combine", "engine", layers.map(\.rest))
+        for (index, stage) in layers[0].stages.map(\.stage).enumerated() {
+            add(stage.work, stage.thread, layers.map { $0.stages[index].time })
+        }
+        add("the whole layer", "", layers.map(\.whole))
+        table.add([
+            "the same layer in this process, one thread", "", Self.microseconds(alone.at(0.5)),
+            Self.microseconds(alone.at(0.9)),
+        ])
+        Terminal.print("\(layers.count) layers of one token, experts of \(self.width)-\(self.inner)-\(self.width)")
+        Terminal.print(SwitchyardBench.machine)
+        Terminal.print(self.markdown ? table.markdown : table.text)
+    }
+
+    private static func microseconds(_ time: Duration) -> String {
+        let tenths = Int((time.inMicroseconds * 10).rounded())
+        return "\(tenths / 10).\(tenths % 10) us"
+    }
+}
+
+/// The times of one layer.
+private struct LayerTimes: Sendable {
+    let whole: Duration
+    let stages: [(stage: CallStages.Stage, time: Duration)]
+
+    /// What is left of the layer without its call.
+    var rest: Duration { self.whole - self.stages.reduce(.zero) { $0 + $1.time } }
+}
+
+extension CallStages.Stage {
+    /// What happens between the stage before and this one.
+    fileprivate var work: String {
+        switch self {
+        case .called, .opened: "the call is handed to an event loop"
+        case .sent: "a stream is opened, frames are made"
+        case .arrived: "write, socket, wake-up, read"
+        case .queued: "frames are read, the request is checked"
+        case .begun: "the call is handed to a thread that computes"
+        case .computed: "the expert is computed"
+        case .answered: "the answer is handed to an event loop"
+        case .replied: "frames are made"
+        case .read: "write, socket, wake-up, read"
+        case .recorded: "frames are read"
+        case .woken: "the answer is handed to the engine"
+        }
+    }
+
+    /// Whose thread that happens on.
+    fileprivate var thread: String {
+        switch self {
+        case .called, .opened: "engine to gateway's loop"
+        case .sent, .recorded: "gateway's loop"
+        case .arrived: "gateway's loop to host's loop"
+        case .queued, .replied: "host's loop"
+        case .begun: "host's loop to compute"
+        case .computed: "compute"
+        case .answered: "compute to host's loop"
+        case .read: "host's loop to gateway's loop"
+        case .woken: "gateway's loop to engine"
+        }
+    }
+}
