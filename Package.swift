@@ -355,7 +355,8 @@ let package = Package(
         .testTarget(
             name: "RPCTransportTests",
             dependencies: [
-                "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix, nioEmbedded,
+                "SwitchyardTypes", "RPCTransport", "HTTP2Session", "RPCCore", "CertificateAuthority", nioCore, nioPosix,
+                nioEmbedded,
                 nioTLS,
                 nioSSL, logging,
             ],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import SwitchyardTypes
 
 /// A cluster on this machine: one gateway and, for each pool, some expert hosts, each in its own process.
 package struct LocalCluster: Sendable {
@@ -14,6 +15,8 @@ package struct LocalCluster: Sendable {
         package var pools: [String]
         /// Expert hosts of each pool.
         package var replicas = 1
+        /// Whether expert hosts listen on Unix sockets in a folder of this user's, where the folder's path is short enough.
+        package var hostsUseSockets = false
         /// Where the gateway listens; port 0 lets the system choose.
         package var gatewayListen = "127.0.0.1:0"
         /// Compute threads of the gateway; nil leaves the choice to it.
@@ -128,8 +131,10 @@ package struct LocalCluster: Sendable {
                 .map { replica in
                     let addressFile = "\(scratch)/\(pool)-\(replica).address"
                     let adminAddressFile = "\(addressFile).admin"
+                    let socket = try? UnixAddress(parsing: "unix:\(scratch)/\(pool)-\(replica).sock")
+                    let listen = layout.hostsUseSockets ? socket?.description ?? "127.0.0.1:0" : "127.0.0.1:0"
                     var arguments = [
-                        "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", "127.0.0.1:0",
+                        "expert-host", "--shard", "\(layout.shards)/\(pool)", "--listen", listen,
                         "--address-file", addressFile, "--exit-with-standard-input",
                         "--admin-listen", layout.hostAdminListen, "--admin-address-file", adminAddressFile,
                     ]

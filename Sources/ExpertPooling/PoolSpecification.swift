@@ -15,16 +15,16 @@ public struct PoolSpecificationError: Error, Sendable, Hashable, CustomStringCon
 /// Where replicas are found: one address, a name each of whose addresses is a replica, or a file that lists
 /// addresses.
 public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
-    /// `host:port`
+    /// `host:port`, or `unix:/path` with the address in the host's place and port 0.
     case address(host: String, port: Int)
     /// `dns:///name:port`
     case name(host: String, port: Int)
-    /// `file:///path`: a file with one `host:port` per line, which is watched.
+    /// `file:///path`: a file with one `host:port` or `unix:/path` per line, which is watched.
     case file(path: String)
 
     /// Parses a target.
     ///
-    /// - Parameter text: `host:port`, `[v6]:port`, `dns:///name:port` or `file:///path`.
+    /// - Parameter text: `host:port`, `[v6]:port`, `unix:/path`, `dns:///name:port` or `file:///path`.
     /// - Throws: ``PoolSpecificationError`` naming what is wrong.
     public init(parsing text: some StringProtocol) throws(PoolSpecificationError) {
         if text.hasPrefix("file://") {
@@ -37,10 +37,18 @@ public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
             self = .file(path: String(path))
             return
         }
+        if UnixAddress.isMeant(by: text) {
+            do throws(UnixAddress.Problem) {
+                self = .address(host: try UnixAddress(parsing: text).host, port: 0)
+            } catch {
+                throw PoolSpecificationError(error.description)
+            }
+            return
+        }
         let isName = text.hasPrefix("dns:///")
         let rest = isName ? text.dropFirst("dns:///".count)[...] : text[...]
         guard !rest.contains("/") else {
-            throw PoolSpecificationError("the target \"\(text)\" must be host:port, dns:///name:port or file:///path")
+            throw PoolSpecificationError("the target \"\(text)\" must be host:port, unix:/path, dns:///name:port or file:///path")
         }
         guard let colon = rest.lastIndex(of: ":") else {
             throw PoolSpecificationError("the target \"\(text)\" lacks a port: write host:port or dns:///name:port")
@@ -76,7 +84,7 @@ public enum TargetList {
     /// The most addresses that a file may list.
     public static let addressLimit = 10_000
 
-    /// Reads a list: one `host:port` per line; empty lines and everything after a `#` are ignored.
+    /// Reads a list: one `host:port` or `unix:/path` per line; empty lines and everything after a `#` are ignored.
     ///
     /// - Parameter text: The file's content.
     /// - Returns: The addresses, each once, in their order.
@@ -91,7 +99,7 @@ public enum TargetList {
             let entry = content[..<end]
             guard !entry.isEmpty else { continue }
             guard case .address(let host, let port) = try PoolTarget(line: entry, number: number + 1) else {
-                throw PoolSpecificationError("line \(number + 1), \"\(entry)\", must be host:port")
+                throw PoolSpecificationError("line \(number + 1), \"\(entry)\", must be host:port or unix:/path")
             }
             guard seen.insert("\(host):\(port)").inserted else { continue }
             guard result.count < Self.addressLimit else {
@@ -157,9 +165,9 @@ public struct PoolSpecification: Sendable, Hashable {
 public struct ReplicaID: Sendable, Hashable, Comparable, CustomStringConvertible {
     /// Name of the pool.
     public let pool: String
-    /// Host name or address.
+    /// Host name or address; `UnixAddress.host` for a Unix socket.
     public let host: String
-    /// Port.
+    /// Port; 0 for a Unix socket.
     public let port: Int
 
     /// Creates an identifier.
@@ -174,7 +182,7 @@ public struct ReplicaID: Sendable, Hashable, Comparable, CustomStringConvertible
         self.port = port
     }
 
-    /// `host:port`, an IPv6 address in brackets.
+    /// `host:port`, an IPv6 address in brackets; `unix:/path` for a Unix socket.
     public var address: String { Self.format(host: self.host, port: self.port) }
 
     /// The pool, an at sign and the address: `pool@host:port`.
@@ -186,6 +194,6 @@ public struct ReplicaID: Sendable, Hashable, Comparable, CustomStringConvertible
     }
 
     static func format(host: String, port: Int) -> String {
-        host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        AddressText.of(host: host, port: port)
     }
 }

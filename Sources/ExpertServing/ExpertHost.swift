@@ -215,7 +215,7 @@ public final class ExpertHost: Sendable {
                     self.logger.info(
                         "serving experts",
                         metadata: [
-                            "address": "\(address.host):\(address.port)",
+                            "address": "\(AddressText.of(host: address.host, port: address.port))",
                             "fingerprint": "\(self.fingerprint.fingerprintText)",
                             "experts": "\(self.held.values.reduce(0) { $0 + $1.count })",
                             "layers": "\(self.held.count)", "memory": "\(mebibytes(self.weightBytes))",

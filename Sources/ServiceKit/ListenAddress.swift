@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCTransport
+internal import SwitchyardTypes
 
-/// A host and a port, written `host:port` or `[v6]:port`.
+/// A host and a port, written `host:port` or `[v6]:port`, or a Unix socket, `unix:/path`.
 public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
-    /// Name or address, without brackets; `*` for every address of this machine.
+    /// Name or address, without brackets; `*` for every address of this machine; `UnixAddress.host` for a Unix socket.
     public var host: String
-    /// Port, 0 to 65535; 0 lets the system choose.
+    /// Port, 0 to 65535; 0 lets the system choose. A Unix socket has none, which is 0.
     public var port: Int
 
     /// Creates an address from its parts.
@@ -19,11 +20,20 @@ public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
         self.port = port
     }
 
-    /// Parses `host:port`, `[v6]:port`, `*:port` for every address of this machine, or `:port` for every IPv4 address.
+    /// Parses `host:port`, `[v6]:port`, `*:port` for every address of this machine, `:port` for every IPv4 address, or
+    /// `unix:/path`.
     ///
     /// - Parameter text: The address as written.
     /// - Throws: ``Settings/Failure`` saying what is wrong with it.
     public init(parsing text: String) throws(Settings.Failure) {
+        if UnixAddress.isMeant(by: text) {
+            do throws(UnixAddress.Problem) {
+                self.init(host: try UnixAddress(parsing: text).host, port: 0)
+            } catch {
+                throw Settings.Failure(error.description)
+            }
+            return
+        }
         let host: Substring
         let port: Substring
         if text.first == "[" {
@@ -53,6 +63,9 @@ public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
     /// The host as a server binds it: for `*` the address that stands for all, which depends on the machine.
     public var boundHost: String { self.host == "*" ? PortReservation.everyAddress() : self.host }
 
+    /// Whether it is a Unix socket.
+    public var isUnix: Bool { UnixAddress.isMeant(by: self.host) }
+
     /// Whether two servers cannot listen on both addresses: they share a port, and a host or all hosts.
     ///
     /// - Parameter other: The other address.
@@ -64,7 +77,5 @@ public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// The address as it is written, an IPv6 address in brackets.
-    public var description: String {
-        self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
-    }
+    public var description: String { AddressText.of(host: self.host, port: self.port) }
 }

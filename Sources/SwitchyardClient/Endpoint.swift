@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import RPCCore
+internal import SwitchyardTypes
 
 /// Where a gateway listens.
 public struct Endpoint: Sendable, Hashable, CustomStringConvertible {
-    /// A host name or an address; an IPv6 address without brackets.
+    /// A host name or an address, an IPv6 address without brackets; `unix:/path` for a Unix socket.
     public var host: String
 
-    /// The port.
+    /// The port; 0 for a Unix socket.
     public var port: Int
 
     /// Where a gateway listens by default: port 7400 of this machine.
@@ -25,9 +26,18 @@ public struct Endpoint: Sendable, Hashable, CustomStringConvertible {
 
     /// Reads an endpoint.
     ///
-    /// - Parameter text: `host:port` or `[IPv6 address]:port`.
+    /// - Parameter text: `host:port`, `[IPv6 address]:port` or `unix:/path`.
     /// - Throws: ``GatewayError`` with `INVALID_ARGUMENT` if the text is anything else.
     public init(parsing text: String) throws(GatewayError) {
+        if UnixAddress.isMeant(by: text) {
+            do throws(UnixAddress.Problem) {
+                self.host = try UnixAddress(parsing: text).host
+                self.port = 0
+            } catch {
+                throw GatewayError(.invalidArgument, error.description)
+            }
+            return
+        }
         guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
             (1...65_535).contains(port)
         else {
@@ -47,12 +57,10 @@ public struct Endpoint: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// The endpoint as it is parsed.
-    public var description: String {
-        self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
-    }
+    public var description: String { AddressText.of(host: self.host, port: self.port) }
 
     /// The error about a text.
     private static func error(_ text: String, _ fault: String) -> GatewayError {
-        GatewayError(.invalidArgument, "endpoint \"\(text.prefix(256))\" \(fault); write host:port")
+        GatewayError(.invalidArgument, "endpoint \"\(text.prefix(256))\" \(fault); write host:port or unix:/path")
     }
 }

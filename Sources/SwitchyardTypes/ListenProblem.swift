@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Why a service cannot listen on an address, in words that say what to do.
-public enum ListenProblem: Sendable, Hashable {
+public enum ListenProblem: Error, Sendable, Hashable {
     /// Another process listens there.
     case taken
     /// This user may not open the port.
@@ -12,6 +12,10 @@ public enum ListenProblem: Sendable, Hashable {
     case unknownName
     /// This process or machine has no descriptor left.
     case noDescriptor
+    /// The folder of a Unix socket does not exist.
+    case noFolder
+    /// A file lies where a Unix socket was to be made.
+    case notASocket
     /// Something else, in the system's words.
     case other(String)
 
@@ -23,8 +27,18 @@ public enum ListenProblem: Sendable, Hashable {
     /// - Returns: One sentence: the address, what is wrong with it, and what to do.
     public func message(at address: String, setting: String) -> String {
         let flag = "--\(setting)"
+        let isUnix = UnixAddress.isMeant(by: address)
         let words =
             switch self {
+            case .taken where isUnix:
+                "another process listens there (`ss -lxp` shows which); stop it, or choose another path with \(flag)"
+            case .notPermitted where isUnix:
+                "this user may not make a socket there (permission denied); with \(flag) choose a folder that it may write "
+                    + "to, or change the folder's owner or mode"
+            case .noFolder:
+                "the folder does not exist; make it, or choose another path with \(flag)"
+            case .notASocket:
+                "the path names a file that is no socket, which is left alone; remove it, or choose another path with \(flag)"
             case .taken:
                 "another process listens there (`ss -ltnp` shows which); stop it, or choose another port with \(flag)"
             case .notPermitted:

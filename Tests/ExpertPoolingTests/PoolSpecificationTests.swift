@@ -16,6 +16,10 @@ struct PoolSpecificationTests {
             ]
         )
         #expect(pool.targets.map(\.description) == ["a:7401", "[::1]:7402", "dns:///experts:7401"])
+        let local = try PoolSpecification(parsing: "pool-0=unix:/run/a.sock,unix:///run/b.sock,a:7401")
+        #expect(local.targets.map(\.description) == ["unix:/run/a.sock", "unix:/run/b.sock", "a:7401"])
+        #expect(local.targets[0] == .address(host: "unix:/run/a.sock", port: 0))
+        #expect(ReplicaID(pool: "pool-0", host: "unix:/run/a.sock", port: 0).description == "pool-0@unix:/run/a.sock")
     }
 
     @Test(
@@ -23,7 +27,8 @@ struct PoolSpecificationTests {
         arguments: [
             ("pool-0", "NAME=TARGET"), ("=a:1", "NAME=TARGET"), ("p=a", "lacks a port"), ("p=a:0", "from 1 to 65535"),
             ("p=a:70000", "70000"), ("p=a:x", "\"x\""), ("p=:1", "lacks a host"), ("p=a:1,a:1", "twice"),
-            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port, dns"), ("p=a:1,", "lacks a port"),
+            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port, unix:/path, dns"), ("p=unix:a.sock", "absolute path"),
+            ("p=unix:/a,unix:///a", "twice"), ("p=a:1,", "lacks a port"),
         ]
     )
     func refusing(text: String, part: String) {

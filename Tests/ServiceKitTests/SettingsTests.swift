@@ -344,6 +344,8 @@ struct ListenAddressTests {
         arguments: [
             ("127.0.0.1:7400", "127.0.0.1", 7400, "127.0.0.1:7400"), ("localhost:0", "localhost", 0, "localhost:0"),
             ("[::1]:65535", "::1", 65_535, "[::1]:65535"), (":7400", "0.0.0.0", 7400, "0.0.0.0:7400"),
+            ("unix:/run/a.sock", "unix:/run/a.sock", 0, "unix:/run/a.sock"),
+            ("unix:///run/a.sock", "unix:/run/a.sock", 0, "unix:/run/a.sock"),
         ]
     )
     func parsing(text: String, host: String, port: Int, written: String) throws {
@@ -358,6 +360,7 @@ struct ListenAddressTests {
             ("7400", "host:port"), ("", "host:port"), ("::1:7400", "[address]:port"), ("[::1]", "[address]:port"),
             ("[::1]7400", "[address]:port"), ("[]:7400", "between the brackets"), ("a:", "from 0 to 65535"),
             ("a:-1", "from 0 to 65535"), ("a:65536", "65536"), ("a:http", "\"http\""),
+            ("unix:a.sock", "absolute path"), ("unix:/a,b", "comma"),
         ]
     )
     func refusing(text: String, part: String) {

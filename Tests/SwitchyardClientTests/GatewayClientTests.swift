@@ -159,7 +159,7 @@ struct GatewayClientTests {
 @Suite struct EndpointTests {
     @Test(arguments: [
         ("localhost:7400", "localhost", 7400), ("127.0.0.1:1", "127.0.0.1", 1), ("[::1]:65535", "::1", 65_535),
-        ("gateway.internal:80", "gateway.internal", 80),
+        ("gateway.internal:80", "gateway.internal", 80), ("unix:/run/a.sock", "unix:/run/a.sock", 0),
     ])
     func `an endpoint is read and written`(text: String, host: String, port: Int) throws {
         let endpoint = try Endpoint(parsing: text)

@@ -153,7 +153,7 @@ public final class TrainingHost: Sendable {
                     self.logger.info(
                         "waiting for a trainer",
                         metadata: [
-                            "address": "\(address.host):\(address.port)",
+                            "address": "\(AddressText.of(host: address.host, port: address.port))",
                             "snapshots": "\(self.configuration.snapshotFolder ?? "none")",
                             "kernels": "\(KernelReport.describe())",
                         ]

@@ -8,6 +8,7 @@ internal import RPCTransport
 internal import ServiceKit
 internal import SwitchTraining
 internal import SwitchyardProtos
+internal import SwitchyardTypes
 internal import TensorKernels
 
 /// Rows on their way to a shard's hosts: the message without what differs from replica to replica.
@@ -107,7 +108,7 @@ final class ShardLink: Sendable {
         logger: Logger
     ) throws {
         self.name = name
-        self.targets = targets.map { "\($0.host):\($0.port)" }
+        self.targets = targets.map { AddressText.of(host: $0.host, port: $0.port) }
         self.plan = plan
         self.session = session
         self.configuration = configuration

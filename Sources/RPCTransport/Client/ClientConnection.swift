@@ -12,6 +12,8 @@ final class ClientConnection: ConnectionRole {
 
     let codec: HTTP2Codec
     let authority: String
+    /// The server's address, for messages.
+    private let name: String
     /// `https` over TLS, otherwise `http`.
     let scheme: String
     /// Why the server is closing the connection, in its own words.
@@ -31,6 +33,7 @@ final class ClientConnection: ConnectionRole {
     init(
         codec: HTTP2Codec,
         authority: String,
+        name: String,
         scheme: String,
         compression: MessageCompression,
         slot: ConnectionSlot,
@@ -39,6 +42,7 @@ final class ClientConnection: ConnectionRole {
         self.codec = codec
         self.compression = compression
         self.authority = authority
+        self.name = name
         self.scheme = scheme
         self.slot = slot
         self.deadlines = DeadlineTimer(eventLoop: eventLoop)
@@ -202,7 +206,7 @@ final class ClientConnection: ConnectionRole {
         let calls = self.calls.values
         self.calls = [:]
         self.slot.connectionEnded(self, reason: reason)
-        for call in calls { call.connectionLost("the connection to \(self.authority) is lost: \(reason)") }
+        for call in calls { call.connectionLost("the connection to \(self.name) is lost: \(reason)") }
     }
 }
 

@@ -15,10 +15,14 @@ internal import Darwin
 enum ConnectFailure {
     /// The words for an error of an attempt to connect.
     ///
-    /// - Parameter error: What the attempt threw.
+    /// - Parameters:
+    ///   - error: What the attempt threw.
+    ///   - isUnix: Whether the endpoint is a Unix socket.
     /// - Returns: The end of a sentence.
-    static func words(for error: any Error) -> String {
+    static func words(for error: any Error, isUnix: Bool = false) -> String {
         switch error {
+        case let error as IOError where isUnix:
+            return Self.unixWords(forCode: error.errnoCode) ?? Self.words(forCode: error.errnoCode) ?? "\(error)"
         case let error as NIOConnectionError:
             // A name may stand for several addresses; the last one's failure is as good as any.
             if let last = error.connectionErrors.last { return Self.words(for: last.error) }
@@ -34,6 +38,19 @@ enum ConnectFailure {
 
     private static let network = "check the address, and that no firewall is between"
     private static let unknownName = "the host name is unknown; check its spelling and this machine's name service"
+
+    private static func unixWords(forCode code: CInt) -> String? {
+        switch code {
+        case ENOENT, ENOTDIR:
+            "there is no such socket; check the path, and that the service runs and has loaded its weights"
+        case ECONNREFUSED:
+            "nothing listens there: the file is no socket, or was left behind by a process that is gone; check that the service runs"
+        case EACCES, EPERM:
+            "this user may not use the socket (permission denied); it needs leave to write to the file, and to search its folders"
+        case EAGAIN: "the service has more new connections than it accepts; check that it runs"
+        default: nil
+        }
+    }
 
     private static func words(forCode code: CInt) -> String? {
         switch code {

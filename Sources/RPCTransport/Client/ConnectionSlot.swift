@@ -5,6 +5,7 @@ internal import Logging
 internal import NIOCore
 internal import NIOPosix
 internal import RPCCore
+internal import SwitchyardTypes
 
 /// One of a channel's connections over its life: connects, reconnects, and queues waiting calls.
 ///
@@ -215,7 +216,15 @@ final class ConnectionSlot {
 
     // MARK: - Private
 
-    private var name: String { "\(self.target.host):\(self.target.port)" }
+    private var name: String {
+        self.socket?.description ?? "\(self.target.host):\(self.target.port)"
+    }
+
+    /// The server's Unix socket; nil for a server on a network.
+    private var socket: UnixAddress? { UnixAddress(host: self.target.host) }
+
+    /// The name by which requests and certificates call the server.
+    private var serverName: String { self.socket == nil ? self.target.host : RPCChannel.nameOfUnixServers }
 
     private func letWait(_ call: ClientCall) {
         guard self.waiting.count - self.firstWaiting < self.configuration.maxWaitingCalls else {
@@ -286,7 +295,7 @@ final class ConnectionSlot {
     private func connect() {
         self.isAttempting = true
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
-        ClientBootstrap(group: self.eventLoop)
+        let bootstrap = ClientBootstrap(group: self.eventLoop)
             .connectTimeout(self.configuration.reconnect.connectTimeout.timeAmount)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.recvAllocator, value: self.configuration.limits.readAllocator)
@@ -294,8 +303,13 @@ final class ConnectionSlot {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.setUp(channel) }
             }
-            .connect(host: self.target.host, port: self.target.port)
-            .hop(to: self.eventLoop)
+        let attempt =
+            if let socket {
+                bootstrap.connect(unixDomainSocketPath: socket.path)
+            } else {
+                bootstrap.connect(host: self.target.host, port: self.target.port)
+            }
+        attempt.hop(to: self.eventLoop)
             .flatMap { bound.value.secured($0) }
             .whenComplete { bound.value.attemptEnded($0) }
     }
@@ -314,8 +328,8 @@ final class ConnectionSlot {
     private func secure(_ channel: any Channel, _ tls: ClientTLS) throws {
         let handshake = TLSHandshakeHandler(
             timeout: self.configuration.timing.handshakeTimeout,
-            expectedName: tls.expectedName(host: self.target.host),
-            accept: { [host = self.target.host] outcome throws(TLSFailure) in
+            expectedName: tls.expectedName(host: self.serverName),
+            accept: { [host = self.serverName] outcome throws(TLSFailure) in
                 try tls.checkName(outcome.identity, host: host)
                 guard outcome.isHTTP2 else {
                     throw TLSFailure("TLS: the server did not agree to HTTP/2 (ALPN h2); connect to a gRPC port")
@@ -323,7 +337,7 @@ final class ConnectionSlot {
             },
             onFailure: { _ in }
         )
-        try channel.pipeline.syncOperations.addHandler(try tls.makeHandler(host: self.target.host))
+        try channel.pipeline.syncOperations.addHandler(try tls.makeHandler(host: self.serverName))
         try channel.pipeline.syncOperations.addHandler(handshake)
         self.handshakes[ObjectIdentifier(channel)] = handshake.completion
     }
@@ -348,7 +362,8 @@ final class ConnectionSlot {
         }
         let connection = ClientConnection(
             codec: codec,
-            authority: self.name,
+            authority: self.socket == nil ? self.name : self.serverName,
+            name: self.name,
             scheme: scheme,
             compression: self.configuration.compression,
             slot: self,
@@ -379,7 +394,7 @@ final class ConnectionSlot {
             if self.machine.phase == .stopped { channel.close(promise: nil) }
         case .failure(let error):
             guard self.current == nil else { return }
-            self.lastFailure = ConnectFailure.words(for: error)
+            self.lastFailure = ConnectFailure.words(for: error, isUnix: self.socket != nil)
             if let failure = error as? TLSFailure, failure.isTelling { self.logFailure() }
             self.currentLost()
         }

@@ -5,6 +5,7 @@ public import Logging
 internal import NIOCore
 internal import NIOPosix
 public import RPCCore
+internal import SwitchyardTypes
 internal import Synchronization
 
 /// A client's channel to one server: keeps connections and makes calls on them.
@@ -61,6 +62,10 @@ public final class RPCChannel: Sendable {
         }
     }
 
+    /// What servers on Unix sockets are called in requests and certificates, as in other gRPC clients.
+    static let nameOfUnixServers = "localhost"
+
+    private let host: String
     private let configuration: RPCChannelConfiguration
     private let callConfiguration: ClientCallConfiguration
     private let onStateChange: (@Sendable (State) -> Void)?
@@ -70,7 +75,7 @@ public final class RPCChannel: Sendable {
     /// Creates a channel; ``run()`` connects it.
     ///
     /// - Parameters:
-    ///   - target: The server's host and port.
+    ///   - target: The server's host and port; for a Unix socket `UnixAddress.host` and 0.
     ///   - configuration: How to connect and what connections may hold.
     ///   - logger: Gets debug messages about connections.
     ///   - onStateChange: Called from event loops whenever ``state`` has changed; must not block.
@@ -80,6 +85,7 @@ public final class RPCChannel: Sendable {
         logger: Logger,
         onStateChange: (@Sendable (State) -> Void)? = nil
     ) {
+        self.host = target.host
         self.configuration = configuration
         self.callConfiguration = ClientCallConfiguration(
             limits: configuration.limits,
@@ -120,9 +126,11 @@ public final class RPCChannel: Sendable {
     ///
     /// Cancelling the task ends all calls at once.
     ///
-    /// - Throws: An error when a limit is out of range, a certificate cannot be used, or the channel has already run.
+    /// - Throws: An error when a limit is out of range, a certificate or a Unix socket's path cannot be used, or the channel has
+    ///   already run.
     public func run() async throws {
         try self.configuration.limits.codecConfiguration.validate()
+        if UnixAddress.isMeant(by: self.host) { _ = try UnixAddress(parsing: self.host) }
         guard case .tls(let tls) = self.configuration.security else { return try await self.connectUntilShutdown() }
         try tls.load()
         try tls.files.begin()

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import SwitchyardTypes
+
 #if canImport(Glibc)
 internal import Glibc
 #elseif canImport(Musl)
@@ -10,13 +12,14 @@ internal import Darwin
 
 /// Recognises the hosts that are this machine, so that what is sent to them crosses no network.
 public enum LoopbackHost {
-    /// Whether a host is a loopback address or the name `localhost`.
+    /// Whether a host is a loopback address, the name `localhost` or a Unix socket.
     ///
     /// Other names are not looked up: what a name means may change between a check and its use.
     ///
     /// - Parameter host: A name or an address, without brackets.
     /// - Returns: Whether it certainly is this machine.
     public static func contains(_ host: String) -> Bool {
+        if UnixAddress(host: host) != nil { return true }
         let name = host.lowercased()
         if name == "localhost" || name.hasSuffix(".localhost") { return true }
         if let bytes = Self.bytes(of: host, family: AF_INET, count: 4) { return bytes[0] == 127 }

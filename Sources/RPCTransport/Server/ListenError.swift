@@ -27,22 +27,24 @@ public struct ListenError: Error, Sendable, Hashable, CustomStringConvertible {
     ///   - setting: The key of the setting that holds the address.
     package init(_ error: any Error, host: String, port: Int, setting: String = "listen") {
         self.problem = ListenProblem(error)
-        let address = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-        self.description = self.problem.message(at: address, setting: setting)
+        self.description = self.problem.message(at: AddressText.of(host: host, port: port), setting: setting)
     }
 }
 
 extension ListenProblem {
     fileprivate init(_ error: any Error) {
         switch error {
+        case let problem as ListenProblem: self = problem
+        case let problem as UnixAddress.Problem: self = .other(problem.description)
         case let error as IOError: self.init(errno: error.errnoCode, "\(error)")
         case is SocketAddressError.UnknownHost, is SocketAddressError: self = .unknownName
         default: self = .other("\(error)")
         }
     }
 
-    private init(errno code: CInt, _ words: String) {
+    init(errno code: CInt, _ words: String) {
         switch code {
+        case ENOENT, ENOTDIR: self = .noFolder
         case EADDRINUSE: self = .taken
         case EACCES, EPERM: self = .notPermitted
         case EADDRNOTAVAIL, EAFNOSUPPORT: self = .notHere

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import NIOCore
+internal import SwitchyardTypes
 internal import Synchronization
 
 #if canImport(Glibc)
@@ -24,15 +25,21 @@ public final class PortReservation: Sendable {
 
     /// Binds a port.
     ///
-    /// A host name is looked up, which blocks the calling thread.
+    /// A host name is looked up, which blocks the calling thread. Of a Unix socket nothing is kept: a file that a killed process left
+    /// behind is removed, and whether the server could listen is checked.
     ///
     /// - Parameters:
-    ///   - host: The name or address to listen on, without brackets.
+    ///   - host: The name or address to listen on, without brackets, or a Unix socket (`UnixAddress.host`).
     ///   - port: The port; 0 reserves nothing but checks the host.
     ///   - setting: The key of the setting that holds the address, for the message.
     /// - Throws: ``ListenError`` saying why the server could not listen there.
     public init(host: String, port: Int, setting: String = "listen") throws(ListenError) {
         do {
+            if UnixAddress.isMeant(by: host) {
+                try UnixSocketFile.clear(try UnixAddress(parsing: host))
+                self.descriptor = Mutex(nil)
+                return
+            }
             self.descriptor = Mutex(try Self.bind(try SocketAddress.makeAddressResolvingHost(host, port: port)))
         } catch {
             throw ListenError(error, host: host, port: port, setting: setting)

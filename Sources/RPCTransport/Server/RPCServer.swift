@@ -131,7 +131,7 @@ public final class RPCServer: Sendable {
 
     /// The address that the server listens on, once it does.
     ///
-    /// - Returns: The host as text and the port.
+    /// - Returns: The host as text and the port; for a Unix socket `UnixAddress.host` and 0.
     /// - Throws: An error when the server could not listen.
     public func boundAddress() async throws -> (host: String, port: Int) {
         try await withCheckedThrowingContinuation { continuation in
@@ -181,9 +181,13 @@ public final class RPCServer: Sendable {
         let (host, port) = (self.configuration.host, self.configuration.port)
         let listener: any Channel
         do {
-            let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
-            listener = try await self.bootstrap(group, takesBothFamilies: address.isEveryAddress).bind(to: address)
-                .get()
+            if UnixAddress.isMeant(by: host) {
+                listener = try await self.listen(on: try UnixAddress(parsing: host), group)
+            } else {
+                let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
+                listener = try await self.bootstrap(group, takesBothFamilies: address.isEveryAddress).bind(to: address)
+                    .get()
+            }
         } catch {
             throw ListenError(error, host: host, port: port)
         }
@@ -199,11 +203,21 @@ public final class RPCServer: Sendable {
         }
         if wasStopped { listener.close(promise: nil) }
         let address = (
-            host: listener.localAddress?.ipAddress ?? host,
-            port: listener.localAddress?.port ?? port
+            host: listener.localAddress?.ipAddress ?? UnixAddress(host: host)?.host ?? host,
+            port: UnixAddress.isMeant(by: host) ? 0 : listener.localAddress?.port ?? port
         )
         self.logger.debug("listening", metadata: ["host": "\(address.host)", "port": "\(address.port)"])
         self.resolveAddress(.success(address))
+    }
+
+    /// Listens on a Unix socket, whose file goes with the listener.
+    private func listen(on address: UnixAddress, _ group: any EventLoopGroup) async throws -> any Channel {
+        try UnixSocketFile.clear(address)
+        let listener = try await self.bootstrap(group, takesBothFamilies: false)
+            .bind(unixDomainSocketPath: address.path).get()
+        let file = UnixSocketFile(at: address)
+        listener.closeFuture.whenComplete { _ in file?.remove() }
+        return listener
     }
 
     private func bootstrap(_ group: any EventLoopGroup, takesBothFamilies: Bool) -> ServerBootstrap {
@@ -249,7 +263,8 @@ public final class RPCServer: Sendable {
             state.nextConnection += 1
             return (state.nextConnection, state.calls)
         }
-        let peer = channel.remoteAddress.map { "\($0.ipAddress ?? "local"):\($0.port ?? 0)" } ?? "unknown"
+        // Clients of a Unix socket have no address: their connections are numbered, so that each is told from the others.
+        let peer = channel.remoteAddress.flatMap { address in address.ipAddress.map { "\($0):\(address.port ?? 0)" } } ?? "unix:\(id)"
         let role = ServerConnection(
             codec: codec,
             eventLoop: eventLoop,

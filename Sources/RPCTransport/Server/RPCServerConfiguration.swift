@@ -5,7 +5,7 @@ public import RPCCore
 
 /// Where a server listens and what its connections may hold.
 public struct RPCServerConfiguration: Sendable {
-    /// The address to listen on.
+    /// The address to listen on; a Unix socket (`UnixAddress.host`) has no port.
     public var host: String
     /// The port to listen on; 0 takes a free one.
     public var port: Int

@@ -63,7 +63,12 @@ public struct AdminSettings: SettingTable {
             placeholder: "host:port",
             "Address of metrics and probes over HTTP; off disables them."
         ) { text in
-            text == "off" || text.isEmpty ? .some(nil) : .some(try ListenAddress(parsing: text))
+            guard text != "off", !text.isEmpty else { return .some(nil) }
+            let address = try ListenAddress(parsing: text)
+            guard !address.isUnix else {
+                throw Settings.Failure("the address \"\(text)\" must have a port: probes and scrapers reach no Unix socket")
+            }
+            return address
         }
     }
 }
@@ -78,10 +83,10 @@ extension Setting where Value == ListenAddress {
             "listen",
             default: address,
             written: "\(address)",
-            allowed: "HOST:PORT",
-            range: "HOST:PORT",
+            allowed: "HOST:PORT or unix:/PATH",
+            range: "HOST:PORT or unix:/PATH",
             placeholder: "host:port",
-            "Address to listen on; * is every address of the machine, and port 0 lets the system choose."
+            "Address to listen on; * is every address of the machine, port 0 lets the system choose, and unix:/path is a socket of this machine."
         ) { try ListenAddress(parsing: $0) }
     }
 }

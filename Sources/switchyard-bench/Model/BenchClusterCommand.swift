@@ -44,6 +44,9 @@ struct BenchClusterCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Keep the shards in this folder, and reuse them on the next start.", valueName: "dir"))
     var shards: String?
 
+    @Flag(help: "Reach the expert hosts over TCP on the loopback, in place of Unix sockets.")
+    var tcp = false
+
     @Option(help: "The name of the figures' system in the file of --json.")
     var name: String = "Switchyard, cluster"
 
@@ -60,6 +63,7 @@ struct BenchClusterCommand: AsyncParsableCommand {
         )
         defer { workspace.discard() }
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        layout.hostsUseSockets = !self.tcp
         layout.replicas = self.replicas
         layout.gatewayThreads = self.threads
         layout.hostThreads = self.hostThreads

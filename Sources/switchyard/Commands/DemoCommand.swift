@@ -74,6 +74,7 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
         defer { workspace.discard() }
 
         var layout = LocalCluster.Layout(shards: workspace.folder, pools: workspace.pools)
+        layout.hostsUseSockets = true
         // One prompt at a time: more threads would only wake and sleep.
         layout.gatewayThreads = 1
         layout.hostThreads = 1

@@ -59,7 +59,7 @@ struct HealthCommand: AsyncParsableCommand {
     /// - Returns: The endpoint.
     /// - Throws: ``Settings/Failure`` for an address without a port.
     private static func endpoint(of listen: ListenAddress) throws -> Endpoint {
-        guard listen.port > 0 else {
+        guard listen.port > 0 || listen.isUnix else {
             throw Settings.Failure("listen is \(listen), so the system chooses the port: pass it with --endpoint")
         }
         let host = ["0.0.0.0": "127.0.0.1", "*": "localhost", "::": "::1"][listen.host] ?? listen.host

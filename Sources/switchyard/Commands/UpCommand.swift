@@ -215,6 +215,7 @@ struct UpCommand: AsyncParsableCommand, ThreadedCommand {
         var layout = parts
         layout.replicas = self.replicas ?? 1
         layout.gatewayListen = self.listen
+        layout.hostsUseSockets = true
         layout.gatewayAdminListen = self.adminListen
         if self.plaintext { layout.gatewayArguments = ["--plaintext"] }
         layout.gatewayArguments += ["--http-listen", self.httpListen]

@@ -59,14 +59,20 @@ def _read(pem: Optional[PEM]) -> Optional[bytes]:
 
 @dataclass(frozen=True)
 class Target:
-    """An address with a port."""
+    """An address with a port, or a Unix socket: its address is the host then, and the port is 0."""
 
     host: str
     port: int
 
     @staticmethod
     def parse(address: str) -> Target:
-        """Reads ``host:port`` or ``[IPv6 address]:port``."""
+        """Reads ``host:port``, ``[IPv6 address]:port`` or ``unix:/path``."""
+        if address.startswith("unix:"):
+            path = address[len("unix:") :]
+            path = path[2:] if path.startswith("///") else path
+            if not path.startswith("/") or path.startswith("//") or path.endswith("/"):
+                raise ValueError(f'address "{address[:256]}" must name an absolute path, such as unix:/run/gateway.sock')
+            return Target(f"unix:{path}", 0)
         host, colon, port = address.rpartition(":")
         fault = None
         if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
@@ -78,15 +84,24 @@ class Target:
         if fault is None and not host:
             fault = "has no host"
         if fault is not None:
-            raise ValueError(f'address "{address[:256]}" {fault}; write host:port')
+            raise ValueError(f'address "{address[:256]}" {fault}; write host:port or unix:/path')
         return Target(host, int(port))
 
     def __str__(self) -> str:
+        if self.is_unix:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a Unix socket."""
+        return self.host.startswith("unix:")
 
     @property
     def is_loopback(self) -> bool:
         """Whether it certainly is this machine. Other names are not looked up: what a name means may change."""
+        if self.is_unix:
+            return True
         name = self.host.lower()
         if name == "localhost" or name.endswith(".localhost"):
             return True
