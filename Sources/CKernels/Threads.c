@@ -2,10 +2,36 @@
 
 #if defined(__linux__)
 #define _GNU_SOURCE
+#include <linux/futex.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#include <time.h>
 #endif
 
+#include <limits.h>
+
 #include "CKernels.h"
+
+void ck_sleep_while(const int32_t *word, int32_t value) {
+#if defined(__linux__)
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+#else
+    (void)word;
+    (void)value;
+    struct timespec time = {0, 50000};
+    nanosleep(&time, NULL);
+#endif
+}
+
+void ck_wake_all(const int32_t *word) {
+#if defined(__linux__)
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#else
+    (void)word;
+#endif
+}
 
 int ck_bind_thread(int cpu) {
 #if defined(__linux__)

@@ -104,6 +104,14 @@ int ck_bind_thread(int cpu);
 /// the system does not say.
 int ck_allowed_processors(int *cpus, int room);
 
+/// Sleeps while a word has a value, until another thread wakes those that sleep on it.
+///
+/// It may return early: the caller looks at the word again. Where the system has no such call, it sleeps for an instant.
+void ck_sleep_while(const int32_t *word, int32_t value);
+
+/// Wakes all threads that sleep on a word.
+void ck_wake_all(const int32_t *word);
+
 /// Tells the processor that the caller is waiting for another thread's write.
 static inline void ck_pause(void) {
 #if defined(__x86_64__)

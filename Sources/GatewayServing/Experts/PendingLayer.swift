@@ -14,7 +14,7 @@ internal import Telemetry
 
 /// One sparse layer's calls in flight: the runner of the ``LayerCalls`` machine.
 ///
-/// Event loops only record answers; the waiting engine thread judges them, hedges, tries other replicas and gives up
+/// Event loops only record answers, and wake the engine's thread with the last one of a layer; that thread judges them, hedges, tries other replicas and gives up
 /// at the layer's deadline. Every transition of the machine is one ``step(_:)``, which changes state and collects
 /// work under the locks, and does that work after unlocking.
 final class PendingLayer: PendingExperts, Sendable {
@@ -53,6 +53,11 @@ final class PendingLayer: PendingExperts, Sendable {
         var recomputed: [(call: Int, tensor: ByteBuffer?)] = []
         /// The rows that were taken in this step as they came, by call, for those who must prove that they give the same.
         var taken: [Int: ByteBuffer] = [:]
+
+        /// Whether each call that is out has an answer: until then the waiting thread would find nothing to do but judge.
+        var isAnswered: Bool {
+            self.out.keys.allSatisfy { attempt in self.answers.contains { $0.attempt.call == attempt.call } }
+        }
     }
 
     /// The work that a step requests, done once the locks are released.
@@ -221,12 +226,13 @@ final class PendingLayer: PendingExperts, Sendable {
     private func record(_ result: Result<UnaryReply, RPCError>, _ attempt: AttemptID) {
         self.cluster.configuration.channel.stages?.mark(.recorded)
         let now = ContinuousClock.now
-        self.state.notify { state in
+        self.state.wake(if: { state in
             // Ignore the answer to an abandoned attempt.
-            if state.out[attempt] != nil {
-                state.answers.append(Answer(attempt: attempt, result: result, time: now))
-            }
-        }
+            guard state.out[attempt] != nil else { return false }
+            state.answers.append(Answer(attempt: attempt, result: result, time: now))
+            if case .failure = result { return true }
+            return state.isAnswered
+        })
     }
 
     // MARK: - Waiting

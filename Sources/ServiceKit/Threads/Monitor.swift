@@ -67,12 +67,17 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     public func notify<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        pthread_mutex_lock(self.mutex)
-        defer {
-            pthread_cond_broadcast(self.condition)
-            pthread_mutex_unlock(self.mutex)
-        }
-        return try body(&self.state.pointee)
+        // Woken after the lock is free, or they would wake only to wait for it.
+        defer { pthread_cond_broadcast(self.condition) }
+        return try self.withLock(body)
+    }
+
+    /// Changes the value and wakes the threads that wait for it to change, if the body says so.
+    ///
+    /// - Parameter body: What to do with the value; short, and it must not call back into the monitor. It returns whether a
+    ///   waiting thread would find something to do.
+    public func wake(if body: (inout State) -> Bool) {
+        if self.withLock(body) { pthread_cond_broadcast(self.condition) }
     }
 
     /// Blocks the calling thread until the body returns something, or until the deadline.
