@@ -48,6 +48,12 @@ package struct HostAdmission: Sendable {
     /// How long after a served call the next one is expected soon.
     private static let servingTime = Duration.seconds(1)
 
+    /// What a call may cost that the thread which received it computes at once: a few experts with a few rows.
+    private static let mostAtOnce = 32
+
+    /// How long an average pass may take where calls are computed at once: the receiving thread reads nothing meanwhile.
+    private static let longestAtOnce = Duration.milliseconds(3)
+
     /// Passes that are computed in one pause of training at most: so training goes on however much is served.
     private static let mostBeside = 4
 
@@ -164,6 +170,41 @@ package struct HostAdmission: Sendable {
         self.computing = computing
         return Next(expired: expired, step: .compute(computing.pass))
     }
+
+    /// Asks for a pass that the thread which received its call computes itself, in place of the compute thread.
+    ///
+    /// That saves handing the call and its answer from thread to thread. The receiving thread reads nothing while it computes,
+    /// so it is for a small call that nothing else waits beside, and while only one source calls: what comes from others
+    /// meanwhile could not be computed together with what waits.
+    ///
+    /// - Parameter now: The current time.
+    /// - Returns: The pass, to be reported with ``finishedAtOnce(expertReads:now:)``; nil leaves the call to the compute thread.
+    package mutating func nextAtOnce(now: ContinuousClock.Instant) -> Pass? {
+        guard self.computing == nil, self.queue.count == 1, let lead = self.queue.first, !lead.call.isTraining,
+            lead.call.cost <= Self.mostAtOnce, !lead.call.isExpired(now),
+            self.pace.passTime.map({ $0 <= Self.longestAtOnce }) ?? true,
+            self.turns.activeSources(now: now, within: Self.activeTime) == 1,
+            self.timeToWaitUntil(lead: lead, now: now) == nil
+        else { return nil }
+        let computing = self.takePass(lead: lead, now: now)
+        self.computing = computing
+        return computing.pass
+    }
+
+    /// Records that a pass of ``nextAtOnce(now:)`` is done, whatever its result.
+    ///
+    /// - Parameters:
+    ///   - expertReads: Experts whose weights were read.
+    ///   - now: The current time.
+    /// - Returns: Whether the compute thread has something to do.
+    package mutating func finishedAtOnce(expertReads: Int, now: ContinuousClock.Instant) -> Bool {
+        self.finished(expertReads: expertReads, now: now)
+        if self.queue.isEmpty { self.turns.queueEmptied() }
+        return !self.queue.isEmpty || self.phase == .draining
+    }
+
+    /// Whether a pass is being computed, by whichever thread.
+    package var isComputing: Bool { self.computing != nil }
 
     /// Asks for served calls to compute in a pause of a pass for a trainer.
     ///

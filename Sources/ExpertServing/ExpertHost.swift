@@ -19,7 +19,7 @@ internal import TensorKernels
 ///
 /// Calls are checked on the event loop they arrive on, wait in a bounded queue, and are computed on a dedicated
 /// thread: one pass over the experts' weights after another, each for one call or for several that wait for the same
-/// layer.
+/// layer. A small call that nothing waits beside is computed on the event loop itself (`HostAdmission.nextAtOnce`).
 public final class ExpertHost: Sendable {
     /// The host's configuration.
     public let configuration: ExpertHostConfiguration
@@ -31,15 +31,14 @@ public final class ExpertHost: Sendable {
     public let held: [SparseLayer: [Int]]
 
     private let logger: Logger
-    private let compute: ExpertCompute
-    private let metrics: ExpertHostMetrics
+    private let passes: HostPasses
     let weightBytes: Int
     let weightType: String
     private let weights: String
     private let pool: WorkPool
     let layers: [SparseLayer]
     let expertCount: Int
-    let expertRows = ExpertRowCounts()
+    var expertRows: ExpertRowCounts { self.passes.expertRows }
     let queue: ForwardQueue
     /// The files from which weights are served; none where they are in memory.
     let mapped: WeightWatch
@@ -108,6 +107,15 @@ public final class ExpertHost: Sendable {
             shards.checkpoints.filter { $0.packing != nil },
             isCompared: configuration.prefault
         )
+        let passes = HostPasses(
+            experts: ExpertCompute(experts: experts, modelWidth: model.modelWidth),
+            expertCount: model.expertCount,
+            queue: queue,
+            mapped: mapped,
+            metrics: hostMetrics,
+            logger: logger,
+            stages: configuration.stages
+        )
         let service = ExpertHostService(
             check: check,
             queue: queue,
@@ -115,6 +123,8 @@ public final class ExpertHost: Sendable {
             card: card,
             metrics: hostMetrics,
             logger: logger,
+            // Bound threads compute where they are bound.
+            passes: configuration.computesOnEventLoops && !configuration.pinsThreads ? passes : nil,
             stages: configuration.stages
         )
         let methods = service.methods + HealthService(registry: health).methods
@@ -122,8 +132,7 @@ public final class ExpertHost: Sendable {
         self.fingerprint = shards.first.fingerprint
         self.held = held
         self.logger = logger
-        self.compute = ExpertCompute(experts: experts, modelWidth: model.modelWidth)
-        self.metrics = hostMetrics
+        self.passes = passes
         self.weightBytes = experts.byteCount
         self.weightType = experts.weightType.map { "\($0)" } ?? "none"
         self.layers = model.sparseLayers
@@ -242,119 +251,7 @@ public final class ExpertHost: Sendable {
     /// The compute thread.
     private func computeCalls() {
         let courtesy = CourtesyOfThread()
-        while case .compute(let jobs) = self.queue.next() { self.compute(jobs, courtesy) }
-    }
-
-    /// Computes served calls in a pause of a pass for a trainer.
-    ///
-    /// - Parameters:
-    ///   - isServing: Whether served calls came a short time ago.
-    ///   - courtesy: The thread's.
-    /// - Returns: How long the pause took.
-    private func pause(isServing: Bool, _ courtesy: CourtesyOfThread) -> Duration {
-        let start = ContinuousClock.now
-        // The event loop may wait for this processor with the next call.
-        if isServing { courtesy.giveWay { ComputeThread.giveWay() } }
-        var count = 0
-        while let jobs = self.queue.nextBeside(count) {
-            count += 1
-            self.compute(jobs, courtesy)
-        }
-        return start.duration(to: .now)
-    }
-
-    /// Computes a pass and answers its calls.
-    private func compute(_ jobs: [ForwardJob], _ courtesy: CourtesyOfThread) {
-        guard let kind = jobs.first?.kind else { return }
-        let start = ContinuousClock.now
-        self.configuration.stages?.mark(.begun)
-        var pauseTime = Duration.zero
-        let isServing = self.queue.isServing
-        let pauses =
-            kind == .serving
-            ? nil : WorkPauses { pauseTime += self.pause(isServing: isServing, courtesy) }
-        let outcome = self.compute.compute(jobs, pauses: pauses)
-        self.configuration.stages?.mark(.computed)
-        let time = start.duration(to: .now) - pauseTime
-        // Update the queue first: a caller with the answer may look at the load.
-        var load = self.queue.finished(expertReads: outcome.expertReads)
-        load.computeMicroseconds = time.wholeMicroseconds
-        load.passCalls = UInt32(clamping: jobs.count)
-        for (job, outputs) in zip(jobs, outcome.outputs) {
-            let wait = job.arrival.duration(to: start)
-            load.queueMicroseconds = wait.wholeMicroseconds
-            self.metrics.waited(wait, kind)
-            self.answer(job, outputs, load: load)
-        }
-        self.expertRows.add(jobs, experts: self.expertCount)
-        self.metrics.computed(
-            kind,
-            calls: jobs.count,
-            rows: jobs.reduce(0) { $0 + $1.work.rows },
-            named: jobs.reduce(0) { $0 + $1.work.groups.count },
-            reads: outcome.expertReads,
-            time: time
-        )
-    }
-
-    private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
-        var outputs = outputs
-        if let failure = self.mapped.failure {
-            outputs = .failure(RPCError(.unavailable, "the host stops, because \(failure)"))
-        }
-        if let trace = job.trace { self.log(job, trace, load: load) }
-        switch outputs {
-        case .success(let rows):
-            let envelope = ForwardResponseEnvelope(
-                outputsShape: [UInt32(job.work.rows), UInt32(self.compute.modelWidth)],
-                outputsDType: WireDType(job.work.rowType),
-                load: load
-            )
-            let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
-            let failed = self.compute.rowsNotFinite(in: rows, of: job)
-            self.metrics.count(failed.isEmpty ? .ok : .failed, job.kind)
-            if !failed.isEmpty { self.log(job, failed: failed) }
-            job.responder.finish(.success(Payload(segments: [header, rows])))
-        case .failure(let error):
-            var metadata = job.trace?.logMetadata ?? [:]
-            metadata["error"] = "\(error)"
-            self.logger.error("a call failed", metadata: metadata)
-            self.metrics.count(.failed, job.kind)
-            job.responder.finish(.failure(error))
-        }
-    }
-
-    /// Logs that rows of a call are not finite, with the experts that computed them.
-    private func log(_ job: ForwardJob, failed rows: [Int]) {
-        var experts: [Int] = []
-        var end = 0
-        for group in job.work.groups {
-            let range = end..<end + group.rows
-            if rows.contains(where: { range.contains($0) }) { experts.append(group.expert) }
-            end = range.upperBound
-        }
-        var metadata = job.trace?.logMetadata ?? [:]
-        metadata["layer"] = "\(job.work.layer.stack) \(job.work.layer.block)"
-        metadata["experts"] = "\(experts.prefix(16).map { "\($0)" }.joined(separator: ","))"
-        metadata["work"] = "\(job.kind)"
-        metadata["rows"] = "\(rows.count) of \(job.work.rows)"
-        self.logger.error(
-            "rows of a call are not finite; the tokens or this host's weights are damaged",
-            metadata: metadata
-        )
-    }
-
-    /// Logs what a traced call took.
-    private func log(_ job: ForwardJob, _ trace: TraceContext, load: HostLoad) {
-        guard self.logger.logLevel <= .debug else { return }
-        var metadata = trace.logMetadata
-        metadata["layer"] = "\(job.work.layer.stack) \(job.work.layer.block)"
-        metadata["work"] = "\(job.kind)"
-        metadata["rows"] = "\(job.work.rows)"
-        metadata["pass_calls"] = "\(load.passCalls)"
-        metadata["queue_us"] = "\(load.queueMicroseconds)"
-        metadata["compute_us"] = "\(load.computeMicroseconds)"
-        self.logger.debug("computed a traced call", metadata: metadata)
+        while case .compute(let jobs) = self.queue.next() { self.passes.compute(jobs, courtesy) }
     }
 }
 

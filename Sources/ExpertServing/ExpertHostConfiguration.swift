@@ -72,6 +72,9 @@ public struct ExpertHostConfiguration: Sendable {
     /// Whether clients may ask for the services and messages through gRPC server reflection.
     public var reflection = true
 
+    /// Whether small calls are computed on the event loops that received them, where nothing waits beside them.
+    package var computesOnEventLoops = true
+
     /// Notes when the stages of calls happen, for benchmarks.
     package var stages: CallStages?
 

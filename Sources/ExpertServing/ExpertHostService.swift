@@ -18,6 +18,8 @@ struct ExpertHostService: Sendable {
     let card: HostCard
     let metrics: ExpertHostMetrics
     let logger: Logger
+    /// Computes calls on the event loop; nil leaves all to the compute thread.
+    var passes: HostPasses?
     var stages: CallStages?
 
     /// The server's handlers.
@@ -71,11 +73,19 @@ struct ExpertHostService: Sendable {
                 trace: trace
             )
             self.stages?.mark(.queued)
-            let id = try self.queue.push(job, source: context.peer, deadline: context.deadline)
+            let passes = kind == .serving ? self.passes : nil
+            let id = try self.queue.push(
+                job,
+                source: context.peer,
+                deadline: context.deadline,
+                wakes: passes == nil
+            )
             let queue = self.queue
             context.onCancel {
                 queue.cancel(id)
             }
+            // After this read, so that other calls which came with it are known, and what this one answers leaves at once.
+            if let passes { responder.afterRead { passes.computeAtOnce() } }
         } catch {
             self.log(error, trace)
             responder.finish(.failure(error))

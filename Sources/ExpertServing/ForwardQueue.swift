@@ -27,7 +27,8 @@ struct ForwardJob: Sendable {
 
 /// The bounded queue between the event loops and the compute thread.
 ///
-/// It runs the ``HostAdmission`` machine: event loops push and cancel, the compute thread takes.
+/// It runs the ``HostAdmission`` machine: event loops push and cancel, and may take the small call that they brought; the compute
+/// thread takes everything else.
 final class ForwardQueue: Sendable {
     private struct State {
         var admission: HostAdmission
@@ -71,12 +72,14 @@ final class ForwardQueue: Sendable {
     ///   - job: The call.
     ///   - source: The connection that it arrived on.
     ///   - deadline: When the caller stops waiting.
+    ///   - wakes: Whether the compute thread is woken; if not, ``takeAtOnce()`` follows.
     /// - Returns: The call's name, for ``cancel(_:)``.
     /// - Throws: ``RPCError`` to answer the caller with.
     func push(
         _ job: ForwardJob,
         source: String,
-        deadline: ContinuousClock.Instant?
+        deadline: ContinuousClock.Instant?,
+        wakes: Bool = true
     ) throws(RPCError) -> HostAdmission.CallID {
         let call = HostAdmission.Call(
             source: source,
@@ -86,13 +89,14 @@ final class ForwardQueue: Sendable {
             deadline: deadline,
             kind: job.kind
         )
-        let outcome = self.state.notify { state in
+        let outcome = self.state.withLock { state in
             let outcome = state.admission.arrived(call, now: job.arrival)
             if case .queue(let id) = outcome {
                 state.jobs[id] = job
             }
             return outcome
         }
+        if wakes { self.state.wake { _ in true } }
         switch outcome {
         case .queue(let id):
             return id
@@ -132,6 +136,19 @@ final class ForwardQueue: Sendable {
         }
     }
 
+    /// Takes the call that was just queued, to compute it on the thread that received it.
+    ///
+    /// - Returns: The call's pass; nil if the compute thread, which is woken, has to see to what waits.
+    func takeAtOnce() -> [ForwardJob]? {
+        var jobs: [ForwardJob]?
+        self.state.wake { state in
+            jobs = state.admission.nextAtOnce(now: .now)
+                .map { $0.calls.compactMap { state.jobs.removeValue(forKey: $0) } }
+            return jobs == nil && state.admission.waitingCalls > 0
+        }
+        return jobs
+    }
+
     /// Takes served calls to compute in a pause of a pass for a trainer.
     ///
     /// - Parameter count: Passes that were computed in this pause.
@@ -160,6 +177,8 @@ final class ForwardQueue: Sendable {
 
     /// Asks the machine what to do; nil if the thread is already doing it.
     private static func look(_ state: inout State, waitingUntil: ContinuousClock.Instant?) -> Found? {
+        // Another thread computes a call that it received, and wakes this one if more has come.
+        guard !state.admission.isComputing else { return nil }
         let next = state.admission.next(now: .now)
         let expired = next.expired.compactMap { state.jobs.removeValue(forKey: $0) }
         switch next.step {
@@ -172,15 +191,26 @@ final class ForwardQueue: Sendable {
         }
     }
 
-    /// Reports that the compute thread finished the pass that it took last.
+    /// Reports that a thread finished the pass that it took last.
     ///
-    /// - Parameter expertReads: Experts whose weights were read.
+    /// - Parameters:
+    ///   - expertReads: Experts whose weights were read.
+    ///   - atOnce: Whether it was a pass of ``takeAtOnce()``.
     /// - Returns: How busy the host is now.
-    func finished(expertReads: Int) -> HostLoad {
-        self.state.withLock { state in
-            state.admission.finished(expertReads: expertReads, now: .now)
-            return HostLoad(state.admission)
+    func finished(expertReads: Int, atOnce: Bool) -> HostLoad {
+        guard atOnce else {
+            return self.state.withLock { state in
+                state.admission.finished(expertReads: expertReads, now: .now)
+                return HostLoad(state.admission)
+            }
         }
+        var load = HostLoad()
+        self.state.wake { state in
+            let hasMore = state.admission.finishedAtOnce(expertReads: expertReads, now: .now)
+            load = HostLoad(state.admission)
+            return hasMore
+        }
+        return load
     }
 
     /// Announces in every answer from now on that the host is leaving; calls that still arrive are computed.

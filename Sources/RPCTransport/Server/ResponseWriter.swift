@@ -21,6 +21,11 @@ public struct UnaryResponder: Sendable {
     let eventLoop: any EventLoop
     let call: NIOLoopBound<ServerCall>
 
+    /// Does something on the connection's event loop once the events at hand are dealt with.
+    ///
+    /// - Parameter body: What to do; the event loop reads and writes nothing meanwhile.
+    package func afterRead(_ body: @escaping @Sendable () -> Void) { self.eventLoop.execute(body) }
+
     /// Ends the call; only the first answer has an effect.
     ///
     /// May be called from any thread. From another thread it hops to the connection's event loop once; answers given
