@@ -8,6 +8,7 @@ import NIOCore
 import NIOPosix
 import RPCCore
 import RPCTransport
+import SwitchyardClient
 import SwitchyardTypes
 import Synchronization
 import TensorKernels
@@ -24,6 +25,7 @@ struct BenchRPCCommand: AsyncParsableCommand {
             EXAMPLES
               switchyard-bench rpc --calls 20000
               switchyard-bench rpc --bytes 64 --placement one
+              switchyard-bench rpc --unix --rounds 5
               switchyard-bench rpc --peer "gRPC C++=.build/peers/grpc-cpp" --rounds 5
             """
     )
@@ -48,6 +50,9 @@ struct BenchRPCCommand: AsyncParsableCommand {
 
     @Option(help: "Runs of each row, taking turns with the others; medians are printed.")
     var rounds: Int = 1
+
+    @Flag(help: "Also measure over a Unix socket, in turn with TCP.")
+    var unix = false
 
     @Option(
         help: ArgumentHelp(
@@ -77,25 +82,29 @@ struct BenchRPCCommand: AsyncParsableCommand {
             ("", .left), ("placement", .left), ("bytes each way", .right), ("p50", .right), ("p99", .right),
             ("calls/s, 64 in flight", .right),
         ])
-        let peers: [RPCPeer?] = [nil] + self.peer.map { RPCPeer($0) }
+        let own: [(name: String, isUnix: Bool)] =
+            [("Switchyard", false)] + (self.unix ? [("Switchyard, unix:", true)] : [])
+        let peers = self.peer.compactMap { RPCPeer($0) }
+        let names = own.map(\.name) + peers.map(\.name)
         let placements = self.placement.map { [$0] } ?? Placement.allCases
         for placement in placements where placement.serverCPU < Processors.count {
             for bytes in self.bytes.isEmpty ? [64, 3 << 10, 48 << 10] : self.bytes {
-                var results: [[RPCFigures]] = Array(repeating: [], count: peers.count)
+                var results: [[RPCFigures]] = Array(repeating: [], count: names.count)
                 for _ in 0..<self.rounds {
-                    for (index, peer) in peers.enumerated() {
-                        let figures =
-                            if let peer {
-                                try await peer.measure(bytes: bytes, calls: self.calls, server: placement.serverCPU)
-                            } else {
-                                try await self.measure(bytes: bytes, client: 0, server: placement.serverCPU)
-                            }
+                    for (index, system) in own.enumerated() {
+                        let server = placement.serverCPU
+                        let figures = try await self.measure(bytes: bytes, client: 0, server: server, system.isUnix)
                         results[index].append(figures)
                     }
+                    for (index, peer) in peers.enumerated() {
+                        let figures =
+                            try await peer.measure(bytes: bytes, calls: self.calls, server: placement.serverCPU)
+                        results[own.count + index].append(figures)
+                    }
                 }
-                for (peer, rounds) in zip(peers, results) {
+                for (name, rounds) in zip(names, results) {
                     table.add([
-                        peer?.name ?? "Switchyard", placement.name, Self.size(bytes),
+                        name, placement.name, Self.size(bytes),
                         String(format: "%.1f us", RPCFigures.median(rounds.map(\.p50))),
                         String(format: "%.1f us", RPCFigures.median(rounds.map(\.p99))),
                         String(format: "%.0f", RPCFigures.median(rounds.map(\.callsPerSecond))),
@@ -111,12 +120,12 @@ struct BenchRPCCommand: AsyncParsableCommand {
         bytes < 1024 ? "\(bytes) B" : "\(bytes / 1024) KiB"
     }
 
-    private func measure(bytes: Int, client: Int, server: Int) async throws -> RPCFigures {
+    private func measure(bytes: Int, client: Int, server: Int, _ isUnix: Bool) async throws -> RPCFigures {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("switchyard-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: file) }
         let child = ChildSpecification(
             name: "echo server",
-            arguments: ["rpc-server", "--cpu", "\(server)", "--address-file", file],
+            arguments: ["rpc-server", "--cpu", "\(server)", "--address-file", file] + (isUnix ? ["--unix"] : []),
             addressFile: file
         )
         let calls = self.calls
@@ -128,19 +137,20 @@ struct BenchRPCCommand: AsyncParsableCommand {
             startTimeout: .seconds(30),
             events: ignore
         ) { children in
-            guard let port = children.running.first?.address.split(separator: ":").last.flatMap({ Int($0) }) else {
+            guard let address = children.running.first?.address else {
                 throw ChildProcessError(description: "the echo server ended")
             }
-            return try await Self.measure(port: port, bytes: bytes, cpu: client, calls: calls)
+            let endpoint = try Endpoint(parsing: address)
+            return try await Self.measure(endpoint, bytes: bytes, cpu: client, calls: calls)
         }
     }
 
-    private static func measure(port: Int, bytes: Int, cpu: Int, calls: Int) async throws -> RPCFigures {
+    private static func measure(_ server: Endpoint, bytes: Int, cpu: Int, calls: Int) async throws -> RPCFigures {
         let group = try await PinnedEventLoop.make(cpu: cpu)
         var configuration = RPCChannelConfiguration(limits: .dataPlane)
         configuration.eventLoopGroup = group
         let channel = RPCChannel(
-            target: ("127.0.0.1", port),
+            target: (server.host, server.port),
             configuration: configuration,
             logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
         )
@@ -176,10 +186,15 @@ struct BenchRPCCommand: AsyncParsableCommand {
 /// The echo that both ends of the benchmark speak.
 enum EchoService {
     static let method = Method(service: "switchyard.bench.v1.Echo", name: "Echo")
+
+    /// Answers with what it got, on the event loop.
+    static let echo = ServiceMethod.unaryOnEventLoop(Self.method) { message, _, responder in
+        responder.finish(.success(Payload(message)))
+    }
 }
 
 /// Calls one after another, each made from the completion of the one before it, without changing threads.
-private final class CallChain: Sendable {
+final class CallChain: Sendable {
     private let channel: RPCChannel
     private let payload: Payload
     private let calls: Int
@@ -239,15 +254,19 @@ struct BenchRPCServerCommand: AsyncParsableCommand {
 
     @Option var cpu: Int = 0
     @Option var addressFile: String
+    @Flag(help: "Listen on a Unix socket beside the address file.") var unix = false
 
     func run() async throws {
         let group = try await PinnedEventLoop.make(cpu: self.cpu)
-        let echo = ServiceMethod.unaryOnEventLoop(EchoService.method) { message, _, responder in
-            responder.finish(.success(Payload(message)))
-        }
+        var configuration = RPCServerConfiguration(
+            eventLoopGroup: group,
+            limits: .dataPlane,
+            drainGrace: .seconds(1)
+        )
+        if self.unix { configuration.host = try UnixAddress(parsing: "unix:\(self.addressFile).sock").host }
         let server = RPCServer(
-            configuration: RPCServerConfiguration(eventLoopGroup: group, limits: .dataPlane, drainGrace: .seconds(1)),
-            methods: [echo],
+            configuration: configuration,
+            methods: [EchoService.echo],
             logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
         )
         let path = self.addressFile
@@ -255,7 +274,7 @@ struct BenchRPCServerCommand: AsyncParsableCommand {
             tasks.addTask { try await server.run() }
             tasks.addTask {
                 let address = try await server.boundAddress()
-                try Data("\(address.host):\(address.port)\n".utf8)
+                try Data("\(AddressText.of(host: address.host, port: address.port))\n".utf8)
                     .write(to: URL(fileURLWithPath: path), options: .atomic)
                 // The parent's pipe closes when it is done, however it ends.
                 try await NIOThreadPool.singleton.runIfActive {

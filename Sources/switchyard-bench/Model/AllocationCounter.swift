@@ -26,6 +26,9 @@ struct AllocationCounter {
         self.trace = unsafeBitCast(trace, to: Trace.self)
     }
 
+    /// The process's allocations so far; nil where the library was not loaded.
+    static var total: Int? { AllocationCounter().map { Int(clamping: $0.total()) } }
+
     /// Counts what a piece of work allocates, on all threads.
     ///
     /// - Parameter work: The work.
