@@ -25,7 +25,8 @@ struct BenchStagesCommand: AsyncParsableCommand {
 
             EXAMPLES
               switchyard-bench stages --markdown
-              switchyard-bench stages --inner 64 --calls 2000
+              switchyard-bench stages --inner 64 --calls 2000 --unix
+              switchyard-bench stages --hand-over
             """
     )
 
@@ -37,6 +38,12 @@ struct BenchStagesCommand: AsyncParsableCommand {
 
     @Option(help: "Compute threads of each expert host.")
     var hostThreads: Int = 1
+
+    @Flag(help: "Leave all calls to the hosts' compute threads, as large ones are.")
+    var handOver = false
+
+    @Flag(help: "Connect over Unix sockets, in place of TCP.")
+    var unix = false
 
     @Option(help: "Calls; a tenth as many before them are not counted.")
     var calls: Int = 500
@@ -69,6 +76,8 @@ struct BenchStagesCommand: AsyncParsableCommand {
             configuration.threads = self.hostThreads
             configuration.drainTimeout = .seconds(1)
             configuration.stages = stages
+            configuration.computesOnEventLoops = !self.handOver
+            if self.unix { configuration.host = try UnixAddress(parsing: "unix:\(folder.path)/\(part.name).sock").host }
             return (name: part.name, host: try ExpertHost(configuration: configuration, logger: logger))
         }
         let options = self
@@ -145,7 +154,8 @@ struct BenchStagesCommand: AsyncParsableCommand {
             "the same layer in this process, one thread", "", Self.microseconds(alone.at(0.5)),
             Self.microseconds(alone.at(0.9)),
         ])
-        Terminal.print("\(layers.count) layers of one token, experts of \(self.width)-\(self.inner)-\(self.width)")
+        let way = (self.unix ? "Unix sockets" : "TCP") + (self.handOver ? ", compute threads" : "")
+        Terminal.print("\(layers.count) layers of one token, experts of \(self.width)-\(self.inner)-\(self.width), \(way)")
         Terminal.print(SwitchyardBench.machine)
         Terminal.print(self.markdown ? table.markdown : table.text)
     }
