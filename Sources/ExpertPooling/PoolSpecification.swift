@@ -48,7 +48,9 @@ public enum PoolTarget: Sendable, Hashable, CustomStringConvertible {
         let isName = text.hasPrefix("dns:///")
         let rest = isName ? text.dropFirst("dns:///".count)[...] : text[...]
         guard !rest.contains("/") else {
-            throw PoolSpecificationError("the target \"\(text)\" must be host:port, unix:/path, dns:///name:port or file:///path")
+            throw PoolSpecificationError(
+                "the target \"\(text)\" must be host:port, unix:/path, dns:///name:port or file:///path"
+            )
         }
         guard let colon = rest.lastIndex(of: ":") else {
             throw PoolSpecificationError("the target \"\(text)\" lacks a port: write host:port or dns:///name:port")

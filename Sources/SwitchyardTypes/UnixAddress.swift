@@ -41,7 +41,8 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
         if path.hasPrefix("///") { path = path.dropFirst(2) }
         guard path.hasPrefix("/"), !path.hasPrefix("//"), !path.hasSuffix("/") else {
             throw Problem(
-                description: "the address \"\(text)\" must name an absolute path, such as unix:/run/switchyard/pool-0.sock"
+                description:
+                    "the address \"\(text)\" must name an absolute path, such as unix:/run/switchyard/pool-0.sock"
             )
         }
         guard !path.utf8.contains(0), !path.contains(",") else {

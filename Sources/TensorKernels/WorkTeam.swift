@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import CKernels
-internal import Synchronization
 internal import SwitchyardTypes
+internal import Synchronization
 
 #if canImport(Glibc)
 internal import Glibc

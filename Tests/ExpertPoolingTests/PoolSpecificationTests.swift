@@ -27,7 +27,8 @@ struct PoolSpecificationTests {
         arguments: [
             ("pool-0", "NAME=TARGET"), ("=a:1", "NAME=TARGET"), ("p=a", "lacks a port"), ("p=a:0", "from 1 to 65535"),
             ("p=a:70000", "70000"), ("p=a:x", "\"x\""), ("p=:1", "lacks a host"), ("p=a:1,a:1", "twice"),
-            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port, unix:/path, dns"), ("p=unix:a.sock", "absolute path"),
+            ("p=::1:7401", "brackets"), ("p=http://a:1", "host:port, unix:/path, dns"),
+            ("p=unix:a.sock", "absolute path"),
             ("p=unix:/a,unix:///a", "twice"), ("p=a:1,", "lacks a port"),
         ]
     )

@@ -148,7 +148,9 @@ struct UnixSocketTests {
             try await withServer(at: "unix:\(path)") { _ in
                 let error = problem("unix:\(path)")
                 #expect(error?.problem == .taken)
-                #expect(error?.description.hasPrefix("cannot listen on unix:\(path): another process listens there") == true)
+                #expect(
+                    error?.description.hasPrefix("cannot listen on unix:\(path): another process listens there") == true
+                )
                 let second = RPCServer(
                     configuration: RPCServerConfiguration(host: "unix:\(path)"),
                     methods: [],
@@ -169,7 +171,10 @@ struct UnixSocketTests {
         }
     }
 
-    @Test("a folder that this user may not write to is refused in words", .disabled(if: getuid() == 0, "root may write anywhere"))
+    @Test(
+        "a folder that this user may not write to is refused in words",
+        .disabled(if: getuid() == 0, "root may write anywhere")
+    )
     func permission() async throws {
         try await withFolder { folder in
             try FileManager.default.setAttributes([.posixPermissions: 0o500], ofItemAtPath: folder)
@@ -214,7 +219,10 @@ struct UnixSocketTests {
                 await failed.wait()
                 let error = await rpcError { try await channel.unary(Methods.echo, Payload(number(1))) }
                 #expect(error?.code == .unavailable)
-                #expect(error?.message.hasPrefix("no connection to \(address): \(expected)") == true, "\(error?.message ?? "")")
+                #expect(
+                    error?.message.hasPrefix("no connection to \(address): \(expected)") == true,
+                    "\(error?.message ?? "")"
+                )
                 channel.shutdown()
                 try await tasks.waitForAll()
             }

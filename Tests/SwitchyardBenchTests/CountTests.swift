@@ -34,7 +34,8 @@ struct CountTests {
     /// The library that counts allocations, built for this test.
     private func withCounter<Result>(_ body: (String) async throws -> Result) async throws -> Result {
         let compiler = try #require(Self.compiler)
-        let library = FileManager.default.temporaryDirectory.appendingPathComponent("count-\(UUID().uuidString).so").path
+        let library = FileManager.default.temporaryDirectory.appendingPathComponent("count-\(UUID().uuidString).so")
+            .path
         defer { try? FileManager.default.removeItem(atPath: library) }
         let source = BenchProgram.root.appendingPathComponent("Tests/Allocations/count_allocations.c").path
         let built = try await PeerProcess.run(compiler, ["-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"])

@@ -19,7 +19,8 @@ struct UnixAddressTests {
         arguments: [
             ("unix:", "must name an absolute path"), ("unix:a.sock", "must name an absolute path"),
             ("unix://host/a.sock", "must name an absolute path"), ("unix:/run/", "must name an absolute path"),
-            ("unix:/a,b", "must not hold a comma"), ("unix:/a\0b", "zero byte"), ("host:1", "must be written unix:/path"),
+            ("unix:/a,b", "must not hold a comma"), ("unix:/a\0b", "zero byte"),
+            ("host:1", "must be written unix:/path"),
         ]
     )
     func refused(text: String, part: String) {

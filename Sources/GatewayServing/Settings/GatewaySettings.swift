@@ -27,11 +27,11 @@ package struct GatewaySettings: SettingTable {
     )
     package let pool = Setting.list(
         "pool",
-        allowed: "NAME=TARGET[,TARGET], with targets such as host:port, dns:///name:port or file:///path",
+        allowed: "NAME=TARGET[,TARGET], with targets such as host:port, unix:/path, dns:///name:port or file:///path",
         range: "NAME=TARGET[,TARGET]",
         placeholder: "name=target[,target]",
         see: "Replicas that come and go",
-        "A pool of expert hosts, once per pool; a target is host:port, dns:///name:port or file:///path."
+        "A pool of expert hosts, once per pool; a target is host:port, unix:/path, dns:///name:port or file:///path."
     ) { try PoolSpecification(parsing: $0) }
     package let listen = Setting.listen(default: ListenAddress(host: "127.0.0.1", port: 7400))
     package let compute = ComputeSettings()

@@ -264,7 +264,9 @@ public final class RPCServer: Sendable {
             return (state.nextConnection, state.calls)
         }
         // Clients of a Unix socket have no address: their connections are numbered, so that each is told from the others.
-        let peer = channel.remoteAddress.flatMap { address in address.ipAddress.map { "\($0):\(address.port ?? 0)" } } ?? "unix:\(id)"
+        let peer =
+            channel.remoteAddress.flatMap { address in address.ipAddress.map { "\($0):\(address.port ?? 0)" } }
+            ?? "unix:\(id)"
         let role = ServerConnection(
             codec: codec,
             eventLoop: eventLoop,

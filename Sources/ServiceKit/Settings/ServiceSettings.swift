@@ -66,7 +66,9 @@ public struct AdminSettings: SettingTable {
             guard text != "off", !text.isEmpty else { return .some(nil) }
             let address = try ListenAddress(parsing: text)
             guard !address.isUnix else {
-                throw Settings.Failure("the address \"\(text)\" must have a port: probes and scrapers reach no Unix socket")
+                throw Settings.Failure(
+                    "the address \"\(text)\" must have a port: probes and scrapers reach no Unix socket"
+                )
             }
             return address
         }

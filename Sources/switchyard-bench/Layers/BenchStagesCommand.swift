@@ -155,7 +155,9 @@ struct BenchStagesCommand: AsyncParsableCommand {
             Self.microseconds(alone.at(0.9)),
         ])
         let way = (self.unix ? "Unix sockets" : "TCP") + (self.handOver ? ", compute threads" : "")
-        Terminal.print("\(layers.count) layers of one token, experts of \(self.width)-\(self.inner)-\(self.width), \(way)")
+        Terminal.print(
+            "\(layers.count) layers of one token, experts of \(self.width)-\(self.inner)-\(self.width), \(way)"
+        )
         Terminal.print(SwitchyardBench.machine)
         Terminal.print(self.markdown ? table.markdown : table.text)
     }

@@ -15,8 +15,8 @@ struct ClientSettings: SettingTable {
         default: nil as Endpoint?,
         written: nil,
         defaultInWords: "127.0.0.1:7400",
-        allowed: "HOST:PORT",
-        range: "HOST:PORT",
+        allowed: "HOST:PORT or unix:/PATH",
+        range: "HOST:PORT or unix:/PATH",
         placeholder: "host:port",
         "The gateway's address."
     ) { try Endpoint(parsing: $0) }
