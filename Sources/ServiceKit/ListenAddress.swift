@@ -7,7 +7,7 @@ internal import SwitchyardTypes
 public struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
     /// Name or address, without brackets; `*` for every address of this machine; `UnixAddress.host` for a Unix socket.
     public var host: String
-    /// Port, 0 to 65535; 0 lets the system choose. A Unix socket has none, which is 0.
+    /// Port, 0 to 65535; 0 lets the system choose, and is what a Unix socket has.
     public var port: Int
 
     /// Creates an address from its parts.

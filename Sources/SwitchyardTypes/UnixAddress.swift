@@ -14,10 +14,12 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
     public static let prefix = "unix:"
 
     /// The most bytes of a path: what the system's socket address has room for, without the zero at its end.
+    public static let maxPathBytes = Self.systemsMaxPathBytes
+
     #if os(Linux)
-    public static let maxPathBytes = 107
+    private static let systemsMaxPathBytes = 107
     #else
-    public static let maxPathBytes = 103
+    private static let systemsMaxPathBytes = 103
     #endif
 
     /// The absolute path of the socket's file.
@@ -57,10 +59,9 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
         self.path = String(path)
     }
 
-    /// The address that stands in the place of a host.
+    /// Reads the address that stands in the place of a host; nil for a name or an address of a network.
     ///
     /// - Parameter host: The host of an address.
-    /// - Returns: Nothing if that is a name or an address of a network.
     public init?(host: String) {
         guard Self.isMeant(by: host) else { return nil }
         do { try self.init(parsing: host) } catch { return nil }

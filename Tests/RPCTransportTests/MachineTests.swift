@@ -107,9 +107,17 @@ struct MachineTests {
         #expect(heap.count == 400, "not enough ended calls to sweep")
         heap.sweep(liveCount: 10) { $0 % 40 == 0 }
         #expect(heap.count == 10)
+        heap.dropEnded { $0 >= 120 }
+        #expect(heap.count == 10, "the earliest deadline is of an open call")
         var popped: [Int32] = []
         while let id = heap.popExpired(now: start + .seconds(1)) { popped.append(id) }
         #expect(popped == stride(from: 120, to: 500, by: 40).map { Int32($0) })
+        for value in 0..<100 { heap.insert(Int32(value), deadline: start + .milliseconds(Int64(value))) }
+        heap.dropEnded { $0 >= 40 }
+        #expect(heap.earliest == start + .milliseconds(40))
+        #expect(heap.count == 60)
+        heap.dropEnded { _ in false }
+        #expect(heap.earliest == nil)
     }
 
     @Test("a connection's handshake, silence and idleness are watched")

@@ -152,6 +152,7 @@ final class ClientConnection: ConnectionRole {
         self.handler = connection
         self.slot.connectionBegan(self)
         self.deadlines.onExpiry = { [unowned self] in self.calls[$0]?.deadlineExpired() }
+        self.deadlines.isOpen = { [unowned self] in self.calls[$0] != nil }
     }
 
     func handle(_ event: HTTP2Event) {

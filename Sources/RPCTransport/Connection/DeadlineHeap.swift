@@ -5,7 +5,7 @@ internal import NIOCore
 /// The deadlines of the calls of one connection, earliest first.
 ///
 /// A call that ends early leaves its entry in the heap; entries of ended calls are skipped when they come up, and swept
-/// when they outnumber the live ones. So one timer per connection is enough.
+/// when they outnumber the live ones. So one timer per connection is enough, and it is set for open calls alone.
 struct DeadlineHeap: Sendable {
     private struct Entry {
         var deadline: NIODeadline
@@ -35,12 +35,23 @@ struct DeadlineHeap: Sendable {
     /// Removes and returns the call whose deadline has passed longest ago, if any has.
     mutating func popExpired(now: NIODeadline) -> Int32? {
         guard let first = self.entries.first, first.deadline <= now else { return nil }
+        self.removeFirst()
+        return first.id
+    }
+
+    /// Removes entries of ended calls until the earliest deadline belongs to an open one.
+    ///
+    /// - Parameter isLive: Whether a call is open.
+    mutating func dropEnded(isLive: (Int32) -> Bool) {
+        while let first = self.entries.first, !isLive(first.id) { self.removeFirst() }
+    }
+
+    private mutating func removeFirst() {
         let last = self.entries.removeLast()
         if !self.entries.isEmpty {
             self.entries[0] = last
             self.siftDown(from: 0)
         }
-        return first.id
     }
 
     /// Drops entries of ended calls when they are more than half of a large heap.

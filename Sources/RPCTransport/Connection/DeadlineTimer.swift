@@ -9,6 +9,8 @@ final class DeadlineTimer {
     private var timer: (due: NIODeadline, task: Scheduled<Void>)?
     /// Called on the event loop for each call whose deadline passed; calls that have ended must be ignored.
     var onExpiry: ((Int32) -> Void)?
+    /// Whether a call is open; it must be by the time that its deadline is added.
+    var isOpen: ((Int32) -> Bool)?
 
     init(eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
@@ -35,10 +37,13 @@ final class DeadlineTimer {
         self.timer = nil
         self.heap = DeadlineHeap()
         self.onExpiry = nil
+        self.isOpen = nil
     }
 
     private func schedule() {
         self.timer = nil
+        // A timer costs system calls when it is set and when it fires: calls that have ended get none.
+        if let isOpen { self.heap.dropEnded(isLive: isOpen) }
         guard let due = self.heap.earliest else { return }
         let bound = NIOLoopBound(self, eventLoop: self.eventLoop)
         let task = self.eventLoop.scheduleTask(deadline: due) { bound.value.fire() }

@@ -170,6 +170,7 @@ final class ServerConnection: ConnectionRole {
             self.codec.goAway(code: .inadequateSecurity, debug: refusal.description)
         }
         self.deadlines.onExpiry = { [unowned self] in self.calls[$0]?.deadlineExpired() }
+        self.deadlines.isOpen = { [unowned self] in self.calls[$0] != nil }
     }
 
     func handle(_ event: HTTP2Event) {
