@@ -62,7 +62,11 @@ public final class ExpertHost: Sendable {
     ) throws {
         try configuration.validate()
         let shards = try HostShards(configuration, progress: progress)
-        let pool = WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads)
+        let pool = WorkPool(
+            threads: configuration.threads,
+            pinned: configuration.pinsThreads,
+            spin: configuration.spin
+        )
         self.pool = pool
         let (experts, compared) = try PartCheck.during(shards.checkpoints) {
             if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }

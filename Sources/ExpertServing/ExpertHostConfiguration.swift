@@ -39,6 +39,9 @@ public struct ExpertHostConfiguration: Sendable {
     /// Whether each of them is pinned to its own processor.
     public var pinsThreads = false
 
+    /// How long an idle one of them looks for work before it sleeps.
+    public var spin = ExpertHostSettings.table.compute.spin.defaultValue
+
     /// `Forward` calls that may wait while another one is computed.
     public var queueLimit = ExpertHostSettings.table.queueLimit.defaultValue
 

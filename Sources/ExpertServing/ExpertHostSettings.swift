@@ -125,6 +125,7 @@ extension ExpertHostConfiguration {
         self.port = listen.port
         self.threads = try settings.value(table.compute.threads)
         self.pinsThreads = try settings.value(table.compute.pinThreads)
+        self.spin = try settings.value(table.compute.spin)
         self.storage = try settings.value(table.dtype)
         self.prefault = try settings.value(table.prefault)
         self.maxRowsPerCall = try settings.value(table.maxRows)

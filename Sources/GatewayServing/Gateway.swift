@@ -68,7 +68,11 @@ public final class Gateway: Sendable {
         let (model, compared) = try PartCheck.during([checkpoint]) {
             try SwitchTransformer(
                 checkpoint: checkpoint,
-                pool: WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads),
+                pool: WorkPool(
+                    threads: configuration.threads,
+                    pinned: configuration.pinsThreads,
+                    spin: configuration.cluster.spin
+                ),
                 storage: configuration.storage,
                 progress: progress
             )

@@ -25,6 +25,8 @@ public struct TrainingHostConfiguration: Sendable {
     public var threads = 1
     /// Whether each of them is pinned to its own processor.
     public var pinsThreads = false
+    /// How long an idle one of them looks for work before it sleeps.
+    public var spin = WorkPool.defaultSpin
     /// The folder for snapshots; nil for none on this machine.
     public var snapshotFolder: String?
     /// How long calls may take to finish once draining has begun.
@@ -139,7 +141,11 @@ public final class TrainingHost: Sendable {
                 group.addTask {
                     try await ComputeThread.run(name: "experts") {
                         let configuration = self.configuration
-                        let pool = WorkPool(threads: configuration.threads, pinned: configuration.pinsThreads)
+                        let pool = WorkPool(
+                            threads: configuration.threads,
+                            pinned: configuration.pinsThreads,
+                            spin: configuration.spin
+                        )
                         pool.bindCallingThread()
                         self.jobs.run(on: ShardReplica(pool: pool, folder: configuration.snapshotFolder))
                     }

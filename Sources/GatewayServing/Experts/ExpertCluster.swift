@@ -2,6 +2,7 @@
 
 public import Checkpoints
 public import ExpertPooling
+internal import Foundation
 public import Logging
 internal import RPCCore
 internal import RPCTransport
@@ -50,6 +51,8 @@ public final class ExpertCluster: Sendable {
     let expertCount: Int
     let logger: Logger
     let state: Mutex<State>
+    /// How the engine's thread waits for a layer.
+    let spin: IdleSpin
     /// The experts in the gateway's model folder, for audits; nil if it holds none, or nothing is audited.
     let ownExperts: GatewayExperts?
 
@@ -76,6 +79,7 @@ public final class ExpertCluster: Sendable {
         logger: Logger
     ) {
         self.configuration = configuration
+        self.spin = IdleSpin(limit: configuration.spin, processors: ProcessInfo.processInfo.activeProcessorCount)
         self.layers = model.sparseLayers
         self.expertCount = model.expertCount
         self.logger = logger

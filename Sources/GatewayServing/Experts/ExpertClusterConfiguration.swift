@@ -31,6 +31,9 @@ public struct ExpertClusterConfiguration: Sendable {
         set { self.choice.rowType = newValue == .bfloat16 ? .bfloat16 : .float32 }
     }
 
+    /// How long the engine's threads look for what they wait for before they sleep.
+    public var spin = GatewaySettings.table.compute.spin.defaultValue
+
     /// Whether hosts must compute gradients; one that has no `Backward` is mismatched.
     var needsGradients = false
 

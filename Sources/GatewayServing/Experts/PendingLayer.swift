@@ -123,7 +123,7 @@ final class PendingLayer: PendingExperts, Sendable {
             state.machine.begin(assignments, pools: &cluster.pools, now: now)
         }
         let work = Self.apply(step, to: &state, calls: calls, trace: trace)
-        self.state = Monitor(state)
+        self.state = Monitor(state, spin: cluster.spin)
         self.perform(work)
     }
 

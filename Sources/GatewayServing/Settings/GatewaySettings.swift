@@ -257,6 +257,7 @@ extension GatewayConfiguration {
         }
         self.threads = try settings.value(table.compute.threads)
         self.pinsThreads = try settings.value(table.compute.pinThreads)
+        self.cluster.spin = try settings.value(table.compute.spin)
         self.storage = try settings.value(table.dtype)
         self.cluster.wireType = try settings.value(table.wireDtype)
         self.cluster.allowsPlaintext = try settings.value(ListenerSecuritySettings.table.plaintext)

@@ -126,6 +126,13 @@ public struct ComputeSettings: SettingTable {
         "pin-threads",
         "Pin each compute thread to its own processor, for machines that do nothing else."
     )
+    package let spin = Setting.time(
+        "spin-us",
+        .microseconds,
+        in: 0...100_000,
+        default: 40,
+        "How long an idle compute thread looks for work before it sleeps; 0 lets it sleep at once."
+    )
 
     package init() {}
 }

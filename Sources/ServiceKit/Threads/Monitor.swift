@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Synchronization
+
 #if canImport(Glibc)
 internal import Glibc
 #elseif canImport(Musl)
@@ -16,11 +18,17 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     private let state: UnsafeMutablePointer<State>
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
+    private let spin: IdleSpin?
+    /// How often waiting threads were told of a change.
+    private let changes = Atomic<Int>(0)
 
     /// Creates a monitor.
     ///
-    /// - Parameter state: The initial value.
-    public init(_ state: consuming sending State) {
+    /// - Parameters:
+    ///   - state: The initial value.
+    ///   - spin: How long a waiting thread looks for a change before it sleeps; not at all if nil.
+    public init(_ state: consuming sending State, spin: IdleSpin? = nil) {
+        self.spin = spin
         self.state = .allocate(capacity: 1)
         self.mutex = .allocate(capacity: 1)
         self.condition = .allocate(capacity: 1)
@@ -67,8 +75,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     public func notify<Result: ~Copyable, Failure: Error>(
         _ body: (inout State) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        // Woken after the lock is free, or they would wake only to wait for it.
-        defer { pthread_cond_broadcast(self.condition) }
+        defer { self.tell() }
         return try self.withLock(body)
     }
 
@@ -77,7 +84,13 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     /// - Parameter body: What to do with the value; short, and it must not call back into the monitor. It returns whether a
     ///   waiting thread would find something to do.
     public func wake(if body: (inout State) -> Bool) {
-        if self.withLock(body) { pthread_cond_broadcast(self.condition) }
+        if self.withLock(body) { self.tell() }
+    }
+
+    /// Wakes the waiting threads: after the lock is free, or they would wake only to wait for it.
+    private func tell() {
+        self.changes.add(1, ordering: .sequentiallyConsistent)
+        pthread_cond_broadcast(self.condition)
     }
 
     /// Blocks the calling thread until the body returns something, or until the deadline.
@@ -108,10 +121,20 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
         defer {
             pthread_mutex_unlock(self.mutex)
         }
-        let limit = deadline(&self.state.pointee).map(Self.monotonicTime(of:))
+        let instant = deadline(&self.state.pointee)
+        let limit = instant.map(Self.monotonicTime(of:))
+        var mayRest = self.spin == nil
         while true {
+            let seen = self.changes.load(ordering: .sequentiallyConsistent)
             if let result = body(&self.state.pointee) {
                 return result
+            }
+            if let spin, !mayRest {
+                mayRest = true
+                pthread_mutex_unlock(self.mutex)
+                _ = spin.run(until: instant) { self.changes.load(ordering: .acquiring) != seen }
+                pthread_mutex_lock(self.mutex)
+                continue
             }
             guard var limit else {
                 pthread_cond_wait(self.condition, self.mutex)

@@ -53,6 +53,8 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Flag(ExpertHostSettings.table.compute.pinThreads) var pinThreads = false
 
+    @Option(ExpertHostSettings.table.compute.spin) var spinUs: String?
+
     @Option(ExpertHostSettings.table.dtype) var dtype: String?
 
     @Flag(ExpertHostSettings.table.prefault) var prefault = false
@@ -109,6 +111,7 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
         configuration.port = listen.port
         configuration.threads = try settings.value(table.compute.threads)
         configuration.pinsThreads = try settings.value(table.compute.pinThreads)
+        configuration.spin = try settings.value(table.compute.spin)
         configuration.snapshotFolder = try settings.value(table.snapshots)
         configuration.receiveBudgetBytes = try settings.value(table.receiveBudget)
         configuration.drainTimeout = try settings.value(table.drain)

@@ -11,6 +11,8 @@ struct SchedulingOptions: ParsableArguments {
 
     @Flag(GatewaySettings.table.compute.pinThreads) var pinThreads = false
 
+    @Option(GatewaySettings.table.compute.spin) var spinUs: String?
+
     @Option(GatewaySettings.table.batchSlots) var batchSlots: String?
 
     @Option(GatewaySettings.table.queueLimit) var queueLimit: String?
