@@ -64,6 +64,7 @@ test      protobuf-compiler        protoc
 test      libprotobuf-dev          protobuf.pc <google/protobuf/port_def.inc>
 test      protobuf-compiler-grpc   grpc_cpp_plugin
 test      protobuf-c-compiler      protoc-c
+test      valgrind                 valgrind
 test      python3-protobuf         /usr/lib/python3/dist-packages/google/protobuf
 
 python    python3                  python3
