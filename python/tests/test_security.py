@@ -150,6 +150,8 @@ def test_plaintext_to_a_port_with_tls(secure: Secure) -> None:
         ("127.0.0.1:0", {}, "has no port from 1 to 65535"),
         ("127.0.0.1:123456", {}, "has no port from 1 to 65535"),
         (":7400", {}, "has no host"),
+        ("unix:gateway.sock", {}, "must name an absolute path"),
+        ("unix://host/gateway.sock", {}, "must name an absolute path"),
         ("::1:7400", {}, "more than one colon; write an IPv6 address in brackets"),
     ],
 )
@@ -166,5 +168,8 @@ def test_addresses() -> None:
     for address in ("127.0.0.1:1", "localhost:1", "a.localhost:1", "[::1]:1", "127.9.9.9:65535"):
         with Switchyard(address) as client:
             assert client.address == address
+    for address in ("unix:/run/gateway.sock", "unix:///run/gateway.sock"):
+        with Switchyard(address) as client:
+            assert client.address == "unix:/run/gateway.sock"
     with Switchyard("gateway.test:7400", plaintext=True) as client:
         assert "gateway.test:7400" in repr(client)

@@ -48,7 +48,7 @@ class Switchyard:
     Every method takes ``timeout``, ``retry`` and ``metadata`` (:class:`CallOptions`), and raises :class:`SwitchyardError`: each
     status code has a subclass.
 
-    :param address: Where the gateway listens: host:port.
+    :param address: Where the gateway listens: host:port or unix:/path.
     :param tls: An encrypted connection. Without it, only gateways on this machine are called.
     :param plaintext: Allows other machines without encryption, where the network is trusted.
     :param token: What the gateway requires as a bearer token, or a function that returns it.

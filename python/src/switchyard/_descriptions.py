@@ -138,7 +138,7 @@ class HostLoad:
 class ReplicaInfo:
     """One expert host as the gateway sees it."""
 
-    #: Its address, host:port.
+    #: Its address, host:port or unix:/path.
     address: str
     state: ReplicaState
     #: Why it is in a state other than ready.
