@@ -38,7 +38,7 @@ public enum ListenProblem: Error, Sendable, Hashable {
             case .noFolder:
                 "the folder does not exist; make it, or choose another path with \(flag)"
             case .notASocket:
-                "the path names a file that is no socket, which is left alone; remove it, or choose another path with \(flag)"
+                "the path names a file that is no socket, which is not touched; remove it, or choose another path with \(flag)"
             case .taken:
                 "another process listens there (`ss -ltnp` shows which); stop it, or choose another port with \(flag)"
             case .notPermitted:

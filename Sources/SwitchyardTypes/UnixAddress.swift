@@ -59,7 +59,7 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
         self.path = String(path)
     }
 
-    /// Reads the address that stands in the place of a host; nil for a name or an address of a network.
+    /// Reads the address that stands in a host's place; nil for a name or an address of a network.
     ///
     /// - Parameter host: The host of an address.
     public init?(host: String) {
@@ -67,7 +67,7 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
         do { try self.init(parsing: host) } catch { return nil }
     }
 
-    /// The address in the place of a host.
+    /// The address in a host's place.
     public var host: String { Self.prefix + self.path }
 
     /// The address as it is written, `unix:/path`.

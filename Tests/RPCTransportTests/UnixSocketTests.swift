@@ -239,7 +239,7 @@ struct UnixSocketTests {
     }
 }
 
-/// Leaves the file of a socket that nobody listens on, as a killed server does.
+/// Leaves the file of a socket that no process listens on, as a killed server does.
 private func leaveSocket(at path: String) throws {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }

@@ -69,7 +69,7 @@ struct HostAtOnceTests {
         #expect(alone != nil)
     }
 
-    @Test("large calls, calls of trainers and calls that no one waits for are not computed at once")
+    @Test("large calls, calls of trainers and expired calls are not computed at once")
     func unfit() throws {
         var admission = self.admission
         for (rows, kind) in [(64, HostAdmission.Kind.serving), (1, .training), (1, .gradients)] {

@@ -14,7 +14,7 @@ internal import Darwin
 /// The file of a Unix socket that a server listens on.
 ///
 /// A process that is killed leaves its file behind, and no socket can be bound where a file lies. A server therefore removes
-/// a socket's file on which nobody listens; it never removes a file of another kind.
+/// a socket's file on which no process listens; it never removes a file of another kind.
 struct UnixSocketFile: Sendable, Hashable {
     private let path: String
     private let device: UInt64

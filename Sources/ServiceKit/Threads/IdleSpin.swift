@@ -8,7 +8,7 @@ internal import Synchronization
 /// It pays only where the processor would be idle. The thread measures that: between two looks pass some 50 nanoseconds, unless
 /// the system runs something else on the processor in between. After such a gap no thread spins for a while.
 public final class IdleSpin: Sendable {
-    /// What shows that the processor is wanted, and how long it is left alone then.
+    /// What shows that the processor is wanted, and how long no thread spins then.
     private static let gap = Duration.microseconds(50)
     private static let rest = Duration.milliseconds(20)
 

@@ -81,7 +81,7 @@ struct CountCallsCommand: AsyncParsableCommand {
         Terminal.print(String(format: "%d in flight: %.1f allocations per call, both ends", self.inFlight, each))
     }
 
-    /// Makes calls, so many at a time, and waits for them all.
+    /// Makes calls, a given number at a time, and waits for them all.
     private static func make(_ calls: Int, inFlight: Int, _ channel: RPCChannel, _ payload: Payload) async throws {
         let chains = min(inFlight, calls)
         try await withThrowingTaskGroup(of: Void.self) { group in
