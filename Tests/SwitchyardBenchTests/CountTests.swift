@@ -62,7 +62,7 @@ struct CountTests {
 
     @Test(
         "a warm decoder step allocates no more than is committed",
-        .enabled(if: compiler != nil, "no C compiler is on PATH, so allocations cannot be counted"),
+        .enabled(if: CountTests.compiler != nil, "no C compiler is on PATH, so allocations cannot be counted"),
         arguments: [1, 8]
     )
     func stepAllocations(batch: Int) async throws {
@@ -83,7 +83,7 @@ struct CountTests {
 
     @Test(
         "a call allocates no more than is committed",
-        .enabled(if: compiler != nil, "no C compiler is on PATH, so allocations cannot be counted"),
+        .enabled(if: CountTests.compiler != nil, "no C compiler is on PATH, so allocations cannot be counted"),
         arguments: [1, 64]
     )
     func callAllocations(inFlight: Int) async throws {
@@ -104,7 +104,7 @@ struct CountTests {
 
     @Test(
         "a call takes no more instructions than are committed",
-        .enabled(if: valgrind != nil, "valgrind is not installed, so instructions cannot be counted"),
+        .enabled(if: CountTests.valgrind != nil, "valgrind is not installed, so instructions cannot be counted"),
         arguments: [1, 64]
     )
     func callInstructions(inFlight: Int) async throws {
