@@ -35,9 +35,12 @@ def counts(path: str) -> dict:
 
 
 def children(parent: int) -> list:
-    """The process ids of a process's children."""
-    with open(f"/proc/{parent}/task/{parent}/children") as file:
-        return [int(word) for word in file.read().split()]
+    """The process ids of a process's children, which belong to the threads that started them."""
+    found = []
+    for thread in os.listdir(f"/proc/{parent}/task"):
+        with open(f"/proc/{parent}/task/{thread}/children") as file:
+            found += [int(word) for word in file.read().split()]
+    return found
 
 
 def command(pid: int) -> list:
@@ -105,6 +108,8 @@ def main() -> None:
                 elif "expert-host" in words:
                     processes[os.path.basename(words[words.index("--shard") + 1])] = pid
             time.sleep(0.2)
+        if len(processes) < options.pools + 1:
+            sys.exit(f"of {options.pools + 1} processes only {sorted(processes)} were found")
         ask(options.switchyard, address, 8)
         one = counted(processes, lambda: ask(options.switchyard, address, 1))
         many = counted(processes, lambda: ask(options.switchyard, address, options.steps))
