@@ -229,6 +229,7 @@ struct GoodputSimulationTests {
                     let time = isApply ? self.costs.apply : isReplay ? self.costs.replay : self.costs.backward
                     self.queue(shard, host, time, action)
                 case .bringHome: self.wantsHome.insert(shard)
+                case .moveToFile: break
                 }
             }
             if let fault = self.books[shard].checkInvariants() { Issue.record("\(fault)") }
@@ -263,7 +264,7 @@ struct GoodputSimulationTests {
                 actions = self.books[shard].acknowledged(host, index: index, isVoid: false)
                 self.perform(actions, shard)
                 return self.answered(shard, index)
-            case .loadFromDisk, .bringHome: break
+            case .loadFromDisk, .bringHome, .moveToFile: break
             }
             self.perform(actions, shard)
         }

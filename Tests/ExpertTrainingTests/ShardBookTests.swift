@@ -33,10 +33,17 @@ struct ShardBookTests {
         var history: [[String]] = [[]]
         var wantsHome = false
         let hasDisks: Bool
+        /// Entries whose rows are on their way to a file, are in one, and cannot be read any more.
+        var moves: [ShardLog.Move] = []
+        var inFiles: Set<Int> = []
+        var damaged: Set<Int> = []
+        var moved = 0
+        var refused = 0
+        var damages = 0
 
-        init(seed: UInt64, replicas: Int, hasDisks: Bool) {
+        init(seed: UInt64, replicas: Int, hasDisks: Bool, bounds: ShardLog.Bounds) {
             self.random = SplitMix(state: seed)
-            self.book = ShardBook(replicas: replicas, step: 0, now: self.now)
+            self.book = ShardBook(replicas: replicas, step: 0, bounds: bounds, now: self.now)
             self.hosts = Array(repeating: Host(), count: replicas)
             self.hasDisks = hasDisks
         }
@@ -46,6 +53,7 @@ struct ShardBookTests {
                 switch action {
                 case .open(let replica), .store(let replica, _), .loadFromDisk(let replica, _), .send(let replica, _):
                     self.waiting.append((replica, action))
+                case .moveToFile(let move): self.moves.append(move)
                 case .bringHome: self.wantsHome = true
                 }
             }
@@ -56,6 +64,7 @@ struct ShardBookTests {
         mutating func event(mayFail: Bool) {
             self.now = self.now.advanced(by: .milliseconds(Int(self.random.next() % 200)))
             self.handle(self.book.tick(now: self.now))
+            self.useFiles(mayFail: mayFail)
             switch self.random.next() % (mayFail ? 40 : 36) {
             case 36, 37:
                 // A host dies with all that it held in memory, and sometimes with its disk.
@@ -81,6 +90,24 @@ struct ShardBookTests {
                 let (replica, action) = self.waiting.remove(at: index)
                 self.handle(self.perform(replica, action))
             }
+        }
+
+        /// Writes some rows to files, and damages others there.
+        private mutating func useFiles(mayFail: Bool) {
+            if !self.moves.isEmpty, self.random.next() % 3 == 0 {
+                let move = self.moves.remove(at: Int(self.random.next() % UInt64(self.moves.count)))
+                if mayFail, self.random.next() % 8 == 0 {
+                    self.book.couldNotMove(move, now: self.now)
+                    self.refused += 1
+                } else if self.book.moved(move) {
+                    self.inFiles.insert(move.index)
+                    self.moved += 1
+                }
+            }
+            let kept = self.book.firstIndex..<self.book.end
+            self.inFiles = self.inFiles.filter { kept.contains($0) }
+            self.damaged = self.damaged.filter { kept.contains($0) }
+            if mayFail, self.random.next() % 300 == 0, let index = self.inFiles.min() { self.damaged.insert(index) }
         }
 
         private mutating func pick() -> Int? {
@@ -114,11 +141,17 @@ struct ShardBookTests {
                 self.hosts[replica].state = state
                 return self.book.loaded(replica, step: step, now: self.now)
             case .send(_, let index): return self.take(replica, index)
-            case .bringHome: return []
+            case .bringHome, .moveToFile: return []
             }
         }
 
         private mutating func take(_ replica: Int, _ index: Int) -> [ShardBook.Action] {
+            if self.damaged.contains(index), self.messages[index] != nil {
+                self.damages += 1
+                // Of the current step, it begins again.
+                if !self.book.damaged(index, now: self.now) { self.void() }
+                return self.book.failed(replica, now: self.now)
+            }
             guard let message = self.messages[index], var place = self.hosts[replica].place else {
                 return self.messages[index] == nil
                     ? self.book.acknowledged(replica, index: index, isVoid: true)
@@ -162,7 +195,11 @@ struct ShardBookTests {
         }
 
         mutating func void() {
-            for index in self.book.stepStart..<self.book.end { self.messages[index] = nil }
+            for index in self.book.stepStart..<self.book.end {
+                self.messages[index] = nil
+                self.inFiles.remove(index)
+                self.damaged.remove(index)
+            }
             self.step = []
             self.handle(self.book.beginAttempt())
         }
@@ -212,7 +249,8 @@ struct ShardBookTests {
         var simulation = Simulation(
             seed: UInt64(seed) &* 977 &+ 5,
             replicas: seed % 3 + 1,
-            hasDisks: seed % 2 == 1
+            hasDisks: seed % 2 == 1,
+            bounds: seed % 4 < 2 ? .init() : .init(memory: 60, files: seed % 8 < 4 ? 100_000 : 90)
         )
         var steps = 0
         for _ in 0..<6000 {
@@ -234,8 +272,11 @@ struct ShardBookTests {
             simulation.event(mayFail: false)
             if simulation.wantsHome { simulation.bringHome() }
         }
+        for _ in 0..<500 where !simulation.moves.isEmpty || simulation.book.log.filesAreAway {
+            simulation.event(mayFail: false)
+        }
         guard !simulation.book.isLost else {
-            #expect(simulation.hasDisks, "a state that the trainer keeps was lost")
+            #expect(simulation.hasDisks || simulation.damages > 0, "a state that the trainer keeps was lost")
             return
         }
         #expect(simulation.book.caughtUp.count == simulation.hosts.count, "\(simulation.book.replicas)")
@@ -244,6 +285,78 @@ struct ShardBookTests {
             #expect(simulation.hosts[replica].added == simulation.step)
         }
         #expect(steps > 0)
+        // What can be in files is: half of the memory's bound is free for what is on its way.
+        let log = simulation.book.log
+        guard log.bounds.files > 0 else { return #expect(simulation.moved == 0) }
+        #expect(simulation.moved > 0)
+        #expect(log.memoryByteCount - log.movingByteCount <= 30 || log.fileByteCount + 10 > log.bounds.files)
+    }
+
+    @Test("Rows leave the memory oldest first, within both bounds, and a full disk is tried again after a while")
+    func files() {
+        let now = ContinuousClock.now
+        var book = ShardBook(replicas: 1, step: 0, bounds: .init(memory: 40, files: 45), now: now)
+        func moves(_ actions: [ShardBook.Action]) -> [ShardLog.Move] {
+            actions.compactMap { if case .moveToFile(let move) = $0 { move } else { nil } }
+        }
+        #expect(moves(book.appendBackward(bytes: 10).2).isEmpty)
+        #expect(moves(book.appendBackward(bytes: 10).2).isEmpty)
+        let first = moves(book.appendBackward(bytes: 10).2)
+        #expect(first.map(\.index) == [0])
+        #expect(book.log.movingByteCount == 10 && book.log.memoryByteCount == 30)
+        book.couldNotMove(first[0], now: now)
+        #expect(book.log.filesAreAway && book.log.movingByteCount == 0)
+        #expect(moves(book.appendBackward(bytes: 10).2).isEmpty)
+        let again = moves(book.tick(now: now.advanced(by: ShardLog.filePause)))
+        #expect(again.map(\.index) == [0, 1])
+        for move in again { #expect(book.moved(move) == true) }
+        #expect(book.moved(again[0]) == false, "a place in a file is taken twice")
+        #expect(book.log.fileByteCount == 20 && book.log.memoryByteCount == 20 && book.byteCount == 40)
+        // No more than 45 bytes go to files.
+        for _ in 0..<4 { for move in moves(book.appendBackward(bytes: 10).2) { #expect(book.moved(move) == true) } }
+        #expect(book.log.fileByteCount == 40 && book.log.memoryByteCount == 40)
+        // Another attempt has its indices, but not its numbers.
+        _ = book.beginAttempt()
+        #expect(book.byteCount == 0 && book.log.fileByteCount == 0)
+        for _ in 0..<2 { _ = book.appendBackward(bytes: 10) }
+        let other = moves(book.appendBackward(bytes: 10).2)
+        #expect(other.map(\.index) == [0] && other != first)
+        #expect(book.moved(first[0]) == false)
+        #expect(book.checkInvariants() == nil)
+    }
+
+    @Test("An entry that cannot be read is no loss to a replica that has taken it; another one needs a later state")
+    func damaged() {
+        let now = ContinuousClock.now
+        var book = ShardBook(replicas: 2, step: 0, bounds: .init(memory: 0, files: 1000), now: now)
+        _ = book.tick(now: now)
+        _ = book.opened(0, .init(place: (0, 0, 0), snapshots: []), now: now)
+        for _ in 0..<2 {
+            for action in book.appendBackward(bytes: 10).2 {
+                if case .moveToFile(let move) = action { #expect(book.moved(move) == true) }
+            }
+            let (index, _) = book.appendApply()
+            for taken in (index - 1)...index { _ = book.acknowledged(0, index: taken, isVoid: false) }
+        }
+        #expect(book.caughtUp == [0])
+        let wasEarlier = book.damaged(2, now: now)
+        #expect(wasEarlier)
+        #expect(book.caughtUp == [0], "a replica that has taken the entry is in the way")
+        // The state before it is of no use to the other one: it waits for the first one's.
+        #expect(book.opened(1, .init(place: (1, 0, 0), snapshots: [0, 1]), now: now) == [.bringHome(replica: 0)])
+        #expect(!book.isLost)
+        var alone = book
+        #expect(book.cameHome(step: 2, now: now) == [.store(replica: 1, step: 2)])
+        // If that one dies first, nothing is left to go on from.
+        _ = alone.failed(0, distrusts: true, now: now)
+        _ = alone.tick(now: now.advanced(by: .seconds(30)))
+        _ = alone.opened(0, .init(place: nil, snapshots: [1]), now: now)
+        #expect(alone.isLost)
+        #expect(alone.checkInvariants() == nil && book.checkInvariants() == nil)
+        // An entry of the current step is forgotten when the step begins again.
+        let index = book.appendBackward(bytes: 10).index
+        let isEarlier = book.damaged(index, now: now)
+        #expect(!isEarlier)
     }
 
     @Test("A replica that would have to repeat many steps gets a sibling's state instead")

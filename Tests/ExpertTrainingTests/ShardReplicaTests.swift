@@ -37,13 +37,17 @@ struct ShardReplicaTests {
         }
     }
 
-    private static func openRequest(_ session: TrainingSession = Self.session) throws -> OpenShardRequest {
+    private static func openRequest(
+        _ session: TrainingSession = Self.session,
+        change: (String) -> String = { $0 }
+    ) throws -> OpenShardRequest {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
+        let plan = String(decoding: try encoder.encode(try Self.plan), as: UTF8.self)
         return OpenShardRequest(
             session: session,
             configuration: Array(Self.json.utf8),
-            plan: [UInt8](try encoder.encode(try Self.plan)),
+            plan: Array(change(plan).utf8),
             shard: "pool-0"
         )
     }
@@ -171,7 +175,7 @@ struct ShardReplicaTests {
     func flipped() throws {
         let replica = try Self.loaded()
         _ = try Self.backward(replica, Self.envelope())
-        let weights = try #require(replica.shardForTests).weights
+        let weights = try #require(replica.current).shard.weights
         weights.all[40] = Float(bitPattern: weights.all[40].bitPattern ^ 1)
         let error = #expect(throws: RPCError.self) {
             try replica.prepare(PrepareStepRequest(session: Self.session, step: 3, records: 1))
@@ -181,6 +185,18 @@ struct ShardReplicaTests {
         #expect(try replica.open(try Self.openRequest()).isLoaded == false)
         let after = #expect(throws: RPCError.self) { try Self.backward(replica, Self.envelope()) }
         #expect(after?.message.contains("call Load first") == true)
+    }
+
+    @Test("Weights that change between a step's gradients and its new weights are noticed too")
+    func flippedLate() throws {
+        let replica = try Self.loaded()
+        _ = try Self.backward(replica, Self.envelope())
+        _ = try replica.prepare(PrepareStepRequest(session: Self.session, step: 3, records: 1))
+        let weights = try #require(replica.current).shard.weights
+        weights.all[40] = Float(bitPattern: weights.all[40].bitPattern ^ 1)
+        let error = #expect(throws: RPCError.self) { try Self.apply(replica, records: 1) }
+        #expect(error?.code == .dataLoss)
+        #expect(try replica.open(try Self.openRequest()).isLoaded == false)
     }
 
     @Test("Calls that do not fit are refused in words, and change nothing")
@@ -204,6 +220,9 @@ struct ShardReplicaTests {
         for (words, request) in [
             ("must not be 0", OpenShardRequest(session: TrainingSession(run: 0, trainer: 1))),
             ("plan", OpenShardRequest(session: Self.session, configuration: Array(Self.json.utf8), plan: [1, 2])),
+            ("plan: held.1.block: is no Int", try Self.openRequest { $0.replacing("\"block\":1,\"experts\":[0]", with: "\"block\":\"x\",\"experts\":[0]") }),
+            ("plan: optimizer is missing", try Self.openRequest { $0.replacing("\"optimizer\"", with: "\"other\"") }),
+            ("plan: precision: ", try Self.openRequest { $0.replacing("float32", with: "float8") }),
             ("JSON", OpenShardRequest(session: Self.session, configuration: [1], plan: try Self.openRequest().plan)),
         ] {
             let error = #expect(throws: RPCError.self) { try replica.open(request) }

@@ -14,7 +14,7 @@ internal import TensorKernels
 /// After any error the state is as before the call, or gone: it is never between two calls.
 final class ShardReplica {
     /// What a host holds of one run.
-    private struct Run {
+    struct Run {
         var session: TrainingSession
         var name: String
         var plan: UInt64
@@ -33,11 +33,12 @@ final class ShardReplica {
     /// The most bytes of a piece of a state.
     static let mostPieceBytes = 4 << 20
 
-    private let pool: WorkPool
-    private let level: KernelLevel
-    private let root: String?
-    private let memory: UInt64
-    private var current: Run?
+    let pool: WorkPool
+    let level: KernelLevel
+    let root: String?
+    let memory: UInt64
+    /// What it holds.
+    var current: Run?
 
     /// Makes a replica of nothing.
     ///
@@ -65,71 +66,8 @@ final class ShardReplica {
         }
     }
 
-    /// The shard, for tests of what becomes of damaged memory.
-    var shardForTests: ExpertShard? { self.current?.shard }
-
-    // MARK: - State
-
-    /// `TrainingHost.Open`.
-    func open(_ request: OpenShardRequest) throws(RPCError) -> ShardState {
-        guard let session = request.session, session.run != 0, session.trainer != 0 else {
-            throw RPCError(.invalidArgument, "session: run and trainer must not be 0; draw both")
-        }
-        let plan = (request.configuration + [0] + request.plan).withUnsafeBytes { XXHash64.hash($0) }
-        if var run = self.current, run.session.run == session.run, run.plan == plan {
-            run.session = session
-            run.name = request.shard
-            self.current = run
-            return try self.state(of: run)
-        }
-        let run: Run
-        do {
-            let configuration = try ModelConfiguration.load(contents: request.configuration, name: "configuration")
-            let decoded = try JSONDecoder().decode(ShardPlan.self, from: Data(request.plan))
-            let needed = try ExpertShard.byteCount(configuration, plan: decoded)
-            guard UInt64(needed) <= self.memory else {
-                throw TrainingError(
-                    code: .limitExceeded,
-                    message:
-                        "weights and gradients of the shard need \(needed) bytes, but this machine has"
-                        + " \(self.memory); divide the experts among more pools"
-                )
-            }
-            // The old state makes room first.
-            self.current = nil
-            run = Run(
-                session: session,
-                name: request.shard,
-                plan: plan,
-                shard: try ExpertShard(configuration, plan: decoded, pool: self.pool, level: self.level),
-                folder: self.root.map { SnapshotFolder($0, run: session.run, plan: plan) }
-            )
-        } catch let error as DecodingError {
-            throw RPCError(.invalidArgument, "plan: \(error.localizedDescription); use the same version on both sides")
-        } catch {
-            throw RPCError(.invalidArgument, "\(error)")
-        }
-        self.current = run
-        return try self.state(of: run)
-    }
-
-    private func state(of run: Run, checksum: UInt64 = 0) throws(RPCError) -> ShardState {
-        do {
-            return ShardState(
-                isLoaded: run.place != nil,
-                step: UInt64(run.place?.step ?? 0),
-                attempt: UInt32(clamping: run.place?.attempt ?? 0),
-                records: UInt64(run.place?.records ?? 0),
-                snapshots: (run.folder?.steps() ?? []).map { UInt64($0) },
-                stateBytes: UInt64(try run.shard.stateByteCount()),
-                checksum: checksum
-            )
-        } catch {
-            throw RPCError(.internal, "\(error)")
-        }
-    }
-
-    private func run(of session: TrainingSession?) throws(RPCError) -> Run {
+    /// The run that a call is for.
+    func run(of session: TrainingSession?) throws(RPCError) -> Run {
         guard let run = self.current else {
             throw RPCError(.failedPrecondition, "the host holds no shard; call Open first")
         }
@@ -142,72 +80,10 @@ final class ShardReplica {
         return run
     }
 
-    /// `TrainingHost.Store`.
-    func store(_ request: StoreStateRequest) throws(RPCError) -> ShardState {
-        var run = try self.run(of: request.session)
-        let state = try self.state(of: run)
-        guard request.piece.count <= Self.mostPieceBytes else {
-            throw RPCError(
-                .invalidArgument,
-                "piece has \(request.piece.count) bytes, but may have \(Self.mostPieceBytes) at most"
-            )
-        }
-        if request.offset == 0 { run.arriving = [] }
-        guard request.offset == UInt64(run.arriving.count),
-            UInt64(run.arriving.count + request.piece.count) <= state.stateBytes
-        else {
-            throw RPCError(
-                .failedPrecondition,
-                "a piece of \(request.piece.count) bytes at \(request.offset) does not follow the \(run.arriving.count) of"
-                    + " \(state.stateBytes) that came; begin again at 0"
-            )
-        }
-        self.current = nil
-        run.arriving += request.piece
-        self.current = run
-        return state
-    }
-
-    /// `TrainingHost.Load`.
-    func load(_ request: LoadStateRequest) throws(RPCError) -> ShardState {
-        var run = try self.run(of: request.session)
-        guard let step = Int(exactly: request.step), step < Int(UInt32.max) else {
-            throw RPCError(.invalidArgument, "step is \(request.step), but must be below \(UInt32.max)")
-        }
-        let bytes: [UInt8]
-        if request.isOnDisk {
-            guard let folder = run.folder else {
-                throw RPCError(.failedPrecondition, "the host keeps no snapshots; start it with a folder for them")
-            }
-            do throws(SnapshotFolder.Failure) {
-                bytes = try folder.read(step)
-            } catch {
-                throw RPCError(.notFound, error.description)
-            }
-        } else {
-            bytes = run.arriving
-            run.arriving = []
-        }
-        // Whatever happens from here on, what was held before is gone.
-        run.place = nil
-        self.current = run
-        do {
-            try run.shard.restore(bytes)
-            run.checksum = try run.shard.checksum(pool: self.pool)
-        } catch {
-            throw RPCError(.invalidArgument, "\(error)")
-        }
-        guard request.checksum == 0 || request.checksum == run.checksum else {
-            throw RPCError(.dataLoss, "the state after step \(step) has another checksum than it was kept with")
-        }
-        run.place = ShardPlace(step: step)
-        self.current = run
-        return try self.state(of: run, checksum: run.checksum)
-    }
-
     // MARK: - Steps
 
-    private func place(_ run: Run) throws(RPCError) -> ShardPlace {
+    /// Where a run is.
+    func place(_ run: Run) throws(RPCError) -> ShardPlace {
         guard let place = run.place else {
             throw RPCError(.failedPrecondition, "the host holds no state yet; call Load first")
         }
@@ -278,7 +154,8 @@ final class ShardReplica {
         return batch
     }
 
-    private static func passed(_ verdict: ShardPlace.Verdict) throws(RPCError) {
+    /// Refuses what a place refuses.
+    static func passed(_ verdict: ShardPlace.Verdict) throws(RPCError) {
         if case .refused(let reason) = verdict { throw RPCError(.failedPrecondition, reason) }
     }
 
@@ -304,7 +181,7 @@ final class ShardReplica {
     }
 
     /// Makes sure that weights and optimizer state are as the last step left them; otherwise they are given up.
-    private func compareMemory(_ run: inout Run) throws(RPCError) {
+    func compareMemory(_ run: inout Run) throws(RPCError) {
         let sum: UInt64
         do {
             sum = try run.shard.checksum(pool: self.pool)
@@ -335,6 +212,8 @@ final class ShardReplica {
         )
         try Self.passed(verdict)
         guard case .taken(let forgets) = verdict else { return try self.state(of: run, checksum: run.checksum) }
+        // The checksum of the new state must not vouch for what changed since the step's gradients were formed.
+        try self.compareMemory(&run)
         if forgets { run.shard.beginStep() }
         run.shard.apply(rate: request.learningRate, scale: request.gradientScale)
         do {
@@ -345,74 +224,5 @@ final class ShardReplica {
         run.place = place
         self.current = run
         return try self.state(of: run, checksum: run.checksum)
-    }
-
-    // MARK: - Copies
-
-    /// `TrainingHost.Snapshot`.
-    ///
-    /// - Returns: The answer, and what writes the copy to the disk where there is a folder for it: from any thread.
-    func snapshot(_ request: SnapshotRequest) throws(RPCError) -> (SnapshotResponse, toDisk: (@Sendable () -> String?)?)
-    {
-        var run = try self.run(of: request.session)
-        let step = Int(clamping: request.step)
-        try Self.passed(try self.place(run).snapshot(step: step))
-        try self.compareMemory(&run)
-        let state: [UInt8]
-        do {
-            state = try run.shard.stateBytes()
-        } catch {
-            throw RPCError(.internal, "\(error)")
-        }
-        run.copy = (step, state)
-        self.current = run
-        let response = SnapshotResponse(stateBytes: UInt64(state.count), checksum: run.checksum)
-        guard let folder = run.folder else { return (response, nil) }
-        let write: @Sendable () -> String? = {
-            do throws(SnapshotFolder.Failure) {
-                try folder.write(state, step: step)
-                return nil
-            } catch {
-                return error.description
-            }
-        }
-        return (response, write)
-    }
-
-    /// `TrainingHost.Fetch`.
-    func fetch(_ request: FetchStateRequest) throws(RPCError) -> FetchStateResponse {
-        let run = try self.run(of: request.session)
-        guard let copy = run.copy, copy.step == Int(clamping: request.step) else {
-            throw RPCError(
-                .failedPrecondition,
-                "there is no copy of the state after step \(request.step); call Snapshot first"
-            )
-        }
-        guard request.offset <= UInt64(copy.state.count) else {
-            throw RPCError(.outOfRange, "offset is \(request.offset), but the copy has \(copy.state.count) bytes")
-        }
-        let start = Int(request.offset)
-        let count = min(Int(clamping: request.bytes), Self.mostPieceBytes, copy.state.count - start)
-        return FetchStateResponse(piece: Array(copy.state[start..<start + count]))
-    }
-}
-
-extension TrainingRowsEnvelope {
-    /// The run and its trainer.
-    var session: TrainingSession { TrainingSession(run: self.rows.modelFingerprint, trainer: self.trainer) }
-
-    /// Where each row's dropout comes from.
-    var rowPlaces: [RowPlace] {
-        self.places.withUnsafeBytes { bytes in
-            (0..<bytes.count / 8)
-                .map { row in
-                    RowPlace(
-                        sequence: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 8 * row, as: UInt32.self)),
-                        position: UInt32(
-                            littleEndian: bytes.loadUnaligned(fromByteOffset: 8 * row + 4, as: UInt32.self)
-                        )
-                    )
-                }
-        }
     }
 }

@@ -6,66 +6,6 @@
 /// the log's entries since, so a replica that has taken all entries before a step can compute it. Entries go to each replica in
 /// their order, one at a time.
 struct ShardBook: Sendable {
-    /// What experts are told, in order.
-    enum Entry: Sendable, Hashable {
-        /// Rows with gradients, to be added up.
-        case backward(record: Int)
-        /// New weights of the gradients; ends the step.
-        case apply
-    }
-
-    /// What a host said about itself.
-    struct HostState: Sendable {
-        /// Step, attempt and calls taken; nil where it holds no state of the run.
-        var place: (step: Int, attempt: Int, records: Int)?
-        /// Steps of the snapshots on its disk.
-        var snapshots: [Int]
-    }
-
-    /// What is to be done.
-    enum Action: Sendable, Hashable {
-        /// Ask a host what it holds.
-        case open(replica: Int)
-        /// Give a host the state that the trainer keeps, of ``keptStep``.
-        case store(replica: Int, step: Int)
-        /// Let a host take over a snapshot on its own disk.
-        case loadFromDisk(replica: Int, step: Int)
-        /// Send an entry; answered by ``acknowledged(_:index:isVoid:)`` or ``failed(_:distrusts:now:)``.
-        case send(replica: Int, index: Int)
-        /// Bring a newer state home, from this replica: the one that was asked for would have to repeat too much.
-        case bringHome(replica: Int)
-    }
-
-    /// What a replica is doing.
-    enum Phase: Sendable, Hashable {
-        /// It cannot be reached, or something failed; it is asked again then.
-        case away(until: ContinuousClock.Instant)
-        /// It is asked what it holds.
-        case opening
-        /// It waits for a newer state to come home.
-        case waiting(until: ContinuousClock.Instant)
-        /// It takes over the state after a step.
-        case loading(step: Int)
-        /// It takes entries.
-        case live
-    }
-
-    /// One replica.
-    struct Replica: Sendable, Hashable {
-        var phase: Phase
-        /// The entry that it takes next.
-        var next = 0
-        var isSending = false
-        /// Failures since it was last up to date.
-        var failures = 0
-        /// Whether its state is not trusted: it must take over another one.
-        var mustLoad = false
-        /// Steps of the snapshots on its disk.
-        var opened: [Int] = []
-        /// Whether it has ever said what it holds.
-        var hasAnswered = false
-    }
-
     /// Steps that a replica may have to repeat before it is given a newer state instead, if another replica has one.
     static let mostRepeatedSteps = 8
     /// The shortest and longest wait before a host is asked again.
@@ -74,52 +14,48 @@ struct ShardBook: Sendable {
     static let bringHomePatience = Duration.seconds(20)
 
     private(set) var replicas: [Replica]
-    /// The step that is being computed.
-    private(set) var step: Int
+    /// What they were told.
+    private(set) var log: ShardLog
     /// The attempt at it.
     private(set) var attempt = 0
     /// `Backward` calls of the attempt so far.
     private(set) var records = 0
-    /// The first step whose entries are kept.
-    private(set) var firstStep: Int
     /// The step of the state that the trainer keeps.
     private(set) var keptStep: Int
-    /// The index of each kept step's first entry, the current step's last.
-    private var starts: [Int]
-    /// The attempt of each kept step that counts.
-    private var attempts = [0]
-    /// The kept entries, and their bytes.
-    private var entries: [(entry: Entry, bytes: Int)] = []
-    /// Bytes of all kept entries.
-    private(set) var byteCount = 0
 
     /// A book whose trainer keeps the state after some steps, and has told no host yet.
     ///
     /// - Parameters:
     ///   - replicas: How many replicas there are.
     ///   - step: Steps that were taken.
+    ///   - bounds: How large the log may become.
     ///   - now: The time.
-    init(replicas: Int, step: Int, now: ContinuousClock.Instant) {
+    init(replicas: Int, step: Int, bounds: ShardLog.Bounds = .init(), now: ContinuousClock.Instant) {
         self.replicas = (0..<replicas).map { _ in Replica(phase: .away(until: now)) }
-        self.step = step
-        self.firstStep = step
+        self.log = ShardLog(step: step, bounds: bounds)
         self.keptStep = step
-        self.starts = [0]
     }
 
-    private var base: Int { self.starts.first ?? 0 }
+    /// The step that is being computed.
+    var step: Int { self.log.step }
+
+    /// The first step whose entries are kept.
+    var firstStep: Int { self.log.firstStep }
 
     /// The index of the first kept entry.
-    var firstIndex: Int { self.base }
+    var firstIndex: Int { self.log.firstIndex }
 
     /// The index after the last entry.
-    var end: Int { self.base + self.entries.count }
+    var end: Int { self.log.end }
 
     /// The index of the current step's first entry.
-    var stepStart: Int { self.starts.last ?? 0 }
+    var stepStart: Int { self.log.stepStart }
 
     /// Steps whose entries are kept, the current one included.
-    var keptSteps: Int { self.step - self.firstStep + 1 }
+    var keptSteps: Int { self.log.keptSteps }
+
+    /// Bytes of all kept entries.
+    var byteCount: Int { self.log.byteCount }
 
     /// Replicas that can compute the current step's rows.
     var current: [Int] {
@@ -134,7 +70,13 @@ struct ShardBook: Sendable {
     /// Steps that a replica is behind; nil where it holds no state.
     func lag(of replica: Int) -> Int? {
         guard self.replicas[replica].phase == .live else { return nil }
-        return self.starts.count { $0 > self.replicas[replica].next }
+        return self.log.steps(after: self.replicas[replica].next)
+    }
+
+    /// Entries that a replica has not taken; nil where it holds no state.
+    func callsBehind(of replica: Int) -> Int? {
+        guard self.replicas[replica].phase == .live else { return nil }
+        return self.end - self.replicas[replica].next
     }
 
     // MARK: - The trainer's events
@@ -144,11 +86,9 @@ struct ShardBook: Sendable {
     /// - Returns: What is to be done.
     mutating func beginAttempt() -> [Action] {
         self.attempt += 1
-        self.attempts[self.attempts.count - 1] = self.attempt
         self.records = 0
+        self.log.beginAttempt(self.attempt)
         let start = self.stepStart
-        for (_, bytes) in self.entries[(start - self.base)...] { self.byteCount -= bytes }
-        self.entries.removeSubrange((start - self.base)...)
         for index in self.replicas.indices where self.replicas[index].next > start {
             self.replicas[index].next = start
         }
@@ -160,24 +100,20 @@ struct ShardBook: Sendable {
     /// - Parameter bytes: Bytes of the entry.
     /// - Returns: The entry's index and number, and what is to be done.
     mutating func appendBackward(bytes: Int) -> (index: Int, record: Int, [Action]) {
-        let (index, record) = (self.end, self.records)
+        let record = self.records
         self.records += 1
-        self.entries.append((.backward(record: record), bytes))
-        self.byteCount += bytes
-        return (index, record, self.sends())
+        let index = self.log.append(.backward(record: record), bytes: bytes)
+        return (index, record, self.sends() + self.moves())
     }
 
     /// Ends the step.
     ///
     /// - Returns: The entry's index, and what is to be done.
     mutating func appendApply() -> (index: Int, [Action]) {
-        let index = self.end
-        self.entries.append((.apply, 0))
-        self.step += 1
+        let index = self.log.append(.apply, bytes: 0)
+        self.log.endStep()
         self.attempt = 0
         self.records = 0
-        self.starts.append(self.end)
-        self.attempts.append(0)
         return (index, self.sends())
     }
 
@@ -191,10 +127,11 @@ struct ShardBook: Sendable {
         guard step >= self.keptStep, step <= self.step else { return [] }
         self.keptStep = step
         self.forget(before: step, now: now)
-        return self.replicas.indices.flatMap { index -> [Action] in
-            guard case .waiting = self.replicas[index].phase else { return [] }
-            return self.load(index, now: now)
-        }
+        return self.moves()
+            + self.replicas.indices.flatMap { index -> [Action] in
+                guard case .waiting = self.replicas[index].phase else { return [] }
+                return self.load(index, now: now)
+            }
     }
 
     /// Forgets entries that nothing needs any more: every replica's disk has the state after a step.
@@ -203,19 +140,46 @@ struct ShardBook: Sendable {
     ///   - step: Steps that were applied to that state.
     ///   - now: The time.
     mutating func forget(before step: Int, now: ContinuousClock.Instant) {
-        let count = min(step, self.step) - self.firstStep
-        guard count > 0 else { return }
-        let removed = self.starts[count] - self.base
-        for (_, bytes) in self.entries[..<removed] { self.byteCount -= bytes }
-        self.entries.removeSubrange(..<removed)
-        self.starts.removeSubrange(..<count)
-        self.attempts.removeSubrange(..<count)
-        self.firstStep += count
-        for index in self.replicas.indices where self.replicas[index].next < self.base {
-            // It would have to repeat what is gone: it takes over a newer state.
+        if self.log.forget(before: step) { self.dismiss(below: self.firstIndex, now: now) }
+    }
+
+    /// Replicas that would have to repeat what is gone take over a newer state.
+    private mutating func dismiss(below next: Int, now: ContinuousClock.Instant) {
+        for index in self.replicas.indices where self.replicas[index].next < next {
             self.replicas[index].mustLoad = true
             if self.replicas[index].phase == .live { self.replicas[index].phase = .away(until: now) }
         }
+    }
+
+    // MARK: - The log's files
+
+    private mutating func moves() -> [Action] { self.log.moves().map { .moveToFile($0) } }
+
+    /// Notes that an entry's rows are in a file.
+    ///
+    /// - Parameter move: The entry.
+    /// - Returns: Whether it is still kept; if not, its place in the file is free.
+    mutating func moved(_ move: ShardLog.Move) -> Bool { self.log.moved(move) }
+
+    /// Notes that an entry's rows could not be written, and stay in memory.
+    ///
+    /// - Parameters:
+    ///   - move: The entry.
+    ///   - now: The time.
+    mutating func couldNotMove(_ move: ShardLog.Move, now: ContinuousClock.Instant) {
+        self.log.couldNotMove(move, now: now)
+    }
+
+    /// Notes that an entry's rows cannot be read from their file: replicas that have not taken them need a later state.
+    ///
+    /// - Parameters:
+    ///   - index: The entry.
+    ///   - now: The time.
+    /// - Returns: Whether it belongs to an earlier step. Otherwise the step must begin again, which forgets the entry.
+    mutating func damaged(_ index: Int, now: ContinuousClock.Instant) -> Bool {
+        guard self.log.damaged(index) else { return false }
+        self.dismiss(below: index + 1, now: now)
+        return true
     }
 
     // MARK: - The hosts' events
@@ -225,7 +189,8 @@ struct ShardBook: Sendable {
     /// - Parameter now: The time.
     /// - Returns: What is to be done.
     mutating func tick(now: ContinuousClock.Instant) -> [Action] {
-        var actions: [Action] = []
+        self.log.tick(now: now)
+        var actions = self.moves()
         for index in self.replicas.indices {
             switch self.replicas[index].phase {
             case .away(let until) where until <= now:
@@ -250,10 +215,8 @@ struct ShardBook: Sendable {
         guard self.replicas[replica].phase == .opening else { return [] }
         self.replicas[replica].opened = state.snapshots
         self.replicas[replica].hasAnswered = true
-        if !self.replicas[replica].mustLoad, let next = self.index(of: state) {
-            self.replicas[replica].next = next
-            self.replicas[replica].phase = .live
-            return self.sends()
+        if !self.replicas[replica].mustLoad, let next = state.place.flatMap({ self.log.index(of: $0) }) {
+            return self.goLive(replica, at: next)
         }
         let newest = self.newestState(for: replica)
         if let sibling = self.sibling(of: replica), self.step - (newest ?? .min / 2) > Self.mostRepeatedSteps {
@@ -269,13 +232,12 @@ struct ShardBook: Sendable {
 
     /// The step of the newest state that a replica can go on from; nil where there is none.
     private func newestState(for replica: Int) -> Int? {
-        let kept = self.keptStep >= self.firstStep ? self.keptStep : nil
-        return [self.bestSnapshot(of: replica), kept].compactMap { $0 }.max()
+        (self.replicas[replica].opened + [self.keptStep]).filter { self.log.start(of: $0) != nil }.max()
     }
 
     /// Whether no replica has the shard's state, and none can get one.
     var isLost: Bool {
-        self.keptStep < self.firstStep
+        self.log.start(of: self.keptStep) == nil
             && self.replicas.allSatisfy { replica in
                 switch replica.phase {
                 case .live, .loading, .waiting: false
@@ -285,21 +247,6 @@ struct ShardBook: Sendable {
                 }
             }
             && self.replicas.indices.allSatisfy { self.newestState(for: $0) == nil }
-    }
-
-    /// The entry that a host takes next which is where it says; nil where the log does not reach back so far.
-    private func index(of state: HostState) -> Int? {
-        guard let place = state.place, place.step >= self.firstStep, place.step <= self.step else { return nil }
-        let kept = place.step - self.firstStep
-        let start = self.starts[kept]
-        // Of another attempt, the host forgets what it has at the first entry.
-        guard place.attempt == self.attempts[kept] else { return start }
-        let end = place.step == self.step ? self.end : self.starts[kept + 1] - 1
-        return min(start + place.records, end)
-    }
-
-    private func bestSnapshot(of replica: Int) -> Int? {
-        self.replicas[replica].opened.last { $0 >= self.firstStep && $0 <= self.step }
     }
 
     private mutating func load(_ replica: Int, now: ContinuousClock.Instant) -> [Action] {
@@ -321,13 +268,18 @@ struct ShardBook: Sendable {
     /// - Returns: What is to be done.
     mutating func loaded(_ replica: Int, step: Int, now: ContinuousClock.Instant) -> [Action] {
         guard self.replicas[replica].phase == .loading(step: step) else { return [] }
-        guard step >= self.firstStep, step <= self.step else {
+        guard let start = self.log.start(of: step) else {
             // The log went on meanwhile.
             return self.failed(replica, now: now)
         }
         self.replicas[replica].mustLoad = false
-        self.replicas[replica].next = self.starts[step - self.firstStep]
+        return self.goLive(replica, at: start)
+    }
+
+    private mutating func goLive(_ replica: Int, at next: Int) -> [Action] {
+        self.replicas[replica].next = next
         self.replicas[replica].phase = .live
+        self.replicas[replica].isRepeating = next < self.stepStart
         return self.sends()
     }
 
@@ -342,6 +294,7 @@ struct ShardBook: Sendable {
         self.replicas[replica].isSending = false
         guard self.replicas[replica].phase == .live else { return [] }
         if !isVoid, self.replicas[replica].next == index { self.replicas[replica].next = index + 1 }
+        if self.replicas[replica].next >= self.stepStart { self.replicas[replica].isRepeating = false }
         if self.replicas[replica].next == self.end { self.replicas[replica].failures = 0 }
         return self.sends()
     }
@@ -380,30 +333,17 @@ struct ShardBook: Sendable {
         return actions
     }
 
-    /// An entry, with its step.
-    ///
-    /// - Parameter index: The entry's index.
-    /// - Returns: The entry, its step, and how many `Backward` calls the step has so far; nil where it is not kept.
-    func entry(_ index: Int) -> (entry: Entry, step: Int, records: Int)? {
-        guard index >= self.base, index < self.end else { return nil }
-        let place = (self.starts.lastIndex { $0 <= index }) ?? 0
-        let end = place + 1 < self.starts.count ? self.starts[place + 1] - 1 : self.end
-        return (self.entries[index - self.base].entry, self.firstStep + place, end - self.starts[place])
-    }
-
     /// What cannot be.
     ///
     /// - Returns: The fault; nil where there is none.
     func checkInvariants() -> String? {
-        if self.starts.count != self.step - self.firstStep + 1 { return "\(self.starts.count) starts" }
-        if zip(self.starts, self.starts.dropFirst()).contains(where: { $0 >= $1 }) { return "starts \(self.starts)" }
-        if self.byteCount != self.entries.reduce(0, { $0 + $1.bytes }) { return "\(self.byteCount) bytes" }
+        if let fault = self.log.checkInvariants() { return fault }
         for replica in self.replicas where replica.phase == .live {
-            if replica.next < self.base || replica.next > self.end { return "a replica at \(replica.next)" }
+            if replica.next < self.firstIndex || replica.next > self.end { return "a replica at \(replica.next)" }
+            if !self.log.isReadable(from: replica.next) { return "a replica at \(replica.next), which cannot be read" }
             if replica.mustLoad { return "a replica is live that must load" }
         }
-        let records = self.entries.dropFirst(self.stepStart - self.base).count { $0.entry != .apply }
-        if records != self.records { return "\(self.records) records" }
+        if self.end - self.stepStart != self.records { return "\(self.records) records" }
         return nil
     }
 }

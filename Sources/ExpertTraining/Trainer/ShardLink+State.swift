@@ -61,7 +61,11 @@ extension ShardLink {
                     }
                 }
                 self.failed(replica, error)
-            case .success: self.event { book, _ in book.loaded(replica, step: step, now: .now) }
+            case .success:
+                self.event { book, state in
+                    state.recoveries.loaded(replica, now: .now)
+                    return book.loaded(replica, step: step, now: .now)
+                }
             }
         }
     }
@@ -117,6 +121,9 @@ extension ShardLink {
                         metadata: ["host": "\(self.targets[replica])", "why": "\(answer.diskError)"]
                     )
                 }
+                if case .success(let answer) = result, answer.isOnDisk {
+                    self.state.withLock { $0.records[replica, default: Record()].snapshot = (step, .now) }
+                }
                 if case .failure(let error) = result, error.code == .dataLoss { self.failed(replica, error) }
                 if let answers = round.add(replica, try? result.get()) { self.snapshotsMade(answers, step) }
             }
@@ -130,7 +137,7 @@ extension ShardLink {
             self.event { book, state in
                 state.isBringingHome = false
                 book.forget(before: step, now: .now)
-                Self.forgetMessages(&state, book)
+                self.forgetMessages(&state, book)
                 return []
             }
             return
@@ -168,15 +175,11 @@ extension ShardLink {
         self.event { book, state in
             state.isBringingHome = false
             state.kept = (bytes, checksum)
+            state.keptTime = .now
             let actions = book.cameHome(step: step, now: .now)
-            Self.forgetMessages(&state, book)
+            self.forgetMessages(&state, book)
             return actions
         }
-    }
-
-    private static func forgetMessages(_ state: inout State, _ book: ShardBook) {
-        let first = book.firstIndex
-        state.messages = state.messages.filter { $0.key >= first }
     }
 }
 

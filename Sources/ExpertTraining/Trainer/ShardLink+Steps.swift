@@ -20,8 +20,9 @@ extension ShardLink {
             state.preparing = []
             state.void = nil
             guard isAgain else { return [] }
-            for index in book.stepStart..<book.end { state.messages[index] = nil }
-            return book.beginAttempt()
+            let actions = book.beginAttempt()
+            self.forgetMessages(&state, book)
+            return actions
         }
     }
 
@@ -145,6 +146,7 @@ extension ShardLink {
                             }
                     }
                     state.prepared[replica] = answer
+                    state.records[replica, default: Record()].checks += 1
                     return []
                 }
             }
@@ -251,10 +253,13 @@ final class ShardWait {
 
     /// Throws once nothing has happened for too long, or the run is to end.
     func check(_ link: ShardLink, _ what: String) throws {
-        if link.state.withLock({ $0.book?.isLost ?? false }) {
+        let (isLost, damage) = link.state.withLock { ($0.book?.isLost ?? false, $0.book?.log.isDamaged ?? false ? $0.logTrouble : nil) }
+        if isLost {
             throw ShardFailure(
-                "the state of \(link.name) is lost: its hosts died, and the snapshots on their disks with them; go on from the last"
-                    + " save with --resume"
+                "the state of \(link.name) is lost: "
+                    + (damage.map { "its hosts have none that is later than what was lost of the log (\($0))" }
+                        ?? "its hosts died, and the snapshots on their disks with them")
+                    + "; go on from the last save with --resume"
             )
         }
         let waited = ContinuousClock.now - self.since

@@ -34,7 +34,23 @@ final class ShardLink: Sendable {
     /// What an entry of the log sends.
     enum Message: Sendable {
         case rows(ShardRows)
+        /// Rows in a file.
+        case file(LogFiles.Place)
         case apply(ApplyStepRequest)
+    }
+
+    /// What became of a replica so far, for people.
+    struct Record: Sendable {
+        /// The last snapshot on its disk, and when it was written, if that was while this trainer ran.
+        var snapshot: (step: Int, time: ContinuousClock.Instant?)?
+        /// Comparisons of its memory with the checksum of its last step that were right.
+        var checks = 0
+        /// Those that were wrong.
+        var changes = 0
+        /// Steps after which its state had the checksum of another replica's.
+        var agreements = 0
+        /// Those after which it had another one.
+        var differences = 0
     }
 
     /// Rows whose outputs are wanted.
@@ -65,11 +81,19 @@ final class ShardLink: Sendable {
         var preparing: Set<Int> = []
         /// The checksum of the state after a step, as the first replica that got there gave it.
         var checksums: [Int: UInt64] = [:]
+        /// The replica that gave it, until another one has given the same.
+        var checksumGivers: [Int: Int] = [:]
         var disputes = 0
+        var records: [Int: Record] = [:]
+        var recoveries = RecoveryTimes()
+        /// Why the log's files are not used.
+        var logTrouble: String?
         /// Why each replica is not used.
         var troubles: [Int: String] = [:]
         /// The state after ``ShardBook/keptStep``.
         var kept: (bytes: [UInt8], checksum: UInt64) = ([], 0)
+        /// When it came.
+        var keptTime = ContinuousClock.now
         var isBringingHome = false
         /// The step at which a newer state is wanted at least.
         var homeWanted: Int?
@@ -93,7 +117,9 @@ final class ShardLink: Sendable {
     let channels: [RPCChannel]
     let logger: Logger
     let state = Monitor(State())
-    /// Where states are taken apart and compared, beside the trainer's thread and the event loops.
+    /// Files of the log; nil where all of it is in memory.
+    let files: LogFiles?
+    /// Where files are written and read, beside the trainer's thread and the event loops.
     let background: DispatchQueue
 
     /// Names a shard and its hosts.
@@ -105,6 +131,7 @@ final class ShardLink: Sendable {
         session: TrainingSession,
         patience: Duration,
         channel: RPCChannelConfiguration,
+        files: LogFiles?,
         logger: Logger
     ) throws {
         self.name = name
@@ -118,6 +145,7 @@ final class ShardLink: Sendable {
         self.patience = patience
         self.channels = targets.map { RPCChannel(target: $0, configuration: channel, logger: logger) }
         self.logger = logger
+        self.files = files
         self.background = DispatchQueue(label: "shard \(name)")
     }
 
@@ -207,7 +235,10 @@ final class ShardLink: Sendable {
             guard var book = state.book else { return [] }
             // The book is a value inside the state; take it out so that the body may change both.
             state.book = nil
-            defer { state.book = book }
+            defer {
+                for replica in book.current { state.recoveries.serves(replica, step: book.step, now: .now) }
+                state.book = book
+            }
             return body(&book, &state)
         }
         self.perform(actions)
@@ -224,9 +255,14 @@ final class ShardLink: Sendable {
         for action in actions {
             switch action {
             case .open(let replica): self.open(replica)
-            case .store(let replica, let step): self.store(replica, step: step)
-            case .loadFromDisk(let replica, let step): self.loadFromDisk(replica, step: step)
+            case .store(let replica, let step):
+                self.state.withLock { $0.recoveries.loads(replica, step: step, now: .now) }
+                self.store(replica, step: step)
+            case .loadFromDisk(let replica, let step):
+                self.state.withLock { $0.recoveries.loads(replica, step: step, now: .now) }
+                self.loadFromDisk(replica, step: step)
             case .send(let replica, let index): self.sendEntry(index, to: replica)
+            case .moveToFile(let move): self.moveToFile(move)
             case .bringHome: self.state.withLock { $0.homeWanted = max($0.homeWanted ?? 0, $0.book?.step ?? 0) }
             }
         }
@@ -246,6 +282,11 @@ final class ShardLink: Sendable {
             case .success(let state):
                 self.event { book, own in
                     own.troubles[replica] = nil
+                    if let step = state.snapshots.last.map({ Int(clamping: $0) }),
+                        own.records[replica]?.snapshot?.step != step
+                    {
+                        own.records[replica, default: Record()].snapshot = (step, nil)
+                    }
                     return book.opened(
                         replica,
                         ShardBook.HostState(
@@ -265,6 +306,8 @@ final class ShardLink: Sendable {
         let isCorrupt = error.code == .dataLoss
         self.event { book, state in
             state.failures += 1
+            state.recoveries.failed(replica)
+            if isCorrupt { state.records[replica, default: Record()].changes += 1 }
             state.troubles[replica] = Self.words(error)
             if error.code == .invalidArgument { state.fatal = "\(self.targets[replica]) refuses: \(error.message)" }
             if isCorrupt, state.used.contains(replica) {
@@ -283,123 +326,6 @@ final class ShardLink: Sendable {
         case .unavailable: "it cannot be reached"
         case .deadlineExceeded: "it does not answer"
         default: error.message
-        }
-    }
-
-    // MARK: - Entries
-
-    private func sendEntry(_ index: Int, to replica: Int) {
-        let (message, isReplay) = self.state.withLock { state -> (Message?, Bool) in
-            let isReplay = state.answers[index] != nil || index < (state.book?.stepStart ?? 0)
-            if isReplay { state.repeats += 1 }
-            return (state.messages[index], isReplay)
-        }
-        switch message {
-        case nil: self.event { book, _ in book.acknowledged(replica, index: index, isVoid: true) }
-        case .rows(let rows):
-            self.send(rows, to: replica, isBackward: true, isReplay: isReplay) { result in
-                switch result {
-                case .failure(let error): self.failed(replica, error)
-                case .success(let matrix):
-                    self.acknowledged(index, replica, attempt: Int(rows.envelope.attempt)) { state in
-                        if !isReplay { self.take(matrix, index, replica, &state) }
-                    }
-                }
-            }
-        case .apply(let request):
-            self.call(.trainingApply, to: replica, request) { (result: Result<ShardState, RPCError>) in
-                switch result {
-                case .failure(let error): self.failed(replica, error)
-                case .success(let answer): self.applied(index, replica, Int(clamping: request.step), answer.checksum)
-                }
-            }
-        }
-    }
-
-    private func acknowledged(
-        _ index: Int,
-        _ replica: Int,
-        attempt: Int,
-        _ body: @Sendable (inout State) -> Void
-    ) {
-        self.event { book, state in
-            let isVoid = index >= book.stepStart && attempt != book.attempt
-            if !isVoid { body(&state) }
-            return book.acknowledged(replica, index: index, isVoid: isVoid)
-        }
-    }
-
-    /// Keeps rows' gradients; those of a second replica must have the same bits.
-    private func take(_ matrix: FloatMatrix, _ index: Int, _ replica: Int, _ state: inout State) {
-        guard let first = state.answers[index] else {
-            state.answers[index] = matrix
-            state.used.insert(replica)
-            return
-        }
-        let size = first.rows * first.columns * MemoryLayout<Float>.stride
-        if first.rows == matrix.rows, memcmp(first.pointer, matrix.pointer, size) != 0 {
-            state.void = "two replicas of \(self.name) give different gradients"
-        }
-    }
-
-    /// Compares the state after a step with that of other replicas.
-    private func applied(_ index: Int, _ replica: Int, _ step: Int, _ checksum: UInt64) {
-        self.event { book, state in
-            if let first = state.checksums[step], first != checksum {
-                state.disputes += 1
-                state.troubles[replica] = "its weights after step \(step + 1) differ from another replica's"
-                if state.disputes > 8 {
-                    state.fatal =
-                        "replicas of \(self.name) do not agree about the weights after step \(step + 1), time after time:"
-                        + " one of \(self.targets.joined(separator: ", ")) computes wrongly; take it away, and resume"
-                }
-                return book.failed(replica, distrusts: true, now: .now)
-            }
-            state.checksums[step] = checksum
-            return book.acknowledged(replica, index: index, isVoid: false)
-        }
-    }
-
-    // MARK: - Reads
-
-    /// Sends rows that no replica has been asked for, or that take too long.
-    private func pumpReads() {
-        let sends = self.state.withLock { state -> [(Int, Int, ShardRows)] in
-            guard let current = state.book?.current, !current.isEmpty else { return [] }
-            let patience = max(.milliseconds(250), state.callTime * 4)
-            var load = Dictionary(uniqueKeysWithValues: current.map { ($0, 0) })
-            for read in state.reads.values where read.answer == nil {
-                for replica in read.asked { load[replica]? += 1 }
-            }
-            var sends: [(Int, Int, ShardRows)] = []
-            for (id, read) in state.reads.sorted(by: { $0.key < $1.key }) where read.answer == nil {
-                let isLate = read.askedAt.map { .now - $0 > patience } ?? true
-                guard read.asked.isEmpty || isLate else { continue }
-                guard
-                    let replica = current.filter({ !read.asked.contains($0) })
-                        .min(by: { (load[$0] ?? 0, $0) < (load[$1] ?? 0, $1) })
-                else { continue }
-                load[replica]? += 1
-                state.reads[id]?.asked.append(replica)
-                state.reads[id]?.askedAt = .now
-                sends.append((id, replica, read.rows))
-            }
-            return sends
-        }
-        for (id, replica, rows) in sends {
-            self.send(rows, to: replica, isBackward: false, isReplay: false) { result in
-                switch result {
-                case .failure(let error):
-                    self.state.withLock { $0.reads[id]?.asked.removeAll { $0 == replica } }
-                    self.failed(replica, error)
-                case .success(let matrix):
-                    self.state.notify { state in
-                        guard state.reads[id] != nil, state.reads[id]?.answer == nil else { return }
-                        state.reads[id]?.answer = matrix
-                        state.used.insert(replica)
-                    }
-                }
-            }
         }
     }
 }

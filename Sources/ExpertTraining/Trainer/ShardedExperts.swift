@@ -45,28 +45,18 @@ public final class ShardedExperts: LearningExperts {
         public var patience = Duration.seconds(600)
         /// Steps after which hosts' states are kept again, so that the log can be forgotten.
         public var stepsPerSnapshot = 50
-        /// Bytes of the log of all shards: hosts' states are kept earlier where it gets there, and a step waits for that.
+        /// Bytes in memory of the log of all shards: hosts' states are kept earlier where it gets there, and a step waits for that.
         public var logBytes = 1 << 30
+        /// The folder for what the log's memory does not hold; nil for none.
+        public var logFolder: String?
+        /// Bytes of the log of all shards in that folder.
+        public var logFileBytes = 16 << 30
 
         /// Names the shards.
         public init(pools: [Pool], channel: RPCChannelConfiguration) {
             self.pools = pools
             self.channel = channel
         }
-    }
-
-    /// What one replica does.
-    public struct ReplicaStatus: Sendable, Hashable {
-        /// Its shard.
-        public var shard: String
-        /// Its address.
-        public var target: String
-        /// live, loading, waiting, opening or away.
-        public var state: String
-        /// Steps that it is behind; nil where it is not live.
-        public var lag: Int?
-        /// Why it is not used, or what is wrong with its disk.
-        public var trouble: String?
     }
 
     /// The run's number.
@@ -82,7 +72,7 @@ public final class ShardedExperts: LearningExperts {
     private let templates: Mutex<[ExpertShard]>
     private let pool: WorkPool
     /// The shard of each expert of a layer.
-    private let shardOf: [Int]
+    let shardOf: [Int]
 
     /// Names the hosts of a run; ``with(_:_:)`` connects to them.
     ///
@@ -96,7 +86,7 @@ public final class ShardedExperts: LearningExperts {
     ///   - pool: Threads for what the trainer itself computes.
     ///   - isStopping: Whether the run has been told to end.
     ///   - logger: Logs what becomes of hosts.
-    /// - Throws: `TrainingError` for pools that do not fit the model.
+    /// - Throws: `TrainingError` for pools that do not fit the model, and why the log's folder cannot be used, in words.
     public init(
         _ configuration: Configuration,
         model: ModelConfiguration,
@@ -114,6 +104,8 @@ public final class ShardedExperts: LearningExperts {
             optimizer: optimizer,
             settings: settings
         )
+        if let folder = configuration.logFolder { try LogFiles.makeFolder(folder) }
+        let share = configuration.logFileBytes / max(1, configuration.pools.count)
         let session = TrainingSession(run: run, trainer: UInt64.random(in: 1...UInt64.max))
         self.links = try zip(configuration.pools, plans)
             .map { pool, plan in
@@ -125,6 +117,7 @@ public final class ShardedExperts: LearningExperts {
                     session: session,
                     patience: configuration.call,
                     channel: configuration.channel,
+                    files: configuration.logFolder.map { LogFiles($0, limit: share) },
                     logger: logger
                 )
             }
@@ -164,8 +157,17 @@ public final class ShardedExperts: LearningExperts {
         }
     }
 
-    /// Bytes of all logs at most.
-    var logLimit: Int { self.settings.logBytes }
+    /// Each shard's part of the bounds. An eighth of its files may be calls that are kept no more.
+    private var logBounds: ShardLog.Bounds {
+        let files = self.settings.logFolder == nil ? 0 : self.settings.logFileBytes
+        return ShardLog.Bounds(
+            memory: self.settings.logBytes / self.links.count,
+            files: files / self.links.count / 8 * 7
+        )
+    }
+
+    /// Bytes of all logs at most, in memory and in files.
+    public var logLimit: (memory: Int, files: Int) { (self.settings.logBytes, self.logBounds.files * self.links.count) }
 
     private var wait: ShardWait { ShardWait(self.settings.patience, isStopping: self.isStopping) }
 
@@ -177,18 +179,29 @@ public final class ShardedExperts: LearningExperts {
         try self.boundLog()
     }
 
-    /// Keeps the log within its bound: wants newer states at half of it, and waits at all of it.
+    /// Keeps the log within its bounds: wants newer states at half of them, and waits where the next step may not fit.
+    ///
+    /// A step's own calls are kept whatever they take.
     private func boundLog() throws {
         let wait = self.wait
+        let limit = self.logLimit
         while true {
-            let bytes = self.links.map { link in link.state.withLock { $0.book?.byteCount ?? 0 } }
-            let total = bytes.reduce(0, +)
-            guard total > self.settings.logBytes / 2 else { return }
-            for (link, bytes) in zip(self.links, bytes) where bytes > 0 { link.wantHome() }
-            guard total > self.settings.logBytes else { return }
+            let logs = self.links.compactMap { link in link.state.withLock { $0.book?.log } }
+            func sum(_ bytes: (ShardLog) -> Int) -> Int { logs.reduce(0) { $0 + bytes($1) } }
+            let (total, memory, next) = (sum(\.byteCount), sum(\.memoryByteCount), sum(\.largestStep))
+            let stays = limit.files == 0 || logs.contains(where: \.filesAreAway)
+            // Rows of a step leave the memory while it is computed, where they can.
+            let isShort = memory + (stays ? next : 0) > limit.memory
+            let isFull = total + next > limit.memory + limit.files
+            if isFull || total > (limit.memory + limit.files) / 2 || (stays && memory > limit.memory / 2)
+                || (isShort && sum(\.movingByteCount) == 0)
+            {
+                for link in self.links { link.wantHome() }
+            }
+            guard total > 0, isShort || isFull else { return }
             Thread.sleep(forTimeInterval: 0.01)
-            guard let largest = zip(self.links, bytes).max(by: { $0.1 < $1.1 })?.0 else { return }
-            try wait.check(largest, "a snapshot, so that the log stays within \(self.settings.logBytes) bytes")
+            guard let largest = zip(self.links, logs).max(by: { $0.1.byteCount < $1.1.byteCount })?.0 else { return }
+            try wait.check(largest, "a snapshot, so that the log stays within \(limit.memory + limit.files) bytes")
         }
     }
 
@@ -270,7 +283,13 @@ public final class ShardedExperts: LearningExperts {
         for (link, kept) in zip(self.links, states) {
             link.state.notify { state in
                 state.kept = kept
-                state.book = ShardBook(replicas: link.targets.count, step: step, now: .now)
+                state.keptTime = .now
+                state.book = ShardBook(
+                    replicas: link.targets.count,
+                    step: step,
+                    bounds: self.logBounds,
+                    now: .now
+                )
             }
             link.tick()
         }
@@ -295,119 +314,5 @@ public final class ShardedExperts: LearningExperts {
             }
         }
         return tensors
-    }
-}
-
-extension ShardedExperts {
-    /// Rows of one call.
-    struct Piece {
-        var rows: ShardRows
-        /// Where they lie among the layer's rows.
-        var ranges: [Range<Int>]
-    }
-
-    /// One shard's rows of a layer.
-    struct Part {
-        var shard: Int
-        var pieces: [Piece]
-
-        /// Puts answers where their rows lie.
-        func put(_ answers: [FloatMatrix], into results: FloatMatrix) {
-            for (piece, answer) in zip(self.pieces, answers) {
-                var next = 0
-                for range in piece.ranges {
-                    (results.pointer + range.lowerBound * results.columns)
-                        .update(from: answer.pointer + next * results.columns, count: range.count * results.columns)
-                    next += range.count
-                }
-            }
-        }
-    }
-
-    /// Divides a layer's rows among shards and calls.
-    fileprivate func parts(
-        _ layer: SparseLayer,
-        _ groups: [SwitchModel.ExpertRows],
-        _ tokens: FloatMatrix,
-        gradients: FloatMatrix?,
-        _ places: [RowPlace]?
-    ) -> [Part] {
-        var assigned: [[[(expert: Int, rows: Range<Int>)]]] = Array(repeating: [], count: self.links.count)
-        var room = Array(repeating: 0, count: self.links.count)
-        var next = 0
-        for group in groups {
-            let shard = self.shardOf[group.expert]
-            var rows = next..<next + group.rows
-            next = rows.upperBound
-            while !rows.isEmpty {
-                if room[shard] == 0 {
-                    assigned[shard].append([])
-                    room[shard] = Self.mostRows
-                }
-                let taken = min(room[shard], rows.count)
-                assigned[shard][assigned[shard].count - 1]
-                    .append((group.expert, rows.lowerBound..<rows.lowerBound + taken))
-                rows = rows.lowerBound + taken..<rows.upperBound
-                room[shard] -= taken
-            }
-        }
-        return assigned.enumerated()
-            .compactMap { shard, pieces in
-                guard !pieces.isEmpty else { return nil }
-                let place = self.links[shard].place
-                return Part(
-                    shard: shard,
-                    pieces: pieces.map { groups in
-                        self.piece(layer, groups, tokens, gradients, places, place, self.links[shard].session)
-                    }
-                )
-            }
-    }
-
-    private func piece(
-        _ layer: SparseLayer,
-        _ groups: [(expert: Int, rows: Range<Int>)],
-        _ tokens: FloatMatrix,
-        _ gradients: FloatMatrix?,
-        _ places: [RowPlace]?,
-        _ place: (step: Int, attempt: Int),
-        _ session: TrainingSession
-    ) -> Piece {
-        let rows = groups.reduce(0) { $0 + $1.rows.count }
-        let sent = gradients == nil ? rows : 2 * rows
-        let rowBytes = tokens.columns * MemoryLayout<Float>.stride
-        var tensor = ByteBufferAllocator().buffer(capacity: sent * rowBytes)
-        for matrix in [tokens, gradients].compactMap({ $0 }) {
-            for group in groups {
-                tensor.writeBytes(
-                    UnsafeRawBufferPointer(
-                        start: matrix.pointer + group.rows.lowerBound * matrix.columns,
-                        count: group.rows.count * rowBytes
-                    )
-                )
-            }
-        }
-        var bytes: [UInt8] = []
-        if let places {
-            bytes.reserveCapacity(8 * rows)
-            for place in groups.lazy.flatMap({ places[$0.rows] }) {
-                withUnsafeBytes(of: place.sequence.littleEndian) { bytes.append(contentsOf: $0) }
-                withUnsafeBytes(of: place.position.littleEndian) { bytes.append(contentsOf: $0) }
-            }
-        }
-        let envelope = TrainingRowsEnvelope(
-            rows: ForwardRequestEnvelope(
-                modelFingerprint: session.run,
-                stack: WireStack(layer.stack),
-                layer: UInt32(layer.block),
-                groups: groups.map { ExpertRowsMessage(expert: UInt32($0.expert), rows: UInt32($0.rows.count)) },
-                tokensShape: [UInt32(sent), UInt32(tokens.columns)]
-            ),
-            trainer: session.trainer,
-            step: UInt64(place.step),
-            attempt: UInt32(place.attempt),
-            places: bytes
-        )
-        return Piece(rows: ShardRows(envelope: envelope, tensor: tensor), ranges: groups.map(\.rows))
     }
 }

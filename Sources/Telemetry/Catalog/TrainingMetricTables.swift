@@ -94,16 +94,34 @@ package struct TrainingShardTable: MetricTable {
         ["shard"],
         "Bytes of the log: what a new replica would have to repeat."
     )
+    package let logFileBytes = MetricDefinition(
+        "switchyard_training_log_file_bytes",
+        .gauge,
+        ["shard"],
+        "Bytes of the log that are in files, in log-dir."
+    )
     package let logLimit = MetricDefinition(
         "switchyard_training_log_limit_bytes",
         .gauge,
-        "Bytes of all shards' logs at most, log-bytes."
+        "Bytes of all shards' logs at most: log-bytes, and with log-dir what calls may take of log-file-bytes."
     )
     package let logSteps = MetricDefinition(
         "switchyard_training_log_steps",
         .gauge,
         ["shard"],
         "Steps since the newest state that the log begins with."
+    )
+    package let checksTotal = MetricDefinition(
+        "switchyard_training_replica_checks_total",
+        .counter,
+        ["shard", "replica", "outcome"],
+        "Comparisons of checksums: a step's state agreed with the one that was given for it before, or differed; a host's memory was unchanged since its last step, or changed."
+    )
+    package let recoveriesTotal = MetricDefinition(
+        "switchyard_training_recoveries_total",
+        .counter,
+        ["shard"],
+        "Replicas that took over a state, repeated what came since, and are of use again."
     )
     package let bytesTotal = MetricDefinition(
         "switchyard_training_wire_bytes_total",

@@ -35,7 +35,7 @@ final class TrainingDisplay: Sendable {
     /// A replica that is not up to date, for people; nil for one that is.
     private static func words(_ replica: ShardedExperts.ReplicaStatus) -> String? {
         let place = "\(replica.shard) at \(replica.target)"
-        switch replica.state {
+        switch replica.phase {
         case "live":
             // The step that a slower replica is in the middle of is none that it lags behind.
             if let lag = replica.lag, lag > 1 { return "\(place) is \(lag) steps behind, and repeats them" }

@@ -41,13 +41,44 @@ struct TrainClusterSettings: SettingTable {
         default: 1 << 30,
         "Memory for what came since; states are kept earlier where it is not enough."
     )
+    let logFolder = Setting.text(
+        "log-dir",
+        defaultInWords: "none: all of it is in memory",
+        placeholder: "dir",
+        "The folder for what log-bytes does not hold."
+    )
+    let logFileBytes = Setting.whole(
+        "log-file-bytes",
+        in: 1 << 20...1 << 50,
+        default: 16 << 30,
+        "Bytes of files in log-dir at most."
+    )
     let hedgePercent = GatewaySettings.table.pools.hedgePercent
     let auditPercent = GatewaySettings.table.pools.auditPercent
     let auditMemory = GatewaySettings.table.pools.auditMemory
 
+    /// Those of the log of experts that are trained.
+    private var ofLog: [SettingDefinition] {
+        [
+            self.snapshotEvery.definition, self.logBytes.definition, self.logFolder.definition,
+            self.logFileBytes.definition,
+        ]
+    }
+
     /// Those that no other command has.
-    var own: [SettingDefinition] {
-        [self.wait.definition, self.call.definition, self.snapshotEvery.definition, self.logBytes.definition]
+    var own: [SettingDefinition] { [self.wait.definition, self.call.definition] + self.ofLog }
+
+    /// The first of the log's settings that is set.
+    private func logSetting(_ settings: Settings) -> String? {
+        for (key, isSet) in [
+            (self.snapshotEvery.key, settings.isSet(self.snapshotEvery)),
+            (self.logBytes.key, settings.isSet(self.logBytes)),
+            (self.logFolder.key, settings.isSet(self.logFolder)),
+            (self.logFileBytes.key, settings.isSet(self.logFileBytes)),
+        ] where isSet {
+            return key
+        }
+        return nil
     }
 
     /// The hosts of a run, and how it waits for them.
@@ -78,11 +109,10 @@ struct TrainClusterSettings: SettingTable {
     func hosts(_ settings: Settings, of plan: RunPlan) throws -> Hosts? {
         let pools = try settings.value(self.pool)
         guard !pools.isEmpty else {
-            for (key, isSet) in [
-                (self.wait.key, settings.isSet(self.wait)), (self.call.key, settings.isSet(self.call)),
-                (self.snapshotEvery.key, settings.isSet(self.snapshotEvery)),
-                (self.logBytes.key, settings.isSet(self.logBytes)),
-            ] where isSet {
+            let key =
+                settings.isSet(self.wait)
+                ? self.wait.key : settings.isSet(self.call) ? self.call.key : self.logSetting(settings)
+            if let key {
                 throw Settings.Failure(
                     "\(key) is for experts on hosts; name them with --pool NAME=TARGET, or leave it out"
                 )
@@ -117,10 +147,7 @@ struct TrainClusterSettings: SettingTable {
                 "precision is \(plan.training.precision.rawValue), but expert hosts compute in float32; leave it out"
             )
         }
-        for (key, isSet) in [
-            (self.snapshotEvery.key, settings.isSet(self.snapshotEvery)),
-            (self.logBytes.key, settings.isSet(self.logBytes)),
-        ] where isSet {
+        if let key = self.logSetting(settings) {
             throw Settings.Failure("\(key) is for experts that are trained; leave it out with --experts frozen")
         }
     }
@@ -159,6 +186,13 @@ struct TrainClusterSettings: SettingTable {
         training.patience = hosts.patience.layer
         training.stepsPerSnapshot = try settings.value(self.snapshotEvery)
         training.logBytes = try settings.value(self.logBytes)
+        training.logFolder = try settings.value(self.logFolder)
+        training.logFileBytes = try settings.value(self.logFileBytes)
+        guard training.logFolder != nil || !settings.isSet(self.logFileBytes) else {
+            throw Settings.Failure(
+                "\(self.logFileBytes.key) is for files of the log; name their folder with --log-dir, or leave it out"
+            )
+        }
         return training
     }
 }
@@ -170,6 +204,8 @@ struct TrainClusterOptions: ParsableArguments {
     @Option(TrainClusterSettings.table.call) var expertCallSeconds: String?
     @Option(TrainClusterSettings.table.snapshotEvery) var snapshotEvery: String?
     @Option(TrainClusterSettings.table.logBytes) var logBytes: String?
+    @Option(TrainClusterSettings.table.logFolder) var logDir: String?
+    @Option(TrainClusterSettings.table.logFileBytes) var logFileBytes: String?
     @Option(TrainClusterSettings.table.hedgePercent) var hedgePercent: String?
     @Option(TrainClusterSettings.table.auditPercent) var auditPercent: String?
     @Option(TrainClusterSettings.table.auditMemory) var auditMemoryBytes: String?
