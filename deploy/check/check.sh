@@ -52,7 +52,7 @@ python() {
 }
 
 if has kubectl || has kustomize; then
-    for overlay in demo production training; do
+    for overlay in demo production training training-hosts; do
         check "deploy/kubernetes/overlays/$overlay is built by kustomize" \
             sh -c "$(declare -f build_overlay has); build_overlay deploy/kubernetes/overlays/$overlay > $OUT/$overlay.yaml"
         if ! python; then

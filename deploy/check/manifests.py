@@ -83,6 +83,40 @@ def option(arguments, name):
     return [value for key, value in zip(arguments, arguments[1:]) if key == name]
 
 
+def trains(workload):
+    """Whether a workload's pods are hosts whose experts are trained."""
+    return "--train" in workload["spec"]["template"]["spec"]["containers"][0].get("args", [])
+
+
+def selected(service, documents):
+    """The workloads whose pods a service or a policy selects."""
+    wanted = service["spec"].get("selector", service["spec"].get("podSelector", {}))
+    wanted = wanted.get("matchLabels", wanted).items()
+    return [
+        document
+        for document in documents.values()
+        if "template" in document.get("spec", {})
+        and wanted <= document["spec"]["template"]["metadata"]["labels"].items()
+    ]
+
+
+def check_training_host(workload, documents, complain):
+    main = workload["spec"]["template"]["spec"]["containers"][0]
+    folder = option(main["args"], "--snapshots")
+    claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
+    kept = [mount["mountPath"] for mount in main["volumeMounts"] if mount["name"] in claims]
+    if not folder or not any(folder[0].startswith(path + "/") for path in kept):
+        complain("its snapshots are in no volume of its own")
+    service = documents.get(("Service", workload["spec"]["serviceName"]), {"spec": {}})["spec"]
+    if service.get("clusterIP") != "None" or not service.get("publishNotReadyAddresses"):
+        complain("its pods have no names before they are ready; its service must be headless, and publish them")
+    for (kind, name), document in documents.items():
+        if kind in ("Service", "NetworkPolicy", "PodDisruptionBudget"):
+            others = [other["metadata"]["name"] for other in selected(document, documents) if not trains(other)]
+            if workload in selected(document, documents) and others:
+                complain(f"the {kind} {name} selects its pods together with those of {', '.join(others)}")
+
+
 def check_trainer(job, documents, complain):
     check_containers(job, documents, complain)
     spec = job["spec"]["template"]["spec"]
@@ -97,21 +131,53 @@ def check_trainer(job, documents, complain):
         complain(f"{run} is in no volume that stays")
     if int(option(arguments, "--admin-listen")[0].rsplit(":", 1)[1]) not in [p["containerPort"] for p in main["ports"]]:
         complain("the admin port is not one of its ports")
-    targets = re.findall(r"dns:///([\w-]+):(\d+)", " ".join(option(arguments, "--pool")))
-    pools = {name for kind, name in documents if kind == "StatefulSet"}
-    if {name for name, _ in targets} != pools:
-        complain(f"its pools are {sorted(n for n, _ in targets)}, and there are {sorted(pools)}")
+    for key in ("--log-dir",):
+        for folder in option(arguments, key):
+            if not any(folder.startswith(path + "/") and name in kept for path, name in mounts.items()):
+                complain(f"{folder} ({key}) is in no volume that stays")
+    full = "full" in option(arguments, "--experts")
+    hosts = {
+        name: document for (kind, name), document in documents.items() if kind == "StatefulSet" and trains(document) == full
+    }
+    if full:
+        # A replica is a pod with a name of its own.
+        named = sorted(target for pool in option(arguments, "--pool") for target in pool.split("=", 1)[1].split(","))
+        there = sorted(
+            f"{name}-{index}.{host['spec']['serviceName']}:7401"
+            for name, host in hosts.items()
+            for index in range(host["spec"]["replicas"])
+        )
+        if named != there:
+            complain(f"its hosts are {named}, and there are {there}")
+    else:
+        targets = re.findall(r"dns:///([\w-]+):(\d+)", " ".join(option(arguments, "--pool")))
+        if {name for name, _ in targets} != set(hosts):
+            complain(f"its pools are {sorted(n for n, _ in targets)}, and there are {sorted(hosts)}")
+    role = "training-host" if full else "expert-host"
     component = job["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
     allowed = [
         source.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/component")
         for (kind, _), policy in documents.items()
         if kind == "NetworkPolicy"
-        and policy["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component") == "expert-host"
+        and policy["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component") == role
         for rule in policy["spec"].get("ingress", [])
         for source in rule["from"]
     ]
     if component not in allowed:
-        complain("no network policy lets it reach the expert hosts")
+        complain(f"no network policy lets it reach the pods of {role}")
+
+
+def check_pools(pools, documents, faults):
+    targets = re.findall(r"dns:///([\w-]+):(\d+)", pools)
+    there = {name for (kind, name), document in documents.items() if kind == "StatefulSet" and not trains(document)}
+    if {name for name, _ in targets} != there:
+        faults.append(f"the gateway's pools are {sorted(n for n, _ in targets)}, and there are {sorted(there)}")
+    for pool, port in targets:
+        service = documents.get(("Service", pool), {"spec": {"ports": []}})
+        if service["spec"].get("clusterIP") != "None" or int(port) not in [p["port"] for p in service["spec"]["ports"]]:
+            faults.append(f"{pool} has no headless service with port {port}")
+        if any(trains(workload) for workload in selected(service, documents)):
+            faults.append(f"{pool} has hosts that train: a gateway gets no answer from them")
 
 
 def main(path):
@@ -122,6 +188,8 @@ def main(path):
     for (kind, name), document in documents.items():
         if kind in ("Deployment", "StatefulSet"):
             settings[name] = check_workload(document, documents, lambda text: faults.append(f"{kind} {name}: {text}"))
+        if kind == "StatefulSet" and trains(document):
+            check_training_host(document, documents, lambda text: faults.append(f"{kind} {name}: {text}"))
         if kind == "Job":
             check_trainer(document, documents, lambda text: faults.append(f"{kind} {name}: {text}"))
         if kind == "StatefulSet" and ("Service", document["spec"]["serviceName"]) not in documents:
@@ -130,14 +198,8 @@ def main(path):
             target = document["spec"]["scaleTargetRef"]
             if (target["kind"], target["name"]) not in documents:
                 faults.append(f"{kind} {name}: scales {target['kind']} {target['name']}, which is missing")
-    targets = re.findall(r"dns:///([\w-]+):(\d+)", settings["gateway"]["SWITCHYARD_POOL"])
-    pools = {name for kind, name in documents if kind == "StatefulSet"}
-    if {name for name, _ in targets} != pools:
-        faults.append(f"the gateway's pools are {sorted(n for n, _ in targets)}, and there are {sorted(pools)}")
-    for pool, port in targets:
-        service = documents.get(("Service", pool), {"spec": {"ports": []}})["spec"]
-        if service.get("clusterIP") != "None" or int(port) not in [p["port"] for p in service["ports"]]:
-            faults.append(f"{pool} has no headless service with port {port}")
+    if "gateway" in settings:
+        check_pools(settings["gateway"]["SWITCHYARD_POOL"], documents, faults)
     for fault in faults:
         print(fault)
     return 1 if faults else 0
