@@ -446,7 +446,7 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "SwitchyardTypes", "SwitchyardClient", "ServiceKit", "RPCTransport", "RPCCore", "SwitchyardProtos",
-                "Checkpoints", "ExpertPooling",
+                "Checkpoints", "ExpertPooling", "ExpertTraining", "TensorKernels",
                 "SwitchModel", "Telemetry", "CommandKit", "CertificateAuthority", "switchyard",
                 "switchyard-bench", "PeerTools", "FaultTools", argumentParser, subprocess,
                 systemPackage, nioCore, nioPosix,

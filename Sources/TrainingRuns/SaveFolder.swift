@@ -22,7 +22,8 @@ public struct SaveFolder: Sendable, Hashable {
     /// The folder within a save that holds what a run needs to go on.
     public static let resumeName = "resume"
     private static let prefix = "step-"
-    static let partialMark = ".partial-"
+    /// What the names of files hold that are not whole yet; a run removes those that it finds.
+    public static let partialMark = ".partial-"
     private static let linkName = "latest"
 
     /// The folder.

@@ -59,8 +59,11 @@ struct Scrape: Sendable {
     let values: [String: Double]
 
     /// Scrapes a process.
-    init(_ process: ChildProcess) async throws {
-        self.text = try await AdminClient.get("/metrics", of: process.adminAddress).body
+    init(_ process: ChildProcess) async throws { try await self.init(address: process.adminAddress) }
+
+    /// Scrapes an admin port.
+    init(address: String?) async throws {
+        self.text = try await AdminClient.get("/metrics", of: address).body
         var values: [String: Double] = [:]
         for line in self.text.split(separator: "\n") where !line.hasPrefix("#") {
             guard let space = line.lastIndex(of: " "), let value = Double(line[line.index(after: space)...]) else {

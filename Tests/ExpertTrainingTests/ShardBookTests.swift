@@ -214,6 +214,7 @@ struct ShardBookTests {
             if self.hasDisks {
                 for replica in current {
                     self.hosts[replica].disk[self.book.step] = self.hosts[replica].state
+                    self.book.wroteSnapshot(replica, step: self.book.step)
                     for old in self.hosts[replica].disk.keys.sorted().dropLast(2) {
                         self.hosts[replica].disk[old] = nil
                     }
@@ -277,6 +278,9 @@ struct ShardBookTests {
         }
         guard !simulation.book.isLost else {
             #expect(simulation.hasDisks || simulation.damages > 0, "a state that the trainer keeps was lost")
+            for host in simulation.hosts {
+                #expect(host.disk.keys.allSatisfy { simulation.book.log.start(of: $0) == nil }, "a snapshot was overlooked")
+            }
             return
         }
         #expect(simulation.book.caughtUp.count == simulation.hosts.count, "\(simulation.book.replicas)")
@@ -290,6 +294,30 @@ struct ShardBookTests {
         guard log.bounds.files > 0 else { return #expect(simulation.moved == 0) }
         #expect(simulation.moved > 0)
         #expect(log.memoryByteCount - log.movingByteCount <= 30 || log.fileByteCount + 10 > log.bounds.files)
+    }
+
+    @Test("A shard whose last host dies is not lost while that host may come back with a snapshot that it wrote meanwhile")
+    func snapshotAlone() {
+        let now = ContinuousClock.now
+        var book = ShardBook(replicas: 1, step: 0, now: now)
+        _ = book.tick(now: now)
+        _ = book.opened(0, .init(place: (0, 0, 0), snapshots: []), now: now)
+        for _ in 0..<4 {
+            let (index, _) = book.appendApply()
+            _ = book.acknowledged(0, index: index, isVoid: false)
+        }
+        book.wroteSnapshot(0, step: 4)
+        book.forget(before: 4, now: now)
+        _ = book.failed(0, now: now)
+        #expect(!book.isLost)
+        var other = book
+        let later = now.advanced(by: .seconds(3))
+        #expect(book.tick(now: later) == [.open(replica: 0)])
+        #expect(book.opened(0, .init(place: nil, snapshots: [4]), now: later) == [.loadFromDisk(replica: 0, step: 4)])
+        // Without its disk it is.
+        _ = other.tick(now: later)
+        _ = other.opened(0, .init(place: nil, snapshots: []), now: later)
+        #expect(other.isLost)
     }
 
     @Test("Rows leave the memory oldest first, within both bounds, and a full disk is tried again after a while")

@@ -317,6 +317,12 @@ struct ShardBook: Sendable {
         return []
     }
 
+    /// Notes that a host has written a snapshot to its disk: it can go on from there, should it die.
+    mutating func wroteSnapshot(_ replica: Int, step: Int) {
+        self.replicas[replica].opened = Set(self.replicas[replica].opened + [step]).sorted()
+            .filter { $0 >= self.firstStep }
+    }
+
     /// Notes that a snapshot on a host's disk cannot be used.
     mutating func refuseSnapshot(_ replica: Int, step: Int) {
         self.replicas[replica].opened.removeAll { $0 == step }

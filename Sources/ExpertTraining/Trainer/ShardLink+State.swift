@@ -122,7 +122,11 @@ extension ShardLink {
                     )
                 }
                 if case .success(let answer) = result, answer.isOnDisk {
-                    self.state.withLock { $0.records[replica, default: Record()].snapshot = (step, .now) }
+                    self.event { book, state in
+                        state.records[replica, default: Record()].snapshot = (step, .now)
+                        book.wroteSnapshot(replica, step: step)
+                        return []
+                    }
                 }
                 if case .failure(let error) = result, error.code == .dataLoss { self.failed(replica, error) }
                 if let answers = round.add(replica, try? result.get()) { self.snapshotsMade(answers, step) }

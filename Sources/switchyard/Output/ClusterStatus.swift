@@ -113,10 +113,13 @@ struct ClusterStatus: Encodable {
     }
 
     /// The status as JSON, keys in snake case and in order.
-    func json() throws -> String {
+    ///
+    /// - Parameter isPretty: Whether it takes several lines.
+    func json(isPretty: Bool = true) throws -> String {
         let encoder = JSONEncoder()
         encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        if isPretty { encoder.outputFormatting.insert(.prettyPrinted) }
         return String(decoding: try encoder.encode(self), as: UTF8.self)
     }
 }

@@ -22,6 +22,8 @@ package struct TrainingTrial: Sendable {
         case disk
         /// The trainer is killed with SIGKILL and goes on with `--resume`.
         case trainer
+        /// A bit of a weight is flipped in a host's memory.
+        case flip
 
         /// The fault in words.
         package var title: String {
@@ -34,6 +36,7 @@ package struct TrainingTrial: Sendable {
             case .torn: "a host killed, its snapshot torn"
             case .disk: "a full disk on every host"
             case .trainer: "the trainer killed"
+            case .flip: "a flipped bit in a host's memory"
             }
         }
 
@@ -55,7 +58,16 @@ package struct TrainingTrial: Sendable {
         package var isSame: Bool
         /// Examples that the run took, and those that it should have taken.
         package var examples: (taken: Int, expected: Int)
+        /// Memory that was found changed: by a host itself, or by comparison with its replica.
+        package var found: Int
+        /// How new hosts became of use; without those of a trainer that was killed.
+        package var recoveries: [Recovery]
         package var status: String
+
+        /// Whether the row passes.
+        package var isRight: Bool {
+            self.isSame && self.examples.taken == self.examples.expected && (self.fault != .flip || self.found > 0)
+        }
     }
 
     /// The program, the model, and where files go.
@@ -123,15 +135,27 @@ package struct TrainingTrial: Sendable {
     }
 
     /// One host, and how to start it again.
-    private final class Host {
+    final class Host {
         let name: String
+        /// Its pool.
+        let pool: Int
         let command: [String]
         let place: LabHost?
         let snapshots: String?
         var process: KeptProcess
+        /// Where a weight is in the process's memory, once that was found.
+        var weight: (process: Int32, address: UInt64)?
 
-        init(_ name: String, _ command: [String], _ place: LabHost?, _ snapshots: String?, _ process: KeptProcess) {
+        init(
+            _ name: String,
+            pool: Int,
+            _ command: [String],
+            _ place: LabHost?,
+            _ snapshots: String?,
+            _ process: KeptProcess
+        ) {
             self.name = name
+            self.pool = pool
             self.command = command
             self.place = place
             self.snapshots = snapshots
@@ -170,6 +194,9 @@ package struct TrainingTrial: Sendable {
                 guard fault != .calm, fault != .loss, fault != .disk, ContinuousClock.now >= next else { continue }
                 if fault == .trainer {
                     trainer = try await self.killTrainer(trainer, out, more, keeper) ?? trainer
+                } else if fault == .flip {
+                    // Not before a save has shown where a weight is.
+                    guard try await self.flip(hosts[times * 7 % hosts.count], out, trainer) else { continue }
                 } else {
                     try await self.make(fault, hosts[times * 7 % hosts.count], keeper)
                 }
@@ -208,7 +235,7 @@ package struct TrainingTrial: Sendable {
                     command = ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"] + command
                 }
                 let process = keeper.start(self.specification(name, command))
-                hosts.append(Host(name, command, place, snapshots, process))
+                hosts.append(Host(name, pool: pool, command, place, snapshots, process))
             }
         }
         for host in hosts { try await host.process.listening(within: .seconds(60)) }
@@ -235,7 +262,7 @@ package struct TrainingTrial: Sendable {
             try await self.lab?.cut(place)
             try await Task.sleep(for: pause)
             try await self.lab?.heal(place)
-        case .calm, .loss, .disk, .trainer: break
+        case .calm, .loss, .disk, .trainer, .flip: break
         }
     }
 
@@ -279,6 +306,7 @@ package struct TrainingTrial: Sendable {
         let lines =
             (try? String(contentsOfFile: "\(self.workspace.folder)/\(out)/metrics.jsonl", encoding: .utf8)) ?? ""
         let reports = lines.split(separator: "\n").count { $0.contains("\"training\"") }
+        let status = TrainingStatusFile(folder: "\(self.workspace.folder)/\(out)")
         return Outcome(
             fault: fault,
             replicas: replicas,
@@ -288,26 +316,10 @@ package struct TrainingTrial: Sendable {
             throughput: calm.map { $0 / seconds },
             isSame: isSame,
             examples: (reports * Self.batch, self.steps * Self.batch),
+            found: status.changes,
+            recoveries: status.recoveries,
             status: trainer.exit.map { $0.code == 0 ? "" : "\($0): \(trainer.lines.suffix(2).joined(separator: " "))" }
                 ?? "still runs"
         )
-    }
-
-    /// The outcomes as a table.
-    ///
-    /// - Parameter outcomes: The outcomes.
-    /// - Returns: Markdown.
-    package static func markdown(_ outcomes: [Outcome]) -> String {
-        let titles = ["Fault", "Replica", "Times", "Seconds", "Throughput", "Examples", "Weights"]
-        let rows = outcomes.map { outcome in
-            [
-                outcome.fault.title, outcome.replicas > 1 ? "yes" : "no", "\(outcome.times)",
-                Figure.decimal(outcome.seconds, 1), outcome.throughput.map { Figure.percent($0) } ?? "100 %",
-                "\(outcome.examples.taken) of \(outcome.examples.expected)",
-                outcome.isSame ? "same bits" : "OTHER \(outcome.status)",
-            ]
-        }
-        let rule = ["---", "---", "---:", "---:", "---:", "---:", "---"]
-        return ([titles, rule] + rows).map { "| \($0.joined(separator: " | ")) |\n" }.joined()
     }
 }

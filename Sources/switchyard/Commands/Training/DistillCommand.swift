@@ -89,7 +89,7 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
         let answers = try Self.answers(settings, of: plan)
         let logger = Logger(label: "distill") { _ in SwiftLogNoOpLogHandler() }
         let port = try self.admin.port(settings, CommandSettings.trainingAdmin, of: TrainingFigures.component)
-        let figures = TrainingFigures()
+        let figures = TrainingFigures(steps: plan.steps)
         port?.attach(readiness: { figures.readiness }, collect: { figures.collect(into: &$0, expertSeriesLimit: $1) })
         let stop = TrainingStop()
         await stop.listen()

@@ -97,7 +97,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         try ThreadAllowance.require(ThreadAllowance.ofServices(computing: threads), for: "switchyard train")
         let logger = Logger(label: "train") { _ in SwiftLogNoOpLogHandler() }
         let port = try self.admin.port(settings, CommandSettings.trainingAdmin, of: TrainingFigures.component)
-        let figures = TrainingFigures()
+        let figures = TrainingFigures(steps: plan.steps)
         port?.attach(readiness: { figures.readiness }, collect: { figures.collect(into: &$0, expertSeriesLimit: $1) })
         let stop = TrainingStop()
         await stop.listen()
@@ -115,7 +115,10 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         try hosts?.openFiles(settings, logger: logger)
         let cluster = hosts
         try await AdminPort.run(port, logger: logger) {
-            let outcome = try await Self.withExperts(on: cluster, of: plan, resumes, stop, figures, display, train)
+            let outcome = try await StatusFile(folder: plan.output, figures: figures)
+                .whileRunning {
+                    try await Self.withExperts(on: cluster, of: plan, resumes, stop, figures, display, train)
+                }
             display.end(outcome, folder: plan.output)
         }
         if let code = stop.exitCode { throw code }

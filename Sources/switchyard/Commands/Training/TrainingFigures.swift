@@ -17,10 +17,21 @@ final class TrainingFigures: Sendable {
         var evaluation: RunReport?
         var savedStep: Int?
         var saveFailures = 0
+        var secondsLeft: Double?
+        var hasEnded = false
         var hosts: ShardedExperts?
     }
 
     private let state = Mutex(State())
+    /// Steps of the whole run; nil where time ends it.
+    private let steps: Int?
+
+    /// Figures of a run that has not begun.
+    ///
+    /// - Parameter steps: Steps of the whole run; nil where time ends it.
+    init(steps: Int?) {
+        self.steps = steps
+    }
 
     /// The experts' hosts, whose values are shown too.
     ///
@@ -38,13 +49,49 @@ final class TrainingFigures: Sendable {
             case .started(_, let step):
                 state.isStarted = true
                 state.savedStep = step
-            case .report(let report, _) where report.kind == .training: state.training = report
+            case .report(let report, let secondsLeft) where report.kind == .training:
+                state.training = report
+                state.secondsLeft = secondsLeft
             case .report(let report, _): state.evaluation = report
             case .saved(let save): state.savedStep = save.step
             case .saveFailed: state.saveFailures += 1
             case .metricsLost, .unusableLines: break
             }
         }
+    }
+
+    /// What the run says of itself.
+    ///
+    /// - Parameters:
+    ///   - outcome: How it goes.
+    ///   - reason: Why it failed.
+    ///   - now: The time in seconds since 1970.
+    /// - Returns: The status; nil before the run has begun, and once it has told how it ended.
+    func status(_ outcome: TrainingStatus.State, reason: String?, now: Double) -> TrainingStatus? {
+        let state = self.state.withLock { state -> State? in
+            guard state.isStarted, !state.hasEnded else { return nil }
+            state.hasEnded = outcome != .running
+            return state
+        }
+        guard let state else { return nil }
+        let shards = state.hosts?.shards ?? []
+        let step = shards.first?.step ?? state.training?.step ?? state.savedStep ?? 0
+        var status = TrainingStatus(
+            state: outcome,
+            reason: reason,
+            written: now,
+            step: step,
+            saveFailures: state.saveFailures,
+            shards: shards
+        )
+        status.steps = self.steps
+        status.loss = state.training?.loss
+        status.evaluationLoss = state.evaluation?.loss
+        status.tokensPerSecond = state.training?.tokensPerSecond
+        status.secondsLeft = state.secondsLeft
+        status.savedStep = state.savedStep
+        (status.logMemoryLimit, status.logFileLimit) = state.hosts.map { ($0.logLimit.memory, $0.logLimit.files) } ?? (nil, nil)
+        return status
     }
 
     /// Ready once model and data are open.
