@@ -57,7 +57,7 @@ struct DoorFault: Error, Sendable, Equatable {
     ///
     /// Source of the statuses: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto. Deviation:
     /// RESOURCE_EXHAUSTED that comes without a time to try again is an input over a limit, which no repetition helps, so it is
-    /// 400 and not 429.
+    /// 400 and not 429; and DEADLINE_EXCEEDED, a deadline that the client itself has set, is 408 and not 504.
     init(_ error: RPCError) {
         self.init(500, error.code, error.message)
         if case .wait(let time) = RetryPushback(error.metadata) {
@@ -78,7 +78,7 @@ struct DoorFault: Error, Sendable, Equatable {
             self.reason = isOverLimit ? "context_length_exceeded" : "rate_limit_exceeded"
         case .cancelled: self.status = 499
         case .unavailable: self.status = 503
-        case .deadlineExceeded: self.status = 504
+        case .deadlineExceeded: self.status = 408
         case .ok, .unknown, .internal, .dataLoss: self.status = 500
         }
     }

@@ -303,7 +303,7 @@ struct HTTPPeerTests {
             #expect((report["stream_usage"] as? Int ?? 0) > 0)
             #expect(report["same_seed"] as? Bool == true)
             #expect((report["width"] as? [Int])?.count == 1)
-            #expect(report["embedding"] as? [Double] == report["floats"] as? [Double])
+            #expect(report["embedding"] as? [String] == report["floats"] as? [String])
             let errors = try #require(report["errors"] as? [String: [Any]])
             #expect(errors["chat"]?[0] as? String == "NotFoundError")
             #expect(errors["model"]?[0] as? String == "NotFoundError")

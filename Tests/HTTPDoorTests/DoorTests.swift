@@ -40,7 +40,7 @@ struct DoorTests {
             (Status.Code.invalidArgument, 400), (.failedPrecondition, 400), (.unauthenticated, 401),
             (.permissionDenied, 403),
             (.notFound, 404), (.unimplemented, 404), (.resourceExhausted, 400), (.cancelled, 499), (.internal, 500),
-            (.unavailable, 503), (.deadlineExceeded, 504), (.unknown, 500), (.dataLoss, 500), (.aborted, 409),
+            (.unavailable, 503), (.deadlineExceeded, 408), (.unknown, 500), (.dataLoss, 500), (.aborted, 409),
         ]
     )
     func statuses(code: Status.Code, status: Int) {

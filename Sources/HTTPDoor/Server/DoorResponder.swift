@@ -162,7 +162,9 @@ struct DoorResponder: Sendable {
             }
         } catch {
             self.budget.give(bytes.count)
-            throw error
+            if error is DoorFault || error is CancellationError { throw error }
+            // The parser's own words: a length or a chunk that is none.
+            throw DoorFault(400, .invalidArgument, "the body breaks the rules of HTTP: \(ErrorWords.shown("\(error)"))")
         }
         return bytes
     }

@@ -11,6 +11,7 @@ enum TextGenerationForm {
         let type =
             switch Self.status(of: fault) {
             case 429: "overloaded"
+            case 408: "generation"
             case 400..<424, 425..<499: "validation"
             default: "generation"
             }
@@ -21,7 +22,7 @@ enum TextGenerationForm {
     static func status(of fault: DoorFault) -> Int {
         switch fault.status {
         case 400: 422
-        case 500, 504: 424
+        case 500: 424
         default: fault.status
         }
     }
