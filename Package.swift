@@ -227,7 +227,7 @@ let package = Package(
         ),
         .target(
             name: "SwitchyardClient",
-            dependencies: ["SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
+            dependencies: ["SwitchyardTypes", "SwitchyardProtos", "RPCCore", "RPCTransport", nioCore, logging],
             swiftSettings: swiftSettings
         ),
         .target(

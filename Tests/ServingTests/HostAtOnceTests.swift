@@ -5,7 +5,7 @@ import Testing
 
 @testable import BatchScheduling
 
-/// Which calls a host computes on the event loop that received them.
+/// Which calls are computed on the event loop that received them.
 @Suite("Calls computed at once")
 struct HostAtOnceTests {
     private let now = ContinuousClock.now
