@@ -13,14 +13,8 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
     /// How every such address begins.
     public static let prefix = "unix:"
 
-    /// The most bytes of a path: what the system's socket address has room for, without the zero at its end.
-    public static let maxPathBytes = Self.systemsMaxPathBytes
-
-    #if os(Linux)
-    private static let systemsMaxPathBytes = 107
-    #else
-    private static let systemsMaxPathBytes = 103
-    #endif
+    /// The most bytes of a path: what the socket addresses of all systems have room for, without the zero at their end.
+    public static let maxPathBytes = 103
 
     /// The absolute path of the socket's file.
     public let path: String
@@ -53,7 +47,7 @@ public struct UnixAddress: Sendable, Hashable, CustomStringConvertible {
         guard path.utf8.count <= Self.maxPathBytes else {
             throw Problem(
                 description: "the path of the address \"\(text)\" has \(path.utf8.count) bytes, more than the "
-                    + "\(Self.maxPathBytes) that the system allows for a socket; choose a shorter one"
+                    + "\(Self.maxPathBytes) that a socket's address has room for; choose a shorter one"
             )
         }
         self.path = String(path)
