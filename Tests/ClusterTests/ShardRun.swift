@@ -16,6 +16,7 @@ final class ShardRun: Sendable {
     /// Makes the folder, and trains in one process.
     ///
     /// - Parameter examples: Examples of a step.
+    /// - Throws: Where the program cannot be run, or saves nothing.
     init(examples: Int = 6) async throws {
         self.examples = examples
         self.folder = NSTemporaryDirectory() + "train-shards-\(UUID().uuidString)"
@@ -24,7 +25,10 @@ final class ShardRun: Sendable {
         let lines = (0..<60).map { "my \(words[$0 % 7]) and the \(words[$0 / 7 % 7])\t\(words[$0 / 7 % 7])" }
         try lines.joined(separator: "\n")
             .write(toFile: "\(self.folder)/data.tsv", atomically: true, encoding: .utf8)
-        let result = try await Commands.run(TestCluster.executable, Self.arguments(self.folder, "here", examples: examples))
+        let result = try await Commands.run(
+            TestCluster.executable,
+            Self.arguments(self.folder, "here", examples: examples)
+        )
         #expect(result.status == 0, "\(result.errors)")
         self.weights = try Self.file(self.folder, "here", "model.safetensors")
         self.optimizer = try Self.file(self.folder, "here", "resume/optimizer.safetensors")
@@ -70,7 +74,9 @@ final class ShardRun: Sendable {
             if let status = try? TrainingStatus(of: "\(self.folder)/\(out)"), isThere(status) { return status }
             try await Task.sleep(for: .milliseconds(10))
         }
-        Issue.record("the run did not get there in two minutes: \((try? TrainingStatus(of: "\(self.folder)/\(out)"))as Any)")
+        Issue.record(
+            "the run did not get there in two minutes: \((try? TrainingStatus(of: "\(self.folder)/\(out)"))as Any)"
+        )
         return nil
     }
 

@@ -96,7 +96,9 @@ struct TrainCommandTests {
             #expect(try self.weights(folder, "killed") == self.weights(folder, "whole"))
             // Nothing half written stays, and one line tells of each step.
             let names = try FileManager.default.contentsOfDirectory(atPath: "\(folder)/killed").sorted()
-            #expect(names == ["latest", "metrics.jsonl", "status.json", "step-00000029", "step-00000030", "training.svg"])
+            #expect(
+                names == ["latest", "metrics.jsonl", "status.json", "step-00000029", "step-00000030", "training.svg"]
+            )
             let log = try String(contentsOfFile: "\(folder)/killed/metrics.jsonl", encoding: .utf8)
             let steps = try log.split(separator: "\n")
                 .map { line in

@@ -67,7 +67,9 @@ struct TrainLogTests {
         }
     }
 
-    @Test("Torn files are found: a replica gives its state, and a host without one ends the run in words, which goes on")
+    @Test(
+        "Torn files are found: a replica gives its state, and a host without one ends the run in words, which goes on"
+    )
     func torn() async throws {
         let run = try await ShardRun(examples: 48)
         try await withTrainingHosts(pools: 1, replicas: 2) { flags, hosts in

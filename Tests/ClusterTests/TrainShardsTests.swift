@@ -94,7 +94,8 @@ struct TrainShardsTests {
     func serving() async throws {
         let run = try await ShardRun()
         try await withTrainingHosts(pools: 1, replicas: 1) { flags, _ in
-            let arguments = ShardRun.arguments(run.folder, "frozen") + ["--experts", "frozen", "--expert-wait-seconds", "2"]
+            let arguments =
+                ShardRun.arguments(run.folder, "frozen") + ["--experts", "frozen", "--expert-wait-seconds", "2"]
             let result = try await Commands.run(TestCluster.executable, arguments + ["--pool"] + flags)
             #expect(result.status != 0)
             #expect(result.errors.contains("this host trains, and does not serve"), "\(result.errors)")

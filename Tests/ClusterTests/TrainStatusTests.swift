@@ -25,13 +25,17 @@ struct TrainStatusTests {
             let calm = try #require(
                 try await run.status(of: "seen") { status in
                     status.step >= 4
-                        && status.shards.flatMap(\.replicas).allSatisfy { $0.state == "serving" && $0.snapshotStep != nil }
+                        && status.shards.flatMap(\.replicas)
+                            .allSatisfy { $0.state == "serving" && $0.snapshotStep != nil }
                 }
             )
             #expect(calm.state == .running && calm.steps == 60 && calm.silence(now: calm.written) == nil)
             #expect((calm.loss ?? 0) > 0 && (calm.tokensPerSecond ?? 0) > 0 && calm.logMemoryLimit == 1 << 30)
             for replica in calm.shards.flatMap(\.replicas) {
-                #expect(replica.memoryChecks > 0 && replica.memoryChanges == 0 && replica.differences == 0, "\(replica)")
+                #expect(
+                    replica.memoryChecks > 0 && replica.memoryChanges == 0 && replica.differences == 0,
+                    "\(replica)"
+                )
                 #expect((0...4).contains(replica.lag ?? -1) && (replica.snapshotStep ?? 0) <= calm.step, "\(replica)")
                 #expect((0..<120).contains(replica.snapshotAge ?? -1), "\(replica)")
             }
@@ -45,7 +49,9 @@ struct TrainStatusTests {
             #expect(away.target == victim.address && away.trouble == "it cannot be reached" && away.lag == nil)
             let text = try await Self.command(["--run", folder])
             #expect(text.status == 0 && text.text.hasPrefix("run running: step "), "\(text)")
-            for words in ["of 60, loss ", "tokens/s", "\(victim.address)  away", "serving", "cannot be reached", " right"] {
+            for words in [
+                "of 60, loss ", "tokens/s", "\(victim.address)  away", "serving", "cannot be reached", " right",
+            ] {
                 #expect(text.text.contains(words), "\(words): \(text.text)")
             }
             #expect(text.text.split(separator: "\n").allSatisfy { $0.count <= 80 }, "\(text.text)")
@@ -138,18 +144,23 @@ struct TrainStatusTests {
         let begin = Date().timeIntervalSince1970
         let snapshots = "\(run.folder)/snapshots"
         try await withTrainingHosts(pools: 2, replicas: 1, snapshots: snapshots, adminListen: "127.0.0.1:0") {
-            flags, hosts in
+            flags,
+            hosts in
             let address = "\(run.folder)/admin.address"
             async let result = run.train(
                 "metrics",
                 flags,
                 steps: 40,
-                ["--admin-listen", "127.0.0.1:0", "--admin-address-file", address, "--snapshot-every", "3", "--save-every", "100"]
+                [
+                    "--admin-listen", "127.0.0.1:0", "--admin-address-file", address, "--snapshot-every", "3",
+                    "--save-every", "100",
+                ]
             )
             try await run.wait(for: 5, of: "metrics")
             try await killHost("pool-1/0", hosts)
             try await run.wait(for: 20, of: "metrics")
-            let admin = try String(contentsOfFile: address, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+            let admin = try String(contentsOfFile: address, encoding: .utf8)
+                .trimmingCharacters(in: .whitespacesAndNewlines)
             let trainer = try await Scrape(address: admin)
             try await Self.check(trainer: trainer)
             let trained = try await result
@@ -205,7 +216,9 @@ struct TrainStatusTests {
         #expect((trainer["switchyard_training_tokens_per_second"] ?? 0) > 0)
     }
 
-    @Test("Replicas with the portable kernels and with this machine's best ones hold the same bits, and end with one process's")
+    @Test(
+        "Replicas with the portable kernels and with this machine's best ones hold the same bits, and end with one process's"
+    )
     func kernels() async throws {
         let run = try await ShardRun()
         let log = ProcessLog()

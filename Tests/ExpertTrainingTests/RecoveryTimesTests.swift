@@ -12,7 +12,9 @@ struct RecoveryTimesTests {
         self.begin.advanced(by: .milliseconds(milliseconds))
     }
 
-    @Test("A repetition is compared with the same calls when they were first made, without the time that hosts were away")
+    @Test(
+        "A repetition is compared with the same calls when they were first made, without the time that hosts were away"
+    )
     func replay() {
         var times = RecoveryTimes()
         // Two calls of 10 ms, 40 ms apart, and one that was lost with the host and made again a second later.

@@ -279,7 +279,10 @@ struct ShardBookTests {
         guard !simulation.book.isLost else {
             #expect(simulation.hasDisks || simulation.damages > 0, "a state that the trainer keeps was lost")
             for host in simulation.hosts {
-                #expect(host.disk.keys.allSatisfy { simulation.book.log.start(of: $0) == nil }, "a snapshot was overlooked")
+                #expect(
+                    host.disk.keys.allSatisfy { simulation.book.log.start(of: $0) == nil },
+                    "a snapshot was overlooked"
+                )
             }
             return
         }
@@ -296,7 +299,9 @@ struct ShardBookTests {
         #expect(log.memoryByteCount - log.movingByteCount <= 30 || log.fileByteCount + 10 > log.bounds.files)
     }
 
-    @Test("A shard whose last host dies is not lost while that host may come back with a snapshot that it wrote meanwhile")
+    @Test(
+        "A shard whose last host dies is not lost while that host may come back with a snapshot that it wrote meanwhile"
+    )
     func snapshotAlone() {
         let now = ContinuousClock.now
         var book = ShardBook(replicas: 1, step: 0, now: now)

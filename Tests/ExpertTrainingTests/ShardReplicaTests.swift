@@ -220,7 +220,12 @@ struct ShardReplicaTests {
         for (words, request) in [
             ("must not be 0", OpenShardRequest(session: TrainingSession(run: 0, trainer: 1))),
             ("plan", OpenShardRequest(session: Self.session, configuration: Array(Self.json.utf8), plan: [1, 2])),
-            ("plan: held.1.block: is no Int", try Self.openRequest { $0.replacing("\"block\":1,\"experts\":[0]", with: "\"block\":\"x\",\"experts\":[0]") }),
+            (
+                "plan: held.1.block: is no Int",
+                try Self.openRequest {
+                    $0.replacing("\"block\":1,\"experts\":[0]", with: "\"block\":\"x\",\"experts\":[0]")
+                }
+            ),
             ("plan: optimizer is missing", try Self.openRequest { $0.replacing("\"optimizer\"", with: "\"other\"") }),
             ("plan: precision: ", try Self.openRequest { $0.replacing("float32", with: "float8") }),
             ("JSON", OpenShardRequest(session: Self.session, configuration: [1], plan: try Self.openRequest().plan)),

@@ -25,6 +25,9 @@ struct TrainingCommand: AsyncParsableCommand {
     @Option(help: "Steps of each run.")
     var steps = 300
 
+    @Option(help: "Texts of a step.")
+    var examples = 24
+
     @Option(help: "Seconds from a fault to the next.")
     var every = 10.0
 
@@ -37,8 +40,8 @@ struct TrainingCommand: AsyncParsableCommand {
     @OptionGroup var place: PlaceOptions
 
     func validate() throws {
-        guard self.steps >= 8, self.every > 0, self.replicas.allSatisfy({ (1...8).contains($0) }) else {
-            throw ValidationError("--steps must be at least 8, --every above 0, --replicas from 1 to 8")
+        guard self.steps >= 8, (1...4096).contains(self.examples), self.every > 0, self.replicas.allSatisfy({ (1...8).contains($0) }) else {
+            throw ValidationError("--steps must be at least 8, --examples from 1 to 4096, --every above 0, --replicas from 1 to 8")
         }
         for name in self.names where TrainingTrial.Fault(rawValue: name) == nil {
             let all = TrainingTrial.Fault.allCases.map(\.rawValue).joined(separator: ", ")
@@ -58,6 +61,7 @@ struct TrainingCommand: AsyncParsableCommand {
         let trial = TrainingTrial(
             workspace: workspace,
             steps: self.steps,
+            examples: self.examples,
             interval: self.every,
             threads: self.threads,
             lab: NetworkLab.isInside ? try await NetworkLab() : nil

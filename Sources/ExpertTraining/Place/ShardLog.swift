@@ -21,7 +21,9 @@ struct ShardLog: Sendable {
         case file
     }
 
-    /// An entry whose rows shall leave the memory. A number is never given twice, an index is: a void attempt's entries make room.
+    /// An entry whose rows shall leave the memory.
+    ///
+    /// A number is never given twice, an index is: a void attempt's entries make room.
     struct Move: Sendable, Hashable {
         var index: Int
         var number: Int
@@ -252,7 +254,9 @@ struct ShardLog: Sendable {
         if self.byteCount != bytes(nil) { return "\(self.byteCount) bytes" }
         if self.movingByteCount != bytes(.moving) { return "\(self.movingByteCount) bytes on their way" }
         if self.fileByteCount != bytes(.file) { return "\(self.fileByteCount) bytes in files" }
-        if self.fileByteCount + self.movingByteCount > self.bounds.files { return "\(self.fileByteCount) bytes in files" }
+        if self.fileByteCount + self.movingByteCount > self.bounds.files {
+            return "\(self.fileByteCount) bytes in files"
+        }
         if self.nextMove < self.firstIndex || self.nextMove > self.end { return "the next move is \(self.nextMove)" }
         let passed = self.entries.prefix(self.nextMove - self.firstIndex)
         if passed.contains(where: { $0.place == .memory && $0.bytes > 0 }) { return "an old entry stays in memory" }

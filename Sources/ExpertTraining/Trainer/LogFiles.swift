@@ -127,7 +127,9 @@ final class LogFiles: Sendable {
         var written = 0
         while written < bytes.count {
             let count = bytes[written...]
-                .withUnsafeBytes { pwrite(descriptor, $0.baseAddress, min($0.count, 64 << 20), off_t(offset + written)) }
+                .withUnsafeBytes {
+                    pwrite(descriptor, $0.baseAddress, min($0.count, 64 << 20), off_t(offset + written))
+                }
             if count < 0, errno == EINTR { continue }
             guard count > 0 else {
                 throw Failure(description: "the log's file in \(self.path): \(String(cString: strerror(errno)))")
@@ -149,7 +151,9 @@ final class LogFiles: Sendable {
             return try self.read(place, from: descriptor)
         }
         guard XXHash64.hash(bytes) == place.sum else {
-            throw Failure(description: "the log's file in \(self.path) is damaged: the checksum of a call is another one")
+            throw Failure(
+                description: "the log's file in \(self.path) is damaged: the checksum of a call is another one"
+            )
         }
         return ByteBuffer(bytes: bytes)
     }

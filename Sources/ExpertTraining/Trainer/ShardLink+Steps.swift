@@ -253,7 +253,9 @@ final class ShardWait {
 
     /// Throws once nothing has happened for too long, or the run is to end.
     func check(_ link: ShardLink, _ what: String) throws {
-        let (isLost, damage) = link.state.withLock { ($0.book?.isLost ?? false, $0.book?.log.isDamaged ?? false ? $0.logTrouble : nil) }
+        let (isLost, damage) = link.state.withLock {
+            ($0.book?.isLost ?? false, $0.book?.log.isDamaged ?? false ? $0.logTrouble : nil)
+        }
         if isLost {
             throw ShardFailure(
                 "the state of \(link.name) is lost: "

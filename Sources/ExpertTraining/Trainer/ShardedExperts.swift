@@ -157,7 +157,9 @@ public final class ShardedExperts: LearningExperts {
         }
     }
 
-    /// Each shard's part of the bounds. An eighth of its files may be calls that are kept no more.
+    /// Each shard's part of the bounds.
+    ///
+    /// An eighth of its files may be calls that are kept no more.
     private var logBounds: ShardLog.Bounds {
         let files = self.settings.logFolder == nil ? 0 : self.settings.logFileBytes
         return ShardLog.Bounds(

@@ -10,7 +10,8 @@ import SwitchyardClient
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
-        abstract: "Show a cluster: the model, the pools, their hosts and the dropped tokens; or a training run and its hosts.",
+        abstract:
+            "Show a cluster: the model, the pools, their hosts and the dropped tokens; or a training run and its hosts.",
         discussion: """
             Lines are as wide as the terminal, or 80 columns without one. If a column for each expert does not fit, each
             layer gets a summary: the fewest, median and most rows per expert, the number of idle experts, and the busiest

@@ -115,6 +115,8 @@ struct ClusterStatus: Encodable {
     /// The status as JSON, keys in snake case and in order.
     ///
     /// - Parameter isPretty: Whether it takes several lines.
+    /// - Returns: JSON.
+    /// - Throws: Never for a status of a cluster.
     func json(isPretty: Bool = true) throws -> String {
         let encoder = JSONEncoder()
         encoder.keyEncodingStrategy = .convertToSnakeCase

@@ -73,7 +73,8 @@ struct TrainingStatus: Codable, Sendable {
         let path = "\(folder)/\(Self.name)"
         guard let data = FileManager.default.contents(atPath: path) else {
             throw Failure(
-                description: "\(path) cannot be read; name the folder of a run, its --out, on the machine where it trains"
+                description:
+                    "\(path) cannot be read; name the folder of a run, its --out, on the machine where it trains"
             )
         }
         let decoder = JSONDecoder()
@@ -122,6 +123,7 @@ struct TrainingStatus: Codable, Sendable {
     /// Why a run that says that it trains does not; nil where it does.
     ///
     /// - Parameter now: The time in seconds since 1970.
+    /// - Returns: The reason, as a sentence.
     func silence(now: Double) -> String? {
         guard self.state == .running else { return nil }
         if self.machine == Self.thisMachine, kill(self.process, 0) != 0, errno == ESRCH {
@@ -173,7 +175,8 @@ struct TrainingReport {
         if let limit = self.status.logFileLimit, limit > 0 {
             text += ", \(Self.bytes(inFiles)) of \(Self.bytes(limit)) in files"
         }
-        text += ", \(shards.map(\.logSteps).max() ?? 0) steps; calls repeated: \(shards.reduce(0) { $0 + $1.repeatedCalls })"
+        text +=
+            ", \(shards.map(\.logSteps).max() ?? 0) steps; calls repeated: \(shards.reduce(0) { $0 + $1.repeatedCalls })"
         return text + ", failed: \(shards.reduce(0) { $0 + $1.failures })"
     }
 
@@ -194,7 +197,8 @@ struct TrainingReport {
 
     private var notes: [String] {
         self.status.shards.flatMap { shard in
-            let home = "\(shard.name): the trainer keeps the state after step \(shard.keptStep), \(self.age(shard.keptAge))"
+            let home =
+                "\(shard.name): the trainer keeps the state after step \(shard.keptStep), \(self.age(shard.keptAge))"
             let troubles = shard.replicas.compactMap { replica in replica.trouble.map { "\(replica.target): \($0)" } }
             let recoveries = shard.recoveries.suffix(1)
                 .map { last in

@@ -21,14 +21,18 @@ struct ProcessMemory: Sendable {
             .compactMap { line in
                 let fields = line.split(separator: " ", maxSplits: 5, omittingEmptySubsequences: true)
                 let ends = fields.first?.split(separator: "-").compactMap { UInt64($0, radix: 16) } ?? []
-                guard fields.count >= 5, fields[1].hasPrefix("rw"), ends.count == 2, fields[4] == "0" else { return nil }
+                guard fields.count >= 5, fields[1].hasPrefix("rw"), ends.count == 2, fields[4] == "0" else {
+                    return nil
+                }
                 return ends[0]..<ends[1]
             }
     }
 
     private func open() throws -> FileHandle {
         guard let memory = FileHandle(forUpdatingAtPath: "/proc/\(self.process)/mem") else {
-            throw FaultError("the memory of process \(self.process) cannot be opened; run this as the same user, or root")
+            throw FaultError(
+                "the memory of process \(self.process) cannot be opened; run this as the same user, or root"
+            )
         }
         return memory
     }

@@ -22,7 +22,9 @@ extension TrainingTrial {
         while host.weight == nil {
             guard trainer.exit == nil else { return false }
             try await Task.sleep(for: .milliseconds(1))
-            guard let save = try? FileManager.default.destinationOfSymbolicLink(atPath: link), save != last else { continue }
+            guard let save = try? FileManager.default.destinationOfSymbolicLink(atPath: link), save != last else {
+                continue
+            }
             last = save
             // It must not take the next step meanwhile.
             try host.process.signal(SIGSTOP)
@@ -52,9 +54,11 @@ extension TrainingTrial {
         else { throw FaultError("\(file) has no header of safetensors") }
         let names = entries.keys.filter { $0.contains(".experts.expert_") && $0.hasSuffix(".wi.weight") }.sorted()
         // Experts are divided among pools in runs; a layer's last is the second pool's, its first the first one's.
-        let experts = Set(names.compactMap { name in
-            name.split(separator: ".").first { $0.hasPrefix("expert_") }.flatMap { Int($0.dropFirst(7)) }
-        })
+        let experts = Set(
+            names.compactMap { name in
+                name.split(separator: ".").first { $0.hasPrefix("expert_") }.flatMap { Int($0.dropFirst(7)) }
+            }
+        )
         guard let expert = pool == 0 ? experts.min() : experts.max(),
             let name = names.first(where: { $0.contains(".expert_\(expert).") }),
             let entry = entries[name] as? [String: Any], entry["dtype"] as? String == "F32",

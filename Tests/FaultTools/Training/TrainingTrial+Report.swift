@@ -48,7 +48,8 @@ extension TrainingTrial {
     /// - Returns: Markdown; empty where no host did.
     package static func recoveries(_ outcomes: [Outcome]) -> String {
         let titles = [
-            "Fault", "Replica", "Recoveries", "State, s", "Repeated calls", "Repeated in, s", "Of their steps", "Of their calls",
+            "Fault", "Replica", "Recoveries", "State, s", "Repeated calls", "Repeated in, s", "Of their steps",
+            "Of their calls",
         ]
         func text(_ values: [Double]) -> String {
             let sorted = values.sorted()
@@ -61,7 +62,8 @@ extension TrainingTrial {
                 let recoveries = outcome.recoveries
                 return [
                     outcome.fault.title, outcome.replicas > 1 ? "yes" : "no", "\(recoveries.count)",
-                    text(recoveries.map(\.load)), text(recoveries.map { Double($0.calls) }), text(recoveries.map(\.replay)),
+                    text(recoveries.map(\.load)), text(recoveries.map { Double($0.calls) }),
+                    text(recoveries.map(\.replay)),
                     text(recoveries.compactMap(\.ratio)), text(recoveries.compactMap(\.callRatio)),
                 ]
             }

@@ -73,21 +73,29 @@ package struct TrainingTrial: Sendable {
     /// The program, the model, and where files go.
     package var workspace: FaultWorkspace
     package var steps: Int
+    /// Texts of a step.
+    package var examples: Int
     /// Seconds from a fault to the next.
     package var interval: Double
     package var threads: Int
     package var lab: NetworkLab?
 
     /// Describes a trial; each parameter is the property of that name.
-    package init(workspace: FaultWorkspace, steps: Int, interval: Double, threads: Int, lab: NetworkLab?) {
+    package init(
+        workspace: FaultWorkspace,
+        steps: Int,
+        examples: Int,
+        interval: Double,
+        threads: Int,
+        lab: NetworkLab?
+    ) {
         self.workspace = workspace
         self.steps = steps
+        self.examples = examples
         self.interval = interval
         self.threads = threads
         self.lab = lab
     }
-
-    private static let batch = 24
 
     private var data: String { "\(self.workspace.folder)/data.txt" }
 
@@ -103,7 +111,7 @@ package struct TrainingTrial: Sendable {
     private func arguments(_ out: String, _ more: [String]) -> [String] {
         [
             "train", self.workspace.model, "--data", self.data, "--out", "\(self.workspace.folder)/\(out)", "--steps",
-            "\(self.steps)", "--batch-examples", "\(Self.batch)", "--threads", "\(self.threads)", "--report-every", "1",
+            "\(self.steps)", "--batch-examples", "\(self.examples)", "--threads", "\(self.threads)", "--report-every", "1",
             "--save-every", "\(max(1, self.steps / 8))", "--keep", "2", "--max-input", "96", "--max-target", "48",
             "--seed", "9",
         ] + more
@@ -315,7 +323,7 @@ package struct TrainingTrial: Sendable {
             seconds: seconds,
             throughput: calm.map { $0 / seconds },
             isSame: isSame,
-            examples: (reports * Self.batch, self.steps * Self.batch),
+            examples: (reports * self.examples, self.steps * self.examples),
             found: status.changes,
             recoveries: status.recoveries,
             status: trainer.exit.map { $0.code == 0 ? "" : "\($0): \(trainer.lines.suffix(2).joined(separator: " "))" }

@@ -90,7 +90,8 @@ final class TrainingFigures: Sendable {
         status.tokensPerSecond = state.training?.tokensPerSecond
         status.secondsLeft = state.secondsLeft
         status.savedStep = state.savedStep
-        (status.logMemoryLimit, status.logFileLimit) = state.hosts.map { ($0.logLimit.memory, $0.logLimit.files) } ?? (nil, nil)
+        (status.logMemoryLimit, status.logFileLimit) =
+            state.hosts.map { ($0.logLimit.memory, $0.logLimit.files) } ?? (nil, nil)
         return status
     }
 
