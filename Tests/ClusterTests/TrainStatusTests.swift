@@ -210,7 +210,7 @@ struct TrainStatusTests {
         #expect((0..<Double(64 << 20)).contains(log), "\(log)")
         for direction in ["sent", "received"] {
             let bytes = trainer.sum("switchyard_training_wire_bytes_total", "direction=\"\(direction)\"")
-            // 20 bytes for each of 128 elements of a row; dozens of rows a step.
+            // 20 bytes for each of 128 elements of a row; dozens of rows per step.
             #expect(bytes > steps * 10_000, "\(bytes) \(direction) in \(steps) steps")
         }
         #expect((trainer["switchyard_training_tokens_per_second"] ?? 0) > 0)

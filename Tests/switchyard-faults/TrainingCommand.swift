@@ -40,8 +40,12 @@ struct TrainingCommand: AsyncParsableCommand {
     @OptionGroup var place: PlaceOptions
 
     func validate() throws {
-        guard self.steps >= 8, (1...4096).contains(self.examples), self.every > 0, self.replicas.allSatisfy({ (1...8).contains($0) }) else {
-            throw ValidationError("--steps must be at least 8, --examples from 1 to 4096, --every above 0, --replicas from 1 to 8")
+        guard self.steps >= 8, (1...4096).contains(self.examples), self.every > 0,
+            self.replicas.allSatisfy({ (1...8).contains($0) })
+        else {
+            throw ValidationError(
+                "--steps must be at least 8, --examples from 1 to 4096, --every above 0, --replicas from 1 to 8"
+            )
         }
         for name in self.names where TrainingTrial.Fault(rawValue: name) == nil {
             let all = TrainingTrial.Fault.allCases.map(\.rawValue).joined(separator: ", ")

@@ -36,7 +36,7 @@ struct ShardLog: Sendable {
         var place = Place.memory
     }
 
-    /// How long files are left alone after one could not be written.
+    /// How long no file is written after one could not be.
     static let filePause = Duration.seconds(2)
 
     /// How large the log may become.

@@ -17,7 +17,7 @@ struct TrainingStatus: Codable, Sendable {
 
     /// The file's name.
     static let name = "status.json"
-    /// Seconds without a word after which a run is taken for dead.
+    /// Seconds of silence after which a run is taken for dead.
     static let patience = 10.0
 
     var state: State

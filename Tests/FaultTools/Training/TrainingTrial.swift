@@ -111,7 +111,8 @@ package struct TrainingTrial: Sendable {
     private func arguments(_ out: String, _ more: [String]) -> [String] {
         [
             "train", self.workspace.model, "--data", self.data, "--out", "\(self.workspace.folder)/\(out)", "--steps",
-            "\(self.steps)", "--batch-examples", "\(self.examples)", "--threads", "\(self.threads)", "--report-every", "1",
+            "\(self.steps)", "--batch-examples", "\(self.examples)", "--threads", "\(self.threads)", "--report-every",
+            "1",
             "--save-every", "\(max(1, self.steps / 8))", "--keep", "2", "--max-input", "96", "--max-target", "48",
             "--seed", "9",
         ] + more
