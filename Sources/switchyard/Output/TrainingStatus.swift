@@ -200,7 +200,7 @@ struct TrainingReport {
             let home =
                 "\(shard.name): the trainer keeps the state after step \(shard.keptStep), \(self.age(shard.keptAge))"
             let troubles = shard.replicas.compactMap { replica in replica.trouble.map { "\(replica.target): \($0)" } }
-            let recoveries = shard.recoveries.suffix(1)
+            let recoveries = shard.recoveries.filter { $0.calls > 0 }.suffix(1)
                 .map { last in
                     "\(last.target) was back \(self.age(last.age)): step \(last.step)'s state in"
                         + " \(Self.seconds(last.loadSeconds)), \(last.calls) calls repeated in"
