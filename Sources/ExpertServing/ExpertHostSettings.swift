@@ -12,7 +12,8 @@ package struct ExpertHostSettings: SettingTable {
         "shard",
         placeholder: "dir",
         see: "Several shards on one host",
-        "A shard's folder or its https:// address, or a whole checkpoint; may be given several times."
+        "A shard's folder or its https:// address, or a whole checkpoint; may be given several times. With --train: what "
+            + "adapters are trained beside."
     )
     package let listen = Setting.listen(default: ListenAddress(host: "127.0.0.1", port: 7401))
     package let compute = ComputeSettings()
@@ -63,7 +64,7 @@ package struct ExpertHostSettings: SettingTable {
     package let train = Setting.toggle(
         "train",
         see: "Training hosts",
-        "Hold experts that a trainer trains, in place of a shard that is served; the trainer brings them."
+        "Hold experts that a trainer trains, in place of serving a shard; the trainer brings what --shard has not."
     )
     package let snapshots = Setting.text(
         "snapshots",
@@ -96,8 +97,8 @@ extension ExpertHostSettings {
             return false
         }
         for (key, isSet) in [
-            (self.shard.key, settings.isSet(self.shard)), (self.dtype.key, settings.isSet(self.dtype)),
-            (self.prefault.key, settings.isSet(self.prefault)), (self.maxRows.key, settings.isSet(self.maxRows)),
+            (self.dtype.key, settings.isSet(self.dtype)), (self.prefault.key, settings.isSet(self.prefault)),
+            (self.maxRows.key, settings.isSet(self.maxRows)),
             (self.queueLimit.key, settings.isSet(self.queueLimit)),
             (self.batchRows.key, settings.isSet(self.batchRows)),
             (self.batchWindow.key, settings.isSet(self.batchWindow)), (self.zone.key, settings.isSet(self.zone)),

@@ -15,6 +15,8 @@ final class RunParameters {
     /// The adapter that is trained in place of the weights, if one is.
     let adapter: LowRankAdapter?
     private let optimizer: any Optimizer
+    /// The checkpoint below the adapter.
+    private let base: Checkpoint?
     /// Experts that are trained elsewhere, if they are.
     private let experts: (any LearningExperts)?
     private let pool: WorkPool
@@ -41,16 +43,19 @@ final class RunParameters {
     ) throws {
         self.pool = pool
         if case .learning(let experts) = experts { self.experts = experts } else { self.experts = nil }
-        let keepsExpertsOut = plan.freezesExperts || self.experts != nil
+        let areElsewhere = self.experts != nil
+        let keepsExpertsOut = plan.freezesExperts || areElsewhere
+        self.base = plan.lowRank == nil ? nil : checkpoint
         self.weights = try plan.model.weights(layout, configuration, checkpoint, seed: plan.seed, pool: pool)
         self.adapter = try plan.lowRank.map { [weights] settings in
-            try LowRankAdapter(weights, settings: settings, seed: plan.seed)
+            try LowRankAdapter(weights, settings: settings, seed: plan.seed, expertsElsewhere: areElsewhere)
         }
         if let save, let adapter { try adapter.restore(from: "\(save.path)/\(SavedCheckpoint.adapterName)") }
         self.adapter?.apply(to: self.weights, pool: pool)
-        let wanted = self.adapter?.targets ?? (keepsExpertsOut ? layout.outsideExperts : nil)
+        let wanted = self.adapter?.wanted ?? (keepsExpertsOut ? layout.outsideExperts : nil)
         self.gradients = Gradients(layout: layout, wanted: wanted)
-        let trained = self.adapter?.layout ?? (keepsExpertsOut ? layout.withoutExperts : layout)
+        let whole = self.adapter?.layout ?? layout
+        let trained = keepsExpertsOut ? whole.withoutExperts : whole
         self.optimizer = try plan.optimizer.optimizer(of: trained)
         let saved = try save.map { save in
             try SafetensorsFile.read("\(save.path)/\(SaveFolder.resumeName)/\(ResumeState.optimizerName)")
@@ -61,27 +66,33 @@ final class RunParameters {
         }
         var parts = SavedOptimizer()
         if let saved {
-            parts = try SavedOptimizer(saved, of: layout)
+            parts = try SavedOptimizer(saved, of: whole)
             try self.optimizer.restore(try parts.tensors(of: trained))
         }
-        try experts.load(self.weights, state: parts.state, steps: parts.steps, step: save?.step ?? 0)
+        let initial = self.adapter?.weights ?? self.weights
+        try experts.load(initial, state: parts.state, steps: parts.steps, step: save?.step ?? 0)
     }
+
+    /// What is trained, wherever it is.
+    private var trained: ParameterBuffer { self.adapter?.weights ?? self.weights }
 
     /// Elements of all tensors that are trained.
     var trainedCount: Int {
-        self.experts == nil ? self.optimizer.layout.parameterCount : self.weights.layout.parameterCount
+        self.experts == nil ? self.optimizer.layout.parameterCount : self.trained.layout.parameterCount
     }
 
-    /// Brings weights that are trained elsewhere home.
+    /// Brings weights that are trained elsewhere home, and an adapter's product with them.
     ///
     /// - Returns: The optimizer's state, of all that is trained: the same tensors wherever it is trained.
     func bringHome() throws -> [TensorView] {
         guard let experts = self.experts else { return try self.optimizer.state() }
+        let shards = try experts.state(into: self.trained)
+        if let adapter, let base { try adapter.applyElsewhere(to: self.weights, of: base, pool: self.pool) }
         return try SavedOptimizer.joined(
             try self.optimizer.state(),
             of: self.optimizer.layout,
-            with: try experts.state(into: self.weights),
-            of: self.weights.layout
+            with: shards,
+            of: self.trained.layout
         )
     }
 
@@ -89,20 +100,25 @@ final class RunParameters {
     ///
     /// - Parameters:
     ///   - report: The step's report, whose norm becomes that of the gradients that are used.
+    ///   - squares: The sums of squares of gradients that are elsewhere, by the tensor's name.
     ///   - rate: The learning rate.
     ///   - limit: The gradients' greatest norm; nil for any.
     /// - Throws: `notFinite` for an adapter's gradient that is not a number; the weights are as they were. What keeps experts
     ///   elsewhere from their step.
-    func update(_ report: inout StepReport, rate: Double, limit: Double?) throws {
+    func update(_ report: inout StepReport, squares: [String: Double], rate: Double, limit: Double?) throws {
         if let adapter {
             adapter.project(self.gradients, pool: self.pool)
-            report.gradientNorm = try GradientNorm.norm(of: adapter.gradients, scale: 1, pool: self.pool)
+            var all = GradientNorm.squares(of: adapter.gradients, pool: self.pool)
+            for (index, entry) in adapter.layout.entries.enumerated() {
+                if let square = squares[entry.name] { all[index] = square }
+            }
+            report.gradientNorm = try GradientNorm.norm(squares: all, layout: adapter.layout, scale: 1)
         }
         let scale = GradientNorm.clipFactor(norm: report.gradientNorm, limit: limit)
         // The hosts' work begins, and goes on beside this one's.
         try self.experts?.apply(rate: rate, scale: scale)
         self.optimizer.step(
-            weights: self.adapter?.weights ?? self.weights,
+            weights: self.trained,
             gradients: self.adapter?.gradients ?? self.gradients,
             learningRate: rate,
             gradientScale: scale,

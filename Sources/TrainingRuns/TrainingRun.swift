@@ -62,8 +62,18 @@ public final class TrainingRun {
         if case .frozen = experts, !plan.freezesExperts {
             throw RunError("the experts elsewhere stay as they are, but this run trains them; freeze them")
         }
-        if case .learning = experts, plan.freezesExperts || plan.lowRank != nil {
-            throw RunError("the experts elsewhere are trained, but this run leaves them as they are; train them here")
+        if case .learning(let learning) = experts {
+            guard !plan.freezesExperts else {
+                throw RunError(
+                    "the experts elsewhere are trained, but this run leaves them as they are; train them here"
+                )
+            }
+            guard learning.adapter == plan.lowRank else {
+                throw RunError(
+                    "the experts elsewhere are trained with \(Self.words(learning.adapter)), but this run with"
+                        + " \(Self.words(plan.lowRank)); give both the same"
+                )
+            }
         }
         guard (teacher != nil) == (plan.training.teacher != nil) else {
             throw RunError("a run needs a teacher where its loss has one, and only there; give both or neither")
@@ -134,6 +144,10 @@ public final class TrainingRun {
         tell(.started(size, resumedAfter: state?.step))
     }
 
+    private static func words(_ adapter: LowRankSettings?) -> String {
+        adapter.map { "an adapter of rank \($0.rank) for \($0.targets.joined(separator: ", "))" } ?? "all their weights"
+    }
+
     /// The number by which hosts know a run: that of its last save, or a new one.
     ///
     /// - Parameters:
@@ -202,7 +216,12 @@ public final class TrainingRun {
                 into: self.parameters.gradients,
                 step: self.pace.step
             )
-            try self.parameters.update(&report, rate: rate, limit: self.plan.clipNorm)
+            try self.parameters.update(
+                &report,
+                squares: self.step.squaresElsewhere,
+                rate: rate,
+                limit: self.plan.clipNorm
+            )
             return report
         } catch {
             let places = [batch.lines.first, batch.lines.last].compactMap { $0.map { "\(self.lines.place(of: $0))" } }
@@ -261,13 +280,13 @@ public final class TrainingRun {
     }
 
     private func save() throws {
+        let optimizer = try self.parameters.bringHome()
         guard self.parameters.weights.all.allSatisfy(\.isFinite) else {
             throw RunError(
                 "after step \(self.pace.step) a weight is an infinity or not a number, so it was not saved; lower the learning"
                     + " rate, and resume from the last save"
             )
         }
-        let optimizer = try self.parameters.bringHome()
         let state = ResumeState(
             step: self.pace.step,
             seconds: self.seconds,

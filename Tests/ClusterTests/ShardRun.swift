@@ -9,15 +9,26 @@ import Testing
 /// A folder with lines to learn from and what a run in one process ends with.
 final class ShardRun: Sendable {
     let folder: String
-    let weights: Data
-    let optimizer: Data
+    /// What both the run in one process and the one with hosts are told.
+    let more: [String]
+    let experts: String
+    private let saved: [String: Data]
     private let examples: Int
+
+    /// The files of a save that must be the same.
+    static let files = ["model.safetensors", "resume/optimizer.safetensors"]
+    static let adapterFiles = ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
 
     /// Makes the folder, and trains in one process.
     ///
-    /// - Parameter examples: Examples of a step.
+    /// - Parameters:
+    ///   - more: Further flags of the run in one process and of those with hosts.
+    ///   - experts: What hosts do with experts: `--experts`.
+    ///   - examples: Examples of a step.
     /// - Throws: Where the program cannot be run, or saves nothing.
-    init(examples: Int = 6) async throws {
+    init(_ more: [String] = [], experts: String = "full", examples: Int = 6) async throws {
+        self.more = more
+        self.experts = experts
         self.examples = examples
         self.folder = NSTemporaryDirectory() + "train-shards-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: self.folder, withIntermediateDirectories: true)
@@ -27,11 +38,14 @@ final class ShardRun: Sendable {
             .write(toFile: "\(self.folder)/data.tsv", atomically: true, encoding: .utf8)
         let result = try await Commands.run(
             TestCluster.executable,
-            Self.arguments(self.folder, "here", examples: examples)
+            Self.arguments(self.folder, "here", examples: examples) + more
         )
         #expect(result.status == 0, "\(result.errors)")
-        self.weights = try Self.file(self.folder, "here", "model.safetensors")
-        self.optimizer = try Self.file(self.folder, "here", "resume/optimizer.safetensors")
+        var saved: [String: Data] = [:]
+        for name in experts == "lora" ? Self.files + Self.adapterFiles : Self.files {
+            saved[name] = try Self.file(self.folder, "here", name)
+        }
+        self.saved = saved
     }
 
     deinit { try? FileManager.default.removeItem(atPath: self.folder) }
@@ -56,16 +70,17 @@ final class ShardRun: Sendable {
         _ more: [String] = []
     ) async throws -> Commands.Output {
         let arguments =
-            Self.arguments(self.folder, out, steps: steps, examples: self.examples) + ["--experts", "full"]
-            + pools.flatMap { ["--pool", $0] }
+            Self.arguments(self.folder, out, steps: steps, examples: self.examples) + self.more
+            + ["--experts", self.experts] + pools.flatMap { ["--pool", $0] }
         return try await Commands.run(TestCluster.executable, arguments + more)
     }
 
-    /// The same weights, and the same optimizer state.
+    /// The same weights, the same optimizer state, and the same adapter.
     func expectSame(_ out: String, _ result: Commands.Output) throws {
         #expect(result.status == 0, "\(result.errors)")
-        #expect(try Self.file(self.folder, out, "model.safetensors") == self.weights, "\(out)")
-        #expect(try Self.file(self.folder, out, "resume/optimizer.safetensors") == self.optimizer, "\(out)")
+        for (name, bytes) in self.saved {
+            #expect(try Self.file(self.folder, out, name) == bytes, "\(out): \(name)")
+        }
     }
 
     /// Waits until a run says of itself what a test waits for.
@@ -97,6 +112,7 @@ func withTrainingHosts(
     pools: Int,
     replicas: Int,
     snapshots: String? = nil,
+    shards: String? = nil,
     kernels: [String?] = [],
     adminListen: String = "off",
     onExit: ChildExitPolicy = .restart,
@@ -117,7 +133,8 @@ func withTrainingHosts(
                         TestCluster.executable, "expert-host", "--train", "--listen", "127.0.0.1:0", "--admin-listen",
                         adminListen, "--admin-address-file", "\(addressFile).admin", "--threads", "1", "--address-file",
                         addressFile, "--exit-with-standard-input",
-                    ] + (snapshots.map { ["--snapshots", "\($0)/\(pool)-\(replica)"] } ?? []),
+                    ] + (snapshots.map { ["--snapshots", "\($0)/\(pool)-\(replica)"] } ?? [])
+                        + (shards.map { ["--shard", "\($0)/\(pool)"] } ?? []),
                     addressFile: addressFile,
                     adminAddressFile: adminListen == "off" ? nil : "\(addressFile).admin"
                 )

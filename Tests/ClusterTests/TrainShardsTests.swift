@@ -83,7 +83,9 @@ struct TrainShardsTests {
         let names = try await run.train("refused", ["pool-0=dns:///localhost:1"])
         #expect(names.status != 0 && names.errors.contains("name each as host:port"), "\(names.errors)")
         for (arguments, words) in [
-            (["--snapshots", "x"], "add --train"), (["--train", "--shard", "x"], "shard is for hosts that serve"),
+            (["--snapshots", "x"], "add --train"),
+            (["--train", "--max-rows", "9"], "max-rows is for hosts that serve"),
+            (["--train", "--shard", "no-such-folder"], "no-such-folder"),
         ] {
             let result = try await Commands.run(TestCluster.executable, ["expert-host"] + arguments)
             #expect(result.status != 0 && result.errors.contains(words), "\(result.errors)")
@@ -114,6 +116,10 @@ struct TrainShardsTests {
         for (arguments, words) in [
             (["--train", TestCluster.miniature, "--threads", "2"], "--threads is for a cluster that serves"),
             (["--train", TestCluster.miniature, "--", "--pool", "a=b:1"], "--pool is set by up --train"),
+            (
+                ["--train", TestCluster.miniature, "--", "--experts", "frozen"],
+                "experts is frozen, but the hosts of up"
+            ),
             ([TestCluster.miniature, "--", "--data", "x"], "add --train"),
             (["--", TestCluster.miniature, "--data"], "add --train"),
             (["--train", "--", "no-such-model", "--data", "x", "--out", "x"], "no-such-model"),

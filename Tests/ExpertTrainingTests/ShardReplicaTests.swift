@@ -76,13 +76,13 @@ struct ShardReplicaTests {
         return replica
     }
 
-    private static func rows(_ count: Int, seed: Int = 1) -> FloatMatrix {
+    static func rows(_ count: Int, seed: Int = 1) -> FloatMatrix {
         let matrix = FloatMatrix(rows: count, columns: 16)
         for index in 0..<count * 16 { matrix.pointer[index] = Float((index * 7 + seed) % 11) / 11 - 0.5 }
         return matrix
     }
 
-    private static func envelope(
+    static func envelope(
         record: Int = 0,
         step: Int = 3,
         attempt: Int = 0,

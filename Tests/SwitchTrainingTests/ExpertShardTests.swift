@@ -13,21 +13,51 @@ import Testing
 @Suite("Shards of experts that are trained elsewhere")
 struct ExpertShardTests {
     /// Experts in shards of this process, as hosts hold them.
-    private final class Shards: LearningExperts {
+    final class Shards: LearningExperts {
         let run = UInt64(1)
+        let adapter: LowRankSettings?
         /// What a step's experts do wrong, by attempt.
         let voids = Mutex(0)
         private let shards: Mutex<[ExpertShard]>
         private let step = Mutex(0)
         private let configuration: ModelConfiguration
+        /// The checkpoint below an adapter.
+        private let base: Checkpoint?
 
-        init(_ configuration: ModelConfiguration, _ plans: [ShardPlan], threads: Int, level: KernelLevel) throws {
+        init(
+            _ configuration: ModelConfiguration,
+            _ plans: [ShardPlan],
+            threads: Int,
+            level: KernelLevel,
+            base: Checkpoint? = nil
+        ) throws {
             self.configuration = configuration
+            self.adapter = plans.first?.adapter?.settings
+            self.base = base
             self.shards = Mutex(
-                try plans.map {
-                    try ExpertShard(configuration, plan: $0, pool: WorkPool(threads: threads), level: level)
+                try plans.map { plan in
+                    let shard = try ExpertShard(
+                        configuration,
+                        plan: plan,
+                        pool: WorkPool(threads: threads),
+                        level: level
+                    )
+                    try Self.bring(base, to: shard)
+                    return shard
                 }
             )
+        }
+
+        /// Brings the weights below an adapter, in pieces whose borders are within tensors.
+        private static func bring(_ checkpoint: Checkpoint?, to shard: ExpertShard) throws {
+            guard let checkpoint else { return }
+            let base = try ShardBase(checkpoint, plan: shard.plan)
+            #expect(shard.needsBase && base.byteCount == shard.baseByteCount)
+            for start in stride(from: 0, to: base.byteCount, by: 4 * 4099) {
+                shard.putBase(try base.piece(at: start, upTo: 4 * 4099), at: start)
+            }
+            try shard.completeBase(checksum: base.checksum)
+            #expect(!shard.needsBase && shard.hasSoundWeights())
         }
 
         func begin(step: Int) {
@@ -114,16 +144,16 @@ struct ExpertShardTests {
             }
         }
 
-        func squares() throws -> [TensorRole: Double] {
+        func squares() throws -> [String: Double] {
             let isVoid = self.voids.withLock { voids in
                 defer { voids = max(0, voids - 1) }
                 return voids > 0
             }
             if isVoid { throw VoidStep("a bit flipped") }
             return self.shards.withLock { shards in
-                var squares: [TensorRole: Double] = [:]
+                var squares: [String: Double] = [:]
                 for shard in shards {
-                    for (entry, square) in zip(shard.layout.entries, shard.squares()) { squares[entry.role] = square }
+                    for (entry, square) in zip(shard.layout.entries, shard.squares()) { squares[entry.name] = square }
                 }
                 return squares
             }
@@ -144,6 +174,7 @@ struct ExpertShardTests {
             try self.shards.withLock { shards in
                 shards = try shards.map { old in
                     let new = try ExpertShard(self.configuration, plan: old.plan, pool: WorkPool(threads: 1))
+                    try Self.bring(self.base, to: new)
                     try new.restore(try old.stateBytes())
                     #expect(try new.checksum(pool: WorkPool(threads: 2)) == old.checksum(pool: WorkPool(threads: 1)))
                     return new
@@ -161,13 +192,17 @@ struct ExpertShardTests {
         }
     }
 
-    private static func test(_ activation: String, _ precision: TrainingPrecision = .float32) throws -> TrainingCase {
-        let json = """
-            {"model_type": "switch_transformers", "vocab_size": 150, "d_model": 48, "d_kv": 16, "d_ff": 70,
-             "num_heads": 3, "num_layers": 2, "num_decoder_layers": 2, "num_sparse_encoder_layers": 1,
-             "num_sparse_decoder_layers": 1, "num_experts": 5, "expert_capacity": 64, "decoder_start_token_id": 0,
-             "eos_token_id": 1, "pad_token_id": 0, "feed_forward_proj": "\(activation)", "tie_word_embeddings": true}
-            """
+    static func json(_ activation: String) -> String {
+        """
+        {"model_type": "switch_transformers", "vocab_size": 150, "d_model": 48, "d_kv": 16, "d_ff": 70,
+         "num_heads": 3, "num_layers": 2, "num_decoder_layers": 2, "num_sparse_encoder_layers": 1,
+         "num_sparse_decoder_layers": 1, "num_experts": 5, "expert_capacity": 64, "decoder_start_token_id": 0,
+         "eos_token_id": 1, "pad_token_id": 0, "feed_forward_proj": "\(activation)", "tie_word_embeddings": true}
+        """
+    }
+
+    static func test(_ activation: String, _ precision: TrainingPrecision = .float32) throws -> TrainingCase {
+        let json = Self.json(activation)
         let configuration = try ModelConfiguration.load(contents: Array(json.utf8), name: "test")
         let lengths = [(33, 20), (1, 3), (40, 1), (17, 29), (25, 25), (9, 30)].map { (input: $0.0, target: $0.1) }
         let examples = TrainingCase.examples(lengths, vocabulary: 150, seed: 5)

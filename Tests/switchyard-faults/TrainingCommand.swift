@@ -16,6 +16,7 @@ struct TrainingCommand: AsyncParsableCommand {
             EXAMPLES
               switchyard-faults train
               switchyard-faults train --fault sigkill --steps 2000 --every 29
+              switchyard-faults train --lora-rank 8
             """
     )
 
@@ -33,6 +34,9 @@ struct TrainingCommand: AsyncParsableCommand {
 
     @Option(help: "Threads of the trainer.")
     var threads = 1
+
+    @Option(help: "Train a LoRA adapter of this rank, for queries and all experts, in place of all weights.")
+    var loraRank: Int?
 
     @Option(help: "Hosts of each pool: 1, 2, or both in turn.")
     var replicas: [Int] = [2, 1]
@@ -68,6 +72,7 @@ struct TrainingCommand: AsyncParsableCommand {
             examples: self.examples,
             interval: self.every,
             threads: self.threads,
+            adapterRank: self.loraRank,
             lab: NetworkLab.isInside ? try await NetworkLab() : nil
         )
         try trial.prepare()

@@ -19,13 +19,16 @@ extension ShardReplica {
         if var run = self.current, run.session.run == session.run, run.plan == plan {
             run.session = session
             run.name = request.shard
+            run.base.checksum = request.baseChecksum
+            try self.takeBase(&run)
             self.current = run
             return try self.state(of: run)
         }
-        let run: Run
+        var run: Run
         do {
             let configuration = try ModelConfiguration.load(contents: request.configuration, name: "configuration")
             let decoded = try JSONDecoder().decode(ShardPlan.self, from: Data(request.plan))
+            try self.checkBases(of: decoded)
             let needed = try ExpertShard.byteCount(configuration, plan: decoded)
             guard UInt64(needed) <= self.memory else {
                 throw TrainingError(
@@ -46,9 +49,13 @@ extension ShardReplica {
             )
         } catch let error as DecodingError {
             throw RPCError(.invalidArgument, "plan: \(error.words); use the same version on both sides")
+        } catch let error as RPCError {
+            throw error
         } catch {
             throw RPCError(.invalidArgument, "\(error)")
         }
+        run.base.checksum = request.baseChecksum
+        try self.takeBase(&run)
         self.current = run
         return try self.state(of: run)
     }
@@ -63,7 +70,9 @@ extension ShardReplica {
                 records: UInt64(run.place?.records ?? 0),
                 snapshots: (run.folder?.steps() ?? []).map { UInt64($0) },
                 stateBytes: UInt64(try run.shard.stateByteCount()),
-                checksum: checksum
+                checksum: checksum,
+                needsBase: run.shard.needsBase,
+                baseBytes: UInt64(run.shard.baseByteCount)
             )
         } catch {
             throw RPCError(.internal, "\(error)")
@@ -80,6 +89,7 @@ extension ShardReplica {
                 "piece has \(request.piece.count) bytes, but may have \(Self.mostPieceBytes) at most"
             )
         }
+        if request.isBase { return try self.storeBase(request, &run) }
         if request.offset == 0 { run.arriving = [] }
         guard request.offset == UInt64(run.arriving.count),
             UInt64(run.arriving.count + request.piece.count) <= state.stateBytes
@@ -101,6 +111,12 @@ extension ShardReplica {
         var run = try self.run(of: request.session)
         guard let step = Int(exactly: request.step), step < Int(UInt32.max) else {
             throw RPCError(.invalidArgument, "step is \(request.step), but must be below \(UInt32.max)")
+        }
+        guard !run.shard.needsBase else {
+            throw RPCError(
+                .failedPrecondition,
+                "the weights below the adapter have not come yet; bring them with Store"
+            )
         }
         let bytes: [UInt8]
         if request.isOnDisk {

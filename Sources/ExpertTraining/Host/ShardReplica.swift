@@ -26,6 +26,8 @@ final class ShardReplica {
         var checksum: UInt64 = 0
         /// A state that comes in pieces.
         var arriving: [UInt8] = []
+        /// What the weights below an adapter must be, and how many bytes of them have come.
+        var base: (checksum: UInt64, arrived: Int) = (0, 0)
         /// The newest copy.
         var copy: (step: Int, state: [UInt8])?
     }
@@ -37,6 +39,7 @@ final class ShardReplica {
     let level: KernelLevel
     let root: String?
     let memory: UInt64
+    let bases: [Checkpoint]
     /// What it holds.
     var current: Run?
 
@@ -46,14 +49,17 @@ final class ShardReplica {
     ///   - pool: Threads that share the work.
     ///   - level: The instruction set.
     ///   - folder: The folder for snapshots; nil for none.
+    ///   - bases: Parts of a checkpoint on this machine, which need not come where an adapter is trained beside its weights.
     ///   - memory: Bytes that weights and gradients may take; this machine's if omitted.
     init(
         pool: WorkPool,
         level: KernelLevel = .best,
         folder: String?,
+        bases: [Checkpoint] = [],
         memory: UInt64 = ProcessInfo.processInfo.physicalMemory
     ) {
         self.memory = memory
+        self.bases = bases
         self.pool = pool
         self.level = level
         self.root = folder
@@ -188,8 +194,9 @@ final class ShardReplica {
         } catch {
             throw RPCError(.internal, "\(error)")
         }
-        guard sum == run.checksum else {
+        guard sum == run.checksum, run.shard.hasSoundWeights() else {
             run.place = nil
+            run.shard.forgetBase()
             self.current = run
             throw RPCError(
                 .dataLoss,

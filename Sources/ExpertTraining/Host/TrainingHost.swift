@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import Checkpoints
 public import Logging
 public import Metrics
 internal import RPCCore
@@ -27,6 +28,9 @@ public struct TrainingHostConfiguration: Sendable {
     public var pinsThreads = false
     /// How long an idle one of them looks for work before it sleeps.
     public var spin = WorkPool.defaultSpin
+    /// Parts of a checkpoint on this machine, or a whole one, for adapters that are trained beside its weights: the trainer need
+    /// not bring these then.
+    public var shardDirectories: [String] = []
     /// The folder for snapshots; nil for none on this machine.
     public var snapshotFolder: String?
     /// How long calls may take to finish once draining has begun.
@@ -54,6 +58,7 @@ public final class TrainingHost: Sendable {
     private let logger: Logger
     private let jobs: HostJobs
     private let metrics: TrainingHostMetrics
+    private let bases: [Checkpoint]
     private let server: RPCServer
     private let health = HealthRegistry(services: [TrainingHostMethods.service])
 
@@ -63,13 +68,15 @@ public final class TrainingHost: Sendable {
     ///   - configuration: How it serves.
     ///   - logger: Logs what happens.
     ///   - metrics: Where its counts go; the process's own if omitted.
-    /// - Throws: Where a folder for snapshots cannot be made, or this build's descriptors are damaged.
+    /// - Throws: Where a folder for snapshots cannot be made, a part of a checkpoint cannot be used, or this build's descriptors
+    ///   are damaged.
     public init(
         configuration: TrainingHostConfiguration,
         logger: Logger,
         metrics: any MetricsFactory = MetricsSystem.factory
     ) throws {
         if let folder = configuration.snapshotFolder { try SnapshotFolder.makeRoot(folder) }
+        self.bases = try configuration.shardDirectories.map(Self.base)
         self.configuration = configuration
         self.logger = logger
         self.metrics = TrainingHostMetrics(factory: metrics)
@@ -94,6 +101,31 @@ public final class TrainingHost: Sendable {
                 ? methods + (try ReflectionService(describing: methods)).methods : methods,
             logger: logger
         )
+    }
+
+    /// Opens weights that an adapter is trained beside.
+    ///
+    /// - Parameter directory: A part of a checkpoint, or a whole one.
+    /// - Returns: The part.
+    /// - Throws: `CheckpointError` that names the file and what is wrong with it.
+    public static func base(_ directory: String) throws(CheckpointError) -> Checkpoint {
+        let checkpoint = try Checkpoint.open(directory)
+        guard checkpoint.manifest?.packing == nil else {
+            throw CheckpointError(
+                code: .invalidArgument,
+                message: "is packed for hosts that serve; cut a shard without --packed for one that trains",
+                file: directory
+            )
+        }
+        guard !checkpoint.heldExperts.isEmpty else {
+            throw CheckpointError(
+                code: .invalidArgument,
+                message: "holds no experts; name a shard that does",
+                file: directory
+            )
+        }
+        try checkpoint.validate()
+        return checkpoint
     }
 
     /// The address that the host listens on; suspends until it does.
@@ -147,7 +179,8 @@ public final class TrainingHost: Sendable {
                             spin: configuration.spin
                         )
                         pool.bindCallingThread()
-                        self.jobs.run(on: ShardReplica(pool: pool, folder: configuration.snapshotFolder))
+                        let folder = configuration.snapshotFolder
+                        self.jobs.run(on: ShardReplica(pool: pool, folder: folder, bases: self.bases))
                     }
                 }
                 group.addTask {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Foundation
 internal import Logging
 internal import RPCCore
 internal import ServiceKit
+internal import SwitchTraining
 internal import SwitchyardProtos
 internal import Synchronization
 
@@ -10,8 +12,44 @@ internal import Synchronization
 extension ShardLink {
     /// Gives a host the state that the trainer keeps.
     func store(_ replica: Int, step: Int) {
+        // The state of this step, though a newer one may come home before the host has the weights below it.
         let (bytes, checksum) = self.state.withLock { $0.kept }
-        self.storePiece(bytes, checksum, from: 0, replica, step)
+        self.afterBase(replica) { self.storePiece(bytes, checksum, from: 0, replica, step) }
+    }
+
+    /// Gives a host the weights below the adapter, where it lacks them, and goes on then.
+    private func afterBase(_ replica: Int, _ body: @escaping @Sendable () -> Void) {
+        guard let base, self.state.withLock({ $0.baseless.contains(replica) }) else { return body() }
+        // Reading a checkpoint may wait for a disk.
+        self.background.async { self.basePiece(of: base, from: 0, replica, body) }
+    }
+
+    private func basePiece(
+        of base: ShardBase,
+        from offset: Int,
+        _ replica: Int,
+        _ body: @escaping @Sendable () -> Void
+    ) {
+        guard offset < base.byteCount else {
+            self.state.withLock { _ = $0.baseless.remove(replica) }
+            return body()
+        }
+        let piece: [UInt8]
+        do {
+            piece = try base.piece(at: offset, upTo: ShardReplica.mostPieceBytes)
+        } catch {
+            self.state.notify { $0.fatal = "the weights below the adapter cannot be read: \(error)" }
+            return
+        }
+        let request = StoreStateRequest(session: self.session, offset: UInt64(offset), piece: piece, isBase: true)
+        self.call(.trainingStore, to: replica, request) { (result: Result<ShardState, RPCError>) in
+            switch result {
+            case .failure(let error): self.failed(replica, error)
+            case .success:
+                self.state.withLock { $0.frozenBytes += piece.count }
+                self.background.async { self.basePiece(of: base, from: offset + piece.count, replica, body) }
+            }
+        }
     }
 
     private func storePiece(_ bytes: [UInt8], _ checksum: UInt64, from offset: Int, _ replica: Int, _ step: Int) {
@@ -28,7 +66,9 @@ extension ShardLink {
         self.call(.trainingStore, to: replica, request) { (result: Result<ShardState, RPCError>) in
             switch result {
             case .failure(let error): self.failed(replica, error)
-            case .success: self.storePiece(bytes, checksum, from: end, replica, step)
+            case .success:
+                self.state.withLock { $0.stateBytes.sent += end - offset }
+                self.storePiece(bytes, checksum, from: end, replica, step)
             }
         }
     }
@@ -42,7 +82,7 @@ extension ShardLink {
             isOnDisk: true,
             checksum: checksum
         )
-        self.load(request, replica, step)
+        self.afterBase(replica) { self.load(request, replica, step) }
     }
 
     private func load(_ request: LoadStateRequest, _ replica: Int, _ step: Int) {
@@ -167,6 +207,7 @@ extension ShardLink {
             switch result {
             case .success(let answer) where !answer.piece.isEmpty:
                 arriving.add(answer.piece)
+                self.state.withLock { $0.stateBytes.received += answer.piece.count }
                 self.fetchPiece(copy, replica, step, arriving)
             case .success, .failure:
                 self.state.withLock { $0.isBringingHome = false }

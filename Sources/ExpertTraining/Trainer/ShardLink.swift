@@ -105,11 +105,19 @@ final class ShardLink: Sendable {
         var repeats = 0
         var sentBytes = 0
         var receivedBytes = 0
+        /// Bytes of states that went to hosts, and came home.
+        var stateBytes = (sent: 0, received: 0)
+        /// Bytes of weights below an adapter that went to hosts.
+        var frozenBytes = 0
+        /// Replicas that lack the weights below the adapter.
+        var baseless: Set<Int> = []
     }
 
     let name: String
     let targets: [String]
     let plan: ShardPlan
+    /// The weights below an adapter; nil where all weights are trained.
+    let base: ShardBase?
     let session: TrainingSession
     let configuration: [UInt8]
     let encodedPlan: [UInt8]
@@ -127,6 +135,7 @@ final class ShardLink: Sendable {
         _ name: String,
         targets: [(host: String, port: Int)],
         plan: ShardPlan,
+        base: ShardBase?,
         configuration: [UInt8],
         session: TrainingSession,
         patience: Duration,
@@ -137,6 +146,7 @@ final class ShardLink: Sendable {
         self.name = name
         self.targets = targets.map { AddressText.of(host: $0.host, port: $0.port) }
         self.plan = plan
+        self.base = base
         self.session = session
         self.configuration = configuration
         let encoder = JSONEncoder()
@@ -273,7 +283,8 @@ final class ShardLink: Sendable {
             session: self.session,
             configuration: self.configuration,
             plan: self.encodedPlan,
-            shard: self.name
+            shard: self.name,
+            baseChecksum: self.base?.checksum ?? 0
         )
         self.call(.trainingOpen, to: replica, request, within: .seconds(10)) {
             (result: Result<ShardState, RPCError>) in
@@ -287,6 +298,7 @@ final class ShardLink: Sendable {
                     {
                         own.records[replica, default: Record()].snapshot = (step, nil)
                     }
+                    if state.needsBase { own.baseless.insert(replica) } else { own.baseless.remove(replica) }
                     return book.opened(
                         replica,
                         ShardBook.HostState(

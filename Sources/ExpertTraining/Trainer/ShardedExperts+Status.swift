@@ -121,9 +121,13 @@ extension ShardedExperts {
             snapshot.set(table.logSteps, [shard.name], shard.logSteps)
         }
         for link in self.links {
-            let (sent, received) = link.state.withLock { ($0.sentBytes, $0.receivedBytes) }
-            snapshot.set(table.bytesTotal, [link.name, "sent"], sent)
-            snapshot.set(table.bytesTotal, [link.name, "received"], received)
+            link.state.withLock { state in
+                snapshot.set(table.bytesTotal, [link.name, "sent"], state.sentBytes)
+                snapshot.set(table.bytesTotal, [link.name, "received"], state.receivedBytes)
+                snapshot.set(table.stateBytesTotal, [link.name, "sent"], state.stateBytes.sent)
+                snapshot.set(table.stateBytesTotal, [link.name, "received"], state.stateBytes.received)
+                snapshot.set(table.frozenBytesTotal, [link.name], state.frozenBytes)
+            }
         }
     }
 }

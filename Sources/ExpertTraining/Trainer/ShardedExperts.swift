@@ -62,6 +62,9 @@ public final class ShardedExperts: LearningExperts {
     /// The run's number.
     public let run: UInt64
 
+    /// The adapter that is trained in place of experts' weights; nil where those are.
+    public let adapter: LowRankSettings?
+
     /// Rows of a call at most.
     static let mostRows = 2048
 
@@ -82,17 +85,20 @@ public final class ShardedExperts: LearningExperts {
     ///   - file: The contents of its `config.json`, which hosts get.
     ///   - optimizer: What makes new weights of gradients.
     ///   - settings: How the run trains.
+    ///   - adapter: The LoRA adapter that is trained in place of experts' weights; nil to train those.
     ///   - run: The run's number, which is not 0.
     ///   - pool: Threads for what the trainer itself computes.
     ///   - isStopping: Whether the run has been told to end.
     ///   - logger: Logs what becomes of hosts.
-    /// - Throws: `TrainingError` for pools that do not fit the model, and why the log's folder cannot be used, in words.
+    /// - Throws: `TrainingError` for pools or an adapter that do not fit the model; `CheckpointError` for weights below the
+    ///   adapter that cannot be used; why the log's folder cannot be used, in words.
     public init(
         _ configuration: Configuration,
         model: ModelConfiguration,
         file: [UInt8],
         optimizer: OptimizerPlan,
         settings: TrainingSettings,
+        adapter: Adapter? = nil,
         run: UInt64,
         pool: WorkPool,
         isStopping: @escaping @Sendable () -> Bool,
@@ -102,7 +108,8 @@ public final class ShardedExperts: LearningExperts {
             model,
             count: configuration.pools.count,
             optimizer: optimizer,
-            settings: settings
+            settings: settings,
+            adapter: adapter.map { ShardPlan.Adapter($0.settings, base: $0.base.fingerprint) }
         )
         if let folder = configuration.logFolder { try LogFiles.makeFolder(folder) }
         let share = configuration.logFileBytes / max(1, configuration.pools.count)
@@ -113,6 +120,7 @@ public final class ShardedExperts: LearningExperts {
                     pool.name,
                     targets: pool.targets,
                     plan: plan,
+                    base: try adapter.map { try ShardBase($0.base, plan: plan) },
                     configuration: file,
                     session: session,
                     patience: configuration.call,
@@ -127,6 +135,7 @@ public final class ShardedExperts: LearningExperts {
         }
         self.shardOf = shardOf
         self.run = run
+        self.adapter = adapter?.settings
         self.settings = configuration
         self.model = model
         self.isStopping = isStopping
@@ -243,8 +252,8 @@ public final class ShardedExperts: LearningExperts {
     }
 
     /// The squares of gradients, ``LearningExperts/squares()``.
-    public func squares() throws -> [TensorRole: Double] {
-        var squares: [TensorRole: Double] = [:]
+    public func squares() throws -> [String: Double] {
+        var squares: [String: Double] = [:]
         let layouts = self.templates.withLock { $0.map(\.layout) }
         for (link, layout) in zip(self.links, layouts) {
             let answer = try link.squares(self.wait)
@@ -255,7 +264,7 @@ public final class ShardedExperts: LearningExperts {
                 )
             }
             for index in answer.touched where Int(index) < layout.entries.count {
-                squares[layout.entries[Int(index)].role] = answer.squares[Int(index)]
+                squares[layout.entries[Int(index)].name] = answer.squares[Int(index)]
             }
         }
         return squares

@@ -16,7 +16,8 @@ public import TensorKernels
 ///   number of threads, any instruction set and any split into parts.
 /// - There is no dropout of the adapter's own.
 ///
-/// A buffer of weights that the adapter was applied to is the merged model.
+/// A buffer of weights that the adapter was applied to is the merged model. Experts that are elsewhere have the same adapter
+/// in parts, one in each ``ExpertShard``.
 public final class LowRankAdapter: @unchecked Sendable {
     // Safety: one caller at a time trains; its threads write disjoint rows.
 
@@ -35,6 +36,9 @@ public final class LowRankAdapter: @unchecked Sendable {
     /// For each entry of the model's layout whether the adapter changes it.
     public let targets: [Bool]
 
+    /// For each entry of the model's layout whether the adapter needs its gradient: not where it is changed elsewhere.
+    public let wanted: [Bool]
+
     /// One matrix that is changed.
     private struct Module {
         var name: String
@@ -42,6 +46,8 @@ public final class LowRankAdapter: @unchecked Sendable {
         var index: Int
         var outputs: Int
         var inputs: Int
+        /// Where it lies among the matrices without the adapter; nil where it is changed elsewhere.
+        var base: Int?
     }
 
     private let modules: [Module]
@@ -58,29 +64,73 @@ public final class LowRankAdapter: @unchecked Sendable {
     ///   - weights: The base model, of which the matrices to change are copied.
     ///   - settings: What to change.
     ///   - seed: The seed of the first values.
+    ///   - expertsElsewhere: Whether experts' matrices are changed elsewhere. The adapter then has their A and B, but neither
+    ///     applies nor trains them.
     /// - Throws: `invalidSettings` for a setting out of range or a target that names no matrix; `limitExceeded`.
-    public init(_ weights: ParameterBuffer, settings: LowRankSettings, seed: UInt64) throws(TrainingError) {
+    public convenience init(
+        _ weights: ParameterBuffer,
+        settings: LowRankSettings,
+        seed: UInt64,
+        expertsElsewhere: Bool = false
+    ) throws(TrainingError) {
         try settings.validate()
+        try self.init(
+            settings,
+            targets: try settings.chosen(in: weights.layout),
+            of: weights.layout,
+            seed: seed,
+            expertsElsewhere: expertsElsewhere
+        )
+        self.takeBase(weights)
+    }
+
+    /// Makes the part of an adapter that changes some of a model's experts, which are zeros until ``takeBase(_:)``.
+    ///
+    /// - Parameters:
+    ///   - settings: What to change in the whole model.
+    ///   - configuration: The model.
+    ///   - layout: The tensors of the experts.
+    ///   - seed: The seed of the first values.
+    /// - Throws: As the adapter of the whole model.
+    convenience init(
+        _ settings: LowRankSettings,
+        of configuration: ModelConfiguration,
+        experts layout: ParameterLayout,
+        seed: UInt64
+    ) throws(TrainingError) {
+        let targets = try settings.targets(in: layout, of: configuration)
+        try self.init(settings, targets: targets, of: layout, seed: seed, expertsElsewhere: false)
+    }
+
+    private init(
+        _ settings: LowRankSettings,
+        targets: [Bool],
+        of model: ParameterLayout,
+        seed: UInt64,
+        expertsElsewhere: Bool
+    ) throws(TrainingError) {
         self.settings = settings
-        self.targets = try settings.chosen(in: weights.layout)
+        self.targets = targets
+        self.wanted = zip(targets, model.entries).map { $0 && !(expertsElsewhere && $1.kind.isExpert) }
         var modules: [Module] = []
-        for (index, entry) in weights.layout.entries.enumerated() where self.targets[index] {
+        var bases: [ParameterLayout.Tensor] = []
+        for (index, entry) in model.entries.enumerated() where targets[index] {
             guard let name = LowRankSettings.module(entry) else { continue }
-            modules.append(Module(name: name, index: index, outputs: entry.shape[0], inputs: entry.shape[1]))
+            var module = Module(name: name, index: index, outputs: entry.shape[0], inputs: entry.shape[1])
+            if self.wanted[index] {
+                module.base = bases.count
+                bases.append(ParameterLayout.Tensor(entry))
+            }
+            modules.append(module)
         }
         self.modules = modules
-        self.layout = try Self.layout(modules, of: weights.layout, rank: settings.rank)
+        self.layout = try Self.layout(modules, of: model, rank: settings.rank)
         self.weights = ParameterBuffer(layout: self.layout)
         self.gradients = Gradients(layout: self.layout)
         self.scale = Float(Self.files(settings, modules, base: "").scale)
-        self.frozen = ParameterBuffer(
-            layout: ParameterLayout(
-                modules.map { ParameterLayout.Tensor(weights.layout.entries[$0.index]) }
-            )
-        )
+        self.frozen = ParameterBuffer(layout: ParameterLayout(bases))
         let draws = WeightDraws(seed: seed)
         for (place, module) in modules.enumerated() {
-            self.frozen.start(place).update(from: weights.start(module.index), count: module.outputs * module.inputs)
             draws.fill(
                 self.weights[2 * place],
                 name: self.layout.entries[2 * place].name,
@@ -89,13 +139,47 @@ public final class LowRankAdapter: @unchecked Sendable {
         }
     }
 
-    private static func layout(
-        _ modules: [Module],
-        of model: ParameterLayout,
-        rank: Int
-    ) throws(TrainingError) -> ParameterLayout {
+    /// Copies the matrices to change from the base model.
+    ///
+    /// - Parameter weights: The base model.
+    func takeBase(_ weights: ParameterBuffer) {
+        for module in self.modules {
+            guard let base = module.base else { continue }
+            self.frozen.start(base).update(from: weights.start(module.index), count: module.outputs * module.inputs)
+        }
+    }
+
+    /// The matrices without the adapter, by their entries in the model's layout.
+    var base: [Int: UnsafeMutableBufferPointer<Float>] {
+        var matrices: [Int: UnsafeMutableBufferPointer<Float>] = [:]
+        for module in self.modules {
+            if let base = module.base { matrices[module.index] = self.frozen[base] }
+        }
+        return matrices
+    }
+
+    /// What the part of an adapter takes that changes some of a model's experts.
+    ///
+    /// - Parameters:
+    ///   - settings: What to change in the whole model.
+    ///   - configuration: The model.
+    ///   - layout: The tensors of the experts.
+    /// - Returns: Elements of A and B together, and of the matrices that they change.
+    /// - Throws: As the adapter itself.
+    static func elementCounts(
+        _ settings: LowRankSettings,
+        of configuration: ModelConfiguration,
+        experts layout: ParameterLayout
+    ) throws(TrainingError) -> (trained: Int, changed: Int) {
+        let targets = try settings.targets(in: layout, of: configuration)
+        let changed = zip(layout.entries, targets).filter(\.1).map(\.0)
+        let modules = changed.map { Module(name: $0.name, index: 0, outputs: $0.shape[0], inputs: $0.shape[1]) }
+        let elements = try Self.elementCount(modules, rank: settings.rank)
+        return (elements, changed.reduce(0) { $0 + $1.range.count })
+    }
+
+    private static func elementCount(_ modules: [Module], rank: Int) throws(TrainingError) -> Int {
         var elements = 0
-        var tensors: [ParameterLayout.Tensor] = []
         for module in modules {
             // Both factors are far below 2^31, and the sum is checked before it grows further.
             elements += rank * (module.inputs + module.outputs)
@@ -107,6 +191,18 @@ public final class LowRankAdapter: @unchecked Sendable {
                         + " parameters; choose a smaller rank or fewer targets"
                 )
             }
+        }
+        return elements
+    }
+
+    private static func layout(
+        _ modules: [Module],
+        of model: ParameterLayout,
+        rank: Int
+    ) throws(TrainingError) -> ParameterLayout {
+        _ = try Self.elementCount(modules, rank: rank)
+        var tensors: [ParameterLayout.Tensor] = []
+        for module in modules {
             let entry = model.entries[module.index]
             for (name, shape) in [
                 (AdapterFiles.firstName(of: module.name), [rank, module.inputs]),
@@ -128,7 +224,7 @@ public final class LowRankAdapter: @unchecked Sendable {
         )
     }
 
-    /// Adds the adapter to the base model: sets every matrix that it changes to `W + s B A`.
+    /// Adds the adapter to the base model: sets every matrix that it changes here to `W + s B A`.
     ///
     /// The sums are those of a merged checkpoint (`Checkpoint.open(_:overrides:adapter:progress:)`) in float32, bit for bit.
     ///
@@ -137,18 +233,42 @@ public final class LowRankAdapter: @unchecked Sendable {
     ///   - pool: The threads.
     public func apply(to weights: ParameterBuffer, pool: WorkPool) {
         for (place, module) in self.modules.enumerated() {
-            let sum = LowRankSum(
-                base: self.frozen.start(place),
-                first: self.weights.start(2 * place),
-                second: self.weights.start(2 * place + 1),
-                output: weights.start(module.index),
-                inputs: module.inputs,
-                rank: self.settings.rank,
-                scale: self.scale
-            )
-            WorkPool.share(module.outputs, width: module.inputs * self.settings.rank, among: pool) {
-                sum.compute(rows: $0)
-            }
+            guard let base = module.base else { continue }
+            self.apply(place, to: weights, base: self.frozen.start(base), pool: pool)
+        }
+    }
+
+    /// Adds the adapter to the matrices that it changes elsewhere, once their A and B have come home.
+    ///
+    /// - Parameters:
+    ///   - weights: The model's weights, whose other tensors are left as they are.
+    ///   - checkpoint: The base model, of which the matrices are read again.
+    ///   - pool: The threads.
+    /// - Throws: `CheckpointError` for a tensor that cannot be read.
+    public func applyElsewhere(
+        to weights: ParameterBuffer,
+        of checkpoint: Checkpoint,
+        pool: WorkPool
+    ) throws(CheckpointError) {
+        for (place, module) in self.modules.enumerated() where module.base == nil {
+            try weights.read(weights.layout.entries[module.index].role, of: checkpoint, into: module.index)
+            self.apply(place, to: weights, base: weights.start(module.index), pool: pool)
+        }
+    }
+
+    private func apply(_ place: Int, to weights: ParameterBuffer, base: UnsafePointer<Float>, pool: WorkPool) {
+        let module = self.modules[place]
+        let sum = LowRankSum(
+            base: base,
+            first: self.weights.start(2 * place),
+            second: self.weights.start(2 * place + 1),
+            output: weights.start(module.index),
+            inputs: module.inputs,
+            rank: self.settings.rank,
+            scale: self.scale
+        )
+        WorkPool.share(module.outputs, width: module.inputs * self.settings.rank, among: pool) {
+            sum.compute(rows: $0)
         }
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import SwitchyardTypes
 
 /// What a LoRA adapter changes, by PEFT's names and defaults.
@@ -87,6 +88,21 @@ public struct LowRankSettings: Sendable, Hashable, Codable {
             guard let module else { return false }
             return self.targets.contains { Self.names($0, module) }
         }
+    }
+
+    /// The modules of some of a model's experts that the adapter changes.
+    ///
+    /// - Parameters:
+    ///   - layout: The tensors of the experts.
+    ///   - configuration: The model, of which ``targets`` name matrices.
+    /// - Returns: For each entry whether it is changed.
+    /// - Throws: `invalidSettings` for a setting out of range or a target that names no matrix of the model.
+    func targets(in layout: ParameterLayout, of configuration: ModelConfiguration) throws(TrainingError) -> [Bool] {
+        try self.validate()
+        let model = try ParameterLayout(configuration)
+        let names = zip(model.entries, try self.chosen(in: model)).filter(\.1).map(\.0.name)
+        let chosen = Set(names)
+        return layout.entries.map { chosen.contains($0.name) }
     }
 
     /// What `target_modules` says of the modules that were chosen.

@@ -26,6 +26,8 @@ final class ExpertsElsewhere {
 
     private let experts: Kind
     private var failure: (any Error)?
+    /// The sums of squares of the latest step's gradients that are elsewhere, by the tensor's name.
+    private(set) var squares: [String: Double] = [:]
 
     /// Those that are trained where they are.
     var learning: (any LearningExperts)? {
@@ -83,15 +85,18 @@ final class ExpertsElsewhere {
         }
     }
 
-    /// Adds the sums of squares of gradients that are elsewhere.
+    /// Adds the sums of squares of gradients that are elsewhere; an adapter's are not the model's.
     func add(to squares: inout [Double], _ layout: ParameterLayout) throws(TrainingError) {
         guard let learning = self.learning else { return }
         do {
-            for (role, square) in try learning.squares() {
-                if let index = layout.index(of: role) { squares[index] = square }
-            }
+            self.squares = try learning.squares()
         } catch {
             throw Self.error(error)
+        }
+        guard learning.adapter == nil else { return }
+        let indices = layout.indicesByName
+        for (name, square) in self.squares {
+            if let index = indices[name] { squares[index] = square }
         }
     }
 

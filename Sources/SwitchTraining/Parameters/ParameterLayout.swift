@@ -174,6 +174,11 @@ public struct ParameterLayout: Sendable, Hashable {
     /// - Parameter role: What the tensor is for.
     /// - Returns: An index into ``entries``; nil for a tensor that the model does not have, and in an adapter's layout.
     public func index(of role: TensorRole) -> Int? { self.indices[role] }
+
+    /// The index of each entry by the tensor's name.
+    public var indicesByName: [String: Int] {
+        Dictionary(uniqueKeysWithValues: self.entries.enumerated().map { ($0.element.name, $0.offset) })
+    }
 }
 
 extension ParameterKind {

@@ -7,12 +7,14 @@ public import TensorKernels
 extension ExpertShard {
     /// Weights and optimizer state under the names of a save: what a shard's later bits depend on.
     ///
+    /// With an adapter these are its own weights, since those that it changes stay as they are.
+    ///
     /// The views read the shard's own memory: use them before the next step.
     ///
     /// - Returns: The tensors, in one order; the optimizer's counts of steps have one for each entry of ``layout``.
     /// - Throws: `CheckpointError` where a tensor cannot be described; never for a layout made from a configuration.
     public func state() throws(CheckpointError) -> [TensorView] {
-        try self.weights.tensors() + self.optimizer.state()
+        try self.trained.tensors() + self.optimizer.state()
     }
 
     /// Bytes of ``stateBytes()``.
@@ -83,7 +85,7 @@ extension ExpertShard {
     func restore(_ tensors: [TensorView]) throws(CheckpointError) {
         let count = self.layout.entries.count
         for (index, tensor) in tensors.prefix(count).enumerated() {
-            let target = self.weights[index]
+            let target = self.trained[index]
             guard tensor.name == self.layout.entries[index].name, tensor.byteCount == target.count * 4 else {
                 throw CheckpointError(
                     code: .wrongShape,
@@ -98,10 +100,10 @@ extension ExpertShard {
         self.beginStep()
     }
 
-    /// Takes its part of a whole model's weights and optimizer state.
+    /// Takes its part of a whole model's weights, or of a whole adapter's, and of the optimizer's state.
     ///
     /// - Parameters:
-    ///   - weights: The model's weights.
+    ///   - weights: The model's weights, or the adapter's.
     ///   - state: The optimizer's state by name, as of a save of the whole model; empty for an optimizer that has seen nothing.
     ///   - steps: The count of steps of each of the model's entries, by name; empty as above.
     /// - Throws: `CheckpointError` for a tensor that is missing or does not fit.
@@ -110,11 +112,12 @@ extension ExpertShard {
         state: [String: TensorView],
         steps: [String: Int]
     ) throws(CheckpointError) {
+        let places = weights.layout.indicesByName
         for (index, entry) in self.layout.entries.enumerated() {
-            guard let place = weights.layout.index(of: entry.role) else {
+            guard let place = places[entry.name], weights[place].count == self.trained[index].count else {
                 throw CheckpointError(code: .missingTensor, message: "is not in the model", tensor: entry.name)
             }
-            _ = self.weights[index].update(from: weights[place])
+            _ = self.trained[index].update(from: weights[place])
         }
         if !state.isEmpty {
             var tensors = [try OptimizerState.steps(self.layout.entries.map { steps[$0.name] ?? 0 })]
@@ -135,13 +138,14 @@ extension ExpertShard {
         self.beginStep()
     }
 
-    /// Puts its weights among a whole model's.
+    /// Puts its weights among a whole model's, or a whole adapter's.
     ///
-    /// - Parameter weights: The model's weights.
+    /// - Parameter weights: The model's weights, or the adapter's.
     public func put(into weights: ParameterBuffer) {
+        let places = weights.layout.indicesByName
         for (index, entry) in self.layout.entries.enumerated() {
-            if let place = weights.layout.index(of: entry.role) {
-                _ = weights[place].update(from: self.weights[index])
+            if let place = places[entry.name], weights[place].count == self.trained[index].count {
+                _ = weights[place].update(from: self.trained[index])
             }
         }
     }
@@ -153,13 +157,25 @@ extension ExpertShard {
     /// - Throws: `CheckpointError` as ``state()``.
     public func checksum(pool: WorkPool) throws(CheckpointError) -> UInt64 {
         let tensors = try self.state()
-        let sums = [UInt64](unsafeUninitializedCapacity: tensors.count) { sums, count in
+        return Self.checksum(tensors.count, pool: pool) { index in tensors[index].withUnsafeBytes { XXHash64.hash($0) }
+        }
+    }
+
+    /// XXH64 of the tensors' own XXH64.
+    ///
+    /// - Parameters:
+    ///   - count: How many tensors there are.
+    ///   - pool: Threads that share the work.
+    ///   - sum: The checksum of one.
+    /// - Returns: The checksum of all.
+    static func checksum(_ count: Int, pool: WorkPool, of sum: @Sendable (Int) -> UInt64) -> UInt64 {
+        let sums = [UInt64](unsafeUninitializedCapacity: count) { sums, written in
             // Safety: each thread writes numbers of its own range.
             nonisolated(unsafe) let sums = sums
-            pool.run(tensors.count) { range in
-                for index in range { sums[index] = tensors[index].withUnsafeBytes { XXHash64.hash($0) } }
+            pool.run(count) { range in
+                for index in range { sums[index] = sum(index) }
             }
-            count = tensors.count
+            written = count
         }
         return sums.withUnsafeBytes { XXHash64.hash($0) }
     }

@@ -5,7 +5,8 @@ public import SwitchModel
 public import SwitchyardTypes
 public import TensorKernels
 
-/// Some of a model's experts as a trainer's experts elsewhere: weights, gradients and optimizer state.
+/// Some of a model's experts as a trainer's experts elsewhere: weights, gradients and optimizer state; or weights that stay as
+/// they are, and the part of a LoRA adapter that changes them with its optimizer state.
 ///
 /// What it holds is a function of the state that it was given and of the calls since, in their order: the same bits for any
 /// number of threads and on every instruction set, and the same as those of a ``TrainingStep`` that holds all experts itself.
@@ -42,25 +43,39 @@ public final class ExpertShard {
     public let configuration: ModelConfiguration
     /// What the shard holds, and how it learns.
     public let plan: ShardPlan
-    /// Where its tensors lie.
+    /// Where the tensors lie that are trained: the experts', or the adapter's.
     public let layout: ParameterLayout
 
+    /// The weights that are computed with: the sums with the adapter's products, where there is one.
     let weights: ParameterBuffer
+    /// What changes the weights in place of new ones.
+    let adapter: LowRankAdapter?
     let optimizer: any Optimizer
+    /// Whether the weights below the adapter are here.
+    var hasBase = false
+    /// The checksum of the weights that are computed with, as the last step left them.
+    var weightSum: UInt64?
+    /// The checksum of the weights below the adapter.
+    var baseSum: UInt64?
+    let pool: WorkPool
     private let gradients: Gradients
+    /// Whether the adapter's gradients are those of ``gradients``.
+    private var isProjected = false
     /// Where gradients go that are not wanted: takes no memory, since nothing is written to it.
     private let unwanted: Gradients
     /// The weights that a step computes with, where they are not those that are trained.
-    private let rounded: ParameterBuffer?
+    let rounded: ParameterBuffer?
     private let networks: [SparseLayer: [Int: FeedForwardParameters]]
     private let settings: TrainingSettings
-    private let pool: WorkPool
     private let level: KernelLevel
     private let arena = Arena()
     private let routing: StepRouting
     private let sums: StepSums
 
-    /// Makes a shard whose weights are zeros.
+    /// What is trained: the weights, or the adapter's.
+    var trained: ParameterBuffer { self.adapter?.weights ?? self.weights }
+
+    /// Makes a shard whose weights are zeros; what an adapter changes comes by ``putBase(_:at:)``.
     ///
     /// - Parameters:
     ///   - configuration: The model.
@@ -75,7 +90,11 @@ public final class ExpertShard {
         level: KernelLevel = .best
     ) throws(TrainingError) {
         try plan.validate(configuration)
-        let layout = try ParameterLayout(configuration, experts: plan.held)
+        let held = try ParameterLayout(configuration, experts: plan.held)
+        let adapter = try plan.adapter.map { adapter throws(TrainingError) in
+            try LowRankAdapter(adapter.settings, of: configuration, experts: held, seed: plan.seed)
+        }
+        let layout = adapter?.layout ?? held
         var settings = TrainingSettings()
         settings.expertDropout = plan.dropout
         settings.precision = plan.precision
@@ -83,20 +102,21 @@ public final class ExpertShard {
         self.configuration = configuration
         self.plan = plan
         self.layout = layout
-        self.weights = ParameterBuffer(layout: layout)
-        self.gradients = Gradients(layout: layout)
-        self.unwanted = Gradients(layout: layout, wanted: layout.entries.map { _ in false })
-        self.rounded = plan.precision == .bfloat16 ? ParameterBuffer(layout: layout) : nil
+        self.adapter = adapter
+        self.weights = ParameterBuffer(layout: held)
+        self.gradients = Gradients(layout: held, wanted: adapter?.wanted)
+        self.unwanted = Gradients(layout: held, wanted: held.entries.map { _ in false })
+        self.rounded = plan.precision == .bfloat16 ? ParameterBuffer(layout: held) : nil
         self.optimizer = try plan.optimizer.within(layout).optimizer(of: layout)
         self.settings = settings
         self.pool = pool
         self.level = level
-        self.networks = Self.networks(configuration, plan, layout)
+        self.networks = Self.networks(configuration, plan, held)
         self.sums = StepSums(configuration)
         self.routing = StepRouting(configuration, settings: settings, policy: .unlimited, batch: TrainingBatch([]))
     }
 
-    /// Bytes of a shard's weights and gradients, before it is made.
+    /// Bytes of a shard's weights and gradients, an adapter's included, before it is made.
     ///
     /// - Parameters:
     ///   - configuration: The model.
@@ -108,7 +128,14 @@ public final class ExpertShard {
         plan: ShardPlan
     ) throws(TrainingError) -> Int {
         try plan.validate(configuration)
-        return try ParameterLayout(configuration, experts: plan.held).count * 2 * MemoryLayout<Float>.stride
+        let held = try ParameterLayout(configuration, experts: plan.held)
+        var elements = held.count * 2
+        if let adapter = plan.adapter {
+            let counts = try LowRankAdapter.elementCounts(adapter.settings, of: configuration, experts: held)
+            // The weights below the adapter, and gradients of those alone.
+            elements = held.count + 2 * counts.changed + 2 * counts.trained
+        }
+        return elements * MemoryLayout<Float>.stride
     }
 
     private static func networks(
@@ -197,6 +224,7 @@ public final class ExpertShard {
         guard accumulates || answers else { return nil }
         let inputs = answers ? FloatMatrix(uninitializedRows: batch.tokens.rows, columns: batch.tokens.columns) : nil
         defer { self.arena.end() }
+        if accumulates { self.isProjected = false }
         let networks = self.feedForwards(batch, step)
         let kept = networks.activations(of: batch.tokens.all)
         networks.backward(
@@ -245,14 +273,24 @@ public final class ExpertShard {
     /// Forgets the gradients, before the first batch of a step.
     public func beginStep() {
         self.gradients.begin()
+        self.isProjected = false
+    }
+
+    /// The gradients of what is trained, once all batches of a step are in.
+    private func trainedGradients() -> Gradients {
+        self.gradients.clearUntouched(pool: self.pool)
+        guard let adapter else { return self.gradients }
+        if !self.isProjected { adapter.project(self.gradients, pool: self.pool, level: self.level) }
+        self.isProjected = true
+        return adapter.gradients
     }
 
     /// The sum of squares of each tensor's gradient, once all batches of a step are in; nil for a tensor without one.
     ///
     /// - Returns: A number for each entry of ``layout``.
     public func squares() -> [Double?] {
-        self.gradients.clearUntouched(pool: self.pool)
-        return zip(GradientNorm.squares(of: self.gradients, pool: self.pool), self.gradients.touched)
+        let gradients = self.trainedGradients()
+        return zip(GradientNorm.squares(of: gradients, pool: self.pool), gradients.touched)
             .map { square, isTouched in isTouched ? square : nil }
     }
 
@@ -262,21 +300,26 @@ public final class ExpertShard {
     ///   - rate: The learning rate.
     ///   - scale: What each gradient is multiplied with before it is used.
     public func apply(rate: Double, scale: Double) {
-        self.gradients.clearUntouched(pool: self.pool)
         self.optimizer.step(
-            weights: self.weights,
-            gradients: self.gradients,
+            weights: self.trained,
+            gradients: self.trainedGradients(),
             learningRate: rate,
             gradientScale: scale,
             pool: self.pool
         )
         self.weightsChanged()
-        self.gradients.begin()
+        self.beginStep()
     }
 
-    /// Rounds the weights that a step computes with, where it computes with rounded ones.
+    /// Makes the weights that a step computes with of what is trained.
     func weightsChanged() {
+        if let adapter {
+            // Without the weights below it, this is a trainer's: it computes nothing with them.
+            guard self.hasBase else { return }
+            adapter.apply(to: self.weights, pool: self.pool)
+        }
         if let rounded { Rounding.copy(self.weights, into: rounded, pool: self.pool) }
+        if self.adapter != nil { self.weightSum = self.weightChecksum() }
     }
 }
 

@@ -14,6 +14,9 @@ public protocol LearningExperts: Sendable {
     /// The run that they are trained in: saves keep it, so that hosts know it again when it resumes.
     var run: UInt64 { get }
 
+    /// The LoRA adapter of the whole model whose part for experts is trained in place of their weights; nil where those are.
+    var adapter: LowRankSettings? { get }
+
     /// Begins a step, or begins it again: gradients of an earlier attempt are forgotten.
     ///
     /// - Parameter step: The step's number.
@@ -54,11 +57,11 @@ public protocol LearningExperts: Sendable {
         places: [RowPlace]
     ) throws -> FloatMatrix
 
-    /// The sums of squares of the step's gradients, of the tensors that got any.
+    /// The sums of squares of the step's gradients, of the tensors that got any: those of an adapter where one is trained.
     ///
-    /// - Returns: A sum by tensor.
+    /// - Returns: A sum by the tensor's name.
     /// - Throws: ``VoidStep``, or what prevents an answer, in words.
-    func squares() throws -> [TensorRole: Double]
+    func squares() throws -> [String: Double]
 
     /// Ends the step: experts make new weights of their gradients.
     ///
@@ -71,7 +74,7 @@ public protocol LearningExperts: Sendable {
     /// Gives the experts the state that they begin with.
     ///
     /// - Parameters:
-    ///   - weights: The model's weights.
+    ///   - weights: The model's weights, or the adapter's.
     ///   - state: The optimizer's state by name; empty for an optimizer that has seen nothing.
     ///   - steps: The optimizer's count of steps of each tensor, by the tensor's name; empty as above.
     ///   - step: Steps that were taken.
@@ -80,8 +83,8 @@ public protocol LearningExperts: Sendable {
 
     /// Brings the experts' state home, as it is after the steps that were taken.
     ///
-    /// - Parameter weights: The model's weights, of which the experts' are replaced.
-    /// - Returns: Weights of experts and their optimizer's state, as ``ExpertShard/state()`` gives them, one list for each shard.
+    /// - Parameter weights: The model's weights, or the adapter's, of which the experts' are replaced.
+    /// - Returns: What is trained of experts and their optimizer's state, as ``ExpertShard/state()`` gives them, one list for each shard.
     /// - Throws: What prevents it, in words.
     func state(into weights: ParameterBuffer) throws -> [[TensorView]]
 }

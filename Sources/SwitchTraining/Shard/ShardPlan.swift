@@ -69,8 +69,28 @@ public struct ShardPlan: Sendable, Hashable, Codable {
         }
     }
 
+    /// What an adapter is trained beside, and which one.
+    public struct Adapter: Sendable, Hashable, Codable {
+        /// The adapter of the whole model, of which a shard has the part that changes its experts.
+        public var settings: LowRankSettings
+        /// The fingerprint of the checkpoint whose weights stay as they are.
+        public var base: UInt64
+
+        /// Describes an adapter.
+        ///
+        /// - Parameters:
+        ///   - settings: The adapter of the whole model.
+        ///   - base: The fingerprint of the checkpoint whose weights stay as they are.
+        public init(_ settings: LowRankSettings, base: UInt64) {
+            self.settings = settings
+            self.base = base
+        }
+    }
+
     /// The experts, by layer in the model's order.
     public var held: [Held]
+    /// The LoRA adapter that is trained in place of the experts' weights; nil to train those.
+    public var adapter: Adapter?
     /// What makes new weights of gradients.
     public var optimizer: OptimizerPlan
     /// Probability of dropping an element of an expert's hidden row.
@@ -86,8 +106,15 @@ public struct ShardPlan: Sendable, Hashable, Codable {
     ///   - held: The experts, by layer in the model's order.
     ///   - optimizer: What makes new weights of gradients.
     ///   - settings: How the run trains.
-    public init(held: [Held], optimizer: OptimizerPlan, settings: TrainingSettings) {
+    ///   - adapter: The LoRA adapter that is trained in place of the experts' weights; nil to train those.
+    public init(
+        held: [Held],
+        optimizer: OptimizerPlan,
+        settings: TrainingSettings,
+        adapter: Adapter? = nil
+    ) {
         self.held = held
+        self.adapter = adapter
         self.optimizer = optimizer
         self.dropout = settings.expertDropout ?? settings.dropout
         self.precision = settings.precision
@@ -101,13 +128,15 @@ public struct ShardPlan: Sendable, Hashable, Codable {
     ///   - count: Shards, at least 1.
     ///   - optimizer: What makes new weights of gradients.
     ///   - settings: How the run trains.
+    ///   - adapter: The LoRA adapter that is trained in place of the experts' weights; nil to train those.
     /// - Returns: The shards.
     /// - Throws: `unsupported` for a model without experts, `invalidSettings` for more shards than experts.
     public static func shards(
         _ configuration: ModelConfiguration,
         count: Int,
         optimizer: OptimizerPlan,
-        settings: TrainingSettings
+        settings: TrainingSettings,
+        adapter: Adapter? = nil
     ) throws(TrainingError) -> [ShardPlan] {
         guard configuration.hasExperts else {
             throw TrainingError(
@@ -130,7 +159,8 @@ public struct ShardPlan: Sendable, Hashable, Codable {
                 return ShardPlan(
                     held: configuration.sparseLayers.map { Held($0, Array(range)) },
                     optimizer: optimizer,
-                    settings: settings
+                    settings: settings,
+                    adapter: adapter
                 )
             }
     }

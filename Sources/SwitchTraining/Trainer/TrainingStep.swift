@@ -33,6 +33,9 @@ public final class TrainingStep {
     /// Bytes of activations at most so far.
     public var activationBytes: Int { self.arena.peakByteCount + self.packs.peakByteCount }
 
+    /// The sums of squares of the latest step's gradients of experts that are trained elsewhere, by the tensor's name.
+    public var squaresElsewhere: [String: Double] { self.experts?.squares ?? [:] }
+
     /// Where the time of the latest step's gradients went.
     public private(set) var times = StepTimes()
 

@@ -46,19 +46,29 @@ public struct OpenShardRequest: ProtoMessage {
     /// The model: the contents of config.json.
     public var configuration: [UInt8]
 
-    /// The experts, the optimizer and its settings, dropout, precision and seed, as JSON (docs/protocol.md, "Training
-    /// hosts").
+    /// The experts, the optimizer and its settings, dropout, precision, seed and adapter, as JSON (docs/protocol.md,
+    /// "Training hosts").
     public var plan: [UInt8]
 
     /// The shard's name, for people.
     public var shard: String
 
+    /// With an adapter: the checksum of the weights below it, XXH64 of each tensor's XXH64 as float32.
+    public var baseChecksum: UInt64
+
     /// Creates the message; each parameter is the property of that name.
-    public init(session: TrainingSession? = nil, configuration: [UInt8] = [], plan: [UInt8] = [], shard: String = "") {
+    public init(
+        session: TrainingSession? = nil,
+        configuration: [UInt8] = [],
+        plan: [UInt8] = [],
+        shard: String = "",
+        baseChecksum: UInt64 = 0
+    ) {
         self.session = session
         self.configuration = configuration
         self.plan = plan
         self.shard = shard
+        self.baseChecksum = baseChecksum
     }
 
     /// Reads and writes the message.
@@ -75,6 +85,7 @@ extension OpenShardRequest: CBacked {
         self.configuration = fields.bytes(c.configuration)
         self.plan = fields.bytes(c.plan)
         self.shard = try fields.string(c.shard, "shard")
+        self.baseChecksum = c.base_checksum
     }
 
     func write(_ c: inout Switchyard__V1__OpenShardRequest, _ arena: ProtoArena) {
@@ -82,6 +93,7 @@ extension OpenShardRequest: CBacked {
         c.configuration = arena.bytes(self.configuration)
         c.plan = arena.bytes(self.plan)
         c.shard = arena.bytes(self.shard)
+        c.base_checksum = self.baseChecksum
     }
 }
 
@@ -110,6 +122,12 @@ public struct ShardState: ProtoMessage {
     /// Set by Load and Apply.
     public var checksum: UInt64
 
+    /// With an adapter: whether the weights below it must come, by Store, before Load.
+    public var needsBase: Bool
+
+    /// Bytes of these weights.
+    public var baseBytes: UInt64
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         isLoaded: Bool = false,
@@ -118,7 +136,9 @@ public struct ShardState: ProtoMessage {
         records: UInt64 = 0,
         snapshots: [UInt64] = [],
         stateBytes: UInt64 = 0,
-        checksum: UInt64 = 0
+        checksum: UInt64 = 0,
+        needsBase: Bool = false,
+        baseBytes: UInt64 = 0
     ) {
         self.isLoaded = isLoaded
         self.step = step
@@ -127,6 +147,8 @@ public struct ShardState: ProtoMessage {
         self.snapshots = snapshots
         self.stateBytes = stateBytes
         self.checksum = checksum
+        self.needsBase = needsBase
+        self.baseBytes = baseBytes
     }
 
     /// Reads and writes the message.
@@ -146,6 +168,8 @@ extension ShardState: CBacked {
         self.snapshots = fields.array(c.n_snapshots, c.snapshots)
         self.stateBytes = c.state_bytes
         self.checksum = c.checksum
+        self.needsBase = c.needs_base != 0
+        self.baseBytes = c.base_bytes
     }
 
     func write(_ c: inout Switchyard__V1__ShardState, _ arena: ProtoArena) {
@@ -156,6 +180,8 @@ extension ShardState: CBacked {
         (c.n_snapshots, c.snapshots) = arena.array(self.snapshots)
         c.state_bytes = self.stateBytes
         c.checksum = self.checksum
+        c.needs_base = self.needsBase ? 1 : 0
+        c.base_bytes = self.baseBytes
     }
 }
 
@@ -170,11 +196,18 @@ public struct StoreStateRequest: ProtoMessage {
     /// The bytes.
     public var piece: [UInt8]
 
+    /// Whether they are of the weights below the adapter: the experts' tensors as float32, by layer, expert and matrix
+    /// in the model's order, one after the other.
+    ///
+    /// The last piece is answered once their checksum is known to be that of Open.
+    public var isBase: Bool
+
     /// Creates the message; each parameter is the property of that name.
-    public init(session: TrainingSession? = nil, offset: UInt64 = 0, piece: [UInt8] = []) {
+    public init(session: TrainingSession? = nil, offset: UInt64 = 0, piece: [UInt8] = [], isBase: Bool = false) {
         self.session = session
         self.offset = offset
         self.piece = piece
+        self.isBase = isBase
     }
 
     /// Reads and writes the message.
@@ -190,12 +223,14 @@ extension StoreStateRequest: CBacked {
         self.session = try fields.message(c.session)
         self.offset = c.offset
         self.piece = fields.bytes(c.piece)
+        self.isBase = c.is_base != 0
     }
 
     func write(_ c: inout Switchyard__V1__StoreStateRequest, _ arena: ProtoArena) {
         c.session = arena.message(self.session)
         c.offset = self.offset
         c.piece = arena.bytes(self.piece)
+        c.is_base = self.isBase ? 1 : 0
     }
 }
 
@@ -401,7 +436,8 @@ extension PrepareStepRequest: CBacked {
 
 /// The sizes of a step's gradients.
 public struct PrepareStepResponse: ProtoMessage {
-    /// The sum of squares of each tensor's gradient, by layer, expert and matrix in the model's order.
+    /// The sum of squares of each tensor's gradient, by layer, expert and matrix in the model's order; with an adapter,
+    /// of A and then B of each matrix that it changes.
     public var squares: [Double]
 
     /// The tensors that got any: places in `squares`, ascending.
@@ -654,7 +690,9 @@ extension FetchStateResponse: CBacked {
 
 /// The methods of `switchyard.v1.TrainingHost`.
 ///
-/// A process that holds some of a model's experts while they are trained: weights, gradients and optimizer state.
+/// A process that holds some of a model's experts while they are trained: weights, gradients and optimizer state. With
+/// an adapter it holds weights that stay as they are, and the adapter is what is trained; a state is then that of the
+/// adapter.
 ///
 /// What it holds is a function of the state that it was given and of the calls since, in their order. A call says which
 /// step and which place in the step it is for; one that comes twice is answered twice and counts once, one for another
@@ -674,9 +712,9 @@ public enum TrainingHostMethods {
     /// ``OpenShardRequest`` to ``ShardState``.
     public static let open = MethodName(service: Self.service, name: "Open")
 
-    /// Takes a piece of a state, for Load.
+    /// Takes a piece of a state, for Load, or of the weights below an adapter.
     ///
-    /// Pieces come in order; the first one begins another state.
+    /// Pieces come in order; the first one begins another state, or the weights again.
     ///
     /// ``StoreStateRequest`` to ``ShardState``.
     public static let store = MethodName(service: Self.service, name: "Store")

@@ -129,6 +129,18 @@ package struct TrainingShardTable: MetricTable {
         ["shard", "direction"],
         "Bytes of rows and gradients that were sent to a shard's hosts and received from them."
     )
+    package let stateBytesTotal = MetricDefinition(
+        "switchyard_training_state_bytes_total",
+        .counter,
+        ["shard", "direction"],
+        "Bytes of states of what is trained that were sent to a shard's hosts and received from them."
+    )
+    package let frozenBytesTotal = MetricDefinition(
+        "switchyard_training_frozen_bytes_total",
+        .counter,
+        ["shard"],
+        "Bytes of weights that stay as they are below an adapter, sent to a shard's hosts."
+    )
 }
 
 /// Metrics of a host whose experts are trained.

@@ -30,11 +30,13 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
             To listen beyond loopback, give it a certificate (`switchyard certs` makes some), or allow plaintext with
             --plaintext. Certificate files are read again when they change.
 
-            With --train it waits for `switchyard train --pool`, which brings the experts, and answers no gateway.
+            With --train it waits for `switchyard train --pool`, which brings the experts, and answers no gateway. With a
+            --shard beside --train, a run with --experts lora need not bring the weights below its adapter.
 
             EXAMPLE
               switchyard expert-host --shard shards/pool-0
               switchyard expert-host --train --snapshots /var/lib/switchyard/snapshots
+              switchyard expert-host --train --shard shards/pool-0
               switchyard expert-host --shard shards/pool-0 --dtype bfloat16
               switchyard expert-host --shard packed/pool-0 --prefault
               switchyard expert-host --shard https://bucket.example/shards/pool-0 --shard-cache /var/cache/switchyard
@@ -99,7 +101,7 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
     /// What the settings describe.
     private enum Kind {
         case serving(Plan)
-        case training(TrainingHostConfiguration, ListenAddress)
+        case training(TrainingHostConfiguration, WeightSources, ListenAddress)
     }
 
     private static func kind(_ settings: Settings) throws -> Kind {
@@ -119,7 +121,7 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
         _ = try SecuritySettings.listener(settings, at: listen)
         try AdminOptions.read(settings, CommandSettings.hostAdmin, besides: listen)
         try ServiceOptions.logging(settings)
-        return .training(configuration, listen)
+        return .training(configuration, try WeightSources(try settings.value(table.shard), settings), listen)
     }
 
     /// Reads every setting.
@@ -142,12 +144,14 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
         }
         switch plan {
         case .serving(let plan): try await self.serve(plan, settings)
-        case .training(let configuration, let listen): try await self.train(configuration, at: listen, settings)
+        case .training(let configuration, let sources, let listen):
+            try await self.train(configuration, sources, at: listen, settings)
         }
     }
 
     private func train(
         _ configuration: TrainingHostConfiguration,
+        _ sources: WeightSources,
         at listen: ListenAddress,
         _ settings: Settings
     ) async throws {
@@ -160,13 +164,16 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
         let logger = Logger(label: "training-host")
         configuration.security = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
         let port = try self.admin.port(settings, CommandSettings.hostAdmin, of: TrainingHost.component)
-        let made = configuration
+        var made = configuration
         try await AdminPort.run(port, logger: logger) {
-            let host = try TrainingHost(configuration: made, logger: logger, metrics: AdminPort.metrics(port))
+            let host = try await sources.load(logger: logger) { directories in
+                made.shardDirectories = directories
+                return try TrainingHost(configuration: made, logger: logger, metrics: AdminPort.metrics(port))
+            }
             try await host.runProcess(
                 behind: port,
                 options: self.service,
-                drain: made.drainTimeout,
+                drain: host.configuration.drainTimeout,
                 logger: logger
             ) { try await host.boundAddress() }
         }
@@ -215,8 +222,9 @@ extension ExpertHostCommand: ConfiguredCommand {
         let plan: Plan
         switch try Self.kind(settings) {
         case .serving(let serving): plan = serving
-        case .training(_, let listen):
+        case .training(_, let sources, let listen):
             _ = try ListenerSecurityOptions.security(settings, at: listen, logger: logger)
+            for directory in try sources.localDirectories() ?? [] { _ = try TrainingHost.base(directory) }
             return
         }
         _ = try ListenerSecurityOptions.security(settings, at: plan.listen, logger: logger)

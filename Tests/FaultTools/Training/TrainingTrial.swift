@@ -78,6 +78,8 @@ package struct TrainingTrial: Sendable {
     /// Seconds from a fault to the next.
     package var interval: Double
     package var threads: Int
+    /// The rank of an adapter that is trained in place of the weights; nil to train those.
+    package var adapterRank: Int?
     package var lab: NetworkLab?
 
     /// Describes a trial; each parameter is the property of that name.
@@ -87,8 +89,10 @@ package struct TrainingTrial: Sendable {
         examples: Int,
         interval: Double,
         threads: Int,
+        adapterRank: Int? = nil,
         lab: NetworkLab?
     ) {
+        self.adapterRank = adapterRank
         self.workspace = workspace
         self.steps = steps
         self.examples = examples
@@ -115,7 +119,12 @@ package struct TrainingTrial: Sendable {
             "1",
             "--save-every", "\(max(1, self.steps / 8))", "--keep", "2", "--max-input", "96", "--max-target", "48",
             "--seed", "9",
-        ] + more
+        ] + self.adapter + more
+    }
+
+    private var adapter: [String] {
+        guard let rank = self.adapterRank else { return [] }
+        return ["--lora-rank", "\(rank)", "--lora-target", "q", "--lora-target", "*.experts.*"]
     }
 
     private func specification(_ name: String, _ command: [String]) -> ProcessSpecification {
@@ -190,7 +199,8 @@ package struct TrainingTrial: Sendable {
                     return "pool-\(pool)=\(targets.joined(separator: ","))"
                 }
             let more =
-                ["--experts", "full", "--snapshot-every", "20", "--plaintext", "--expert-call-seconds", "20"]
+                ["--experts", self.adapterRank == nil ? "full" : "lora"]
+                + ["--snapshot-every", "20", "--plaintext", "--expert-call-seconds", "20"]
                 + pools.flatMap { ["--pool", $0] }
             if fault == .loss { try await self.lab?.lose(perMille: 10, between: hosts.compactMap(\.place)) }
             let start = ContinuousClock.now
@@ -308,7 +318,8 @@ package struct TrainingTrial: Sendable {
         _ seconds: Double,
         _ calm: Double?
     ) -> Outcome {
-        let files = ["model.safetensors", "resume/optimizer.safetensors"]
+        let adapter = self.adapterRank == nil ? [] : ["adapter/adapter_model.safetensors"]
+        let files = ["model.safetensors", "resume/optimizer.safetensors"] + adapter
         let isSame = files.allSatisfy { name in
             self.contents(out, name).map { $0 == self.contents("here", name) } ?? false
         }

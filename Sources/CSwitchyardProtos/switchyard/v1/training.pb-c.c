@@ -643,7 +643,7 @@ const ProtobufCMessageDescriptor switchyard__v1__training_session__descriptor =
   (ProtobufCMessageInit) switchyard__v1__training_session__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__open_shard_request__field_descriptors[4] =
+static const ProtobufCFieldDescriptor switchyard__v1__open_shard_request__field_descriptors[5] =
 {
   {
     "session",
@@ -693,8 +693,21 @@ static const ProtobufCFieldDescriptor switchyard__v1__open_shard_request__field_
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "base_checksum",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__OpenShardRequest, base_checksum),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__open_shard_request__field_indices_by_name[] = {
+  4,   /* field[4] = base_checksum */
   1,   /* field[1] = configuration */
   2,   /* field[2] = plan */
   0,   /* field[0] = session */
@@ -703,7 +716,7 @@ static const unsigned switchyard__v1__open_shard_request__field_indices_by_name[
 static const ProtobufCIntRange switchyard__v1__open_shard_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__open_shard_request__descriptor =
 {
@@ -713,14 +726,14 @@ const ProtobufCMessageDescriptor switchyard__v1__open_shard_request__descriptor 
   "Switchyard__V1__OpenShardRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__OpenShardRequest),
-  4,
+  5,
   switchyard__v1__open_shard_request__field_descriptors,
   switchyard__v1__open_shard_request__field_indices_by_name,
   1,  switchyard__v1__open_shard_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__open_shard_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__shard_state__field_descriptors[7] =
+static const ProtobufCFieldDescriptor switchyard__v1__shard_state__field_descriptors[9] =
 {
   {
     "is_loaded",
@@ -806,11 +819,37 @@ static const ProtobufCFieldDescriptor switchyard__v1__shard_state__field_descrip
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "needs_base",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ShardState, needs_base),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "base_bytes",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__ShardState, base_bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__shard_state__field_indices_by_name[] = {
   2,   /* field[2] = attempt */
+  8,   /* field[8] = base_bytes */
   6,   /* field[6] = checksum */
   0,   /* field[0] = is_loaded */
+  7,   /* field[7] = needs_base */
   3,   /* field[3] = records */
   4,   /* field[4] = snapshots */
   5,   /* field[5] = state_bytes */
@@ -819,7 +858,7 @@ static const unsigned switchyard__v1__shard_state__field_indices_by_name[] = {
 static const ProtobufCIntRange switchyard__v1__shard_state__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__shard_state__descriptor =
 {
@@ -829,14 +868,14 @@ const ProtobufCMessageDescriptor switchyard__v1__shard_state__descriptor =
   "Switchyard__V1__ShardState",
   "switchyard.v1",
   sizeof(Switchyard__V1__ShardState),
-  7,
+  9,
   switchyard__v1__shard_state__field_descriptors,
   switchyard__v1__shard_state__field_indices_by_name,
   1,  switchyard__v1__shard_state__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__shard_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__store_state_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor switchyard__v1__store_state_request__field_descriptors[4] =
 {
   {
     "session",
@@ -874,8 +913,21 @@ static const ProtobufCFieldDescriptor switchyard__v1__store_state_request__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "is_base",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__StoreStateRequest, is_base),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__store_state_request__field_indices_by_name[] = {
+  3,   /* field[3] = is_base */
   1,   /* field[1] = offset */
   2,   /* field[2] = piece */
   0,   /* field[0] = session */
@@ -883,7 +935,7 @@ static const unsigned switchyard__v1__store_state_request__field_indices_by_name
 static const ProtobufCIntRange switchyard__v1__store_state_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__store_state_request__descriptor =
 {
@@ -893,7 +945,7 @@ const ProtobufCMessageDescriptor switchyard__v1__store_state_request__descriptor
   "Switchyard__V1__StoreStateRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__StoreStateRequest),
-  3,
+  4,
   switchyard__v1__store_state_request__field_descriptors,
   switchyard__v1__store_state_request__field_indices_by_name,
   1,  switchyard__v1__store_state_request__number_ranges,

@@ -119,15 +119,10 @@ struct TrainClusterSettings: SettingTable {
             }
             return nil
         }
-        guard plan.lowRank == nil else {
-            throw Settings.Failure(
-                "a LoRA adapter is trained in one process; leave out --pool, or the LoRA settings"
-            )
-        }
         if plan.freezesExperts {
             try self.checkFrozen(settings, plan)
         } else {
-            try self.checkFull(settings)
+            try self.checkTrained(settings)
         }
         var hosts = Hosts(cluster: ExpertClusterConfiguration(pools: pools))
         hosts.patience.layer = try settings.value(self.wait)
@@ -152,7 +147,7 @@ struct TrainClusterSettings: SettingTable {
         }
     }
 
-    private func checkFull(_ settings: Settings) throws {
+    private func checkTrained(_ settings: Settings) throws {
         for (key, isSet) in [
             (self.hedgePercent.key, settings.isSet(self.hedgePercent)),
             (self.auditPercent.key, settings.isSet(self.auditPercent)),

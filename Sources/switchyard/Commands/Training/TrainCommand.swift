@@ -39,6 +39,9 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
                 --pool pool-0=127.0.0.1:7401 --pool pool-1=127.0.0.1:7402
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --experts full \\
                 --pool pool-0=10.0.0.1:7401,10.0.0.2:7401 --pool pool-1=10.0.0.3:7401,10.0.0.4:7401
+              switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --experts lora \\
+                --lora-rank 8 --lora-target q --lora-target v --lora-target '*.experts.*' \\
+                --pool pool-0=10.0.0.1:7401 --pool pool-1=10.0.0.3:7401
               switchyard up run/latest
             """
     )
@@ -273,11 +276,23 @@ extension ShardedExperts {
             file: [UInt8](contents),
             optimizer: plan.optimizer,
             settings: settings,
+            adapter: try plan.adapterOnHosts(),
             run: run,
             pool: WorkPool(threads: 1),
             isStopping: isStopping,
             logger: logger
         )
+    }
+}
+
+extension RunPlan {
+    /// The adapter that hosts train in place of experts' weights, with the checkpoint that it is trained beside.
+    ///
+    /// - Returns: The adapter; nil where experts' weights are trained.
+    /// - Throws: `CheckpointError` for a checkpoint that cannot be read.
+    fileprivate func adapterOnHosts() throws -> ShardedExperts.Adapter? {
+        guard let settings = self.lowRank, case .checkpoint(let directory) = self.model else { return nil }
+        return ShardedExperts.Adapter(settings, base: try Checkpoint.open(directory))
     }
 }
 

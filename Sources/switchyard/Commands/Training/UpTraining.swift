@@ -3,6 +3,7 @@
 import ArgumentParser
 import CommandKit
 import Foundation
+import ServiceKit
 
 /// `switchyard up --train`: a training run with its hosts on this machine.
 struct UpTraining {
@@ -18,24 +19,29 @@ struct UpTraining {
     ///
     /// - Throws: What the run throws; `ValidationError` for arguments that `switchyard train` does not know.
     func run() async throws {
-        for flag in ["--pool", "--experts"]
-        where self.arguments.contains(where: { $0 == flag || $0.hasPrefix("\(flag)=") }) {
+        guard !self.arguments.contains(where: { $0 == "--pool" || $0.hasPrefix("--pool=") }) else {
             throw ValidationError(
-                "\(flag) is set by up --train; leave it out, or run `switchyard train` with hosts of its own"
+                "--pool is set by up --train; leave it out, or run `switchyard train` with hosts of its own"
             )
         }
         // Before any process starts.
-        _ = try TrainCommand.parse([self.model] + self.arguments)
+        let settings = try await TrainCommand.parse([self.model] + self.arguments).settings()
+        guard try settings.value(TrainSettings.table.experts) != .frozen else {
+            throw ValidationError(
+                "experts is frozen, but the hosts of up --train train them; set it to full or lora, or run `switchyard train` with"
+                    + " hosts that serve"
+            )
+        }
         let scratch = try ScratchFolder()
         defer { scratch.remove() }
-        let settings = ChildSettings(
+        let children = ChildSettings(
             executable: Programs.this,
             onExit: .restart,
             startTimeout: .seconds(60),
             events: Self.show
         )
         let names = (0..<self.pools).map { "pool-\($0)" }
-        try await ChildProcesses.run(self.hosts(names, scratch.path), settings: settings) { children in
+        try await ChildProcesses.run(self.hosts(names, scratch.path), settings: children) { children in
             let running = children.running
             let pools = names.flatMap { name in
                 let addresses = running.filter { $0.name.hasPrefix("\(name)/") }.map(\.address)
@@ -44,7 +50,7 @@ struct UpTraining {
             Terminal.print(
                 "\(running.count) hosts are up: \(running.map { "\($0.name) \($0.address)" }.joined(separator: ", "))"
             )
-            let train = try TrainCommand.parse([self.model] + self.arguments + ["--experts", "full"] + pools)
+            let train = try TrainCommand.parse([self.model] + self.arguments + pools)
             try await train.run()
         }
     }

@@ -72,17 +72,22 @@ struct  Switchyard__V1__OpenShardRequest
    */
   ProtobufCBinaryData configuration;
   /*
-   * The experts, the optimizer and its settings, dropout, precision and seed, as JSON (docs/protocol.md, "Training hosts").
+   * The experts, the optimizer and its settings, dropout, precision, seed and adapter, as JSON (docs/protocol.md, "Training
+   * hosts").
    */
   ProtobufCBinaryData plan;
   /*
    * The shard's name, for people.
    */
   ProtobufCBinaryData shard;
+  /*
+   * With an adapter: the checksum of the weights below it, XXH64 of each tensor's XXH64 as float32.
+   */
+  uint64_t base_checksum;
 };
 #define SWITCHYARD__V1__OPEN_SHARD_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__open_shard_request__descriptor) \
-    , NULL, {0,NULL}, {0,NULL}, {0,NULL} }
+    , NULL, {0,NULL}, {0,NULL}, {0,NULL}, 0 }
 
 
 /*
@@ -120,10 +125,18 @@ struct  Switchyard__V1__ShardState
    * A checksum of weights and optimizer state: XXH64, tensor by tensor. Set by Load and Apply.
    */
   uint64_t checksum;
+  /*
+   * With an adapter: whether the weights below it must come, by Store, before Load.
+   */
+  protobuf_c_boolean needs_base;
+  /*
+   * Bytes of these weights.
+   */
+  uint64_t base_bytes;
 };
 #define SWITCHYARD__V1__SHARD_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__shard_state__descriptor) \
-    , 0, 0, 0, 0, 0,NULL, 0, 0 }
+    , 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0 }
 
 
 /*
@@ -144,10 +157,15 @@ struct  Switchyard__V1__StoreStateRequest
    * The bytes.
    */
   ProtobufCBinaryData piece;
+  /*
+   * Whether they are of the weights below the adapter: the experts' tensors as float32, by layer, expert and matrix in the
+   * model's order, one after the other. The last piece is answered once their checksum is known to be that of Open.
+   */
+  protobuf_c_boolean is_base;
 };
 #define SWITCHYARD__V1__STORE_STATE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__store_state_request__descriptor) \
-    , NULL, 0, {0,NULL} }
+    , NULL, 0, {0,NULL}, 0 }
 
 
 /*
@@ -272,7 +290,8 @@ struct  Switchyard__V1__PrepareStepResponse
 {
   ProtobufCMessage base;
   /*
-   * The sum of squares of each tensor's gradient, by layer, expert and matrix in the model's order.
+   * The sum of squares of each tensor's gradient, by layer, expert and matrix in the model's order; with an adapter, of A
+   * and then B of each matrix that it changes.
    */
   size_t n_squares;
   double *squares;
