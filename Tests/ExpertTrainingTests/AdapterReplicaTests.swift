@@ -53,10 +53,12 @@ struct AdapterReplicaTests {
         deinit { try? FileManager.default.removeItem(atPath: self.folder) }
 
         func openRequest(_ plan: ShardPlan? = nil, checksum: UInt64? = nil) throws -> OpenShardRequest {
-            OpenShardRequest(
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = .sortedKeys
+            return OpenShardRequest(
                 session: AdapterReplicaTests.session,
                 configuration: Array(ShardReplicaTests.json.utf8),
-                plan: [UInt8](try JSONEncoder().encode(plan ?? self.plan)),
+                plan: [UInt8](try encoder.encode(plan ?? self.plan)),
                 shard: "pool-0",
                 baseChecksum: checksum ?? self.base.checksum
             )
