@@ -168,7 +168,11 @@ extension ShardLink {
                         return []
                     }
                 }
-                if case .failure(let error) = result, error.code == .dataLoss { self.failed(replica, error) }
+                if case .failure(let error) = result {
+                    // A host that has gone on to the next step is asked again; any other that gives no copy is opened again.
+                    let isLate = self.state.withLock { ($0.book?.step ?? step) > step }
+                    if error.code != .failedPrecondition || !isLate { self.failed(replica, error) }
+                }
                 if let answers = round.add(replica, try? result.get()) { self.snapshotsMade(answers, step) }
             }
         }
