@@ -39,6 +39,46 @@ CK_INLINE void add_rms_norm(const float *residual, const float *update, const fl
     rms_norm(sum, weight, epsilon, count, destination);
 }
 
+CK_INLINE void layer_norm(const float *x, const float *weight, const float *bias, float epsilon, size_t count,
+                          float *destination) {
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) {
+            lanes[lane] += x[i + lane];
+        }
+    }
+    for (size_t lane = 0; i + lane < count; lane++) {
+        lanes[lane] += x[i + lane];
+    }
+    const float mean = tree_sum(lanes) / (float)count;
+    float squares[LANES] = {0};
+    i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t lane = 0; lane < LANES; lane++) {
+            const float difference = x[i + lane] - mean;
+            squares[lane] = fmaf(difference, difference, squares[lane]);
+        }
+    }
+    for (size_t lane = 0; i + lane < count; lane++) {
+        const float difference = x[i + lane] - mean;
+        squares[lane] = fmaf(difference, difference, squares[lane]);
+    }
+    const float inverse = 1.0f / sqrtf(tree_sum(squares) / (float)count + epsilon);
+    for (size_t j = 0; j < count; j++) {
+        destination[j] = weight[j] * ((x[j] - mean) * inverse) + bias[j];
+    }
+}
+
+CK_INLINE void add_layer_norm(const float *residual, const float *update, const float *weight, const float *bias,
+                              float epsilon, size_t count, float *sum, float *destination) {
+    for (size_t i = 0; i < count; i++) {
+        sum[i] = residual[i] + update[i];
+    }
+    // The row is in the first-level cache by now.
+    layer_norm(sum, weight, bias, epsilon, count, destination);
+}
+
 CK_INLINE float softmax(float *x, size_t count) {
     if (count == 0) {
         return 0;
@@ -278,6 +318,13 @@ static AVX2 void rms_norm_avx2(const float *x, const float *w, float e, size_t n
 static AVX2 void add_rms_norm_avx2(const float *r, const float *u, const float *w, float e, size_t n, float *s, float *d) {
     add_rms_norm(r, u, w, e, n, s, d);
 }
+static AVX2 void layer_norm_avx2(const float *x, const float *w, const float *b, float e, size_t n, float *d) {
+    layer_norm(x, w, b, e, n, d);
+}
+static AVX2 void add_layer_norm_avx2(const float *r, const float *u, const float *w, const float *b, float e, size_t n,
+                                     float *s, float *d) {
+    add_layer_norm(r, u, w, b, e, n, s, d);
+}
 static AVX2 float softmax_avx2(float *x, size_t n) { return softmax(x, n); }
 static AVX2 void logistic_avx2(int a, float *x, const float *f, size_t n) { logistic_activations(a, x, f, n); }
 static AVX512 void logistic_avx512(int a, float *x, const float *f, size_t n) { logistic_activations(a, x, f, n); }
@@ -314,6 +361,30 @@ void ck_add_rms_norm(int level, const float *residual, const float *update, cons
 #endif
     (void)level;
     add_rms_norm(residual, update, weight, epsilon, count, sum, destination);
+}
+
+void ck_layer_norm(int level, const float *x, const float *weight, const float *bias, float epsilon, size_t count,
+                   float *destination) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        layer_norm_avx2(x, weight, bias, epsilon, count, destination);
+        return;
+    }
+#endif
+    (void)level;
+    layer_norm(x, weight, bias, epsilon, count, destination);
+}
+
+void ck_add_layer_norm(int level, const float *residual, const float *update, const float *weight, const float *bias,
+                       float epsilon, size_t count, float *sum, float *destination) {
+#if defined(__x86_64__)
+    if (level >= CK_LEVEL_AVX2) {
+        add_layer_norm_avx2(residual, update, weight, bias, epsilon, count, sum, destination);
+        return;
+    }
+#endif
+    (void)level;
+    add_layer_norm(residual, update, weight, bias, epsilon, count, sum, destination);
 }
 
 float ck_softmax(int level, float *x, size_t count) {

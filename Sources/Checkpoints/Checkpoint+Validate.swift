@@ -23,9 +23,8 @@ extension Checkpoint {
         }
         for (layer, experts) in self.expectedExperts {
             for expert in experts {
-                for matrix in self.configuration.feedForwardMatrices {
-                    let role = TensorRole.expert(layer, expert: expert, matrix)
-                    if self.packing == nil { _ = try self.stored(role) } else { _ = try self.packedTensor(role) }
+                for role in self.configuration.expertRoles(layer, expert: expert) {
+                    if self.packing == nil || role.isBias { _ = try self.stored(role) } else { _ = try self.packedTensor(role) }
                 }
             }
         }
@@ -44,7 +43,8 @@ extension Checkpoint {
         let shown = names.prefix(4).map { String($0.prefix(120)) }.joined(separator: ", ")
         let rest = names.count > 4 ? " and \(names.count - 4) more" : ""
         return
-            "\(self.directory): \(names.count) tensors have no place in the model and are ignored, as in transformers: "
+            "\(self.directory): \(names.count) tensors have no place in the model and are ignored, as in "
+            + "\(self.configuration.family.reader.reference): "
             + shown + rest
     }
 
@@ -56,6 +56,11 @@ extension Checkpoint {
 
     /// The role that a name stands for in the checkpoint's family.
     func role(named name: String) -> TensorRole? { self.configuration.family.reader.role(named: name) }
+
+    /// The role that a name in a packed part stands for: an expert's packed matrix, or its bias, which is as it was.
+    private func role(packedName name: String) -> TensorRole? {
+        TensorRole(packedName: name) ?? self.role(named: name).flatMap { $0.isExpert && $0.isBias ? $0 : nil }
+    }
 
     /// The experts that this folder must hold.
     private var expectedExperts: [(SparseLayer, [Int])] {
@@ -69,9 +74,9 @@ extension Checkpoint {
     private func refuseUnknown() throws(CheckpointError) {
         let held = Dictionary(uniqueKeysWithValues: self.expectedExperts.map { ($0.0, Set($0.1)) })
         for (name, tensor) in self.tensors.sorted(by: { $0.key < $1.key }) where !Self.ignoredNames.contains(name) {
-            guard let role = self.packing == nil ? self.role(named: name) : TensorRole(packedName: name) else {
+            guard let role = self.packing == nil ? self.role(named: name) : self.role(packedName: name) else {
                 // transformers reports and ignores such tensors. A part holds what was cut into it, and nothing else.
-                if self.manifest == nil { continue }
+                if self.manifest == nil, !self.configuration.family.reader.refusesUnknownTensors { continue }
                 throw tensor.failure(
                     .unknownTensor,
                     "has a name unknown in Switch Transformers; remove it from the file, or choose another checkpoint"
@@ -83,8 +88,8 @@ extension Checkpoint {
             }
             guard let manifest = self.manifest else { continue }
             let belongs: Bool
-            if case .expert(let layer, let expert, _) = role {
-                belongs = held[layer]?.contains(expert) ?? false
+            if let expert = role.expert {
+                belongs = held[expert.layer]?.contains(expert.index) ?? false
             } else {
                 belongs = manifest.kind == .gateway
             }
@@ -99,6 +104,7 @@ extension Checkpoint {
 
     private func hint(forUnplaced role: TensorRole) -> String {
         switch role {
+        case .bias(let part): return self.hint(forUnplaced: part)
         case .lmHead, .sharedEmbedding, .finalNorm, .relativeBias:
             return "has no place in this configuration; override tie_word_embeddings"
         case .attention(let stack, let block, _, _), .layerNorm(let stack, let block, _):

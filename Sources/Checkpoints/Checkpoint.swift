@@ -130,13 +130,13 @@ public final class Checkpoint: Sendable {
         var held: [SparseLayer: [Int]] = [:]
         for name in tensors.keys {
             // Every expert has this matrix, whatever others it has.
-            guard case .expert(let layer, let expert, .wo)? = TensorRole(name: name) ?? TensorRole(packedName: name),
+            guard
+                case .expert(let layer, let expert, .wo)? = configuration.family.reader.role(named: name)
+                    ?? TensorRole(packedName: name),
                 configuration.has(.expert(layer, expert: expert, .wo))
             else { continue }
-            let isWhole = configuration.feedForwardMatrices.allSatisfy { matrix in
-                let role = TensorRole.expert(layer, expert: expert, matrix)
-                return tensors[role.name] != nil || tensors[role.packedName] != nil
-            }
+            let isWhole = configuration.expertRoles(layer, expert: expert)
+                .allSatisfy { tensors[configuration.name(of: $0)] != nil || tensors[$0.packedName] != nil }
             if isWhole { held[layer, default: []].append(expert) }
         }
         return held.mapValues { $0.sorted() }
@@ -165,9 +165,10 @@ public final class Checkpoint: Sendable {
         }
         let shape = self.configuration.shape(of: role)
         guard stored.shape == shape else {
+            let keys = self.configuration.family.reader.shapeKeys(of: role)
             throw stored.failure(
                 .wrongShape,
-                "has the shape \(stored.shape), but the configuration requires \(shape) (\(role.shapeKeys)); correct config.json or "
+                "has the shape \(stored.shape), but the configuration requires \(shape) (\(keys)); correct config.json or "
                     + "override the fields that are wrong"
             )
         }
@@ -190,7 +191,7 @@ public final class Checkpoint: Sendable {
             let prefix = name.dropLast(wanted.count)
             return "the file has \(name): remove \"\(prefix)\" from the names of its tensors, and save it again"
         }
-        if role.isExpert, self.packing != nil {
+        if role.isExpert, !role.isBias, self.packing != nil {
             return "this part's experts are packed, cut the checkpoint without packing"
         }
         if role.isExpert, self.manifest != nil {

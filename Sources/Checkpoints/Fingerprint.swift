@@ -35,7 +35,7 @@ public enum Fingerprint {
         var found: [String: StoredTensor] = [:]
         for (name, tensor) in tensors {
             guard var role = configuration.family.reader.role(named: name) else {
-                // A packed matrix has only one name.
+                // A packed matrix has only one name, of the role that all families share.
                 if let packed = TensorRole(packedName: name), configuration.has(packed) { found[name] = tensor }
                 continue
             }

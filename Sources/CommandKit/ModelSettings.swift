@@ -39,7 +39,7 @@ package enum ModelSettings {
         return overrides
     }
 
-    /// `checkpoint`, `unlimited` or `factor:1.25`.
+    /// `checkpoint`, `unlimited`, `factor:1.25` or `floor:1.2`.
     ///
     /// - Parameter text: The policy as written, or nil.
     /// - Returns: The policy; `checkpoint` for nil.

@@ -10,7 +10,7 @@ extension GatewayConfiguration {
     /// host loses its rows.
     public var couplings: [String] {
         var sentences: [String] = []
-        if case .factor = self.engine.capacityPolicy {
+        if self.engine.capacityPolicy.isShared {
             sentences.append(
                 "requests can change each other's answers: capacity \(self.engine.capacityPolicy.settingText) shares an expert's places "
                     + "among all requests of a step; set capacity to checkpoint or unlimited to keep them apart"

@@ -181,7 +181,7 @@ public final class Gateway: Sendable {
     static func tokenizer(of checkpoint: Checkpoint, logger: Logger) throws -> Tokenizer? {
         guard let tokenizer = try Tokenizer.find(in: checkpoint.directory) else {
             logger.warning(
-                "the model has no tokenizer.json and no spiece.model: requests take ids only, and responses have no text"
+                "the model has no tokenizer.json, no spiece.model and no list of characters: requests take ids only, and responses have no text"
             )
             return nil
         }

@@ -8,7 +8,9 @@
 public struct IncrementalDecoder: Sendable {
     private static let marker: Unicode.Scalar = "\u{2581}"
 
-    private let vocabulary: Vocabulary
+    private let vocabulary: Vocabulary?
+    /// Where ids stand for single characters; nil where they stand for pieces.
+    private let characters: CharacterVocabulary?
     private let skipSpecialTokens: Bool
     private var isFirst = true
     private var cleaner: SpaceCleaner?
@@ -21,8 +23,18 @@ public struct IncrementalDecoder: Sendable {
     ///   - cleansUpSpaces: Whether spaces in front of punctuation are left out.
     init(vocabulary: Vocabulary, skipSpecialTokens: Bool, cleansUpSpaces: Bool) {
         self.vocabulary = vocabulary
+        self.characters = nil
         self.skipSpecialTokens = skipSpecialTokens
         self.cleaner = cleansUpSpaces ? SpaceCleaner() : nil
+    }
+
+    /// Creates a decoder of ids that stand for single characters.
+    ///
+    /// - Parameter characters: Every id's character.
+    init(characters: CharacterVocabulary) {
+        self.vocabulary = nil
+        self.characters = characters
+        self.skipSpecialTokens = false
     }
 
     /// Decodes the next id.
@@ -31,7 +43,8 @@ public struct IncrementalDecoder: Sendable {
     /// - Returns: The text that is decided now. It is empty for an id that has no text or is left out; where the tokenizer
     ///   cleans up spaces, the last characters come with a later id.
     public mutating func append(_ id: Int32) -> String {
-        guard let token = self.vocabulary.token(id), !(self.skipSpecialTokens && token.isSpecial) else { return "" }
+        if let characters { return characters.text(of: id) ?? "" }
+        guard let token = self.vocabulary?.token(id), !(self.skipSpecialTokens && token.isSpecial) else { return "" }
         defer { self.isFirst = false }
         var text = ""
         for scalar in token.text.unicodeScalars {

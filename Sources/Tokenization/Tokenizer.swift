@@ -2,9 +2,9 @@
 
 private import Foundation
 
-/// The tokenizer of T5 models and so of Switch Transformers: text to ids and back.
+/// A model's tokenizer: text to ids and back.
 ///
-/// Gives the ids and texts that `T5Tokenizer` of transformers 5.23 gives
+/// That of T5 models, and so of Switch Transformers, gives the ids and texts that `T5Tokenizer` of transformers 5.23 gives
 /// (https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/tokenization_t5.py):
 ///
 /// 1. Added tokens are split off: `<pad>`, `</s>`, `<unk>`, the sentinels `<extra_id_0>`, `<extra_id_1>` and so on, and
@@ -15,6 +15,9 @@ private import Foundation
 /// 3. libsentencepiece finds each word's pieces. Letters that no piece covers become one unknown piece (id 2).
 /// 4. `</s>` ends the ids.
 ///
+/// A tokenizer of single characters, as labml's models have, gives each code point the id of its place in a list, and adds
+/// nothing.
+///
 /// As in transformers, the sentinels take part in the search of step 3 with a score of 0. That shows only for text that
 /// becomes a sentinel by normalization, such as one in full-width letters.
 public final class Tokenizer: Sendable {
@@ -24,10 +27,15 @@ public final class Tokenizer: Sendable {
     /// How many sentinels a tokenizer has by default.
     public static let defaultSentinelCount = TokenizerSettings.defaultSentinelCount
 
-    private let vocabulary: Vocabulary
-    private let characterMap: CharacterMap
-    private let pieces: PieceModel
-    private let cleansUpSpaces: Bool
+    /// What ids stand for.
+    private enum Kind: Sendable {
+        /// Pieces of words, as T5 models have them.
+        case pieces(PieceTokenizer)
+        /// Single characters.
+        case characters(CharacterVocabulary)
+    }
+
+    private let kind: Kind
 
     /// Reads a tokenizer from a checkpoint's directory.
     ///
@@ -38,6 +46,11 @@ public final class Tokenizer: Sendable {
     /// - Parameter directory: The directory's path.
     /// - Throws: `TokenizerError` that names the file when one is missing or malformed.
     public convenience init(directory: String) throws(TokenizerError) {
+        let configuration = directory + "/" + TokenizerFolder.configurationName
+        if let characters = try CharacterVocabulary.listed(in: configuration) {
+            try self.init(characters: characters, path: configuration)
+            return
+        }
         guard let found = try TokenizerFolder.definition(in: directory) else {
             throw TokenizerError(
                 .unreadableFile,
@@ -50,10 +63,16 @@ public final class Tokenizer: Sendable {
 
     /// Reads the tokenizer of a checkpoint that may have none.
     ///
+    /// A model of single characters lists them in its `config.json`, as `characters`.
+    ///
     /// - Parameter directory: The directory's path.
-    /// - Returns: The tokenizer; nil where there is neither `tokenizer.json` nor `spiece.model`.
+    /// - Returns: The tokenizer; nil where there are no characters, no `tokenizer.json` and no `spiece.model`.
     /// - Throws: `TokenizerError` that names the file when one is malformed.
     public static func find(in directory: String) throws(TokenizerError) -> Tokenizer? {
+        let configuration = directory + "/" + TokenizerFolder.configurationName
+        if let characters = try CharacterVocabulary.listed(in: configuration) {
+            return try Tokenizer(characters: characters, path: configuration)
+        }
         guard let found = try TokenizerFolder.definition(in: directory) else { return nil }
         return try Tokenizer(found.definition, path: found.path)
     }
@@ -83,30 +102,37 @@ public final class Tokenizer: Sendable {
     }
 
     private init(_ definition: TokenizerDefinition, path: String) throws(TokenizerError) {
-        do {
-            let map = try CharacterMap(table: definition.characterMap)
-            self.characterMap = map
-            self.vocabulary = try Vocabulary(definition) { text in text.withUnsafeBufferPointer(map.normalize) }
-            // After the vocabulary, which has made sure that there is a piece for unknown text.
-            self.pieces = try PieceModel(pieces: definition.pieces, unknownID: Int(Vocabulary.unknownID))
-            self.cleansUpSpaces = definition.cleansUpSpaces
-        } catch let error as WireReader.Malformed {
-            throw TokenizerError(.malformedFile, TokenizerFolder.notPieces(error.message), file: path)
-        } catch let error as TokenizerFileFault {
-            throw TokenizerError(.malformedFile, error.message, file: path)
-        } catch {
-            throw TokenizerError(.malformedFile, "\(error)", file: path)
-        }
+        self.kind = .pieces(try PieceTokenizer(definition, path: path))
+    }
+
+    /// Makes a tokenizer of single characters.
+    ///
+    /// - Parameters:
+    ///   - characters: The characters, each a code point and each once; their places are the ids.
+    ///   - path: The file's name in errors.
+    /// - Throws: `TokenizerError` that names the file, and the character that is there twice.
+    public init(characters: String, path: String) throws(TokenizerError) {
+        self.kind = .characters(try CharacterVocabulary(characters, path: path))
     }
 
     /// The number of ids: pieces, sentinels and other added tokens.
     ///
     /// A model's vocabulary is usually as large, or padded to a rounder number with unused ids. Where it is smaller, the
     /// ids beyond it cannot be given to the model.
-    public var vocabularySize: Int { self.vocabulary.tokens.count }
+    public var vocabularySize: Int {
+        switch self.kind {
+        case .pieces(let pieces): pieces.vocabulary.tokens.count
+        case .characters(let characters): characters.count
+        }
+    }
 
-    /// The id that ends every encoded text, `</s>`.
-    public var endTokenID: Int32 { self.vocabulary.endID }
+    /// The id that ends every encoded text, `</s>`; nil for a tokenizer of single characters, which adds nothing.
+    public var endTokenID: Int32? {
+        switch self.kind {
+        case .pieces(let pieces): pieces.vocabulary.endID
+        case .characters: nil
+        }
+    }
 
     /// The id of text that no piece covers, `<unk>`.
     package var unknownTokenID: Int32 { Vocabulary.unknownID }
@@ -116,7 +142,10 @@ public final class Tokenizer: Sendable {
     /// - Parameter id: Any number.
     /// - Returns: The text, or nil when no token has this id.
     public func token(_ id: Int32) -> String? {
-        self.vocabulary.token(id)?.text
+        switch self.kind {
+        case .pieces(let pieces): pieces.vocabulary.token(id)?.text
+        case .characters(let characters): characters.text(of: id)
+        }
     }
 
     /// The id of a sentinel.
@@ -124,7 +153,8 @@ public final class Tokenizer: Sendable {
     /// - Parameter number: The number in `<extra_id_number>`.
     /// - Returns: The id, or nil when there are fewer sentinels.
     package func sentinelID(_ number: Int) -> Int32? {
-        self.vocabulary.added.id(of: TokenizerSettings.sentinel(number))
+        guard case .pieces(let pieces) = self.kind else { return nil }
+        return pieces.vocabulary.added.id(of: TokenizerSettings.sentinel(number))
     }
 
     /// How many sentinels there are; `<extra_id_0>` is the first.
@@ -135,32 +165,32 @@ public final class Tokenizer: Sendable {
     /// Encodes a text.
     ///
     /// libsentencepiece fails on well-formed text only when memory runs out; the whole text is then one unknown token.
-    /// ``encode(utf8:)`` reports it instead.
+    /// Characters that a tokenizer of single characters lacks are left out, as labml does. ``encode(utf8:)`` reports both
+    /// instead.
     ///
     /// - Parameter text: Any text, the empty one included.
-    /// - Returns: The ids, `</s>` at the end.
+    /// - Returns: The ids, `</s>` at the end where the tokenizer has it.
     public func encode(_ text: String) -> [Int32] {
-        var text = text
-        return text.withUTF8 { try? self.encode(wellFormed: $0) } ?? [self.unknownTokenID, self.endTokenID]
+        switch self.kind {
+        case .pieces(let pieces):
+            var text = text
+            return text.withUTF8 { try? pieces.encode(wellFormed: $0) }
+                ?? [self.unknownTokenID, pieces.vocabulary.endID]
+        case .characters(let characters): return characters.knownIDs(of: text)
+        }
     }
 
     /// Encodes a text given as bytes.
     ///
     /// - Parameter bytes: The text's UTF-8; NUL is a character like any other.
     /// - Returns: The ids, `</s>` at the end.
-    /// - Throws: `TokenizerError` when the bytes are not UTF-8, or when libsentencepiece runs out of memory.
+    /// - Throws: `TokenizerError` when the bytes are not UTF-8, when a character has no id, or when libsentencepiece runs out
+    ///   of memory.
     public func encode(utf8 bytes: some Sequence<UInt8>) throws(TokenizerError) -> [Int32] {
-        guard var text = String(validating: bytes, as: UTF8.self) else {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
             throw TokenizerError(.invalidText, "the text is not well-formed UTF-8; send UTF-8")
         }
-        let result: Result<[Int32], TokenizerError> = text.withUTF8 { text in
-            do throws(TokenizerError) {
-                return .success(try self.encode(wellFormed: text))
-            } catch {
-                return .failure(error)
-            }
-        }
-        return try result.get()
+        return try self.encode(text, limits: TextLimits())
     }
 
     /// Encodes a text within limits.
@@ -172,92 +202,27 @@ public final class Tokenizer: Sendable {
     ///   - limits: What the text may cost.
     ///   - isCancelled: Asked before each word; `true` ends the work.
     /// - Returns: The ids, `</s>` at the end.
-    /// - Throws: `TokenizerError` with the limit and the value; its code is `tooLong`, `cancelled` or `encodingFailed`.
+    /// - Throws: `TokenizerError` with the limit and the value; its code is `tooLong`, `cancelled`, `unknownCharacter` or
+    ///   `encodingFailed`.
     public func encode(
         _ text: String,
         limits: TextLimits,
         isCancelled: () -> Bool = { false }
     ) throws(TokenizerError) -> [Int32] {
+        let pieces: PieceTokenizer
+        switch self.kind {
+        case .pieces(let kind): pieces = kind
+        case .characters(let characters): return try characters.ids(of: text, limits: limits)
+        }
         var text = text
         let result: Result<[Int32], TokenizerError> = text.withUTF8 { text in
             do throws(TokenizerError) {
-                return .success(try self.encode(wellFormed: text, limits: limits, isCancelled: isCancelled))
+                return .success(try pieces.encode(wellFormed: text, limits: limits, isCancelled: isCancelled))
             } catch {
                 return .failure(error)
             }
         }
         return try result.get()
-    }
-
-    private func encode(
-        wellFormed text: UnsafeBufferPointer<UInt8>,
-        limits: TextLimits = TextLimits(),
-        isCancelled: () -> Bool = { false }
-    ) throws(TokenizerError) -> [Int32] {
-        var ids: [Int32] = []
-        ids.reserveCapacity(min(text.count / 3 + 2, limits.ids))
-        var scratch: [Int32] = []
-        var bytesLeft = limits.normalizedBytes
-        for part in self.vocabulary.added.rawParts(of: text) {
-            switch part {
-            case .token(let id):
-                ids.append(id)
-            case .text(let range):
-                let segment = self.characterMap.normalize(
-                    UnsafeBufferPointer(rebasing: text[range]),
-                    atMost: bytesLeft
-                )
-                guard segment.count <= bytesLeft else {
-                    throw TokenizerError(
-                        .tooLong,
-                        "has more than \(limits.normalizedBytes) bytes once it is normalized, which is the limit; send a shorter text"
-                    )
-                }
-                bytesLeft -= segment.count
-                try self.encode(segment: segment, into: &ids, scratch: &scratch, limits, isCancelled)
-            }
-            try Self.check(ids, limits)
-        }
-        ids.append(self.vocabulary.endID)
-        try Self.check(ids, limits)
-        return ids
-    }
-
-    private static func check(_ ids: [Int32], _ limits: TextLimits) throws(TokenizerError) {
-        guard ids.count > limits.ids else { return }
-        throw TokenizerError(.tooLong, "has more than \(limits.ids) tokens, which is the limit; send a shorter text")
-    }
-
-    /// Encodes normalized text.
-    private func encode(
-        segment: [UInt8],
-        into ids: inout [Int32],
-        scratch: inout [Int32],
-        _ limits: TextLimits,
-        _ isCancelled: () -> Bool
-    ) throws(TokenizerError) {
-        for part in segment.withUnsafeBufferPointer(self.vocabulary.added.normalizedParts) {
-            switch part {
-            case .token(let id):
-                ids.append(id)
-            case .text(let range):
-                let words = Words(range.count == segment.count ? segment : Array(segment[range]))
-                for index in 0..<words.count {
-                    guard !isCancelled() else { throw TokenizerError(.cancelled, "is no longer wanted") }
-                    try words.withWord(index) { (word) throws(TokenizerError) in
-                        guard word.count <= limits.wordBytes else {
-                            throw TokenizerError(
-                                .tooLong,
-                                "has a word of \(word.count) bytes once it is normalized; the limit is \(limits.wordBytes); cut it "
-                                    + "with spaces"
-                            )
-                        }
-                        try self.pieces.encode(word, into: &ids, scratch: &scratch)
-                    }
-                    try Self.check(ids, limits)
-                }
-            }
-        }
     }
 
     /// Decodes ids.
@@ -283,10 +248,14 @@ public final class Tokenizer: Sendable {
     /// - Parameter skipSpecialTokens: Whether special tokens, such as `<pad>`, `</s>`, `<unk>` and the sentinels, are left out.
     /// - Returns: A decoder that has seen nothing.
     public func makeDecoder(skipSpecialTokens: Bool = false) -> IncrementalDecoder {
-        IncrementalDecoder(
-            vocabulary: self.vocabulary,
-            skipSpecialTokens: skipSpecialTokens,
-            cleansUpSpaces: self.cleansUpSpaces
-        )
+        switch self.kind {
+        case .pieces(let pieces):
+            IncrementalDecoder(
+                vocabulary: pieces.vocabulary,
+                skipSpecialTokens: skipSpecialTokens,
+                cleansUpSpaces: pieces.cleansUpSpaces
+            )
+        case .characters(let characters): IncrementalDecoder(characters: characters)
+        }
     }
 }

@@ -21,6 +21,9 @@ public struct TokenizerError: Error, Sendable, Hashable, CustomStringConvertible
         /// The caller no longer wants the ids.
         case cancelled
 
+        /// A text has a character that no id stands for.
+        case unknownCharacter
+
         /// libsentencepiece failed on a text, which happens only when memory runs out.
         case encodingFailed
     }

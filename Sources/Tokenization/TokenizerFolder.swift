@@ -8,6 +8,7 @@ enum TokenizerFolder {
     static let jsonName = "tokenizer.json"
     static let pieceName = "spiece.model"
     static let settingsName = "tokenizer_config.json"
+    static let configurationName = "config.json"
 
     /// No tokenizer's file is larger; T5's own are 2.4 MB and 0.8 MB.
     static let maximumBytes = 256 << 20

@@ -163,6 +163,12 @@ public final class TrainingRun {
     /// The model's tokenizer, if its tokens are all in the model's vocabulary.
     static func tokenizer(_ model: RunModel, _ configuration: ModelConfiguration) throws -> Tokenizer {
         let tokenizer = try Tokenizer(directory: model.tokenizer)
+        guard !configuration.design.isDecoderOnly else {
+            throw RunError(
+                "\(model.tokenizer) is of the type \(configuration.family.rawValue), which has no encoder, and examples of an "
+                    + "input and a target are for models with one"
+            )
+        }
         guard tokenizer.vocabularySize <= configuration.vocabularySize else {
             throw RunError(
                 "the tokenizer of \(model.tokenizer) has \(tokenizer.vocabularySize) tokens, but the model only"

@@ -48,7 +48,7 @@ struct MemoryEstimateTests {
             return Mirror(reflecting: value).children.reduce(0) { $0 + count($1.value) }
         }
         let blocks: [Any] = model.encoderBlocks as [Any] + model.decoderBlocks as [Any]
-        let rest: [Any] = [model.encoderBias, model.decoderBias, model.encoderNorm, model.decoderNorm]
+        let rest: [Any] = [model.encoderBias as Any, model.decoderBias as Any, model.encoderNorm, model.decoderNorm]
         return (blocks + rest).reduce(0) { $0 + count($1) }
     }
 }

@@ -243,7 +243,8 @@ struct StreamTests {
             limits: .init(examples: 1)
         )
         let batch = try #require(try stream.next())
-        #expect(Array(batch.input(0)) == tokenizer.encode("sea: " + text).prefix(19) + [tokenizer.endTokenID])
+        let end = try #require(tokenizer.endTokenID)
+        #expect(Array(batch.input(0)) == tokenizer.encode("sea: " + text).prefix(19) + [end])
     }
 
     @Test("a position for other lines, another seed or other settings is refused")

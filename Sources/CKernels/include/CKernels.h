@@ -257,6 +257,15 @@ void ck_rms_norm(int level, const float *x, const float *weight, float epsilon, 
 void ck_add_rms_norm(int level, const float *residual, const float *update, const float *weight, float epsilon,
                      size_t count, float *sum, float *destination);
 
+/// destination[i] = weight[i] * ((x[i] - mean) / sqrt(variance + epsilon)) + bias[i]; the mean, and then the mean of the squared
+/// differences from it, in float32, summed in 16 lanes.
+void ck_layer_norm(int level, const float *x, const float *weight, const float *bias, float epsilon, size_t count,
+                   float *destination);
+
+/// sum[i] = residual[i] + update[i], then destination from `sum` as ck_layer_norm computes it.
+void ck_add_layer_norm(int level, const float *residual, const float *update, const float *weight, const float *bias,
+                       float epsilon, size_t count, float *sum, float *destination);
+
 /// x = exp(x - max(x)) / sum, in place. The sum runs in 16 lanes. Returns the largest probability.
 float ck_softmax(int level, float *x, size_t count);
 

@@ -79,6 +79,9 @@ struct ConfigurationFields {
     /// Whether the key is present and null, which transformers does not always treat as absent.
     func hasNull(_ key: String) -> Bool { self.values[key] == .null }
 
+    /// Every key of the file and the overrides, null ones included.
+    var keys: Dictionary<String, JSONValue>.Keys { self.values.keys }
+
     func integer(_ key: String) throws(CheckpointError) -> Int? {
         guard let value = self[key] else { return nil }
         guard case .integer(let integer) = value else { throw self.wrongType(key, .integer, value) }
@@ -89,6 +92,12 @@ struct ConfigurationFields {
         guard let value = self[key] else { return nil }
         guard case .bool(let boolean) = value else { throw self.wrongType(key, .boolean, value) }
         return boolean
+    }
+
+    func double(_ key: String) throws(CheckpointError) -> Double? {
+        guard let value = self[key] else { return nil }
+        guard let number = value.double else { throw self.wrongType(key, .number, value) }
+        return number
     }
 
     func number(_ key: String) throws(CheckpointError) -> Float? {

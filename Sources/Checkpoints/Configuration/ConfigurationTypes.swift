@@ -60,6 +60,8 @@ enum ConfigurationTypes {
                 "feed_forward_proj": .text, "classifier_dropout": .number, "tie_word_embeddings": .boolean,
                 "bos_token_id": .integerOrNull, "decoder_start_token_id": .integerOrNull,
             ]
+        // No class of transformers: the family's reader checks every key.
+        case .labmlSwitch: [:]
         }
     }
 
@@ -80,6 +82,7 @@ enum ConfigurationTypes {
         overrides: [String: JSONValue],
         file: String
     ) throws(CheckpointError) {
+        guard family != .labmlSwitch else { return }
         var kinds = self.common.merging(self.own(family)) { $1 }
         for name in self.otherNames { kinds[name] = .integer }
         // The other names first: a value under one of them is also under the key that it means.

@@ -47,6 +47,14 @@ extension ModelConfiguration {
     /// The matrices of every feed-forward network, dense or expert, in the order of their use.
     public var feedForwardMatrices: [FeedForwardMatrix] { self.gatedFeedForward ? [.wi0, .wi1, .wo] : [.wi, .wo] }
 
+    /// Whether the model has an encoder; without one its input is what the answer continues.
+    public var hasEncoder: Bool { self.encoderBlocks > 0 }
+
+    /// Tokens of one sequence that one expert takes in one layer and one pass, as the checkpoint has it.
+    ///
+    /// `Int.max` in a family whose experts take all tokens unless a capacity is asked for.
+    public var checkpointCapacity: Int { self.family == .labmlSwitch ? .max : self.expertCapacity }
+
     /// Whether any layer has experts, so that the model can be cut into pools.
     public var hasExperts: Bool { !self.sparseLayers.isEmpty }
 
@@ -79,6 +87,7 @@ extension ModelConfiguration {
         case .dense, .expert: [self.feedForwardWidth, self.modelWidth]
         case .router: [self.expertCount, self.modelWidth]
         case .routerBias: [self.expertCount]
+        case .bias(let part): Array(self.shape(of: part).prefix(1))
         }
     }
 
@@ -87,33 +96,53 @@ extension ModelConfiguration {
     public var gatewayRoles: [TensorRole] {
         var roles: [TensorRole] = [.sharedEmbedding]
         for stack in Stack.allCases where self.blockCount(stack) > 0 {
-            roles.append(.relativeBias(stack))
+            if self.design.hasRelativeBias { roles.append(.relativeBias(stack)) }
             for block in 0..<self.blockCount(stack) {
                 roles += self.blockRoles(stack, block)
             }
-            roles.append(.finalNorm(stack))
+            roles += self.withBias(.finalNorm(stack))
         }
-        if !self.tiedEmbeddings { roles.append(.lmHead) }
+        if !self.tiedEmbeddings { roles += self.withBias(.lmHead) }
         return roles
     }
 
+    /// Every tensor of one expert, in a fixed order.
+    ///
+    /// - Parameters:
+    ///   - layer: The sparse layer.
+    ///   - expert: Index of the expert.
+    /// - Returns: The matrices in the order of their use, each with its bias behind it where the family has biases.
+    public func expertRoles(_ layer: SparseLayer, expert: Int) -> [TensorRole] {
+        self.feedForwardMatrices.flatMap { self.withBias(.expert(layer, expert: expert, $0)) }
+    }
+
+    /// A matrix or norm, and its bias where the family has biases.
+    private func withBias(_ role: TensorRole) -> [TensorRole] {
+        self.design.hasBiases ? [role, .bias(of: role)] : [role]
+    }
+
     private func blockRoles(_ stack: Stack, _ block: Int) -> [TensorRole] {
-        var roles: [TensorRole] = [.layerNorm(stack, block: block, .selfAttention)]
-        roles += AttentionProjection.allCases.map { .attention(stack, block: block, .selfAttention, $0) }
-        if stack == .decoder {
-            roles.append(.layerNorm(stack, block: block, .crossAttention))
-            roles += AttentionProjection.allCases.map { .attention(stack, block: block, .cross, $0) }
+        var roles = self.withBias(.layerNorm(stack, block: block, .selfAttention))
+        roles += AttentionProjection.allCases
+            .flatMap { self.withBias(.attention(stack, block: block, .selfAttention, $0)) }
+        if self.hasCrossAttention(stack) {
+            roles += self.withBias(.layerNorm(stack, block: block, .crossAttention))
+            roles += AttentionProjection.allCases
+                .flatMap { self.withBias(.attention(stack, block: block, .cross, $0)) }
         }
-        roles.append(.layerNorm(stack, block: block, .feedForward))
+        roles += self.withBias(.layerNorm(stack, block: block, .feedForward))
         if self.isSparse(stack, block: block) {
             let layer = SparseLayer(stack: stack, block: block)
             roles.append(.router(layer))
             if self.routerBias { roles.append(.routerBias(layer)) }
         } else {
-            roles += self.feedForwardMatrices.map { .dense(stack, block: block, $0) }
+            roles += self.feedForwardMatrices.flatMap { self.withBias(.dense(stack, block: block, $0)) }
         }
         return roles
     }
+
+    /// Whether a stack's blocks attend to an encoder.
+    private func hasCrossAttention(_ stack: Stack) -> Bool { stack == .decoder && !self.design.isDecoderOnly }
 
     /// Whether the model has a tensor for this role.
     ///
@@ -122,12 +151,13 @@ extension ModelConfiguration {
     public func has(_ role: TensorRole) -> Bool {
         switch role {
         case .sharedEmbedding: true
-        case .finalNorm(let stack), .relativeBias(let stack): self.blockCount(stack) > 0
+        case .finalNorm(let stack): self.blockCount(stack) > 0
+        case .relativeBias(let stack): self.design.hasRelativeBias && self.blockCount(stack) > 0
         case .lmHead: !self.tiedEmbeddings
         case .attention(let stack, let block, let kind, _):
-            self.hasBlock(stack, block) && (kind == .selfAttention || stack == .decoder)
+            self.hasBlock(stack, block) && (kind == .selfAttention || self.hasCrossAttention(stack))
         case .layerNorm(let stack, let block, let sublayer):
-            self.hasBlock(stack, block) && (sublayer != .crossAttention || stack == .decoder)
+            self.hasBlock(stack, block) && (sublayer != .crossAttention || self.hasCrossAttention(stack))
         case .dense(let stack, let block, let matrix):
             self.hasBlock(stack, block) && !self.isSparse(stack, block: block)
                 && self.feedForwardMatrices.contains(matrix)
@@ -136,6 +166,7 @@ extension ModelConfiguration {
         case .expert(let layer, let expert, let matrix):
             self.isSparse(layer.stack, block: layer.block) && expert >= 0 && expert < self.expertCount
                 && self.feedForwardMatrices.contains(matrix)
+        case .bias(let part): self.design.hasBiases && part.takesBias && self.has(part)
         }
     }
 
@@ -157,10 +188,8 @@ extension ModelConfiguration {
         }
         var total = self.gatewayRoles.reduce(0) { sum($0, product(self.shape(of: $1))) }
         guard let layer = self.sparseLayers.first else { return total }
-        // Every expert of every layer has the same matrices.
-        for matrix in self.feedForwardMatrices {
-            let role = TensorRole.expert(layer, expert: 0, matrix)
-            guard self.has(role) else { continue }
+        // Every expert of every layer has the same tensors.
+        for role in self.expertRoles(layer, expert: 0) where self.has(role) {
             total = sum(total, product(self.shape(of: role) + [self.expertCount, self.sparseLayers.count]))
         }
         return total

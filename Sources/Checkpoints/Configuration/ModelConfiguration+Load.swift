@@ -164,13 +164,13 @@ extension ModelConfiguration {
         config: ConfigurationFields
     ) throws(CheckpointError) {
         let ends = try fields.integers("eos_token_id") ?? []
-        self.endTokenID = ends.first ?? 1
+        self.endTokenID = ends.first ?? (self.design.isDecoderOnly ? 0 : 1)
         self.padTokenID = try (fields["pad_token_id"] == nil ? config : fields).integer("pad_token_id") ?? 0
         let start = try Self.startToken(fields)
         let other = try Self.startToken(config)
         if let start = start ?? other {
             self.decoderStartTokenID = start
-        } else if self.family != .switchTransformers, !self.isEncoderClass {
+        } else if self.family != .switchTransformers, !self.isEncoderClass, !self.design.isDecoderOnly {
             throw config.failure(
                 "decoder_start_token_id is missing, and so is bos_token_id: there is no token to begin with, and "
                     + "transformers does not generate either"
@@ -178,14 +178,21 @@ extension ModelConfiguration {
         }
         self.generation = try GenerationDefaults(fields, endTokenIDs: ends)
         self.generation.padTokenID = try fields.integer("pad_token_id")
-        self.assumesStartToken = start == nil
+        self.assumesStartToken = start == nil && !self.design.isDecoderOnly
     }
 
     /// What people should know about the tokens that answers begin and end with, one line each.
     public var generationNotes: [String] {
         guard self.hasDecoder else { return [] }
         var notes: [String] = []
-        if self.generation.endTokenIDs.isEmpty {
+        if self.dropsTokens {
+            notes.append(
+                "drop_tokens is true, by which labml drops tokens over capacity; experts take all tokens here unless the setting "
+                    + "capacity asks for labml's, such as floor:\(self.capacityFactor)"
+            )
+        }
+        // A decoder-only model of single characters has no end.
+        if !self.design.isDecoderOnly, self.generation.endTokenIDs.isEmpty {
             notes.append(
                 "\(self.generation.file) has no eos_token_id: only the greatest length ends an answer, as in transformers"
             )

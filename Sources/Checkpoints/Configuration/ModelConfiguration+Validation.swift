@@ -32,7 +32,7 @@ extension ModelConfiguration {
         try Self.check("d_ff", self.feedForwardWidth, Limits.width)
         try Self.check("num_heads", self.headCount, Limits.headCount)
         try Self.check("num_heads * d_kv", self.attentionWidth, Limits.width)
-        try Self.check("num_layers", self.encoderBlocks, Limits.blocks)
+        if !self.design.isDecoderOnly { try Self.check("num_layers", self.encoderBlocks, Limits.blocks) }
         try Self.check("num_decoder_layers", self.decoderBlocks, Limits.blocks)
         try Self.check("encoder_sparse_step", self.encoderSparseStep, Limits.step)
         try Self.check("decoder_sparse_step", self.decoderSparseStep, Limits.step)

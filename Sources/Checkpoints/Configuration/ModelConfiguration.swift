@@ -71,6 +71,8 @@ public struct ModelConfiguration: Sendable, Equatable {
 
     /// What kind of model it is (`model_type`).
     public var family = ModelFamily.switchTransformers
+    /// What the family's blocks are made of.
+    public var design = BlockDesign.t5
     /// Tokens that have an embedding (`vocab_size`).
     public var vocabularySize: Int
     /// Elements of a hidden state (`d_model`).
@@ -118,6 +120,11 @@ public struct ModelConfiguration: Sendable, Equatable {
     public var scalesByProbability = true
     /// What the experts' layer gives for a token over its expert's capacity (`dropped_tokens`, an override).
     public var droppedTokens = DroppedTokens.zero
+    /// What labml multiplies an even share of the tokens with to get an expert's capacity (`capacity_factor`); it counts
+    /// only where a capacity is asked for.
+    public var capacityFactor = 1.0
+    /// Whether labml would drop tokens over capacity (`drop_tokens`).
+    public var dropsTokens = false
     /// Whether feed-forward networks are gated, `wo(activation(wi0 x) * (wi1 x))`: in dense T5 as the configuration says,
     /// in Switch Transformers as the weights say.
     public var gatedFeedForward = false

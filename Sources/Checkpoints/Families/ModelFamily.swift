@@ -10,6 +10,8 @@ public enum ModelFamily: String, Sendable, Hashable, CaseIterable {
     case t5
     /// Multilingual dense T5.
     case mt5
+    /// labml's Switch Transformer: autoregressive, decoder-only, over single characters.
+    case labmlSwitch = "labml_switch"
 
     /// What this family's files mean.
     var reader: any FamilyReader.Type {
@@ -17,6 +19,7 @@ public enum ModelFamily: String, Sendable, Hashable, CaseIterable {
         case .switchTransformers: SwitchFamily.self
         case .t5: T5Family.self
         case .mt5: MT5Family.self
+        case .labmlSwitch: LabmlFamily.self
         }
     }
 }
@@ -54,6 +57,41 @@ protocol FamilyReader {
 
     /// The role that a name in a file stands for; nil for a name that no model of the family has.
     static func role(named name: String) -> TensorRole?
+
+    /// The names that a file may use for a tensor, best first; at least one.
+    ///
+    /// - Parameters:
+    ///   - role: What the tensor is for.
+    ///   - isTied: Whether the output projection is the embedding.
+    static func names(of role: TensorRole, isTied: Bool) -> [String]
+
+    /// The keys of `config.json` that give a tensor its shape.
+    static func shapeKeys(of role: TensorRole) -> String
+
+    /// What does the same with these files, and so decides what may be in them, for messages.
+    static var reference: String { get }
+
+    /// Whether tensors of names that no model of the family has are refused, rather than ignored.
+    static var refusesUnknownTensors: Bool { get }
+}
+
+extension FamilyReader {
+    static func settle(_ configuration: inout ModelConfiguration, tensors: [String: StoredTensor]) {}
+
+    static func names(of role: TensorRole, isTied: Bool) -> [String] {
+        switch (role, isTied) {
+        case (.sharedEmbedding, true), (.lmHead, true): TensorRole.embeddingNames + TensorRole.headNames
+        case (.sharedEmbedding, false): TensorRole.embeddingNames
+        case (.lmHead, false): TensorRole.headNames
+        default: [self.name(of: role)]
+        }
+    }
+
+    static func shapeKeys(of role: TensorRole) -> String { role.shapeKeys }
+
+    static var reference: String { "transformers" }
+
+    static var refusesUnknownTensors: Bool { false }
 }
 
 extension FamilyReader {

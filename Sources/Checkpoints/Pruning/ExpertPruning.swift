@@ -54,6 +54,10 @@ public struct ExpertPruning: Sendable, Hashable {
         }
         try check(model.hasExperts, "has no experts to remove; give a Switch Transformer")
         try check(
+            model.family == .switchTransformers,
+            "is of the type \(model.family.rawValue), whose experts are not pruned; give a Switch Transformer of T5's shape"
+        )
+        try check(
             self.kept >= 1 && self.kept <= model.expertCount,
             "has \(model.expertCount) experts in a layer, of which \(self.kept) cannot stay; keep 1 through \(model.expertCount)"
         )

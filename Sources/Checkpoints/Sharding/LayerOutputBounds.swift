@@ -12,6 +12,9 @@ public import SwitchyardTypes
 /// - The squared ReLU has `|a(z)| <= z^2`, and `|z o z| <= |z|^2`: the exponent of `|wi| |x|` is 2.
 /// - A gated network multiplies with `wi1 x`, and `|a o b| <= |a| |b|`: one more factor `|wi1| |x|`.
 ///
+/// - Biases `b` before the activation and `c` after `wo` add `|b|` to `|wi| |x|`, and `|c_j|` to the output: what does not grow
+///   with `x` is ``constants``. No family has biases beside a gate or a square; they would bound nothing here.
+///
 /// So `|y_j| <= max_j |w_j| |wi|^p |wi1|^q |x|^(p + q)`, which is ``experts`` times `|x|` to the power of ``degree``.
 public struct LayerOutputBounds: Codable, Sendable, Hashable {
     /// What a gateway multiplies a bound with, and for each degree the input row's norm.
@@ -30,6 +33,8 @@ public struct LayerOutputBounds: Codable, Sendable, Hashable {
     public var degree: Int
     /// For each expert the largest magnitude of an output for an input row of norm 1; from 3e38 on there is none.
     public var experts: [Float]
+    /// For each expert what its biases add to that, whatever the input row; nil without biases.
+    public var constants: [Float]?
 
     /// A bound that bounds nothing, also for weights that are not numbers.
     static let unbounded: Float = 3e38
@@ -40,11 +45,13 @@ public struct LayerOutputBounds: Codable, Sendable, Hashable {
     ///   - layer: The sparse layer.
     ///   - degree: The power of the input row's norm.
     ///   - experts: The bound of each expert.
-    public init(layer: SparseLayer, degree: Int, experts: [Float]) {
+    ///   - constants: What biases add to it.
+    public init(layer: SparseLayer, degree: Int, experts: [Float], constants: [Float]? = nil) {
         self.stack = layer.stack.description
         self.block = layer.block
         self.degree = degree
         self.experts = experts
+        self.constants = constants
     }
 
     /// The layer; nil if the stack has another name.
@@ -62,6 +69,10 @@ public struct LayerOutputBounds: Codable, Sendable, Hashable {
         let norm = max(Double(squaredNorm).squareRoot(), 1e-10) * Self.slack.norm
         var limit = Self.slack.bound * Double(self.experts[expert])
         for _ in 0..<self.degree { limit *= norm }
+        if let constants, constants.indices.contains(expert) {
+            guard constants[expert] < Self.unbounded else { return .greatestFiniteMagnitude }
+            limit += Self.slack.bound * Double(constants[expert])
+        }
         return limit < Double(Float.greatestFiniteMagnitude) ? Float(limit) : .greatestFiniteMagnitude
     }
 
@@ -76,6 +87,7 @@ public struct LayerOutputBounds: Codable, Sendable, Hashable {
         var result: [LayerOutputBounds] = []
         for layer in model.sparseLayers {
             var experts: [Float] = []
+            var constants: [Float] = []
             for expert in 0..<model.expertCount {
                 func rows(_ matrix: FeedForwardMatrix) throws(CheckpointError) -> [Double] {
                     try checkpoint.stored(.expert(layer, expert: expert, matrix)).view().squaredRowNorms
@@ -84,21 +96,42 @@ public struct LayerOutputBounds: Codable, Sendable, Hashable {
                     try rows(matrix).reduce(0, +).squareRoot()
                 }
                 let inner = try norm(model.gatedFeedForward ? .wi0 : .wi)
-                var bound = try (rows(.wo).max() ?? 0).squareRoot() * inner
+                let outer = try (rows(.wo).max() ?? 0).squareRoot()
+                var bound = outer * inner
                 if power == 2 { bound *= inner }
                 if model.gatedFeedForward { bound *= try norm(.wi1) }
                 // Rounded up; what is not a number is left to the check for finite weights.
                 bound *= 1 + 1e-5
                 experts.append(bound < Double(Self.unbounded) ? Float(bound) : Self.unbounded)
+                guard model.design.hasBiases else { continue }
+                func bias(_ matrix: FeedForwardMatrix) throws(CheckpointError) -> [Double] {
+                    try checkpoint.stored(.bias(of: .expert(layer, expert: expert, matrix))).view().doubles
+                }
+                var constant = try outer * bias(model.gatedFeedForward ? .wi0 : .wi).reduce(0) { $0 + $1 * $1 }.squareRoot()
+                constant = try bias(.wo).reduce(constant) { max($0, constant + abs($1)) } * (1 + 1e-5)
+                if power == 2 || model.gatedFeedForward { constant = Double(Self.unbounded) }
+                constants.append(constant < Double(Self.unbounded) ? Float(constant) : Self.unbounded)
             }
             let degree = power + (model.gatedFeedForward ? 1 : 0)
-            result.append(LayerOutputBounds(layer: layer, degree: degree, experts: experts))
+            result.append(
+                LayerOutputBounds(
+                    layer: layer,
+                    degree: degree,
+                    experts: experts,
+                    constants: model.design.hasBiases ? constants : nil
+                )
+            )
         }
         return result
     }
 }
 
 extension TensorView {
+    /// The elements of a tensor of a weight's type.
+    fileprivate var doubles: [Double] {
+        self.withUnsafeBytes { bytes in (0..<bytes.count / self.dtype.byteCount).map { self.dtype.double(bytes, $0) } }
+    }
+
     /// The squared Euclidean norm of each row of a matrix of a weight's type.
     var squaredRowNorms: [Double] {
         guard self.shape.count == 2, self.shape[1] > 0 else { return [] }

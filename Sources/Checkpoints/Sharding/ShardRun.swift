@@ -26,16 +26,13 @@ struct ShardRun {
         self.progress = progress
         let configuration = checkpoint.configuration
         let gateway = configuration.gatewayRoles.compactMap { try? checkpoint.stored($0) }
-        let experts = configuration.sparseLayers.flatMap { layer in
-            (0..<configuration.expertCount)
-                .flatMap { expert in
-                    configuration.feedForwardMatrices.compactMap {
-                        try? checkpoint.stored(.expert(layer, expert: expert, $0))
-                    }
-                }
+        let roles = configuration.sparseLayers.flatMap { layer in
+            (0..<configuration.expertCount).flatMap { configuration.expertRoles(layer, expert: $0) }
         }
-        let asTheyAre = packing == nil ? gateway + experts : gateway
-        let packed = packing.map { packing in experts.map { Self.size(of: $0, packing)?.byteCount ?? 0 } } ?? []
+        let matrices = roles.filter { !$0.isBias }.compactMap { try? checkpoint.stored($0) }
+        let biases = roles.filter(\.isBias).compactMap { try? checkpoint.stored($0) }
+        let asTheyAre = gateway + biases + (packing == nil ? matrices : [])
+        let packed = packing.map { packing in matrices.map { Self.size(of: $0, packing)?.byteCount ?? 0 } } ?? []
         self.totalBytes = asTheyAre.reduce(packed.reduce(0, +)) {
             $0 + (TensorView.byteCount(shape: $1.shape, dtype: $1.dtype) ?? 0)
         }
@@ -61,9 +58,7 @@ struct ShardRun {
                 name: pool.name,
                 kind: .experts,
                 roles: layers.flatMap { layer in
-                    pool.experts.flatMap { expert in
-                        model.feedForwardMatrices.map { .expert(layer, expert: expert, $0) }
-                    }
+                    pool.experts.flatMap { model.expertRoles(layer, expert: $0) }
                 },
                 experts: layers.map { .init(layer: $0, experts: pool.experts) },
                 companions: CheckpointSharder.expertCompanionFiles
@@ -95,10 +90,11 @@ struct ShardRun {
         let packing = kind == .experts ? self.packing : nil
         var stored: [String: StoredTensor] = [:]
         let items = try roles.map { (role) throws(CheckpointError) in
-            let tensor = try self.checkpoint.stored(role).renamed(role.name)
-            stored[role.name] = tensor
+            let name = self.checkpoint.name(of: role)
+            let tensor = try self.checkpoint.stored(role).renamed(name)
+            stored[name] = tensor
             try tensor.view().requireFinite(in: self.checkpoint.origin)
-            guard let packing else {
+            guard let packing, !role.isBias else {
                 return tensor.update == nil ? SafetensorsWriter.Item(tensor.view()) : Self.merged(tensor)
             }
             return try Self.item(role, tensor, packing)
@@ -159,7 +155,7 @@ struct ShardRun {
         of tensor: StoredTensor,
         _ packing: any MatrixPacking
     ) -> (dtype: DType, byteCount: Int)? {
-        // Every expert's tensor is a matrix: `Checkpoint.stored` has compared its shape with the configuration.
+        // What is packed is a matrix: `Checkpoint.stored` has compared its shape with the configuration.
         packing.size(of: tensor.dtype, rows: tensor.shape[0], columns: tensor.shape[1])
     }
 

@@ -23,6 +23,7 @@ extension TensorRole {
         case .routerBias(let layer): "\(Self.feedForward(layer.stack, layer.block, module)).router.classifier.bias"
         case .expert(let layer, let expert, let matrix):
             "\(Self.feedForward(layer.stack, layer.block, module)).experts.expert_\(expert).\(matrix.moduleName).weight"
+        case .bias(let part): part.name(feedForward: module).dropLast("weight".count) + "bias"
         }
     }
 
@@ -38,6 +39,7 @@ extension TensorRole {
         case .dense, .expert: "d_ff, d_model"
         case .router: "num_experts, d_model"
         case .routerBias: "num_experts"
+        case .bias(let part): part.shapeKeys.split(separator: ",").first.map(String.init) ?? part.shapeKeys
         }
     }
 
@@ -106,7 +108,7 @@ extension TensorRole {
 }
 
 extension ModelConfiguration {
-    /// The name that transformers gives a tensor of this model.
+    /// The name that a tensor of this model has in its family's files.
     ///
     /// - Parameter role: What the tensor is for.
     /// - Returns: For example `shared.weight`.
@@ -116,12 +118,7 @@ extension ModelConfiguration {
     ///
     /// Where the output projection is the embedding, all the names of both mean one tensor.
     func names(of role: TensorRole) -> [String] {
-        switch (role, self.tiedEmbeddings) {
-        case (.sharedEmbedding, true), (.lmHead, true): TensorRole.embeddingNames + TensorRole.headNames
-        case (.sharedEmbedding, false): TensorRole.embeddingNames
-        case (.lmHead, false): TensorRole.headNames
-        default: [self.family.reader.name(of: role)]
-        }
+        self.family.reader.names(of: role, isTied: self.tiedEmbeddings)
     }
 }
 

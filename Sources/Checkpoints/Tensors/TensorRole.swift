@@ -46,7 +46,7 @@ public enum FeedForwardMatrix: UInt8, Sendable, Hashable, CaseIterable {
 }
 
 /// What a tensor is for, independent of its name and layout in a checkpoint.
-public enum TensorRole: Hashable, Sendable {
+public indirect enum TensorRole: Hashable, Sendable {
     /// The token embedding of both stacks, `[vocabularySize, modelWidth]`.
     case sharedEmbedding
     /// The output projection, `[vocabularySize, modelWidth]`; the shared embedding where the embeddings are tied.
@@ -67,9 +67,35 @@ public enum TensorRole: Hashable, Sendable {
     case routerBias(SparseLayer)
     /// One matrix of one expert.
     case expert(SparseLayer, expert: Int, FeedForwardMatrix)
+    /// What is added to the outputs of a matrix or norm, one element for each, in families that have it.
+    case bias(of: TensorRole)
 
     /// Whether the tensor is an expert's and so belongs to an expert shard, not to the gateway part.
-    public var isExpert: Bool {
-        if case .expert = self { true } else { false }
+    public var isExpert: Bool { self.expert != nil }
+
+    /// The layer and the index of the expert that the tensor belongs to; nil for one that is no expert's.
+    var expert: (layer: SparseLayer, index: Int)? {
+        switch self {
+        case .expert(let layer, let expert, _): (layer, expert)
+        case .bias(let part): part.expert
+        default: nil
+        }
+    }
+
+    /// Whether the tensor is added to outputs rather than multiplied with inputs, and so stays float32 and unpacked.
+    var isBias: Bool {
+        switch self {
+        case .bias, .routerBias: true
+        default: false
+        }
+    }
+
+    /// Whether a part of a model is one that a family with biases gives a bias.
+    var takesBias: Bool {
+        switch self {
+        case .lmHead, .finalNorm, .layerNorm, .attention, .dense, .expert: true
+        // A router's bias is a role of its own.
+        case .sharedEmbedding, .relativeBias, .router, .routerBias, .bias: false
+        }
     }
 }

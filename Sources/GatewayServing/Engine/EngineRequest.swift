@@ -26,7 +26,7 @@ public struct EngineRequest: Sendable {
         case score
     }
 
-    /// The encoder's input: at least one id, all of them in the vocabulary.
+    /// The encoder's input, or the prompt of a model without an encoder: at least one id, all of them in the vocabulary.
     public var input: [Int32]
 
     /// The kind of work.
@@ -91,6 +91,31 @@ public struct EngineRequest: Sendable {
     }
 }
 
+extension EngineRequest {
+    /// The tokens that go through the model before the first one is chosen.
+    ///
+    /// - Parameter isDecoderOnly: Whether the model has no encoder, so that the input is a prompt. Its last token then comes in
+    ///   the first step of a generation, and the target of a score follows it.
+    /// - Returns: The tokens; none for a prompt of one token that is continued.
+    func passTokens(isDecoderOnly: Bool) -> [Int32] {
+        guard isDecoderOnly else { return self.input }
+        switch self.work {
+        case .generate: return Array(self.input.dropLast())
+        case .encode: return self.input
+        case .score(let target, _): return self.input + target.dropLast()
+        }
+    }
+
+    /// Where those tokens go; nil where the routers choose.
+    func passRoutes(isDecoderOnly: Bool) -> StackRoutes? {
+        guard isDecoderOnly else { return self.routing.encoderRoutes }
+        guard case .generate = self.work else { return self.routing.decoderRoutes }
+        // A generation's first step is the whole prompt.
+        let first = self.routing.steps.first?.first.flatMap { $0 }
+        return first?.tokenCount == self.input.count ? first?.part(0..<(self.input.count - 1)) : nil
+    }
+}
+
 extension EngineRequest.Work {
     /// The kind by name.
     var kind: EngineRequest.Kind {
@@ -143,7 +168,7 @@ public struct EngineResult: Sendable {
     public enum Output: Sendable {
         /// The generated sequences, best first.
         case generations([EngineGeneration])
-        /// The encoder's hidden states, `[tokens, d_model]` float32.
+        /// The hidden states of the encoder, or of a prompt, `[tokens, d_model]` float32.
         case hidden(FloatMatrix)
         /// One entry for each token of the target.
         case scores([TokenScore])

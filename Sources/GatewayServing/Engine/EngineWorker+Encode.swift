@@ -7,16 +7,16 @@ internal import SwitchModel
 internal import SwitchyardTypes
 
 extension EngineWorker {
-    /// Sequences that go through the encoder together, and how far along they are.
+    /// Sequences whose inputs go through the encoder together, or through the decoder of a model without one, and how far along they are.
     final class Encoding {
         let members: [RunningSequence]
         let tokens: Int
-        let run: EncoderRun
+        let run: any InputPass
         let call: WatchedCall
         var record = RoutingRecord()
         let start = ContinuousClock.now
 
-        init(members: [RunningSequence], tokens: Int, run: EncoderRun, call: WatchedCall) {
+        init(members: [RunningSequence], tokens: Int, run: any InputPass, call: WatchedCall) {
             self.members = members
             self.tokens = tokens
             self.run = run
@@ -75,7 +75,7 @@ extension EngineWorker {
         var members: [RunningSequence] = []
         var tokens = 0
         for sequence in self.toEncode {
-            let count = sequence.request.input.count
+            let count = sequence.request.passTokens(isDecoderOnly: self.isDecoderOnly).count
             guard members.isEmpty || tokens + count <= limit else {
                 break
             }
@@ -89,11 +89,9 @@ extension EngineWorker {
         let parts = members.map { (sequence: $0, inputs: 1) }
         let call = self.open(parts)
         do {
-            let inputs = members.map(\.request.input)
-            let run = try EncoderRun(
-                self.engine.model,
-                inputs: inputs,
-                routes: members.map(\.request.routing.encoderRoutes),
+            let run = try self.engine.model.inputPass(
+                members.map { $0.request.passTokens(isDecoderOnly: self.isDecoderOnly) },
+                routes: members.map { $0.request.passRoutes(isDecoderOnly: self.isDecoderOnly) },
                 experts: call,
                 options: self.options(members)
             )
@@ -101,7 +99,8 @@ extension EngineWorker {
             return true
         } catch {
             let failed = Result<Void, any Error>.failure(error)
-            _ = self.settle(.encoder, parts, call: call, record: RoutingRecord(), result: failed)
+            let record = RoutingRecord()
+            _ = self.settle(self.inputStack, parts, call: call, record: record, result: failed, isInput: true)
             return self.beginEncoding(tokens: limit)
         }
     }
@@ -116,7 +115,7 @@ extension EngineWorker {
             try encoding.run.advance(record: &encoding.record)
             self.pacer.pieceDone(tokens: encoding.tokens, time: start.duration(to: .now))
             if encoding.run.isFinished {
-                self.end(encoding, result: .success(encoding.run.result()))
+                self.end(encoding, result: .success(encoding.run.prepared))
             }
         } catch {
             encoding.run.cancel()
@@ -124,14 +123,18 @@ extension EngineWorker {
         }
     }
 
-    private func end(_ encoding: Encoding, result: Result<[EncodedSequence], any Error>) {
+    /// The half of the model that inputs go through.
+    private var inputStack: Stack { self.isDecoderOnly ? .decoder : .encoder }
+
+    private func end(_ encoding: Encoding, result: Result<[PreparedInput], any Error>) {
         self.encoding = nil
         let sequences = self.settle(
-            .encoder,
+            self.inputStack,
             encoding.parts,
             call: encoding.call,
             record: encoding.record,
-            result: result
+            result: result,
+            isInput: true
         )
         guard let sequences else {
             return

@@ -14,7 +14,7 @@ extension EngineWorker {
     /// A sequence to score, and the pieces of its request.
     private struct Target {
         let sequence: RunningSequence
-        let encoded: EncodedSequence
+        let input: PreparedInput
         let tokens: [Int32]
         let topLogprobs: Int
     }
@@ -32,7 +32,12 @@ extension EngineWorker {
             case .encode:
                 self.finish(sequence, .hidden(encoded.hidden), outputTokens: 0)
             case .score(let tokens, let count):
-                targets.append(Target(sequence: sequence, encoded: encoded, tokens: tokens, topLogprobs: count))
+                let target = Target(sequence: sequence, input: encoded, tokens: tokens, topLogprobs: count)
+                if case .prefilled(let prompt) = encoded {
+                    self.finish(target, afterPrompt: prompt)
+                } else {
+                    targets.append(target)
+                }
             }
         }
         var pass: [Target] = []
@@ -56,7 +61,7 @@ extension EngineWorker {
         let start = GenerationVocabulary(self.engine.model.configuration).startTokenID
         let inputs = targets.map { target in
             DecoderInput(
-                cache: DecoderCache(target.encoded),
+                cache: target.input.makeCache(),
                 tokens: [start] + target.tokens.dropLast(),
                 routes: target.sequence.request.routing.decoderRoutes
             )
@@ -70,21 +75,33 @@ extension EngineWorker {
         var firstRow = 0
         for target in targets {
             defer { firstRow += target.tokens.count }
-            let sequence = target.sequence
-            guard self.running[sequence.id] != nil else { continue }
-            let scores = TokenScoring.scores(
-                of: target.tokens,
-                logits: logits,
-                firstRow: firstRow,
-                topLogprobs: target.topLogprobs
-            )
-            if sequence.request.returnsLogits {
-                sequence.logits = TokenScoring.rows(firstRow..<(firstRow + target.tokens.count), of: logits)
-            }
-            sequence.distributions = sequence.request.distributions.map {
-                TokenScoring.distributions($0, rows: firstRow..<(firstRow + target.tokens.count), of: logits)
-            }
-            self.finish(sequence, .scores(scores), outputTokens: target.tokens.count)
+            guard self.running[target.sequence.id] != nil else { continue }
+            self.finish(target, logits: logits, firstRow: firstRow)
         }
+    }
+
+    /// Scores a target that went through the decoder behind its prompt.
+    private func finish(_ target: Target, afterPrompt prompt: PrefilledSequence) {
+        guard self.running[target.sequence.id] != nil else { return }
+        let first = target.sequence.request.input.count - 1
+        let rows = first..<(first + target.tokens.count)
+        self.finish(target, logits: self.engine.model.logits(ofFinal: prompt.hidden, rows: rows), firstRow: 0)
+    }
+
+    /// Ends a request with the scores of its target.
+    private func finish(_ target: Target, logits: FloatMatrix, firstRow: Int) {
+        let sequence = target.sequence
+        let rows = firstRow..<(firstRow + target.tokens.count)
+        let scores = TokenScoring.scores(
+            of: target.tokens,
+            logits: logits,
+            firstRow: firstRow,
+            topLogprobs: target.topLogprobs
+        )
+        if sequence.request.returnsLogits { sequence.logits = TokenScoring.rows(rows, of: logits) }
+        sequence.distributions = sequence.request.distributions.map {
+            TokenScoring.distributions($0, rows: rows, of: logits)
+        }
+        self.finish(sequence, .scores(scores), outputTokens: target.tokens.count)
     }
 }

@@ -31,6 +31,9 @@ final class EngineWorker {
         self.decoderLayers = engine.model.configuration.sparseLayers.count { $0.stack == .decoder }
     }
 
+    /// Whether the model has no encoder, so that inputs are prompts.
+    var isDecoderOnly: Bool { self.engine.model.configuration.design.isDecoderOnly }
+
     /// Runs one step: decodes a token of each sequence that can decode, and encodes new ones.
     ///
     /// If no sequence decodes, new ones are encoded to the end. Otherwise the encoder gets the time spent waiting for
@@ -43,7 +46,7 @@ final class EngineWorker {
         self.totals.steps += 1
         let now = ContinuousClock.now
         for arrival in turn.joined {
-            let sequence = RunningSequence(arrival, started: now)
+            let sequence = RunningSequence(arrival, started: now, isPrompt: self.isDecoderOnly)
             self.running[sequence.id] = sequence
             self.toEncode.append(sequence)
             self.engine.metrics.queued(arrival.time.duration(to: now))
@@ -183,13 +186,15 @@ final class EngineWorker {
     ///   - call: The call.
     ///   - record: What happened to the tokens.
     ///   - result: What the model returned, or why it did not.
+    ///   - isInput: Whether the model was called with the requests' inputs, before their first step.
     /// - Returns: What the model returned; nil if no request is left to need it.
     func settle<Output>(
         _ stack: Stack,
         _ parts: [(sequence: RunningSequence, inputs: Int)],
         call: WatchedCall,
         record: RoutingRecord,
-        result: Result<Output, any Error>
+        result: Result<Output, any Error>,
+        isInput: Bool = false
     ) -> Output? {
         let outcome = call.end()
         self.totals.ledger.add(record)
@@ -197,7 +202,7 @@ final class EngineWorker {
         self.engine.metrics.add(record, stack: stack)
         var firstInput = 0
         for (sequence, inputs) in parts {
-            sequence.account(record, inputs: firstInput..<(firstInput + inputs), stack: stack)
+            sequence.account(record, inputs: firstInput..<(firstInput + inputs), stack: stack, isInput: isInput)
             firstInput += inputs
             guard self.running[sequence.id] != nil else {
                 continue

@@ -51,6 +51,8 @@ public struct EngineRouting: Sendable {
 struct RoutingBook: Sendable {
     private let options: RoutingOptions
     private var encoder: StackRoutes?
+    /// The way of a prompt's tokens, until the first step takes them over.
+    private var prompt: StackRoutes?
     /// For each call of the decoder the routes of each of the request's rows.
     private var steps: [[StackRoutes]] = []
     private var statistics: [RouterStatistics] = []
@@ -66,7 +68,8 @@ struct RoutingBook: Sendable {
     ///   - record: The call's record.
     ///   - inputs: The request's inputs in the call.
     ///   - stack: The half of the model.
-    mutating func add(_ record: RoutingRecord, inputs: Range<Int>, stack: Stack) {
+    ///   - isPrompt: Whether these are the tokens of a prompt, which the decoder takes before the first step.
+    mutating func add(_ record: RoutingRecord, inputs: Range<Int>, stack: Stack, isPrompt: Bool = false) {
         if self.options.returnsStatistics {
             for input in inputs {
                 self.statistics += record.statistics[input] ?? []
@@ -82,7 +85,19 @@ struct RoutingBook: Sendable {
         }
         switch stack {
         case .encoder: self.encoder = routes.first
-        case .decoder: self.steps.append(routes)
+        case .decoder where isPrompt: self.prompt = routes.first.flatMap { $0.tokenCount > 0 ? $0 : nil }
+        case .decoder: self.steps.append(self.withPrompt(routes))
+        }
+    }
+
+    /// A step's routes, those of the prompt in front of the first one's: in the first step a prompt's rows are still one.
+    private mutating func withPrompt(_ routes: [StackRoutes]) -> [StackRoutes] {
+        guard let prompt = self.prompt else { return routes }
+        self.prompt = nil
+        return routes.map { row in
+            var joined = prompt
+            joined.append(row)
+            return joined
         }
     }
 
@@ -100,7 +115,7 @@ struct RoutingBook: Sendable {
         case .hidden:
             break
         case .scores:
-            report.decoders = self.steps.first.map { Array($0.prefix(1)) } ?? []
+            report.decoders = self.prompt.map { [$0] } ?? self.steps.first.map { Array($0.prefix(1)) } ?? []
         case .generations(let generations):
             report.decoders = generations.map { self.path($0.sequence.rows) }
         }

@@ -24,7 +24,7 @@ final class RunningSequence {
         /// Admitted; its input is not encoded yet. Can transition to `encoded` or `generating`.
         case admitted
         /// Its input is encoded, and it needs at most one pass through the decoder. Final.
-        case encoded(EncodedSequence)
+        case encoded(PreparedInput)
         /// Tokens are chosen step by step. Final.
         case generating(Generating)
     }
@@ -42,6 +42,8 @@ final class RunningSequence {
     let started: ContinuousClock.Instant
     /// The trace that expert calls continue; nil for most requests.
     let sampledTrace: TraceContext?
+    /// Whether the model has no encoder, so that the input is a prompt.
+    let isPrompt: Bool
     var stage = Stage.admitted
     var ledger = DropLedger()
     private var routing: RoutingBook
@@ -56,7 +58,8 @@ final class RunningSequence {
     /// When the last token was chosen.
     private var lastToken: ContinuousClock.Instant?
 
-    init(_ arrival: Arrival, started: ContinuousClock.Instant) {
+    init(_ arrival: Arrival, started: ContinuousClock.Instant, isPrompt: Bool = false) {
+        self.isPrompt = isPrompt
         self.arrival = arrival
         self.routing = RoutingBook(arrival.request.routing)
         self.started = started
@@ -74,9 +77,9 @@ final class RunningSequence {
         return state.session.rowCount
     }
 
-    /// Takes the encoder's result.
+    /// Takes what the model made of the input.
     func encoded(
-        _ encoded: EncodedSequence,
+        _ encoded: PreparedInput,
         configuration: ModelConfiguration,
         tokenizer: Tokenizer?
     ) throws(GenerationError) {
@@ -84,11 +87,18 @@ final class RunningSequence {
             self.stage = .encoded(encoded)
             return
         }
+        var vocabulary = self.request.vocabulary ?? GenerationVocabulary(configuration)
+        var prefix = self.request.decoderPrefix
+        if self.isPrompt, let first = self.request.input.first {
+            // As in transformers, a prompt's tokens count for penalties as a start token and a decoder prefix do.
+            vocabulary.startTokenID = first
+            prefix = Array(self.request.input.dropFirst())
+        }
         let session = try GenerationSession(
             parameters: parameters,
-            vocabulary: self.request.vocabulary ?? GenerationVocabulary(configuration),
+            vocabulary: vocabulary,
             encoderTokens: self.request.input,
-            decoderPrefix: self.request.decoderPrefix
+            decoderPrefix: prefix
         )
         let text = GeneratedText(tokenizer: tokenizer, stops: stops)
         let needsText = parameters.beamCount == 1 && (self.request.streamsTokens || !stops.isEmpty)
@@ -96,7 +106,7 @@ final class RunningSequence {
         self.stage = .generating(
             Generating(
                 session: session,
-                caches: (0..<session.rowCount).map { _ in DecoderCache(encoded) },
+                caches: (0..<session.rowCount).map { _ in encoded.makeCache() },
                 texts: Array(repeating: text, count: texts)
             )
         )
@@ -116,13 +126,21 @@ final class RunningSequence {
             return []
         }
         var inputs = state.session.decoderInputs(state.caches)
+        let isFirstOfPrompt = self.isPrompt && self.decoderCalls == 0
+        if isFirstOfPrompt {
+            // The caches hold the prompt's other tokens already.
+            for row in inputs.indices { inputs[row].tokens.removeFirst(inputs[row].cache.length) }
+        }
         let steps = self.request.routing.steps
         guard steps.indices.contains(self.decoderCalls), steps[self.decoderCalls].count == inputs.count else {
             return inputs
         }
-        for (row, routes) in steps[self.decoderCalls].enumerated() where routes?.tokenCount == inputs[row].tokens.count
-        {
-            inputs[row].routes = routes
+        for (row, routes) in steps[self.decoderCalls].enumerated() {
+            var routes = routes
+            if isFirstOfPrompt, let all = routes, all.tokenCount == self.request.input.count {
+                routes = all.part((all.tokenCount - inputs[row].tokens.count)..<all.tokenCount)
+            }
+            if routes?.tokenCount == inputs[row].tokens.count { inputs[row].routes = routes }
         }
         return inputs
     }
@@ -211,7 +229,8 @@ final class RunningSequence {
     func comingTokens(layers: Int) -> Int {
         switch self.request.work {
         case .encode: 0
-        case .score(let target, _): self.decoderCalls == 0 ? target.count * layers : 0
+        // A prompt's target went through the decoder with it.
+        case .score(let target, _): self.decoderCalls == 0 && !self.isPrompt ? target.count * layers : 0
         case .generate(let parameters, _):
             (max(0, parameters.maxNewTokens - self.decoderCalls) * self.request.slotCount
                 + (self.decoderCalls == 0 ? self.request.decoderPrefix.count : 0)) * layers
@@ -224,8 +243,9 @@ final class RunningSequence {
     ///   - record: The call's record.
     ///   - inputs: This request's inputs in the call.
     ///   - stack: Which half of the model was called.
-    func account(_ record: RoutingRecord, inputs: Range<Int>, stack: Stack) {
-        if stack == .decoder {
+    ///   - isInput: Whether it was called with the request's input, before the first step.
+    func account(_ record: RoutingRecord, inputs: Range<Int>, stack: Stack, isInput: Bool = false) {
+        if stack == .decoder, !isInput {
             self.decoderCalls += 1
         }
         for input in inputs where record.routedPerSequence.indices.contains(input) {
@@ -237,7 +257,7 @@ final class RunningSequence {
         for (drop, count) in record.givenDrops where inputs.contains(drop.sequence) {
             self.ledger.droppedAsGiven(count, layer: drop.layer, reason: drop.reason)
         }
-        self.routing.add(record, inputs: inputs, stack: stack)
+        self.routing.add(record, inputs: inputs, stack: stack, isPrompt: isInput)
     }
 
     /// How a request with an answer ends.

@@ -107,6 +107,8 @@ extension CapacityPolicy {
         case .checkpoint: "checkpoint"
         case .unlimited: "unlimited"
         case .factor(let factor): "factor:\(factor)"
+        case .floor(let factor, .tokens): "floor:\(factor)"
+        case .floor(let factor, .drawn(let seed)): "floor:\(factor):drawn:\(seed)"
         }
     }
 }

@@ -5,6 +5,7 @@ public import Checkpoints
 public import Logging
 internal import RPCCore
 internal import Receipts
+internal import ServiceKit
 internal import SwitchModel
 public import SwitchyardProtos
 internal import SwitchyardTypes
@@ -25,7 +26,7 @@ public enum ReceiptVerdict: Sendable, Hashable {
 ///
 /// Which weights, rows and capacity it takes a receipt says; a replay is for all receipts whose ``ReceiptModel`` is the same.
 /// Rows that a receipt says were dropped by hosts are dropped again. So are rows over a capacity that is counted over all
-/// requests of a step (`factor:NUMBER`), since the receipt of one request does not tell what the others were.
+/// requests of a step (`factor:NUMBER` and `floor:NUMBER`), since the receipt of one request does not tell what the others were.
 public final class ReceiptReplay: Sendable {
     private let stated: ReceiptModel
     private let capacity: CapacityPolicy
@@ -53,7 +54,7 @@ public final class ReceiptReplay: Sendable {
         else {
             throw ReceiptError(
                 "model.capacity",
-                "is \"\(stated.capacity.prefix(80))\"; it must be checkpoint, unlimited or factor:NUMBER"
+                "is \"\(stated.capacity.prefix(80))\"; it must be \(GatewaySettings.table.capacity.definition.allowed)"
             )
         }
         var checkpoint = try Checkpoint.open(
@@ -90,7 +91,7 @@ public final class ReceiptReplay: Sendable {
         options.scheduler.batchSlots = SwitchModel.GenerationParameters.maximumWidth
         options.overlap = .never
         // What a capacity over a step's group dropped is given.
-        if case .factor = capacity { options.capacityPolicy = .unlimited } else { options.capacityPolicy = capacity }
+        options.capacityPolicy = capacity.isShared ? .unlimited : capacity
         var settings = checkpoint.configuration
         settings.generation = ReceiptRequest.settings(padToken: stated.padTokenID)
         self.stated = stated
@@ -166,9 +167,7 @@ public final class ReceiptReplay: Sendable {
         // A policy has judged the drops already.
         work.dropPolicy = .allow
         if let error = self.foreignRequest(receipt, work) { return .unusable("\(error)") }
-        var takesCapacity = false
-        if case .factor = self.capacity { takesCapacity = true }
-        let given = GivenDrops(receipt, takesCapacity: takesCapacity)
+        let given = GivenDrops(receipt, takesCapacity: self.capacity.isShared)
         work.routing.encoderRoutes = given.encoder.flatMap { $0.tokenCount == work.input.count ? $0 : nil }
         work.routing.steps = given.steps
         for await event in try self.engine.submit(work).events {

@@ -30,7 +30,10 @@ enum ReceiptRequest {
             strict: work.dropPolicy.strict,
             maxDroppedFraction: work.dropPolicy.maxDroppedFraction ?? 1
         )
-        if !work.decoderPrefix.isEmpty {
+        if model.design.isDecoderOnly {
+            // The answer continues the input, and there is no start token.
+            message.parameters?.decoderStartTokenID = nil
+        } else if !work.decoderPrefix.isEmpty {
             message.decoderPrefix = .tokenIDs(Self.ids([vocabulary.startTokenID] + work.decoderPrefix))
         }
         return message

@@ -24,6 +24,7 @@ extension RequestReader {
         } catch {
             switch error.code {
             case .cancelled: throw RPCError(.cancelled, "the call was cancelled before \(field) was cut into tokens")
+            case .unknownCharacter: throw RPCError(.invalidArgument, "\(field) \(error.message)")
             case .tooLong: throw RPCError(.resourceExhausted, "\(field) \(error.message)")
             default: throw RPCError(.internal, "\(field): \(error.message)")
             }

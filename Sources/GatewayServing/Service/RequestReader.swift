@@ -28,11 +28,19 @@ struct RequestReader: Sendable {
     ) throws(RPCError) -> EngineRequest {
         try self.requireDecoder()
         let message = request.parameters ?? GenerationParametersMessage()
+        try self.refuseStart(request, message)
         let prefix = try self.decoderPrefix(request.decoderPrefix, start: message.decoderStartTokenID)
-        let (parameters, vocabulary) = try self.parameters(message, prefixLength: prefix.count)
+        // A prompt counts in lengths as a start token and a prefix do, and must be known first.
+        let prompt = self.isDecoderOnly ? try self.input(request.input) : nil
+        let (parameters, vocabulary) = try self.parameters(
+            message,
+            prefixLength: prompt.map { $0.count - 1 } ?? prefix.count
+        )
         try self.checkStops(message.stop, parameters: parameters)
+        let input: [Int32]
+        if let prompt { input = prompt } else { input = try self.input(request.input) }
         var work = EngineRequest(
-            input: try self.input(request.input),
+            input: input,
             work: .generate(parameters, stops: message.stop),
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
@@ -44,7 +52,7 @@ struct RequestReader: Sendable {
             request.returnRoutes || request.returnReceipt,
             named: request.returnRoutes ? "return_routes" : "return_receipt",
             input: work.input.count,
-            output: work.slotCount * (parameters.maxNewTokens + prefix.count)
+            output: work.slotCount * (parameters.maxNewTokens + (prompt?.count ?? prefix.count))
         )
         work.routing.returnsRoutes = request.returnRoutes
         work.routing.returnsSteps = request.returnReceipt
@@ -69,6 +77,7 @@ struct RequestReader: Sendable {
     /// - Returns: Work for the engine.
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func encode(_ request: EncodeRequest, deadline: ContinuousClock.Instant?) throws(RPCError) -> EngineRequest {
+        try self.refuseEncoderRoutes(request.encoderRoutes != nil, returned: request.returnRoutes)
         var work = EngineRequest(
             input: try self.input(request.input),
             work: .encode,
@@ -96,20 +105,19 @@ struct RequestReader: Sendable {
     /// - Throws: ``RPCError`` naming the field that is wrong.
     func score(_ request: ScoreRequest, deadline: ContinuousClock.Instant?) throws(RPCError) -> EngineRequest {
         try self.requireDecoder()
-        let target = try self.tokens(
-            request.target,
-            fields: .init(none: "target", text: "target_text", ids: "target_ids"),
-            limit: self.limits.maxTargetTokens
-        )
+        try self.refuseEncoderRoutes(request.encoderRoutes != nil)
+        let (input, target) = try self.scored(request)
         try Self.check("top_logprobs", Int(request.topLogprobs), within: 0...self.limits.maxTopLogprobs)
         var work = EngineRequest(
-            input: try self.input(request.input),
+            input: input,
             work: .score(target: target, topLogprobs: Int(request.topLogprobs)),
             dropPolicy: try self.dropPolicy(request.dropPolicy),
             deadline: deadline
         )
         self.place(request.priority, request.queueTimeoutMilliseconds, in: &work)
-        try self.checkRoutes(request.returnRoutes, input: work.input.count, output: target.count)
+        // A prompt goes through the decoder together with its target.
+        let decoderTokens = self.isDecoderOnly ? input.count + target.count - 1 : target.count
+        try self.checkRoutes(request.returnRoutes, input: input.count, output: decoderTokens)
         try self.checkLogits(request.returnLogits, target: target.count)
         work.returnsLogits = request.returnLogits
         work.distributions = try self.distributions(request, target: target.count)
@@ -125,9 +133,36 @@ struct RequestReader: Sendable {
             request.decoderRoutes,
             field: "decoder_routes",
             stack: .decoder,
-            tokens: target.count
+            tokens: decoderTokens
         )
         return work
+    }
+
+    /// The input and the target of a score; of a prompt alone, its first token and the others.
+    private func scored(_ request: ScoreRequest) throws(RPCError) -> (input: [Int32], target: [Int32]) {
+        guard self.isDecoderOnly, request.target == nil else {
+            let target = try self.tokens(
+                request.target,
+                fields: .init(none: "target", text: "target_text", ids: "target_ids"),
+                limit: self.limits.maxTargetTokens
+            )
+            return (try self.input(request.input), target)
+        }
+        let prompt = try self.input(request.input)
+        guard prompt.count >= 2 else {
+            throw RPCError(
+                .invalidArgument,
+                "the input has \(prompt.count) token, and nothing precedes it that it could be scored by; send two at least, or a target"
+            )
+        }
+        guard prompt.count - 1 <= self.limits.maxTargetTokens else {
+            throw RPCError(
+                .resourceExhausted,
+                "the input has \(prompt.count - 1) tokens to score; the limit is \(self.limits.maxTargetTokens); send its last ones as "
+                    + "the target, and what precedes them as the input"
+            )
+        }
+        return (Array(prompt.prefix(1)), Array(prompt.dropFirst()))
     }
 
     // MARK: - Ids
@@ -165,7 +200,7 @@ struct RequestReader: Sendable {
         case .tokenIDs(let given):
             field = fields.ids
             guard !given.isEmpty else {
-                throw RPCError(.invalidArgument, "\(field).ids is empty; send at least the end token")
+                throw RPCError(.invalidArgument, "\(field).ids is empty; send at least \(self.isDecoderOnly ? "one token" : "the end token")")
             }
             if let index = given.firstIndex(where: { Int($0) >= self.model.vocabularySize }) {
                 throw RPCError(
@@ -174,6 +209,9 @@ struct RequestReader: Sendable {
                 )
             }
             ids = given.map { Int32($0) }
+        }
+        guard !ids.isEmpty else {
+            throw RPCError(.invalidArgument, "\(field) is empty; send at least one character, which the model continues")
         }
         guard ids.count <= limit else {
             throw RPCError(
@@ -276,8 +314,10 @@ struct RequestReader: Sendable {
         if settings.maxNewTokens == nil, let length = settings.maxLength, length <= prefixLength + 1 {
             throw RPCError(
                 .invalidArgument,
-                "parameters.max_length is \(length), which leaves no room after the start token and a decoder prefix of "
-                    + "\(prefixLength) tokens; set max_new_tokens"
+                "parameters.max_length is \(length), which leaves no room after "
+                    + (self.isDecoderOnly
+                        ? "the input's \(prefixLength + 1) tokens; set max_new_tokens"
+                        : "the start token and a decoder prefix of \(prefixLength) tokens; set max_new_tokens")
             )
         }
         let isOwn = message.maxNewTokens == nil && (message.maxLength == nil || settings.maxNewTokens != nil)

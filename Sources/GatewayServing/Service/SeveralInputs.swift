@@ -141,7 +141,8 @@ extension RequestReader {
             if request.returnsLogits { bytes += target * self.model.vocabularySize * MemoryLayout<Float>.size }
         }
         if request.routing.returnsRoutes {
-            bytes += 7 * sparse.reduce(0) { $0 + ($1.stack == .encoder ? input : target) }
+            let decoded = target + (self.isDecoderOnly ? input : 0)
+            bytes += 7 * sparse.reduce(0) { $0 + ($1.stack == .encoder ? input : decoded) }
         }
         return bytes
     }

@@ -143,8 +143,8 @@ package struct GatewaySettings: SettingTable {
         "capacity",
         default: CapacityPolicy.checkpoint,
         written: "checkpoint",
-        allowed: "checkpoint, unlimited or factor:NUMBER, such as factor:1.25",
-        range: "checkpoint, unlimited or factor:NUMBER",
+        allowed: "checkpoint, unlimited, factor:NUMBER, such as factor:1.25, or floor:NUMBER, labml's, with :drawn:SEED to draw",
+        range: "checkpoint, unlimited, factor:NUMBER, floor:NUMBER or floor:NUMBER:drawn:SEED",
         placeholder: "policy",
         "How many tokens an expert takes."
     ) { GatewaySettings.capacityPolicy($0) }
@@ -202,16 +202,21 @@ package struct GatewaySettings: SettingTable {
     /// How it uses its expert pools.
     package let pools = ExpertPoolSettings()
 
-    /// `checkpoint`, `unlimited` or `factor:1.25`.
+    /// `checkpoint`, `unlimited`, `factor:1.25`, `floor:1.2` or `floor:1.2:drawn:7`.
     package static func capacityPolicy(_ text: String) -> CapacityPolicy? {
         switch text {
         case "checkpoint": return .checkpoint
         case "unlimited": return .unlimited
         default:
-            guard text.hasPrefix("factor:"), let factor = Double(text.dropFirst("factor:".count)), factor > 0,
-                factor.isFinite
-            else { return nil }
-            return .factor(factor)
+            let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+            guard parts.count >= 2, let factor = Double(parts[1]), factor > 0, factor.isFinite else { return nil }
+            switch (parts[0], parts.count) {
+            case ("factor", 2): return .factor(factor)
+            case ("floor", 2): return .floor(factor, .tokens)
+            case ("floor", 4) where parts[2] == "drawn":
+                return UInt64(parts[3]).map { .floor(factor, .drawn(seed: $0)) }
+            default: return nil
+            }
         }
     }
 

@@ -109,8 +109,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         progress: (@Sendable (WorkProgress) -> Void)?
     ) throws {
         try ModelError.requireSupport(for: configuration)
-        let matrices = configuration.feedForwardMatrices.count
-        let total = matrices * sources.reduce(0) { $1.wanted.values.reduce($0) { $0 + $1.count } }
+        let tensors = configuration.feedForwardMatrices.count * (configuration.design.hasBiases ? 2 : 1)
+        let total = tensors * sources.reduce(0) { $1.wanted.values.reduce($0) { $0 + $1.count } }
         var layers: [SparseLayer: [Int: FeedForwardWeights]] = [:]
         var types: [PartType] = []
         var done = 0
@@ -132,12 +132,10 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             )
             for (layer, indices) in wanted.sorted(by: { $0.key < $1.key }) {
                 for expert in indices.sorted() {
-                    let loaded = try FeedForwardWeights(isGated: configuration.gatedFeedForward) { matrix in
-                        try loader.packed(.expert(layer, expert: expert, matrix))
-                    }
+                    let loaded = try loader.network(configuration) { .expert(layer, expert: expert, $0) }
                     type.kept.formUnion(loaded.types)
                     layers[layer, default: [:]][expert] = loaded
-                    done += matrices
+                    done += tensors
                 }
             }
             types.append(type)
@@ -180,7 +178,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         self.layers[layer]?[expert] != nil
     }
 
-    /// Computes `wo(activation(wi x))`, or `wo(activation(wi0 x) * (wi1 x))` where experts are gated, for rows that are grouped by expert.
+    /// Computes `wo(activation(wi x))`, or `wo(activation(wi0 x) * (wi1 x))` where experts are gated, for rows that are grouped by expert;
+    /// each product with its bias where the family has biases.
     ///
     /// - Parameters:
     ///   - layer: The sparse layer.

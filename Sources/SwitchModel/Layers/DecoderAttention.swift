@@ -25,25 +25,21 @@ struct DecoderSelfAttention {
     ///   - input: `[tokens, d_model]`.
     ///   - positions: The place of each token.
     ///   - caches: One per row, with room for the tokens.
-    ///   - bias: Biases up to the highest position.
+    ///   - bias: Biases up to the highest position; nil in a model without them.
     ///   - pool: Threads that share the work.
     /// - Returns: `[tokens, d_model]`.
     func callAsFunction(
         _ input: FloatMatrix,
         positions: [DecoderPosition],
         caches: [DecoderCache],
-        bias: RelativeBias.Span,
+        bias: RelativeBias.Span?,
         pool: WorkPool
     ) -> FloatMatrix {
         let inner = self.weights.innerWidth
         let queries = FloatMatrix.temporary(rows: input.rows, columns: inner)
         let keys = FloatMatrix.temporary(rows: input.rows, columns: inner)
         let values = FloatMatrix.temporary(rows: input.rows, columns: inner)
-        pool.run(
-            Product(self.weights.query, input, into: queries),
-            Product(self.weights.key, input, into: keys),
-            Product(self.weights.value, input, into: values)
-        )
+        self.weights.project(input, queries: queries, keys: keys, values: values, pool: pool)
         for (token, place) in positions.enumerated() {
             caches[place.row]
                 .store(
@@ -63,7 +59,7 @@ struct DecoderSelfAttention {
                 let offset = item / self.headCount * inner + head * self.keyWidth
                 let cache = caches[place.row]
                 let count = place.position + 1
-                let biases = bias.row(head: head, position: place.position)
+                let biases = bias?.row(head: head, position: place.position)
                 let runs = cache.runCount(tokens: count)
                 for index in 0..<runs {
                     let run = cache.run(index, block: self.block, head: head, tokens: count)
@@ -74,7 +70,7 @@ struct DecoderSelfAttention {
                         stride: self.keyWidth,
                         width: self.keyWidth,
                         count: run.count,
-                        bias: biases + run.start,
+                        bias: biases.map { $0 + run.start },
                         into: scores + run.start
                     )
                 }
@@ -94,7 +90,7 @@ struct DecoderSelfAttention {
             }
         }
         let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
-        pool.run(Product(self.weights.output, context, into: output))
+        self.weights.finish(context, into: output, pool: pool)
         return output
     }
 }
@@ -159,7 +155,7 @@ struct CrossAttention {
             }
         }
         let output = FloatMatrix.temporary(rows: input.rows, columns: self.weights.output.outputs)
-        pool.run(Product(self.weights.output, context, into: output))
+        self.weights.finish(context, into: output, pool: pool)
         return output
     }
 }

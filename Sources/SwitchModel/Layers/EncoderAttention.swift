@@ -4,7 +4,7 @@ internal import TensorKernels
 
 /// The encoder's self-attention over concatenated sequences, each of which attends only to itself.
 ///
-/// `softmax(Q K^T + bias) V`, scores unscaled (T5 folds the scale into the initialisation). Products inside a sequence
+/// `softmax(Q K^T + bias) V`, scores unscaled but for ``AttentionWeights/queryScale``. Products inside a sequence
 /// go through OpenBLAS in blocks whose shape depends only on that sequence's length.
 struct EncoderAttention: Sendable {
     let weights: AttentionWeights
@@ -27,24 +27,20 @@ struct EncoderAttention: Sendable {
     /// - Parameters:
     ///   - input: `[tokens, d_model]`, the sequences one after another.
     ///   - lengths: Tokens of each sequence.
-    ///   - bias: Biases for at least the longest sequence.
+    ///   - bias: Biases for at least the longest sequence; nil in a model without them.
     ///   - pool: Threads that share the work.
     /// - Returns: `[tokens, d_model]`.
     func callAsFunction(
         _ input: FloatMatrix,
         lengths: [Int],
-        bias: RelativeBias.Span,
+        bias: RelativeBias.Span?,
         pool: WorkPool
     ) -> FloatMatrix {
         let inner = self.weights.innerWidth
         let queries = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         let keys = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         let values = FloatMatrix(uninitializedRows: input.rows, columns: inner)
-        pool.run(
-            Product(self.weights.query, input, into: queries),
-            Product(self.weights.key, input, into: keys),
-            Product(self.weights.value, input, into: values)
-        )
+        self.weights.project(input, queries: queries, keys: keys, values: values, pool: pool)
         let context = FloatMatrix(uninitializedRows: input.rows, columns: inner)
         let items = self.items(lengths: lengths)
         let longest = lengths.max() ?? 0
@@ -63,7 +59,7 @@ struct EncoderAttention: Sendable {
             }
         }
         let output = FloatMatrix(uninitializedRows: input.rows, columns: self.weights.output.outputs)
-        pool.run(Product(self.weights.output, context, into: output))
+        self.weights.finish(context, into: output, pool: pool)
         return output
     }
 
@@ -87,7 +83,7 @@ struct EncoderAttention: Sendable {
         queries: FloatMatrix,
         keys: FloatMatrix,
         values: FloatMatrix,
-        bias: RelativeBias.Span,
+        bias: RelativeBias.Span?,
         scores: FloatMatrix,
         context: FloatMatrix
     ) {
@@ -107,7 +103,9 @@ struct EncoderAttention: Sendable {
         )
         for (index, position) in item.queries.enumerated() {
             let row = scores.pointer + index * item.length
-            Residual.add(bias.row(head: item.head, position: position), to: row, count: item.length)
+            if let bias {
+                Residual.add(bias.row(head: item.head, position: position), to: row, count: item.length)
+            }
             Softmax.apply(row, count: item.length)
         }
         BLAS.multiply(

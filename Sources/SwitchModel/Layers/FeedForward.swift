@@ -15,19 +15,54 @@ struct FeedForwardWeights: Sendable {
     /// `[d_model, d_ff]`.
     let wo: PackedMatrix
 
+    /// What the matrices add; nil in families without biases.
+    let biases: Biases?
+
+    /// What the matrices of a network add.
+    struct Biases: Sendable {
+        /// `[1, d_ff]`: added before the activation.
+        let inner: RowBias
+
+        /// `[1, d_ff]`: added to what a gated network multiplies the activation with.
+        let factor: RowBias?
+
+        /// `[1, d_model]`.
+        let wo: RowBias
+
+        /// Loads the biases of a network's matrices.
+        ///
+        /// - Parameters:
+        ///   - isGated: Whether the network is gated.
+        ///   - load: Loads one of them.
+        init(isGated: Bool, load: (FeedForwardMatrix) throws -> RowBias) rethrows {
+            self.inner = try load(isGated ? .wi0 : .wi)
+            self.factor = isGated ? try load(.wi1) : nil
+            self.wo = try load(.wo)
+        }
+
+        var byteCount: Int {
+            let columns = self.inner.values.columns + (self.factor?.values.columns ?? 0) + self.wo.values.columns
+            return columns * MemoryLayout<Float>.stride
+        }
+    }
+
     /// Loads the matrices that a configuration calls for.
     ///
     /// - Parameters:
     ///   - isGated: Whether the network is gated.
-    ///   - load: Loads one of them.
-    init(isGated: Bool, load: (FeedForwardMatrix) throws -> PackedMatrix) rethrows {
+    ///   - biases: What the matrices add.
+    ///   - load: Loads one of the matrices.
+    init(isGated: Bool, biases: Biases? = nil, load: (FeedForwardMatrix) throws -> PackedMatrix) rethrows {
         self.inner = try load(isGated ? .wi0 : .wi)
         self.factor = isGated ? try load(.wi1) : nil
         self.wo = try load(.wo)
+        self.biases = biases
     }
 
     /// The bytes of all of them.
-    var byteCount: Int { self.inner.byteCount + (self.factor?.byteCount ?? 0) + self.wo.byteCount }
+    var byteCount: Int {
+        self.inner.byteCount + (self.factor?.byteCount ?? 0) + self.wo.byteCount + (self.biases?.byteCount ?? 0)
+    }
 
     /// The types that they are kept in.
     var types: Set<DType> {
@@ -87,7 +122,16 @@ struct FeedForwardWork {
     private let factors: FloatMatrix?
     private var first: [Product] = []
     private var second: [Product] = []
+    /// The networks with biases, each with its first row and where its outputs go.
+    private var biased: [Biased] = []
     private var next = 0
+
+    private struct Biased {
+        let biases: FeedForwardWeights.Biases
+        let firstRow: Int
+        let rows: Int
+        let output: UnsafeMutablePointer<Float>
+    }
 
     /// Makes room.
     ///
@@ -120,6 +164,9 @@ struct FeedForwardWork {
         output: UnsafeMutablePointer<Float>
     ) {
         let offset = self.next * self.stride
+        if let biases = weights.biases {
+            self.biased.append(Biased(biases: biases, firstRow: self.next, rows: rows, output: output))
+        }
         self.next += rows
         self.first.append(
             Product(
@@ -128,7 +175,7 @@ struct FeedForwardWork {
                 rows: rows,
                 output: self.inner.pointer + offset,
                 outputStride: self.stride,
-                relu: self.activation == .relu
+                relu: self.activation == .relu && weights.biases == nil
             )
         )
         if let matrix = weights.factor, let factors = self.factors {
@@ -148,8 +195,20 @@ struct FeedForwardWork {
     ///   - pauses: Where to pause; nowhere if omitted.
     func run(on pool: WorkPool, pauses: WorkPauses? = nil) {
         pool.run(self.first, pauses: pauses)
-        // The products have rectified their results already.
-        if self.activation != .relu || self.factors != nil {
+        for part in self.biased {
+            let offset = part.firstRow * self.stride
+            part.biases.inner.add(to: self.inner.pointer + offset, stride: self.stride, rows: part.rows, pool: pool)
+            if let factors = self.factors {
+                part.biases.factor?.add(
+                    to: factors.pointer + offset,
+                    stride: self.stride,
+                    rows: part.rows,
+                    pool: pool
+                )
+            }
+        }
+        // Without biases the products have rectified their results already.
+        if self.activation != .relu || self.factors != nil || !self.biased.isEmpty {
             let width = self.second.first?.matrix.inputs ?? 0
             WorkPool.share(self.next, width: width, among: pool) { rows in
                 for row in rows {
@@ -163,6 +222,9 @@ struct FeedForwardWork {
             }
         }
         pool.run(self.second, pauses: pauses)
+        for part in self.biased {
+            part.biases.wo.add(to: part.output, stride: part.biases.wo.values.columns, rows: part.rows, pool: pool)
+        }
     }
 }
 

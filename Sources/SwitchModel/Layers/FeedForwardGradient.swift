@@ -90,13 +90,35 @@ struct FeedForwardGradient {
                         rows: part.rows,
                         output: target.pointer + row * self.stride,
                         outputStride: self.stride,
-                        relu: self.isPlainReLU(factor)
+                        relu: self.isPlainReLU(factor) && part.weights.biases == nil
                     )
                 )
             }
             row += part.rows
         }
         self.pool.run(products, pauses: self.pauses)
+        row = 0
+        for part in self.parts {
+            defer { row += part.rows }
+            guard let biases = part.weights.biases else { continue }
+            let offset = row * self.stride
+            biases.inner.add(to: inner.pointer + offset, stride: self.stride, rows: part.rows, pool: self.pool)
+            if let factor {
+                biases.factor?.add(
+                    to: factor.pointer + offset,
+                    stride: self.stride,
+                    rows: part.rows,
+                    pool: self.pool
+                )
+            } else if self.activation == .relu {
+                let (width, stride) = (self.width, self.stride)
+                WorkPool.share(part.rows, width: width, among: self.pool) { rows in
+                    for row in rows {
+                        Activation.relu.apply(inner.pointer + offset + row * stride, count: width)
+                    }
+                }
+            }
+        }
     }
 
     private func activationBackward(

@@ -59,7 +59,8 @@ struct SparseFeedForward: Sendable {
             given: given,
             expertCount: self.router.weights.outputs,
             policy: step.options.capacityPolicy,
-            checkpointCapacity: self.checkpointCapacity
+            checkpointCapacity: self.checkpointCapacity,
+            layer: self.layer.block
         )
         record.noteRouted(sequences: step.sequences)
         let passed = self.droppedTokens == .pass && !plan.overCapacity.isEmpty ? input : nil

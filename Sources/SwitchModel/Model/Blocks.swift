@@ -6,18 +6,24 @@ internal import TensorKernels
 
 /// One encoder block: `x += attention(norm(x))`, `x += feedForward(norm(x))`.
 struct EncoderBlock: Sendable {
-    let attentionNorm: RMSNorm
+    let attentionNorm: Norm
     let attention: EncoderAttention
     let feedForward: FeedForwardSublayer
 }
 
-/// One decoder block, which attends to the encoded sequence in between.
+/// One decoder block, which attends to the encoded sequence in between where there is one.
 struct DecoderBlock: Sendable {
-    let attentionNorm: RMSNorm
+    let attentionNorm: Norm
     let attention: DecoderSelfAttention
-    let crossNorm: RMSNorm
-    let cross: CrossAttention
+    /// Nil in a model without an encoder.
+    let cross: Cross?
     let feedForward: FeedForwardSublayer
+
+    /// Attention to the encoded sequence, with its norm.
+    struct Cross: Sendable {
+        let norm: Norm
+        let attention: CrossAttention
+    }
 }
 
 /// The last sublayer of a block, dense or sparse, with its norm and its residual.
@@ -35,7 +41,7 @@ struct FeedForwardSublayer: Sendable {
         case out(SparseFeedForward.Out, SparseFeedForward)
     }
 
-    let norm: RMSNorm
+    let norm: Norm
     let kind: Kind
 
     /// Joins the attention's output to the residual, then computes the sublayer with its own residual, or the part of
@@ -68,12 +74,27 @@ struct BlockBuilder {
     let configuration: ModelConfiguration
     let loader: WeightLoader
 
-    func norm(_ role: TensorRole) throws -> RMSNorm {
-        RMSNorm(weights: try self.loader.floats(role), epsilon: self.configuration.layerNormEpsilon)
+    func norm(_ role: TensorRole) throws -> Norm {
+        let weights = try self.loader.floats(role)
+        let epsilon = self.configuration.layerNormEpsilon
+        switch self.configuration.design.norm {
+        case .rootMeanSquare: return .rootMeanSquare(RMSNorm(weights: weights, epsilon: epsilon))
+        case .layer:
+            return .layer(
+                LayerNorm(weights: weights, bias: try self.loader.floats(.bias(of: role)), epsilon: epsilon)
+            )
+        }
     }
 
-    func relativeBias(_ stack: Stack) throws -> RelativeBias {
-        RelativeBias(
+    /// What a matrix adds to its outputs; nil in families without biases.
+    func bias(of role: TensorRole) throws -> RowBias? {
+        guard self.configuration.design.hasBiases else { return nil }
+        return RowBias(values: try self.loader.floats(.bias(of: role)))
+    }
+
+    func relativeBias(_ stack: Stack) throws -> RelativeBias? {
+        guard self.configuration.design.hasRelativeBias else { return nil }
+        return RelativeBias(
             table: try self.loader.floats(.relativeBias(stack)),
             bidirectional: stack == .encoder,
             largestDistance: self.configuration.relativeMaxDistance
@@ -101,33 +122,49 @@ struct BlockBuilder {
                 keyWidth: self.configuration.keyWidth,
                 block: block
             ),
-            crossNorm: try self.norm(.layerNorm(.decoder, block: block, .crossAttention)),
-            cross: CrossAttention(
-                weights: try self.attention(.decoder, block, .cross),
-                headCount: self.configuration.headCount,
-                keyWidth: self.configuration.keyWidth,
-                block: block
-            ),
+            cross: self.configuration.design.isDecoderOnly ? nil : try self.cross(block),
             feedForward: try self.feedForward(.decoder, block)
         )
     }
 
-    private func attention(_ stack: Stack, _ block: Int, _ kind: AttentionKind) throws -> AttentionWeights {
-        AttentionWeights(
-            query: try self.loader.packed(.attention(stack, block: block, kind, .query)),
-            key: try self.loader.packed(.attention(stack, block: block, kind, .key)),
-            value: try self.loader.packed(.attention(stack, block: block, kind, .value)),
-            output: try self.loader.packed(.attention(stack, block: block, kind, .output))
+    private func cross(_ block: Int) throws -> DecoderBlock.Cross {
+        DecoderBlock.Cross(
+            norm: try self.norm(.layerNorm(.decoder, block: block, .crossAttention)),
+            attention: CrossAttention(
+                weights: try self.attention(.decoder, block, .cross),
+                headCount: self.configuration.headCount,
+                keyWidth: self.configuration.keyWidth,
+                block: block
+            )
         )
+    }
+
+    private func attention(_ stack: Stack, _ block: Int, _ kind: AttentionKind) throws -> AttentionWeights {
+        func role(_ projection: AttentionProjection) -> TensorRole {
+            .attention(stack, block: block, kind, projection)
+        }
+        var weights = AttentionWeights(
+            query: try self.loader.packed(role(.query)),
+            key: try self.loader.packed(role(.key)),
+            value: try self.loader.packed(role(.value)),
+            output: try self.loader.packed(role(.output))
+        )
+        if let query = try self.bias(of: role(.query)), let key = try self.bias(of: role(.key)),
+            let value = try self.bias(of: role(.value)), let output = try self.bias(of: role(.output))
+        {
+            weights.biases = AttentionWeights.Biases(query: query, key: key, value: value, output: output)
+        }
+        if self.configuration.design.scalesScores {
+            weights.queryScale = Float(1 / Double(self.configuration.keyWidth).squareRoot())
+        }
+        return weights
     }
 
     private func feedForward(_ stack: Stack, _ block: Int) throws -> FeedForwardSublayer {
         let norm = try self.norm(.layerNorm(stack, block: block, .feedForward))
         guard self.configuration.isSparse(stack, block: block) else {
             let dense = FeedForward(
-                weights: try FeedForwardWeights(isGated: self.configuration.gatedFeedForward) { matrix in
-                    try self.loader.packed(.dense(stack, block: block, matrix))
-                },
+                weights: try self.loader.network(self.configuration) { .dense(stack, block: block, $0) },
                 activation: Activation(self.configuration.activation)
             )
             return FeedForwardSublayer(norm: norm, kind: .dense(dense))
@@ -141,7 +178,7 @@ struct BlockBuilder {
         let sparse = SparseFeedForward(
             layer: layer,
             router: router,
-            checkpointCapacity: self.configuration.expertCapacity,
+            checkpointCapacity: self.configuration.checkpointCapacity,
             scalesByProbability: self.configuration.scalesByProbability,
             droppedTokens: self.configuration.droppedTokens
         )

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 internal import SwitchyardTypes
 internal import TensorKernels
 
@@ -10,15 +11,15 @@ internal import TensorKernels
 ///
 /// A cache belongs to one thread at a time.
 public final class DecoderCache {
-    /// The encoded sequence that the row attends to.
-    public let sequence: EncodedSequence
+    /// The encoded sequence that the row attends to; nil in a model without an encoder.
+    public let sequence: EncodedSequence?
 
     /// Number of tokens so far.
     public private(set) var length = 0
 
-    private let blockCount: Int
-    private let headCount: Int
-    private let keyWidth: Int
+    let blockCount: Int
+    let headCount: Int
+    let keyWidth: Int
     /// How keys and values are kept.
     let type: DType
     private var pages: [Page] = []
@@ -32,6 +33,17 @@ public final class DecoderCache {
         self.headCount = sequence.headCount
         self.keyWidth = sequence.crossKeys.first?.columns ?? 0
         self.type = sequence.crossKeys.first?.type ?? .float32
+    }
+
+    /// Creates an empty cache for a model without an encoder.
+    ///
+    /// - Parameter model: The model.
+    public init(_ model: SwitchTransformer) {
+        self.sequence = nil
+        self.blockCount = model.decoderBlocks.count
+        self.headCount = model.configuration.headCount
+        self.keyWidth = model.configuration.keyWidth
+        self.type = model.cacheType
     }
 
     private init(copying other: DecoderCache) {

@@ -10,8 +10,9 @@ final class DecoderLane {
     private let step: StepContext
     private let positions: [DecoderPosition]
     private let caches: [DecoderCache]
+    /// Each row's encoded sequence; none in a model without an encoder.
     private let sequences: [EncodedSequence]
-    private let bias: RelativeBias.Span
+    private let bias: RelativeBias.Span?
 
     /// `[tokens, d_model]`.
     private(set) var hidden: FloatMatrix
@@ -59,8 +60,8 @@ final class DecoderLane {
         self.positions = positions
         self.last = last
         self.caches = rows.map(\.cache)
-        self.sequences = self.caches.map(\.sequence)
-        self.bias = model.decoderBias.span(length: (positions.map(\.position).max() ?? 0) + 1)
+        self.sequences = self.caches.compactMap(\.sequence)
+        self.bias = model.decoderBias?.span(length: (positions.map(\.position).max() ?? 0) + 1)
         self.hidden = model.embedding(rows.flatMap(\.tokens))
     }
 
@@ -93,14 +94,8 @@ final class DecoderLane {
                 bias: self.bias,
                 pool: self.model.pool
             )
-            let (hidden, normed) = block.crossNorm.adding(attended, to: self.hidden, pool: self.model.pool)
-            let crossed = block.cross(
-                normed,
-                positions: self.positions,
-                sequences: self.sequences,
-                pool: self.model.pool
-            )
-            switch block.feedForward.begin(hidden, attended: crossed, step: self.step, record: &record) {
+            let (hidden, update) = self.attendAcross(block, attended)
+            switch block.feedForward.begin(hidden, attended: update, step: self.step, record: &record) {
             case .done(let hidden):
                 self.hidden = hidden
                 self.block += 1
@@ -109,6 +104,27 @@ final class DecoderLane {
                 return
             }
         }
+    }
+
+    /// Attends to the encoded sequences, where there are any.
+    ///
+    /// - Parameters:
+    ///   - block: The block.
+    ///   - attended: The output of its self-attention, `[tokens, d_model]`.
+    /// - Returns: The residual, and what is still to be added to it.
+    private func attendAcross(
+        _ block: DecoderBlock,
+        _ attended: FloatMatrix
+    ) -> (hidden: FloatMatrix, update: FloatMatrix) {
+        guard let cross = block.cross else { return (self.hidden, attended) }
+        let (hidden, normed) = cross.norm.adding(attended, to: self.hidden, pool: self.model.pool)
+        let crossed = cross.attention(
+            normed,
+            positions: self.positions,
+            sequences: self.sequences,
+            pool: self.model.pool
+        )
+        return (hidden, crossed)
     }
 
     /// Cancels the lane.

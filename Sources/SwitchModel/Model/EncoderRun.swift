@@ -12,7 +12,7 @@ public final class EncoderRun {
     private let model: SwitchTransformer
     private let lengths: [Int]
     private let step: StepContext
-    private let bias: RelativeBias.Span
+    private let bias: RelativeBias.Span?
 
     /// `[tokens, d_model]`, the sequences one after another.
     private var hidden: FloatMatrix
@@ -32,7 +32,7 @@ public final class EncoderRun {
     ///   - routes: For each sequence where its tokens go, nil where the routers choose; empty where they always do.
     ///   - experts: Where the experts are.
     ///   - options: How to run; `logits` and `microBatches` are ignored.
-    /// - Throws: `ModelError` for no sequences, empty sequences and unknown ids.
+    /// - Throws: `ModelError` for a model without an encoder, no sequences, empty sequences and unknown ids.
     public convenience init(
         _ model: SwitchTransformer,
         inputs: [[Int32]],
@@ -64,7 +64,7 @@ public final class EncoderRun {
             sequences: inputs.indices.flatMap { [Int32](repeating: Int32($0), count: inputs[$0].count) },
             given: routes.isEmpty ? nil : GivenRoutes(inputs.indices.map { (routes[$0], inputs[$0].count) })
         )
-        self.bias = model.encoderBias.span(length: self.lengths.max() ?? 1)
+        self.bias = model.encoderBias?.span(length: self.lengths.max() ?? 1)
         self.hidden = model.embedding(inputs.flatMap { $0 })
         self.keys = Array(repeating: [], count: inputs.count)
         self.values = Array(repeating: [], count: inputs.count)
@@ -156,7 +156,9 @@ public final class EncoderRun {
 
     /// Computes the keys and values of one decoder block's cross-attention.
     private func computeCross() {
-        let weights = self.model.decoderBlocks[self.crossed].cross.weights
+        guard let weights = self.model.decoderBlocks[self.crossed].cross?.attention.weights else {
+            preconditionFailure("a model with an encoder has a block that does not attend to it")
+        }
         let allKeys = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.key.outputs)
         let allValues = FloatMatrix(uninitializedRows: self.hidden.rows, columns: weights.value.outputs)
         self.model.pool.run(

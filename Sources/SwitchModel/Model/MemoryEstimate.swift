@@ -46,9 +46,7 @@ public struct MemoryEstimate: Sendable, Equatable {
             for expert in 0..<model.expertCount {
                 // The same cut as `CheckpointSharder` makes.
                 let pool = expert * pools / model.expertCount
-                for matrix in model.feedForwardMatrices {
-                    let role = TensorRole.expert(layer, expert: expert, matrix)
-                    guard model.has(role) else { continue }
+                for role in model.expertRoles(layer, expert: expert) where model.has(role) {
                     let tensor = try checkpoint.tensor(role)
                     self.pools[pool] += Self.packed(tensor, as: storage.packedDType(for: tensor.dtype))
                 }

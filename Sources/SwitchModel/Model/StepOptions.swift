@@ -68,12 +68,7 @@ public struct StepOptions: Sendable, Hashable {
     /// - Parameter lengths: Tokens of each sequence.
     /// - Returns: Ranges of sequences, none empty; one range where the call must not be cut.
     func microBatches(of lengths: [Int]) -> [Range<Int>] {
-        let perBatch: Bool
-        if case .factor = self.capacityPolicy {
-            perBatch = true
-        } else {
-            perBatch = self.collectRouting || self.collectHiddenStates
-        }
+        let perBatch = self.capacityPolicy.isShared || self.collectRouting || self.collectHiddenStates
         let parts = min(perBatch ? 1 : max(self.microBatches, 1), lengths.count)
         guard parts > 1 else {
             return lengths.isEmpty ? [] : [0..<lengths.count]

@@ -131,7 +131,21 @@ extension SwitchTransformer {
     ///   - excluded: Where only the greatest logits are requested, what each row must not choose.
     /// - Returns: `[rows, vocabulary]`.
     private func logits(_ hidden: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
-        let normed = self.decoderNorm(hidden)
+        self.project(self.decoderNorm(hidden), onlyGreatestExcept: excluded)
+    }
+
+    /// The logits of final hidden states, such as a prompt's.
+    ///
+    /// - Parameters:
+    ///   - hidden: Final hidden states, `[tokens, d_model]`.
+    ///   - rows: Which of them.
+    /// - Returns: `[rows, vocabulary]`.
+    public func logits(ofFinal hidden: FloatMatrix, rows: Range<Int>) -> FloatMatrix {
+        self.project(hidden.gather(Array(rows)), onlyGreatestExcept: nil)
+    }
+
+    /// Projects normalised rows, which it may change, onto the vocabulary.
+    private func project(_ normed: FloatMatrix, onlyGreatestExcept excluded: [Int32?]?) -> FloatMatrix {
         if self.headScale != 1 {
             Residual.scale(
                 normed.pointer,
@@ -145,7 +159,19 @@ extension SwitchTransformer {
         }
         let logits = FloatMatrix.temporary(rows: normed.rows, columns: self.head.outputs)
         self.pool.run(Product(self.head, normed, into: logits))
+        self.headBias?.add(to: logits, pool: self.pool)
         return logits
+    }
+
+    /// Whether a cache is of this model, or of one of the same shape.
+    private func fits(_ cache: DecoderCache) -> Bool {
+        guard let sequence = cache.sequence else {
+            return self.configuration.design.isDecoderOnly && cache.blockCount == self.decoderBlocks.count
+                && cache.headCount == self.configuration.headCount && cache.keyWidth == self.configuration.keyWidth
+                && cache.type == self.cacheType
+        }
+        return !self.configuration.design.isDecoderOnly && sequence.crossKeys.count == self.decoderBlocks.count
+            && sequence.hidden.columns == self.configuration.modelWidth
     }
 
     private func requireValid(_ rows: [DecoderInput]) throws(ModelError) {
@@ -153,9 +179,7 @@ extension SwitchTransformer {
         for (index, row) in rows.enumerated() {
             try self.requireKnown(row.tokens, input: index)
             try self.requireFitting(row.routes, stack: .decoder, tokens: row.tokens.count, input: index)
-            guard row.cache.sequence.crossKeys.count == self.decoderBlocks.count,
-                row.cache.sequence.hidden.columns == self.configuration.modelWidth
-            else {
+            guard self.fits(row.cache) else {
                 throw ModelError(
                     code: .invalidInput,
                     message: "row \(index) was encoded by another model; encode it with this one"

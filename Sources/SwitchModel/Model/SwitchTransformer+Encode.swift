@@ -14,7 +14,7 @@ extension SwitchTransformer {
     ///   - options: How to run the call; `logits` is ignored.
     ///   - record: Counts what happens to the tokens; sequences are named by their index in `inputs`.
     /// - Returns: The encoded sequences, in the order of the inputs.
-    /// - Throws: `ModelError` for empty sequences and unknown ids; what the executor throws.
+    /// - Throws: `ModelError` for a model without an encoder, empty sequences and unknown ids; what the executor throws.
     public func encode(
         _ inputs: [[Int32]],
         routes: [StackRoutes?] = [],
@@ -43,6 +43,12 @@ extension SwitchTransformer {
 
     /// Checks an encoder call's inputs and routes.
     func requireValid(_ inputs: [[Int32]], routes: [StackRoutes?]) throws(ModelError) {
+        guard self.configuration.hasEncoder else {
+            throw ModelError(
+                code: .unsupported,
+                message: "the model is a decoder alone and encodes nothing; prefill its input with PrefillRun"
+            )
+        }
         guard routes.isEmpty || routes.count == inputs.count else {
             throw ModelError(
                 code: .invalidInput,

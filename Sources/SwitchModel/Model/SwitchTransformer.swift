@@ -7,6 +7,8 @@ public import TensorKernels
 /// A Switch Transformer without its experts: embeddings, attention, norms, routers, dense feed-forwards and the
 /// projection onto the vocabulary.
 ///
+/// A decoder-only model, as labml's, is a decoder without cross-attention.
+///
 /// Fedus, Zoph and Shazeer, "Switch Transformers" (2021), on the T5 architecture of Raffel et al. (2020); computes what
 /// transformers 4.52-4.57 and 5.18 onwards compute in float32. Deviations: sequences of a batch are concatenated rather
 /// than padded, so a result never depends on neighbours; sums run in their own order.
@@ -18,15 +20,18 @@ public final class SwitchTransformer: Sendable {
     public let pool: WorkPool
 
     let embedding: EmbeddingTable
-    let encoderBias: RelativeBias
-    let decoderBias: RelativeBias
+    /// Nil in families without relative position biases.
+    let encoderBias: RelativeBias?
+    let decoderBias: RelativeBias?
     let encoderBlocks: [EncoderBlock]
     let decoderBlocks: [DecoderBlock]
-    let encoderNorm: RMSNorm
-    let decoderNorm: RMSNorm
+    let encoderNorm: Norm
+    let decoderNorm: Norm
     let head: PackedMatrix
+    /// What the projection onto the vocabulary adds; nil in families without biases.
+    let headBias: RowBias?
 
-    /// Screens which logits can be the greatest; nil where the projection is small, or has int8 weights itself.
+    /// Screens which logits can be the greatest; nil where the projection is small, has a bias, or has int8 weights itself.
     let headScreen: ProductScreen?
 
     /// How attention's keys and values are kept: rounded to bfloat16 where weights are int8, as they are computed in
@@ -66,17 +71,22 @@ public final class SwitchTransformer: Sendable {
         )
         let build = BlockBuilder(configuration: configuration, loader: loader)
         self.embedding = try loader.table(.sharedEmbedding)
-        self.encoderBias = try build.relativeBias(.encoder)
-        self.encoderBlocks = try (0..<configuration.encoderBlocks).map { try build.encoderBlock($0) }
-        self.encoderNorm = try build.norm(.finalNorm(.encoder))
-        // A model that is only an encoder never decodes, so that its own parts may stand where a decoder's would.
-        self.decoderBias = configuration.hasDecoder ? try build.relativeBias(.decoder) : self.encoderBias
-        self.decoderBlocks = try (0..<configuration.decoderBlocks).map { try build.decoderBlock($0) }
-        self.decoderNorm = configuration.hasDecoder ? try build.norm(.finalNorm(.decoder)) : self.encoderNorm
+        // A model of one stack never runs the other, so that its own parts may stand where the other's would.
+        let first: Stack = configuration.hasEncoder ? .encoder : .decoder
+        let second: Stack = configuration.hasDecoder ? .decoder : .encoder
+        let encoderBlocks = try (0..<configuration.encoderBlocks).map { try build.encoderBlock($0) }
+        let decoderBlocks = try (0..<configuration.decoderBlocks).map { try build.decoderBlock($0) }
+        self.encoderBias = try build.relativeBias(first)
+        self.encoderBlocks = encoderBlocks
+        self.encoderNorm = try build.norm(.finalNorm(first))
+        self.decoderBias = first == second ? self.encoderBias : try build.relativeBias(second)
+        self.decoderBlocks = decoderBlocks
+        self.decoderNorm = first == second ? self.encoderNorm : try build.norm(.finalNorm(second))
         let headRole: TensorRole = configuration.tiedEmbeddings ? .sharedEmbedding : .lmHead
         self.head = try loader.packed(headRole)
         self.cacheType = self.head.dtype == .int8 ? .bfloat16 : .float32
-        self.headScreen = try loader.screen(headRole, for: self.head)
+        self.headBias = try build.bias(of: headRole)
+        self.headScreen = self.headBias == nil ? try loader.screen(headRole, for: self.head) : nil
         self.headScale =
             configuration.scalesDecoderOutputs ? Float(1 / Double(configuration.modelWidth).squareRoot()) : 1
     }

@@ -108,6 +108,27 @@ final class WeightLoader {
         return matrix
     }
 
+    /// The matrices of a feed-forward network, and their biases where the family has them.
+    ///
+    /// - Parameters:
+    ///   - configuration: The model's configuration.
+    ///   - role: What the network's matrices are.
+    /// - Returns: The network.
+    /// - Throws: `CheckpointError` for a tensor that is missing or malformed.
+    func network(
+        _ configuration: ModelConfiguration,
+        _ role: (FeedForwardMatrix) -> TensorRole
+    ) throws -> FeedForwardWeights {
+        let isGated = configuration.gatedFeedForward
+        var biases: FeedForwardWeights.Biases?
+        if configuration.design.hasBiases {
+            biases = try FeedForwardWeights.Biases(isGated: isGated) { matrix in
+                RowBias(values: try self.floats(.bias(of: role(matrix))))
+            }
+        }
+        return try FeedForwardWeights(isGated: isGated, biases: biases) { try self.packed(role($0)) }
+    }
+
     /// A tensor whose rows are read one at a time, straight from its file.
     func table(_ role: TensorRole) throws -> EmbeddingTable {
         let (view, type) = try self.view(role)

@@ -71,13 +71,15 @@ public struct DispatchPlan: Sendable, Hashable {
     ///   - expertCount: Experts in the layer.
     ///   - policy: How the capacity is determined.
     ///   - checkpointCapacity: The checkpoint's integer capacity.
+    ///   - layer: A number for the layer, by which layers draw differently where the policy draws.
     public init(
         choices: [Int32],
         probabilities: [Float],
         sequences: [Int32],
         expertCount: Int,
         policy: CapacityPolicy,
-        checkpointCapacity: Int
+        checkpointCapacity: Int,
+        layer: Int = 0
     ) {
         self.init(
             choices: choices,
@@ -86,7 +88,8 @@ public struct DispatchPlan: Sendable, Hashable {
             given: nil,
             expertCount: expertCount,
             policy: policy,
-            checkpointCapacity: checkpointCapacity
+            checkpointCapacity: checkpointCapacity,
+            layer: layer
         )
     }
 
@@ -99,9 +102,18 @@ public struct DispatchPlan: Sendable, Hashable {
         given: [GivenRoute?]?,
         expertCount: Int,
         policy: CapacityPolicy,
-        checkpointCapacity: Int
+        checkpointCapacity: Int,
+        layer: Int = 0
     ) {
         let limit = policy.limit(tokens: choices.count, experts: expertCount, checkpoint: checkpointCapacity)
+        let ranks: [Int]? =
+            policy.order == .tokens
+            ? nil
+            : policy.order.ranks(
+                of: choices.enumerated().map { Self.takesPlace(given?[$0]) ? $1 : nil },
+                expertCount: expertCount,
+                layer: layer
+            )
         var seen = [Int](repeating: 0, count: expertCount)
         var kept = [Int](repeating: 0, count: expertCount)
         var keeps = [Bool](repeating: true, count: choices.count)
@@ -116,8 +128,7 @@ public struct DispatchPlan: Sendable, Hashable {
             let expert = Int(choices[token])
             if let route = given?[token] {
                 if let reason = route.reason {
-                    // A host lost the row after it had taken its place in the expert's capacity.
-                    if route.expert == nil, reason != .capacity { seen[expert] += 1 }
+                    if Self.takesPlace(route) { seen[expert] += 1 }
                     keeps[token] = false
                     droppedAsGiven.append(GivenDrop(row: Int32(token), reason: reason))
                 } else {
@@ -126,7 +137,7 @@ public struct DispatchPlan: Sendable, Hashable {
                 continue
             }
             seen[expert] += 1
-            if seen[expert] <= limit.tokens {
+            if ranks.map({ $0[token] < limit.tokens }) ?? (seen[expert] <= limit.tokens) {
                 kept[expert] += 1
             } else {
                 keeps[token] = false
@@ -141,6 +152,13 @@ public struct DispatchPlan: Sendable, Hashable {
             keeps: keeps,
             kept: kept
         )
+    }
+
+    /// Whether a token takes a place of its expert: not where its route is given, unless a host lost the row after it had taken
+    /// its place.
+    private static func takesPlace(_ route: GivenRoute?) -> Bool {
+        guard let route else { return true }
+        return route.expert == nil && route.reason != nil && route.reason != .capacity
     }
 
     /// Sorts the kept tokens by expert.

@@ -90,6 +90,22 @@ public struct StackRoutes: Sendable, Hashable {
         self.reasons += other.reasons
     }
 
+    /// The routes of some of the tokens.
+    ///
+    /// - Parameter tokens: Which, all of them below ``tokenCount``.
+    /// - Returns: The routes through the same layers.
+    public func part(_ tokens: Range<Int>) -> StackRoutes {
+        precondition(tokens.lowerBound >= 0 && tokens.upperBound <= self.tokenCount, "tokens \(tokens) of routes")
+        let entries = (tokens.lowerBound * self.layers.count)..<(tokens.upperBound * self.layers.count)
+        var part = StackRoutes(layers: self.layers)
+        part.tokenCount = tokens.count
+        part.experts = Array(self.experts[entries])
+        part.probabilities = Array(self.probabilities[entries])
+        part.reasons = Array(self.reasons[entries])
+        part.givesDropsOnly = self.givesDropsOnly
+        return part
+    }
+
     /// What keeps a stack from taking these routes for some tokens; nil if nothing does.
     ///
     /// - Parameters:

@@ -105,7 +105,7 @@ public enum Initialisation: Sendable, Hashable {
         let deviation: Double
         switch entry.role {
         case .finalNorm, .layerNorm: return .constant(Float(factor))
-        case .routerBias: return .constant(0)
+        case .routerBias, .bias: return .constant(0)
         case .sharedEmbedding, .lmHead, .router: deviation = 1
         case .attention(_, _, _, .query): deviation = 1 / (fanIn * Double(keyWidth)).squareRoot()
         case .attention, .dense: deviation = 1 / fanIn.squareRoot()

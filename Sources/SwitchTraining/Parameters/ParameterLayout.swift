@@ -195,6 +195,7 @@ extension ParameterKind {
         case .dense: self = .dense
         case .router, .routerBias: self = .router
         case .expert(let layer, let expert, _): self = .expert(layer, expert)
+        case .bias(let part): self.init(part)
         }
     }
 }
@@ -205,7 +206,7 @@ extension ModelConfiguration {
         var roles = self.gatewayRoles
         for layer in self.sparseLayers {
             for expert in 0..<self.expertCount {
-                roles += self.feedForwardMatrices.map { .expert(layer, expert: expert, $0) }
+                roles += self.expertRoles(layer, expert: expert)
             }
         }
         return roles

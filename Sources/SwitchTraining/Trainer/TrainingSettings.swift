@@ -72,6 +72,12 @@ public struct TrainingSettings: Sendable, Hashable {
         try check("routerZ", self.routerZ, below: .infinity)
         try self.teacher?.validate()
         for (name, policy) in [("capacity", self.capacity), ("evaluationCapacity", self.evaluationCapacity)] {
+            if case .floor = policy {
+                throw TrainingError(
+                    code: .invalidSettings,
+                    message: "\(name) must be checkpoint, unlimited or a factor, but is labml's count; choose one of these"
+                )
+            }
             if case .factor(let factor) = policy, !(factor > 0) {
                 throw TrainingError(
                     code: .invalidSettings,

@@ -77,12 +77,12 @@ package struct EngineMetrics: MetricTable {
     package let encodeSeconds = MetricDefinition(
         "switchyard_encode_seconds",
         .histogram(.seconds),
-        "Time to encode inputs that go through the encoder together, including waits for decoder steps in between."
+        "Time to encode inputs that go through the encoder together, or to prefill prompts, including waits for decoder steps in between."
     )
     package let encodedTokensTotal = MetricDefinition(
         "switchyard_encoded_tokens_total",
         .counter,
-        "Input tokens encoded."
+        "Input tokens encoded, or prefilled in a model without an encoder."
     )
     package let decodedTokensTotal = MetricDefinition(
         "switchyard_decoded_tokens_total",

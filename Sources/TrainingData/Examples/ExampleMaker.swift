@@ -6,6 +6,8 @@ internal import Tokenization
 struct ExampleMaker: Sendable {
     let settings: ExampleSettings
     let tokenizer: Tokenizer
+    /// The id that ends inputs and targets.
+    private let end: Int32
     /// The ids of `<extra_id_0>` and so on.
     private let sentinels: [Int32]
     /// Tokens of an example of plain text at most, before any is hidden.
@@ -21,6 +23,14 @@ struct ExampleMaker: Sendable {
         try settings.check()
         self.settings = settings
         self.tokenizer = tokenizer
+        guard let end = tokenizer.endTokenID else {
+            throw DataError(
+                .invalidSettings,
+                "inputs and targets end with an end token, and a tokenizer of single characters has none; train such a model on "
+                    + "a text"
+            )
+        }
+        self.end = end
         guard case .text = settings.format else {
             self.sentinels = []
             self.longestText = 0
@@ -99,7 +109,7 @@ struct ExampleMaker: Sendable {
             tokens,
             mask: task.mask(length: tokens.count, random: &random),
             sentinels: self.sentinels,
-            end: self.tokenizer.endTokenID
+            end: self.end
         )
         return TokenizedExample(input: input, target: target, line: line.index)
     }
@@ -127,7 +137,7 @@ struct ExampleMaker: Sendable {
         guard ids.count > limit else { return ids }
         switch self.settings.lengthRule {
         case .refuse: throw .tooManyTokens(field: field, ids.count, limit: limit)
-        case .cut: return ids.prefix(limit - 1) + [self.tokenizer.endTokenID]
+        case .cut: return ids.prefix(limit - 1) + [self.end]
         }
     }
 }

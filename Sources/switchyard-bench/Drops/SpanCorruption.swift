@@ -55,11 +55,14 @@ struct SpanCorruption {
                     + " \(longest); give a longer one with --text"
             )
         }
+        guard let end = tokenizer.endTokenID else {
+            throw Settings.Failure("examples end with an end token, which a tokenizer of single characters lacks")
+        }
         self.tokens = tokens
         self.starts = starts
         self.sentinels = (0..<tokenizer.vocabularySize).lazy.map { tokenizer.sentinelID($0) }.prefix { $0 != nil }
             .compactMap { $0 }
-        self.end = tokenizer.endTokenID
+        self.end = end
     }
 
     /// Makes examples until their targets have enough positions.

@@ -143,7 +143,10 @@ struct CheckpointInspector {
         guard checkpoint.manifest?.kind != .experts else { return }
         do {
             if let tokenizer = try Tokenizer.find(in: checkpoint.directory) {
-                report.tokenizer = "\(tokenizer.vocabularySize) tokens, \(tokenizer.sentinelCount) of them sentinels"
+                report.tokenizer =
+                    tokenizer.endTokenID == nil
+                    ? "\(tokenizer.vocabularySize) characters"
+                    : "\(tokenizer.vocabularySize) tokens, \(tokenizer.sentinelCount) of them sentinels"
                 if tokenizer.vocabularySize > model.vocabularySize {
                     report.tokenizer? += "; texts that need one beyond \(model.vocabularySize - 1) are refused"
                 }

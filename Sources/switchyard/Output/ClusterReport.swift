@@ -49,7 +49,7 @@ struct ClusterReport {
     }
 
     private var modelLine: String {
-        "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks)+\(self.model.decoderBlocks) blocks, "
+        "\(Terminal.styled(self.model.name, .bold))  \(self.model.encoderBlocks == 0 ? "" : "\(self.model.encoderBlocks)+")\(self.model.decoderBlocks) blocks, "
             + (self.model.expertsPerLayer == 0
                 ? "no experts, "
                 : "\(self.model.sparseLayers.count) sparse layers of \(self.model.expertsPerLayer) experts, ")

@@ -138,18 +138,27 @@ extension InspectReport {
         line(
             "shape",
             "d_model \(shape.modelWidth), d_ff \(shape.feedForwardWidth), \(shape.heads) heads of \(shape.keyWidth), "
-                + "\(shape.encoderBlocks) + \(shape.decoderBlocks) blocks, vocabulary \(shape.vocabularySize), "
+                + (shape.encoderBlocks == 0 ? "" : "\(shape.encoderBlocks) + ")
+                + "\(shape.decoderBlocks) blocks, vocabulary \(shape.vocabularySize), "
                 + "\(shape.activation), \(shape.head)"
         )
         if !shape.encoderSparseBlocks.isEmpty || !shape.decoderSparseBlocks.isEmpty {
             func blocks(_ blocks: [Int]) -> String {
                 blocks.isEmpty ? "none" : NumberRanges.text(blocks.map(UInt32.init(clamping:)))
             }
+            let encoder =
+                shape.encoderBlocks == 0 ? "" : "encoder blocks \(blocks(shape.encoderSparseBlocks)), decoder "
+            let capacity = shape.encoderBlocks == 0 ? "no capacity" : "capacity \(shape.expertCapacity)"
             line(
                 "sparse",
-                "encoder blocks \(blocks(shape.encoderSparseBlocks)), decoder blocks \(blocks(shape.decoderSparseBlocks)); "
-                    + "\(shape.expertsPerLayer) experts each, capacity \(shape.expertCapacity)"
+                "\(encoder)blocks \(blocks(shape.decoderSparseBlocks)); \(shape.expertsPerLayer) experts each, \(capacity)"
             )
+        }
+        // A decoder alone continues its input: no token begins an answer, and none fills gaps.
+        guard shape.encoderBlocks > 0 else {
+            let ends = shape.endTokens.map(String.init).joined(separator: " and ")
+            line("tokens", "continues its input; \(ends.isEmpty ? "no token ends an answer" : "end \(ends)")")
+            return
         }
         let ends = shape.endTokens.isEmpty ? "none" : shape.endTokens.map(String.init).joined(separator: " and ")
         line(

@@ -82,7 +82,10 @@ struct RoutesReport: Encodable, Equatable {
         }
         for generation in response.generations {
             if let decoder = generation.decoderRoutes.flatMap(Self.init) {
-                parts.append(decoder.table(("chosen", generation.tokenIDs.map { "\($0)" })))
+                // Of a prompt's or a decoder prefix's tokens only the last one chose the answer's first token.
+                let given = max(0, decoder.experts.count - generation.tokenIDs.count)
+                let names = Array(repeating: "", count: given) + generation.tokenIDs.map { "\($0)" }
+                parts.append(decoder.table(("chosen", names)))
             }
         }
         return parts.joined(separator: "\n\n")

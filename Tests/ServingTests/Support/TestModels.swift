@@ -13,7 +13,7 @@ let quietLogger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
 /// A model in the repository, loaded whole into this process.
 struct TestModel: Sendable, CustomTestStringConvertible {
-    /// The folder, from the repository's root.
+    /// The folder, from the repository's root, or anywhere.
     let path: String
 
     /// The trained miniature; the only one with a tokenizer.
@@ -33,7 +33,7 @@ struct TestModel: Sendable, CustomTestStringConvertible {
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().path(percentEncoded: false)
 
-    var directory: String { Self.root + self.path }
+    var directory: String { self.path.hasPrefix("/") ? self.path : Self.root + self.path }
 
     /// The model and its experts in this process.
     func load() throws -> LoadedModel {

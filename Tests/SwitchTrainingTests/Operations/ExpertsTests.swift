@@ -309,6 +309,9 @@ struct ExpertsTests {
             case .factor(let factor):
                 let limit = (factor * Double(self.tokens) / Double(layer.experts)).rounded(.up)
                 return .limited(choices, to: Int(limit))
+            case .floor(let factor, _):
+                let limit = (factor * Double(self.tokens) / Double(layer.experts)).rounded(.down)
+                return .limited(choices, to: Int(limit))
             }
         }
     }
