@@ -24,7 +24,11 @@ extension Checkpoint {
         for (layer, experts) in self.expectedExperts {
             for expert in experts {
                 for role in self.configuration.expertRoles(layer, expert: expert) {
-                    if self.packing == nil || role.isBias { _ = try self.stored(role) } else { _ = try self.packedTensor(role) }
+                    if self.packing == nil || role.isBias {
+                        _ = try self.stored(role)
+                    } else {
+                        _ = try self.packedTensor(role)
+                    }
                 }
             }
         }
@@ -84,7 +88,8 @@ extension Checkpoint {
             }
             let isTiedHead = role == .lmHead && self.configuration.tiedEmbeddings
             guard self.configuration.has(role) || isTiedHead else {
-                throw tensor.failure(.unknownTensor, self.hint(forUnplaced: role))
+                let hint = self.configuration.family.reader.hint(forUnplaced: role, in: self.configuration)
+                throw tensor.failure(.unknownTensor, hint ?? self.hint(forUnplaced: role))
             }
             guard let manifest = self.manifest else { continue }
             let belongs: Bool

@@ -56,7 +56,10 @@ import Testing
         }
         let layer = SparseLayer(stack: .decoder, block: 2)
         let named: [(TensorRole, String)] = [
-            (.bias(of: .attention(.decoder, block: 1, .selfAttention, .value)), "transformer.layers.1.attn.value.linear.bias"),
+            (
+                .bias(of: .attention(.decoder, block: 1, .selfAttention, .value)),
+                "transformer.layers.1.attn.value.linear.bias"
+            ),
             (.attention(.decoder, block: 0, .selfAttention, .output), "transformer.layers.0.attn.output.weight"),
             (.routerBias(layer), "transformer.layers.2.feed_forward.switch.bias"),
             (.bias(of: .expert(layer, expert: 4, .wo)), "transformer.layers.2.feed_forward.experts.4.layer2.bias"),
@@ -64,26 +67,35 @@ import Testing
         for (role, name) in named { #expect(model.name(of: role) == name) }
         for name in [
             "src_embed.bias", "transformer.layers.01.norm_ff.weight", "transformer.layers.0.attn.query.weight",
-            "transformer.layers.0.attn.output.linear.weight", "transformer.layers.0.feed_forward.experts.1.layer3.weight",
+            "transformer.layers.0.attn.output.linear.weight",
+            "transformer.layers.0.feed_forward.experts.1.layer3.weight",
             "shared.weight", "transformer.layers.0.feed_forward.switch.scale", "transformer", "",
         ] {
             #expect(LabmlFamily.role(named: name) == nil)
         }
     }
 
-    @Test(arguments: [
-        (["n_experts": 6], ["experts.5.layer1.weight", "is missing"]),
-        (["n_experts": 4], ["feed_forward.switch", "[5", "n_experts"]),
-        (["d_ff": 41], ["layer1", "[40", "[41", "d_ff"]), (["d_model": 12, "heads": 3], ["[18, 24]", "[18, 12]", "n_tokens, d_model"]),
-        (["n_layers": 2], ["transformer.layers.2", "n_layers"]), (["heads": 5], ["heads must divide d_model, 24, but is 5"]),
-        (["heads": 0], ["heads must be 1 through 4096, but is 0"]), (["d_model": "24"], ["d_model must be an integer"]),
-        (["n_tokens": 17], ["n_tokens is 17", "characters lists 18"]), (["characters": nil], ["characters is missing", "n_tokens"]),
-        (["characters": ["a", "b"]], ["characters must be a word"]), (["capacity_factor": 0], ["capacity_factor must be above 0"]),
-        (["vocab_size": 18], ["vocab_size is no key of a labml Switch Transformer", "n_experts"]),
-        (["decoder_start_token_id": 0], ["decoder_start_token_id is no key"]), (["dropout": 2], ["dropout must be 0 through 1"]),
-        (["drop_tokens": "no"], ["drop_tokens must be true or false"]),
-        (["max_new_tokens": 0], ["max_new_tokens"]), (["eos_token_id": 18], ["eos_token_id", "17"]),
-    ] as [([String: (any Sendable)?], [String])])
+    @Test(
+        arguments: [
+            (["n_experts": 6], ["layers.0.feed_forward.switch.weight", "[5, 24]", "[6, 24]", "n_experts, d_model"]),
+            (["n_experts": 4], ["experts.4.layer1.bias", "beyond the 4 experts", "correct n_experts"]),
+            (["d_ff": 41], ["layer1", "[40", "[41", "d_ff"]),
+            (["d_model": 12, "heads": 3], ["[18, 24]", "[18, 12]", "n_tokens, d_model"]),
+            (["n_layers": 2], ["transformer.layers.2", "beyond the 2", "correct n_layers"]),
+            (["heads": 5], ["heads must divide d_model, 24, but is 5"]),
+            (["heads": 0], ["heads must be 1 through 4096, but is 0"]),
+            (["d_model": "24"], ["d_model must be an integer"]),
+            (["n_tokens": 17], ["n_tokens is 17", "characters lists 18"]),
+            (["characters": nil], ["characters is missing", "n_tokens"]),
+            (["characters": ["a", "b"]], ["characters must be a word"]),
+            (["capacity_factor": 0], ["capacity_factor must be above 0"]),
+            (["vocab_size": 18], ["vocab_size is no key of a labml Switch Transformer", "n_experts"]),
+            (["decoder_start_token_id": 0], ["decoder_start_token_id is no key"]),
+            (["dropout": 2], ["dropout must be 0 through 1"]),
+            (["drop_tokens": "no"], ["drop_tokens must be true or false"]),
+            (["max_new_tokens": 0], ["max_new_tokens"]), (["eos_token_id": 18], ["eos_token_id", "17"]),
+        ] as [([String: (any Sendable)?], [String])]
+    )
     func refusals(changes: [String: (any Sendable)?], words: [String]) throws {
         let folder = try self.folder(changes.mapValues { $0 as Any? })
         let error = failure { try Checkpoint.open(folder.path).validate() }
@@ -130,7 +142,10 @@ import Testing
         let gateway = try Checkpoint.open("\(folder.path)/out/gateway")
         try gateway.validate()
         #expect(gateway.fingerprint == whole.fingerprint && gateway.heldExperts.isEmpty)
-        #expect(try Repository.bytes("\(folder.path)/out/gateway/config.json") == Repository.bytes("\(Self.tiny)/config.json"))
+        #expect(
+            try Repository.bytes("\(folder.path)/out/gateway/config.json")
+                == Repository.bytes("\(Self.tiny)/config.json")
+        )
         for (pool, experts) in [(0, [0, 1, 2]), (1, [3, 4])] {
             let part = try Checkpoint.open("\(folder.path)/out/pool-\(pool)")
             try part.validate()

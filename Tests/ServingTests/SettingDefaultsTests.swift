@@ -106,7 +106,7 @@ struct SettingDefaultsTests {
         arguments: [
             ("layer-deadline", "encoder:1", "STACK:BLOCK=MILLISECONDS"),
             ("layer-deadline", "middle:1=5", "STACK:BLOCK"),
-            ("capacity", "factor:0", "checkpoint, unlimited or factor:NUMBER"), ("override", "=1", "KEY=VALUE"),
+            ("capacity", "factor:0", "checkpoint, unlimited, factor:NUMBER"), ("override", "=1", "KEY=VALUE"),
             ("decoder-deadline-multiple", "0.5", "0, or a number from 1 to 1000"),
             ("pool", "pool-0", "the flag --pool is \"pool-0\": "), ("listen", "7400", "host:port"),
             ("dtype", "int4", "checkpoint, float32, bfloat16 or int8"), ("overlap", "maybe", "auto, on or off"),

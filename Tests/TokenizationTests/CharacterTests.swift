@@ -44,12 +44,18 @@ struct CharacterTests {
         #expect(tokenizer.encode("axb") == [0, 1])
     }
 
-    @Test("lists that are no vocabulary are refused", arguments: [
-        (#"{"characters": "aba"}"#, ["config.json", "\"a\" (U+0061)", "0 and 2"]), (#"{"characters": ""}"#, ["is empty"]),
-        (#"{"characters": 3}"#, ["characters must be a string", "3"]),
-    ])
+    @Test(
+        "lists that are no vocabulary are refused",
+        arguments: [
+            (#"{"characters": "aba"}"#, ["config.json", "\"a\" (U+0061)", "0 and 2"]),
+            (#"{"characters": ""}"#, ["is empty"]),
+            (#"{"characters": 3}"#, ["characters must be a string", "3"]),
+        ]
+    )
     func lists(configuration: String, words: [String]) throws {
-        let folder = FileManager.default.temporaryDirectory.appending(path: "switchyard-characters-\(UUID().uuidString)")
+        let folder = FileManager.default.temporaryDirectory.appending(
+            path: "switchyard-characters-\(UUID().uuidString)"
+        )
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         try Data(configuration.utf8).write(to: folder.appending(path: "config.json"))

@@ -160,6 +160,13 @@ enum LabmlFamily: FamilyReader {
         }
     }
 
+    static func hint(forUnplaced role: TensorRole, in configuration: ModelConfiguration) -> String? {
+        if let expert = role.expert, expert.layer.block < configuration.decoderBlocks {
+            return "is beyond the \(configuration.expertCount) experts of the configuration; correct n_experts"
+        }
+        return "belongs to a layer beyond the \(configuration.decoderBlocks) of the configuration; correct n_layers"
+    }
+
     static func name(of role: TensorRole) -> String {
         switch role {
         case .sharedEmbedding: "src_embed.weight"

@@ -63,10 +63,19 @@ protocol FamilyReader {
     /// - Parameters:
     ///   - role: What the tensor is for.
     ///   - isTied: Whether the output projection is the embedding.
+    /// - Returns: The names.
     static func names(of role: TensorRole, isTied: Bool) -> [String]
 
     /// The keys of `config.json` that give a tensor its shape.
     static func shapeKeys(of role: TensorRole) -> String
+
+    /// What to correct where a configuration has no place for a tensor of the family.
+    ///
+    /// - Parameters:
+    ///   - role: What the tensor is for.
+    ///   - configuration: The model's configuration.
+    /// - Returns: A sentence without its subject; nil where the keys are those of T5-shaped models.
+    static func hint(forUnplaced role: TensorRole, in configuration: ModelConfiguration) -> String?
 
     /// What does the same with these files, and so decides what may be in them, for messages.
     static var reference: String { get }
@@ -88,6 +97,8 @@ extension FamilyReader {
     }
 
     static func shapeKeys(of role: TensorRole) -> String { role.shapeKeys }
+
+    static func hint(forUnplaced role: TensorRole, in configuration: ModelConfiguration) -> String? { nil }
 
     static var reference: String { "transformers" }
 

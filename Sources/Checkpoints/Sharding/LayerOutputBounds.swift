@@ -107,7 +107,8 @@ public struct LayerOutputBounds: Codable, Sendable, Hashable {
                 func bias(_ matrix: FeedForwardMatrix) throws(CheckpointError) -> [Double] {
                     try checkpoint.stored(.bias(of: .expert(layer, expert: expert, matrix))).view().doubles
                 }
-                var constant = try outer * bias(model.gatedFeedForward ? .wi0 : .wi).reduce(0) { $0 + $1 * $1 }.squareRoot()
+                var constant =
+                    try outer * bias(model.gatedFeedForward ? .wi0 : .wi).reduce(0) { $0 + $1 * $1 }.squareRoot()
                 constant = try bias(.wo).reduce(constant) { max($0, constant + abs($1)) } * (1 + 1e-5)
                 if power == 2 || model.gatedFeedForward { constant = Double(Self.unbounded) }
                 constants.append(constant < Double(Self.unbounded) ? Float(constant) : Self.unbounded)

@@ -138,43 +138,16 @@ struct RequestReader: Sendable {
         return work
     }
 
-    /// The input and the target of a score; of a prompt alone, its first token and the others.
-    private func scored(_ request: ScoreRequest) throws(RPCError) -> (input: [Int32], target: [Int32]) {
-        guard self.isDecoderOnly, request.target == nil else {
-            let target = try self.tokens(
-                request.target,
-                fields: .init(none: "target", text: "target_text", ids: "target_ids"),
-                limit: self.limits.maxTargetTokens
-            )
-            return (try self.input(request.input), target)
-        }
-        let prompt = try self.input(request.input)
-        guard prompt.count >= 2 else {
-            throw RPCError(
-                .invalidArgument,
-                "the input has \(prompt.count) token, and nothing precedes it that it could be scored by; send two at least, or a target"
-            )
-        }
-        guard prompt.count - 1 <= self.limits.maxTargetTokens else {
-            throw RPCError(
-                .resourceExhausted,
-                "the input has \(prompt.count - 1) tokens to score; the limit is \(self.limits.maxTargetTokens); send its last ones as "
-                    + "the target, and what precedes them as the input"
-            )
-        }
-        return (Array(prompt.prefix(1)), Array(prompt.dropFirst()))
-    }
-
     // MARK: - Ids
 
     /// The field names of a text or its ids.
-    private struct FieldNames {
+    struct FieldNames {
         let none: String
         let text: String
         let ids: String
     }
 
-    private func input(_ input: ModelInput?) throws(RPCError) -> [Int32] {
+    func input(_ input: ModelInput?) throws(RPCError) -> [Int32] {
         try self.tokens(
             input,
             fields: .init(none: "input", text: "text", ids: "input_ids"),
@@ -182,7 +155,7 @@ struct RequestReader: Sendable {
         )
     }
 
-    private func tokens(_ input: ModelInput?, fields: FieldNames, limit: Int) throws(RPCError) -> [Int32] {
+    func tokens(_ input: ModelInput?, fields: FieldNames, limit: Int) throws(RPCError) -> [Int32] {
         let ids: [Int32]
         let field: String
         switch input {
@@ -200,7 +173,10 @@ struct RequestReader: Sendable {
         case .tokenIDs(let given):
             field = fields.ids
             guard !given.isEmpty else {
-                throw RPCError(.invalidArgument, "\(field).ids is empty; send at least \(self.isDecoderOnly ? "one token" : "the end token")")
+                throw RPCError(
+                    .invalidArgument,
+                    "\(field).ids is empty; send at least \(self.isDecoderOnly ? "one token" : "the end token")"
+                )
             }
             if let index = given.firstIndex(where: { Int($0) >= self.model.vocabularySize }) {
                 throw RPCError(
@@ -211,7 +187,10 @@ struct RequestReader: Sendable {
             ids = given.map { Int32($0) }
         }
         guard !ids.isEmpty else {
-            throw RPCError(.invalidArgument, "\(field) is empty; send at least one character, which the model continues")
+            throw RPCError(
+                .invalidArgument,
+                "\(field) is empty; send at least one character, which the model continues"
+            )
         }
         guard ids.count <= limit else {
             throw RPCError(

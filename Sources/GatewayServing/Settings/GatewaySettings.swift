@@ -143,7 +143,8 @@ package struct GatewaySettings: SettingTable {
         "capacity",
         default: CapacityPolicy.checkpoint,
         written: "checkpoint",
-        allowed: "checkpoint, unlimited, factor:NUMBER, such as factor:1.25, or floor:NUMBER, labml's, with :drawn:SEED to draw",
+        allowed:
+            "checkpoint, unlimited, factor:NUMBER, such as factor:1.25, or floor:NUMBER, labml's, with :drawn:SEED to draw",
         range: "checkpoint, unlimited, factor:NUMBER, floor:NUMBER or floor:NUMBER:drawn:SEED",
         placeholder: "policy",
         "How many tokens an expert takes."

@@ -199,12 +199,13 @@ struct FeedForwardWork {
             let offset = part.firstRow * self.stride
             part.biases.inner.add(to: self.inner.pointer + offset, stride: self.stride, rows: part.rows, pool: pool)
             if let factors = self.factors {
-                part.biases.factor?.add(
-                    to: factors.pointer + offset,
-                    stride: self.stride,
-                    rows: part.rows,
-                    pool: pool
-                )
+                part.biases.factor?
+                    .add(
+                        to: factors.pointer + offset,
+                        stride: self.stride,
+                        rows: part.rows,
+                        pool: pool
+                    )
             }
         }
         // Without biases the products have rectified their results already.

@@ -104,12 +104,13 @@ struct FeedForwardGradient {
             let offset = row * self.stride
             biases.inner.add(to: inner.pointer + offset, stride: self.stride, rows: part.rows, pool: self.pool)
             if let factor {
-                biases.factor?.add(
-                    to: factor.pointer + offset,
-                    stride: self.stride,
-                    rows: part.rows,
-                    pool: self.pool
-                )
+                biases.factor?
+                    .add(
+                        to: factor.pointer + offset,
+                        stride: self.stride,
+                        rows: part.rows,
+                        pool: self.pool
+                    )
             } else if self.activation == .relu {
                 let (width, stride) = (self.width, self.stride)
                 WorkPool.share(part.rows, width: width, among: self.pool) { rows in

@@ -53,7 +53,8 @@ public final class PrefillRun: InputPass {
         guard !inputs.isEmpty, routes.isEmpty || routes.count == inputs.count else {
             throw ModelError(
                 code: .invalidInput,
-                message: "there are \(inputs.count) prompts and \(routes.count) entries of routes; give at least one prompt, and "
+                message:
+                    "there are \(inputs.count) prompts and \(routes.count) entries of routes; give at least one prompt, and "
                     + "routes for each or none"
             )
         }

@@ -75,7 +75,8 @@ public struct TrainingSettings: Sendable, Hashable {
             if case .floor = policy {
                 throw TrainingError(
                     code: .invalidSettings,
-                    message: "\(name) must be checkpoint, unlimited or a factor, but is labml's count; choose one of these"
+                    message:
+                        "\(name) must be checkpoint, unlimited or a factor, but is labml's count; choose one of these"
                 )
             }
             if case .factor(let factor) = policy, !(factor > 0) {

@@ -22,6 +22,8 @@ struct UpReport {
     var httpAddress: String?
     /// The expert hosts, and the gateway last.
     var processes: [Process]
+    /// Whether the model has no encoder, so that it continues its input.
+    var isDecoderOnly: Bool
 
     /// How long to wait for more replicas once every expert has a host.
     private static let replicaPatience = Duration.seconds(30)
@@ -32,7 +34,7 @@ struct UpReport {
     /// - Returns: The report.
     /// - Throws: If the gateway does not answer.
     static func collect(_ cluster: LocalCluster) async throws -> UpReport {
-        let result = Mutex<ClusterDescription?>(nil)
+        let result = Mutex<(ClusterDescription, ModelDescription)?>(nil)
         try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
             var completeSince: ContinuousClock.Instant?
             while true {
@@ -42,18 +44,20 @@ struct UpReport {
                     completeSince = since
                     let isWhole = description.pools.allSatisfy { $0.replicas.allSatisfy { $0.state == .ready } }
                     if isWhole || since.duration(to: .now) > Self.replicaPatience {
-                        result.withLock { $0 = description }
+                        let model = try await client.describeModel()
+                        result.withLock { $0 = (description, model) }
                         return
                     }
                 }
                 try await Task.sleep(for: .milliseconds(50))
             }
         }
-        guard let description = result.withLock({ $0 }) else { throw CancellationError() }
-        return UpReport(cluster, description)
+        guard let (description, model) = result.withLock({ $0 }) else { throw CancellationError() }
+        return UpReport(cluster, description, model)
     }
 
-    private init(_ cluster: LocalCluster, _ description: ClusterDescription) {
+    private init(_ cluster: LocalCluster, _ description: ClusterDescription, _ model: ModelDescription) {
+        self.isDecoderOnly = model.encoderBlocks == 0
         let identifiers = Dictionary(
             cluster.processes.map { ($0.address, $0.processIdentifier) },
             uniquingKeysWith: { first, _ in first }
@@ -96,10 +100,12 @@ struct UpReport {
             table.add([process.pool, process.address, process.experts, process.state, process.memory])
         }
         let web = self.httpAddress.map { "HTTP and JSON on http://\($0) (GET /openapi.json lists all)\n" } ?? ""
+        // labml's own prompt for a model that continues texts.
+        let example = self.isDecoderOnly ? "\"It is\" --max-new-tokens 64" : "\"my <extra_id_0> for a horse!\""
         return """
             \(table.text(columns: columns, keys: 2))
 
-            switchyard generate --endpoint \(self.gatewayAddress) "my <extra_id_0> for a horse!"
+            switchyard generate --endpoint \(self.gatewayAddress) \(example)
             \(web)\(Terminal.styled("ready", .bold, .green)) on \(self.gatewayAddress); Ctrl-C stops everything
             """
     }

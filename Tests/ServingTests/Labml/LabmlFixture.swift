@@ -3,8 +3,8 @@
 import Checkpoints
 import Foundation
 import SwitchModel
-import Synchronization
 import SwitchyardTypes
+import Synchronization
 import TensorKernels
 import Testing
 
@@ -88,7 +88,11 @@ struct LabmlFixture: Sendable {
             let bytes = Data(file[(8 + length + offsets[0])..<(8 + length + offsets[1])])
             tensors[name] = bytes.withUnsafeBytes { bytes in
                 stride(from: 0, to: bytes.count, by: 4)
-                    .map { Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0, as: UInt32.self))) }
+                    .map {
+                        Float(
+                            bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0, as: UInt32.self))
+                        )
+                    }
             }
         }
         return tensors

@@ -34,7 +34,8 @@ struct LabmlForwardTests {
     }
 
     /// Compares logits, the probabilities of choices, their sums by expert, and how many tokens chose each expert.
-    private func check(_ logits: FloatMatrix, _ record: RoutingRecord, _ fixture: LabmlFixture, _ prefix: String) throws {
+    private func check(_ logits: FloatMatrix, _ record: RoutingRecord, _ fixture: LabmlFixture, _ prefix: String) throws
+    {
         #expect(relativeDistance(logits.elements, try fixture.golden("\(prefix).logits")) <= Self.tolerance)
         let best = record.layers.flatMap(\.probabilities)
         #expect(relativeDistance(best, try fixture.golden("\(prefix).best")) <= Self.tolerance)
@@ -120,7 +121,7 @@ struct LabmlForwardTests {
         #expect(one.bits == again.bits && one.dropped == again.dropped)
         #expect(one.dropped != other.dropped && one.dropped != ordered.dropped)
         for counts in one.counts + ordered.counts { #expect(counts.allSatisfy { $0 <= capacity }) }
-        // The first layer's routers see the same tokens, so that as many are dropped whoever is chosen.
+        // The first layer's routers see the same tokens, so that as many are dropped in either order.
         #expect(one.dropped[0].count { $0 } == ordered.dropped[0].count { $0 })
         #expect(one.dropped[0].contains(true))
     }
@@ -149,7 +150,10 @@ struct LabmlForwardTests {
         }
     }
 
-    @Test("micro-batches and kept weight types change no choice of kernels' order", arguments: [WeightStorage.bfloat16, .int8])
+    @Test(
+        "micro-batches and kept weight types change no choice of kernels' order",
+        arguments: [WeightStorage.bfloat16, .int8]
+    )
     func storages(storage: WeightStorage) throws {
         let fixture = try LabmlFixture(.original)
         let checkpoint = try Checkpoint.open(fixture.model.directory)
