@@ -244,7 +244,7 @@ let package = Package(
                 "SwitchyardTypes", "CommandKit", "SwitchyardClient", "GatewayServing", "ExpertServing",
                 "ExpertTraining", "ServiceKit",
                 "Telemetry",
-                "ExpertPooling", "BatchScheduling", "RPCTransport", "SwitchyardProtos", "SwitchModel",
+                "ExpertPooling", "BatchScheduling", "RPCTransport", "RPCCore", "SwitchyardProtos", "SwitchModel",
                 "SwitchTraining", "TrainingData", "TrainingRuns", "Tokenization", "Checkpoints",
                 "TensorKernels",
                 "CertificateAuthority", "WeightFetching", "Receipts", "HTTPDoor", "Batches",

@@ -120,7 +120,7 @@ public final class HTTPDoor: Sendable {
                 group.addTask {
                     for await _ in closing {}
                     try? await Task.sleep(for: self.configuration.drainTimeout)
-                    // Whoever is not done by now is cut off.
+                    // Clients that are not done by now are cut off.
                     self.connections.closeAll()
                     return false
                 }
