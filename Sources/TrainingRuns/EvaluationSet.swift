@@ -17,18 +17,29 @@ struct EvaluationSet {
     ///   - lines: The lines to learn from, of which a share may be held out.
     ///   - tokenizer: The model's tokenizer.
     /// - Throws: `DataError` for a file that cannot be read, or holds no example.
-    init(_ plan: RunPlan, _ lines: FileLines, _ tokenizer: Tokenizer) throws {
+    init(_ plan: RunPlan, _ lines: RunLines, _ tokenizer: Tokenizer) throws {
         guard !plan.evaluationData.isEmpty || plan.evaluationShare > 0 else {
             self.batches = []
             return
         }
         let isHeldOut = plan.evaluationData.isEmpty
+        // A text holds out its end, other data lines from all over.
+        let holdsOutLines = isHeldOut && !plan.examples.isNext
+        let held =
+            holdsOutLines
+            ? lines
+            : try RunLines(
+                isHeldOut ? plan.data : plan.evaluationData,
+                plan.examples,
+                isHeldOut ? .heldOut(plan.evaluationShare) : .everything,
+                tokenizer
+            )
         let examples = try ExampleStream(
-            isHeldOut ? lines : try FileLines(plan.evaluationData),
+            held,
             settings: plan.examples,
             tokenizer: tokenizer,
-            use: isHeldOut ? .evaluation : .everything,
-            evaluationShare: isHeldOut ? plan.evaluationShare : 0,
+            use: holdsOutLines ? .evaluation : .everything,
+            evaluationShare: holdsOutLines ? plan.evaluationShare : 0,
             seed: plan.seed
         )
         var stream = try BatchStream(examples, limits: plan.batch)

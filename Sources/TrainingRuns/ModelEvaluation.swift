@@ -57,8 +57,8 @@ public struct ModelEvaluation: Sendable {
     public func run(pool: WorkPool, progress: (Int, Int) -> Void) throws -> (RunReport, [Pair]) {
         let model = RunModel.checkpoint(self.model)
         let (configuration, checkpoint) = try model.open(resumingFrom: nil)
-        let tokenizer = try TrainingRun.tokenizer(model, configuration)
-        let lines = try FileLines(self.data)
+        let tokenizer = try TrainingRun.tokenizer(model, configuration, for: self.examples)
+        let lines = try RunLines(self.data, self.examples, .everything, tokenizer)
         let examples = try ExampleStream(
             lines,
             settings: self.examples,

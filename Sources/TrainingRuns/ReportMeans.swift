@@ -40,12 +40,18 @@ struct ReportMeans {
         self.norm += weight * step.gradientNorm
         if self.layers.isEmpty {
             self.layers = step.layers.map {
-                .init(layer: "\($0.layer)", shares: Array(repeating: 0, count: $0.shares.count), dropped: 0)
+                .init(
+                    layer: "\($0.layer)",
+                    shares: Array(repeating: 0, count: $0.shares.count),
+                    dropped: 0,
+                    certainty: 0
+                )
             }
         }
         for (index, layer) in step.layers.enumerated() {
             for (expert, share) in layer.shares.enumerated() { self.layers[index].shares[expert] += weight * share }
             self.layers[index].dropped += weight * layer.dropped
+            self.layers[index].certainty = (self.layers[index].certainty ?? 0) + weight * layer.certainty
         }
     }
 
@@ -61,7 +67,12 @@ struct ReportMeans {
             crossEntropy: self.crossEntropy / weight,
             seconds: seconds,
             layers: self.layers.map { layer in
-                .init(layer: layer.layer, shares: layer.shares.map { $0 / weight }, dropped: layer.dropped / weight)
+                .init(
+                    layer: layer.layer,
+                    shares: layer.shares.map { $0 / weight },
+                    dropped: layer.dropped / weight,
+                    certainty: layer.certainty.map { $0 / weight }
+                )
             }
         )
         if !self.layers.isEmpty {

@@ -42,6 +42,26 @@ public struct RunPicture: Sendable {
             plots.append(self.peaks)
             plots.append(
                 self.plot(
+                    "Experts' shares in all sparse layers",
+                    "share of a layer's tokens",
+                    [
+                        ("largest", .training, { $0.shareRange?.greatest ?? .nan }),
+                        ("smallest", .training, { $0.shareRange?.least ?? .nan }),
+                        ("deviation", .training, { $0.shareRange?.deviation ?? .nan }),
+                    ]
+                )
+            )
+            if self.reports.contains(where: { $0.certainty != nil }) {
+                plots.append(
+                    self.plot(
+                        "Probability of the chosen expert",
+                        "mean over tokens and layers",
+                        [("training", .training, { $0.certainty ?? .nan })]
+                    )
+                )
+            }
+            plots.append(
+                self.plot(
                     "Dropped tokens",
                     "% of sparse layers' tokens",
                     [

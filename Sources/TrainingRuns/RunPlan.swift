@@ -113,7 +113,7 @@ public struct RunPlan: Sendable {
                 "the gradients' greatest norm is \(clipNorm), but must be above 0"
             )
         }
-        if self.lowRank != nil, case .new = self.model {
+        if self.lowRank != nil, self.model.isNew {
             throw RunError("a LoRA adapter is trained beside the weights of a checkpoint; a new model has none")
         }
         if self.freezesExperts { try self.checkFrozenExperts() }
@@ -129,7 +129,7 @@ public struct RunPlan: Sendable {
                 "a LoRA adapter leaves experts as they are unless it names them; leave out that experts are frozen"
             )
         }
-        if case .new = self.model {
+        if self.model.isNew {
             throw RunError(
                 "experts that stay as they are have learnt something; a new model's have not: train them too"
             )
@@ -164,6 +164,7 @@ public struct RunPlan: Sendable {
         switch self.optimizer {
         case .adamW(let settings): optimizer = "adamw \(settings)"
         case .adafactor(let settings): optimizer = "adafactor \(settings)"
+        case .adam(let settings): optimizer = "adam \(settings)"
         }
         if self.freezesExperts { optimizer += ", experts as they are" }
         // Types of this module and others print all their properties; one added later counts by itself.

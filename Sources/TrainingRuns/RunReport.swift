@@ -12,6 +12,8 @@ public struct RunReport: Sendable, Hashable, Codable {
         public var shares: [Double]
         /// The share of tokens that were dropped.
         public var dropped: Double
+        /// The probability of a token's most probable expert, averaged over the tokens; absent in older lines.
+        public var certainty: Double?
 
         /// Describes a layer's balance.
         ///
@@ -19,10 +21,12 @@ public struct RunReport: Sendable, Hashable, Codable {
         ///   - layer: The layer: `encoder 1`.
         ///   - shares: The share of tokens of each expert.
         ///   - dropped: The share of tokens that were dropped.
-        public init(layer: String, shares: [Double], dropped: Double) {
+        ///   - certainty: The probability of a token's most probable expert, averaged over the tokens.
+        public init(layer: String, shares: [Double], dropped: Double, certainty: Double? = nil) {
             self.layer = layer
             self.shares = shares
             self.dropped = dropped
+            self.certainty = certainty
         }
 
         /// The largest share as a multiple of an even one.
@@ -61,6 +65,22 @@ public struct RunReport: Sendable, Hashable, Codable {
     public var unusableLines: Int?
     /// Each sparse layer's balance.
     public var layers: [Balance]
+
+    /// The smallest and the largest share of an expert in any layer, and the deviation of all shares: what labml's experiment
+    /// tracks as `route.min`, `route.max` and `route.std`, the last with PyTorch's `n - 1`.
+    public var shareRange: (least: Double, greatest: Double, deviation: Double)? {
+        let shares = self.layers.flatMap(\.shares)
+        guard let least = shares.min(), let greatest = shares.max() else { return nil }
+        let mean = shares.reduce(0, +) / Double(shares.count)
+        let squares = shares.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+        return (least, greatest, (squares / Double(max(1, shares.count - 1))).squareRoot())
+    }
+
+    /// The probability of a token's most probable expert, averaged over tokens and layers: labml's `route.max_prob`.
+    public var certainty: Double? {
+        let values = self.layers.compactMap(\.certainty)
+        return values.isEmpty ? nil : values.reduce(0, +) / Double(values.count)
+    }
 
     /// What a line tells of.
     public enum Kind: String, Sendable, Hashable, Codable {

@@ -26,12 +26,12 @@ struct SavedCheckpoint {
     /// - Throws: ``RunError`` for a file that cannot be read.
     init(_ plan: RunPlan) throws(RunError) {
         let model = plan.model
-        self.adapterBase = plan.modelName ?? model.tokenizer
-        var files = [("config.json", Self.float32(try Self.contents(model.configurationFile)))]
+        self.adapterBase = plan.modelName ?? model.name
+        var files = [("config.json", Self.float32(try model.configurationContents()))]
         // A new model has no generation settings of its own; those beside the tokenizer may be of another model.
-        let isNew = if case .new = model { true } else { false }
-        for name in Self.companions where !(isNew && name == Self.generationName) {
-            let path = "\(model.tokenizer)/\(name)"
+        for name in Self.companions where !(model.isNew && name == Self.generationName) {
+            guard let folder = model.tokenizer else { break }
+            let path = "\(folder)/\(name)"
             guard FileManager.default.fileExists(atPath: path) else { continue }
             files.append((name, try Self.contents(path)))
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import SwitchModel
 public import SwitchTraining
 internal import SwitchyardTypes
 public import TensorKernels
@@ -28,8 +29,8 @@ public final class TrainingRun {
     /// The number by which hosts know the run; nil where none ever trained for it.
     private let number: UInt64?
     private let schedule: LearningRateSchedule
-    private let lines: FileLines
-    private var batches: BatchStream<FileLines>
+    private let lines: RunLines
+    private var batches: BatchStream<RunLines>
     private let evaluation: EvaluationSet
     private var pace: RunPace
     private var best: ResumeState.Best?
@@ -96,19 +97,26 @@ public final class TrainingRun {
             plan.lowRank != nil
             ? checkpoint?.fingerprint : plan.freezesExperts ? try plan.model.fingerprint() : nil
         if let state, state.base != self.base {
-            throw RunError("\(plan.model.tokenizer) is not the checkpoint that the run began with; bring that one")
+            throw RunError("\(plan.model.name) is not the checkpoint that the run began with; bring that one")
         }
         if case .learning(let learning) = experts { self.number = learning.run } else { self.number = state?.run }
         self.files = try SavedCheckpoint(plan)
-        let tokenizer = try Self.tokenizer(plan.model, configuration)
-        self.lines = try FileLines(plan.data)
+        let tokenizer = try Self.tokenizer(plan.model, configuration, for: plan.examples)
+        try Self.checkSupport(plan, configuration, teacher: teacher, answers: answers)
+        self.lines = try RunLines(
+            plan.data,
+            plan.examples,
+            .training(holdingOut: plan.evaluationShare),
+            tokenizer
+        )
         self.batches = try BatchStream(
             try ExampleStream(
                 self.lines,
                 settings: plan.examples,
                 tokenizer: tokenizer,
                 use: .training(epochs: nil),
-                evaluationShare: plan.evaluationShare,
+                // What a text holds out is none of its windows.
+                evaluationShare: plan.examples.isNext ? 0 : plan.evaluationShare,
                 seed: plan.seed,
                 resumingAt: state?.position
             ),
@@ -160,22 +168,50 @@ public final class TrainingRun {
         return try save.flatMap { try ResumeState.load($0, for: plan).run } ?? UInt64.random(in: 1...UInt64.max)
     }
 
-    /// The model's tokenizer, if its tokens are all in the model's vocabulary.
-    static func tokenizer(_ model: RunModel, _ configuration: ModelConfiguration) throws -> Tokenizer {
-        let tokenizer = try Tokenizer(directory: model.tokenizer)
-        guard !configuration.design.isDecoderOnly else {
+    /// The model's tokenizer, if its tokens are all in the model's vocabulary and its examples are of its kind.
+    static func tokenizer(
+        _ model: RunModel,
+        _ configuration: ModelConfiguration,
+        for examples: ExampleSettings
+    ) throws -> Tokenizer {
+        let tokenizer = try model.makeTokenizer()
+        guard configuration.design.isDecoderOnly == examples.isNext else {
             throw RunError(
-                "\(model.tokenizer) is of the type \(configuration.family.rawValue), which has no encoder, and examples of an "
-                    + "input and a target are for models with one"
+                "\(model.name) is of the type \(configuration.family.rawValue), which has "
+                    + (examples.isNext
+                        ? "an encoder; a text whose next character is learned is for models without one: give it as plain text in --data"
+                        : "no encoder, and examples of an input and a target are for models with one; give a text with --text")
             )
         }
         guard tokenizer.vocabularySize <= configuration.vocabularySize else {
             throw RunError(
-                "the tokenizer of \(model.tokenizer) has \(tokenizer.vocabularySize) tokens, but the model only"
+                "the tokenizer of \(model.name) has \(tokenizer.vocabularySize) tokens, but the model only"
                     + " \(configuration.vocabularySize); bring the model's own tokenizer"
             )
         }
         return tokenizer
+    }
+
+    /// Refuses what models without an encoder are not trained with.
+    private static func checkSupport(
+        _ plan: RunPlan,
+        _ configuration: ModelConfiguration,
+        teacher: (any Teacher)?,
+        answers: (any AnswerSource)?
+    ) throws(RunError) {
+        guard configuration.design.isDecoderOnly else { return }
+        guard plan.lowRank == nil else {
+            throw RunError("a LoRA adapter is for models with an encoder; train all weights of \(plan.model.name)")
+        }
+        guard teacher == nil, answers == nil else {
+            throw RunError("students are models with an encoder; train \(plan.model.name) on a text")
+        }
+        if case .floor(_, .drawn) = plan.training.capacity, plan.partTokens != nil {
+            throw RunError(
+                "dropped tokens are drawn among all of a step, which a limit of a part's tokens cuts; leave out the limit, or drop"
+                    + " in the tokens' order"
+            )
+        }
     }
 
     private var seconds: Double { self.secondsBefore + (ContinuousClock.now - self.start).inSeconds }

@@ -269,7 +269,7 @@ struct TrainCommandTests {
         arguments: [
             (["--steps", "0"], "from 1 to"), (["--learning-rate", "nan"], "learning-rate"),
             (["--format", "csv"], "jsonl, tsv or text"), (["--schedule", "step"], "inverse-sqrt"),
-            (["--optimizer", "adafactor", "--beta1", "0.5"], "setting of AdamW"),
+            (["--optimizer", "adafactor", "--beta1", "0.5"], "setting of Adam"),
             (["--input-column", "2"], "give two different ones"),
             (["--eval", "x.tsv", "--eval-share", "0.1"], "exclude"),
             (["--data", "missing.tsv"], "missing.tsv"), (["--max-target", "1"], "2 to 65536"),

@@ -20,6 +20,26 @@ struct TrainShardsTests {
         }
     }
 
+    @Test("labml's experts, with their biases, end on hosts with one process's weights and optimizer state")
+    func labml() async throws {
+        let folder = NSTemporaryDirectory() + "train-text-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try String(repeating: "It is the king.\nIt is the ghost, and night falls.\n", count: 60)
+            .write(toFile: "\(folder)/text.txt", atomically: true, encoding: .utf8)
+        let here = try await Commands.run(TestCluster.executable, TrainTextTests.arguments(folder, "here"))
+        #expect(here.status == 0, "\(here.errors)")
+        try await self.withHosts(pools: 2, replicas: 1) { flags, _ in
+            let arguments =
+                TrainTextTests.arguments(folder, "hosts") + ["--experts", "full"] + flags.flatMap { ["--pool", $0] }
+            let hosts = try await Commands.run(TestCluster.executable, arguments)
+            #expect(hosts.status == 0, "\(hosts.errors)")
+            for name in ["model.safetensors", "resume/optimizer.safetensors"] {
+                #expect(try Run.file(folder, "hosts", name) == Run.file(folder, "here", name), "\(name)")
+            }
+        }
+    }
+
     @Test("Hosts that are killed, alone and with a replica, are replaced by repeating the log, and do not show")
     func killed() async throws {
         let run = try await ShardRun()

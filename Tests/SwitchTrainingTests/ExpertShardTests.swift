@@ -296,6 +296,27 @@ struct ExpertShardTests {
         }
     }
 
+    @Test("labml's experts with their biases, and its Adam, end with the same bits too")
+    func labml() throws {
+        let test = try LabmlTrainingTests.busy()
+        let optimizer = OptimizerPlan.adam(.init())
+        let own = try Self.train(test, optimizer)
+        for count in [1, 3, 5] {
+            let plans = try ShardPlan.shards(
+                test.configuration,
+                count: count,
+                optimizer: optimizer,
+                settings: test.settings
+            )
+            let shards = try Shards(test.configuration, plans, threads: 2, level: .best)
+            let other = try Self.train(test, optimizer, parts: [0..<2, 2..<6], shards) { number in
+                if number == 1 { try shards.replace() }
+                shards.voids.withLock { $0 = number == 2 ? 1 : 0 }
+            }
+            Self.expectSame(own, other, "\(count) shards")
+        }
+    }
+
     @Test("Parts, bfloat16, other shards in the middle of a run, and a step that is computed again do not show")
     func sameBitsDifferently() throws {
         for precision in TrainingPrecision.allCases {

@@ -38,6 +38,7 @@ struct TrainingCase: Sendable, CustomTestStringConvertible {
             for place in target.indices {
                 let number = Self.number(place, seed: seed)
                 switch entry.kind {
+                case .norm where entry.name.hasSuffix(".bias"): target[place] = Float(0.3 * number)
                 case .norm: target[place] = Float(1 + 0.3 * number)
                 case .embedding, .head: target[place] = Float(number)
                 case .relativeBias: target[place] = Float(0.5 * number)

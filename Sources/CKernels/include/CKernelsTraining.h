@@ -27,6 +27,18 @@ void ck_train_norm(int level, const float *x, const float *weight, float epsilon
 void ck_train_norm_backward(int level, const float *x, const float *weight, const float *dy, float epsilon, size_t count,
                             float *dx, double *dweight);
 
+/// y[i] = weight[i] * ((x[i] - mean) / sqrt(variance + epsilon)) + bias[i]; mean and variance in float64, each summed in eight
+/// lanes.
+void ck_train_layer_norm(int level, const float *x, const float *weight, const float *bias, float epsilon, size_t count,
+                         float *y);
+
+/// The gradients of ck_train_layer_norm: dx[i] += that of x[i], dweight[i] += that of weight[i], dbias[i] += that of bias[i].
+void ck_train_layer_norm_backward(int level, const float *x, const float *weight, const float *dy, float epsilon,
+                                  size_t count, float *dx, double *dweight, double *dbias);
+
+/// sums[i] += x[row * stride + i] for all rows, ascending.
+void ck_column_sums(int level, const float *x, size_t stride, size_t rows, size_t columns, double *sums);
+
 /// slopes[i] = f'(z[i]). `activation` is one of CK_ACTIVATION_*; only CK_ACTIVATION_GELU and CK_ACTIVATION_TANH call the C
 /// library. At 0, and relu6's 6, where there is no derivative, it is 0, as in PyTorch.
 void ck_activation_slopes(int level, int activation, const float *z, size_t count, float *slopes);

@@ -123,7 +123,13 @@ public struct Settings: Sendable {
     ///
     /// - Parameter setting: The setting.
     /// - Returns: Whether it is set.
-    public func isSet<Value>(_ setting: Setting<Value>) -> Bool { self.layer(of: setting.key) != nil }
+    public func isSet<Value>(_ setting: Setting<Value>) -> Bool { self.isSet(key: setting.key) }
+
+    /// Whether any layer sets a setting.
+    ///
+    /// - Parameter key: The setting's key.
+    /// - Returns: Whether it is set.
+    public func isSet(key: String) -> Bool { self.layer(of: key) != nil }
 
     /// The name of a key's environment variable: `listen` is `SWITCHYARD_LISTEN`.
     ///

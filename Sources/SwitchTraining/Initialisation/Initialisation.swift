@@ -20,12 +20,22 @@ public enum Initialisation: Sendable, Hashable {
     /// Its oddity is kept: experts' output matrices have `width^-0.5`, dense ones `inner width^-0.5`.
     case transformers(factor: Double = 1)
 
+    /// PyTorch's own, as the modules of labml's Switch Transformer have it (`labml_nn/transformers/switch/experiment.py` of
+    /// labml_nn 0.5.1 sets none itself).
+    ///
+    /// `torch.nn.Embedding` is normal with a deviation of 1; weights and biases of `torch.nn.Linear` are uniform within
+    /// `fan-in^-0.5`; norms are 1 and their biases 0. labml copies one layer into all and, within it, one expert into all
+    /// (`clone_module_list`), so that they begin alike; so do these. The distributions are the same, the numbers are not.
+    case labml
+
     /// How a tensor is drawn.
     enum Draw: Hashable {
         /// All elements alike.
         case constant(Float)
         /// Normal with a standard deviation, drawn again beyond two of them where it is truncated.
         case normal(Double, truncated: Bool)
+        /// Uniform within a bound of 0.
+        case uniform(Double)
     }
 
     /// Fills a new model's weights.
@@ -46,6 +56,7 @@ public enum Initialisation: Sendable, Hashable {
             switch self {
             case .paper(let scale): scale
             case .transformers(let factor): factor
+            case .labml: 1.0
             }
         guard size > 0, size <= 1000 else {
             throw TrainingError(
@@ -56,39 +67,58 @@ public enum Initialisation: Sendable, Hashable {
         let draws = WeightDraws(seed: seed)
         let width = weights.layout.index(of: .sharedEmbedding).map { weights.layout.entries[$0].shape[1] } ?? 1
         for (index, entry) in weights.layout.entries.enumerated() {
-            switch self.draw(entry, width: width, keyWidth: keyWidth) {
+            let name = self == .labml ? self.original(of: entry, in: weights.layout) : entry.name
+            switch self.draw(entry, in: weights.layout, width: width, keyWidth: keyWidth) {
             case .constant(let value):
                 weights[index].update(repeating: value)
             case .normal(let deviation, let truncated):
                 draws.fill(
                     weights[index],
-                    name: entry.name,
+                    name: name,
                     deviation: deviation,
                     truncated: truncated,
                     pool: pool
                 )
+            case .uniform(let bound):
+                draws.fill(weights[index], name: name, uniformWithin: bound)
             }
         }
+    }
+
+    /// The name of the tensor that labml copies into a tensor's place: that of the first layer and its first expert.
+    private func original(of entry: ParameterLayout.Entry, in layout: ParameterLayout) -> String {
+        layout.index(of: entry.role.original).map { layout.entries[$0].name } ?? entry.name
     }
 
     /// How a tensor is drawn.
     ///
     /// - Parameters:
     ///   - entry: The tensor.
+    ///   - layout: Where it and its matrix are, if it is a bias.
     ///   - width: Elements of a hidden state.
     ///   - keyWidth: Elements of one head's query.
     /// - Returns: The distribution.
-    func draw(_ entry: ParameterLayout.Entry, width: Int, keyWidth: Int) -> Draw {
+    func draw(_ entry: ParameterLayout.Entry, in layout: ParameterLayout, width: Int, keyWidth: Int) -> Draw {
         let fanIn = Double(entry.shape.last ?? 1)
         switch self {
         case .paper(let scale):
             switch entry.kind {
+            case _ where entry.role.matrix != nil: return .constant(0)
             case .norm: return .constant(1)
             case .embedding, .head: return .normal(1, truncated: false)
             case .relativeBias: return .normal(1 / Double(width).squareRoot(), truncated: false)
-            case .router where entry.shape.count == 1: return .constant(0)
             case .router, .attention, .dense, .expert:
                 return .normal((scale / fanIn).squareRoot(), truncated: true)
+            }
+        case .labml:
+            switch (entry.kind, entry.role) {
+            case (.norm, .bias): return .constant(0)
+            case (.norm, _): return .constant(1)
+            case (.embedding, _): return .normal(1, truncated: false)
+            default:
+                let inputs = entry.role.matrix.flatMap { layout.index(of: $0) }
+                    .map { layout.entries[$0].shape.last ?? 1 }
+                return .uniform(1 / Double(inputs ?? entry.shape.last ?? 1).squareRoot())
             }
         case .transformers(let factor):
             return self.transformersDraw(entry, factor, width: width, keyWidth: keyWidth)
@@ -113,5 +143,32 @@ public enum Initialisation: Sendable, Hashable {
         case .expert: deviation = 1 / fanIn.squareRoot()
         }
         return .normal(factor * deviation, truncated: false)
+    }
+}
+
+extension TensorRole {
+    /// The matrix or norm that a bias belongs to; nil for what is no bias.
+    fileprivate var matrix: TensorRole? {
+        switch self {
+        case .bias(let part): part
+        case .routerBias(let layer): .router(layer)
+        default: nil
+        }
+    }
+
+    /// The same tensor of the first block, and of its first expert.
+    fileprivate var original: TensorRole {
+        switch self {
+        case .attention(let stack, _, let kind, let projection):
+            .attention(stack, block: 0, kind, projection)
+        case .layerNorm(let stack, _, let norm): .layerNorm(stack, block: 0, norm)
+        case .dense(let stack, _, let matrix): .dense(stack, block: 0, matrix)
+        case .router(let layer): .router(SparseLayer(stack: layer.stack, block: 0))
+        case .routerBias(let layer): .routerBias(SparseLayer(stack: layer.stack, block: 0))
+        case .expert(let layer, _, let matrix):
+            .expert(SparseLayer(stack: layer.stack, block: 0), expert: 0, matrix)
+        case .bias(let part): .bias(of: part.original)
+        case .sharedEmbedding, .lmHead, .finalNorm, .relativeBias: self
+        }
     }
 }

@@ -78,6 +78,7 @@ struct HeadLoss {
             let rows = input.slice(start..<min(start + chunk, input.count))
             let scores = logits.slice(0..<rows.count)
             run.pool.multiply([Linear.forward(run, head, rows, into: scores)], level: run.level)
+            Linear.addBias(run, head, to: scores)
             let part = Part(
                 targets: targets[start...],
                 teacher: teacher?.slice(start..<start + rows.count),
@@ -88,6 +89,7 @@ struct HeadLoss {
             self.losses(scores, part, losses)
             for row in 0..<rows.count { total.add(losses + Self.numbers * row) }
             guard let gradient, let gradients = run.gradients else { continue }
+            Linear.biasGradient(run, gradients, head, scores)
             run.pool.multiply(
                 [
                     Linear.inputGradient(run, head, scores, into: gradient.slice(start..<start + rows.count)),

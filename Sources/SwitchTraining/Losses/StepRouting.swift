@@ -16,6 +16,8 @@ struct LayerRouting: Sendable {
     var probabilities: [Double]
     /// `log(sum exp(logits))` squared, added up over the tokens.
     var squares = 0.0
+    /// Each token's greatest probability, added up over the tokens.
+    var certainty = 0.0
     /// Tokens counted against each expert's capacity so far in the group.
     var counted: [Int]
 
@@ -45,6 +47,8 @@ final class StepRouting {
     private let configuration: ModelConfiguration
     private let settings: TrainingSettings
     private let policy: CapacityPolicy
+    /// The step, by which draws differ; 0 in evaluation.
+    private let step: UInt32
     /// Tokens of the step in each stack.
     private let tokens: [Stack: Int]
     private let given: [SparseLayer: [Int32]]?
@@ -56,11 +60,13 @@ final class StepRouting {
         _ configuration: ModelConfiguration,
         settings: TrainingSettings,
         policy: CapacityPolicy,
-        batch: TrainingBatch
+        batch: TrainingBatch,
+        step: UInt32 = 0
     ) {
         self.configuration = configuration
         self.settings = settings
         self.policy = policy
+        self.step = step
         self.tokens = [.encoder: batch.inputTokens, .decoder: batch.targetTokens]
         self.given = batch.routes
         self.beginPass()
@@ -93,8 +99,9 @@ final class StepRouting {
         let limit = self.policy.limit(
             tokens: self.tokens[layer.stack] ?? 0,
             experts: experts,
-            checkpoint: self.configuration.expertCapacity
+            checkpoint: self.configuration.checkpointCapacity
         )
+        let ranks = self.ranks(layer, choices: choices, given: self.given?[layer], firstRow: firstRow)
         var choices = choices
         var keeps = [Bool](repeating: true, count: choices.count)
         var kept = [Int](repeating: 0, count: experts)
@@ -110,7 +117,8 @@ final class StepRouting {
                     for expert in 0..<experts { routing.counted[expert] = 0 }
                 }
                 routing.counted[Int(choices[token])] += 1
-                keeps[token] = routing.counted[Int(choices[token])] <= limit.tokens
+                keeps[token] =
+                    ranks.map { $0[token] < limit.tokens } ?? (routing.counted[Int(choices[token])] <= limit.tokens)
             }
             routing.sent[Int(choices[token])] += 1
             if keeps[token] { kept[Int(choices[token])] += 1 }
@@ -119,10 +127,26 @@ final class StepRouting {
         return Self.sorted(choices, keeps: keeps, kept: kept)
     }
 
-    /// Adds what the losses need of one sequence.
-    func add(_ layer: SparseLayer, probabilities: [Double], squares: Double) {
+    /// Adds what losses and reports need of one sequence.
+    func add(_ layer: SparseLayer, probabilities: [Double], squares: Double, certainty: Double = 0) {
         for expert in probabilities.indices { self.layers[layer]?.probabilities[expert] += probabilities[expert] }
         self.layers[layer]?.squares += squares
+        self.layers[layer]?.certainty += certainty
+    }
+
+    /// The rank of each token among those of its expert where the policy draws, nil where tokens take places in their order.
+    ///
+    /// A draw is among the tokens of a whole step, which is one part: `TrainingStep` makes sure.
+    private func ranks(_ layer: SparseLayer, choices: [Int32], given: [Int32]?, firstRow: Int) -> [Int]? {
+        guard case .drawn(let seed) = self.policy.order else { return nil }
+        let randomness = StepRandomness(seed: self.settings.seed ^ seed, step: self.step)
+        let key = randomness.key(RandomSite(kind: .places, stack: layer.stack, block: layer.block))
+        return DropOrder.drawn(seed: UInt64(key.0) << 32 | UInt64(key.1))
+            .ranks(
+                of: choices.indices.map { given == nil ? choices[$0] : nil },
+                expertCount: self.configuration.expertCount,
+                layer: layer.block
+            )
     }
 
     private static func sorted(_ choices: [Int32], keeps: [Bool], kept: [Int]) -> RoutePlan {

@@ -13,6 +13,8 @@ struct AttentionSublayerActivations {
 
 /// Norm, attention and residual: `y = x + dropout(o attention(q n, k m, v m))` with `n = norm(x)`, and `m` the same, or the
 /// encoder's output in cross-attention.
+///
+/// In families that scale scores, `q n` is multiplied by `keyWidth^-0.5` once its bias is added.
 struct AttentionSublayer {
     let run: PartRun
     let parameters: AttentionParameters
@@ -25,7 +27,7 @@ struct AttentionSublayer {
         _ run: PartRun,
         _ block: BlockParameters,
         queries: SequenceRows,
-        bias: RelativeBiasTable,
+        bias: RelativeBiasTable?,
         memory: (rows: Rows, sequences: SequenceRows)?
     ) {
         let isCross = memory != nil
@@ -42,6 +44,12 @@ struct AttentionSublayer {
             isCausal: block.stack == .decoder && !isCross
         )
         self.dropout = run.dropout(isCross ? .crossAttention : .selfAttention, block.stack, block.block)
+    }
+
+    /// What queries are multiplied with.
+    private var queryScale: Float {
+        let configuration = self.run.configuration
+        return configuration.design.scalesScores ? Float(1 / Double(configuration.keyWidth).squareRoot()) : 1
     }
 
     func forward(_ input: Rows, into output: Rows) -> AttentionSublayerActivations {
@@ -61,6 +69,10 @@ struct AttentionSublayer {
             ],
             level: run.level
         )
+        // Every family that scales scores has biases.
+        Linear.addBias(run, weights.query, to: query, scale: self.queryScale)
+        Linear.addBias(run, weights.key, to: key)
+        Linear.addBias(run, weights.value, to: value)
         for rows in [query, key, value] { run.settle(rows) }
         let probabilities = run.arena.floats(self.attention.probabilityCount)
         let context = run.arena.rows(input.count, columns: width)
@@ -72,6 +84,7 @@ struct AttentionSublayer {
             }
         }
         run.pool.multiply([Linear.forward(run, weights.output, context, into: output)], level: run.level)
+        Linear.addBias(run, weights.output, to: output)
         ResidualJoin.join(run, input, self.dropout, self.attention.queries, output)
         let kept = AttentionActivations(
             query: query,
@@ -108,6 +121,7 @@ struct AttentionSublayer {
             ],
             level: run.level
         )
+        Linear.biasGradient(run, gradients, weights.output, outer)
         run.settle(context)
         self.attention.backward(
             kept.attention,
@@ -116,7 +130,18 @@ struct AttentionSublayer {
             keyGradient: key,
             valueGradient: value
         )
+        let scale = self.queryScale
+        if scale != 1 {
+            run.share(query.count, width: width) { range in
+                for row in range {
+                    Residual.scale(query.row(row), by: scale, count: width, into: query.row(row))
+                }
+            }
+        }
         for rows in [query, key, value] { run.settle(rows) }
+        for (weight, rows) in [(weights.query, query), (weights.key, key), (weights.value, value)] {
+            Linear.biasGradient(run, gradients, weight, rows)
+        }
         // Keys and values add to the gradient of what they were made of: their own rows, or the encoder's.
         let target = memoryGradient ?? normed
         run.pool.multiply(

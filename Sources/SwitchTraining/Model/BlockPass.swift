@@ -21,8 +21,8 @@ struct BlockPass {
     let parameters: BlockParameters
     let sequences: SequenceRows
     let firstRow: Int
-    let bias: RelativeBiasTable
-    /// The encoder's output, for a decoder's block.
+    let bias: RelativeBiasTable?
+    /// The encoder's output, for a decoder's block of a model with an encoder.
     let memory: (rows: Rows, sequences: SequenceRows)?
 
     private var selfAttention: AttentionSublayer {

@@ -3,16 +3,35 @@
 internal import Checkpoints
 internal import SwitchyardTypes
 
-/// A matrix among the parameters.
+/// A matrix among the parameters, and what is added to its products.
 struct Weight {
     let index: Int
     let outputs: Int
     let inputs: Int
+    /// The entry of the bias, in families that have biases.
+    var bias: Int?
+
+    /// A matrix of a layout; nil where the layout lacks it.
+    init?(_ role: TensorRole, of configuration: ModelConfiguration, in layout: ParameterLayout) {
+        guard let index = layout.index(of: role) else { return nil }
+        let shape = configuration.shape(of: role)
+        self.index = index
+        self.outputs = shape[0]
+        self.inputs = shape[1]
+        self.bias = layout.index(of: .bias(of: role))
+    }
+}
+
+/// A norm among the parameters.
+struct NormParameters {
+    let weight: Int
+    /// The entry of the bias; nil for T5's norm, which has none.
+    var bias: Int?
 }
 
 /// The matrices of one attention layer.
 struct AttentionParameters {
-    let norm: Int
+    let norm: NormParameters
     let query: Weight
     let key: Weight
     let value: Weight
@@ -44,7 +63,7 @@ struct BlockParameters {
     let block: Int
     let selfAttention: AttentionParameters
     let crossAttention: AttentionParameters?
-    let norm: Int
+    let norm: NormParameters
     let dense: FeedForwardParameters?
     let sparse: SparseParameters?
 }
@@ -56,7 +75,7 @@ struct ModelParameters {
     let head: Weight
     let isTied: Bool
     let relativeBias: [Stack: Int]
-    let finalNorm: [Stack: Int]
+    let finalNorm: [Stack: NormParameters]
     let blocks: [Stack: [BlockParameters]]
 
     init(_ configuration: ModelConfiguration, layout: ParameterLayout) {
@@ -67,12 +86,17 @@ struct ModelParameters {
             return index
         }
         func weight(_ role: TensorRole) -> Weight {
-            let shape = configuration.shape(of: role)
-            return Weight(index: index(role), outputs: shape[0], inputs: shape[1])
+            guard let weight = Weight(role, of: configuration, in: layout) else {
+                preconditionFailure("the layout lacks \(configuration.name(of: role)), which its own configuration has")
+            }
+            return weight
+        }
+        func norm(_ role: TensorRole) -> NormParameters {
+            NormParameters(weight: index(role), bias: layout.index(of: .bias(of: role)))
         }
         func attention(_ stack: Stack, _ block: Int, _ kind: AttentionKind) -> AttentionParameters {
             AttentionParameters(
-                norm: index(.layerNorm(stack, block: block, kind == .cross ? .crossAttention : .selfAttention)),
+                norm: norm(.layerNorm(stack, block: block, kind == .cross ? .crossAttention : .selfAttention)),
                 query: weight(.attention(stack, block: block, kind, .query)),
                 key: weight(.attention(stack, block: block, kind, .key)),
                 value: weight(.attention(stack, block: block, kind, .value)),
@@ -94,8 +118,9 @@ struct ModelParameters {
                 stack: stack,
                 block: block,
                 selfAttention: attention(stack, block, .selfAttention),
-                crossAttention: stack == .decoder ? attention(stack, block, .cross) : nil,
-                norm: index(.layerNorm(stack, block: block, .feedForward)),
+                crossAttention: stack == .decoder && configuration.hasEncoder
+                    ? attention(stack, block, .cross) : nil,
+                norm: norm(.layerNorm(stack, block: block, .feedForward)),
                 dense: isSparse ? nil : network { .dense(stack, block: block, $0) },
                 sparse: isSparse
                     ? SparseParameters(
@@ -112,9 +137,11 @@ struct ModelParameters {
         self.isTied = configuration.tiedEmbeddings
         self.embedding = weight(.sharedEmbedding)
         self.head = configuration.tiedEmbeddings ? self.embedding : weight(.lmHead)
-        let stacks = Stack.allCases
-        self.relativeBias = Dictionary(uniqueKeysWithValues: stacks.map { ($0, index(.relativeBias($0))) })
-        self.finalNorm = Dictionary(uniqueKeysWithValues: stacks.map { ($0, index(.finalNorm($0))) })
+        let stacks = Stack.allCases.filter { configuration.blockCount($0) > 0 }
+        self.relativeBias =
+            configuration.design.hasRelativeBias
+            ? Dictionary(uniqueKeysWithValues: stacks.map { ($0, index(.relativeBias($0))) }) : [:]
+        self.finalNorm = Dictionary(uniqueKeysWithValues: stacks.map { ($0, norm(.finalNorm($0))) })
         self.blocks = Dictionary(
             uniqueKeysWithValues: stacks.map { stack in
                 (stack, (0..<configuration.blockCount(stack)).map { block(stack, $0) })

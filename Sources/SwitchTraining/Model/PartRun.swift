@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CKernels
 internal import Checkpoints
 internal import SwitchModel
 internal import SwitchyardTypes
@@ -48,14 +49,15 @@ struct PartRun {
     }
 }
 
-/// Sums of a step that are not products, in float64: the gradients of norms, relative biases and routers' biases, and
-/// those of the embedding's rows.
+/// Sums of a step that are not products, in float64: the gradients of norms, relative biases, routers' biases and those of other
+/// products, and those of the embedding's rows.
 ///
-/// Each place that feeds a tensor has sums of its own, a sequence's share at a time in the order of the sequences. They are
-/// added to the gradients once, at the step's end.
+/// Each place that feeds a tensor has sums of its own, a sequence's share at a time in the order of the sequences, or for
+/// products' biases a row at a time in the order of the rows. They are added to the gradients once, at the step's end.
 final class StepSums {
     private(set) var norms: [Int: [Double]] = [:]
     private(set) var routerBiases: [Int: [Double]] = [:]
+    private var columns: [Int: [Double]] = [:]
     /// `[heads, buckets]` for each block.
     private(set) var biases: [Stack: [[Double]]] = [:]
     let embeddings: [Stack: RowSums]
@@ -76,6 +78,7 @@ final class StepSums {
     func clear() {
         self.norms.removeAll(keepingCapacity: true)
         self.routerBiases.removeAll(keepingCapacity: true)
+        self.columns.removeAll(keepingCapacity: true)
         for (stack, blocks) in self.biases {
             self.biases[stack] = blocks.map { Array(repeating: 0, count: $0.count) }
         }
@@ -94,6 +97,35 @@ final class StepSums {
         Self.add(values, count, to: &self.biases[stack, default: []][block])
     }
 
+    /// Adds the columns of rows to what a product's bias has; one chain over all its rows.
+    func addColumns(_ index: Int, of rows: Rows, pool: WorkPool, level: KernelLevel) {
+        guard rows.count > 0 else { return }
+        self.columns[index, default: Array(repeating: 0, count: rows.columns)]
+            .withUnsafeMutableBufferPointer { sums in
+                guard let sums = sums.baseAddress else { return }
+                // Threads take columns, so that each sum runs over the rows in order.
+                WorkPool.share(rows.columns, width: rows.count, among: pool) { range in
+                    ck_column_sums(
+                        level.rawValue,
+                        rows.pointer + range.lowerBound,
+                        rows.stride,
+                        rows.count,
+                        range.count,
+                        sums + range.lowerBound
+                    )
+                }
+            }
+    }
+
+    /// Gives the products' biases that are wanted their gradients; the same again when it is called again.
+    func finishColumns(into gradients: Gradients) {
+        for (index, sums) in self.columns where gradients.wanted[index] {
+            let target = gradients.values.start(index)
+            for column in sums.indices { target[column] = Float(sums[column]) }
+            gradients.touched[index] = true
+        }
+    }
+
     private static func add(_ values: UnsafePointer<Double>, _ count: Int, to sums: inout [Double]) {
         for index in 0..<count { sums[index] += values[index] }
     }
@@ -106,6 +138,7 @@ final class StepSums {
             for column in sums.indices { target[column] = Float(sums[column]) }
             gradients.touched[index] = true
         }
+        self.finishColumns(into: gradients)
         let embedding = parameters.embedding.index
         // A tied embedding has the head's gradients already.
         if gradients.wanted[embedding] { gradients.prepareToAdd(embedding) }

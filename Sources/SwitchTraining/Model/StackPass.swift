@@ -14,7 +14,7 @@ struct StackActivations {
     let plans: [RoutePlan?]
     /// What each block keeps, as bfloat16 numbers; nil where it is kept as it is, or computed again.
     let packed: [PackedActivations?]
-    let bias: RelativeBiasTable
+    let bias: RelativeBiasTable?
     /// The final norm's output, after dropout.
     let output: Rows
 }
@@ -31,9 +31,14 @@ struct StackPass {
 
     private var width: Int { self.run.configuration.modelWidth }
     private var blocks: [BlockParameters] { self.parameters.blocks[self.stack] ?? [] }
-    private var finalNorm: Int { self.parameters.finalNorm[self.stack] ?? 0 }
+    private var finalNorm: NormParameters { self.parameters.finalNorm[self.stack] ?? NormParameters(weight: 0) }
 
-    private func pass(_ run: PartRun, _ block: BlockParameters, bias: RelativeBiasTable) -> BlockPass {
+    /// The dropout of embeddings or of final rows, which models without an encoder do not have: labml drops within blocks only.
+    private func dropout(_ kind: RandomSite.Kind) -> Dropout? {
+        self.run.configuration.design.isDecoderOnly ? nil : self.run.dropout(kind, self.stack, 0)
+    }
+
+    private func pass(_ run: PartRun, _ block: BlockParameters, bias: RelativeBiasTable?) -> BlockPass {
         BlockPass(
             run: run,
             parameters: block,
@@ -46,11 +51,13 @@ struct StackPass {
 
     func forward(keeping: Bool) -> StackActivations {
         let run = self.run
-        let bias = RelativeBiasTable(run, self.parameters, stack: self.stack, longest: self.sequences.longest)
+        let bias =
+            run.configuration.design.hasRelativeBias
+            ? RelativeBiasTable(run, self.parameters, stack: self.stack, longest: self.sequences.longest) : nil
         let count = self.sequences.rowCount
         var boundaries = [run.arena.rows(count, columns: self.width)]
         Embedding.forward(run, self.parameters.embedding, tokens: self.tokens, into: boundaries[0])
-        if let dropout = run.dropout(.embedding, self.stack, 0) {
+        if let dropout = self.dropout(.embedding) {
             dropout.apply(boundaries[0], self.sequences, pool: run.pool)
             run.settle(boundaries[0])
         }
@@ -76,7 +83,7 @@ struct StackPass {
         }
         let output = run.arena.rows(count, columns: self.width)
         Norm.forward(run, self.finalNorm, boundaries[boundaries.count - 1], into: output)
-        if let dropout = run.dropout(.final, self.stack, 0) {
+        if let dropout = self.dropout(.final) {
             dropout.apply(output, self.sequences, pool: run.pool)
             run.settle(output)
         }
@@ -93,7 +100,7 @@ struct StackPass {
     /// Adds all gradients, given that of the output, which is overwritten; the encoder's goes to `memoryGradient`.
     func backward(_ kept: StackActivations, outputGradient: Rows, memoryGradient: Rows?, gradients: Gradients) {
         let run = self.run
-        if let dropout = run.dropout(.final, self.stack, 0) {
+        if let dropout = self.dropout(.final) {
             dropout.apply(outputGradient, self.sequences, pool: run.pool)
             run.settle(outputGradient)
         }
@@ -128,7 +135,7 @@ struct StackPass {
             )
             run.arena.release(to: mark)
         }
-        run.dropout(.embedding, self.stack, 0)?.apply(gradient, self.sequences, pool: run.pool)
+        self.dropout(.embedding)?.apply(gradient, self.sequences, pool: run.pool)
         run.sums.embeddings[self.stack]?.add(gradient, tokens: self.tokens, pool: run.pool)
     }
 }

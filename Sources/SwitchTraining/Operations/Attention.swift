@@ -15,14 +15,15 @@ struct AttentionActivations {
     let context: Rows
 }
 
-/// Unscaled multi-head attention within each sequence: `softmax(q k^T + bias) v`, without the four linear layers.
+/// Multi-head attention within each sequence: `softmax(q k^T + bias) v`, without the four linear layers and without a scale, which
+/// is the queries'.
 struct Attention {
     let run: PartRun
     let stack: Stack
     let block: Int
     let queries: SequenceRows
     let keys: SequenceRows
-    /// The bias of a self-attention layer; nil in cross-attention.
+    /// The relative position bias of a self-attention layer; nil in cross-attention, and in families without one.
     let bias: RelativeBiasTable?
     let isCausal: Bool
 
@@ -31,7 +32,8 @@ struct Attention {
 
     private var dropout: Dropout? {
         self.run.dropout(
-            self.bias == nil ? .crossAttentionWeights : .selfAttentionWeights,
+            self.bias == nil && self.run.configuration.design.hasRelativeBias
+                ? .crossAttentionWeights : .selfAttentionWeights,
             self.stack,
             self.block
         )

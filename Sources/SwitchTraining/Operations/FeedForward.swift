@@ -17,7 +17,7 @@ struct FeedForwardActivations {
 }
 
 /// Feed-forward networks, dense or experts, each over a range of rows: `wo(activation(wi x))`, or
-/// `wo(activation(wi_0 x) * (wi_1 x))`.
+/// `wo(activation(wi_0 x) * (wi_1 x))`, each product with its bias in families that have biases.
 struct FeedForwards {
     /// One network and its rows.
     struct Group {
@@ -48,6 +48,9 @@ struct FeedForwards {
             },
             level: self.run.level
         )
+        for group in self.groups {
+            Linear.addBias(self.run, group.parameters.wo, to: output.slice(group.rows))
+        }
         return kept
     }
 
@@ -64,13 +67,26 @@ struct FeedForwards {
             let rows = input.slice(group.rows)
             let target = (inner ?? hidden).slice(group.rows)
             products.append(
-                Linear.forward(run, group.parameters.inner, rows, into: target, relu: self.isPlainReLU)
+                Linear.forward(
+                    run,
+                    group.parameters.inner,
+                    rows,
+                    into: target,
+                    relu: self.isPlainReLU && group.parameters.inner.bias == nil
+                )
             )
             if let weight = group.parameters.factor, let factor {
                 products.append(Linear.forward(run, weight, rows, into: factor.slice(group.rows)))
             }
         }
         run.pool.multiply(products, level: run.level)
+        for group in self.groups {
+            let target = (inner ?? hidden).slice(group.rows)
+            Linear.addBias(run, group.parameters.inner, to: target, relu: self.isPlainReLU)
+            if let weight = group.parameters.factor, let factor {
+                Linear.addBias(run, weight, to: factor.slice(group.rows))
+            }
+        }
         run.settle(inner)
         run.settle(factor)
         if inner != nil || self.dropout != nil {
@@ -109,6 +125,7 @@ struct FeedForwards {
             products.append(
                 Linear.weightGradient(gradients, group.parameters.wo, dy, kept.hidden.slice(group.rows))
             )
+            Linear.biasGradient(run, gradients, group.parameters.wo, dy)
         }
         run.pool.multiply(products, level: run.level)
         self.activationBackward(kept, inner: inner, factor: factor)
@@ -124,8 +141,10 @@ struct FeedForwards {
                 )
             }
             products.append(Linear.weightGradient(gradients, group.parameters.inner, dz, rows))
+            Linear.biasGradient(run, gradients, group.parameters.inner, dz)
             if let weight = group.parameters.factor, let factor {
                 products.append(Linear.weightGradient(gradients, weight, factor.slice(group.rows), rows))
+                Linear.biasGradient(run, gradients, weight, factor.slice(group.rows))
             }
         }
         run.pool.multiply(products, level: run.level)

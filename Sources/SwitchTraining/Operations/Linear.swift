@@ -2,7 +2,7 @@
 
 internal import TensorKernels
 
-/// The three products of a linear layer `y = x W^T` without a bias.
+/// The three products of a linear layer `y = x W^T`, and what its bias `b` adds, if it has one: `y = x W^T + b`.
 enum Linear {
     /// `y = x W^T`.
     static func forward(
@@ -22,6 +22,26 @@ enum Linear {
             outputStride: output.stride,
             relu: relu
         )
+    }
+
+    /// `y = scale (y + b)`, then relu if it is wanted; nothing for a layer without a bias.
+    static func addBias(_ run: PartRun, _ weight: Weight, to output: Rows, scale: Float = 1, relu: Bool = false) {
+        guard let bias = weight.bias.map({ run.weights.start($0) }) else { return }
+        let columns = output.columns
+        run.share(output.count, width: 2 * columns) { range in
+            for row in range {
+                let target = output.row(row)
+                Residual.add(bias, to: target, count: columns)
+                if scale != 1 { Residual.scale(target, by: scale, count: columns, into: target) }
+                if relu { Activation.relu.apply(target, count: columns, level: run.level) }
+            }
+        }
+    }
+
+    /// `db += sum over rows of dy`, in the step's sums; nothing where it is not wanted.
+    static func biasGradient(_ run: PartRun, _ gradients: Gradients, _ weight: Weight, _ outputGradient: Rows) {
+        guard let bias = weight.bias, gradients.wanted[bias] else { return }
+        run.sums.addColumns(bias, of: outputGradient, pool: run.pool, level: run.level)
     }
 
     /// `dx = dy W`, or `dx += dy W`.

@@ -99,12 +99,18 @@ struct TrainingRouter {
         for range in self.sequences.ranges {
             var sums = [Double](repeating: 0, count: self.experts)
             var squares = 0.0
+            var certainty = 0.0
             for token in range {
                 let row = kept.probabilities.row(token)
-                for expert in 0..<self.experts { sums[expert] += Double(row[expert]) }
+                var most = row[0]
+                for expert in 0..<self.experts {
+                    sums[expert] += Double(row[expert])
+                    most = max(most, row[expert])
+                }
+                certainty += Double(most)
                 squares += kept.normalizers[token] * kept.normalizers[token]
             }
-            self.run.routing.add(self.parameters.layer, probabilities: sums, squares: squares)
+            self.run.routing.add(self.parameters.layer, probabilities: sums, squares: squares, certainty: certainty)
         }
     }
 

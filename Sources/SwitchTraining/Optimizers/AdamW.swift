@@ -39,11 +39,26 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         public init() {}
     }
 
+    /// Where the form of a step differs.
+    public enum Form: Sendable, Hashable {
+        /// As `torch.optim.AdamW`: epsilon is added to the root of the corrected mean square, and tensors without a gradient stay
+        /// as they are.
+        case torch
+
+        /// As `labml_nn.optimizers.adam.Adam` of labml_nn 0.5.1 with `optimized_update`, its default
+        /// (https://nn.labml.ai/optimizers/adam.html): epsilon is added to the root of the mean square before its correction,
+        /// and every tensor makes every step: an expert without a token has a gradient of zeros in labml, not none.
+        case labml
+    }
+
     /// The tensors that are trained.
     public let layout: ParameterLayout
 
     /// The settings.
     public let settings: Settings
+
+    /// Whose Adam it is.
+    public let form: Form
 
     private let mean: ParameterBuffer
     private let square: ParameterBuffer
@@ -57,8 +72,13 @@ public final class AdamW: Optimizer, @unchecked Sendable {
     /// - Parameters:
     ///   - layout: The tensors to train.
     ///   - settings: The settings.
+    ///   - form: Whose Adam it is.
     /// - Throws: `invalidSettings` for a setting out of range.
-    public init(layout: ParameterLayout, settings: Settings = Settings()) throws(TrainingError) {
+    public init(
+        layout: ParameterLayout,
+        settings: Settings = Settings(),
+        form: Form = .torch
+    ) throws(TrainingError) {
         for (name, beta) in [("beta1", settings.beta1), ("beta2", settings.beta2)] where !(beta >= 0 && beta < 1) {
             throw TrainingError(
                 code: .invalidSettings,
@@ -81,6 +101,7 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         self.decays = try settings.decay.values(for: layout)
         self.layout = layout
         self.settings = settings
+        self.form = form
         self.mean = ParameterBuffer(layout: layout)
         self.square = ParameterBuffer(layout: layout)
         self.steps = Array(repeating: 0, count: layout.entries.count)
@@ -89,13 +110,14 @@ public final class AdamW: Optimizer, @unchecked Sendable {
     private func factors(_ entry: Int, learningRate: Double, gradientScale: Double) -> ck_adamw_factors {
         let settings = self.settings
         let step = self.steps[entry]
+        let root = (1 - PortableMath.power(settings.beta2, step)).squareRoot()
         return ck_adamw_factors(
             keep: Float(1 - learningRate * self.decays[entry]),
             mean_share: Float(1 - settings.beta1),
             square_keep: Float(settings.beta2),
             square_share: Float(1 - settings.beta2),
-            root_of_correction: Float((1 - PortableMath.power(settings.beta2, step)).squareRoot()),
-            epsilon: Float(settings.epsilon),
+            root_of_correction: Float(root),
+            epsilon: Float(self.form == .torch ? settings.epsilon : settings.epsilon / root),
             step_size: Float(learningRate / (1 - PortableMath.power(settings.beta1, step))),
             gradient_scale: Float(gradientScale)
         )
@@ -116,10 +138,10 @@ public final class AdamW: Optimizer, @unchecked Sendable {
         gradientScale: Double,
         pool: WorkPool
     ) {
-        for entry in self.steps.indices where gradients.touched[entry] {
-            self.steps[entry] += 1
-        }
-        let pieces = BufferChunks(self.layout, wanted: gradients.touched)
+        // The gradients of tensors that nothing touched are zeros.
+        let takesPart = self.form == .torch ? gradients.touched : self.steps.map { _ in true }
+        for entry in self.steps.indices where takesPart[entry] { self.steps[entry] += 1 }
+        let pieces = BufferChunks(self.layout, wanted: takesPart)
         let scales = self.scales(weights, pieces, pool)
         let factors = self.steps.indices.map {
             self.factors($0, learningRate: learningRate * scales[$0], gradientScale: gradientScale)

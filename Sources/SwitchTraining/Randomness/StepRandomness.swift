@@ -16,6 +16,8 @@ struct RandomSite {
         case feedForward
         case final
         case jitter
+        /// Which tokens take the places of an expert that is chosen by too many.
+        case places
     }
 
     var kind: Kind

@@ -147,10 +147,7 @@ public final class ExpertShard {
         for held in plan.held {
             for expert in held.experts {
                 func weight(_ matrix: FeedForwardMatrix) -> Weight? {
-                    let role = TensorRole.expert(held.layer, expert: expert, matrix)
-                    guard let index = layout.index(of: role) else { return nil }
-                    let shape = layout.entries[index].shape
-                    return Weight(index: index, outputs: shape[0], inputs: shape[1])
+                    Weight(.expert(held.layer, expert: expert, matrix), of: configuration, in: layout)
                 }
                 let isGated = configuration.gatedFeedForward
                 guard let inner = weight(isGated ? .wi0 : .wi), let wo = weight(.wo) else { continue }
@@ -272,12 +269,14 @@ public final class ExpertShard {
 
     /// Forgets the gradients, before the first batch of a step.
     public func beginStep() {
+        self.sums.clear()
         self.gradients.begin()
         self.isProjected = false
     }
 
     /// The gradients of what is trained, once all batches of a step are in.
     private func trainedGradients() -> Gradients {
+        self.sums.finishColumns(into: self.gradients)
         self.gradients.clearUntouched(pool: self.pool)
         guard let adapter else { return self.gradients }
         if !self.isProjected { adapter.project(self.gradients, pool: self.pool, level: self.level) }

@@ -9,6 +9,8 @@ public enum OptimizerPlan: Sendable, Hashable, Codable {
     case adamW(AdamW.Settings)
     /// Adafactor.
     case adafactor(Adafactor.Settings)
+    /// Adam as labml computes it: ``AdamW`` with labml's place of epsilon, and a step for every tensor in every step.
+    case adam(AdamW.Settings)
 
     /// Makes the optimizer, which has seen nothing.
     ///
@@ -19,6 +21,7 @@ public enum OptimizerPlan: Sendable, Hashable, Codable {
         switch self {
         case .adamW(let settings): try AdamW(layout: layout, settings: settings)
         case .adafactor(let settings): try Adafactor(layout: layout, settings: settings)
+        case .adam(let settings): try AdamW(layout: layout, settings: settings, form: .labml)
         }
     }
 
@@ -39,6 +42,9 @@ public enum OptimizerPlan: Sendable, Hashable, Codable {
         case .adafactor(var settings):
             settings.decay = kept(settings.decay)
             return .adafactor(settings)
+        case .adam(var settings):
+            settings.decay = kept(settings.decay)
+            return .adam(settings)
         }
     }
 }

@@ -12,6 +12,8 @@ public struct StepReport: Sendable, Hashable {
         public var shares: [Double]
         /// The share of the layer's tokens that were dropped.
         public var dropped: Double
+        /// The probability of a token's most probable expert, averaged over the layer's tokens.
+        public var certainty: Double
     }
 
     /// What was minimised: the sum of the following, each with its factor.
@@ -32,7 +34,7 @@ public struct StepReport: Sendable, Hashable {
     public var layers: [Layer] = []
     /// The share of all sparse layers' tokens that were dropped.
     public var dropped = 0.0
-    /// Tokens of inputs.
+    /// Tokens of inputs; 0 in models without an encoder, whose inputs are their targets, a token earlier.
     public var inputTokens = 0
     /// Tokens of targets.
     public var targetTokens = 0

@@ -3,7 +3,7 @@
 internal import Checkpoints
 public import SwitchyardTypes
 
-/// One input and what the model should answer.
+/// One input and what the model should answer; in a model without an encoder, tokens and what follows each of them.
 public struct TrainingExample: Sendable, Hashable {
     /// Token ids of the input, at least one.
     public var input: [Int32]
@@ -108,6 +108,14 @@ public struct TrainingBatch: Sendable, Hashable {
                             + " \(configuration.vocabularySize) tokens; use the model's own tokenizer"
                     )
                 }
+            }
+        }
+        if !configuration.hasEncoder {
+            for (index, example) in self.examples.enumerated() where example.input.count != example.target.count {
+                throw fail(
+                    "example \(index) of the step has \(example.input.count) tokens and \(example.target.count) that follow them, but"
+                        + " the model has no encoder: there must be as many"
+                )
             }
         }
         try self.validateTeacher(configuration, isNeeded: needsTeacher)

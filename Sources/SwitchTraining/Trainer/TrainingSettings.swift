@@ -72,14 +72,12 @@ public struct TrainingSettings: Sendable, Hashable {
         try check("routerZ", self.routerZ, below: .infinity)
         try self.teacher?.validate()
         for (name, policy) in [("capacity", self.capacity), ("evaluationCapacity", self.evaluationCapacity)] {
-            if case .floor = policy {
-                throw TrainingError(
-                    code: .invalidSettings,
-                    message:
-                        "\(name) must be checkpoint, unlimited or a factor, but is labml's count; choose one of these"
-                )
-            }
-            if case .factor(let factor) = policy, !(factor > 0) {
+            let factor: Double? =
+                switch policy {
+                case .factor(let factor), .floor(let factor, _): factor
+                case .checkpoint, .unlimited: nil
+                }
+            if let factor, !(factor > 0) {
                 throw TrainingError(
                     code: .invalidSettings,
                     message: "\(name) must be a factor above 0, but is \(factor); correct the training settings"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Checkpoints
+internal import SwitchModel
 internal import SwitchyardTypes
 public import TensorKernels
 
@@ -42,7 +43,7 @@ public final class TrainingStep {
     /// Prepares the training of a model.
     ///
     /// - Parameters:
-    ///   - configuration: The model, which needs a decoder.
+    ///   - configuration: The model, which needs a decoder: behind an encoder, or of a family without one.
     ///   - settings: What is minimised, and how.
     ///   - pool: Threads that share the work.
     ///   - level: The instruction set.
@@ -55,7 +56,7 @@ public final class TrainingStep {
         level: KernelLevel = .best,
         experts: ExpertPlace = .here
     ) throws(TrainingError) {
-        guard configuration.hasDecoder, configuration.encoderBlocks > 0 else {
+        guard configuration.hasDecoder, configuration.hasEncoder || configuration.design.isDecoderOnly else {
             throw TrainingError(
                 code: .unsupported,
                 message: "the model has no decoder to learn answers with; train a model with both stacks"
@@ -91,6 +92,7 @@ public final class TrainingStep {
         step: Int
     ) throws(TrainingError) -> StepReport {
         try batch.validate(self.configuration, needsTeacher: self.settings.teacher != nil)
+        try self.checkDraws(self.settings.capacity, of: batch)
         var attempts = 0
         while true {
             do throws(TrainingError) {
@@ -100,6 +102,17 @@ public final class TrainingStep {
                 guard error.code == .voidStep, attempts < Self.mostAttempts else { throw error }
             }
         }
+    }
+
+    /// Refuses parts where which tokens are dropped is drawn among all of a step.
+    private func checkDraws(_ policy: CapacityPolicy, of batch: TrainingBatch) throws(TrainingError) {
+        guard case .drawn = policy.order, batch.parts.count > 1 else { return }
+        throw TrainingError(
+            code: .invalidBatch,
+            message:
+                "the step is cut into \(batch.parts.count) parts, but its dropped tokens are drawn among all of them; leave out the"
+                + " limit of a part's tokens, or drop in the tokens' order"
+        )
     }
 
     /// How often a step is computed whose experts, elsewhere, answer what cannot be trusted.
@@ -121,7 +134,8 @@ public final class TrainingStep {
             self.configuration,
             settings: self.settings,
             policy: self.settings.capacity,
-            batch: batch
+            batch: batch,
+            step: UInt32(truncatingIfNeeded: step)
         )
         let randomness = StepRandomness(seed: self.settings.seed, step: UInt32(truncatingIfNeeded: step))
         let run = self.run(weights, gradients, routing, randomness)
@@ -184,6 +198,7 @@ public final class TrainingStep {
     /// - Throws: `invalidBatch`; `noExperts` where experts that are computed elsewhere gave no answer.
     public func evaluate(_ batch: TrainingBatch, weights: ParameterBuffer) throws(TrainingError) -> StepReport {
         try batch.validate(self.configuration)
+        try self.checkDraws(self.settings.evaluationCapacity, of: batch)
         let routing = StepRouting(
             self.configuration,
             settings: self.settings,
@@ -246,7 +261,7 @@ public final class TrainingStep {
         )
     }
 
-    private func decoder(_ part: PartRows, _ run: PartRun, memory: Rows) -> StackPass {
+    private func decoder(_ part: PartRows, _ run: PartRun, memory: Rows?) -> StackPass {
         StackPass(
             run: run,
             parameters: self.parameters,
@@ -254,7 +269,7 @@ public final class TrainingStep {
             tokens: part.decoderInputs,
             sequences: part.targetRows,
             firstRow: part.firstTargetRow,
-            memory: (memory, part.inputRows)
+            memory: memory.map { ($0, part.inputRows) }
         )
     }
 
@@ -262,9 +277,9 @@ public final class TrainingStep {
         _ part: PartRows,
         _ run: PartRun,
         keeping: Bool
-    ) -> (encoder: StackActivations, decoder: StackActivations) {
-        let encoder = self.encoder(part, run).forward(keeping: keeping)
-        let decoder = self.decoder(part, run, memory: encoder.output).forward(keeping: keeping)
+    ) -> (encoder: StackActivations?, decoder: StackActivations) {
+        let encoder = self.configuration.hasEncoder ? self.encoder(part, run).forward(keeping: keeping) : nil
+        let decoder = self.decoder(part, run, memory: encoder?.output).forward(keeping: keeping)
         return (encoder, decoder)
     }
 
@@ -294,15 +309,18 @@ public final class TrainingStep {
             addingTo: &losses
         )
         self.times.count(\.head, since: &mark)
-        let memory = self.arena.rows(part.inputs.count, columns: width)
-        for row in 0..<memory.count { memory.row(row).update(repeating: 0, count: width) }
-        self.decoder(part, run, memory: encoder.output)
+        let memory = encoder.map { _ in self.arena.rows(part.inputs.count, columns: width) }
+        if let memory {
+            for row in 0..<memory.count { memory.row(row).update(repeating: 0, count: width) }
+        }
+        self.decoder(part, run, memory: encoder?.output)
             .backward(
                 decoder,
                 outputGradient: gradient,
                 memoryGradient: memory,
                 gradients: gradients
             )
+        guard let encoder, let memory else { return }
         self.encoder(part, run)
             .backward(
                 encoder,
@@ -316,7 +334,7 @@ public final class TrainingStep {
         var report = StepReport()
         let tokens = Double(losses.tokens)
         let smoothing = self.settings.labelSmoothing
-        report.inputTokens = batch.inputTokens
+        report.inputTokens = self.configuration.hasEncoder ? batch.inputTokens : 0
         report.targetTokens = losses.tokens
         report.crossEntropy = losses.crossEntropy / tokens
         report.softmaxZ = losses.squares / tokens
@@ -344,7 +362,8 @@ public final class TrainingStep {
                 StepReport.Layer(
                     layer: layer,
                     shares: counts.sent.map { Double($0) / Double(max(sent, 1)) },
-                    dropped: Double(lost) / Double(max(sent, 1))
+                    dropped: Double(lost) / Double(max(sent, 1)),
+                    certainty: counts.certainty / Double(max(sent, 1))
                 )
             )
         }
@@ -356,7 +375,7 @@ public final class TrainingStep {
 /// One part of a batch as rows.
 struct PartRows {
     let inputs: [Int32]
-    /// The start token, then all of the target but its last token.
+    /// The start token, then all of the target but its last token; in models without an encoder the input.
     let decoderInputs: [Int32]
     let targets: [Int32]
     /// The teacher's answers; nil where not all examples of the step have one.
@@ -373,9 +392,11 @@ struct PartRows {
         return batch.parts.map { range in
             let examples = batch.examples[range]
             let start = Int32(configuration.decoderStartTokenID)
+            let inputs = examples.flatMap(\.input)
             let part = PartRows(
-                inputs: examples.flatMap(\.input),
-                decoderInputs: examples.flatMap { [start] + $0.target.dropLast() },
+                inputs: inputs,
+                decoderInputs: configuration.hasEncoder
+                    ? examples.flatMap { [start] + $0.target.dropLast() } : inputs,
                 targets: examples.flatMap(\.target),
                 teacher: hasTeacher ? TeacherRows(examples) : nil,
                 inputRows: SequenceRows(lengths: examples.map(\.input.count), first: range.lowerBound),

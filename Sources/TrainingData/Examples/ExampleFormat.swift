@@ -13,6 +13,10 @@ public enum ExampleFormat: Sendable, Hashable {
     /// Plain text, of which ``SpanCorruption`` makes input and target.
     case text
 
+    /// Plain text of which each window of `length` tokens is an input, and the tokens one place further its target: what models
+    /// without an encoder learn from. Its lines are ``TextWindows``.
+    case next(length: Int)
+
     /// Checks names and numbers.
     ///
     /// - Throws: ``DataError`` when a name is empty, a column is not positive, or both are the same.
@@ -33,8 +37,18 @@ public enum ExampleFormat: Sendable, Hashable {
                 )
             }
         case .text: break
+        case .next(let length):
+            guard (1...Self.mostTokens).contains(length) else {
+                throw DataError(
+                    .invalidSettings,
+                    "a window has \(length) tokens; it must have from 1 to \(Self.mostTokens)"
+                )
+            }
         }
     }
+
+    /// Tokens of a window at most.
+    private static let mostTokens = 1 << 16
 
     /// The format as a text that changes when the format does.
     var canonicalText: String {
@@ -42,6 +56,7 @@ public enum ExampleFormat: Sendable, Hashable {
         case .jsonLines(let input, let target): "jsonl \(input.debugDescription) \(target.debugDescription)"
         case .tabSeparated(let input, let target): "tsv \(input) \(target)"
         case .text: "text"
+        case .next(let length): "next \(length)"
         }
     }
 }
@@ -73,7 +88,7 @@ enum LineTexts: Sendable, Hashable {
             throw .notUTF8
         }
         switch format {
-        case .text: self = .text(text)
+        case .text, .next: self = .text(text)
         case .tabSeparated(let input, let target):
             let columns = bytes.split(separator: UInt8(ascii: "\t"), omittingEmptySubsequences: false)
             func column(_ number: Int) throws(LineFault.Reason) -> String {

@@ -23,6 +23,13 @@ struct ExampleMaker: Sendable {
         try settings.check()
         self.settings = settings
         self.tokenizer = tokenizer
+        if case .next = settings.format {
+            // Windows begin and end anywhere, with no token of their own.
+            self.end = 0
+            self.sentinels = []
+            self.longestText = 0
+            return
+        }
         guard let end = tokenizer.endTokenID else {
             throw DataError(
                 .invalidSettings,
@@ -112,6 +119,37 @@ struct ExampleMaker: Sendable {
             end: self.end
         )
         return TokenizedExample(input: input, target: target, line: line.index)
+    }
+
+    /// The example of a window of text: tokens, and what follows each of them.
+    ///
+    /// - Parameters:
+    ///   - content: The window, as ``TextWindows`` gives it.
+    ///   - line: Its index.
+    ///   - random: Where in it the example begins; at its beginning where nil, which is a draw as labml's
+    ///     `is_random_offset` makes it otherwise.
+    /// - Returns: The example.
+    /// - Throws: Why the window cannot be used.
+    func window(
+        _ content: LineContent,
+        line: Int,
+        random: KeyedRandom?
+    ) throws(LineFault.Reason) -> TokenizedExample {
+        guard case .next(let length) = self.settings.format, case .bytes(let bytes) = content else { throw .empty }
+        let tokens: [Int32]
+        do throws(TokenizerError) {
+            tokens = try self.tokenizer.encode(utf8: bytes)
+        } catch {
+            throw .notEncodable("\(error)")
+        }
+        guard tokens.count > length else { throw .tooShort(tokens: tokens.count) }
+        var random = random
+        let start = random?.below(min(length, tokens.count - length)) ?? 0
+        return TokenizedExample(
+            input: Array(tokens[start..<start + length]),
+            target: Array(tokens[start + 1...start + length]),
+            line: line
+        )
     }
 
     /// The example of a line that holds input and target.

@@ -142,10 +142,10 @@ public struct ExampleStream<Lines: LineSource>: Sendable {
                 return nil
             }
             let example: TokenizedExample?
-            if case .text = self.maker.settings.format {
-                example = try self.nextText()
-            } else {
-                example = try self.nextPair()
+            switch self.maker.settings.format {
+            case .text: example = try self.nextText()
+            case .next: example = try self.nextWindow()
+            case .jsonLines, .tabSeparated: example = try self.nextPair()
             }
             if let example {
                 self.position.examples += 1
@@ -193,6 +193,22 @@ public struct ExampleStream<Lines: LineSource>: Sendable {
         let content = try self.lines.line(line)
         do throws(LineFault.Reason) {
             return try self.maker.pair(content, line: line)
+        } catch {
+            try self.note(error, line: line)
+            return nil
+        }
+    }
+
+    private mutating func nextWindow() throws(DataError) -> TokenizedExample? {
+        let line = self.lineIndex(self.position.place)
+        self.position.place += 1
+        let content = try self.lines.line(line)
+        var random: KeyedRandom?
+        if case .training = self.use {
+            random = KeyedRandom(key: self.position.seed, UInt64(self.position.epoch), UInt64(line))
+        }
+        do throws(LineFault.Reason) {
+            return try self.maker.window(content, line: line, random: random)
         } catch {
             try self.note(error, line: line)
             return nil

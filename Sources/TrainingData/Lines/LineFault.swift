@@ -26,6 +26,8 @@ public struct LineFault: Error, Sendable, Hashable, CustomStringConvertible {
         case tooManyTokens(field: String, Int, limit: Int)
         /// Too few tokens to hide some and show others.
         case tooShort(tokens: Int)
+        /// A text that the tokenizer has no ids for: what it says.
+        case notEncodable(String)
 
         /// The reason without the line's own values, to count alike ones.
         public var kind: String {
@@ -41,6 +43,7 @@ public struct LineFault: Error, Sendable, Hashable, CustomStringConvertible {
             case .missingColumn(let column, _): "no column \(column)"
             case .tooManyTokens(let field, _, let limit): "\(field) of more than \(limit) tokens"
             case .tooShort: "too short"
+            case .notEncodable: "not in the vocabulary"
             }
         }
     }
@@ -85,6 +88,7 @@ extension LineFault.Reason {
             "the \(field) has \(count) tokens with </s>; the limit is \(limit)"
         case .tooShort(let tokens):
             "the line has \(tokens) \(tokens == 1 ? "token" : "tokens"); at least 2 are needed to hide some"
+        case .notEncodable(let what): "the text \(what)"
         }
     }
 }

@@ -153,6 +153,28 @@ final class TextFile: Sendable {
         return filled
     }
 
+    /// Reads a whole file.
+    ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - limit: Bytes at most.
+    /// - Returns: Its bytes without a byte order mark; nil where there are more.
+    /// - Throws: ``DataError`` when it cannot be read, or is no text by its beginning.
+    static func contents(of path: String, limit: Int) throws(DataError) -> [UInt8]? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw Self.failure("cannot be opened", path)
+        }
+        defer { close(descriptor) }
+        let size = try Self.state(of: descriptor, path).bytes
+        guard size <= limit else { return nil }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 16)
+        defer { buffer.deallocate() }
+        let count = try Self.read(descriptor, path, at: 0, into: buffer)
+        let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+        return Array(bytes.dropFirst(try Self.check(beginning: bytes, path)))
+    }
+
     /// Reads a line.
     ///
     /// - Parameters:

@@ -115,7 +115,7 @@ struct PruneCommand: AsyncParsableCommand {
         )
         var evaluation = ModelEvaluation(
             model: directory,
-            data: try settings.value(TrainingDataSettings.table.data),
+            data: try TrainingDataSettings.table.files(settings),
             examples: try TrainingDataSettings.table.examples(settings)
         )
         evaluation.mostExamples = self.examples

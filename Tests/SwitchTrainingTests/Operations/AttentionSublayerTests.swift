@@ -211,7 +211,7 @@ struct AttentionSublayerTests {
                 .flatMap { sequence, range in range.indices.map { (sequence, $0 - range.lowerBound) } }
             return NaiveAttentionSublayer(
                 weights: NaiveAttentionSublayer.Weights(
-                    norm: Grid(bench.run.weights[parameters.norm], 1, 7),
+                    norm: Grid(bench.run.weights[parameters.norm.weight], 1, 7),
                     matrices: Self.matrices(parameters).map { bench.grid($0) }
                 ),
                 sequences: sequences,
@@ -252,7 +252,7 @@ struct AttentionSublayerTests {
             expect(bench.gradient(matrix), gradient, name)
             #expect(bench.gradients.touched[matrix.index])
         }
-        let sums = try #require(bench.run.sums.norms[setup.parameters.norm])
+        let sums = try #require(bench.run.sums.norms[setup.parameters.norm.weight])
         expect(Grid(sums.map { Float($0) }, 1, 7), expected.norm, "the norm's gradient")
         #expect(bench.gradients.touched.count { $0 } == 4)
     }

@@ -75,10 +75,10 @@ struct NormTests {
     @Test("Outputs", arguments: Self.shapes)
     func forward(shape: Shape) throws {
         let bench = try Self.bench(shape)
-        let index = try #require(bench.parameters.finalNorm[.decoder])
+        let index = try #require(bench.parameters.finalNorm[.decoder]?.weight)
         let x = Self.input(bench, shape)
         let y = bench.garbage(x.count, x.columns)
-        Norm.forward(bench.run, index, x, into: y)
+        Norm.forward(bench.run, NormParameters(weight: index), x, into: y)
         let weights = Grid(bench.run.weights[index], 1, shape.width)
         let expected = NaiveNorm.forward(Grid(x), weights, epsilon: bench.run.configuration.layerNormEpsilon)
         for row in 0..<x.count {
@@ -89,7 +89,7 @@ struct NormTests {
     @Test("Gradients, added to what is there", arguments: Self.shapes)
     func backward(shape: Shape) throws {
         let bench = try Self.bench(shape)
-        let index = try #require(bench.parameters.finalNorm[.decoder])
+        let index = try #require(bench.parameters.finalNorm[.decoder]?.weight)
         let epsilon = bench.run.configuration.layerNormEpsilon
         let x = Self.input(bench, shape)
         let dy = bench.rows(x.count, x.columns, seed: 2)
@@ -98,7 +98,7 @@ struct NormTests {
         let weights = Grid(bench.run.weights[index], 1, shape.width)
         Norm.backward(
             bench.run,
-            index,
+            NormParameters(weight: index),
             input: x,
             outputGradient: dy,
             sequences: SequenceRows(lengths: shape.lengths, first: 0),

@@ -179,7 +179,7 @@ struct DistillCommand: AsyncParsableCommand, ThreadedCommand {
         )
         plan.training.teacher = try DistillSettings.table.loss(settings)
         plan.start = student.description
-        try OptimizerSettings.table.apply(settings, to: &plan, width: student.configuration.modelWidth)
+        try OptimizerSettings.table.apply(settings, to: &plan, of: student.configuration)
         try PaceSettings.table.apply(settings, to: &plan)
         try plan.validate()
         return (plan, student)

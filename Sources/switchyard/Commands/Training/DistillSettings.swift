@@ -129,7 +129,7 @@ struct DistillSettings: SettingTable {
         start.weights = try settings.value(self.studentWeights)
         start.feedForward = try settings.value(self.feedForward)
         start.initialisation =
-            try settings.value(TrainSettings.table.initialisation) == .paper ? .paper() : .transformers()
+            try settings.value(TrainSettings.table.initialisation).initialisation
         start.seed = UInt64(try settings.value(TrainSettings.table.seed))
         if start.weights == .drawn, start.feedForward != .drawn {
             throw Settings.Failure(

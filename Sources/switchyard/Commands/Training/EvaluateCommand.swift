@@ -23,6 +23,7 @@ struct EvaluateCommand: AsyncParsableCommand, ThreadedCommand {
             EXAMPLES
               switchyard evaluate run/latest --data held-out.jsonl
               switchyard evaluate run/latest --data held-out.tsv --generate --examples 500 --json
+              switchyard evaluate labml-run/latest --text held-out.txt --sequence 64
             """
     )
 
@@ -76,15 +77,24 @@ struct EvaluateCommand: AsyncParsableCommand, ThreadedCommand {
             environment: ProcessInfo.processInfo.environment,
             file: nil
         )
+        guard try !self.generate || settings.value(TrainingDataSettings.table.text).isEmpty else {
+            throw ValidationError(
+                "--generate compares answers with targets, which a text has not; leave it out, or --text"
+            )
+        }
         let directory = try ModelSettings.directory(self.model)
         var evaluation = ModelEvaluation(
             model: directory,
-            data: try settings.value(TrainingDataSettings.table.data),
+            data: try TrainingDataSettings.table.files(settings),
             examples: try TrainingDataSettings.table.examples(settings)
         )
         evaluation.mostExamples = self.examples
         evaluation.batchTokens = self.batchTokens
-        evaluation.capacity = try settings.value(LossSettings.table.evalCapacity)
+        // Models without an encoder are served without drops, unless a cluster is told otherwise.
+        evaluation.capacity =
+            try !settings.value(TrainingDataSettings.table.text).isEmpty
+            && !settings.isSet(LossSettings.table.evalCapacity)
+            ? .unlimited : settings.value(LossSettings.table.evalCapacity)
         let bar = ProgressBar()
         let threads = self.threads ?? Processors.count
         let plan = evaluation

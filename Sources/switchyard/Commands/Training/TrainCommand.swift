@@ -42,6 +42,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
               switchyard train google/switch-base-8 --data train.jsonl --out run --steps 2000 --experts lora \\
                 --lora-rank 8 --lora-target q --lora-target v --lora-target '*.experts.*' \\
                 --pool pool-0=10.0.0.1:7401 --pool pool-1=10.0.0.3:7401
+              switchyard train --family labml --text shakespeare.txt --eval-share 0.1 --out run --steps 5000
               switchyard up run/latest
             """
     )
@@ -50,6 +51,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
     var model: String?
 
     @Option(TrainSettings.table.new) var new: String?
+    @Option(TrainSettings.table.family) var family: String?
+    @Option(TrainSettings.table.size) var size: [String] = []
     @Option(TrainSettings.table.tokenizer) var tokenizer: String?
     @Option(TrainSettings.table.initialisation) var initialisation: String?
     @Option(TrainSettings.table.out) var out: String?
@@ -180,7 +183,8 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         if plan.freezesExperts, !settings.isSet(table.loss.expertDropout) { plan.training.expertDropout = 0 }
         plan.lowRank = try table.adapter.lowRank(settings)
         plan.modelName = try settings.value(table.model)
-        try table.optimizer.apply(settings, to: &plan, width: configuration.modelWidth)
+        if configuration.design.isDecoderOnly { try TextTraining.apply(settings, to: &plan, of: configuration) }
+        try table.optimizer.apply(settings, to: &plan, of: configuration)
         try table.pace.apply(settings, to: &plan)
         try plan.validate()
         return plan
@@ -199,7 +203,7 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
         let examples = try TrainingDataSettings.table.examples(settings)
         var plan = RunPlan(
             model: model,
-            data: try settings.value(TrainingDataSettings.table.data),
+            data: try TrainingDataSettings.table.files(settings),
             output: output,
             format: examples.format
         )
@@ -217,8 +221,14 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
 
     private static func model(_ settings: Settings) throws -> (RunModel, ModelConfiguration) {
         let table = TrainSettings.table
-        switch (try settings.value(table.model), try settings.value(table.new)) {
-        case (let name?, nil):
+        let family = try settings.value(table.family)
+        guard family != nil || !settings.isSet(table.size) else {
+            throw Settings.Failure(
+                "\(table.size.key) is for the models of --family; leave it out, or override config.json"
+            )
+        }
+        switch (try settings.value(table.model), try settings.value(table.new), family) {
+        case (let name?, nil, nil):
             for (key, isSet) in [
                 (table.tokenizer.key, settings.isSet(table.tokenizer)),
                 (table.initialisation.key, settings.isSet(table.initialisation)),
@@ -227,23 +237,40 @@ struct TrainCommand: AsyncParsableCommand, ThreadedCommand {
             }
             let directory = try ModelSettings.directory(name)
             return (.checkpoint(directory), try ModelConfiguration.load(directory: directory))
-        case (nil, let file?):
-            guard let tokenizer = try settings.value(table.tokenizer) else {
-                throw Settings.Failure("a new model needs a tokenizer; name a folder that has one with --tokenizer DIR")
-            }
-            let initialisation: Initialisation =
-                try settings.value(table.initialisation) == .paper ? .paper() : .transformers()
-            let model = RunModel.new(
-                configuration: file,
-                tokenizer: try ModelSettings.directory(tokenizer),
-                initialisation
+        case (nil, let file?, nil):
+            return try Self.newModel(settings, file)
+        case (nil, nil, .labml?):
+            return try TextTraining.model(settings)
+        case (nil, nil, nil):
+            throw Settings.Failure(
+                "no model is given; name a checkpoint, or draw a new model with --new CONFIG.json or --family labml"
             )
-            return (model, try ModelConfiguration.load(file: file))
-        case (nil, nil):
-            throw Settings.Failure("no model is given; name a checkpoint, or draw a new model with --new CONFIG.json")
-        case (_?, _?):
-            throw Settings.Failure("a checkpoint and --new exclude each other; give one of them")
+        default:
+            throw Settings.Failure("a checkpoint, --new and --family exclude each other; give one of them")
         }
+    }
+
+    private static func newModel(
+        _ settings: Settings,
+        _ file: String
+    ) throws -> (RunModel, ModelConfiguration) {
+        let table = TrainSettings.table
+        let configuration = try ModelConfiguration.load(file: file)
+        var initialisation = try settings.value(table.initialisation).initialisation
+        if configuration.design.isDecoderOnly {
+            guard !settings.isSet(table.tokenizer) else {
+                throw Settings.Failure(
+                    "\(table.tokenizer.key) is for models of word pieces, but \(file) lists characters; leave it out"
+                )
+            }
+            if !settings.isSet(table.initialisation) { initialisation = .labml }
+            return (try TextTraining.model(describedBy: file, initialisation), configuration)
+        }
+        guard let tokenizer = try settings.value(table.tokenizer) else {
+            throw Settings.Failure("a new model needs a tokenizer; name a folder that has one with --tokenizer DIR")
+        }
+        let directory = try ModelSettings.directory(tokenizer)
+        return (.new(configuration: file, tokenizer: directory, initialisation), configuration)
     }
 }
 
@@ -264,16 +291,13 @@ extension ShardedExperts {
         isStopping: @escaping @Sendable () -> Bool,
         logger: Logger
     ) throws {
-        let file = plan.model.configurationFile
-        guard let contents = FileManager.default.contents(atPath: file) else {
-            throw Settings.Failure("\(file) cannot be read; correct the name, or its permissions")
-        }
+        let contents = try plan.model.configurationContents()
         var settings = plan.training
         settings.seed = plan.seed
         try self.init(
             configuration,
-            model: try ModelConfiguration.load(file: file),
-            file: [UInt8](contents),
+            model: try ModelConfiguration.load(contents: contents, name: "config.json"),
+            file: contents,
             optimizer: plan.optimizer,
             settings: settings,
             adapter: try plan.adapterOnHosts(),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Checkpoints
 import GatewayServing
 import ServiceKit
 import SwitchTraining
@@ -9,12 +10,28 @@ import TrainingRuns
 enum InitialisationName: String, CaseIterable, Sendable {
     case paper
     case transformers
+    case labml
+
+    /// The same, as the trainer takes it.
+    var initialisation: Initialisation {
+        switch self {
+        case .paper: .paper()
+        case .transformers: .transformers()
+        case .labml: .labml
+        }
+    }
+}
+
+/// A family whose models are drawn without a file that describes them.
+enum DrawnFamily: String, CaseIterable, Sendable {
+    case labml
 }
 
 /// An optimizer's name.
 enum OptimizerName: String, CaseIterable, Sendable {
     case adafactor
     case adamw
+    case adam
 }
 
 /// What becomes of the experts.
@@ -48,6 +65,23 @@ struct TrainSettings: SettingTable {
         placeholder: "file",
         "A config.json of a model to draw new weights for, in place of MODEL."
     )
+    let family = Setting.parsed(
+        "family",
+        default: DrawnFamily?.none,
+        written: nil,
+        defaultInWords: "that of MODEL or --new",
+        allowed: "labml",
+        range: "labml",
+        placeholder: "name",
+        "Draw a model of this family for the characters of --text, of labml's sizes: its decoder-only Switch Transformer."
+    ) { text in DrawnFamily(rawValue: text).map { .some($0) } }
+    let size = Setting.list(
+        "size",
+        allowed: "KEY=VALUE, such as d_model=64",
+        range: "KEY=VALUE",
+        placeholder: "key=value",
+        "A key of --family's config.json, such as d_model=64, n_layers=2 or drop_tokens=false; may be given several times."
+    ) { GatewaySettings.override($0) }
     let tokenizer = Setting.text("tokenizer", placeholder: "dir", "The folder whose tokenizer a new model gets.")
     let initialisation = Setting.choice(
         "initialisation",
@@ -55,7 +89,7 @@ struct TrainSettings: SettingTable {
         default: .paper,
         name: \.rawValue,
         placeholder: "kind",
-        "How a new model's weights are drawn: as in the paper, with a scale of 0.1, or as in transformers."
+        "How a new model's weights are drawn: as in the paper, with a scale of 0.1, as in transformers, or as labml does."
     )
     let out = Setting.text("out", placeholder: "dir", "The run's folder: saves, metrics.jsonl and training.svg.")
     let steps = Setting<Int?>
@@ -181,8 +215,8 @@ struct LossSettings: SettingTable {
         "train-capacity",
         default: TrainingSettings().capacity,
         written: "factor:1.25",
-        allowed: "checkpoint, unlimited or factor:N",
-        range: "checkpoint, unlimited or factor:N",
+        allowed: "checkpoint, unlimited, factor:N, floor:N or floor:N:drawn:SEED",
+        range: "checkpoint, unlimited, factor:N, floor:N or floor:N:drawn:SEED",
         placeholder: "rule",
         "How many tokens an expert takes in training."
     ) { GatewaySettings.capacityPolicy($0) }
@@ -190,8 +224,8 @@ struct LossSettings: SettingTable {
         "eval-capacity",
         default: TrainingSettings().evaluationCapacity,
         written: "factor:2",
-        allowed: "checkpoint, unlimited or factor:N",
-        range: "checkpoint, unlimited or factor:N",
+        allowed: "checkpoint, unlimited, factor:N, floor:N or floor:N:drawn:SEED",
+        range: "checkpoint, unlimited, factor:N, floor:N or floor:N:drawn:SEED",
         placeholder: "rule",
         "How many tokens an expert takes in evaluation."
     ) { GatewaySettings.capacityPolicy($0) }
@@ -227,7 +261,7 @@ struct OptimizerSettings: SettingTable {
         default: .adafactor,
         name: \.rawValue,
         placeholder: "name",
-        "What makes new weights of gradients."
+        "What makes new weights of gradients; adam is labml's."
     )
     let learningRate = Setting.number("learning-rate", in: 1e-12...1000, default: 1e-3, "The schedule's highest rate.")
     let schedule = Setting.choice(
@@ -252,12 +286,12 @@ struct OptimizerSettings: SettingTable {
         "How much weights decay, times the learning rate; not norms and biases."
     )
     let clip = Setting.number("clip", in: 0...1_000_000, default: 1, "The gradients' greatest norm; 0 for any.")
-    let beta1 = Setting.number("beta1", in: 0...0.999999, default: 0.9, "How much of AdamW's mean gradient stays.")
-    let beta2 = Setting.number("beta2", in: 0...0.999999, default: 0.999, "How much of AdamW's mean square stays.")
-    let epsilon = Setting.number("epsilon", in: 1e-30...1, default: 1e-8, "Added to the root of AdamW's mean square.")
+    let beta1 = Setting.number("beta1", in: 0...0.999999, default: 0.9, "How much of Adam's mean gradient stays.")
+    let beta2 = Setting.number("beta2", in: 0...0.999999, default: 0.999, "How much of Adam's mean square stays.")
+    let epsilon = Setting.number("epsilon", in: 1e-30...1, default: 1e-8, "Added to the root of Adam's mean square.")
     let scaleByWeights = Setting.toggle(
         "scale-by-weights",
-        "Make AdamW's steps proportional to each tensor's root mean square, as Adafactor's are."
+        "Make Adam's steps proportional to each tensor's root mean square, as Adafactor's are."
     )
 
     /// Sets the optimizer and its schedule.
@@ -265,14 +299,22 @@ struct OptimizerSettings: SettingTable {
     /// - Parameters:
     ///   - settings: The settings.
     ///   - plan: The run.
-    ///   - width: Elements of a hidden state.
+    ///   - configuration: The model.
     /// - Throws: ``Settings/Failure`` naming what cannot be used.
-    func apply(_ settings: Settings, to plan: inout RunPlan, width: Int) throws {
-        plan.learningRate = try settings.value(self.learningRate)
-        plan.warmUpSteps = try settings.value(self.warmUp)
+    func apply(_ settings: Settings, to plan: inout RunPlan, of configuration: ModelConfiguration) throws {
+        let isLabml = configuration.design.isDecoderOnly
+        let width = configuration.modelWidth
+        func value<Value>(_ setting: Setting<Value>, labml: Value) throws -> Value {
+            isLabml && !settings.isSet(setting) ? labml : try settings.value(setting)
+        }
+        // labml's experiment has rate 1 with Noam's schedule, and OptimizerConfigs' warm-up of 2000 steps.
+        plan.learningRate = try value(self.learningRate, labml: 1)
+        let schedule = try value(self.schedule, labml: .noam)
+        plan.warmUpSteps =
+            schedule == .noam ? try value(self.warmUp, labml: 2000) : try settings.value(self.warmUp)
         let clip = try settings.value(self.clip)
         plan.clipNorm = clip > 0 ? clip : nil
-        switch try settings.value(self.schedule) {
+        switch schedule {
         case .constant: plan.schedule = .constant
         case .linear: plan.schedule = .linear
         case .cosine: plan.schedule = .cosine
@@ -281,22 +323,25 @@ struct OptimizerSettings: SettingTable {
         case .noam: plan.schedule = .noam(width: width)
         }
         let decay = WeightDecay(try settings.value(self.weightDecay))
-        switch try settings.value(self.optimizer) {
-        case .adamw:
+        switch try value(self.optimizer, labml: .adam) {
+        case .adamw, .adam:
             var adam = AdamW.Settings()
             adam.beta1 = try settings.value(self.beta1)
             adam.beta2 = try settings.value(self.beta2)
             adam.epsilon = try settings.value(self.epsilon)
             adam.scaleParameter = try settings.value(self.scaleByWeights)
             adam.decay = decay
-            plan.optimizer = .adamW(adam)
+            plan.optimizer =
+                try value(self.optimizer, labml: .adam) == .adam ? .adam(adam) : .adamW(adam)
         case .adafactor:
             for (key, isSet) in [
                 (self.beta1.key, settings.isSet(self.beta1)), (self.beta2.key, settings.isSet(self.beta2)),
                 (self.epsilon.key, settings.isSet(self.epsilon)),
                 (self.scaleByWeights.key, try settings.value(self.scaleByWeights)),
             ] where isSet {
-                throw Settings.Failure("\(key) is a setting of AdamW; leave it out, or set the optimizer to adamw")
+                throw Settings.Failure(
+                    "\(key) is a setting of Adam; leave it out, or set the optimizer to adamw or adam"
+                )
             }
             var adafactor = Adafactor.Settings()
             adafactor.relativeStep = false

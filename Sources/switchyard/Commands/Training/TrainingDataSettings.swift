@@ -15,6 +15,18 @@ struct TrainingDataSettings: SettingTable {
     static let table = TrainingDataSettings()
 
     let data = Setting.texts("data", placeholder: "file", "A file of examples; may be given several times.")
+    let text = Setting.texts(
+        "text",
+        placeholder: "file",
+        "A text that a model without an encoder learns to continue, in place of --data; may be given several times."
+    )
+    let sequence = Setting.whole(
+        "sequence",
+        in: 2...65_536,
+        default: 64,
+        placeholder: "tokens",
+        "Tokens of each window of --text."
+    )
     let format = Setting.parsed(
         "format",
         default: DataForm?.none,
@@ -88,9 +100,17 @@ struct TrainingDataSettings: SettingTable {
     /// - Returns: The same, as the reader takes it.
     /// - Throws: ``Settings/Failure`` naming what cannot be used.
     func examples(_ settings: Settings) throws -> ExampleSettings {
+        if try !settings.value(self.text).isEmpty { return try self.windows(settings) }
+        guard !settings.isSet(self.sequence) else {
+            throw Settings.Failure(
+                "\(self.sequence.key) is for the windows of a text; give --text FILE, or leave it out"
+            )
+        }
         let files = try settings.value(self.data)
         guard let first = files.first else {
-            throw Settings.Failure("no data is given; name a file of examples with --data FILE")
+            throw Settings.Failure(
+                "no data is given; name a file of examples with --data FILE, or for a model without an encoder --text FILE"
+            )
         }
         let forms = try files.map { file in
             guard let form = try settings.value(self.format) ?? Self.form(of: file) else {
@@ -113,6 +133,31 @@ struct TrainingDataSettings: SettingTable {
         examples.faultRule = try settings.value(self.badLines)
         examples.corruption.density = try settings.value(self.noiseDensity)
         examples.corruption.meanSpanLength = try settings.value(self.meanSpan)
+        return examples
+    }
+
+    /// The files of examples, or of a text.
+    ///
+    /// - Parameter settings: The settings.
+    /// - Returns: The files.
+    /// - Throws: ``Settings/Failure`` for a value that cannot be read.
+    func files(_ settings: Settings) throws -> [String] {
+        let text = try settings.value(self.text)
+        return text.isEmpty ? try settings.value(self.data) : text
+    }
+
+    /// Windows of a text, with none of the settings that lines have.
+    private func windows(_ settings: Settings) throws -> ExampleSettings {
+        let others = self.definitions.filter { ![self.text.key, self.sequence.key].contains($0.key) }
+        if let other = others.first(where: { settings.isSet(key: $0.key) }) {
+            throw Settings.Failure("\(other.key) is for lines of examples; leave it out, or --text")
+        }
+        let length = try settings.value(self.sequence)
+        var examples = ExampleSettings(format: .next(length: length))
+        examples.maximumInputTokens = length
+        examples.maximumTargetTokens = length
+        // Each character is known before the run begins, so a window that cannot be used is a fault of its own.
+        examples.faultRule = .fail
         return examples
     }
 

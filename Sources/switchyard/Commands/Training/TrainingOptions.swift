@@ -6,6 +6,8 @@ import ServiceKit
 /// Flags of how lines become examples.
 struct TrainingDataOptions: ParsableArguments {
     @Option(TrainingDataSettings.table.data) var data: [String] = []
+    @Option(TrainingDataSettings.table.text) var text: [String] = []
+    @Option(TrainingDataSettings.table.sequence) var sequence: String?
     @Option(TrainingDataSettings.table.format) var format: String?
     @Option(TrainingDataSettings.table.inputField) var inputField: String?
     @Option(TrainingDataSettings.table.targetField) var targetField: String?
