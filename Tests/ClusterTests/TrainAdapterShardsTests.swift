@@ -82,7 +82,9 @@ struct TrainAdapterShardsTests {
         let here = try await Commands.run(TestCluster.executable, third)
         #expect(here.status == 0, "\(here.errors)")
         let last =
-            Array(ShardRun.arguments(run.folder, "resumed").dropFirst(2)) + run.more + ["--experts", "lora", "--resume"]
+            Array(ShardRun.arguments(run.folder, "resumed").dropFirst(2)) + run.more + [
+                "--experts", "lora", "--resume",
+            ]
         let up = try await Commands.run(
             TestCluster.executable,
             ["up", "--train", TestCluster.miniature, "--pools", "4", "--"] + last

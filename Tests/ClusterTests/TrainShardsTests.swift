@@ -29,13 +29,13 @@ struct TrainShardsTests {
             .write(toFile: "\(folder)/text.txt", atomically: true, encoding: .utf8)
         let here = try await Commands.run(TestCluster.executable, TrainTextTests.arguments(folder, "here"))
         #expect(here.status == 0, "\(here.errors)")
-        try await self.withHosts(pools: 2, replicas: 1) { flags, _ in
+        try await withTrainingHosts(pools: 2, replicas: 1) { flags, _ in
             let arguments =
                 TrainTextTests.arguments(folder, "hosts") + ["--experts", "full"] + flags.flatMap { ["--pool", $0] }
             let hosts = try await Commands.run(TestCluster.executable, arguments)
             #expect(hosts.status == 0, "\(hosts.errors)")
             for name in ["model.safetensors", "resume/optimizer.safetensors"] {
-                #expect(try Run.file(folder, "hosts", name) == Run.file(folder, "here", name), "\(name)")
+                #expect(try ShardRun.file(folder, "hosts", name) == ShardRun.file(folder, "here", name), "\(name)")
             }
         }
     }
