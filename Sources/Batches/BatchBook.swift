@@ -108,7 +108,7 @@ package struct BatchBook: Sendable {
     ///
     /// - Parameters:
     ///   - line: The line, which is in flight.
-    ///   - isFull: Whether whoever is asked has no room, so that fewer lines should be in flight.
+    ///   - isFull: Whether there was no room for it, so that fewer lines should be in flight.
     ///   - time: When to ask again.
     ///   - now: The time.
     package mutating func turnedAway(

@@ -51,15 +51,22 @@ enum TestCluster {
     ///   - pools: Number of pools.
     ///   - replicas: Expert hosts of each pool.
     ///   - gatewayArguments: Further arguments of the gateway.
+    ///   - onGatewayExit: What to do when the gateway exits early.
     ///   - body: The test.
     /// - Throws: What the body throws, or why the processes did not start.
     static func run(
         pools: Int,
         replicas: Int = 1,
         gatewayArguments: [String] = [],
+        onGatewayExit: ChildExitPolicy = .fail,
         body: @escaping @Sendable (GatewayClient, LocalCluster) async throws -> Void
     ) async throws {
-        try await Self.runProcesses(pools: pools, replicas: replicas, gatewayArguments: gatewayArguments) { cluster in
+        try await Self.runProcesses(
+            pools: pools,
+            replicas: replicas,
+            gatewayArguments: gatewayArguments,
+            onGatewayExit: onGatewayExit
+        ) { cluster in
             try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
                 try await body(client, cluster)
             }

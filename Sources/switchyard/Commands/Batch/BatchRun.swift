@@ -82,7 +82,7 @@ struct BatchRun {
                     bar.update("Lines", completed: done, total: book.count - before, isBytes: false)
                 case .turnedAway(let refusal):
                     guard book.lastAnswer.duration(to: .now) < self.patience else { throw self.exhausted(refusal) }
-                    // Whoever answers next may be another process, with another model.
+                    // The next answer may come from another process, with another model.
                     if !refusal.isFull { isModelKnown = false }
                     let delay = refusal.delay ?? pause
                     pause = min(pause * 2, Self.pauses.longest)
