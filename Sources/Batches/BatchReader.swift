@@ -41,7 +41,7 @@ package enum BatchRequest: Sendable, Equatable {
 
 /// Why a line has no answer.
 package struct BatchFault: Error, Sendable, Hashable {
-    /// The code, as gRPC has it.
+    /// The code of gRPC.
     package var code: Status.Code
     /// What is wrong.
     package var message: String

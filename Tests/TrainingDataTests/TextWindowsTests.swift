@@ -22,7 +22,7 @@ struct TextWindowsTests {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    @Test("A window begins every so many code points, and goes on as far as an example may")
+    @Test("A window begins a fixed number of code points after the last, and goes on as far as an example may")
     func cuts() throws {
         try self.inFolder(["a.txt": "aé€😀b\nc", "b.txt": "d\nef"]) { paths in
             let files = [try #require(paths["a.txt"]), try #require(paths["b.txt"])]
