@@ -133,7 +133,7 @@ struct LabmlRunTests {
             #expect(!FileManager.default.fileExists(atPath: plan.output))
         }
         try refuses("(U+E9) is not among") { plan in
-            try fixture.write(Self.line + "\ncaf\u{E9} and more text that is long enough", to: "odd.txt")
+            try fixture.write(Self.line + "\u{E9}" + Self.line, to: "odd.txt")
             plan.data = [fixture.file("odd.txt")]
         }
         try refuses("no encoder") { plan in
