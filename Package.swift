@@ -207,10 +207,13 @@ let package = Package(
             ],
             swiftSettings: swiftSettings
         ),
+        // The page is a target of its own, so that it is compiled once and not with every change beside it.
+        .target(name: "DoorPage", resources: [.embedInCode("Page")], swiftSettings: swiftSettings),
         .target(
             name: "HTTPDoor",
             dependencies: [
-                "SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore", "RPCTransport",
+                "DoorPage", "SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore",
+                "RPCTransport",
                 "ServiceKit", "Telemetry", hummingbirdCore, hummingbirdHTTP2, httpTypes, nioCore, nioPosix, nioTLS,
                 logging,
             ],
@@ -420,7 +423,8 @@ let package = Package(
         .testTarget(
             name: "HTTPDoorTests",
             dependencies: [
-                "HTTPDoor", "MessageJSON", "JSONValues", "SwitchyardProtos", "RPCCore", "PeerTools", nioCore,
+                "HTTPDoor", "DoorPage", "MessageJSON", "JSONValues", "SwitchyardProtos", "RPCCore", "PeerTools",
+                nioCore,
                 nioEmbedded,
                 httpTypes,
             ],

@@ -24,6 +24,7 @@ struct WebCluster: Sendable {
 
     static func run(
         pools: Int = 2,
+        replicas: Int = 1,
         gatewayArguments: [String] = [],
         onGatewayExit: ChildExitPolicy = .fail,
         _ body: @escaping @Sendable (WebCluster) async throws -> Void
@@ -33,9 +34,12 @@ struct WebCluster: Sendable {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let file = "\(folder)/address"
         let arguments = ["--http-listen", "127.0.0.1:0", "--http-address-file", file] + gatewayArguments
-        try await TestCluster.run(pools: pools, gatewayArguments: arguments, onGatewayExit: onGatewayExit) {
-            client,
-            cluster in
+        try await TestCluster.run(
+            pools: pools,
+            replicas: replicas,
+            gatewayArguments: arguments,
+            onGatewayExit: onGatewayExit
+        ) { client, cluster in
             let text = try String(contentsOfFile: file, encoding: .utf8)
             let address = text.trimmingCharacters(in: .whitespacesAndNewlines)
             try await body(WebCluster(cluster: cluster, client: client, address: address))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import DoorPage
 import HTTPTypes
 import JSONValues
 import MessageJSON
@@ -203,10 +204,25 @@ struct DoorTests {
         }
     }
 
+    @Test("the page is small, and loads nothing from elsewhere")
+    func page() {
+        let files = [DoorPage.document, DoorPage.style, DoorPage.script]
+        #expect(files.reduce(0) { $0 + $1.text.utf8.count } < 200 << 10)
+        for file in files {
+            #expect(!file.text.contains("https://") && !file.text.contains("http://"), "\(file.path)")
+            #expect(!file.text.contains("style=\"") && !file.text.contains("onclick"), "\(file.path)")
+        }
+        // Every name that the script looks up is in the document.
+        let names = DoorPage.script.text.matches(of: /element\("([a-z0-9-]+)"\)/).map { String($0.1) }
+        #expect(names.count > 40)
+        for name in Set(names) { #expect(DoorPage.document.text.contains("id=\"\(name)\""), "\(name)") }
+        #expect(DoorPage.policy.contains("default-src 'none'"))
+    }
+
     @Test("the OpenAPI document names every address, and every schema that it refers to")
     func document() throws {
         let document = try json(OpenAPIDocument.json(version: "1").text)
-        for entry in DoorRoute.table {
+        for entry in DoorRoute.table where !entry.action.isPage {
             #expect(document["paths"]?[entry.path]?[entry.method.lowercased()]?["responses"] != nil, "\(entry.path)")
         }
         var references: Set<String> = []

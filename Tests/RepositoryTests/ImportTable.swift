@@ -73,9 +73,12 @@ enum ImportTable {
             ]),
         // BatchScheduling: which calls are taken, and whose turn it is.
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
+        // The page of a gateway's HTTP listener, in source form.
+        "DoorPage": [],
         // HTTP and JSON in front of a gateway, which it knows as a protocol. The C library tells the time of day.
         "HTTPDoor": Self.cLibrary.union([
-            "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry",
+            "DoorPage", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore", "RPCTransport", "ServiceKit",
+            "Telemetry",
             "HummingbirdCore", "HummingbirdHTTP2", "HTTPTypes", "NIOCore", "NIOPosix", "NIOTLS", "Logging",
         ]),
         // Experts that are trained on hosts: both ends of the protocol, and the machines that decide.

@@ -32,7 +32,7 @@ enum OpenAPIDocument {
 
     private static var paths: [(name: String, value: JSONOutput)] {
         var paths: [(name: String, operations: [(name: String, value: JSONOutput)])] = []
-        for entry in DoorRoute.table {
+        for entry in DoorRoute.table where !entry.action.isPage {
             let operation = (name: entry.method.lowercased(), value: Self.operation(entry.dialect, entry.action))
             if let index = paths.firstIndex(where: { $0.name == entry.path }) {
                 paths[index].operations.append(operation)
@@ -101,6 +101,7 @@ enum OpenAPIDocument {
         case .cluster: "The method DescribeCluster of gRPC."
         case .describe: "The method DescribeModel of gRPC."
         case .document: "This document."
+        case .page, .pageStyle, .pageScript: "The page."
         }
     }
 
@@ -114,7 +115,7 @@ enum OpenAPIDocument {
         case .generate, .generateStream: Self.reference("GenerateRequest")
         case .score: Self.reference("ScoreRequest")
         case .encode: Self.reference("EncodeRequest")
-        case .models, .model, .info, .health, .cluster, .describe, .document: nil
+        case .models, .model, .info, .health, .cluster, .describe, .document, .page, .pageStyle, .pageScript: nil
         }
     }
 
@@ -175,7 +176,9 @@ enum OpenAPIDocument {
         case .encode: Self.reference("EncodeResponse")
         case .cluster: Self.reference("ClusterDescription")
         case .describe: Self.reference("ModelDescription")
-        case .health, .document, .chatCompletions, .textGenerationStream, .generateStream: ["type": "object"]
+        case .health, .document, .chatCompletions, .textGenerationStream, .generateStream, .page,
+            .pageStyle, .pageScript:
+            ["type": "object"]
         }
     }
 

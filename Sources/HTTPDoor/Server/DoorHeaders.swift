@@ -8,6 +8,8 @@ internal import Telemetry
 enum DoorHeaders {
     static let retryMilliseconds = Self.name("retry-after-ms")
     static let timeout = Self.name("switchyard-timeout-ms")
+    static let contentSecurityPolicy = Self.name("content-security-policy")
+    static let referrerPolicy = Self.name("referrer-policy")
     static let traceResponse = Self.name(TraceContext.responseKey)
     static let traceParent = Self.name(TraceContext.parentKey)
     static let traceState = Self.name(TraceContext.stateKey)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DoorPage
 internal import RPCCore
 
 /// What an address of the door does.
@@ -8,6 +9,7 @@ enum DoorAction: Sendable, Hashable {
     case textGeneration, textGenerationStream, textGenerationRoot, info, health
     case generate, generateStream, score, encode, cluster, describe
     case document
+    case page, pageStyle, pageScript
 
     /// Whether its requests wait for a place in the engine.
     var isQueued: Bool {
@@ -15,12 +17,23 @@ enum DoorAction: Sendable, Hashable {
         case .completions, .embeddings, .textGeneration, .textGenerationStream, .textGenerationRoot, .generate,
             .generateStream, .score, .encode:
             true
-        case .chatCompletions, .models, .model, .info, .health, .cluster, .describe, .document: false
+        case .chatCompletions, .models, .model, .info, .health, .cluster, .describe, .document, .page, .pageStyle,
+            .pageScript:
+            false
         }
     }
 
     /// Whether it answers without a token, where others need one.
-    func isOpen(coversHealth: Bool) -> Bool { self == .document || self == .health && !coversHealth }
+    func isOpen(coversHealth: Bool) -> Bool {
+        switch self {
+        case .document, .page, .pageStyle, .pageScript: true
+        case .health: !coversHealth
+        default: false
+        }
+    }
+
+    /// Whether it is a file of the page, which no program asks for.
+    var isPage: Bool { [.page, .pageStyle, .pageScript].contains(self) }
 
     /// Whether a request has a body.
     var hasBody: Bool { self.isQueued || self == .chatCompletions }
@@ -47,6 +60,8 @@ struct DoorRoute: Sendable, Hashable {
         ("POST", "/v1/generate_stream", .own, .generateStream), ("POST", "/v1/score", .own, .score),
         ("POST", "/v1/encode", .own, .encode), ("GET", "/v1/cluster", .own, .cluster),
         ("GET", "/v1/model", .own, .describe), ("GET", "/openapi.json", .own, .document),
+        ("GET", DoorPage.document.path, .own, .page), ("GET", DoorPage.style.path, .own, .pageStyle),
+        ("GET", DoorPage.script.path, .own, .pageScript),
     ]
 
     /// Finds what answers a request.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DoorPage
 internal import HTTPTypes
 internal import JSONValues
 internal import Logging
@@ -25,6 +26,17 @@ struct DoorReply: Sendable {
     init(_ json: JSONOutput, status: Int = 200) {
         self.body = json.text
         self.status = status
+    }
+}
+
+extension DoorReply {
+    /// A file of the page.
+    init(_ file: DoorPage.File) {
+        self.init(.null)
+        self.type = file.type
+        self.body = file.text
+        self.fields[DoorHeaders.contentSecurityPolicy] = DoorPage.policy
+        self.fields[DoorHeaders.referrerPolicy] = "no-referrer"
     }
 }
 
@@ -97,6 +109,9 @@ extension DoorResponder {
             return try self.own(exchange.route.action, try Self.parse(body), call)
         case .cluster: return .ready(DoorReply(OwnForm.json(backend.cluster, "switchyard.v1.ClusterDescription")))
         case .describe: return .ready(DoorReply(OwnForm.json(backend.model, "switchyard.v1.ModelDescription")))
+        case .page: return .ready(DoorReply(DoorPage.document))
+        case .pageStyle: return .ready(DoorReply(DoorPage.style))
+        case .pageScript: return .ready(DoorReply(DoorPage.script))
         case .document: return .ready(DoorReply(OpenAPIDocument.json(version: backend.model.version)))
         }
     }
