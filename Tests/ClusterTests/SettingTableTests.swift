@@ -13,7 +13,7 @@ struct SettingTableTests {
     @Test("every setting has a flag, and every flag of a service is a setting")
     func flags() throws {
         // Used only by tests and parent processes.
-        let hidden: Set = ["address-file", "exit-with-standard-input", "admin-address-file"]
+        let hidden: Set = ["address-file", "exit-with-standard-input", "admin-address-file", "http-address-file"]
         let commands: [(any ParsableArguments, [SettingDefinition], Set<String>)] = [
             (try GatewayCommand.parse([]), CommandSettings.gateway, hidden),
             (try ExpertHostCommand.parse([]), CommandSettings.expertHost, hidden),

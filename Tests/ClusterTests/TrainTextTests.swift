@@ -72,7 +72,8 @@ struct TrainTextTests {
                 "1",
             ]
             #expect(try await Commands.run(TestCluster.executable, next).status == 0)
-            try "It is a caf\u{E9}, long enough to be a window of its own, and then some more of it."
+            let known = String(repeating: "It is the king.\n", count: 20)
+            try "\(known)\u{E9}\(known)"
                 .write(toFile: "\(folder)/text.txt", atomically: true, encoding: .utf8)
             let other = try await Commands.run(TestCluster.executable, next + ["--out", "\(folder)/other"])
             #expect(other.status != 0 && other.errors.contains("(U+E9)"), "\(other.errors)")
