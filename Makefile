@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-train bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers bench-http bench-train bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -254,6 +254,11 @@ bench-peers: build-bench ## benchmark calls beside gRPC C++ and grpc-swift-2
 	$(SWIFT) build -c release --package-path Tests/Peers/bench-grpc-swift --scratch-path $(PEERS)/grpc-swift
 	@$(WORKSHOP) rpc --rounds 5 --peer "gRPC C++=$(PEERS)/grpc-cpp" \
 	    --peer "grpc-swift-2=$(PEERS)/grpc-swift/release/echo"
+
+bench-http: build ## benchmark the HTTP listener beside gRPC: the table of docs/http.md
+	@deploy/install-packages.sh test
+	@mkdir -p $(BENCH)
+	python3 Tests/Peers/bench_http.py --switchyard .build/release/switchyard --model $(MODEL) > $(BENCH)/http.md && cat $(BENCH)/http.md
 
 # With MODEL_FULL, the full shape as well: a step of it takes seconds.
 bench-frozen: build-bench ## benchmark training with frozen experts beside serving, through the same hosts (docs/training.md)

@@ -58,6 +58,7 @@ test      python3                  python3
 test      python3-venv
 test      curl                     curl
 test      nghttp2-proxy            nghttpx
+test      nghttp2-client           h2load
 test      chromium                 chromium
 test      g++                      g++
 test      libgrpc++-dev            grpc++.pc <grpcpp/grpcpp.h>

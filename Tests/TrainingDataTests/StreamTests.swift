@@ -36,6 +36,29 @@ struct StreamTests {
         return try BatchStream(examples, limits: limits)
     }
 
+    @Test("end a batch with its epoch, or fill it up")
+    func epochEnds() throws {
+        let lines = MemoryLines(Support.pairs(13), name: "lines")
+        func sizes(endsWithEpoch: Bool) throws -> [Int] {
+            let limits = BatchLimits(examples: 5, endsWithEpoch: endsWithEpoch)
+            var stream = try self.batches(lines, Support.pairSettings, use: .training(epochs: 2), limits: limits)
+            var sizes: [Int] = []
+            while let batch = try stream.next() { sizes.append(batch.count) }
+            return sizes
+        }
+        #expect(try sizes(endsWithEpoch: true) == [5, 5, 3, 5, 5, 3])
+        #expect(try sizes(endsWithEpoch: false) == [5, 5, 5, 5, 5, 1])
+    }
+
+    @Test("keep the words of limits that runs have saved")
+    func limitsInWords() {
+        #expect(
+            "\(BatchLimits(targetTokens: 4096))"
+                == "BatchLimits(targetTokens: Optional(4096), inputTokens: nil, examples: nil)"
+        )
+        #expect("\(BatchLimits(examples: 2, endsWithEpoch: true))".hasSuffix("examples: Optional(2), endsWithEpoch: true)"))
+    }
+
     /// Pairs and prose with lines among them that cannot be used.
     private static func lines(text: Bool) -> MemoryLines {
         var lines = text ? Support.prose(60) : Support.pairs(60)
@@ -56,11 +79,12 @@ struct StreamTests {
         return settings
     }
 
-    @Test("resume at any batch as the same run", arguments: [false, true])
-    func resumes(text: Bool) throws {
+    @Test("resume at any batch as the same run", arguments: [false, true], [false, true])
+    func resumes(text: Bool, endsWithEpoch: Bool) throws {
         let lines = Self.lines(text: text)
         let settings = Self.settings(text: text)
-        var whole = try self.batches(lines, settings)
+        let limits = BatchLimits(targetTokens: 100, endsWithEpoch: endsWithEpoch)
+        var whole = try self.batches(lines, settings, limits: limits)
         var positions: [DataPosition] = []
         var expected: [TokenizedBatch] = []
         var faults: [Int] = []
@@ -75,7 +99,7 @@ struct StreamTests {
         for (index, position) in positions.enumerated() {
             // The position goes through a file.
             let saved = try JSONDecoder().decode(DataPosition.self, from: try JSONEncoder().encode(position))
-            var resumed = try self.batches(lines, settings, from: saved)
+            var resumed = try self.batches(lines, settings, from: saved, limits: limits)
             for step in index..<min(index + 3, expected.count) {
                 #expect(try resumed.next() == expected[step], "batch \(step) after resuming at \(index)")
                 #expect(resumed.position.faults == faults[step])

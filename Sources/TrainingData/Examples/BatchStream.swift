@@ -27,7 +27,7 @@ public struct BatchStream<Lines: LineSource>: Sendable {
     /// The next batch.
     ///
     /// - Returns: The batch, with at least one example; nil at the end. The last batch of an epoch is filled up with the
-    ///   next epoch's examples; the very last may be smaller than the limits.
+    ///   next epoch's examples unless the limits say otherwise; the very last may be smaller than the limits.
     /// - Throws: As ``ExampleStream/next()``.
     public mutating func next() throws(DataError) -> TokenizedBatch? {
         var batch = TokenizedBatch()
@@ -35,6 +35,7 @@ public struct BatchStream<Lines: LineSource>: Sendable {
             batch.append(pending.example)
             self.pending = nil
         }
+        var epoch = self.examples.position.epoch
         while true {
             if let limit = self.limits.examples, batch.count >= limit {
                 return batch
@@ -43,10 +44,12 @@ public struct BatchStream<Lines: LineSource>: Sendable {
             guard let example = try self.examples.next() else {
                 return batch.count > 0 ? batch : nil
             }
-            guard self.limits.hasRoom(for: example, in: batch) else {
+            let isOver = self.limits.endsWithEpoch && batch.count > 0 && self.examples.position.epoch != epoch
+            guard !isOver, self.limits.hasRoom(for: example, in: batch) else {
                 self.pending = (example, position)
                 return batch
             }
+            epoch = self.examples.position.epoch
             batch.append(example)
         }
     }

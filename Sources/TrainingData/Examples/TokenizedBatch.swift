@@ -55,7 +55,7 @@ public struct TokenizedBatch: Sendable, Hashable {
 }
 
 /// How large a batch may become; the limit that is reached first counts.
-public struct BatchLimits: Sendable, Hashable {
+public struct BatchLimits: Sendable, Hashable, CustomStringConvertible {
     /// Tokens of all targets at most.
     public var targetTokens: Int?
 
@@ -65,16 +65,33 @@ public struct BatchLimits: Sendable, Hashable {
     /// Examples at most.
     public var examples: Int?
 
+    /// Whether a batch ends with its epoch, though it may be small then; it is filled up with the next epoch's otherwise.
+    public var endsWithEpoch: Bool
+
     /// Creates limits.
     ///
     /// - Parameters:
     ///   - targetTokens: Tokens of all targets at most.
     ///   - inputTokens: Tokens of all inputs at most.
     ///   - examples: Examples at most.
-    public init(targetTokens: Int? = nil, inputTokens: Int? = nil, examples: Int? = nil) {
+    ///   - endsWithEpoch: Whether a batch ends with its epoch.
+    public init(
+        targetTokens: Int? = nil,
+        inputTokens: Int? = nil,
+        examples: Int? = nil,
+        endsWithEpoch: Bool = false
+    ) {
         self.targetTokens = targetTokens
         self.inputTokens = inputTokens
         self.examples = examples
+        self.endsWithEpoch = endsWithEpoch
+    }
+
+    /// The limits in words; a run that resumes compares them, so the words of runs that exist stay.
+    public var description: String {
+        func words(_ value: Int?) -> String { value.map { "Optional(\($0))" } ?? "nil" }
+        return "BatchLimits(targetTokens: \(words(self.targetTokens)), inputTokens: \(words(self.inputTokens)), "
+            + "examples: \(words(self.examples))\(self.endsWithEpoch ? ", endsWithEpoch: true" : ""))"
     }
 
     /// Checks that the limits end a batch, and that the longest example fits into one.

@@ -18,6 +18,7 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
             EXAMPLE
               switchyard demo --model deploy/models/switch-mini --pools 4
               switchyard demo --expert-dtype bfloat16 --packed --wire-dtype bfloat16
+              switchyard demo --text-model none
             """
     )
 
@@ -30,7 +31,19 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
     @Option(help: "Number of prompts.")
     var prompts: Int = 7
 
+    @Option(
+        help: ArgumentHelp(
+            "A decoder-only model with a prompts.json, shown after the other; none shows the first alone. By default "
+                + "labml-mini beside --model, if it is there.",
+            valueName: "dir"
+        )
+    )
+    var textModel: String?
+
     @OptionGroup(title: "Precision") var precision: ClusterPrecisionOptions
+
+    /// The pools of the decoder-only model, which has four experts a layer.
+    private static let textPools = 2
 
     /// One entry of `prompts.json`.
     struct Prompt: Decodable, Sendable {
@@ -50,23 +63,58 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
     func run() async throws {
         // What nobody reads must hold up neither signals nor the processes.
         StandardStream.writeBehind(note: { StandardStream.note($0) + "\n" }, endsWithOutput: true)
-        let file = "\(self.model)/prompts.json"
-        let prompts = try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: URL(fileURLWithPath: file)))
+        let prompts = try Self.prompts(of: self.model)
+        let second = try self.secondModel().map { (model: $0, prompts: try Self.prompts(of: $0)) }
         Terminal.print(Terminal.styled("\nSwitchyard", .bold) + "  a Switch Transformer served as a cluster\n")
         let children = ChildSignals()
         let ending = try await StopSignals.run(
             children: children,
             onSignal: { _ in Terminal.print("\nstopping") },
-            work: { try await self.show(prompts, children) }
+            work: {
+                let chosen = Array(prompts.prefix(max(1, self.prompts)))
+                try await self.run(self.model, pools: self.pools, children) { try await Self.ask(chosen, $0) }
+                if let second {
+                    Terminal.print(
+                        "\nThe same with labml's decoder-only Switch Transformer, character by character, through "
+                            + "\(Self.textPools) expert hosts:\n"
+                    )
+                    try await self.run(second.model, pools: Self.textPools, children) {
+                        try await Self.goOn(Array(second.prompts.prefix(1)), $0)
+                    }
+                }
+                Terminal.print("Next: switchyard up \(self.model), then switchyard generate \"...\" from another terminal.\n")
+            }
         )
         guard ending == .finished else { throw ExitCode.failure }
     }
 
-    private func show(_ prompts: [Prompt], _ children: ChildSignals) async throws {
+    private static func prompts(of model: String) throws -> [Prompt] {
+        let file = URL(fileURLWithPath: "\(model)/prompts.json")
+        return try JSONDecoder().decode([Prompt].self, from: Data(contentsOf: file))
+    }
+
+    /// The decoder-only model to show, if there is one.
+    private func secondModel() -> String? {
+        switch self.textModel {
+        case "none": return nil
+        case let given?: return given
+        case nil:
+            let beside = URL(fileURLWithPath: self.model).deletingLastPathComponent().appendingPathComponent("labml-mini").path
+            return FileManager.default.fileExists(atPath: "\(beside)/prompts.json") ? beside : nil
+        }
+    }
+
+    /// Runs a cluster of one expert host a pool while `body` talks to its gateway.
+    private func run(
+        _ model: String,
+        pools: Int,
+        _ children: ChildSignals,
+        _ body: @escaping @Sendable (GatewayClient) async throws -> Void
+    ) async throws {
         let workspace = try await StopSignals.interruptible {
             try ShardWorkspace.prepare(
-                model: self.model,
-                pools: self.pools,
+                model: model,
+                pools: pools,
                 folder: nil,
                 packing: self.precision.packing
             )
@@ -82,7 +130,6 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
         try await layout.readDrains(ProcessInfo.processInfo.environment)
         self.precision.apply(to: &layout)
         let log = Mutex<[String]>([])
-        let chosen = Array(prompts.prefix(max(1, self.prompts)))
         let start = ContinuousClock.now
         let events: @Sendable (ChildEvent) -> Void = { event in Self.show(event, log: log) }
         let stopping: ContinuousClock.Instant
@@ -90,7 +137,7 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
             stopping = try await LocalCluster.run(layout, executable: Programs.this, events: events) { cluster in
                 Terminal.print("  up in \(Terminal.time(start.duration(to: .now))), each in its own process\n")
                 try await GatewayClient.with(endpoint: Endpoint(parsing: cluster.gatewayAddress)) { client in
-                    try await Self.ask(chosen, client)
+                    try await body(client)
                 }
                 return .now
             }
@@ -98,8 +145,7 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
             for line in log.withLock({ $0.suffix(30) }) { Terminal.printError(line) }
             throw error
         }
-        Terminal.print("\nAll \(self.pools + 1) processes stopped in \(Terminal.time(stopping.duration(to: .now))).")
-        Terminal.print("Next: switchyard up \(self.model), then switchyard generate \"...\" from another terminal.\n")
+        Terminal.print("\nAll \(pools + 1) processes stopped in \(Terminal.time(stopping.duration(to: .now))).")
     }
 
     private static func show(_ event: ChildEvent, log: borrowing Mutex<[String]>) {
@@ -144,6 +190,22 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
                 + "\(dropped) of \(cluster.routedTokens) routed tokens dropped; "
                 + String(format: "%.0f tokens/s.", tokens / max(seconds, 1e-9))
         )
+    }
+
+    /// Lets a decoder-only model go on with its prompts.
+    private static func goOn(_ prompts: [Prompt], _ client: GatewayClient) async throws {
+        for prompt in prompts {
+            let parameters = GenerationParameters(maxNewTokens: UInt32(prompt.tokenIDs.count))
+            let request = GenerateRequest(input: .text(prompt.prompt), parameters: parameters)
+            let response = try await client.generate(request)
+            guard let answer = response.generations.first else { continue }
+            let isSame = answer.tokenIDs == prompt.tokenIDs
+            let mark = isSame ? Terminal.styled("the same as labml_nn's", .green) : Terminal.styled("DIFFERS from labml_nn's", .red)
+            for line in (Terminal.styled(prompt.prompt, .dim) + Terminal.styled(answer.text, .bold)).split(separator: "\n") {
+                Terminal.print("  \(line)")
+            }
+            Terminal.print("\n\(answer.tokenIDs.count) characters, \(mark).")
+        }
     }
 
     /// Sentinels as gaps: what a person would fill in.

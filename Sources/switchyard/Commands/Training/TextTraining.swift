@@ -114,7 +114,9 @@ enum TextTraining {
         // A cluster serves such a model without drops, unless it is told to.
         if !settings.isSet(table.evalCapacity) { plan.training.evaluationCapacity = .unlimited }
         if !settings.isSet(BatchSettings.table.batchTokens), !settings.isSet(BatchSettings.table.batchExamples) {
-            plan.batch = BatchLimits(examples: 32)
+            plan.batch.targetTokens = nil
+            plan.batch.examples = 32
         }
+        if !settings.isSet(BatchSettings.table.epochEnd) { plan.batch.endsWithEpoch = true }
     }
 }

@@ -330,7 +330,8 @@ extension BatchSettings {
         let examples = try settings.value(self.batchExamples)
         return BatchLimits(
             targetTokens: try settings.value(self.batchTokens) ?? (examples == nil ? 4096 : nil),
-            examples: examples
+            examples: examples,
+            endsWithEpoch: try settings.value(self.epochEnd) == .short
         )
     }
 }

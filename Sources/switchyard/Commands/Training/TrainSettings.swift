@@ -133,6 +133,14 @@ struct TrainSettings: SettingTable {
     let pace = PaceSettings.table
 }
 
+/// What happens where an epoch ends within a step.
+enum EpochEnd: String, CaseIterable, Sendable {
+    /// The step is filled up with the next epoch's examples.
+    case fill
+    /// The step ends with its epoch.
+    case short
+}
+
 /// Settings of a run's batches and memory.
 struct BatchSettings: SettingTable {
     static let table = BatchSettings()
@@ -151,6 +159,14 @@ struct BatchSettings: SettingTable {
             defaultInWords: "unlimited",
             "Examples of a step at most."
         )
+    let epochEnd = Setting.choice(
+        "epoch-end",
+        of: EpochEnd.allCases,
+        default: .fill,
+        name: \.rawValue,
+        placeholder: "rule",
+        "The last step of an epoch: fill it up with the next epoch's examples, or take it short, as --family labml does."
+    )
     let partTokens = Setting<Int?>
         .whole(
             "part-tokens",

@@ -26,6 +26,7 @@ struct TrainingDataOptions: ParsableArguments {
 struct BatchOptions: ParsableArguments {
     @Option(BatchSettings.table.batchTokens) var batchTokens: String?
     @Option(BatchSettings.table.batchExamples) var batchExamples: String?
+    @Option(BatchSettings.table.epochEnd) var epochEnd: String?
     @Option(BatchSettings.table.partTokens) var partTokens: String?
     @Option(BatchSettings.table.precision) var precision: String?
     @Flag(BatchSettings.table.recompute) var recompute = false
