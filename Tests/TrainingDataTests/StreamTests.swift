@@ -56,7 +56,9 @@ struct StreamTests {
             "\(BatchLimits(targetTokens: 4096))"
                 == "BatchLimits(targetTokens: Optional(4096), inputTokens: nil, examples: nil)"
         )
-        #expect("\(BatchLimits(examples: 2, endsWithEpoch: true))".hasSuffix("examples: Optional(2), endsWithEpoch: true)"))
+        #expect(
+            "\(BatchLimits(examples: 2, endsWithEpoch: true))".hasSuffix("examples: Optional(2), endsWithEpoch: true)")
+        )
     }
 
     /// Pairs and prose with lines among them that cannot be used.

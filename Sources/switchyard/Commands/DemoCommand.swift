@@ -82,7 +82,9 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
                         try await Self.goOn(Array(second.prompts.prefix(1)), $0)
                     }
                 }
-                Terminal.print("Next: switchyard up \(self.model), then switchyard generate \"...\" from another terminal.\n")
+                Terminal.print(
+                    "Next: switchyard up \(self.model), then switchyard generate \"...\" from another terminal.\n"
+                )
             }
         )
         guard ending == .finished else { throw ExitCode.failure }
@@ -99,7 +101,8 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
         case "none": return nil
         case let given?: return given
         case nil:
-            let beside = URL(fileURLWithPath: self.model).deletingLastPathComponent().appendingPathComponent("labml-mini").path
+            let beside = URL(fileURLWithPath: self.model).deletingLastPathComponent()
+                .appendingPathComponent("labml-mini").path
             return FileManager.default.fileExists(atPath: "\(beside)/prompts.json") ? beside : nil
         }
     }
@@ -200,8 +203,12 @@ struct DemoCommand: AsyncParsableCommand, ThreadedCommand {
             let response = try await client.generate(request)
             guard let answer = response.generations.first else { continue }
             let isSame = answer.tokenIDs == prompt.tokenIDs
-            let mark = isSame ? Terminal.styled("the same as labml_nn's", .green) : Terminal.styled("DIFFERS from labml_nn's", .red)
-            for line in (Terminal.styled(prompt.prompt, .dim) + Terminal.styled(answer.text, .bold)).split(separator: "\n") {
+            let mark =
+                isSame
+                ? Terminal.styled("the same as labml_nn's", .green) : Terminal.styled("DIFFERS from labml_nn's", .red)
+            for line in (Terminal.styled(prompt.prompt, .dim) + Terminal.styled(answer.text, .bold))
+                .split(separator: "\n")
+            {
                 Terminal.print("  \(line)")
             }
             Terminal.print("\n\(answer.tokenIDs.count) characters, \(mark).")
