@@ -927,7 +927,8 @@ public struct ReceiptModel: ProtoMessage {
     /// The type of rows on the way to the experts and back; left out for a model without experts.
     public var rowDType: WireDType
 
-    /// How many tokens an expert takes: checkpoint, unlimited or factor:NUMBER, as the gateway's setting capacity says.
+    /// How many tokens an expert takes: checkpoint, unlimited, factor:NUMBER or floor:NUMBER, as the gateway's setting
+    /// capacity says.
     public var capacity: String
 
     /// The checkpoint's integer capacity, which counts with capacity checkpoint.

@@ -800,7 +800,8 @@ struct  Switchyard__V1__ReceiptModel
    */
   Switchyard__V1__DType row_dtype;
   /*
-   * How many tokens an expert takes: checkpoint, unlimited or factor:NUMBER, as the gateway's setting capacity says.
+   * How many tokens an expert takes: checkpoint, unlimited, factor:NUMBER or floor:NUMBER, as the gateway's setting
+   * capacity says.
    */
   ProtobufCBinaryData capacity;
   /*
