@@ -56,8 +56,7 @@ static product_kernel kernel_of(int level) {
 ///
 /// Groups of rows go through blocks of inputs, whose activations stay in the second-level cache. In a block they go through
 /// one panel after another, slice by slice. A slice stays in the first-level cache while all tiles of the group pass over it,
-/// and the next one is fetched from memory meanwhile, each pass fetching its share: the memory never waits for the
-/// multiply-adds, nor they for it.
+/// and the next one is fetched from memory meanwhile, each pass fetching its share: reading and multiplying take no turns.
 typedef struct {
     product_kernel kernel;
     size_t groups;
@@ -73,7 +72,7 @@ static size_t even_piece(size_t whole, size_t most) {
     return (whole + pieces - 1) / pieces;
 }
 
-/// Where the first of `pieces` nearly equal pieces after `index` others begins.
+/// Where piece `index` of `pieces` nearly equal ones begins.
 static size_t piece_start(size_t whole, size_t pieces, size_t index) {
     return whole / pieces * index + smaller(whole % pieces, index);
 }
@@ -112,7 +111,8 @@ static product_plan plan_of(int level, int type, size_t inputs, size_t rows, int
 /// Returns their number.
 static size_t tile_heights(const product_kernel *kernel, size_t rows, unsigned char *heights) {
     size_t tiles = 0;
-    if (kernel->rows != 6 || kernel->whole_rows != 3 || rows <= 6) {
+    const int prefers_threes = kernel->rows == 6 && kernel->whole_rows == 3;
+    if (!prefers_threes || rows <= 6) {
         // Nearly equal ones, so that 13 rows are 7 + 6 rather than 12 + 1.
         tiles = (rows + kernel->rows - 1) / kernel->rows;
         for (size_t index = 0; index < tiles; index++) {
