@@ -144,6 +144,12 @@ static double turn_operations;
         UNROLL for (int i = 0; i < 12; i++) { __asm__ volatile("" : : "v"(sums[i])); }                                 \
     }
 
+/// The same value, of which the compiler does not know that, so that it computes with it each time.
+__attribute__((target("avx2"), always_inline)) static inline __m256i opaque(__m256i value) {
+    __asm__ volatile("" : "+v"(value));
+    return value;
+}
+
 #define loop limit_f32_avx2
 LOOP("avx2,fma", __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(a, b, sums[i]), 16)
 #undef loop
@@ -151,7 +157,8 @@ LOOP("avx2,fma", __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(a, b, sums[i]), 16
 LOOP("avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a, b, sums[i]), 32)
 #undef loop
 #define loop limit_int8_avx2
-LOOP("avx2", __m256i, _mm256_setzero_si256(), _mm256_add_epi32(sums[i], _mm256_madd_epi16(a, b)), 32)
+LOOP("avx2", __m256i, _mm256_setzero_si256(),
+     _mm256_add_epi32(sums[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a, _mm256_sign_epi8(opaque(b), a)), opaque(b))), 64)
 #undef loop
 #define loop limit_int8_vnni
 LOOP("avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sums[i], a, b), 128)
