@@ -143,6 +143,7 @@ CK_INLINE void ck_int8_by_panels(const ck_int8_tile *tile, size_t rows, size_t p
             const size_t taken = (left + groups - 1) / groups;
             panel(&part, taken);
             part.x += taken * part.x_stride;
+            part.ahead += part.ahead ? 2 * part.groups * part.ahead_step : 0;
             part.row_scales += taken;
             part.y += taken * part.y_stride;
             row += taken;

@@ -27,13 +27,11 @@ CK_INLINE TARGET void tile_256(const ck_int8_tile *tile, const int rows, const i
     }
     for (size_t group = 0; group < tile->groups; group++) {
         const char *at = weights + group * CK_INT8_GROUP_BYTES;
-        if (tile->ahead) {
-            _mm_prefetch(tile->ahead + group * tile->ahead_step, _MM_HINT_T0);
-        } else {
+        if (vectors == 4) {
             _mm_prefetch(at + CK_INT8_PREFETCH_BYTES, _MM_HINT_T0);
-            if (vectors == 4) {
-                _mm_prefetch(at + CK_INT8_PREFETCH_BYTES + 64, _MM_HINT_T0);
-            }
+            _mm_prefetch(at + CK_INT8_PREFETCH_BYTES + 64, _MM_HINT_T0);
+        } else {
+            _mm_prefetch(tile->ahead + group * tile->ahead_step, _MM_HINT_T1);
         }
         UNROLL for (int v = 0; v < vectors; v++) {
             const __m256i column = _mm256_loadu_si256((const __m256i *)(at + v * 32));
@@ -64,11 +62,15 @@ CK_INLINE TARGET void tile_256(const ck_int8_tile *tile, const int rows, const i
 
 #define HALVES_CASE(n)                                                                                                 \
     case n:                                                                                                            \
-        tile_256(tile, n, 0, 2);                                                                                       \
-        tile_256(tile, n, 2, 2);                                                                                       \
+        tile_256(&pass, n, 0, 2);                                                                                      \
+        pass.ahead += share;                                                                                           \
+        tile_256(&pass, n, 2, 2);                                                                                      \
         break;
 
+/// A pass over a panel, or two over its halves, each of which fetches its share of what is ahead.
 static TARGET void panel_256(const ck_int8_tile *tile, size_t rows) {
+    ck_int8_tile pass = *tile;
+    const size_t share = tile->groups * tile->ahead_step;
     switch (rows) {
     case 1:
         tile_256(tile, 1, 0, 4);
@@ -84,7 +86,19 @@ static TARGET void panel_256(const ck_int8_tile *tile, size_t rows) {
 }
 
 void ck_int8_tile_avx2(const ck_int8_tile *tile, size_t rows, size_t panels) {
-    ck_int8_by_panels(tile, rows, panels, 6, panel_256);
+    const size_t passes = rows <= 2 ? 1 : rows <= 6 ? 2 : 4;
+    ck_int8_tile one = *tile;
+    for (size_t panel = 0; panel < panels; panel++) {
+        // A single tile fetches the next panel.
+        const size_t step = tile->ahead ? tile->ahead_step : CK_INT8_GROUP_BYTES;
+        one.ahead = tile->ahead ? tile->ahead : one.panels + one.panel_bytes;
+        one.ahead_step = (step + passes - 1) / passes;
+        ck_int8_by_panels(&one, rows, 1, 6, panel_256);
+        one.panels += one.panel_bytes;
+        one.scales += CK_PANEL_COLUMNS;
+        one.y += CK_PANEL_COLUMNS;
+        one.columns -= CK_PANEL_COLUMNS;
+    }
 }
 
 #endif

@@ -2,278 +2,453 @@
 
 #include "Internal.h"
 
-#include <stdlib.h>
-#include <string.h>
+/// How a level goes through a product.
+typedef struct {
+    ck_tile_function run;
+    /// Rows of a pass at most.
+    size_t rows;
+    /// Rows up to which the sums of a whole panel fit into the registers. Taller tiles cross a panel in two halves.
+    size_t whole_rows;
+    /// Panels that one row takes at once, and rows that take two. A multiply-add has a latency of four or five cycles and two
+    /// start in each, so fewer than eight chains in flight would leave the units idle.
+    size_t panels_of_one;
+    size_t rows_of_two;
+    /// Whether slices of bfloat16 weights are widened once for all passes over them.
+    int widens;
+} product_kernel;
 
-static int processor_level(void) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        return __builtin_cpu_supports("avx512f") ? CK_LEVEL_AVX512 : CK_LEVEL_AVX2;
-    }
-#endif
-#if defined(__aarch64__)
-    return CK_LEVEL_NEON;
-#else
-    return CK_LEVEL_SCALAR;
-#endif
-}
-
-int ck_named_level(const char *name) {
-    static const struct {
-        const char *name;
-        int level;
-    } levels[] = {
-        {"portable", CK_LEVEL_SCALAR},
-        {"avx2", CK_LEVEL_AVX2},
-        {"avx512", CK_LEVEL_AVX512},
-        {"neon", CK_LEVEL_NEON},
-    };
-    for (size_t index = 0; index < sizeof levels / sizeof levels[0]; index++) {
-        if (strcmp(name, levels[index].name) == 0) {
-            return levels[index].level;
-        }
-    }
-    return -1;
-}
-
-int ck_best_level(void) {
-    const char *name = getenv(CK_LEVEL_VARIABLE);
-    const int wanted = name == NULL ? -1 : ck_named_level(name);
-    return wanted >= 0 && ck_has_level(wanted) ? wanted : processor_level();
-}
-
-int ck_has_level(int level) {
-#if defined(__aarch64__)
-    return level == CK_LEVEL_SCALAR || level == CK_LEVEL_NEON;
-#else
-    return level >= CK_LEVEL_SCALAR && level <= processor_level();
-#endif
-}
-
-static ck_tile_function tile_function(int level) {
+static product_kernel kernel_of(int level) {
 #if defined(__x86_64__)
     if (level >= CK_LEVEL_AVX512) {
-        return ck_tile_avx512;
+        return (product_kernel){ck_tile_avx512, 12, 12, 4, 4, 0};
     }
     if (level >= CK_LEVEL_AVX2) {
-        return ck_tile_avx2;
+        return (product_kernel){ck_tile_avx2, 6, 3, 2, 1, 0};
     }
 #endif
 #if defined(__aarch64__)
     if (level == CK_LEVEL_NEON) {
-        return ck_tile_neon;
+        return (product_kernel){ck_tile_neon, 6, 2, 2, 1, 1};
     }
 #endif
     (void)level;
-    return ck_tile_scalar;
+    return (product_kernel){ck_tile_scalar, 12, 12, 1, 0, 1};
 }
 
-/// Panels that a tile of few rows takes at once: a multiply-add has a latency of four cycles and two start in each, so
-/// fewer than eight chains in flight would leave the units idle.
-static size_t panels_at_once(size_t rows) {
-    if (rows == 1) {
-        return 4;
-    }
-    return rows <= 3 ? 2 : 1;
-}
+// MARK: - The plan
 
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void widen_avx2(const void *source, size_t count, float *destination) {
-    ck_widen_bf16(source, count, destination);
-}
-#endif
+/// Rows of one group at most: its tiles go over all panels before the next group begins.
+#define GROUP_ROWS 192
 
-/// Widens bfloat16 weights, and prefetches the next ones.
-static void widen_slice(int level, const void *source, size_t count, float *destination) {
-#if defined(__x86_64__)
-    if (level >= CK_LEVEL_AVX2) {
-        widen_avx2(source, count, destination);
-        return;
-    }
-#endif
-    (void)level;
-    ck_widen_bf16(source, count, destination);
-}
+/// Inputs of a block, below which a group takes fewer rows.
+#define LEAST_BLOCK 512
 
-/// Heights of a product's tiles: nearly equal, so that 13 rows are 7 + 6 rather than 12 + 1.
+/// Inputs of a slice at most.
+#define MOST_SLICE 512
+
+/// The parts of the scratch memory: inputs side by side, sums between two slices, and a slice of widened weights.
+#define SUM_FLOATS (GROUP_ROWS * CK_PANEL_COLUMNS)
+#define WIDE_INPUTS 256
+#define WIDE_FLOATS (WIDE_INPUTS * CK_PANEL_COLUMNS)
+#define INPUT_FLOATS (CK_SCRATCH_FLOATS - SUM_FLOATS - WIDE_FLOATS)
+
+/// How a product is cut.
+///
+/// Groups of rows go through blocks of inputs, whose activations stay in the second-level cache. In a block they go through
+/// one panel after another, slice by slice. A slice stays in the first-level cache while all tiles of the group pass over it,
+/// and the next one is fetched from memory meanwhile, each pass fetching its share: reading and multiplying take no turns.
 typedef struct {
+    product_kernel kernel;
+    size_t groups;
+    size_t block;
+    size_t slice;
+} product_plan;
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/// The length of pieces that are nearly equal and at most `most`.
+static size_t even_piece(size_t whole, size_t most) {
+    const size_t pieces = (whole + most - 1) / most;
+    return (whole + pieces - 1) / pieces;
+}
+
+/// Where piece `index` of `pieces` nearly equal ones begins.
+static size_t piece_start(size_t whole, size_t pieces, size_t index) {
+    return whole / pieces * index + smaller(whole % pieces, index);
+}
+
+static product_plan plan_of(int level, int type, size_t inputs, size_t rows, int in_place) {
+    product_plan plan = {.kernel = kernel_of(level)};
+    if (in_place) {
+        plan.groups = 1;
+        plan.block = inputs;
+        plan.slice = inputs;
+        return plan;
+    }
+    const size_t half_l2 = ck_cache_bytes(2) / 2 / sizeof(float);
+    const size_t room = half_l2 < 32 * 1024 ? 32 * 1024 : smaller(half_l2, INPUT_FLOATS);
+    const size_t most_rows = smaller(room / LEAST_BLOCK, GROUP_ROWS);
+    plan.groups = (rows + most_rows - 1) / most_rows;
+    const size_t group_rows = (rows + plan.groups - 1) / plan.groups;
+    plan.block = even_piece(inputs, room / group_rows);
+    if (group_rows <= plan.kernel.whole_rows) {
+        plan.slice = plan.block;
+        return plan;
+    }
+    // A pass reads a line, or half a one, of each input. A quarter of the first-level cache leaves room for the activations
+    // and for what arrives.
+    const int narrow = type == CK_TYPE_BF16 && !plan.kernel.widens;
+    const size_t pass_columns = plan.kernel.whole_rows == plan.kernel.rows ? CK_PANEL_COLUMNS : CK_PANEL_COLUMNS / 2;
+    const size_t fitting = ck_cache_bytes(1) / 4 / (pass_columns * (narrow ? 2 : 4));
+    const size_t most = plan.kernel.widens ? WIDE_INPUTS : MOST_SLICE;
+    plan.slice = even_piece(plan.block, fitting < 64 ? 64 : smaller(fitting, most));
+    return plan;
+}
+
+/// Cuts the rows of a group into tiles.
+///
+/// - heights: room for GROUP_ROWS.
+/// Returns their number.
+static size_t tile_heights(const product_kernel *kernel, size_t rows, unsigned char *heights) {
+    size_t tiles = 0;
+    const int prefers_threes = kernel->rows == 6 && kernel->whole_rows == 3;
+    if (!prefers_threes || rows <= 6) {
+        // Nearly equal ones, so that 13 rows are 7 + 6 rather than 12 + 1.
+        tiles = (rows + kernel->rows - 1) / kernel->rows;
+        for (size_t index = 0; index < tiles; index++) {
+            heights[index] = (unsigned char)(piece_start(rows, tiles, index + 1) - piece_start(rows, tiles, index));
+        }
+        return tiles;
+    }
+    // Sixes and fives by half a panel, and threes by a whole one, have ten and twelve chains in flight; fours have eight.
+    // Every number above 7 is a sum of those three.
+    static const unsigned char rest[6][3] = {{0}, {5, 5, 3}, {5, 3}, {3}, {5, 5}, {5}};
+    static const unsigned char taken[6] = {0, 13, 8, 3, 10, 5};
+    if (rows == 7) {
+        heights[0] = 4;
+        heights[1] = 3;
+        return 2;
+    }
+    for (size_t left = rows - taken[rows % 6]; left > 0; left -= 6) {
+        heights[tiles++] = 6;
+    }
+    for (size_t index = 0; index < 3 && rest[rows % 6][index] > 0; index++) {
+        heights[tiles++] = rest[rows % 6][index];
+    }
+    return tiles;
+}
+
+// MARK: - Passes
+
+/// What is computed.
+typedef struct {
+    const char *panels;
+    int type;
+    size_t inputs;
+    size_t outputs;
+    size_t panel_begin;
+    size_t panel_end;
+    const float *x;
+    size_t x_stride;
+    int transposed;
+    size_t rows;
+    float *y;
+    size_t y_stride;
+    int accumulate;
+    int relu;
+} product_call;
+
+/// One group of rows in one block of inputs.
+typedef struct {
+    const product_call *call;
+    const product_plan *plan;
+    int level;
+    const unsigned char *heights;
     size_t tiles;
-    size_t least;
-    /// How many tiles, the first ones, are one row taller.
-    size_t taller;
-} tile_plan;
+    /// The group's rows.
+    size_t rows;
+    /// The group's first row of y.
+    float *y;
+    /// The block's inputs.
+    size_t begin;
+    size_t length;
+    /// Its activations, side by side in each tile.
+    const float *x;
+    /// Room for the sums of all rows and one panel.
+    float *sums;
+    /// Room for WIDE_FLOATS, where they are needed.
+    float *wide;
+} product_part;
 
-static size_t height_of(const tile_plan *plan, size_t tile) { return plan->least + (tile < plan->taller ? 1 : 0); }
+#if defined(__x86_64__)
+#define PREFETCH_BYTES 4096
+#else
+#define PREFETCH_BYTES 2048
+#endif
 
-/// Four floats anywhere in memory.
-typedef float four_floats __attribute__((vector_size(16), aligned(4)));
+static size_t element_bytes(int type) { return type == CK_TYPE_BF16 ? 2 : 4; }
 
-/// Lays four rows side by side: packed[k * step + r] = row r's input k.
-static void interleave_four(const float *x, size_t x_stride, size_t inputs, float *packed, size_t step) {
-    size_t k = 0;
-    for (; k + 4 <= inputs; k += 4) {
-        const four_floats a = *(const four_floats *)(x + k);
-        const four_floats b = *(const four_floats *)(x + x_stride + k);
-        const four_floats c = *(const four_floats *)(x + 2 * x_stride + k);
-        const four_floats d = *(const four_floats *)(x + 3 * x_stride + k);
-        const four_floats low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-        const four_floats high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-        const four_floats low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-        const four_floats high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-        float *target = packed + k * step;
-        *(four_floats *)target = __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5);
-        *(four_floats *)(target + step) = __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7);
-        *(four_floats *)(target + 2 * step) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
-        *(four_floats *)(target + 3 * step) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+/// Where a panel's weights of an input lie.
+static const char *weights_at(const product_call *call, size_t panel, size_t input) {
+    return call->panels + (panel * call->inputs + input) * CK_PANEL_COLUMNS * element_bytes(call->type);
+}
+
+/// Copies what a panel that sticks out of the matrix has in y, and zeros beside it.
+static void load_sums(const product_part *part, const float *y, size_t columns) {
+    for (size_t row = 0; row < part->rows; row++) {
+        float *sums = part->sums + row * CK_PANEL_COLUMNS;
+        memset(sums, 0, CK_PANEL_COLUMNS * sizeof(float));
+        memcpy(sums, y + row * part->call->y_stride, columns * sizeof(float));
     }
-    for (; k < inputs; k++) {
-        for (size_t row = 0; row < 4; row++) {
-            packed[k * step + row] = x[row * x_stride + k];
+}
+
+static void store_sums(const product_part *part, float *y, size_t columns) {
+    for (size_t row = 0; row < part->rows; row++) {
+        memcpy(y + row * part->call->y_stride, part->sums + row * CK_PANEL_COLUMNS, columns * sizeof(float));
+    }
+}
+
+/// One pass by each panel, or by several panels at once: memory bounds it. The weights of the next page are fetched, past
+/// which the processor does not prefetch by itself.
+static void run_once(const product_part *part) {
+    const product_call *call = part->call;
+    const product_kernel *kernel = &part->plan->kernel;
+    const size_t line_bytes = CK_PANEL_COLUMNS * element_bytes(call->type);
+    const int continues = call->accumulate || part->begin > 0;
+    size_t panel = call->panel_begin;
+    while (panel < call->panel_end) {
+        const size_t left = call->outputs - panel * CK_PANEL_COLUMNS;
+        const int partial = left < CK_PANEL_COLUMNS;
+        size_t count = part->rows == 1 ? kernel->panels_of_one : part->rows <= kernel->rows_of_two ? 2 : 1;
+        while (count > 1 && (panel + count > call->panel_end || count * CK_PANEL_COLUMNS > left)) {
+            count /= 2;
+        }
+        float *y = part->y + panel * CK_PANEL_COLUMNS;
+        float *to = partial ? part->sums : y;
+        const size_t to_stride = partial ? CK_PANEL_COLUMNS : call->y_stride;
+        if (partial && continues) {
+            load_sums(part, y, left);
+        }
+        const char *weights = weights_at(call, panel, part->begin);
+        const ck_tile tile = {
+            .panels = weights,
+            .panel_stride = call->inputs * CK_PANEL_COLUMNS,
+            .inputs = part->length,
+            .x = part->x,
+            .from = continues ? to : NULL,
+            .from_stride = to_stride,
+            .to = to,
+            .to_stride = to_stride,
+            .relu = call->relu && part->begin + part->length == call->inputs,
+            .ahead = weights + PREFETCH_BYTES,
+            .ahead_step = 4 * line_bytes,
+            .ahead_lines = 4 * line_bytes / 64,
+        };
+        kernel->run(&tile, part->rows, left <= CK_PANEL_COLUMNS / 2 ? 0 : count, call->type);
+        if (partial) {
+            store_sums(part, y, left);
+        }
+        panel += count;
+    }
+}
+
+/// Widens bfloat16 weights, and prefetches those a page further on.
+static void widen_slice(const char *bytes, size_t count, float *destination) {
+    for (size_t i = 0; i < count; i += 32) {
+        __builtin_prefetch(bytes + i * 2 + 4096);
+        for (size_t lane = 0; lane < 32; lane++) {
+            uint16_t bits;
+            memcpy(&bits, bytes + (i + lane) * 2, sizeof bits);
+            destination[i + lane] = ck_bf16_to_f32(bits);
         }
     }
 }
 
-/// Lays `height` rows side by side: the kernels then read one stream front to back, which is twice as fast as twelve.
-static void interleave(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
-    if (height < 4) {
-        for (size_t row = 0; row < height; row++) {
-            for (size_t k = 0; k < inputs; k++) {
-                packed[k * height + row] = x[row * x_stride + k];
+/// The weights that are read after a panel's slice, which ends at input `end`: the panel's next slice, or the first one of the
+/// panel, block or group that follows.
+static const char *weights_after(const product_part *part, size_t panel, size_t end) {
+    const product_call *call = part->call;
+    if (end < part->begin + part->length) {
+        return weights_at(call, panel, end);
+    }
+    if (panel + 1 < call->panel_end) {
+        return weights_at(call, panel + 1, part->begin);
+    }
+    return weights_at(call, call->panel_begin, end < call->inputs ? end : 0);
+}
+
+/// The passes of all tiles over one slice of a panel.
+///
+/// - tile: that of the group's first row and the panel's first column. Its x is not set, and its ahead_step is each pass's share
+///   of what is fetched.
+/// - offset: the slice's first input, counted from the block's.
+static void run_slice(const product_part *part, const ck_tile *tile, size_t offset, size_t columns, int type) {
+    const product_kernel *kernel = &part->plan->kernel;
+    const int narrow = columns <= CK_PANEL_COLUMNS / 2;
+    const size_t share = tile->ahead_step;
+    ck_tile pass = *tile;
+    pass.ahead_step = (share * 4 + tile->inputs - 1) / tile->inputs;
+    pass.ahead_lines = (pass.ahead_step + 63) / 64;
+    // All tiles cross the first half of the panel and then the second, so that half a slice fits into the first-level cache.
+    for (size_t half = 0; half < (narrow ? 1 : 2); half++) {
+        const size_t first = half * CK_PANEL_COLUMNS / 2;
+        size_t row = 0;
+        for (size_t index = 0; index < part->tiles; index++) {
+            const size_t height = part->heights[index];
+            const int whole = !narrow && height <= kernel->whole_rows;
+            if (half == 0 || !whole) {
+                pass.panels = (const char *)tile->panels + first * element_bytes(type);
+                pass.x = part->x + row * part->length + offset * height;
+                pass.from = tile->from ? tile->from + row * tile->from_stride + first : NULL;
+                pass.to = tile->to + row * tile->to_stride + first;
+                kernel->run(&pass, height, whole ? 1 : 0, type);
+                pass.ahead += share;
             }
+            row += height;
         }
-        return;
-    }
-    for (size_t row = 0; row < height; row += 4) {
-        // The last four may be laid down in part for a second time.
-        const size_t first = row + 4 <= height ? row : height - 4;
-        interleave_four(x + first * x_stride, x_stride, inputs, packed + first, height);
     }
 }
 
-/// The same for rows that are the columns of a row-major matrix, column r of the matrix being row r; `height` is a
-/// constant at each call.
-CK_INLINE void gather_rows(const float *x, size_t x_stride, const size_t height, size_t inputs, float *packed) {
-    for (size_t k = 0; k < inputs; k++) {
-        memcpy(packed + k * height, x + k * x_stride, height * sizeof(float));
+/// Several passes by each panel, slice by slice: the next slice is fetched meanwhile.
+static void run_slices(const product_part *part) {
+    const product_call *call = part->call;
+    const product_plan *plan = part->plan;
+    const int continues = call->accumulate || part->begin > 0;
+    const int widens = plan->kernel.widens && call->type == CK_TYPE_BF16;
+    const size_t block_end = part->begin + part->length;
+    for (size_t panel = call->panel_begin; panel < call->panel_end; panel++) {
+        const size_t columns = smaller(call->outputs - panel * CK_PANEL_COLUMNS, CK_PANEL_COLUMNS);
+        const int partial = columns < CK_PANEL_COLUMNS;
+        float *y = part->y + panel * CK_PANEL_COLUMNS;
+        size_t passes = 0;
+        for (size_t index = 0; index < part->tiles; index++) {
+            const int once = columns <= CK_PANEL_COLUMNS / 2 || part->heights[index] <= plan->kernel.whole_rows;
+            passes += once ? 1 : 2;
+        }
+        if (partial && continues) {
+            load_sums(part, y, columns);
+        }
+        for (size_t begin = part->begin; begin < block_end; begin += plan->slice) {
+            const size_t length = smaller(block_end - begin, plan->slice);
+            const int from_sums = begin > part->begin || (partial && continues);
+            const int to_sums = begin + length < block_end || partial;
+            const char *weights = weights_at(call, panel, begin);
+            const size_t bytes = length * CK_PANEL_COLUMNS * element_bytes(call->type);
+            const ck_tile tile = {
+                .panels = widens ? (const char *)part->wide : weights,
+                .panel_stride = call->inputs * CK_PANEL_COLUMNS,
+                .inputs = length,
+                .from = from_sums ? part->sums : continues ? y : NULL,
+                .from_stride = from_sums ? CK_PANEL_COLUMNS : call->y_stride,
+                .to = to_sums ? part->sums : y,
+                .to_stride = to_sums ? CK_PANEL_COLUMNS : call->y_stride,
+                .relu = call->relu && begin + length == call->inputs,
+                .ahead = weights_after(part, panel, begin + length),
+                .ahead_step = (bytes + passes - 1) / passes,
+            };
+            if (widens) {
+                widen_slice(weights, length * CK_PANEL_COLUMNS, part->wide);
+            }
+            run_slice(part, &tile, begin - part->begin, columns, widens ? CK_TYPE_F32 : call->type);
+        }
+        if (partial) {
+            store_sums(part, y, columns);
+        }
     }
 }
 
-#define GATHER_CASE(n)                                                                                                 \
-    case n:                                                                                                            \
-        gather_rows(x, x_stride, n, inputs, packed);                                                                   \
-        break;
+// MARK: - Products
 
-static void gather(const float *x, size_t x_stride, size_t height, size_t inputs, float *packed) {
-    switch (height) {
-        GATHER_CASE(1)
-        GATHER_CASE(2)
-        GATHER_CASE(3)
-        GATHER_CASE(4)
-        GATHER_CASE(5)
-        GATHER_CASE(6)
-        GATHER_CASE(7)
-        GATHER_CASE(8)
-        GATHER_CASE(9)
-        GATHER_CASE(10)
-        GATHER_CASE(11)
-        GATHER_CASE(12)
+static void run_group(const product_call *call, const product_plan *plan, size_t first_row, size_t rows, int in_place,
+                      float *scratch) {
+    unsigned char heights[GROUP_ROWS];
+    // One row may come without scratch memory.
+    float spare[CK_PANEL_COLUMNS];
+    product_part part = {
+        .call = call,
+        .plan = plan,
+        .heights = heights,
+        .tiles = tile_heights(&plan->kernel, rows, heights),
+        .rows = rows,
+        .y = call->y + first_row * call->y_stride,
+        .sums = in_place ? spare : scratch + INPUT_FLOATS,
+        .wide = in_place ? NULL : scratch + INPUT_FLOATS + SUM_FLOATS,
+    };
+    for (size_t begin = 0; begin < call->inputs; begin += plan->block) {
+        part.begin = begin;
+        part.length = smaller(call->inputs - begin, plan->block);
+        part.x = in_place ? call->x : scratch;
+        size_t row = 0;
+        for (size_t index = 0; index < part.tiles && !in_place; index++) {
+            const size_t from = first_row + row;
+            const float *x = call->transposed ? call->x + begin * call->x_stride + from
+                                              : call->x + from * call->x_stride + begin;
+            ck_interleave(x, call->x_stride, call->transposed, heights[index], part.length, scratch + row * part.length);
+            row += heights[index];
+        }
+        if (rows <= plan->kernel.whole_rows) {
+            run_once(&part);
+        } else {
+            run_slices(&part);
+        }
     }
 }
-
-/// Floats of scratch that hold one panel's slice of bfloat16 weights, widened: as long as the inputs' blocks are.
-#define WIDE_FLOATS (CK_INPUT_BLOCK * CK_PANEL_COLUMNS)
 
 /// ck_product, and ck_multiply where `transposed` or `accumulate` is set.
-CK_INLINE void product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
-                       size_t panel_end, const float *x, size_t x_stride, int transposed, size_t rows, float *y,
-                       size_t y_stride, int accumulate, int relu, float *scratch) {
-    if (rows == 0 || panel_begin >= panel_end) {
+static void product(int level, const product_call *call, float *scratch) {
+    if (call->rows == 0 || call->panel_begin >= call->panel_end) {
         return;
     }
-    const ck_tile_function run = tile_function(level);
-    const size_t element = type == CK_TYPE_BF16 ? 2 : 4;
-    const size_t tiles = (rows + CK_MAX_TILE_ROWS - 1) / CK_MAX_TILE_ROWS;
-    const tile_plan plan = {.tiles = tiles, .least = rows / tiles, .taller = rows % tiles};
-    const size_t tallest = height_of(&plan, 0);
-    // Where several tiles read a slice of bfloat16 weights, it is widened once for all of them: widening takes time of the
-    // units that multiply.
-    const int widens = type == CK_TYPE_BF16 && tiles > 1;
-    float *const wide = widens ? scratch + CK_SCRATCH_FLOATS - WIDE_FLOATS : NULL;
-    const size_t scratch_floats = widens ? CK_SCRATCH_FLOATS - WIDE_FLOATS : CK_SCRATCH_FLOATS;
-    const size_t room = scratch_floats / tallest;
     // One row is read where it lies.
-    const int in_place = rows == 1 && !transposed;
-    size_t block = in_place ? inputs : tiles > 1 ? CK_INPUT_BLOCK : room;
-    block = block < inputs ? block : inputs;
-    const size_t group = in_place ? 1 : scratch_floats / (tallest * block);
-    const size_t wanted = widens ? 1 : panels_at_once(plan.least);
-
-    // A group of tiles goes over all panels before the next one begins: its inputs are read from the cache by every
-    // panel, and the weights are read once for each group.
-    size_t first_row = 0;
-    for (size_t first = 0; first < tiles; first += group) {
-        const size_t last = tiles - first < group ? tiles : first + group;
-        size_t group_rows = 0;
-        for (size_t begin = 0; begin < inputs; begin += block) {
-            const size_t length = inputs - begin < block ? inputs - begin : block;
-            group_rows = 0;
-            for (size_t index = first; index < last && !in_place; index++) {
-                const size_t height = height_of(&plan, index);
-                if (transposed) {
-                    gather(x + begin * x_stride + first_row + group_rows, x_stride, height, length,
-                           scratch + group_rows * length);
-                } else {
-                    interleave(x + (first_row + group_rows) * x_stride + begin, x_stride, height, length,
-                               scratch + group_rows * length);
-                }
-                group_rows += height;
-            }
-            size_t panel = panel_begin;
-            while (panel < panel_end) {
-                const size_t count = panel_end - panel < wanted ? panel_end - panel : wanted;
-                const char *weights = (const char *)panels + (panel * inputs + begin) * CK_PANEL_COLUMNS * element;
-                if (widens) {
-                    widen_slice(level, weights, length * CK_PANEL_COLUMNS, wide);
-                    weights = (const char *)wide;
-                }
-                size_t row = 0;
-                for (size_t index = first; index < last; index++) {
-                    const size_t height = height_of(&plan, index);
-                    const ck_tile tile = {
-                        .panels = weights,
-                        .panel_stride = inputs * CK_PANEL_COLUMNS,
-                        .inputs = length,
-                        .x = in_place ? x + begin : scratch + row * length,
-                        .x_step = height,
-                        .y = y + (first_row + row) * y_stride + panel * CK_PANEL_COLUMNS,
-                        .y_stride = y_stride,
-                        .columns = outputs - panel * CK_PANEL_COLUMNS,
-                        .accumulate = accumulate || begin > 0,
-                        .relu = relu && begin + length == inputs,
-                    };
-                    run(&tile, height, count, widens ? CK_TYPE_F32 : type);
-                    row += height;
-                }
-                panel += count;
-            }
-        }
-        first_row += group_rows;
+    const int in_place = call->rows == 1 && !call->transposed;
+    const product_plan plan = plan_of(level, call->type, call->inputs, call->rows, in_place);
+    for (size_t group = 0; group < plan.groups; group++) {
+        const size_t first = piece_start(call->rows, plan.groups, group);
+        const size_t rows = piece_start(call->rows, plan.groups, group + 1) - first;
+        run_group(call, &plan, first, rows, in_place, scratch);
     }
 }
 
 void ck_product(int level, const void *panels, int type, size_t inputs, size_t outputs, size_t panel_begin,
                 size_t panel_end, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride, int relu,
                 float *scratch) {
-    product(level, panels, type, inputs, outputs, panel_begin, panel_end, x, x_stride, 0, rows, y, y_stride, 0, relu,
-            scratch);
+    const product_call call = {
+        .panels = panels,
+        .type = type,
+        .inputs = inputs,
+        .outputs = outputs,
+        .panel_begin = panel_begin,
+        .panel_end = panel_end,
+        .x = x,
+        .x_stride = x_stride,
+        .rows = rows,
+        .y = y,
+        .y_stride = y_stride,
+        .relu = relu,
+    };
+    product(level, &call, scratch);
 }
 
 void ck_multiply(int level, const float *panels, size_t depth, size_t columns, size_t panel_begin, size_t panel_end,
                  const float *a, size_t a_stride, int a_transposed, size_t rows, float *y, size_t y_stride,
                  int accumulate, int relu, float *scratch) {
-    product(level, panels, CK_TYPE_F32, depth, columns, panel_begin, panel_end, a, a_stride, a_transposed, rows, y,
-            y_stride, accumulate, relu, scratch);
+    const product_call call = {
+        .panels = (const char *)panels,
+        .type = CK_TYPE_F32,
+        .inputs = depth,
+        .outputs = columns,
+        .panel_begin = panel_begin,
+        .panel_end = panel_end,
+        .x = a,
+        .x_stride = a_stride,
+        .transposed = a_transposed,
+        .rows = rows,
+        .y = y,
+        .y_stride = y_stride,
+        .accumulate = accumulate,
+        .relu = relu,
+    };
+    product(level, &call, scratch);
 }
 
 void ck_multiply_streaming(int level, const float *a, size_t a_stride, const float *b, size_t b_stride, size_t rows,
@@ -284,7 +459,7 @@ void ck_multiply_streaming(int level, const float *a, size_t a_stride, const flo
     for (size_t begin = 0; begin < depth; begin += block) {
         const size_t length = depth - begin < block ? depth - begin : block;
         ck_pack_panels(b + begin * b_stride, b_stride, 0, length, columns, packed, 0, panels);
-        product(level, packed, CK_TYPE_F32, length, columns, 0, panels, a + begin * a_stride, a_stride, 1, rows, y,
-                y_stride, accumulate || begin > 0, 0, scratch);
+        ck_multiply(level, packed, length, columns, 0, panels, a + begin * a_stride, a_stride, 1, rows, y, y_stride,
+                    accumulate || begin > 0, 0, scratch);
     }
 }

@@ -9,16 +9,60 @@
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define UNROLL _Pragma("clang loop unroll(full)")
 
-/// How far ahead of the multiply-adds the weights are prefetched, in bytes of one panel: a page, past which the
-/// processor does not prefetch by itself.
-#define PREFETCH_BYTES 4096
-
-CK_INLINE TARGET __m512 load_weights(const void *weights, size_t index, int bf16) {
-    if (bf16) {
-        const __m256i narrow = _mm256_loadu_si256((const __m256i *)((const uint16_t *)weights + index));
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+/// Loads a panel's columns of an input, or its first half, into one register for every sixteen.
+///
+/// A whole panel of bfloat16 is widened by a shift and a mask, for the multiply-adds wait for no more than two operations
+/// then: the first register has the even columns, the second the odd ones.
+CK_INLINE TARGET void load_columns(const char *at, __m512 columns[2], const int vectors, const int bf16) {
+    if (!bf16) {
+        columns[0] = _mm512_loadu_ps(at);
+        if (vectors == 2) {
+            columns[1] = _mm512_loadu_ps(at + 64);
+        }
+    } else if (vectors == 2) {
+        const __m512i narrow = _mm512_loadu_si512(at);
+        columns[0] = _mm512_castsi512_ps(_mm512_slli_epi32(narrow, 16));
+        columns[1] = _mm512_castsi512_ps(_mm512_and_si512(narrow, _mm512_set1_epi32((int)0xFFFF0000)));
+    } else {
+        const __m256i narrow = _mm256_loadu_si256((const __m256i *)at);
+        columns[0] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
     }
-    return _mm512_loadu_ps((const float *)weights + index);
+}
+
+/// Thirty-two sums from memory's order into that of `load_columns`.
+CK_INLINE TARGET void part(__m512 sums[2]) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    const __m512 first = _mm512_permutex2var_ps(sums[0], even, sums[1]);
+    sums[1] = _mm512_permutex2var_ps(sums[0], odd, sums[1]);
+    sums[0] = first;
+}
+
+/// And back.
+CK_INLINE TARGET void join(__m512 sums[2]) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    const __m512 first = _mm512_permutex2var_ps(sums[0], low, sums[1]);
+    sums[1] = _mm512_permutex2var_ps(sums[0], high, sums[1]);
+    sums[0] = first;
+}
+
+/// Adds the products of input `which`, counted from the current pointers.
+CK_INLINE TARGET void add_input(__m512 sums[CK_MAX_TILE_ROWS][8], const char *const weights[4], const float *x,
+                                const int rows, const int panels, const int vectors, const int bf16, const int which) {
+    const int element = bf16 ? 2 : 4;
+    __m512 columns[4][2];
+    UNROLL for (int p = 0; p < panels; p++) {
+        load_columns(weights[p] + which * CK_PANEL_COLUMNS * element, columns[p], vectors, bf16);
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        const __m512 value = _mm512_set1_ps(x[which * rows + r]);
+        UNROLL for (int p = 0; p < panels; p++) {
+            UNROLL for (int v = 0; v < vectors; v++) {
+                sums[r][p * vectors + v] = _mm512_fmadd_ps(value, columns[p][v], sums[r][p * vectors + v]);
+            }
+        }
+    }
 }
 
 /// `rows` rows by `panels` panels, or by the first sixteen columns of one, with all sums in registers. The arguments after
@@ -26,57 +70,59 @@ CK_INLINE TARGET __m512 load_weights(const void *weights, size_t index, int bf16
 CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int panels, const int vectors,
                                const int bf16) {
     __m512 sums[CK_MAX_TILE_ROWS][8];
-    __mmask16 masks[8];
     const char *weights[4];
     const float *x = tile->x;
     const size_t element = bf16 ? 2 : 4;
-    const size_t step = CK_PANEL_COLUMNS;
+    const size_t apart = tile->panel_stride * element;
+    const char *ahead = tile->ahead;
+    const size_t ahead_step = tile->ahead_step;
+    const size_t ahead_lines = tile->ahead_lines;
 
-    UNROLL for (int v = 0; v < vectors; v++) {
-        const size_t first = (size_t)v * 16;
-        const size_t left = tile->columns > first ? tile->columns - first : 0;
-        masks[v] = left >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << left) - 1);
-    }
     UNROLL for (int p = 0; p < panels; p++) {
-        weights[p] = (const char *)tile->panels + (size_t)p * tile->panel_stride * element;
+        weights[p] = (const char *)tile->panels + (size_t)p * apart;
     }
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < vectors; v++) {
-            sums[r][v] = tile->accumulate
-                ? _mm512_maskz_loadu_ps(masks[v], tile->y + (size_t)r * tile->y_stride + v * 16)
-                : _mm512_setzero_ps();
+        UNROLL for (int v = 0; v < panels * vectors; v++) {
+            sums[r][v] = tile->from ? _mm512_loadu_ps(tile->from + (size_t)r * tile->from_stride + v * 16)
+                                    : _mm512_setzero_ps();
+        }
+        UNROLL for (int v = 0; bf16 && vectors == 2 && v < panels * 2; v += 2) {
+            part(sums[r] + v);
         }
     }
-    for (size_t k = tile->inputs; k > 0; k--) {
-        __m512 column[8];
-        UNROLL for (int p = 0; p < panels; p++) {
-            const char *at = weights[p];
-            weights[p] += step * element;
-            _mm_prefetch(at + PREFETCH_BYTES, _MM_HINT_T0);
-            column[2 * p] = load_weights(at, 0, bf16);
-            if (vectors > 1) {
-                if (!bf16) {
-                    _mm_prefetch(at + PREFETCH_BYTES + 64, _MM_HINT_T0);
-                }
-                column[2 * p + 1] = load_weights(at, 16, bf16);
+    for (size_t fours = tile->inputs / 4; fours > 0; fours--) {
+        for (size_t line = 0; line < ahead_lines; line++) {
+            UNROLL for (int p = 0; p < panels; p++) {
+                _mm_prefetch(ahead + (size_t)p * apart + line * 64, _MM_HINT_T1);
             }
         }
-        UNROLL for (int r = 0; r < rows; r++) {
-            const __m512 value = _mm512_set1_ps(x[r]);
-            UNROLL for (int v = 0; v < vectors; v++) {
-                sums[r][v] = _mm512_fmadd_ps(value, column[v], sums[r][v]);
-            }
+        ahead += ahead_step;
+        UNROLL for (int which = 0; which < 4; which++) {
+            add_input(sums, weights, x, rows, panels, vectors, bf16, which);
+        }
+        UNROLL for (int p = 0; p < panels; p++) {
+            weights[p] += 4 * CK_PANEL_COLUMNS * element;
+        }
+        x += 4 * rows;
+    }
+    for (size_t rest = tile->inputs % 4; rest > 0; rest--) {
+        add_input(sums, weights, x, rows, panels, vectors, bf16, 0);
+        UNROLL for (int p = 0; p < panels; p++) {
+            weights[p] += CK_PANEL_COLUMNS * element;
         }
         x += rows;
     }
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int v = 0; bf16 && vectors == 2 && v < panels * 2; v += 2) {
+            join(sums[r] + v);
+        }
+        UNROLL for (int v = 0; v < panels * vectors; v++) {
             __m512 sum = sums[r][v];
             if (tile->relu) {
                 // The second operand wins where either is NaN, so NaN passes through.
                 sum = _mm512_max_ps(_mm512_setzero_ps(), sum);
             }
-            _mm512_mask_storeu_ps(tile->y + (size_t)r * tile->y_stride + v * 16, masks[v], sum);
+            _mm512_storeu_ps(tile->to + (size_t)r * tile->to_stride + v * 16, sum);
         }
     }
 }
@@ -100,49 +146,31 @@ CK_INLINE TARGET void tile_512(const ck_tile *tile, const int rows, const int pa
     ROWS_CASE(11, 1, vectors)                                                                                          \
     ROWS_CASE(12, 1, vectors)
 
-CK_INLINE TARGET void panel_512(const ck_tile *tile, size_t rows, size_t panels, const int bf16) {
-    if (panels == 4 && rows == 1) {
-        tile_512(tile, 1, 4, 8, bf16);
-        return;
-    }
-    if (panels == 2 && rows <= 4) {
+CK_INLINE TARGET void run(const ck_tile *tile, size_t rows, size_t panels, const int bf16) {
+    if (panels == 4) {
+        tile_512(tile, 1, 4, 2, bf16);
+    } else if (panels == 2) {
         switch (rows) {
-            ROWS_CASE(1, 2, 4)
-            ROWS_CASE(2, 2, 4)
-            ROWS_CASE(3, 2, 4)
-            ROWS_CASE(4, 2, 4)
+            ROWS_CASE(1, 2, 2)
+            ROWS_CASE(2, 2, 2)
+            ROWS_CASE(3, 2, 2)
+            ROWS_CASE(4, 2, 2)
         }
-        return;
-    }
-    if (tile->columns <= 16) {
-        switch (rows) { ALL_ROWS(1) }
-        return;
-    }
-    switch (rows) { ALL_ROWS(2) }
-}
-
-static TARGET void panels_f32(const ck_tile *tile, size_t rows, size_t panels) { panel_512(tile, rows, panels, 0); }
-static TARGET void panels_bf16(const ck_tile *tile, size_t rows, size_t panels) { panel_512(tile, rows, panels, 1); }
-
-static void run(const ck_tile *tile, size_t rows, size_t panels, int type) {
-    if (type == CK_TYPE_BF16) {
-        panels_bf16(tile, rows, panels);
+    } else if (panels == 1) {
+        switch (rows) { ALL_ROWS(2) }
     } else {
-        panels_f32(tile, rows, panels);
+        switch (rows) { ALL_ROWS(1) }
     }
 }
+
+static TARGET void run_f32(const ck_tile *tile, size_t rows, size_t panels) { run(tile, rows, panels, 0); }
+static TARGET void run_bf16(const ck_tile *tile, size_t rows, size_t panels) { run(tile, rows, panels, 1); }
 
 void ck_tile_avx512(const ck_tile *tile, size_t rows, size_t panels, int type) {
-    if ((panels == 4 && rows == 1) || (panels == 2 && rows <= 4) || panels == 1) {
-        run(tile, rows, panels, type);
-        return;
-    }
-    ck_tile one = *tile;
-    for (size_t panel = 0; panel < panels; panel++) {
-        run(&one, rows, 1, type);
-        one.panels = (const char *)one.panels + one.panel_stride * (type == CK_TYPE_BF16 ? 2 : 4);
-        one.y += CK_PANEL_COLUMNS;
-        one.columns -= CK_PANEL_COLUMNS;
+    if (type == CK_TYPE_BF16) {
+        run_bf16(tile, rows, panels);
+    } else {
+        run_f32(tile, rows, panels);
     }
 }
 

@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CKernels
 internal import COpenBLAS
 
 /// Which kernel families this process computes with, for logs and benchmark results.
 public enum KernelReport {
-    /// One line that names the instruction sets of the packed products and the kernel family of OpenBLAS.
+    /// One line that names the instruction sets of the packed products, the caches that they are cut for, and the kernel family
+    /// of OpenBLAS.
     ///
-    /// - Returns: For example `packed product: AVX-512, int8: AVX-512 VNNI; OpenBLAS: SkylakeX, 1 thread`.
+    /// - Returns: For example
+    ///   `packed product: AVX-512, int8: AVX-512 VNNI, for caches of 48 KiB and 2 MiB; OpenBLAS: SkylakeX, 1 thread`.
     public static func describe() -> String {
         BLAS.prepare()
         let core = openblas_get_corename().map { String(cString: $0) } ?? "unknown"
         let level = KernelLevel.best
-        return "packed product: \(level.name), int8: \(level.int8Name); OpenBLAS: \(core), 1 thread"
+        return "packed product: \(level.name), int8: \(level.int8Name), for caches of \(size(ofCache: 1)) and \(size(ofCache: 2)); "
+            + "OpenBLAS: \(core), 1 thread"
+    }
+
+    /// The size of a cache that products are cut for.
+    private static func size(ofCache level: Int32) -> String {
+        let kibibytes = ck_cache_bytes(level) >> 10
+        return kibibytes % 1024 == 0 ? "\(kibibytes >> 10) MiB" : "\(kibibytes) KiB"
     }
 }

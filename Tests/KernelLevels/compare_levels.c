@@ -181,6 +181,13 @@ int main(void) {
             int8_products(inputs, outputs, rows, rows % 2);
         }
     }
+    // Several slices and blocks of inputs, and several groups of rows.
+    for (size_t rows = 2; rows <= 33; rows++) {
+        products(1541, 49, rows, CK_TYPE_F32, rows % 2);
+        products(1541, 75, rows, CK_TYPE_BF16, rows % 2);
+    }
+    products(3077, 45, 205, CK_TYPE_F32, 0);
+    products(3077, 45, 205, CK_TYPE_BF16, 1);
     products(4100, 70, 14, CK_TYPE_F32, 1);
     products(4100, 70, 14, CK_TYPE_BF16, 0);
     int8_products(4100, 230, 51, 0);

@@ -115,6 +115,40 @@ struct PackedProductTests {
         }
     }
 
+    @Test(
+        "gives 1 to 33 rows the bits of the portable chain where slices of the inputs go through the caches",
+        arguments: Self.chained
+    )
+    func slices(dtype: DType) {
+        var numbers = NumberSource(seed: 7)
+        // The last panel has 17 columns, more than half of one, or 3.
+        for (inputs, outputs) in [(1541, 49), (1030, 35)] {
+            let matrix = self.pack(numbers.floats(outputs * inputs), outputs: outputs, inputs: inputs, dtype: dtype)
+            let x = numbers.floats(33 * inputs)
+            let expected = bits(self.multiply(matrix, x, rows: 33, level: .scalar))
+            for level in KernelLevel.available where level != .scalar {
+                for rows in 1...33 {
+                    let y = self.multiply(matrix, Array(x.prefix(rows * inputs)), rows: rows, level: level)
+                    #expect(bits(y) == Array(expected.prefix(rows * outputs)), "\(rows) rows, \(level.name)")
+                }
+            }
+        }
+    }
+
+    @Test("gives many rows the same bits in several groups", arguments: KernelLevel.available)
+    func groups(level: KernelLevel) {
+        var numbers = NumberSource(seed: 8)
+        let (inputs, outputs, rows) = (1100, 33, 205)
+        let matrix = self.pack(numbers.floats(outputs * inputs), outputs: outputs, inputs: inputs)
+        let x = numbers.floats(rows * inputs)
+        let y = bits(self.multiply(matrix, x, rows: rows, relu: true, level: level))
+        for row in [0, 102, 103, 191, 192, 204] {
+            let one = Array(x[row * inputs..<(row + 1) * inputs])
+            let alone = bits(self.multiply(matrix, one, rows: 1, relu: true, level: .scalar))
+            #expect(Array(y[row * outputs..<(row + 1) * outputs]) == alone, "row \(row), \(level.name)")
+        }
+    }
+
     @Test("turns negative results into 0 and keeps NaN when rectifying", arguments: KernelLevel.available)
     func relu(level: KernelLevel) {
         let matrix = self.pack([1, -1, 1, -1], outputs: 4, inputs: 1)

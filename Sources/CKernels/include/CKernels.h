@@ -97,6 +97,9 @@ int ck_best_level(void);
 /// Whether this processor and operating system can run a level: 1 or 0.
 int ck_has_level(int level);
 
+/// Bytes of a data or common cache of the processor, by its level from 1 to 3: 32 KiB, 512 KiB and 0 where it does not say.
+size_t ck_cache_bytes(int level);
+
 /// Binds the calling thread to one processor. Returns 1, or 0 where the system does not allow it or has no such call.
 int ck_bind_thread(int cpu);
 
