@@ -313,7 +313,7 @@ public final class Gateway: Sendable {
         self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])
     }
 
-    private static func name(of checkpoint: Checkpoint) -> String {
+    static func name(of checkpoint: Checkpoint) -> String {
         let path = checkpoint.manifest?.source ?? checkpoint.directory
         return path.split(separator: "/").last.map(String.init) ?? path
     }
