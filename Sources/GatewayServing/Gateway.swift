@@ -140,7 +140,7 @@ public final class Gateway: Sendable {
         self.calls = GatewayCalls(service: service, engine: engine)
         var authorize: (@Sendable (ServerContext) -> RPCError?)?
         if let tokens = configuration.tokens { authorize = { tokens.check($0) } }
-        let methods = service.methods + HealthService(registry: health).methods
+        let methods = service.methods + service.inferenceMethods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
         self.engine = engine
