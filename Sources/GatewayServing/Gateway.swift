@@ -38,7 +38,7 @@ public final class Gateway: Sendable {
     let weights: WeightWatch
     let server: RPCServer
     let health: HealthRegistry
-    private let listeners = Mutex<[any GatewayListener]>([])
+    let listeners = Mutex<[any GatewayListener]>([])
 
     /// The gateway's calls, for listeners beside the one of gRPC.
     public let calls: GatewayCalls

@@ -13,6 +13,11 @@ public protocol GatewayListener: Sendable {
 
     /// Takes no new connections and lets requests finish; then ``run()`` returns.
     func beginDraining()
+
+    /// Adds the listener's counts and current state to the gateway's metrics.
+    ///
+    /// - Parameter snapshot: Where the values go.
+    func collect(into snapshot: inout MetricSnapshot)
 }
 
 /// The calls of a gateway's gRPC service, for listeners of other protocols: the same checks, queue and answers.

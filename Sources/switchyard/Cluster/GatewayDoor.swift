@@ -4,6 +4,7 @@ import GatewayServing
 import HTTPDoor
 import RPCCore
 import SwitchyardProtos
+import Telemetry
 
 /// The gateway as HTTP sees it.
 struct GatewayDoor: DoorBackend {
@@ -59,4 +60,5 @@ struct DoorListener: GatewayListener {
 
     func run() async throws { try await self.door.run() }
     func beginDraining() { self.door.beginDraining() }
+    func collect(into snapshot: inout MetricSnapshot) { self.door.collect(into: &snapshot) }
 }
