@@ -38,8 +38,7 @@ demo: ## run a whole cluster on this machine: some prompts, and where their toke
 
 test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp ## run the whole test suite, as continuous integration does
 	$(SWIFT) build --build-tests
-	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" \
-	    SWITCHYARD_TEST_TRITON_PYTHON="$(abspath $(TRITON_VENV))/bin/python" deploy/check/tests.sh
+	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" deploy/check/tests.sh
 
 faults: ## inject faults into clusters under load: the tables of docs/reliability.md (about 26 minutes, as root)
 	@deploy/install-packages.sh faults

@@ -12,7 +12,7 @@ import Testing
 private let hasPython = Peers.mayRun(Peers.python)
 private let pythonHint: Comment = "make test sets SWITCHYARD_TEST_PYTHON"
 private let hasTriton = Peers.mayRun(Peers.tritonPython)
-private let tritonHint: Comment = "make test sets SWITCHYARD_TEST_TRITON_PYTHON"
+private let tritonHint: Comment = "make test makes an environment with tritonclient"
 private let hasCpp = Peers.mayRun("cpp_gateway")
 private let cppHint: Comment = "make test builds the C++ clients where grpc_cpp_plugin and g++ are installed"
 
