@@ -2,6 +2,7 @@
 
 SWIFT ?= swift
 VENV ?= .venv
+TRITON_VENV = $(VENV)-triton
 MODEL ?= deploy/models/switch-mini
 
 # Both kinds of build stay side by side in .build: release for people, debug for tests.
@@ -35,7 +36,7 @@ demo: ## run a whole cluster on this machine: some prompts, and where their toke
 	@$(RELEASE)
 	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
 
-test: $(VENV)/.ready peers-cpp ## run the whole test suite, as continuous integration does
+test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp ## run the whole test suite, as continuous integration does
 	$(SWIFT) build --build-tests
 	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" deploy/check/tests.sh
 
@@ -125,6 +126,13 @@ $(VENV)/.ready: $(PYTHON_REQUIREMENTS) deploy/install-packages.sh
 	@deploy/install-packages.sh test
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(PYTHON_REQUIREMENTS))
+	@touch $@
+
+# NVIDIA's client wants another protobuf than the others, so it has an environment of its own.
+$(TRITON_VENV)/.ready: Tests/Peers/requirements-triton.txt deploy/install-packages.sh
+	@deploy/install-packages.sh test
+	python3 -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements-triton.txt
 	@touch $@
 
 # Small clients over gRPC's C++ library; without it, tests that need them are skipped, but not in CI.

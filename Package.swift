@@ -198,10 +198,15 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .target(
+            name: "OpenInference",
+            dependencies: ["SwitchyardTypes", "SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore"],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "GatewayServing",
             dependencies: [
                 "SwitchyardTypes", "SwitchModel", "TensorKernels", "Checkpoints", "Tokenization", "BatchScheduling",
-                "ExpertPooling", "Receipts",
+                "ExpertPooling", "Receipts", "OpenInference",
                 "SwitchyardProtos", "RPCCore", "RPCTransport", "ServiceKit", "Telemetry", nioCore, logging, metrics,
                 serviceLifecycle,
             ],
@@ -428,6 +433,11 @@ let package = Package(
                 nioEmbedded,
                 httpTypes,
             ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "OpenInferenceTests",
+            dependencies: ["OpenInference", "SwitchyardProtos", "RPCCore"],
             swiftSettings: swiftSettings
         ),
         .testTarget(

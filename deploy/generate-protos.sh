@@ -22,7 +22,7 @@ out=${1:-$root/Sources}
 c_out=$out/CSwitchyardProtos
 swift_out=$out/SwitchyardProtos/Generated
 files="switchyard/v1/types.proto switchyard/v1/expert_host.proto switchyard/v1/gateway.proto switchyard/v1/training.proto
-    grpc/health/v1/health.proto grpc/reflection/v1/reflection.proto"
+    grpc/health/v1/health.proto grpc/reflection/v1/reflection.proto inference/open_inference.proto"
 # Only reflection describes this one: its messages are those of v1.
 described="grpc/reflection/v1alpha/reflection.proto"
 

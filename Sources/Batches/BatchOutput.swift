@@ -20,6 +20,8 @@ package struct BatchIdentity: Codable, Sendable, Hashable {
     package var defaults: String
     /// The seed of the first line where lines have none of their own.
     package var seed: UInt64
+    /// When it began, in seconds since 1970, where its answers say that; going on does not change it.
+    package var created: Int?
 
     /// Describes a batch.
     package init(
@@ -29,7 +31,8 @@ package struct BatchIdentity: Codable, Sendable, Hashable {
         task: String,
         format: String,
         defaults: String,
-        seed: UInt64
+        seed: UInt64,
+        created: Int? = nil
     ) {
         self.lines = lines
         self.input = String(input, radix: 16)
@@ -38,6 +41,7 @@ package struct BatchIdentity: Codable, Sendable, Hashable {
         self.format = format
         self.defaults = defaults
         self.seed = seed
+        self.created = created
     }
 
     /// What parts it from another, for people; nil if both are one batch.

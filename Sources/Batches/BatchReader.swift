@@ -124,6 +124,9 @@ package struct BatchReader: Sendable {
         var id: String?
         do throws(BatchFault) {
             var members = try self.members(of: bytes)
+            if members["custom_id"] != nil {
+                throw BatchFault(.invalidArgument, "custom_id is a field of OpenAI's batch lines; add --format openai")
+            }
             if let name = members.removeValue(forKey: "id") {
                 switch name {
                 case .string(let text): id = MessageJSONWriter.quoted(text)

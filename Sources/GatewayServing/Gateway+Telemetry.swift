@@ -7,6 +7,7 @@ internal import ServiceKit
 internal import SwitchModel
 internal import SwitchyardProtos
 internal import SwitchyardTypes
+internal import Synchronization
 public import Telemetry
 
 extension Gateway {
@@ -39,6 +40,7 @@ extension Gateway {
         snapshot.setService(Self.component, isReady: self.readiness.isReady)
         snapshot.setModel(fingerprint: self.fingerprint, weightType: "\(self.engine.model.weightType)")
         snapshot.set(self.server, security: self.configuration.security)
+        for listener in self.listeners.withLock({ $0 }) { listener.collect(into: &snapshot) }
         if case .tls(let tls) = self.configuration.cluster.channel.security, let end = tls.certificateEnd {
             snapshot.set(MetricCatalog.transport.tlsCertificateExpiryTimestampSeconds, ["experts"], end)
         }

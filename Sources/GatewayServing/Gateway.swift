@@ -38,7 +38,7 @@ public final class Gateway: Sendable {
     let weights: WeightWatch
     let server: RPCServer
     let health: HealthRegistry
-    private let listeners = Mutex<[any GatewayListener]>([])
+    let listeners = Mutex<[any GatewayListener]>([])
 
     /// The gateway's calls, for listeners beside the one of gRPC.
     public let calls: GatewayCalls
@@ -140,7 +140,7 @@ public final class Gateway: Sendable {
         self.calls = GatewayCalls(service: service, engine: engine)
         var authorize: (@Sendable (ServerContext) -> RPCError?)?
         if let tokens = configuration.tokens { authorize = { tokens.check($0) } }
-        let methods = service.methods + HealthService(registry: health).methods
+        let methods = service.methods + service.inferenceMethods + HealthService(registry: health).methods
         self.configuration = configuration
         self.fingerprint = checkpoint.fingerprint
         self.engine = engine
@@ -313,7 +313,7 @@ public final class Gateway: Sendable {
         self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])
     }
 
-    private static func name(of checkpoint: Checkpoint) -> String {
+    static func name(of checkpoint: Checkpoint) -> String {
         let path = checkpoint.manifest?.source ?? checkpoint.directory
         return path.split(separator: "/").last.map(String.init) ?? path
     }

@@ -45,6 +45,9 @@ public final class LocalGateway: Sendable {
     /// The fingerprint of the checkpoint.
     public let fingerprint: UInt64
 
+    /// The model and the limits of requests; all of its experts are here.
+    public let model: ModelDescription
+
     private let engine: InferenceEngine
     private let handler: RequestHandler
 
@@ -91,6 +94,13 @@ public final class LocalGateway: Sendable {
         )
         let expertWeights = Set([experts.weightType].compactMap { $0 })
         self.fingerprint = checkpoint.fingerprint
+        self.model = ModelDescription(
+            checkpoint,
+            name: Gateway.name(of: checkpoint),
+            weightType: model.weightType,
+            limits: .local,
+            batchSlots: options.scheduler.batchSlots
+        )
         self.engine = InferenceEngine(
             model: model,
             experts: experts,
@@ -116,6 +126,9 @@ public final class LocalGateway: Sendable {
             )
         )
     }
+
+    /// The texts of tokens.
+    public var tokens: TokenWords { TokenWords(tokenizer: self.handler.reader.tokenizer) }
 
     /// Runs the engine while a closure runs; can be called once.
     ///

@@ -26,10 +26,31 @@ public struct DoorCall: Sendable {
     }
 }
 
+/// What tokens are as text, by the tokenizer of the served model.
+public protocol TokenTexts: Sendable {
+    /// The text that each token of a sequence adds; joined it is the sequence's text, as far as no stop string cut it.
+    ///
+    /// - Parameter ids: The sequence.
+    /// - Returns: One text for each token; empty texts for a model without a tokenizer.
+    func texts(of ids: [UInt32]) -> [String]
+
+    /// The text of a token by itself, in the middle of a sequence.
+    ///
+    /// - Parameter id: The token.
+    /// - Returns: Its text; its number for a model without a tokenizer.
+    func text(of id: UInt32) -> String
+
+    /// Whether a token is a special one, such as the end of a sequence or a sentinel.
+    ///
+    /// - Parameter id: The token.
+    /// - Returns: Whether it is special.
+    func isSpecial(_ id: UInt32) -> Bool
+}
+
 /// The gateway behind the door: the calls of its gRPC service, and what a token's text is.
 ///
 /// Cancelling the task of a call cancels the request.
-public protocol DoorBackend: Sendable {
+public protocol DoorBackend: TokenTexts {
     /// Describes the served model and its limits.
     var model: ModelDescription { get }
 
@@ -82,22 +103,4 @@ public protocol DoorBackend: Sendable {
     /// - Returns: The target's log-probabilities.
     /// - Throws: `RPCError` as over gRPC.
     func score(_ request: ScoreRequest, _ call: DoorCall) async throws -> ScoreResponse
-
-    /// The text that each token of a sequence adds; joined it is the sequence's text, as far as no stop string cut it.
-    ///
-    /// - Parameter ids: The sequence.
-    /// - Returns: One text for each token; empty texts for a model without a tokenizer.
-    func texts(of ids: [UInt32]) -> [String]
-
-    /// The text of a token by itself, in the middle of a sequence.
-    ///
-    /// - Parameter id: The token.
-    /// - Returns: Its text; its number for a model without a tokenizer.
-    func text(of id: UInt32) -> String
-
-    /// Whether a token is a special one, such as the end of a sequence or a sentinel.
-    ///
-    /// - Parameter id: The token.
-    /// - Returns: Whether it is special.
-    func isSpecial(_ id: UInt32) -> Bool
 }

@@ -104,6 +104,102 @@ struct BatchCommandTests {
         }
     }
 
+    /// Lines of OpenAI's format: two that are answered, one for each address, and three that are not.
+    private static let openAILines = [
+        ("a", "completions", #""prompt": ["A horse! a horse! my <extra_id_0> for a horse!", "my"], "max_tokens": 8"#),
+        ("b", "embeddings", #""input": "my""#), ("c", "chat/completions", #""messages": []"#),
+        ("a", "completions", #""prompt": "my""#),
+        ("d", "completions", #""prompt": "my", "temperature": 1, "n": 2, "max_tokens": 6"#),
+        ("e", "completions", #""prompt": "my", "echo": true"#),
+    ]
+    .map { id, url, body in
+        #"{"custom_id": "\#(id)", "method": "POST", "url": "/v1/\#(url)", "body": {"model": "switch-mini", \#(body)}}"#
+    }
+    .joined(separator: "\n")
+
+    @Test("OpenAI's batch lines have OpenAI's answers, the same from a cluster and after a kill")
+    func openAI() async throws {
+        try await Self.withFolder { folder in
+            let input = Self.path(folder, "in.jsonl")
+            try Data(Self.openAILines.utf8).write(to: URL(fileURLWithPath: input))
+            let (here, there) = (Self.path(folder, "here.jsonl"), Self.path(folder, "there.jsonl"))
+            let flags = ["--format", "openai", "--seed", "3"]
+            let local = try await Self.batch([input, here, "--local", TestCluster.miniature] + flags)
+            #expect(
+                local.status == 0 && local.text.contains("3 of these have an error"),
+                "\(local.errors) \(local.text)"
+            )
+            try await TestCluster.runProcesses(pools: 2) { cluster in
+                let lines = try String(contentsOfFile: here, encoding: .utf8).split(separator: "\n")
+                let remote = try await Self.batch([input, there, "--endpoint", cluster.gatewayAddress] + flags)
+                #expect(remote.status == 0, "\(remote.errors)")
+                let others = try String(contentsOfFile: there, encoding: .utf8).split(separator: "\n")
+                let time = /"created":[0-9]+/
+                #expect(others.map { $0.replacing(time, with: "") } == lines.map { $0.replacing(time, with: "") })
+            }
+            let lines = try String(contentsOfFile: here, encoding: .utf8).split(separator: "\n").map(String.init)
+            try #require(lines.count == 6)
+            let values = try lines.map {
+                try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+            }
+            #expect(values.map { $0["custom_id"] as? String } == ["a", "b", "c", "a", "d", "e"])
+            let codes = values.map { (($0["response"] as? [String: Any])?["status_code"] as? Int) }
+            #expect(codes == [200, 200, nil, nil, 200, 400])
+            let errors = values.map { (($0["error"] as? [String: Any])?["code"] as? String) }
+            #expect(errors == [nil, nil, "invalid_url", "duplicate_custom_id", nil, nil])
+            let prompt = try #require(try TestCluster.prompts().first { $0.prompt.hasPrefix("A horse!") })
+            #expect(lines[0].contains("text_completion") && !prompt.tokenIDs.isEmpty)
+            let refused = try await Self.batch([input, here, "--beams", "2", "--local", TestCluster.miniature] + flags)
+            #expect(refused.status != 0 && refused.errors.contains("say how to generate"), "\(refused.errors)")
+            let unnamed = Self.path(folder, "unnamed.jsonl")
+            let plain = try await Self.batch([input, unnamed, "--local", TestCluster.miniature])
+            let hint = try String(contentsOfFile: unnamed, encoding: .utf8)
+            #expect(plain.status == 0 && hint.contains("--format openai"), "\(hint.prefix(300))")
+        }
+    }
+
+    @Test("a batch of OpenAI's lines that is killed goes on with the same names and the same time")
+    func openAIKilled() async throws {
+        try await Self.withFolder { folder in
+            let input = Self.path(folder, "in.jsonl")
+            let lines = (0..<24)
+                .map {
+                    #"{"custom_id":"\#($0)","method":"POST","url":"/v1/completions","body":{"model":"switch-mini","#
+                        + #""prompt":"my <extra_id_0> \#($0)","temperature":1,"max_tokens":10}}"#
+                }
+            try Data(lines.joined(separator: "\n").utf8).write(to: URL(fileURLWithPath: input))
+            let output = Self.path(folder, "out.jsonl")
+            let flags = ["--format", "openai", "--local", TestCluster.miniature, "--threads", "1"]
+            let process = Process()
+            process.executableURL = URL(fileURLWithPath: TestCluster.executable)
+            process.arguments = ["batch", input, output] + flags
+            process.standardOutput = FileHandle.nullDevice
+            process.standardError = FileHandle.nullDevice
+            try process.run()
+            while process.isRunning, (try? Data(contentsOf: URL(fileURLWithPath: output + ".partial")))?.isEmpty ?? true
+            {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+            #expect(!FileManager.default.fileExists(atPath: output), "it was over before it was killed")
+            let record = try String(contentsOfFile: output + ".partial.json", encoding: .utf8)
+            let written = try Data(contentsOf: URL(fileURLWithPath: output + ".partial"))
+            let last = try await Self.batch([input, output] + flags)
+            #expect(last.status == 0 && last.errors.contains("Going on after"), "\(last.errors)")
+            let all = try Data(contentsOf: URL(fileURLWithPath: output))
+            let end = try #require(written.lastIndex(of: UInt8(ascii: "\n")))
+            #expect(all.starts(with: written[...end]))
+            // The whole batch from the same record: the same bytes.
+            let again = Self.path(folder, "again.jsonl")
+            try Data(record.utf8).write(to: URL(fileURLWithPath: again + ".partial.json"))
+            try Data().write(to: URL(fileURLWithPath: again + ".partial"))
+            let second = try await Self.batch([input, again] + flags)
+            #expect(second.status == 0, "\(second.errors)")
+            #expect(try Data(contentsOf: URL(fileURLWithPath: again)) == all)
+        }
+    }
+
     @Test("targets are scored and inputs are encoded, as the gateway does one by one")
     func otherTasks() async throws {
         try await Self.withFolder { folder in

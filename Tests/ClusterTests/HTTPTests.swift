@@ -183,6 +183,67 @@ struct HTTPTests {
         }
     }
 
+    @Test("requests, connections and bytes are counted, and a trace goes on through the gateway", .enabled(if: hasCurl))
+    func metricsAndTraces() async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("http-\(UUID().uuidString)").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let file = "\(folder)/address"
+        let log = ProcessLog()
+        try await TestCluster.runProcesses(
+            pools: 1,
+            gatewayArguments: ["--http-listen", "127.0.0.1:0", "--http-address-file", file],
+            hostArguments: ["--log-level", "debug"],
+            adminListen: "127.0.0.1:0",
+            log: log
+        ) { cluster in
+            let address = try String(contentsOfFile: file, encoding: .utf8)
+                .trimmingCharacters(in: .whitespacesAndNewlines)
+            func ask(_ path: String, _ more: [String]) async throws -> String {
+                let fixed = ["--silent", "--include", "--max-time", "300"]
+                return try await PeerProcess.run(try Peers.path("curl"), fixed + more + ["http://\(address)\(path)"])
+                    .text
+            }
+            let trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+            let json = ["--header", "content-type: application/json"]
+            let answer = try await ask(
+                "/v1/generate",
+                json + [
+                    "--header", "traceparent: 00-\(trace)-00f067aa0ba902b7-01", "--data-binary",
+                    #"{"text":"my <extra_id_0> for a horse!"}"#,
+                ]
+            )
+            let told = try #require(answer.firstMatch(of: /traceresponse: 00-([0-9a-f]{32})-([0-9a-f]{16})-01/))
+            #expect(told.output.1 == trace && told.output.2 != "00f067aa0ba902b7", "\(answer)")
+            _ = try await ask("/v1/completions", json + ["--data-binary", #"{"model":"gpt","prompt":"a"}"#])
+            _ = try await ask("/v1/models/gpt", [])
+            _ = try await ask("/nowhere/\(UUID().uuidString)", [])
+            _ = try await ask("/generate", ["--data-binary", "text"])
+            // The host's call is a span of the same trace; lines come through pipes.
+            try await FaultTests.eventually {
+                log.lines.contains { $0.hasPrefix("[pool-0/0]") && $0.contains("trace_id=\(trace)") }
+                    && log.lines.contains { $0.hasPrefix("[gateway]") && $0.contains("trace_id=\(trace)") }
+            }
+            let gateway = try #require(cluster.gateway.running.first)
+            // A request ends a moment after its client has the answer.
+            try await FaultTests.eventually { try await Scrape(gateway)["switchyard_http_open_requests"] == 0 }
+            let scrape = try await Scrape(gateway)
+            for (route, dialect, status) in [
+                ("/v1/generate", "own", 200), ("/v1/completions", "openai", 404), ("/v1/models/{model}", "openai", 404),
+                ("unknown", "own", 404), ("/generate", "tgi", 415),
+            ] {
+                let series =
+                    #"switchyard_http_requests_total{route="\#(route)",dialect="\#(dialect)",status="\#(status)"}"#
+                #expect(scrape[series] == 1, "\(series)")
+            }
+            #expect(scrape["switchyard_http_connections_opened_total"] == 5)
+            #expect(scrape["switchyard_http_connections_refused_total"] == 0)
+            #expect(scrape["switchyard_http_held_bytes"] == 0)
+            #expect((scrape["switchyard_http_received_bytes_total"] ?? 0) > 500)
+            #expect((scrape["switchyard_http_sent_bytes_total"] ?? 0) > Double(answer.utf8.count))
+        }
+    }
+
     @Test("a client that leaves frees its batch slot", .enabled(if: hasCurl))
     func leaving() async throws {
         try await WebCluster.run(pools: 1, gatewayArguments: ["--batch-slots", "1", "--guest-slots", "0"]) { web in

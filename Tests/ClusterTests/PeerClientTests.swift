@@ -3,12 +3,16 @@
 import CommandKit
 import Foundation
 import PeerTools
+import SwitchyardClient
+import SwitchyardProtos
 import Testing
 
 @testable import switchyard
 
 private let hasPython = Peers.mayRun(Peers.python)
 private let pythonHint: Comment = "make test sets SWITCHYARD_TEST_PYTHON"
+private let hasTriton = Peers.mayRun(Peers.tritonPython)
+private let tritonHint: Comment = "make test makes an environment with tritonclient"
 private let hasCpp = Peers.mayRun("cpp_gateway")
 private let cppHint: Comment = "make test builds the C++ clients where grpc_cpp_plugin and g++ are installed"
 
@@ -61,6 +65,49 @@ struct PeerClientTests {
         }
     }
 
+    @Test("NVIDIA's tritonclient: metadata, readiness, and the ids of Generate", .enabled(if: hasTriton, tritonHint))
+    func triton() async throws {
+        let prompts = try TestCluster.prompts().prefix(3)
+        try await TestCluster.run(pools: 2) { client, cluster in
+            let model = try await client.describeModel().name
+            let report = try await PeerProcess.script(
+                "triton_client.py",
+                [cluster.gatewayAddress, model] + prompts.map(\.prompt),
+                with: Peers.tritonPython
+            )
+            for name in ["live", "ready", "model_ready", "version_ready"] {
+                #expect(report[name] as? Bool == true, "\(name)")
+            }
+            #expect(report["other_ready"] as? Bool == false)
+            #expect(report["server"] as? String == "switchyard")
+            #expect(report["inputs"] as? [String] == ["text_input", "input_ids"])
+            #expect(report["id"] as? String == "mine")
+            var texts: [String] = []
+            for prompt in prompts {
+                let answer = try await client.generate(GenerateRequest(input: .text(prompt.prompt)))
+                texts.append(answer.generations[0].text)
+                #expect(answer.generations[0].tokenIDs == prompt.tokenIDs)
+            }
+            #expect(report["ids"] as? [[[Int]]] == prompts.map { [$0.tokenIDs.map(Int.init)] })
+            #expect(report["texts"] as? [[String]] == texts.map { [$0] })
+            #expect(report["listed"] as? [String] == texts)
+            var beams = GenerateRequest(input: .text(prompts[0].prompt))
+            beams.parameters = GenerationParameters(maxNewTokens: 6, numBeams: 3, numReturnSequences: 2)
+            let best = try await client.generate(beams).generations
+            #expect(report["beams"] as? [[[Int]]] == [best.map { $0.tokenIDs.map(Int.init) }])
+            var ids = GenerateRequest(input: .tokenIDs([261, 28, 9, 2047, 1]))
+            ids.parameters = GenerationParameters(maxNewTokens: 4)
+            let fromIDs = try await client.generate(ids).generations
+            #expect(report["from_ids"] as? [[[Int]]] == [fromIDs.map { $0.tokenIDs.map(Int.init) }])
+            let refused = try #require(report["refused"] as? [String: [String: String]])
+            #expect(refused["model"]?["status"] == "StatusCode.NOT_FOUND", "\(refused)")
+            for (name, word) in [("parameter", "colour"), ("sequence", "sequence_"), ("output", "logits")] {
+                #expect(refused[name]?["status"] == "StatusCode.INVALID_ARGUMENT", "\(refused)")
+                #expect(refused[name]?["message"]?.contains(word) == true, "\(refused)")
+            }
+        }
+    }
+
     @Test("gRPC's C++ library: unary, streaming, health, errors, deadline, cancellation", .enabled(if: hasCpp, cppHint))
     func cpp() async throws {
         let prompt = try #require(try TestCluster.prompts().first)
@@ -88,7 +135,7 @@ struct PeerClientTests {
                 "reflection_client.py",
                 [cluster.gatewayAddress, prompt.prompt]
             )
-            Self.check(gateway, services: standard + ["switchyard.v1.Gateway"])
+            Self.check(gateway, services: standard + ["inference.GRPCInferenceService", "switchyard.v1.Gateway"])
             #expect(gateway["token_ids"] as? [[Int]] == [prompt.tokenIDs.map(Int.init)])
             let messages = try #require(gateway["messages"] as? [String])
             #expect(messages.contains("switchyard.v1.ClusterDescription"))

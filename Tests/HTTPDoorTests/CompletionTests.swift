@@ -148,7 +148,8 @@ struct CompletionTests {
 
     private static func answer(_ fields: String = "") throws -> CompletionAnswer {
         CompletionAnswer(
-            backend: Words(),
+            texts: Words(),
+            model: Words().model,
             request: try Self.read(#"{"model":"words","prompt":"a""# + fields + "}"),
             id: "cmpl-1",
             created: 5

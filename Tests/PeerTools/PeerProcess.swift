@@ -41,10 +41,15 @@ public enum PeerProcess {
     /// - Parameters:
     ///   - name: The script's name.
     ///   - arguments: Its arguments.
+    ///   - python: The python that runs it.
     /// - Returns: The line's object.
     /// - Throws: ``PeerError`` where the script fails or python is missing.
-    public static func script(_ name: String, _ arguments: [String]) async throws -> [String: Any] {
-        let output = try await Self.run(try Peers.path(Peers.python), ["\(Peers.folder)/\(name)"] + arguments)
+    public static func script(
+        _ name: String,
+        _ arguments: [String],
+        with python: String = Peers.python
+    ) async throws -> [String: Any] {
+        let output = try await Self.run(try Peers.path(python), ["\(Peers.folder)/\(name)"] + arguments)
         return try Self.object(of: output, from: name)
     }
 

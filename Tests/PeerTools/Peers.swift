@@ -23,6 +23,9 @@ public enum Peers {
     /// The same python, if it also has the packages of `python/tests/requirements.txt`; `make test` installs them.
     public static let pythonTests = "python-tests"
 
+    /// A python that has the packages of `Tests/Peers/requirements-triton.txt`; `make test` sets it up beside the other.
+    public static let tritonPython = "python-triton"
+
     /// Whether tests that need these programs are to run: all are here, or none may be missing.
     ///
     /// - Parameter tools: Names of programs; ``python``, ``pythonTests`` and the C++ clients (`cpp_...`) among them.
@@ -41,6 +44,8 @@ public enum Peers {
         let hint =
             if tool == Self.python || tool == Self.pythonTests {
                 "SWITCHYARD_TEST_PYTHON names no python with the peers' packages; run the tests with: make test"
+            } else if tool == Self.tritonPython {
+                "there is no python with tritonclient beside SWITCHYARD_TEST_PYTHON; run the tests with: make test"
             } else if tool.hasPrefix("cpp_") {
                 "\(tool) is not built; build it with: make peers-cpp"
             } else {
@@ -63,6 +68,13 @@ public enum Peers {
         let environment = ProcessInfo.processInfo.environment
         if tool == Self.python {
             return environment["SWITCHYARD_TEST_PYTHON"].flatMap { Self.isExecutable($0) ? $0 : nil }
+        }
+        if tool == Self.tritonPython {
+            // The environments lie side by side: `.venv` and `.venv-triton`.
+            guard let python = environment["SWITCHYARD_TEST_PYTHON"] else { return nil }
+            let folder = URL(fileURLWithPath: python).deletingLastPathComponent().deletingLastPathComponent().path
+            let beside = "\(folder)-triton/bin/python"
+            return Self.isExecutable(beside) ? beside : nil
         }
         if tool == Self.pythonTests {
             guard let python = Self.find(Self.python) else { return nil }

@@ -69,8 +69,10 @@ enum ImportTable {
         "SwitchyardClient": ["SwitchyardProtos", "RPCTransport", "RPCCore", "NIOCore", "Logging"],
         "GatewayServing": Self.serving.union(Self.foundation).union(Self.cLibrary)
             .union([
-                "Tokenization", "BatchScheduling", "ExpertPooling", "Receipts",
+                "Tokenization", "BatchScheduling", "ExpertPooling", "Receipts", "OpenInference",
             ]),
+        // Requests of the Open Inference Protocol as the gateway's, and its answers.
+        "OpenInference": ["SwitchyardProtos", "MessageJSON", "JSONValues", "RPCCore"],
         // BatchScheduling: which calls are taken, and whose turn it is.
         "ExpertServing": Self.serving.union(Self.foundation).union(Self.cLibrary).union(["BatchScheduling"]),
         // The page of a gateway's HTTP listener, in source form.

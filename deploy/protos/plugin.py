@@ -16,7 +16,7 @@ try:
 except ImportError:
     sys.exit("generate-protos: Python's protobuf module is missing; run deploy/install-packages.sh test")
 
-from names import REFUSE_UNKNOWN, SERVICES_BY_HAND, SHARED_ONEOFS, c_constant, c_function, c_type, case_name
+from names import NAMES, REFUSE_UNKNOWN, SERVICES_BY_HAND, SHARED_ONEOFS, c_constant, c_function, c_type, case_name
 from names import swift_name, upper_camel
 from schema import Property, Schema, refuse
 from text import assign, call, chain, documentation
@@ -121,9 +121,10 @@ class Message:
         lines += ["    public static var codec: MessageCodec<Self> { MessageCodec() }", "}", ""]
         lines += [f"extension {self.name}: CBacked {{", *self._codec(), "}", ""]
         for nested in self.descriptor.nested_type:
-            if not nested.options.map_entry:
-                refuse(f"{self.full_name}.{nested.name}", "messages inside messages are not supported; move it out")
-            lines += Message(self.schema, f"{self.full_name}.{nested.name}").entry_lines()
+            inside = Message(self.schema, f"{self.full_name}.{nested.name}")
+            if not nested.options.map_entry and inside.full_name not in NAMES:
+                refuse(inside.full_name, "a message inside a message needs a name in deploy/protos/names.py, or to be moved out")
+            lines += inside.entry_lines() if nested.options.map_entry else inside.lines()
         return lines
 
     def entry_lines(self):

@@ -80,7 +80,7 @@ class Schema:
     def type_name(self, full_name):
         """The Swift name of a message or enum: inside its message's where it is declared in one."""
         outer, _, own = full_name.rpartition(".")
-        if outer not in self.messages:
+        if outer not in self.messages or full_name in NAMES:
             return NAMES.get(full_name) or swift_type(own)
         return self.type_name(outer) + ("" if self.is_map_entry(full_name) else ".") + swift_type(own)
 
@@ -117,8 +117,8 @@ class Property:
             enum = schema.enums[self.type_full_name]
             self.zero = "." + case_name(enum.name, enum.value[0].name)
         elif not self.is_message:
-            if field.type not in SCALARS or (self.is_list and field.type == Field.TYPE_BOOL):
-                refuse(self.full_name, "groups and lists of bool are not supported; use another type")
+            if field.type not in SCALARS:
+                refuse(self.full_name, "groups are not supported; use a message")
             self.zero = SCALARS[field.type][1]
 
     @property
@@ -186,6 +186,8 @@ class Property:
             if {self.full_name, self.type_full_name} & REFUSE_UNKNOWN:
                 return "try fields.choice", [f"{self.c}.rawValue", text]
             return f"{self.element}(rawValue: {self.c}.rawValue) ?? {self.zero}", None
+        if self.is_list and self.field.type == Field.TYPE_BOOL:
+            return f"fields.array({', '.join(row)}).map {{ $0 != 0 }}", None
         if self.is_list:
             return "fields.array", row
         return (f"{self.c} != 0" if self.field.type == Field.TYPE_BOOL else self.c), None
@@ -203,6 +205,8 @@ class Property:
         if self.field.type == Field.TYPE_ENUM:
             c = c_type(self.type_full_name)
             return f"arena.array({value}.map {{ {c}($0.rawValue) }})" if self.is_list else f"{c}({value}.rawValue)"
+        if self.is_list and self.field.type == Field.TYPE_BOOL:
+            return f"arena.array({value}.map {{ $0 ? 1 : 0 }})"
         if self.is_list:
             return f"arena.array({value})"
         return f"{value} ? 1 : 0" if self.field.type == Field.TYPE_BOOL else value

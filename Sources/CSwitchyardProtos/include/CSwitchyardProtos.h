@@ -6,6 +6,7 @@
 #include "descriptors.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
+#include "inference/open_inference.pb-c.h"
 #include "switchyard/v1/expert_host.pb-c.h"
 #include "switchyard/v1/gateway.pb-c.h"
 #include "switchyard/v1/training.pb-c.h"

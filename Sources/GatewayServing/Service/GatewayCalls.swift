@@ -3,7 +3,6 @@
 public import RPCCore
 public import SwitchyardProtos
 public import Telemetry
-internal import Tokenization
 
 /// A listener beside the one of gRPC that shares a gateway's life.
 public protocol GatewayListener: Sendable {
@@ -14,6 +13,11 @@ public protocol GatewayListener: Sendable {
 
     /// Takes no new connections and lets requests finish; then ``run()`` returns.
     func beginDraining()
+
+    /// Adds the listener's counts and current state to the gateway's metrics.
+    ///
+    /// - Parameter snapshot: Where the values go.
+    func collect(into snapshot: inout MetricSnapshot)
 }
 
 /// The calls of a gateway's gRPC service, for listeners of other protocols: the same checks, queue and answers.
@@ -140,37 +144,8 @@ public struct GatewayCalls: Sendable {
         return result
     }
 
-    // MARK: - Texts
-
-    /// The text that each token of a sequence adds; joined it is the sequence's text, as far as no stop string cut it.
-    ///
-    /// - Parameter ids: The sequence.
-    /// - Returns: One text for each token; empty texts for a model without a tokenizer.
-    public func texts(of ids: [UInt32]) -> [String] {
-        guard var decoder = self.service.handler.reader.tokenizer?.makeDecoder() else { return ids.map { _ in "" } }
-        var texts = ids.map { decoder.append(Int32(clamping: $0)) }
-        if !texts.isEmpty { texts[texts.count - 1] += decoder.finish() }
-        return texts
-    }
-
-    /// The text of a token in the middle of a sequence.
-    ///
-    /// - Parameter id: The token.
-    /// - Returns: Its text, a space in place of the tokenizer's mark; its number for a model without a tokenizer.
-    public func text(of id: UInt32) -> String {
-        guard let text = self.service.handler.reader.tokenizer?.token(Int32(clamping: id)) else { return "\(id)" }
-        return text.replacing("\u{2581}", with: " ")
-    }
-
-    /// Whether a token is a special one, such as the end of a sequence or a sentinel.
-    ///
-    /// - Parameter id: The token.
-    /// - Returns: Whether a text without special tokens would leave it out.
-    public func isSpecial(_ id: UInt32) -> Bool {
-        guard let tokenizer = self.service.handler.reader.tokenizer else { return false }
-        let ids = [Int32(clamping: id)]
-        return !tokenizer.decode(ids).isEmpty && tokenizer.decode(ids, skipSpecialTokens: true).isEmpty
-    }
+    /// The texts of tokens.
+    public var tokens: TokenWords { TokenWords(tokenizer: self.service.handler.reader.tokenizer) }
 }
 
 extension GatewayCalls.Context {

@@ -60,7 +60,7 @@ struct GatewayService: Sendable {
     }
 
     /// The methods whose calls wait for a place in the engine.
-    private static let queued: Set<Method> = [.generate, .generateStream, .encode, .score]
+    private static let queued: Set<Method> = [.generate, .generateStream, .encode, .score, .modelInfer]
 
     /// Refuses a call that the engine has no room for, when no more than its headers has come.
     ///
@@ -79,7 +79,7 @@ struct GatewayService: Sendable {
     }
 
     /// Answers a call with one message each way.
-    private func answer<Request: ProtoMessage, Response: ProtoMessage>(
+    func answer<Request: ProtoMessage, Response: ProtoMessage>(
         _: Request.Type,
         _ message: ByteBuffer,
         _ context: ServerContext,

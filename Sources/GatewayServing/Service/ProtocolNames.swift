@@ -31,6 +31,13 @@ extension Method {
     static let describeModel = Method(GatewayMethods.describeModel)
     static let describeCluster = Method(GatewayMethods.describeCluster)
 
+    static let serverLive = Method(GRPCInferenceServiceMethods.serverLive)
+    static let serverReady = Method(GRPCInferenceServiceMethods.serverReady)
+    static let modelReady = Method(GRPCInferenceServiceMethods.modelReady)
+    static let serverMetadata = Method(GRPCInferenceServiceMethods.serverMetadata)
+    static let modelMetadata = Method(GRPCInferenceServiceMethods.modelMetadata)
+    static let modelInfer = Method(GRPCInferenceServiceMethods.modelInfer)
+
     private init(_ name: MethodName) {
         self.init(service: name.service, name: name.name)
     }

@@ -5,15 +5,15 @@ internal import SwitchyardProtos
 /// Answers of `/v1/completions`, whole or as a stream.
 struct CompletionAnswer: Sendable {
     /// The texts of tokens, as the gateway's tokenizer gives them.
-    let backend: any DoorBackend
+    let texts: any TokenTexts
+    /// The served model.
+    let model: ModelDescription
     /// The request.
     let request: CompletionRequest
     /// The answer's name.
     let id: String
     /// When it was made, in seconds since 1970.
     let created: Int
-
-    private var model: ModelDescription { self.backend.model }
 
     // MARK: - Whole
 
@@ -27,7 +27,7 @@ struct CompletionAnswer: Sendable {
             for generation in response.best(self.request.count) {
                 var logprobs = JSONOutput.null
                 if self.request.logprobs != nil {
-                    let texts = self.backend.texts(of: generation.tokenIDs)
+                    let texts = self.texts.texts(of: generation.tokenIDs)
                     logprobs = self.logprobs(generation.logprobs, texts: texts, offset: 0)
                 }
                 choices.append([
@@ -81,13 +81,13 @@ struct CompletionAnswer: Sendable {
             var seen: Set<String> = []
             // Two tokens may have one text; OpenAI's form has room for one of them.
             return JSONOutput.object(
-                token.top.prefix(wanted).map { (self.backend.text(of: $0.tokenID), $0.logprob) }
+                token.top.prefix(wanted).map { (self.texts.text(of: $0.tokenID), $0.logprob) }
                     .filter { seen.insert($0.0).inserted }
                     .map { (name: $0.0, value: JSONOutput.logprob($0.1)) }
             )
         }
         return [
-            "tokens": .array(tokens.map { .string(self.backend.text(of: $0.tokenID)) }),
+            "tokens": .array(tokens.map { .string(self.texts.text(of: $0.tokenID)) }),
             "token_logprobs": .array(tokens.map { .logprob($0.logprob) }),
             "top_logprobs": wanted > 0 ? .array(top) : nil,
             "text_offset": .array(offsets),
@@ -142,7 +142,7 @@ struct CompletionAnswer: Sendable {
                         logprobs: isUnsent && self.request.logprobs != nil
                             ? self.logprobs(
                                 generation.logprobs,
-                                texts: self.backend.texts(of: generation.tokenIDs),
+                                texts: self.texts.texts(of: generation.tokenIDs),
                                 offset: 0
                             ) : nil,
                         finish: Self.finish(generation.finishReason)

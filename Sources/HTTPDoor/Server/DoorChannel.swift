@@ -22,17 +22,20 @@ struct DoorChannel: ServerChildChannel {
 
     private let configuration: DoorConfiguration
     private let connections: DoorConnections
+    private let counts: DoorCounts
     private let http1: HTTP1Channel
     private let http2: HTTP2Channel
 
     init(
         _ configuration: DoorConfiguration,
         _ connections: DoorConnections,
+        _ counts: DoorCounts,
         responder: @escaping HTTPChannelHandler.Responder
     ) {
         let patience = configuration.patience
         self.configuration = configuration
         self.connections = connections
+        self.counts = counts
         self.http1 = HTTP1Channel(
             responder: responder,
             configuration: .init(
@@ -73,6 +76,7 @@ struct DoorChannel: ServerChildChannel {
                     tls = security
                     try security.addWebHandler(to: pipeline)
                 }
+                try pipeline.addHandler(TrafficHandler(counts: self.counts))
                 let opening = OpeningHandler(
                     isSecure: tls != nil,
                     patience: self.configuration.patience.opening,
@@ -84,6 +88,7 @@ struct DoorChannel: ServerChildChannel {
                                 "an HTTP connection was refused",
                                 metadata: ["peer": "\(connection.host)", "reason": "\(error)"]
                             )
+                            self.counts.refused()
                             return false
                         case nil: break
                         }

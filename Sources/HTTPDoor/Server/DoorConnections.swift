@@ -86,9 +86,11 @@ final class DoorConnections: Sendable {
     }
 
     private let limit: Int
+    private let counts: DoorCounts
     private let state: Mutex<State>
 
-    init(_ configuration: DoorConfiguration) {
+    init(_ configuration: DoorConfiguration, counts: DoorCounts) {
+        self.counts = counts
         let total = configuration.maxConnections
         let share = max(1, Int(Double(total) * configuration.connectionShare))
         self.limit = total
@@ -118,7 +120,11 @@ final class DoorConnections: Sendable {
             return (id, leaves.flatMap { state.connections[$0] })
         }
         leaving?.channel.close(promise: nil)
-        guard let id else { return nil }
+        guard let id else {
+            self.counts.refused()
+            return nil
+        }
+        self.counts.opened(displacing: leaving != nil)
         channel.closeFuture.whenComplete { _ in
             self.state.withLock { state in
                 state.connections[id] = nil

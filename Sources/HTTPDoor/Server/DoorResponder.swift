@@ -16,6 +16,7 @@ struct DoorResponder: Sendable {
     let backend: any DoorBackend
     let configuration: DoorConfiguration
     let connections: DoorConnections
+    let counts: DoorCounts
     let budget: BodyBudget
     let crossOrigin: CrossOrigin
     let logger: Logger
@@ -26,11 +27,13 @@ struct DoorResponder: Sendable {
         backend: any DoorBackend,
         configuration: DoorConfiguration,
         connections: DoorConnections,
+        counts: DoorCounts,
         logger: Logger
     ) {
         self.backend = backend
         self.configuration = configuration
         self.connections = connections
+        self.counts = counts
         self.budget = BodyBudget(limit: configuration.bodyBudgetBytes)
         self.crossOrigin = CrossOrigin(origins: configuration.origins)
         self.logger = logger
@@ -62,8 +65,13 @@ struct DoorResponder: Sendable {
     {
         guard let connection = self.connections.connection(of: channel) else { return }
         connection.began()
-        defer { connection.ended() }
+        self.counts.began()
+        defer {
+            self.counts.ended()
+            connection.ended()
+        }
         if let preflight = self.crossOrigin.preflight(request.head) {
+            self.counts.answered(nil, .own, status: preflight.status.code)
             try await writer.writeResponse(preflight)
             return
         }
@@ -73,7 +81,7 @@ struct DoorResponder: Sendable {
         } catch {
             var fields = self.crossOrigin.fields(for: request.headers)
             if let allowed = error.allowed { fields[.allow] = allowed }
-            try await self.refuse(error.fault, error.dialect, fields, request, writer, channel)
+            try await self.refuse(error.fault, nil, error.dialect, fields, request, writer, channel)
             return
         }
         var exchange = Exchange(
@@ -87,7 +95,7 @@ struct DoorResponder: Sendable {
         do throws(DoorFault) {
             try self.admit(request, &exchange)
         } catch {
-            try await self.refuse(error, route.dialect, exchange.fields, request, writer, channel)
+            try await self.refuse(error, route, route.dialect, exchange.fields, request, writer, channel)
             return
         }
         let hasBody = route.action.hasBody
@@ -98,7 +106,7 @@ struct DoorResponder: Sendable {
         do {
             body = hasBody ? try await self.body(of: request, channel) : []
         } catch {
-            try await self.refuse(DoorFault(error), route.dialect, exchange.fields, request, writer, channel)
+            try await self.refuse(DoorFault(error), route, route.dialect, exchange.fields, request, writer, channel)
             return
         }
         defer { self.budget.give(body.count) }
@@ -204,6 +212,7 @@ struct DoorResponder: Sendable {
     @concurrent
     private func refuse(
         _ fault: DoorFault,
+        _ route: DoorRoute?,
         _ dialect: Dialect,
         _ fields: HTTPFields,
         _ request: Request,
@@ -222,6 +231,7 @@ struct DoorResponder: Sendable {
         head[.contentLength] = "\(body.utf8.count)"
         let response = HTTPResponse(status: .init(code: dialect.status(of: fault)), headerFields: head)
         let isHead = request.method == .head
+        self.counts.answered(route, dialect, status: response.status.code)
         try await writer.write(response: response, body: isHead ? .init() : .init(byteBuffer: ByteBuffer(string: body)))
         guard ends else { return }
         // The client gets a moment to read why, and what it still sends is discarded.
@@ -245,6 +255,7 @@ struct DoorResponder: Sendable {
         for field in reply.fields { fields[field.name] = field.value }
         fields[.contentLength] = "\(reply.body.utf8.count)"
         let head = HTTPResponse(status: .init(code: reply.status), headerFields: fields)
+        self.counts.answered(exchange.route, exchange.route.dialect, status: reply.status)
         if exchange.isHead {
             try await writer.writeResponse(head)
         } else {
@@ -314,6 +325,7 @@ struct DoorResponder: Sendable {
         }
         var fields = DoorHeaders.common("text/event-stream")
         for field in exchange.fields { fields[field.name] = field.value }
+        self.counts.answered(exchange.route, exchange.route.dialect, status: 200)
         var output = try await writer.writeHead(HTTPResponse(status: .ok, headerFields: fields))
         var fault: DoorFault?
         while let event = next {

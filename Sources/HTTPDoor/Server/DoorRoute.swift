@@ -48,6 +48,9 @@ struct DoorRoute: Sendable, Hashable {
     /// What is left of the address: the model's name at `/v1/models/NAME`.
     var rest = ""
 
+    /// The address in the table, with `{model}` in place of a name.
+    var template: String { Self.table.first { $0.action == self.action }?.path ?? "unknown" }
+
     /// All addresses: method, path, dialect and action, in the order of the OpenAPI document.
     static let table: [(method: String, path: String, dialect: Dialect, action: DoorAction)] = [
         ("POST", "/v1/completions", .openAI, .completions), ("POST", "/v1/embeddings", .openAI, .embeddings),

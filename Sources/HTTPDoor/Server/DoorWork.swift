@@ -142,7 +142,8 @@ extension DoorResponder {
         let request = try CompletionRequest(body, model: backend.model, maxStops: backend.maxStopStrings)
         self.note(request.user, call)
         let answer = CompletionAnswer(
-            backend: backend,
+            texts: backend,
+            model: backend.model,
             request: request,
             id: "cmpl-" + OwnForm.hexadecimal(.random(in: 0...UInt64.max)),
             created: DoorClock.now

@@ -19,8 +19,8 @@ public final class HTTPDoor: Sendable {
     }
 
     private let configuration: DoorConfiguration
-    private let responder: DoorResponder
-    private let connections: DoorConnections
+    let responder: DoorResponder
+    let connections: DoorConnections
     private let logger: Logger
     private let state = Mutex(State())
 
@@ -32,12 +32,14 @@ public final class HTTPDoor: Sendable {
     ///   - logger: Logs where it listens and whom it refuses.
     public init(configuration: DoorConfiguration, backend: any DoorBackend, logger: Logger) {
         self.configuration = configuration
-        self.connections = DoorConnections(configuration)
+        let counts = DoorCounts()
+        self.connections = DoorConnections(configuration, counts: counts)
         self.logger = logger
         self.responder = DoorResponder(
             backend: backend,
             configuration: configuration,
             connections: self.connections,
+            counts: counts,
             logger: logger
         )
     }
@@ -78,8 +80,8 @@ public final class HTTPDoor: Sendable {
         self.configuration.reservation?.release()
         let responder = self.responder
         let server = Server(
-            childChannelSetup: DoorChannel(self.configuration, self.connections) { request, writer, channel in
-                try await responder.respond(to: request, writer, on: channel)
+            childChannelSetup: DoorChannel(self.configuration, self.connections, responder.counts) {
+                try await responder.respond(to: $0, $1, on: $2)
             },
             configuration: ServerConfiguration(
                 address: .hostname(self.configuration.host, port: self.configuration.port),

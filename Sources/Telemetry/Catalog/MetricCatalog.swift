@@ -9,6 +9,8 @@ public enum MetricCatalog {
     package static let service = ServiceMetrics()
     /// Metrics of the gRPC listener of either service.
     package static let transport = TransportMetrics()
+    /// Metrics of a gateway's listener of HTTP and JSON.
+    package static let http = HTTPMetrics()
     /// Metrics of a gateway about its requests and steps.
     package static let engine = EngineMetrics()
     /// Metrics of a gateway about its expert pools and their replicas.
@@ -24,8 +26,8 @@ public enum MetricCatalog {
 
     /// All families, in the order in which they are written.
     public static let all: [MetricDefinition] = [
-        Self.service.definitions, Self.transport.definitions, Self.engine.definitions, Self.pools.definitions,
-        Self.host.definitions, Self.training.definitions, Self.trainingShards.definitions,
+        Self.service.definitions, Self.transport.definitions, Self.http.definitions, Self.engine.definitions,
+        Self.pools.definitions, Self.host.definitions, Self.training.definitions, Self.trainingShards.definitions,
         Self.trainingHost.definitions,
     ]
     .flatMap { $0 }

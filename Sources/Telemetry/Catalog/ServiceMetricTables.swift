@@ -131,3 +131,56 @@ package struct TransportMetrics: MetricTable {
 
     package init() {}
 }
+
+/// Metrics of a gateway's listener of HTTP and JSON.
+package struct HTTPMetrics: MetricTable {
+    package let httpRequestsTotal = MetricDefinition(
+        "switchyard_http_requests_total",
+        .counter,
+        ["route", "dialect", "status"],
+        "Requests that were answered, by address (unknown if there is none), dialect (openai, tgi or own) and status; a stream's "
+            + "status is that of its beginning."
+    )
+    package let httpOpenRequests = MetricDefinition(
+        "switchyard_http_open_requests",
+        .gauge,
+        "Requests whose answer is not complete."
+    )
+    package let httpConnections = MetricDefinition(
+        "switchyard_http_connections",
+        .gauge,
+        "Open client connections of HTTP."
+    )
+    package let httpConnectionsOpenedTotal = MetricDefinition(
+        "switchyard_http_connections_opened_total",
+        .counter,
+        "Connections of HTTP that clients opened."
+    )
+    package let httpConnectionsRefusedTotal = MetricDefinition(
+        "switchyard_http_connections_refused_total",
+        .counter,
+        "Connections of HTTP refused: all others were busy, or the client is not allowed."
+    )
+    package let httpConnectionsDisplacedTotal = MetricDefinition(
+        "switchyard_http_connections_displaced_total",
+        .counter,
+        "Idle connections of HTTP that left for others, since there were too many or their client had its share."
+    )
+    package let httpReceivedBytesTotal = MetricDefinition(
+        "switchyard_http_received_bytes_total",
+        .counter,
+        "Bytes of HTTP received from clients, not counting TLS overhead."
+    )
+    package let httpSentBytesTotal = MetricDefinition(
+        "switchyard_http_sent_bytes_total",
+        .counter,
+        "Bytes of HTTP sent to clients, not counting TLS overhead."
+    )
+    package let httpHeldBytes = MetricDefinition(
+        "switchyard_http_held_bytes",
+        .gauge,
+        "Bytes of the bodies of requests that are not answered yet."
+    )
+
+    package init() {}
+}

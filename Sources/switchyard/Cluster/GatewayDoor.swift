@@ -4,6 +4,7 @@ import GatewayServing
 import HTTPDoor
 import RPCCore
 import SwitchyardProtos
+import Telemetry
 
 /// The gateway as HTTP sees it.
 struct GatewayDoor: DoorBackend {
@@ -33,9 +34,18 @@ struct GatewayDoor: DoorBackend {
         try await self.calls.score(request, .init(call))
     }
 
-    func texts(of ids: [UInt32]) -> [String] { self.calls.texts(of: ids) }
-    func text(of id: UInt32) -> String { self.calls.text(of: id) }
-    func isSpecial(_ id: UInt32) -> Bool { self.calls.isSpecial(id) }
+    func texts(of ids: [UInt32]) -> [String] { self.calls.tokens.texts(of: ids) }
+    func text(of id: UInt32) -> String { self.calls.tokens.text(of: id) }
+    func isSpecial(_ id: UInt32) -> Bool { self.calls.tokens.isSpecial(id) }
+}
+
+/// The texts of a model's tokens as HTTP's dialects ask for them.
+struct DoorTexts: TokenTexts {
+    let words: TokenWords
+
+    func texts(of ids: [UInt32]) -> [String] { self.words.texts(of: ids) }
+    func text(of id: UInt32) -> String { self.words.text(of: id) }
+    func isSpecial(_ id: UInt32) -> Bool { self.words.isSpecial(id) }
 }
 
 extension GatewayCalls.Context {
@@ -50,4 +60,5 @@ struct DoorListener: GatewayListener {
 
     func run() async throws { try await self.door.run() }
     func beginDraining() { self.door.beginDraining() }
+    func collect(into snapshot: inout MetricSnapshot) { self.door.collect(into: &snapshot) }
 }

@@ -44,6 +44,7 @@ enum DocumentTables {
     static let metrics: [String: [MetricDefinition]] = [
         "metrics service": MetricCatalog.service.definitions,
         "metrics listener": MetricCatalog.transport.definitions,
+        "metrics http": MetricCatalog.http.definitions,
         "metrics engine": MetricCatalog.engine.definitions,
         "metrics pools": MetricCatalog.pools.definitions,
         "metrics host": MetricCatalog.host.definitions,

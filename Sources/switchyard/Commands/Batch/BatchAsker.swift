@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Batches
+import HTTPDoor
 import RPCCore
 import SwitchyardClient
 import SwitchyardProtos
@@ -31,10 +32,13 @@ protocol BatchAsker: Sendable {
     /// Who that is, for messages.
     var name: String { get }
 
-    /// The fingerprint of the model.
+    /// Describes the model.
     ///
     /// - Throws: What is thrown when it cannot be told.
-    func fingerprint() async throws -> UInt64
+    func model() async throws -> ModelDescription
+
+    /// The texts of tokens; nil where no tokenizer is at hand.
+    var texts: (any TokenTexts)? { get }
 
     /// Asks for generated text.
     ///
@@ -73,6 +77,30 @@ extension BatchAsker {
             return .turnedAway(refusal)
         }
     }
+
+    /// Asks one line of OpenAI's batch format, prompt after prompt: of several at once, some might find no room time and again.
+    ///
+    /// - Parameter line: The line.
+    /// - Returns: What became of it.
+    /// - Throws: What ends the batch.
+    func ask(_ line: OpenAIBatchLine) async throws -> BatchOutcome {
+        do {
+            switch line.question {
+            case .none: return .failed(line.refusal)
+            case .generate(let requests):
+                var responses: [GenerateResponse] = []
+                for request in requests { responses.append(try await self.answer(request)) }
+                return .answered(line.answer(responses))
+            case .encode(let request):
+                let (bytes, isAnswer) = line.answer(try await self.answer(request))
+                return isAnswer ? .answered(bytes) : .failed(bytes)
+            }
+        } catch let fault as BatchFault {
+            return .failed(line.answer(RPCError(fault.code, fault.message)))
+        } catch let refusal as BatchRefusal {
+            return .turnedAway(refusal)
+        }
+    }
 }
 
 /// A gateway that answers lines.
@@ -81,8 +109,10 @@ struct GatewayBatchAsker: BatchAsker {
 
     var name: String { "the gateway at \(self.client.endpoint)" }
 
-    func fingerprint() async throws -> UInt64 {
-        try await self.judged { () async throws(GatewayError) in try await self.client.describeModel() }.fingerprint
+    var texts: (any TokenTexts)? { nil }
+
+    func model() async throws -> ModelDescription {
+        try await self.judged { () async throws(GatewayError) in try await self.client.describeModel() }
     }
 
     func answer(_ request: GenerateRequest) async throws -> GenerateResponse {

@@ -6,6 +6,7 @@ import Checkpoints
 import CommandKit
 import Foundation
 import GatewayServing
+import HTTPDoor
 import Logging
 import ServiceKit
 import SwitchyardClient
@@ -32,9 +33,15 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
 
             Flags hold for lines that do not say otherwise.
 
+            With --format openai a line is one of OpenAI's batch format, for /v1/completions or /v1/embeddings, and the
+            output has that format too:
+
+              {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "...", "prompt": "..."}}
+
             EXAMPLES
               switchyard batch prompts.txt answers.jsonl --max-new-tokens 32
               switchyard batch requests.jsonl answers.jsonl --endpoint gateway:7400 --beams 4
+              switchyard batch requests.jsonl answers.jsonl --format openai
               switchyard batch pairs.jsonl scores.jsonl --task score
               switchyard batch texts.txt vectors.jsonl --task encode --pooling mean --local google/switch-base-8
             """
@@ -46,11 +53,14 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
     @Argument(help: "The file to write.")
     var output: String
 
-    @Option(help: "What is asked of each line: generate, score or encode.")
-    var task = BatchTask.generate
+    @Option(
+        name: .customLong("task"),
+        help: "What is asked of each line: generate, score or encode. (default: generate)"
+    )
+    var givenTask: BatchTask?
 
-    @Option(help: "How a line is read: text or jsonl. (default: by the file's name: .txt, .jsonl)")
-    var format: BatchFormat?
+    @Option(help: "How a line is read: text, jsonl or openai. (default: by the file's name: .txt, .jsonl)")
+    var format: BatchFileFormat?
 
     @Flag(help: "Replace the output if it is there, and give up an unfinished batch.")
     var overwrite = false
@@ -89,7 +99,10 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
     @Option(help: "With --task encode: none for a row per token, or mean for one row.")
     var pooling: PoolingChoice?
 
+    private var task: BatchTask { self.givenTask ?? .generate }
+
     func validate() throws {
+        if self.format == .openAI { try self.validateOpenAI() }
         if let inFlight, !(1...10_000).contains(inFlight) {
             throw ValidationError("--in-flight is \(inFlight), but must be from 1 to 10000")
         }
@@ -119,14 +132,29 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
         }
     }
 
-    private func chosenFormat() throws -> BatchFormat {
+    /// The lines of OpenAI's format say what is asked; flags say what holds for the whole batch.
+    private func validateOpenAI() throws {
+        if self.givenTask != nil {
+            throw ValidationError("the lines of --format openai say what is asked; leave out --task")
+        }
+        var others = self.parameters
+        others.sampling.seed = nil
+        if others.isGiven {
+            throw ValidationError(
+                "the lines of --format openai say how to generate; of these flags it takes --seed, --strict, "
+                    + "--max-dropped-fraction, --priority and --queue-timeout-ms"
+            )
+        }
+    }
+
+    private func chosenFormat() throws -> BatchFileFormat {
         if let format { return format }
         switch (self.input as NSString).pathExtension.lowercased() {
         case "txt": return .text
         case "jsonl", "ndjson", "json": return .jsonl
         default:
             throw ValidationError(
-                "\(self.input) does not say by its name what its lines are; add --format text or jsonl"
+                "\(self.input) does not say by its name what its lines are; add --format text, jsonl or openai"
             )
         }
     }
@@ -159,20 +187,20 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
     }
 
     private func run(_ lines: FileLines, _ asker: any BatchAsker, atOnce: Int) async throws {
-        let fingerprint = try await asker.fingerprint()
+        let model = try await asker.model()
         let format = try self.chosenFormat()
         let defaults = self.defaults
-        let seed =
-            try self.parameters.sampling.seed ?? BatchOutput.unfinished(self.output)?.seed
-            ?? UInt64.random(in: 0..<(1 << 53))
+        let unfinished = try BatchOutput.unfinished(self.output)
+        let seed = self.parameters.sampling.seed ?? unfinished?.seed ?? UInt64.random(in: 0..<(1 << 53))
         let identity = BatchIdentity(
             lines: lines.count,
             input: lines.fingerprint,
-            model: fingerprint,
+            model: model.fingerprint,
             task: self.task.rawValue,
             format: format.rawValue,
             defaults: BatchReader.text(of: defaults),
-            seed: seed
+            seed: seed,
+            created: format == .openAI ? unfinished?.created ?? Int(Date().timeIntervalSince1970) : nil
         )
         let output = try BatchOutput(self.output, of: identity)
         let before = output.lines
@@ -180,11 +208,11 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
         let run = BatchRun(
             questions: BatchQuestions(
                 lines: lines,
-                reader: BatchReader(task: self.task, format: format, defaults: defaults, seed: seed),
+                reader: try self.reader(of: lines, identity, model: model, asker: asker),
                 asker: asker
             ),
             output: output,
-            fingerprint: fingerprint,
+            fingerprint: model.fingerprint,
             atOnce: atOnce,
             patience: .seconds(self.waitSeconds)
         )
@@ -198,12 +226,42 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
         )
     }
 
+    /// How lines are read.
+    private func reader(
+        of lines: FileLines,
+        _ identity: BatchIdentity,
+        model: ModelDescription,
+        asker: any BatchAsker
+    ) throws -> BatchLines {
+        guard let format = try self.chosenFormat().own else {
+            return .openAI(
+                OpenAIBatchReader(
+                    model: model,
+                    texts: asker.texts,
+                    seed: identity.seed,
+                    created: identity.created ?? 0,
+                    repeated: try OpenAIBatchReader.repeatedNames(in: lines),
+                    dropPolicy: self.acceptedDrops,
+                    priority: self.parameters.priority?.message ?? .low,
+                    queueTimeoutMilliseconds: self.parameters.queueTimeoutMs ?? 0
+                )
+            )
+        }
+        return .own(BatchReader(task: self.task, format: format, defaults: self.defaults, seed: identity.seed))
+    }
+
+    /// Which losses are accepted.
+    private var acceptedDrops: SwitchyardProtos.DropPolicy {
+        var policy = self.parameters.dropPolicy
+        if self.parameters.maxDroppedFraction == nil { policy.strict = true }
+        return policy
+    }
+
     /// What holds for lines that do not say otherwise.
     ///
     /// Tokens that hosts lose would differ from run to run, so they are not accepted unless a flag says so.
     private var defaults: BatchRequest {
-        var policy = self.parameters.dropPolicy
-        if self.parameters.maxDroppedFraction == nil { policy.strict = true }
+        let policy = self.acceptedDrops
         switch self.task {
         case .generate:
             var parameters = self.parameters.message
@@ -226,7 +284,22 @@ struct BatchCommand: AsyncParsableCommand, ThreadedCommand {
 }
 
 extension BatchTask: ExpressibleByArgument {}
-extension BatchFormat: ExpressibleByArgument {}
+
+/// How `batch` reads a line.
+enum BatchFileFormat: String, ExpressibleByArgument, CaseIterable {
+    case jsonl
+    case text
+    case openAI = "openai"
+
+    /// The format as ``BatchReader`` knows it; nil for OpenAI's.
+    var own: BatchFormat? {
+        switch self {
+        case .jsonl: .jsonl
+        case .text: .text
+        case .openAI: nil
+        }
+    }
+}
 
 /// How `batch` pools hidden states.
 enum PoolingChoice: String, ExpressibleByArgument, CaseIterable {

@@ -3,8 +3,10 @@
 import Batches
 import CommandKit
 import Foundation
+import HTTPDoor
 import RPCCore
 import ServiceKit
+import SwitchyardProtos
 import TrainingData
 
 /// Asks the lines of a file and writes their answers, as ``BatchBook`` says.
@@ -97,7 +99,7 @@ struct BatchRun {
     private func checkModel() async throws {
         let fingerprint: UInt64
         do {
-            fingerprint = try await self.questions.asker.fingerprint()
+            fingerprint = try await self.questions.asker.model().fingerprint
         } catch is BatchRefusal {
             // Gone again: the next answer asks once more.
             return
@@ -118,10 +120,35 @@ struct BatchRun {
     }
 }
 
+/// How the lines of a batch are read.
+enum BatchLines: Sendable {
+    /// As texts, or as requests of the gateway.
+    case own(BatchReader)
+    /// As OpenAI's batch format.
+    case openAI(OpenAIBatchReader)
+}
+
+extension OpenAIBatchReader {
+    /// Finds lines whose `custom_id` an earlier line has.
+    ///
+    /// - Parameter lines: The lines.
+    /// - Returns: The indices of such lines, and the first line with the same name.
+    /// - Throws: `DataError` when a line cannot be read.
+    static func repeatedNames(in lines: FileLines) throws -> [Int: Int] {
+        var first: [String: Int] = [:]
+        var repeated: [Int: Int] = [:]
+        for index in 0..<lines.count {
+            guard case .bytes(let bytes) = try lines.line(index), let name = Self.name(in: bytes) else { continue }
+            if let earlier = first[name] { repeated[index] = earlier } else { first[name] = index }
+        }
+        return repeated
+    }
+}
+
 /// The lines of a batch, and who is asked.
 struct BatchQuestions: Sendable {
     let lines: FileLines
-    let reader: BatchReader
+    let reader: BatchLines
     let asker: any BatchAsker
 
     /// Asks a line.
@@ -130,9 +157,14 @@ struct BatchQuestions: Sendable {
     /// - Returns: What became of it.
     /// - Throws: What ends the batch.
     func ask(_ index: Int) async throws -> BatchOutcome {
-        switch try self.lines.line(index) {
-        case .bytes(let bytes): return try await self.asker.ask(self.reader.line(bytes, index: index), index: index)
-        case .tooLong(let limit):
+        switch (try self.lines.line(index), self.reader) {
+        case (.bytes(let bytes), .own(let reader)):
+            return try await self.asker.ask(reader.line(bytes, index: index), index: index)
+        case (.bytes(let bytes), .openAI(let reader)):
+            return try await self.asker.ask(reader.line(bytes, index: index))
+        case (.tooLong(let limit), .openAI(let reader)):
+            return .failed(reader.tooLong(limit, index: index).refusal)
+        case (.tooLong(let limit), .own):
             let fault = BatchFault(.resourceExhausted, "the line has more than \(limit) bytes")
             return .failed(BatchAnswer.line(fault, id: nil, index: index))
         }

@@ -2,6 +2,7 @@
 
 import Batches
 import GatewayServing
+import HTTPDoor
 import RPCCore
 import SwitchyardProtos
 
@@ -12,7 +13,9 @@ struct LocalBatchAsker: BatchAsker {
 
     var name: String { "the model in this process" }
 
-    func fingerprint() -> UInt64 { self.gateway.fingerprint }
+    var texts: (any TokenTexts)? { DoorTexts(words: self.gateway.tokens) }
+
+    func model() -> ModelDescription { self.gateway.model }
 
     func answer(_ request: GenerateRequest) async throws -> GenerateResponse {
         try await self.judged { try await self.gateway.generate(request, timeout: self.timeout) }

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Checkpoints
+internal import NIOCore
+internal import OpenInference
+internal import RPCCore
+internal import RPCTransport
+internal import SwitchyardProtos
+
+/// The Open Inference Protocol beside the gateway's own service: the same requests, queue and answers.
+extension GatewayService {
+    /// Requests that name no more than a model.
+    private static let maxQuestionBytes = 4 << 10
+
+    /// The service's methods, for the server.
+    var inferenceMethods: [ServiceMethod] {
+        [
+            .unary(.serverLive) { message, _ in
+                _ = try ServerLiveRequest(reading: message)
+                return Payload(bytes: ServerLiveResponse(live: true).serialized())
+            }
+            .requests(upTo: Self.maxQuestionBytes),
+            .unary(.serverReady) { message, _ in
+                _ = try ServerReadyRequest(reading: message)
+                return Payload(bytes: ServerReadyResponse(ready: self.isReady).serialized())
+            }
+            .requests(upTo: Self.maxQuestionBytes),
+            .unary(.modelReady) { message, _ in
+                let request = try ModelReadyRequest(reading: message)
+                let isServed = ModelTensors.names(request.name, version: request.version, self.model)
+                return Payload(bytes: ModelReadyResponse(ready: isServed && self.isReady).serialized())
+            }
+            .requests(upTo: Self.maxQuestionBytes),
+            .unary(.serverMetadata) { message, _ in
+                _ = try ServerMetadataRequest(reading: message)
+                return Payload(bytes: ModelTensors.server(self.model).serialized())
+            }
+            .requests(upTo: Self.maxQuestionBytes),
+            .unary(.modelMetadata) { message, _ in
+                let request = try ModelMetadataRequest(reading: message)
+                guard ModelTensors.names(request.name, version: request.version, self.model) else {
+                    throw InferRequest.unknownModel(request.name, request.version, self.model)
+                }
+                return Payload(bytes: ModelTensors.metadata(self.model).serialized())
+            }
+            .requests(upTo: Self.maxQuestionBytes),
+            .unary(.modelInfer) { message, context in
+                try await self.answer(ModelInferRequest.self, message, context) { try await self.infer($0, $1) }
+            },
+        ]
+    }
+
+    /// Whether requests are taken.
+    private var isReady: Bool { self.gate.phase == .serving && self.weights.failure == nil }
+
+    /// Answers a request, all of its rows at once; the first row that fails ends the others.
+    private func infer(_ message: ModelInferRequest, _ call: RequestHandler.Call) async throws -> ModelInferResponse {
+        let request = try InferRequest(message, model: self.model)
+        guard request.requests.count > 1 else {
+            let responses = [try await self.handler.generate(request.requests[0], call)]
+            return request.answer(responses, model: self.model)
+        }
+        let responses = try await withThrowingTaskGroup(of: (Int, GenerateResponse).self) { group in
+            for (row, single) in request.requests.enumerated() {
+                group.addTask {
+                    do {
+                        return (row, try await self.handler.generate(single, call))
+                    } catch let error as RPCError {
+                        let place = "inputs.\(request.input)[\(row)]"
+                        throw RPCError(error.code, "\(place): \(error.message)", metadata: error.metadata)
+                    }
+                }
+            }
+            var responses: [Int: GenerateResponse] = [:]
+            for try await (row, response) in group { responses[row] = response }
+            return request.requests.indices.compactMap { responses[$0] }
+        }
+        return request.answer(responses, model: self.model)
+    }
+}
