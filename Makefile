@@ -20,7 +20,7 @@ FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
 .PHONY: help build demo test peers-cpp faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-train bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
+    bench-model bench-dense bench-full-shape bench-peers bench-train bench-distil bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -270,6 +270,13 @@ bench-train: build ## benchmark how well training from scratch does, beside PyTo
 	@mkdir -p $(BENCH)/training
 	$(PEER_PYTHON) Tests/training-bench/bench.py $(TRAIN) --switchyard .build/release/switchyard --folder $(BENCH)/training \
 	    $(if $(TRAIN_STEPS),--steps $(TRAIN_STEPS)) > $(BENCH)/training-$(TRAIN).md && cat $(BENCH)/training-$(TRAIN).md
+
+# Students of sparse teachers, with and without each ingredient, on one of few, words, scenes, serve; with the same packages.
+DISTIL ?= all
+bench-distil: build ## benchmark distillation: teachers, students and dense models (an hour; docs/training.md)
+	@mkdir -p $(BENCH)/distil
+	$(PEER_PYTHON) Tests/training-bench/distil.py $(DISTIL) --switchyard .build/release/switchyard --folder $(BENCH)/distil \
+	    > $(BENCH)/distil-$(DISTIL).md && cat $(BENCH)/distil-$(DISTIL).md
 
 tables: ## rewrite the tables of settings, metrics and generation keys in docs/operations.md and docs/training.md
 	$(SWIFT) run switchyard config list --update docs/operations.md
