@@ -3,9 +3,10 @@
 
     python distil.py few|words|scenes|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
 
-`few`: the teacher has learnt 115,000 words, the dense model and its students have 2,000 of them. `words`: all have all words.
-`scenes`: as `few`, with the miniature's text. `serve`: a teacher, the same with half of its experts, and
-its student of `words` are asked for 1,000 held-out words in turn. Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json has all figures.
+`few`: the teacher has learnt 115,000 words, the dense model and the students see 200 of them. `words`: all have all words.
+`scenes`: as `few`, with the miniature's text. `serve`: a teacher, the same with half of its experts, and its student of `words` are
+asked for 1,000 held-out words in turn. Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json has
+all figures.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import examples
 from bench import MINIATURE, read_metrics, say, spread
 
 ROUNDS = 5
+TEACHER_BATCH = 64
 # Width 32, 4 + 4 blocks, 48 experts in every second one: the dense model of the same shape has a tenth of the parameters.
 DENSE = {
     "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "vocab_size": 2048, "d_model": 32, "d_kv": 16,
@@ -38,7 +40,7 @@ STUDENTS = {
     "both": ("student, both (weight 0.25)", ["--teacher-weight", "0.25"]),
     "both75": ("student, both (weight 0.75)", ["--teacher-weight", "0.75"]),
 }
-TITLES = {"few": "spelling, 2,000 words", "words": "spelling, all words", "scenes": "the miniature's text, 1,000 windows"}
+TITLES = {"few": "spelling, {} words", "words": "spelling, all words", "scenes": "the miniature's text, {} windows"}
 
 
 class Data:
@@ -82,12 +84,15 @@ class Piece:
 
     def __init__(self, name, options):
         self.name, self.program, self.threads, self.seeds = name, options.switchyard, options.threads, options.seeds
-        self.teacher_steps = options.teacher_steps or 3000
-        few = {"few": (2000, 600), "words": (None, self.teacher_steps), "scenes": (1000, 600)}[name]
-        self.examples, self.steps = few[0], options.steps or few[1]
+        self.teacher_steps = options.teacher_steps
+        # All data and the teacher's steps for everyone where the number of examples is None.
+        self.examples = None if name == "words" else options.examples
+        self.steps, self.batch = (options.steps, options.batch) if self.examples else (self.teacher_steps, TEACHER_BATCH)
+        self.title = TITLES[name].format(self.examples)
         self.data = Data(options, name)
-        # All seeds' teachers of the words are the same runs.
-        self.shared, self.own = (os.path.join(options.folder, kind) for kind in ("scenes" if name == "scenes" else "words", name))
+        # What learns from all words is the same in both comparisons of words.
+        self.shared = os.path.join(options.folder, "scenes" if name == "scenes" else "words")
+        self.own = os.path.join(options.folder, f"{name}-{self.examples}-{self.batch}x{self.steps}") if self.examples else self.shared
 
     def prepare(self):
         self.data.prepare(self.examples)
@@ -103,37 +108,40 @@ class Piece:
                 json.dump(shape | {"vocab_size": vocabulary}, file, indent=1)
 
     def folder(self, name, seed):
-        """Where a run lies; those on all data belong to both comparisons of words."""
-        return os.path.join(self.shared if name in ("teacher", "long") or not self.examples else self.own, f"{name}-{seed}")
+        """Where a run lies."""
+        return os.path.join(self.shared if name in ("teacher", "long", "half") else self.own, f"{name}-{seed}")
 
     def run(self, name, seed, command, steps, few):
-        """Trains unless it has been done, and gives the last evaluation."""
+        """Trains unless it has been done, and measures what came of it."""
         out = self.folder(name, seed)
-        done = self.evaluation(out, steps) if os.path.exists(os.path.join(out, "metrics.jsonl")) else None
-        if done is None:
+        if not self.is_done(out, steps):
             say(f"{self.name}: {name}, seed {seed}, {steps} steps")
             shutil.rmtree(out, ignore_errors=True)
             settings = {
-                "data": self.data.path("few" if few else "train"), "eval": self.data.path("heldout"), "eval-examples": 2000,
-                "batch-examples": 64, "learning-rate": 0.01, "schedule": "cosine", "warm-up": 100, "dropout": 0,
-                "initialisation": "transformers", "threads": self.threads, "seed": seed, "steps": steps, "eval-every": steps,
-                "save-every": steps, "admin-listen": "off", "out": out}
+                "data": self.data.path("few" if few else "train"), "batch-examples": self.batch if few else TEACHER_BATCH,
+                "learning-rate": 0.01, "schedule": "cosine", "warm-up": min(100, steps // 5), "dropout": 0,
+                "initialisation": "transformers", "threads": self.threads, "seed": seed, "steps": steps, "save-every": steps,
+                "admin-listen": "off", "out": out}
             command = [self.program, *command, *(part for key, value in settings.items() for part in (f"--{key}", str(value)))]
             with open(out + ".log", "w") as log:
                 if (code := subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode) != 0:
                     raise SystemExit(f"{name} ended with {code}; see {out}.log")
-            done = self.evaluation(out, steps)
-        return self.figures(done, os.path.join(out, "latest"))
+        return self.measure(os.path.join(out, "latest"))
 
     @staticmethod
-    def evaluation(out, step):
-        return next((line for line in read_metrics(out, "evaluation") if line["step"] == step), None)
+    def is_done(out, steps):
+        if not os.path.exists(os.path.join(out, "metrics.jsonl")):
+            return False
+        return [line["step"] for line in read_metrics(out, "training")][-1:] == [steps]
 
-    @staticmethod
-    def figures(line, folder):
+    def measure(self, folder):
+        """Figures of a checkpoint on the held-out data."""
+        command = [self.program, "evaluate", folder, "--data", self.data.path("heldout"), "--examples", "2000", "--json",
+                   "--threads", str(self.threads)]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         weights = os.path.join(folder, "model.safetensors")
-        return {"crossEntropy": line["crossEntropy"], "accuracy": line["accuracy"], "bytes": os.path.getsize(weights),
-                "parameters": parameters(weights)}
+        return {"crossEntropy": found["cross_entropy"], "accuracy": found["token_accuracy"],
+                "bytes": os.path.getsize(weights), "parameters": parameters(weights)}
 
     def train(self, name, seed, few):
         shape = "teacher" if name == "teacher" else "dense"
@@ -144,18 +152,11 @@ class Piece:
     def prune(self, seed):
         """The teacher with half of its experts, which are chosen and measured without more training."""
         teacher, out = os.path.join(self.folder("teacher", seed), "latest"), self.folder("half", seed)
-        result = out + ".json"
-        if not os.path.exists(result):
-            shutil.rmtree(out, ignore_errors=True)
-            data = ["--threads", str(self.threads), "--data", self.data.path("heldout"), "--examples"]
-            subprocess.run([self.program, "prune", teacher, "--keep", "0.5", "--out", out, *data, "300"], check=True,
-                           stdout=subprocess.DEVNULL)
-            found = subprocess.run([self.program, "evaluate", out, "--json", *data, "2000"], check=True, stdout=subprocess.PIPE)
-            with open(result, "wb") as file:
-                file.write(found.stdout)
-        with open(result) as file:
-            found = json.load(file)
-        return self.figures({"crossEntropy": found["cross_entropy"], "accuracy": found["token_accuracy"]}, out)
+        if not os.path.exists(out):
+            command = [self.program, "prune", teacher, "--keep", "0.5", "--out", out, "--data", self.data.path("heldout"),
+                       "--examples", "300", "--threads", str(self.threads)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return self.measure(out)
 
     def rows(self):
         """Each row's name and its figures, seed by seed."""
@@ -177,8 +178,7 @@ class Piece:
             for name, (title, settings) in STUDENTS.items():
                 add(title, self.run(name, seed, teacher + settings, self.steps, few))
                 if name == "weights":
-                    out = self.folder(name, seed)
-                    add("student before its first step", self.figures(self.evaluation(out, 0), os.path.join(out, "student")))
+                    add("student before its first step", self.measure(os.path.join(self.folder(name, seed), "student")))
         return rows
 
 
@@ -204,7 +204,7 @@ def kept(teacher, dense, student):
 def compare(piece, options):
     rows = piece.rows()
     teacher, dense = rows["teacher"], rows["dense, trained alone"]
-    print(f"\n### {TITLES[piece.name]}: {piece.teacher_steps} steps of the teacher, {piece.steps} of the dense model and of"
+    print(f"\n### {piece.title}: {piece.teacher_steps} steps of the teacher, {piece.steps} of the dense model and of"
           f" students; {piece.seeds} seeds, mean (range)\n")
     print("| | parameters | cross-entropy, nats | token accuracy, % | teacher's gain that is kept, % |\n|---|---:|---:|---:|---:|")
     for name, runs in rows.items():
@@ -212,8 +212,8 @@ def compare(piece, options):
         print(f"| {name} | {runs[0]['parameters']:,} | {spread([run['crossEntropy'] for run in runs], '{:.3f}')} |"
               f" {spread([100 * run['accuracy'] for run in runs], '{:.1f}')} | {spread(gains, '{:.0f}')} |")
     found = read(options)
-    found["comparisons"] = [one for one in found.get("comparisons", []) if one["title"] != TITLES[piece.name]] + [
-        {"title": TITLES[piece.name], "rows": [
+    found["comparisons"] = [one for one in found.get("comparisons", []) if one["title"] != piece.title] + [
+        {"title": piece.title, "rows": [
             {"name": name, "bytes": runs[0]["bytes"], "crossEntropy": [round(run["crossEntropy"], 4) for run in runs]}
             for name, runs in rows.items()]}]
     write(options, found)
@@ -268,8 +268,10 @@ def main():
     parser.add_argument("--switchyard", default=os.path.join(bench.ROOT, ".build", "release", "switchyard"))
     parser.add_argument("--folder", default=os.path.join(bench.ROOT, ".build", "bench", "distil"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="steps of the dense model and of students (600; of words as the teacher)")
-    parser.add_argument("--teacher-steps", type=int, help="steps of the teacher (3000)")
+    parser.add_argument("--teacher-steps", type=int, default=3000, help="steps of the teacher, and of all models of words")
+    parser.add_argument("--examples", type=int, default=200, help="examples of the dense model and of students")
+    parser.add_argument("--steps", type=int, default=100, help="steps of the dense model and of students")
+    parser.add_argument("--batch", type=int, default=16, help="examples of such a step")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of serve")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--port", type=int, default=7478)
