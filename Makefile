@@ -20,8 +20,8 @@ FAULTS = "$$($(RELEASE) --show-bin-path)/switchyard-faults"
 FAULT_SECONDS ?= 30
 SOAK_MINUTES ?= 30
 
-.PHONY: help build demo test peers-cpp faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
-    bench-model bench-dense bench-full-shape bench-peers bench-http bench-train bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
+.PHONY: help build demo test peers-cpp converter converter-for-ci faults faults-train soak fuzz sanitize bare-check package package-check wheel python-versions lint format bench bench-calls bench-kernels bench-layers \
+    bench-model bench-dense bench-full-shape bench-peers bench-http bench-train bench-distil bench-frozen build-bench pictures simulation simulate-faults simulate-seeds planted-bugs protos tables clean image deploy-check deploy-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -36,9 +36,10 @@ demo: ## run a whole cluster on this machine: some prompts, and where their toke
 	@$(RELEASE)
 	@"$$($(RELEASE) --show-bin-path)/switchyard" demo --model $(MODEL) --pools 4
 
-test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp ## run the whole test suite, as continuous integration does
+test: $(VENV)/.ready $(TRITON_VENV)/.ready peers-cpp converter-for-ci ## run the whole test suite, as continuous integration does
 	$(SWIFT) build --build-tests
-	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" deploy/check/tests.sh
+	SWIFT="$(SWIFT)" SWITCHYARD_TEST_PYTHON="$(abspath $(VENV))/bin/python" \
+	    SWITCHYARD_TEST_CONVERTER="$(abspath $(VENV)-converter)/bin/python" deploy/check/tests.sh
 
 faults: ## inject faults into clusters under load: the tables of docs/reliability.md (about 26 minutes, as root)
 	@deploy/install-packages.sh faults
@@ -134,6 +135,18 @@ $(TRITON_VENV)/.ready: Tests/Peers/requirements-triton.txt deploy/install-packag
 	python3 -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r Tests/Peers/requirements-triton.txt
 	@touch $@
+
+# CTranslate2's converter needs PyTorch, which is large; without it, the test that converts a student is skipped, but not in CI.
+CONVERTER_REQUIREMENTS = Tests/Peers/converter-requirements.txt
+converter: $(VENV)-converter/.ready ## install CTranslate2, whose converter a test calls (PyTorch is large)
+$(VENV)-converter/.ready: $(CONVERTER_REQUIREMENTS)
+	@deploy/install-packages.sh test
+	python3 -m venv $(VENV)-converter
+	$(VENV)-converter/bin/python -m pip install --quiet --disable-pip-version-check -r $(CONVERTER_REQUIREMENTS)
+	@touch $@
+
+converter-for-ci:
+	@if [ -n "$$CI" ]; then $(MAKE) --no-print-directory converter; fi
 
 # Small clients over gRPC's C++ library; without it, tests that need them are skipped, but not in CI.
 peers-cpp: $(VENV)/.ready
@@ -284,6 +297,13 @@ bench-train: build ## benchmark how well training from scratch does, beside PyTo
 	$(PEER_PYTHON) Tests/training-bench/bench.py $(TRAIN) --switchyard .build/release/switchyard --folder $(BENCH)/training \
 	    $(if $(TRAIN_STEPS),--steps $(TRAIN_STEPS)) > $(BENCH)/training-$(TRAIN).md && cat $(BENCH)/training-$(TRAIN).md
 
+# Students of sparse teachers, with and without each ingredient, on one of few, words, scenes, serve; with the same packages.
+DISTIL ?= all
+bench-distil: build ## benchmark distillation: teachers, students and dense models (over an hour; docs/training.md)
+	@mkdir -p $(BENCH)/distil
+	$(PEER_PYTHON) Tests/training-bench/distil.py $(DISTIL) --switchyard .build/release/switchyard --folder $(BENCH)/distil \
+	    > $(BENCH)/distil-$(DISTIL).md && cat $(BENCH)/distil-$(DISTIL).md
+
 tables: ## rewrite the tables of settings, metrics and generation keys in docs/operations.md and docs/training.md
 	$(SWIFT) run switchyard config list --update docs/operations.md
 	$(SWIFT) run switchyard config list --update docs/training.md
@@ -294,4 +314,4 @@ protos: ## regenerate the C code, the typed messages and the Python package's me
 	deploy/generate-python-protos.sh
 
 clean: ## remove what was built
-	rm -rf .build .build-tsan .build-asan $(VENV)
+	rm -rf .build .build-tsan .build-asan $(VENV) $(VENV)-converter

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import PeerTools
 import Testing
 
 @testable import switchyard
@@ -75,6 +76,36 @@ struct DistillCommandTests {
             }
             let other = try await Commands.run(TestCluster.executable, halves + ["--resume", "--teacher-top", "8"])
             #expect(other.status == 1 && other.errors.contains("teacher"), "\(other.errors)")
+        }
+    }
+
+    @Test(
+        "CTranslate2 converts a student, and answers with the same ids",
+        .enabled(if: Peers.mayRun(Peers.converter), "make converter installs what it needs")
+    )
+    func converted() async throws {
+        try await self.inFolder { folder in
+            let made = try await Commands.run(TestCluster.executable, self.arguments(folder, "run", steps: 20))
+            #expect(made.status == 0, "\(made.errors)")
+            let texts = ["my horse and the king", "my night and the crown", "my heart and the sword"]
+            let model = "\(folder)/run/latest"
+            let output = try await PeerProcess.run(
+                try Peers.path(Peers.converter),
+                ["\(Peers.folder)/convert_student.py", model, "\(folder)/converted", "6"] + texts
+            )
+            let report = try PeerProcess.object(of: output, from: "convert_student.py")
+            var expected: [[Int]] = []
+            for text in texts {
+                let answer = try await Commands.run(
+                    TestCluster.executable,
+                    ["generate", "--local", model, "--json", "--max-new-tokens", "6", text]
+                )
+                #expect(answer.status == 0, "\(answer.errors)")
+                let response = try JSONSerialization.jsonObject(with: Data(answer.text.utf8)) as? [String: Any]
+                let generations = try #require(response?["generations"] as? [[String: Any]])
+                expected.append(try #require(generations.first?["token_ids"] as? [Int]))
+            }
+            #expect(report["token_ids"] as? [[Int]] == expected)
         }
     }
 

@@ -26,9 +26,12 @@ public enum Peers {
     /// A python that has the packages of `Tests/Peers/requirements-triton.txt`; `make test` sets it up beside the other.
     public static let tritonPython = "python-triton"
 
+    /// A python that has the packages of `Tests/Peers/converter-requirements.txt`; `make converter` sets it up.
+    public static let converter = "converter"
+
     /// Whether tests that need these programs are to run: all are here, or none may be missing.
     ///
-    /// - Parameter tools: Names of programs; ``python``, ``pythonTests`` and the C++ clients (`cpp_...`) among them.
+    /// - Parameter tools: Names of programs; ``python``, ``pythonTests``, ``converter`` and the C++ clients (`cpp_...`) among them.
     /// - Returns: False where the tests are to be skipped.
     public static func mayRun(_ tools: String...) -> Bool {
         Self.areRequired || tools.allSatisfy { Self.find($0) != nil }
@@ -46,6 +49,8 @@ public enum Peers {
                 "SWITCHYARD_TEST_PYTHON names no python with the peers' packages; run the tests with: make test"
             } else if tool == Self.tritonPython {
                 "there is no python with tritonclient beside SWITCHYARD_TEST_PYTHON; run the tests with: make test"
+            } else if tool == Self.converter {
+                "SWITCHYARD_TEST_CONVERTER names no python with CTranslate2; install it with: make converter"
             } else if tool.hasPrefix("cpp_") {
                 "\(tool) is not built; build it with: make peers-cpp"
             } else {
@@ -66,6 +71,9 @@ public enum Peers {
 
     private static func find(_ tool: String) -> String? {
         let environment = ProcessInfo.processInfo.environment
+        if tool == Self.converter {
+            return environment["SWITCHYARD_TEST_CONVERTER"].flatMap { Self.isExecutable($0) ? $0 : nil }
+        }
         if tool == Self.python {
             return environment["SWITCHYARD_TEST_PYTHON"].flatMap { Self.isExecutable($0) ? $0 : nil }
         }

@@ -206,15 +206,11 @@ def balance(piece, options):
         print(f"| {with_loss['layer']} | {cells[0]} | {cells[1]} |")
 
 
-def serve(piece, options):
-    """Asks a cluster of one gateway and two expert hosts for held-out words, and compares ids with transformers'."""
-    piece.prepare()
-    piece.run(OURS, 1)
-    out = piece.folder(OURS, 1, 0.01)
-    with open(os.path.join(out, "ids.json")) as file:
-        expected = json.load(file)
-    with open(os.path.join(piece.data, "heldout.jsonl"), encoding="utf-8") as file:
-        words = [json.loads(line)["input"] for line in file][:ANSWERS]
+def ask_cluster(program, model, words, port, pools, log):
+    """Serves a model on a gateway with expert hosts, or with none for a dense model, and asks for words with 16 callers.
+
+    Gives the answers' token ids and the seconds that they took.
+    """
     import grpc
     from concurrent.futures import ThreadPoolExecutor
 
@@ -224,10 +220,10 @@ def serve(piece, options):
     peer_protos.compile_protos(peer_protos.PROTOS, peer_protos.GATEWAY)
     from switchyard.v1 import gateway_pb2, gateway_pb2_grpc
 
-    address = f"127.0.0.1:{options.port}"
-    with open(out + "-cluster.log", "w") as log:
-        cluster = subprocess.Popen([piece.program, "up", os.path.join(out, "latest"), "--pools", "2", "--listen", address],
-                                   stdout=log, stderr=subprocess.STDOUT)
+    address = f"127.0.0.1:{port}"
+    hosts = ["--pools", str(pools)] if pools else []
+    with open(log, "w") as file:
+        cluster = subprocess.Popen([program, "up", model, *hosts, "--listen", address], stdout=file, stderr=subprocess.STDOUT)
     try:
         with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(16) as callers:
             stub = gateway_pb2_grpc.GatewayStub(channel)
@@ -240,10 +236,37 @@ def serve(piece, options):
             ask(words[0])
             start = time.monotonic()
             found = list(callers.map(ask, words))
-            seconds = time.monotonic() - start
+            return found, time.monotonic() - start
     finally:
         cluster.terminate()
         cluster.wait(60)
+
+
+def read_column(path):
+    """The inputs of a TSV file."""
+    with open(path, encoding="utf-8") as file:
+        return [line.split("\t")[0] for line in file]
+
+
+def ids_of_transformers(model, data, threads, path):
+    """The token ids of transformers' greedy answers to the first inputs of a file; they are kept at the path."""
+    command = [sys.executable, os.path.join(HERE, "measure.py"), model, data, "--threads", str(threads), "--answers", str(ANSWERS),
+               "--ids", path]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    with open(path) as file:
+        return json.load(file)
+
+
+def serve(piece, options):
+    """Asks a cluster of one gateway and two expert hosts for held-out words, and compares ids with transformers'."""
+    piece.prepare()
+    piece.run(OURS, 1)
+    out = piece.folder(OURS, 1, 0.01)
+    with open(os.path.join(out, "ids.json")) as file:
+        expected = json.load(file)
+    with open(os.path.join(piece.data, "heldout.jsonl"), encoding="utf-8") as file:
+        words = [json.loads(line)["input"] for line in file][:ANSWERS]
+    found, seconds = ask_cluster(piece.program, os.path.join(out, "latest"), words, options.port, 2, out + "-cluster.log")
     same = sum(one == other for one, other in zip(found, expected))
     print(f"\n### The trained model in a cluster\n\nOne gateway, two expert hosts, 16 callers: {len(words)} held-out words in"
           f" {seconds:.1f} s, {same} answers with the ids of transformers.")

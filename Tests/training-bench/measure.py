@@ -15,13 +15,16 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from transformers import SwitchTransformersForConditionalGeneration, T5Tokenizer
+from transformers import AutoModelForSeq2SeqLM, T5Tokenizer
 
 MOST_NEW_TOKENS = 40
 
 
 def read_lines(path):
+    """Examples of JSON lines, or of a file of two columns."""
     with open(path, encoding="utf-8") as file:
+        if path.endswith(".tsv"):
+            return [dict(zip(("input", "target"), line.rstrip("\n").split("\t"))) for line in file]
         return [json.loads(line) for line in file]
 
 
@@ -100,7 +103,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model, loading = SwitchTransformersForConditionalGeneration.from_pretrained(
+    model, loading = AutoModelForSeq2SeqLM.from_pretrained(
         options.checkpoint, dtype=torch.float32, output_loading_info=True)
     problems = {kind: sorted(names) for kind, names in loading.items() if names}
     assert not problems, f"{options.checkpoint} is not what transformers expects: {problems}"

@@ -43,6 +43,13 @@ struct Pictures {
         } catch let error as DecodingError {
             throw BenchError("\(Self.data)/balance.json is not what Tests/training-bench/bench.py writes: \(error)")
         }
+        let distil: DistilPlot
+        do {
+            distil = try JSONDecoder()
+                .decode(DistilPlot.self, from: Data(try self.read("\(Self.data)/distil.json").utf8))
+        } catch let error as DecodingError {
+            throw BenchError("\(Self.data)/distil.json is not what Tests/training-bench/distil.py writes: \(error)")
+        }
         let reports = try self.read("\(Self.data)/training.jsonl").split(separator: "\n")
             .compactMap { RunReport(line: String($0)) }
         guard let training = RunPicture(reports).svg else {
@@ -56,6 +63,7 @@ struct Pictures {
             Made(path: "docs/images/simulation.svg", content: SimulationPlot(records: records).figure.svg),
             Made(path: "docs/images/training.svg", content: training),
             Made(path: "docs/images/balance.svg", content: balance.figure.svg),
+            Made(path: "docs/images/distil.svg", content: distil.figure.svg),
             Made(path: "docs/images/overview.svg", content: OverviewDiagram.diagram.svg),
             Made(path: "docs/images/deployment.svg", content: DeploymentDiagram.diagram.svg),
             Made(
