@@ -21,7 +21,8 @@ public protocol GatewayListener: Sendable {
 /// Cancelling the task of a call cancels the request.
 public struct GatewayCalls: Sendable {
     let service: GatewayService
-    let engine: InferenceEngine
+    private var serving: ModelLane { self.service.lanes.serving }
+    private var engine: InferenceEngine { self.serving.engine }
 
     /// What comes with a call besides its message.
     public struct Context: Sendable {
@@ -47,16 +48,14 @@ public struct GatewayCalls: Sendable {
 
     /// Describes the served model and its limits.
     public var model: ModelDescription {
-        var description = self.service.model
-        description.sparseLayers = self.service.cluster.servedExperts
-        return description
+        self.serving.model
     }
 
     /// Describes the cluster as the gateway sees it.
-    public var cluster: ClusterDescription { self.service.cluster.description }
+    public var cluster: ClusterDescription { self.serving.reporter.description }
 
     /// How large requests may be.
-    public var limits: RequestLimits { self.service.handler.reader.limits }
+    public var limits: RequestLimits { self.serving.handler.reader.limits }
 
     /// Requests that may wait and run at once.
     public var maxConcurrentRequests: Int {
@@ -67,7 +66,7 @@ public struct GatewayCalls: Sendable {
     /// Why calls are not taken at present; nil if they are.
     public var refusal: RPCError? {
         do throws(RPCError) {
-            try self.service.checkWeights()
+            try self.serving.checkWeights()
             try self.service.gate.check()
             return nil
         } catch {
@@ -101,10 +100,10 @@ public struct GatewayCalls: Sendable {
         _ context: Context,
         onToken: (@Sendable (GeneratedToken) -> Void)? = nil
     ) async throws -> GenerateResponse {
-        try await self.checked {
-            guard let onToken else { return try await self.service.handler.generate(request, context.call) }
-            return try await self.service.handler.generate(request, context.call) { token in
-                try self.service.checkWeights()
+        try await self.service.checked(request) { lane in
+            guard let onToken else { return try await lane.handler.generate(request, context.call) }
+            return try await lane.handler.generate(request, context.call) { token in
+                try lane.checkWeights()
                 onToken(token)
             }
         }
@@ -118,7 +117,7 @@ public struct GatewayCalls: Sendable {
     /// - Returns: The hidden states.
     /// - Throws: `RPCError`, as over gRPC.
     public func encode(_ request: EncodeRequest, _ context: Context) async throws -> EncodeResponse {
-        try await self.checked { try await self.service.handler.encode(request, context.call) }
+        try await self.service.checked(request) { try await $0.handler.encode(request, context.call) }
     }
 
     /// Scores a target.
@@ -129,15 +128,7 @@ public struct GatewayCalls: Sendable {
     /// - Returns: The target's log-probabilities.
     /// - Throws: `RPCError`, as over gRPC.
     public func score(_ request: ScoreRequest, _ context: Context) async throws -> ScoreResponse {
-        try await self.checked { try await self.service.handler.score(request, context.call) }
-    }
-
-    private func checked<Result>(_ body: () async throws -> Result) async throws -> Result {
-        try self.service.checkWeights()
-        try self.service.gate.check()
-        let result = try await body()
-        try self.service.checkWeights()
-        return result
+        try await self.service.checked(request) { try await $0.handler.score(request, context.call) }
     }
 
     // MARK: - Texts
@@ -147,7 +138,7 @@ public struct GatewayCalls: Sendable {
     /// - Parameter ids: The sequence.
     /// - Returns: One text for each token; empty texts for a model without a tokenizer.
     public func texts(of ids: [UInt32]) -> [String] {
-        guard var decoder = self.service.handler.reader.tokenizer?.makeDecoder() else { return ids.map { _ in "" } }
+        guard var decoder = self.serving.handler.reader.tokenizer?.makeDecoder() else { return ids.map { _ in "" } }
         var texts = ids.map { decoder.append(Int32(clamping: $0)) }
         if !texts.isEmpty { texts[texts.count - 1] += decoder.finish() }
         return texts
@@ -158,7 +149,7 @@ public struct GatewayCalls: Sendable {
     /// - Parameter id: The token.
     /// - Returns: Its text, a space in place of the tokenizer's mark; its number for a model without a tokenizer.
     public func text(of id: UInt32) -> String {
-        guard let text = self.service.handler.reader.tokenizer?.token(Int32(clamping: id)) else { return "\(id)" }
+        guard let text = self.serving.handler.reader.tokenizer?.token(Int32(clamping: id)) else { return "\(id)" }
         return text.replacing("\u{2581}", with: " ")
     }
 
@@ -167,7 +158,7 @@ public struct GatewayCalls: Sendable {
     /// - Parameter id: The token.
     /// - Returns: Whether a text without special tokens would leave it out.
     public func isSpecial(_ id: UInt32) -> Bool {
-        guard let tokenizer = self.service.handler.reader.tokenizer else { return false }
+        guard let tokenizer = self.serving.handler.reader.tokenizer else { return false }
         let ids = [Int32(clamping: id)]
         return !tokenizer.decode(ids).isEmpty && tokenizer.decode(ids, skipSpecialTokens: true).isEmpty
     }

@@ -24,12 +24,15 @@ extension Method {
     static let forward = Method(ExpertHostMethods.forward)
     static let backward = Method(ExpertHostMethods.backward)
     static let describe = Method(ExpertHostMethods.describe)
+    static let hold = Method(ExpertHostMethods.hold)
+    static let settle = Method(ExpertHostMethods.settle)
     static let generate = Method(GatewayMethods.generate)
     static let generateStream = Method(GatewayMethods.generateStream)
     static let encode = Method(GatewayMethods.encode)
     static let score = Method(GatewayMethods.score)
     static let describeModel = Method(GatewayMethods.describeModel)
     static let describeCluster = Method(GatewayMethods.describeCluster)
+    static let rollout = Method(GatewayMethods.rollout)
 
     private init(_ name: MethodName) {
         self.init(service: name.service, name: name.name)
