@@ -105,6 +105,7 @@ struct HostHoldings: Sendable, Equatable {
     /// - Parameters:
     ///   - fingerprint: The checkpoint.
     ///   - idle: The time since the other one was last called for; nil if it never was.
+    /// - Returns: What to do.
     func stays(_ fingerprint: UInt64, idle: Duration?) -> OnSettle {
         let stays = [self.serving, self.other].compactMap { $0 }.first { $0.fingerprint == fingerprint }
         guard let stays else {

@@ -240,6 +240,7 @@ extension ExpertHost {
     ///   - maxMessageBytes: The longest message that the transport accepts.
     ///   - instance: The process's id.
     ///   - logger: Logs what happens.
+    /// - Returns: The checkpoint with its weights.
     /// - Throws: ``ExpertHostError`` and `CheckpointError` that say why it cannot be held.
     static func load(
         _ name: String,

@@ -117,8 +117,18 @@ struct RolloutCommand: AsyncParsableCommand {
     private func begin(_ name: String) async throws {
         for gateway in self.gateways {
             let now = try await self.ask(gateway)
-            let isServed = now.serving?.checkpoint == name
-            if isServed { continue }
+            if now.serving?.checkpoint == name {
+                // What is promoted already is completed; anything else would not be what was asked for.
+                guard self.promote, now.phase == .steady || now.phase == .leaving else {
+                    throw Settings.Failure(
+                        "\(Self.words(gateway)) serves \(name) already"
+                            + (now.other.map {
+                                "; \(Self.words($0)) beside it is completed with --back, or its own --promote"
+                            } ?? "")
+                    )
+                }
+                continue
+            }
             if let other = now.other, other.checkpoint != name {
                 throw Settings.Failure(
                     "\(Self.words(gateway)) is changing to \(Self.words(other)); complete that first with --promote, or --back"

@@ -25,7 +25,7 @@ enum RolloutRows {
         return try await context.withHosts(pools: 2, replicas: 1, hostArguments: flags) { cluster in
             let gateway = try await cluster.startGateway(arguments: flags)
             let address = try await gateway.listening(within: .seconds(300))
-            func rollout(_ arguments: String...) async throws {
+            @Sendable func rollout(_ arguments: String...) async throws {
                 try await Tool.run(context.workspace.executable, ["rollout"] + arguments + ["--gateway", address])
             }
             // What each of the two answers while it is the only one.
