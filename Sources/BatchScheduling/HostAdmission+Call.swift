@@ -8,7 +8,9 @@ extension HostAdmission.Call {
     var cost: Int { (self.kind == .gradients ? 2 : 1) * (self.rows + 4 * self.experts) }
 
     /// Whether the two can be computed in one pass.
-    func fits(_ other: Self) -> Bool { self.layer == other.layer && self.kind == other.kind }
+    func fits(_ other: Self) -> Bool {
+        self.layer == other.layer && self.kind == other.kind && self.checkpoint == other.checkpoint
+    }
 
     /// Whether a trainer waits for it.
     var isTraining: Bool { self.kind != .serving }

@@ -68,6 +68,8 @@ extension HostAdmission {
         package var deadline: ContinuousClock.Instant?
         /// What it is for.
         package var kind: Kind
+        /// The fingerprint of the checkpoint that it names: experts of two have different weights.
+        package var checkpoint: UInt64
 
         /// Describes a call.
         package init(
@@ -76,7 +78,8 @@ extension HostAdmission {
             rows: Int,
             experts: Int,
             deadline: ContinuousClock.Instant? = nil,
-            kind: Kind = .serving
+            kind: Kind = .serving,
+            checkpoint: UInt64 = 0
         ) {
             self.source = source
             self.layer = layer
@@ -84,6 +87,7 @@ extension HostAdmission {
             self.experts = experts
             self.deadline = deadline
             self.kind = kind
+            self.checkpoint = checkpoint
         }
     }
 

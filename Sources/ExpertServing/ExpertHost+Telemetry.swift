@@ -48,18 +48,25 @@ extension ExpertHost {
     public func collect(into snapshot: inout MetricSnapshot, expertSeriesLimit: Int = 2000) {
         snapshot.setProcess()
         snapshot.setService(Self.component, isReady: self.readiness.isReady)
-        snapshot.setModel(fingerprint: self.fingerprint, weightType: self.weightType)
+        let models = self.models.all
+        for model in models {
+            snapshot.setModel(
+                fingerprint: model.fingerprint,
+                weightType: model.weightType.map { "\($0)" } ?? "none"
+            )
+        }
         snapshot.set(self.server, security: self.configuration.security)
         let waiting = self.queue.waiting
         snapshot.set(MetricCatalog.host.waitingCalls, waiting.calls)
         snapshot.set(MetricCatalog.host.waitingRows, waiting.rows)
         snapshot.set(MetricCatalog.host.queueLimit, self.configuration.queueLimit)
         snapshot.set(MetricCatalog.host.queueRowLimit, self.configuration.queueRowLimit)
-        snapshot.set(MetricCatalog.host.weightBytes, self.weightBytes)
+        snapshot.set(MetricCatalog.host.weightBytes, models.reduce(0) { $0 + $1.weightBytes })
         snapshot.set(MetricCatalog.host.heldExperts, self.held.values.reduce(0) { $0 + $1.count })
-        let division = ExpertSeries(layers: self.layers.count, experts: self.expertCount, limit: expertSeriesLimit)
+        let served = self.models.served
+        let division = ExpertSeries(layers: served.layers.count, experts: served.expertCount, limit: expertSeriesLimit)
         let rows = self.expertRows.current
-        for layer in self.layers {
+        for layer in served.layers {
             guard let counts = rows[layer] else { continue }
             // Experts that the host does not hold never get rows here.
             for series in division.series(of: counts) where self.holds(layer, series.experts) {

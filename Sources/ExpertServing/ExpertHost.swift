@@ -24,24 +24,19 @@ public final class ExpertHost: Sendable {
     /// The host's configuration.
     public let configuration: ExpertHostConfiguration
 
-    /// The fingerprint of the checkpoint that the experts come from.
-    public let fingerprint: UInt64
+    /// The fingerprint of the checkpoint that is served, after a restart too.
+    public var fingerprint: UInt64 { self.models.served.fingerprint }
 
-    /// The experts that the host holds, by sparse layer.
-    public let held: [SparseLayer: [Int]]
+    /// The experts of that checkpoint that the host holds, by sparse layer.
+    public var held: [SparseLayer: [Int]] { self.models.served.held }
 
     private let logger: Logger
     private let passes: HostPasses
-    let weightBytes: Int
-    let weightType: String
-    private let weights: String
     private let pool: WorkPool
-    let layers: [SparseLayer]
-    let expertCount: Int
+    /// The checkpoints that the host holds.
+    let models: HostModels
     var expertRows: ExpertRowCounts { self.passes.expertRows }
     let queue: ForwardQueue
-    /// The files from which weights are served; none where they are in memory.
-    let mapped: WeightWatch
     let server: RPCServer
     let health: HealthRegistry
 
@@ -61,70 +56,59 @@ public final class ExpertHost: Sendable {
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
         try configuration.validate()
+        let given = configuration
+        let (configuration, record) = try configuration.recorded()
         let shards = try HostShards(configuration, progress: progress)
+        if let record { try Self.check(shards, against: record, logger: logger) }
         let pool = WorkPool(
             threads: configuration.threads,
             pinned: configuration.pinsThreads,
             spin: configuration.spin
         )
         self.pool = pool
-        let (experts, compared) = try PartCheck.during(shards.checkpoints) {
-            if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }
-            return try LocalExperts(
-                checkpoints: shards.checkpoints,
+        var limits = TransportLimits.forCalls(
+            rows: configuration.maxRowsPerCall,
+            width: shards.first.configuration.modelWidth
+        )
+        limits.receiveBudgetBytes = configuration.receiveBudgetBytes
+        let (instance, maxMessageBytes) = (HostCard.makeInstanceID(), limits.maxReceiveMessageBytes)
+        let model = try HostModel(
+            checkpoint: record?.checkpoint,
+            configuration: configuration,
+            maxMessageBytes: maxMessageBytes,
+            instance: instance,
+            pool: pool,
+            shards: shards,
+            logger: logger,
+            progress: progress
+        )
+        let models = HostModels(
+            model,
+            folder: configuration.checkpointsDirectory.map { CheckpointFolder(path: $0) },
+            logger: logger
+        ) {
+            try Self.load(
+                $0,
+                $1,
+                beside: $2,
+                given,
                 pool: pool,
-                storage: configuration.storage,
-                progress: progress
+                maxMessageBytes: maxMessageBytes,
+                instance: instance,
+                logger: logger
             )
         }
-        logger.debug("files agree with their manifests", metadata: ["bytes": "\(compared)"])
-        let held = experts.held
-        guard !held.isEmpty else { throw ExpertHostError.noExperts(in: configuration) }
-        let model = shards.first.configuration
         let hostMetrics = ExpertHostMetrics(factory: metrics)
         let queue = ForwardQueue(
             limits: .init(calls: configuration.queueLimit, rows: configuration.queueRowLimit),
             batching: .init(rows: configuration.batchRowLimit, window: configuration.batchWindow),
             metrics: hostMetrics
         )
-        var limits = TransportLimits.forCalls(rows: configuration.maxRowsPerCall, width: model.modelWidth)
-        limits.receiveBudgetBytes = configuration.receiveBudgetBytes
-        let check = ForwardCheck(
-            fingerprint: shards.first.fingerprint,
-            modelWidth: model.modelWidth,
-            expertCount: model.expertCount,
-            sparseLayers: Set(model.sparseLayers),
-            held: held.mapValues { Set($0) },
-            maxRows: configuration.maxRowsPerCall,
-            weightType: experts.weightType
-        )
-        let card = HostCard(
-            shards: shards,
-            held: held,
-            weightType: experts.weightType,
-            weightBytes: experts.byteCount,
-            configuration: configuration,
-            maxMessageBytes: limits.maxReceiveMessageBytes
-        )
         let health = HealthRegistry(services: [ExpertHostMethods.service])
-        let mapped = WeightWatch(
-            shards.checkpoints.filter { $0.packing != nil },
-            isCompared: configuration.prefault
-        )
-        let passes = HostPasses(
-            experts: ExpertCompute(experts: experts, modelWidth: model.modelWidth),
-            expertCount: model.expertCount,
-            queue: queue,
-            mapped: mapped,
-            metrics: hostMetrics,
-            logger: logger,
-            stages: configuration.stages
-        )
+        let passes = HostPasses(queue: queue, metrics: hostMetrics, logger: logger, stages: configuration.stages)
         let service = ExpertHostService(
-            check: check,
+            models: models,
             queue: queue,
-            mapped: mapped,
-            card: card,
             metrics: hostMetrics,
             logger: logger,
             // Bound threads compute where they are bound.
@@ -133,17 +117,10 @@ public final class ExpertHost: Sendable {
         )
         let methods = service.methods + HealthService(registry: health).methods
         self.configuration = configuration
-        self.fingerprint = shards.first.fingerprint
-        self.held = held
         self.logger = logger
         self.passes = passes
-        self.weightBytes = experts.byteCount
-        self.weightType = experts.weightType.map { "\($0)" } ?? "none"
-        self.layers = model.sparseLayers
-        self.expertCount = model.expertCount
-        self.weights = experts.weightType.map { "\($0)\(shards.isPacked ? ", mapped" : "")" } ?? "none"
+        self.models = models
         self.queue = queue
-        self.mapped = mapped
         self.health = health
         var listener = RPCServerConfiguration(
             host: configuration.host,
@@ -206,33 +183,25 @@ public final class ExpertHost: Sendable {
                     // Calls in flight end before the server does; then nothing is left to compute.
                     defer {
                         self.queue.beginDraining()
+                        self.models.finish()
                     }
-                    try await self.mapped.during {
-                        self.logger.warning("\($0)")
-                    } onCompared: {
-                        self.logger.info(
-                            "mapped weights agree with their checksums",
-                            metadata: [
-                                "tensors": "\($0.tensors)", "bytes": "\($0.bytes)", "took": "\($0.duration)",
-                            ]
-                        )
-                    } onFailure: {
-                        self.logger.error("\($0)")
-                        self.beginDraining()
-                    } _: {
-                        try await self.server.run()
+                    try await self.server.run()
+                    if let failure = self.models.failure {
+                        throw CheckpointError(code: .fingerprintMismatch, message: failure)
                     }
                 }
+                group.addTask { await self.models.run { self.beginDraining() } }
                 group.addTask {
                     let address = try await self.boundAddress()
+                    let model = self.models.served
                     self.logger.info(
                         "serving experts",
                         metadata: [
                             "address": "\(AddressText.of(host: address.host, port: address.port))",
-                            "fingerprint": "\(self.fingerprint.fingerprintText)",
-                            "experts": "\(self.held.values.reduce(0) { $0 + $1.count })",
-                            "layers": "\(self.held.count)", "memory": "\(mebibytes(self.weightBytes))",
-                            "weights": "\(self.weights)",
+                            "fingerprint": "\(model.fingerprint.fingerprintText)",
+                            "experts": "\(model.held.values.reduce(0) { $0 + $1.count })",
+                            "layers": "\(model.held.count)", "memory": "\(mebibytes(model.weightBytes))",
+                            "weights": "\(model.weights)",
                             "zone": "\(self.configuration.zone ?? "none")", "kernels": "\(KernelReport.describe())",
                         ]
                     )

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Checkpoints
 public import RPCTransport
 internal import ServiceKit
 public import SwitchModel
@@ -10,6 +11,10 @@ public struct ExpertHostConfiguration: Sendable {
     ///
     /// All must come from one checkpoint. An expert in several of them is loaded once.
     public var shardDirectories: [String]
+
+    /// The folder with checkpoints that gateways may have loaded beside these, and with the record of the one to serve after
+    /// a restart; nil refuses that.
+    public var checkpointsDirectory: String?
 
     /// The address to listen on.
     public var host = "127.0.0.1"
@@ -118,6 +123,20 @@ public struct ExpertHostConfiguration: Sendable {
         if let zone = self.zone {
             try Self.check(zone: zone)
         }
+    }
+
+    /// The configuration with the folders of the checkpoint that is recorded as served, if one is.
+    ///
+    /// - Returns: The configuration, and the record that changed it.
+    /// - Throws: `CheckpointError` where the folder, the record or a part is missing or malformed.
+    func recorded() throws(CheckpointError) -> (Self, CheckpointFolder.Record?) {
+        guard let path = self.checkpointsDirectory else { return (self, nil) }
+        let folder = CheckpointFolder(path: path)
+        try folder.check()
+        guard let record = try folder.record(of: .experts) else { return (self, nil) }
+        var configuration = self
+        configuration.shardDirectories = try folder.parts(like: self.shardDirectories, of: record.checkpoint)
+        return (configuration, record)
     }
 
     private static func check(zone: String) throws(ExpertHostError) {

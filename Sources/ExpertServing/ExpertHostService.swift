@@ -12,10 +12,8 @@ internal import Telemetry
 
 /// The host's methods on the wire.
 struct ExpertHostService: Sendable {
-    let check: ForwardCheck
+    let models: HostModels
     let queue: ForwardQueue
-    let mapped: WeightWatch
-    let card: HostCard
     let metrics: ExpertHostMetrics
     let logger: Logger
     /// Computes calls on the event loop; nil leaves all to the compute thread.
@@ -31,12 +29,51 @@ struct ExpertHostService: Sendable {
             .unaryOnEventLoop(.backward) { message, context, responder in
                 self.compute(message, isBackward: true, context, responder)
             },
-            .unaryOnEventLoop(.describe) { _, _, responder in
-                let description = self.card.description(load: self.queue.load)
-                responder.finish(.success(Payload(bytes: description.serialized())))
+            .unaryOnEventLoop(.describe) { message, _, responder in
+                responder.finish(
+                    self.describing(message) { (request: DescribeHostRequest) throws(RPCError) in
+                        self.models.model(request.modelFingerprint)
+                    }
+                )
             }
-            .requests(upTo: 1 << 10),
+            .requests(upTo: Self.maxControlBytes),
+            .unaryOnEventLoop(.hold) { message, _, responder in
+                responder.finish(
+                    self.describing(message) { (request: HoldRequest) throws(RPCError) in try self.models.hold(request)
+                    }
+                )
+            }
+            .requests(upTo: Self.maxControlBytes),
+            .unary(.settle) { message, _ in
+                try self.describing(message) { (request: SettleRequest) throws(RPCError) in
+                    try self.models.settle(request.modelFingerprint)
+                }
+                .get()
+            }
+            .requests(upTo: Self.maxControlBytes),
         ]
+    }
+
+    private static let maxControlBytes = 1 << 10
+
+    /// Reads a request, does what it asks for, and describes the checkpoint that comes of it.
+    private func describing<Request: ProtoMessage>(
+        _ message: ByteBuffer,
+        _ body: (Request) throws(RPCError) -> HostModel
+    ) -> Result<Payload, RPCError> {
+        let read: Result<Request, RPCError> = message.withUnsafeReadableBytes { bytes in
+            do throws(ProtoError) {
+                return .success(try Request(serialized: bytes))
+            } catch {
+                return .failure(RPCError(error))
+            }
+        }
+        do throws(RPCError) {
+            let description = self.models.description(try body(try read.get()), load: self.queue.load)
+            return .success(Payload(bytes: description.serialized()))
+        } catch {
+            return .failure(error)
+        }
     }
 
     /// Checks a call and queues it; runs on an event loop.
@@ -51,11 +88,12 @@ struct ExpertHostService: Sendable {
         let kind: HostAdmission.Kind = isBackward ? .gradients : isForTraining ? .training : .serving
         let work: ForwardCheck.Work
         let tensor: Range<Int>
+        let model: HostModel
         do throws(RPCError) {
-            if let failure = self.mapped.failure {
+            (work, tensor, model) = try self.read(message, isBackward: isBackward)
+            if let failure = model.mapped.failure {
                 throw RPCError(.unavailable, "the host stops, because \(failure)")
             }
-            (work, tensor) = try self.read(message, isBackward: isBackward)
         } catch {
             self.metrics.count(.invalid, kind)
             self.log(error, trace)
@@ -65,6 +103,7 @@ struct ExpertHostService: Sendable {
         do throws(RPCError) {
             let job = ForwardJob(
                 work: work,
+                model: model,
                 kind: kind,
                 message: message,
                 tensor: tensor,
@@ -72,6 +111,7 @@ struct ExpertHostService: Sendable {
                 responder: responder,
                 trace: trace
             )
+            model.called(at: job.arrival)
             self.stages?.mark(.queued)
             let passes = kind == .serving ? self.passes : nil
             let id = try self.queue.push(
@@ -103,12 +143,14 @@ struct ExpertHostService: Sendable {
     private func read(
         _ message: ByteBuffer,
         isBackward: Bool
-    ) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>) {
-        let result: Result<(ForwardCheck.Work, Range<Int>), RPCError> = message.withUnsafeReadableBytes { bytes in
+    ) throws(RPCError) -> (work: ForwardCheck.Work, tensor: Range<Int>, model: HostModel) {
+        let result: Result<(ForwardCheck.Work, Range<Int>, HostModel), RPCError> = message.withUnsafeReadableBytes {
+            bytes in
             do {
                 let (envelope, tensor) = try ForwardRequestEnvelope.parse(bytes, isBackward: isBackward)
-                let work = try self.check.check(envelope, tensorByteCount: tensor.count, isBackward: isBackward)
-                return .success((work, tensor))
+                let model = self.models.model(envelope.modelFingerprint)
+                let work = try model.check.check(envelope, tensorByteCount: tensor.count, isBackward: isBackward)
+                return .success((work, tensor, model))
             } catch let error as ProtoError {
                 return .failure(RPCError(error))
             } catch {
@@ -123,6 +165,8 @@ extension Method {
     static let forward = Method(ExpertHostMethods.forward)
     static let backward = Method(ExpertHostMethods.backward)
     static let describe = Method(ExpertHostMethods.describe)
+    static let hold = Method(ExpertHostMethods.hold)
+    static let settle = Method(ExpertHostMethods.settle)
 
     init(_ name: MethodName) {
         self.init(service: name.service, name: name.name)

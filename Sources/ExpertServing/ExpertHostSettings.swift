@@ -15,6 +15,12 @@ package struct ExpertHostSettings: SettingTable {
         "A shard's folder or its https:// address, or a whole checkpoint; may be given several times. With --train: what "
             + "adapters are trained beside."
     )
+    package let checkpoints = Setting.text(
+        "checkpoints",
+        placeholder: "dir",
+        see: "Changing the checkpoint",
+        "A folder with checkpoints, each in a folder of its own, which a rollout may load beside the shards."
+    )
     package let listen = Setting.listen(default: ListenAddress(host: "127.0.0.1", port: 7401))
     package let compute = ComputeSettings()
     package let dtype = Setting.choice(
@@ -97,7 +103,9 @@ extension ExpertHostSettings {
             return false
         }
         for (key, isSet) in [
-            (self.dtype.key, settings.isSet(self.dtype)), (self.prefault.key, settings.isSet(self.prefault)),
+            (self.dtype.key, settings.isSet(self.dtype)),
+            (self.checkpoints.key, settings.isSet(self.checkpoints)),
+            (self.prefault.key, settings.isSet(self.prefault)),
             (self.maxRows.key, settings.isSet(self.maxRows)),
             (self.queueLimit.key, settings.isSet(self.queueLimit)),
             (self.batchRows.key, settings.isSet(self.batchRows)),
@@ -121,6 +129,7 @@ extension ExpertHostConfiguration {
             throw Settings.Failure("no shard is given: pass --shard DIR or set \(table.shard.definition.variable)")
         }
         self.init(shardDirectories: shards)
+        self.checkpointsDirectory = try settings.value(table.checkpoints)
         let listen = try settings.value(table.listen)
         self.host = listen.boundHost
         self.port = listen.port

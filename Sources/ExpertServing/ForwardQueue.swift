@@ -14,6 +14,8 @@ internal import Telemetry
 /// The work of one `Forward` or `Backward` call: what to compute, from which bytes, and who waits for the answer.
 struct ForwardJob: Sendable {
     let work: ForwardCheck.Work
+    /// The checkpoint that it names.
+    let model: HostModel
     let kind: HostAdmission.Kind
     /// The received message; the tensor's bytes are used in place.
     let message: ByteBuffer
@@ -87,7 +89,8 @@ final class ForwardQueue: Sendable {
             rows: job.work.rows,
             experts: job.work.groups.count,
             deadline: deadline,
-            kind: job.kind
+            kind: job.kind,
+            checkpoint: job.model.fingerprint
         )
         let outcome = self.state.withLock { state in
             let outcome = state.admission.arrived(call, now: job.arrival)

@@ -21,13 +21,15 @@ struct HostCard: Sendable {
     ///   - weightBytes: Memory that their weights take.
     ///   - configuration: The host's configuration.
     ///   - maxMessageBytes: The longest message that the transport accepts.
+    ///   - instance: The process's id (``makeInstanceID()``).
     init(
         shards: HostShards,
         held: [SparseLayer: [Int]],
         weightType: DType?,
         weightBytes: Int,
         configuration: ExpertHostConfiguration,
-        maxMessageBytes: Int
+        maxMessageBytes: Int,
+        instance: String
     ) {
         var description = HostDescription()
         description.modelFingerprint = shards.first.fingerprint
@@ -49,7 +51,7 @@ struct HostCard: Sendable {
         description.kernels = KernelReport.describe()
         description.zone = configuration.zone ?? ""
         description.weightBytes = UInt64(weightBytes)
-        description.instanceID = Self.makeInstanceID()
+        description.instanceID = instance
         self.fixed = description
     }
 

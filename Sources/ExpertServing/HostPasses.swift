@@ -18,27 +18,18 @@ internal import TensorKernels
 /// One pass is computed at a time: the queue gives out no other while one is.
 final class HostPasses: Sendable {
     let expertRows = ExpertRowCounts()
-    private let experts: ExpertCompute
-    private let expertCount: Int
     private let queue: ForwardQueue
-    private let mapped: WeightWatch
     private let metrics: ExpertHostMetrics
     private let logger: Logger
     private let stages: CallStages?
 
     init(
-        experts: ExpertCompute,
-        expertCount: Int,
         queue: ForwardQueue,
-        mapped: WeightWatch,
         metrics: ExpertHostMetrics,
         logger: Logger,
         stages: CallStages?
     ) {
-        self.experts = experts
-        self.expertCount = expertCount
         self.queue = queue
-        self.mapped = mapped
         self.metrics = metrics
         self.logger = logger
         self.stages = stages
@@ -75,7 +66,7 @@ final class HostPasses: Sendable {
     ///   - courtesy: The thread's.
     ///   - atOnce: Whether an event loop took them (``ForwardQueue/takeAtOnce()``).
     func compute(_ jobs: [ForwardJob], _ courtesy: CourtesyOfThread, atOnce: Bool = false) {
-        guard let kind = jobs.first?.kind else { return }
+        guard let kind = jobs.first?.kind, let model = jobs.first?.model else { return }
         let start = ContinuousClock.now
         self.stages?.mark(.begun)
         var pauseTime = Duration.zero
@@ -83,7 +74,7 @@ final class HostPasses: Sendable {
         let pauses =
             kind == .serving
             ? nil : WorkPauses { pauseTime += self.pause(isServing: isServing, courtesy) }
-        let outcome = self.experts.compute(jobs, pauses: pauses)
+        let outcome = model.compute.compute(jobs, pauses: pauses)
         self.stages?.mark(.computed)
         let time = start.duration(to: .now) - pauseTime
         // Update the queue first: a caller with the answer may look at the load.
@@ -96,7 +87,7 @@ final class HostPasses: Sendable {
             self.metrics.waited(wait, kind)
             self.answer(job, outputs, load: load)
         }
-        self.expertRows.add(jobs, experts: self.expertCount)
+        self.expertRows.add(jobs, experts: model.expertCount)
         self.metrics.computed(
             kind,
             calls: jobs.count,
@@ -109,19 +100,19 @@ final class HostPasses: Sendable {
 
     private func answer(_ job: ForwardJob, _ outputs: Result<ByteBuffer, RPCError>, load: HostLoad) {
         var outputs = outputs
-        if let failure = self.mapped.failure {
+        if let failure = job.model.mapped.failure {
             outputs = .failure(RPCError(.unavailable, "the host stops, because \(failure)"))
         }
         if let trace = job.trace { self.log(job, trace, load: load) }
         switch outputs {
         case .success(let rows):
             let envelope = ForwardResponseEnvelope(
-                outputsShape: [UInt32(job.work.rows), UInt32(self.experts.modelWidth)],
+                outputsShape: [UInt32(job.work.rows), UInt32(job.model.compute.modelWidth)],
                 outputsDType: WireDType(job.work.rowType),
                 load: load
             )
             let header = ByteBuffer(bytes: envelope.header(tensorByteCount: rows.readableBytes))
-            let failed = self.experts.rowsNotFinite(in: rows, of: job)
+            let failed = job.model.compute.rowsNotFinite(in: rows, of: job)
             self.metrics.count(failed.isEmpty ? .ok : .failed, job.kind)
             if !failed.isEmpty { self.log(job, failed: failed) }
             job.responder.finish(.success(Payload(segments: [header, rows])))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Checkpoints
+internal import Logging
 internal import SwitchyardTypes
 internal import Synchronization
 internal import TensorKernels
@@ -119,13 +120,31 @@ struct HostShards: Sendable {
 }
 
 extension ExpertHost {
+    /// Checks that a recorded checkpoint is still the one that was recorded, and says that it is served.
+    static func check(_ shards: HostShards, against record: CheckpointFolder.Record, logger: Logger?) throws {
+        guard UInt64(record.fingerprint, radix: 16) == shards.first.fingerprint else {
+            throw ExpertHostError(
+                .mixedShards,
+                "\(record.checkpoint) was served with the fingerprint \(record.fingerprint), but \(shards.first.directory) has "
+                    + "\(shards.first.fingerprint.fingerprintText); put the files back, or remove the record in the folder of checkpoints"
+            )
+        }
+        logger?
+            .notice(
+                "serving the checkpoint of the last rollout in place of the shards that the settings name",
+                metadata: ["checkpoint": "\(record.checkpoint)", "fingerprint": "\(record.fingerprint)"]
+            )
+    }
+
     /// Checks that a host could open its shards: reads their headers, and no weights but samples.
     ///
     /// - Parameter configuration: What to load and how to serve it.
     /// - Throws: What `init(configuration:logger:metrics:progress:)` would throw before it loads weights.
     public static func check(_ configuration: ExpertHostConfiguration) throws {
         try configuration.validate()
+        let (configuration, record) = try configuration.recorded()
         let shards = try HostShards(configuration, progress: nil)
+        if let record { try Self.check(shards, against: record, logger: nil) }
         guard shards.checkpoints.contains(where: { !$0.heldExperts.isEmpty }) else {
             throw ExpertHostError.noExperts(in: configuration)
         }

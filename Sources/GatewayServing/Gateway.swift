@@ -25,17 +25,18 @@ public final class Gateway: Sendable {
     public let configuration: GatewayConfiguration
 
     /// The fingerprint of the checkpoint that is served.
-    public let fingerprint: UInt64
+    public var fingerprint: UInt64 { self.lanes.serving.fingerprint }
 
     /// The engine, for embedding the gateway in other programs.
-    public let engine: InferenceEngine
+    public var engine: InferenceEngine { self.lanes.serving.engine }
 
     /// The connections to the expert hosts.
-    public let cluster: ExpertCluster
+    public var cluster: ExpertCluster { self.lanes.serving.cluster }
 
     private let logger: Logger
     let gate: ServingGate
-    let weights: WeightWatch
+    let lanes: ModelLanes
+    var weights: WeightWatch { self.lanes.serving.weights }
     let server: RPCServer
     let health: HealthRegistry
     let listeners = Mutex<[any GatewayListener]>([])
@@ -62,92 +63,52 @@ public final class Gateway: Sendable {
         metrics: any MetricsFactory = MetricsSystem.factory,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
+        let given = configuration
+        let (configuration, record) = try configuration.recorded()
         let files = try ModelFiles(configuration, logger: logger, progress: progress)
-        let (checkpoint, placement, tokenizer) = (files.checkpoint, files.placement, files.tokenizer)
-        let batchSlots = configuration.engine.scheduler.batchSlots
-        let (model, compared) = try PartCheck.during([checkpoint]) {
-            try SwitchTransformer(
-                checkpoint: checkpoint,
-                pool: WorkPool(
-                    threads: configuration.threads,
-                    pinned: configuration.pinsThreads,
-                    spin: configuration.cluster.spin
-                ),
-                storage: configuration.storage,
-                progress: progress
-            )
-        }
-        logger.debug("files agree with the manifest", metadata: ["bytes": "\(compared)"])
-        let cluster = ExpertCluster(
-            configuration: configuration.cluster,
-            model: checkpoint.configuration,
-            fingerprint: checkpoint.fingerprint,
-            placement: placement?.table,
-            checkpoint: checkpoint,
-            logger: logger
+        if let record { try files.check(against: record, logger: logger) }
+        let pool = WorkPool(
+            threads: configuration.threads,
+            pinned: configuration.pinsThreads,
+            spin: configuration.cluster.spin
         )
-        let bounds = placement?.bounds ?? [:]
-        if checkpoint.configuration.hasExperts {
-            if bounds.isEmpty { logger.notice("\(Self.unboundedNotice)") }
+        let lane = try ModelLane(
+            checkpoint: record?.checkpoint,
+            files: files,
+            configuration: configuration,
+            pool: pool,
+            metrics: metrics,
+            logger: logger,
+            progress: progress
+        )
+        if files.checkpoint.configuration.hasExperts {
+            if !lane.isBounded { logger.notice("\(Self.unboundedNotice)") }
             for sentence in configuration.couplings { logger.warning("\(sentence)") }
+            lane.cluster.logAudits()
         }
-        if checkpoint.configuration.hasExperts { cluster.logAudits() }
-        let experts = RemoteExperts(cluster: cluster, fingerprint: checkpoint.fingerprint, bounds: bounds)
-        let engine = InferenceEngine(
-            model: model,
-            experts: experts,
-            tokenizer: tokenizer,
-            configuration: configuration.engine,
-            metricsFactory: metrics,
+        let lanes = ModelLanes(
+            lane,
+            folder: configuration.checkpointsDirectory.map { CheckpointFolder(path: $0) },
             logger: logger
-        )
-        var limits = configuration.limits
-        // The inputs of a call wait together.
-        limits.maxInputs = min(limits.maxInputs, configuration.engine.scheduler.queueLimit)
+        ) { name, serving in
+            try ModelLane.load(name, beside: serving, given, pool: pool, metrics: metrics, logger: logger)
+        }
         let gate = ServingGate()
-        let weights = WeightWatch([checkpoint], isCompared: true)
         let health = HealthRegistry(services: [GatewayMethods.service])
         let service = GatewayService(
-            handler: RequestHandler(
-                reader: RequestReader(
-                    tokenizer: tokenizer,
-                    model: checkpoint.configuration,
-                    limits: limits,
-                    batchSlots: batchSlots
-                ),
-                engine: engine,
-                receipts: ReceiptMaker(
-                    fingerprint: checkpoint.fingerprint,
-                    model: checkpoint.configuration,
-                    gatewayWeights: model.weightType,
-                    rowType: configuration.cluster.wireType,
-                    capacity: configuration.engine.capacityPolicy,
-                    expertWeights: { cluster.expertWeightTypes }
-                )
-            ),
+            lanes: lanes,
             gate: gate,
-            weights: weights,
-            model: ModelDescription(
-                checkpoint,
-                name: configuration.modelName ?? Self.name(of: checkpoint),
-                weightType: model.weightType,
-                limits: limits,
-                batchSlots: batchSlots
-            ),
-            cluster: ClusterReporter(engine: engine, cluster: cluster, fingerprint: checkpoint.fingerprint),
+            takesRemoteRollouts: configuration.takesRemoteRollouts,
             logger: logger
         )
-        self.calls = GatewayCalls(service: service, engine: engine)
+        self.calls = GatewayCalls(service: service)
         var authorize: (@Sendable (ServerContext) -> RPCError?)?
         if let tokens = configuration.tokens { authorize = { tokens.check($0) } }
         let methods = service.methods + service.inferenceMethods + HealthService(registry: health).methods
         self.configuration = configuration
-        self.fingerprint = checkpoint.fingerprint
-        self.engine = engine
-        self.cluster = cluster
+        self.lanes = lanes
         self.logger = logger
         self.gate = gate
-        self.weights = weights
         self.health = health
         var listener = RPCServerConfiguration(
             host: configuration.host,
@@ -161,7 +122,7 @@ public final class Gateway: Sendable {
         listener.limits.maxConnections = configuration.maxConnections
         listener.limits.connectionShare = configuration.connectionShare
         listener.reservation = configuration.reservation
-        listener.admit = { GatewayService.refusal(of: $0, engine: engine) }
+        listener.admit = { GatewayService.refusal(of: $0, engine: lanes.serving.engine) }
         listener.limits.receiveBudgetBytes = configuration.receiveBudgetBytes
         self.server = RPCServer(
             configuration: listener,
@@ -221,7 +182,7 @@ public final class Gateway: Sendable {
         self.logger.info("draining")
         self.gate.close()
         self.health.beginDraining()
-        self.engine.beginDraining()
+        self.lanes.beginDraining()
         self.server.beginGracefulShutdown()
         for listener in self.listeners.withLock({ $0 }) { listener.beginDraining() }
     }
@@ -240,12 +201,13 @@ public final class Gateway: Sendable {
         }
         try await withGracefulShutdownHandler {
             try await withThrowingTaskGroup(of: Bool.self) { group in
-                group.addTask {
-                    try await self.cluster.run()
+                // It may be unloaded while the gateway runs on.
+                group.addTask { [weak first = self.lanes.serving] in
+                    try await first?.run(logger: self.logger) { self.beginDraining() }
                     return false
                 }
                 group.addTask {
-                    try await self.engine.run()
+                    await self.lanes.runOthers { self.beginDraining() }
                     return false
                 }
                 group.addTask {
@@ -253,21 +215,7 @@ public final class Gateway: Sendable {
                     return false
                 }
                 group.addTask {
-                    try await self.weights.during {
-                        self.logger.warning("\($0)")
-                    } onCompared: {
-                        self.logger.info(
-                            "mapped weights agree with their checksums",
-                            metadata: [
-                                "tensors": "\($0.tensors)", "bytes": "\($0.bytes)", "took": "\($0.duration)",
-                            ]
-                        )
-                    } onFailure: {
-                        self.logger.error("\($0)")
-                        self.beginDraining()
-                    } _: {
-                        try await self.server.run()
-                    }
+                    try await self.server.run()
                     return true
                 }
                 let listeners = self.listeners.withLock { $0 }
@@ -281,7 +229,9 @@ public final class Gateway: Sendable {
                 var running = 1 + listeners.count
                 for try await isServer in group where isServer {
                     running -= 1
-                    if running == 0 { group.cancelAll() }
+                    guard running == 0 else { continue }
+                    for lane in self.lanes.all { lane.letGo() }
+                    group.cancelAll()
                 }
             }
         } onGracefulShutdown: {
@@ -311,11 +261,6 @@ public final class Gateway: Sendable {
         self.health.setAll(.serving)
         self.gate.open()
         self.logger.info("serving", metadata: ["pools": "\(self.configuration.cluster.pools.count)"])
-    }
-
-    static func name(of checkpoint: Checkpoint) -> String {
-        let path = checkpoint.manifest?.source ?? checkpoint.directory
-        return path.split(separator: "/").last.map(String.init) ?? path
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import BatchScheduling
+internal import Checkpoints
 public import ExpertPooling
 public import RPCTransport
 public import ServiceKit
@@ -10,6 +11,13 @@ public import SwitchModel
 public struct GatewayConfiguration: Sendable {
     /// The folder with the model: the gateway's part that `switchyard shard` wrote, or a whole checkpoint.
     public var modelDirectory: String
+
+    /// The folder with checkpoints that a rollout may load beside the model, and with the record of the one to serve after a
+    /// restart; nil refuses rollouts.
+    public var checkpointsDirectory: String?
+
+    /// Whether rollouts are taken from other machines too.
+    public var takesRemoteRollouts = false
 
     /// The model's name as clients see it; the folder's if it is missing.
     public var modelName: String?
@@ -122,6 +130,27 @@ public struct GatewayConfiguration: Sendable {
         try Self.check("port", self.port, within: 0...65_535)
         try Self.check("the longest target in tokens", self.limits.maxTargetTokens, within: 1...65_536)
         try self.cluster.validate()
+    }
+
+    /// The configuration with the folder of the checkpoint that is recorded as served, if one is.
+    ///
+    /// - Returns: The configuration, and the record that changed it.
+    /// - Throws: `CheckpointError` where the folder, the record or the part is missing or malformed.
+    func recorded() throws(CheckpointError) -> (Self, CheckpointFolder.Record?) {
+        guard let path = self.checkpointsDirectory else { return (self, nil) }
+        let folder = CheckpointFolder(path: path)
+        try folder.check()
+        guard let record = try folder.record(of: .gateway) else { return (self, nil) }
+        return (try self.serving(record.checkpoint, from: folder), record)
+    }
+
+    /// The configuration with another checkpoint's folder.
+    func serving(_ checkpoint: String, from folder: CheckpointFolder) throws(CheckpointError) -> Self {
+        var configuration = self
+        configuration.modelDirectory = try folder.gatewayPart(of: checkpoint)
+        // What the settings merge belongs to the model that they name.
+        configuration.adapterDirectory = nil
+        return configuration
     }
 
     private static func check(_ name: String, _ value: Int, within limits: ClosedRange<Int>) throws(GatewayError) {

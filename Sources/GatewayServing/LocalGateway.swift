@@ -96,7 +96,7 @@ public final class LocalGateway: Sendable {
         self.fingerprint = checkpoint.fingerprint
         self.model = ModelDescription(
             checkpoint,
-            name: Gateway.name(of: checkpoint),
+            name: ModelLane.name(of: checkpoint),
             weightType: model.weightType,
             limits: .local,
             batchSlots: options.scheduler.batchSlots

@@ -5,6 +5,7 @@ internal import Checkpoints
 internal import ExpertPooling
 internal import Logging
 internal import SwitchModel
+internal import SwitchyardTypes
 internal import Tokenization
 
 /// What a gateway reads of a model's folder before it loads weights: everything that can be wrong there.
@@ -50,6 +51,24 @@ struct ModelFiles {
         self.tokenizer = try Gateway.tokenizer(of: self.checkpoint, logger: logger)
     }
 
+    /// Checks that a recorded checkpoint is still the one that was recorded, and says that it is served.
+    ///
+    /// - Throws: ``GatewayError`` naming both fingerprints.
+    func check(against record: CheckpointFolder.Record, logger: Logger?) throws(GatewayError) {
+        guard UInt64(record.fingerprint, radix: 16) == self.checkpoint.fingerprint else {
+            throw GatewayError(
+                .checkpoint,
+                "\(record.checkpoint) was served with the fingerprint \(record.fingerprint), but \(self.checkpoint.directory) has "
+                    + "\(self.checkpoint.fingerprint.fingerprintText); put the files back, or remove the record in the folder of checkpoints"
+            )
+        }
+        logger?
+            .notice(
+                "serving the checkpoint of the last rollout in place of the model that the settings name",
+                metadata: ["checkpoint": "\(record.checkpoint)", "fingerprint": "\(record.fingerprint)"]
+            )
+    }
+
     /// Checks that there are pools exactly where the model has experts.
     private static func checkPools(_ pools: [PoolSpecification], of checkpoint: Checkpoint) throws(GatewayError) {
         let model = checkpoint.configuration
@@ -76,7 +95,9 @@ extension Gateway {
     /// - Parameter configuration: What to load and how to serve it.
     /// - Throws: What `init(configuration:logger:metrics:progress:)` would throw before it loads weights.
     public static func check(_ configuration: GatewayConfiguration) throws {
-        _ = try ModelFiles(configuration, logger: Logger(label: "gateway") { _ in SwiftLogNoOpLogHandler() })
+        let (configuration, record) = try configuration.recorded()
+        let files = try ModelFiles(configuration, logger: Logger(label: "gateway") { _ in SwiftLogNoOpLogHandler() })
+        if let record { try files.check(against: record, logger: nil) }
     }
 }
 

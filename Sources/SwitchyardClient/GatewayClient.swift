@@ -190,6 +190,20 @@ extension GatewayClient {
         try await self.call(GatewayMethods.describeModel, DescribeModelRequest(), timeout)
     }
 
+    /// Changes the checkpoint that is served, step by step, or asks how far a change is.
+    ///
+    /// - Parameters:
+    ///   - request: The step; none only asks.
+    ///   - timeout: How long the call may take; nil uses the configuration's.
+    /// - Returns: How far the rollout is after the step.
+    /// - Throws: ``GatewayError``.
+    public func rollout(
+        _ request: RolloutRequest = RolloutRequest(),
+        timeout: Duration? = nil
+    ) async throws(GatewayError) -> RolloutDescription {
+        try await self.call(GatewayMethods.rollout, request, timeout)
+    }
+
     /// Describes the cluster as the gateway sees it.
     ///
     /// - Parameter timeout: How long the call may take; nil uses the configuration's.

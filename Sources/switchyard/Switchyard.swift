@@ -22,7 +22,7 @@ struct Switchyard: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             UpCommand.self, GenerateCommand.self, BatchCommand.self, StatusCommand.self, TopCommand.self,
-            HealthCommand.self, PlanCommand.self,
+            HealthCommand.self, PlanCommand.self, RolloutCommand.self,
             InspectCommand.self, VerifyCommand.self, ShardCommand.self,
             ExpertHostCommand.self, GatewayCommand.self, CertsCommand.self, SimulateCommand.self, BenchCommand.self,
             DemoCommand.self, PullCommand.self, ConfigCommand.self,

@@ -43,7 +43,7 @@ struct CommandTests {
         arguments: [
             "shard", "expert-host", "gateway", "up", "generate", "status", "demo", "certs", "plan", "pull", "config",
             "health", "inspect", "upcycle", "train", "distill", "prune", "evaluate", "verify",
-            "batch", "top",
+            "batch", "top", "rollout",
         ]
     )
     func help(command: String) async throws {

@@ -16,6 +16,7 @@ struct FaultRowTests {
             ["rubbish/replica", "rubbish/alone", "plausible/replica", "flapping/replica"],
             ["zeroed/replica", "overwritten/replica", "rewritten/alone", "gateway-truncated/replica"],
             ["descriptors/replica", "ligature/replica"],
+            ["rollout/alone"],
         ]
     )
     func rows(names: [String]) async throws {

@@ -85,6 +85,7 @@ enum TestCluster {
     ///   - overrides: Configuration keys to override.
     ///   - adminListen: Where each process serves metrics and probes.
     ///   - onGatewayExit: What to do when the gateway exits early.
+    ///   - onHostExit: What to do when a host exits early.
     ///   - log: Records the processes' events.
     ///   - body: The test.
     /// - Throws: What the body throws, or why the processes did not start.
@@ -98,6 +99,7 @@ enum TestCluster {
         overrides: [String: String] = [:],
         adminListen: String = "off",
         onGatewayExit: ChildExitPolicy = .fail,
+        onHostExit: ChildExitPolicy = .accept,
         log: ProcessLog = ProcessLog(),
         body: @escaping @Sendable (LocalCluster) async throws -> Void
     ) async throws {
@@ -117,7 +119,7 @@ enum TestCluster {
         layout.gatewayArguments =
             ["--encoder-deadline-ms", "60000", "--decoder-deadline-ms", "60000"] + gatewayArguments
         layout.hostArguments = hostArguments
-        layout.onHostExit = .accept
+        layout.onHostExit = onHostExit
         layout.onGatewayExit = onGatewayExit
         layout.gatewayAdminListen = adminListen
         layout.hostAdminListen = adminListen

@@ -243,4 +243,6 @@ public struct EngineUsage: Sendable, Hashable {
     public var encodeTime = Duration.zero
     /// Time from the end of the encoder to the end of the request.
     public var decodeTime = Duration.zero
+    /// The fingerprint of the checkpoint that answered.
+    public var fingerprint: UInt64 = 0
 }

@@ -112,12 +112,7 @@ extension ExpertCluster {
             return
         }
         do {
-            let reply = try await channel.unary(
-                .describe,
-                Payload(bytes: DescribeHostRequest().serialized()),
-                options: CallOptions(deadline: .now.advanced(by: self.configuration.describeTimeout))
-            )
-            let description = try HostDescription(reading: reply.message)
+            let description = try await self.description(of: id, over: channel)
             var described = ReplicaDescription(description)
             if self.configuration.needsGradients { described.trouble = try await self.troubleWithGradients(channel) }
             let known = described

@@ -44,9 +44,15 @@ public final class ExpertCluster: Sendable {
         var evidence: [ReplicaID: Proof] = [:]
         /// The machine's ``ExpertPools/readyVersion`` when `isComplete` was computed.
         var judgedVersion = -1
+        /// Why hosts cannot hold the checkpoint that they were asked to hold.
+        var refusals: [ReplicaID: String] = [:]
     }
 
     let configuration: ExpertClusterConfiguration
+    /// The fingerprint of the checkpoint that is served.
+    let fingerprint: UInt64
+    /// The checkpoint's name where hosts are asked to hold it beside another one; nil where they serve it already.
+    let holding: String?
     let layers: [SparseLayer]
     let expertCount: Int
     let logger: Logger
@@ -69,6 +75,8 @@ public final class ExpertCluster: Sendable {
     ///   - fingerprint: The fingerprint of the checkpoint that is served.
     ///   - placement: Which pool holds each expert; learned from the hosts if it is missing.
     ///   - checkpoint: The gateway's checkpoint, whose experts give an opinion in audits; nil leaves them to the hosts.
+    ///   - holding: The checkpoint's name among the hosts' checkpoints, which they load where they do not hold it; nil asks
+    ///     for what they serve.
     ///   - logger: Logs which hosts are ready, ejected, draining or mismatched.
     public init(
         configuration: ExpertClusterConfiguration,
@@ -76,9 +84,12 @@ public final class ExpertCluster: Sendable {
         fingerprint: UInt64,
         placement: PlacementTable?,
         checkpoint: Checkpoint? = nil,
+        holding: String? = nil,
         logger: Logger
     ) {
         self.configuration = configuration
+        self.fingerprint = fingerprint
+        self.holding = holding
         self.spin = IdleSpin(limit: configuration.spin, processors: ProcessInfo.processInfo.activeProcessorCount)
         self.layers = model.sparseLayers
         self.expertCount = model.expertCount
@@ -221,6 +232,7 @@ public final class ExpertCluster: Sendable {
             state.pools.removed(id, now: .now)
             state.loads[id] = nil
             state.news.forget(id)
+            state.refusals[id] = nil
             // The process may come back at another address: its pool keeps one call to ask it about.
             if state.evidence.keys.contains(where: { $0 != id && $0.pool == id.pool }) { state.evidence[id] = nil }
             return state.channels.removeValue(forKey: id)

@@ -25,7 +25,8 @@ public protocol GatewayListener: Sendable {
 /// Cancelling the task of a call cancels the request.
 public struct GatewayCalls: Sendable {
     let service: GatewayService
-    let engine: InferenceEngine
+    private var serving: ModelLane { self.service.lanes.serving }
+    private var engine: InferenceEngine { self.serving.engine }
 
     /// What comes with a call besides its message.
     public struct Context: Sendable {
@@ -51,16 +52,14 @@ public struct GatewayCalls: Sendable {
 
     /// Describes the served model and its limits.
     public var model: ModelDescription {
-        var description = self.service.model
-        description.sparseLayers = self.service.cluster.servedExperts
-        return description
+        self.serving.model
     }
 
     /// Describes the cluster as the gateway sees it.
-    public var cluster: ClusterDescription { self.service.cluster.description }
+    public var cluster: ClusterDescription { self.serving.reporter.description }
 
     /// How large requests may be.
-    public var limits: RequestLimits { self.service.handler.reader.limits }
+    public var limits: RequestLimits { self.serving.handler.reader.limits }
 
     /// Requests that may wait and run at once.
     public var maxConcurrentRequests: Int {
@@ -71,7 +70,7 @@ public struct GatewayCalls: Sendable {
     /// Why calls are not taken at present; nil if they are.
     public var refusal: RPCError? {
         do throws(RPCError) {
-            try self.service.checkWeights()
+            try self.serving.checkWeights()
             try self.service.gate.check()
             return nil
         } catch {
@@ -105,10 +104,10 @@ public struct GatewayCalls: Sendable {
         _ context: Context,
         onToken: (@Sendable (GeneratedToken) -> Void)? = nil
     ) async throws -> GenerateResponse {
-        try await self.checked {
-            guard let onToken else { return try await self.service.handler.generate(request, context.call) }
-            return try await self.service.handler.generate(request, context.call) { token in
-                try self.service.checkWeights()
+        try await self.service.checked(request) { lane in
+            guard let onToken else { return try await lane.handler.generate(request, context.call) }
+            return try await lane.handler.generate(request, context.call) { token in
+                try lane.checkWeights()
                 onToken(token)
             }
         }
@@ -122,7 +121,7 @@ public struct GatewayCalls: Sendable {
     /// - Returns: The hidden states.
     /// - Throws: `RPCError`, as over gRPC.
     public func encode(_ request: EncodeRequest, _ context: Context) async throws -> EncodeResponse {
-        try await self.checked { try await self.service.handler.encode(request, context.call) }
+        try await self.service.checked(request) { try await $0.handler.encode(request, context.call) }
     }
 
     /// Scores a target.
@@ -133,19 +132,11 @@ public struct GatewayCalls: Sendable {
     /// - Returns: The target's log-probabilities.
     /// - Throws: `RPCError`, as over gRPC.
     public func score(_ request: ScoreRequest, _ context: Context) async throws -> ScoreResponse {
-        try await self.checked { try await self.service.handler.score(request, context.call) }
-    }
-
-    private func checked<Result>(_ body: () async throws -> Result) async throws -> Result {
-        try self.service.checkWeights()
-        try self.service.gate.check()
-        let result = try await body()
-        try self.service.checkWeights()
-        return result
+        try await self.service.checked(request) { try await $0.handler.score(request, context.call) }
     }
 
     /// The texts of tokens.
-    public var tokens: TokenWords { TokenWords(tokenizer: self.service.handler.reader.tokenizer) }
+    public var tokens: TokenWords { TokenWords(tokenizer: self.serving.handler.reader.tokenizer) }
 }
 
 extension GatewayCalls.Context {

@@ -10,16 +10,15 @@ internal import Telemetry
 
 /// The gateway's methods on the wire.
 struct GatewayService: Sendable {
-    let handler: RequestHandler
+    let lanes: ModelLanes
     let gate: ServingGate
-    let weights: WeightWatch
-    let model: ModelDescription
-    let cluster: ClusterReporter
+    /// Whether other machines may change the checkpoint.
+    let takesRemoteRollouts: Bool
     let logger: Logger
 
     /// Two texts at their limit and as much again for lists, or ids of at most five bytes.
     private var maxGenerateBytes: Int {
-        let limits = self.handler.reader.limits
+        let limits = self.lanes.serving.handler.reader.limits
         return 4 * limits.maxTextBytes + 5 * limits.maxInputTokens
     }
     /// A request to describe something has no fields yet.
@@ -30,7 +29,7 @@ struct GatewayService: Sendable {
         [
             .unary(.generate) { message, context in
                 try await self.answer(GenerateRequest.self, message, context) {
-                    try await self.handler.generate($0, $1)
+                    try await $0.handler.generate($1, $2)
                 }
             }
             .requests(upTo: self.maxGenerateBytes),
@@ -39,21 +38,31 @@ struct GatewayService: Sendable {
             }
             .requests(upTo: self.maxGenerateBytes),
             .unary(.encode) { message, context in
-                try await self.answer(EncodeRequest.self, message, context) { try await self.handler.encode($0, $1) }
+                try await self.answer(EncodeRequest.self, message, context) { try await $0.handler.encode($1, $2) }
             },
             .unary(.score) { message, context in
-                try await self.answer(ScoreRequest.self, message, context) { try await self.handler.score($0, $1) }
+                try await self.answer(ScoreRequest.self, message, context) { try await $0.handler.score($1, $2) }
             },
             .unary(.describeModel) { message, _ in
                 _ = try DescribeModelRequest(reading: message)
-                var description = self.model
-                description.sparseLayers = self.cluster.servedExperts
-                return Payload(bytes: description.serialized())
+                return Payload(bytes: self.lanes.serving.model.serialized())
             }
             .requests(upTo: Self.maxDescribeBytes),
             .unary(.describeCluster) { message, _ in
                 _ = try DescribeClusterRequest(reading: message)
-                return Payload(bytes: self.cluster.description.serialized())
+                return Payload(bytes: self.lanes.serving.reporter.description.serialized())
+            }
+            .requests(upTo: Self.maxDescribeBytes),
+            .unary(.rollout) { message, context in
+                let request = try RolloutRequest(reading: message)
+                guard request.step == .unspecified || self.takesRemoteRollouts || context.isFromThisMachine else {
+                    throw RPCError(
+                        .permissionDenied,
+                        "rollouts are taken from this machine alone; run switchyard rollout beside the gateway, or start it with "
+                            + "--remote-rollouts"
+                    )
+                }
+                return Payload(bytes: try await self.lanes.step(request).serialized())
             }
             .requests(upTo: Self.maxDescribeBytes),
         ]
@@ -83,21 +92,33 @@ struct GatewayService: Sendable {
         _: Request.Type,
         _ message: ByteBuffer,
         _ context: ServerContext,
-        _ body: (Request, RequestHandler.Call) async throws -> Response
+        _ body: (ModelLane, Request, RequestHandler.Call) async throws -> Response
     ) async throws -> Payload {
         try await self.traced(context) { trace in
             let request = try Request(reading: message)
-            try self.checkWeights()
-            try self.gate.check()
-            let response = try await body(request, .init(context, trace))
-            try self.checkWeights()
+            let response = try await self.checked(request) { try await body($0, request, .init(context, trace)) }
             return Payload(bytes: response.serialized())
         }
     }
 
-    /// Refuses to give out what may have been computed with other weights than the fingerprint's.
-    func checkWeights() throws(RPCError) {
-        if let failure = self.weights.failure { throw RPCError(.unavailable, "the gateway stops, because \(failure)") }
+    /// Answers a request with the checkpoint that it is given, if requests are taken.
+    ///
+    /// - Parameters:
+    ///   - request: The request.
+    ///   - body: Gets the checkpoint's lane.
+    /// - Returns: What the body returns.
+    /// - Throws: ``RPCError``, and what the body throws.
+    func checked<Request: ProtoMessage, Answer>(
+        _ request: Request,
+        _ body: (ModelLane) async throws -> Answer
+    ) async throws -> Answer {
+        try await self.lanes.with(request) { lane in
+            try lane.checkWeights()
+            try self.gate.check()
+            let answer = try await body(lane)
+            try lane.checkWeights()
+            return answer
+        }
     }
 
     private func generateStream(
@@ -107,16 +128,31 @@ struct GatewayService: Sendable {
     ) async throws {
         try await self.traced(context) { trace in
             let request = try GenerateRequest(reading: message)
-            try self.checkWeights()
-            try self.gate.check()
             let call = RequestHandler.Call(context, trace)
-            let response = try await self.handler.generate(request, call) { token in
-                try self.checkWeights()
-                try await writer.write(Payload(bytes: GenerateEvent(event: .token(token)).serialized()))
+            let response = try await self.checked(request) { lane in
+                try await lane.handler.generate(request, call) { token in
+                    try lane.checkWeights()
+                    try await writer.write(Payload(bytes: GenerateEvent(event: .token(token)).serialized()))
+                }
             }
-            try self.checkWeights()
             try await writer.write(Payload(bytes: GenerateEvent(event: .response(response)).serialized()))
         }
+    }
+}
+
+extension ModelLane {
+    /// Refuses to give out what may have been computed with other weights than the fingerprint's.
+    func checkWeights() throws(RPCError) {
+        if let failure = self.weights.failure { throw RPCError(.unavailable, "the gateway stops, because \(failure)") }
+    }
+}
+
+extension ServerContext {
+    /// Whether the caller is on this machine: a loopback address, or a socket in the file system.
+    fileprivate var isFromThisMachine: Bool {
+        let address = self.peer
+        return address.hasPrefix("127.") || address.hasPrefix("[::1]:") || address.hasPrefix("::1")
+            || address.hasPrefix("unix")
     }
 }
 

@@ -45,26 +45,36 @@ extension GatewayService {
             }
             .requests(upTo: Self.maxQuestionBytes),
             .unary(.modelInfer) { message, context in
-                try await self.answer(ModelInferRequest.self, message, context) { try await self.infer($0, $1) }
+                try await self.answer(ModelInferRequest.self, message, context) {
+                    try await Self.infer($1, $2, $0)
+                }
             },
         ]
     }
 
     /// Whether requests are taken.
-    private var isReady: Bool { self.gate.phase == .serving && self.weights.failure == nil }
+    private var isReady: Bool { self.gate.phase == .serving && self.lanes.serving.weights.failure == nil }
+
+    /// The model that is served.
+    private var model: ModelDescription { self.lanes.serving.model }
 
     /// Answers a request, all of its rows at once; the first row that fails ends the others.
-    private func infer(_ message: ModelInferRequest, _ call: RequestHandler.Call) async throws -> ModelInferResponse {
-        let request = try InferRequest(message, model: self.model)
+    private static func infer(
+        _ message: ModelInferRequest,
+        _ call: RequestHandler.Call,
+        _ lane: ModelLane
+    ) async throws -> ModelInferResponse {
+        let model = lane.model
+        let request = try InferRequest(message, model: model)
         guard request.requests.count > 1 else {
-            let responses = [try await self.handler.generate(request.requests[0], call)]
-            return request.answer(responses, model: self.model)
+            let responses = [try await lane.handler.generate(request.requests[0], call)]
+            return request.answer(responses, model: model)
         }
         let responses = try await withThrowingTaskGroup(of: (Int, GenerateResponse).self) { group in
             for (row, single) in request.requests.enumerated() {
                 group.addTask {
                     do {
-                        return (row, try await self.handler.generate(single, call))
+                        return (row, try await lane.handler.generate(single, call))
                     } catch let error as RPCError {
                         let place = "inputs.\(request.input)[\(row)]"
                         throw RPCError(error.code, "\(place): \(error.message)", metadata: error.metadata)
@@ -75,6 +85,6 @@ extension GatewayService {
             for try await (row, response) in group { responses[row] = response }
             return request.requests.indices.compactMap { responses[$0] }
         }
-        return request.answer(responses, model: self.model)
+        return request.answer(responses, model: model)
     }
 }

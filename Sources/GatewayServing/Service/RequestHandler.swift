@@ -154,7 +154,9 @@ struct RequestHandler: Sendable {
         for await event in try self.engine.submit(work).events {
             switch event {
             case .token(let token): try await onToken(token)
-            case .finished(let result): return (result, work.input)
+            case .finished(var result):
+                result.usage.fingerprint = self.receipts.fingerprint
+                return (result, work.input)
             case .failed(let error): throw error
             }
         }

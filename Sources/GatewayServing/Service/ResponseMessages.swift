@@ -140,6 +140,7 @@ extension Usage {
         self.queueMicroseconds = usage.queueTime.wholeMicroseconds
         self.encodeMicroseconds = usage.encodeTime.wholeMicroseconds
         self.decodeMicroseconds = usage.decodeTime.wholeMicroseconds
+        self.modelFingerprint = usage.fingerprint
     }
 }
 

@@ -208,7 +208,8 @@ extension RequestHandler {
         var hasAnswer = false
         for (index, ticket) in tickets.enumerated() {
             switch await Self.end(of: ticket) {
-            case .finished(let result):
+            case .finished(var result):
+                result.usage.fingerprint = self.receipts.fingerprint
                 results.append(try answer(requests[index], result))
                 hasAnswer = true
             case .failed(let error):

@@ -19,6 +19,17 @@ package struct GatewaySettings: SettingTable {
         see: "From an address",
         "The gateway part of a model, or its https:// address; also a whole checkpoint, or a hub id in the local cache."
     )
+    package let checkpoints = Setting.text(
+        "checkpoints",
+        placeholder: "dir",
+        see: "Changing the checkpoint",
+        "A folder with checkpoints, each in a folder of its own, which switchyard rollout may load beside the model."
+    )
+    package let remoteRollouts = Setting.toggle(
+        "remote-rollouts",
+        see: "Changing the checkpoint",
+        "Take rollouts from other machines too, from every caller that the listener takes."
+    )
     package let mergeAdapter = Setting.text(
         "merge-adapter",
         placeholder: "dir",
@@ -252,6 +263,8 @@ extension GatewayConfiguration {
         // Whether there must be pools, the model says when it is opened.
         self.init(modelDirectory: model, pools: try settings.value(table.pool))
         self.adapterDirectory = try settings.value(table.mergeAdapter)
+        self.checkpointsDirectory = try settings.value(table.checkpoints)
+        self.takesRemoteRollouts = try settings.value(table.remoteRollouts)
         let listen = try settings.value(table.listen)
         self.host = listen.boundHost
         self.port = listen.port

@@ -193,8 +193,13 @@ extension BackwardResponse: CBacked {
 
 /// Asks for a HostDescription.
 public struct DescribeHostRequest: ProtoMessage {
-    /// Creates the message.
-    public init() {}
+    /// The checkpoint to describe, by its fingerprint; where it is not held, or 0, the one that the host serves.
+    public var modelFingerprint: UInt64
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(modelFingerprint: UInt64 = 0) {
+        self.modelFingerprint = modelFingerprint
+    }
 
     /// Reads and writes the message.
     public static var codec: MessageCodec<Self> { MessageCodec() }
@@ -205,9 +210,75 @@ extension DescribeHostRequest: CBacked {
         switchyard__v1__describe_host_request__init(c)
     }
 
-    init(reading c: Switchyard__V1__DescribeHostRequest, _ fields: FieldReader) throws(ProtoError) {}
+    init(reading c: Switchyard__V1__DescribeHostRequest, _ fields: FieldReader) throws(ProtoError) {
+        self.modelFingerprint = c.model_fingerprint
+    }
 
-    func write(_ c: inout Switchyard__V1__DescribeHostRequest, _ arena: ProtoArena) {}
+    func write(_ c: inout Switchyard__V1__DescribeHostRequest, _ arena: ProtoArena) {
+        c.model_fingerprint = self.modelFingerprint
+    }
+}
+
+/// Asks a host to hold a second checkpoint.
+public struct HoldRequest: ProtoMessage {
+    /// The checkpoint's fingerprint; the files must have it.
+    public var modelFingerprint: UInt64
+
+    /// The checkpoint's name: a folder among the host's checkpoints.
+    public var checkpoint: String
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(modelFingerprint: UInt64 = 0, checkpoint: String = "") {
+        self.modelFingerprint = modelFingerprint
+        self.checkpoint = checkpoint
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension HoldRequest: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__HoldRequest>) {
+        switchyard__v1__hold_request__init(c)
+    }
+
+    init(reading c: Switchyard__V1__HoldRequest, _ fields: FieldReader) throws(ProtoError) {
+        self.modelFingerprint = c.model_fingerprint
+        self.checkpoint = try fields.string(c.checkpoint, "checkpoint")
+    }
+
+    func write(_ c: inout Switchyard__V1__HoldRequest, _ arena: ProtoArena) {
+        c.model_fingerprint = self.modelFingerprint
+        c.checkpoint = arena.bytes(self.checkpoint)
+    }
+}
+
+/// Asks a host to hold one checkpoint alone.
+public struct SettleRequest: ProtoMessage {
+    /// The fingerprint of the checkpoint that stays.
+    public var modelFingerprint: UInt64
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(modelFingerprint: UInt64 = 0) {
+        self.modelFingerprint = modelFingerprint
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension SettleRequest: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__SettleRequest>) {
+        switchyard__v1__settle_request__init(c)
+    }
+
+    init(reading c: Switchyard__V1__SettleRequest, _ fields: FieldReader) throws(ProtoError) {
+        self.modelFingerprint = c.model_fingerprint
+    }
+
+    func write(_ c: inout Switchyard__V1__SettleRequest, _ arena: ProtoArena) {
+        c.model_fingerprint = self.modelFingerprint
+    }
 }
 
 /// What an expert host holds and accepts.
@@ -264,6 +335,9 @@ public struct HostDescription: ProtoMessage {
     /// hedges. Empty from hosts that have none; one of more than 64 bytes is read as none.
     public var instanceID: String
 
+    /// The fingerprints of all checkpoints that the host holds, the one that it serves after a restart first.
+    public var heldFingerprints: [UInt64]
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         modelFingerprint: UInt64 = 0,
@@ -280,7 +354,8 @@ public struct HostDescription: ProtoMessage {
         uptimeSeconds: UInt64 = 0,
         zone: String = "",
         weightBytes: UInt64 = 0,
-        instanceID: String = ""
+        instanceID: String = "",
+        heldFingerprints: [UInt64] = []
     ) {
         self.modelFingerprint = modelFingerprint
         self.shard = shard
@@ -297,6 +372,7 @@ public struct HostDescription: ProtoMessage {
         self.zone = zone
         self.weightBytes = weightBytes
         self.instanceID = instanceID
+        self.heldFingerprints = heldFingerprints
     }
 
     /// Reads and writes the message.
@@ -325,6 +401,7 @@ extension HostDescription: CBacked {
         self.zone = try fields.string(c.zone, "zone")
         self.weightBytes = c.weight_bytes
         self.instanceID = try fields.string(c.instance_id, "instance_id")
+        self.heldFingerprints = fields.array(c.n_held_fingerprints, c.held_fingerprints)
     }
 
     func write(_ c: inout Switchyard__V1__HostDescription, _ arena: ProtoArena) {
@@ -344,6 +421,7 @@ extension HostDescription: CBacked {
         c.zone = arena.bytes(self.zone)
         c.weight_bytes = self.weightBytes
         c.instance_id = arena.bytes(self.instanceID)
+        (c.n_held_fingerprints, c.held_fingerprints) = arena.array(self.heldFingerprints)
     }
 }
 
@@ -379,4 +457,22 @@ public enum ExpertHostMethods {
     ///
     /// ``DescribeHostRequest`` to ``HostDescription``.
     public static let describe = MethodName(service: Self.service, name: "Describe")
+
+    /// Has the host hold a second checkpoint beside the one that it serves, and describes it once it is loaded.
+    ///
+    /// Calls name the checkpoint that they are for, so both are answered.
+    ///
+    /// UNAVAILABLE: it is being loaded; ask again. FAILED_PRECONDITION: it cannot be held, for the reason given.
+    ///
+    /// ``HoldRequest`` to ``HostDescription``.
+    public static let hold = MethodName(service: Self.service, name: "Hold")
+
+    /// Has the host hold one checkpoint alone, after a restart too, and describes it.
+    ///
+    /// What is being computed for another one is finished first.
+    ///
+    /// FAILED_PRECONDITION: the checkpoint is not held, or another one was called for within the last second.
+    ///
+    /// ``SettleRequest`` to ``HostDescription``.
+    public static let settle = MethodName(service: Self.service, name: "Settle")
 }

@@ -85,6 +85,42 @@ public enum ReplicaState: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable 
     case quarantined = 8
 }
 
+/// A step of a rollout.
+///
+/// An unknown number is read as `unspecified`.
+public enum RolloutStep: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+    /// Only describe it.
+    case unspecified = 0
+    /// Load a checkpoint beside the one that is served.
+    case rolloutBegin = 1
+    /// Give the new checkpoint another share of the new requests.
+    case rolloutShare = 2
+    /// Give all new requests to the new checkpoint, after a restart too.
+    case rolloutPromote = 3
+    /// Give all new requests to the old checkpoint, after a restart too.
+    case rolloutBack = 4
+    /// Unload the checkpoint that gets no requests, once none runs on it.
+    case rolloutFinish = 5
+    /// Have the hosts unload every checkpoint but the one that is served.
+    case rolloutSettle = 6
+}
+
+/// How far a rollout is.
+///
+/// An unknown number is read as `unspecified`.
+public enum RolloutPhase: UInt32, ProtoChoice, Sendable, Hashable, CaseIterable {
+    /// Not given.
+    case unspecified = 0
+    /// One checkpoint is served, and no other one is loaded.
+    case steady = 1
+    /// The new checkpoint is being loaded here and on the hosts; it gets no requests.
+    case loading = 2
+    /// The new checkpoint gets its share of the new requests.
+    case canary = 3
+    /// One checkpoint gets all new requests; the other one is still loaded.
+    case leaving = 4
+}
+
 /// An input of the encoder or a target of the decoder: text or token ids.
 public enum ModelInput: Sendable, Hashable {
     /// Text; the tokenizer adds the end-of-sequence token.
@@ -2995,6 +3031,164 @@ extension ReplicaDescription: CBacked {
     }
 }
 
+/// Asks for a step of a rollout.
+public struct RolloutRequest: ProtoMessage {
+    /// The step.
+    public var step: RolloutStep
+
+    /// To begin: the new checkpoint's name, a folder among the gateway's checkpoints.
+    public var checkpoint: String
+
+    /// To begin, or for a share: the new checkpoint's part of the new requests, 0 to 1.
+    public var share: Float
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(step: RolloutStep = .unspecified, checkpoint: String = "", share: Float = 0) {
+        self.step = step
+        self.checkpoint = checkpoint
+        self.share = share
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension RolloutRequest: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__RolloutRequest>) {
+        switchyard__v1__rollout_request__init(c)
+    }
+
+    init(reading c: Switchyard__V1__RolloutRequest, _ fields: FieldReader) throws(ProtoError) {
+        self.step = RolloutStep(rawValue: c.step.rawValue) ?? .unspecified
+        self.checkpoint = try fields.string(c.checkpoint, "checkpoint")
+        self.share = c.share
+    }
+
+    func write(_ c: inout Switchyard__V1__RolloutRequest, _ arena: ProtoArena) {
+        c.step = Switchyard__V1__RolloutStep(self.step.rawValue)
+        c.checkpoint = arena.bytes(self.checkpoint)
+        c.share = self.share
+    }
+}
+
+/// A checkpoint that a gateway has loaded.
+public struct LoadedCheckpoint: ProtoMessage {
+    /// Its name; empty for the one that the gateway was started with.
+    public var checkpoint: String
+
+    /// Its fingerprint; 0 while it is being loaded.
+    public var fingerprint: UInt64
+
+    /// Requests that run or wait on it.
+    public var running: UInt64
+
+    /// Requests that it has taken since it was loaded.
+    public var taken: UInt64
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(checkpoint: String = "", fingerprint: UInt64 = 0, running: UInt64 = 0, taken: UInt64 = 0) {
+        self.checkpoint = checkpoint
+        self.fingerprint = fingerprint
+        self.running = running
+        self.taken = taken
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension LoadedCheckpoint: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__LoadedCheckpoint>) {
+        switchyard__v1__loaded_checkpoint__init(c)
+    }
+
+    init(reading c: Switchyard__V1__LoadedCheckpoint, _ fields: FieldReader) throws(ProtoError) {
+        self.checkpoint = try fields.string(c.checkpoint, "checkpoint")
+        self.fingerprint = c.fingerprint
+        self.running = c.running
+        self.taken = c.taken
+    }
+
+    func write(_ c: inout Switchyard__V1__LoadedCheckpoint, _ arena: ProtoArena) {
+        c.checkpoint = arena.bytes(self.checkpoint)
+        c.fingerprint = self.fingerprint
+        c.running = self.running
+        c.taken = self.taken
+    }
+}
+
+/// A gateway's rollout.
+public struct RolloutDescription: ProtoMessage {
+    /// How far it is.
+    public var phase: RolloutPhase
+
+    /// The checkpoint that is served, after a restart too.
+    public var serving: LoadedCheckpoint?
+
+    /// The other one that is loaded, or is being loaded; absent if there is none.
+    public var other: LoadedCheckpoint?
+
+    /// The other one's share of the new requests.
+    public var share: Float
+
+    /// Expert hosts that hold the other one.
+    public var readyHosts: UInt32
+
+    /// Expert hosts in all.
+    public var hosts: UInt32
+
+    /// Why the last change ended early, or what is waited for; for people to read.
+    public var detail: String
+
+    /// Creates the message; each parameter is the property of that name.
+    public init(
+        phase: RolloutPhase = .unspecified,
+        serving: LoadedCheckpoint? = nil,
+        other: LoadedCheckpoint? = nil,
+        share: Float = 0,
+        readyHosts: UInt32 = 0,
+        hosts: UInt32 = 0,
+        detail: String = ""
+    ) {
+        self.phase = phase
+        self.serving = serving
+        self.other = other
+        self.share = share
+        self.readyHosts = readyHosts
+        self.hosts = hosts
+        self.detail = detail
+    }
+
+    /// Reads and writes the message.
+    public static var codec: MessageCodec<Self> { MessageCodec() }
+}
+
+extension RolloutDescription: CBacked {
+    static func prepare(_ c: UnsafeMutablePointer<Switchyard__V1__RolloutDescription>) {
+        switchyard__v1__rollout_description__init(c)
+    }
+
+    init(reading c: Switchyard__V1__RolloutDescription, _ fields: FieldReader) throws(ProtoError) {
+        self.phase = RolloutPhase(rawValue: c.phase.rawValue) ?? .unspecified
+        self.serving = try fields.message(c.serving)
+        self.other = try fields.message(c.other)
+        self.share = c.share
+        self.readyHosts = c.ready_hosts
+        self.hosts = c.hosts
+        self.detail = try fields.string(c.detail, "detail")
+    }
+
+    func write(_ c: inout Switchyard__V1__RolloutDescription, _ arena: ProtoArena) {
+        c.phase = Switchyard__V1__RolloutPhase(self.phase.rawValue)
+        c.serving = arena.message(self.serving)
+        c.other = arena.message(self.other)
+        c.share = self.share
+        c.ready_hosts = self.readyHosts
+        c.hosts = self.hosts
+        c.detail = arena.bytes(self.detail)
+    }
+}
+
 /// The methods of `switchyard.v1.Gateway`.
 ///
 /// The model as one service: the gateway runs embeddings, attention and routing and calls the expert hosts.
@@ -3035,4 +3229,12 @@ public enum GatewayMethods {
     ///
     /// ``DescribeClusterRequest`` to ``ClusterDescription``.
     public static let describeCluster = MethodName(service: Self.service, name: "DescribeCluster")
+
+    /// Changes the checkpoint that is served while requests run, step by step, or says how far a change is.
+    ///
+    /// FAILED_PRECONDITION: the step is not possible now, for the reason given. PERMISSION_DENIED: the call came from
+    /// another machine.
+    ///
+    /// ``RolloutRequest`` to ``RolloutDescription``.
+    public static let rollout = MethodName(service: Self.service, name: "Rollout")
 }

@@ -226,6 +226,10 @@ public struct Usage: ProtoMessage {
     /// Time spent in the decoder, over all steps.
     public var decodeMicroseconds: UInt64
 
+    /// The fingerprint of the checkpoint that answered: one for the whole answer, also while a gateway changes
+    /// checkpoints.
+    public var modelFingerprint: UInt64
+
     /// Creates the message; each parameter is the property of that name.
     public init(
         inputTokens: UInt32 = 0,
@@ -234,7 +238,8 @@ public struct Usage: ProtoMessage {
         routedTokens: UInt64 = 0,
         queueMicroseconds: UInt64 = 0,
         encodeMicroseconds: UInt64 = 0,
-        decodeMicroseconds: UInt64 = 0
+        decodeMicroseconds: UInt64 = 0,
+        modelFingerprint: UInt64 = 0
     ) {
         self.inputTokens = inputTokens
         self.outputTokens = outputTokens
@@ -243,6 +248,7 @@ public struct Usage: ProtoMessage {
         self.queueMicroseconds = queueMicroseconds
         self.encodeMicroseconds = encodeMicroseconds
         self.decodeMicroseconds = decodeMicroseconds
+        self.modelFingerprint = modelFingerprint
     }
 
     /// Reads and writes the message.
@@ -262,6 +268,7 @@ extension Usage: CBacked {
         self.queueMicroseconds = c.queue_microseconds
         self.encodeMicroseconds = c.encode_microseconds
         self.decodeMicroseconds = c.decode_microseconds
+        self.modelFingerprint = c.model_fingerprint
     }
 
     func write(_ c: inout Switchyard__V1__Usage, _ arena: ProtoArena) {
@@ -272,6 +279,7 @@ extension Usage: CBacked {
         c.queue_microseconds = self.queueMicroseconds
         c.encode_microseconds = self.encodeMicroseconds
         c.decode_microseconds = self.decodeMicroseconds
+        c.model_fingerprint = self.modelFingerprint
     }
 }
 

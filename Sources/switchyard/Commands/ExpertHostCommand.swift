@@ -49,6 +49,8 @@ struct ExpertHostCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Option(ExpertHostSettings.table.shard) var shard: [String] = []
 
+    @Option(ExpertHostSettings.table.checkpoints) var checkpoints: String?
+
     @Option(ExpertHostSettings.table.listen) var listen: String?
 
     @Option(ExpertHostSettings.table.compute.threads) var threads: String?

@@ -34,6 +34,10 @@ struct GatewayCommand: AsyncParsableCommand, ThreadedCommand {
 
     @Option(GatewaySettings.table.model) var model: String?
 
+    @Option(GatewaySettings.table.checkpoints) var checkpoints: String?
+
+    @Flag(GatewaySettings.table.remoteRollouts) var remoteRollouts = false
+
     @Option(GatewaySettings.table.mergeAdapter) var mergeAdapter: String?
 
     @Option(GatewaySettings.table.pool) var pool: [String] = []

@@ -2,6 +2,7 @@
 
 import Foundation
 import SwitchyardProtos
+import SwitchyardTypes
 
 /// A response as the JSON that `--json` prints.
 struct GenerationReport: Encodable {
@@ -31,6 +32,8 @@ struct GenerationReport: Encodable {
     var queueMicroseconds: UInt64
     var encodeMicroseconds: UInt64
     var decodeMicroseconds: UInt64
+    /// The checkpoint that answered.
+    var modelFingerprint: String
 
     init(_ response: GenerateResponse) {
         let usage = response.usage ?? Usage()
@@ -59,6 +62,7 @@ struct GenerationReport: Encodable {
         self.queueMicroseconds = usage.queueMicroseconds
         self.encodeMicroseconds = usage.encodeMicroseconds
         self.decodeMicroseconds = usage.decodeMicroseconds
+        self.modelFingerprint = usage.modelFingerprint.fingerprintText
     }
 
     /// A value's name as the protocol writes it: `endOfSequence` is `END_OF_SEQUENCE`.

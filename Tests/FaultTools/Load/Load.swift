@@ -19,6 +19,8 @@ package final class Load: Sendable {
         ///
         /// A client that is late makes its calls without a pause until it is on time again.
         package var interval: Duration?
+        /// For each checkpoint that may answer, by fingerprint, the ids that it gives for each request; empty where one does.
+        package var known: [UInt64: [[UInt32]]] = [:]
     }
 
     private let plan: Plan
@@ -67,6 +69,7 @@ package final class Load: Sendable {
             let call = await Self.measured(
                 self.plan.requests[index],
                 reference: self.plan.references[index],
+                known: self.plan.known.mapValues { $0[index] },
                 client: client,
                 isStrict: isStrict,
                 record: self.record
@@ -83,6 +86,7 @@ package final class Load: Sendable {
     private static func measured(
         _ request: LoadRequest,
         reference: [UInt32],
+        known: [UInt64: [UInt32]] = [:],
         client: GatewayClient,
         isStrict: Bool,
         record: LoadRecord
@@ -112,7 +116,8 @@ package final class Load: Sendable {
                     let final = response.generations.first?.tokenIDs ?? []
                     call.lost = Self.lost(response.usage)
                     // The stream and the response that ends it must agree as well.
-                    call.outcome = .answered(isSame: final == reference && ids == final)
+                    let wanted = known.isEmpty ? reference : known[response.usage?.modelFingerprint ?? 0]
+                    call.outcome = .answered(isSame: final == wanted && ids == final)
                 }
             }
         } catch {

@@ -5,7 +5,7 @@ extension FaultRow {
     package static let all: [FaultRow] =
         HostRows.rows + NetworkRows.rows + ReplyRows.rows + LifeRows.rows + GatewayRows.rows + [OverloadRow.row]
         + RubbishRows.rows + WeightRows.rows + MappingRows.rows + TurncoatRows.rows + OutputRows.rows + CrowdRows.rows
-        + GreedyRows.rows
+        + GreedyRows.rows + RolloutRows.rows
 
     /// The rows that a name stands for: `sigkill`, or `sigkill/alone` for one of its variants.
     package static func named(_ name: String) -> [FaultRow] {

@@ -184,6 +184,7 @@ extension RowContext {
     ///   - replicas: Hosts of each.
     ///   - named: Pools that the gateway knows, where those are more than the started ones.
     ///   - inLab: Whether each host has its own network namespace.
+    ///   - hostArguments: Further arguments of each host.
     ///   - body: Gets the cluster.
     /// - Returns: What the body returns.
     /// - Throws: ``FaultError`` where a host does not start; what the body throws.
@@ -192,6 +193,7 @@ extension RowContext {
         replicas: Int,
         named: Int? = nil,
         inLab: Bool = false,
+        hostArguments: [String] = [],
         _ body: @Sendable (FaultCluster) async throws -> RowReport
     ) async throws -> RowReport {
         let shards = try await self.workspace.shards(pools: named ?? pools)
@@ -204,7 +206,7 @@ extension RowContext {
                 keeper: keeper
             )
             for pool in 0..<pools {
-                for _ in 0..<replicas { try await cluster.startHost(pool: pool) }
+                for _ in 0..<replicas { try await cluster.startHost(pool: pool, arguments: hostArguments) }
             }
             return try await body(cluster)
         }

@@ -94,6 +94,7 @@ extension Story {
     ///   - strictClients: Additional clients whose calls accept no lost token.
     ///   - gateway: The gateway's process, if the fault's cost to it is to be measured.
     ///   - configuration: How the clients call.
+    ///   - known: For each checkpoint that may answer, the ids that it gives; empty where one does.
     ///   - fault: Does something to the cluster; returns when the cluster, or the rest of it, has recovered.
     /// - Returns: What the clients saw.
     /// - Throws: What the fault throws; ``FaultError`` where the cluster is unhealthy from the start.
@@ -104,6 +105,7 @@ extension Story {
         strictClients: Int = 0,
         gateway: KeptProcess? = nil,
         configuration: GatewayClientConfiguration = .defaults,
+        known: [UInt64: [[UInt32]]] = [:],
         fault: @Sendable (Story) async throws -> Void
     ) async throws -> StoryOutcome {
         let requests = context.requests
@@ -117,6 +119,7 @@ extension Story {
                 clients: context.timing.clients,
                 strictClients: strictClients
             )
+            plan.known = known
             if context.timing.share < 1 {
                 plan.interval = try await Load.shortestInterval(plan, client: client) / context.timing.share
             }

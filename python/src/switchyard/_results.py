@@ -78,6 +78,9 @@ class Usage:
     encode_seconds: float
     #: Seconds in the decoder.
     decode_seconds: float
+    #: The checkpoint that answered, sixteen hexadecimal digits: one for the whole answer, also while a gateway changes
+    #: checkpoints.
+    model_fingerprint: str = ""
 
     @staticmethod
     def of(message: types_pb2.Usage) -> Usage:
@@ -90,6 +93,7 @@ class Usage:
             queue_seconds=message.queue_microseconds / 1e6,
             encode_seconds=message.encode_microseconds / 1e6,
             decode_seconds=message.decode_microseconds / 1e6,
+            model_fingerprint=f"{message.model_fingerprint:016x}",
         )
 
 

@@ -232,6 +232,96 @@ void   switchyard__v1__describe_host_request__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__describe_host_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__hold_request__init
+                     (Switchyard__V1__HoldRequest         *message)
+{
+  static const Switchyard__V1__HoldRequest init_value = SWITCHYARD__V1__HOLD_REQUEST__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__hold_request__get_packed_size
+                     (const Switchyard__V1__HoldRequest *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__hold_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__hold_request__pack
+                     (const Switchyard__V1__HoldRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__hold_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__hold_request__pack_to_buffer
+                     (const Switchyard__V1__HoldRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__hold_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__HoldRequest *
+       switchyard__v1__hold_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__HoldRequest *)
+     protobuf_c_message_unpack (&switchyard__v1__hold_request__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__hold_request__free_unpacked
+                     (Switchyard__V1__HoldRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__hold_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__settle_request__init
+                     (Switchyard__V1__SettleRequest         *message)
+{
+  static const Switchyard__V1__SettleRequest init_value = SWITCHYARD__V1__SETTLE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__settle_request__get_packed_size
+                     (const Switchyard__V1__SettleRequest *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__settle_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__settle_request__pack
+                     (const Switchyard__V1__SettleRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__settle_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__settle_request__pack_to_buffer
+                     (const Switchyard__V1__SettleRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__settle_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__SettleRequest *
+       switchyard__v1__settle_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__SettleRequest *)
+     protobuf_c_message_unpack (&switchyard__v1__settle_request__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__settle_request__free_unpacked
+                     (Switchyard__V1__SettleRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__settle_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   switchyard__v1__host_description__init
                      (Switchyard__V1__HostDescription         *message)
 {
@@ -559,9 +649,29 @@ const ProtobufCMessageDescriptor switchyard__v1__backward_response__descriptor =
   (ProtobufCMessageInit) switchyard__v1__backward_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-#define switchyard__v1__describe_host_request__field_descriptors NULL
-#define switchyard__v1__describe_host_request__field_indices_by_name NULL
-#define switchyard__v1__describe_host_request__number_ranges NULL
+static const ProtobufCFieldDescriptor switchyard__v1__describe_host_request__field_descriptors[1] =
+{
+  {
+    "model_fingerprint",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__DescribeHostRequest, model_fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__describe_host_request__field_indices_by_name[] = {
+  0,   /* field[0] = model_fingerprint */
+};
+static const ProtobufCIntRange switchyard__v1__describe_host_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
 const ProtobufCMessageDescriptor switchyard__v1__describe_host_request__descriptor =
 {
   PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
@@ -570,14 +680,103 @@ const ProtobufCMessageDescriptor switchyard__v1__describe_host_request__descript
   "Switchyard__V1__DescribeHostRequest",
   "switchyard.v1",
   sizeof(Switchyard__V1__DescribeHostRequest),
-  0,
+  1,
   switchyard__v1__describe_host_request__field_descriptors,
   switchyard__v1__describe_host_request__field_indices_by_name,
-  0,  switchyard__v1__describe_host_request__number_ranges,
+  1,  switchyard__v1__describe_host_request__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__describe_host_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_descriptors[15] =
+static const ProtobufCFieldDescriptor switchyard__v1__hold_request__field_descriptors[2] =
+{
+  {
+    "model_fingerprint",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HoldRequest, model_fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "checkpoint",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__HoldRequest, checkpoint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__hold_request__field_indices_by_name[] = {
+  1,   /* field[1] = checkpoint */
+  0,   /* field[0] = model_fingerprint */
+};
+static const ProtobufCIntRange switchyard__v1__hold_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__hold_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.HoldRequest",
+  "HoldRequest",
+  "Switchyard__V1__HoldRequest",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__HoldRequest),
+  2,
+  switchyard__v1__hold_request__field_descriptors,
+  switchyard__v1__hold_request__field_indices_by_name,
+  1,  switchyard__v1__hold_request__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__hold_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__settle_request__field_descriptors[1] =
+{
+  {
+    "model_fingerprint",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__SettleRequest, model_fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__settle_request__field_indices_by_name[] = {
+  0,   /* field[0] = model_fingerprint */
+};
+static const ProtobufCIntRange switchyard__v1__settle_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__settle_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.SettleRequest",
+  "SettleRequest",
+  "Switchyard__V1__SettleRequest",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__SettleRequest),
+  1,
+  switchyard__v1__settle_request__field_descriptors,
+  switchyard__v1__settle_request__field_indices_by_name,
+  1,  switchyard__v1__settle_request__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__settle_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_descriptors[16] =
 {
   {
     "model_fingerprint",
@@ -759,11 +958,24 @@ static const ProtobufCFieldDescriptor switchyard__v1__host_description__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "held_fingerprints",
+    16,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_FIXED64,
+    offsetof(Switchyard__V1__HostDescription, n_held_fingerprints),
+    offsetof(Switchyard__V1__HostDescription, held_fingerprints),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__host_description__field_indices_by_name[] = {
   5,   /* field[5] = accepted_dtypes */
   3,   /* field[3] = d_model */
   2,   /* field[2] = held */
+  15,   /* field[15] = held_fingerprints */
   14,   /* field[14] = instance_id */
   10,   /* field[10] = kernels */
   8,   /* field[8] = load */
@@ -780,7 +992,7 @@ static const unsigned switchyard__v1__host_description__field_indices_by_name[] 
 static const ProtobufCIntRange switchyard__v1__host_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 15 }
+  { 0, 16 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
 {
@@ -790,23 +1002,27 @@ const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor =
   "Switchyard__V1__HostDescription",
   "switchyard.v1",
   sizeof(Switchyard__V1__HostDescription),
-  15,
+  16,
   switchyard__v1__host_description__field_descriptors,
   switchyard__v1__host_description__field_indices_by_name,
   1,  switchyard__v1__host_description__number_ranges,
   (ProtobufCMessageInit) switchyard__v1__host_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCMethodDescriptor switchyard__v1__expert_host__method_descriptors[3] =
+static const ProtobufCMethodDescriptor switchyard__v1__expert_host__method_descriptors[5] =
 {
   { "Forward", &switchyard__v1__forward_request__descriptor, &switchyard__v1__forward_response__descriptor },
   { "Backward", &switchyard__v1__backward_request__descriptor, &switchyard__v1__backward_response__descriptor },
   { "Describe", &switchyard__v1__describe_host_request__descriptor, &switchyard__v1__host_description__descriptor },
+  { "Hold", &switchyard__v1__hold_request__descriptor, &switchyard__v1__host_description__descriptor },
+  { "Settle", &switchyard__v1__settle_request__descriptor, &switchyard__v1__host_description__descriptor },
 };
 const unsigned switchyard__v1__expert_host__method_indices_by_name[] = {
   1,        /* Backward */
   2,        /* Describe */
-  0         /* Forward */
+  0,        /* Forward */
+  3,        /* Hold */
+  4         /* Settle */
 };
 const ProtobufCServiceDescriptor switchyard__v1__expert_host__descriptor =
 {
@@ -815,7 +1031,7 @@ const ProtobufCServiceDescriptor switchyard__v1__expert_host__descriptor =
   "ExpertHost",
   "Switchyard__V1__ExpertHost",
   "switchyard.v1",
-  3,
+  5,
   switchyard__v1__expert_host__method_descriptors,
   switchyard__v1__expert_host__method_indices_by_name
 };
@@ -842,6 +1058,22 @@ void switchyard__v1__expert_host__describe(ProtobufCService *service,
 {
   assert(service->descriptor == &switchyard__v1__expert_host__descriptor);
   service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void switchyard__v1__expert_host__hold(ProtobufCService *service,
+                                       const Switchyard__V1__HoldRequest *input,
+                                       Switchyard__V1__HostDescription_Closure closure,
+                                       void *closure_data)
+{
+  assert(service->descriptor == &switchyard__v1__expert_host__descriptor);
+  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void switchyard__v1__expert_host__settle(ProtobufCService *service,
+                                         const Switchyard__V1__SettleRequest *input,
+                                         Switchyard__V1__HostDescription_Closure closure,
+                                         void *closure_data)
+{
+  assert(service->descriptor == &switchyard__v1__expert_host__descriptor);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void switchyard__v1__expert_host__init (Switchyard__V1__ExpertHost_Service *service,
                                         Switchyard__V1__ExpertHost_ServiceDestroy destroy)

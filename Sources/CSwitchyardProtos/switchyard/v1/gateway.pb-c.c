@@ -1762,6 +1762,141 @@ void   switchyard__v1__replica_description__free_unpacked
   assert(message->base.descriptor == &switchyard__v1__replica_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   switchyard__v1__rollout_request__init
+                     (Switchyard__V1__RolloutRequest         *message)
+{
+  static const Switchyard__V1__RolloutRequest init_value = SWITCHYARD__V1__ROLLOUT_REQUEST__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__rollout_request__get_packed_size
+                     (const Switchyard__V1__RolloutRequest *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__rollout_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__rollout_request__pack
+                     (const Switchyard__V1__RolloutRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__rollout_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__rollout_request__pack_to_buffer
+                     (const Switchyard__V1__RolloutRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__rollout_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__RolloutRequest *
+       switchyard__v1__rollout_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__RolloutRequest *)
+     protobuf_c_message_unpack (&switchyard__v1__rollout_request__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__rollout_request__free_unpacked
+                     (Switchyard__V1__RolloutRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__rollout_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__loaded_checkpoint__init
+                     (Switchyard__V1__LoadedCheckpoint         *message)
+{
+  static const Switchyard__V1__LoadedCheckpoint init_value = SWITCHYARD__V1__LOADED_CHECKPOINT__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__loaded_checkpoint__get_packed_size
+                     (const Switchyard__V1__LoadedCheckpoint *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__loaded_checkpoint__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__loaded_checkpoint__pack
+                     (const Switchyard__V1__LoadedCheckpoint *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__loaded_checkpoint__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__loaded_checkpoint__pack_to_buffer
+                     (const Switchyard__V1__LoadedCheckpoint *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__loaded_checkpoint__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__LoadedCheckpoint *
+       switchyard__v1__loaded_checkpoint__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__LoadedCheckpoint *)
+     protobuf_c_message_unpack (&switchyard__v1__loaded_checkpoint__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__loaded_checkpoint__free_unpacked
+                     (Switchyard__V1__LoadedCheckpoint *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__loaded_checkpoint__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   switchyard__v1__rollout_description__init
+                     (Switchyard__V1__RolloutDescription         *message)
+{
+  static const Switchyard__V1__RolloutDescription init_value = SWITCHYARD__V1__ROLLOUT_DESCRIPTION__INIT;
+  *message = init_value;
+}
+size_t switchyard__v1__rollout_description__get_packed_size
+                     (const Switchyard__V1__RolloutDescription *message)
+{
+  assert(message->base.descriptor == &switchyard__v1__rollout_description__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t switchyard__v1__rollout_description__pack
+                     (const Switchyard__V1__RolloutDescription *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &switchyard__v1__rollout_description__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t switchyard__v1__rollout_description__pack_to_buffer
+                     (const Switchyard__V1__RolloutDescription *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &switchyard__v1__rollout_description__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Switchyard__V1__RolloutDescription *
+       switchyard__v1__rollout_description__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Switchyard__V1__RolloutDescription *)
+     protobuf_c_message_unpack (&switchyard__v1__rollout_description__descriptor,
+                                allocator, len, data);
+}
+void   switchyard__v1__rollout_description__free_unpacked
+                     (Switchyard__V1__RolloutDescription *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &switchyard__v1__rollout_description__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor switchyard__v1__generate_request__field_descriptors[10] =
 {
   {
@@ -6100,6 +6235,263 @@ const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor
   (ProtobufCMessageInit) switchyard__v1__replica_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor switchyard__v1__rollout_request__field_descriptors[3] =
+{
+  {
+    "step",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutRequest, step),
+    &switchyard__v1__rollout_step__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "checkpoint",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutRequest, checkpoint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "share",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutRequest, share),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__rollout_request__field_indices_by_name[] = {
+  1,   /* field[1] = checkpoint */
+  2,   /* field[2] = share */
+  0,   /* field[0] = step */
+};
+static const ProtobufCIntRange switchyard__v1__rollout_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__rollout_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.RolloutRequest",
+  "RolloutRequest",
+  "Switchyard__V1__RolloutRequest",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__RolloutRequest),
+  3,
+  switchyard__v1__rollout_request__field_descriptors,
+  switchyard__v1__rollout_request__field_indices_by_name,
+  1,  switchyard__v1__rollout_request__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__rollout_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__loaded_checkpoint__field_descriptors[4] =
+{
+  {
+    "checkpoint",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LoadedCheckpoint, checkpoint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "fingerprint",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LoadedCheckpoint, fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "running",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LoadedCheckpoint, running),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "taken",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__LoadedCheckpoint, taken),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__loaded_checkpoint__field_indices_by_name[] = {
+  0,   /* field[0] = checkpoint */
+  1,   /* field[1] = fingerprint */
+  2,   /* field[2] = running */
+  3,   /* field[3] = taken */
+};
+static const ProtobufCIntRange switchyard__v1__loaded_checkpoint__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__loaded_checkpoint__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.LoadedCheckpoint",
+  "LoadedCheckpoint",
+  "Switchyard__V1__LoadedCheckpoint",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__LoadedCheckpoint),
+  4,
+  switchyard__v1__loaded_checkpoint__field_descriptors,
+  switchyard__v1__loaded_checkpoint__field_indices_by_name,
+  1,  switchyard__v1__loaded_checkpoint__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__loaded_checkpoint__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor switchyard__v1__rollout_description__field_descriptors[7] =
+{
+  {
+    "phase",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, phase),
+    &switchyard__v1__rollout_phase__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "serving",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, serving),
+    &switchyard__v1__loaded_checkpoint__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "other",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, other),
+    &switchyard__v1__loaded_checkpoint__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "share",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FLOAT,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, share),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ready_hosts",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, ready_hosts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "hosts",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, hosts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "detail",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__RolloutDescription, detail),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned switchyard__v1__rollout_description__field_indices_by_name[] = {
+  6,   /* field[6] = detail */
+  5,   /* field[5] = hosts */
+  2,   /* field[2] = other */
+  0,   /* field[0] = phase */
+  4,   /* field[4] = ready_hosts */
+  1,   /* field[1] = serving */
+  3,   /* field[3] = share */
+};
+static const ProtobufCIntRange switchyard__v1__rollout_description__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor switchyard__v1__rollout_description__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "switchyard.v1.RolloutDescription",
+  "RolloutDescription",
+  "Switchyard__V1__RolloutDescription",
+  "switchyard.v1",
+  sizeof(Switchyard__V1__RolloutDescription),
+  7,
+  switchyard__v1__rollout_description__field_descriptors,
+  switchyard__v1__rollout_description__field_indices_by_name,
+  1,  switchyard__v1__rollout_description__number_ranges,
+  (ProtobufCMessageInit) switchyard__v1__rollout_description__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCEnumValue switchyard__v1__priority__enum_values_by_number[4] =
 {
   { "PRIORITY_UNSPECIFIED", "SWITCHYARD__V1__PRIORITY__PRIORITY_UNSPECIFIED", 0 },
@@ -6266,7 +6658,79 @@ const ProtobufCEnumDescriptor switchyard__v1__replica_state__descriptor =
   switchyard__v1__replica_state__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor switchyard__v1__gateway__method_descriptors[6] =
+static const ProtobufCEnumValue switchyard__v1__rollout_step__enum_values_by_number[7] =
+{
+  { "ROLLOUT_STEP_UNSPECIFIED", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_STEP_UNSPECIFIED", 0 },
+  { "ROLLOUT_BEGIN", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_BEGIN", 1 },
+  { "ROLLOUT_SHARE", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_SHARE", 2 },
+  { "ROLLOUT_PROMOTE", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_PROMOTE", 3 },
+  { "ROLLOUT_BACK", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_BACK", 4 },
+  { "ROLLOUT_FINISH", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_FINISH", 5 },
+  { "ROLLOUT_SETTLE", "SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_SETTLE", 6 },
+};
+static const ProtobufCIntRange switchyard__v1__rollout_step__value_ranges[] = {
+{0, 0},{0, 7}
+};
+static const ProtobufCEnumValueIndex switchyard__v1__rollout_step__enum_values_by_name[7] =
+{
+  { "ROLLOUT_BACK", 4 },
+  { "ROLLOUT_BEGIN", 1 },
+  { "ROLLOUT_FINISH", 5 },
+  { "ROLLOUT_PROMOTE", 3 },
+  { "ROLLOUT_SETTLE", 6 },
+  { "ROLLOUT_SHARE", 2 },
+  { "ROLLOUT_STEP_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor switchyard__v1__rollout_step__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "switchyard.v1.RolloutStep",
+  "RolloutStep",
+  "Switchyard__V1__RolloutStep",
+  "switchyard.v1",
+  7,
+  switchyard__v1__rollout_step__enum_values_by_number,
+  7,
+  switchyard__v1__rollout_step__enum_values_by_name,
+  1,
+  switchyard__v1__rollout_step__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue switchyard__v1__rollout_phase__enum_values_by_number[5] =
+{
+  { "ROLLOUT_PHASE_UNSPECIFIED", "SWITCHYARD__V1__ROLLOUT_PHASE__ROLLOUT_PHASE_UNSPECIFIED", 0 },
+  { "STEADY", "SWITCHYARD__V1__ROLLOUT_PHASE__STEADY", 1 },
+  { "LOADING", "SWITCHYARD__V1__ROLLOUT_PHASE__LOADING", 2 },
+  { "CANARY", "SWITCHYARD__V1__ROLLOUT_PHASE__CANARY", 3 },
+  { "LEAVING", "SWITCHYARD__V1__ROLLOUT_PHASE__LEAVING", 4 },
+};
+static const ProtobufCIntRange switchyard__v1__rollout_phase__value_ranges[] = {
+{0, 0},{0, 5}
+};
+static const ProtobufCEnumValueIndex switchyard__v1__rollout_phase__enum_values_by_name[5] =
+{
+  { "CANARY", 3 },
+  { "LEAVING", 4 },
+  { "LOADING", 2 },
+  { "ROLLOUT_PHASE_UNSPECIFIED", 0 },
+  { "STEADY", 1 },
+};
+const ProtobufCEnumDescriptor switchyard__v1__rollout_phase__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "switchyard.v1.RolloutPhase",
+  "RolloutPhase",
+  "Switchyard__V1__RolloutPhase",
+  "switchyard.v1",
+  5,
+  switchyard__v1__rollout_phase__enum_values_by_number,
+  5,
+  switchyard__v1__rollout_phase__enum_values_by_name,
+  1,
+  switchyard__v1__rollout_phase__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCMethodDescriptor switchyard__v1__gateway__method_descriptors[7] =
 {
   { "Generate", &switchyard__v1__generate_request__descriptor, &switchyard__v1__generate_response__descriptor },
   { "GenerateStream", &switchyard__v1__generate_request__descriptor, &switchyard__v1__generate_event__descriptor },
@@ -6274,6 +6738,7 @@ static const ProtobufCMethodDescriptor switchyard__v1__gateway__method_descripto
   { "Score", &switchyard__v1__score_request__descriptor, &switchyard__v1__score_response__descriptor },
   { "DescribeModel", &switchyard__v1__describe_model_request__descriptor, &switchyard__v1__model_description__descriptor },
   { "DescribeCluster", &switchyard__v1__describe_cluster_request__descriptor, &switchyard__v1__cluster_description__descriptor },
+  { "Rollout", &switchyard__v1__rollout_request__descriptor, &switchyard__v1__rollout_description__descriptor },
 };
 const unsigned switchyard__v1__gateway__method_indices_by_name[] = {
   5,        /* DescribeCluster */
@@ -6281,6 +6746,7 @@ const unsigned switchyard__v1__gateway__method_indices_by_name[] = {
   2,        /* Encode */
   0,        /* Generate */
   1,        /* GenerateStream */
+  6,        /* Rollout */
   3         /* Score */
 };
 const ProtobufCServiceDescriptor switchyard__v1__gateway__descriptor =
@@ -6290,7 +6756,7 @@ const ProtobufCServiceDescriptor switchyard__v1__gateway__descriptor =
   "Gateway",
   "Switchyard__V1__Gateway",
   "switchyard.v1",
-  6,
+  7,
   switchyard__v1__gateway__method_descriptors,
   switchyard__v1__gateway__method_indices_by_name
 };
@@ -6341,6 +6807,14 @@ void switchyard__v1__gateway__describe_cluster(ProtobufCService *service,
 {
   assert(service->descriptor == &switchyard__v1__gateway__descriptor);
   service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void switchyard__v1__gateway__rollout(ProtobufCService *service,
+                                      const Switchyard__V1__RolloutRequest *input,
+                                      Switchyard__V1__RolloutDescription_Closure closure,
+                                      void *closure_data)
+{
+  assert(service->descriptor == &switchyard__v1__gateway__descriptor);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void switchyard__v1__gateway__init (Switchyard__V1__Gateway_Service *service,
                                     Switchyard__V1__Gateway_ServiceDestroy destroy)

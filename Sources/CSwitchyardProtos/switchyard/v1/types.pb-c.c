@@ -597,7 +597,7 @@ const ProtobufCMessageDescriptor switchyard__v1__dropped_tokens__descriptor =
   (ProtobufCMessageInit) switchyard__v1__dropped_tokens__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor switchyard__v1__usage__field_descriptors[7] =
+static const ProtobufCFieldDescriptor switchyard__v1__usage__field_descriptors[8] =
 {
   {
     "input_tokens",
@@ -683,12 +683,25 @@ static const ProtobufCFieldDescriptor switchyard__v1__usage__field_descriptors[7
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "model_fingerprint",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Switchyard__V1__Usage, model_fingerprint),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned switchyard__v1__usage__field_indices_by_name[] = {
   6,   /* field[6] = decode_microseconds */
   2,   /* field[2] = dropped */
   5,   /* field[5] = encode_microseconds */
   0,   /* field[0] = input_tokens */
+  7,   /* field[7] = model_fingerprint */
   1,   /* field[1] = output_tokens */
   4,   /* field[4] = queue_microseconds */
   3,   /* field[3] = routed_tokens */
@@ -696,7 +709,7 @@ static const unsigned switchyard__v1__usage__field_indices_by_name[] = {
 static const ProtobufCIntRange switchyard__v1__usage__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor switchyard__v1__usage__descriptor =
 {
@@ -706,7 +719,7 @@ const ProtobufCMessageDescriptor switchyard__v1__usage__descriptor =
   "Switchyard__V1__Usage",
   "switchyard.v1",
   sizeof(Switchyard__V1__Usage),
-  7,
+  8,
   switchyard__v1__usage__field_descriptors,
   switchyard__v1__usage__field_indices_by_name,
   1,  switchyard__v1__usage__number_ranges,

@@ -52,11 +52,27 @@ class BackwardResponse(_message.Message):
     def __init__(self, input_gradients: _Optional[_Union[_types_pb2.Tensor, _Mapping[str, object]]] = ..., load: _Optional[_Union[_types_pb2.HostLoad, _Mapping[str, object]]] = ...) -> None: ...
 
 class DescribeHostRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model_fingerprint",)
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    model_fingerprint: int
+    def __init__(self, model_fingerprint: _Optional[int] = ...) -> None: ...
+
+class HoldRequest(_message.Message):
+    __slots__ = ("model_fingerprint", "checkpoint")
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    model_fingerprint: int
+    checkpoint: str
+    def __init__(self, model_fingerprint: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
+
+class SettleRequest(_message.Message):
+    __slots__ = ("model_fingerprint",)
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    model_fingerprint: int
+    def __init__(self, model_fingerprint: _Optional[int] = ...) -> None: ...
 
 class HostDescription(_message.Message):
-    __slots__ = ("model_fingerprint", "shard", "held", "d_model", "weight_dtype", "accepted_dtypes", "max_rows_per_call", "max_message_bytes", "load", "version", "kernels", "uptime_seconds", "zone", "weight_bytes", "instance_id")
+    __slots__ = ("model_fingerprint", "shard", "held", "d_model", "weight_dtype", "accepted_dtypes", "max_rows_per_call", "max_message_bytes", "load", "version", "kernels", "uptime_seconds", "zone", "weight_bytes", "instance_id", "held_fingerprints")
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SHARD_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +88,7 @@ class HostDescription(_message.Message):
     ZONE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    HELD_FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
     model_fingerprint: int
     shard: str
     held: _containers.RepeatedCompositeFieldContainer[_types_pb2.LayerExperts]
@@ -87,4 +104,5 @@ class HostDescription(_message.Message):
     zone: str
     weight_bytes: int
     instance_id: str
-    def __init__(self, model_fingerprint: _Optional[int] = ..., shard: _Optional[str] = ..., held: _Optional[_Iterable[_Union[_types_pb2.LayerExperts, _Mapping[str, object]]]] = ..., d_model: _Optional[int] = ..., weight_dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., accepted_dtypes: _Optional[_Iterable[_Union[_types_pb2.DType, str]]] = ..., max_rows_per_call: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., load: _Optional[_Union[_types_pb2.HostLoad, _Mapping[str, object]]] = ..., version: _Optional[str] = ..., kernels: _Optional[str] = ..., uptime_seconds: _Optional[int] = ..., zone: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ...) -> None: ...
+    held_fingerprints: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model_fingerprint: _Optional[int] = ..., shard: _Optional[str] = ..., held: _Optional[_Iterable[_Union[_types_pb2.LayerExperts, _Mapping[str, object]]]] = ..., d_model: _Optional[int] = ..., weight_dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., accepted_dtypes: _Optional[_Iterable[_Union[_types_pb2.DType, str]]] = ..., max_rows_per_call: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., load: _Optional[_Union[_types_pb2.HostLoad, _Mapping[str, object]]] = ..., version: _Optional[str] = ..., kernels: _Optional[str] = ..., uptime_seconds: _Optional[int] = ..., zone: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ..., held_fingerprints: _Optional[_Iterable[int]] = ...) -> None: ...

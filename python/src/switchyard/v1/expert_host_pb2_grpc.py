@@ -30,6 +30,16 @@ class ExpertHostStub(object):
                 request_serializer=switchyard_dot_v1_dot_expert__host__pb2.DescribeHostRequest.SerializeToString,
                 response_deserializer=switchyard_dot_v1_dot_expert__host__pb2.HostDescription.FromString,
                 )
+        self.Hold = channel.unary_unary(
+                '/switchyard.v1.ExpertHost/Hold',
+                request_serializer=switchyard_dot_v1_dot_expert__host__pb2.HoldRequest.SerializeToString,
+                response_deserializer=switchyard_dot_v1_dot_expert__host__pb2.HostDescription.FromString,
+                )
+        self.Settle = channel.unary_unary(
+                '/switchyard.v1.ExpertHost/Settle',
+                request_serializer=switchyard_dot_v1_dot_expert__host__pb2.SettleRequest.SerializeToString,
+                response_deserializer=switchyard_dot_v1_dot_expert__host__pb2.HostDescription.FromString,
+                )
 
 
 class ExpertHostServicer(object):
@@ -65,6 +75,26 @@ class ExpertHostServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Hold(self, request, context):
+        """Has the host hold a second checkpoint beside the one that it serves, and describes it once it is loaded. Calls name
+        the checkpoint that they are for, so both are answered.
+
+        UNAVAILABLE: it is being loaded; ask again. FAILED_PRECONDITION: it cannot be held, for the reason given.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
+        """Has the host hold one checkpoint alone, after a restart too, and describes it. What is being computed for another
+        one is finished first.
+
+        FAILED_PRECONDITION: the checkpoint is not held, or another one was called for within the last second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExpertHostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +111,16 @@ def add_ExpertHostServicer_to_server(servicer, server):
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
                     request_deserializer=switchyard_dot_v1_dot_expert__host__pb2.DescribeHostRequest.FromString,
+                    response_serializer=switchyard_dot_v1_dot_expert__host__pb2.HostDescription.SerializeToString,
+            ),
+            'Hold': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hold,
+                    request_deserializer=switchyard_dot_v1_dot_expert__host__pb2.HoldRequest.FromString,
+                    response_serializer=switchyard_dot_v1_dot_expert__host__pb2.HostDescription.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=switchyard_dot_v1_dot_expert__host__pb2.SettleRequest.FromString,
                     response_serializer=switchyard_dot_v1_dot_expert__host__pb2.HostDescription.SerializeToString,
             ),
     }
@@ -141,6 +181,40 @@ class ExpertHost(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/switchyard.v1.ExpertHost/Describe',
             switchyard_dot_v1_dot_expert__host__pb2.DescribeHostRequest.SerializeToString,
+            switchyard_dot_v1_dot_expert__host__pb2.HostDescription.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Hold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/switchyard.v1.ExpertHost/Hold',
+            switchyard_dot_v1_dot_expert__host__pb2.HoldRequest.SerializeToString,
+            switchyard_dot_v1_dot_expert__host__pb2.HostDescription.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/switchyard.v1.ExpertHost/Settle',
+            switchyard_dot_v1_dot_expert__host__pb2.SettleRequest.SerializeToString,
             switchyard_dot_v1_dot_expert__host__pb2.HostDescription.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

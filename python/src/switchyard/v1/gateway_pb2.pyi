@@ -45,6 +45,24 @@ class ReplicaState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MISMATCHED: _ClassVar[ReplicaState]
     SPARE: _ClassVar[ReplicaState]
     QUARANTINED: _ClassVar[ReplicaState]
+
+class RolloutStep(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLLOUT_STEP_UNSPECIFIED: _ClassVar[RolloutStep]
+    ROLLOUT_BEGIN: _ClassVar[RolloutStep]
+    ROLLOUT_SHARE: _ClassVar[RolloutStep]
+    ROLLOUT_PROMOTE: _ClassVar[RolloutStep]
+    ROLLOUT_BACK: _ClassVar[RolloutStep]
+    ROLLOUT_FINISH: _ClassVar[RolloutStep]
+    ROLLOUT_SETTLE: _ClassVar[RolloutStep]
+
+class RolloutPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLLOUT_PHASE_UNSPECIFIED: _ClassVar[RolloutPhase]
+    STEADY: _ClassVar[RolloutPhase]
+    LOADING: _ClassVar[RolloutPhase]
+    CANARY: _ClassVar[RolloutPhase]
+    LEAVING: _ClassVar[RolloutPhase]
 PRIORITY_UNSPECIFIED: Priority
 LOW: Priority
 NORMAL: Priority
@@ -68,6 +86,18 @@ DRAINING: ReplicaState
 MISMATCHED: ReplicaState
 SPARE: ReplicaState
 QUARANTINED: ReplicaState
+ROLLOUT_STEP_UNSPECIFIED: RolloutStep
+ROLLOUT_BEGIN: RolloutStep
+ROLLOUT_SHARE: RolloutStep
+ROLLOUT_PROMOTE: RolloutStep
+ROLLOUT_BACK: RolloutStep
+ROLLOUT_FINISH: RolloutStep
+ROLLOUT_SETTLE: RolloutStep
+ROLLOUT_PHASE_UNSPECIFIED: RolloutPhase
+STEADY: RolloutPhase
+LOADING: RolloutPhase
+CANARY: RolloutPhase
+LEAVING: RolloutPhase
 
 class GenerateRequest(_message.Message):
     __slots__ = ("text", "input_ids", "parameters", "drop_policy", "decoder_text", "decoder_input_ids", "return_routes", "return_receipt", "priority", "queue_timeout_ms")
@@ -742,3 +772,43 @@ class ReplicaDescription(_message.Message):
     weight_dtype: _types_pb2.DType
     instance_id: str
     def __init__(self, address: _Optional[str] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., detail: _Optional[str] = ..., outstanding_calls: _Optional[int] = ..., outstanding_rows: _Optional[int] = ..., calls: _Optional[int] = ..., rows: _Optional[int] = ..., failures: _Optional[int] = ..., latency_p50_microseconds: _Optional[int] = ..., latency_p99_microseconds: _Optional[int] = ..., load: _Optional[_Union[_types_pb2.HostLoad, _Mapping[str, object]]] = ..., ejections: _Optional[int] = ..., zone: _Optional[str] = ..., weight_dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., instance_id: _Optional[str] = ...) -> None: ...
+
+class RolloutRequest(_message.Message):
+    __slots__ = ("step", "checkpoint", "share")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    step: RolloutStep
+    checkpoint: str
+    share: float
+    def __init__(self, step: _Optional[_Union[RolloutStep, str]] = ..., checkpoint: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
+
+class LoadedCheckpoint(_message.Message):
+    __slots__ = ("checkpoint", "fingerprint", "running", "taken")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: str
+    fingerprint: int
+    running: int
+    taken: int
+    def __init__(self, checkpoint: _Optional[str] = ..., fingerprint: _Optional[int] = ..., running: _Optional[int] = ..., taken: _Optional[int] = ...) -> None: ...
+
+class RolloutDescription(_message.Message):
+    __slots__ = ("phase", "serving", "other", "share", "ready_hosts", "hosts", "detail")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    READY_HOSTS_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    phase: RolloutPhase
+    serving: LoadedCheckpoint
+    other: LoadedCheckpoint
+    share: float
+    ready_hosts: int
+    hosts: int
+    detail: str
+    def __init__(self, phase: _Optional[_Union[RolloutPhase, str]] = ..., serving: _Optional[_Union[LoadedCheckpoint, _Mapping[str, object]]] = ..., other: _Optional[_Union[LoadedCheckpoint, _Mapping[str, object]]] = ..., share: _Optional[float] = ..., ready_hosts: _Optional[int] = ..., hosts: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...

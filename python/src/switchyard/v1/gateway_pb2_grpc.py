@@ -49,6 +49,11 @@ class GatewayStub(object):
                 request_serializer=switchyard_dot_v1_dot_gateway__pb2.DescribeClusterRequest.SerializeToString,
                 response_deserializer=switchyard_dot_v1_dot_gateway__pb2.ClusterDescription.FromString,
                 )
+        self.Rollout = channel.unary_unary(
+                '/switchyard.v1.Gateway/Rollout',
+                request_serializer=switchyard_dot_v1_dot_gateway__pb2.RolloutRequest.SerializeToString,
+                response_deserializer=switchyard_dot_v1_dot_gateway__pb2.RolloutDescription.FromString,
+                )
 
 
 class GatewayServicer(object):
@@ -101,6 +106,16 @@ class GatewayServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rollout(self, request, context):
+        """Changes the checkpoint that is served while requests run, step by step, or says how far a change is.
+
+        FAILED_PRECONDITION: the step is not possible now, for the reason given. PERMISSION_DENIED: the call came from another
+        machine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +148,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.DescribeCluster,
                     request_deserializer=switchyard_dot_v1_dot_gateway__pb2.DescribeClusterRequest.FromString,
                     response_serializer=switchyard_dot_v1_dot_gateway__pb2.ClusterDescription.SerializeToString,
+            ),
+            'Rollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollout,
+                    request_deserializer=switchyard_dot_v1_dot_gateway__pb2.RolloutRequest.FromString,
+                    response_serializer=switchyard_dot_v1_dot_gateway__pb2.RolloutDescription.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -248,5 +268,22 @@ class Gateway(object):
         return grpc.experimental.unary_unary(request, target, '/switchyard.v1.Gateway/DescribeCluster',
             switchyard_dot_v1_dot_gateway__pb2.DescribeClusterRequest.SerializeToString,
             switchyard_dot_v1_dot_gateway__pb2.ClusterDescription.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Rollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/switchyard.v1.Gateway/Rollout',
+            switchyard_dot_v1_dot_gateway__pb2.RolloutRequest.SerializeToString,
+            switchyard_dot_v1_dot_gateway__pb2.RolloutDescription.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -81,7 +81,7 @@ class DroppedTokens(_message.Message):
     def __init__(self, stack: _Optional[_Union[Stack, str]] = ..., layer: _Optional[int] = ..., reason: _Optional[_Union[DropReason, str]] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("input_tokens", "output_tokens", "dropped", "routed_tokens", "queue_microseconds", "encode_microseconds", "decode_microseconds")
+    __slots__ = ("input_tokens", "output_tokens", "dropped", "routed_tokens", "queue_microseconds", "encode_microseconds", "decode_microseconds", "model_fingerprint")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class Usage(_message.Message):
     QUEUE_MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
     ENCODE_MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     output_tokens: int
     dropped: _containers.RepeatedCompositeFieldContainer[DroppedTokens]
@@ -96,7 +97,8 @@ class Usage(_message.Message):
     queue_microseconds: int
     encode_microseconds: int
     decode_microseconds: int
-    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., dropped: _Optional[_Iterable[_Union[DroppedTokens, _Mapping[str, object]]]] = ..., routed_tokens: _Optional[int] = ..., queue_microseconds: _Optional[int] = ..., encode_microseconds: _Optional[int] = ..., decode_microseconds: _Optional[int] = ...) -> None: ...
+    model_fingerprint: int
+    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., dropped: _Optional[_Iterable[_Union[DroppedTokens, _Mapping[str, object]]]] = ..., routed_tokens: _Optional[int] = ..., queue_microseconds: _Optional[int] = ..., encode_microseconds: _Optional[int] = ..., decode_microseconds: _Optional[int] = ..., model_fingerprint: _Optional[int] = ...) -> None: ...
 
 class DropPolicy(_message.Message):
     __slots__ = ("strict", "max_dropped_fraction")

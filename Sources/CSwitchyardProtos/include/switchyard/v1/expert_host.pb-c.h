@@ -21,6 +21,8 @@ typedef struct Switchyard__V1__ForwardResponse Switchyard__V1__ForwardResponse;
 typedef struct Switchyard__V1__BackwardRequest Switchyard__V1__BackwardRequest;
 typedef struct Switchyard__V1__BackwardResponse Switchyard__V1__BackwardResponse;
 typedef struct Switchyard__V1__DescribeHostRequest Switchyard__V1__DescribeHostRequest;
+typedef struct Switchyard__V1__HoldRequest Switchyard__V1__HoldRequest;
+typedef struct Switchyard__V1__SettleRequest Switchyard__V1__SettleRequest;
 typedef struct Switchyard__V1__HostDescription Switchyard__V1__HostDescription;
 
 
@@ -143,10 +145,50 @@ struct  Switchyard__V1__BackwardResponse
 struct  Switchyard__V1__DescribeHostRequest
 {
   ProtobufCMessage base;
+  /*
+   * The checkpoint to describe, by its fingerprint; where it is not held, or 0, the one that the host serves.
+   */
+  uint64_t model_fingerprint;
 };
 #define SWITCHYARD__V1__DESCRIBE_HOST_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__describe_host_request__descriptor) \
-     }
+    , 0 }
+
+
+/*
+ * Asks a host to hold a second checkpoint.
+ */
+struct  Switchyard__V1__HoldRequest
+{
+  ProtobufCMessage base;
+  /*
+   * The checkpoint's fingerprint; the files must have it.
+   */
+  uint64_t model_fingerprint;
+  /*
+   * The checkpoint's name: a folder among the host's checkpoints.
+   */
+  ProtobufCBinaryData checkpoint;
+};
+#define SWITCHYARD__V1__HOLD_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__hold_request__descriptor) \
+    , 0, {0,NULL} }
+
+
+/*
+ * Asks a host to hold one checkpoint alone.
+ */
+struct  Switchyard__V1__SettleRequest
+{
+  ProtobufCMessage base;
+  /*
+   * The fingerprint of the checkpoint that stays.
+   */
+  uint64_t model_fingerprint;
+};
+#define SWITCHYARD__V1__SETTLE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__settle_request__descriptor) \
+    , 0 }
 
 
 /*
@@ -220,10 +262,15 @@ struct  Switchyard__V1__HostDescription
    * 64 bytes is read as none.
    */
   ProtobufCBinaryData instance_id;
+  /*
+   * The fingerprints of all checkpoints that the host holds, the one that it serves after a restart first.
+   */
+  size_t n_held_fingerprints;
+  uint64_t *held_fingerprints;
 };
 #define SWITCHYARD__V1__HOST_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__host_description__descriptor) \
-    , 0, {0,NULL}, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0,NULL, 0, 0, NULL, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL} }
+    , 0, {0,NULL}, 0,NULL, 0, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, 0,NULL, 0, 0, NULL, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL}, 0,NULL }
 
 
 /* Switchyard__V1__ForwardRequest methods */
@@ -321,6 +368,44 @@ Switchyard__V1__DescribeHostRequest *
 void   switchyard__v1__describe_host_request__free_unpacked
                      (Switchyard__V1__DescribeHostRequest *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__HoldRequest methods */
+void   switchyard__v1__hold_request__init
+                     (Switchyard__V1__HoldRequest         *message);
+size_t switchyard__v1__hold_request__get_packed_size
+                     (const Switchyard__V1__HoldRequest   *message);
+size_t switchyard__v1__hold_request__pack
+                     (const Switchyard__V1__HoldRequest   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__hold_request__pack_to_buffer
+                     (const Switchyard__V1__HoldRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__HoldRequest *
+       switchyard__v1__hold_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__hold_request__free_unpacked
+                     (Switchyard__V1__HoldRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__SettleRequest methods */
+void   switchyard__v1__settle_request__init
+                     (Switchyard__V1__SettleRequest         *message);
+size_t switchyard__v1__settle_request__get_packed_size
+                     (const Switchyard__V1__SettleRequest   *message);
+size_t switchyard__v1__settle_request__pack
+                     (const Switchyard__V1__SettleRequest   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__settle_request__pack_to_buffer
+                     (const Switchyard__V1__SettleRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__SettleRequest *
+       switchyard__v1__settle_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__settle_request__free_unpacked
+                     (Switchyard__V1__SettleRequest *message,
+                      ProtobufCAllocator *allocator);
 /* Switchyard__V1__HostDescription methods */
 void   switchyard__v1__host_description__init
                      (Switchyard__V1__HostDescription         *message);
@@ -357,6 +442,12 @@ typedef void (*Switchyard__V1__BackwardResponse_Closure)
 typedef void (*Switchyard__V1__DescribeHostRequest_Closure)
                  (const Switchyard__V1__DescribeHostRequest *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__HoldRequest_Closure)
+                 (const Switchyard__V1__HoldRequest *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__SettleRequest_Closure)
+                 (const Switchyard__V1__SettleRequest *message,
+                  void *closure_data);
 typedef void (*Switchyard__V1__HostDescription_Closure)
                  (const Switchyard__V1__HostDescription *message,
                   void *closure_data);
@@ -379,6 +470,14 @@ struct Switchyard__V1__ExpertHost_Service
                    const Switchyard__V1__DescribeHostRequest *input,
                    Switchyard__V1__HostDescription_Closure closure,
                    void *closure_data);
+  void (*hold)(Switchyard__V1__ExpertHost_Service *service,
+               const Switchyard__V1__HoldRequest *input,
+               Switchyard__V1__HostDescription_Closure closure,
+               void *closure_data);
+  void (*settle)(Switchyard__V1__ExpertHost_Service *service,
+                 const Switchyard__V1__SettleRequest *input,
+                 Switchyard__V1__HostDescription_Closure closure,
+                 void *closure_data);
 };
 typedef void (*Switchyard__V1__ExpertHost_ServiceDestroy)(Switchyard__V1__ExpertHost_Service *);
 void switchyard__v1__expert_host__init (Switchyard__V1__ExpertHost_Service *service,
@@ -389,7 +488,9 @@ void switchyard__v1__expert_host__init (Switchyard__V1__ExpertHost_Service *serv
     { SWITCHYARD__V1__EXPERT_HOST__BASE_INIT,\
       function_prefix__ ## forward,\
       function_prefix__ ## backward,\
-      function_prefix__ ## describe  }
+      function_prefix__ ## describe,\
+      function_prefix__ ## hold,\
+      function_prefix__ ## settle  }
 void switchyard__v1__expert_host__forward(ProtobufCService *service,
                                           const Switchyard__V1__ForwardRequest *input,
                                           Switchyard__V1__ForwardResponse_Closure closure,
@@ -402,6 +503,14 @@ void switchyard__v1__expert_host__describe(ProtobufCService *service,
                                            const Switchyard__V1__DescribeHostRequest *input,
                                            Switchyard__V1__HostDescription_Closure closure,
                                            void *closure_data);
+void switchyard__v1__expert_host__hold(ProtobufCService *service,
+                                       const Switchyard__V1__HoldRequest *input,
+                                       Switchyard__V1__HostDescription_Closure closure,
+                                       void *closure_data);
+void switchyard__v1__expert_host__settle(ProtobufCService *service,
+                                         const Switchyard__V1__SettleRequest *input,
+                                         Switchyard__V1__HostDescription_Closure closure,
+                                         void *closure_data);
 
 /* --- descriptors --- */
 
@@ -410,6 +519,8 @@ extern const ProtobufCMessageDescriptor switchyard__v1__forward_response__descri
 extern const ProtobufCMessageDescriptor switchyard__v1__backward_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__backward_response__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__describe_host_request__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__hold_request__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__settle_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__host_description__descriptor;
 extern const ProtobufCServiceDescriptor switchyard__v1__expert_host__descriptor;
 

@@ -55,6 +55,9 @@ typedef struct Switchyard__V1__LayerLoad Switchyard__V1__LayerLoad;
 typedef struct Switchyard__V1__GatewayLoad Switchyard__V1__GatewayLoad;
 typedef struct Switchyard__V1__PoolDescription Switchyard__V1__PoolDescription;
 typedef struct Switchyard__V1__ReplicaDescription Switchyard__V1__ReplicaDescription;
+typedef struct Switchyard__V1__RolloutRequest Switchyard__V1__RolloutRequest;
+typedef struct Switchyard__V1__LoadedCheckpoint Switchyard__V1__LoadedCheckpoint;
+typedef struct Switchyard__V1__RolloutDescription Switchyard__V1__RolloutDescription;
 
 
 /* --- enums --- */
@@ -184,6 +187,66 @@ typedef enum _Switchyard__V1__ReplicaState {
   SWITCHYARD__V1__REPLICA_STATE__QUARANTINED = 8
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__REPLICA_STATE)
 } Switchyard__V1__ReplicaState;
+/*
+ * A step of a rollout.
+ */
+typedef enum _Switchyard__V1__RolloutStep {
+  /*
+   * Only describe it.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_STEP_UNSPECIFIED = 0,
+  /*
+   * Load a checkpoint beside the one that is served.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_BEGIN = 1,
+  /*
+   * Give the new checkpoint another share of the new requests.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_SHARE = 2,
+  /*
+   * Give all new requests to the new checkpoint, after a restart too.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_PROMOTE = 3,
+  /*
+   * Give all new requests to the old checkpoint, after a restart too.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_BACK = 4,
+  /*
+   * Unload the checkpoint that gets no requests, once none runs on it.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_FINISH = 5,
+  /*
+   * Have the hosts unload every checkpoint but the one that is served.
+   */
+  SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_SETTLE = 6
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__ROLLOUT_STEP)
+} Switchyard__V1__RolloutStep;
+/*
+ * How far a rollout is.
+ */
+typedef enum _Switchyard__V1__RolloutPhase {
+  /*
+   * Not given.
+   */
+  SWITCHYARD__V1__ROLLOUT_PHASE__ROLLOUT_PHASE_UNSPECIFIED = 0,
+  /*
+   * One checkpoint is served, and no other one is loaded.
+   */
+  SWITCHYARD__V1__ROLLOUT_PHASE__STEADY = 1,
+  /*
+   * The new checkpoint is being loaded here and on the hosts; it gets no requests.
+   */
+  SWITCHYARD__V1__ROLLOUT_PHASE__LOADING = 2,
+  /*
+   * The new checkpoint gets its share of the new requests.
+   */
+  SWITCHYARD__V1__ROLLOUT_PHASE__CANARY = 3,
+  /*
+   * One checkpoint gets all new requests; the other one is still loaded.
+   */
+  SWITCHYARD__V1__ROLLOUT_PHASE__LEAVING = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(SWITCHYARD__V1__ROLLOUT_PHASE)
+} Switchyard__V1__RolloutPhase;
 
 /* --- messages --- */
 
@@ -2015,6 +2078,98 @@ struct  Switchyard__V1__ReplicaDescription
     , {0,NULL}, SWITCHYARD__V1__REPLICA_STATE__REPLICA_STATE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0, 0, 0, NULL, 0, {0,NULL}, SWITCHYARD__V1__DTYPE__DTYPE_UNSPECIFIED, {0,NULL} }
 
 
+/*
+ * Asks for a step of a rollout.
+ */
+struct  Switchyard__V1__RolloutRequest
+{
+  ProtobufCMessage base;
+  /*
+   * The step.
+   */
+  Switchyard__V1__RolloutStep step;
+  /*
+   * To begin: the new checkpoint's name, a folder among the gateway's checkpoints.
+   */
+  ProtobufCBinaryData checkpoint;
+  /*
+   * To begin, or for a share: the new checkpoint's part of the new requests, 0 to 1.
+   */
+  float share;
+};
+#define SWITCHYARD__V1__ROLLOUT_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__rollout_request__descriptor) \
+    , SWITCHYARD__V1__ROLLOUT_STEP__ROLLOUT_STEP_UNSPECIFIED, {0,NULL}, 0 }
+
+
+/*
+ * A checkpoint that a gateway has loaded.
+ */
+struct  Switchyard__V1__LoadedCheckpoint
+{
+  ProtobufCMessage base;
+  /*
+   * Its name; empty for the one that the gateway was started with.
+   */
+  ProtobufCBinaryData checkpoint;
+  /*
+   * Its fingerprint; 0 while it is being loaded.
+   */
+  uint64_t fingerprint;
+  /*
+   * Requests that run or wait on it.
+   */
+  uint64_t running;
+  /*
+   * Requests that it has taken since it was loaded.
+   */
+  uint64_t taken;
+};
+#define SWITCHYARD__V1__LOADED_CHECKPOINT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__loaded_checkpoint__descriptor) \
+    , {0,NULL}, 0, 0, 0 }
+
+
+/*
+ * A gateway's rollout.
+ */
+struct  Switchyard__V1__RolloutDescription
+{
+  ProtobufCMessage base;
+  /*
+   * How far it is.
+   */
+  Switchyard__V1__RolloutPhase phase;
+  /*
+   * The checkpoint that is served, after a restart too.
+   */
+  Switchyard__V1__LoadedCheckpoint *serving;
+  /*
+   * The other one that is loaded, or is being loaded; absent if there is none.
+   */
+  Switchyard__V1__LoadedCheckpoint *other;
+  /*
+   * The other one's share of the new requests.
+   */
+  float share;
+  /*
+   * Expert hosts that hold the other one.
+   */
+  uint32_t ready_hosts;
+  /*
+   * Expert hosts in all.
+   */
+  uint32_t hosts;
+  /*
+   * Why the last change ended early, or what is waited for; for people to read.
+   */
+  ProtobufCBinaryData detail;
+};
+#define SWITCHYARD__V1__ROLLOUT_DESCRIPTION__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__rollout_description__descriptor) \
+    , SWITCHYARD__V1__ROLLOUT_PHASE__ROLLOUT_PHASE_UNSPECIFIED, NULL, NULL, 0, 0, 0, {0,NULL} }
+
+
 /* Switchyard__V1__GenerateRequest methods */
 void   switchyard__v1__generate_request__init
                      (Switchyard__V1__GenerateRequest         *message);
@@ -2756,6 +2911,63 @@ Switchyard__V1__ReplicaDescription *
 void   switchyard__v1__replica_description__free_unpacked
                      (Switchyard__V1__ReplicaDescription *message,
                       ProtobufCAllocator *allocator);
+/* Switchyard__V1__RolloutRequest methods */
+void   switchyard__v1__rollout_request__init
+                     (Switchyard__V1__RolloutRequest         *message);
+size_t switchyard__v1__rollout_request__get_packed_size
+                     (const Switchyard__V1__RolloutRequest   *message);
+size_t switchyard__v1__rollout_request__pack
+                     (const Switchyard__V1__RolloutRequest   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__rollout_request__pack_to_buffer
+                     (const Switchyard__V1__RolloutRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__RolloutRequest *
+       switchyard__v1__rollout_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__rollout_request__free_unpacked
+                     (Switchyard__V1__RolloutRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__LoadedCheckpoint methods */
+void   switchyard__v1__loaded_checkpoint__init
+                     (Switchyard__V1__LoadedCheckpoint         *message);
+size_t switchyard__v1__loaded_checkpoint__get_packed_size
+                     (const Switchyard__V1__LoadedCheckpoint   *message);
+size_t switchyard__v1__loaded_checkpoint__pack
+                     (const Switchyard__V1__LoadedCheckpoint   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__loaded_checkpoint__pack_to_buffer
+                     (const Switchyard__V1__LoadedCheckpoint   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__LoadedCheckpoint *
+       switchyard__v1__loaded_checkpoint__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__loaded_checkpoint__free_unpacked
+                     (Switchyard__V1__LoadedCheckpoint *message,
+                      ProtobufCAllocator *allocator);
+/* Switchyard__V1__RolloutDescription methods */
+void   switchyard__v1__rollout_description__init
+                     (Switchyard__V1__RolloutDescription         *message);
+size_t switchyard__v1__rollout_description__get_packed_size
+                     (const Switchyard__V1__RolloutDescription   *message);
+size_t switchyard__v1__rollout_description__pack
+                     (const Switchyard__V1__RolloutDescription   *message,
+                      uint8_t             *out);
+size_t switchyard__v1__rollout_description__pack_to_buffer
+                     (const Switchyard__V1__RolloutDescription   *message,
+                      ProtobufCBuffer     *buffer);
+Switchyard__V1__RolloutDescription *
+       switchyard__v1__rollout_description__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   switchyard__v1__rollout_description__free_unpacked
+                     (Switchyard__V1__RolloutDescription *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Switchyard__V1__GenerateRequest_Closure)
@@ -2875,6 +3087,15 @@ typedef void (*Switchyard__V1__PoolDescription_Closure)
 typedef void (*Switchyard__V1__ReplicaDescription_Closure)
                  (const Switchyard__V1__ReplicaDescription *message,
                   void *closure_data);
+typedef void (*Switchyard__V1__RolloutRequest_Closure)
+                 (const Switchyard__V1__RolloutRequest *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__LoadedCheckpoint_Closure)
+                 (const Switchyard__V1__LoadedCheckpoint *message,
+                  void *closure_data);
+typedef void (*Switchyard__V1__RolloutDescription_Closure)
+                 (const Switchyard__V1__RolloutDescription *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -2906,6 +3127,10 @@ struct Switchyard__V1__Gateway_Service
                            const Switchyard__V1__DescribeClusterRequest *input,
                            Switchyard__V1__ClusterDescription_Closure closure,
                            void *closure_data);
+  void (*rollout)(Switchyard__V1__Gateway_Service *service,
+                  const Switchyard__V1__RolloutRequest *input,
+                  Switchyard__V1__RolloutDescription_Closure closure,
+                  void *closure_data);
 };
 typedef void (*Switchyard__V1__Gateway_ServiceDestroy)(Switchyard__V1__Gateway_Service *);
 void switchyard__v1__gateway__init (Switchyard__V1__Gateway_Service *service,
@@ -2919,7 +3144,8 @@ void switchyard__v1__gateway__init (Switchyard__V1__Gateway_Service *service,
       function_prefix__ ## encode,\
       function_prefix__ ## score,\
       function_prefix__ ## describe_model,\
-      function_prefix__ ## describe_cluster  }
+      function_prefix__ ## describe_cluster,\
+      function_prefix__ ## rollout  }
 void switchyard__v1__gateway__generate(ProtobufCService *service,
                                        const Switchyard__V1__GenerateRequest *input,
                                        Switchyard__V1__GenerateResponse_Closure closure,
@@ -2944,6 +3170,10 @@ void switchyard__v1__gateway__describe_cluster(ProtobufCService *service,
                                                const Switchyard__V1__DescribeClusterRequest *input,
                                                Switchyard__V1__ClusterDescription_Closure closure,
                                                void *closure_data);
+void switchyard__v1__gateway__rollout(ProtobufCService *service,
+                                      const Switchyard__V1__RolloutRequest *input,
+                                      Switchyard__V1__RolloutDescription_Closure closure,
+                                      void *closure_data);
 
 /* --- descriptors --- */
 
@@ -2952,6 +3182,8 @@ extern const ProtobufCEnumDescriptor    switchyard__v1__early_stopping__descript
 extern const ProtobufCEnumDescriptor    switchyard__v1__finish_reason__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__pooling__descriptor;
 extern const ProtobufCEnumDescriptor    switchyard__v1__replica_state__descriptor;
+extern const ProtobufCEnumDescriptor    switchyard__v1__rollout_step__descriptor;
+extern const ProtobufCEnumDescriptor    switchyard__v1__rollout_phase__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generate_request__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__generation_parameters__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__token_lists__descriptor;
@@ -2991,6 +3223,9 @@ extern const ProtobufCMessageDescriptor switchyard__v1__layer_load__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__gateway_load__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__pool_description__descriptor;
 extern const ProtobufCMessageDescriptor switchyard__v1__replica_description__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__rollout_request__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__loaded_checkpoint__descriptor;
+extern const ProtobufCMessageDescriptor switchyard__v1__rollout_description__descriptor;
 extern const ProtobufCServiceDescriptor switchyard__v1__gateway__descriptor;
 
 PROTOBUF_C__END_DECLS

@@ -229,10 +229,14 @@ struct  Switchyard__V1__Usage
    * Time spent in the decoder, over all steps.
    */
   uint64_t decode_microseconds;
+  /*
+   * The fingerprint of the checkpoint that answered: one for the whole answer, also while a gateway changes checkpoints.
+   */
+  uint64_t model_fingerprint;
 };
 #define SWITCHYARD__V1__USAGE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&switchyard__v1__usage__descriptor) \
-    , 0, 0, 0,NULL, 0, 0, 0, 0 }
+    , 0, 0, 0,NULL, 0, 0, 0, 0, 0 }
 
 
 /*
