@@ -14,8 +14,9 @@ public enum KernelReport {
         BLAS.prepare()
         let core = openblas_get_corename().map { String(cString: $0) } ?? "unknown"
         let level = KernelLevel.best
-        return "packed product: \(level.name), int8: \(level.int8Name), for caches of \(size(ofCache: 1)) and \(size(ofCache: 2)); "
-            + "OpenBLAS: \(core), 1 thread"
+        let caches = "\(size(ofCache: 1)) and \(size(ofCache: 2))"
+        let products = "packed product: \(level.name), int8: \(level.int8Name), for caches of \(caches)"
+        return "\(products); OpenBLAS: \(core), 1 thread"
     }
 
     /// The size of a cache that products are cut for.
