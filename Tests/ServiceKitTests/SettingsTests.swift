@@ -284,7 +284,7 @@ struct SettingsTests {
         "variables of other commands, of Kubernetes, of the project's own tools and of the user are accepted",
         arguments: [
             ("SWITCHYARD_MAX_ROWS", "1"), ("SWITCHYARD_LISTN", ""), ("SWITCHYARD_X_REGION", "eu"),
-            ("SWITCHYARD_TEST_PYTHON", "python3"), ("OTHER_LISTN", "1"),
+            ("SWITCHYARD_TEST_PYTHON", "python3"), ("SWITCHYARD_TEST_CONVERTER", "python3"), ("OTHER_LISTN", "1"),
             ("SWITCHYARD_PORT", "tcp://10.0.0.1:7400"), ("SWITCHYARD_SERVICE_HOST", "10.0.0.1"),
             ("SWITCHYARD_GATEWAY_SERVICE_PORT_GRPC", "7400"), ("SWITCHYARD_GATEWAY_PORT_7400_TCP_ADDR", "10.0.0.1"),
         ]

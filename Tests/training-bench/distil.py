@@ -10,6 +10,7 @@ all figures.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -62,9 +63,12 @@ class Data:
             part = f"{self.folder}.{os.getpid()}"
             self.make(part)
             os.rename(part, self.folder)
-        if few:
-            with open(self.path("train"), encoding="utf-8") as source, open(self.path("few"), "w", encoding="utf-8") as file:
-                file.writelines(line for line, _ in zip(source, range(few)))
+        # A run does not go on with a file that has been written to.
+        if few and not os.path.exists(self.path(f"first-{few}")):
+            with open(self.path("train"), encoding="utf-8") as file:
+                lines = list(itertools.islice(file, few))
+            with open(self.path(f"first-{few}"), "w", encoding="utf-8") as file:
+                file.writelines(lines)
 
     def make_words(self, folder):
         """The files of the first run in docs/training.md, by its commands."""
@@ -92,7 +96,9 @@ class Piece:
         self.data = Data(options, name)
         # What learns from all words is the same in both comparisons of words.
         self.shared = os.path.join(options.folder, "scenes" if name == "scenes" else "words")
-        self.own = os.path.join(options.folder, f"{name}-{self.examples}-{self.batch}x{self.steps}") if self.examples else self.shared
+        self.own = self.shared
+        if self.examples:
+            self.own = os.path.join(options.folder, f"{name}-{self.examples}-{self.batch}x{self.steps}")
 
     def prepare(self):
         self.data.prepare(self.examples)
@@ -118,10 +124,10 @@ class Piece:
             say(f"{self.name}: {name}, seed {seed}, {steps} steps")
             shutil.rmtree(out, ignore_errors=True)
             settings = {
-                "data": self.data.path("few" if few else "train"), "batch-examples": self.batch if few else TEACHER_BATCH,
-                "learning-rate": 0.01, "schedule": "cosine", "warm-up": min(100, steps // 5), "dropout": 0,
-                "initialisation": "transformers", "threads": self.threads, "seed": seed, "steps": steps, "save-every": steps,
-                "admin-listen": "off", "out": out}
+                "data": self.data.path(f"first-{self.examples}" if few else "train"),
+                "batch-examples": self.batch if few else TEACHER_BATCH, "learning-rate": 0.01, "schedule": "cosine",
+                "warm-up": min(100, steps // 5), "dropout": 0, "initialisation": "transformers", "threads": self.threads,
+                "seed": seed, "steps": steps, "save-every": steps, "admin-listen": "off", "out": out}
             command = [self.program, *command, *(part for key, value in settings.items() for part in (f"--{key}", str(value)))]
             with open(out + ".log", "w") as log:
                 if (code := subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode) != 0:

@@ -8,7 +8,7 @@ enum SettingNames {
     private static let ofTheProject: Set<String> = [
         "AGREEMENT_POSITIONS", "ATTACK_REPORT", "BINARY", "CERTS", "FAULTS_INSIDE", "FULL_SHAPE", "FUZZ_TARGET",
         "IMAGE", "KERNELS",
-        "LIBFUZZER_ARGUMENTS", "MODEL_FOLDER", "TEST_PYTHON",
+        "LIBFUZZER_ARGUMENTS", "MODEL_FOLDER", "TEST_CONVERTER", "TEST_PYTHON",
     ]
 
     /// Variables with this prefix belong to the user and are never read.
