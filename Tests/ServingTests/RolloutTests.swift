@@ -219,16 +219,3 @@ struct RolloutTests {
         #expect(holdings.checkInvariants() == nil)
     }
 }
-
-/// A small generator with a seed (https://prng.di.unimi.it/splitmix64.c).
-private struct SeededNumbers {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9e37_79b9_7f4a_7c15
-        var value = self.state
-        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-        return value ^ (value >> 31)
-    }
-}
