@@ -27,7 +27,7 @@ struct DistilPlot: Decodable, Sendable {
     struct Served: Decodable, Sendable {
         /// Bytes of the weights.
         var bytes: Double
-        /// New tokens a second of each round, all callers together.
+        /// New tokens per second of each round, all callers together.
         var tokensPerSecond: [Double]
     }
 
@@ -36,7 +36,7 @@ struct DistilPlot: Decodable, Sendable {
     /// How fast models answer, by their bytes.
     var served: [Served]
 
-    /// The figure: a diagram of bytes for each comparison, then one of tokens a second.
+    /// The figure: a diagram of bytes for each comparison, then one of tokens per second.
     var figure: SVGFigure {
         let sizes = self.comparisons.map { comparison in
             self.plot(comparison, comparison.title, SVGAxis("weights, MB", scale: .logarithmic, range: 0.5...10)) {
@@ -46,7 +46,7 @@ struct DistilPlot: Decodable, Sendable {
         var plots = sizes
         if let first = self.comparisons.first {
             let rates = Dictionary(self.served.map { ($0.bytes, $0.tokensPerSecond) }) { first, _ in first }
-            let axis = SVGAxis("new tokens a second, 16 callers", range: 0...self.mostTokens)
+            let axis = SVGAxis("new tokens per second, 16 callers", range: 0...self.mostTokens)
             plots.append(
                 self.plot(first, "\(first.title), served", axis) { row in rates[row.bytes].flatMap(Self.median) }
             )
@@ -85,7 +85,7 @@ struct DistilPlot: Decodable, Sendable {
         return SVGPlot(title: title, x: axis, y: SVGAxis("nats for each token"), series: series)
     }
 
-    /// The end of the axis of tokens a second.
+    /// The end of the axis of tokens per second.
     private var mostTokens: Double {
         let most = self.served.compactMap { Self.median($0.tokensPerSecond) }.max() ?? 0
         return max(1000, (most * 1.2 / 1000).rounded(.up) * 1000)
