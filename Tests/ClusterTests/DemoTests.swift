@@ -11,7 +11,10 @@ struct DemoTests {
     func both() async throws {
         let output = try await Commands.run(
             TestCluster.executable,
-            ["demo", "--model", TestCluster.miniature, "--text-model", Self.textModel, "--pools", "2", "--prompts", "2"]
+            [
+                "demo", "--model", TestCluster.miniature, "--text-model", Self.textModel, "--pools", "2", "--prompts",
+                "2",
+            ]
         )
         #expect(output.status == 0, "\(output.errors)")
         #expect(output.text.contains("2 of 2 answers match transformers, token for token; 0 of"), "\(output.text)")
