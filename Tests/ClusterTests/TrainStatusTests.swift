@@ -50,10 +50,12 @@ struct TrainStatusTests {
             let text = try await Self.command(["--run", folder])
             #expect(text.status == 0 && text.text.hasPrefix("run running: step "), "\(text)")
             for words in [
-                "of 60, loss ", "tokens/s", "\(victim.address)  away", "serving", "cannot be reached", " right",
+                "of 60, loss ", "tokens/s", "\(victim.address)  away", "cannot be reached", " right",
             ] {
                 #expect(text.text.contains(words), "\(words): \(text.text)")
             }
+            // The other one may be a call behind at that moment.
+            #expect(text.text.contains("serving") || text.text.contains("behind "), "\(text.text)")
             #expect(text.text.split(separator: "\n").allSatisfy { $0.count <= 80 }, "\(text.text)")
             let json = try await Self.command(["--run", folder, "--json"])
             let object = try #require(try JSONSerialization.jsonObject(with: Data(json.text.utf8)) as? [String: Any])
