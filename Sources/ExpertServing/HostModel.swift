@@ -39,7 +39,8 @@ final class HostModel: Sendable {
     ///   - configuration: What to load, and how.
     ///   - maxMessageBytes: The longest message that the transport accepts; nil asks `limits`.
     ///   - instance: The process's id.
-    ///   - pool: Threads that share the work, while loading and later.
+    ///   - pool: Threads that compute.
+    ///   - loadingPool: Threads that share the loading; nil for those that compute.
     ///   - shards: The open folders.
     ///   - logger: Says what was compared.
     ///   - progress: Receives loading progress.
@@ -50,15 +51,17 @@ final class HostModel: Sendable {
         maxMessageBytes: Int,
         instance: String,
         pool: WorkPool,
+        loadingPool: WorkPool? = nil,
         shards: HostShards,
         logger: Logger,
         progress: (@Sendable (WorkProgress) -> Void)?
     ) throws {
         let (experts, compared) = try PartCheck.during(shards.checkpoints) {
-            if configuration.prefault { try shards.prefault(pool: pool, progress: progress) }
+            if configuration.prefault { try shards.prefault(pool: loadingPool ?? pool, progress: progress) }
             return try LocalExperts(
                 checkpoints: shards.checkpoints,
                 pool: pool,
+                loadingPool: loadingPool,
                 storage: configuration.storage,
                 progress: progress
             )

@@ -199,7 +199,7 @@ final class HostModels: Sendable {
         let served = self.served
         let outcome = Mutex<Result<HostModel, any Error>?>(nil)
         do {
-            try await ComputeThread.run(name: "load") {
+            try await ComputeThread.run(name: "load", givesWay: true) {
                 let result = Result { try self.load(wanted.name ?? "", wanted.fingerprint, served) }
                 outcome.withLock { $0 = result }
             }
@@ -290,6 +290,8 @@ extension ExpertHost {
             maxMessageBytes: maxMessageBytes,
             instance: instance,
             pool: pool,
+            // Loading on the threads that serve would make their calls wait for whole matrices.
+            loadingPool: WorkPool(threads: 1),
             shards: shards,
             logger: logger,
             progress: nil

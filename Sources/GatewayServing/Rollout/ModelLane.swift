@@ -37,6 +37,7 @@ final class ModelLane: Sendable {
     ///   - files: The open files.
     ///   - configuration: The gateway's configuration.
     ///   - pool: Threads that compute.
+    ///   - loadingPool: Threads that share the loading; nil for those that compute.
     ///   - metrics: Where the engine counts.
     ///   - logger: Logs what happens.
     ///   - progress: Receives loading progress.
@@ -46,6 +47,7 @@ final class ModelLane: Sendable {
         files: ModelFiles,
         configuration: GatewayConfiguration,
         pool: WorkPool,
+        loadingPool: WorkPool? = nil,
         metrics: any MetricsFactory,
         logger: Logger,
         progress: (@Sendable (WorkProgress) -> Void)?
@@ -53,7 +55,13 @@ final class ModelLane: Sendable {
         let source = files.checkpoint
         let batchSlots = configuration.engine.scheduler.batchSlots
         let (model, compared) = try PartCheck.during([source]) {
-            try SwitchTransformer(checkpoint: source, pool: pool, storage: configuration.storage, progress: progress)
+            try SwitchTransformer(
+                checkpoint: source,
+                pool: pool,
+                loadingPool: loadingPool,
+                storage: configuration.storage,
+                progress: progress
+            )
         }
         logger.debug("files agree with the manifest", metadata: ["bytes": "\(compared)"])
         let cluster = ExpertCluster(
@@ -232,6 +240,8 @@ extension ModelLane {
             files: files,
             configuration: configuration,
             pool: pool,
+            // Loading on the threads that serve would make their steps wait for whole matrices.
+            loadingPool: WorkPool(threads: 1),
             metrics: metrics,
             logger: logger,
             progress: nil

@@ -217,7 +217,7 @@ final class ModelLanes: Sendable {
         do {
             let serving = self.serving
             let outcome = Mutex<Result<ModelLane, any Error>?>(nil)
-            try await ComputeThread.run(name: "load") {
+            try await ComputeThread.run(name: "load", givesWay: true) {
                 let result = Result { try self.load(model.checkpoint ?? "", serving) }
                 outcome.withLock { $0 = result }
             }

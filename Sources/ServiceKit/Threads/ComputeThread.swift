@@ -24,11 +24,18 @@ public enum ComputeThread {
 
     private final class Start {
         let name: String
+        let givesWay: Bool
         let body: @Sendable () -> Void
         let continuation: CheckedContinuation<Void, any Error>
 
-        init(name: String, body: @escaping @Sendable () -> Void, continuation: CheckedContinuation<Void, any Error>) {
+        init(
+            name: String,
+            givesWay: Bool,
+            body: @escaping @Sendable () -> Void,
+            continuation: CheckedContinuation<Void, any Error>
+        ) {
             self.name = name
+            self.givesWay = givesWay
             self.body = body
             self.continuation = continuation
         }
@@ -49,11 +56,18 @@ public enum ComputeThread {
     ///
     /// - Parameters:
     ///   - name: The thread's name in lists of threads; the system keeps the first 15 bytes.
+    ///   - givesWay: Whether other threads on the same processors go before this one and those that it starts, as with `nice`.
     ///   - body: The function.
     /// - Throws: ``StartError`` if the system refuses a thread.
-    public static func run(name: String, _ body: @escaping @Sendable () -> Void) async throws {
+    public static func run(
+        name: String,
+        givesWay: Bool = false,
+        _ body: @escaping @Sendable () -> Void
+    ) async throws {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-            let start = Unmanaged.passRetained(Start(name: name, body: body, continuation: continuation))
+            let start = Unmanaged.passRetained(
+                Start(name: name, givesWay: givesWay, body: body, continuation: continuation)
+            )
             var attributes = pthread_attr_t()
             pthread_attr_init(&attributes)
             pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
@@ -67,6 +81,7 @@ public enum ComputeThread {
                     }
                     let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
                     ComputeThread.setName(start.name)
+                    if start.givesWay { ComputeThread.giveWayToOthers() }
                     start.body()
                     start.continuation.resume()
                     return nil
@@ -79,6 +94,13 @@ public enum ComputeThread {
                 continuation.resume(throwing: StartError(name: name, code: code))
             }
         }
+    }
+
+    /// Lets other threads on the same processors go first.
+    private static func giveWayToOthers() {
+        // On Linux this is the calling thread alone (setpriority(2)). Where the system refuses, only times are different.
+        let process = __priority_which_t(PRIO_PROCESS.rawValue)
+        if getpriority(process, 0) < 10 { _ = setpriority(process, 0, 10) }
     }
 
     /// Names the calling thread for lists of threads.

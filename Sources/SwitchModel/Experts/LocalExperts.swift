@@ -64,7 +64,8 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     ///
     /// - Parameters:
     ///   - checkpoints: Where the tensors come from: at least one, and all with the same configuration.
-    ///   - pool: Threads that share the work, while loading and later.
+    ///   - pool: Threads that compute.
+    ///   - loadingPool: Threads that share the loading; nil for those that compute.
     ///   - storage: How to keep the weights; those of a packed part are used straight from the mapped file, unchanged.
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that is
@@ -72,6 +73,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
     public convenience init(
         checkpoints: [Checkpoint],
         pool: WorkPool,
+        loadingPool: WorkPool? = nil,
         storage: WeightStorage = .checkpoint,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
@@ -96,6 +98,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             sources: sources,
             configuration: configuration,
             pool: pool,
+            loadingPool: loadingPool,
             storage: storage,
             progress: progress
         )
@@ -105,6 +108,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
         sources: [(checkpoint: Checkpoint, wanted: [SparseLayer: [Int]])],
         configuration: ModelConfiguration,
         pool: WorkPool,
+        loadingPool: WorkPool? = nil,
         storage: WeightStorage,
         progress: (@Sendable (WorkProgress) -> Void)?
     ) throws {
@@ -120,7 +124,7 @@ public final class LocalExperts: ExpertExecutor, Sendable {
             var type = PartType(checkpoint)
             let loader = WeightLoader(
                 checkpoint: checkpoint,
-                pool: pool,
+                pool: loadingPool ?? pool,
                 storage: storage,
                 label: "Loading experts",
                 total: total,

@@ -46,7 +46,8 @@ public final class SwitchTransformer: Sendable {
     ///
     /// - Parameters:
     ///   - checkpoint: Where the tensors come from: a whole checkpoint or its gateway part.
-    ///   - pool: Threads that share the work, while loading and later.
+    ///   - pool: Threads that compute.
+    ///   - loadingPool: Threads that share the loading; nil for those that compute.
     ///   - storage: How to keep the weights.
     ///   - progress: Told after each tensor.
     /// - Throws: `CheckpointError` for tensors that are missing or malformed, `ModelError` for a configuration that is
@@ -54,6 +55,7 @@ public final class SwitchTransformer: Sendable {
     public init(
         checkpoint: Checkpoint,
         pool: WorkPool,
+        loadingPool: WorkPool? = nil,
         storage: WeightStorage = .checkpoint,
         progress: (@Sendable (WorkProgress) -> Void)? = nil
     ) throws {
@@ -63,7 +65,7 @@ public final class SwitchTransformer: Sendable {
         self.pool = pool
         let loader = WeightLoader(
             checkpoint: checkpoint,
-            pool: pool,
+            pool: loadingPool ?? pool,
             storage: storage,
             label: "Loading the model",
             total: configuration.gatewayRoles.count + (configuration.tiedEmbeddings ? 1 : 0),

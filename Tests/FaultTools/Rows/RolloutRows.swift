@@ -2,6 +2,7 @@
 
 internal import Foundation
 internal import SwitchyardClient
+internal import Synchronization
 
 /// Rows in which the cluster changes to another checkpoint while it is under load.
 enum RolloutRows {
@@ -40,14 +41,21 @@ enum RolloutRows {
             }
             let count = Self.count(context.timing)
             let duration = Stopwatch()
-            let outcome = try await Story.run(context, at: address, time: context.timing.measured, known: known) { _ in
+            let parts = ChangeParts()
+            let outcome = try await Story.run(context, at: address, time: context.timing.measured, known: known) { story in
                 let begin = ContinuousClock.now
                 for change in 0..<count {
                     let name = change % 2 == 0 ? "tuned" : "plain"
-                    try await rollout(name, "--canary", "50%")
+                    try await parts.during("while it is loaded", story.record) {
+                        try await rollout(name, "--canary", "50%")
+                    }
                     // Both answer for a while.
-                    try await Task.sleep(for: .milliseconds(500))
-                    try await rollout(name, "--promote")
+                    try await parts.during("while both answer", story.record) {
+                        try await Task.sleep(for: .milliseconds(500))
+                    }
+                    try await parts.during("while the old one leaves", story.record) {
+                        try await rollout(name, "--promote")
+                    }
                 }
                 duration.set(begin.duration(to: .now))
             }
@@ -65,6 +73,7 @@ enum RolloutRows {
             let ratio = report.figures.quietStep > 0 ? report.figures.faultStep / report.figures.quietStep : 0
             report.require("p99 step <= 1.2 x", ratio <= 1.2, found: String(format: "%.2f x", ratio), speed: true)
             report.notes.append("\(count) changes in \(Figure.seconds(duration.seconds ?? 0))")
+            report.notes.append("p99 step \(parts.words(outcome.samples))")
             return report
         }
     }
@@ -85,5 +94,46 @@ enum RolloutRows {
             throw FaultError("\(fingerprints.count) checkpoints answer after a promotion; one must")
         }
         return (fingerprint, answers)
+    }
+}
+
+/// When each part of a change lasted, over all changes.
+private final class ChangeParts: Sendable {
+    private struct Part {
+        var name: String
+        var times: [(from: Duration, to: Duration)]
+    }
+
+    private let parts = Mutex<[Part]>([])
+
+    func during(_ name: String, _ record: LoadRecord, _ body: () async throws -> Void) async rethrows {
+        let from = record.now
+        try await body()
+        let time = (from: from, to: record.now)
+        self.parts.withLock { parts in
+            if let index = parts.firstIndex(where: { $0.name == name }) {
+                parts[index].times.append(time)
+            } else {
+                parts.append(Part(name: name, times: [time]))
+            }
+        }
+    }
+
+    /// The 99th percentile of the time between two tokens in each part: `8 ms while it is loaded, ...`.
+    func words(_ samples: [TokenSample]) -> String {
+        self.parts.withLock { parts in
+            parts.map { part in
+                let gaps = part.times.flatMap { time in
+                    samples.filter {
+                        !$0.isFirst && $0.time >= Float(time.from.seconds) && $0.time < Float(time.to.seconds)
+                    }
+                    .map(\.gap)
+                }
+                .sorted()
+                let high = gaps.isEmpty ? 0 : gaps[min(gaps.count - 1, gaps.count * 99 / 100)]
+                return "\(Figure.seconds(Double(high))) \(part.name)"
+            }
+            .joined(separator: ", ")
+        }
     }
 }
