@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distils dense students of sparse teachers, and prints what each ingredient gives (docs/training.md).
 
-    python distil.py few|words|scenes|top|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
+    python distil.py few|words|scenes|scenes-long|top|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
 
 `few`: the teacher has learnt 115,000 words, the dense model and the students see 200 of them. `words`: all have all words.
-`scenes`: as `few`, with windows of the miniature's text; all are measured on other windows of it. `top`: students of `scenes`
-whose teacher names more or fewer tokens. `serve`: a teacher, the same with half of its experts, and its student of `words` are
-asked for 1,000 held-out words in turn. Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json
-has the figures of models and of serving.
+`scenes`: as `few`, with windows of the miniature's text; all are measured on other windows of it. `scenes-long`: the same with
+four times the steps for the dense model and the students. `top`: students of `scenes` whose teacher names more or fewer tokens.
+`serve`: a teacher, the same with half of its experts, and its student of `words` are asked for 1,000 held-out words in turn.
+Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json has the figures of models and of serving.
 """
 
 import argparse
@@ -46,18 +46,19 @@ STUDENTS = {
 }
 # What --teacher-top is in `top`; 0 names the whole vocabulary.
 TOPS = [1, 4, 32, 0]
-TITLES = {"few": "spelling, {} words", "words": "spelling, all words", "scenes": "the miniature's text, {} windows"}
+TITLES = {"few": "spelling, {} words", "words": "spelling, all words", "scenes": "the miniature's text, {} windows",
+          "scenes-long": "the miniature's text, {} windows, {} steps"}
 
 
 class Data:
     """Files to learn from and to measure with, and the tokenizer."""
 
-    def __init__(self, options, name):
-        self.folder = os.path.join(options.folder, "scenes-data" if name == "scenes" else "words-data")
-        self.form = "jsonl" if name == "scenes" else "tsv"
+    def __init__(self, options, scenes):
+        self.folder = os.path.join(options.folder, "scenes-data" if scenes else "words-data")
+        self.form = "jsonl" if scenes else "tsv"
         # A text of 10,000 tokens teaches nothing of the text after it: its models are measured on what it says.
-        self.measured = "known" if name == "scenes" else "heldout"
-        self.make, self.build = self.make_scenes if name == "scenes" else self.make_words, options.folder
+        self.measured = "known" if scenes else "heldout"
+        self.make, self.build = self.make_scenes if scenes else self.make_words, options.folder
         self.tokenizer = MINIATURE
 
     def path(self, name):
@@ -98,19 +99,21 @@ class Piece:
         self.teacher_steps = options.teacher_steps
         # All data and the teacher's steps for everyone where the number of examples is None.
         self.examples = None if name == "words" else options.examples
-        self.steps, self.batch = (options.steps, options.batch) if self.examples else (self.teacher_steps, TEACHER_BATCH)
-        self.title = TITLES[name].format(self.examples)
-        self.data = Data(options, name)
-        # What learns from all words is the same in both comparisons of words.
-        self.shared = os.path.join(options.folder, f"{'scenes' if name == 'scenes' else 'words'}-{self.teacher_steps}")
+        steps = 4 * options.steps if name == "scenes-long" else options.steps
+        self.steps, self.batch = (steps, options.batch) if self.examples else (self.teacher_steps, TEACHER_BATCH)
+        self.title = TITLES[name].format(self.examples, self.steps)
+        self.scenes = name.startswith("scenes")
+        self.data = Data(options, self.scenes)
+        # What learns from all words is the same in both comparisons of words, and likewise with windows.
+        self.shared = os.path.join(options.folder, f"{'scenes' if self.scenes else 'words'}-{self.teacher_steps}")
         self.own = self.shared
         if self.examples:
-            self.own = os.path.join(options.folder, f"{name}-{self.teacher_steps}-{self.examples}-{self.batch}x{self.steps}")
+            self.own += f"-{self.examples}-{self.batch}x{self.steps}"
 
     def prepare(self):
         self.data.prepare(self.examples)
         vocabulary = 2048
-        if self.name == "scenes":
+        if self.scenes:
             with open(os.path.join(self.data.folder, "config.json")) as file:
                 vocabulary = json.load(file)["vocab_size"]
             self.data.tokenizer = self.data.folder
@@ -307,13 +310,13 @@ def write(options, found):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("piece", choices=["few", "words", "scenes", "top", "serve", "all"])
+    parser.add_argument("piece", choices=["few", "words", "scenes", "scenes-long", "top", "serve", "all"])
     parser.add_argument("--switchyard", default=os.path.join(bench.ROOT, ".build", "release", "switchyard"))
     parser.add_argument("--folder", default=os.path.join(bench.ROOT, ".build", "bench", "distil"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--teacher-steps", type=int, default=3000, help="steps of the teacher, and of all models of words")
     parser.add_argument("--examples", type=int, default=200, help="examples of the dense model and of students")
-    parser.add_argument("--steps", type=int, default=100, help="steps of the dense model and of students")
+    parser.add_argument("--steps", type=int, default=100, help="steps of the dense model and of students; scenes-long: a quarter")
     parser.add_argument("--batch", type=int, default=16, help="examples of such a step")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of serve")
     parser.add_argument("--threads", type=int, default=2)
@@ -321,8 +324,8 @@ def main():
     options = parser.parse_args()
     options.folder = os.path.abspath(options.folder)
     os.makedirs(options.folder, exist_ok=True)
-    work = {"few": (compare, "few"), "words": (compare, "words"), "scenes": (compare, "scenes"), "top": (compare_tops, "scenes"),
-            "serve": (serve, "words")}
+    work = {"few": (compare, "few"), "words": (compare, "words"), "scenes": (compare, "scenes"),
+            "scenes-long": (compare, "scenes-long"), "top": (compare_tops, "scenes"), "serve": (serve, "words")}
     for name in work if options.piece == "all" else [options.piece]:
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         function, data = work[name]
