@@ -297,7 +297,8 @@ bench-train: build ## benchmark how well training from scratch does, beside PyTo
 	$(PEER_PYTHON) Tests/training-bench/bench.py $(TRAIN) --switchyard .build/release/switchyard --folder $(BENCH)/training \
 	    $(if $(TRAIN_STEPS),--steps $(TRAIN_STEPS)) > $(BENCH)/training-$(TRAIN).md && cat $(BENCH)/training-$(TRAIN).md
 
-# Students of sparse teachers, with and without each ingredient, on one of few, words, scenes, serve; with the same packages.
+# Students of sparse teachers, with and without each ingredient; with the same packages. DISTIL is one of few, words, scenes,
+# scenes-long, top, serve; runs that lie in the folder are not repeated.
 DISTIL ?= all
 bench-distil: build ## benchmark distillation: teachers, students and dense models (over an hour; docs/training.md)
 	@mkdir -p $(BENCH)/distil

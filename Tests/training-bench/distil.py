@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distils dense students of sparse teachers, and prints what each ingredient gives (docs/training.md).
 
-    python distil.py few|words|scenes|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
+    python distil.py few|words|scenes|scenes-long|top|serve|all [--switchyard PROGRAM] [--folder DIR] [--seeds N] [--threads N]
 
 `few`: the teacher has learnt 115,000 words, the dense model and the students see 200 of them. `words`: all have all words.
-`scenes`: as `few`, with the miniature's text. `serve`: a teacher, the same with half of its experts, and its student of `words` are
-asked for 1,000 held-out words in turn. Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json has
-all figures.
+`scenes`: as `few`, with windows of the miniature's text; all are measured on other windows of it. `scenes-long`: the same with
+four times the steps for the dense model and the students. `top`: students of `scenes` whose teacher names more or fewer tokens.
+`serve`: a teacher, the same with half of its experts, and its student of `words` are asked for 1,000 held-out words in turn.
+Runs that are in the folder are not repeated: remove it to begin anew. DIR/distil.json has the figures of models and of serving.
 """
 
 import argparse
 import itertools
 import json
 import os
+import resource
 import shutil
 import statistics
 import struct
 import subprocess
 import sys
+import time
 
 import bench
 import examples
@@ -41,16 +44,21 @@ STUDENTS = {
     "both": ("student, both (weight 0.25)", ["--teacher-weight", "0.25"]),
     "both75": ("student, both (weight 0.75)", ["--teacher-weight", "0.75"]),
 }
-TITLES = {"few": "spelling, {} words", "words": "spelling, all words", "scenes": "the miniature's text, {} windows"}
+# What --teacher-top is in `top`; 0 names the whole vocabulary.
+TOPS = [1, 4, 32, 0]
+TITLES = {"few": "spelling, {} words", "words": "spelling, all words", "scenes": "the miniature's text, {} windows",
+          "scenes-long": "the miniature's text, {} windows, {} steps"}
 
 
 class Data:
     """Files to learn from and to measure with, and the tokenizer."""
 
-    def __init__(self, options, name):
-        self.folder = os.path.join(options.folder, "scenes-data" if name == "scenes" else "words-data")
-        self.form = "jsonl" if name == "scenes" else "tsv"
-        self.make, self.build = self.make_scenes if name == "scenes" else self.make_words, options.folder
+    def __init__(self, options, scenes):
+        self.folder = os.path.join(options.folder, "scenes-data" if scenes else "words-data")
+        self.form = "jsonl" if scenes else "tsv"
+        # A text of 10,000 tokens teaches nothing of the text after it: its models are measured on what it says.
+        self.measured = "known" if scenes else "heldout"
+        self.make, self.build = self.make_scenes if scenes else self.make_words, options.folder
         self.tokenizer = MINIATURE
 
     def path(self, name):
@@ -80,7 +88,7 @@ class Data:
         subprocess.run(["bash", "-c", command, dictionary, folder], check=True)
 
     def make_scenes(self, folder):
-        examples.make_scenes(folder, MINIATURE, 60_000)
+        examples.make_scenes(folder, MINIATURE, 60_000, known=2000)
 
 
 class Piece:
@@ -91,19 +99,21 @@ class Piece:
         self.teacher_steps = options.teacher_steps
         # All data and the teacher's steps for everyone where the number of examples is None.
         self.examples = None if name == "words" else options.examples
-        self.steps, self.batch = (options.steps, options.batch) if self.examples else (self.teacher_steps, TEACHER_BATCH)
-        self.title = TITLES[name].format(self.examples)
-        self.data = Data(options, name)
-        # What learns from all words is the same in both comparisons of words.
-        self.shared = os.path.join(options.folder, "scenes" if name == "scenes" else "words")
+        steps = 4 * options.steps if name == "scenes-long" else options.steps
+        self.steps, self.batch = (steps, options.batch) if self.examples else (self.teacher_steps, TEACHER_BATCH)
+        self.title = TITLES[name].format(self.examples, self.steps)
+        self.scenes = name.startswith("scenes")
+        self.data = Data(options, self.scenes)
+        # What learns from all words is the same in both comparisons of words, and likewise with windows.
+        self.shared = os.path.join(options.folder, f"{'scenes' if self.scenes else 'words'}-{self.teacher_steps}")
         self.own = self.shared
         if self.examples:
-            self.own = os.path.join(options.folder, f"{name}-{self.examples}-{self.batch}x{self.steps}")
+            self.own += f"-{self.examples}-{self.batch}x{self.steps}"
 
     def prepare(self):
         self.data.prepare(self.examples)
         vocabulary = 2048
-        if self.name == "scenes":
+        if self.scenes:
             with open(os.path.join(self.data.folder, "config.json")) as file:
                 vocabulary = json.load(file)["vocab_size"]
             self.data.tokenizer = self.data.folder
@@ -141,9 +151,9 @@ class Piece:
         return [line["step"] for line in read_metrics(out, "training")][-1:] == [steps]
 
     def measure(self, folder):
-        """Figures of a checkpoint on the held-out data."""
-        command = [self.program, "evaluate", folder, "--data", self.data.path("heldout"), "--examples", "2000", "--json",
-                   "--threads", str(self.threads)]
+        """Figures of a checkpoint on examples that no model has learnt from."""
+        command = [self.program, "evaluate", folder, "--data", self.data.path(self.data.measured), "--examples", "2000",
+                   "--json", "--threads", str(self.threads)]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         weights = os.path.join(folder, "model.safetensors")
         return {"crossEntropy": found["cross_entropy"], "accuracy": found["token_accuracy"],
@@ -155,11 +165,17 @@ class Piece:
         command += ["--expert-dropout", "0"] if shape == "teacher" else []
         return self.run(name, seed, command, self.steps if few else self.teacher_steps, few)
 
+    def distill(self, name, seed, settings, cache="answers"):
+        """A student of the teacher of this seed, whose answers lie in a folder of their own."""
+        teacher = os.path.join(self.folder("teacher", seed), "latest")
+        command = ["distill", "--teacher", teacher, "--cache", self.folder(cache, seed), *settings]
+        return self.run(name, seed, command, self.steps, self.examples is not None)
+
     def prune(self, seed):
         """The teacher with half of its experts, which are chosen and measured without more training."""
         teacher, out = os.path.join(self.folder("teacher", seed), "latest"), self.folder("half", seed)
         if not os.path.exists(out):
-            command = [self.program, "prune", teacher, "--keep", "0.5", "--out", out, "--data", self.data.path("heldout"),
+            command = [self.program, "prune", teacher, "--keep", "0.5", "--out", out, "--data", self.data.path(self.data.measured),
                        "--examples", "300", "--threads", str(self.threads)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return self.measure(out)
@@ -179,10 +195,8 @@ class Piece:
             if few:
                 add("dense, with the teacher's data", self.train("long", seed, False))
             add("dense, trained alone", self.train("dense" if few else "long", seed, few))
-            teacher = ["distill", "--teacher", os.path.join(self.folder("teacher", seed), "latest"), "--cache",
-                       os.path.join(self.folder("answers", seed))]
             for name, (title, settings) in STUDENTS.items():
-                add(title, self.run(name, seed, teacher + settings, self.steps, few))
+                add(title, self.distill(name, seed, settings))
                 if name == "weights":
                     add("student before its first step", self.measure(os.path.join(self.folder(name, seed), "student")))
         return rows
@@ -202,9 +216,13 @@ def parameters(path):
     return total
 
 
-def kept(teacher, dense, student):
-    """The share of the teacher's gain over the dense model, in nats, that a student has."""
-    return (dense["crossEntropy"] - student["crossEntropy"]) / (dense["crossEntropy"] - teacher["crossEntropy"])
+def kept(teachers, denses, students):
+    """The share of the teacher's gain over the dense model, in nats, that a student has: percent, seed by seed, as text."""
+    gains = [dense["crossEntropy"] - teacher["crossEntropy"] for teacher, dense in zip(teachers, denses)]
+    if min(gains) <= 0:
+        return "the teacher has none"
+    own = [dense["crossEntropy"] - student["crossEntropy"] for student, dense in zip(students, denses)]
+    return spread([round(100 * one / gain) for one, gain in zip(own, gains)], "{:.0f}")
 
 
 def compare(piece, options):
@@ -214,9 +232,8 @@ def compare(piece, options):
           f" students; {piece.seeds} seeds, mean (range)\n")
     print("| | parameters | cross-entropy, nats | token accuracy, % | teacher's gain that is kept, % |\n|---|---:|---:|---:|---:|")
     for name, runs in rows.items():
-        gains = [100 * kept(*three) for three in zip(teacher, dense, runs)]
         print(f"| {name} | {runs[0]['parameters']:,} | {spread([run['crossEntropy'] for run in runs], '{:.3f}')} |"
-              f" {spread([100 * run['accuracy'] for run in runs], '{:.1f}')} | {spread(gains, '{:.0f}')} |")
+              f" {spread([100 * run['accuracy'] for run in runs], '{:.1f}')} | {kept(teacher, dense, runs)} |")
     found = read(options)
     found["comparisons"] = [one for one in found.get("comparisons", []) if one["title"] != piece.title] + [
         {"title": piece.title, "rows": [
@@ -225,9 +242,32 @@ def compare(piece, options):
     write(options, found)
 
 
+def compare_tops(piece, options):
+    """What it costs that the teacher names few tokens: students of both ingredients, and the bytes of all their answers."""
+    piece.prepare()
+    teacher = [piece.train("teacher", seed, False) for seed in range(piece.seeds)]
+    dense = [piece.train("dense", seed, True) for seed in range(piece.seeds)]
+    print(f"\n### Tokens that the teacher names: {piece.title}, weight 0.75; {piece.seeds} seeds, mean (range)\n")
+    print("| `--teacher-top` | answers, KB | cross-entropy, nats | teacher's gain that is kept, % |\n|---:|---:|---:|---:|")
+    for top in TOPS:
+        name, cache = f"top-{top}", f"answers-{top}"
+        runs = [piece.distill(name, seed, ["--teacher-weight", "0.75", "--teacher-top", str(top)], cache)
+                for seed in range(piece.seeds)]
+        size = statistics.fmean(folder_bytes(piece.folder(cache, seed)) for seed in range(piece.seeds))
+        print(f"| {top} | {size / 1e3:,.0f} | {spread([run['crossEntropy'] for run in runs], '{:.3f}')} |"
+              f" {kept(teacher, dense, runs)} |")
+
+
+def folder_bytes(folder):
+    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+
+
 def serve(piece, options):
     """A teacher on one gateway and two expert hosts, whole and pruned, and its student in one process, in turn."""
-    piece.rows()
+    piece.prepare()
+    piece.train("teacher", 0, False)
+    piece.prune(0)
+    piece.distill("both", 0, STUDENTS["both"][1])
     words = bench.read_column(piece.data.path("heldout"))[:bench.ANSWERS]
     student, teacher = (os.path.join(piece.folder(name, 0), "latest") for name in ("both", "teacher"))
     expected = bench.ids_of_transformers(student, piece.data.path("heldout"), piece.threads, piece.folder("both", 0) + "-ids.json")
@@ -270,13 +310,13 @@ def write(options, found):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("piece", choices=["few", "words", "scenes", "serve", "all"])
+    parser.add_argument("piece", choices=["few", "words", "scenes", "scenes-long", "top", "serve", "all"])
     parser.add_argument("--switchyard", default=os.path.join(bench.ROOT, ".build", "release", "switchyard"))
     parser.add_argument("--folder", default=os.path.join(bench.ROOT, ".build", "bench", "distil"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--teacher-steps", type=int, default=3000, help="steps of the teacher, and of all models of words")
     parser.add_argument("--examples", type=int, default=200, help="examples of the dense model and of students")
-    parser.add_argument("--steps", type=int, default=100, help="steps of the dense model and of students")
+    parser.add_argument("--steps", type=int, default=100, help="steps of the dense model and of students; scenes-long: a quarter")
     parser.add_argument("--batch", type=int, default=16, help="examples of such a step")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of serve")
     parser.add_argument("--threads", type=int, default=2)
@@ -284,12 +324,16 @@ def main():
     options = parser.parse_args()
     options.folder = os.path.abspath(options.folder)
     os.makedirs(options.folder, exist_ok=True)
-    for name in ["few", "words", "scenes", "serve"] if options.piece == "all" else [options.piece]:
-        if name == "serve":
-            serve(Piece("words", options), options)
-        else:
-            compare(Piece(name, options), options)
-        sys.stdout.flush()
+    work = {"few": (compare, "few"), "words": (compare, "words"), "scenes": (compare, "scenes"),
+            "scenes-long": (compare, "scenes-long"), "top": (compare_tops, "scenes"), "serve": (serve, "words")}
+    for name in work if options.piece == "all" else [options.piece]:
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        function, data = work[name]
+        function(Piece(data, options), options)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"\nIt took {time.monotonic() - start:.0f} seconds, {processor:.0f} processor seconds: runs that lay in the folder"
+              " took none.", flush=True)
 
 
 if __name__ == "__main__":

@@ -65,8 +65,11 @@ def text(parts):
     return "".join(f" <extra_id_{part}>" if isinstance(part, int) else part.replace("\u2581", " ") for part in parts).strip()
 
 
-def make_scenes(folder, model, examples, longest=48, seed=1):
-    """Windows of 12 to `longest` tokens of the miniature's scenes; the last 2 % of the text are held out."""
+def make_scenes(folder, model, examples, longest=48, seed=1, known=0):
+    """Windows of 12 to `longest` tokens of the miniature's scenes; the last 2 % of the text are held out.
+
+    `known` windows more, in a file of their own, are of the text to learn from: other windows with other spans hidden.
+    """
     import sentencepiece
 
     os.makedirs(folder, exist_ok=True)
@@ -86,9 +89,14 @@ def make_scenes(folder, model, examples, longest=48, seed=1):
     shutil.copy(os.path.join(model, "spiece.model"), folder)
     rng = np.random.default_rng(seed)
     train = [i for i in starts if i < edge - longest - 1]
-    write_lines(os.path.join(folder, "train.jsonl"), windows(train, edge, examples, rng))
+    learnt = list(windows(train, edge, examples, rng))
+    write_lines(os.path.join(folder, "train.jsonl"), learnt)
     held_out = [i for i in starts if edge <= i < len(pieces) - longest - 1]
     write_lines(os.path.join(folder, "heldout.jsonl"), windows(held_out, len(pieces), 256, np.random.default_rng(7)))
+    if known:
+        seen = set(learnt)
+        others = (pair for pair in windows(train, edge, known, np.random.default_rng(7)) if pair not in seen)
+        write_lines(os.path.join(folder, "known.jsonl"), others)
 
 
 # Words: spelling to phonemes.
