@@ -108,7 +108,8 @@ step_swarm_generate() {
     case $(on alpha docker service inspect "${SWARM}_pool-0") in *gateway-key* | *tokens*) return 1 ;; esac
 }
 
-swarm_scale() { on alpha docker service scale "${SWARM}_$1=$2"; }
+# Its progress would fill the log.
+swarm_scale() { on alpha docker service scale "${SWARM}_$1=$2" >/dev/null; }
 
 # Ends the load and judges it: at least this many requests, no failure.
 swarm_load_end() {
