@@ -18,7 +18,7 @@ struct RolloutWish: Sendable, Equatable {
         case canary(String, share: Float)
         /// In place of the one that is served.
         case promotion(String)
-        /// What was served before the change that is under way.
+        /// What was served before the change that is in progress.
         case back
     }
 

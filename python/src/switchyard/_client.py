@@ -227,7 +227,7 @@ class Switchyard:
         :param wait: Seconds for loading, and for requests to end.
         :param settle: Whether the hosts unload what no gateway uses. They refuse while one of their gateways uses it: with several
             gateways, True is for the last one.
-        :raises FailedPreconditionError: If it cannot be loaded, or another change is under way.
+        :raises FailedPreconditionError: If it cannot be loaded, or another change is in progress.
         :raises TimeoutError: If ``wait`` is over; the change is as far as ``rollout()`` says.
         """
         steps = _rollout.steps(checkpoint, canary, promote, back, wait, settle, options)
