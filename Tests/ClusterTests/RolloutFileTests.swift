@@ -8,6 +8,7 @@ import RPCCore
 import RPCTransport
 import SwitchyardClient
 import SwitchyardProtos
+import Synchronization
 import Testing
 
 @testable import switchyard
